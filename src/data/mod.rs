@@ -1,0 +1,5 @@
+//! Snapshots of a population: reading, checking, standardising and holding them.
+
+mod snapshots;
+
+pub use snapshots::Snapshots;

@@ -1,0 +1,1 @@
+//! A straightforward float64 implementation that shares no kernel with the f32 engines.

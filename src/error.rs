@@ -1,0 +1,91 @@
+//! Every way the library can fail, holding what was expected and what came.
+
+use std::path::{Path, PathBuf};
+
+/// Result of a fallible library call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. The message of each variant names the file or buffer, the field and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb phrase (`"read"`, `"create the folder"`).
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The content of a file (data, configuration, model, checkpoint) or of an argument is unusable.
+    #[error("{file}: {field}: {problem} ({fix})")]
+    Input {
+        /// The file, or the argument, that holds the field.
+        file: String,
+        /// The array, key or flag at fault.
+        field: String,
+        /// What is wrong with it, with the values found and expected.
+        problem: String,
+        /// What the user can do about it.
+        fix: String,
+    },
+    /// A buffer handed to the library has the wrong length.
+    #[error("{buffer}: expected {expected} values, got {got}")]
+    Shape {
+        /// The buffer.
+        buffer: &'static str,
+        /// The wanted number of values.
+        expected: usize,
+        /// The number of values that came.
+        got: usize,
+    },
+    /// Training or integration produced a value that is not finite.
+    #[error("{what} is not finite at step {step} ({fix})")]
+    NotFinite {
+        /// The quantity.
+        what: &'static str,
+        /// The optimiser or integrator step, counted from 0.
+        step: u64,
+        /// What the user can do about it.
+        fix: &'static str,
+    },
+    /// The requested device cannot be used.
+    #[error("device {device}: {problem} ({fix})")]
+    Device {
+        /// The device as the user named it.
+        device: String,
+        /// Why it cannot be used.
+        problem: String,
+        /// What the user can do about it.
+        fix: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Input`] about `field` of `file`.
+    pub fn input(
+        file: impl AsRef<Path>,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Error::Input {
+            file: file.as_ref().display().to_string(),
+            field: field.into(),
+            problem: problem.into(),
+            fix: fix.into(),
+        }
+    }
+
+    /// An [`Error::Io`]: `action` is what was tried on `path`. Fits `map_err`.
+    pub fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, action, source }
+    }
+}
+
+/// `Ok` when `got == expected`, else [`Error::Shape`] for `buffer`.
+pub(crate) fn check_len(buffer: &'static str, expected: usize, got: usize) -> Result<()> {
+    if got == expected { Ok(()) } else { Err(Error::Shape { buffer, expected, got }) }
+}

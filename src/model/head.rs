@@ -1,0 +1,28 @@
+//! How the network's output o becomes the potential s.
+
+use serde::{Deserialize, Serialize};
+
+/// Head of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// s = o, one output.
+    Scalar,
+    /// s = ½‖x − o‖², `dim` outputs.
+    Quadratic,
+    /// s = o·x, `dim` outputs.
+    Dot,
+}
+
+impl Head {
+    /// Every head.
+    pub const ALL: [Head; 3] = [Head::Scalar, Head::Quadratic, Head::Dot];
+
+    /// Number of outputs of the network in `dim` dimensions.
+    pub fn n_outputs(self, dim: usize) -> usize {
+        match self {
+            Head::Scalar => 1,
+            Head::Quadratic | Head::Dot => dim,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Shape of the network: sizes, limits, and where each parameter lies in the flat buffer.
+
+use super::{Activation, Head, TimeEmbedding};
+use crate::error::{Error, Result};
+
+/// Largest width of a hidden layer.
+pub const MAX_WIDTH: usize = 1024;
+/// Largest number of hidden layers.
+pub const MAX_DEPTH: usize = 16;
+/// Largest dimension of the data.
+pub const MAX_DIM: usize = 1024;
+
+/// Everything that fixes the function s(x, t) but its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Dimension of the data, 1..=[`MAX_DIM`].
+    pub dim: usize,
+    /// Widths of the hidden layers, each 1..=[`MAX_WIDTH`], 1..=[`MAX_DEPTH`] of them.
+    pub hidden: Vec<usize>,
+    /// Activation between layers.
+    pub activation: Activation,
+    /// How the output becomes s.
+    pub head: Head,
+    /// Time features.
+    pub time_embedding: TimeEmbedding,
+}
+
+/// One linear map of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Number of inputs.
+    pub n_in: usize,
+    /// Number of outputs.
+    pub n_out: usize,
+    /// Where `weight [n_out, n_in]` starts in the flat parameters.
+    pub weight: usize,
+    /// Where `bias [n_out]` starts in the flat parameters.
+    pub bias: usize,
+}
+
+impl Architecture {
+    /// Width of the network's input: x and the time features.
+    pub fn n_inputs(&self) -> usize {
+        self.dim + self.time_embedding.width()
+    }
+
+    /// Width of the network's output.
+    pub fn n_outputs(&self) -> usize {
+        self.head.n_outputs(self.dim)
+    }
+
+    /// The linear maps from input to output (`hidden.len() + 1` of them).
+    pub fn layers(&self) -> Vec<Layer> {
+        let mut layers = Vec::with_capacity(self.hidden.len() + 1);
+        let (mut n_in, mut offset) = (self.n_inputs(), 0);
+        for n_out in self.hidden.iter().copied().chain([self.n_outputs()]) {
+            layers.push(Layer { n_in, n_out, weight: offset, bias: offset + n_in * n_out });
+            offset += n_in * n_out + n_out;
+            n_in = n_out;
+        }
+        layers
+    }
+
+    /// Number of parameters.
+    pub fn n_parameters(&self) -> usize {
+        self.layers().last().map_or(0, |layer| layer.bias + layer.n_out)
+    }
+
+    /// Checks every size against its limit.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with `file` as the origin and the field as the model file and the configuration name it.
+    pub fn validate(&self, file: &str) -> Result<()> {
+        let within = |field: &str, value: usize, max: usize| {
+            if (1..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::input(file, field, format!("is {value}"), format!("use 1 to {max}")))
+            }
+        };
+        within("dim", self.dim, MAX_DIM)?;
+        within("hidden (number of layers)", self.hidden.len(), MAX_DEPTH)?;
+        for (i, &width) in self.hidden.iter().enumerate() {
+            within(&format!("hidden[{i}]"), width, MAX_WIDTH)?;
+        }
+        if let TimeEmbedding::Fourier { frequencies } = &self.time_embedding {
+            within("time_embedding.frequencies (count)", frequencies.len(), 256)?;
+            if let Some(f) = frequencies.iter().find(|f| !f.is_finite()) {
+                return Err(Error::input(
+                    file,
+                    "time_embedding.frequencies",
+                    format!("contains {f}"),
+                    "use finite numbers",
+                ));
+            }
+        }
+        Ok(())
+    }
+}

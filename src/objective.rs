@@ -1,0 +1,80 @@
+//! The table of dynamics as plain data: diffusion σ, growth λ, cost exponent q and time weight ω.
+//!
+//! | dynamics | interior term of the loss at (x, t) | particles |
+//! |---|---|---|
+//! | continuity | ∂ₜs + ½‖∇s‖² | dx = ∇s dt |
+//! | entropic | … + ½σ²Δs | dx = ∇s dt + σ dW |
+//! | unbalanced | … + ½λs² | d log w = λ s dt |
+//! | convex cost | ∂ₜs + H(∇s), H(p) = Σ\|pᵢ\|^q / q | dx = ∇H(∇s) dt |
+
+use serde::{Deserialize, Serialize};
+
+/// Time weight ω(t) of the loss, t in 0..=1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TimeWeight {
+    /// ω = 1: the Action Matching loss itself.
+    Constant,
+    /// ω = 1 − t.
+    OneMinusT,
+    /// ω = Σ cₖ tᵏ.
+    Polynomial {
+        /// `coefficients[k]` multiplies tᵏ; at least one.
+        coefficients: Vec<f64>,
+    },
+}
+
+impl TimeWeight {
+    /// (ω(t), ω′(t)).
+    pub fn at(&self, t: f64) -> (f64, f64) {
+        match self {
+            TimeWeight::Constant => (1.0, 0.0),
+            TimeWeight::OneMinusT => (1.0 - t, -1.0),
+            TimeWeight::Polynomial { coefficients } => {
+                coefficients.iter().rev().fold((0.0, 0.0), |(value, slope), c| (value * t + c, slope * t + value))
+            }
+        }
+    }
+}
+
+/// Which dynamics the loss and the particles follow (arXiv 2210.06662, sections 2–4). The parts compose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Diffusion σ ≥ 0 of the entropic variant, network units.
+    pub sigma: f64,
+    /// Growth rate λ ≥ 0 of the unbalanced variant.
+    pub growth: f64,
+    /// Exponent q > 1 of H(p) = Σ|pᵢ|^q / q; 2 is plain Action Matching.
+    pub cost_exponent: f64,
+    /// Time weight ω.
+    pub time_weight: TimeWeight,
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Objective { sigma: 0.0, growth: 0.0, cost_exponent: 2.0, time_weight: TimeWeight::Constant }
+    }
+}
+
+impl Objective {
+    /// Whether this is plain Action Matching: no diffusion, no growth, quadratic cost.
+    pub fn is_continuity(&self) -> bool {
+        self.sigma == 0.0 && self.growth == 0.0 && self.cost_exponent == 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_weights_and_their_slopes_agree_with_differences() {
+        let polynomial = TimeWeight::Polynomial { coefficients: vec![0.5, -1.0, 3.0, 0.25] };
+        assert_eq!(polynomial.at(0.0), (0.5, -1.0));
+        for weight in [TimeWeight::Constant, TimeWeight::OneMinusT, polynomial] {
+            let (t, h) = (0.37, 1e-5);
+            let difference = (weight.at(t + h).0 - weight.at(t - h).0) / (2.0 * h);
+            assert!((difference - weight.at(t).1).abs() < 1e-8, "{weight:?}");
+        }
+    }
+}
