@@ -57,6 +57,18 @@ impl Default for Objective {
 }
 
 impl Objective {
+    /// H and ∇H of one component p of ∇s: the Hamiltonian is a sum over components, so its gradient is theirs.
+    #[inline(always)]
+    pub fn hamiltonian(&self, p: f32) -> (f32, f32) {
+        if self.cost_exponent == 2.0 {
+            (0.5 * p * p, p)
+        } else {
+            let q = self.cost_exponent as f32;
+            let slope = p.abs().powf(q - 1.0);
+            (slope * p.abs() / q, slope.copysign(p))
+        }
+    }
+
     /// Whether this is plain Action Matching: no diffusion, no growth, quadratic cost.
     pub fn is_continuity(&self) -> bool {
         self.sigma == 0.0 && self.growth == 0.0 && self.cost_exponent == 2.0
