@@ -59,6 +59,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Number of fixed steps between the neighbouring saved times `from` and `to`: their share of all, rounded up.
+    /// 0 when there is no way to go, or when the steps are adaptive.
+    pub fn fixed_steps(&self, from: f64, to: f64) -> u64 {
+        let (StepControl::Fixed { steps }, Some(end)) = (self.control, self.save_at.last()) else { return 0 };
+        let whole = (end - self.t0).abs();
+        if whole == 0.0 {
+            return 0;
+        }
+        // The small subtraction keeps a share that is a whole number but for rounding from gaining a step.
+        ((to - from).abs() / whole * steps as f64 - 1e-6).ceil().max(0.0) as u64
+    }
+
     /// Checks the plan.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ pub mod reference;
 use std::sync::Arc;
 
 use crate::data::Snapshots;
-use crate::error::{Result, check_len};
+use crate::error::{Error, Result, check_len};
 use crate::integrate::Plan;
 use crate::model::{Architecture, Model};
 use crate::objective::Objective;
@@ -182,6 +182,40 @@ pub struct Training {
     pub seed: u64,
 }
 
+impl Training {
+    /// Checks sizes, and `state` against them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
+    pub fn validate(&self, state: &TrainState) -> Result<()> {
+        self.architecture.validate("training")?;
+        let n = self.architecture.n_parameters();
+        for (buffer, values) in [
+            ("parameters", &state.parameters),
+            ("ema", &state.ema),
+            ("moment1", &state.moment1),
+            ("moment2", &state.moment2),
+        ] {
+            check_len(buffer, n, values.len())?;
+        }
+        check_len("samples (dimension)", self.architecture.dim, self.snapshots.dim)?;
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
+        let n_times = self.snapshots.times.len();
+        if n_times < 2 {
+            return fail("snapshots", format!("has {n_times} times"), "give at least 2");
+        }
+        if let Some(k) = (0..n_times).find(|&k| self.snapshots.n_rows(k) == 0) {
+            return fail("snapshots", format!("has no rows at time {}", self.snapshots.times[k]), "leave it out");
+        }
+        for (field, rows) in [("interior_rows", self.n_interior), ("boundary_rows", self.n_boundary)] {
+            if rows == 0 || u32::try_from(rows).is_err() {
+                return fail(field, format!("is {rows}"), "use 1 to 2³² − 1");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What one optimiser step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRecord {
@@ -224,6 +258,15 @@ pub struct IntegrationReport {
     pub accepted_steps: u64,
     /// Steps rejected by the error estimate.
     pub rejected_steps: u64,
+}
+
+impl IntegrationReport {
+    /// Adds the counts of other particles.
+    pub fn add(&mut self, other: &IntegrationReport) {
+        self.velocity_evaluations += other.velocity_evaluations;
+        self.accepted_steps += other.accepted_steps;
+        self.rejected_steps += other.rejected_steps;
+    }
 }
 
 /// A device that evaluates models, integrates particles and trains.

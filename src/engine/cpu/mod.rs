@@ -1,1 +1,344 @@
-//! The CPU engine in f32.
+//! The CPU engine: f32, vectorised for the instruction set found at run time, on any number of threads.
+//!
+//! ```text
+//! mod        the engine: one packed network, tiles of rows handed to threads
+//! trainer    optimiser steps: draw → loss → gradient → optimizer
+//! particles  integration of a tile: tableau
+//! loss       what a tile of rows needs: head and sweeps
+//! sweeps     primal, reverse, tangent, adjoint: product with activation or chain rule fused in
+//! product, weight_grad    the register-blocked kernels on the layout of panel and weights
+//! ```
+
+mod activation;
+mod draw;
+mod elementary;
+mod gradient;
+mod head;
+mod loss;
+mod optimizer;
+mod panel;
+mod particles;
+mod peak;
+mod product;
+mod sweeps;
+mod sync;
+mod tableau;
+mod trainer;
+mod weight_grad;
+mod weights;
+mod workspace;
+
+use std::sync::Mutex;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use self::gradient::GradientTurns;
+use self::loss::{LossTerms, set_time};
+use self::panel::{Aligned, panel_width};
+use self::particles::Particles;
+use self::sweeps::{Keep, Sweeps};
+use self::sync::SharedMut;
+use self::trainer::CpuTrainer;
+use self::weights::{PackedWeights, Packing};
+use self::workspace::{Workspace, rows_per_tile};
+use super::{Batch, Derivatives, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use crate::error::{Error, Result, check_len};
+use crate::integrate::Plan;
+use crate::model::Model;
+use crate::objective::Objective;
+
+/// Training, evaluation and integration on the CPU. Results do not depend on the number of threads.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuEngine {
+    threads: usize,
+    arch: Arch,
+}
+
+impl CpuEngine {
+    /// An engine with `threads` threads; 0 stands for one for each core.
+    pub fn new(threads: usize) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        CpuEngine { threads: if threads == 0 { cores() } else { threads }, arch: Arch::new() }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Rate of the engine's own matrix product on all threads, in 10⁹ floating-point operations a second: the limit
+    /// that figures of `amatch bench` are a fraction of. Measures for about `duration`.
+    pub fn product_gflops(&self, duration: std::time::Duration) -> f64 {
+        self.arch.dispatch(peak::ProductRate { threads: self.threads, duration })
+    }
+}
+
+impl Engine for CpuEngine {
+    fn describe(&self) -> String {
+        struct Lanes;
+        impl WithSimd for Lanes {
+            type Output = usize;
+
+            fn with_simd<S: Simd>(self, _simd: S) -> usize {
+                S::F32_LANES
+            }
+        }
+        let threads = if self.threads == 1 { "thread" } else { "threads" };
+        format!("cpu, {} {threads}, f32 × {}", self.threads, self.arch.dispatch(Lanes))
+    }
+
+    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+        check_model(model)?;
+        check_len("x", t.len() * model.architecture.dim, x.len())?;
+        Ok(self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t }))
+    }
+
+    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
+        check_model(model)?;
+        check_objective(&model.objective)?;
+        batch.validate(model.architecture.dim)?;
+        let interior = self.derivatives(model, &batch.x, &batch.t)?;
+        let (loss, gradient) = self.arch.dispatch(EvaluateLoss { model, batch });
+        Ok(LossGradient { loss, gradient, interior })
+    }
+
+    fn integrate(
+        &self,
+        model: &Model,
+        plan: &Plan,
+        out: &mut [f32],
+        advanced: &(dyn Fn(u64) + Sync),
+    ) -> Result<IntegrationReport> {
+        check_model(model)?;
+        check_objective(&model.objective)?;
+        plan.validate()?;
+        let rows = out.len() / plan.save_at.len() / model.architecture.dim;
+        check_len("out", plan.save_at.len() * rows * model.architecture.dim, out.len())?;
+        self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, advanced })
+    }
+
+    fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
+        training.validate(&state)?;
+        check_objective(&training.objective)?;
+        Ok(self.arch.dispatch(MakeTrainer { threads: self.threads, training, state }))
+    }
+}
+
+fn check_model(model: &Model) -> Result<()> {
+    model.architecture.validate("model")?;
+    check_len("parameters", model.architecture.n_parameters(), model.parameters.len())
+}
+
+fn check_objective(objective: &Objective) -> Result<()> {
+    if objective.sigma == 0.0 {
+        return Ok(());
+    }
+    Err(Error::input(
+        "objective",
+        "sigma",
+        format!("is {}", objective.sigma),
+        "the CPU engine has no diffusion yet: use 0, or evaluate with --precision f64",
+    ))
+}
+
+/// A model made ready for the sweeps.
+struct Network<'a> {
+    model: &'a Model,
+    packing: Packing,
+    weights: PackedWeights,
+}
+
+impl<'a> Network<'a> {
+    fn new<S: Simd>(_simd: S, model: &'a Model) -> Self {
+        let packing = Packing::new(&model.architecture, panel_width::<S>());
+        Network { model, weights: PackedWeights::new(&packing, &model.parameters), packing }
+    }
+
+    fn sweeps<S: Simd>(&self, simd: S) -> Sweeps<'_, S> {
+        let weights = self.weights.view();
+        Sweeps { simd, architecture: &self.model.architecture, packing: &self.packing, weights }
+    }
+}
+
+/// Places the f64 rows of a caller's batch in the tile.
+fn place(work: &mut Workspace, model: &Model, x: &[f64], time: impl Fn(usize) -> f64) {
+    for (row, point) in x.chunks_exact(model.architecture.dim).enumerate() {
+        for (i, &value) in point.iter().enumerate() {
+            *work.a0.at_mut(row, i) = value as f32;
+        }
+        set_time(&model.architecture, work, row, time(row) as f32);
+    }
+}
+
+/// Runs `work` on `threads` threads, the calling one among them.
+fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(&work);
+        }
+        work();
+    });
+}
+
+/// The next item for whichever thread asks first.
+fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
+    items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+}
+
+/// [`Engine::derivatives`].
+struct EvaluateDerivatives<'a> {
+    threads: usize,
+    model: &'a Model,
+    x: &'a [f64],
+    t: &'a [f64],
+}
+
+impl WithSimd for EvaluateDerivatives<'_> {
+    type Output = Derivatives;
+
+    fn with_simd<S: Simd>(self, simd: S) -> Derivatives {
+        let (n, dim) = (self.t.len(), self.model.architecture.dim);
+        let network = Network::new(simd, self.model);
+        let mut all = Derivatives { s: vec![0.0; n], grad_s: vec![0.0; n * dim], ds_dt: vec![0.0; n] };
+        let rows = rows_per_tile(n);
+        let tiles = Mutex::new(
+            (self.x.chunks(rows * dim).zip(self.t.chunks(rows)))
+                .zip(all.s.chunks_mut(rows).zip(all.grad_s.chunks_mut(rows * dim)).zip(all.ds_dt.chunks_mut(rows))),
+        );
+        on_threads(self.threads.min(n.div_ceil(rows)), || {
+            let mut work = Workspace::new(&self.model.architecture, &network.packing, rows);
+            while let Some(((x, t), ((s, grad_s), ds_dt))) = next(&tiles) {
+                place(&mut work, self.model, x, |row| t[row]);
+                loss::derivatives(&network.sweeps(simd), &mut work, t.len(), Keep::First, true);
+                widen(&work.s, s);
+                widen(&work.grad_s, grad_s);
+                widen(&work.ds_dt, ds_dt);
+            }
+        });
+        all
+    }
+}
+
+fn widen(from: &[f32], to: &mut [f64]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = f64::from(from);
+    }
+}
+
+/// Loss and gradient of [`Engine::loss_gradient`], tile after tile.
+struct EvaluateLoss<'a> {
+    model: &'a Model,
+    batch: &'a Batch,
+}
+
+impl WithSimd for EvaluateLoss<'_> {
+    type Output = (f64, Vec<f64>);
+
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, Vec<f64>) {
+        let EvaluateLoss { model, batch } = self;
+        let dim = model.architecture.dim;
+        let network = Network::new(simd, model);
+        let (packing, sweeps) = (&network.packing, network.sweeps(simd));
+        let mut packed = Aligned::zeros(packing.n_gradient);
+        let shared = SharedMut::new(packed.as_mut_slice());
+        let turns = GradientTurns::new(packing);
+        let (mut terms, mut tile) = (LossTerms::default(), 0);
+
+        let n = batch.t.len();
+        let rows = rows_per_tile(n);
+        let mut work = Workspace::new(&model.architecture, packing, rows);
+        for first in (0..n).step_by(rows) {
+            let range = first..n.min(first + rows);
+            place(&mut work, model, &batch.x[range.start * dim..range.end * dim], |row| batch.t[first + row]);
+            for (row, index) in range.clone().enumerate() {
+                work.omega[row] = batch.omega[index] as f32;
+                work.d_omega[row] = batch.d_omega[index] as f32;
+            }
+            terms.add(&loss::interior(&sweeps, &model.objective, &mut work, range.len(), 1.0 / n as f32));
+            gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &turns, shared);
+            tile += 1;
+        }
+        for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
+            let n = points.len() / dim;
+            let rows = rows_per_tile(n);
+            let mut work = Workspace::new(&model.architecture, packing, rows);
+            for points in points.chunks(rows * dim) {
+                let n_rows = points.len() / dim;
+                place(&mut work, model, points, |_| t);
+                let value = loss::boundary(&sweeps, &mut work, n_rows, (omega / n as f64) as f32);
+                *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
+                gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &turns, shared);
+                tile += 1;
+            }
+        }
+
+        let mut gradient = vec![0.0; model.parameters.len()];
+        for &unit in &packing.units {
+            let (weight, bias) = (packing.weight_range(unit), packing.bias_range(unit));
+            let (mut d_weight, mut d_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
+            packing.unpack_gradient(unit, packed.as_slice(), &mut d_weight, &mut d_bias);
+            widen(&d_weight, &mut gradient[weight]);
+            widen(&d_bias, &mut gradient[bias]);
+        }
+        (terms.total(), gradient)
+    }
+}
+
+/// [`Engine::integrate`].
+struct Integrate<'a> {
+    threads: usize,
+    model: &'a Model,
+    plan: &'a Plan,
+    out: &'a mut [f32],
+    advanced: &'a (dyn Fn(u64) + Sync),
+}
+
+impl WithSimd for Integrate<'_> {
+    type Output = Result<IntegrationReport>;
+
+    fn with_simd<S: Simd>(self, simd: S) -> Result<IntegrationReport> {
+        let Integrate { threads, model, plan, out, advanced } = self;
+        let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
+        let n = out.len() / n_saved / dim;
+        if n == 0 {
+            return Ok(IntegrationReport::default());
+        }
+        let network = Network::new(simd, model);
+        let rows = rows_per_tile(n);
+        // Each tile owns its rows of every slab.
+        let mut slabs: Vec<_> = out.chunks_mut(n * dim).map(|slab| slab.chunks_mut(rows * dim)).collect();
+        let tiles =
+            Mutex::new(std::iter::from_fn(move || slabs.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()));
+        let total = Mutex::new(Ok(IntegrationReport::default()));
+        on_threads(threads.min(n.div_ceil(rows)), || {
+            let mut particles = Particles::new(network.sweeps(simd), &model.objective, plan, rows);
+            let mut outcome = Ok(());
+            while let (Ok(()), Some(mut saved)) = (&outcome, next(&tiles)) {
+                outcome = particles.run(&mut saved);
+                advanced((saved[0].len() / dim) as u64);
+            }
+            let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match (outcome, total.as_mut()) {
+                (Ok(()), Ok(total)) => total.add(&particles.report),
+                (Err(error), Ok(_)) => *total = Err(error),
+                (_, Err(_)) => {}
+            }
+        });
+        total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// [`Engine::trainer`].
+struct MakeTrainer {
+    threads: usize,
+    training: Training,
+    state: TrainState,
+}
+
+impl WithSimd for MakeTrainer {
+    type Output = Box<dyn Trainer>;
+
+    fn with_simd<S: Simd>(self, simd: S) -> Box<dyn Trainer> {
+        Box::new(CpuTrainer::new(simd, self.threads, self.training, self.state))
+    }
+}

@@ -1,0 +1,311 @@
+//! `amatch bench`: seconds of a training step or of a sampling run, on fixed workloads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use action_matching::data::Snapshots;
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::{Engine, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
+use action_matching::integrate::{Method, Plan, StepControl};
+use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::objective::Objective;
+use action_matching::rng::{self, Purpose};
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+const SEED: u64 = 1;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch bench --list
+  amatch bench hydrogen --threads 2 --seconds 5
+  amatch bench toy2d --rows 100000          a step with 100000 rows of each kind
+  amatch bench peak --json                  the matrix product these figures are a fraction of")]
+pub struct Arguments {
+    /// Workload: one of --list, or `peak` for the matrix product alone
+    #[arg(required_unless_present = "list")]
+    workload: Option<String>,
+    /// Lists the workloads
+    #[arg(long)]
+    list: bool,
+    /// Threads (0: one for each core)
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Measures for about this long, after a warm-up
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Rows of each kind in a step (training), or particles (sampling), instead of the workload's own
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Prints one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a workload measures.
+enum Work {
+    /// Training steps with this many interior rows and boundary rows at each end.
+    Train { interior: usize, boundary: usize },
+    /// Integration of this many particles from 0 to 1.
+    Sample { particles: usize, method: Method, steps: u64 },
+}
+
+struct Workload {
+    name: &'static str,
+    dim: usize,
+    hidden: &'static [usize],
+    head: Head,
+    work: Work,
+}
+
+const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "hydrogen",
+        dim: 3,
+        hidden: &[256; 4],
+        head: Head::Quadratic,
+        work: Work::Train { interior: 1000, boundary: 1000 },
+    },
+    Workload {
+        name: "embryoid",
+        dim: 5,
+        hidden: &[512; 3],
+        head: Head::Scalar,
+        work: Work::Train { interior: 512, boundary: 512 },
+    },
+    Workload {
+        name: "toy2d",
+        dim: 2,
+        hidden: &[64; 3],
+        head: Head::Scalar,
+        work: Work::Train { interior: 4096, boundary: 4096 },
+    },
+    Workload {
+        name: "wide",
+        dim: 50,
+        hidden: &[512; 4],
+        head: Head::Scalar,
+        work: Work::Train { interior: 2048, boundary: 2048 },
+    },
+    Workload {
+        name: "sampling-hydrogen",
+        dim: 3,
+        hidden: &[256; 4],
+        head: Head::Quadratic,
+        work: Work::Sample { particles: 200_000, method: Method::Euler, steps: 100 },
+    },
+    Workload {
+        name: "sampling-toy2d",
+        dim: 2,
+        hidden: &[64; 3],
+        head: Head::Scalar,
+        work: Work::Sample { particles: 1_000_000, method: Method::Rk4, steps: 50 },
+    },
+];
+
+/// One line of `--json`.
+#[derive(Serialize)]
+struct Figures {
+    workload: String,
+    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_per_step: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_per_run: Option<f64>,
+    gflops: f64,
+    rows_per_s: f64,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.list {
+        for workload in WORKLOADS {
+            println!("{}", workload.name);
+        }
+        return Ok(());
+    }
+    if !(arguments.seconds.is_finite() && arguments.seconds > 0.0) {
+        bail!("--seconds is {}: use a positive number", arguments.seconds);
+    }
+    let name = arguments.workload.as_deref().unwrap_or_default();
+    let engine = CpuEngine::new(arguments.threads);
+    if name == "peak" {
+        let gflops = engine.product_gflops(Duration::from_secs_f64(arguments.seconds));
+        if arguments.json {
+            println!("{}", serde_json::json!({ "workload": "peak", "threads": engine.threads(), "gflops": gflops }));
+        } else {
+            println!("peak: {gflops:.1} GFLOP/s, {}", engine.describe());
+        }
+        return Ok(());
+    }
+    let workload = WORKLOADS
+        .iter()
+        .find(|workload| workload.name == name)
+        .with_context(|| format!("no workload is called {name:?}: `amatch bench --list` names them"))?;
+    let figures = workload.measure(&engine, arguments)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&figures)?);
+        return Ok(());
+    }
+    let (seconds, unit) = match (figures.seconds_per_step, figures.seconds_per_run) {
+        (Some(seconds), _) => (seconds, "step"),
+        (_, Some(seconds)) => (seconds, "run"),
+        _ => bail!("{name}: nothing was measured"),
+    };
+    println!(
+        "{name}: {:.3} ms a {unit}, {:.1} GFLOP/s, {:.3e} rows/s, {}",
+        seconds * 1e3,
+        figures.gflops,
+        figures.rows_per_s,
+        engine.describe()
+    );
+    Ok(())
+}
+
+impl Workload {
+    fn architecture(&self) -> Architecture {
+        Architecture {
+            dim: self.dim,
+            hidden: self.hidden.to_vec(),
+            activation: Activation::Silu,
+            head: self.head,
+            time_embedding: TimeEmbedding::Raw,
+        }
+    }
+
+    /// Floating-point operations of one product with all weights for one row.
+    fn flop_per_product(&self) -> f64 {
+        self.architecture().layers().iter().map(|layer| 2.0 * (layer.n_in * layer.n_out) as f64).sum()
+    }
+
+    fn measure(&self, engine: &CpuEngine, arguments: &Arguments) -> anyhow::Result<Figures> {
+        let budget = Duration::from_secs_f64(arguments.seconds);
+        let threads = engine.threads();
+        let figures = |seconds: f64, rows: f64, products: f64| Figures {
+            workload: self.name.to_string(),
+            threads,
+            seconds_per_step: None,
+            seconds_per_run: None,
+            gflops: products * self.flop_per_product() / seconds / 1e9,
+            rows_per_s: rows / seconds,
+        };
+        match self.work {
+            Work::Train { interior, boundary } => {
+                let (interior, boundary) = (arguments.rows.unwrap_or(interior), arguments.rows.unwrap_or(boundary));
+                let seconds = self.seconds_per_step(engine, interior, boundary, budget)?;
+                let rows = (interior + 2 * boundary) as f64;
+                let products = (6 * interior + 3 * 2 * boundary) as f64;
+                Ok(Figures { seconds_per_step: Some(seconds), ..figures(seconds, rows, products) })
+            }
+            Work::Sample { particles, method, steps } => {
+                let particles = arguments.rows.unwrap_or(particles);
+                let seconds = self.seconds_per_run(engine, particles, method, steps, budget)?;
+                let velocities = particles as f64 * (steps * method.velocities_per_step()) as f64;
+                Ok(Figures { seconds_per_run: Some(seconds), ..figures(seconds, particles as f64, 2.0 * velocities) })
+            }
+        }
+    }
+
+    fn seconds_per_step(
+        &self,
+        engine: &CpuEngine,
+        n_interior: usize,
+        n_boundary: usize,
+        budget: Duration,
+    ) -> anyhow::Result<f64> {
+        let architecture = self.architecture();
+        let state = TrainState::initial(initial_parameters(&architecture, SEED));
+        let training = Training {
+            snapshots: Arc::new(normal_snapshots(self.dim)),
+            architecture,
+            objective: Objective::default(),
+            path: Path::Linear,
+            time_rule: TimeRule::LowDiscrepancy,
+            n_interior,
+            n_boundary,
+            optimizer: Optimizer {
+                learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+                clip_norm: Some(1.0),
+                ema_decay: 0.9999,
+            },
+            seed: SEED,
+        };
+        let mut trainer = engine.trainer(training, state)?;
+        let mut records = Vec::new();
+        // The first steps warm caches and tell how many fill a tenth of the budget.
+        let started = Instant::now();
+        trainer.steps(3, &mut records)?;
+        let chunk = (budget.as_secs_f64() / 10.0 / (started.elapsed().as_secs_f64() / 3.0)).ceil().max(1.0) as u64;
+        let (started, mut steps) = (Instant::now(), 0);
+        while started.elapsed() < budget {
+            records.clear();
+            trainer.steps(chunk, &mut records)?;
+            steps += chunk;
+        }
+        let seconds = started.elapsed().as_secs_f64() / steps as f64;
+        if !records.iter().all(|record| record.loss.is_finite()) {
+            bail!("{}: the loss is not finite", self.name);
+        }
+        Ok(seconds)
+    }
+
+    /// Seconds of a whole run; a budget shorter than the run moves fewer particles and scales, as time is linear in them.
+    fn seconds_per_run(
+        &self,
+        engine: &CpuEngine,
+        particles: usize,
+        method: Method,
+        steps: u64,
+        budget: Duration,
+    ) -> anyhow::Result<f64> {
+        let architecture = self.architecture();
+        let model = Model {
+            coordinates: Coordinates::identity(self.dim),
+            objective: Objective::default(),
+            parameters: initial_parameters(&architecture, SEED),
+            architecture,
+        };
+        let plan = Plan { method, control: StepControl::Fixed { steps }, t0: 0.0, save_at: vec![1.0] };
+        let start = normal_rows(particles, self.dim, 5);
+        let run = |n: usize| -> anyhow::Result<f64> {
+            let mut out = start[..n * self.dim].to_vec();
+            let started = Instant::now();
+            engine.integrate(&model, &plan, &mut out, &|_| {})?;
+            Ok(started.elapsed().as_secs_f64())
+        };
+        let probe = particles.min(4096 * engine.threads());
+        run(probe)?;
+        let per_particle = run(probe)? / probe as f64;
+        let chunk = ((budget.as_secs_f64() / 3.0 / per_particle) as usize).clamp(probe, particles);
+        let (started, mut moved, mut seconds) = (Instant::now(), 0, 0.0);
+        while started.elapsed() < budget {
+            seconds += run(chunk)?;
+            moved += chunk;
+        }
+        Ok(seconds / moved as f64 * particles as f64)
+    }
+}
+
+/// Five snapshots of 2000 standard normal rows.
+fn normal_snapshots(dim: usize) -> Snapshots {
+    let (times, rows) = ([0.0, 0.25, 0.5, 0.75, 1.0], 2000);
+    Snapshots {
+        dim,
+        times: times.to_vec(),
+        offsets: (0..=times.len()).map(|k| k * rows).collect(),
+        samples: (0..times.len()).flat_map(|k| normal_rows(rows, dim, k as u64)).collect(),
+    }
+}
+
+fn normal_rows(n: usize, dim: usize, stream: u64) -> Vec<f32> {
+    (0..n * dim)
+        .map(|i| {
+            let [a, b, ..] = rng::words(SEED, Purpose::Particles, stream, i as u32);
+            rng::normal_pair(a, b)[0]
+        })
+        .collect()
+}

@@ -1,0 +1,73 @@
+//! The rows of a training batch, drawn straight into a tile.
+//!
+//! A row depends on (seed, step, row) alone, so every division of a batch into tiles and threads draws the same batch.
+
+use super::loss::set_time;
+use super::workspace::Workspace;
+use crate::engine::{Path, TimeRule, Training};
+use crate::rng::{self, Purpose};
+
+/// Interior rows `first..first + n_rows` of `step`: x and t into the input, ω(t) and ω′(t) aside.
+pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
+    let snapshots = &training.snapshots;
+    let offset = rng::words(training.seed, Purpose::TimeOffset, step, 0)[0];
+    for row in 0..n_rows {
+        let index = first + row;
+        let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
+        let t = rng::unit_f32(match training.time_rule {
+            // Integer arithmetic: the same times on every engine.
+            TimeRule::LowDiscrepancy => {
+                offset.wrapping_add((((index as u64) << 32) / training.n_interior as u64) as u32)
+            }
+            TimeRule::Uniform => words[0],
+        });
+        let (left, ratio) = interval(&snapshots.times, f64::from(t));
+        match training.path {
+            Path::Linear => {
+                let from = sample(training, left, words[1]);
+                let to = sample(training, left + 1, words[2]);
+                for (i, (&from, &to)) in from.iter().zip(to).enumerate() {
+                    *work.a0.at_mut(row, i) = from + ratio as f32 * (to - from);
+                }
+            }
+            Path::Nearest => place(sample(training, left + usize::from(ratio >= 0.5), words[1]), row, work),
+        }
+        set_time(&training.architecture, work, row, t);
+        let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
+        work.omega[row] = omega as f32;
+        work.d_omega[row] = d_omega as f32;
+    }
+}
+
+/// Boundary rows `first..first + n_rows` of `step`, from the first snapshot or (`at_end`) from the last.
+pub fn boundary(training: &Training, at_end: bool, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
+    let (purpose, snapshot, t) = if at_end {
+        (Purpose::Boundary1, training.snapshots.times.len() - 1, 1.0)
+    } else {
+        (Purpose::Boundary0, 0, 0.0)
+    };
+    for row in 0..n_rows {
+        let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
+        place(sample(training, snapshot, word), row, work);
+        set_time(&training.architecture, work, row, t);
+    }
+}
+
+/// The snapshot at or before `t` and how far `t` is on the way to the next, in 0..=1.
+fn interval(times: &[f64], t: f64) -> (usize, f64) {
+    let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
+    (left, (t - times[left]) / (times[left + 1] - times[left]))
+}
+
+/// The sample of `snapshot` that `word` chooses.
+fn sample(training: &Training, snapshot: usize, word: u32) -> &[f32] {
+    let snapshots = &training.snapshots;
+    let index = snapshots.offsets[snapshot] + rng::index(word, snapshots.n_rows(snapshot));
+    &snapshots.samples[index * snapshots.dim..][..snapshots.dim]
+}
+
+fn place(x: &[f32], row: usize, work: &mut Workspace) {
+    for (i, &value) in x.iter().enumerate() {
+        *work.a0.at_mut(row, i) = value;
+    }
+}

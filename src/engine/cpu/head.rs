@@ -1,0 +1,74 @@
+//! The head on one tile: ∂s/∂o and s from the output o, ∇s and ∂ₜs from the reverse sweep, and the adjoint seed of J.
+
+use super::workspace::Workspace;
+use crate::model::Head;
+
+/// Fills `seed` = ∂s/∂o from `output` and x.
+pub fn seed(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
+    for row in 0..n_rows {
+        for i in 0..head.n_outputs(dim) {
+            *work.seed.at_mut(row, i) = match head {
+                Head::Scalar => 1.0,
+                Head::Quadratic => work.output.at(row, i) - work.a0.at(row, i),
+                Head::Dot => work.a0.at(row, i),
+            };
+        }
+    }
+}
+
+/// Fills `s` from `output` and x.
+pub fn potential(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
+    for row in 0..n_rows {
+        let (o, x) = (|i| work.output.at(row, i), |i| work.a0.at(row, i));
+        work.s[row] = match head {
+            Head::Scalar => o(0),
+            Head::Quadratic => (0..dim).map(|i| 0.5 * (x(i) - o(i)) * (x(i) - o(i))).sum(),
+            Head::Dot => (0..dim).map(|i| o(i) * x(i)).sum(),
+        };
+    }
+}
+
+/// Fills `grad_s` from `input_grad` and the head's extra ∂s/∂x.
+pub fn gradient(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
+    for row in 0..n_rows {
+        for i in 0..dim {
+            let direct = match head {
+                Head::Scalar => 0.0,
+                Head::Quadratic => work.a0.at(row, i) - work.output.at(row, i),
+                Head::Dot => work.output.at(row, i),
+            };
+            work.grad_s[row * dim + i] = work.input_grad.at(row, i) + direct;
+        }
+    }
+}
+
+/// Fills `ds_dt` = (∂s/∂φ)·φ′(t).
+pub fn time_derivative(dim: usize, work: &mut Workspace, n_rows: usize) {
+    let features = work.d_phi.len() / work.capacity;
+    for row in 0..n_rows {
+        let d_phi = &work.d_phi[row * features..][..features];
+        work.ds_dt[row] = d_phi.iter().enumerate().map(|(i, d)| work.input_grad.at(row, dim + i) * d).sum();
+    }
+}
+
+/// Fills `output_bar` with weight · ō + `potential_weight[row]` · ∂s/∂o, where ō = ∂J/∂o comes from the drift in `c0` and the
+/// tangent output (both already scaled by the row's weight).
+pub fn adjoint_seed(
+    head: Head,
+    dim: usize,
+    work: &mut Workspace,
+    n_rows: usize,
+    potential_weight: impl Fn(&Workspace, usize) -> f32,
+) {
+    for row in 0..n_rows {
+        let weight = potential_weight(work, row);
+        for i in 0..head.n_outputs(dim) {
+            let generator = match head {
+                Head::Scalar => 0.0,
+                Head::Quadratic => work.output_c.at(row, i) - work.c0.at(row, i),
+                Head::Dot => work.c0.at(row, i),
+            };
+            *work.output_bar.at_mut(row, i) = generator + weight * work.seed.at(row, i);
+        }
+    }
+}

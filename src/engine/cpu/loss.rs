@@ -1,0 +1,129 @@
+//! The loss over one tile: which sweeps interior and boundary rows need, and the terms they add.
+
+use pulp::Simd;
+
+use super::head;
+use super::sweeps::{Keep, Sweeps};
+use super::workspace::Workspace;
+use crate::model::{Architecture, Head};
+use crate::objective::Objective;
+
+/// Sums over the rows of a tile, each already divided by the number of rows of the batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LossTerms {
+    /// ω(0) E[s(x, 0)].
+    pub boundary0: f64,
+    /// −ω(1) E[s(x, 1)].
+    pub boundary1: f64,
+    /// E[ω · interior + ω′ s].
+    pub interior: f64,
+    /// E[½‖∇s‖²].
+    pub kinetic: f64,
+}
+
+impl LossTerms {
+    /// The loss.
+    pub fn total(&self) -> f64 {
+        self.boundary0 + self.boundary1 + self.interior
+    }
+
+    /// Adds the terms of another tile.
+    pub fn add(&mut self, other: &LossTerms) {
+        self.boundary0 += other.boundary0;
+        self.boundary1 += other.boundary1;
+        self.interior += other.interior;
+        self.kinetic += other.kinetic;
+    }
+}
+
+/// Places time `t` in row `row`: φ(t) into the input, φ′(t) aside. x is the caller's.
+pub fn set_time(architecture: &Architecture, work: &mut Workspace, row: usize, t: f32) {
+    let (dim, features) = (architecture.dim, architecture.time_embedding.width());
+    work.t[row] = t;
+    architecture.time_embedding.for_each(f64::from(t), |i, phi, d_phi| {
+        *work.a0.at_mut(row, dim + i) = phi as f32;
+        work.d_phi[row * features + i] = d_phi as f32;
+    });
+}
+
+/// ∇s and ∂ₜs of the rows in `a0`, and s when `with_potential`: a scalar head costs one product less without.
+pub fn derivatives<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
+    gradient(sweeps, work, n_rows, keep, with_potential);
+    head::time_derivative(sweeps.architecture.dim, work, n_rows);
+}
+
+/// ∇s of the rows in `a0`, and s when `with_potential`.
+pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
+    let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
+    sweeps.primal(work, n_rows, keep);
+    if with_potential || head != Head::Scalar {
+        sweeps.output(work, n_rows);
+    }
+    if with_potential {
+        head::potential(head, dim, work, n_rows);
+    }
+    head::seed(head, dim, work, n_rows);
+    sweeps.reverse(work, n_rows, keep);
+    head::gradient(head, dim, work, n_rows);
+}
+
+/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seed. `scale` is 1 / rows of the batch.
+pub fn interior<S: Simd>(
+    sweeps: &Sweeps<S>,
+    objective: &Objective,
+    work: &mut Workspace,
+    n_rows: usize,
+    scale: f32,
+) -> LossTerms {
+    let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
+    let growth = objective.growth as f32;
+    let with_potential = growth != 0.0 || work.d_omega[..n_rows].iter().any(|&slope| slope != 0.0);
+    if !with_potential {
+        work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
+    }
+    derivatives(sweeps, work, n_rows, Keep::Second, with_potential);
+
+    let features = architecture.time_embedding.width();
+    let mut terms = LossTerms::default();
+    for row in 0..n_rows {
+        let weight = work.omega[row] * scale;
+        let (mut hamiltonian, mut kinetic) = (0.0, 0.0);
+        for i in 0..dim {
+            let p = work.grad_s[row * dim + i];
+            kinetic += 0.5 * p * p;
+            let (h, drift) = objective.hamiltonian(p);
+            hamiltonian += h;
+            *work.c0.at_mut(row, i) = weight * drift;
+        }
+        for i in 0..features {
+            *work.c0.at_mut(row, dim + i) = weight * work.d_phi[row * features + i];
+        }
+        let s = work.s[row];
+        let interior = work.ds_dt[row] + hamiltonian + 0.5 * growth * s * s;
+        terms.interior += f64::from(work.omega[row] * interior + work.d_omega[row] * s);
+        terms.kinetic += f64::from(kinetic);
+    }
+    terms.interior *= f64::from(scale);
+    terms.kinetic *= f64::from(scale);
+
+    sweeps.tangent(work, n_rows);
+    head::adjoint_seed(architecture.head, dim, work, n_rows, |work, row| {
+        scale * (work.omega[row] * growth * work.s[row] + work.d_omega[row])
+    });
+    terms
+}
+
+/// Boundary rows: primal sweep and the adjoint's seed `weight` · ∂s/∂o. Returns `weight` · Σ s.
+pub fn boundary<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, weight: f32) -> f64 {
+    let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
+    sweeps.primal(work, n_rows, Keep::First);
+    sweeps.output(work, n_rows);
+    head::potential(head, dim, work, n_rows);
+    head::seed(head, dim, work, n_rows);
+    for row in 0..n_rows {
+        for i in 0..head.n_outputs(dim) {
+            *work.output_bar.at_mut(row, i) = weight * work.seed.at(row, i);
+        }
+    }
+    f64::from(weight) * work.s[..n_rows].iter().map(|&s| f64::from(s)).sum::<f64>()
+}

@@ -1,0 +1,105 @@
+//! Panel layout: how matrices lie in memory so that every product reads its operands without repacking.
+//!
+//! A *panel* is two SIMD vectors wide. A tile matrix `[rows, columns]` is stored as `[panel][row][lane]`: the
+//! columns of one panel are contiguous, rows follow each other, panels come last. The products of all four
+//! sweeps broadcast single values of one operand and load whole lanes of the other, so a tile matrix serves
+//! as either, and the result of one product is the operand of the next.
+
+use bytemuck::{Pod, Zeroable};
+use pulp::Simd;
+
+/// Lanes of one panel for the instruction set `S`.
+#[inline(always)]
+pub fn panel_width<S: Simd>() -> usize {
+    2 * S::F32_LANES
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct CacheLine([f32; 16]);
+
+/// Zero-initialised f32 storage that starts on a cache line.
+pub struct Aligned {
+    lines: Vec<CacheLine>,
+    len: usize,
+}
+
+impl Aligned {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        Aligned { lines: vec![CacheLine([0.0; 16]); len.div_ceil(16)], len }
+    }
+
+    /// The values.
+    pub fn as_slice(&self) -> &[f32] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+
+    /// The values, mutable.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// A tile matrix in panel layout.
+pub struct Tile {
+    values: Aligned,
+    capacity: usize,
+    width: usize,
+    /// log₂ of `width`: positions need no division.
+    shift: u32,
+}
+
+impl Tile {
+    /// Zeros for up to `capacity` rows of `columns` columns, in panels of `width` lanes.
+    pub fn zeros(capacity: usize, columns: usize, width: usize) -> Self {
+        debug_assert!(width.is_power_of_two());
+        let values = Aligned::zeros(columns.div_ceil(width) * capacity * width);
+        Tile { values, capacity, width, shift: width.ilog2() }
+    }
+
+    /// Floats from one panel to the next.
+    pub fn stride(&self) -> usize {
+        self.capacity * self.width
+    }
+
+    /// First value.
+    pub fn as_ptr(&self) -> *const f32 {
+        self.values.as_slice().as_ptr()
+    }
+
+    /// First value, mutable.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.values.as_mut_slice().as_mut_ptr()
+    }
+
+    #[inline(always)]
+    fn position(&self, row: usize, column: usize) -> usize {
+        (((column >> self.shift) * self.capacity + row) << self.shift) + (column & (self.width - 1))
+    }
+
+    /// Value at (`row`, `column`).
+    #[inline(always)]
+    pub fn at(&self, row: usize, column: usize) -> f32 {
+        self.values.as_slice()[self.position(row, column)]
+    }
+
+    /// Value at (`row`, `column`), mutable.
+    #[inline(always)]
+    pub fn at_mut(&mut self, row: usize, column: usize) -> &mut f32 {
+        let position = self.position(row, column);
+        &mut self.values.as_mut_slice()[position]
+    }
+}
+
+/// Asks the cache for the line that holds `address`, soon to be read or written.
+#[inline(always)]
+pub fn prefetch(address: *const f32) {
+    // SAFETY: a prefetch never faults, whatever the address.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -1,0 +1,57 @@
+//! How fast the product kernel itself runs: the limit that training and sampling are measured against.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pulp::{Simd, WithSimd};
+
+use super::on_threads;
+use super::panel::{Aligned, Tile, panel_width};
+use super::product::Product;
+use super::sweeps::Plain;
+
+/// A square product of the size that suits the kernel best: operands and result stay in a core's cache.
+const SIZE: usize = 192;
+
+/// Measures the product on `threads` threads for about `duration`; 10⁹ floating-point operations a second.
+pub struct ProductRate {
+    /// Threads, each with matrices of its own.
+    pub threads: usize,
+    /// Time to measure for.
+    pub duration: Duration,
+}
+
+impl WithSimd for ProductRate {
+    type Output = f64;
+
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let total = Mutex::new(0.0);
+        on_threads(self.threads, || {
+            let width = panel_width::<S>();
+            let a = Tile::zeros(SIZE, SIZE, width);
+            let mut out = Tile::zeros(SIZE, SIZE, width);
+            let weight = Aligned::zeros(SIZE.next_multiple_of(width) * SIZE);
+            let mut parked = Aligned::zeros(SIZE * width);
+            let (started, mut products) = (Instant::now(), 0_u64);
+            while started.elapsed() < self.duration {
+                simd.vectorize(Product {
+                    a: a.as_ptr(),
+                    a_stride: a.stride(),
+                    weight: weight.as_slice().as_ptr(),
+                    start: std::ptr::null(),
+                    inner: SIZE,
+                    n_panels: SIZE.div_ceil(width),
+                    n_rows: SIZE,
+                    out_stride: out.stride(),
+                    parked: parked.as_mut_slice().as_mut_ptr(),
+                    epilogue: Plain { out: out.as_mut_ptr() },
+                });
+                products += 1;
+            }
+            let flop = 2.0 * (SIZE * SIZE * SIZE) as f64 * products as f64;
+            *total.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) +=
+                flop / started.elapsed().as_secs_f64() / 1e9;
+        });
+        total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

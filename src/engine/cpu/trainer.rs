@@ -1,0 +1,286 @@
+//! Optimiser steps on all cores: tiles of rows, then the gradient, then the update, with a barrier between.
+//!
+//! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
+//! after tile in the order of the batch, and sums over parameters unit after unit.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use pulp::Simd;
+
+use super::draw;
+use super::gradient::{self, GradientTurns};
+use super::loss::{self, LossTerms};
+use super::optimizer::{StepSizes, SumOfSquares, Update};
+use super::panel::Aligned;
+use super::sweeps::Sweeps;
+use super::sync::{Barrier, SharedMut};
+use super::weights::{PackedWeights, Packing, WeightsView};
+use super::workspace::{Workspace, rows_per_tile};
+use crate::engine::{StepRecord, TrainState, Trainer, Training};
+use crate::error::Result;
+
+/// Which part of the batch a tile belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Interior,
+    Boundary0,
+    Boundary1,
+}
+
+/// Consecutive rows of one part of the batch.
+#[derive(Clone, Copy)]
+struct TileRows {
+    part: Part,
+    first: usize,
+    n_rows: usize,
+}
+
+/// Training on the CPU with the instruction set `S`.
+pub struct CpuTrainer<S> {
+    simd: S,
+    training: Training,
+    state: TrainState,
+    packing: Packing,
+    weights: PackedWeights,
+    packed_gradient: Aligned,
+    gradient: Vec<f32>,
+    tiles: Vec<TileRows>,
+    turns: GradientTurns,
+    /// Loss terms of each tile.
+    terms: Vec<Mutex<LossTerms>>,
+    /// Σ g² of each unit, as f64 bits.
+    squares: Vec<AtomicU64>,
+    /// One for each thread.
+    workspaces: Vec<Workspace>,
+}
+
+impl<S: Simd> CpuTrainer<S> {
+    /// Continues from `state` on `threads` threads.
+    pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
+        let packing = Packing::new(&training.architecture, super::panel::panel_width::<S>());
+        // Interior tiles take twice the work of boundary tiles, so they come first: the last tiles even out the threads.
+        let tiles: Vec<TileRows> = [
+            (Part::Interior, training.n_interior),
+            (Part::Boundary0, training.n_boundary),
+            (Part::Boundary1, training.n_boundary),
+        ]
+        .into_iter()
+        .flat_map(|(part, n)| {
+            let rows = rows_per_tile(n);
+            (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
+        })
+        .collect();
+        let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
+        CpuTrainer {
+            simd,
+            weights: PackedWeights::new(&packing, &state.parameters),
+            packed_gradient: Aligned::zeros(packing.n_gradient),
+            gradient: vec![0.0; state.parameters.len()],
+            turns: GradientTurns::new(&packing),
+            terms: tiles.iter().map(|_| Mutex::default()).collect(),
+            squares: packing.units.iter().map(|_| AtomicU64::default()).collect(),
+            workspaces: (0..threads).map(|_| Workspace::new(&training.architecture, &packing, capacity)).collect(),
+            tiles,
+            packing,
+            training,
+            state,
+        }
+    }
+}
+
+impl<S: Simd> Trainer for CpuTrainer<S> {
+    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+        let crew = Crew {
+            simd: self.simd,
+            training: &self.training,
+            packing: &self.packing,
+            tiles: &self.tiles,
+            turns: &self.turns,
+            terms: &self.terms,
+            squares: &self.squares,
+            packed_gradient: SharedMut::new(self.packed_gradient.as_mut_slice()),
+            gradient: SharedMut::new(&mut self.gradient),
+            weights: SharedMut::new(self.weights.values_mut()),
+            parameters: SharedMut::new(&mut self.state.parameters),
+            ema: SharedMut::new(&mut self.state.ema),
+            moment1: SharedMut::new(&mut self.state.moment1),
+            moment2: SharedMut::new(&mut self.state.moment2),
+            next_tile: AtomicUsize::new(0),
+            barrier: Barrier::new(self.workspaces.len()),
+            n_threads: self.workspaces.len(),
+        };
+        crew.turns.reset();
+        let steps = self.state.step..self.state.step + n;
+        records.reserve(n as usize);
+        let taken = std::thread::scope(|scope| {
+            let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
+            for (index, work) in others.iter_mut().enumerate() {
+                let (crew, steps) = (&crew, steps.clone());
+                scope.spawn(move || crew.run(index + 1, work, steps, |_| {}));
+            }
+            crew.run(0, first, steps, |record| records.push(record))
+        });
+        self.state.step += taken;
+        Ok(())
+    }
+
+    fn state(&self) -> TrainState {
+        self.state.clone()
+    }
+}
+
+/// What the threads of [`CpuTrainer::steps`] share.
+struct Crew<'a, S> {
+    simd: S,
+    training: &'a Training,
+    packing: &'a Packing,
+    tiles: &'a [TileRows],
+    turns: &'a GradientTurns,
+    terms: &'a [Mutex<LossTerms>],
+    squares: &'a [AtomicU64],
+    packed_gradient: SharedMut,
+    gradient: SharedMut,
+    weights: SharedMut,
+    parameters: SharedMut,
+    ema: SharedMut,
+    moment1: SharedMut,
+    moment2: SharedMut,
+    next_tile: AtomicUsize,
+    barrier: Barrier,
+    n_threads: usize,
+}
+
+impl<S: Simd> Crew<'_, S> {
+    /// One thread's part of `steps`; returns the number of steps taken, the same on every thread.
+    fn run(
+        &self,
+        thread: usize,
+        work: &mut Workspace,
+        steps: std::ops::Range<u64>,
+        mut report: impl FnMut(StepRecord),
+    ) -> u64 {
+        let std::ops::Range { start, end } = steps;
+        for step in start..end {
+            loop {
+                let tile = self.next_tile.fetch_add(1, Relaxed);
+                if tile >= self.tiles.len() {
+                    break;
+                }
+                self.sweep(step, tile, work);
+            }
+            self.barrier.wait(); // the packed gradient is written; it is read next
+            self.gather_gradient(thread);
+            if thread == 0 {
+                self.next_tile.store(0, Relaxed);
+                self.turns.reset();
+            }
+            self.barrier.wait(); // sums of squares are written; all threads read all of them next
+            let record = self.record(step);
+            report(record);
+            if !(record.loss.is_finite() && record.gradient_norm.is_finite()) {
+                return step - start;
+            }
+            self.update(thread, StepSizes::new(&self.training.optimizer, step, record.gradient_norm));
+            self.barrier.wait(); // the weights are written; the next step reads them
+        }
+        end - start
+    }
+
+    /// Draws the rows of `tile`, runs its sweeps and adds its gradient.
+    fn sweep(&self, step: u64, tile: usize, work: &mut Workspace) {
+        let TileRows { part, first, n_rows } = self.tiles[tile];
+        let training = self.training;
+        let sweeps = Sweeps {
+            simd: self.simd,
+            architecture: &training.architecture,
+            packing: self.packing,
+            weights: WeightsView::shared(self.weights),
+        };
+        let mut terms = LossTerms::default();
+        if part == Part::Interior {
+            draw::interior(training, step, first, n_rows, work);
+            terms = loss::interior(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
+        } else {
+            let at_end = part == Part::Boundary1;
+            draw::boundary(training, at_end, step, first, n_rows, work);
+            let omega = training.objective.time_weight.at(f64::from(u8::from(at_end))).0;
+            let weight = (if at_end { -omega } else { omega } / training.n_boundary as f64) as f32;
+            let value = loss::boundary(&sweeps, work, n_rows, weight);
+            *(if at_end { &mut terms.boundary1 } else { &mut terms.boundary0 }) = value;
+        }
+        *self.terms[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = terms;
+        let interior = part == Part::Interior;
+        gradient::accumulate(&sweeps, work, n_rows, interior, tile, self.turns, self.packed_gradient);
+    }
+
+    /// The units that `thread` updates.
+    fn units(&self, thread: usize) -> impl Iterator<Item = usize> {
+        (thread..self.packing.units.len()).step_by(self.n_threads)
+    }
+
+    /// Brings the gradient of this thread's units into the flat order, with its sum of squares.
+    fn gather_gradient(&self, thread: usize) {
+        // SAFETY: all threads have passed the barrier after the last write; until the next one it is only read.
+        let packed = unsafe { self.packed_gradient.read(0..self.packing.n_gradient) };
+        for index in self.units(thread) {
+            let unit = self.packing.units[index];
+            // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
+            let (weight, bias) = unsafe {
+                (
+                    self.gradient.slice(self.packing.weight_range(unit)),
+                    self.gradient.slice(self.packing.bias_range(unit)),
+                )
+            };
+            self.packing.unpack_gradient(unit, packed, weight, bias);
+            let sum = self.simd.vectorize(SumOfSquares(weight)) + self.simd.vectorize(SumOfSquares(bias));
+            self.squares[index].store(sum.to_bits(), Relaxed);
+        }
+    }
+
+    /// Loss and gradient norm of the step, from the sums of tiles and units.
+    fn record(&self, step: u64) -> StepRecord {
+        let mut terms = LossTerms::default();
+        for tile in self.terms {
+            terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        }
+        let squares: f64 = self.squares.iter().map(|bits| f64::from_bits(bits.load(Relaxed))).sum();
+        StepRecord {
+            step,
+            loss: terms.total(),
+            boundary0: terms.boundary0,
+            boundary1: terms.boundary1,
+            interior: terms.interior,
+            kinetic: terms.kinetic,
+            gradient_norm: squares.sqrt(),
+            learning_rate: self.training.optimizer.learning_rate.at(step),
+        }
+    }
+
+    /// AdamW, moving average and repacked weights of this thread's units.
+    fn update(&self, thread: usize, sizes: StepSizes) {
+        for index in self.units(thread) {
+            let unit = self.packing.units[index];
+            let ranges = [self.packing.weight_range(unit), self.packing.bias_range(unit)];
+            for range in ranges.clone() {
+                // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
+                let update = unsafe {
+                    Update {
+                        sizes,
+                        gradient: self.gradient.slice(range.clone()),
+                        parameters: self.parameters.slice(range.clone()),
+                        ema: self.ema.slice(range.clone()),
+                        moment1: self.moment1.slice(range.clone()),
+                        moment2: self.moment2.slice(range),
+                    }
+                };
+                self.simd.vectorize(update);
+            }
+            let [weight, bias] = ranges;
+            // SAFETY: as above; nothing reads the packed weights before the next barrier.
+            unsafe {
+                self.packing.pack(unit, self.parameters.slice(weight), self.parameters.slice(bias), self.weights)
+            };
+        }
+    }
+}
