@@ -7,7 +7,11 @@
 //! | unbalanced | … + ½λs² | d log w = λ s dt |
 //! | convex cost | ∂ₜs + H(∇s), H(p) = Σ\|pᵢ\|^q / q | dx = ∇H(∇s) dt |
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// Time weight ω(t) of the loss, t in 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +71,32 @@ impl Objective {
             let slope = p.abs().powf(q - 1.0);
             (slope * p.abs() / q, slope.copysign(p))
         }
+    }
+
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with `file` as the origin and the field as the model file and the configuration name it.
+    pub fn validate(&self, file: &Path) -> Result<()> {
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(file, field, problem, fix));
+        for (field, value) in [("sigma", self.sigma), ("growth", self.growth)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return fail(field, format!("is {value}"), "use a number ≥ 0");
+            }
+        }
+        if !(self.cost_exponent.is_finite() && self.cost_exponent > 1.0) {
+            return fail(
+                "cost_exponent",
+                format!("is {}", self.cost_exponent),
+                "use a number > 1; 2 is plain Action Matching",
+            );
+        }
+        if let TimeWeight::Polynomial { coefficients } = &self.time_weight
+            && (coefficients.is_empty() || coefficients.iter().any(|c| !c.is_finite()))
+        {
+            return fail("time_weight.coefficients", format!("is {coefficients:?}"), "give at least one finite number");
+        }
+        Ok(())
     }
 
     /// Whether this is plain Action Matching: no diffusion, no growth, quadratic cost.

@@ -30,6 +30,9 @@ pub struct Batch {
     pub omega0: f64,
     /// ω(1).
     pub omega1: f64,
+    /// Probes `[k, n, dim]` of the Laplacian estimate, which is the mean over the k; `None` for the exact Laplacian.
+    /// Unused without diffusion.
+    pub probe: Option<Vec<f64>>,
 }
 
 impl Batch {
@@ -42,6 +45,10 @@ impl Batch {
         check_len("x", n * dim, self.x.len())?;
         check_len("omega", n, self.omega.len())?;
         check_len("d_omega", n, self.d_omega.len())?;
+        if let Some(probe) = &self.probe {
+            let k = if n == 0 { 0 } else { probe.len() / (n * dim) };
+            check_len("probe", k.max(1) * n * dim, probe.len())?;
+        }
         check_len("x0", self.x0.len() / dim * dim, self.x0.len())?;
         check_len("x1", self.x1.len() / dim * dim, self.x1.len())
     }
@@ -67,6 +74,8 @@ pub struct LossGradient {
     pub gradient: Vec<f64>,
     /// s, ∇s, ∂ₜs at the interior rows.
     pub interior: Derivatives,
+    /// Δs, or its estimate, at the interior rows; empty without diffusion.
+    pub laplacian: Vec<f64>,
 }
 
 /// Learned parameters and the state of the optimiser after `step` steps: what a checkpoint holds.
@@ -269,16 +278,20 @@ impl IntegrationReport {
     }
 }
 
-/// A device that evaluates models, integrates particles and trains.
-pub trait Engine: Send + Sync {
-    /// Name for the user: device, instruction set, threads.
-    fn describe(&self) -> String;
-
+/// Evaluates models and their losses on points that the caller gives.
+pub trait Differentiate {
     /// s, ∇s, ∂ₜs of `model` at points `x [n, dim]`, times `t [n]`, all in network coordinates.
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives>;
 
-    /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary terms are means over their rows.
+    /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary terms are means over their
+    /// rows; a term without rows is 0. ω and ω′ come from the batch.
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient>;
+}
+
+/// A device that evaluates models, integrates particles and trains.
+pub trait Engine: Differentiate + Send + Sync {
+    /// Name for the user: device, instruction set, threads.
+    fn describe(&self) -> String;
 
     /// Moves `n` particles along `plan`. `out` is `[plan.save_at.len(), n, dim]`, network coordinates; its first
     /// `[n, dim]` holds the start on entry. On return slab `k` holds the particles at `plan.save_at[k]`.

@@ -24,7 +24,7 @@ impl TimeEmbedding {
         }
     }
 
-    /// Calls `feature(i, φᵢ(t), φᵢ′(t))` for each feature in order.
+    /// Calls `feature(i, φᵢ(t), φᵢ′(t))` once for each feature, in no particular order.
     #[inline]
     pub fn for_each(&self, t: f64, mut feature: impl FnMut(usize, f64, f64)) {
         feature(0, t, 1.0);

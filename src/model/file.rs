@@ -1,1 +1,206 @@
 //! `model.safetensors`: the EMA parameters under the names of a PyTorch `nn.Sequential`, and the metadata.
+//!
+//! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …; the header's metadata key
+//! `action_matching` holds the rest as JSON.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Activation, Architecture, Coordinates, Head, Layer, Model, TimeEmbedding};
+use crate::error::{Error, Result};
+use crate::objective::{Objective, TimeWeight};
+use crate::tensors::{NewTensor, TensorFile, write_tensors};
+
+/// Key of the header's metadata.
+const METADATA_KEY: &str = "action_matching";
+const VERSION: u32 = 1;
+
+/// The JSON of the metadata.
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    version: u32,
+    dim: usize,
+    hidden: Vec<usize>,
+    activation: Activation,
+    head: Head,
+    time_embedding: TimeEmbedding,
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    time_range: [f64; 2],
+    sigma: f64,
+    growth: f64,
+    cost_exponent: f64,
+}
+
+/// Names and shapes of the two tensors of layer `index`.
+pub(crate) fn tensor_names(index: usize, layer: &Layer) -> [(String, Vec<usize>); 2] {
+    let position = 2 * index; // activations take the odd places of the nn.Sequential
+    [
+        (format!("net.{position}.weight"), vec![layer.n_out, layer.n_in]),
+        (format!("net.{position}.bias"), vec![layer.n_out]),
+    ]
+}
+
+impl Model {
+    /// Writes `model.safetensors` to `path`, whole or not at all. The time weight ω belongs to training and is not stored.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let Model { architecture, coordinates, objective, parameters } = self;
+        let metadata = Metadata {
+            version: VERSION,
+            dim: architecture.dim,
+            hidden: architecture.hidden.clone(),
+            activation: architecture.activation,
+            head: architecture.head,
+            time_embedding: architecture.time_embedding.clone(),
+            mean: coordinates.mean.clone(),
+            scale: coordinates.scale.clone(),
+            time_range: coordinates.time_range,
+            sigma: objective.sigma,
+            growth: objective.growth,
+            cost_exponent: objective.cost_exponent,
+        };
+        let json = serde_json::to_string(&metadata).map_err(|error| Error::io(path, "write")(error.into()))?;
+        let layers = architecture.layers();
+        let tensors = layers.iter().enumerate().flat_map(|(index, layer)| {
+            let [(weight, weight_shape), (bias, bias_shape)] = tensor_names(index, layer);
+            [
+                (weight, NewTensor::f32(&weight_shape, &parameters[layer.weight..layer.bias])),
+                (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
+            ]
+        });
+        write_tensors(path, tensors.collect(), HashMap::from([(METADATA_KEY.to_string(), json)]))
+    }
+
+    /// Reads a model file. Tensors may be f16, bf16, f32 or f64; the time weight is ω = 1.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the metadata field or tensor that is missing, misshapen, out of range or not finite.
+    pub fn load(path: &Path) -> Result<Model> {
+        let mut file = TensorFile::open(path)?;
+        let fail = |field: &str, problem: String, fix: &str| {
+            Err(Error::input(path, format!("{METADATA_KEY}: {field}"), problem, fix))
+        };
+        let Some(json) = file.metadata(METADATA_KEY) else {
+            return Err(Error::input(
+                path,
+                METADATA_KEY,
+                "is missing from the metadata: this is not a model of action-matching",
+                "give a model.safetensors written by `amatch train`, or see the model file format in the README",
+            ));
+        };
+        // The version first, so that a later format is told apart from a broken one.
+        let version =
+            serde_json::from_str::<serde_json::Value>(json).ok().and_then(|json| json.get("version")?.as_u64());
+        if let Some(version) = version.filter(|&version| version != u64::from(VERSION)) {
+            return fail("version", format!("is {version}"), "this program reads version 1: update it");
+        }
+        let metadata: Metadata = match serde_json::from_str(json) {
+            Ok(metadata) => metadata,
+            Err(error) => return fail("metadata", format!("{error}"), "see the model file format in the README"),
+        };
+
+        let architecture = Architecture {
+            dim: metadata.dim,
+            hidden: metadata.hidden,
+            activation: metadata.activation,
+            head: metadata.head,
+            time_embedding: metadata.time_embedding,
+        };
+        architecture.validate(&path.display().to_string())?;
+        for (field, values) in [("mean", &metadata.mean), ("scale", &metadata.scale)] {
+            if values.len() != architecture.dim {
+                let problem = format!("has {} values for {} dimensions", values.len(), architecture.dim);
+                return fail(field, problem, "store one value for each dimension");
+            }
+            if let Some(value) = values.iter().find(|value| !value.is_finite() || (field == "scale" && **value <= 0.0))
+            {
+                return fail(field, format!("contains {value}"), "use finite numbers, and positive ones for scale");
+            }
+        }
+        let [start, end] = metadata.time_range;
+        if !(start.is_finite() && end.is_finite() && start < end) {
+            return fail("time_range", format!("is [{start}, {end}]"), "store an increasing pair");
+        }
+        let objective = Objective {
+            sigma: metadata.sigma,
+            growth: metadata.growth,
+            cost_exponent: metadata.cost_exponent,
+            time_weight: TimeWeight::Constant,
+        };
+        objective.validate(path)?;
+
+        let layers = architecture.layers();
+        let expected: Vec<_> =
+            layers.iter().enumerate().flat_map(|(index, layer)| tensor_names(index, layer)).collect();
+        if let Some(name) = file.names().iter().find(|name| expected.iter().all(|(expected, _)| expected != *name)) {
+            return Err(Error::input(
+                path,
+                name,
+                "is not a tensor of this network",
+                format!("store {} layers, net.0 to net.{}", layers.len(), 2 * (layers.len() - 1)),
+            ));
+        }
+        let mut parameters = Vec::with_capacity(architecture.n_parameters());
+        for (name, shape) in &expected {
+            let values = file.f32s(name, shape)?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                let problem = format!("overflows f32 at element {index}");
+                return Err(Error::input(path, name, problem, "store numbers below 3.4e38"));
+            }
+            parameters.extend(values);
+        }
+        let coordinates = Coordinates { mean: metadata.mean, scale: metadata.scale, time_range: metadata.time_range };
+        Ok(Model { architecture, coordinates, objective, parameters })
+    }
+
+    /// What `amatch inspect` says of a model, over several lines.
+    pub fn describe(&self) -> String {
+        let Model { architecture, coordinates, objective, parameters } = self;
+        let mut text = String::new();
+        let mut line = |label: &str, value: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{label:<16} {value}");
+        };
+        let names = |value: serde_json::Result<String>| value.unwrap_or_default().replace('"', "");
+        line("dimension", architecture.dim.to_string());
+        line("hidden layers", format!("{:?}", architecture.hidden));
+        line("activation", names(serde_json::to_string(&architecture.activation)));
+        line("head", names(serde_json::to_string(&architecture.head)));
+        line(
+            "time embedding",
+            match &architecture.time_embedding {
+                TimeEmbedding::Raw => "raw".to_string(),
+                TimeEmbedding::Fourier { frequencies } => format!("fourier, frequencies {frequencies:?}"),
+            },
+        );
+        line("parameters", parameters.len().to_string());
+        line("sigma", objective.sigma.to_string());
+        line("growth", objective.growth.to_string());
+        line("cost exponent", objective.cost_exponent.to_string());
+        line("time range", format!("{} to {}", coordinates.time_range[0], coordinates.time_range[1]));
+        line("mean", abbreviated(&coordinates.mean));
+        line("scale", abbreviated(&coordinates.scale));
+        for (index, layer) in architecture.layers().iter().enumerate() {
+            let values = [&parameters[layer.weight..layer.bias], &parameters[layer.bias..layer.bias + layer.n_out]];
+            for ((name, shape), values) in tensor_names(index, layer).into_iter().zip(values) {
+                let square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64;
+                line(&name, format!("{shape:?}, root mean square {:.4}", square.sqrt()));
+            }
+        }
+        text
+    }
+}
+
+/// The first few of `values`.
+fn abbreviated(values: &[f32]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| format!("{value:.5}")).collect();
+    let more = if values.len() > SHOWN { format!(", … ({} in all)", values.len()) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}

@@ -13,6 +13,7 @@ pub use head::Head;
 pub use init::initial_parameters;
 pub use shape::{Architecture, Layer, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
 
+use crate::error::{Result, check_len};
 use crate::objective::Objective;
 
 /// The affine change from data units to network coordinates: y = (x − mean) / scale, τ = (t − t₀) / (t₁ − t₀).
@@ -72,4 +73,17 @@ pub struct Model {
     pub objective: Objective,
     /// Flat parameters in the order of [`Architecture::layers`]: weight `[out, in]` row-major, then bias, layer by layer.
     pub parameters: Vec<f32>,
+}
+
+impl Model {
+    /// Checks that sizes agree and lie within their limits.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) names a size, [`Error::Shape`](crate::Error::Shape) a buffer.
+    pub fn validate(&self) -> Result<()> {
+        self.architecture.validate("model")?;
+        check_len("parameters", self.architecture.n_parameters(), self.parameters.len())?;
+        check_len("mean", self.architecture.dim, self.coordinates.mean.len())?;
+        check_len("scale", self.architecture.dim, self.coordinates.scale.len())
+    }
 }

@@ -41,7 +41,9 @@ use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
 use self::weights::{PackedWeights, Packing};
 use self::workspace::{Workspace, rows_per_tile};
-use super::{Batch, Derivatives, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::{Error, Result, check_len};
 use crate::integrate::Plan;
 use crate::model::Model;
@@ -73,6 +75,23 @@ impl CpuEngine {
     }
 }
 
+impl Differentiate for CpuEngine {
+    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+        model.validate()?;
+        check_len("x", t.len() * model.architecture.dim, x.len())?;
+        Ok(self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t }))
+    }
+
+    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
+        model.validate()?;
+        check_objective(&model.objective)?;
+        batch.validate(model.architecture.dim)?;
+        let interior = self.derivatives(model, &batch.x, &batch.t)?;
+        let (loss, gradient) = self.arch.dispatch(EvaluateLoss { model, batch });
+        Ok(LossGradient { loss, gradient, interior, laplacian: Vec::new() })
+    }
+}
+
 impl Engine for CpuEngine {
     fn describe(&self) -> String {
         struct Lanes;
@@ -87,21 +106,6 @@ impl Engine for CpuEngine {
         format!("cpu, {} {threads}, f32 × {}", self.threads, self.arch.dispatch(Lanes))
     }
 
-    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
-        check_model(model)?;
-        check_len("x", t.len() * model.architecture.dim, x.len())?;
-        Ok(self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t }))
-    }
-
-    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
-        check_model(model)?;
-        check_objective(&model.objective)?;
-        batch.validate(model.architecture.dim)?;
-        let interior = self.derivatives(model, &batch.x, &batch.t)?;
-        let (loss, gradient) = self.arch.dispatch(EvaluateLoss { model, batch });
-        Ok(LossGradient { loss, gradient, interior })
-    }
-
     fn integrate(
         &self,
         model: &Model,
@@ -109,7 +113,7 @@ impl Engine for CpuEngine {
         out: &mut [f32],
         advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport> {
-        check_model(model)?;
+        model.validate()?;
         check_objective(&model.objective)?;
         plan.validate()?;
         let rows = out.len() / plan.save_at.len() / model.architecture.dim;
@@ -122,11 +126,6 @@ impl Engine for CpuEngine {
         check_objective(&training.objective)?;
         Ok(self.arch.dispatch(MakeTrainer { threads: self.threads, training, state }))
     }
-}
-
-fn check_model(model: &Model) -> Result<()> {
-    model.architecture.validate("model")?;
-    check_len("parameters", model.architecture.n_parameters(), model.parameters.len())
 }
 
 fn check_objective(objective: &Objective) -> Result<()> {
@@ -185,7 +184,7 @@ fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
     items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
 }
 
-/// [`Engine::derivatives`].
+/// [`Differentiate::derivatives`].
 struct EvaluateDerivatives<'a> {
     threads: usize,
     model: &'a Model,
@@ -225,7 +224,7 @@ fn widen(from: &[f32], to: &mut [f64]) {
     }
 }
 
-/// Loss and gradient of [`Engine::loss_gradient`], tile after tile.
+/// Loss and gradient of [`Differentiate::loss_gradient`], tile after tile.
 struct EvaluateLoss<'a> {
     model: &'a Model,
     batch: &'a Batch,

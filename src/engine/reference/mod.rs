@@ -1,1 +1,97 @@
-//! A straightforward float64 implementation that shares no kernel with the f32 engines.
+//! The float64 reference: one row at a time, written as the mathematics is, sharing no kernel with any other engine.
+//!
+//! What `amatch check --precision f64` runs, and what the tests hold the engines against.
+
+mod activation;
+mod row;
+
+use self::row::{InteriorWeights, Network, hamiltonian};
+use super::{Batch, Derivatives, Differentiate, LossGradient};
+use crate::error::{Result, check_len};
+use crate::model::Model;
+
+/// Derivatives and losses in float64. All dynamics; slow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReferenceEngine;
+
+impl<'a> Network<'a> {
+    fn new(model: &'a Model) -> Result<Self> {
+        model.validate()?;
+        Ok(Network {
+            architecture: &model.architecture,
+            layers: model.architecture.layers(),
+            parameters: model.parameters.iter().map(|&p| f64::from(p)).collect(),
+        })
+    }
+}
+
+impl Differentiate for ReferenceEngine {
+    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+        let network = Network::new(model)?;
+        check_len("x", t.len() * model.architecture.dim, x.len())?;
+        let mut all = Derivatives::default();
+        for (x, &t) in x.chunks_exact(model.architecture.dim).zip(t) {
+            let row = network.row(x, t);
+            all.s.push(row.s);
+            all.grad_s.extend(row.grad_s);
+            all.ds_dt.push(row.ds_dt);
+        }
+        Ok(all)
+    }
+
+    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
+        let network = Network::new(model)?;
+        let (objective, dim) = (&model.objective, model.architecture.dim);
+        objective.validate("objective".as_ref())?;
+        batch.validate(dim)?;
+
+        let n = batch.t.len();
+        let kappa = 0.5 * objective.sigma * objective.sigma;
+        let mut all = LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() };
+        for (index, x) in batch.x.chunks_exact(dim).enumerate() {
+            let row = network.row(x, batch.t[index]);
+            let (hamiltonian, drift) = hamiltonian(objective, &row.grad_s);
+            // Each probe takes an equal share of the row. The exact Laplacian is d times the mean over unit vectors.
+            let (probes, kappa_each) = match &batch.probe {
+                _ if kappa == 0.0 => (vec![vec![0.0; dim]], 0.0),
+                Some(probe) => {
+                    let of_row = probe.chunks_exact(n * dim).map(|probe| probe[index * dim..][..dim].to_vec());
+                    (of_row.collect(), kappa)
+                }
+                None => {
+                    let unit = |i| (0..dim).map(|j| f64::from(u8::from(i == j))).collect();
+                    ((0..dim).map(unit).collect::<Vec<Vec<f64>>>(), kappa * dim as f64)
+                }
+            };
+            let weights = InteriorWeights {
+                omega: batch.omega[index],
+                d_omega: batch.d_omega[index],
+                scale: 1.0 / (n * probes.len()) as f64,
+            };
+            let mut curvature = 0.0;
+            for probe in &probes {
+                let gradient = Some(&mut all.gradient[..]);
+                let probe_hess =
+                    network.generator(&row, &drift, probe, kappa_each, objective.growth, &weights, gradient);
+                curvature += kappa_each * probe_hess / probes.len() as f64;
+            }
+            let interior = row.ds_dt + hamiltonian + curvature + 0.5 * objective.growth * row.s * row.s;
+            all.loss += (batch.omega[index] * interior + batch.d_omega[index] * row.s) / n as f64;
+            if kappa > 0.0 {
+                all.laplacian.push(curvature / kappa);
+            }
+            all.interior.s.push(row.s);
+            all.interior.grad_s.extend(row.grad_s);
+            all.interior.ds_dt.push(row.ds_dt);
+        }
+        for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
+            let weight = omega / (points.len() / dim) as f64;
+            for x in points.chunks_exact(dim) {
+                let row = network.row(x, t);
+                all.loss += weight * row.s;
+                network.potential_gradient(&row, weight, &mut all.gradient);
+            }
+        }
+        Ok(all)
+    }
+}

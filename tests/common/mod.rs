@@ -1,0 +1,105 @@
+//! What the tests share: deterministic models and batches without symmetry, and a comparator that cannot pass by accident.
+
+#![allow(dead_code)] // each test file uses its own part
+
+use action_matching::engine::Batch;
+use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::objective::Objective;
+use action_matching::rng::{Purpose, unit_f32, words};
+
+/// Uniform numbers in −1..1, one stream for each seed.
+pub struct Numbers {
+    seed: u64,
+    row: u32,
+}
+
+impl Numbers {
+    pub fn new(seed: u64) -> Self {
+        Numbers { seed, row: 0 }
+    }
+
+    pub fn next(&mut self) -> f64 {
+        self.row += 1;
+        2.0 * f64::from(unit_f32(words(self.seed, Purpose::Evaluation, 0, self.row)[0])) - 1.0
+    }
+
+    pub fn take(&mut self, n: usize) -> Vec<f64> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+/// Both time embeddings.
+pub fn embeddings() -> [TimeEmbedding; 2] {
+    [TimeEmbedding::Raw, TimeEmbedding::Fourier { frequencies: vec![0.5, 1.25] }]
+}
+
+/// A model with random biases too, so that no layer is at a point of symmetry.
+pub fn model(
+    dim: usize,
+    hidden: &[usize],
+    activation: Activation,
+    head: Head,
+    time_embedding: TimeEmbedding,
+    objective: Objective,
+) -> Model {
+    let architecture = Architecture { dim, hidden: hidden.to_vec(), activation, head, time_embedding };
+    let mut parameters = initial_parameters(&architecture, 11);
+    let mut numbers = Numbers::new(12);
+    for layer in architecture.layers() {
+        for bias in &mut parameters[layer.bias..layer.bias + layer.n_out] {
+            *bias = (0.3 * numbers.next()) as f32;
+        }
+    }
+    Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
+}
+
+/// A batch with a different ω and ω′ in each row and different numbers of rows in each part. Values are exact in f32.
+pub fn batch(dim: usize, n: usize, n0: usize, n1: usize) -> Batch {
+    let mut numbers = Numbers::new(13);
+    let mut points = |n: usize, spread: f64| -> Vec<f64> {
+        numbers.take(n).into_iter().map(|x| f64::from((spread * x) as f32)).collect()
+    };
+    Batch {
+        x: points(n * dim, 1.5),
+        t: points(n, 0.5).into_iter().map(|t| f64::from((t + 0.5) as f32)).collect(),
+        omega: points(n, 0.6).into_iter().map(|omega| f64::from((1.0 + omega) as f32)).collect(),
+        d_omega: points(n, 0.8),
+        x0: points(n0 * dim, 1.2),
+        x1: points(n1 * dim, 0.9),
+        omega0: 1.25,
+        omega1: 0.75,
+        probe: None,
+    }
+}
+
+/// ‖got − want‖ / ‖want‖ ≤ `tolerance`, of equally many finite numbers, or a message with the worst element.
+pub fn compare(what: &str, got: &[f64], want: &[f64], tolerance: f64) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} values, not {}", got.len(), want.len()));
+    }
+    if let Some(i) = (0..got.len()).find(|&i| !got[i].is_finite() || !want[i].is_finite()) {
+        return Err(format!("{what}: element {i} is {}, should be {}", got[i], want[i]));
+    }
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let error = norm(&mut got.iter().zip(want).map(|(got, want)| got - want));
+    let size = norm(&mut want.iter().copied());
+    if error <= tolerance * size.max(f64::MIN_POSITIVE) || error == 0.0 {
+        return Ok(());
+    }
+    let distance = |i: usize| (got[i] - want[i]).abs();
+    let worst = (0..got.len()).max_by(|&i, &j| distance(i).total_cmp(&distance(j))).unwrap_or(0);
+    Err(format!(
+        "{what}: relative error {:.2e} exceeds {tolerance:.0e}; worst at {worst}: {}, should be {}",
+        error / size,
+        got[worst],
+        want[worst]
+    ))
+}
+
+/// [`compare`], failing the test.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
+    if let Err(message) = compare(what, got, want, tolerance) {
+        panic!("{message}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The float64 reference against central differences, for every head, activation, embedding and dynamics.
+
+mod common;
+
+use action_matching::engine::reference::ReferenceEngine;
+use action_matching::engine::{Batch, Differentiate};
+use action_matching::model::{Activation, Head, Model};
+use action_matching::objective::Objective;
+use common::{Numbers, assert_close, batch, compare, embeddings, model};
+
+/// The dynamics, and their compositions.
+fn objectives() -> Vec<Objective> {
+    let plain = Objective::default();
+    vec![
+        Objective { growth: 0.7, ..plain.clone() },
+        Objective { cost_exponent: 3.0, ..plain.clone() },
+        Objective { cost_exponent: 1.5, ..plain.clone() },
+        Objective { sigma: 0.8, ..plain.clone() },
+        Objective { sigma: 0.6, growth: 0.4, cost_exponent: 2.5, ..plain.clone() },
+        plain,
+    ]
+}
+
+fn every_combination(mut check: impl FnMut(&str, Model)) {
+    for head in Head::ALL {
+        for activation in Activation::ALL {
+            for embedding in embeddings() {
+                for objective in objectives() {
+                    let name = format!("{head:?} {activation:?} {embedding:?} {objective:?}");
+                    check(&name, model(3, &[7, 11, 5], activation, head, embedding.clone(), objective));
+                }
+            }
+        }
+    }
+}
+
+/// f′(0) by central differences with two Richardson steps: error of order h⁶.
+fn slope(f: impl Fn(f64) -> f64, h: f64) -> f64 {
+    let difference = |h: f64| (f(h) - f(-h)) / (2.0 * h);
+    let (d1, d2, d4) = (difference(h), difference(h / 2.0), difference(h / 4.0));
+    let (r1, r2) = ((4.0 * d2 - d1) / 3.0, (4.0 * d4 - d2) / 3.0);
+    (16.0 * r2 - r1) / 15.0
+}
+
+#[test]
+fn derivatives_of_s_agree_with_differences() {
+    let (dim, n) = (3, 5);
+    let rows = batch(dim, n, 0, 0);
+    every_combination(|name, model| {
+        let potential = |x: &[f64], t: &[f64]| ReferenceEngine.derivatives(&model, x, t).expect("evaluates").s;
+        let all = ReferenceEngine.derivatives(&model, &rows.x, &rows.t).expect("evaluates");
+        for row in 0..n {
+            let (x, t) = (&rows.x[row * dim..][..dim], rows.t[row]);
+            let moved = |i: usize, h: f64| {
+                let mut x = x.to_vec();
+                x[i] += h;
+                potential(&x, &[t])[0]
+            };
+            let grad: Vec<f64> = (0..dim).map(|i| slope(|h| moved(i, h), 2e-2)).collect();
+            assert_close(&format!("∇s, {name}"), &all.grad_s[row * dim..][..dim], &grad, 1e-6);
+            let ds_dt = slope(|h| potential(x, &[t + h])[0], 1e-2);
+            assert_close(&format!("∂s/∂t, {name}"), &[all.ds_dt[row]], &[ds_dt], 1e-6);
+        }
+    });
+}
+
+/// The gradient along random directions, and along single coordinates of every tensor.
+fn gradient_agrees_with_differences(name: &str, model: &Model, batch: &Batch) {
+    let analytic = ReferenceEngine.loss_gradient(model, batch).expect("evaluates");
+    let loss = |parameters: Vec<f32>| {
+        let model = Model { parameters, ..model.clone() };
+        ReferenceEngine.loss_gradient(&model, batch).expect("evaluates").loss
+    };
+    // Steps of 2⁻¹³ or more times a multiple of 2⁻³: exact in f32 for parameters below 4 that were rounded to 2⁻²⁰.
+    let mut numbers = Numbers::new(17);
+    for _ in 0..2 {
+        let direction: Vec<f64> =
+            numbers.take(analytic.gradient.len()).iter().map(|x| (x * 8.0).round() / 8.0).collect();
+        let along = |h: f64| {
+            loss(model.parameters.iter().zip(&direction).map(|(&p, d)| (f64::from(p) + h * d) as f32).collect())
+        };
+        let got: f64 = analytic.gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+        let scale: f64 = analytic.gradient.iter().zip(&direction).map(|(g, d)| (g * d).abs()).sum();
+        let want = slope(along, 2.0_f64.powi(-11));
+        assert!((got - want).abs() <= 1e-6 * scale, "gradient, {name}: {got}, not {want} (scale {scale})");
+    }
+}
+
+#[test]
+fn loss_gradients_agree_with_differences() {
+    let mut rows = batch(3, 4, 3, 2);
+    rows.probe = Some(Numbers::new(19).take(2 * 4 * 3));
+    every_combination(|name, mut model| {
+        for parameter in &mut model.parameters {
+            *parameter = (*parameter * 1_048_576.0).round() / 1_048_576.0;
+        }
+        gradient_agrees_with_differences(name, &model, &rows);
+        if model.objective.sigma > 0.0 {
+            gradient_agrees_with_differences(name, &model, &Batch { probe: None, ..rows.clone() });
+        }
+    });
+}
+
+/// The exact Laplacian is the sum of second differences of s.
+#[test]
+fn laplacians_agree_with_differences() {
+    let (dim, n) = (3, 4);
+    let rows = batch(dim, n, 0, 0);
+    every_combination(|name, model| {
+        if model.objective.sigma == 0.0 {
+            return;
+        }
+        let all = ReferenceEngine.loss_gradient(&model, &rows).expect("evaluates");
+        let gradient = |x: &[f64], t: f64| ReferenceEngine.derivatives(&model, x, &[t]).expect("evaluates").grad_s;
+        let want: Vec<f64> = (0..n)
+            .map(|row| {
+                let moved = |i: usize, h: f64| {
+                    let mut x = rows.x[row * dim..][..dim].to_vec();
+                    x[i] += h;
+                    gradient(&x, rows.t[row])[i]
+                };
+                (0..dim).map(|i| slope(|h| moved(i, h), 2e-2)).sum()
+            })
+            .collect();
+        assert_close(&format!("Δs, {name}"), &all.laplacian, &want, 1e-6);
+    });
+}
+
+#[test]
+fn the_comparator_fails_on_a_nan_a_swap_and_a_missing_tail() {
+    let want = [1.0, 2.0, 3.0];
+    assert!(compare("same", &want, &want, 0.0).is_ok());
+    assert!(compare("nan", &[1.0, f64::NAN, 3.0], &want, 1e9).is_err());
+    assert!(compare("nan wanted", &want, &[1.0, f64::NAN, 3.0], 1e9).is_err());
+    assert!(compare("swap", &[2.0, 1.0, 3.0], &want, 1e-3).is_err());
+    assert!(compare("tail", &want[..2], &want, 1e-3).is_err());
+    assert!(compare("zero", &[0.0, 1e-30], &[0.0, 0.0], 1e-3).is_err());
+}

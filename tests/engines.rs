@@ -1,0 +1,109 @@
+//! One body for every engine: derivatives, loss and parameter gradient against the float64 reference.
+
+mod common;
+
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::reference::ReferenceEngine;
+use action_matching::engine::{Batch, Differentiate};
+use action_matching::model::{Activation, Head, Model, TimeEmbedding};
+use action_matching::objective::Objective;
+use common::{assert_close, batch, embeddings, model};
+
+/// Tolerances for f32: the gradient's is the one promised, the rest follow from it.
+const GRADIENT: f64 = 2e-5;
+const VALUES: f64 = 1e-5;
+
+fn agrees(name: &str, engine: &dyn Differentiate, model: &Model, batch: &Batch) {
+    let got = engine.loss_gradient(model, batch).expect("evaluates");
+    let want = ReferenceEngine.loss_gradient(model, batch).expect("evaluates");
+    assert_close(&format!("s, {name}"), &got.interior.s, &want.interior.s, VALUES);
+    assert_close(&format!("∇s, {name}"), &got.interior.grad_s, &want.interior.grad_s, VALUES);
+    assert_close(&format!("∂s/∂t, {name}"), &got.interior.ds_dt, &want.interior.ds_dt, VALUES);
+    assert_close(&format!("gradient, {name}"), &got.gradient, &want.gradient, GRADIENT);
+    // The loss is a difference of large terms; its error is measured against their size.
+    let size = want.interior.s.iter().fold(want.loss.abs(), |size, s| size.max(s.abs())).max(1.0);
+    assert!((got.loss - want.loss).abs() <= VALUES * size, "loss, {name}: {}, not {}", got.loss, want.loss);
+}
+
+fn objectives() -> [Objective; 3] {
+    [
+        Objective::default(),
+        Objective { growth: 0.7, ..Objective::default() },
+        Objective { growth: 0.3, cost_exponent: 3.0, ..Objective::default() },
+    ]
+}
+
+/// Three layers and rows that are no multiple of any tile, panel or register block.
+#[test]
+fn cpu_agrees_for_every_head_activation_embedding_and_dynamics() {
+    let engine = CpuEngine::new(1);
+    for head in Head::ALL {
+        for activation in Activation::ALL {
+            for embedding in embeddings() {
+                for objective in objectives() {
+                    let name = format!("{head:?} {activation:?} {embedding:?} {objective:?}");
+                    let model = model(5, &[37, 53, 29], activation, head, embedding.clone(), objective);
+                    agrees(&name, &engine, &model, &batch(5, 101, 97, 7));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cpu_agrees_at_every_edge_of_rows() {
+    let engine = CpuEngine::new(2);
+    let model = model(3, &[19, 16], Activation::Silu, Head::Quadratic, TimeEmbedding::Raw, Objective::default());
+    for n in [1, 5, 6, 7, 95, 96, 97, 191, 193] {
+        agrees(&format!("{n} rows"), &engine, &model, &batch(3, n, 1, n));
+    }
+    agrees("no boundary", &engine, &model, &batch(3, 13, 0, 0));
+    agrees("no interior", &engine, &model, &batch(3, 0, 13, 5));
+    agrees("one end", &engine, &model, &batch(3, 0, 0, 2));
+}
+
+#[test]
+fn cpu_agrees_at_the_limits_of_shape() {
+    let engine = CpuEngine::new(1);
+    let shapes: [(usize, &[usize], usize); 8] = [
+        (1, &[1], 9),
+        (1, &[8; 16], 33),
+        (2, &[64, 64, 64], 101),
+        (1024, &[33], 7),
+        (3, &[1024, 17], 7),
+        (17, &[15, 31, 33, 1, 16], 50),
+        (50, &[257, 300], 20),
+        (16, &[16, 512], 25),
+    ];
+    for (dim, hidden, n) in shapes {
+        for head in Head::ALL {
+            let name = format!("dim {dim}, hidden {hidden:?}, {head:?}");
+            let model = model(dim, hidden, Activation::Silu, head, embeddings()[1].clone(), Objective::default());
+            agrees(&name, &engine, &model, &batch(dim, n, 3, n));
+        }
+    }
+}
+
+/// Wrong lengths are refused before any kernel sees them.
+#[test]
+fn wrong_lengths_are_errors() {
+    let engine = CpuEngine::new(1);
+    let model = model(3, &[8], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    for (buffer, spoil) in [
+        ("omega", (|batch: &mut Batch| batch.omega.truncate(3)) as fn(&mut Batch)),
+        ("d_omega", |batch| batch.d_omega.push(0.0)),
+        ("x:", |batch| batch.x.truncate(8)),
+        ("x0", |batch| batch.x0.truncate(4)),
+        ("x1", |batch| batch.x1.push(0.0)),
+    ] {
+        let mut batch = batch(3, 4, 2, 2);
+        spoil(&mut batch);
+        for engine in [&engine as &dyn Differentiate, &ReferenceEngine] {
+            let error = engine.loss_gradient(&model, &batch).expect_err("an error").to_string();
+            assert!(error.starts_with(buffer), "{error}");
+        }
+    }
+    let short = Model { parameters: vec![0.0; 3], ..model };
+    let error = engine.derivatives(&short, &[0.0; 3], &[0.5]).expect_err("an error").to_string();
+    assert!(error.starts_with("parameters"), "{error}");
+}
