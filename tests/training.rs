@@ -1,0 +1,197 @@
+//! Optimiser steps: the batch they draw, the gradient they take, and the bits they leave.
+
+mod common;
+
+use std::sync::Arc;
+
+use action_matching::data::Snapshots;
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::reference::ReferenceEngine;
+use action_matching::engine::{
+    Batch, Differentiate, Engine, LearningRate, Optimizer, Path, StepRecord, TimeRule, TrainState, Training,
+};
+use action_matching::model::{Activation, Head, Model, TimeEmbedding};
+use action_matching::objective::{Objective, TimeWeight};
+use action_matching::rng::{Purpose, index, unit_f32, words};
+use common::{Numbers, assert_close, embeddings, model};
+
+const SEED: u64 = 0x1234_5678_9abc_def0;
+
+/// Three snapshots at uneven times with different numbers of rows.
+fn snapshots(dim: usize) -> Snapshots {
+    let offsets = vec![0, 31, 48, 101];
+    let mut numbers = Numbers::new(23);
+    let samples = numbers.take(101 * dim).iter().map(|x| *x as f32).collect();
+    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets, samples }
+}
+
+fn training(model: &Model, path: Path, time_rule: TimeRule) -> Training {
+    Training {
+        architecture: model.architecture.clone(),
+        objective: model.objective.clone(),
+        snapshots: Arc::new(snapshots(model.architecture.dim)),
+        path,
+        time_rule,
+        n_interior: 203,
+        n_boundary: 97,
+        optimizer: Optimizer {
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some((40, 0.1)) },
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip_norm: Some(0.5),
+            ema_decay: 0.9,
+        },
+        seed: SEED,
+    }
+}
+
+fn small_model(head: Head, embedding: TimeEmbedding) -> Model {
+    let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
+    let objective = Objective { growth: 0.2, time_weight, ..Objective::default() };
+    model(3, &[37, 20], Activation::Silu, head, embedding, objective)
+}
+
+/// The batch of `step`, drawn here again from the documented counters.
+fn drawn(training: &Training, step: u64) -> Batch {
+    let snapshots = &training.snapshots;
+    let sample = |k: usize, word: u32| {
+        let rows = snapshots.rows(k);
+        &rows[index(word, snapshots.n_rows(k)) * snapshots.dim..][..snapshots.dim]
+    };
+    let mut batch = Batch::default();
+    let offset = words(SEED, Purpose::TimeOffset, step, 0)[0];
+    for row in 0..training.n_interior {
+        let [time, left, right, _] = words(SEED, Purpose::Interior, step, row as u32);
+        let t = unit_f32(match training.time_rule {
+            TimeRule::Uniform => time,
+            TimeRule::LowDiscrepancy => {
+                offset.wrapping_add(((row as u64 * (1 << 32)) / training.n_interior as u64) as u32)
+            }
+        });
+        let k = usize::from(f64::from(t) >= 0.3);
+        let (start, end) = (snapshots.times[k], snapshots.times[k + 1]);
+        let ratio = (f64::from(t) - start) / (end - start);
+        match training.path {
+            Path::Linear => {
+                let ends = sample(k, left).iter().zip(sample(k + 1, right));
+                batch.x.extend(ends.map(|(&l, &r)| f64::from(l) + ratio * f64::from(r - l)));
+            }
+            Path::Nearest => {
+                let nearest = if ratio < 0.5 { k } else { k + 1 };
+                batch.x.extend(sample(nearest, left).iter().map(|&x| f64::from(x)));
+            }
+        }
+        batch.t.push(f64::from(t));
+        let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
+        batch.omega.push(omega);
+        batch.d_omega.push(d_omega);
+    }
+    for (points, purpose, k) in [(&mut batch.x0, Purpose::Boundary0, 0), (&mut batch.x1, Purpose::Boundary1, 2)] {
+        for row in 0..training.n_boundary {
+            points.extend(sample(k, words(SEED, purpose, step, row as u32)[0]).iter().map(|&x| f64::from(x)));
+        }
+    }
+    batch.omega0 = training.objective.time_weight.at(0.0).0;
+    batch.omega1 = training.objective.time_weight.at(1.0).0;
+    batch
+}
+
+/// With β₁ = 0 and no clipping the first moment is the gradient of the step.
+#[test]
+fn a_step_takes_the_gradient_of_the_documented_batch() {
+    for head in Head::ALL {
+        for path in [Path::Linear, Path::Nearest] {
+            for time_rule in [TimeRule::LowDiscrepancy, TimeRule::Uniform] {
+                let name = format!("{head:?} {path:?} {time_rule:?}");
+                let model = small_model(head, embeddings()[1].clone());
+                let mut training = training(&model, path, time_rule);
+                training.optimizer.beta1 = 0.0;
+                training.optimizer.clip_norm = None;
+                let state = TrainState { step: 5, ..TrainState::initial(model.parameters.clone()) };
+                let batch = drawn(&training, 5);
+                let want = ReferenceEngine.loss_gradient(&model, &batch).expect("evaluates");
+
+                let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
+                let mut records = Vec::new();
+                trainer.steps(1, &mut records).expect("a step");
+                let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+                assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
+
+                let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, .. } = records[0];
+                assert_eq!(step, 5);
+                assert!((loss - want.loss).abs() < 1e-5, "{name}: {loss}, not {}", want.loss);
+                assert!((boundary0 + boundary1 + interior - loss).abs() < 1e-12, "{name}");
+                let norm = want.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+                assert!((gradient_norm / norm - 1.0).abs() < 1e-5, "{name}: {gradient_norm}, not {norm}");
+                let squares = want.interior.grad_s.iter().map(|g| g * g).sum::<f64>();
+                let energy = 0.5 * squares / batch.t.len() as f64;
+                assert!((kinetic / energy - 1.0).abs() < 1e-5, "{name}: {kinetic}, not {energy}");
+            }
+        }
+    }
+}
+
+fn run(threads: usize, training: &Training, state: TrainState, chunks: &[u64]) -> (TrainState, Vec<StepRecord>) {
+    let mut trainer = CpuEngine::new(threads).trainer(training.clone(), state).expect("a trainer");
+    let mut records = Vec::new();
+    for &n in chunks {
+        trainer.steps(n, &mut records).expect("steps");
+    }
+    (trainer.state(), records)
+}
+
+#[test]
+fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
+    for head in Head::ALL {
+        let model = small_model(head, TimeEmbedding::Raw);
+        let training = training(&model, Path::Linear, TimeRule::LowDiscrepancy);
+        let start = TrainState::initial(model.parameters.clone());
+        let (state, records) = run(1, &training, start.clone(), &[11]);
+        assert_eq!(state.step, 11);
+        assert_eq!(records.len(), 11);
+        assert_ne!(state.parameters, start.parameters);
+        for threads in [2, 3, 7] {
+            assert_eq!(run(threads, &training, start.clone(), &[11]), (state.clone(), records.clone()), "{threads}");
+        }
+        assert_eq!(run(2, &training, start.clone(), &[1, 4, 0, 6]), (state.clone(), records));
+        let (half, _) = run(2, &training, start, &[5]);
+        assert_eq!(run(1, &training, half, &[6]).0, state);
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_the_update() {
+    let model = small_model(Head::Quadratic, TimeEmbedding::Raw);
+    let mut training = training(&model, Path::Linear, TimeRule::Uniform);
+    training.optimizer.learning_rate = LearningRate { peak: 1e30, warmup_steps: 0, cosine: None };
+    let start = TrainState::initial(model.parameters.clone());
+    let (state, records) = run(2, &training, start, &[50]);
+    let last = records.last().expect("a record");
+    assert!(records.len() < 50, "the run went on");
+    assert!(!(last.loss.is_finite() && last.gradient_norm.is_finite()));
+    assert_eq!(state.step, last.step, "the failed step does not count");
+    assert!(state.parameters.iter().all(|p| p.is_finite()));
+}
+
+#[test]
+fn training_that_cannot_work_is_refused() {
+    let model = small_model(Head::Scalar, TimeEmbedding::Raw);
+    let good = training(&model, Path::Linear, TimeRule::Uniform);
+    let state = TrainState::initial(model.parameters.clone());
+    let engine = CpuEngine::new(1);
+    let refused = |training: Training, state: TrainState, field: &str| {
+        let error = engine.trainer(training, state).err().expect("an error").to_string();
+        assert!(error.contains(field), "{error}");
+    };
+    refused(Training { n_interior: 0, ..good.clone() }, state.clone(), "interior_rows");
+    refused(Training { n_boundary: 0, ..good.clone() }, state.clone(), "boundary_rows");
+    refused(good.clone(), TrainState { ema: vec![0.0; 3], ..state.clone() }, "ema");
+    let one_time = Snapshots { dim: 3, times: vec![0.0], offsets: vec![0, 2], samples: vec![0.0; 6] };
+    refused(Training { snapshots: Arc::new(one_time), ..good.clone() }, state.clone(), "snapshots");
+    let two_d = Snapshots { dim: 2, ..snapshots(2) };
+    refused(Training { snapshots: Arc::new(two_d), ..good.clone() }, state.clone(), "dimension");
+    let diffusion = Objective { sigma: 0.5, ..Objective::default() };
+    refused(Training { objective: diffusion, ..good }, state, "sigma");
+}
