@@ -1,21 +1,26 @@
 //! Files that appear whole or not at all.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// Where [`write_atomically`] lets its caller write.
+pub type Output<'a> = BufWriter<&'a mut File>;
+
 /// Writes a file through `write`: into a temporary file beside `path`, synced, then renamed over it.
 ///
 /// # Errors
 /// [`Error::Io`] names `path`; whatever was there before is untouched.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut Output) -> std::io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     let attempt = || -> std::io::Result<()> {
-        let file = tempfile::Builder::new().prefix(".amatch-").suffix(".partial").tempfile_in(folder)?;
-        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        let mut file = tempfile::Builder::new().prefix(".amatch-").suffix(".partial").tempfile_in(folder)?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file.as_file_mut());
         write(&mut writer)?;
-        let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        writer.flush()?;
+        drop(writer);
         readable_by_others(file.as_file())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;

@@ -141,7 +141,7 @@ mod tests {
         let (mut ema, mut moment1, mut moment2) = (parameters.clone(), vec![0.0; N], vec![0.0; N]);
         let mut exact: Vec<[f64; 4]> = parameters.iter().map(|&p| [f64::from(p), f64::from(p), 0.0, 0.0]).collect();
         for step in 0..5 {
-            let gradient: Vec<f32> = (0..N).map(|i| ((i * 7 + step * 3) % 11) as f32 * 0.1 - 0.4).collect();
+            let gradient: Vec<f32> = (0..N).map(|i| ((i * 7 + step as usize * 3) % 11) as f32 * 0.1 - 0.4).collect();
             let norm = SumOfSquares(&gradient).with_simd(pulp::Scalar::new()).sqrt();
             Arch::new().dispatch(Update {
                 sizes: StepSizes::new(&optimizer, step as u64, norm),
