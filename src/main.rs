@@ -1,12 +1,17 @@
-//! amatch
+//! The program `amatch`: parses the command line, calls the library, prints, and maps errors to exit codes.
+
+mod cli;
+
+use std::process::ExitCode;
+
 use clap::Parser;
-#[path = "cli/bench.rs"]
-mod bench;
-#[derive(Parser)]
-enum Cli {
-    Bench(bench::Arguments),
-}
-fn main() -> anyhow::Result<()> {
-    let Cli::Bench(a) = Cli::parse();
-    bench::run(&a)
+
+fn main() -> ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod shape;
 
 pub use activation::Activation;
 pub use embedding::TimeEmbedding;
+pub(crate) use file::tensor_names;
 pub use head::Head;
 pub use init::initial_parameters;
 pub use shape::{Architecture, Layer, MAX_DEPTH, MAX_DIM, MAX_WIDTH};

@@ -1,0 +1,98 @@
+//! `amatch evaluate`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use action_matching::check_writable;
+use action_matching::data::read_snapshots;
+use action_matching::evaluate::transport::MAX_POINTS;
+use action_matching::evaluate::{EvaluateOptions, evaluate};
+use anyhow::Context;
+
+use super::device::DeviceArguments;
+use super::output::{Progress, load_model};
+use super::sample::{MethodName, check_dim, snapshot_source};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch evaluate runs/hematopoiesis
+  amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz --json scores.json
+  amatch evaluate model.safetensors cells.npz --held-out 1 --points 2000
+
+Each snapshot is moved to the time of the next one, and to held-out ones after it, and compared with the truth there: exact Wasserstein
+distances W1 and W2, unbiased MMD², each beside what no motion scores and beside the sampling floor, the distance between two disjoint
+halves of the truth. Kinetic energy and Hamilton–Jacobi–Bellman residual are taken along the way.")]
+pub struct Arguments {
+    /// Model file or run folder
+    model: PathBuf,
+    /// Snapshots (default: the data of the run, held-out times included)
+    data: Option<PathBuf>,
+    /// Times that the model was trained without (default: those of the run)
+    #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    held_out: Option<Vec<f64>>,
+    /// Most points of a snapshot; larger ones are represented by a random subset
+    #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
+    points: usize,
+    /// Writes the report as JSON too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Method of integration
+    #[arg(long, value_enum, default_value_t = MethodName::Dopri5)]
+    method: MethodName,
+    /// Equal steps between snapshots, instead of tolerances
+    #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
+    steps: Option<u64>,
+    /// Relative tolerance of dopri5 (default 1e-4)
+    #[arg(long, value_name = "TOLERANCE")]
+    rtol: Option<f64>,
+    /// Absolute tolerance of dopri5, network units (default 1e-5)
+    #[arg(long, value_name = "TOLERANCE")]
+    atol: Option<f64>,
+    /// Seed of random subsets and halves
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(json) = &arguments.json {
+        check_writable(json)?;
+    }
+    let (_, model, config) = load_model(&arguments.model)?;
+    let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
+    let snapshots = read_snapshots(&source)?;
+    check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
+    let from_run = config.map(|config| config.data.hold_out).unwrap_or_default();
+    // Data other than the run's may lack the times that the run held out.
+    let held_out = arguments
+        .held_out
+        .clone()
+        .unwrap_or_else(|| from_run.into_iter().filter(|&time| snapshots.find(time).is_some()).collect());
+    let engine = arguments.device.engine()?;
+    let (method, control) = arguments.method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let options = EvaluateOptions {
+        max_points: arguments.points,
+        method,
+        control,
+        seed: arguments.seed,
+        ..EvaluateOptions::default()
+    };
+    let progress = Mutex::new(Progress::new("comparisons", 0, 1));
+    let report = evaluate(&*engine, &model, &snapshots, &held_out, &options, &|done, total| {
+        let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        progress.of(total);
+        progress.at(done, String::new);
+    });
+    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
+    let report = report?;
+    print!("{report}");
+    if let Some(path) = &arguments.json {
+        let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
+        text.push(b'\n');
+        action_matching::write_atomically(path, |out| out.write_all(&text))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! The commands, one a file, and what they share.
+
+mod bench;
+mod check;
+mod device;
+mod evaluate;
+mod inspect;
+mod output;
+mod sample;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Learn the dynamics of a population from snapshots: Action Matching, trained and sampled fast
+#[derive(Parser)]
+#[command(
+    name = "amatch",
+    version,
+    propagate_version = true,
+    after_help = "\
+A first run, from snapshots to particles:
+  amatch train examples/hematopoiesis.toml
+  amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
+  amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz
+
+`amatch COMMAND --help` explains each command with examples."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model as a configuration describes it
+    Train(train::Arguments),
+    /// Move particles with a trained model
+    Sample(sample::Arguments),
+    /// Score a trained model on snapshots
+    Evaluate(evaluate::Arguments),
+    /// Loss, gradients and derivatives on a given batch, for people who port models
+    Check(check::Arguments),
+    /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong with a bad one
+    Inspect(inspect::Arguments),
+    /// Measure training and sampling speed
+    Bench(bench::Arguments),
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,73 @@
+//! What the commands show while they work, and how they find the files of a run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use action_matching::config::Config;
+use action_matching::model::Model;
+use action_matching::train::RunFolder;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a line is printed when standard error is not a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A progress bar on a terminal, else one plain line now and then, on standard error.
+pub struct Progress {
+    bar: ProgressBar,
+    plain: Option<Instant>,
+    total: u64,
+    what: &'static str,
+}
+
+impl Progress {
+    /// Progress of `what` towards `total`, `done` of it behind already.
+    pub fn new(what: &'static str, done: u64, total: u64) -> Self {
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_position(done);
+        if let Ok(style) = ProgressStyle::with_template("{bar:32} {human_pos}/{human_len} {prefix} {msg} {eta} left") {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        bar.set_prefix(what);
+        bar.reset_eta();
+        Progress { bar, plain: (!terminal).then(Instant::now), total, what }
+    }
+
+    /// The total, when it shows only later.
+    pub fn of(&mut self, total: u64) {
+        self.total = total;
+        self.bar.set_length(total);
+    }
+
+    /// `done` of the total is behind; `message` says how it goes.
+    pub fn at(&mut self, done: u64, message: impl FnOnce() -> String) {
+        if let Some(last) = &mut self.plain {
+            if last.elapsed() >= LINE_EVERY {
+                *last = Instant::now();
+                eprintln!("{done}/{} {} {}", self.total, self.what, message());
+            }
+        } else {
+            self.bar.set_message(message());
+            self.bar.set_position(done);
+        }
+    }
+
+    /// Prints `line` above the bar.
+    pub fn line(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Clears the bar.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A model given as a file or as its run folder, and the run's configuration where there is one.
+pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Option<Config>)> {
+    let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() };
+    let model = Model::load(&file)?;
+    let config = file.parent().map(|folder| RunFolder::new(folder).config()).filter(|config| config.exists());
+    let config = config.map(|config| Config::read(&config, &[])).transpose()?;
+    Ok((file, model, config))
+}

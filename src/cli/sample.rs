@@ -1,0 +1,248 @@
+//! `amatch sample`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use action_matching::config::Config;
+use action_matching::data::{
+    DataSource, check_points_suffix, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+};
+use action_matching::integrate::{Method, Plan, StepControl};
+use action_matching::model::Model;
+use action_matching::{Error, check_writable};
+use anyhow::bail;
+
+use super::device::DeviceArguments;
+use super::output::{Progress, load_model};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
+  amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
+  amatch sample model.safetensors --from cells.csv --method rk4 --steps 50 --save-at 0.5 1 1.5 2 --out paths.npz
+  amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --out samples.safetensors
+
+Times and positions are in the units of the data. The output holds samples [times · n, d] and times: the particles at the first
+saved time, then at the second, and so on, each in the order of the start. `amatch inspect` describes it.")]
+pub struct Arguments {
+    /// Model file or run folder
+    model: PathBuf,
+    /// Start: a file of samples, snapshot:T (the snapshot at time T of the run's data), or gaussian (standard normal in network
+    /// coordinates)
+    #[arg(long, value_name = "FILE|snapshot:T|gaussian")]
+    from: String,
+    /// Number of particles (default: all rows of the start); drawn with replacement from a snapshot or file
+    #[arg(short, value_name = "N")]
+    n: Option<usize>,
+    /// Start time (default: T of snapshot:T, else the first time of the model)
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    t0: Option<f64>,
+    /// End time (default: the last time of the model)
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    t1: Option<f64>,
+    /// Method
+    #[arg(long, value_enum, default_value_t = MethodName::Dopri5)]
+    method: MethodName,
+    /// Equal steps from start to end (default 100 for euler, heun and rk4)
+    #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
+    steps: Option<u64>,
+    /// Relative tolerance of dopri5 (default 1e-4)
+    #[arg(long, value_name = "TOLERANCE")]
+    rtol: Option<f64>,
+    /// Absolute tolerance of dopri5, network units (default 1e-5)
+    #[arg(long, value_name = "TOLERANCE")]
+    atol: Option<f64>,
+    /// Times at which particles are written, in the order they are reached (default: the end)
+    #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    save_at: Vec<f64>,
+    /// Output: .npz, .npy, .csv or .safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Data for snapshot:T (default: the data of the run)
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Name of the samples in a start file
+    #[arg(long, default_value = "samples", value_name = "NAME")]
+    samples: String,
+    /// Seed of drawn particles
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum MethodName {
+    Euler,
+    Heun,
+    Rk4,
+    Dopri5,
+}
+
+impl MethodName {
+    /// The method, with `steps` equal steps or tolerances.
+    pub fn plan(
+        self,
+        steps: Option<u64>,
+        rtol: Option<f64>,
+        atol: Option<f64>,
+    ) -> action_matching::Result<(Method, StepControl)> {
+        let method = match self {
+            MethodName::Euler => Method::Euler,
+            MethodName::Heun => Method::Heun,
+            MethodName::Rk4 => Method::Rk4,
+            MethodName::Dopri5 => Method::Dopri5,
+        };
+        let adaptive = StepControl::Adaptive { rtol: rtol.unwrap_or(1e-4), atol: atol.unwrap_or(1e-5) };
+        let control = match (steps, method) {
+            (Some(steps), _) => StepControl::Fixed { steps },
+            (None, Method::Dopri5) => adaptive,
+            (None, _) if rtol.is_some() || atol.is_some() => adaptive, // refused by Plan::validate
+            (None, _) => StepControl::Fixed { steps: 100 },
+        };
+        Ok((method, control))
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    check_points_suffix(&arguments.out)?;
+    check_writable(&arguments.out)?;
+    let (_, model, config) = load_model(&arguments.model)?;
+    let engine = arguments.device.engine()?;
+    let start = Start::parse(&arguments.from)?;
+    let (first, last) = (model.coordinates.time_range[0], model.coordinates.time_range[1]);
+    let t0 = arguments.t0.unwrap_or(if let Start::Snapshot(time) = start { time } else { first });
+    let mut save_at = arguments.save_at.clone();
+    match (arguments.t1, save_at.last()) {
+        (Some(end), Some(&saved)) if end != saved => save_at.push(end),
+        (Some(end), None) => save_at.push(end),
+        (None, None) => save_at.push(last),
+        _ => {}
+    }
+    let (method, control) = arguments.method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let plan = Plan {
+        method,
+        control,
+        t0: model.coordinates.network_time(t0),
+        save_at: save_at.iter().map(|&time| model.coordinates.network_time(time)).collect(),
+    };
+    plan.validate()?;
+    for time in save_at.iter().chain([&t0]).filter(|time| **time < first.min(last) || **time > first.max(last)) {
+        eprintln!("warning: time {time} lies outside {first} to {last}, where the model was trained");
+    }
+
+    let mut out = start.particles(arguments, &model, config.as_ref())?;
+    let (dim, len) = (model.architecture.dim, out.len());
+    let n = len / dim;
+    if n == 0 {
+        bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
+    }
+    let total = len.checked_mul(save_at.len()).filter(|&total| out.try_reserve_exact(total - len).is_ok());
+    let Some(total) = total else {
+        bail!(
+            "{n} particles at {} saved times do not fit into memory (save fewer times, or split the run)",
+            save_at.len()
+        );
+    };
+    out.resize(total, 0.0);
+
+    let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
+    let report = engine.integrate(&model, &plan, &mut out, &|rows| {
+        let mut guard = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (progress, done) = &mut *guard;
+        *done += rows;
+        progress.at(*done, String::new);
+    });
+    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).0.finish();
+    let report = report?;
+    model.coordinates.to_data(&mut out);
+    let times: Vec<f32> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time as f32, n)).collect();
+    write_points(&arguments.out, dim, &out, &times)?;
+    eprintln!(
+        "{n} particles from {t0} to {}, {:.1} velocities each: {}",
+        save_at[save_at.len() - 1],
+        report.velocity_evaluations as f64 / n as f64,
+        arguments.out.display()
+    );
+    Ok(())
+}
+
+/// Where particles start.
+enum Start {
+    File(PathBuf),
+    Snapshot(f64),
+    Gaussian,
+}
+
+impl Start {
+    fn parse(from: &str) -> action_matching::Result<Start> {
+        match from.strip_prefix("snapshot:") {
+            Some(time) => time.parse().map(Start::Snapshot).map_err(|_| {
+                Error::input("--from", "snapshot", format!("has time {time:?}"), "write a number: snapshot:0")
+            }),
+            None if from == "gaussian" => Ok(Start::Gaussian),
+            None => Ok(Start::File(from.into())),
+        }
+    }
+
+    /// The particles in network coordinates.
+    fn particles(&self, arguments: &Arguments, model: &Model, config: Option<&Config>) -> anyhow::Result<Vec<f32>> {
+        let dim = model.architecture.dim;
+        let mut rows = match self {
+            Start::Gaussian => {
+                let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
+                return Ok(draw_gaussian(n, dim, arguments.seed));
+            }
+            Start::Snapshot(time) => {
+                let source = snapshot_source(arguments.data.as_deref(), config)?;
+                let snapshots = read_snapshots(&source)?;
+                check_dim(&source.path, snapshots.dim, dim)?;
+                let Some(k) = snapshots.find(*time) else {
+                    let times: Vec<String> = snapshots.times.iter().take(20).map(f64::to_string).collect();
+                    return Err(Error::input(
+                        &source.path,
+                        "--from",
+                        format!("there is no snapshot at time {time}"),
+                        format!("choose among {}", times.join(", ")),
+                    )
+                    .into());
+                };
+                draw_rows(&snapshots, k, arguments.n.unwrap_or(snapshots.n_rows(k)), arguments.seed)
+            }
+            Start::File(path) => {
+                let (file_dim, rows) = read_points(path, &arguments.samples)?;
+                check_dim(path, file_dim, dim)?;
+                match arguments.n {
+                    Some(n) if n * dim != rows.len() => {
+                        let offsets = vec![0, rows.len() / dim];
+                        let all = action_matching::data::Snapshots { dim, times: vec![0.0], offsets, samples: rows };
+                        draw_rows(&all, 0, n, arguments.seed)
+                    }
+                    _ => rows,
+                }
+            }
+        };
+        model.coordinates.to_network(&mut rows);
+        Ok(rows)
+    }
+}
+
+/// The data named on the command line, read as the run read its own, or the run's own.
+pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::Result<DataSource> {
+    match (data, config) {
+        (Some(path), Some(config)) => Ok(DataSource { path: path.to_owned(), times_path: None, ..config.source() }),
+        (Some(path), None) => Ok(DataSource::new(path)),
+        (None, Some(config)) => Ok(config.source()),
+        (None, None) => bail!("--from snapshot: the model has no run folder beside it (name the data with --data)"),
+    }
+}
+
+/// Particles and data must have the model's dimension.
+pub fn check_dim(path: &Path, found: usize, model: usize) -> action_matching::Result<()> {
+    if found == model {
+        return Ok(());
+    }
+    let problem = format!("have dimension {found}, but the model has {model}");
+    Err(Error::input(path, "samples", problem, "give samples of the model's dimension"))
+}

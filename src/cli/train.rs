@@ -1,0 +1,142 @@
+//! `amatch train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use action_matching::config::Config;
+use action_matching::engine::StepRecord;
+use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::device::DeviceArguments;
+use super::output::Progress;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch train examples/hematopoiesis.toml
+  amatch train run.toml --set training.steps=2000 --set model.hidden='[64, 64]' --out runs/small
+  amatch train run.toml --resume             go on after an interruption, bit for bit as without it
+  amatch train runs/small/config.toml --out runs/again        reproduce a run from its own folder
+
+The run folder gets
+  config.toml          every setting: reproduces the run
+  model.safetensors    the model: moving average of the parameters, for `amatch sample` and other tools
+  checkpoints/         the last three, each with everything needed to go on
+  metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
+  loss.svg             loss and kinetic energy against steps
+Ctrl-C writes a checkpoint and ends the run; --resume takes it up again.")]
+pub struct Arguments {
+    /// Configuration (TOML); the README lists its keys, and only data.path is required
+    config: PathBuf,
+    /// Continue the run in the output folder from its newest checkpoint
+    #[arg(long, conflicts_with = "force")]
+    resume: bool,
+    /// Replace the run in the output folder
+    #[arg(long)]
+    force: bool,
+    /// Replace one setting, as in training.steps=2000; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Run folder (default: output.folder of the configuration, else runs/<its name>)
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut config = Config::read(&arguments.config, &arguments.overrides)?;
+    if let Some(out) = &arguments.out {
+        config.output.folder = out.clone();
+    }
+    let engine = arguments.device.engine()?;
+    let existing = match (arguments.resume, arguments.force) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Replace,
+        _ => Existing::Refuse,
+    };
+    let signal = Arc::new(AtomicUsize::new(0));
+    for number in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)
+            .context("cannot watch for Ctrl-C")?;
+    }
+    let mut screen = Screen { progress: None, signal: Arc::clone(&signal), began: Instant::now(), last: None };
+    let outcome = train(&*engine, &config, existing, &mut screen);
+    if let Some(progress) = &screen.progress {
+        progress.finish();
+    }
+    let folder = RunFolder::new(&config.output.folder);
+    match outcome? {
+        Outcome::Finished => {
+            if let Some(last) = screen.last {
+                let seconds = screen.began.elapsed().as_secs_f64();
+                eprintln!("{} steps, loss {:.5}, {seconds:.1} s", last.step + 1, last.loss);
+            }
+            eprintln!("model: {}", folder.model().display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Stopped { step } => {
+            eprintln!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
+            Ok(ExitCode::from(128 + signal.load(Relaxed) as u8))
+        }
+    }
+}
+
+/// The arguments that name the same run.
+fn rerun(arguments: &Arguments) -> String {
+    let quoted = |text: &str| {
+        if text.contains(|c: char| c.is_whitespace() || "'\"[]{}$*".contains(c)) {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        } else {
+            text.to_string()
+        }
+    };
+    let mut line = quoted(&arguments.config.display().to_string());
+    for assignment in &arguments.overrides {
+        line += &format!(" --set {}", quoted(assignment));
+    }
+    if let Some(out) = &arguments.out {
+        line += &format!(" --out {}", quoted(&out.display().to_string()));
+    }
+    line
+}
+
+/// The run on screen.
+struct Screen {
+    progress: Option<Progress>,
+    signal: Arc<AtomicUsize>,
+    began: Instant,
+    last: Option<StepRecord>,
+}
+
+impl Observer for Screen {
+    fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
+        eprintln!("{}: steps {from} to {to} on {device}", folder.display());
+        self.began = Instant::now();
+        self.progress = Some(Progress::new("steps", from, to));
+    }
+
+    fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
+        self.last = Some(*last);
+        if let Some(progress) = &mut self.progress {
+            progress.at(last.step + 1, || format!("loss {:.4}, {:.2e} rows/s", last.loss, rows_per_s));
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        let line = format!("warning: {message}");
+        match &self.progress {
+            Some(progress) => progress.line(&line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn stop(&self) -> bool {
+        self.signal.load(Relaxed) != 0
+    }
+}

@@ -1,0 +1,511 @@
+//! One TOML file describes one run. Every default lives here; every value is checked with its key named.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data::{DataSource, Snapshots, Standardisation};
+use crate::engine::{LearningRate, Optimizer, Path as DensityPath, TimeRule};
+use crate::error::{Error, Result};
+use crate::model::{Activation, Architecture, Head, TimeEmbedding};
+use crate::objective::{Objective, TimeWeight};
+
+/// A run: what to learn from, what to learn, how, and where to put it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[data]`
+    pub data: DataConfig,
+    /// `[model]`
+    pub model: ModelConfig,
+    /// `[objective]`
+    pub objective: ObjectiveConfig,
+    /// `[training]`
+    pub training: TrainingConfig,
+    /// `[output]`
+    pub output: OutputConfig,
+}
+
+/// `[data]`: the snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// `.npz`, `.csv`, `.safetensors`, or the `.npy` of the samples; relative to the configuration file.
+    pub path: PathBuf,
+    /// The `.npy` of the times, beside a `.npy` of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_path: Option<PathBuf>,
+    /// Name of the samples `[N, d]` (in a `.csv`: the sample columns, separated by commas).
+    pub samples: String,
+    /// Name of the times `[N]`.
+    pub times: String,
+    /// Times that are not trained on, for `evaluate` to predict.
+    pub hold_out: Vec<f64>,
+    /// `isotropic`, `per-dimension` or `none`.
+    pub standardise: Standardisation,
+}
+
+/// `[model]`: the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Widths of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// `silu`, `tanh`, `softplus`, `gelu` or `sin`.
+    pub activation: Activation,
+    /// `scalar`, `quadratic` or `dot`.
+    pub head: Head,
+    /// `{ kind = "raw" }` or `{ kind = "fourier", frequencies = [0.5, 1] }`.
+    pub time_embedding: TimeEmbedding,
+}
+
+/// `[objective]`: the loss, and how its rows are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// Diffusion σ, network units.
+    pub sigma: f64,
+    /// Growth rate λ.
+    pub growth: f64,
+    /// Exponent q of the cost.
+    pub cost_exponent: f64,
+    /// `{ kind = "constant" }`, `{ kind = "one-minus-t" }` or `{ kind = "polynomial", coefficients = […] }`.
+    pub time_weight: TimeWeight,
+    /// `linear`: interpolate between neighbouring snapshots; `nearest`: use the frames of a dense recording.
+    pub path: DensityPath,
+    /// `low-discrepancy` or `uniform`.
+    pub time_rule: TimeRule,
+}
+
+/// How the learning rate goes on after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls along a cosine to `final_rate` times itself at the last step.
+    Cosine,
+}
+
+/// `[training]`: steps and optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Interior rows of a step.
+    pub interior_rows: usize,
+    /// Boundary rows of a step, at each of the two end times.
+    pub boundary_rows: usize,
+    /// Learning rate after warm-up.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// `constant` or `cosine`.
+    pub schedule: Schedule,
+    /// Share of the learning rate that a cosine ends with.
+    pub final_rate: f64,
+    /// β₁ of AdamW.
+    pub beta1: f64,
+    /// β₂ of AdamW.
+    pub beta2: f64,
+    /// ε of AdamW.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; 0 does not clip.
+    pub clip_norm: f64,
+    /// β of the moving average that becomes the model.
+    pub ema_decay: f64,
+    /// Seed of initial parameters and batches.
+    pub seed: u64,
+}
+
+/// `[output]`: where results go. Nothing here changes them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// Run folder, relative to where the program is started; empty: `runs/` and the configuration's name.
+    pub folder: PathBuf,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between lines of `metrics.jsonl`.
+    pub metrics_every: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        let DataSource { path, times_path, samples, times, hold_out, standardise } = DataSource::new("");
+        DataConfig { path, times_path, samples, times, hold_out, standardise }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig {
+            hidden: vec![128; 3],
+            activation: Activation::Silu,
+            head: Head::Scalar,
+            time_embedding: TimeEmbedding::Raw,
+        }
+    }
+}
+
+impl Default for ObjectiveConfig {
+    fn default() -> Self {
+        let Objective { sigma, growth, cost_exponent, time_weight } = Objective::default();
+        ObjectiveConfig {
+            sigma,
+            growth,
+            cost_exponent,
+            time_weight,
+            path: DensityPath::Linear,
+            time_rule: TimeRule::LowDiscrepancy,
+        }
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        TrainingConfig {
+            steps: 10_000,
+            interior_rows: 1024,
+            boundary_rows: 1024,
+            learning_rate: 1e-3,
+            warmup_steps: 500,
+            schedule: Schedule::Cosine,
+            final_rate: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            seed: 0,
+        }
+    }
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        OutputConfig { folder: PathBuf::new(), checkpoint_every: 1000, metrics_every: 10 }
+    }
+}
+
+impl Config {
+    /// Reads `path`, replaces the values of `overrides` (`key=value`, as `--set` takes them), and checks everything.
+    /// Paths of the data become absolute.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest known one.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            Error::input(path, format!("line {line}"), error.message(), "write TOML: key = value under [section]")
+        })?;
+        for assignment in overrides {
+            set(&mut table, assignment)?;
+        }
+        check_keys(path, &table)?;
+        let mut config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
+            let problem = error.inner().message().trim().to_string();
+            Error::input(path, error.path().to_string(), problem, "see the configuration table in the README")
+        })?;
+        config.validate(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let absolute = |data: &Path| std::path::absolute(folder.join(data)).map_err(Error::io(data, "find"));
+        config.data.path = absolute(&config.data.path)?;
+        if let Some(times) = &config.data.times_path {
+            config.data.times_path = Some(absolute(times)?);
+        }
+        if config.output.folder.as_os_str().is_empty() {
+            config.output.folder = Path::new("runs").join(path.file_stem().unwrap_or("run".as_ref()));
+        }
+        Ok(config)
+    }
+
+    /// The file that reproduces the run: every key with its value.
+    pub fn to_toml(&self) -> String {
+        // Plain tables of numbers, strings and lists: serialisation has nothing to fail on.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// Where the data lies.
+    pub fn source(&self) -> DataSource {
+        let DataConfig { path, times_path, samples, times, hold_out, standardise } = self.data.clone();
+        DataSource { path, times_path, samples, times, hold_out, standardise }
+    }
+
+    /// The network for data of dimension `dim`.
+    pub fn architecture(&self, dim: usize) -> Architecture {
+        let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
+        Architecture { dim, hidden, activation, head, time_embedding }
+    }
+
+    /// The dynamics and the time weight.
+    pub fn objective(&self) -> Objective {
+        let ObjectiveConfig { sigma, growth, cost_exponent, ref time_weight, .. } = self.objective;
+        Objective { sigma, growth, cost_exponent, time_weight: time_weight.clone() }
+    }
+
+    /// The optimiser's settings.
+    pub fn optimizer(&self) -> Optimizer {
+        let training = &self.training;
+        let cosine = match training.schedule {
+            Schedule::Constant => None,
+            Schedule::Cosine => Some((training.steps, training.final_rate)),
+        };
+        Optimizer {
+            learning_rate: LearningRate { peak: training.learning_rate, warmup_steps: training.warmup_steps, cosine },
+            beta1: training.beta1,
+            beta2: training.beta2,
+            epsilon: training.epsilon,
+            weight_decay: training.weight_decay,
+            clip_norm: (training.clip_norm > 0.0).then_some(training.clip_norm),
+            ema_decay: training.ema_decay,
+        }
+    }
+
+    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where
+    /// files lie does not count, nor does the number of steps under a constant learning rate.
+    pub fn fingerprint(&self, snapshots: &Snapshots) -> String {
+        let mut settings = self.clone();
+        settings.output = OutputConfig::default();
+        settings.data = DataConfig::default();
+        if settings.training.schedule == Schedule::Constant {
+            settings.training.steps = 0;
+        }
+        let mut hash = Sha256::new();
+        hash.update(settings.to_toml());
+        hash.update((snapshots.dim as u64).to_le_bytes());
+        for (time, offset) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
+            hash.update(time.to_le_bytes());
+            hash.update((*offset as u64).to_le_bytes());
+        }
+        hash.update(bytemuck::cast_slice::<f32, u8>(&snapshots.samples));
+        hexadecimal(&hash.finalize())
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        let fail = |key: &str, value: String, fix: &str| Err(Error::input(path, key, format!("is {value}"), fix));
+        if self.data.path.as_os_str().is_empty() {
+            return Err(Error::input(path, "data.path", "is missing", "name the file of the snapshots"));
+        }
+        if let Some(time) = self.data.hold_out.iter().find(|time| !time.is_finite()) {
+            return fail("data.hold_out", time.to_string(), "use finite times");
+        }
+        let training = &self.training;
+        for (key, rows) in
+            [("training.interior_rows", training.interior_rows), ("training.boundary_rows", training.boundary_rows)]
+        {
+            if rows == 0 || u32::try_from(rows).is_err() {
+                return fail(key, rows.to_string(), "use 1 to 2³² − 1 rows");
+            }
+        }
+        for (key, count) in [
+            ("training.steps", training.steps),
+            ("output.checkpoint_every", self.output.checkpoint_every),
+            ("output.metrics_every", self.output.metrics_every),
+        ] {
+            if count == 0 {
+                return fail(key, "0".into(), "use at least 1");
+            }
+        }
+        for (key, value) in [("training.learning_rate", training.learning_rate), ("training.epsilon", training.epsilon)]
+        {
+            if !(value.is_finite() && value > 0.0) {
+                return fail(key, value.to_string(), "use a number > 0");
+            }
+        }
+        for (key, value) in
+            [("training.weight_decay", training.weight_decay), ("training.clip_norm", training.clip_norm)]
+        {
+            if !(value.is_finite() && value >= 0.0) {
+                return fail(key, value.to_string(), "use a number ≥ 0");
+            }
+        }
+        for (key, value) in [
+            ("training.beta1", training.beta1),
+            ("training.beta2", training.beta2),
+            ("training.ema_decay", training.ema_decay),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return fail(key, value.to_string(), "use a number from 0 up to, not including, 1");
+            }
+        }
+        if !(0.0..=1.0).contains(&training.final_rate) {
+            return fail("training.final_rate", training.final_rate.to_string(), "use a share from 0 to 1");
+        }
+        self.architecture(1).validate(&path.display().to_string())?;
+        self.objective().validate(path)
+    }
+}
+
+/// Replaces one value: `key=value` with a dotted key. What is not TOML is taken as a string.
+fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let fail = |problem: &str| {
+        Err(Error::input("--set", assignment, problem, "write --set section.key=value, as in training.steps=2000"))
+    };
+    let Some((key, value)) = assignment.split_once('=') else { return fail("has no =") };
+    let value = format!("value = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
+    let mut keys: Vec<&str> = key.trim().split('.').collect();
+    let Some(last) = keys.pop().filter(|key| !key.is_empty()) else { return fail("has no key") };
+    let mut section = table;
+    for key in keys {
+        let next = section.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let Some(next) = next.as_table_mut() else { return fail("goes through a value that is no section") };
+        section = next;
+    }
+    section.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// Every key must be known; the nearest known one is suggested.
+fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
+    let mut known = toml::Table::try_from(Config::default()).unwrap_or_default();
+    if let Some(data) = known.get_mut("data").and_then(toml::Value::as_table_mut) {
+        data.insert("times_path".to_string(), toml::Value::String(String::new()));
+    }
+    let unknown = |key: String, candidates: Vec<String>| {
+        // Compared by their last parts, so that a key in the wrong section finds the right one.
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
+        let nearest = candidates.iter().max_by(|a, b| {
+            let likeness = |candidate: &str| strsim::jaro_winkler(&last(&key), &last(candidate));
+            likeness(a).total_cmp(&likeness(b))
+        });
+        let nearest = nearest.map(String::as_str).unwrap_or_default();
+        Err(Error::input(path, &key, "is not a key of the configuration", format!("did you mean {nearest}?")))
+    };
+    let all_keys = || -> Vec<String> {
+        let keys = |(section, values): (&String, &toml::Value)| -> Vec<String> {
+            let table = values.as_table();
+            table.map_or_else(Vec::new, |table| table.keys().map(|key| format!("{section}.{key}")).collect())
+        };
+        known.iter().flat_map(keys).collect()
+    };
+    for (section, values) in table {
+        let Some(known_values) = known.get(section).and_then(toml::Value::as_table) else {
+            let sections = known.keys().cloned();
+            return unknown(section.clone(), if values.is_table() { sections.collect() } else { all_keys() });
+        };
+        let Some(values) = values.as_table() else {
+            return Err(Error::input(path, section, "is a value", format!("write [{section}] and its keys below")));
+        };
+        if let Some(key) = values.keys().find(|key| !known_values.contains_key(*key)) {
+            return unknown(format!("{section}.{key}"), all_keys());
+        }
+    }
+    Ok(())
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, overrides: &[&str]) -> Result<Config> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, text).expect("written");
+        let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+        Config::read(&path, &overrides)
+    }
+
+    #[test]
+    fn defaults_complete_a_configuration_and_survive_the_round_trip() {
+        let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
+        assert_eq!(config.training, TrainingConfig::default());
+        assert!(config.data.path.is_absolute());
+        assert_eq!(config.output.folder, Path::new("runs/run"));
+        assert_eq!(read(&config.to_toml(), &[]).expect("reads"), config);
+        let every = Config {
+            model: ModelConfig {
+                time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] },
+                ..ModelConfig::default()
+            },
+            objective: ObjectiveConfig {
+                time_weight: TimeWeight::Polynomial { coefficients: vec![1.0, -0.5] },
+                ..ObjectiveConfig::default()
+            },
+            ..config
+        };
+        assert_eq!(read(&every.to_toml(), &[]).expect("reads"), every);
+    }
+
+    #[test]
+    fn overrides_replace_values_of_every_kind() {
+        let overrides = ["training.steps=7", "model.hidden=[3, 4]", "model.head=dot", "data.hold_out=[1.5]"];
+        let config = read("[data]\npath = \"a.npz\"\n[training]\nsteps = 5", &overrides).expect("reads");
+        assert_eq!((config.training.steps, config.model.hidden, config.model.head), (7, vec![3, 4], Head::Dot));
+        assert_eq!(config.data.hold_out, [1.5]);
+    }
+
+    #[test]
+    fn bad_configurations_name_key_and_fix() {
+        for (text, overrides, parts) in [
+            ("[data]\npath = \"a\"\n[training]\nstep = 5", vec![], vec!["training.step:", "training.steps?"]),
+            ("[data]\npath = \"a\"\n[train]\nsteps = 5", vec![], vec!["train:", "did you mean training?"]),
+            ("steps = 5", vec![], vec!["steps:", "training.steps?"]),
+            ("[data]\npath = \"a\"\nlearning_rate = 5", vec![], vec!["data.learning_rate", "training.learning_rate?"]),
+            ("[data]\npath = \"a\"\n[model]\nhiden = [3]", vec![], vec!["model.hiden", "model.hidden?"]),
+            ("[data]\npath = ", vec![], vec!["line 2"]),
+            ("data = 3", vec![], vec!["data: is a value"]),
+            ("", vec![], vec!["data.path", "is missing"]),
+            ("[data]\npath = \"a\"", vec!["training.steps=0"], vec!["training.steps: is 0"]),
+            ("[data]\npath = \"a\"", vec!["training.steps=-3"], vec!["training.steps", "-3"]),
+            ("[data]\npath = \"a\"", vec!["training.steps=many"], vec!["training.steps", "many"]),
+            ("[data]\npath = \"a\"", vec!["training.interior_rows=0"], vec!["training.interior_rows: is 0"]),
+            ("[data]\npath = \"a\"", vec!["training.learning_rate=-1.0"], vec!["training.learning_rate: is -1"]),
+            ("[data]\npath = \"a\"", vec!["training.learning_rate=nan"], vec!["training.learning_rate: is NaN"]),
+            ("[data]\npath = \"a\"", vec!["training.ema_decay=1.0"], vec!["training.ema_decay: is 1"]),
+            ("[data]\npath = \"a\"", vec!["model.hidden=[]"], vec!["hidden", "is 0"]),
+            ("[data]\npath = \"a\"", vec!["model.hidden=[4, 0]"], vec!["hidden[1]: is 0", "1 to 1024"]),
+            ("[data]\npath = \"a\"", vec!["model.hidden=[4, 2000]"], vec!["hidden[1]: is 2000"]),
+            ("[data]\npath = \"a\"", vec!["model.head=cubic"], vec!["model.head", "cubic", "quadratic"]),
+            ("[data]\npath = \"a\"", vec!["objective.cost_exponent=1.0"], vec!["cost_exponent: is 1"]),
+            ("[data]\npath = \"a\"", vec!["objective.sigma=-1.0"], vec!["sigma: is -1"]),
+            ("[data]\npath = \"a\"", vec!["training"], vec!["--set", "has no ="]),
+            ("[data]\npath = \"a\"", vec!["data.path.x=3"], vec!["--set", "no section"]),
+            ("[data]\npath = \"a\"", vec!["=3"], vec!["--set", "no key"]),
+        ] {
+            let error = read(text, &overrides).expect_err("an error").to_string();
+            for part in parts {
+                assert!(error.contains(part), "{part:?} is not in: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_follows_what_decides_the_result() {
+        let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
+        let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 1, 2], samples: vec![0.5, 1.5] };
+        let fingerprint = config.fingerprint(&snapshots);
+        let changed = |change: &dyn Fn(&mut Config)| {
+            let mut config = config.clone();
+            change(&mut config);
+            config.fingerprint(&snapshots)
+        };
+        assert_eq!(changed(&|config| config.output.checkpoint_every = 7), fingerprint);
+        assert_eq!(changed(&|config| config.data.path = "moved.npz".into()), fingerprint);
+        assert_ne!(changed(&|config| config.training.steps += 1), fingerprint);
+        assert_ne!(changed(&|config| config.training.seed += 1), fingerprint);
+        assert_ne!(config.fingerprint(&Snapshots { samples: vec![0.5, 1.25], ..snapshots.clone() }), fingerprint);
+        let constant = |steps| {
+            changed(&|config| {
+                config.training.schedule = Schedule::Constant;
+                config.training.steps = steps;
+            })
+        };
+        assert_eq!(constant(5), constant(9));
+    }
+}

@@ -1,0 +1,241 @@
+//! How good a model is: distances between transported and true snapshots, energies and residuals.
+
+mod mmd;
+mod report;
+pub mod transport;
+
+use std::sync::Mutex;
+
+pub use mmd::{Kernel, mmd2};
+pub use report::{Comparison, Distances, Report};
+
+use crate::data::Snapshots;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::integrate::{Method, Plan, StepControl};
+use crate::model::Model;
+use crate::rng::{Purpose, index, words};
+use transport::{MAX_POINTS, wasserstein1, wasserstein2};
+
+/// How [`evaluate`] works.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvaluateOptions {
+    /// Most points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented by a random subset.
+    pub max_points: usize,
+    /// Method of integration.
+    pub method: Method,
+    /// Step control of integration.
+    pub control: StepControl,
+    /// Seed of subsets and halves.
+    pub seed: u64,
+    /// Threads for the distances.
+    pub threads: usize,
+}
+
+impl Default for EvaluateOptions {
+    fn default() -> Self {
+        EvaluateOptions {
+            max_points: MAX_POINTS,
+            method: Method::Dopri5,
+            control: StepControl::Adaptive { rtol: 1e-4, atol: 1e-5 },
+            seed: 0,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Moves each snapshot to the next one and to the held-out ones after it, and compares. `snapshots` are in data units; the times of
+/// `held_out` are those that the model did not see. `advanced(done, total)` is called as parts finish.
+///
+/// # Errors
+/// [`Error::Input`] when dimensions differ, there is one snapshot only, the first is held out, or the options are out of range;
+/// the engine's errors.
+pub fn evaluate(
+    engine: &dyn Engine,
+    model: &Model,
+    snapshots: &Snapshots,
+    held_out: &[f64],
+    options: &EvaluateOptions,
+    advanced: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Report> {
+    let fail = |field: &str, problem: String, fix: &str| Err(Error::input("evaluation", field, problem, fix));
+    let dim = model.architecture.dim;
+    if snapshots.dim != dim {
+        let problem = format!("have dimension {}, but the model has {dim}", snapshots.dim);
+        return fail("samples", problem, "give data of the model's dimension");
+    }
+    if snapshots.times.len() < 2 {
+        return fail("times", "hold one time only".into(), "give snapshots at two or more times");
+    }
+    if !(1..=MAX_POINTS).contains(&options.max_points) {
+        return fail("--points", format!("is {}", options.max_points), &format!("use 1 to {MAX_POINTS}"));
+    }
+    if let Some(time) = held_out.iter().find(|time| snapshots.find(**time).is_none()) {
+        return fail("--held-out", format!("names time {time}, which has no snapshot"), "name a time of the data");
+    }
+    let is_held_out = |k: usize| held_out.contains(&snapshots.times[k]);
+    if is_held_out(0) {
+        return fail("--held-out", "names the first time".into(), "particles must start from a snapshot");
+    }
+
+    let sets: Vec<PointSets> =
+        (0..snapshots.times.len()).map(|k| PointSets::new(snapshots, k, options.max_points, options.seed)).collect();
+    let mut ways = Vec::new();
+    let mut last_observed = 0;
+    for k in 1..sets.len() {
+        ways.push(Way::travel(engine, model, snapshots, (last_observed, k), &sets, options)?);
+        if !is_held_out(k) {
+            last_observed = k;
+        }
+    }
+
+    // Each of the three comparisons of each way is a task of its own.
+    let tasks: Vec<(usize, usize)> = (0..ways.len()).flat_map(|way| (0..3).map(move |part| (way, part))).collect();
+    let results: Vec<Mutex<Option<Result<Distances>>>> = tasks.iter().map(|_| Mutex::default()).collect();
+    let queue = Mutex::new(tasks.iter().enumerate());
+    let done = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.clamp(1, tasks.len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                    let Some((task, &(way, part))) = next else { break };
+                    let (way, truth) = (&ways[way], &sets[ways[way].to]);
+                    let kernel = truth.kernel;
+                    let distances = match part {
+                        0 => Some(distances(kernel, dim, &way.arrived, &truth.all)),
+                        1 => Some(distances(kernel, dim, &sets[way.from].all, &truth.all)),
+                        _ => truth.halves.as_ref().map(|[a, b]| distances(kernel, dim, a, b)),
+                    };
+                    *results[task].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = distances;
+                    let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                    advanced(done, tasks.len() as u64);
+                }
+            });
+        }
+    });
+    let mut results =
+        results.into_iter().map(|result| result.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let mut next = || results.next().flatten().transpose();
+
+    let mut comparisons = Vec::new();
+    for way in &ways {
+        let (Some(model), Some(no_motion), sampling_floor) = (next()?, next()?, next()?) else {
+            return fail("distances", "were not computed".into(), "run again");
+        };
+        comparisons.push(Comparison {
+            from: snapshots.times[way.from],
+            to: snapshots.times[way.to],
+            held_out: is_held_out(way.to),
+            n_particles: way.arrived.len() / dim,
+            n_truth: sets[way.to].all.len() / dim,
+            model,
+            no_motion,
+            sampling_floor,
+            kernel: sets[way.to].kernel.map(Kernel::name),
+            kinetic_energy: way.kinetic_energy,
+            hjb_residual: way.hjb_residual,
+        });
+    }
+    let method = match options.control {
+        StepControl::Fixed { steps } => format!("{:?}, {steps} steps a way", options.method),
+        StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),
+    };
+    Ok(Report { comparisons, method, seed: options.seed })
+}
+
+/// W₁, W₂ and MMD² between two sets of rows.
+fn distances(kernel: Option<Kernel>, dim: usize, x: &[f32], y: &[f32]) -> Result<Distances> {
+    Ok(Distances {
+        w1: wasserstein1(dim, x, y)?,
+        w2: wasserstein2(dim, x, y)?,
+        mmd2: kernel.and_then(|kernel| mmd2(kernel, dim, x, y)),
+    })
+}
+
+/// The points that stand for one snapshot, data units.
+struct PointSets {
+    all: Vec<f32>,
+    /// Two disjoint random halves of the whole snapshot, each at most as large as `all`.
+    halves: Option<[Vec<f32>; 2]>,
+    kernel: Option<Kernel>,
+}
+
+impl PointSets {
+    fn new(snapshots: &Snapshots, k: usize, max_points: usize, seed: u64) -> Self {
+        let (dim, rows, n) = (snapshots.dim, snapshots.rows(k), snapshots.n_rows(k));
+        // A random order of the rows (Fisher–Yates).
+        let mut order: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            order.swap(i, index(words(seed, Purpose::Evaluation, 2 + k as u64, i as u32)[0], i + 1));
+        }
+        let pick = |order: &[usize]| -> Vec<f32> {
+            order.iter().flat_map(|&row| rows[row * dim..][..dim].iter().copied()).collect()
+        };
+        let all = if n <= max_points { rows.to_vec() } else { pick(&order[..max_points]) };
+        let half = (n / 2).min(max_points);
+        let halves = (half > 0).then(|| [pick(&order[..half]), pick(&order[half..2 * half])]);
+        let kernel = Kernel::median(dim, &all, seed);
+        PointSets { all, halves, kernel }
+    }
+}
+
+/// The particles of snapshot `from` on their way to the time of snapshot `to`.
+struct Way {
+    from: usize,
+    to: usize,
+    /// Positions at the end, data units.
+    arrived: Vec<f32>,
+    kinetic_energy: f64,
+    hjb_residual: f64,
+}
+
+impl Way {
+    fn travel(
+        engine: &dyn Engine,
+        model: &Model,
+        snapshots: &Snapshots,
+        (from, to): (usize, usize),
+        sets: &[PointSets],
+        options: &EvaluateOptions,
+    ) -> Result<Way> {
+        /// Equal stretches of the way, between which energy and residual are measured (Simpson's rule: an even number).
+        const STRETCHES: usize = 8;
+        let (dim, coordinates) = (model.architecture.dim, &model.coordinates);
+        let (start, end) =
+            (coordinates.network_time(snapshots.times[from]), coordinates.network_time(snapshots.times[to]));
+        let at = |stretch: usize| start + (end - start) * stretch as f64 / STRETCHES as f64;
+        let plan = Plan {
+            method: options.method,
+            control: options.control,
+            t0: start,
+            save_at: (0..=STRETCHES).map(at).collect(),
+        };
+        let n_values = sets[from].all.len();
+        let mut positions = sets[from].all.clone();
+        coordinates.to_network(&mut positions);
+        positions.resize(n_values * plan.save_at.len(), 0.0);
+        engine.integrate(model, &plan, &mut positions, &|_| {})?;
+
+        let (mut kinetic_energy, mut residual) = (0.0, 0.0);
+        for (stretch, slab) in positions.chunks_exact(n_values).enumerate() {
+            let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
+            let n = n_values / dim;
+            let derivatives = engine.derivatives(model, &x, &vec![at(stretch); n])?;
+            let simpson = match stretch {
+                0 | STRETCHES => 1.0,
+                odd if odd % 2 == 1 => 4.0,
+                _ => 2.0,
+            } / (3.0 * STRETCHES as f64);
+            for (grad, ds_dt) in derivatives.grad_s.chunks_exact(dim).zip(&derivatives.ds_dt) {
+                let kinetic: f64 = grad.iter().map(|p| 0.5 * p * p).sum();
+                let hamiltonian: f64 = grad.iter().map(|&p| f64::from(model.objective.hamiltonian(p as f32).0)).sum();
+                kinetic_energy += simpson * (end - start) * kinetic / n as f64;
+                residual += simpson * (ds_dt + hamiltonian).powi(2) / n as f64;
+            }
+        }
+        let mut arrived = positions.split_off(n_values * STRETCHES);
+        coordinates.to_data(&mut arrived);
+        Ok(Way { from, to, arrived, kinetic_energy, hjb_residual: residual.sqrt() })
+    }
+}

@@ -1,0 +1,204 @@
+//! Checkpoints: everything a run needs to go on, verified by digest, the last three kept.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::config::hexadecimal;
+use crate::engine::TrainState;
+use crate::error::{Error, Result};
+use crate::tensors::{NewTensor, TensorFile, write_tensors};
+
+/// Checkpoints that are kept.
+const KEPT: usize = 3;
+const VERSION: &str = "1";
+
+/// The state of a run after some step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Parameters, moving average, moments, step.
+    pub state: TrainState,
+    /// [`Config::fingerprint`](crate::config::Config::fingerprint) of the run.
+    pub fingerprint: String,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint into `folder` and removes those beyond the last three.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file; earlier checkpoints stay.
+    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
+        let Checkpoint { state, fingerprint } = self;
+        let path = folder.join(format!("step-{:010}.safetensors", state.step));
+        let n = state.parameters.len();
+        let tensors = parts(state).map(|(name, values)| (name.to_string(), NewTensor::f32(&[n], values)));
+        let metadata = HashMap::from([
+            ("checkpoint".to_string(), VERSION.to_string()),
+            ("step".to_string(), state.step.to_string()),
+            ("fingerprint".to_string(), fingerprint.clone()),
+            ("sha256".to_string(), self.digest()),
+        ]);
+        write_tensors(&path, tensors.into(), metadata)?;
+        for old in list(folder)?.into_iter().rev().skip(KEPT) {
+            std::fs::remove_file(&old).map_err(Error::io(old, "remove"))?;
+        }
+        Ok(path)
+    }
+
+    /// Reads a checkpoint and verifies its digest.
+    ///
+    /// # Errors
+    /// [`Error::Input`] says what is missing, misshapen or altered.
+    pub fn load(path: &Path) -> Result<Checkpoint> {
+        let mut file = TensorFile::open(path)?;
+        let fail = |field: &str, problem: String| {
+            Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again"))
+        };
+        match file.metadata("checkpoint") {
+            Some(VERSION) => {}
+            Some(version) => return fail("checkpoint", format!("has version {version}, not {VERSION}")),
+            None => return fail("checkpoint", "is missing from the metadata: this is no checkpoint".into()),
+        }
+        let Some(step) = file.metadata("step").and_then(|step| step.parse().ok()) else {
+            return fail("step", "is missing or no number".into());
+        };
+        let fingerprint = file.metadata("fingerprint").unwrap_or_default().to_string();
+        let digest = file.metadata("sha256").unwrap_or_default().to_string();
+        let shape = file.shape("parameters")?;
+        let mut read = |name: &str| file.f32s(name, &shape);
+        let state = TrainState {
+            step,
+            parameters: read("parameters")?,
+            ema: read("ema")?,
+            moment1: read("moment1")?,
+            moment2: read("moment2")?,
+        };
+        let checkpoint = Checkpoint { state, fingerprint };
+        if checkpoint.digest() != digest {
+            return fail("sha256", "does not match the content: the file was altered".into());
+        }
+        Ok(checkpoint)
+    }
+
+    /// The newest checkpoint of `folder` that is whole; `warn` hears of each newer one that is not. `None` without any file.
+    ///
+    /// # Errors
+    /// The newest file's error when none is whole.
+    pub fn load_newest(folder: &Path, mut warn: impl FnMut(&str)) -> Result<Option<Checkpoint>> {
+        let mut newest_error = None;
+        for path in list(folder)?.iter().rev() {
+            match Checkpoint::load(path) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) => {
+                    warn(&format!("{error}; trying the checkpoint before it"));
+                    newest_error.get_or_insert(error);
+                }
+            }
+        }
+        newest_error.map_or(Ok(None), Err)
+    }
+
+    /// SHA-256 over step, fingerprint and tensors.
+    fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.state.step.to_le_bytes());
+        hash.update(&self.fingerprint);
+        for (name, values) in parts(&self.state) {
+            hash.update(name);
+            for value in values {
+                hash.update(value.to_le_bytes());
+            }
+        }
+        hexadecimal(&hash.finalize())
+    }
+
+    /// What `amatch inspect` says of a checkpoint.
+    pub fn describe(&self) -> String {
+        let rms = |values: &[f32]| {
+            (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
+        };
+        let mut text = format!("step             {}\nfingerprint      {}\n", self.state.step, self.fingerprint);
+        for (name, values) in parts(&self.state) {
+            text += &format!("{name:<16} [{}], root mean square {:.3e}\n", values.len(), rms(values));
+        }
+        text
+    }
+}
+
+fn parts(state: &TrainState) -> [(&'static str, &[f32]); 4] {
+    [("parameters", &state.parameters), ("ema", &state.ema), ("moment1", &state.moment1), ("moment2", &state.moment2)]
+}
+
+/// The checkpoint files of `folder`, oldest first.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder, "list"))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors")).is_some()
+        })
+        .collect();
+    // Names have ten digits, so their order is that of the steps.
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(step: u64) -> Checkpoint {
+        let values = |scale: f32| (0..100).map(|i| scale * i as f32).collect::<Vec<f32>>();
+        let state = TrainState {
+            step,
+            parameters: values(0.5),
+            ema: values(0.25),
+            moment1: values(-1e-30),
+            moment2: values(1e-20),
+        };
+        Checkpoint { state, fingerprint: "abc".into() }
+    }
+
+    #[test]
+    fn the_last_three_are_kept_and_the_newest_whole_one_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        assert_eq!(Checkpoint::load_newest(folder, |_| ()).expect("reads"), None);
+        let paths: Vec<PathBuf> = [5, 90, 100, 1000].map(|step| checkpoint(step).save(folder).expect("saves")).into();
+        assert_eq!(list(folder).expect("lists"), paths[1..]);
+        assert_eq!(Checkpoint::load_newest(folder, |_| ()).expect("reads"), Some(checkpoint(1000)));
+
+        // The newest truncated, the one before it with one bit flipped.
+        let bytes = std::fs::read(&paths[3]).expect("reads");
+        std::fs::write(&paths[3], &bytes[..bytes.len() - 1]).expect("writes");
+        let mut bytes = std::fs::read(&paths[2]).expect("reads");
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        std::fs::write(&paths[2], bytes).expect("writes");
+        let mut warnings = Vec::new();
+        let found = Checkpoint::load_newest(folder, |message| warnings.push(message.to_string()));
+        assert_eq!(found.expect("reads"), Some(checkpoint(90)));
+        assert!(warnings[0].contains("truncated") && warnings[0].contains("step-0000001000"), "{warnings:?}");
+        assert!(warnings[1].contains("altered") && warnings[1].contains("step-0000000100"), "{warnings:?}");
+
+        std::fs::write(&paths[1], b"").expect("writes");
+        assert!(Checkpoint::load_newest(folder, |_| ()).is_err());
+    }
+
+    /// Every single flipped bit of the tensors and of the step is noticed.
+    #[test]
+    fn flipped_bits_are_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = checkpoint(12).save(folder.path()).expect("saves");
+        let good = std::fs::read(&path).expect("reads");
+        let step = good.windows(4).position(|window| window == b"\"12\"").expect("the step is in the header") + 1;
+        for position in [step, good.len() - 1, good.len() - 450, good.len() - 900, good.len() - 1599] {
+            let mut bytes = good.clone();
+            bytes[position] ^= 1;
+            std::fs::write(&path, bytes).expect("writes");
+            assert!(Checkpoint::load(&path).is_err(), "byte {position}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A training run in its folder: steps, checkpoints, metrics, and the way back after an interruption.
+
+mod checkpoint;
+mod metrics;
+mod plot;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use checkpoint::Checkpoint;
+pub use metrics::{Metrics, read_metrics};
+
+use self::metrics::MetricsWriter;
+use self::plot::plot_loss;
+use crate::atomic::write_atomically;
+use crate::config::Config;
+use crate::data::{Loaded, load};
+use crate::engine::{Engine, StepRecord, TrainState, Training};
+use crate::error::{Error, Result};
+use crate::model::{Coordinates, Model, initial_parameters};
+use std::io::Write;
+
+/// The files of a run folder.
+#[derive(Clone, Debug)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// The run folder at `path`, which need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        RunFolder(path.into())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The complete configuration: reproduces the run.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// The model: moving-average parameters of the newest checkpoint.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// Loss and the rest over the steps.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// The picture of [`RunFolder::metrics`].
+    pub fn plot(&self) -> PathBuf {
+        self.0.join("loss.svg")
+    }
+}
+
+/// What to do about a run folder that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it alone and report an error.
+    Refuse,
+    /// Go on from its newest checkpoint.
+    Resume,
+    /// Remove its run and start again.
+    Replace,
+}
+
+/// Who watches a run, and may stop it.
+pub trait Observer {
+    /// The run is about to take steps `from..to` on `device`; `folder` holds its results.
+    fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
+        let _ = (from, to, device, folder);
+    }
+
+    /// Steps were taken; `last` is the newest.
+    fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
+        let _ = (last, rows_per_s);
+    }
+
+    /// Something the user should know.
+    fn warning(&mut self, message: &str) {
+        let _ = message;
+    }
+
+    /// Whether to stop at the next occasion, with a checkpoint.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that looks away.
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are taken.
+    Finished,
+    /// The observer stopped it after this many steps.
+    Stopped {
+        /// Steps taken.
+        step: u64,
+    },
+}
+
+/// How long a chunk of steps between looks at the clock and at the observer should take.
+const CHUNK: Duration = Duration::from_millis(100);
+
+/// Runs `config` on `engine` in its output folder.
+///
+/// # Errors
+/// [`Error::Input`] and [`Error::Io`] for data, configuration and folder, before any step; [`Error::NotFinite`] when the loss is
+/// lost, with the last good checkpoint kept.
+pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<Outcome> {
+    let folder = RunFolder::new(&config.output.folder);
+    refuse_existing(&folder, existing)?;
+    let Loaded { training: snapshots, coordinates, warnings, .. } = load(&config.source())?;
+    warnings.iter().for_each(|warning| observer.warning(warning));
+    let fingerprint = config.fingerprint(&snapshots);
+    let training = Training {
+        architecture: config.architecture(snapshots.dim),
+        objective: config.objective(),
+        snapshots: Arc::new(snapshots),
+        path: config.objective.path,
+        time_rule: config.objective.time_rule,
+        n_interior: config.training.interior_rows,
+        n_boundary: config.training.boundary_rows,
+        optimizer: config.optimizer(),
+        seed: config.training.seed,
+    };
+
+    let resumed = if existing == Existing::Resume { resume(&folder, &fingerprint, observer)? } else { None };
+    let state = resumed
+        .unwrap_or_else(|| TrainState::initial(initial_parameters(&training.architecture, config.training.seed)));
+    let rows_per_step = (training.n_interior + 2 * training.n_boundary) as f64;
+    let mut run = Run { folder, fingerprint, coordinates, training: training.clone(), checkpointed: None };
+    let (start, end) = (state.step, config.training.steps);
+    // Everything that can be wrong with the settings shows here, before a file is touched.
+    let mut trainer = engine.trainer(training, state)?;
+    run.prepare(config, existing)?;
+    let mut metrics = MetricsWriter::open(&run.folder.metrics(), start)?;
+    observer.started(start, end, &engine.describe(), run.folder.path());
+
+    let (mut step, mut chunk, mut records) = (start, 1, Vec::new());
+    while step < end {
+        let next_checkpoint = (step / config.output.checkpoint_every + 1) * config.output.checkpoint_every;
+        let n = chunk.min(next_checkpoint - step).min(end - step);
+        records.clear();
+        let began = Instant::now();
+        trainer.steps(n, &mut records)?;
+        let elapsed = began.elapsed();
+        let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
+        chunk =
+            (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0) as u64;
+
+        for record in &records {
+            if record.step % config.output.metrics_every == 0 || record.step + 1 == end {
+                metrics.write(&Metrics::new(record, rows_per_s))?;
+            }
+        }
+        metrics.flush()?;
+        let Some(last) = records.last() else { break };
+        if !(last.loss.is_finite() && last.gradient_norm.is_finite()) {
+            return Err(Error::NotFinite {
+                what: if last.loss.is_finite() { "the gradient" } else { "the loss" },
+                step: last.step,
+                fix: "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
+                      the last checkpoint is kept",
+            });
+        }
+        step = last.step + 1;
+        observer.progress(last, rows_per_s);
+        let stop = observer.stop() && step < end;
+        if step == next_checkpoint || step == end || stop {
+            run.save(trainer.state())?;
+        }
+        if stop {
+            plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
+            return Ok(Outcome::Stopped { step });
+        }
+    }
+    if run.checkpointed != Some(step) {
+        run.save(trainer.state())?;
+    }
+    plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
+    Ok(Outcome::Finished)
+}
+
+fn refuse_existing(folder: &RunFolder, existing: Existing) -> Result<()> {
+    let path = folder.path();
+    if path.exists() && !path.is_dir() {
+        return Err(Error::input(path, "output.folder", "is a file", "name another folder with --out"));
+    }
+    let occupied = path.is_dir() && std::fs::read_dir(path).map_err(Error::io(path, "list"))?.next().is_some();
+    let is_run = folder.config().exists();
+    match existing {
+        Existing::Refuse if occupied => Err(Error::input(
+            path,
+            "output.folder",
+            "already exists",
+            "continue with --resume, replace with --force, or name another folder with --out",
+        )),
+        Existing::Replace if occupied && !is_run => Err(Error::input(
+            path,
+            "output.folder",
+            "holds files that are not a run's, and is left alone",
+            "name another folder with --out",
+        )),
+        Existing::Resume if !is_run => {
+            Err(Error::input(path, "--resume", "there is no run in this folder", "start it without --resume"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The newest whole checkpoint of a run that did the same work.
+fn resume(folder: &RunFolder, fingerprint: &str, observer: &mut dyn Observer) -> Result<Option<TrainState>> {
+    let path = folder.checkpoints();
+    if !path.exists() {
+        return Ok(None); // stopped before the first checkpoint
+    }
+    let Some(checkpoint) = Checkpoint::load_newest(&path, |message| observer.warning(message))? else {
+        return Ok(None);
+    };
+    if checkpoint.fingerprint != fingerprint {
+        return Err(Error::input(
+            folder.path(),
+            "--resume",
+            "the run in this folder had other settings or other data",
+            "restore them (its config.toml has them all), or start again with --force or another --out",
+        ));
+    }
+    Ok(Some(checkpoint.state))
+}
+
+/// What a run writes, and where.
+struct Run {
+    folder: RunFolder,
+    fingerprint: String,
+    coordinates: Coordinates,
+    training: Training,
+    checkpointed: Option<u64>,
+}
+
+impl Run {
+    /// Makes the folder ready for its first file.
+    fn prepare(&self, config: &Config, existing: Existing) -> Result<()> {
+        let checkpoints = self.folder.checkpoints();
+        if existing == Existing::Replace {
+            for file in [self.folder.config(), self.folder.model(), self.folder.metrics(), self.folder.plot()] {
+                remove(&file, |path| std::fs::remove_file(path))?;
+            }
+            remove(&checkpoints, |path| std::fs::remove_dir_all(path))?;
+        }
+        std::fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
+        let mut config = config.clone();
+        let folder = self.folder.path();
+        config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
+        write_atomically(&self.folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
+    }
+
+    /// Writes the checkpoint, then the model.
+    fn save(&mut self, state: TrainState) -> Result<()> {
+        let model = Model {
+            architecture: self.training.architecture.clone(),
+            coordinates: self.coordinates.clone(),
+            objective: self.training.objective.clone(),
+            parameters: state.ema.clone(),
+        };
+        self.checkpointed = Some(state.step);
+        Checkpoint { state, fingerprint: self.fingerprint.clone() }.save(&self.folder.checkpoints())?;
+        model.save(&self.folder.model())
+    }
+}
+
+/// Removes `path` if it is there.
+fn remove(path: &Path, how: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
+    match how(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
+        _ => Ok(()),
+    }
+}
