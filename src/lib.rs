@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 mod atomic;
+pub mod check;
 pub mod data;
 mod elements;
 pub mod engine;

@@ -7,6 +7,8 @@ mod head;
 mod init;
 mod shape;
 
+pub(crate) use file::tensor_names;
+
 pub use activation::Activation;
 pub use embedding::TimeEmbedding;
 pub use head::Head;
