@@ -8,18 +8,18 @@ use std::path::Path;
 
 use crate::engine::{Batch, LossGradient};
 use crate::error::{Error, Result, check_len};
-use crate::model::{Architecture, tensor_names};
+use crate::model::{Model, tensor_names};
 use crate::tensors::{NewTensor, TensorFile, write_tensors};
 
 /// Every tensor of a batch file.
 const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "omega0", "omega1", "probe"];
 
-/// Reads a batch of points in `dim` dimensions: f16, bf16, f32, f64 or integers. Without a time weight in the file
-/// ω = 1 and ω′ = 0.
+/// Reads a batch of points of `model`: f16, bf16, f32, f64 or integers. Without a time weight in the file ω = 1 and ω′ = 0.
 ///
 /// # Errors
 /// [`Error::Input`] names the tensor that is missing, misshapen, unknown or not finite.
-pub fn read_batch(path: &Path, dim: usize) -> Result<Batch> {
+pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
+    let dim = model.architecture.dim;
     let mut file = TensorFile::open(path)?;
     // A misspelt optional tensor would otherwise be a default in silence.
     if let Some(name) = file.names().into_iter().find(|name| !BATCH_TENSORS.contains(&name.as_str())) {
@@ -52,10 +52,10 @@ pub fn read_batch(path: &Path, dim: usize) -> Result<Batch> {
 /// `ds_dt [n]`, and with diffusion `laplacian [n]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when `result` is not of this architecture, [`Error::Io`] when the file cannot be written.
-pub fn write_loss_gradient(path: &Path, architecture: &Architecture, result: &LossGradient) -> Result<()> {
+/// [`Error::Shape`] when `result` is not of this model, [`Error::Io`] when the file cannot be written.
+pub fn write_loss_gradient(path: &Path, model: &Model, result: &LossGradient) -> Result<()> {
     let LossGradient { loss, gradient, interior, laplacian } = result;
-    let n = interior.s.len();
+    let (n, architecture) = (interior.s.len(), &model.architecture);
     check_len("gradient", architecture.n_parameters(), gradient.len())?;
     check_len("ds_dx", n * architecture.dim, interior.grad_s.len())?;
     check_len("ds_dt", n, interior.ds_dt.len())?;

@@ -7,10 +7,10 @@ use std::path::Path;
 use action_matching::check::{read_batch, write_loss_gradient};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
-use action_matching::model::{Activation, Head};
+use action_matching::model::{Activation, Head, Model};
 use action_matching::objective::Objective;
 use common::files::{self, Stored};
-use common::{Numbers, assert_close, batch, embeddings, model};
+use common::{Numbers, assert_close, batch, embeddings};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -32,6 +32,12 @@ fn stored_batch() -> (Batch, Vec<Stored>) {
     (batch, tensors)
 }
 
+/// A model of that dimension: all that reading a batch asks of one.
+fn model(dim: usize) -> Model {
+    let objective = Objective { sigma: 0.8, ..Objective::default() };
+    common::model(dim, &[7, 11], Activation::Gelu, Head::Dot, embeddings()[1].clone(), objective)
+}
+
 fn written(folder: &Path, tensors: &[Stored]) -> std::path::PathBuf {
     let path = folder.join("batch.safetensors");
     files::write(&path, tensors, Default::default());
@@ -42,7 +48,7 @@ fn written(folder: &Path, tensors: &[Stored]) -> std::path::PathBuf {
 fn a_batch_is_read_as_stored() {
     let folder = tempfile::tempdir().expect("a folder");
     let (batch, tensors) = stored_batch();
-    assert_eq!(read_batch(&written(folder.path(), &tensors), 5).expect("reads"), batch);
+    assert_eq!(read_batch(&written(folder.path(), &tensors), &model(5)).expect("reads"), batch);
 }
 
 #[test]
@@ -51,7 +57,7 @@ fn without_a_time_weight_omega_is_one() {
     let (batch, mut tensors) = stored_batch();
     tensors.retain(|tensor| !tensor.name.contains("omega") && tensor.name != "probe");
     let want = Batch { omega: vec![1.0; 7], d_omega: vec![0.0; 7], omega0: 1.0, omega1: 1.0, probe: None, ..batch };
-    assert_eq!(read_batch(&written(folder.path(), &tensors), 5).expect("reads"), want);
+    assert_eq!(read_batch(&written(folder.path(), &tensors), &model(5)).expect("reads"), want);
 }
 
 #[test]
@@ -66,7 +72,7 @@ fn half_precision_is_widened() {
     tensors[5].bytes = brain.iter().flat_map(|x| x.to_le_bytes()).collect();
     batch.x0 = half.into_iter().map(f64::from).collect();
     batch.x1 = brain.into_iter().map(f64::from).collect();
-    assert_eq!(read_batch(&written(folder.path(), &tensors), 5).expect("reads"), batch);
+    assert_eq!(read_batch(&written(folder.path(), &tensors), &model(5)).expect("reads"), batch);
 }
 
 /// Each spoilt batch is refused with the file, the tensor and what is wrong with it.
@@ -89,11 +95,11 @@ fn bad_batches_are_named() {
     for (tensor, problem, spoil) in cases {
         let (_, mut tensors) = stored_batch();
         spoil(&mut tensors);
-        let error = read_batch(&written(folder.path(), &tensors), 5).expect_err(problem).to_string();
+        let error = read_batch(&written(folder.path(), &tensors), &model(5)).expect_err(problem).to_string();
         assert!(error.contains(&format!("batch.safetensors: {tensor}: ")) && error.contains(problem), "{error}");
     }
     let (_, tensors) = stored_batch();
-    let error = read_batch(&written(folder.path(), &tensors), 4).expect_err("another dimension").to_string();
+    let error = read_batch(&written(folder.path(), &tensors), &model(4)).expect_err("another dimension").to_string();
     assert!(error.contains("x: has shape [7, 5]") && error.contains("[7, 4]"), "{error}");
 }
 
@@ -102,10 +108,9 @@ fn the_answer_holds_every_tensor_and_row() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("answer.safetensors");
     let (batch, _) = stored_batch();
-    let objective = Objective { sigma: 0.8, ..Objective::default() };
-    let model = model(5, &[7, 11], Activation::Gelu, Head::Dot, embeddings()[1].clone(), objective);
+    let model = model(5);
     let result = ReferenceEngine.loss_gradient(&model, &batch).expect("evaluates");
-    write_loss_gradient(&path, &model.architecture, &result).expect("writes");
+    write_loss_gradient(&path, &model, &result).expect("writes");
 
     let (tensors, _) = files::read(&path);
     let same = |name: &str, shape: &[usize], want: &[f64]| {

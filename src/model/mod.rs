@@ -7,10 +7,9 @@ mod head;
 mod init;
 mod shape;
 
-pub(crate) use file::tensor_names;
-
 pub use activation::Activation;
 pub use embedding::TimeEmbedding;
+pub(crate) use file::tensor_names;
 pub use head::Head;
 pub use init::initial_parameters;
 pub use shape::{Architecture, Layer, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
