@@ -1,80 +1,95 @@
-//! The files of `amatch check`: a batch in, loss, gradients and derivatives out. For people who port models.
+//! The files of `amatch check`, for people who port models: a batch in, the loss and its derivatives out.
+//!
+//! Both are safetensors files in network coordinates. A batch holds `x [n, d]`, `t [n]`, `x0 [n0, d]`, `x1 [n1, d]`, and
+//! may hold `omega [n]`, `d_omega [n]`, the scalars `omega0` and `omega1`, and `probe [k, n, d]`.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use crate::engine::{Batch, LossGradient};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 use crate::model::{Model, tensor_names};
 use crate::tensors::{NewTensor, TensorFile, write_tensors};
 
-/// Reads a batch for `model` in network coordinates from a safetensors file: `x [n, d]`, `t [n]`, `x0 [n0, d]`, `x1 [n1, d]`; optional
-/// `omega [n]`, `d_omega [n]`, scalars `omega0`, `omega1` (default ω = 1, ω′ = 0), and `probe [k, n, d]`.
+/// Every tensor of a batch file.
+const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "omega0", "omega1", "probe"];
+
+/// Reads a batch of points of `model`: f16, bf16, f32, f64 or integers. Without a time weight in the file ω = 1 and ω′ = 0.
 ///
 /// # Errors
-/// [`Error::Input`] names the tensor that is missing, misshapen or not finite.
+/// [`Error::Input`] names the tensor that is missing, misshapen, unknown or not finite.
 pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
-    let mut file = TensorFile::open(path)?;
     let dim = model.architecture.dim;
-    let n_of = |file: &TensorFile, name: &str| match file.shape(name)?[..] {
-        [n, d] if d == dim => Ok(n),
-        ref shape => Err(Error::input(
-            path,
-            name,
-            format!("has shape {shape:?}"),
-            format!("store [n, {dim}]: the model has dimension {dim}"),
-        )),
-    };
-    let (n, n0, n1) = (n_of(&file, "x")?, n_of(&file, "x0")?, n_of(&file, "x1")?);
-    let optional = |file: &mut TensorFile, name: &str, default: f64| match file.find(name) {
-        Some(_) => file.f64s(name, &[n]),
-        None => Ok(vec![default; n]),
-    };
-    let scalar = |file: &mut TensorFile, name: &str| -> Result<f64> {
-        let Some((shape, _)) = file.find(name) else { return Ok(1.0) };
-        let shape = if shape.is_empty() { vec![] } else { vec![1] };
-        Ok(file.f64s(name, &shape)?[0])
-    };
+    let mut file = TensorFile::open(path)?;
+    // A misspelt optional tensor would otherwise be a default in silence.
+    if let Some(name) = file.names().into_iter().find(|name| !BATCH_TENSORS.contains(&name.as_str())) {
+        let fix = format!("remove or rename it; a batch may hold {}", BATCH_TENSORS.join(", "));
+        return Err(Error::input(path, name, "is not a tensor of a batch", fix));
+    }
+    let n = leading_size(&file, "t")?;
+    let (n0, n1) = (leading_size(&file, "x0")?, leading_size(&file, "x1")?);
+    let has = |file: &TensorFile, name: &str| file.find(name).is_some();
     Ok(Batch {
-        omega: optional(&mut file, "omega", 1.0)?,
-        d_omega: optional(&mut file, "d_omega", 0.0)?,
-        omega0: scalar(&mut file, "omega0")?,
-        omega1: scalar(&mut file, "omega1")?,
-        probe: match file.find("probe").map(|(shape, _)| shape.first().copied().unwrap_or(0)) {
-            Some(k) => Some(file.f64s("probe", &[k.max(1), n, dim])?),
-            None => None,
-        },
         x: file.f64s("x", &[n, dim])?,
         t: file.f64s("t", &[n])?,
         x0: file.f64s("x0", &[n0, dim])?,
         x1: file.f64s("x1", &[n1, dim])?,
+        omega: if has(&file, "omega") { file.f64s("omega", &[n])? } else { vec![1.0; n] },
+        d_omega: if has(&file, "d_omega") { file.f64s("d_omega", &[n])? } else { vec![0.0; n] },
+        omega0: scalar_or_one(&mut file, "omega0")?,
+        omega1: scalar_or_one(&mut file, "omega1")?,
+        probe: if has(&file, "probe") {
+            // One probe at least: with none of them there would be no estimate.
+            let k = leading_size(&file, "probe")?.max(1);
+            Some(file.f64s("probe", &[k, n, dim])?)
+        } else {
+            None
+        },
     })
 }
 
-/// Writes `loss`, `grad.<tensor>` for every parameter tensor, and `s`, `ds_dx`, `ds_dt` (with diffusion `laplacian`) of the interior
-/// rows, all f64, to a safetensors file.
+/// Writes, in f64, `loss`, `grad.<tensor name>` for every parameter, per interior row `s [n]`, `ds_dx [n, d]` and
+/// `ds_dt [n]`, and with diffusion `laplacian [n]`.
 ///
 /// # Errors
-/// [`Error::Io`] names the file.
+/// [`Error::Shape`] when `result` is not of this model, [`Error::Io`] when the file cannot be written.
 pub fn write_loss_gradient(path: &Path, model: &Model, result: &LossGradient) -> Result<()> {
-    let (n, dim) = (result.interior.s.len(), model.architecture.dim);
-    let loss = [result.loss];
+    let LossGradient { loss, gradient, interior, laplacian } = result;
+    let (n, architecture) = (interior.s.len(), &model.architecture);
+    check_len("gradient", architecture.n_parameters(), gradient.len())?;
+    check_len("ds_dx", n * architecture.dim, interior.grad_s.len())?;
+    check_len("ds_dt", n, interior.ds_dt.len())?;
+
     let mut tensors = vec![
-        ("loss".to_string(), NewTensor::f64(&[], &loss)),
-        ("s".to_string(), NewTensor::f64(&[n], &result.interior.s)),
-        ("ds_dx".to_string(), NewTensor::f64(&[n, dim], &result.interior.grad_s)),
-        ("ds_dt".to_string(), NewTensor::f64(&[n], &result.interior.ds_dt)),
+        ("loss".to_string(), NewTensor::f64(&[], std::slice::from_ref(loss))),
+        ("s".to_string(), NewTensor::f64(&[n], &interior.s)),
+        ("ds_dx".to_string(), NewTensor::f64(&[n, architecture.dim], &interior.grad_s)),
+        ("ds_dt".to_string(), NewTensor::f64(&[n], &interior.ds_dt)),
     ];
-    if !result.laplacian.is_empty() {
-        tensors.push(("laplacian".to_string(), NewTensor::f64(&[n], &result.laplacian)));
+    if !laplacian.is_empty() {
+        check_len("laplacian", n, laplacian.len())?;
+        tensors.push(("laplacian".to_string(), NewTensor::f64(&[n], laplacian)));
     }
-    let layers = model.architecture.layers();
-    for (index, layer) in layers.iter().enumerate() {
+    for (index, layer) in architecture.layers().iter().enumerate() {
         let [(weight, weight_shape), (bias, bias_shape)] = tensor_names(index, layer);
-        let d_weight = &result.gradient[layer.weight..layer.bias];
-        let d_bias = &result.gradient[layer.bias..layer.bias + layer.n_out];
+        let (d_weight, d_bias) = gradient[layer.weight..layer.bias + layer.n_out].split_at(layer.n_in * layer.n_out);
         tensors.push((format!("grad.{weight}"), NewTensor::f64(&weight_shape, d_weight)));
         tensors.push((format!("grad.{bias}"), NewTensor::f64(&bias_shape, d_bias)));
     }
     write_tensors(path, tensors, HashMap::new())
+}
+
+/// Number of rows (of probes) of a tensor that must be there; 0 for a scalar, whose shape is refused when it is read.
+fn leading_size(file: &TensorFile, name: &str) -> Result<usize> {
+    Ok(file.shape(name)?.first().copied().unwrap_or(0))
+}
+
+/// A scalar, stored with shape `[]` or `[1]`; 1 when it is not stored.
+fn scalar_or_one(file: &mut TensorFile, name: &str) -> Result<f64> {
+    let shape: &[usize] = match file.find(name) {
+        None => return Ok(1.0),
+        Some(([1], _)) => &[1],
+        Some(_) => &[],
+    };
+    Ok(file.f64s(name, shape)?.first().copied().unwrap_or(1.0))
 }

@@ -3,7 +3,6 @@
 
 mod atomic;
 pub mod check;
-pub mod config;
 pub mod data;
 mod elements;
 pub mod engine;

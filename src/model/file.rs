@@ -48,8 +48,9 @@ impl Model {
     /// Writes `model.safetensors` to `path`, whole or not at all. The time weight ω belongs to training and is not stored.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written.
+    /// [`Error::Io`] when the file cannot be written; [`Error::Shape`] and [`Error::Input`] when [`Model::load`] would refuse it.
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.check_storable(path)?;
         let Model { architecture, coordinates, objective, parameters } = self;
         let metadata = Metadata {
             version: VERSION,
@@ -100,9 +101,13 @@ impl Model {
         if let Some(version) = version.filter(|&version| version != u64::from(VERSION)) {
             return fail("version", format!("is {version}"), "this program reads version 1: update it");
         }
-        let metadata: Metadata = match serde_json::from_str(json) {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let metadata: Metadata = match serde_path_to_error::deserialize(&mut deserializer) {
             Ok(metadata) => metadata,
-            Err(error) => return fail("metadata", format!("{error}"), "see the model file format in the README"),
+            Err(error) => {
+                let field = error.path().to_string();
+                return fail(&field, error.into_inner().to_string(), "see the model file format in the README");
+            }
         };
 
         let architecture = Architecture {
@@ -113,27 +118,12 @@ impl Model {
             time_embedding: metadata.time_embedding,
         };
         architecture.validate(&path.display().to_string())?;
-        for (field, values) in [("mean", &metadata.mean), ("scale", &metadata.scale)] {
-            if values.len() != architecture.dim {
-                let problem = format!("has {} values for {} dimensions", values.len(), architecture.dim);
-                return fail(field, problem, "store one value for each dimension");
-            }
-            if let Some(value) = values.iter().find(|value| !value.is_finite() || (field == "scale" && **value <= 0.0))
-            {
-                return fail(field, format!("contains {value}"), "use finite numbers, and positive ones for scale");
-            }
-        }
-        let [start, end] = metadata.time_range;
-        if !(start.is_finite() && end.is_finite() && start < end) {
-            return fail("time_range", format!("is [{start}, {end}]"), "store an increasing pair");
-        }
         let objective = Objective {
             sigma: metadata.sigma,
             growth: metadata.growth,
             cost_exponent: metadata.cost_exponent,
             time_weight: TimeWeight::Constant,
         };
-        objective.validate(path)?;
 
         let layers = architecture.layers();
         let expected: Vec<_> =
@@ -148,15 +138,46 @@ impl Model {
         }
         let mut parameters = Vec::with_capacity(architecture.n_parameters());
         for (name, shape) in &expected {
-            let values = file.f32s(name, shape)?;
-            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                let problem = format!("overflows f32 at element {index}");
-                return Err(Error::input(path, name, problem, "store numbers below 3.4e38"));
-            }
-            parameters.extend(values);
+            parameters.extend(file.f32s(name, shape)?);
         }
         let coordinates = Coordinates { mean: metadata.mean, scale: metadata.scale, time_range: metadata.time_range };
-        Ok(Model { architecture, coordinates, objective, parameters })
+        let model = Model { architecture, coordinates, objective, parameters };
+        model.check_storable(path)?;
+        Ok(model)
+    }
+
+    /// Checks all that a file promises its reader: sizes, ranges, and that every number is finite.
+    fn check_storable(&self, path: &Path) -> Result<()> {
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
+        let Architecture { dim, .. } = self.architecture;
+        let Coordinates { mean, scale, time_range: [start, end] } = &self.coordinates;
+        for (field, values) in [("mean", mean), ("scale", scale)] {
+            if values.len() != dim {
+                let problem = format!("has {} values for {dim} dimensions", values.len());
+                return fail(field, problem, "store one value for each dimension");
+            }
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return fail(field, format!("contains {value}"), "store finite f32 numbers");
+            }
+        }
+        if let Some(value) = scale.iter().find(|value| **value <= 0.0) {
+            return fail("scale", format!("contains {value}"), "store positive numbers");
+        }
+        if !(start.is_finite() && end.is_finite() && start < end) {
+            return fail("time_range", format!("is [{start}, {end}]"), "store an increasing pair");
+        }
+        self.objective.validate(path)?;
+        self.validate()?;
+        for (index, layer) in self.architecture.layers().iter().enumerate() {
+            let [(weight, _), (bias, _)] = tensor_names(index, layer);
+            for (name, range) in [(weight, layer.weight..layer.bias), (bias, layer.bias..layer.bias + layer.n_out)] {
+                let values = &self.parameters[range];
+                if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+                    return fail(&name, format!("holds {} at element {i}", values[i]), "store finite f32 numbers");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What `amatch inspect` says of a model, over several lines.

@@ -1,0 +1,319 @@
+//! `model.safetensors`: what is saved comes back to the last bit, and each bad file is told what is wrong with it.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
+use action_matching::objective::Objective;
+use common::files::{self, Stored};
+use common::{Numbers, embeddings, model};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Numbers whose decimal forms are long: reading them back one unit in the last place off would show.
+fn hard_model(head: Head, activation: Activation, time_embedding: TimeEmbedding) -> Model {
+    let third = 1.0 / 3.0;
+    let objective = Objective { sigma: 0.1 + 0.2, growth: third, cost_exponent: 1.0 + third, ..Objective::default() };
+    let coordinates = Coordinates {
+        mean: vec![0.1, -7.3e-8, 16_777_217.0],
+        scale: vec![1.0 / 3.0, 1.0e-30, 3.4e38],
+        time_range: [-third, 7.0 + 0.1],
+    };
+    Model { coordinates, ..model(3, &[7, 11], activation, head, time_embedding, objective) }
+}
+
+fn saved(model: &Model) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    model.save(&path).expect("saves");
+    (folder, path)
+}
+
+#[test]
+fn every_model_comes_back_to_the_last_bit() {
+    let mut frequencies = vec![5e-324, f64::MAX, 0.1 + 0.2];
+    frequencies.extend(Numbers::new(29).take(200).iter().map(|x| (30.0 * x).exp() / 3.0));
+    for head in Head::ALL {
+        for activation in Activation::ALL {
+            for embedding in [TimeEmbedding::Raw, TimeEmbedding::Fourier { frequencies: frequencies.clone() }] {
+                let model = hard_model(head, activation, embedding);
+                let (_folder, path) = saved(&model);
+                assert_eq!(Model::load(&path).expect("loads"), model);
+            }
+        }
+    }
+}
+
+/// The names and shapes of an `nn.Sequential` of Linear and activation, in f32, and the documented metadata.
+#[test]
+fn the_layout_is_the_documented_one() {
+    let model = hard_model(Head::Quadratic, Activation::Softplus, embeddings()[1].clone());
+    let (_folder, path) = saved(&model);
+    let (tensors, metadata) = files::read(&path);
+    let mut start = 0;
+    for (name, shape) in [
+        ("net.0.weight", &[7usize, 8] as &[usize]),
+        ("net.0.bias", &[7]),
+        ("net.2.weight", &[11, 7]),
+        ("net.2.bias", &[11]),
+        ("net.4.weight", &[3, 11]),
+        ("net.4.bias", &[3]),
+    ] {
+        let tensor = files::find(&tensors, name);
+        assert_eq!((tensor.shape.as_slice(), tensor.dtype), (shape, Dtype::F32), "{name}");
+        let n: usize = shape.iter().product();
+        let want: Vec<f64> = model.parameters[start..start + n].iter().map(|&p| p.into()).collect();
+        assert_eq!(tensor.values(), want, "{name}");
+        start += n;
+    }
+    assert_eq!((start, tensors.len()), (model.parameters.len(), 6));
+
+    let Value::Object(json) = serde_json::from_str(&metadata["action_matching"]).expect("JSON") else {
+        panic!("not an object: {metadata:?}")
+    };
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["dim"], 3);
+    assert_eq!(json["hidden"], json!([7, 11]));
+    assert_eq!(json["activation"], "softplus");
+    assert_eq!(json["head"], "quadratic");
+    assert_eq!(json["time_embedding"], json!({"kind": "fourier", "frequencies": [0.5, 1.25]}));
+    assert_eq!(json["cost_exponent"].as_f64(), Some(model.objective.cost_exponent));
+    let mut keys: Vec<_> = json.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let mut documented = ["version", "dim", "hidden", "activation", "head", "time_embedding"].to_vec();
+    documented.extend(["mean", "scale", "time_range", "sigma", "growth", "cost_exponent"]);
+    documented.sort_unstable();
+    assert_eq!(keys, documented);
+}
+
+/// People who port models store what their framework has.
+#[test]
+fn other_float_types_are_rounded_to_f32() {
+    let model = hard_model(Head::Scalar, Activation::Tanh, TimeEmbedding::Raw);
+    let (_folder, path) = saved(&model);
+    let (tensors, metadata) = files::read(&path);
+    type Narrow = (Dtype, fn(f64) -> Vec<u8>, fn(f32) -> f32);
+    let types: [Narrow; 3] = [
+        (Dtype::F64, |x| x.to_le_bytes().to_vec(), |x| x),
+        (Dtype::F16, |x| f16::from_f64(x).to_le_bytes().to_vec(), |x| f16::from_f32(x).to_f32()),
+        (Dtype::BF16, |x| bf16::from_f64(x).to_le_bytes().to_vec(), |x| bf16::from_f32(x).to_f32()),
+    ];
+    for (dtype, bytes, rounded) in types {
+        let stored: Vec<Stored> = tensors
+            .iter()
+            .map(|tensor| Stored {
+                dtype,
+                bytes: tensor.values().into_iter().flat_map(bytes).collect(),
+                ..tensor.clone()
+            })
+            .collect();
+        files::write(&path, &stored, metadata.clone());
+        let parameters = model.parameters.iter().map(|&p| rounded(p)).collect();
+        assert_eq!(Model::load(&path).expect("loads"), Model { parameters, ..model.clone() }, "{dtype:?}");
+    }
+}
+
+/// A saved model whose tensors and metadata `spoil` has changed must be refused, naming file, field and problem.
+#[track_caller]
+fn refused(field: &str, problem: &str, spoil: impl FnOnce(&mut Vec<Stored>, &mut Value)) {
+    let (_folder, path) = saved(&hard_model(Head::Quadratic, Activation::Silu, embeddings()[1].clone()));
+    let (mut tensors, mut metadata) = files::read(&path);
+    let mut json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+    spoil(&mut tensors, &mut json);
+    metadata.insert("action_matching".into(), json.to_string());
+    files::write(&path, &tensors, metadata);
+    assert_refused(&path, field, problem);
+}
+
+#[track_caller]
+fn assert_refused(path: &Path, field: &str, problem: &str) {
+    let error = Model::load(path).expect_err("refused").to_string();
+    assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+    assert!(error.contains(field) && error.contains(problem), "{field}, {problem}: {error}");
+    assert!(error.len() < 1000, "a message of {} bytes", error.len());
+}
+
+#[test]
+fn bad_tensors_are_named() {
+    refused("net.2.bias", "no such tensor", |tensors, _| tensors.retain(|tensor| tensor.name != "net.2.bias"));
+    refused("net.4.weight", "shape [11, 3]", |tensors, _| {
+        tensors.iter_mut().filter(|tensor| tensor.name == "net.4.weight").for_each(|tensor| tensor.shape.reverse());
+    });
+    refused("net.6.weight", "is not a tensor", |tensors, _| {
+        tensors.push(Stored::f32("net.6.weight", &[1, 3], &[0.5, 1.5, 2.5]));
+    });
+    refused("net.0.bias", "NaN", |tensors, _| {
+        let bias = tensors.iter_mut().find(|tensor| tensor.name == "net.0.bias").expect("there");
+        bias.bytes[8..12].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    refused("net.0.bias", "f32", |tensors, _| {
+        let bias = tensors.iter_mut().find(|tensor| tensor.name == "net.0.bias").expect("there");
+        *bias = Stored::f64("net.0.bias", &[7], &[0.0, 1.0, 2.0, 1e39, 4.0, 5.0, 6.0]);
+    });
+    refused("net.0.bias", "type", |tensors, _| {
+        let bias = tensors.iter_mut().find(|tensor| tensor.name == "net.0.bias").expect("there");
+        (bias.dtype, bias.bytes) = (Dtype::BOOL, vec![1; 7]);
+    });
+}
+
+#[test]
+fn bad_metadata_is_named() {
+    for key in ["version", "dim", "hidden", "activation", "head", "time_embedding", "mean", "scale", "time_range"]
+        .into_iter()
+        .chain(["sigma", "growth", "cost_exponent"])
+    {
+        refused(key, "missing", |_, json| {
+            json.as_object_mut().expect("an object").remove(key);
+        });
+        refused(key, "", |_, json| json[key] = json!({"not": "this"}));
+    }
+    let cases = [
+        ("version", json!(2), "2"),
+        ("version", json!(-1), "-1"),
+        ("dim", json!(0), "0"),
+        ("dim", json!(1025), "1025"),
+        ("dim", json!(1e30), "floating point"),
+        ("hidden", json!([]), "0"),
+        ("hidden", json!(vec![7; 17]), "17"),
+        ("hidden", json!([7, 1025]), "1025"),
+        ("hidden", json!([7, u64::MAX]), "18446744073709551615"),
+        ("activation", json!("relu"), "relu"),
+        ("head", json!("linear"), "linear"),
+        ("time_embedding", json!({"kind": "learned"}), "learned"),
+        ("time_embedding", json!({"kind": "fourier"}), "frequencies"),
+        ("time_embedding", json!({"kind": "fourier", "frequencies": []}), "0"),
+        ("mean", json!([0.0, 0.0]), "2 values"),
+        ("mean", json!([0.0, 1e39, 0.0]), "out of range"),
+        ("scale", json!([1.0, 1.0, 1.0, 1.0]), "4 values"),
+        ("scale", json!([1.0, 0.0, 1.0]), "0"),
+        ("scale", json!([1.0, -2.5, 1.0]), "-2.5"),
+        ("time_range", json!([1.5, 1.5]), "1.5"),
+        ("time_range", json!([2.5, 1.5]), "2.5"),
+        ("time_range", json!([0.0]), "length 1"),
+        ("sigma", json!(-0.25), "-0.25"),
+        ("growth", json!(-0.25), "-0.25"),
+        ("cost_exponent", json!(1.0), "1"),
+    ];
+    for (key, value, problem) in cases {
+        refused(key, problem, |_, json| json[key] = value);
+    }
+}
+
+/// A field from a later revision of version 1 does not stop an older program.
+#[test]
+fn unknown_metadata_is_ignored() {
+    let model = hard_model(Head::Dot, Activation::Sin, TimeEmbedding::Raw);
+    let (_folder, path) = saved(&model);
+    let (tensors, mut metadata) = files::read(&path);
+    let mut json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+    json["trained_on"] = json!("cells");
+    metadata.insert("action_matching".into(), json.to_string());
+    metadata.insert("format".into(), "pt".into());
+    files::write(&path, &tensors, metadata);
+    assert_eq!(Model::load(&path).expect("loads"), model);
+}
+
+#[test]
+fn hostile_files_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let with_header = |length: u64, header: &[u8]| {
+        std::fs::write(&path, [&length.to_le_bytes(), header].concat()).expect("written");
+    };
+    let whole = |header: &str| with_header(header.len() as u64, header.as_bytes());
+
+    let error = Model::load(&path).expect_err("a missing file").to_string();
+    assert!(error.contains("model.safetensors") && error.contains("cannot open"), "{error}");
+    std::fs::write(&path, b"").expect("written");
+    assert_refused(&path, "header", "0 bytes");
+    std::fs::write(&path, b"1234567").expect("written");
+    assert_refused(&path, "header", "7 bytes");
+    for length in [3, 1 << 20, 1 << 40, u64::MAX] {
+        with_header(length, b"{}");
+        assert_refused(&path, "header", &length.to_string());
+    }
+    with_header(2, &[0xff, 0xfe]);
+    assert_refused(&path, "header", "not valid");
+    whole("[1, 2]");
+    assert_refused(&path, "header", "not valid");
+    whole(&"[".repeat(1 << 20));
+    assert_refused(&path, "header", "not valid");
+    whole(&format!("{{\"a\":{}", "{\"b\":".repeat(1 << 18)));
+    assert_refused(&path, "header", "not valid");
+    whole("{}");
+    assert_refused(&path, "action_matching", "missing");
+    for (shape, offsets) in [
+        ("[4611686018427387904, 4]", "[0, 0]"),
+        ("[18446744073709551615]", "[0, 18446744073709551615]"),
+        ("[1099511627776]", "[0, 4398046511104]"),
+        ("[2]", "[8, 0]"),
+        ("[2]", "[0, 4]"),
+        ("[-1]", "[0, 4]"),
+    ] {
+        whole(&format!("{{\"net.0.weight\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"));
+        assert_refused(&path, "header", "");
+    }
+    // The file's own header is sound; what it carries is not.
+    for json in ["", "7", "{\"version\": 1", &"[".repeat(1 << 16), &format!("{{\"version\":{}", "[".repeat(1 << 16))] {
+        files::write(&path, &[], HashMap::from([("action_matching".to_string(), json.to_string())]));
+        assert_refused(&path, "action_matching", "");
+    }
+    // A long list of names must not become a long message.
+    let many: Vec<Stored> = (0..20_000).map(|i| Stored::f32(&format!("tensor.{i}"), &[0], &[])).collect();
+    files::write(&path, &many, HashMap::new());
+    assert_refused(&path, "action_matching", "missing");
+}
+
+#[test]
+fn a_truncated_or_longer_file_is_refused() {
+    let (_folder, path) = saved(&hard_model(Head::Dot, Activation::Gelu, TimeEmbedding::Raw));
+    let bytes = std::fs::read(&path).expect("readable");
+    for length in [bytes.len() - 1, bytes.len() - 4, bytes.len() / 2, 100, 9, 8] {
+        std::fs::write(&path, &bytes[..length]).expect("written");
+        assert_refused(&path, "header", "");
+    }
+    std::fs::write(&path, [&bytes[..], &[0; 4]].concat()).expect("written");
+    assert_refused(&path, "header", "");
+}
+
+/// What cannot be loaded is not saved, and a file that was there stays.
+#[test]
+fn a_bad_model_is_not_saved() {
+    let good = hard_model(Head::Scalar, Activation::Silu, TimeEmbedding::Raw);
+    let (folder, path) = saved(&good);
+    type Spoil = fn(&mut Model);
+    let cases: [(&str, Spoil); 8] = [
+        ("parameters", |model| model.parameters.truncate(3)),
+        ("net.2.weight", |model| model.parameters[7 * 4 + 7] = f32::NAN),
+        ("mean", |model| model.coordinates.mean.truncate(1)),
+        ("scale", |model| model.coordinates.scale[2] = 0.0),
+        ("time_range", |model| model.coordinates.time_range = [2.0, 1.0]),
+        ("hidden", |model| model.architecture.hidden.clear()),
+        ("sigma", |model| model.objective.sigma = f64::NAN),
+        ("cost_exponent", |model| model.objective.cost_exponent = 1.0),
+    ];
+    for (field, spoil) in cases {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let error = bad.save(&path).expect_err(field).to_string();
+        assert!(error.contains(field), "{field}: {error}");
+        assert_eq!(Model::load(&path).expect("the old file"), good);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
+    }
+    let error = good.save(&folder.path().join("missing").join("m.safetensors")).expect_err("no folder").to_string();
+    assert!(error.contains("m.safetensors: cannot write"), "{error}");
+}
+
+#[test]
+fn a_description_names_what_matters() {
+    let model = hard_model(Head::Quadratic, Activation::Softplus, embeddings()[1].clone());
+    let text = model.describe();
+    let count = model.parameters.len().to_string();
+    for part in ["softplus", "quadratic", "fourier", "[7, 11]", &count, "net.0.weight", "net.4.bias", "[3, 11]"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
