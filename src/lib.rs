@@ -1,13 +1,14 @@
 //! Learn the dynamics of a population from snapshots: Action Matching (Neklyudov et al., ICML 2023, arXiv 2210.06662).
 #![deny(missing_docs)]
 
-mod atomic;
 pub mod check;
+pub mod config;
 pub mod data;
-mod elements;
+mod element;
 pub mod engine;
 mod error;
 pub mod evaluate;
+mod files;
 pub mod integrate;
 pub mod model;
 pub mod objective;
@@ -15,5 +16,6 @@ pub mod rng;
 mod tensors;
 pub mod train;
 
-pub use atomic::{check_writable, write_atomically};
 pub use error::{Error, Result};
+pub use files::{check_writable, write_atomically};
+pub use tensors::TensorFileKind;

@@ -3,55 +3,98 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use crate::atomic::write_atomically;
-use crate::elements::ElementType;
+use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, Result};
+use crate::files::{open_file, write_atomically};
 
-/// Largest header that is read: a hundred times what a model of the largest size has.
-const MAX_HEADER: u64 = 16 << 20;
+/// Key of a model's metadata in the header.
+pub(crate) const MODEL_KEY: &str = "action_matching";
+/// Key of a checkpoint's format version in the header.
+pub(crate) const CHECKPOINT_KEY: &str = "checkpoint";
 
-/// An open safetensors file whose header has been checked against its size; tensors are read when asked for.
+/// Longest header, as in the format's reference implementation.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Length of the number that gives the header's length.
+const LENGTH_BYTES: u64 = 8;
+
+/// What a safetensors file is, by the metadata of its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorFileKind {
+    /// A checkpoint of a run.
+    Checkpoint,
+    /// A model.
+    Model,
+    /// Neither: plain tensors.
+    Data,
+}
+
+impl TensorFileKind {
+    /// Reads the header of `path`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is no safetensors file.
+    pub fn of(path: &Path) -> Result<Self> {
+        let file = TensorFile::open(path)?;
+        Ok(if file.metadata(CHECKPOINT_KEY).is_some() {
+            TensorFileKind::Checkpoint
+        } else if file.metadata(MODEL_KEY).is_some() {
+            TensorFileKind::Model
+        } else {
+            TensorFileKind::Data
+        })
+    }
+}
+
+/// An open safetensors file whose header accounts for every byte; tensors are read when asked for.
 pub(crate) struct TensorFile {
     path: PathBuf,
-    file: BufReader<File>,
+    file: File,
     metadata: Metadata,
+    /// Where the values start.
     data_start: u64,
 }
 
 impl TensorFile {
     /// Opens `path` and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the header is not one, or does not account for every byte of the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let invalid =
-            |problem: String| Error::input(path, "header", problem, "give a complete file in the safetensors format");
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let len = file.metadata().map_err(Error::io(path, "read"))?.len();
-        let mut file = BufReader::with_capacity(1 << 18, file);
-        if len < 8 {
-            return Err(invalid(format!("the file has {len} bytes, fewer than a header")));
+        const FIELD: &str = "header";
+        let refuse = |problem: String, fix: &str| Err(Error::input(path, FIELD, problem, fix));
+        const CUT_SHORT: &str = "the file is cut short: copy or save it again";
+        let (mut file, size) = open_file(path)?;
+        let mut length = [0; LENGTH_BYTES as usize];
+        if size < LENGTH_BYTES {
+            return refuse(format!("the file has {size} bytes, too few for any header"), CUT_SHORT);
         }
-        let mut size = [0; 8];
-        file.read_exact(&mut size).map_err(Error::io(path, "read"))?;
-        let size = u64::from_le_bytes(size);
-        if size > len - 8 || size > MAX_HEADER {
-            return Err(invalid(format!("claims {size} bytes in a file of {len}")));
+        file.read_exact(&mut length).map_err(Error::io(path, "read"))?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length > size - LENGTH_BYTES {
+            let problem = format!("claims {length} bytes of a file of {size}");
+            return refuse(problem, "it is damaged, cut short or no .safetensors file: save it again");
         }
-        let mut header = vec![0; size as usize];
-        file.read_exact(&mut header).map_err(Error::io(path, "read"))?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| invalid(format!("is not valid: {error}")))?;
-        let (expected, data_start) = (metadata.data_len() as u64, 8 + size);
-        if data_start + expected != len {
-            return Err(invalid(format!(
-                "describes {expected} bytes of tensors, but {} follow: the file is truncated or altered",
-                len - data_start
-            )));
+        let mut text = vec![0; length as usize];
+        file.read_exact(&mut text).map_err(Error::io(path, "read"))?;
+        let metadata: Metadata = match serde_json::from_slice(&text) {
+            Ok(metadata) => metadata,
+            Err(error) => return refuse(format!("is damaged: {error}"), "save it again with the safetensors library"),
+        };
+        let (claimed, data_start) = (metadata.data_len() as u64, LENGTH_BYTES + length);
+        let available = size - data_start;
+        if claimed > available {
+            return refuse(format!("names {claimed} bytes of values, only {available} are there"), CUT_SHORT);
+        } else if claimed < available {
+            let problem = format!("{} bytes follow the last value", available - claimed);
+            return refuse(problem, "save it again with the safetensors library");
         }
-        Ok(TensorFile { path: path.to_owned(), file, metadata, data_start })
+        Ok(TensorFile { path: path.into(), file, metadata, data_start })
     }
 
     /// The file.
@@ -79,21 +122,16 @@ impl TensorFile {
         Ok(self.info(name)?.shape.clone())
     }
 
-    /// Elements of `name`, one after another as f64.
-    pub fn for_each(&mut self, name: &str, sink: impl FnMut(f64)) -> Result<()> {
-        let info = self.info(name)?;
-        let element = element_type(info.dtype).ok_or_else(|| {
-            Error::input(
-                &self.path,
-                name,
-                format!("has elements of type {:?}", info.dtype),
-                "store f16, bf16, f32, f64 or integers",
-            )
-        })?;
-        let n = info.shape.iter().product();
-        let start = self.data_start + info.data_offsets.0 as u64;
-        let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| element.decode(&mut self.file, n, false, sink));
-        read.map_err(Error::io(&self.path, "read"))
+    /// The bytes of tensor `name`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is not there.
+    pub fn bytes(&self, name: &str) -> Result<std::io::Take<BufReader<&File>>> {
+        let (start, end) = self.info(name)?.data_offsets;
+        let start = self.data_start + start as u64;
+        (&self.file).seek(SeekFrom::Start(start)).map_err(Error::io(&self.path, "read"))?;
+        let n_bytes = self.data_start + end as u64 - start;
+        Ok(BufReader::with_capacity(1 << 18, &self.file).take(n_bytes))
     }
 
     /// Elements of `name`, which must have `shape`, as f64.
@@ -107,8 +145,14 @@ impl TensorFile {
                 format!("store it with shape {shape:?}"),
             ));
         }
-        let mut values = Vec::with_capacity(shape.iter().product());
-        self.for_each(name, |value| values.push(value))?;
+        let (_, dtype) = self.find(name).unwrap_or((&[], Dtype::F32));
+        let element =
+            element(dtype).map_err(|Refusal { problem, fix }| Error::input(&self.path, name, problem, fix))?;
+        let mut bytes = Vec::new();
+        let mut reader = self.bytes(name)?;
+        reader.read_to_end(&mut bytes).map_err(Error::io(&self.path, "read"))?;
+        let mut values = vec![0.0; bytes.len() / element.size()];
+        element.decode_f64(&bytes, &mut values);
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             return Err(Error::input(
                 &self.path,
@@ -134,9 +178,9 @@ impl TensorFile {
     }
 }
 
-/// The element type of a stored tensor; `None` for those that are not plain numbers.
-pub(crate) fn element_type(dtype: Dtype) -> Option<ElementType> {
-    Some(match dtype {
+/// The element type that `dtype` names, or why it is not read.
+pub(crate) fn element(dtype: Dtype) -> std::result::Result<Element, Refusal> {
+    let number = match dtype {
         Dtype::F16 => ElementType::F16,
         Dtype::BF16 => ElementType::Bf16,
         Dtype::F32 => ElementType::F32,
@@ -149,8 +193,14 @@ pub(crate) fn element_type(dtype: Dtype) -> Option<ElementType> {
         Dtype::U16 => ElementType::U16,
         Dtype::U32 => ElementType::U32,
         Dtype::U64 => ElementType::U64,
-        _ => return None,
-    })
+        Dtype::BOOL => {
+            return Err(Refusal { problem: "holds booleans (dtype BOOL)".into(), fix: "convert it to F32 first" });
+        }
+        other => {
+            return Err(Refusal { problem: format!("has dtype {other}"), fix: "convert it to F32 first" });
+        }
+    };
+    Ok(Element { number, big_endian: false })
 }
 
 /// A tensor to write: little-endian values and their shape.

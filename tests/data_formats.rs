@@ -1,257 +1,340 @@
-//! Every format, element type, byte order and memory order reads to the same snapshots; what is written is read back.
+//! Every format × element type × byte order × memory order reads the same snapshots; what is written reads back.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod data_support;
 
-use action_matching::data::{DataSource, Standardisation, describe, load, read_points, read_snapshots, write_points};
+use std::fs;
+use std::path::Path;
+
+use action_matching::data::{
+    DataSource, PointArray, Snapshots, Standardisation, describe, load, read_points, read_snapshots, write_points,
+};
+use data_support::{f32s, npy, npz, safetensors};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView};
-use zip::write::SimpleFileOptions;
+use zip::CompressionMethod;
 
+const N_ROWS: usize = 11;
 const DIM: usize = 3;
-/// Times of the rows, out of order.
-const TIMES: [f64; 7] = [2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0];
 
-/// Small integers, so that every element type holds them exactly.
-fn value(row: usize, column: usize) -> f64 {
-    (row * 5 + column * column) as f64
+/// Rows out of order: three times, one of them with a single row.
+const TIMES: [i64; N_ROWS] = [4, 0, 4, 9, 0, 0, 4, 0, 4, 4, 0];
+
+/// Distinct values that every type holds exactly; unsigned types get `offset` 0.
+fn value(row: usize, column: usize, offset: i64) -> i64 {
+    (row * 7 + column * 31) as i64 % 113 + offset
 }
 
-/// `n` elements in file order as the NumPy type `descr` stores them.
-fn encode(descr: &str, values: &[f64]) -> Vec<u8> {
-    let big = descr.starts_with('>');
-    let mut bytes = Vec::new();
-    for &value in values {
-        let mut element = match &descr[1..] {
-            "f2" => f16::from_f64(value).to_le_bytes().to_vec(),
-            "f4" => (value as f32).to_le_bytes().to_vec(),
-            "f8" => value.to_le_bytes().to_vec(),
-            "i1" => (value as i8).to_le_bytes().to_vec(),
-            "i2" => (value as i16).to_le_bytes().to_vec(),
-            "i4" => (value as i32).to_le_bytes().to_vec(),
-            "i8" => (value as i64).to_le_bytes().to_vec(),
-            "u1" => vec![value as u8],
-            "u2" => (value as u16).to_le_bytes().to_vec(),
-            "u4" => (value as u32).to_le_bytes().to_vec(),
-            "u8" => (value as u64).to_le_bytes().to_vec(),
-            other => panic!("no encoding for {other}"),
-        };
-        if big {
-            element.reverse();
+fn expected(offset: i64) -> Snapshots {
+    let mut samples = Vec::new();
+    for time in [0, 4, 9] {
+        for row in (0..N_ROWS).filter(|&row| TIMES[row] == time) {
+            samples.extend((0..DIM).map(|column| value(row, column, offset) as f32));
         }
-        bytes.extend(element);
     }
-    bytes
+    Snapshots { dim: DIM, times: vec![0.0, 4.0, 9.0], offsets: vec![0, 5, 10, 11], samples }
 }
 
-fn npy(descr: &str, fortran: bool, shape: &str, data: &[u8]) -> Vec<u8> {
-    let fortran = if fortran { "True" } else { "False" };
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}");
-    while (10 + header.len() + 1) % 64 != 0 {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.bytes());
-    bytes.extend(data);
-    bytes
-}
+/// (npy code, safetensors name, bytes of a value in little or big endian).
+type Encoding = (&'static str, &'static str, fn(i64, bool) -> Vec<u8>);
 
-fn samples_npy(descr: &str, fortran: bool) -> Vec<u8> {
-    let n = TIMES.len();
-    let values: Vec<f64> = if fortran {
-        (0..DIM).flat_map(|column| (0..n).map(move |row| value(row, column))).collect()
-    } else {
-        (0..n).flat_map(|row| (0..DIM).map(move |column| value(row, column))).collect()
+macro_rules! encoding {
+    ($code:literal, $name:literal, $ty:ty, $from:expr) => {
+        ($code, $name, |x, big| {
+            let value: $ty = $from(x);
+            if big { value.to_be_bytes().to_vec() } else { value.to_le_bytes().to_vec() }
+        })
     };
-    npy(descr, fortran, &format!("({n}, {DIM})"), &encode(descr, &values))
 }
 
-fn npz(path: &Path, method: zip::CompressionMethod, members: &[(&str, Vec<u8>)]) {
-    let mut archive = zip::ZipWriter::new(std::fs::File::create(path).expect("created"));
-    for (name, bytes) in members {
-        archive.start_file(*name, SimpleFileOptions::default().compression_method(method)).expect("started");
-        archive.write_all(bytes).expect("written");
-    }
-    archive.finish().expect("finished");
+const ENCODINGS: [Encoding; 11] = [
+    encoding!("f2", "F16", f16, |x| f16::from_f64(x as f64)),
+    encoding!("f4", "F32", f32, |x| x as f32),
+    encoding!("f8", "F64", f64, |x| x as f64),
+    encoding!("i1", "I8", i8, |x| x as i8),
+    encoding!("i2", "I16", i16, |x| x as i16),
+    encoding!("i4", "I32", i32, |x| x as i32),
+    encoding!("i8", "I64", i64, |x| x),
+    encoding!("u1", "U8", u8, |x| x as u8),
+    encoding!("u2", "U16", u16, |x| x as u16),
+    encoding!("u4", "U32", u32, |x| x as u32),
+    encoding!("u8", "U64", u64, |x| x as u64),
+];
+
+const BF16: Encoding = encoding!("", "BF16", bf16, |x| bf16::from_f64(x as f64));
+
+fn encode_samples(encoding: Encoding, big: bool, fortran: bool, offset: i64) -> Vec<u8> {
+    let (outer, inner) = if fortran { (DIM, N_ROWS) } else { (N_ROWS, DIM) };
+    let cells = (0..outer).flat_map(|i| (0..inner).map(move |j| if fortran { (j, i) } else { (i, j) }));
+    cells.flat_map(|(row, column)| encoding.2(value(row, column, offset), big)).collect()
 }
 
-#[track_caller]
-fn reads_right(source: &DataSource) {
-    let snapshots = read_snapshots(source).unwrap_or_else(|error| panic!("{source:?}: {error}"));
-    assert_eq!(snapshots.dim, DIM);
-    assert_eq!(snapshots.times, [0.0, 1.0, 2.0]);
-    assert_eq!(snapshots.offsets, [0, 2, 4, 7]);
-    let want: Vec<f32> =
-        [1, 4, 2, 5, 0, 3, 6].iter().flat_map(|&row| (0..DIM).map(move |column| value(row, column) as f32)).collect();
-    assert_eq!(snapshots.samples, want, "{source:?}");
+fn encode_times(encoding: Encoding, big: bool) -> Vec<u8> {
+    TIMES.iter().flat_map(|&time| encoding.2(time, big)).collect()
 }
 
-fn folder() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().to_owned();
-    (folder, path)
+fn offset_of(encoding: Encoding) -> i64 {
+    if encoding.0.starts_with('u') { 0 } else { -50 }
+}
+
+fn read(path: &Path) -> Snapshots {
+    let (snapshots, warnings) = read_snapshots(&DataSource::new(path)).unwrap();
+    assert_eq!(warnings, ["time 9 has a single row: a distribution needs many samples"]);
+    snapshots
 }
 
 #[test]
-fn every_npy_type_and_order_reads_the_same() {
-    let (_guard, folder) = folder();
-    let types = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"];
-    for kind in types {
-        for endian in ["<", ">"] {
-            for fortran in [false, true] {
-                let descr = format!("{endian}{kind}");
-                let times = npy(&descr, false, &format!("({},)", TIMES.len()), &encode(&descr, &TIMES));
-                for (file, method) in
-                    [("stored.npz", zip::CompressionMethod::Stored), ("deflated.npz", zip::CompressionMethod::Deflated)]
-                {
-                    let path = folder.join(file);
-                    let members = [("samples.npy", samples_npy(&descr, fortran)), ("times.npy", times.clone())];
-                    npz(&path, method, &members);
-                    reads_right(&DataSource::new(path));
-                }
-                let (samples_path, times_path) = (folder.join("x.npy"), folder.join("t.npy"));
-                std::fs::write(&samples_path, samples_npy(&descr, fortran)).expect("written");
-                std::fs::write(&times_path, &times).expect("written");
-                reads_right(&DataSource { times_path: Some(times_path), ..DataSource::new(samples_path) });
+fn npy_pairs_and_archives_of_every_type_and_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let [samples_path, times_path, archive_path] = ["x.npy", "t.npy", "both.NPZ"].map(|name| folder.path().join(name));
+    for encoding in ENCODINGS {
+        for (big, fortran) in [(false, false), (false, true), (true, false), (true, true)] {
+            let offset = offset_of(encoding);
+            let descr = format!("{}{}", if big { '>' } else { '<' }, encoding.0);
+            let descr = if encoding.0.ends_with('1') { format!("|{}", encoding.0) } else { descr };
+            let samples = npy(&descr, fortran, &[N_ROWS, DIM], &encode_samples(encoding, big, fortran, offset));
+            let times = npy(&descr, fortran, &[N_ROWS], &encode_times(encoding, big));
+            fs::write(&samples_path, &samples).unwrap();
+            fs::write(&times_path, &times).unwrap();
+            let pair = DataSource { times_path: Some(times_path.clone()), ..DataSource::new(&samples_path) };
+            assert_eq!(read_snapshots(&pair).unwrap().0, expected(offset), "{descr} fortran {fortran}");
+            for compression in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+                let members = [("times", times.clone()), ("other", vec![1, 2, 3]), ("samples", samples.clone())];
+                fs::write(&archive_path, npz(&members, compression)).unwrap();
+                assert_eq!(read(&archive_path), expected(offset), "{descr} fortran {fortran} {compression}");
             }
         }
     }
 }
 
 #[test]
-fn other_array_names_and_versions_read_the_same() {
-    let (_guard, folder) = folder();
-    let mut version2 = samples_npy("<f4", false);
-    version2[6] = 2;
-    let length = u16::from_le_bytes([version2[8], version2[9]]);
-    version2.splice(8..10, u32::from(length).to_le_bytes());
-    let path = folder.join("data.npz");
-    let times = npy("<f8", false, &format!("({}, 1)", TIMES.len()), &encode("<f8", &TIMES));
-    npz(&path, zip::CompressionMethod::Stored, &[("day.npy", times), ("cells.npy", version2)]);
-    reads_right(&DataSource { samples: "cells".into(), times: "day".into(), ..DataSource::new(path) });
-}
-
-#[test]
-fn every_safetensors_type_reads_the_same() {
-    let (_guard, folder) = folder();
-    let path = folder.join("data.safetensors");
-    let n = TIMES.len();
-    let values: Vec<f64> = (0..n).flat_map(|row| (0..DIM).map(move |column| value(row, column))).collect();
-    let half_bytes = |values: &[f64]| values.iter().flat_map(|&v| bf16::from_f64(v).to_le_bytes()).collect();
-    for (dtype, descr) in [
-        (Dtype::F16, "<f2"),
-        (Dtype::BF16, ""),
-        (Dtype::F32, "<f4"),
-        (Dtype::F64, "<f8"),
-        (Dtype::I8, "<i1"),
-        (Dtype::I16, "<i2"),
-        (Dtype::I32, "<i4"),
-        (Dtype::I64, "<i8"),
-        (Dtype::U8, "<u1"),
-        (Dtype::U16, "<u2"),
-        (Dtype::U32, "<u4"),
-        (Dtype::U64, "<u8"),
-    ] {
-        let encode =
-            |values: &[f64]| -> Vec<u8> { if descr.is_empty() { half_bytes(values) } else { encode(descr, values) } };
-        let (samples, times) = (encode(&values), encode(&TIMES));
-        let tensors = [
-            ("samples", TensorView::new(dtype, vec![n, DIM], &samples).expect("a view")),
-            ("times", TensorView::new(dtype, vec![n], &times).expect("a view")),
+fn safetensors_of_every_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    for encoding in ENCODINGS.into_iter().chain([BF16]) {
+        let offset = offset_of(encoding);
+        let samples = encode_samples(encoding, false, false, offset);
+        let tensors: [(&str, &str, &[usize], Vec<u8>); 3] = [
+            ("other", "BOOL", &[3], vec![0, 1, 1]),
+            ("samples", encoding.1, &[N_ROWS, DIM], samples),
+            ("times", encoding.1, &[N_ROWS, 1], encode_times(encoding, false)),
         ];
-        std::fs::write(&path, safetensors::serialize(tensors, None).expect("serialised")).expect("written");
-        reads_right(&DataSource::new(&path));
+        fs::write(&path, safetensors(&tensors)).unwrap();
+        assert_eq!(read(&path), expected(offset), "{}", encoding.1);
     }
 }
 
 #[test]
-fn csv_reads_the_same_whatever_the_columns_are_called() {
-    let (_guard, folder) = folder();
-    for (header, source) in [
-        ("time,x1,x2,x3", DataSource::new("")),
-        ("times,a,b,c", DataSource::new("")),
-        ("day,a,b,c", DataSource { times: "day".into(), ..DataSource::new("") }),
-        ("day,a,b,c", DataSource { times: "day".into(), samples: "a, b, c".into(), ..DataSource::new("") }),
+fn tables_select_columns_by_default_name_list_and_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.csv");
+    let mut text = String::from("\u{feff}x1, times ,\"x2\",x3\r\n");
+    for (row, time) in TIMES.iter().enumerate() {
+        let [a, b, c] = [0, 1, 2].map(|column| value(row, column, -50));
+        text += &format!("{a},{time}.0,  {b}e0,\"{c}\"\r\n");
+    }
+    fs::write(&path, &text).unwrap();
+    for samples in ["samples", "x*", "x1,x2,x3"] {
+        let source = DataSource { samples: samples.into(), ..DataSource::new(&path) };
+        assert_eq!(read_snapshots(&source).unwrap().0, expected(-50), "{samples}");
+    }
+    let swapped = DataSource { samples: "x3, x1".into(), ..DataSource::new(&path) };
+    let (swapped, _) = read_snapshots(&swapped).unwrap();
+    assert_eq!((swapped.dim, &swapped.samples[..2]), (2, &[value(1, 2, -50) as f32, value(1, 0, -50) as f32][..]));
+    let (dim, points) = read_points(&path, "samples").unwrap();
+    assert_eq!((dim, points.len(), points[1]), (DIM, N_ROWS * DIM, value(0, 1, -50) as f32));
+}
+
+#[test]
+fn one_dimensional_samples_and_other_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.npz");
+    let members =
+        [("x", npy("<f4", false, &[3], &f32s(&[5.0, -1.0, 2.5]))), ("hour", npy("|u1", false, &[3], &[7, 3, 7]))];
+    fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
+    let source = DataSource { samples: "x".into(), times: "hour".into(), ..DataSource::new(&path) };
+    let (snapshots, _) = read_snapshots(&source).unwrap();
+    assert_eq!(
+        (snapshots.dim, &snapshots.times[..], &snapshots.samples[..]),
+        (1, &[3.0, 7.0][..], &[-1.0, 5.0, 2.5][..])
+    );
+}
+
+/// Larger than a block of the reader, in both memory orders, at a size that no block divides.
+#[test]
+fn arrays_of_several_blocks_keep_every_value_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.npz");
+    let (n, dim) = (70_001, 3);
+    let value = |row: usize, column: usize| (row * dim + column) as f32;
+    let times: Vec<f32> = (0..n).map(|row| (row * row % 5) as f32).collect();
+    for fortran in [false, true] {
+        let values: Vec<f32> = if fortran {
+            (0..dim).flat_map(|column| (0..n).map(move |row| value(row, column))).collect()
+        } else {
+            (0..n * dim).map(|i| i as f32).collect()
+        };
+        let members = [
+            ("samples", npy("<f4", fortran, &[n, dim], &f32s(&values))),
+            ("times", npy("<f4", false, &[n], &f32s(&times))),
+        ];
+        fs::write(&path, npz(&members, CompressionMethod::Stored)).unwrap();
+        let (snapshots, _) = read_snapshots(&DataSource::new(&path)).unwrap();
+        assert_eq!(snapshots.times, [0.0, 1.0, 4.0]);
+        for (k, &time) in snapshots.times.iter().enumerate() {
+            let rows = (0..n).filter(|&row| f64::from(times[row]) == time);
+            let wanted: Vec<f32> = rows.flat_map(|row| (0..dim).map(move |column| value(row, column))).collect();
+            assert!(snapshots.rows(k) == wanted, "snapshot {k}, fortran {fortran}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_reads_back_with_its_extra_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let samples: Vec<f32> = (0..N_ROWS * DIM).map(|i| 0.1 + i as f32 / 7.0).collect();
+    let times: Vec<f32> = (0..N_ROWS).map(|row| if row < 6 { 0.25 } else { 1.5 }).collect();
+    let weights: Vec<f32> = (0..N_ROWS).map(|row| -1e-30 * row as f32).collect();
+    let arrays = [
+        PointArray { name: "samples", dim: Some(DIM), values: &samples },
+        PointArray { name: "times", dim: None, values: &times },
+        PointArray { name: "log_weight", dim: None, values: &weights },
+    ];
+    for name in ["out.npz", "out.csv", "out.safetensors"] {
+        let path = folder.path().join(name);
+        write_points(&path, &arrays).unwrap();
+        let (snapshots, warnings) = read_snapshots(&DataSource::new(&path)).unwrap();
+        assert_eq!((snapshots.times.as_slice(), snapshots.offsets.as_slice()), (&[0.25, 1.5][..], &[0, 6, 11][..]));
+        assert_eq!((snapshots.dim, &snapshots.samples, warnings.len()), (DIM, &samples, 0), "{name}");
+        assert_eq!(read_points(&path, "log_weight").unwrap(), (1, weights.clone()), "{name}");
+    }
+    let path = folder.path().join("out.npy");
+    write_points(&path, &arrays[..2]).unwrap();
+    assert_eq!(read_points(&path, "samples").unwrap(), (DIM, samples));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn writing_refuses_what_does_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let samples = PointArray { name: "samples", dim: Some(2), values: &[1.0, 2.0, 3.0, 4.0] };
+    let weights = PointArray { name: "log_weight", dim: None, values: &[1.0, 2.0] };
+    let short = PointArray { name: "times", dim: None, values: &[1.0] };
+    let ragged = PointArray { name: "samples", dim: Some(2), values: &[1.0, 2.0, 3.0] };
+    for (name, arrays, wanted) in [
+        ("a.txt", vec![samples], "a.txt: path: has the unknown suffix .txt (use a file that ends in .npz"),
+        ("a.npz", vec![], "a.npz: arrays: there are none"),
+        ("a.npz", vec![samples, short], "a.npz: times: 1 values are not 2 rows of 1"),
+        ("a.csv", vec![ragged], "a.csv: samples: 3 values are not 1 rows of 2"),
+        ("a.npz", vec![samples, samples], "a.npz: samples: two arrays have this name"),
+        ("a.npy", vec![samples, weights], "a.npy: log_weight: does not fit"),
+        ("missing/a.npz", vec![samples], "missing/a.npz: output path: the folder"),
     ] {
-        let path = folder.join("data.csv");
-        let mut text = format!("# a comment\n{header}\n");
-        for (row, time) in TIMES.iter().enumerate() {
-            text += &format!("{time}, {}, {},{}\n", value(row, 0), value(row, 1), value(row, 2));
-        }
-        std::fs::write(&path, text).expect("written");
-        reads_right(&DataSource { path, ..source });
+        let message = write_points(&folder.path().join(name), &arrays).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{message}");
     }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A source of four times with a constant third column, and its training rows without time 2.
+fn with_hold_out(path: &Path, standardise: Standardisation) -> DataSource {
+    let rows = [
+        (5.0, [1.0, 10.0, 3.0]),
+        (1.0, [2.0, -10.0, 3.0]),
+        (2.0, [900.0, 900.0, 900.0]),
+        (3.0, [4.0, 30.0, 3.0]),
+        (1.0, [9.0, 50.0, 3.0]),
+        (2.0, [800.0, 700.0, 600.0]),
+    ];
+    let text: String = rows.iter().map(|(t, [a, b, c])| format!("{t},{a},{b},{c}\n")).collect();
+    fs::write(path, format!("times,x,y,z\n{text}")).unwrap();
+    DataSource { hold_out: vec![2.0], standardise, ..DataSource::new(path) }
 }
 
 #[test]
-fn what_is_written_is_read_back() {
-    let (_guard, folder) = folder();
-    let samples: Vec<f32> = (0..TIMES.len() * 2).map(|i| (i as f32).sin() * 1e-3 + i as f32).collect();
-    let times: Vec<f32> = TIMES.iter().map(|&t| t as f32).collect();
-    for suffix in ["npz", "csv", "safetensors", "npy"] {
-        let path = folder.join(format!("out.{suffix}"));
-        write_points(&path, 2, &samples, &times).expect("written");
-        assert_eq!(read_points(&path, "samples").expect("read"), (2, samples.clone()), "{suffix}");
-        if suffix != "npy" {
-            assert_eq!(read_snapshots(&DataSource::new(&path)).expect("read").offsets, [0, 2, 4, 7]);
-        }
-    }
-    write_points(&folder.join("none.npz"), 2, &[], &[]).expect("an empty file is written");
-    let error = write_points(&folder.join("out.txt"), 2, &samples, &times).expect_err("an error").to_string();
-    assert!(error.contains("out.txt") && error.contains(".npz"), "{error}");
-}
-
-#[test]
-fn standardisation_is_that_of_the_training_rows() {
-    let (_guard, folder) = folder();
-    let path = folder.join("data.csv");
-    let rows = [(0.0, 1.0, 10.0), (0.0, 3.0, 30.0), (5.0, 900.0, 900.0), (10.0, 5.0, -10.0), (10.0, 7.0, 2.0)];
-    let text: String = rows.iter().map(|(t, x, y)| format!("{t},{x},{y}\n")).collect();
-    std::fs::write(&path, format!("time,x,y\n{text}")).expect("written");
-    let source = |standardise| DataSource { hold_out: vec![5.0], standardise, ..DataSource::new(&path) };
-    let (var_x, var_y) = (5.0_f64, 212.0_f64); // of 1 3 5 7 and of 10 30 −10 2
-    for (standardise, scale) in [
-        (Standardisation::PerDimension, [var_x.sqrt(), var_y.sqrt()]),
-        (Standardisation::Isotropic, [((var_x + var_y) / 2.0).sqrt(); 2]),
+fn standardisation_sees_the_training_snapshots_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.csv");
+    // Columns of the four training rows: mean 4, 20, 3; variance 9.5, 500, 0.
+    let isotropic = ((9.5f64 + 500.0) / 3.0).sqrt() as f32;
+    let per_dimension = [9.5f32.sqrt(), 500f32.sqrt(), 1.0];
+    for (standardise, mean, scale, n_warnings) in [
+        (Standardisation::Isotropic, [4.0, 20.0, 3.0], [isotropic; 3], 0),
+        (Standardisation::PerDimension, [4.0, 20.0, 3.0], per_dimension, 1),
+        (Standardisation::None, [0.0; 3], [1.0; 3], 0),
     ] {
-        let loaded = load(&source(standardise)).expect("loads");
-        assert_eq!(loaded.coordinates.mean, [4.0, 8.0]);
-        for (got, want) in loaded.coordinates.scale.iter().zip(scale) {
-            assert!((f64::from(*got) / want - 1.0).abs() < 1e-6, "{standardise:?}: {got}, not {want}");
+        let loaded = load(&with_hold_out(&path, standardise)).unwrap();
+        assert_eq!(loaded.coordinates.mean, mean);
+        for (got, wanted) in loaded.coordinates.scale.iter().zip(scale) {
+            assert!((got - wanted).abs() <= 1e-6 * wanted, "{standardise:?}: {got} for {wanted}");
         }
-        assert_eq!(loaded.coordinates.time_range, [0.0, 10.0]);
-        assert_eq!(loaded.training.times, [0.0, 1.0]);
-        assert_eq!(loaded.held_out.times, [0.5]);
-        let first = (1.0 - 4.0) / f64::from(loaded.coordinates.scale[0]);
-        assert!((f64::from(loaded.training.samples[0]) - first).abs() < 1e-6);
-        assert_eq!(loaded.held_out.samples.len(), 2);
+        assert_eq!(loaded.coordinates.time_range, [1.0, 5.0]);
+        assert_eq!((loaded.training.times, loaded.training.offsets), (vec![0.0, 0.5, 1.0], vec![0, 2, 3, 4]));
+        assert_eq!((loaded.held_out.times, loaded.held_out.offsets), (vec![0.25], vec![0, 2]));
+        let mut samples = [loaded.training.samples, loaded.held_out.samples].concat();
+        loaded.coordinates.to_data(&mut samples);
+        let wanted = [2., -10., 3., 9., 50., 3., 4., 30., 3., 1., 10., 3., 900., 900., 900., 800., 700., 600.];
+        for (got, wanted) in samples.iter().zip(wanted) {
+            assert!((got - wanted).abs() <= 1e-6 * 900.0, "{standardise:?}: {got} for {wanted}");
+        }
+        // One warning each of single rows at times 3 and 5, and of the constant column where it matters.
+        assert_eq!(loaded.warnings.len(), 1 + n_warnings, "{:?}", loaded.warnings);
     }
-    let plain = load(&source(Standardisation::None)).expect("loads");
-    assert_eq!(plain.training.samples, [1.0, 10.0, 3.0, 30.0, 5.0, -10.0, 7.0, 2.0]);
-    assert_eq!(plain.warnings, Vec::<String>::new());
 }
 
 #[test]
-fn a_snapshot_of_one_row_and_a_constant_column_are_warnings() {
-    let (_guard, folder) = folder();
-    let path = folder.join("data.csv");
-    std::fs::write(&path, "time,x,y\n0,1,4\n1,2,4\n1,3,4\n").expect("written");
-    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
-    let warnings = load(&source).expect("loads").warnings;
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("one row only at time 0") && warnings[1].contains("column 1 never changes"));
+fn decimal_hold_outs_find_f32_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.npz");
+    let members = [
+        ("samples", npy("<f4", false, &[4], &f32s(&[1.0, 2.0, 4.0, 9.0]))),
+        ("times", npy("<f4", false, &[4], &f32s(&[0.0, 0.1, 0.7, 1.0]))),
+    ];
+    fs::write(&path, npz(&members, CompressionMethod::Stored)).unwrap();
+    let loaded = load(&DataSource { hold_out: vec![0.7, 0.1], ..DataSource::new(&path) }).unwrap();
+    assert_eq!((loaded.training.times, loaded.held_out.times.len()), (vec![0.0, 1.0], 2));
 }
 
 #[test]
-fn the_shipped_examples_describe_themselves() {
-    for (file, dim, times) in [("mouse_hematopoiesis.npz", 2, 3), ("emt.npz", 10, 4)] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file);
-        let source = DataSource::new(&path);
-        let loaded = load(&source).expect("loads");
-        assert_eq!((loaded.training.dim, loaded.training.times.len()), (dim, times));
-        let text = describe(&source).expect("describes");
-        assert!(text.contains("samples") && text.lines().count() >= 3 + times, "{text}");
+fn shipped_examples_load_and_describe_themselves() {
+    for (name, dim, counts) in
+        [("mouse_hematopoiesis", 2, vec![1429, 3781, 5788]), ("emt", 10, vec![577, 885, 788, 883])]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/data/{name}.npz"));
+        let loaded = load(&DataSource::new(&path)).unwrap();
+        assert_eq!(loaded.warnings, [""; 0]);
+        let got: Vec<usize> = (0..counts.len()).map(|k| loaded.training.n_rows(k)).collect();
+        assert_eq!((loaded.training.dim, &got), (dim, &counts));
+        let text = describe(&path).unwrap();
+        let n_rows: usize = counts.iter().sum();
+        for wanted in [
+            format!("array samples: <f4 [{n_rows}, {dim}], C order, stored"),
+            format!("{} snapshots of dimension {dim}, {n_rows} rows", counts.len()),
+            format!("  time 1: {} rows, mean ± std ", counts[1]),
+        ] {
+            assert!(text.contains(&wanted), "{text}");
+        }
     }
+}
+
+#[test]
+fn descriptions_say_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.npz");
+    let samples = npy("<f4", false, &[2, 2], &f32s(&[1.0, 2.0, 3.0, f32::NAN]));
+    let members = [
+        ("samples", samples),
+        ("times", npy("<f4", true, &[2], &f32s(&[0.0, 1.0]))),
+        ("names", npy("|O", false, &[2], b"pickle")),
+    ];
+    fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
+    let text = describe(&path).unwrap();
+    for wanted in [
+        "array times: <f4 [2], Fortran order, deflated\n",
+        "array names: |O [2], C order, deflated\nproblem: ",
+        "samples: row 1, column 1 (counted from 0) is NaN",
+    ] {
+        assert!(text.contains(wanted), "{text}");
+    }
+    let points = folder.path().join("points.npy");
+    write_points(&points, &[PointArray { name: "samples", dim: Some(1), values: &[1.0, 3.0] }]).unwrap();
+    assert!(describe(&points).unwrap().contains("2 points of dimension 1, no times\n  mean ± std 2.0000 ± 1.0000\n"));
 }

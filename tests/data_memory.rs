@@ -1,27 +1,37 @@
-//! Loading takes little more memory than the samples themselves: measured with an allocator that counts.
+//! Loading needs little more memory than the samples themselves, and damaged files neither panic nor allocate more
+//! than their size justifies. One counting allocator serves both, so the tests take turns.
+
+mod data_support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-use action_matching::data::{DataSource, load, write_points};
+use action_matching::data::{DataSource, Standardisation, describe, load, read_points, read_snapshots};
+use action_matching::rng::{Purpose, words};
+use data_support::{f32s, npy, npz, safetensors};
+use zip::CompressionMethod;
 
+/// Counts the bytes in use and their peak.
 struct Counting;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
+// SAFETY: forwards to the system's allocator and only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(held, Relaxed);
-        // SAFETY: the caller's layout, passed on.
+        let in_use = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(in_use, Ordering::Relaxed);
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's pointer and layout, passed on.
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -29,24 +39,164 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test, so that nothing else allocates meanwhile.
-#[test]
-fn loading_takes_at_most_1_3_times_the_samples() {
-    let (n, dim) = (500_000, 16);
-    let folder = tempfile::tempdir().expect("a folder");
-    for suffix in ["npz", "safetensors"] {
-        let path = folder.path().join(format!("large.{suffix}"));
-        // Times out of order, so that rows must move.
-        let samples: Vec<f32> = (0..n * dim).map(|i| (i % 1009) as f32).collect();
-        let times: Vec<f32> = (0..n).map(|row| (row % 7) as f32).collect();
-        write_points(&path, dim, &samples, &times).expect("written");
-        drop((samples, times));
+static TURN: Mutex<()> = Mutex::new(());
 
-        let before = HELD.load(Relaxed);
-        PEAK.store(before, Relaxed);
-        let loaded = load(&DataSource::new(&path)).expect("loads");
-        let ratio = (PEAK.load(Relaxed) - before) as f64 / (n * dim * 4) as f64;
-        assert!(ratio <= 1.3, "{suffix}: {ratio:.3} times the samples");
-        assert_eq!(loaded.training.offsets.last(), Some(&n));
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What `work` returns, and the most bytes in use meanwhile beyond those at its start.
+fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = IN_USE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let result = work();
+    (result, PEAK.load(Ordering::Relaxed) - before)
+}
+
+fn word(i: usize) -> u32 {
+    words(11, Purpose::Evaluation, 0, i as u32)[0]
+}
+
+#[test]
+fn loading_a_million_rows_needs_at_most_1_3_times_their_size() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let (n, dim) = (1_000_003, 16);
+    let size = n * dim * size_of::<f32>();
+    let values: Vec<f32> = (0..n * dim).map(|i| (i % 8191) as f32 - 4000.5).collect();
+    let times: Vec<f32> = (0..n).map(|row| (word(row) % 5) as f32 / 4.0).collect();
+    let wide: Vec<u8> = values.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect();
+    let [times, narrow] = [f32s(&times), f32s(&values)];
+    drop(values);
+    for (name, content) in [
+        ("stored.npz", {
+            let members =
+                [("samples", npy("<f4", false, &[n, dim], &narrow)), ("times", npy("<f4", false, &[n], &times))];
+            npz(&members, CompressionMethod::Stored)
+        }),
+        ("deflated.npz", {
+            let members = [("samples", npy("<f8", true, &[n, dim], &wide)), ("times", npy("<f4", false, &[n], &times))];
+            npz(&members, CompressionMethod::Deflated)
+        }),
+        (
+            "data.safetensors",
+            safetensors(&[("times", "F32", &[n], times.clone()), ("samples", "F32", &[n, dim], narrow.clone())]),
+        ),
+    ] {
+        fs::write(folder.path().join(name), content).unwrap();
     }
+    drop((wide, times, narrow));
+    for (name, hold_out) in [
+        ("stored.npz", vec![]),
+        ("stored.npz", vec![0.25, 0.75]),
+        ("deflated.npz", vec![0.5]),
+        ("data.safetensors", vec![]),
+    ] {
+        let source = DataSource { hold_out, ..DataSource::new(folder.path().join(name)) };
+        let (loaded, peak) = peak_of(|| load(&source).unwrap());
+        let ratio = peak as f64 / size as f64;
+        println!("{name}, {} held out: peak {ratio:.3} times the samples", source.hold_out.len());
+        assert!(ratio <= 1.3, "{name}: {ratio}");
+        assert_eq!(loaded.training.samples.len() + loaded.held_out.samples.len(), n * dim);
+    }
+}
+
+#[test]
+fn loading_a_table_needs_at_most_1_3_times_its_rows() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.csv");
+    let (n, dim) = (100_003, 16);
+    let mut text = String::from("times");
+    (0..dim).for_each(|column| text += &format!(",x{column}"));
+    for row in 0..n {
+        text += &format!("\n{}", word(row) % 3);
+        (0..dim).for_each(|column| text += &format!(",{}.5", (row * dim + column) % 997));
+    }
+    fs::write(&path, text).unwrap();
+    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
+    let (loaded, peak) = peak_of(|| load(&source).unwrap());
+    let ratio = peak as f64 / (n * dim * size_of::<f32>()) as f64;
+    println!("table: peak {ratio:.3} times the samples");
+    assert!(ratio <= 1.3, "{ratio}");
+    assert_eq!(loaded.training.samples.len(), n * dim);
+}
+
+/// What a small file may cost: blocks and buffers of fixed size.
+const ALLOWANCE: usize = 4 << 20;
+
+fn exercise(path: &Path, source: &DataSource) {
+    let (_, peak) = peak_of(|| {
+        // Damage may go unnoticed or be refused; both are fine.
+        let _ = read_snapshots(source);
+        let _ = load(source);
+        let _ = read_points(path, "samples");
+        let _ = describe(path);
+    });
+    assert!(peak < ALLOWANCE, "{}: {peak} bytes", path.display());
+}
+
+#[test]
+fn damaged_files_neither_panic_nor_allocate_hugely() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let samples = f32s(&[1.0, -2.0, 3.5, 4.0, 5.0, 6.25, 7.0, -8.0, 9.0, 10.0]);
+    let times = f32s(&[2.0, 0.0, 2.0, 1.0, 0.0]);
+    let [samples_npy, times_npy] = [npy("<f4", false, &[5, 2], &samples), npy("<f4", false, &[5], &times)];
+    let members = [("samples", samples_npy.clone()), ("times", times_npy.clone())];
+    let times_path = folder.path().join("times.npy");
+    fs::write(&times_path, &times_npy).unwrap();
+    for (i, (name, valid)) in [
+        ("a.npy", samples_npy),
+        ("stored.npz", npz(&members, CompressionMethod::Stored)),
+        ("deflated.npz", npz(&members, CompressionMethod::Deflated)),
+        ("a.safetensors", safetensors(&[("samples", "F32", &[5, 2], samples), ("times", "F32", &[5], times)])),
+        ("a.csv", b"times,x,y\n2,1,-2\n0,3.5,4\n2,5,6.25\n1,7,-8\n0,9,10\n".to_vec()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(name);
+        let pair = (name == "a.npy").then(|| times_path.clone());
+        let source = DataSource { times_path: pair, ..DataSource::new(&path) };
+        fs::write(&path, &valid).unwrap();
+        let whole = read_snapshots(&source).unwrap().0;
+        assert_eq!(whole.samples, [3.5, 4.0, 9.0, 10.0, 7.0, -8.0, 1.0, -2.0, 5.0, 6.25], "{name}");
+
+        for length in 0..valid.len() {
+            fs::write(&path, &valid[..length]).unwrap();
+            if name != "a.csv" {
+                assert!(read_snapshots(&source).is_err(), "{name} cut to {length} bytes was read");
+            }
+            exercise(&path, &source);
+        }
+        for trial in 0..2000 {
+            let mut damaged = valid.clone();
+            let [count, place, value, mode] = words(i as u64, Purpose::Evaluation, trial, 0);
+            for k in 0..1 + count as usize % 4 {
+                let at = (place as usize).wrapping_add(k.wrapping_mul(value as usize | 1)) % damaged.len();
+                damaged[at] = match mode % 3 {
+                    0 => damaged[at] ^ (1 << (value.rotate_right(k as u32) % 8)),
+                    1 => (value >> (8 * k)) as u8,
+                    _ => 0xff,
+                };
+            }
+            fs::write(&path, &damaged).unwrap();
+            exercise(&path, &source);
+        }
+    }
+}
+
+/// Only the sizes of numbers are checked against the file, so nothing may be allocated for other elements.
+#[test]
+fn a_claim_of_many_objects_costs_nothing() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npz");
+    let samples = npy("|O", false, &[100_000_000, 16], b"pickle");
+    let times = npy("<f4", false, &[2], &f32s(&[0.0, 1.0]));
+    fs::write(&path, npz(&[("samples", samples), ("times", times)], CompressionMethod::Stored)).unwrap();
+    let source = DataSource::new(&path);
+    exercise(&path, &source);
+    assert!(load(&source).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
 }

@@ -227,7 +227,7 @@ fn hostile_files_are_refused() {
     let whole = |header: &str| with_header(header.len() as u64, header.as_bytes());
 
     let error = Model::load(&path).expect_err("a missing file").to_string();
-    assert!(error.contains("model.safetensors") && error.contains("cannot open"), "{error}");
+    assert!(error.contains("model.safetensors") && error.contains("does not exist"), "{error}");
     std::fs::write(&path, b"").expect("written");
     assert_refused(&path, "header", "0 bytes");
     std::fs::write(&path, b"1234567").expect("written");
@@ -237,13 +237,13 @@ fn hostile_files_are_refused() {
         assert_refused(&path, "header", &length.to_string());
     }
     with_header(2, &[0xff, 0xfe]);
-    assert_refused(&path, "header", "not valid");
+    assert_refused(&path, "header", "is damaged");
     whole("[1, 2]");
-    assert_refused(&path, "header", "not valid");
+    assert_refused(&path, "header", "is damaged");
     whole(&"[".repeat(1 << 20));
-    assert_refused(&path, "header", "not valid");
+    assert_refused(&path, "header", "is damaged");
     whole(&format!("{{\"a\":{}", "{\"b\":".repeat(1 << 18)));
-    assert_refused(&path, "header", "not valid");
+    assert_refused(&path, "header", "is damaged");
     whole("{}");
     assert_refused(&path, "action_matching", "missing");
     for (shape, offsets) in [
@@ -305,7 +305,7 @@ fn a_bad_model_is_not_saved() {
         assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
     }
     let error = good.save(&folder.path().join("missing").join("m.safetensors")).expect_err("no folder").to_string();
-    assert!(error.contains("m.safetensors: cannot write"), "{error}");
+    assert!(error.contains("m.safetensors") && error.contains("does not exist"), "{error}");
 }
 
 #[test]

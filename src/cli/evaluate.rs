@@ -1,6 +1,5 @@
 //! `amatch evaluate`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -63,7 +62,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let (_, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
-    let snapshots = read_snapshots(&source)?;
+    let (snapshots, warnings) = read_snapshots(&source)?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
     let from_run = config.map(|config| config.data.hold_out).unwrap_or_default();
     // Data other than the run's may lack the times that the run held out.

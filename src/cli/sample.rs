@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::data::{
-    DataSource, check_points_suffix, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    DataSource, PointArray, check_points_path, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::integrate::{Method, Plan, StepControl};
 use action_matching::model::Model;
-use action_matching::{Error, check_writable};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
@@ -106,8 +106,7 @@ impl MethodName {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    check_points_suffix(&arguments.out)?;
-    check_writable(&arguments.out)?;
+    check_points_path(&arguments.out)?;
     let (_, model, config) = load_model(&arguments.model)?;
     let engine = arguments.device.engine()?;
     let start = Start::parse(&arguments.from)?;
@@ -158,7 +157,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report = report?;
     model.coordinates.to_data(&mut out);
     let times: Vec<f32> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time as f32, n)).collect();
-    write_points(&arguments.out, dim, &out, &times)?;
+    let arrays = [
+        PointArray { name: "samples", dim: Some(dim), values: &out },
+        PointArray { name: "times", dim: None, values: &times },
+    ];
+    write_points(&arguments.out, &arrays)?;
     eprintln!(
         "{n} particles from {t0} to {}, {:.1} velocities each: {}",
         save_at[save_at.len() - 1],
@@ -196,18 +199,9 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let snapshots = read_snapshots(&source)?;
+                let (snapshots, _) = read_snapshots(&source)?;
                 check_dim(&source.path, snapshots.dim, dim)?;
-                let Some(k) = snapshots.find(*time) else {
-                    let times: Vec<String> = snapshots.times.iter().take(20).map(f64::to_string).collect();
-                    return Err(Error::input(
-                        &source.path,
-                        "--from",
-                        format!("there is no snapshot at time {time}"),
-                        format!("choose among {}", times.join(", ")),
-                    )
-                    .into());
-                };
+                let k = snapshots.index_of(*time, &source.path, "--from")?;
                 draw_rows(&snapshots, k, arguments.n.unwrap_or(snapshots.n_rows(k)), arguments.seed)
             }
             Start::File(path) => {

@@ -1,184 +1,296 @@
-//! `.npy`: the header of one array, checked, and a pair of files for samples and times.
+//! `.npy`: the NumPy array format, versions 1 to 3.
+//!
+//! The header is parsed here because it decides sizes: general parsers of Python literals recurse, overflow or panic
+//! on hostile ones. Only the three fields that the format defines are understood, without recursion.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
 
-use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
-
-use super::array::{ArrayFile, ArrayInfo, missing, too_large};
-use crate::elements::ElementType;
+use super::array::{Array, Header, Order, check_n_bytes, damaged};
+use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, Result};
+use crate::files::open_file;
 
-/// Largest header that is read; NumPy's own are below 200 bytes.
+/// The first bytes of every `.npy` array.
+pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
+
+/// Longest header read. NumPy itself stops at 10 000 bytes.
 const MAX_HEADER: usize = 1 << 16;
-/// Deepest nesting of brackets in a header; a plain array's has 2.
-const MAX_NESTING: usize = 8;
 
-/// A checked header: what is needed to decode the bytes that follow it.
-#[derive(Clone)]
-pub(super) struct Header {
-    element: ElementType,
-    big_endian: bool,
-    pub info: ArrayInfo,
+/// Opens the only array of the file at `path`, called `name` in messages.
+///
+/// # Errors
+/// [`Error::Input`] for anything but one complete array.
+pub(super) fn open<'a>(path: &'a Path, name: &str) -> Result<Array<'a>> {
+    let (file, size) = open_file(path)?;
+    let mut reader = BufReader::new(file);
+    let (header, n_header_bytes) = read_header(path, name, &mut reader)?;
+    check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
+    Ok(Array { file: path, name: name.into(), header, data: Box::new(reader) })
 }
 
-impl Header {
-    /// Reads the header at the start of `reader`, which continues with at most `available` bytes in all.
-    /// `path` and `name` are for messages.
-    pub fn read(reader: &mut dyn Read, available: u64, path: &Path, name: &str) -> Result<Header> {
-        let fail = |problem: String, fix: &str| Err(Error::input(path, name, problem, fix));
-        const SAVE_AGAIN: &str = "save the array again with numpy.save or numpy.savez";
-        // Magic, version and length first: the parser trusts the length.
-        let mut start = vec![0; 12];
-        if let Err(error) = reader.read_exact(&mut start) {
-            return fail(format!("is too short for an array: {error}"), SAVE_AGAIN);
+/// Reads a header and tells its length in bytes.
+///
+/// # Errors
+/// [`Error::Input`] saying what is wrong with it.
+pub(super) fn read_header(file: &Path, name: &str, reader: &mut dyn Read) -> Result<(Header, u64)> {
+    let refuse = |problem: String| Err(Error::input(file, name, problem, "save it with numpy.save"));
+    let mut start = [0u8; 10];
+    read_up_to(reader, &mut start).map_err(|e| damaged(file, name, e))?;
+    let [magic @ .., major, _, low, high] = &start;
+    if magic != MAGIC {
+        return refuse("is not a .npy array".into());
+    }
+    let mut length = usize::from(u16::from_le_bytes([*low, *high]));
+    let mut n_before = start.len();
+    match major {
+        1 => {}
+        2 | 3 => {
+            let mut upper = [0u8; 2];
+            reader.read_exact(&mut upper).map_err(|e| damaged(file, name, e))?;
+            length |= usize::from(u16::from_le_bytes(upper)) << 16;
+            n_before += upper.len();
         }
-        if &start[..6] != b"\x93NUMPY" {
-            return fail("does not start like a NumPy array".into(), SAVE_AGAIN);
+        _ => return refuse(format!("is a .npy array of version {major}; 1 to 3 are known")),
+    }
+    if length > MAX_HEADER {
+        return refuse(format!("has a .npy header of {length} bytes; at most {MAX_HEADER} are read"));
+    }
+    let mut text = vec![0u8; length];
+    reader.read_exact(&mut text).map_err(|e| damaged(file, name, e))?;
+    match parse(&String::from_utf8_lossy(&text)) {
+        Ok(header) => Ok((header, (n_before + length) as u64)),
+        Err(problem) => refuse(format!("has a damaged .npy header: {problem}")),
+    }
+}
+
+/// Fills `bytes` from the start, leaving zeros where the stream ends early.
+fn read_up_to(reader: &mut dyn Read, bytes: &mut [u8]) -> io::Result<()> {
+    let mut content = Vec::with_capacity(bytes.len());
+    reader.take(bytes.len() as u64).read_to_end(&mut content)?;
+    bytes[..content.len()].copy_from_slice(&content);
+    Ok(())
+}
+
+/// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }`.
+fn parse(text: &str) -> std::result::Result<Header, &'static str> {
+    let mut scanner = Scanner { rest: text };
+    let (mut dtype, mut order, mut shape) = (None, None, None);
+    scanner.expect("{")?;
+    while !scanner.eat("}") {
+        let key = scanner.quoted().ok_or("a key is not a quoted word")?;
+        scanner.expect(":")?;
+        match key {
+            "descr" => dtype = Some(scanner.dtype()?),
+            "fortran_order" if scanner.eat("True") => order = Some(Order::Fortran),
+            "fortran_order" if scanner.eat("False") => order = Some(Order::C),
+            "fortran_order" => return Err("fortran_order is neither True nor False"),
+            "shape" => shape = Some(scanner.shape()?),
+            _ => return Err("it has a key other than descr, fortran_order and shape"),
         }
-        let (length, prefix) = match start[6] {
-            1 => (usize::from(u16::from_le_bytes([start[8], start[9]])), 10),
-            2 | 3 => (u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize, 12),
-            version => return fail(format!("has format version {version}"), "save it with version 1, 2 or 3"),
+        if !scanner.eat(",") {
+            scanner.expect("}")?;
+            break;
+        }
+    }
+    if !scanner.rest.trim().is_empty() {
+        return Err("text follows the closing brace");
+    }
+    let dtype = dtype.ok_or("descr is missing")?;
+    Ok(Header {
+        element: element(&dtype),
+        dtype,
+        order: order.ok_or("fortran_order is missing")?,
+        shape: shape.ok_or("shape is missing")?,
+    })
+}
+
+/// What is left of a header.
+struct Scanner<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Scanner<'a> {
+    fn eat(&mut self, token: &str) -> bool {
+        self.rest = self.rest.trim_start();
+        let found = self.rest.strip_prefix(token);
+        self.rest = found.unwrap_or(self.rest);
+        found.is_some()
+    }
+
+    fn expect(&mut self, token: &'static str) -> std::result::Result<(), &'static str> {
+        if self.eat(token) { Ok(()) } else { Err("it is not the dictionary that NumPy writes") }
+    }
+
+    fn quoted(&mut self) -> Option<&'a str> {
+        let quote = if self.eat("'") {
+            '\''
+        } else if self.eat("\"") {
+            '"'
+        } else {
+            return None;
         };
-        if length > MAX_HEADER || prefix + length < start.len() {
-            return fail(format!("claims a header of {length} bytes"), SAVE_AGAIN);
+        let (word, rest) = self.rest.split_once(quote)?;
+        self.rest = rest;
+        Some(word)
+    }
+
+    /// A type string, or the source text of a structured type up to its matching bracket.
+    fn dtype(&mut self) -> std::result::Result<String, &'static str> {
+        if let Some(word) = self.quoted() {
+            return Ok(word.into());
         }
-        let read = start.len();
-        start.resize(prefix + length, 0);
-        if let Err(error) = reader.read_exact(&mut start[read..]) {
-            return fail(format!("is truncated in its header: {error}"), SAVE_AGAIN);
+        if !self.rest.starts_with('[') {
+            return Err("descr is neither a type string nor a list of fields");
         }
-        if nesting(&start[prefix..]) > MAX_NESTING {
-            return fail("has a header with brackets nested too deep".into(), SAVE_AGAIN);
-        }
-        // The parser multiplies the shape without a check.
-        let text = String::from_utf8_lossy(&start[prefix..]);
-        let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
-        let product = numbers
-            .map(|digits| digits.parse::<u64>().ok())
-            .try_fold(8_u64, |product, n| n.and_then(|n| product.checked_mul(n.max(1))));
-        if product.is_none() {
-            return fail("claims more elements than can be".into(), SAVE_AGAIN);
-        }
-        let header = match NpyHeader::from_reader(&start[..]) {
-            Ok(header) => header,
-            Err(error) => return fail(format!("has an invalid header: {error}"), SAVE_AGAIN),
-        };
-        let dtype = header.dtype();
-        if header.uses_pickled_array() {
-            return fail(
-                "holds pickled Python objects, which are not read because they can run code".into(),
-                "save plain numbers: numpy.asarray(a, dtype=numpy.float32)",
-            );
-        }
-        let DType::Plain(plain) = &dtype else {
-            return fail(format!("has the structured type {}", dtype.descr()), "save one plain array for each field");
-        };
-        let element = match (plain.type_char(), plain.size_field()) {
-            (TypeChar::Float, 2) => ElementType::F16,
-            (TypeChar::Float, 4) => ElementType::F32,
-            (TypeChar::Float, 8) => ElementType::F64,
-            (TypeChar::Int, 1) => ElementType::I8,
-            (TypeChar::Int, 2) => ElementType::I16,
-            (TypeChar::Int, 4) => ElementType::I32,
-            (TypeChar::Int, 8) => ElementType::I64,
-            (TypeChar::Uint, 1) => ElementType::U8,
-            (TypeChar::Uint, 2) => ElementType::U16,
-            (TypeChar::Uint, 4) => ElementType::U32,
-            (TypeChar::Uint, 8) => ElementType::U64,
-            _ => {
-                let problem = format!("has elements of type {}", dtype.descr());
-                return fail(problem, "save f16, f32, f64 or integers: a.astype('float32')");
+        let mut depth = 0usize;
+        for (at, c) in self.rest.char_indices() {
+            match c {
+                '[' => depth += 1,
+                ']' => depth -= 1,
+                _ => {}
             }
-        };
-        let shape: Option<Vec<usize>> = header.shape().iter().map(|&n| usize::try_from(n).ok()).collect();
-        let shape = shape.unwrap_or_default();
-        let bytes = shape
-            .iter()
-            .try_fold(element.size() as u64, |bytes, &n| bytes.checked_mul(n as u64))
-            .ok_or_else(|| too_large(path, name, &shape))?;
-        let rest = available.saturating_sub(start.len() as u64);
-        if bytes > rest {
-            return fail(
-                format!("is truncated: shape {shape:?} takes {bytes} bytes, at most {rest} are there"),
-                SAVE_AGAIN,
-            );
+            if depth == 0 {
+                let (fields, rest) = self.rest.split_at(at + 1);
+                self.rest = rest;
+                return Ok(fields.into());
+            }
         }
-        let big_endian = plain.endianness() == Endianness::Big;
-        let order = if big_endian { ", big-endian" } else { "" };
-        let fortran = header.order() == Order::Fortran && shape.len() > 1;
-        let storage = format!("{element:?}{order}{}", if fortran { ", Fortran order" } else { "" }).to_lowercase();
-        Ok(Header { element, big_endian, info: ArrayInfo { shape, fortran, storage } })
+        Err("descr has no closing bracket")
     }
 
-    /// Decodes the elements after the header.
-    pub fn decode(&self, reader: &mut dyn Read, sink: &mut dyn FnMut(f64)) -> std::io::Result<()> {
-        self.element.decode(reader, self.info.shape.iter().product(), self.big_endian, sink)
+    fn shape(&mut self) -> std::result::Result<Vec<u64>, &'static str> {
+        const NOT_A_TUPLE: &str = "shape is not a tuple of sizes";
+        let mut shape = Vec::new();
+        if !self.eat("(") {
+            return Err(NOT_A_TUPLE);
+        }
+        while !self.eat(")") {
+            self.rest = self.rest.trim_start();
+            let n_digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (digits, rest) = self.rest.split_at(n_digits);
+            shape.push(digits.parse().map_err(|_| NOT_A_TUPLE)?);
+            self.rest = rest;
+            if !self.eat(",") {
+                if !self.eat(")") {
+                    return Err(NOT_A_TUPLE);
+                }
+                break;
+            }
+        }
+        Ok(shape)
     }
 }
 
-/// Deepest level of brackets.
-fn nesting(text: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in text {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
+/// The element type that `dtype` names, or why it is not read.
+fn element(dtype: &str) -> std::result::Result<Element, Refusal> {
+    let refuse = |what: &str, fix| Err(Refusal { problem: format!("holds {what} (dtype {dtype})"), fix });
+    const AS_FLOAT: &str = "save it as a plain number array: a.astype(numpy.float32)";
+    let (byte_order, code) = match dtype.split_at_checked(1) {
+        Some((byte_order @ ("<" | ">" | "|" | "="), code)) => (byte_order, code),
+        _ if dtype.starts_with('[') => return refuse("a structured type", "save each field as an array of its own"),
+        _ => return refuse("an unknown element type", AS_FLOAT),
+    };
+    let number = match code {
+        "f2" => ElementType::F16,
+        "f4" => ElementType::F32,
+        "f8" => ElementType::F64,
+        "i1" => ElementType::I8,
+        "i2" => ElementType::I16,
+        "i4" => ElementType::I32,
+        "i8" => ElementType::I64,
+        "u1" => ElementType::U8,
+        "u2" => ElementType::U16,
+        "u4" => ElementType::U32,
+        "u8" => ElementType::U64,
+        _ => {
+            return match code.as_bytes().first() {
+                Some(b'O') => refuse("pickled Python objects, which are never loaded", AS_FLOAT),
+                Some(b'b') => refuse("booleans", AS_FLOAT),
+                Some(b'c') => refuse("complex numbers", "save real and imaginary part as columns of their own"),
+                Some(b'S' | b'U' | b'a') => refuse("text", AS_FLOAT),
+                Some(b'M' | b'm') => refuse("dates", "save times as numbers, for example hours since the start"),
+                Some(b'V') => refuse("raw bytes", AS_FLOAT),
+                Some(b'f') => refuse("extended-precision floats", AS_FLOAT),
+                _ => refuse("an unknown element type", AS_FLOAT),
+            };
         }
-        deepest = deepest.max(depth);
-    }
-    deepest
+    };
+    let big_endian = byte_order == ">" || (byte_order == "=" && cfg!(target_endian = "big"));
+    Ok(Element { number, big_endian })
 }
 
-/// `.npy` files, one array each, under the names that the configuration gives them.
-pub(super) struct NpyFiles {
-    /// (name, file).
-    files: Vec<(String, PathBuf)>,
+/// Writes the version-1 header of a little-endian f32 array in C order; values are to follow.
+pub(super) fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let comma = if sizes.len() == 1 { "," } else { "" };
+    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
+    // Values start at a multiple of 64 bytes, so that the file can be mapped.
+    let n_before = MAGIC.len() + 4;
+    let padded = (n_before + text.len() + 1).next_multiple_of(64) - n_before;
+    text = format!("{text:width$}\n", width = padded - 1);
+    writer.write_all(MAGIC)?;
+    writer.write_all(&[1, 0])?;
+    writer.write_all(&(padded as u16).to_le_bytes())?;
+    writer.write_all(text.as_bytes())
 }
 
-impl NpyFiles {
-    /// Files by array name.
-    pub fn new(files: Vec<(String, PathBuf)>) -> Self {
-        NpyFiles { files }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn open(&self, name: &str) -> Result<(Header, BufReader<File>)> {
-        let path = self.path(name);
-        let file = File::open(&path).map_err(Error::io(&path, "open"))?;
-        let len = file.metadata().map_err(Error::io(&path, "read"))?.len();
-        let mut reader = BufReader::with_capacity(1 << 18, file);
-        let header = Header::read(&mut reader, len, &path, name)?;
-        let position = reader.stream_position().map_err(Error::io(&path, "read"))?;
-        let expected = header.info.shape.iter().product::<usize>() as u64 * header.element.size() as u64;
-        if position + expected != len {
-            let problem = format!("is followed by {} bytes that belong to nothing", len - position - expected);
-            return Err(Error::input(&path, name, problem, "save the array again with numpy.save"));
+    #[test]
+    fn parses_what_numpy_writes_and_its_variants() {
+        for (text, dtype, order, shape) in [
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (7, 3), }   \n", "<f4", Order::C, vec![7, 3]),
+            ("{\"shape\":(5,),\"descr\":\">u2\",\"fortran_order\":True}", ">u2", Order::Fortran, vec![5]),
+            ("{'descr': '|i1', 'fortran_order': False, 'shape': ()}", "|i1", Order::C, vec![]),
+        ] {
+            let header = parse(text).unwrap();
+            assert_eq!((header.dtype.as_str(), header.order, header.shape), (dtype, order, shape));
+            assert!(header.element.is_ok());
         }
-        Ok((header, reader))
-    }
-}
-
-impl ArrayFile for NpyFiles {
-    fn path(&self, name: &str) -> PathBuf {
-        self.files.iter().find(|(known, _)| known == name).map(|(_, path)| path.clone()).unwrap_or_default()
+        let nested = "{'descr': [('a', '<f4'), ('b', [('c', '|O')], (2,))], 'fortran_order': False, 'shape': (2,)}";
+        assert_eq!(
+            parse(nested).unwrap().element.unwrap_err().problem,
+            "holds a structured type (dtype [('a', '<f4'), ('b', [('c', '|O')], (2,))])"
+        );
     }
 
-    fn names(&self) -> Vec<String> {
-        self.files.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    fn info(&mut self, name: &str) -> Result<ArrayInfo> {
-        if !self.files.iter().any(|(known, _)| known == name) {
-            return Err(missing(&self.path(name), name, &self.names()));
+    #[test]
+    fn refuses_other_literals_without_recursion() {
+        let deep = format!("{{'descr': {}, 'fortran_order': False, 'shape': (1,)}}", "[".repeat(60_000));
+        let huge = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': (1{},)}}", "0".repeat(60_000));
+        for text in [
+            "",
+            "{",
+            "{}",
+            "{'descr'",
+            "{'descr': <f4}",
+            "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (-1,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1 2)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1,)} é",
+            "{'descr': 'é', 'fortran_order': True, 'shape': (1,), 'é': 1}",
+            &deep,
+            &huge,
+        ] {
+            assert!(parse(text).is_err(), "{:.60}", text);
         }
-        Ok(self.open(name)?.0.info)
+        assert!(element("é4").is_err());
+        assert!(element("").is_err());
     }
 
-    fn for_each(&mut self, name: &str, sink: &mut dyn FnMut(f64)) -> Result<()> {
-        let (header, mut reader) = self.open(name)?;
-        header.decode(&mut reader, sink).map_err(Error::io(self.path(name), "read"))
+    #[test]
+    fn written_headers_are_aligned_and_read_back() {
+        for shape in [vec![0], vec![11], vec![4_294_967_295, 1024], vec![7, 3]] {
+            let mut bytes = Vec::new();
+            write_header(&mut bytes, &shape).unwrap();
+            assert_eq!(bytes.len() % 64, 0);
+            let (header, length) = read_header(Path::new("a.npy"), "a", &mut &bytes[..]).unwrap();
+            assert_eq!(length as usize, bytes.len());
+            assert_eq!(header.shape, shape.iter().map(|&n| n as u64).collect::<Vec<_>>());
+        }
     }
 }

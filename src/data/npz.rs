@@ -1,85 +1,120 @@
-//! `.npz`: a zip of `.npy` members, stored or deflated.
+//! `.npz`: a zip archive of `.npy` arrays, each stored or deflated.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use zip::{CompressionMethod, ZipArchive};
+use zip::CompressionMethod;
+use zip::read::ZipArchive;
+use zip::result::ZipError;
 
-use super::array::{ArrayFile, ArrayInfo, missing};
-use super::npy::Header;
+use super::array::{Array, check_n_bytes, damaged, list, truncated};
+use super::npy;
 use crate::error::{Error, Result};
+use crate::files::open_file;
 
-/// Most bytes that one deflated byte can stand for (the format's limit is 1032).
-const MAX_INFLATION: u64 = 1040;
+/// Deflate cannot shrink by more than this (two bits stand for 258 bytes): the limit on what a small member may claim.
+const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// An open `.npz`.
-pub(super) struct Npz {
+/// An open archive.
+pub(super) struct Archive {
     path: PathBuf,
-    archive: ZipArchive<BufReader<File>>,
+    size: u64,
+    zip: ZipArchive<BufReader<File>>,
 }
 
-impl Npz {
-    /// Opens `path` and reads the directory of its members.
+impl Archive {
+    /// # Errors
+    /// [`Error::Input`] when `path` is no zip archive.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let archive = ZipArchive::new(BufReader::with_capacity(1 << 18, file)).map_err(|error| {
-            Error::input(path, "zip directory", format!("cannot be read: {error}"), "give a file of numpy.savez")
-        })?;
-        Ok(Npz { path: path.to_owned(), archive })
+        let (file, size) = open_file(path)?;
+        let mut reader = BufReader::new(file);
+        let mut start = Vec::new();
+        reader.by_ref().take(npy::MAGIC.len() as u64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+        reader.rewind().map_err(Error::io(path, "read"))?;
+        let refuse = |problem: &str, fix| Err(Error::input(path, "archive", problem, fix));
+        match start[..] {
+            [] => return refuse("is empty", "save it with numpy.savez"),
+            [b'P', b'K', ..] => {}
+            _ if start == npy::MAGIC => {
+                return refuse("is a single .npy array", "rename it to .npy, and name its times with times_path");
+            }
+            [0x80, ..] => return refuse("is a Python pickle, which is never loaded", "save it with numpy.savez"),
+            _ => return refuse("is not a zip archive", "save it with numpy.savez"),
+        }
+        match ZipArchive::new(reader) {
+            Ok(zip) => Ok(Archive { path: path.into(), size, zip }),
+            Err(e) => Err(zip_error(path, "archive", e)),
+        }
     }
 
-    /// Header of member `name`, its reader just behind, and how it is compressed.
-    fn member<T>(
-        &mut self,
-        name: &str,
-        then: impl FnOnce(Header, &mut dyn std::io::Read) -> std::io::Result<T>,
-    ) -> Result<(T, &'static str)> {
-        let (path, names) = (self.path.clone(), self.names());
-        let Some(index) = self.archive.index_for_name(&format!("{name}.npy")) else {
-            return Err(missing(&path, name, &names));
+    /// Names of the arrays, in the order of the archive.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.zip.file_names_raw().map(|name| String::from_utf8_lossy(name).into_owned());
+        names.map(|name| name.strip_suffix(".npy").map_or(name.clone(), Into::into)).collect()
+    }
+
+    /// How the array is compressed.
+    pub fn compression(&self, name: &str) -> &'static str {
+        match self.index_of(name).and_then(|i| self.zip.by_index_data(i).ok()).map(|member| member.compression()) {
+            Some(CompressionMethod::Stored) => "stored",
+            Some(CompressionMethod::Deflated) => "deflated",
+            _ => "unknown compression",
+        }
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        self.zip.index_for_name(&format!("{name}.npy")).or_else(|| self.zip.index_for_name(name))
+    }
+
+    /// Opens the array `name`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is not there, or not one complete array.
+    pub fn array(&mut self, name: &str) -> Result<Array<'_>> {
+        let path = self.path.as_path();
+        let refuse = |problem: String, fix: &str| Err(Error::input(path, name, problem, fix));
+        let Some(index) = self.index_of(name) else {
+            let fix = format!("name one that is there: {}", list(self.names()));
+            return Err(Error::input(path, name, "no such array", fix));
         };
-        let fail = |problem: String, fix: &str| Error::input(&path, name, problem, fix);
-        let mut member = self.archive.by_index(index).map_err(|error| {
-            fail(format!("cannot be opened: {error}"), "save it with numpy.savez or numpy.savez_compressed")
-        })?;
-        let (available, compression) = match member.compression() {
-            CompressionMethod::Stored => (member.size().min(member.compressed_size()), ""),
-            CompressionMethod::Deflated => {
-                let possible = member.compressed_size().saturating_mul(MAX_INFLATION);
-                (member.size().min(possible), ", deflated")
+        let member = self.zip.by_index_data(index).map_err(|e| zip_error(path, name, e))?;
+        let (stored, size) = (member.compressed_size(), member.size());
+        if member.encrypted() {
+            return refuse("is encrypted".into(), "save it with numpy.savez");
+        }
+        if stored > self.size {
+            return Err(truncated(path, name, format!("claims {stored} bytes of a file of {}", self.size)));
+        }
+        let possible = match member.compression() {
+            CompressionMethod::Stored => stored,
+            CompressionMethod::Deflated => stored.saturating_mul(MAX_DEFLATE_RATIO),
+            other => {
+                return refuse(
+                    format!("is compressed with {other}"),
+                    "save it with numpy.savez or numpy.savez_compressed",
+                );
             }
-            other => return Err(fail(format!("is compressed with {other}"), "store or deflate it")),
         };
-        let header = Header::read(&mut member, available, &path, name)?;
-        let result = then(header, &mut member)
-            .map_err(|error| fail(format!("is truncated or altered: {error}"), "save the file again"))?;
-        Ok((result, compression))
+        if size > possible {
+            return refuse(
+                format!("claims {size} bytes, which its {stored} compressed bytes cannot hold"),
+                "the archive is damaged: save it again",
+            );
+        }
+        let mut data = self.zip.by_index(index).map_err(|e| zip_error(path, name, e))?;
+        let (header, n_header_bytes) = npy::read_header(path, name, &mut data)?;
+        check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
+        Ok(Array { file: path, name: name.into(), header, data: Box::new(data) })
     }
 }
 
-impl ArrayFile for Npz {
-    fn path(&self, _name: &str) -> PathBuf {
-        self.path.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let names = self.archive.file_names().filter_map(|name| name.ok());
-        names.map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_string()).collect()
-    }
-
-    fn info(&mut self, name: &str) -> Result<ArrayInfo> {
-        let (mut info, compression) = self.member(name, |header, _| Ok(header.info))?;
-        info.storage += compression;
-        Ok(info)
-    }
-
-    fn for_each(&mut self, name: &str, sink: &mut dyn FnMut(f64)) -> Result<()> {
-        self.member(name, |header, reader| {
-            header.decode(reader, sink)?;
-            // Reading to the end lets the archive compare its checksum.
-            std::io::copy(reader, &mut std::io::sink()).map(drop)
-        })?;
-        Ok(())
+fn zip_error(path: &Path, field: &str, error: ZipError) -> Error {
+    match error {
+        ZipError::Io(e) => damaged(path, field, e),
+        ZipError::InvalidArchive(_) => {
+            Error::input(path, field, format!("{error}"), "the archive is damaged or cut short: copy or save it again")
+        }
+        _ => Error::input(path, field, format!("{error}"), "save it with numpy.savez"),
     }
 }

@@ -1,36 +1,43 @@
 //! `.safetensors`: tensors as arrays.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::array::{ArrayFile, ArrayInfo, missing};
-use crate::error::Result;
-use crate::tensors::TensorFile;
+use super::array::{Array, Header, Order, check_n_bytes, list};
+use crate::error::{Error, Result};
+use crate::tensors::{TensorFile, element};
 
-/// An open safetensors file.
-pub(super) struct Safetensors(TensorFile);
+/// An open file.
+pub(super) struct Tensors(TensorFile);
 
-impl Safetensors {
-    /// Opens `path`.
+impl Tensors {
+    /// # Errors
+    /// [`Error::Input`] when the header is not one, or does not account for every byte of the file.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Safetensors(TensorFile::open(path)?))
-    }
-}
-
-impl ArrayFile for Safetensors {
-    fn path(&self, _name: &str) -> PathBuf {
-        self.0.path().to_owned()
+        Ok(Tensors(TensorFile::open(path)?))
     }
 
-    fn names(&self) -> Vec<String> {
+    /// Names of the arrays, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
         self.0.names()
     }
 
-    fn info(&mut self, name: &str) -> Result<ArrayInfo> {
-        let (shape, dtype) = self.0.find(name).ok_or_else(|| missing(self.0.path(), name, &self.0.names()))?;
-        Ok(ArrayInfo { shape: shape.to_vec(), fortran: false, storage: format!("{dtype:?}").to_lowercase() })
-    }
-
-    fn for_each(&mut self, name: &str, sink: &mut dyn FnMut(f64)) -> Result<()> {
-        self.0.for_each(name, sink)
+    /// Opens the array `name`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is not there.
+    pub fn array(&self, name: &str) -> Result<Array<'_>> {
+        let Some((shape, dtype)) = self.0.find(name) else {
+            let fix = format!("name one that is there: {}", list(self.0.names()));
+            return Err(Error::input(self.0.path(), name, "no such array", fix));
+        };
+        let header = Header {
+            dtype: dtype.to_string(),
+            element: element(dtype),
+            order: Order::C,
+            shape: shape.iter().map(|&n| n as u64).collect(),
+        };
+        let (path, bytes) = (self.0.path(), self.0.bytes(name)?);
+        check_n_bytes(path, name, &header, bytes.limit())?;
+        Ok(Array { file: path, name: name.into(), header, data: Box::new(bytes) })
     }
 }

@@ -73,7 +73,8 @@ pub fn evaluate(
     if let Some(time) = held_out.iter().find(|time| snapshots.find(**time).is_none()) {
         return fail("--held-out", format!("names time {time}, which has no snapshot"), "name a time of the data");
     }
-    let is_held_out = |k: usize| held_out.contains(&snapshots.times[k]);
+    let held_out: Vec<usize> = held_out.iter().filter_map(|&time| snapshots.find(time)).collect();
+    let is_held_out = |k: usize| held_out.contains(&k);
     if is_held_out(0) {
         return fail("--held-out", "names the first time".into(), "particles must start from a snapshot");
     }

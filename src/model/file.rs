@@ -12,10 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Activation, Architecture, Coordinates, Head, Layer, Model, TimeEmbedding};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, TimeWeight};
-use crate::tensors::{NewTensor, TensorFile, write_tensors};
+use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
 
-/// Key of the header's metadata.
-const METADATA_KEY: &str = "action_matching";
 const VERSION: u32 = 1;
 
 /// The JSON of the metadata.
@@ -75,7 +73,7 @@ impl Model {
                 (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
             ]
         });
-        write_tensors(path, tensors.collect(), HashMap::from([(METADATA_KEY.to_string(), json)]))
+        write_tensors(path, tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
     }
 
     /// Reads a model file. Tensors may be f16, bf16, f32 or f64; the time weight is ω = 1.
@@ -85,12 +83,12 @@ impl Model {
     pub fn load(path: &Path) -> Result<Model> {
         let mut file = TensorFile::open(path)?;
         let fail = |field: &str, problem: String, fix: &str| {
-            Err(Error::input(path, format!("{METADATA_KEY}: {field}"), problem, fix))
+            Err(Error::input(path, format!("{MODEL_KEY}: {field}"), problem, fix))
         };
-        let Some(json) = file.metadata(METADATA_KEY) else {
+        let Some(json) = file.metadata(MODEL_KEY) else {
             return Err(Error::input(
                 path,
-                METADATA_KEY,
+                MODEL_KEY,
                 "is missing from the metadata: this is not a model of action-matching",
                 "give a model.safetensors written by `amatch train`, or see the model file format in the README",
             ));

@@ -3,16 +3,27 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
-use crate::tensors::{NewTensor, TensorFile, write_tensors};
+use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 3;
-const VERSION: &str = "1";
+const VERSION: u32 = 1;
+
+/// The metadata of a checkpoint file.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    step: u64,
+    fingerprint: String,
+    /// Digest over the rest and the tensors.
+    sha256: String,
+}
 
 /// The state of a run after some step.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +44,10 @@ impl Checkpoint {
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
         let n = state.parameters.len();
         let tensors = parts(state).map(|(name, values)| (name.to_string(), NewTensor::f32(&[n], values)));
-        let metadata = HashMap::from([
-            ("checkpoint".to_string(), VERSION.to_string()),
-            ("step".to_string(), state.step.to_string()),
-            ("fingerprint".to_string(), fingerprint.clone()),
-            ("sha256".to_string(), self.digest()),
-        ]);
+        let header =
+            Header { version: VERSION, step: state.step, fingerprint: fingerprint.clone(), sha256: self.digest() };
+        let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
+        let metadata = HashMap::from([(CHECKPOINT_KEY.to_string(), json)]);
         write_tensors(&path, tensors.into(), metadata)?;
         for old in list(folder)?.into_iter().rev().skip(KEPT) {
             std::fs::remove_file(&old).map_err(Error::io(old, "remove"))?;
@@ -55,16 +64,16 @@ impl Checkpoint {
         let fail = |field: &str, problem: String| {
             Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again"))
         };
-        match file.metadata("checkpoint") {
-            Some(VERSION) => {}
-            Some(version) => return fail("checkpoint", format!("has version {version}, not {VERSION}")),
-            None => return fail("checkpoint", "is missing from the metadata: this is no checkpoint".into()),
-        }
-        let Some(step) = file.metadata("step").and_then(|step| step.parse().ok()) else {
-            return fail("step", "is missing or no number".into());
+        let Some(json) = file.metadata(CHECKPOINT_KEY) else {
+            return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());
         };
-        let fingerprint = file.metadata("fingerprint").unwrap_or_default().to_string();
-        let digest = file.metadata("sha256").unwrap_or_default().to_string();
+        let Header { version, step, fingerprint, sha256 } = match serde_json::from_str(json) {
+            Ok(header) => header,
+            Err(error) => return fail(CHECKPOINT_KEY, format!("cannot be read: {error}")),
+        };
+        if version != VERSION {
+            return fail(CHECKPOINT_KEY, format!("has version {version}, not {VERSION}"));
+        }
         let shape = file.shape("parameters")?;
         let mut read = |name: &str| file.f32s(name, &shape);
         let state = TrainState {
@@ -75,7 +84,7 @@ impl Checkpoint {
             moment2: read("moment2")?,
         };
         let checkpoint = Checkpoint { state, fingerprint };
-        if checkpoint.digest() != digest {
+        if checkpoint.digest() != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
         }
         Ok(checkpoint)
@@ -180,7 +189,7 @@ mod tests {
         let mut warnings = Vec::new();
         let found = Checkpoint::load_newest(folder, |message| warnings.push(message.to_string()));
         assert_eq!(found.expect("reads"), Some(checkpoint(90)));
-        assert!(warnings[0].contains("truncated") && warnings[0].contains("step-0000001000"), "{warnings:?}");
+        assert!(warnings[0].contains("cut short") && warnings[0].contains("step-0000001000"), "{warnings:?}");
         assert!(warnings[1].contains("altered") && warnings[1].contains("step-0000000100"), "{warnings:?}");
 
         std::fs::write(&paths[1], b"").expect("writes");
@@ -193,7 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = checkpoint(12).save(folder.path()).expect("saves");
         let good = std::fs::read(&path).expect("reads");
-        let step = good.windows(4).position(|window| window == b"\"12\"").expect("the step is in the header") + 1;
+        let step = good.windows(4).position(|window| window == b":12,").expect("the step is in the header") + 1;
         for position in [step, good.len() - 1, good.len() - 450, good.len() - 900, good.len() - 1599] {
             let mut bytes = good.clone();
             bytes[position] ^= 1;

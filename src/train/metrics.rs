@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic::write_atomically;
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl MetricsWriter {
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let mut kept = if path.exists() { read_metrics(path)? } else { Vec::new() };
         kept.retain(|metrics| metrics.step < step);
-        write_atomically(path, |out| kept.iter().try_for_each(|metrics| write_line(out, metrics)))?;
+        write_atomically(path, |out| kept.iter().try_for_each(|metrics| write_line(&mut *out, metrics)))?;
         let out = OpenOptions::new().append(true).open(path).map_err(Error::io(path, "open"))?;
         Ok(MetricsWriter { path: path.to_owned(), out: BufWriter::new(out) })
     }
@@ -75,7 +75,7 @@ impl MetricsWriter {
     }
 }
 
-fn write_line(out: &mut impl Write, metrics: &Metrics) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, metrics)?;
+fn write_line(mut out: impl Write, metrics: &Metrics) -> std::io::Result<()> {
+    serde_json::to_writer(&mut out, metrics)?;
     out.write_all(b"\n")
 }

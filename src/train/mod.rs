@@ -13,13 +13,12 @@ pub use metrics::{Metrics, read_metrics};
 
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
-use crate::atomic::write_atomically;
 use crate::config::Config;
 use crate::data::{Loaded, load};
 use crate::engine::{Engine, StepRecord, TrainState, Training};
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
-use std::io::Write;
 
 /// The files of a run folder.
 #[derive(Clone, Debug)]

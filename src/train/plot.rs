@@ -5,9 +5,8 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::metrics::Metrics;
-use crate::atomic::write_atomically;
 use crate::error::{Error, Result};
-use std::io::Write;
+use crate::files::write_atomically;
 
 /// Lines of the plot have at most this many points; each is a mean over its share of the lines of `metrics.jsonl`.
 const POINTS: usize = 500;

@@ -1,0 +1,120 @@
+//! What a data file holds, in words: the text of `inspect`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::array::{Array, Order, list};
+use super::file::{ArrayFile, DataFile};
+use super::standardise::moments;
+use super::{DataSource, Snapshots, read_points, read_snapshots};
+use crate::error::Result;
+
+/// Dimensions and snapshots shown before the rest is only counted.
+const SHOWN_DIMENSIONS: usize = 4;
+const SHOWN_SNAPSHOTS: usize = 24;
+
+/// Describes the data file at `path`, line by line: its arrays (type, shape, order, compression) and, where `samples`
+/// and `times` make snapshots, their times, counts, means and deviations. Lines that start with `problem:` say why not.
+///
+/// # Errors
+/// As [`super::load`], when nothing can be said of the file but that.
+pub fn describe(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let mut source = DataSource::new(path);
+    let is_snapshots = match &mut DataFile::open(path)? {
+        DataFile::Table(table) => {
+            let names = table.names();
+            line(&mut text, format!("table with columns {}", list(names)));
+            if let Some(name) = ["times", "time"].into_iter().find(|name| names.iter().any(|column| column == name)) {
+                source.times = name.into();
+                true
+            } else {
+                false
+            }
+        }
+        DataFile::Arrays(file) => {
+            let names = match file {
+                ArrayFile::Npy(_) => vec![source.samples.clone()],
+                ArrayFile::Npz(archive) => archive.names(),
+                ArrayFile::Safetensors(tensors) => tensors.names(),
+            };
+            for name in &names {
+                describe_array(&mut text, file, name);
+            }
+            [&source.samples, &source.times].into_iter().all(|wanted| names.contains(wanted))
+        }
+    };
+    if is_snapshots {
+        match read_snapshots(&source) {
+            Ok((snapshots, warnings)) => {
+                describe_snapshots(&mut text, &snapshots);
+                warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
+            }
+            Err(error) => line(&mut text, format!("problem: {error}")),
+        }
+    } else {
+        match read_points(path, &source.samples) {
+            Ok((dim, points)) => {
+                line(&mut text, format!("{} points of dimension {dim}, no times", points.len() / dim));
+                line(&mut text, format!("  {}", statistics(&points, dim)));
+            }
+            Err(error) => line(&mut text, format!("problem: {error}")),
+        }
+    }
+    Ok(text)
+}
+
+fn line(text: &mut String, content: String) {
+    text.push_str(&content);
+    text.push('\n');
+}
+
+fn describe_array(text: &mut String, file: &mut ArrayFile, name: &str) {
+    let compression = match file {
+        ArrayFile::Npz(archive) => format!(", {}", archive.compression(name)),
+        _ => String::new(),
+    };
+    let found = file.array(name).map(|array| (array_header(&array), array.element().map(drop)));
+    match found {
+        Ok((header, readable)) => {
+            line(text, format!("array {name}: {header}{compression}"));
+            if let Err(error) = readable {
+                line(text, format!("problem: {error}"));
+            }
+        }
+        Err(error) => line(text, format!("array {name}\nproblem: {error}")),
+    }
+}
+
+fn array_header(array: &Array<'_>) -> String {
+    let order = match array.header.order {
+        Order::C => "C order",
+        Order::Fortran => "Fortran order",
+    };
+    format!("{} {:?}, {order}", array.header.dtype, array.header.shape)
+}
+
+fn describe_snapshots(text: &mut String, snapshots: &Snapshots) {
+    let (n, dim) = (snapshots.times.len(), snapshots.dim);
+    let plural = if n == 1 { "" } else { "s" };
+    line(text, format!("{n} snapshot{plural} of dimension {dim}, {} rows", snapshots.samples.len() / dim));
+    for (k, time) in snapshots.times.iter().enumerate().take(SHOWN_SNAPSHOTS) {
+        let statistics = statistics(snapshots.rows(k), dim);
+        line(text, format!("  time {time}: {} rows, {statistics}", snapshots.n_rows(k)));
+    }
+    if n > SHOWN_SNAPSHOTS {
+        line(text, format!("  … and {} more", n - SHOWN_SNAPSHOTS));
+    }
+}
+
+/// Mean ± deviation of the first columns.
+fn statistics(rows: &[f32], dim: usize) -> String {
+    let (mean, variance) = moments(rows, dim);
+    let mut text = String::from("mean ± std");
+    for (mean, variance) in mean.iter().zip(&variance).take(SHOWN_DIMENSIONS) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {mean:.4} ± {:.4}", variance.sqrt());
+        text.push(',');
+    }
+    if dim > SHOWN_DIMENSIONS { text + " …" } else { text.trim_end_matches(',').into() }
+}

@@ -1,0 +1,167 @@
+//! Files as the rest relies on them: opened only when regular, written whole or not at all (a temporary file in the same
+//! folder, synced, then renamed).
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::error::{Error, Result};
+
+/// Opens a regular file: (file, size in bytes).
+///
+/// # Errors
+/// [`Error::Input`] when there is none at `path`, [`Error::Io`] when the system refuses.
+pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
+    let refuse = |problem: &str, fix: &str| Err(Error::input(path, "path", problem, fix));
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => refuse("is a folder", "name a file inside it"),
+        Ok(found) if !found.is_file() => refuse("is not a regular file", "copy its content to a file"),
+        Ok(found) => Ok((File::open(path).map_err(Error::io(path, "open"))?, found.len())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            refuse("does not exist", "check the name, and the folder that relative paths start from")
+        }
+        Err(e) => Err(Error::io(path, "open")(e)),
+    }
+}
+
+/// Replaces `path` by what `write` writes. A reader, or a crash at any moment, sees the old file or the new one.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; the old file, if any, is untouched.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_atomically_seekable(path, |writer| write(writer))
+}
+
+/// [`write_atomically`] for formats that go back to fill in sizes.
+pub(crate) fn write_atomically_seekable(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    let target = resolved(path)?;
+    let folder = folder_of(&target);
+    let temporary = temporary_in(folder).map_err(Error::io(path, "create a file beside it"))?;
+    let (file, temporary_path) = temporary.into_parts();
+    let mut writer = BufWriter::with_capacity(1 << 18, file);
+    write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
+    writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
+    temporary_path.persist(&target).map_err(|e| e.error).map_err(Error::io(path, "rename the finished file to it"))?;
+    sync_folder(folder).map_err(Error::io(path, "sync the folder of"))
+}
+
+/// Fails early, before long work, where [`write_atomically`] would fail late. Leaves nothing behind.
+///
+/// # Errors
+/// [`Error::Input`] when `path` is no place for a file, [`Error::Io`] when its folder cannot be written to.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let target = resolved(path)?;
+    temporary_in(folder_of(&target)).map(drop).map_err(Error::io(path, "create a file beside it"))
+}
+
+/// `path`, through a symbolic link if it is one (else the rename would replace the link), checked as far as its names go.
+fn resolved(path: &Path) -> Result<PathBuf> {
+    let refuse = |problem: String, fix: &str| Err(Error::input(path, "output path", problem, fix));
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match fs::metadata(&target) {
+        Ok(found) if found.is_dir() => return refuse("is a folder".into(), "add a file name"),
+        Ok(found) if !found.is_file() => return refuse("is not a regular file".into(), "name a file"),
+        _ => {}
+    }
+    if target.file_name().is_none() {
+        return refuse("names no file".into(), "add a file name");
+    }
+    let folder = folder_of(&target);
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(target),
+        Ok(_) => refuse(format!("{} is not a folder", folder.display()), "put the file into a folder"),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            refuse(format!("the folder {} does not exist", folder.display()), "create it first")
+        }
+        Err(e) => Err(Error::io(folder, "look at the folder")(e)),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A temporary file that, once renamed, has the permissions of an ordinary new file (the crate's default is 0600).
+fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = Builder::new();
+    builder.prefix(".amatch-").suffix(".part");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Makes the rename itself durable.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn replaces_whole_and_leaves_the_old_file_when_the_writer_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        write_atomically(&path, |w| w.write_all(b"first")).unwrap();
+        let failed = write_atomically(&path, |w| {
+            w.write_all(b"half of the sec")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), format!("{}: cannot write: disk full", path.display()));
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write_atomically(&path, |w| w.write_all(b"second")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(entries(folder.path()), 1, "a temporary file stayed behind");
+    }
+
+    #[test]
+    fn check_writable_names_the_obstacle_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        for (path, wanted) in [
+            (folder.path().join("missing/out.npz"), "does not exist (create it first)"),
+            (folder.path().to_owned(), "is a folder (add a file name)"),
+            (file.join("out.npz"), "output path"),
+        ] {
+            for error in [check_writable(&path).unwrap_err(), write_atomically(&path, |_| Ok(())).unwrap_err()] {
+                let message = error.to_string();
+                assert!(message.starts_with(&path.display().to_string()) && message.contains(wanted), "{message}");
+            }
+        }
+        check_writable(&file).unwrap();
+        check_writable(&folder.path().join("new.npz")).unwrap();
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn writes_through_a_symbolic_link_with_ordinary_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, plain) = (folder.path().join("file"), folder.path().join("link"), folder.path().join("plain"));
+        fs::write(&file, b"old").unwrap();
+        fs::write(&plain, b"made the ordinary way").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomically(&link, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&file), mode(&plain));
+        let error = check_writable(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("/dev/null: output path: is not a regular file"), "{error}");
+    }
+}

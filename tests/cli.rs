@@ -1,0 +1,274 @@
+//! The program as its users meet it: commands end to end, messages, exit codes, and what stays untouched when things go wrong.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use action_matching::data::{DataSource, read_snapshots};
+
+const SMALL: [&str; 10] = [
+    "--set",
+    "training.steps=60",
+    "--set",
+    "training.interior_rows=64",
+    "--set",
+    "training.boundary_rows=32",
+    "--set",
+    "model.hidden=[16, 16]",
+    "--threads",
+    "2",
+];
+
+fn amatch(folder: &Path, arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_amatch");
+    Command::new(program).args(arguments).current_dir(folder).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = amatch(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Fails with exit code 1, one line that holds every part, and no panic.
+#[track_caller]
+fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
+    let output = amatch(folder, arguments);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+    assert!(message.contains("error: ") && !message.contains("panicked"), "{message}");
+}
+
+/// A folder with a data set and a configuration of it.
+fn workplace() -> (tempfile::TempDir, PathBuf) {
+    let guard = tempfile::tempdir().expect("a folder");
+    let folder = guard.path().to_owned();
+    let mut csv = String::from("times,x,y\n");
+    for row in 0..150 {
+        let (time, angle) = (row % 3, row as f64 * 0.7);
+        csv += &format!("{time},{},{}\n", angle.cos() + time as f64, angle.sin() * (1.0 + 0.1 * time as f64));
+    }
+    std::fs::write(folder.join("data.csv"), csv).expect("written");
+    std::fs::write(folder.join("run.toml"), "[data]\npath = \"data.csv\"\n").expect("written");
+    (guard, folder)
+}
+
+fn trained() -> (tempfile::TempDir, PathBuf) {
+    let (guard, folder) = workplace();
+    succeeds(&folder, &[&["train", "run.toml"][..], &SMALL].concat());
+    (guard, folder)
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    let here = Path::new(".");
+    assert!(succeeds(here, &["--help"]).contains("amatch train examples/hematopoiesis.toml"));
+    for command in ["train", "sample", "evaluate", "check", "inspect", "bench"] {
+        let help = succeeds(here, &[command, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("amatch {command}")), "{help}");
+    }
+    assert!(succeeds(here, &["--version"]).contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(amatch(here, &["train"]).status.code(), Some(2), "a usage error");
+}
+
+#[test]
+fn a_run_trains_samples_evaluates_and_describes_itself() {
+    let (_guard, folder) = trained();
+    let run = folder.join("runs/run");
+    for file in ["config.toml", "model.safetensors", "metrics.jsonl", "loss.svg"] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("readable");
+    assert_eq!(metrics.lines().count(), 7, "steps 0, 10, …, 50 and the last");
+    for key in ["step", "loss", "boundary0", "interior", "kinetic", "gradient_norm", "learning_rate", "rows_per_s"] {
+        assert!(metrics.contains(&format!("\"{key}\":")), "{key}");
+    }
+
+    succeeds(&folder, &["sample", "runs/run", "--from", "snapshot:0", "--save-at", "0", "1.5", "2", "--out", "p.npz"]);
+    let (particles, _) = read_snapshots(&DataSource::new(folder.join("p.npz"))).expect("readable");
+    assert_eq!((&particles.times[..], &particles.offsets[..]), (&[0.0, 1.5, 2.0][..], &[0, 50, 100, 150][..]));
+    let (data, _) = read_snapshots(&DataSource::new(folder.join("data.csv"))).expect("readable");
+    for (got, want) in particles.rows(0).iter().zip(data.rows(0)) {
+        assert!((got - want).abs() < 1e-5, "the start is the snapshot");
+    }
+    assert!(particles.rows(2).iter().zip(data.rows(0)).any(|(end, start)| (end - start).abs() > 1e-3), "they moved");
+
+    let backward = ["sample", "runs/run", "--from", "p.npz", "--t0", "2", "--t1", "0", "-n", "7", "--method", "rk4"];
+    succeeds(&folder, &[&backward[..], &["--steps", "9", "--out", "b.csv"]].concat());
+    assert_eq!(std::fs::read_to_string(folder.join("b.csv")).expect("readable").lines().count(), 8);
+    let model = "runs/run/model.safetensors";
+    let gaussian = ["sample", model, "--from", "gaussian", "-n", "9", "--rtol", "1e-3", "--out", "g.safetensors"];
+    succeeds(&folder, &gaussian);
+
+    let table = succeeds(&folder, &["evaluate", "runs/run", "--json", "scores.json"]);
+    for part in ["0 → 1", "1 → 2", "W1", "W2", "MMD²", "floor", "no motion", "kinetic energy", "HJB residual"] {
+        assert!(table.contains(part), "{part} is not in\n{table}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("scores.json")).expect("readable")).expect("JSON");
+    assert!(json["comparisons"][1]["sampling_floor"]["w1"].as_f64().is_some(), "{json}");
+    let held = succeeds(&folder, &["evaluate", model, "data.csv", "--held-out", "1", "--points", "20"]);
+    assert!(held.contains("0 → 1 *") && held.contains("0 → 2"), "{held}");
+
+    for (file, part) in [
+        ("runs/run", "60 of 60"),
+        (model, "hidden layers    [16, 16]"),
+        ("runs/run/checkpoints/step-0000000060.safetensors", "fingerprint"),
+        ("runs/run/config.toml", "interior_rows = 64"),
+        ("data.csv", "x"),
+        ("p.npz", "samples"),
+    ] {
+        let description = succeeds(&folder, &["inspect", file]);
+        assert!(description.contains(part), "{part} is not in\n{description}");
+    }
+}
+
+#[test]
+fn a_run_is_reproduced_from_its_own_folder() {
+    let (_guard, folder) = trained();
+    succeeds(&folder, &["train", "runs/run/config.toml", "--out", "again", "--threads", "1"]);
+    let read = |path: &str| std::fs::read(folder.join(path)).expect("readable");
+    assert!(read("runs/run/model.safetensors") == read("again/model.safetensors"), "the models differ");
+}
+
+#[test]
+fn existing_run_folders_are_left_alone_unless_told_otherwise() {
+    let (_guard, folder) = trained();
+    let model = folder.join("runs/run/model.safetensors");
+    let before = std::fs::read(&model).expect("readable");
+    let train = [&["train", "run.toml"][..], &SMALL].concat();
+    fails(&folder, &train, &["runs/run", "already exists", "--resume", "--force"]);
+    assert_eq!(std::fs::read(&model).expect("readable"), before);
+    succeeds(&folder, &[&train[..], &["--set", "training.seed=5", "--force"]].concat());
+    assert_ne!(std::fs::read(&model).expect("readable"), before);
+    let other_seed = [&train[..], &["--set", "training.seed=6", "--resume"]].concat();
+    fails(&folder, &other_seed, &["--resume", "other settings or other data"]);
+    fails(&folder, &["train", "run.toml", "--out", "none", "--resume"], &["--resume", "no run in this folder"]);
+    std::fs::create_dir(folder.join("mine")).expect("created");
+    std::fs::write(folder.join("mine/thesis.txt"), "years of work").expect("written");
+    fails(&folder, &["train", "run.toml", "--out", "mine", "--force"], &["mine", "not a run's"]);
+    fails(&folder, &["train", "run.toml", "--out", "data.csv"], &["data.csv", "is a file"]);
+    assert!(folder.join("mine/thesis.txt").exists());
+}
+
+#[test]
+fn bad_training_input_names_file_field_and_fix_and_writes_nothing() {
+    let (_guard, folder) = workplace();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
+    fails(&folder, &["train", "absent.toml"], &["absent.toml", "cannot read"]);
+    write("bad.toml", "[data]\npath = \"data.csv\"\n[training]\nlearing_rate = 1.0\n");
+    fails(
+        &folder,
+        &["train", "bad.toml"],
+        &["bad.toml", "training.learing_rate", "did you mean training.learning_rate?"],
+    );
+    write("bad.toml", "[data]\npath = \"nowhere.npz\"\n");
+    fails(&folder, &["train", "bad.toml"], &["nowhere.npz", "does not exist"]);
+    fails(&folder, &["train", "run.toml", "--set", "training.interior_rows=0"], &["training.interior_rows", "is 0"]);
+    fails(&folder, &["train", "run.toml", "--set", "training.interior_rows=-4"], &["training.interior_rows"]);
+    fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[0]"], &["data.csv", "hold_out"]);
+    fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[7]"], &["data.csv", "7"]);
+    fails(&folder, &["train", "run.toml", "--set", "objective.sigma=0.5"], &["sigma"]);
+    fails(&folder, &["train", "run.toml", "--device", "cuda:0"], &["cuda:0", "no CUDA engine", "--device cpu"]);
+    fails(&folder, &["train", "run.toml", "--device", "tpu"], &["tpu", "is not a device"]);
+    fails(&folder, &["train", "run.toml", "--out", "data.csv/run"], &["data.csv"]);
+    write("one.csv", "times,x\n0,1\n0,2\n");
+    fails(&folder, &["train", "run.toml", "--set", "data.path=one.csv"], &["one.csv", "time"]);
+    write("nan.csv", "times,x\n0,1\n1,nan\n");
+    fails(&folder, &["train", "run.toml", "--set", "data.path=nan.csv"], &["nan.csv", "row 1"]);
+    assert!(!folder.join("runs").exists(), "a failed start leaves no run folder");
+}
+
+#[test]
+fn a_loss_that_is_lost_stops_with_the_step_and_keeps_the_last_checkpoint() {
+    let (_guard, folder) = workplace();
+    let steady = [
+        "--set",
+        "output.checkpoint_every=2",
+        "--set",
+        "training.warmup_steps=20",
+        "--set",
+        "training.schedule=constant",
+    ];
+    let wild = ["--set", "training.learning_rate=1e38", "--set", "model.head=quadratic"];
+    let train = [&["train", "run.toml"][..], &SMALL, &steady, &wild].concat();
+    fails(&folder, &train, &["not finite at step", "learning_rate"]);
+    let kept = std::fs::read_dir(folder.join("runs/run/checkpoints")).expect("readable").count();
+    assert!(kept <= 3, "{kept} checkpoints");
+}
+
+#[test]
+fn bad_sampling_and_evaluation_input_writes_nothing() {
+    let (_guard, folder) = trained();
+    let sample = |arguments: &[&str], parts: &[&str]| {
+        fails(&folder, &[&["sample", "runs/run", "--out", "out.npz"][..], arguments].concat(), parts);
+        assert!(!folder.join("out.npz").exists());
+    };
+    sample(&["--from", "gaussian"], &["-n"]);
+    sample(&["--from", "gaussian", "-n", "0"], &["no particles"]);
+    sample(&["--from", "snapshot:7"], &["data.csv", "7", "0, 1, 2"]);
+    sample(&["--from", "snapshot:x"], &["snapshot", "\"x\""]);
+    sample(&["--from", "absent.npz"], &["absent.npz", "does not exist"]);
+    sample(&["--from", "gaussian", "-n", "3", "--method", "euler", "--rtol", "1e-3"], &["--rtol", "Euler"]);
+    sample(&["--from", "gaussian", "-n", "3", "--steps", "0"], &["--steps", "0"]);
+    sample(&["--from", "gaussian", "-n", "3", "--save-at", "2", "1"], &["--save-at", "order"]);
+    std::fs::write(folder.join("three.csv"), "a,b,c\n1,2,3\n").expect("written");
+    sample(&["--from", "three.csv"], &["three.csv", "dimension 3", "has 2"]);
+    fails(&folder, &["sample", "runs/run", "--from", "gaussian", "-n", "3", "--out", "out.txt"], &["out.txt", ".npz"]);
+    fails(&folder, &["sample", "runs/run", "--from", "gaussian", "-n", "3", "--out", "no/out.npz"], &["no/out.npz"]);
+    fails(
+        &folder,
+        &["sample", "data.csv", "--from", "gaussian", "-n", "3", "--out", "out.npz"],
+        &["data.csv", "header"],
+    );
+
+    fails(&folder, &["evaluate", "runs/run", "three.csv"], &["three.csv"]);
+    fails(&folder, &["evaluate", "runs/run", "--held-out", "0"], &["--held-out", "first time"]);
+    fails(&folder, &["evaluate", "runs/run", "--held-out", "9"], &["--held-out", "9"]);
+    fails(&folder, &["evaluate", "runs/run", "--points", "0"], &["--points"]);
+    fails(&folder, &["evaluate", "runs/run", "--json", "no/scores.json"], &["no/scores.json"]);
+    std::fs::rename(folder.join("runs/run/config.toml"), folder.join("moved.toml")).expect("renamed");
+    fails(&folder, &["evaluate", "runs/run"], &["data"]);
+    fails(&folder, &["inspect", "absent.npz"], &["absent.npz", "does not exist"]);
+    fails(&folder, &["bench", "everything"], &["everything", "--list"]);
+}
+
+#[test]
+fn check_writes_what_porters_need() {
+    let (_guard, folder) = trained();
+    let mut bytes = Vec::new();
+    let mut tensor = |values: &[f32]| {
+        let start = bytes.len();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        (start, bytes.len())
+    };
+    let (x, t) = (tensor(&[0.1, 0.2, -0.3, 0.4, 0.5, -0.6]), tensor(&[0.2, 0.5, 0.9]));
+    let (x0, x1) = (tensor(&[0.7, 0.8]), tensor(&[-0.9, 1.0, 1.1, 1.2]));
+    let entry = |name: &str, shape: &str, (start, end): (usize, usize)| {
+        format!("\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{start},{end}]}}")
+    };
+    let entries = [entry("x", "[3,2]", x), entry("t", "[3]", t), entry("x0", "[1,2]", x0), entry("x1", "[2,2]", x1)];
+    let header = format!("{{{}}}", entries.join(","));
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes].concat();
+    std::fs::write(folder.join("batch.safetensors"), file).expect("written");
+    let check = ["check", "--model", "runs/run/model.safetensors", "--batch", "batch.safetensors", "--out"];
+    let single = succeeds(&folder, &[&check[..], &["single.safetensors"]].concat());
+    let double = succeeds(&folder, &[&check[..], &["double.safetensors", "--precision", "f64"]].concat());
+    let loss = |text: &str| -> f64 {
+        text.trim().strip_prefix("loss ").and_then(|loss| loss.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    assert!((loss(&single) - loss(&double)).abs() < 1e-5, "{single}{double}");
+    let bytes = std::fs::read(folder.join("double.safetensors")).expect("readable");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+    let shape = |name: &str| tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).shape().to_vec();
+    assert_eq!(shape("grad.net.0.weight"), [16, 3]);
+    assert_eq!(shape("grad.net.4.bias"), [1]);
+    assert_eq!((shape("loss"), shape("s"), shape("ds_dx"), shape("ds_dt")), (vec![], vec![3], vec![3, 2], vec![3]));
+}
