@@ -4,6 +4,7 @@
 //! of either byte order, C and Fortran order. Files are taken for hostile: sizes are checked against the bytes that are
 //! there before anything is allocated.
 
+mod analytic;
 mod array;
 mod csv;
 mod describe;
@@ -19,6 +20,7 @@ mod source;
 mod standardise;
 mod write;
 
+pub use analytic::GaussianProblem;
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use load::{Loaded, load, read_points, read_snapshots};

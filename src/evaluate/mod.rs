@@ -1,11 +1,13 @@
 //! How good a model is: distances between transported and true snapshots, energies and residuals.
 
+mod gap;
 mod mmd;
 mod report;
 pub mod transport;
 
 use std::sync::Mutex;
 
+pub use gap::ActionGap;
 pub use mmd::{Kernel, mmd2};
 pub use report::{Comparison, Distances, Report};
 

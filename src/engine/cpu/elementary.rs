@@ -91,16 +91,20 @@ pub fn sin_cos<S: Simd>(simd: S, z: S::f32s) -> (S::f32s, S::f32s) {
     let cos = simd.mul_add_f32s(cos, square, simd.splat_f32s(1.0));
     // Quarter turns modulo 4 select the function (bit 0) and its sign (bit 1; for cos, of the next quarter).
     let quarter = simd.transmute_u32s_f32s(biased);
-    let sign = |quarter: S::u32s| {
-        let bit = simd.and_u32s(quarter, simd.splat_u32s(2));
-        simd.wrapping_dyn_shl_u32s(bit, simd.splat_u32s(30))
-    };
     let odd = simd.equal_u32s(simd.and_u32s(quarter, simd.splat_u32s(1)), simd.splat_u32s(1));
-    let flip = |x: S::f32s, sign: S::u32s| simd.transmute_f32s_u32s(simd.xor_u32s(simd.transmute_u32s_f32s(x), sign));
+    let next = simd.add_u32s(quarter, simd.splat_u32s(1));
     (
-        flip(simd.select_f32s(odd, cos, sin), sign(quarter)),
-        flip(simd.select_f32s(odd, sin, cos), sign(simd.add_u32s(quarter, simd.splat_u32s(1)))),
+        negate_in_half(simd, simd.select_f32s(odd, cos, sin), quarter),
+        negate_in_half(simd, simd.select_f32s(odd, sin, cos), next),
     )
+}
+
+/// −x where bit 1 of `quarter` is set, else x.
+#[inline(always)]
+fn negate_in_half<S: Simd>(simd: S, x: S::f32s, quarter: S::u32s) -> S::f32s {
+    let bit = simd.and_u32s(quarter, simd.splat_u32s(2));
+    let sign = simd.wrapping_dyn_shl_u32s(bit, simd.splat_u32s(30));
+    simd.transmute_f32s_u32s(simd.xor_u32s(simd.transmute_u32s_f32s(x), sign))
 }
 
 #[cold]

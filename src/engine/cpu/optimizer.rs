@@ -72,16 +72,16 @@ impl WithSimd for Update<'_> {
         let (moment1, moment1_rest) = S::as_mut_simd_f32s(self.moment1);
         let (moment2, moment2_rest) = S::as_mut_simd_f32s(self.moment2);
 
-        let splat = |value| simd.splat_f32s(value);
         let vectors = gradient.iter().zip(parameters).zip(ema).zip(moment1).zip(moment2);
         for ((((&g, p), e), m), v) in vectors {
-            let g = simd.mul_f32s(g, splat(gradient_scale));
-            *m = simd.mul_add_f32s(splat(toward1), simd.sub_f32s(g, *m), *m);
-            *v = simd.mul_add_f32s(splat(toward2), simd.sub_f32s(simd.mul_f32s(g, g), *v), *v);
-            let root = simd.mul_add_f32s(simd.sqrt_f32s(*v), splat(root_correction), splat(epsilon));
-            let step = simd.mul_f32s(splat(step_size), simd.div_f32s(*m, root));
-            *p = simd.sub_f32s(simd.mul_f32s(splat(keep), *p), step);
-            *e = simd.mul_add_f32s(splat(toward_ema), simd.sub_f32s(*p, *e), *e);
+            let g = simd.mul_f32s(g, simd.splat_f32s(gradient_scale));
+            *m = simd.mul_add_f32s(simd.splat_f32s(toward1), simd.sub_f32s(g, *m), *m);
+            *v = simd.mul_add_f32s(simd.splat_f32s(toward2), simd.sub_f32s(simd.mul_f32s(g, g), *v), *v);
+            let root =
+                simd.mul_add_f32s(simd.sqrt_f32s(*v), simd.splat_f32s(root_correction), simd.splat_f32s(epsilon));
+            let step = simd.mul_f32s(simd.splat_f32s(step_size), simd.div_f32s(*m, root));
+            *p = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(keep), *p), step);
+            *e = simd.mul_add_f32s(simd.splat_f32s(toward_ema), simd.sub_f32s(*p, *e), *e);
         }
         let rest = gradient_rest.iter().zip(parameters_rest).zip(ema_rest).zip(moment1_rest).zip(moment2_rest);
         for ((((&g, p), e), m), v) in rest {

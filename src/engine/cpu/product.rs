@@ -128,28 +128,38 @@ unsafe fn accumulate<S: Simd>(
     let mut left = length;
     // SAFETY: the caller vouches for `length` columns of `a` and rows of `weight`.
     unsafe {
-        let step = |k: usize, panel: *const f32, weight: *const f32, sums: &mut [[S::f32s; 2]; BLOCK_ROWS]| {
-            let [low, high] = load_pair::<S>(weight.add(k * width));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let value = simd.splat_f32s(*panel.add(i * width + k));
-                sum[0] = simd.mul_add_f32s(value, low, sum[0]);
-                sum[1] = simd.mul_add_f32s(value, high, sum[1]);
-            }
-        };
         while left >= width {
             // The next block of rows will read the same panels one block further on.
             for line in 0..BLOCK_ROWS {
                 prefetch(panel.add((BLOCK_ROWS + line) * width));
             }
             for k in 0..width {
-                step(k, panel, weight, sums);
+                step(simd, panel.add(k), weight.add(k * width), sums);
             }
             weight = weight.add(width * width);
             panel = panel.add(stride);
             left -= width;
         }
         for k in 0..left {
-            step(k, panel, weight, sums);
+            step(simd, panel.add(k), weight.add(k * width), sums);
+        }
+    }
+}
+
+/// `sums[i] += a[i] · weight` for one inner index. A function, not a closure: a closure that is not inlined would not be compiled
+/// for the instruction set.
+///
+/// # Safety
+/// As [`accumulate`], with `a` and `weight` at that index.
+#[inline(always)]
+unsafe fn step<S: Simd>(simd: S, a: *const f32, weight: *const f32, sums: &mut [[S::f32s; 2]; BLOCK_ROWS]) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let [low, high] = load_pair::<S>(weight);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let value = simd.splat_f32s(*a.add(i * panel_width::<S>()));
+            sum[0] = simd.mul_add_f32s(value, low, sum[0]);
+            sum[1] = simd.mul_add_f32s(value, high, sum[1]);
         }
     }
 }
