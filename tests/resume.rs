@@ -120,20 +120,17 @@ fn killed_and_interrupted_runs_end_like_an_uninterrupted_one() {
 fn a_damaged_newest_checkpoint_is_noticed_and_the_one_before_it_used() {
     let place = Workplace::new();
     place.finish("whole", &[]);
-    let damage: [(&str, fn(&mut Vec<u8>)); 3] = [
-        ("truncated", |bytes| bytes.truncate(bytes.len() / 2)),
-        ("altered", |bytes| {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 4;
-        }),
-        ("empty", |bytes| bytes.clear()),
-    ];
-    for (out, damage) in damage {
+    for out in ["truncated", "altered", "empty"] {
         let child = place.start(out, &[]);
         place.signal_after(child, out, 3, "-KILL");
         let newest = place.checkpoints(out).pop().expect("a checkpoint");
         let mut bytes = std::fs::read(&newest).expect("readable");
-        damage(&mut bytes);
+        let middle = bytes.len() / 2;
+        match out {
+            "truncated" => bytes.truncate(middle),
+            "altered" => bytes[middle] ^= 4,
+            _ => bytes.clear(),
+        }
         std::fs::write(&newest, bytes).expect("written");
         let output = place.finish(out, &["--resume"]);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();

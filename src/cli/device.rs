@@ -6,7 +6,7 @@ use action_matching::engine::cpu::CpuEngine;
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
-    /// Where to compute: auto, cpu, or cuda[:n]
+    /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
     /// CPU threads (0: one for each core); results do not depend on it

@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Replace one setting, as in training.steps=2000; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Run folder (default: output.folder of the configuration, else runs/<its name>)
+    /// Run folder (default: output.folder of the configuration, else runs/ and its name)
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -189,10 +189,10 @@ impl<'a> Simplex<'a> {
             // First the least reduced cost, which vectorises, then where it is.
             let reduced = |(cost, target): (&f64, &f64)| cost - source + target;
             let least = costs.iter().zip(targets).map(reduced).fold(f64::INFINITY, |a, b| if b < a { b } else { a });
-            if least < best_cost {
-                if let Some(offset) = costs.iter().zip(targets).map(reduced).position(|cost| cost == least) {
-                    (best, best_cost) = (self.next_arc + offset, least);
-                }
+            if least < best_cost
+                && let Some(offset) = costs.iter().zip(targets).map(reduced).position(|cost| cost == least)
+            {
+                (best, best_cost) = (self.next_arc + offset, least);
             }
             seen += length;
             in_block += length;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum TimeEmbedding {
-    /// φ = [t].
+    /// φ = \[t\].
     Raw,
-    /// φ = [t, sin(2πf₁t), …, sin(2πf_mt), cos(2πf₁t), …, cos(2πf_mt)].
+    /// φ = \[t, sin(2πf₁t), …, sin(2πf_mt), cos(2πf₁t), …, cos(2πf_mt)\].
     Fourier {
         /// f₁ … f_m, in cycles per unit of network time.
         frequencies: Vec<f64>,

@@ -85,7 +85,7 @@ pub fn sin_cos<S: Simd>(simd: S, z: S::f32s) -> (S::f32s, S::f32s) {
         r = simd.mul_add_f32s(quarter_turns, simd.splat_f32s(-part), r);
     }
     let square = simd.mul_f32s(r, r);
-    let sin = polynomial(simd, square, [-0.166_666_49, 0.008_331_925, -0.000_194_888_4]);
+    let sin = polynomial(simd, square, [-0.166_666_5, 0.008_331_925, -0.000_194_888_4]);
     let sin = simd.mul_add_f32s(simd.mul_f32s(sin, square), r, r);
     let cos = polynomial(simd, square, [-0.5, 0.041_666_646, -0.001_388_730_7, 2.443_134_1e-5]);
     let cos = simd.mul_add_f32s(cos, square, simd.splat_f32s(1.0));
