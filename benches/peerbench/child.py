@@ -43,7 +43,7 @@ def main() -> None:
         _reply(replies, {"unavailable": str(problem)})
         return
     name = min(seconds, key=lambda name: seconds[name] or float("inf"))
-    _reply(replies, {"ready": {"version": module.version(), "form": name, "seconds_per_unit_of_forms": seconds}})
+    _reply(replies, {"ready": {"version": module.version(), "form": name, "seconds_of_forms": seconds}})
     for line in sys.stdin:
         request = json.loads(line)
         if "turn" in request:
@@ -86,14 +86,14 @@ def _fastest(forms: Forms, tune_seconds: float) -> tuple[Form, dict[str, float |
             form.advance()
         except Exception as failure:  # whatever a framework raises, the other forms may still run
             print(f"{name}: {type(failure).__name__}: {failure}", file=sys.stderr)
-            failures.append(f"{name}: {type(failure).__name__}")
+            failures.append(f"{name}: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}")
             seconds[name] = None
             continue
         seconds[name] = _shortest_call(form, tune_seconds) / form.work
         if seconds[name] == min(filter(None, seconds.values())):
             best = form
     if best is None:
-        raise Unavailable("; ".join(failures))
+        raise Unavailable(f"none of its {len(failures)} forms runs; {failures[0]}")
     return best, seconds
 
 

@@ -102,4 +102,4 @@ def save_model(path: Path, network: Network) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, NDArray], metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file."""
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata)
+    save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, path, metadata)

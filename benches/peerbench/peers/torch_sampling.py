@@ -31,6 +31,9 @@ def sampling_form(
             x = step(parameters, x, t)
         return x
 
+    def advance() -> None:
+        run(start)
+
     @torch.no_grad()
     def check() -> dict[str, object]:
         batch = {name: torch.tensor(array) for name, array in problem.batch(workload).items()}
@@ -41,4 +44,4 @@ def sampling_form(
         padded = torch.cat([batch["x"], start[len(batch["x"]) :]])
         return {"velocity": torch.cat(rows).numpy(), "end": run(padded)[: len(batch["x"])].numpy()}
 
-    return Form(lambda: run(start) and None, n_particles / workload.n_particles, check)
+    return Form(advance, n_particles / workload.n_particles, check)
