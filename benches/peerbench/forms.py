@@ -1,0 +1,44 @@
+"""A form: one way of writing a workload in a framework. A peer lists several, and the fastest on this machine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .workloads import Sampling
+
+
+class Unavailable(Exception):
+    """The peer cannot run here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A workload, compiled and ready."""
+
+    advance: Callable[[], None]
+    """Does `work` and returns when it is finished."""
+    work: float
+    """In the workload's unit: steps, runs or GFLOP."""
+    check: Callable[[], dict[str, Any]]
+    """The arrays of `reference.answers`, found by the code that `advance` runs."""
+
+
+Forms = dict[str, Callable[[], Form]]
+"""Each builds (and compiles) the form it is named for."""
+
+# Enough work in a call that entering it costs nothing: about half a second on two cores.
+FLOP_PER_CALL = 5e10
+# A chunk that takes longer than a turn would make turns of unequal length.
+LARGEST_CHUNK_FLOP = 7e11
+
+
+def chunk_sizes(workload: Sampling, powers: Iterator[int] | range = range(8, 16)) -> list[int]:
+    """Numbers of particles to move together: powers of two, from cache-sized to as many as a turn has time for."""
+    return [1 << power for power in powers if (1 << power) * workload.flop_per_particle <= LARGEST_CHUNK_FLOP]
+
+
+def product_sizes() -> list[int]:
+    """Square products worth trying for the peak."""
+    return [96, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096]

@@ -1,0 +1,150 @@
+"""Action Matching in PyTorch: potential, loss, draw, velocity. What the PyTorch peers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, silu
+
+from .. import problem
+from ..workloads import Network, Sampling, Training
+
+Parameters = list[Tensor]
+"""Weight and bias of each layer, in turn."""
+Gradient = Callable[[Parameters, Tensor, Tensor], tuple[Tensor, tuple[Tensor, ...] | list[Tensor]]]
+"""(parameters, interior [n, d + 1], boundary [2·n_boundary, d + 1]) → (loss, gradient). Points carry t last."""
+GradientOfAction = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""(s of points, points) → gradient of Σ s in the points."""
+
+
+def load_parameters(network: Network) -> Parameters:
+    """Fresh copies of the initial parameters."""
+    return [torch.tensor(array) for array in chain.from_iterable(problem.parameters(network))]
+
+
+def potential(network: Network, parameters: Parameters, points: Tensor) -> Tensor:
+    """s [n] at points [n, d + 1]."""
+    z = linear(points, parameters[0], parameters[1])
+    for weight, bias in zip(parameters[2::2], parameters[3::2]):
+        z = linear(silu(z), weight, bias)
+    if network.head == "quadratic":
+        return 0.5 * (points[:, : network.dim] - z).square().sum(1)
+    return z.squeeze(1)
+
+
+def loss_function(
+    network: Network, gradient_of_action: GradientOfAction, *, joined: bool
+) -> Callable[[Parameters, Tensor, Tensor], Tensor]:
+    """The loss. `joined`: the network sees the rows of both ends at once, not one end after the other."""
+    dim = network.dim
+
+    def loss(parameters: Parameters, interior: Tensor, boundary: Tensor) -> Tensor:
+        def action(points: Tensor) -> Tensor:
+            return potential(network, parameters, points)
+
+        ends = boundary.chunk(2)
+        s0, s1 = action(boundary).chunk(2) if joined else map(action, ends)
+        slope = gradient_of_action(action, interior)
+        return s0.mean() - s1.mean() + (slope[:, dim] + 0.5 * slope[:, :dim].square().sum(1)).mean()
+
+    return loss
+
+
+def by_transform(action: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """Gradient of Σ s by `torch.func`."""
+    return torch.func.grad(lambda points: action(points).sum())(points)
+
+
+def by_graph(action: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """Gradient of Σ s by `torch.autograd`, differentiable in turn."""
+    points = points.detach().requires_grad_()
+    return torch.autograd.grad(action(points).sum(), points, create_graph=True)[0]
+
+
+class Batches:
+    """Draws batches from the snapshots with PyTorch's own generator."""
+
+    def __init__(self, workload: Training) -> None:
+        snapshots = torch.tensor(problem.snapshots(workload.network.dim))
+        self.n_intervals, self.n_rows = snapshots.shape[0] - 1, snapshots.shape[1]
+        self.rows = snapshots.flatten(0, 1)
+        self.ends = torch.cat([_at_time(snapshots[0], 0.0), _at_time(snapshots[-1], 1.0)])
+        self.grid = torch.arange(workload.n_interior) / workload.n_interior
+        self.end_offset = torch.tensor([0, self.n_rows]).repeat_interleave(workload.n_boundary)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Interior points on straight lines between independent rows of neighbouring snapshots, at times that share
+        one random offset; boundary points, those at t = 0 first."""
+        t = (self.grid + torch.rand(1)) % 1.0
+        position = t * self.n_intervals
+        left = position.long().clamp(max=self.n_intervals - 1)
+        pair = left * self.n_rows + torch.randint(self.n_rows, (2, len(t)))
+        x = torch.lerp(self.rows[pair[0]], self.rows[pair[1] + self.n_rows], (position - left).unsqueeze(1))
+        ends = self.ends[self.end_offset + torch.randint(self.n_rows, (len(self.end_offset),))]
+        return torch.cat([x, t.unsqueeze(1)], 1), ends
+
+
+def check_batch(workload: Training) -> tuple[Tensor, Tensor]:
+    """The batch to verify with, in the form that `Batches.draw` returns."""
+    batch = {name: torch.tensor(array) for name, array in problem.batch(workload).items()}
+    interior = torch.cat([batch["x"], batch["t"].unsqueeze(1)], 1)
+    return interior, torch.cat([_at_time(batch["x0"], 0.0), _at_time(batch["x1"], 1.0)])
+
+
+def _at_time(x: Tensor, t: float) -> Tensor:
+    return torch.cat([x, torch.full((len(x), 1), t)], 1)
+
+
+def named_gradient(loss: Tensor, gradient: list[Tensor]) -> dict[str, object]:
+    """`loss` and `grad.<tensor>` as NumPy arrays."""
+    arrays = [tensor.detach().numpy().copy() for tensor in gradient]
+    return {"loss": loss.detach().numpy().copy(), **problem.named(list(zip(arrays[::2], arrays[1::2])), "grad.")}
+
+
+Velocity = Callable[[Network, Parameters, Tensor, Tensor], Tensor]
+"""(network, parameters, x [n, d], t []) → ∇s [n, d]."""
+
+
+def velocity_by_transform(network: Network, parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:
+    """∇s by `torch.func`."""
+
+    def action(x: Tensor) -> Tensor:
+        return potential(network, parameters, torch.cat([x, t.expand(len(x), 1)], 1))
+
+    return by_transform(action, x)
+
+
+def velocity_in_closed_form(network: Network, parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:
+    """∇s by primal and reverse sweeps written out; the column of t acts as a bias."""
+    first, *weights = parameters[::2]
+    in_x, in_t = first[:, : network.dim], first[:, network.dim]
+    z = [torch.addmm(torch.addcmul(parameters[1], in_t, t), x, in_x.T)]
+    for weight, bias in zip(weights, parameters[3::2]):
+        z.append(linear(silu(z[-1]), weight, bias))
+    output = z.pop()
+    quadratic = network.head == "quadratic"
+    delta = output - x if quadratic else torch.ones_like(output)
+    for weight in reversed(weights):
+        delta = torch.ops.aten.silu_backward(delta @ weight, z.pop())
+    velocity = delta @ in_x
+    return velocity + (x - output) if quadratic else velocity
+
+
+def integration_step(workload: Sampling, velocity: Velocity) -> Callable[[Parameters, Tensor, Tensor], Tensor]:
+    """(parameters, x, t) → x one step later."""
+    h, network = 1.0 / workload.n_steps, workload.network
+
+    def euler(parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:
+        return x + h * velocity(network, parameters, x, t)
+
+    def rk4(parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:
+        k1 = velocity(network, parameters, x, t)
+        k2 = velocity(network, parameters, x + 0.5 * h * k1, t + 0.5 * h)
+        k3 = velocity(network, parameters, x + 0.5 * h * k2, t + 0.5 * h)
+        k4 = velocity(network, parameters, x + h * k3, t + h)
+        return x + (h / 6.0) * (k1 + 2.0 * (k2 + k3) + k4)
+
+    return {"euler": euler, "rk4": rk4}[workload.method]

@@ -1,0 +1,200 @@
+"""The programs that take turns: peers, each in a process of its own that waits stopped between turns, and amatch."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from . import problem, reference
+from .machine import process_seconds
+from .workloads import Product, Sampling, Training, Workload
+
+SETUP_LIMIT_SECONDS = 3600.0
+REPLY_LIMIT_SECONDS = 600.0
+TUNE_SECONDS = 1.0
+ENDED_WITHOUT_REPLY = "ended without a reply"
+
+
+class ProgramFailed(Exception):
+    """A program cannot run, or stopped answering; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a program did in a turn."""
+
+    seconds_per_unit: float
+    cpu_seconds: float
+    """Processor time of the program itself, all threads."""
+
+
+class Program(Protocol):
+    """Something that takes turns on one workload."""
+
+    name: str
+    description: str
+
+    def turn(self, seconds: float) -> Measured:
+        """Works for about that long. Raises `ProgramFailed`."""
+
+    def answers(self) -> dict[str, NDArray]:
+        """Its own version of `reference.answers`. Raises `ProgramFailed`."""
+
+
+class PeerProcess:
+    """A peer that has built its forms and kept the fastest. It runs during its turns only, stopped in between."""
+
+    def __init__(self, name: str, workload: Workload | Product, threads: int, folder: Path) -> None:
+        """Starts and sets up, which takes minutes where forms are compiled. Raises `ProgramFailed`."""
+        self.name = name
+        self._log = folder / f"{name}.{workload.name}.log"
+        self._answers = folder / f"{name}.{workload.name}.safetensors"
+        command = [sys.executable, "-m", "peerbench.child", name, workload.name]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, "--threads", str(threads), "--tune-seconds", str(TUNE_SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+                env=_environment(threads),
+                start_new_session=True,  # a group of its own, stopped and resumed as a whole
+            )
+        try:
+            reply = self._receive(SETUP_LIMIT_SECONDS)
+            if "unavailable" in reply:
+                raise ProgramFailed(reply["unavailable"])
+        except BaseException:
+            self.close()
+            raise
+        ready = reply["ready"]
+        self.seconds_of_forms: dict[str, float | None] = ready["seconds_of_forms"]
+        self.description = f"{ready['version']}, {ready['form']}"
+        self._signal(signal.SIGSTOP)
+
+    def turn(self, seconds: float) -> Measured:
+        before = process_seconds(self._process.pid)
+        reply = self._ask({"turn": seconds})
+        return Measured(reply["seconds_per_unit"], process_seconds(self._process.pid) - before)
+
+    def answers(self) -> dict[str, NDArray]:
+        self._ask({"check": str(self._answers)})
+        return load_file(self._answers)
+
+    def close(self) -> None:
+        """Ends the process, stopped or not."""
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._signal(signal.SIGCONT)
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            return self._receive(REPLY_LIMIT_SECONDS)
+        except BrokenPipeError as broken:
+            raise ProgramFailed(f"{ENDED_WITHOUT_REPLY}: {self._last_words()}") from broken
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _receive(self, limit_seconds: float) -> dict[str, Any]:
+        readable, _, _ = select.select([self._process.stdout], [], [], limit_seconds)
+        if not readable:
+            raise ProgramFailed(f"no reply within {limit_seconds:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise ProgramFailed(f"{ENDED_WITHOUT_REPLY}: {self._last_words()}")
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it printed nothing"
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass  # it has ended; whoever waits for its reply learns that from the pipe
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The caller's, with the number of threads fixed for every library, and no accelerator."""
+    libraries = ("OMP", "MKL", "OPENBLAS")
+    return {
+        **os.environ,
+        **{f"{library}_NUM_THREADS": str(threads) for library in libraries},
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of compile workers that would outlive the set-up
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+class Amatch:
+    """`amatch bench`, started anew for each turn; it measures itself."""
+
+    def __init__(self, executable: Path, workload: Workload | Product, threads: int, folder: Path) -> None:
+        """Raises `ProgramFailed` when this is no amatch."""
+        self._executable, self._workload, self._threads, self._folder = executable, workload, threads, folder
+        self.name = "amatch-product" if isinstance(workload, Product) else "amatch"
+        self.description = self._run("--version")[0].strip()
+
+    def turn(self, seconds: float) -> Measured:
+        options = ["--threads", str(self._threads), "--seconds", str(seconds), "--json"]
+        output, cpu_seconds = self._run("bench", self._workload.name, *options)
+        try:
+            figures = json.loads(output)
+            if isinstance(self._workload, Product):
+                return Measured(1.0 / figures["gflops"], cpu_seconds)
+            return Measured(figures[f"seconds_per_{self._workload.unit}"], cpu_seconds)
+        except (ValueError, KeyError) as malformed:
+            raise ProgramFailed(f"amatch bench printed {output!r}: {malformed!r}") from malformed
+
+    def answers(self) -> dict[str, NDArray]:
+        model, batch = self._folder / "model.safetensors", self._folder / "batch.safetensors"
+        found = self._folder / "found.safetensors"
+        problem.save_model(model, self._workload.network)
+        problem.save_tensors(batch, problem.batch(self._workload))
+        self._run("check", "--model", str(model), "--batch", str(batch), "--out", str(found))
+        tensors = load_file(found)
+        if isinstance(self._workload, Training):
+            gradient = {name: tensor for name, tensor in tensors.items() if name.startswith("grad.")}
+            # `check` gives the gradient of the loss; the peers give it as AdamW receives it.
+            return {"loss": tensors["loss"], **reference.clipped(gradient)}
+        return {"velocity": tensors["ds_dx"], "end": self._transported(self._workload, model)}
+
+    def _transported(self, workload: Sampling, model: Path) -> NDArray:
+        start, end = self._folder / "start.npy", self._folder / "end.safetensors"
+        np.save(start, problem.batch(workload)["x"])
+        plan = ["--method", workload.method, "--steps", str(workload.n_steps), "--t0", "0", "--t1", "1"]
+        self._run("sample", str(model), "--from", str(start), *plan, "--out", str(end))
+        return load_file(end)["samples"]
+
+    def _run(self, *arguments: str) -> tuple[str, float]:
+        """Standard output and CPU seconds."""
+        before = os.times()
+        try:
+            done = subprocess.run(
+                [self._executable, *arguments], capture_output=True, text=True, timeout=REPLY_LIMIT_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as problem_:
+            raise ProgramFailed(f"amatch {arguments[0]}: {problem_}") from problem_
+        after = os.times()
+        if done.returncode != 0:
+            raise ProgramFailed(f"amatch {arguments[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        cpu_seconds = after.children_user + after.children_system - before.children_user - before.children_system
+        return done.stdout, cpu_seconds
