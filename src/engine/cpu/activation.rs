@@ -5,18 +5,15 @@
 use pulp::Simd;
 
 use super::elementary::{exp2, log1p_unit, logistic, normal, sin_cos};
+use super::lanes::Lanes;
+
+/// f, f′, f″ at some z.
+pub type Orders<S, const N: usize> = [Lanes<S, N>; 3];
 
 /// An activation with the derivatives that the sweeps need.
 pub trait ActivationKernel: Copy {
-    /// (f, f′, f″).
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s);
-
-    /// (f, f′). What only f″ needs is optimised away.
-    #[inline(always)]
-    fn order1<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s) {
-        let (f, f1, _) = self.order2(simd, z);
-        (f, f1)
-    }
+    /// [f, f′, f″] at `z`. What the caller does not use is optimised away.
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N>;
 }
 
 /// f = zσ, f′ = σ + zσ(1−σ), f″ = σ(1−σ)(2 + z(1−2σ)).
@@ -25,11 +22,11 @@ pub struct Silu;
 
 impl ActivationKernel for Silu {
     #[inline(always)]
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
-        let (sigma, complement) = logistic(simd, z);
-        let slope = simd.mul_f32s(sigma, complement);
-        let tilt = simd.mul_add_f32s(z, simd.sub_f32s(complement, sigma), simd.splat_f32s(2.0));
-        (simd.mul_f32s(z, sigma), simd.mul_add_f32s(z, slope, sigma), simd.mul_f32s(slope, tilt))
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
+        let (sigma, complement) = logistic(z);
+        let slope = sigma * complement;
+        let tilt = z.mul_add(complement - sigma, z.splat(2.0));
+        [z * sigma, z.mul_add(slope, sigma), slope * tilt]
     }
 }
 
@@ -39,12 +36,12 @@ pub struct Tanh;
 
 impl ActivationKernel for Tanh {
     #[inline(always)]
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
-        let (sigma, complement) = logistic(simd, simd.add_f32s(z, z));
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
+        let (sigma, complement) = logistic(z + z);
         // z·0 carries a NaN that the exponential's clamp may have lost.
-        let f = simd.mul_add_f32s(z, simd.splat_f32s(0.0), simd.sub_f32s(sigma, complement));
-        let f1 = simd.mul_f32s(simd.splat_f32s(4.0), simd.mul_f32s(sigma, complement));
-        (f, f1, simd.mul_f32s(simd.mul_f32s(simd.splat_f32s(-2.0), f), f1))
+        let f = z.mul_add(z.splat(0.0), sigma - complement);
+        let f1 = sigma * complement * 4.0;
+        [f, f1, f * f1 * -2.0]
     }
 }
 
@@ -54,16 +51,13 @@ pub struct Softplus;
 
 impl ActivationKernel for Softplus {
     #[inline(always)]
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
-        let distance = simd.abs_f32s(z);
-        let decay = exp2(simd, simd.mul_f32s(distance, simd.splat_f32s(-std::f32::consts::LOG2_E)));
-        let half = simd.splat_f32s(0.5);
-        let ramp = simd.mul_add_f32s(z, half, simd.mul_f32s(distance, half));
-        let large = simd.div_f32s(simd.splat_f32s(1.0), simd.add_f32s(simd.splat_f32s(1.0), decay));
-        let small = simd.mul_f32s(decay, large);
-        let below = simd.less_than_f32s(z, simd.splat_f32s(0.0));
-        let f1 = simd.select_f32s(below, small, large);
-        (simd.add_f32s(ramp, log1p_unit(simd, decay)), f1, simd.mul_f32s(small, large))
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
+        let distance = z.abs();
+        let decay = exp2(distance * -std::f32::consts::LOG2_E);
+        let ramp = z.mul_add(z.splat(0.5), distance * 0.5);
+        let large = z.splat(1.0) / (decay + 1.0);
+        let small = decay * large;
+        [ramp + log1p_unit(decay), small.where_else(z.negative(), large), small * large]
     }
 }
 
@@ -73,13 +67,12 @@ pub struct Gelu;
 
 impl ActivationKernel for Gelu {
     #[inline(always)]
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
-        let (distribution, density) = normal(simd, z);
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
+        let (distribution, density) = normal(z);
         // The density is 0 to f32 from |z| = 14 on; bounded, its products with z and z² are too.
-        let bounded = simd.max_f32s(simd.splat_f32s(-16.0), simd.min_f32s(simd.splat_f32s(16.0), z));
-        let slope = simd.mul_f32s(bounded, density);
-        let f2 = simd.sub_f32s(simd.add_f32s(density, density), simd.mul_f32s(bounded, slope));
-        (simd.mul_f32s(z, distribution), simd.add_f32s(distribution, slope), f2)
+        let bounded = z.clamp(16.0);
+        let slope = bounded * density;
+        [z * distribution, distribution + slope, density + density - bounded * slope]
     }
 }
 
@@ -89,9 +82,9 @@ pub struct Sin;
 
 impl ActivationKernel for Sin {
     #[inline(always)]
-    fn order2<S: Simd>(self, simd: S, z: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
-        let (sin, cos) = sin_cos(simd, z);
-        (sin, cos, simd.neg_f32s(sin))
+    fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
+        let (sin, cos) = sin_cos(z);
+        [sin, cos, -sin]
     }
 }
 
@@ -101,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// f, f′, f″ of every `z` (a multiple of 16 values), as flat triples.
+    /// f, f′, f″ of every `z` (a multiple of 32 values), as flat triples.
     struct Map<'a, A>(&'a [f32], A);
 
     impl<A: ActivationKernel> WithSimd for Map<'_, A> {
@@ -112,11 +105,10 @@ mod tests {
             let (vectors, rest) = S::as_simd_f32s(self.0);
             assert!(rest.is_empty());
             let mut out = Vec::new();
-            for &z in vectors {
-                let (f, f1, f2) = self.1.order2(simd, z);
-                let lanes = |v: &S::f32s| bytemuck::cast_slice::<_, f32>(std::slice::from_ref(v)).to_vec();
-                let (f, f1, f2) = (lanes(&f), lanes(&f1), lanes(&f2));
-                out.extend((0..f.len()).map(|i| [f[i], f1[i], f2[i]]));
+            for pair in vectors.chunks_exact(2) {
+                let orders = self.1.orders(Lanes::new(simd, [pair[0], pair[1]]));
+                let lanes = orders.map(|order| bytemuck::cast_slice::<_, f32>(&order.vectors).to_vec());
+                out.extend((0..lanes[0].len()).map(|i| lanes.each_ref().map(|lanes| lanes[i])));
             }
             out
         }
@@ -127,7 +119,7 @@ mod tests {
         points.extend([
             0.0, -0.0, 1e-30, -1e-20, 126.5, -127.5, 300.0, -300.0, 9000.5, -12_345.6, 3e7, -3e7, 1e30, -1e30,
         ]);
-        points.resize(points.len().next_multiple_of(16), 0.75);
+        points.resize(points.len().next_multiple_of(32), 0.75);
         for values in [Arch::new().dispatch(Map(&points, kernel)), Scalar::new().vectorize(Map(&points, kernel))] {
             assert_eq!(values.len(), points.len());
             for (z, got) in points.iter().zip(&values) {
@@ -138,11 +130,11 @@ mod tests {
             }
         }
         for z in [f32::MAX, f32::MIN] {
-            for value in Arch::new().dispatch(Map(&[z; 16], kernel)).concat() {
+            for value in Arch::new().dispatch(Map(&[z; 32], kernel)).concat() {
                 assert!(value.is_finite(), "at {z}: {value}");
             }
         }
-        let poisoned = [f32::NAN; 16];
+        let poisoned = [f32::NAN; 32];
         for values in [Arch::new().dispatch(Map(&poisoned, kernel)), Scalar::new().vectorize(Map(&poisoned, kernel))] {
             assert!(values.iter().all(|[f, ..]| f.is_nan()));
         }

@@ -14,6 +14,7 @@ mod draw;
 mod elementary;
 mod gradient;
 mod head;
+mod lanes;
 mod loss;
 mod optimizer;
 mod panel;

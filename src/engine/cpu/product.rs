@@ -5,6 +5,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::lanes::Lanes;
 use super::panel::{panel_width, prefetch};
 
 /// Rows of the register block: 6 rows × 2 vectors leave 4 of 16 registers for operands.
@@ -13,16 +14,19 @@ pub const BLOCK_ROWS: usize = 6;
 /// Inner length after which a product parks its sums: 256 × 64 bytes of packed weights are half of a 32 KiB cache.
 const INNER_BLOCK: usize = 256;
 
-/// What happens to a finished sum before it is stored.
+/// Vectors that an epilogue handles in step: two rows.
+pub const GROUP: usize = 4;
+
+/// What happens to finished sums before they are stored.
 pub trait Epilogue: Copy {
     /// Asks for the lines that [`Epilogue::apply`] will touch at `offset`.
     fn prefetch(&self, offset: usize);
 
-    /// Consumes the vector of sums that belongs at `offset` floats from the start of each tile involved.
+    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start of each tile involved.
     ///
     /// # Safety
-    /// `offset..offset + S::F32_LANES` lies inside every tile that the epilogue holds.
-    unsafe fn apply<S: Simd>(self, simd: S, offset: usize, sum: S::f32s);
+    /// `offset..offset + GROUP * S::F32_LANES` lies inside every tile that the epilogue holds.
+    unsafe fn apply<S: Simd>(self, offset: usize, sums: Lanes<S, GROUP>);
 }
 
 /// One product: see the module.
@@ -87,14 +91,15 @@ impl<E: Epilogue> WithSimd for Product<E> {
                             length,
                             &mut sums,
                         );
-                        for (i, sum) in sums.iter().enumerate() {
-                            for (half, &vector) in sum.iter().enumerate() {
-                                let lane = i * width + half * S::F32_LANES;
-                                if last {
-                                    self.epilogue.apply(simd, out + lane, vector);
-                                } else {
-                                    store::<S>(parked.add(lane), vector);
-                                }
+                        if last {
+                            for (i, pair) in sums.chunks_exact(2).enumerate() {
+                                let group = [pair[0][0], pair[0][1], pair[1][0], pair[1][1]];
+                                self.epilogue.apply(out + 2 * i * width, Lanes::new(simd, group));
+                            }
+                        } else {
+                            for (i, sum) in sums.iter().enumerate() {
+                                store::<S>(parked.add(i * width), sum[0]);
+                                store::<S>(parked.add(i * width + S::F32_LANES), sum[1]);
                             }
                         }
                     }
@@ -174,6 +179,26 @@ pub(super) unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
 pub(super) unsafe fn load_pair<S: Simd>(from: *const f32) -> [S::f32s; 2] {
     // SAFETY: as `load`, twice.
     unsafe { [load::<S>(from), load::<S>(from.add(S::F32_LANES))] }
+}
+
+/// The group of vectors at `from`.
+#[inline(always)]
+pub(super) unsafe fn load_group<S: Simd>(like: Lanes<S, GROUP>, from: *const f32) -> Lanes<S, GROUP> {
+    let mut group = like;
+    for (i, vector) in group.vectors.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for `GROUP` readable vectors.
+        *vector = unsafe { load::<S>(from.add(i * S::F32_LANES)) };
+    }
+    group
+}
+
+/// Stores the group of vectors at `to`.
+#[inline(always)]
+pub(super) unsafe fn store_group<S: Simd>(to: *mut f32, group: Lanes<S, GROUP>) {
+    for (i, vector) in group.vectors.into_iter().enumerate() {
+        // SAFETY: the caller vouches for `GROUP` writable vectors.
+        unsafe { store::<S>(to.add(i * S::F32_LANES), vector) };
+    }
 }
 
 #[inline(always)]

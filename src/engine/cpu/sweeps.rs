@@ -12,8 +12,9 @@
 use pulp::Simd;
 
 use super::activation::{ActivationKernel, Gelu, Silu, Sin, Softplus, Tanh};
+use super::lanes::Lanes;
 use super::panel::{Tile, prefetch};
-use super::product::{BLOCK_ROWS, Epilogue, Product, load, store};
+use super::product::{BLOCK_ROWS, Epilogue, GROUP, Product, load_group, store_group};
 use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
@@ -40,9 +41,9 @@ impl Epilogue for Plain {
     }
 
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, _simd: S, offset: usize, sum: S::f32s) {
+    unsafe fn apply<S: Simd>(self, offset: usize, sums: Lanes<S, GROUP>) {
         // SAFETY: the product stays inside `out`.
-        unsafe { store::<S>(self.out.add(offset), sum) }
+        unsafe { store_group(self.out.add(offset), sums) }
     }
 }
 
@@ -66,18 +67,14 @@ impl<A: ActivationKernel, const SECOND: bool> Epilogue for Primal<A, SECOND> {
     }
 
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, simd: S, offset: usize, z: S::f32s) {
+    unsafe fn apply<S: Simd>(self, offset: usize, z: Lanes<S, GROUP>) {
+        let [f, f1, f2] = self.activation.orders(z);
         // SAFETY: the product stays inside the three tiles, which have one shape.
         unsafe {
+            store_group(self.a.add(offset), f);
+            store_group(self.f1.add(offset), f1);
             if SECOND {
-                let (f, f1, f2) = self.activation.order2(simd, z);
-                store::<S>(self.a.add(offset), f);
-                store::<S>(self.f1.add(offset), f1);
-                store::<S>(self.f2.add(offset), f2);
-            } else {
-                let (f, f1) = self.activation.order1(simd, z);
-                store::<S>(self.a.add(offset), f);
-                store::<S>(self.f1.add(offset), f1);
+                store_group(self.f2.add(offset), f2);
             }
         }
     }
@@ -102,12 +99,12 @@ impl<const SECOND: bool> Epilogue for Reverse<SECOND> {
     }
 
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, simd: S, offset: usize, u: S::f32s) {
+    unsafe fn apply<S: Simd>(self, offset: usize, u: Lanes<S, GROUP>) {
         // SAFETY: the product stays inside the tiles, which have one shape.
         unsafe {
-            store::<S>(self.out.add(offset), simd.mul_f32s(u, load::<S>(self.f1.add(offset))));
+            store_group(self.out.add(offset), u * load_group(u, self.f1.add(offset)));
             if SECOND {
-                store::<S>(self.h.add(offset), simd.mul_f32s(u, load::<S>(self.h.add(offset))));
+                store_group(self.h.add(offset), u * load_group(u, self.h.add(offset)));
             }
         }
     }
@@ -130,11 +127,11 @@ impl Epilogue for Tangent {
     }
 
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, simd: S, offset: usize, c_z: S::f32s) {
+    unsafe fn apply<S: Simd>(self, offset: usize, c_z: Lanes<S, GROUP>) {
         // SAFETY: the product stays inside the tiles, which have one shape.
         unsafe {
-            store::<S>(self.c_a.add(offset), simd.mul_f32s(c_z, load::<S>(self.f1.add(offset))));
-            store::<S>(self.g.add(offset), simd.mul_f32s(c_z, load::<S>(self.g.add(offset))));
+            store_group(self.c_a.add(offset), c_z * load_group(c_z, self.f1.add(offset)));
+            store_group(self.g.add(offset), c_z * load_group(c_z, self.g.add(offset)));
         }
     }
 }
@@ -154,12 +151,12 @@ impl Epilogue for Adjoint {
     }
 
     #[inline(always)]
-    unsafe fn apply<S: Simd>(self, simd: S, offset: usize, a_bar: S::f32s) {
+    unsafe fn apply<S: Simd>(self, offset: usize, a_bar: Lanes<S, GROUP>) {
         // SAFETY: the product stays inside the tiles, which have one shape.
         unsafe {
-            let g = load::<S>(self.z_bar.add(offset));
-            let f1 = load::<S>(self.f1.add(offset));
-            store::<S>(self.z_bar.add(offset), simd.mul_add_f32s(f1, a_bar, g));
+            let g = load_group(a_bar, self.z_bar.add(offset));
+            let f1 = load_group(a_bar, self.f1.add(offset));
+            store_group(self.z_bar.add(offset), f1.mul_add(a_bar, g));
         }
     }
 }
