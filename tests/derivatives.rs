@@ -141,9 +141,11 @@ fn laplacians_agree_with_differences() {
 }
 
 #[test]
-fn the_comparator_fails_on_a_nan_a_swap_and_a_missing_tail() {
+fn the_comparator_fails_on_a_wrong_size_a_nan_a_swap_and_a_missing_tail() {
     let want = [1.0, 2.0, 3.0];
     assert!(compare("same", &want, &want, 0.0).is_ok());
+    assert!(compare("large", &[1.0, 2.0, 3.01], &want, 1e-3).is_err());
+    assert!(compare("small", &[1.0, 2.0, 2.99], &want, 1e-3).is_err());
     assert!(compare("nan", &[1.0, f64::NAN, 3.0], &want, 1e9).is_err());
     assert!(compare("nan wanted", &want, &[1.0, f64::NAN, 3.0], 1e9).is_err());
     assert!(compare("swap", &[2.0, 1.0, 3.0], &want, 1e-3).is_err());
