@@ -33,7 +33,7 @@ use std::sync::Mutex;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use self::gradient::GradientTurns;
+use self::gradient::PartialSums;
 use self::loss::{LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::Particles;
@@ -239,9 +239,12 @@ impl WithSimd for EvaluateLoss<'_> {
         let dim = model.architecture.dim;
         let network = Network::new(simd, model);
         let (packing, sweeps) = (&network.packing, network.sweeps(simd));
-        let mut packed = Aligned::zeros(packing.n_gradient);
-        let shared = SharedMut::new(packed.as_mut_slice());
-        let turns = GradientTurns::new(packing);
+        let tiles_of = |n_rows: usize| n_rows.div_ceil(rows_per_tile(n_rows));
+        let n_boundary = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
+        let n_tiles = tiles_of(batch.t.len()) + n_boundary.map(tiles_of).iter().sum::<usize>();
+        let sums = PartialSums::new(packing, n_tiles);
+        let mut partial = Aligned::zeros(sums.n_values());
+        let shared = SharedMut::new(partial.as_mut_slice());
         let (mut terms, mut tile) = (LossTerms::default(), 0);
 
         let n = batch.t.len();
@@ -255,7 +258,7 @@ impl WithSimd for EvaluateLoss<'_> {
                 work.d_omega[row] = batch.d_omega[index] as f32;
             }
             terms.add(&loss::interior(&sweeps, &model.objective, &mut work, range.len(), 1.0 / n as f32));
-            gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &turns, shared);
+            gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
             tile += 1;
         }
         for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
@@ -267,7 +270,7 @@ impl WithSimd for EvaluateLoss<'_> {
                 place(&mut work, model, points, |_| t);
                 let value = loss::boundary(&sweeps, &mut work, n_rows, (omega / n as f64) as f32);
                 *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
-                gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &turns, shared);
+                gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &sums, shared);
                 tile += 1;
             }
         }
@@ -276,7 +279,11 @@ impl WithSimd for EvaluateLoss<'_> {
         for &unit in &packing.units {
             let (weight, bias) = (packing.weight_range(unit), packing.bias_range(unit));
             let (mut d_weight, mut d_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
-            packing.unpack_gradient(unit, packed.as_slice(), &mut d_weight, &mut d_bias);
+            // SAFETY: one thread; `shared` lives shorter than `partial`.
+            unsafe {
+                sums.add_up(simd, packing, unit, shared);
+                packing.unpack_gradient(unit, shared, &mut d_weight, &mut d_bias);
+            }
             widen(&d_weight, &mut gradient[weight]);
             widen(&d_bias, &mut gradient[bias]);
         }

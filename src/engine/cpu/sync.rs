@@ -43,25 +43,25 @@ impl Barrier {
     }
 }
 
-/// Grants a resource to tile 0, then tile 1, …: sums formed under a turn do not depend on the number of threads.
+/// Grants a resource in rounds 0, 1, …: sums formed under a turn do not depend on the number of threads.
 #[derive(Default)]
 #[repr(align(64))]
 pub struct Turn(AtomicUsize);
 
 impl Turn {
-    /// Waits until it is `tile`'s turn. Everything written under earlier turns is visible after.
+    /// Waits until it is the turn of `round`. Everything written under earlier turns is visible after.
     ///
     /// Tiles are claimed in order and visit turns in the same order, so the wait always ends.
-    pub fn take(&self, tile: usize) {
-        wait_until(|| self.0.load(Acquire) == tile);
+    pub fn take(&self, round: usize) {
+        wait_until(|| self.0.load(Acquire) == round);
     }
 
-    /// Passes the turn on from `tile`.
-    pub fn pass(&self, tile: usize) {
-        self.0.store(tile + 1, Release);
+    /// Passes the turn on from `round`.
+    pub fn pass(&self, round: usize) {
+        self.0.store(round + 1, Release);
     }
 
-    /// Back to tile 0, between steps.
+    /// Back to round 0, between steps.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use pulp::Simd;
 
 use super::draw;
-use super::gradient::{self, GradientTurns};
+use super::gradient::{self, PartialSums};
 use super::loss::{self, LossTerms};
 use super::optimizer::{StepSizes, SumOfSquares, Update};
 use super::panel::Aligned;
@@ -43,10 +43,11 @@ pub struct CpuTrainer<S> {
     state: TrainState,
     packing: Packing,
     weights: PackedWeights,
-    packed_gradient: Aligned,
+    /// What `sums` describes.
+    partial_gradients: Aligned,
     gradient: Vec<f32>,
     tiles: Vec<TileRows>,
-    turns: GradientTurns,
+    sums: PartialSums,
     /// Loss terms of each tile.
     terms: Vec<Mutex<LossTerms>>,
     /// Σ g² of each unit, as f64 bits.
@@ -72,12 +73,13 @@ impl<S: Simd> CpuTrainer<S> {
         })
         .collect();
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
+        let sums = PartialSums::new(&packing, tiles.len());
         CpuTrainer {
             simd,
             weights: PackedWeights::new(&packing, &state.parameters),
-            packed_gradient: Aligned::zeros(packing.n_gradient),
+            partial_gradients: Aligned::zeros(sums.n_values()),
             gradient: vec![0.0; state.parameters.len()],
-            turns: GradientTurns::new(&packing),
+            sums,
             terms: tiles.iter().map(|_| Mutex::default()).collect(),
             squares: packing.units.iter().map(|_| AtomicU64::default()).collect(),
             workspaces: (0..threads).map(|_| Workspace::new(&training.architecture, &packing, capacity)).collect(),
@@ -96,10 +98,10 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             training: &self.training,
             packing: &self.packing,
             tiles: &self.tiles,
-            turns: &self.turns,
+            sums: &self.sums,
             terms: &self.terms,
             squares: &self.squares,
-            packed_gradient: SharedMut::new(self.packed_gradient.as_mut_slice()),
+            partial_gradients: SharedMut::new(self.partial_gradients.as_mut_slice()),
             gradient: SharedMut::new(&mut self.gradient),
             weights: SharedMut::new(self.weights.values_mut()),
             parameters: SharedMut::new(&mut self.state.parameters),
@@ -110,7 +112,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             barrier: Barrier::new(self.workspaces.len()),
             n_threads: self.workspaces.len(),
         };
-        crew.turns.reset();
+        crew.sums.reset();
         let steps = self.state.step..self.state.step + n;
         records.reserve(n as usize);
         let taken = std::thread::scope(|scope| {
@@ -136,10 +138,10 @@ struct Crew<'a, S> {
     training: &'a Training,
     packing: &'a Packing,
     tiles: &'a [TileRows],
-    turns: &'a GradientTurns,
+    sums: &'a PartialSums,
     terms: &'a [Mutex<LossTerms>],
     squares: &'a [AtomicU64],
-    packed_gradient: SharedMut,
+    partial_gradients: SharedMut,
     gradient: SharedMut,
     weights: SharedMut,
     parameters: SharedMut,
@@ -169,11 +171,11 @@ impl<S: Simd> Crew<'_, S> {
                 }
                 self.sweep(step, tile, work);
             }
-            self.barrier.wait(); // the packed gradient is written; it is read next
+            self.barrier.wait(); // the partial sums are written; they are added up next
             self.gather_gradient(thread);
             if thread == 0 {
                 self.next_tile.store(0, Relaxed);
-                self.turns.reset();
+                self.sums.reset();
             }
             self.barrier.wait(); // sums of squares are written; all threads read all of them next
             let record = self.record(step);
@@ -211,7 +213,7 @@ impl<S: Simd> Crew<'_, S> {
         }
         *self.terms[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = terms;
         let interior = part == Part::Interior;
-        gradient::accumulate(&sweeps, work, n_rows, interior, tile, self.turns, self.packed_gradient);
+        gradient::accumulate(&sweeps, work, n_rows, interior, tile, self.sums, self.partial_gradients);
     }
 
     /// The units that `thread` updates.
@@ -219,20 +221,18 @@ impl<S: Simd> Crew<'_, S> {
         (thread..self.packing.units.len()).step_by(self.n_threads)
     }
 
-    /// Brings the gradient of this thread's units into the flat order, with its sum of squares.
+    /// Adds up the gradient of this thread's units and brings it into the flat order, with its sum of squares.
     fn gather_gradient(&self, thread: usize) {
-        // SAFETY: all threads have passed the barrier after the last write; until the next one it is only read.
-        let packed = unsafe { self.packed_gradient.read(0..self.packing.n_gradient) };
         for index in self.units(thread) {
             let unit = self.packing.units[index];
             // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
             let (weight, bias) = unsafe {
-                (
-                    self.gradient.slice(self.packing.weight_range(unit)),
-                    self.gradient.slice(self.packing.bias_range(unit)),
-                )
+                let weight = self.gradient.slice(self.packing.weight_range(unit));
+                let bias = self.gradient.slice(self.packing.bias_range(unit));
+                self.sums.add_up(self.simd, self.packing, unit, self.partial_gradients);
+                self.packing.unpack_gradient(unit, self.partial_gradients, weight, bias);
+                (weight, bias)
             };
-            self.packing.unpack_gradient(unit, packed, weight, bias);
             let sum = self.simd.vectorize(SumOfSquares(weight)) + self.simd.vectorize(SumOfSquares(bias));
             self.squares[index].store(sum.to_bits(), Relaxed);
         }

@@ -144,24 +144,52 @@ impl Packing {
         }
     }
 
-    /// Gathers the gradient of `unit` into the flat order.
-    pub fn unpack_gradient(&self, unit: Unit, packed: &[f32], weight: &mut [f32], bias: &mut [f32]) {
-        let PackedLayer { layer, gradient_lanes_are_outputs, gradient, bias_gradient, .. } = self.layers[unit.layer];
+    /// Where the packed gradient of `unit` lies: a range for each piece of its weights, then the biases. No other unit shares them.
+    pub fn gradient_ranges(&self, unit: Unit) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let PackedLayer { layer, in_panels, gradient_lanes_are_outputs, gradient, bias_gradient, .. } =
+            self.layers[unit.layer];
         let width = self.width;
-        for (row, j) in weight.chunks_exact_mut(layer.n_in).zip(unit.first..unit.end) {
+        let pieces = if gradient_lanes_are_outputs { 1 } else { in_panels };
+        let weights = (0..pieces).map(move |panel| {
+            let (start, n_rows) = if gradient_lanes_are_outputs {
+                (unit.first / width * layer.n_in, layer.n_in)
+            } else {
+                (panel * layer.n_out + unit.first, unit.end - unit.first)
+            };
+            gradient + start * width..gradient + (start + n_rows) * width
+        });
+        weights.chain(std::iter::once(bias_gradient + unit.first..bias_gradient + unit.end))
+    }
+
+    /// Brings the gradient of `unit` into the flat order.
+    ///
+    /// # Safety
+    /// No other thread writes this unit's part of `packed` before the next barrier.
+    pub unsafe fn unpack_gradient(&self, unit: Unit, packed: SharedMut, weight: &mut [f32], bias: &mut [f32]) {
+        let PackedLayer { layer, gradient_lanes_are_outputs, .. } = self.layers[unit.layer];
+        let width = self.width;
+        let mut ranges = self.gradient_ranges(unit);
+        let n_pieces = if gradient_lanes_are_outputs { 1 } else { layer.n_in.div_ceil(width) };
+        for (panel, range) in ranges.by_ref().take(n_pieces).enumerate() {
+            // SAFETY: the caller vouches for it.
+            let packed = unsafe { packed.read(range) };
             if gradient_lanes_are_outputs {
-                let start = gradient + j / width * layer.n_in * width + j % width;
-                for (k, value) in row.iter_mut().enumerate() {
-                    *value = packed[start + k * width];
+                for (lane, row) in weight.chunks_exact_mut(layer.n_in).enumerate() {
+                    for (value, packed) in row.iter_mut().zip(packed.chunks_exact(width)) {
+                        *value = packed[lane];
+                    }
                 }
             } else {
-                for (panel, columns) in row.chunks_mut(width).enumerate() {
-                    let start = gradient + (panel * layer.n_out + j) * width;
-                    columns.copy_from_slice(&packed[start..start + columns.len()]);
+                let columns = panel * width..layer.n_in.min((panel + 1) * width);
+                for (row, packed) in weight.chunks_exact_mut(layer.n_in).zip(packed.chunks_exact(width)) {
+                    row[columns.clone()].copy_from_slice(&packed[..columns.len()]);
                 }
             }
         }
-        bias.copy_from_slice(&packed[bias_gradient + unit.first..bias_gradient + unit.end]);
+        for range in ranges {
+            // SAFETY: the caller vouches for it.
+            bias.copy_from_slice(unsafe { packed.read(range) });
+        }
     }
 }
 
