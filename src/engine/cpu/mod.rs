@@ -6,7 +6,7 @@
 //! particles  integration of a tile: tableau
 //! loss       what a tile of rows needs: head and sweeps
 //! sweeps     primal, reverse, tangent, adjoint: product with activation or chain rule fused in
-//! product, weight_grad    the register-blocked kernels on the layout of panel and weights
+//! product, narrow, weight_grad    the register-blocked kernels on the layout of panel and weights
 //! ```
 
 mod activation;
@@ -16,6 +16,7 @@ mod gradient;
 mod head;
 mod lanes;
 mod loss;
+mod narrow;
 mod optimizer;
 mod panel;
 mod particles;
@@ -347,5 +348,62 @@ impl WithSimd for MakeTrainer {
 
     fn with_simd<S: Simd>(self, simd: S) -> Box<dyn Trainer> {
         Box::new(CpuTrainer::new(simd, self.threads, self.training, self.state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
+
+    /// Loss and gradient on `S`, whatever the processor's best.
+    fn evaluate<S: Simd>(simd: S, model: &Model, batch: &Batch) -> (f64, Vec<f64>) {
+        simd.vectorize(EvaluateLoss { model, batch })
+    }
+
+    /// The tests of engines run on the best instruction set alone; its twins differ in panel width, so in which kernels run.
+    #[test]
+    fn every_instruction_set_gives_the_same_gradient() {
+        for head in Head::ALL {
+            let architecture = Architecture {
+                dim: 5,
+                hidden: vec![37, 53, 29],
+                activation: Activation::Silu,
+                head,
+                time_embedding: TimeEmbedding::Raw,
+            };
+            let model = Model {
+                parameters: initial_parameters(&architecture, 3),
+                coordinates: Coordinates::identity(5),
+                objective: Objective::default(),
+                architecture,
+            };
+            let values = |n: usize, shift: usize| -> Vec<f64> {
+                (0..n).map(|i| ((i * 37 + shift) % 101) as f64 / 50.0 - 1.0).collect()
+            };
+            let batch = Batch {
+                x: values(5 * 23, 0),
+                t: values(23, 7).iter().map(|t| 0.5 + 0.5 * t).collect(),
+                omega: vec![1.0; 23],
+                d_omega: vec![0.0; 23],
+                x0: values(5 * 11, 3),
+                x1: values(5 * 7, 5),
+                omega0: 1.0,
+                omega1: 1.0,
+                ..Batch::default()
+            };
+            let (want, gradient) = evaluate(pulp::Scalar::new(), &model, &batch);
+            let size = gradient.iter().fold(0.0, |size: f64, g| size.max(g.abs()));
+            assert!(size > 1e-3);
+            let mut others = vec![Arch::new().dispatch(EvaluateLoss { model: &model, batch: &batch })];
+            #[cfg(target_arch = "x86_64")]
+            others.extend(pulp::x86::V3::try_new().map(|simd| evaluate(simd, &model, &batch)));
+            for (loss, other) in others {
+                assert!((loss - want).abs() < 1e-5, "{head:?}: {loss}, not {want}");
+                for (i, (got, want)) in other.iter().zip(&gradient).enumerate() {
+                    assert!((got - want).abs() < 1e-5 * size, "{head:?}, gradient {i}: {got}, not {want}");
+                }
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use pulp::Simd;
 
 use super::activation::{ActivationKernel, Gelu, Silu, Sin, Softplus, Tanh};
 use super::lanes::Lanes;
+use super::narrow::{NarrowProduct, is_narrow};
 use super::panel::{Tile, prefetch};
 use super::product::{BLOCK_ROWS, Epilogue, GROUP, Product, load_group, store_group};
 use super::weights::{PackedLayer, Packing, WeightsView};
@@ -226,6 +227,42 @@ impl<S: Simd> Sweeps<'_, S> {
         });
     }
 
+    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its tangent.
+    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut f32, out: *mut f32) {
+        let layer = self.layer(self.last());
+        if !is_narrow(layer.layer.n_out, self.packing.width) {
+            return self.forward(self.last(), a, with_bias, n_rows, parked, Plain { out });
+        }
+        self.simd.vectorize(NarrowProduct {
+            a: a.as_ptr(),
+            a_stride: a.stride(),
+            weight: self.weights.reverse(layer),
+            start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
+            n_panels: layer.in_panels,
+            n_columns: layer.layer.n_out,
+            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
+            out,
+        });
+    }
+
+    /// `out` = Wᵀδ of the first layer: the gradient at the input of the network.
+    fn backward_to_input(&self, delta: &Tile, n_rows: usize, parked: *mut f32, out: *mut f32) {
+        let layer = self.layer(0);
+        if !is_narrow(layer.layer.n_in, self.packing.width) {
+            return self.backward(0, delta, n_rows, parked, Plain { out });
+        }
+        self.simd.vectorize(NarrowProduct {
+            a: delta.as_ptr(),
+            a_stride: delta.stride(),
+            weight: self.weights.forward(layer),
+            start: std::ptr::null(),
+            n_panels: layer.out_panels,
+            n_columns: layer.layer.n_in,
+            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
+            out,
+        });
+    }
+
     /// Primal sweep through the hidden layers: `a`, `f1` (and f″ with [`Keep::Second`]) from `a0`.
     pub fn primal(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         match self.architecture.activation {
@@ -259,7 +296,7 @@ impl<S: Simd> Sweeps<'_, S> {
     pub fn output(&self, work: &mut Workspace, n_rows: usize) {
         let parked = work.parked.as_mut_slice().as_mut_ptr();
         let input = work.hidden.last().map_or(&work.a0, |hidden| &hidden.a);
-        self.forward(self.last(), input, true, n_rows, parked, Plain { out: work.output.as_mut_ptr() });
+        self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
     }
 
     /// Reverse sweep from `seed`: δ, h (with [`Keep::Second`]) and `input_grad`.
@@ -276,7 +313,7 @@ impl<S: Simd> Sweeps<'_, S> {
             }
         }
         let delta = work.hidden.first().map_or(&work.seed, |hidden| &hidden.delta);
-        self.backward(0, delta, n_rows, parked, Plain { out: work.input_grad.as_mut_ptr() });
+        self.backward_to_input(delta, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
     /// Tangent sweep from `c0`: c_a, g and, unless the head is scalar, `output_c`.
@@ -293,7 +330,7 @@ impl<S: Simd> Sweeps<'_, S> {
             return; // ō does not depend on the output of the tangent
         }
         let input = work.hidden.last().map_or(&work.c0, |hidden| &hidden.c_a);
-        self.forward(self.last(), input, false, n_rows, parked, Plain { out: work.output_c.as_mut_ptr() });
+        self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
     /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g.
