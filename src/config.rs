@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardisation};
-use crate::engine::{LearningRate, Optimizer, Path as DensityPath, TimeRule};
+use crate::engine::{Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer, Path as DensityPath, TimeRule};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
-use crate::objective::{Objective, TimeWeight};
+use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 
 /// A run: what to learn from, what to learn, how, and where to put it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,8 +64,14 @@ pub struct ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// Diffusion σ, network units.
+    /// Diffusion σ₀, network units.
     pub sigma: f64,
+    /// `constant`, or `one-minus-t`: σ(t) = σ₀ (1 − t).
+    pub sigma_schedule: SigmaSchedule,
+    /// `rademacher` or `gaussian` probes, or `exact`: how Δs is formed where σ > 0.
+    pub laplacian: LaplacianRule,
+    /// Probes of a row.
+    pub probes: usize,
     /// Growth rate λ.
     pub growth: f64,
     /// Exponent q of the cost.
@@ -154,9 +160,13 @@ impl Default for ModelConfig {
 
 impl Default for ObjectiveConfig {
     fn default() -> Self {
-        let Objective { sigma, growth, cost_exponent, time_weight } = Objective::default();
+        let Objective { sigma, sigma_schedule, growth, cost_exponent, time_weight } = Objective::default();
+        let Laplacian { rule, n_probes } = Laplacian::default();
         ObjectiveConfig {
             sigma,
+            sigma_schedule,
+            laplacian: rule,
+            probes: n_probes,
             growth,
             cost_exponent,
             time_weight,
@@ -246,8 +256,13 @@ impl Config {
 
     /// The dynamics and the time weight.
     pub fn objective(&self) -> Objective {
-        let ObjectiveConfig { sigma, growth, cost_exponent, ref time_weight, .. } = self.objective;
-        Objective { sigma, growth, cost_exponent, time_weight: time_weight.clone() }
+        let ObjectiveConfig { sigma, sigma_schedule, growth, cost_exponent, ref time_weight, .. } = self.objective;
+        Objective { sigma, sigma_schedule, growth, cost_exponent, time_weight: time_weight.clone() }
+    }
+
+    /// How the Laplacian is formed.
+    pub fn laplacian(&self) -> Laplacian {
+        Laplacian { rule: self.objective.laplacian, n_probes: self.objective.probes }
     }
 
     /// The optimiser's settings.
@@ -337,6 +352,9 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&training.final_rate) {
             return fail("training.final_rate", training.final_rate.to_string(), "use a share from 0 to 1");
+        }
+        if self.objective.probes == 0 || self.objective.probes > MAX_PROBES {
+            return fail("objective.probes", self.objective.probes.to_string(), "use 1 to 1024 probes");
         }
         self.architecture(1).validate(&path.display().to_string())?;
         self.objective().validate(path)

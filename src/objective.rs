@@ -41,11 +41,24 @@ impl TimeWeight {
     }
 }
 
+/// How the diffusion changes over time, t in 0..=1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SigmaSchedule {
+    /// σ(t) = σ₀.
+    #[default]
+    Constant,
+    /// σ(t) = σ₀ (1 − t).
+    OneMinusT,
+}
+
 /// Which dynamics the loss and the particles follow (arXiv 2210.06662, sections 2–4). The parts compose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
-    /// Diffusion σ ≥ 0 of the entropic variant, network units.
+    /// Diffusion σ₀ ≥ 0 of the entropic variant, network units.
     pub sigma: f64,
+    /// How the diffusion changes over time.
+    pub sigma_schedule: SigmaSchedule,
     /// Growth rate λ ≥ 0 of the unbalanced variant.
     pub growth: f64,
     /// Exponent q > 1 of H(p) = Σ|pᵢ|^q / q; 2 is plain Action Matching.
@@ -56,7 +69,13 @@ pub struct Objective {
 
 impl Default for Objective {
     fn default() -> Self {
-        Objective { sigma: 0.0, growth: 0.0, cost_exponent: 2.0, time_weight: TimeWeight::Constant }
+        Objective {
+            sigma: 0.0,
+            sigma_schedule: SigmaSchedule::Constant,
+            growth: 0.0,
+            cost_exponent: 2.0,
+            time_weight: TimeWeight::Constant,
+        }
     }
 }
 
@@ -71,6 +90,19 @@ impl Objective {
             let slope = p.abs().powf(q - 1.0);
             (slope * p.abs() / q, slope.copysign(p))
         }
+    }
+
+    /// σ(t).
+    pub fn sigma_at(&self, t: f64) -> f64 {
+        match self.sigma_schedule {
+            SigmaSchedule::Constant => self.sigma,
+            SigmaSchedule::OneMinusT => self.sigma * (1.0 - t),
+        }
+    }
+
+    /// κ(t) = ½σ(t)², the factor of Δs.
+    pub fn kappa_at(&self, t: f64) -> f64 {
+        0.5 * self.sigma_at(t).powi(2)
     }
 
     /// Checks every number against its range.

@@ -15,7 +15,7 @@ pub enum Purpose {
     Boundary1 = 2,
     /// Offset shared by the low-discrepancy times of a step (row 0).
     TimeOffset = 3,
-    /// Probes of the Laplacian estimate.
+    /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see [`RowWords`].
     Probe = 4,
     /// Brownian increments of the integrators.
     Noise = 5,
@@ -49,6 +49,29 @@ pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
 #[inline(always)]
 pub fn words(seed: u64, purpose: Purpose, step: u64, row: u32) -> [u32; 4] {
     philox4x32([seed as u32, (seed >> 32) as u32], [row, purpose as u32, step as u32, (step >> 32) as u32])
+}
+
+/// As many random words as each row needs: row r owns the counters r·n .. (r + 1)·n, n = ⌈words / 4⌉, modulo 2³².
+#[derive(Clone, Copy, Debug)]
+pub struct RowWords {
+    seed: u64,
+    purpose: Purpose,
+    step: u64,
+    n_counters: u32,
+}
+
+impl RowWords {
+    /// `n_words` words for each row of (`seed`, `purpose`, `step`).
+    pub fn new(seed: u64, purpose: Purpose, step: u64, n_words: usize) -> Self {
+        RowWords { seed, purpose, step, n_counters: n_words.div_ceil(4) as u32 }
+    }
+
+    /// The words of `row`, four at a time.
+    #[inline(always)]
+    pub fn of(self, row: u32) -> impl Iterator<Item = [u32; 4]> {
+        let first = row.wrapping_mul(self.n_counters);
+        (0..self.n_counters).map(move |i| words(self.seed, self.purpose, self.step, first.wrapping_add(i)))
+    }
 }
 
 /// Uniform in the open interval (0, 1), 23 bits: exact in f32, so every engine gets the same value.

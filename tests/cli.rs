@@ -175,7 +175,7 @@ fn bad_training_input_names_file_field_and_fix_and_writes_nothing() {
     fails(&folder, &["train", "run.toml", "--set", "training.interior_rows=-4"], &["training.interior_rows"]);
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[0]"], &["data.csv", "hold_out"]);
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[7]"], &["data.csv", "7"]);
-    fails(&folder, &["train", "run.toml", "--set", "objective.sigma=0.5"], &["sigma"]);
+    fails(&folder, &["train", "run.toml", "--set", "objective.probes=0"], &["objective.probes", "is 0"]);
     fails(&folder, &["train", "run.toml", "--device", "cuda:0"], &["cuda:0", "no CUDA engine", "--device cpu"]);
     fails(&folder, &["train", "run.toml", "--device", "tpu"], &["tpu", "is not a device"]);
     fails(&folder, &["train", "run.toml", "--out", "data.csv/run"], &["data.csv"]);

@@ -6,11 +6,12 @@ use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
-use action_matching::objective::Objective;
-use common::{assert_close, batch, embeddings, model};
+use action_matching::objective::{Objective, SigmaSchedule};
+use common::{Numbers, assert_close, batch, embeddings, model};
 
-/// Tolerances for f32: the gradient's is the one promised, the rest follow from it.
+/// Tolerances for f32: the gradients' are the ones promised, the rest follow from them.
 const GRADIENT: f64 = 2e-5;
+const DIFFUSIVE_GRADIENT: f64 = 5e-5;
 const VALUES: f64 = 1e-5;
 
 fn agrees(name: &str, engine: &dyn Differentiate, model: &Model, batch: &Batch) {
@@ -19,9 +20,12 @@ fn agrees(name: &str, engine: &dyn Differentiate, model: &Model, batch: &Batch) 
     assert_close(&format!("s, {name}"), &got.interior.s, &want.interior.s, VALUES);
     assert_close(&format!("∇s, {name}"), &got.interior.grad_s, &want.interior.grad_s, VALUES);
     assert_close(&format!("∂s/∂t, {name}"), &got.interior.ds_dt, &want.interior.ds_dt, VALUES);
-    assert_close(&format!("gradient, {name}"), &got.gradient, &want.gradient, GRADIENT);
+    assert_close(&format!("Δs, {name}"), &got.laplacian, &want.laplacian, VALUES);
+    let tolerance = if model.objective.sigma > 0.0 { DIFFUSIVE_GRADIENT } else { GRADIENT };
+    assert_close(&format!("gradient, {name}"), &got.gradient, &want.gradient, tolerance);
     // The loss is a difference of large terms; its error is measured against their size.
-    let size = want.interior.s.iter().fold(want.loss.abs(), |size, s| size.max(s.abs())).max(1.0);
+    let terms = want.interior.s.iter().chain(&want.laplacian);
+    let size = terms.fold(want.loss.abs(), |size, s| size.max(s.abs())).max(1.0);
     assert!((got.loss - want.loss).abs() <= VALUES * size, "loss, {name}: {}, not {}", got.loss, want.loss);
 }
 
@@ -44,6 +48,33 @@ fn cpu_agrees_for_every_head_activation_embedding_and_dynamics() {
                     let name = format!("{head:?} {activation:?} {embedding:?} {objective:?}");
                     let model = model(5, &[37, 53, 29], activation, head, embedding.clone(), objective);
                     agrees(&name, &engine, &model, &batch(5, 101, 97, 7));
+                }
+            }
+        }
+    }
+}
+
+/// The entropic dynamics and all of them together, with an exact Laplacian and with three probes.
+#[test]
+fn cpu_agrees_with_diffusion_for_every_head_activation_and_embedding() {
+    let engine = CpuEngine::new(1);
+    let entropic = Objective { sigma: 0.8, ..Objective::default() };
+    let all = Objective {
+        sigma: 1.3,
+        sigma_schedule: SigmaSchedule::OneMinusT,
+        growth: 0.3,
+        cost_exponent: 3.0,
+        ..Objective::default()
+    };
+    for head in Head::ALL {
+        for activation in Activation::ALL {
+            for embedding in embeddings() {
+                for objective in [&entropic, &all] {
+                    for probe in [None, Some(Numbers::new(19).take(3 * 101 * 5))] {
+                        let name = format!("{head:?} {activation:?} {embedding:?} {objective:?} {}", probe.is_some());
+                        let model = model(5, &[37, 53, 29], activation, head, embedding.clone(), objective.clone());
+                        agrees(&name, &engine, &model, &Batch { probe, ..batch(5, 101, 97, 7) });
+                    }
                 }
             }
         }
@@ -80,6 +111,9 @@ fn cpu_agrees_at_the_limits_of_shape() {
             let name = format!("dim {dim}, hidden {hidden:?}, {head:?}");
             let model = model(dim, hidden, Activation::Silu, head, embeddings()[1].clone(), Objective::default());
             agrees(&name, &engine, &model, &batch(dim, n, 3, n));
+            let model = Model { objective: Objective { sigma: 0.5, ..Objective::default() }, ..model };
+            let probe = Some(Numbers::new(29).take(n * dim));
+            agrees(&format!("{name}, σ"), &engine, &model, &Batch { probe, ..batch(dim, n, 3, n) });
         }
     }
 }

@@ -8,11 +8,12 @@ use action_matching::data::Snapshots;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, LearningRate, Optimizer, Path, StepRecord, TimeRule, TrainState, Training,
+    Batch, Differentiate, Engine, Laplacian, LaplacianRule, LearningRate, Optimizer, Path, StepRecord, TimeRule,
+    TrainState, Training,
 };
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
-use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, index, unit_f32, words};
+use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
+use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
 use common::{Numbers, assert_close, embeddings, model};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -32,6 +33,7 @@ fn training(model: &Model, path: Path, time_rule: TimeRule) -> Training {
         snapshots: Arc::new(snapshots(model.architecture.dim)),
         path,
         time_rule,
+        laplacian: Laplacian::default(),
         n_interior: 203,
         n_boundary: 97,
         optimizer: Optimizer {
@@ -96,6 +98,60 @@ fn drawn(training: &Training, step: u64) -> Batch {
     batch.omega0 = training.objective.time_weight.at(0.0).0;
     batch.omega1 = training.objective.time_weight.at(1.0).0;
     batch
+}
+
+/// The probes of `step`: component i of probe k has the number k·dim + i in its row.
+fn drawn_probes(training: &Training, step: u64) -> Option<Vec<f64>> {
+    let (n, dim, k) = (training.n_interior, training.architecture.dim, training.laplacian.n_probes);
+    let word = |row: usize, number: usize, n_words: usize| {
+        let counter = row * n_words.div_ceil(4) + number / 4;
+        words(SEED, Purpose::Probe, step, counter as u32)[number % 4]
+    };
+    let value = |row: usize, number: usize| match training.laplacian.rule {
+        LaplacianRule::Rademacher => {
+            let word = word(row, number / 32, (k * dim).div_ceil(32));
+            1.0 - 2.0 * f64::from(word >> (number % 32) & 1)
+        }
+        _ => {
+            let pair = number / 2 * 2;
+            f64::from(normal_pair(word(row, pair, k * dim), word(row, pair + 1, k * dim))[number % 2])
+        }
+    };
+    if training.laplacian.rule == LaplacianRule::Exact {
+        return None;
+    }
+    let rows = |k: usize| (0..n).flat_map(move |row| (0..dim).map(move |i| (row, k * dim + i)));
+    Some((0..k).flat_map(rows).map(|(row, number)| value(row, number)).collect())
+}
+
+/// The same with diffusion, for every rule of the Laplacian; 2 · 37 components pass one counter and one word.
+#[test]
+fn a_step_takes_the_gradient_of_the_documented_probes() {
+    for (rule, n_probes) in [(LaplacianRule::Rademacher, 2), (LaplacianRule::Gaussian, 3), (LaplacianRule::Exact, 1)] {
+        for schedule in [SigmaSchedule::Constant, SigmaSchedule::OneMinusT] {
+            let objective = Objective { sigma: 0.8, sigma_schedule: schedule, growth: 0.2, ..Objective::default() };
+            let model = model(37, &[20, 33], Activation::Silu, Head::Quadratic, TimeEmbedding::Raw, objective);
+            let mut training = training(&model, Path::Linear, TimeRule::Uniform);
+            training.laplacian = Laplacian { rule, n_probes };
+            training.optimizer.beta1 = 0.0;
+            training.optimizer.clip_norm = None;
+            let batch = Batch { probe: drawn_probes(&training, 3), ..drawn(&training, 3) };
+            let want = ReferenceEngine.loss_gradient(&model, &batch).expect("evaluates");
+            let state = TrainState { step: 3, ..TrainState::initial(model.parameters.clone()) };
+            let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
+            let mut records = Vec::new();
+            trainer.steps(1, &mut records).expect("a step");
+            let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+            assert_close(&format!("gradient, {rule:?} {schedule:?}"), &gradient, &want.gradient, 5e-5);
+            let size = want.loss.abs().max(1.0);
+            assert!(
+                (records[0].loss - want.loss).abs() < 2e-5 * size,
+                "{rule:?}: {}, not {}",
+                records[0].loss,
+                want.loss
+            );
+        }
+    }
 }
 
 /// With β₁ = 0 and no clipping the first moment is the gradient of the step.
@@ -192,6 +248,6 @@ fn training_that_cannot_work_is_refused() {
     refused(Training { snapshots: Arc::new(one_time), ..good.clone() }, state.clone(), "snapshots");
     let two_d = Snapshots { dim: 2, ..snapshots(2) };
     refused(Training { snapshots: Arc::new(two_d), ..good.clone() }, state.clone(), "dimension");
-    let diffusion = Objective { sigma: 0.5, ..Objective::default() };
-    refused(Training { objective: diffusion, ..good }, state, "sigma");
+    let none = Laplacian { n_probes: 0, ..Laplacian::default() };
+    refused(Training { laplacian: none, ..good }, state, "probes");
 }

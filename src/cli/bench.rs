@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
+use action_matching::engine::{Engine, Laplacian, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
@@ -56,6 +56,7 @@ struct Workload {
     dim: usize,
     hidden: &'static [usize],
     head: Head,
+    sigma: f64,
     work: Work,
 }
 
@@ -65,6 +66,15 @@ const WORKLOADS: &[Workload] = &[
         dim: 3,
         hidden: &[256; 4],
         head: Head::Quadratic,
+        sigma: 0.0,
+        work: Work::Train { interior: 1000, boundary: 1000 },
+    },
+    Workload {
+        name: "entropic-hydrogen",
+        dim: 3,
+        hidden: &[256; 4],
+        head: Head::Quadratic,
+        sigma: 1.0,
         work: Work::Train { interior: 1000, boundary: 1000 },
     },
     Workload {
@@ -72,6 +82,7 @@ const WORKLOADS: &[Workload] = &[
         dim: 5,
         hidden: &[512; 3],
         head: Head::Scalar,
+        sigma: 0.0,
         work: Work::Train { interior: 512, boundary: 512 },
     },
     Workload {
@@ -79,6 +90,7 @@ const WORKLOADS: &[Workload] = &[
         dim: 2,
         hidden: &[64; 3],
         head: Head::Scalar,
+        sigma: 0.0,
         work: Work::Train { interior: 4096, boundary: 4096 },
     },
     Workload {
@@ -86,6 +98,7 @@ const WORKLOADS: &[Workload] = &[
         dim: 50,
         hidden: &[512; 4],
         head: Head::Scalar,
+        sigma: 0.0,
         work: Work::Train { interior: 2048, boundary: 2048 },
     },
     Workload {
@@ -93,6 +106,7 @@ const WORKLOADS: &[Workload] = &[
         dim: 3,
         hidden: &[256; 4],
         head: Head::Quadratic,
+        sigma: 0.0,
         work: Work::Sample { particles: 200_000, method: Method::Euler, steps: 100 },
     },
     Workload {
@@ -100,6 +114,7 @@ const WORKLOADS: &[Workload] = &[
         dim: 2,
         hidden: &[64; 3],
         head: Head::Scalar,
+        sigma: 0.0,
         work: Work::Sample { particles: 1_000_000, method: Method::Rk4, steps: 50 },
     },
 ];
@@ -194,7 +209,8 @@ impl Workload {
                 let (interior, boundary) = (arguments.rows.unwrap_or(interior), arguments.rows.unwrap_or(boundary));
                 let seconds = self.seconds_per_step(engine, interior, boundary, budget)?;
                 let rows = (interior + 2 * boundary) as f64;
-                let products = (6 * interior + 3 * 2 * boundary) as f64;
+                let of_interior = if self.sigma > 0.0 { 9 } else { 6 };
+                let products = (of_interior * interior + 3 * 2 * boundary) as f64;
                 Ok(Figures { seconds_per_step: Some(seconds), ..figures(seconds, rows, products) })
             }
             Work::Sample { particles, method, steps } => {
@@ -218,9 +234,10 @@ impl Workload {
         let training = Training {
             snapshots: Arc::new(normal_snapshots(self.dim)),
             architecture,
-            objective: Objective::default(),
+            objective: Objective { sigma: self.sigma, ..Objective::default() },
             path: Path::Linear,
             time_rule: TimeRule::LowDiscrepancy,
+            laplacian: Laplacian::default(),
             n_interior,
             n_boundary,
             optimizer: Optimizer {

@@ -121,6 +121,36 @@ pub enum TimeRule {
     Uniform,
 }
 
+/// How the Laplacian of s is formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaplacianRule {
+    /// Mean of εᵀ∇²s ε over probes ε of independent signs (Hutchinson 1990): the least variance of all unbiased probes.
+    Rademacher,
+    /// The same over standard normal probes.
+    Gaussian,
+    /// Sum over the unit vectors.
+    Exact,
+}
+
+/// The Laplacian of a training step. Used where σ > 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Laplacian {
+    /// The rule.
+    pub rule: LaplacianRule,
+    /// Probes of a row; an exact Laplacian has as many as dimensions instead.
+    pub n_probes: usize,
+}
+
+impl Default for Laplacian {
+    fn default() -> Self {
+        Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 }
+    }
+}
+
+/// Most probes of a row.
+pub const MAX_PROBES: usize = 1024;
+
 /// Learning rate of a step: linear warm-up, then constant or cosine decay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LearningRate {
@@ -181,6 +211,8 @@ pub struct Training {
     pub path: Path,
     /// How times are drawn.
     pub time_rule: TimeRule,
+    /// How the Laplacian is formed where σ > 0.
+    pub laplacian: Laplacian,
     /// Interior rows of a step.
     pub n_interior: usize,
     /// Boundary rows of a step, at each of the two end times.
@@ -192,6 +224,23 @@ pub struct Training {
 }
 
 impl Training {
+    /// Directions of second derivatives in each interior row: 0 without diffusion.
+    pub fn n_probes(&self) -> usize {
+        match self.laplacian.rule {
+            _ if self.objective.sigma == 0.0 => 0,
+            LaplacianRule::Exact => self.architecture.dim,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => self.laplacian.n_probes,
+        }
+    }
+
+    /// What the curvature along one probe counts in the Laplacian: probes are averaged, unit vectors added.
+    pub fn share_of_probe(&self) -> f64 {
+        match self.laplacian.rule {
+            LaplacianRule::Exact => 1.0,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.laplacian.n_probes as f64,
+        }
+    }
+
     /// Checks sizes, and `state` against them.
     ///
     /// # Errors
@@ -220,6 +269,9 @@ impl Training {
             if rows == 0 || u32::try_from(rows).is_err() {
                 return fail(field, format!("is {rows}"), "use 1 to 2³² − 1");
             }
+        }
+        if self.laplacian.n_probes == 0 || self.laplacian.n_probes > MAX_PROBES {
+            return fail("probes", format!("is {}", self.laplacian.n_probes), "use 1 to 1024");
         }
         Ok(())
     }

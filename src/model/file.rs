@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Activation, Architecture, Coordinates, Head, Layer, Model, TimeEmbedding};
 use crate::error::{Error, Result};
-use crate::objective::{Objective, TimeWeight};
+use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
 
 const VERSION: u32 = 1;
@@ -29,8 +29,15 @@ struct Metadata {
     scale: Vec<f32>,
     time_range: [f64; 2],
     sigma: f64,
+    /// Left out where it is constant.
+    #[serde(default, skip_serializing_if = "is_default")]
+    sigma_schedule: SigmaSchedule,
     growth: f64,
     cost_exponent: f64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Names and shapes of the two tensors of layer `index`.
@@ -61,6 +68,7 @@ impl Model {
             scale: coordinates.scale.clone(),
             time_range: coordinates.time_range,
             sigma: objective.sigma,
+            sigma_schedule: objective.sigma_schedule,
             growth: objective.growth,
             cost_exponent: objective.cost_exponent,
         };
@@ -118,6 +126,7 @@ impl Model {
         architecture.validate(&path.display().to_string())?;
         let objective = Objective {
             sigma: metadata.sigma,
+            sigma_schedule: metadata.sigma_schedule,
             growth: metadata.growth,
             cost_exponent: metadata.cost_exponent,
             time_weight: TimeWeight::Constant,

@@ -132,6 +132,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         snapshots: Arc::new(snapshots),
         path: config.objective.path,
         time_rule: config.objective.time_rule,
+        laplacian: config.laplacian(),
         n_interior: config.training.interior_rows,
         n_boundary: config.training.boundary_rows,
         optimizer: config.optimizer(),

@@ -4,8 +4,8 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::engine::{Path, TimeRule, Training};
-use crate::rng::{self, Purpose};
+use crate::engine::{LaplacianRule, Path, TimeRule, Training};
+use crate::rng::{self, Purpose, RowWords};
 
 /// Interior rows `first..first + n_rows` of `step`: x and t into the input, ω(t) and ω′(t) aside.
 pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
@@ -36,6 +36,54 @@ pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, wor
         let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
         work.omega[row] = omega as f32;
         work.d_omega[row] = d_omega as f32;
+    }
+    probes(training, step, first, n_rows, work);
+}
+
+/// Probes of interior rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
+fn probes(training: &Training, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
+    let (dim, n_probes) = (training.architecture.dim, work.probes.len());
+    let mut place = |row: usize, number: usize, value: f32| {
+        if number < n_probes * dim {
+            *work.probes[number / dim].input.at_mut(row, number % dim) = value;
+        }
+    };
+    match training.laplacian.rule {
+        _ if n_probes == 0 => {}
+        LaplacianRule::Exact => unit_probes(work, n_rows, dim),
+        LaplacianRule::Rademacher => {
+            const BITS: usize = u32::BITS as usize;
+            let words = RowWords::new(training.seed, Purpose::Probe, step, (n_probes * dim).div_ceil(BITS));
+            for row in 0..n_rows {
+                for (i, word) in words.of((first + row) as u32).flatten().enumerate() {
+                    for bit in 0..BITS.min((n_probes * dim).saturating_sub(i * BITS)) {
+                        place(row, i * BITS + bit, if word >> bit & 1 == 0 { 1.0 } else { -1.0 });
+                    }
+                }
+            }
+        }
+        LaplacianRule::Gaussian => {
+            let words = RowWords::new(training.seed, Purpose::Probe, step, n_probes * dim);
+            for row in 0..n_rows {
+                for (i, [a, b, c, d]) in words.of((first + row) as u32).enumerate() {
+                    for (j, value) in [[a, b], [c, d]].into_iter().flat_map(|[a, b]| rng::normal_pair(a, b)).enumerate()
+                    {
+                        place(row, 4 * i + j, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The unit vectors as probes: their curvatures add up to the Laplacian.
+pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
+    for (k, probe) in work.probes.iter_mut().enumerate() {
+        for row in 0..n_rows {
+            for i in 0..dim {
+                *probe.input.at_mut(row, i) = f32::from(u8::from(i == k));
+            }
+        }
     }
 }
 

@@ -87,7 +87,8 @@ impl WithSimd for AddTo<'_> {
 }
 
 /// Adjoint sweep of the tile in `work` (seeded in `output_bar`) with the gradient of every layer added to its sum in `values`
-/// when the turn of `tile` comes; the first tile of a sum overwrites. `interior` tiles have the δ, c channel and g.
+/// when the turn of `tile` comes; the first tile of a sum overwrites. `interior` tiles have g and the channels of
+/// δ, c and of the probes.
 pub fn accumulate<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
@@ -114,7 +115,15 @@ pub fn accumulate<S: Simd>(
                 Channel { broadcast: adjoint, lanes: input }
             }
         };
-        let channels = [channel(z_bar, a), channel(delta, c)];
+        let stacked = |k: usize| match k {
+            0 => channel(z_bar, a),
+            1 => channel(delta, c),
+            _ => {
+                let ends = &work.probes[k - 2];
+                let e_bar = above.first().map_or(&ends.output, |hidden| &hidden.probes[k - 2].e_z);
+                channel(e_bar, below.last().map_or(&ends.input, |hidden| &hidden.probes[k - 2].e_a))
+            }
+        };
         let (n_panels, n_broadcast) = layer.gradient_shape();
         for (part, turn) in sums.turns[sum][index].iter().enumerate() {
             turn.take(round);
@@ -129,7 +138,8 @@ pub fn accumulate<S: Simd>(
                 });
             }
             sweeps.simd.vectorize(WeightGrad {
-                channels: if interior { &channels } else { &channels[..1] },
+                n_channels: if interior { 2 + work.probes.len() } else { 1 },
+                channel: stacked,
                 broadcast_stride: z_bar.stride(),
                 lanes_stride: z_bar.stride(),
                 n_broadcast,

@@ -1,6 +1,6 @@
 //! The head on one tile: ∂s/∂o and s from the output o, ∇s and ∂ₜs from the reverse sweep, and the adjoint seed of J.
 
-use super::workspace::Workspace;
+use super::workspace::{ProbeEnds, Workspace};
 use crate::model::Head;
 
 /// Fills `seed` = ∂s/∂o from `output` and x.
@@ -48,6 +48,46 @@ pub fn time_derivative(dim: usize, work: &mut Workspace, n_rows: usize) {
     for row in 0..n_rows {
         let d_phi = &work.d_phi[row * features..][..features];
         work.ds_dt[row] = d_phi.iter().enumerate().map(|(i, d)| work.input_grad.at(row, dim + i) * d).sum();
+    }
+}
+
+/// The generator of a row, from the tangent's output and the probes': weight·(∂ₜs + w·∇s) + k Σ εᵀ∇²s ε.
+pub fn generator(head: Head, dim: usize, work: &Workspace, row: usize) -> f32 {
+    let o_c = |i| work.output_c.at(row, i);
+    let k = work.probe_weight.at(row, 0);
+    let over_probes = |term: &dyn Fn(f32, f32) -> f32| -> f32 {
+        let of_probe =
+            |ends: &ProbeEnds| (0..dim).map(|i| term(ends.input.at(row, i), ends.output.at(row, i))).sum::<f32>();
+        work.probes.iter().map(of_probe).sum()
+    };
+    match head {
+        Head::Scalar => o_c(0),
+        Head::Quadratic => {
+            let along: f32 = (0..dim).map(|i| -work.seed.at(row, i) * (work.c0.at(row, i) - o_c(i))).sum();
+            along + k * over_probes(&|epsilon, o_e| (epsilon - o_e) * (epsilon - o_e))
+        }
+        Head::Dot => {
+            let along: f32 =
+                (0..dim).map(|i| o_c(i) * work.a0.at(row, i) + work.output.at(row, i) * work.c0.at(row, i)).sum();
+            along + 2.0 * k * over_probes(&|epsilon, o_e| epsilon * o_e)
+        }
+    }
+}
+
+/// Replaces o_e of each probe by the seed ē = ωō_e of its adjoint.
+pub fn probe_seeds(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
+    for ends in &mut work.probes {
+        for row in 0..n_rows {
+            let k = work.probe_weight.at(row, 0);
+            for i in 0..head.n_outputs(dim) {
+                let seed = match head {
+                    Head::Scalar => 0.0,
+                    Head::Quadratic => -2.0 * k * (ends.input.at(row, i) - ends.output.at(row, i)),
+                    Head::Dot => 2.0 * k * ends.input.at(row, i),
+                };
+                *ends.output.at_mut(row, i) = seed;
+            }
+        }
     }
 }
 

@@ -67,13 +67,15 @@ pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::gradient(head, dim, work, n_rows);
 }
 
-/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seed. `scale` is 1 / rows of the batch.
+/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `scale` is 1 / rows of the batch, `per_probe`
+/// the share that each of the tile's probes has in the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
     objective: &Objective,
     work: &mut Workspace,
     n_rows: usize,
     scale: f32,
+    per_probe: f64,
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
     let growth = objective.growth as f32;
@@ -81,18 +83,22 @@ pub fn interior<S: Simd>(
     if !with_potential {
         work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
     }
-    derivatives(sweeps, work, n_rows, Keep::Second, with_potential);
+    let diffusive = !work.probes.is_empty();
+    let keep = if diffusive { Keep::Third } else { Keep::Second };
+    derivatives(sweeps, work, n_rows, keep, with_potential);
 
     let features = architecture.time_embedding.width();
     let mut terms = LossTerms::default();
+    let mut generator = 0.0;
     for row in 0..n_rows {
         let weight = work.omega[row] * scale;
-        let (mut hamiltonian, mut kinetic) = (0.0, 0.0);
+        let (mut hamiltonian, mut kinetic, mut along_drift) = (0.0, 0.0, 0.0);
         for i in 0..dim {
             let p = work.grad_s[row * dim + i];
             kinetic += 0.5 * p * p;
             let (h, drift) = objective.hamiltonian(p);
             hamiltonian += h;
+            along_drift += drift * p;
             *work.c0.at_mut(row, i) = weight * drift;
         }
         for i in 0..features {
@@ -102,15 +108,48 @@ pub fn interior<S: Simd>(
         let interior = work.ds_dt[row] + hamiltonian + 0.5 * growth * s * s;
         terms.interior += f64::from(work.omega[row] * interior + work.d_omega[row] * s);
         terms.kinetic += f64::from(kinetic);
+        if diffusive {
+            let share = f64::from(weight) * objective.kappa_at(f64::from(work.t[row])) * per_probe;
+            work.set_probe_weight(row, share as f32);
+            // The generator's ∂ₜs + w·∇s is in the terms already; what it has beyond is the Laplacian.
+            generator -= f64::from(weight * (work.ds_dt[row] + along_drift));
+        }
     }
     terms.interior *= f64::from(scale);
     terms.kinetic *= f64::from(scale);
 
     sweeps.tangent(work, n_rows);
+    if diffusive {
+        generator += (0..n_rows).map(|row| f64::from(head::generator(architecture.head, dim, work, row))).sum::<f64>();
+        terms.interior += generator;
+        head::probe_seeds(architecture.head, dim, work, n_rows);
+    }
     head::adjoint_seed(architecture.head, dim, work, n_rows, |work, row| {
         scale * (work.omega[row] * growth * work.s[row] + work.d_omega[row])
     });
     terms
+}
+
+/// Σ εᵀ∇²s ε · `per_probe` over the probes of each row in `a0`, into `laplacian`: the generator without drift or time.
+pub fn laplacian<S: Simd>(
+    sweeps: &Sweeps<S>,
+    work: &mut Workspace,
+    n_rows: usize,
+    per_probe: f64,
+    laplacian: &mut [f64],
+) {
+    let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
+    derivatives(sweeps, work, n_rows, Keep::Third, false);
+    for row in 0..n_rows {
+        for i in 0..architecture.n_inputs() {
+            *work.c0.at_mut(row, i) = 0.0;
+        }
+        work.set_probe_weight(row, per_probe as f32);
+    }
+    sweeps.tangent(work, n_rows);
+    for (row, laplacian) in laplacian.iter_mut().enumerate().take(n_rows) {
+        *laplacian = f64::from(head::generator(architecture.head, dim, work, row));
+    }
 }
 
 /// Boundary rows: primal sweep and the adjoint's seed `weight` · ∂s/∂o. Returns `weight` · Σ s.

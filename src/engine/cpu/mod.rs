@@ -5,13 +5,14 @@
 //! trainer    optimiser steps: draw → loss → gradient → optimizer
 //! particles  integration of a tile: tableau
 //! loss       what a tile of rows needs: head and sweeps
-//! sweeps     primal, reverse, tangent, adjoint: product with activation or chain rule fused in
+//! sweeps     primal, reverse, tangent, adjoint: product with its epilogue, an activation or the chain rule, fused in
 //! product, narrow, weight_grad    the register-blocked kernels on the layout of panel and weights
 //! ```
 
 mod activation;
 mod draw;
 mod elementary;
+mod epilogue;
 mod gradient;
 mod head;
 mod lanes;
@@ -86,11 +87,11 @@ impl Differentiate for CpuEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
-        check_objective(&model.objective)?;
+        model.objective.validate("objective".as_ref())?;
         batch.validate(model.architecture.dim)?;
         let interior = self.derivatives(model, &batch.x, &batch.t)?;
-        let (loss, gradient) = self.arch.dispatch(EvaluateLoss { model, batch });
-        Ok(LossGradient { loss, gradient, interior, laplacian: Vec::new() })
+        let result = self.arch.dispatch(EvaluateLoss { model, batch });
+        Ok(LossGradient { interior, ..result })
     }
 }
 
@@ -125,7 +126,6 @@ impl Engine for CpuEngine {
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
         training.validate(&state)?;
-        check_objective(&training.objective)?;
         Ok(self.arch.dispatch(MakeTrainer { threads: self.threads, training, state }))
     }
 }
@@ -171,6 +171,17 @@ fn place(work: &mut Workspace, model: &Model, x: &[f64], time: impl Fn(usize) ->
     }
 }
 
+/// Places the rows `rows` of the probes `[k, n, dim]`.
+fn place_probes(work: &mut Workspace, dim: usize, n: usize, probes: &[f64], rows: std::ops::Range<usize>) {
+    for (ends, probe) in work.probes.iter_mut().zip(probes.chunks_exact(n * dim)) {
+        for (row, components) in probe[rows.start * dim..rows.end * dim].chunks_exact(dim).enumerate() {
+            for (i, &component) in components.iter().enumerate() {
+                *ends.input.at_mut(row, i) = component as f32;
+            }
+        }
+    }
+}
+
 /// Runs `work` on `threads` threads, the calling one among them.
 fn on_threads(threads: usize, work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
@@ -207,7 +218,7 @@ impl WithSimd for EvaluateDerivatives<'_> {
                 .zip(all.s.chunks_mut(rows).zip(all.grad_s.chunks_mut(rows * dim)).zip(all.ds_dt.chunks_mut(rows))),
         );
         on_threads(self.threads.min(n.div_ceil(rows)), || {
-            let mut work = Workspace::new(&self.model.architecture, &network.packing, rows);
+            let mut work = Workspace::new(&self.model.architecture, &network.packing, rows, 0);
             while let Some(((x, t), ((s, grad_s), ds_dt))) = next(&tiles) {
                 place(&mut work, self.model, x, |row| t[row]);
                 loss::derivatives(&network.sweeps(simd), &mut work, t.len(), Keep::First, true);
@@ -226,16 +237,16 @@ fn widen(from: &[f32], to: &mut [f64]) {
     }
 }
 
-/// Loss and gradient of [`Differentiate::loss_gradient`], tile after tile.
+/// Loss, gradient and Laplacians of [`Differentiate::loss_gradient`], tile after tile.
 struct EvaluateLoss<'a> {
     model: &'a Model,
     batch: &'a Batch,
 }
 
 impl WithSimd for EvaluateLoss<'_> {
-    type Output = (f64, Vec<f64>);
+    type Output = LossGradient;
 
-    fn with_simd<S: Simd>(self, simd: S) -> (f64, Vec<f64>) {
+    fn with_simd<S: Simd>(self, simd: S) -> LossGradient {
         let EvaluateLoss { model, batch } = self;
         let dim = model.architecture.dim;
         let network = Network::new(simd, model);
@@ -250,7 +261,13 @@ impl WithSimd for EvaluateLoss<'_> {
 
         let n = batch.t.len();
         let rows = rows_per_tile(n);
-        let mut work = Workspace::new(&model.architecture, packing, rows);
+        let (n_probes, per_probe) = match &batch.probe {
+            _ if model.objective.sigma == 0.0 || n == 0 => (0, 1.0),
+            Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
+            None => (dim, 1.0),
+        };
+        let mut laplacian = vec![0.0; if n_probes > 0 { n } else { 0 }];
+        let mut work = Workspace::new(&model.architecture, packing, rows, n_probes);
         for first in (0..n).step_by(rows) {
             let range = first..n.min(first + rows);
             place(&mut work, model, &batch.x[range.start * dim..range.end * dim], |row| batch.t[first + row]);
@@ -258,14 +275,22 @@ impl WithSimd for EvaluateLoss<'_> {
                 work.omega[row] = batch.omega[index] as f32;
                 work.d_omega[row] = batch.d_omega[index] as f32;
             }
-            terms.add(&loss::interior(&sweeps, &model.objective, &mut work, range.len(), 1.0 / n as f32));
+            if n_probes > 0 {
+                match &batch.probe {
+                    Some(probe) => place_probes(&mut work, dim, n, probe, range.clone()),
+                    None => draw::unit_probes(&mut work, range.len(), dim),
+                }
+                loss::laplacian(&sweeps, &mut work, range.len(), per_probe, &mut laplacian[range.clone()]);
+            }
+            let scale = 1.0 / n as f32;
+            terms.add(&loss::interior(&sweeps, &model.objective, &mut work, range.len(), scale, per_probe));
             gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
             tile += 1;
         }
         for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
             let n = points.len() / dim;
             let rows = rows_per_tile(n);
-            let mut work = Workspace::new(&model.architecture, packing, rows);
+            let mut work = Workspace::new(&model.architecture, packing, rows, 0);
             for points in points.chunks(rows * dim) {
                 let n_rows = points.len() / dim;
                 place(&mut work, model, points, |_| t);
@@ -288,7 +313,7 @@ impl WithSimd for EvaluateLoss<'_> {
             widen(&d_weight, &mut gradient[weight]);
             widen(&d_bias, &mut gradient[bias]);
         }
-        (terms.total(), gradient)
+        LossGradient { loss: terms.total(), gradient, laplacian, ..LossGradient::default() }
     }
 }
 
@@ -357,7 +382,7 @@ mod tests {
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
 
     /// Loss and gradient on `S`, whatever the processor's best.
-    fn evaluate<S: Simd>(simd: S, model: &Model, batch: &Batch) -> (f64, Vec<f64>) {
+    fn evaluate<S: Simd>(simd: S, model: &Model, batch: &Batch) -> LossGradient {
         simd.vectorize(EvaluateLoss { model, batch })
     }
 
@@ -392,15 +417,15 @@ mod tests {
                 omega1: 1.0,
                 ..Batch::default()
             };
-            let (want, gradient) = evaluate(pulp::Scalar::new(), &model, &batch);
+            let LossGradient { loss: want, gradient, .. } = evaluate(pulp::Scalar::new(), &model, &batch);
             let size = gradient.iter().fold(0.0, |size: f64, g| size.max(g.abs()));
             assert!(size > 1e-3);
             let mut others = vec![Arch::new().dispatch(EvaluateLoss { model: &model, batch: &batch })];
             #[cfg(target_arch = "x86_64")]
             others.extend(pulp::x86::V3::try_new().map(|simd| evaluate(simd, &model, &batch)));
-            for (loss, other) in others {
-                assert!((loss - want).abs() < 1e-5, "{head:?}: {loss}, not {want}");
-                for (i, (got, want)) in other.iter().zip(&gradient).enumerate() {
+            for other in others {
+                assert!((other.loss - want).abs() < 1e-5, "{head:?}: {}, not {want}", other.loss);
+                for (i, (got, want)) in other.gradient.iter().zip(&gradient).enumerate() {
                     assert!((got - want).abs() < 1e-5 * size, "{head:?}, gradient {i}: {got}, not {want}");
                 }
             }

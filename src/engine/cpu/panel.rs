@@ -58,6 +58,11 @@ impl Tile {
         Tile { values, capacity, width, shift: width.ilog2() }
     }
 
+    /// Lanes of a panel.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// Floats from one panel to the next.
     pub fn stride(&self) -> usize {
         self.capacity * self.width

@@ -44,7 +44,7 @@ impl<'a, S: Simd> Particles<'a, S> {
         let tableau = Tableau::of(plan.method);
         let rows = || vec![0.0; capacity * sweeps.architecture.dim];
         Particles {
-            work: Workspace::new(sweeps.architecture, sweeps.packing, capacity),
+            work: Workspace::new(sweeps.architecture, sweeps.packing, capacity, 0),
             y: rows(),
             point: rows(),
             stages: tableau.nodes.iter().map(|_| rows()).collect(),

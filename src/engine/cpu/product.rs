@@ -22,11 +22,12 @@ pub trait Epilogue: Copy {
     /// Asks for the lines that [`Epilogue::apply`] will touch at `offset`.
     fn prefetch(&self, offset: usize);
 
-    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start of each tile involved.
+    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start of each tile involved,
+    /// `offset_in_panel` floats from the start of their panel.
     ///
     /// # Safety
     /// `offset..offset + GROUP * S::F32_LANES` lies inside every tile that the epilogue holds.
-    unsafe fn apply<S: Simd>(self, offset: usize, sums: Lanes<S, GROUP>);
+    unsafe fn apply<S: Simd>(self, offset: usize, offset_in_panel: usize, sums: Lanes<S, GROUP>);
 }
 
 /// One product: see the module.
@@ -94,7 +95,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
                         if last {
                             for (i, pair) in sums.chunks_exact(2).enumerate() {
                                 let group = [pair[0][0], pair[0][1], pair[1][0], pair[1][1]];
-                                self.epilogue.apply(out + 2 * i * width, Lanes::new(simd, group));
+                                let (shift, group) = (2 * i * width, Lanes::new(simd, group));
+                                self.epilogue.apply(out + shift, row * width + shift, group);
                             }
                         } else {
                             for (i, sum) in sums.iter().enumerate() {

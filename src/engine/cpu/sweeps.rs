@@ -7,159 +7,39 @@
 //! | tangent | c_z = W c | c_a = f′ ⊙ c_z, g = h ⊙ c_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ⊙ ā + g |
 //!
+//! With diffusion, probes ε follow: e is their plain tangent, and the generator's tangent c gains their curvature. The weight
+//! k of a probe is ω(t) · ½σ(t)² over the number of probes, and u = Wᵀδ.
+//!
+//! | sweep | product | fused |
+//! |---|---|---|
+//! | primal | | f‴(z) too |
+//! | reverse | u = Wᵀ δ | h = u ⊙ f″ beside f″, u ⊙ f‴ |
+//! | probe tangent | e_z = W e | e_a = f′ ⊙ e_z |
+//! | tangent | c_z = W c | c_a = f′ ⊙ c_z + k f″ ⊙ Σe_z², g = h ⊙ c_z + k u ⊙ f‴ ⊙ Σe_z² |
+//! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ⊙ ē_a + 2k h ⊙ e_z, g += ē_a ⊙ f″ ⊙ e_z |
+//!
 //! ω is folded into the tangent's seed (the sweep is linear in it), so `c` and `g` arrive scaled.
 
 use pulp::Simd;
 
 use super::activation::{ActivationKernel, Gelu, Silu, Sin, Softplus, Tanh};
-use super::lanes::Lanes;
+use super::epilogue::{Adjoint, DiffusiveTangent, Plain, Primal, ProbeAdjoint, ProbeTangent, Reverse, Tangent};
 use super::narrow::{NarrowProduct, is_narrow};
-use super::panel::{Tile, prefetch};
-use super::product::{BLOCK_ROWS, Epilogue, GROUP, Product, load_group, store_group};
+use super::panel::Tile;
+use super::product::{BLOCK_ROWS, Epilogue, Product};
 use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
 
-/// What the primal sweep keeps beside a and f′.
+/// Up to which derivative of the activation the primal and reverse sweeps go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: enough for ∇s and for boundary rows.
+    /// f′: enough for ∇s and for boundary rows.
     First,
     /// f″ too: interior rows.
     Second,
-}
-
-/// Stores the sums as they are.
-#[derive(Clone, Copy)]
-pub(super) struct Plain {
-    pub out: *mut f32,
-}
-
-impl Epilogue for Plain {
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        prefetch(self.out.wrapping_add(offset));
-    }
-
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, offset: usize, sums: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside `out`.
-        unsafe { store_group(self.out.add(offset), sums) }
-    }
-}
-
-/// a = f(z), f′(z) and, with `SECOND`, f″(z).
-#[derive(Clone, Copy)]
-struct Primal<A, const SECOND: bool> {
-    a: *mut f32,
-    f1: *mut f32,
-    f2: *mut f32,
-    activation: A,
-}
-
-impl<A: ActivationKernel, const SECOND: bool> Epilogue for Primal<A, SECOND> {
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        prefetch(self.a.wrapping_add(offset));
-        prefetch(self.f1.wrapping_add(offset));
-        if SECOND {
-            prefetch(self.f2.wrapping_add(offset));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, offset: usize, z: Lanes<S, GROUP>) {
-        let [f, f1, f2] = self.activation.orders(z);
-        // SAFETY: the product stays inside the three tiles, which have one shape.
-        unsafe {
-            store_group(self.a.add(offset), f);
-            store_group(self.f1.add(offset), f1);
-            if SECOND {
-                store_group(self.f2.add(offset), f2);
-            }
-        }
-    }
-}
-
-/// out = f′ ⊙ u and, with `SECOND`, h = u ⊙ f″ in place of f″.
-#[derive(Clone, Copy)]
-struct Reverse<const SECOND: bool> {
-    f1: *const f32,
-    out: *mut f32,
-    h: *mut f32,
-}
-
-impl<const SECOND: bool> Epilogue for Reverse<SECOND> {
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        prefetch(self.f1.wrapping_add(offset));
-        prefetch(self.out.wrapping_add(offset));
-        if SECOND {
-            prefetch(self.h.wrapping_add(offset));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, offset: usize, u: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
-        unsafe {
-            store_group(self.out.add(offset), u * load_group(u, self.f1.add(offset)));
-            if SECOND {
-                store_group(self.h.add(offset), u * load_group(u, self.h.add(offset)));
-            }
-        }
-    }
-}
-
-/// c_a = f′ ⊙ c_z and g = h ⊙ c_z in place of h.
-#[derive(Clone, Copy)]
-struct Tangent {
-    f1: *const f32,
-    c_a: *mut f32,
-    g: *mut f32,
-}
-
-impl Epilogue for Tangent {
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        prefetch(self.f1.wrapping_add(offset));
-        prefetch(self.c_a.wrapping_add(offset));
-        prefetch(self.g.wrapping_add(offset));
-    }
-
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, offset: usize, c_z: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
-        unsafe {
-            store_group(self.c_a.add(offset), c_z * load_group(c_z, self.f1.add(offset)));
-            store_group(self.g.add(offset), c_z * load_group(c_z, self.g.add(offset)));
-        }
-    }
-}
-
-/// z̄ = f′ ⊙ ā + g in place of g.
-#[derive(Clone, Copy)]
-struct Adjoint {
-    f1: *const f32,
-    z_bar: *mut f32,
-}
-
-impl Epilogue for Adjoint {
-    #[inline(always)]
-    fn prefetch(&self, offset: usize) {
-        prefetch(self.f1.wrapping_add(offset));
-        prefetch(self.z_bar.wrapping_add(offset));
-    }
-
-    #[inline(always)]
-    unsafe fn apply<S: Simd>(self, offset: usize, a_bar: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
-        unsafe {
-            let g = load_group(a_bar, self.z_bar.add(offset));
-            let f1 = load_group(a_bar, self.f1.add(offset));
-            store_group(self.z_bar.add(offset), f1.mul_add(a_bar, g));
-        }
-    }
+    /// f‴ too, with f″ and h in tiles of their own: interior rows with probes.
+    Third,
 }
 
 /// The sweeps of one network on the instruction set `S`.
@@ -263,7 +143,7 @@ impl<S: Simd> Sweeps<'_, S> {
         });
     }
 
-    /// Primal sweep through the hidden layers: `a`, `f1` (and f″ with [`Keep::Second`]) from `a0`.
+    /// Primal sweep through the hidden layers from `a0`: a, f′ and what `keep` says.
     pub fn primal(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         match self.architecture.activation {
             Activation::Silu => self.primal_with(Silu, work, n_rows, keep),
@@ -280,13 +160,18 @@ impl<S: Simd> Sweeps<'_, S> {
             let (before, from) = work.hidden.split_at_mut(index);
             let input = before.last().map_or(&work.a0, |hidden| &hidden.a);
             let tiles = &mut from[0];
-            let (a, f1, f2) = (tiles.a.as_mut_ptr(), tiles.f1.as_mut_ptr(), tiles.z_bar.as_mut_ptr());
+            let (a, f1, f3) = (tiles.a.as_mut_ptr(), tiles.f1.as_mut_ptr(), tiles.u_f3.as_mut_ptr());
+            // Without probes nothing reads f″ after the reverse sweep, so it shares the tile of what replaces it.
+            let f2 = if keep == Keep::Third { tiles.f2.as_mut_ptr() } else { tiles.z_bar.as_mut_ptr() };
             match keep {
                 Keep::First => {
-                    self.forward(index, input, true, n_rows, parked, Primal::<A, false> { a, f1, f2, activation });
+                    self.forward(index, input, true, n_rows, parked, Primal::<A, 1> { a, f1, f2, f3, activation });
                 }
                 Keep::Second => {
-                    self.forward(index, input, true, n_rows, parked, Primal::<A, true> { a, f1, f2, activation });
+                    self.forward(index, input, true, n_rows, parked, Primal::<A, 2> { a, f1, f2, f3, activation });
+                }
+                Keep::Third => {
+                    self.forward(index, input, true, n_rows, parked, Primal::<A, 3> { a, f1, f2, f3, activation });
                 }
             }
         }
@@ -299,25 +184,41 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
     }
 
-    /// Reverse sweep from `seed`: δ, h (with [`Keep::Second`]) and `input_grad`.
+    /// Reverse sweep from `seed`: δ, `input_grad` and what `keep` says, the same as in the primal sweep before.
     pub fn reverse(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         let parked = work.parked.as_mut_slice().as_mut_ptr();
         for index in (1..=self.last()).rev() {
             let (to, above) = work.hidden.split_at_mut(index);
             let tiles = &mut to[index - 1];
             let delta = above.first().map_or(&work.seed, |hidden| &hidden.delta);
-            let (f1, out, h) = (tiles.f1.as_ptr(), tiles.delta.as_mut_ptr(), tiles.z_bar.as_mut_ptr());
+            let (f1, out, u_f3) = (tiles.f1.as_ptr(), tiles.delta.as_mut_ptr(), tiles.u_f3.as_mut_ptr());
+            let (f2, h) = if keep == Keep::Third {
+                (tiles.f2.as_ptr(), tiles.h.as_mut_ptr())
+            } else {
+                (tiles.z_bar.as_ptr(), tiles.z_bar.as_mut_ptr())
+            };
             match keep {
-                Keep::First => self.backward(index, delta, n_rows, parked, Reverse::<false> { f1, out, h }),
-                Keep::Second => self.backward(index, delta, n_rows, parked, Reverse::<true> { f1, out, h }),
+                Keep::First => {
+                    self.backward(index, delta, n_rows, parked, Reverse::<1> { f1, f2, out, h, u_f3 });
+                }
+                Keep::Second => {
+                    self.backward(index, delta, n_rows, parked, Reverse::<2> { f1, f2, out, h, u_f3 });
+                }
+                Keep::Third => {
+                    self.backward(index, delta, n_rows, parked, Reverse::<3> { f1, f2, out, h, u_f3 });
+                }
             }
         }
         let delta = work.hidden.first().map_or(&work.seed, |hidden| &hidden.delta);
         self.backward_to_input(delta, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
-    /// Tangent sweep from `c0`: c_a, g and, unless the head is scalar, `output_c`.
+    /// Tangent sweep from `c0`: c_a, g and, where the head or the probes need it, `output_c`. Probes have their own tangent
+    /// sweep from `probes[..].input` first: e_z, e_a and o_e.
     pub fn tangent(&self, work: &mut Workspace, n_rows: usize) {
+        if !work.probes.is_empty() {
+            return self.diffusive_tangent(work, n_rows);
+        }
         let parked = work.parked.as_mut_slice().as_mut_ptr();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
@@ -333,19 +234,62 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
-    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g.
+    fn diffusive_tangent(&self, work: &mut Workspace, n_rows: usize) {
+        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let probe_weight = work.probe_weight.as_ptr();
+        for index in 0..self.last() {
+            let (before, from) = work.hidden.split_at_mut(index);
+            let tiles = &mut from[0];
+            let f1 = tiles.f1.as_ptr();
+            for (k, probe) in tiles.probes.iter_mut().enumerate() {
+                let input = before.last().map_or(&work.probes[k].input, |hidden| &hidden.probes[k].e_a);
+                let epilogue = ProbeTangent { f1, e_z: probe.e_z.as_mut_ptr(), e_a: probe.e_a.as_mut_ptr() };
+                self.forward(index, input, false, n_rows, parked, epilogue);
+            }
+            let epilogue = DiffusiveTangent {
+                f1,
+                f2: tiles.f2.as_ptr(),
+                h: tiles.h.as_ptr(),
+                u_f3: tiles.u_f3.as_ptr(),
+                probe_weight,
+                probes: &tiles.probes,
+                c_a: tiles.c_a.as_mut_ptr(),
+                g: tiles.z_bar.as_mut_ptr(),
+            };
+            let input = before.last().map_or(&work.c0, |hidden| &hidden.c_a);
+            self.forward(index, input, false, n_rows, parked, epilogue);
+        }
+        let last = work.hidden.last();
+        if self.architecture.head != Head::Scalar {
+            for (k, ends) in work.probes.iter_mut().enumerate() {
+                let input = last.map_or(&ends.input, |hidden| &hidden.probes[k].e_a);
+                self.forward_to_output(input, false, n_rows, parked, ends.output.as_mut_ptr());
+            }
+        }
+        let input = last.map_or(&work.c0, |hidden| &hidden.c_a);
+        self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
+    }
+
+    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g, and probes bring their ē.
     ///
     /// Layer 0 has no adjoint to form: its input is the data.
     pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
         let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let probe_weight = work.probe_weight.as_ptr();
         let (to, above) = work.hidden.split_at_mut(layer);
         let Some(tiles) = to.last_mut() else { return };
         let z_bar = above.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         let (f1, out) = (tiles.f1.as_ptr(), tiles.z_bar.as_mut_ptr());
-        if interior {
-            self.backward(layer, z_bar, n_rows, parked, Adjoint { f1, z_bar: out });
-        } else {
-            self.backward(layer, z_bar, n_rows, parked, Reverse::<false> { f1, out, h: out });
+        if !interior {
+            let epilogue = Reverse::<1> { f1, f2: out, out, h: out, u_f3: out };
+            return self.backward(layer, z_bar, n_rows, parked, epilogue);
         }
+        let (f2, h) = (tiles.f2.as_ptr(), tiles.h.as_ptr());
+        for (k, probe) in tiles.probes.iter_mut().enumerate() {
+            let e_bar = above.first().map_or(&work.probes[k].output, |hidden| &hidden.probes[k].e_z);
+            let epilogue = ProbeAdjoint { f1, f2, h, probe_weight, e_z: probe.e_z.as_mut_ptr(), g: out };
+            self.backward(layer, e_bar, n_rows, parked, epilogue);
+        }
+        self.backward(layer, z_bar, n_rows, parked, Adjoint { f1, z_bar: out });
     }
 }

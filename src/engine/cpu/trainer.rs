@@ -82,7 +82,9 @@ impl<S: Simd> CpuTrainer<S> {
             sums,
             terms: tiles.iter().map(|_| Mutex::default()).collect(),
             squares: packing.units.iter().map(|_| AtomicU64::default()).collect(),
-            workspaces: (0..threads).map(|_| Workspace::new(&training.architecture, &packing, capacity)).collect(),
+            workspaces: (0..threads)
+                .map(|_| Workspace::new(&training.architecture, &packing, capacity, training.n_probes()))
+                .collect(),
             tiles,
             packing,
             training,
@@ -202,7 +204,8 @@ impl<S: Simd> Crew<'_, S> {
         let mut terms = LossTerms::default();
         if part == Part::Interior {
             draw::interior(training, step, first, n_rows, work);
-            terms = loss::interior(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
+            let (scale, per_probe) = (1.0 / training.n_interior as f32, training.share_of_probe());
+            terms = loss::interior(&sweeps, &training.objective, work, n_rows, scale, per_probe);
         } else {
             let at_end = part == Part::Boundary1;
             draw::boundary(training, at_end, step, first, n_rows, work);

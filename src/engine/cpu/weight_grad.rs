@@ -1,6 +1,6 @@
-//! The weight gradient of one layer over one tile: `dWᵀ`-shaped sums over rows of one, two or three stacked channels.
+//! The weight gradient of one layer over one tile: `dWᵀ`-shaped sums over rows of stacked channels.
 //!
-//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]` (design: dW = z̄ᵀa + (ωδ)ᵀc + ēᵀe).
+//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]` (design: dW = z̄ᵀa + (ωδ)ᵀc + Σ ēᵀe over probes).
 
 use pulp::{Simd, WithSimd};
 
@@ -17,9 +17,11 @@ pub struct Channel {
 }
 
 /// One weight gradient, restricted to the panels `panels`.
-pub struct WeightGrad<'a> {
-    /// The stacked channels.
-    pub channels: &'a [Channel],
+pub struct WeightGrad<F> {
+    /// Number of stacked channels.
+    pub n_channels: usize,
+    /// The channels by index.
+    pub channel: F,
     /// Floats between panels of the broadcast tiles.
     pub broadcast_stride: usize,
     /// Floats between panels of the lane tiles.
@@ -36,7 +38,7 @@ pub struct WeightGrad<'a> {
     pub accumulate: bool,
 }
 
-impl WithSimd for WeightGrad<'_> {
+impl<F: Fn(usize) -> Channel> WithSimd for WeightGrad<F> {
     type Output = ();
 
     #[inline(always)]
@@ -59,7 +61,7 @@ impl WithSimd for WeightGrad<'_> {
     }
 }
 
-impl WeightGrad<'_> {
+impl<F: Fn(usize) -> Channel> WeightGrad<F> {
     #[inline(always)]
     fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
@@ -70,7 +72,7 @@ impl WeightGrad<'_> {
                 prefetch(out.add(i * width));
             }
             let mut sums = [[simd.splat_f32s(0.0); 2]; M];
-            for channel in self.channels {
+            for channel in (0..self.n_channels).map(&self.channel) {
                 let values: [*const f32; M] = std::array::from_fn(|i| {
                     let column = first + i;
                     channel.broadcast.add(column / width * self.broadcast_stride + column % width)

@@ -11,12 +11,36 @@ pub struct HiddenTiles {
     pub a: Tile,
     /// f′(z): primal.
     pub f1: Tile,
-    /// f″(z) from the primal, then (Wᵀδ) ⊙ f″ from the reverse, then that ⊙ c_z from the tangent, then z̄ from the adjoint.
+    /// Without probes f″(z) from the primal, then h = (Wᵀδ) ⊙ f″ from the reverse; then g from the tangent, then z̄ from the adjoint.
     pub z_bar: Tile,
     /// δ = ∂s/∂z: reverse.
     pub delta: Tile,
     /// c_a, scaled by ω: tangent.
     pub c_a: Tile,
+    /// f″(z): primal. Empty without probes, like the rest.
+    pub f2: Tile,
+    /// h = (Wᵀδ) ⊙ f″: reverse.
+    pub h: Tile,
+    /// f‴(z) from the primal, then (Wᵀδ) ⊙ f‴ from the reverse.
+    pub u_f3: Tile,
+    /// One for each probe.
+    pub probes: Vec<ProbeTiles>,
+}
+
+/// The tiles of one probe in one hidden layer.
+pub struct ProbeTiles {
+    /// e_z from the probe's tangent, then ē from its adjoint.
+    pub e_z: Tile,
+    /// e_a: tangent.
+    pub e_a: Tile,
+}
+
+/// The two ends of one probe.
+pub struct ProbeEnds {
+    /// e₀ = [ε, 0].
+    pub input: Tile,
+    /// o_e from the probe's tangent, then the seed ē of its adjoint.
+    pub output: Tile,
 }
 
 /// One thread's tile: the rows, their sweeps and what the head needs.
@@ -39,6 +63,10 @@ pub struct Workspace {
     pub output_c: Tile,
     /// Seed of the adjoint sweep.
     pub output_bar: Tile,
+    /// One for each probe; none without diffusion.
+    pub probes: Vec<ProbeEnds>,
+    /// Weight k of a probe in each row: one panel with k in every lane.
+    pub probe_weight: Tile,
     /// φ′(t), `[capacity, features]` row-major.
     pub d_phi: Vec<f32>,
     /// t of each row.
@@ -58,11 +86,12 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Space for tiles of up to `capacity` rows, rounded up to whole register blocks.
-    pub fn new(architecture: &Architecture, packing: &Packing, capacity: usize) -> Self {
+    /// Space for tiles of up to `capacity` rows, rounded up to whole register blocks, with `n_probes` probes.
+    pub fn new(architecture: &Architecture, packing: &Packing, capacity: usize, n_probes: usize) -> Self {
         let capacity = capacity.next_multiple_of(BLOCK_ROWS);
         let width = packing.width;
         let tile = |columns: usize| Tile::zeros(capacity, columns, width);
+        let probed = |columns: usize| tile(if n_probes > 0 { columns } else { 0 });
         let (n_inputs, n_outputs) = (architecture.n_inputs(), architecture.n_outputs());
         let row = || vec![0.0; capacity];
         Workspace {
@@ -73,12 +102,24 @@ impl Workspace {
             hidden: architecture
                 .hidden
                 .iter()
-                .map(|&n| HiddenTiles { a: tile(n), f1: tile(n), z_bar: tile(n), delta: tile(n), c_a: tile(n) })
+                .map(|&n| HiddenTiles {
+                    a: tile(n),
+                    f1: tile(n),
+                    z_bar: tile(n),
+                    delta: tile(n),
+                    c_a: tile(n),
+                    f2: probed(n),
+                    h: probed(n),
+                    u_f3: probed(n),
+                    probes: (0..n_probes).map(|_| ProbeTiles { e_z: tile(n), e_a: tile(n) }).collect(),
+                })
                 .collect(),
             output: tile(n_outputs),
             seed: tile(n_outputs),
             output_c: tile(n_outputs),
             output_bar: tile(n_outputs),
+            probes: (0..n_probes).map(|_| ProbeEnds { input: tile(n_inputs), output: tile(n_outputs) }).collect(),
+            probe_weight: probed(width),
             d_phi: vec![0.0; capacity * architecture.time_embedding.width()],
             t: row(),
             omega: row(),
@@ -87,6 +128,15 @@ impl Workspace {
             ds_dt: row(),
             grad_s: vec![0.0; capacity * architecture.dim],
             parked: Aligned::zeros(capacity * width),
+        }
+    }
+}
+
+impl Workspace {
+    /// Gives each probe of `row` the weight `weight`.
+    pub fn set_probe_weight(&mut self, row: usize, weight: f32) {
+        for lane in 0..self.probe_weight.width() {
+            *self.probe_weight.at_mut(row, lane) = weight;
         }
     }
 }

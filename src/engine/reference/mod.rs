@@ -46,14 +46,14 @@ impl Differentiate for ReferenceEngine {
         batch.validate(dim)?;
 
         let n = batch.t.len();
-        let kappa = 0.5 * objective.sigma * objective.sigma;
         let mut all = LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() };
         for (index, x) in batch.x.chunks_exact(dim).enumerate() {
             let row = network.row(x, batch.t[index]);
+            let kappa = objective.kappa_at(batch.t[index]);
             let (hamiltonian, drift) = hamiltonian(objective, &row.grad_s);
             // Each probe takes an equal share of the row. The exact Laplacian is d times the mean over unit vectors.
             let (probes, kappa_each) = match &batch.probe {
-                _ if kappa == 0.0 => (vec![vec![0.0; dim]], 0.0),
+                _ if objective.sigma == 0.0 => (vec![vec![0.0; dim]], 0.0),
                 Some(probe) => {
                     let of_row = probe.chunks_exact(n * dim).map(|probe| probe[index * dim..][..dim].to_vec());
                     (of_row.collect(), kappa)
@@ -68,17 +68,18 @@ impl Differentiate for ReferenceEngine {
                 d_omega: batch.d_omega[index],
                 scale: 1.0 / (n * probes.len()) as f64,
             };
-            let mut curvature = 0.0;
+            let mut laplacian = 0.0;
             for probe in &probes {
                 let gradient = Some(&mut all.gradient[..]);
                 let probe_hess =
                     network.generator(&row, &drift, probe, kappa_each, objective.growth, &weights, gradient);
-                curvature += kappa_each * probe_hess / probes.len() as f64;
+                // The exact Laplacian is the sum over unit vectors, an estimate the mean over probes.
+                laplacian += probe_hess / if batch.probe.is_some() { probes.len() as f64 } else { 1.0 };
             }
-            let interior = row.ds_dt + hamiltonian + curvature + 0.5 * objective.growth * row.s * row.s;
+            let interior = row.ds_dt + hamiltonian + kappa * laplacian + 0.5 * objective.growth * row.s * row.s;
             all.loss += (batch.omega[index] * interior + batch.d_omega[index] * row.s) / n as f64;
-            if kappa > 0.0 {
-                all.laplacian.push(curvature / kappa);
+            if objective.sigma > 0.0 {
+                all.laplacian.push(laplacian);
             }
             all.interior.s.push(row.s);
             all.interior.grad_s.extend(row.grad_s);
