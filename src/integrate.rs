@@ -1,6 +1,8 @@
 //! Plans of integration: method, steps, tolerances, saved times. The stepping itself is the engine's.
 
+use crate::engine::Laplacian;
 use crate::error::{Error, Result};
+use crate::objective::Objective;
 
 /// Integration method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +15,43 @@ pub enum Method {
     Rk4,
     /// Dormand–Prince 5(4), 6 velocities a step (first same as last), step controlled per tile.
     Dopri5,
+    /// Euler–Maruyama: Euler with the noise σ dW. Weak order 1, strong order 1 as the noise is additive; 1 velocity a step.
+    EulerMaruyama,
+    /// Heun's rule with the noise σ dW in predictor and corrector. Weak order 2, strong order 1 (Itô and Stratonovich agree, as the
+    /// noise is additive); 2 velocities a step.
+    StochasticHeun,
 }
 
 impl Method {
     /// Velocities a fixed step costs.
     pub fn velocities_per_step(self) -> u64 {
         match self {
-            Method::Euler => 1,
-            Method::Heun => 2,
+            Method::Euler | Method::EulerMaruyama => 1,
+            Method::Heun | Method::StochasticHeun => 2,
             Method::Rk4 => 4,
             Method::Dopri5 => 6,
         }
+    }
+
+    /// Whether it adds the noise of the dynamics with diffusion.
+    pub fn is_stochastic(self) -> bool {
+        matches!(self, Method::EulerMaruyama | Method::StochasticHeun)
+    }
+}
+
+/// The Brownian paths of a stochastic method: particle i gets the same path whatever runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noise {
+    /// Key of the random numbers.
+    pub seed: u64,
+    /// Increments that a step adds up, at least 1. Half the steps with twice the increments follow the same Brownian path.
+    pub increments_per_step: u32,
+}
+
+impl Noise {
+    /// One increment a step.
+    pub fn new(seed: u64) -> Self {
+        Noise { seed, increments_per_step: 1 }
     }
 }
 
@@ -56,9 +84,55 @@ pub struct Plan {
     pub t0: f64,
     /// Saved times, monotone from `t0` onwards (it may be the first of them); the last one is the end.
     pub save_at: Vec<f64>,
+    /// Noise of a stochastic method; others leave it alone.
+    pub noise: Noise,
+    /// How the divergence of the velocity is formed where the log-density is followed; probes stay the same along a path.
+    pub divergence: Laplacian,
+}
+
+/// Where an integration starts and what it saves: slabs of `n` particles, one for each saved time. On entry the first slab of each
+/// channel holds the start.
+#[derive(Debug, Default)]
+pub struct Trajectories<'a> {
+    /// Positions `[saved, n, dim]`, network coordinates.
+    pub positions: &'a mut [f32],
+    /// log w `[saved, n]`, which grows by λ s dt. The mean of w over particles is the mass relative to the start.
+    pub log_weights: Option<&'a mut [f32]>,
+    /// log q `[saved, n]` in network coordinates, which changes by −∇·v dt along the flow.
+    pub log_density: Option<&'a mut [f32]>,
+}
+
+impl<'a> Trajectories<'a> {
+    /// Positions alone.
+    pub fn of(positions: &'a mut [f32]) -> Self {
+        Trajectories { positions, log_weights: None, log_density: None }
+    }
+}
+
+/// The particles that systematic resampling keeps: `n` indices, each as often as its share of the weights says, up to one.
+/// `offset` in 0..1 is the one random number that it needs (Kitagawa 1996).
+pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<usize> {
+    let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &w| largest.max(w));
+    let weights: Vec<f64> = log_weights.iter().map(|&w| f64::from(w - largest).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let (mut kept, mut particle, mut below) = (Vec::with_capacity(n), 0, 0.0);
+    for k in 0..n {
+        let mark = (k as f64 + offset) / n as f64 * total;
+        while particle + 1 < weights.len() && below + weights[particle] <= mark {
+            below += weights[particle];
+            particle += 1;
+        }
+        kept.push(particle);
+    }
+    kept
 }
 
 impl Plan {
+    /// A plan with noise of seed 0 and an exact divergence.
+    pub fn new(method: Method, control: StepControl, t0: f64, save_at: Vec<f64>) -> Self {
+        Plan { method, control, t0, save_at, noise: Noise::new(0), divergence: Laplacian::EXACT }
+    }
+
     /// Number of fixed steps between the neighbouring saved times `from` and `to`: their share of all, rounded up.
     /// 0 when there is no way to go, or when the steps are adaptive.
     pub fn fixed_steps(&self, from: f64, to: f64) -> u64 {
@@ -71,17 +145,28 @@ impl Plan {
         ((to - from).abs() / whole * steps as f64 - 1e-6).ceil().max(0.0) as u64
     }
 
-    /// Checks the plan.
+    /// Checks the plan for the dynamics of `objective`.
     ///
     /// # Errors
     /// [`Error::Input`] naming the flag of `amatch sample` at fault.
-    pub fn validate(&self) -> Result<()> {
+    pub fn validate(&self, objective: &Objective) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input("integration plan", field, problem, fix));
         let Some(&end) = self.save_at.last() else {
             return fail("--save-at", "names no time".into(), "name at least one");
         };
         if let Some(t) = self.save_at.iter().chain([&self.t0]).find(|t| !t.is_finite()) {
             return fail("--t0/--t1/--save-at", format!("contains {t}"), "use finite times");
+        }
+        if objective.sigma > 0.0 {
+            let sigma = objective.sigma;
+            if !self.method.is_stochastic() {
+                let problem = format!("leaves out the noise of a model with sigma = {sigma}");
+                return fail("--method", problem, "use euler-maruyama or stochastic-heun");
+            }
+            if end < self.t0 {
+                let problem = format!("runs backward with sigma = {sigma}, which needs the score of the population");
+                return fail("--t0/--t1", problem, "go forward in time");
+            }
         }
         let direction = if end >= self.t0 { 1.0 } else { -1.0 };
         let mut previous = self.t0;
@@ -102,6 +187,9 @@ impl Plan {
                 format!("are {rtol} and {atol}"),
                 "use numbers ≥ 0, at least one of them positive",
             ),
+            _ if self.noise.increments_per_step == 0 => {
+                fail("noise", "has no increments in a step".into(), "use at least 1")
+            }
             StepControl::Adaptive { .. } if self.method != Method::Dopri5 => {
                 fail("--rtol/--atol", format!("do not apply to {:?}", self.method), "use --steps, or --method dopri5")
             }

@@ -100,6 +100,16 @@ impl Objective {
         }
     }
 
+    /// ∫σ² dt from `t` to `t + h`: the variance of the noise of a step.
+    pub fn noise_variance(&self, t: f64, h: f64) -> f64 {
+        let rate = match self.sigma_schedule {
+            SigmaSchedule::Constant => 1.0,
+            // ∫(1 − t)² dt / h = a² − ah + h²/3 with a = 1 − t.
+            SigmaSchedule::OneMinusT => (1.0 - t) * (1.0 - t - h) + h * h / 3.0,
+        };
+        self.sigma * self.sigma * rate * h
+    }
+
     /// κ(t) = ½σ(t)², the factor of Δs.
     pub fn kappa_at(&self, t: f64) -> f64 {
         0.5 * self.sigma_at(t).powi(2)

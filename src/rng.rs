@@ -25,6 +25,8 @@ pub enum Purpose {
     Particles = 7,
     /// Choice of rows for evaluation: subsets and disjoint halves.
     Evaluation = 8,
+    /// Offset of systematic resampling (step = saved time, row 0).
+    Resampling = 9,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

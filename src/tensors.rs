@@ -171,8 +171,13 @@ impl TensorFile {
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.metadata.info(name).ok_or_else(|| {
+            const SHOWN: usize = 12;
             let names = self.names();
-            let shown = if names.is_empty() { "none".to_string() } else { names.join(", ") };
+            let mut shown =
+                if names.is_empty() { "none".to_string() } else { names[..SHOWN.min(names.len())].join(", ") };
+            if names.len() > SHOWN {
+                shown += &format!(", … ({} in all)", names.len());
+            }
             Error::input(&self.path, name, "there is no such tensor", format!("the file holds: {shown}"))
         })
     }

@@ -5,7 +5,7 @@ mod common;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Differentiate, Engine, IntegrationReport};
-use action_matching::integrate::{Method, Plan, StepControl};
+use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
 use common::{Numbers, model};
@@ -30,7 +30,7 @@ fn integrate(threads: usize, model: &Model, plan: &Plan, n: usize) -> (Vec<f32>,
     out[..n * DIM].copy_from_slice(&start(n));
     let moved = std::sync::atomic::AtomicU64::new(0);
     let report = CpuEngine::new(threads)
-        .integrate(model, plan, &mut out, &|rows| {
+        .integrate(model, plan, Trajectories::of(&mut out), &|rows| {
             moved.fetch_add(rows, std::sync::atomic::Ordering::Relaxed);
         })
         .expect("integrates");
@@ -39,7 +39,7 @@ fn integrate(threads: usize, model: &Model, plan: &Plan, n: usize) -> (Vec<f32>,
 }
 
 fn fixed(method: Method, steps: u64) -> Plan {
-    Plan { method, control: StepControl::Fixed { steps }, t0: 0.0, save_at: vec![1.0] }
+    Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0])
 }
 
 /// Classical Runge–Kutta with many steps in f64 on the reference engine's ∇H(∇s).
@@ -96,7 +96,7 @@ fn each_method_has_its_order() {
         let errors = steps.map(|steps| {
             let plan = Plan { save_at: vec![end], ..fixed(method, steps) };
             let mut out = starts.clone();
-            CpuEngine::new(1).integrate(&model, &plan, &mut out, &|_| {}).expect("integrates");
+            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut out), &|_| {}).expect("integrates");
             distance(&out, &want)
         });
         let fitted = (errors[0] / errors[1]).ln() / (steps[1] as f64 / steps[0] as f64).ln();
@@ -134,15 +134,15 @@ fn error_control_meets_its_tolerance_with_few_evaluations() {
 #[test]
 fn particles_go_back_where_they_came_from() {
     let (model, n) = (field(Head::Dot, 2.0), 97);
-    let forward = Plan { method: Method::Rk4, control: StepControl::Fixed { steps: 50 }, t0: 0.0, save_at: vec![1.0] };
+    let forward = Plan::new(Method::Rk4, StepControl::Fixed { steps: 50 }, 0.0, vec![1.0]);
     let (mut there, _) = integrate(2, &model, &forward, n);
     let back = Plan { t0: 1.0, save_at: vec![0.0], ..forward };
-    CpuEngine::new(1).integrate(&model, &back, &mut there, &|_| {}).expect("integrates");
+    CpuEngine::new(1).integrate(&model, &back, Trajectories::of(&mut there), &|_| {}).expect("integrates");
     let want: Vec<f64> = start(n).iter().map(|&x| f64::from(x)).collect();
     assert!(distance(&there, &want) < 2e-5);
     // Error control backwards, through a saved time.
     let adaptive = StepControl::Adaptive { rtol: 1e-6, atol: 1e-6 };
-    let plan = Plan { method: Method::Dopri5, control: adaptive, t0: 1.0, save_at: vec![0.6, 0.0] };
+    let plan = Plan::new(Method::Dopri5, adaptive, 1.0, vec![0.6, 0.0]);
     let (got, _) = integrate(1, &model, &plan, n);
     assert!(distance(&got[n * DIM..], &exact(&model, &start(n), 1.0, 0.0)) < 2e-5);
 }
@@ -155,7 +155,7 @@ fn saved_times_hold_the_particles_of_those_times() {
         (Method::Dopri5, StepControl::Adaptive { rtol: 1e-6, atol: 1e-6 }),
         (Method::Dopri5, StepControl::Fixed { steps: 20 }),
     ] {
-        let plan = Plan { method, control, t0: 0.0, save_at: vec![0.0, 0.3, 0.3, 0.55, 1.0] };
+        let plan = Plan::new(method, control, 0.0, vec![0.0, 0.3, 0.3, 0.55, 1.0]);
         let (saved, _) = integrate(1, &model, &plan, n);
         let slabs: Vec<&[f32]> = saved.chunks(n * DIM).collect();
         assert_eq!(slabs[0], start(n));
@@ -187,7 +187,7 @@ fn a_particle_that_leaves_every_bound_is_an_error() {
     let mut model = field(Head::Quadratic, 2.0);
     model.parameters.iter_mut().for_each(|p| *p *= 1e20);
     let mut out = start(8);
-    let error = CpuEngine::new(2).integrate(&model, &fixed(Method::Euler, 10), &mut out, &|_| {});
+    let error = CpuEngine::new(2).integrate(&model, &fixed(Method::Euler, 10), Trajectories::of(&mut out), &|_| {});
     assert!(error.expect_err("an error").to_string().contains("not finite"));
 }
 
@@ -203,7 +203,8 @@ fn plans_that_cannot_work_are_refused() {
         (Plan { control: StepControl::Adaptive { rtol: 1e-3, atol: 1e-3 }, ..good.clone() }, "--rtol"),
         (Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good }, "--rtol"),
     ] {
-        let error = CpuEngine::new(1).integrate(&model, &plan, &mut start(2), &|_| {}).expect_err("an error");
+        let error =
+            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut start(2)), &|_| {}).expect_err("an error");
         assert!(error.to_string().contains(field), "{error}");
     }
 }

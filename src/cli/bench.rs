@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use action_matching::data::Snapshots;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::{Engine, Laplacian, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
-use action_matching::integrate::{Method, Plan, StepControl};
+use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
@@ -286,12 +286,12 @@ impl Workload {
             parameters: initial_parameters(&architecture, SEED),
             architecture,
         };
-        let plan = Plan { method, control: StepControl::Fixed { steps }, t0: 0.0, save_at: vec![1.0] };
+        let plan = Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0]);
         let start = normal_rows(particles, self.dim, 5);
         let run = |n: usize| -> anyhow::Result<f64> {
             let mut out = start[..n * self.dim].to_vec();
             let started = Instant::now();
-            engine.integrate(&model, &plan, &mut out, &|_| {})?;
+            engine.integrate(&model, &plan, Trajectories::of(&mut out), &|_| {})?;
             Ok(started.elapsed().as_secs_f64())
         };
         let probe = particles.min(4096 * engine.threads());

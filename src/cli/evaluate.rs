@@ -37,9 +37,9 @@ pub struct Arguments {
     /// Writes the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Method of integration
-    #[arg(long, value_enum, default_value_t = MethodName::Dopri5)]
-    method: MethodName,
+    /// Method of integration (default: dopri5, or stochastic-heun for a model with diffusion)
+    #[arg(long, value_enum)]
+    method: Option<MethodName>,
     /// Equal steps between snapshots, instead of tolerances
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
@@ -72,7 +72,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| from_run.into_iter().filter(|&time| snapshots.find(time).is_some()).collect());
     let engine = arguments.device.engine()?;
-    let (method, control) = arguments.method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
+    let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
     let options = EvaluateOptions {
         max_points: arguments.points,
         method,

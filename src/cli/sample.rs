@@ -8,8 +8,11 @@ use action_matching::config::Config;
 use action_matching::data::{
     DataSource, PointArray, check_points_path, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
-use action_matching::integrate::{Method, Plan, StepControl};
+use action_matching::engine::Laplacian;
+use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::model::Model;
+use action_matching::objective::Objective;
+use action_matching::rng::{self, Purpose};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
@@ -21,10 +24,11 @@ Examples:
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
   amatch sample model.safetensors --from cells.csv --method rk4 --steps 50 --save-at 0.5 1 1.5 2 --out paths.npz
-  amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --out samples.safetensors
+  amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --density --out samples.safetensors
 
 Times and positions are in the units of the data. The output holds samples [times · n, d] and times: the particles at the first
-saved time, then at the second, and so on, each in the order of the start. `amatch inspect` describes it.")]
+saved time, then at the second, and so on, each in the order of the start. With growth it holds log_weights too (the mean of their
+exponentials is the mass relative to the start). `amatch inspect` describes it.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -41,10 +45,10 @@ pub struct Arguments {
     /// End time (default: the last time of the model)
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t1: Option<f64>,
-    /// Method
-    #[arg(long, value_enum, default_value_t = MethodName::Dopri5)]
-    method: MethodName,
-    /// Equal steps from start to end (default 100 for euler, heun and rk4)
+    /// Method (default: dopri5, or stochastic-heun for a model with diffusion)
+    #[arg(long, value_enum)]
+    method: Option<MethodName>,
+    /// Equal steps from start to end (default 100 for all methods but dopri5)
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
     /// Relative tolerance of dopri5 (default 1e-4)
@@ -65,7 +69,14 @@ pub struct Arguments {
     /// Name of the samples in a start file
     #[arg(long, default_value = "samples", value_name = "NAME")]
     samples: String,
-    /// Seed of drawn particles
+    /// Writes log_density too: by the exact divergence along the flow, or its estimate with one probe. From gaussian it is log q in data
+    /// units, from other starts log q(end) − log q(start)
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
+    density: Option<Divergence>,
+    /// Replaces weighted particles at each saved time by equally weighted ones (systematic resampling)
+    #[arg(long, conflicts_with = "density")]
+    resample: bool,
+    /// Seed of drawn particles and of noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -78,9 +89,22 @@ pub enum MethodName {
     Heun,
     Rk4,
     Dopri5,
+    EulerMaruyama,
+    StochasticHeun,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Divergence {
+    Exact,
+    Rademacher,
 }
 
 impl MethodName {
+    /// What suits the dynamics of `objective`.
+    pub fn default_for(objective: &Objective) -> Self {
+        if objective.sigma > 0.0 { MethodName::StochasticHeun } else { MethodName::Dopri5 }
+    }
+
     /// The method, with `steps` equal steps or tolerances.
     pub fn plan(
         self,
@@ -93,6 +117,8 @@ impl MethodName {
             MethodName::Heun => Method::Heun,
             MethodName::Rk4 => Method::Rk4,
             MethodName::Dopri5 => Method::Dopri5,
+            MethodName::EulerMaruyama => Method::EulerMaruyama,
+            MethodName::StochasticHeun => Method::StochasticHeun,
         };
         let adaptive = StepControl::Adaptive { rtol: rtol.unwrap_or(1e-4), atol: atol.unwrap_or(1e-5) };
         let control = match (steps, method) {
@@ -119,14 +145,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => save_at.push(last),
         _ => {}
     }
-    let (method, control) = arguments.method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
+    let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let network_times = save_at.iter().map(|&time| model.coordinates.network_time(time)).collect();
     let plan = Plan {
-        method,
-        control,
-        t0: model.coordinates.network_time(t0),
-        save_at: save_at.iter().map(|&time| model.coordinates.network_time(time)).collect(),
+        noise: Noise::new(arguments.seed),
+        divergence: match arguments.density {
+            Some(Divergence::Rademacher) => Laplacian::default(),
+            _ => Laplacian::EXACT,
+        },
+        ..Plan::new(method, control, model.coordinates.network_time(t0), network_times)
     };
-    plan.validate()?;
+    plan.validate(&model.objective)?;
+    let weighted = model.objective.growth > 0.0;
+    if arguments.resample && !weighted {
+        bail!("--resample: the model has no growth, so its particles carry no weights (leave it out)");
+    }
     for time in save_at.iter().chain([&t0]).filter(|time| **time < first.min(last) || **time > first.max(last)) {
         eprintln!("warning: time {time} lies outside {first} to {last}, where the model was trained");
     }
@@ -145,9 +179,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
     };
     out.resize(total, 0.0);
+    let mut log_weights = vec![0.0; if weighted { total / dim } else { 0 }];
+    let mut log_density = vec![0.0; if arguments.density.is_some() { total / dim } else { 0 }];
+    if arguments.density.is_some() && matches!(start, Start::Gaussian) {
+        let normaliser = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
+        for (log_q, y) in log_density.iter_mut().zip(out[..len].chunks_exact(dim)) {
+            *log_q = -normaliser - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
+        }
+    }
 
     let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
-    let report = engine.integrate(&model, &plan, &mut out, &|rows| {
+    let trajectories = Trajectories {
+        positions: &mut out,
+        log_weights: weighted.then_some(&mut log_weights[..]),
+        log_density: arguments.density.is_some().then_some(&mut log_density[..]),
+    };
+    let report = engine.integrate(&model, &plan, trajectories, &|rows| {
         let mut guard = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (progress, done) = &mut *guard;
         *done += rows;
@@ -156,11 +203,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).0.finish();
     let report = report?;
     model.coordinates.to_data(&mut out);
+    if matches!(start, Start::Gaussian) {
+        // dx = scale dy: the density in data units is that of the network's over the product of the scales.
+        let log_volume: f32 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
+        log_density.iter_mut().for_each(|log_q| *log_q -= log_volume);
+    }
+    if arguments.resample {
+        resample(&mut out, &log_weights, n, dim, arguments.seed);
+        log_weights.clear();
+    }
     let times: Vec<f32> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time as f32, n)).collect();
-    let arrays = [
+    let mut arrays = vec![
         PointArray { name: "samples", dim: Some(dim), values: &out },
         PointArray { name: "times", dim: None, values: &times },
     ];
+    for (name, values) in [("log_weights", &log_weights), ("log_density", &log_density)] {
+        if !values.is_empty() {
+            arrays.push(PointArray { name, dim: None, values });
+        }
+    }
     write_points(&arguments.out, &arrays)?;
     eprintln!(
         "{n} particles from {t0} to {}, {:.1} velocities each: {}",
@@ -169,6 +230,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.out.display()
     );
     Ok(())
+}
+
+/// Replaces the particles of each slab by as many that systematic resampling draws from them.
+fn resample(positions: &mut [f32], log_weights: &[f32], n: usize, dim: usize, seed: u64) {
+    for (k, (slab, log_weights)) in positions.chunks_exact_mut(n * dim).zip(log_weights.chunks_exact(n)).enumerate() {
+        let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
+        let all = slab.to_vec();
+        for (row, kept) in slab.chunks_exact_mut(dim).zip(systematic_resample(log_weights, n, offset)) {
+            row.copy_from_slice(&all[kept * dim..][..dim]);
+        }
+    }
 }
 
 /// Where particles start.

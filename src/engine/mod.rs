@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::data::Snapshots;
 use crate::error::{Error, Result, check_len};
-use crate::integrate::Plan;
+use crate::integrate::{Plan, Trajectories};
 use crate::model::{Architecture, Model};
 use crate::objective::Objective;
 
@@ -142,6 +142,27 @@ pub struct Laplacian {
     pub n_probes: usize,
 }
 
+impl Laplacian {
+    /// The exact Laplacian.
+    pub const EXACT: Laplacian = Laplacian { rule: LaplacianRule::Exact, n_probes: 1 };
+
+    /// Directions of second derivatives in `dim` dimensions.
+    pub fn n_directions(self, dim: usize) -> usize {
+        match self.rule {
+            LaplacianRule::Exact => dim,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => self.n_probes,
+        }
+    }
+
+    /// What the curvature along one direction counts: probes are averaged, unit vectors added.
+    pub fn share(self) -> f64 {
+        match self.rule {
+            LaplacianRule::Exact => 1.0,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.n_probes as f64,
+        }
+    }
+}
+
 impl Default for Laplacian {
     fn default() -> Self {
         Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 }
@@ -226,19 +247,7 @@ pub struct Training {
 impl Training {
     /// Directions of second derivatives in each interior row: 0 without diffusion.
     pub fn n_probes(&self) -> usize {
-        match self.laplacian.rule {
-            _ if self.objective.sigma == 0.0 => 0,
-            LaplacianRule::Exact => self.architecture.dim,
-            LaplacianRule::Rademacher | LaplacianRule::Gaussian => self.laplacian.n_probes,
-        }
-    }
-
-    /// What the curvature along one probe counts in the Laplacian: probes are averaged, unit vectors added.
-    pub fn share_of_probe(&self) -> f64 {
-        match self.laplacian.rule {
-            LaplacianRule::Exact => 1.0,
-            LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.laplacian.n_probes as f64,
-        }
+        if self.objective.sigma == 0.0 { 0 } else { self.laplacian.n_directions(self.architecture.dim) }
     }
 
     /// Checks sizes, and `state` against them.
@@ -345,14 +354,13 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// Moves `n` particles along `plan`. `out` is `[plan.save_at.len(), n, dim]`, network coordinates; its first
-    /// `[n, dim]` holds the start on entry. On return slab `k` holds the particles at `plan.save_at[k]`.
+    /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at `plan.save_at[k]`.
     /// `advanced(rows)` is called now and then with the number of particles newly finished.
     fn integrate(
         &self,
         model: &Model,
         plan: &Plan,
-        out: &mut [f32],
+        out: Trajectories<'_>,
         advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport>;
 

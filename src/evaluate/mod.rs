@@ -14,9 +14,9 @@ pub use report::{Comparison, Distances, Report};
 use crate::data::Snapshots;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::integrate::{Method, Plan, StepControl};
+use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use crate::model::Model;
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, index, unit_f32, words};
 use transport::{MAX_POINTS, wasserstein1, wasserstein2};
 
 /// How [`evaluate`] works.
@@ -138,6 +138,10 @@ pub fn evaluate(
             kernel: sets[way.to].kernel.map(Kernel::name),
             kinetic_energy: way.kinetic_energy,
             hjb_residual: way.hjb_residual,
+            relative_mass: way.relative_mass,
+            truth_relative_mass: way
+                .relative_mass
+                .map(|_| snapshots.n_rows(way.to) as f64 / snapshots.n_rows(way.from) as f64),
         });
     }
     let method = match options.control {
@@ -191,6 +195,8 @@ struct Way {
     arrived: Vec<f32>,
     kinetic_energy: f64,
     hjb_residual: f64,
+    /// Mean weight at the end, with growth.
+    relative_mass: Option<f64>,
 }
 
 impl Way {
@@ -209,21 +215,23 @@ impl Way {
             (coordinates.network_time(snapshots.times[from]), coordinates.network_time(snapshots.times[to]));
         let at = |stretch: usize| start + (end - start) * stretch as f64 / STRETCHES as f64;
         let plan = Plan {
-            method: options.method,
-            control: options.control,
-            t0: start,
-            save_at: (0..=STRETCHES).map(at).collect(),
+            noise: Noise::new(options.seed),
+            ..Plan::new(options.method, options.control, start, (0..=STRETCHES).map(at).collect())
         };
         let n_values = sets[from].all.len();
+        let n = n_values / dim;
         let mut positions = sets[from].all.clone();
         coordinates.to_network(&mut positions);
         positions.resize(n_values * plan.save_at.len(), 0.0);
-        engine.integrate(model, &plan, &mut positions, &|_| {})?;
+        let weighted = model.objective.growth > 0.0;
+        let mut log_weights = vec![0.0; if weighted { n * plan.save_at.len() } else { 0 }];
+        let trajectories =
+            Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
+        engine.integrate(model, &plan, trajectories, &|_| {})?;
 
         let (mut kinetic_energy, mut residual) = (0.0, 0.0);
         for (stretch, slab) in positions.chunks_exact(n_values).enumerate() {
             let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
-            let n = n_values / dim;
             let derivatives = engine.derivatives(model, &x, &vec![at(stretch); n])?;
             let simpson = match stretch {
                 0 | STRETCHES => 1.0,
@@ -239,6 +247,13 @@ impl Way {
         }
         let mut arrived = positions.split_off(n_values * STRETCHES);
         coordinates.to_data(&mut arrived);
-        Ok(Way { from, to, arrived, kinetic_energy, hjb_residual: residual.sqrt() })
+        let relative_mass = weighted.then(|| {
+            let log_weights = &log_weights[n * STRETCHES..];
+            let offset = f64::from(unit_f32(words(options.seed, Purpose::Resampling, to as u64, 0)[0]));
+            let kept = systematic_resample(log_weights, n, offset);
+            arrived = kept.iter().flat_map(|&row| arrived[row * dim..][..dim].to_vec()).collect();
+            log_weights.iter().map(|&log_w| f64::from(log_w).exp()).sum::<f64>() / n as f64
+        });
+        Ok(Way { from, to, arrived, kinetic_energy, hjb_residual: residual.sqrt(), relative_mass })
     }
 }

@@ -42,6 +42,12 @@ pub struct Comparison {
     /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) along the way, network units: 0 on optimal
     /// transport.
     pub hjb_residual: f64,
+    /// With growth: mass of the particles relative to their start. They are compared after systematic resampling by their weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_mass: Option<f64>,
+    /// With growth: rows of the true snapshot relative to those of the starting one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truth_relative_mass: Option<f64>,
 }
 
 /// Scores of a model on snapshots.
@@ -90,6 +96,9 @@ impl fmt::Display for Report {
             let kernel = kernel.as_deref().unwrap_or("none");
             writeln!(f, "{:<34}kinetic energy {kinetic_energy:.4}, HJB residual {hjb_residual:.4}", "")?;
             writeln!(f, "{:<34}kernel {kernel}", "")?;
+            if let (Some(mass), Some(truth)) = (comparison.relative_mass, comparison.truth_relative_mass) {
+                writeln!(f, "{:<34}relative mass {mass:.4}, truth {truth:.4}", "")?;
+            }
         }
         if self.comparisons.iter().any(|comparison| comparison.held_out) {
             writeln!(f, "* held out: the model was trained without this snapshot")?;

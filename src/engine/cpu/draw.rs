@@ -37,23 +37,31 @@ pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, wor
         work.omega[row] = omega as f32;
         work.d_omega[row] = d_omega as f32;
     }
-    probes(training, step, first, n_rows, work);
+    probes(training.laplacian.rule, training.architecture.dim, training.seed, step, first, n_rows, work);
 }
 
-/// Probes of interior rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
-fn probes(training: &Training, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
-    let (dim, n_probes) = (training.architecture.dim, work.probes.len());
+/// Probes of rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
+pub fn probes(
+    rule: LaplacianRule,
+    dim: usize,
+    seed: u64,
+    step: u64,
+    first: usize,
+    n_rows: usize,
+    work: &mut Workspace,
+) {
+    let n_probes = work.probes.len();
     let mut place = |row: usize, number: usize, value: f32| {
         if number < n_probes * dim {
             *work.probes[number / dim].input.at_mut(row, number % dim) = value;
         }
     };
-    match training.laplacian.rule {
+    match rule {
         _ if n_probes == 0 => {}
         LaplacianRule::Exact => unit_probes(work, n_rows, dim),
         LaplacianRule::Rademacher => {
             const BITS: usize = u32::BITS as usize;
-            let words = RowWords::new(training.seed, Purpose::Probe, step, (n_probes * dim).div_ceil(BITS));
+            let words = RowWords::new(seed, Purpose::Probe, step, (n_probes * dim).div_ceil(BITS));
             for row in 0..n_rows {
                 for (i, word) in words.of((first + row) as u32).flatten().enumerate() {
                     for bit in 0..BITS.min((n_probes * dim).saturating_sub(i * BITS)) {
@@ -63,7 +71,7 @@ fn probes(training: &Training, step: u64, first: usize, n_rows: usize, work: &mu
             }
         }
         LaplacianRule::Gaussian => {
-            let words = RowWords::new(training.seed, Purpose::Probe, step, n_probes * dim);
+            let words = RowWords::new(seed, Purpose::Probe, step, n_probes * dim);
             for row in 0..n_rows {
                 for (i, [a, b, c, d]) in words.of((first + row) as u32).enumerate() {
                     for (j, value) in [[a, b], [c, d]].into_iter().flat_map(|[a, b]| rng::normal_pair(a, b)).enumerate()

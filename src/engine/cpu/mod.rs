@@ -38,7 +38,7 @@ use pulp::{Arch, Simd, WithSimd};
 use self::gradient::PartialSums;
 use self::loss::{LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
-use self::particles::Particles;
+use self::particles::{Channels, Particles, TileSlabs};
 use self::sweeps::{Keep, Sweeps};
 use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
@@ -48,9 +48,8 @@ use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
 use crate::error::{Error, Result, check_len};
-use crate::integrate::Plan;
+use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
-use crate::objective::Objective;
 
 /// Training, evaluation and integration on the CPU. Results do not depend on the number of threads.
 #[derive(Clone, Copy, Debug)]
@@ -113,14 +112,23 @@ impl Engine for CpuEngine {
         &self,
         model: &Model,
         plan: &Plan,
-        out: &mut [f32],
+        out: Trajectories<'_>,
         advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport> {
         model.validate()?;
-        check_objective(&model.objective)?;
-        plan.validate()?;
-        let rows = out.len() / plan.save_at.len() / model.architecture.dim;
-        check_len("out", plan.save_at.len() * rows * model.architecture.dim, out.len())?;
+        model.objective.validate("objective".as_ref())?;
+        plan.validate(&model.objective)?;
+        let rows = out.positions.len() / plan.save_at.len() / model.architecture.dim;
+        check_len("positions", plan.save_at.len() * rows * model.architecture.dim, out.positions.len())?;
+        for (name, channel) in [("log_weights", &out.log_weights), ("log_density", &out.log_density)] {
+            if let Some(channel) = channel {
+                check_len(name, plan.save_at.len() * rows, channel.len())?;
+            }
+        }
+        if out.log_density.is_some() && model.objective.sigma > 0.0 {
+            let problem = "needs a flow without noise, and this model has diffusion";
+            return Err(Error::input("integration plan", "log-density", problem, "leave it out"));
+        }
         self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, advanced })
     }
 
@@ -128,18 +136,6 @@ impl Engine for CpuEngine {
         training.validate(&state)?;
         Ok(self.arch.dispatch(MakeTrainer { threads: self.threads, training, state }))
     }
-}
-
-fn check_objective(objective: &Objective) -> Result<()> {
-    if objective.sigma == 0.0 {
-        return Ok(());
-    }
-    Err(Error::input(
-        "objective",
-        "sigma",
-        format!("is {}", objective.sigma),
-        "the CPU engine has no diffusion yet: use 0, or evaluate with --precision f64",
-    ))
 }
 
 /// A model made ready for the sweeps.
@@ -322,7 +318,7 @@ struct Integrate<'a> {
     threads: usize,
     model: &'a Model,
     plan: &'a Plan,
-    out: &'a mut [f32],
+    out: Trajectories<'a>,
     advanced: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -331,24 +327,22 @@ impl WithSimd for Integrate<'_> {
 
     fn with_simd<S: Simd>(self, simd: S) -> Result<IntegrationReport> {
         let Integrate { threads, model, plan, out, advanced } = self;
-        let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
-        let n = out.len() / n_saved / dim;
+        let dim = model.architecture.dim;
+        let n = out.positions.len() / plan.save_at.len() / dim;
         if n == 0 {
             return Ok(IntegrationReport::default());
         }
         let network = Network::new(simd, model);
         let rows = rows_per_tile(n);
-        // Each tile owns its rows of every slab.
-        let mut slabs: Vec<_> = out.chunks_mut(n * dim).map(|slab| slab.chunks_mut(rows * dim)).collect();
-        let tiles =
-            Mutex::new(std::iter::from_fn(move || slabs.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>()));
+        let channels = Channels { weights: out.log_weights.is_some(), density: out.log_density.is_some() };
+        let tiles = Mutex::new(tiles(out, n, rows, dim).enumerate());
         let total = Mutex::new(Ok(IntegrationReport::default()));
         on_threads(threads.min(n.div_ceil(rows)), || {
-            let mut particles = Particles::new(network.sweeps(simd), &model.objective, plan, rows);
+            let mut particles = Particles::new(network.sweeps(simd), &model.objective, plan, channels, rows);
             let mut outcome = Ok(());
-            while let (Ok(()), Some(mut saved)) = (&outcome, next(&tiles)) {
-                outcome = particles.run(&mut saved);
-                advanced((saved[0].len() / dim) as u64);
+            while let (Ok(()), Some((index, mut saved))) = (&outcome, next(&tiles)) {
+                outcome = particles.run(index * rows, &mut saved);
+                advanced((saved.positions[0].len() / dim) as u64);
             }
             let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             match (outcome, total.as_mut()) {
@@ -359,6 +353,26 @@ impl WithSimd for Integrate<'_> {
         });
         total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// The tiles of `n` particles, `rows` each: each owns its rows of every slab.
+fn tiles(out: Trajectories<'_>, n: usize, rows: usize, dim: usize) -> impl Iterator<Item = TileSlabs<'_>> {
+    fn split(values: &mut [f32], n: usize, rows: usize, columns: usize) -> Vec<std::slice::ChunksMut<'_, f32>> {
+        values.chunks_mut(n * columns).map(|slab| slab.chunks_mut(rows * columns)).collect()
+    }
+    fn next<'a>(slabs: &mut [std::slice::ChunksMut<'a, f32>]) -> Option<Vec<&'a mut [f32]>> {
+        slabs.iter_mut().map(Iterator::next).collect()
+    }
+    let mut positions = split(out.positions, n, rows, dim);
+    let mut log_weights = split(out.log_weights.unwrap_or_default(), n, rows, 1);
+    let mut log_density = split(out.log_density.unwrap_or_default(), n, rows, 1);
+    std::iter::from_fn(move || {
+        Some(TileSlabs {
+            positions: next(&mut positions)?,
+            log_weights: next(&mut log_weights)?,
+            log_density: next(&mut log_density)?,
+        })
+    })
 }
 
 /// [`Engine::trainer`].
@@ -380,6 +394,7 @@ impl WithSimd for MakeTrainer {
 mod tests {
     use super::*;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
+    use crate::objective::Objective;
 
     /// Loss and gradient on `S`, whatever the processor's best.
     fn evaluate<S: Simd>(simd: S, model: &Model, batch: &Batch) -> LossGradient {

@@ -1,20 +1,41 @@
 //! A tile of particles on its way: all steps and stages happen here, on chip, between two saved times.
 //!
-//! Particles obey dy/dτ = ∇H(∇s) (network coordinates). Positions and stages are row-major `[n_rows, dim]`.
+//! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along their way d log w = λ s dτ and d log q = −∇·v dτ.
+//! A state and its stages hold positions `[n_rows, dim]`, then log w and log q `[n_rows]` where they are asked for.
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::loss;
 use super::sweeps::{Keep, Sweeps};
 use super::tableau::Tableau;
 use super::workspace::Workspace;
+use super::{draw, head, loss};
 use crate::engine::IntegrationReport;
 use crate::error::{Error, Result};
-use crate::integrate::{Plan, StepControl};
+use crate::integrate::{Noise, Plan, StepControl};
 use crate::objective::Objective;
+use crate::rng::{self, Purpose, RowWords};
 
 /// Most steps that error control may try between two saved times before it gives up.
 const MAX_ADAPTIVE_STEPS: u64 = 100_000;
+
+/// What is followed beside positions.
+#[derive(Clone, Copy)]
+pub struct Channels {
+    /// log w.
+    pub weights: bool,
+    /// log q.
+    pub density: bool,
+}
+
+/// A tile's part of [`Trajectories`](crate::integrate::Trajectories): one slab for each saved time; channels left out have none.
+#[derive(Default)]
+pub struct TileSlabs<'a> {
+    pub positions: Vec<&'a mut [f32]>,
+    pub log_weights: Vec<&'a mut [f32]>,
+    pub log_density: Vec<&'a mut [f32]>,
+}
 
 /// One tile of particles and the space to move them.
 pub struct Particles<'a, S> {
@@ -24,10 +45,19 @@ pub struct Particles<'a, S> {
     tableau: &'static Tableau,
     work: Workspace,
     n_rows: usize,
-    /// Positions.
+    channels: Channels,
+    /// Index of the first row among all particles.
+    first: usize,
+    /// Directions of the divergence `[direction, n_rows, dim]`, the same along the path.
+    directions: Vec<Vec<f32>>,
+    /// State.
     y: Vec<f32>,
-    /// Where the velocity is evaluated; after a step, the new positions.
+    /// Where the velocity is evaluated; after a step, the new state.
     point: Vec<f32>,
+    /// Noise of the step.
+    noise: Vec<f32>,
+    /// Steps taken since the start: numbers the noise.
+    n_steps: u64,
     /// Velocities of the stages.
     stages: Vec<Vec<f32>>,
     /// Whether the first stage already holds the velocity at `y`.
@@ -40,11 +70,28 @@ pub struct Particles<'a, S> {
 
 impl<'a, S: Simd> Particles<'a, S> {
     /// Space for tiles of up to `capacity` particles.
-    pub fn new(sweeps: Sweeps<'a, S>, objective: &'a Objective, plan: &'a Plan, capacity: usize) -> Self {
+    pub fn new(
+        sweeps: Sweeps<'a, S>,
+        objective: &'a Objective,
+        plan: &'a Plan,
+        channels: Channels,
+        capacity: usize,
+    ) -> Self {
         let tableau = Tableau::of(plan.method);
-        let rows = || vec![0.0; capacity * sweeps.architecture.dim];
+        let dim = sweeps.architecture.dim;
+        let rows = || vec![0.0; capacity * (dim + usize::from(channels.weights) + usize::from(channels.density))];
+        let n_directions = if channels.density { plan.divergence.n_directions(dim) } else { 0 };
+        let mut work = Workspace::new(sweeps.architecture, sweeps.packing, capacity, n_directions);
+        if channels.density {
+            (0..capacity).for_each(|row| work.set_probe_weight(row, plan.divergence.share() as f32));
+        }
         Particles {
-            work: Workspace::new(sweeps.architecture, sweeps.packing, capacity, 0),
+            work,
+            channels,
+            first: 0,
+            directions: vec![vec![0.0; capacity * dim]; n_directions],
+            noise: if plan.method.is_stochastic() { rows() } else { Vec::new() },
+            n_steps: 0,
             y: rows(),
             point: rows(),
             stages: tableau.nodes.iter().map(|_| rows()).collect(),
@@ -59,21 +106,49 @@ impl<'a, S: Simd> Particles<'a, S> {
         }
     }
 
-    /// Moves the particles `saved[0]` along the plan and leaves them in `saved[k]` at the k-th saved time.
-    pub fn run(&mut self, saved: &mut [&mut [f32]]) -> Result<()> {
-        let Some(start) = saved.first() else { return Ok(()) };
-        self.n_rows = start.len() / self.sweeps.architecture.dim;
+    /// Moves the particles of the first slab, of which the first has the index `first`, along the plan and leaves them in slab k at
+    /// the k-th saved time.
+    pub fn run(&mut self, first: usize, saved: &mut TileSlabs<'_>) -> Result<()> {
+        let dim = self.sweeps.architecture.dim;
+        let Some(start) = saved.positions.first() else { return Ok(()) };
+        self.n_rows = start.len() / dim;
         self.y[..start.len()].copy_from_slice(start);
+        let (weights, density) = (self.weights(), self.density());
+        for (range, slabs) in [(weights.clone(), &saved.log_weights), (density.clone(), &saved.log_density)] {
+            if let Some(start) = slabs.first() {
+                self.y[range].copy_from_slice(start);
+            }
+        }
+        self.first = first;
+        self.n_steps = 0;
         self.first_stage_ready = false;
         self.proposed = 0.0;
+        if self.channels.density {
+            let rule = self.plan.divergence.rule;
+            draw::probes(rule, dim, self.plan.noise.seed, 0, first, self.n_rows, &mut self.work);
+            for (directions, ends) in self.directions.iter_mut().zip(&self.work.probes) {
+                for (row, direction) in directions.chunks_exact_mut(dim).enumerate().take(self.n_rows) {
+                    direction.iter_mut().enumerate().for_each(|(i, value)| *value = ends.input.at(row, i));
+                }
+            }
+        }
         let mut t = self.plan.t0;
-        for (&to, slab) in self.plan.save_at.iter().zip(saved) {
+        for (k, &to) in self.plan.save_at.iter().enumerate() {
             match self.plan.control {
                 StepControl::Fixed { .. } => self.fixed_steps(t, to, self.plan.fixed_steps(t, to)),
                 StepControl::Adaptive { rtol, atol } => self.adaptive_steps(t, to, rtol, atol)?,
             }
-            slab.copy_from_slice(&self.y[..slab.len()]);
-            if slab.iter().any(|y| !y.is_finite()) {
+            let positions = 0..self.n_rows * dim;
+            for (range, slabs) in [
+                (positions, &mut saved.positions),
+                (weights.clone(), &mut saved.log_weights),
+                (density.clone(), &mut saved.log_density),
+            ] {
+                if let Some(slab) = slabs.get_mut(k) {
+                    slab.copy_from_slice(&self.y[range]);
+                }
+            }
+            if self.y[..self.n_values()].iter().any(|y| !y.is_finite()) {
                 return Err(Error::NotFinite {
                     what: "a particle's position",
                     step: self.report.accepted_steps,
@@ -85,8 +160,21 @@ impl<'a, S: Simd> Particles<'a, S> {
         Ok(())
     }
 
+    /// Length of the state.
     fn n_values(&self) -> usize {
-        self.n_rows * self.sweeps.architecture.dim
+        self.density().end
+    }
+
+    /// Where log w lies in the state.
+    fn weights(&self) -> Range<usize> {
+        let start = self.n_rows * self.sweeps.architecture.dim;
+        start..start + if self.channels.weights { self.n_rows } else { 0 }
+    }
+
+    /// Where log q lies in the state.
+    fn density(&self) -> Range<usize> {
+        let start = self.weights().end;
+        start..start + if self.channels.density { self.n_rows } else { 0 }
     }
 
     fn fixed_steps(&mut self, from: f64, to: f64, n: u64) {
@@ -137,6 +225,9 @@ impl<'a, S: Simd> Particles<'a, S> {
     /// `point` = the result of one step of size `h` from `y`.
     fn step(&mut self, t: f64, h: f64) {
         let n_stages = self.tableau.nodes.len();
+        if self.plan.method.is_stochastic() {
+            self.draw_noise(t, h);
+        }
         if !self.first_stage_ready {
             self.point.copy_from_slice(&self.y);
             self.velocity(t, 0);
@@ -160,24 +251,47 @@ impl<'a, S: Simd> Particles<'a, S> {
             self.stages.swap(0, last);
         }
         self.report.accepted_steps += 1;
+        self.n_steps += 1;
     }
 
-    /// `point` = y + h Σ coefficientsᵢ stageᵢ.
+    /// `noise` = ∫σ dW over the step, 0 in the channels beside positions.
+    fn draw_noise(&mut self, t: f64, h: f64) {
+        let dim = self.sweeps.architecture.dim;
+        let Noise { seed, increments_per_step } = self.plan.noise;
+        let deviation = (self.objective.noise_variance(t, h).max(0.0) / f64::from(increments_per_step)).sqrt() as f32;
+        self.noise.fill(0.0);
+        if deviation == 0.0 {
+            return;
+        }
+        for increment in 0..u64::from(increments_per_step) {
+            let step = self.n_steps * u64::from(increments_per_step) + increment;
+            let words = RowWords::new(seed, Purpose::Noise, step, dim);
+            for (row, noise) in self.noise[..self.n_rows * dim].chunks_exact_mut(dim).enumerate() {
+                let normals = words
+                    .of((self.first + row) as u32)
+                    .flat_map(|[a, b, c, d]| [rng::normal_pair(a, b), rng::normal_pair(c, d)].into_iter().flatten());
+                noise.iter_mut().zip(normals).for_each(|(noise, normal)| *noise += deviation * normal);
+            }
+        }
+    }
+
+    /// `point` = y + h Σ coefficientsᵢ stageᵢ + noise.
     fn combine(&mut self, h: f64, coefficients: &[f64]) {
         let n = self.n_values();
         self.sweeps.simd.vectorize(Combine {
             out: &mut self.point[..n],
             y: &self.y[..n],
+            noise: self.noise.get(..n),
             stages: &self.stages,
             coefficients,
             h,
         });
     }
 
-    /// Velocity ∇H(∇s) at `point` and time `t` into stage `stage`.
+    /// Velocity ∇H(∇s) at `point` and time `t` into stage `stage`, with the rates λs of log w and −∇·v of log q.
     fn velocity(&mut self, t: f64, stage: usize) {
         let (dim, n_rows) = (self.sweeps.architecture.dim, self.n_rows);
-        for (row, x) in self.point[..self.n_values()].chunks_exact(dim).enumerate() {
+        for (row, x) in self.point[..n_rows * dim].chunks_exact(dim).enumerate() {
             for (i, &value) in x.iter().enumerate() {
                 *self.work.a0.at_mut(row, i) = value;
             }
@@ -187,7 +301,19 @@ impl<'a, S: Simd> Particles<'a, S> {
                 *self.work.a0.at_mut(row, dim + i) = phi as f32;
             }
         });
-        loss::gradient(&self.sweeps, &mut self.work, n_rows, Keep::First, false);
+        let keep = if self.channels.density { Keep::Third } else { Keep::First };
+        loss::gradient(&self.sweeps, &mut self.work, n_rows, keep, self.channels.weights);
+        let (weights, density) = (self.weights(), self.density());
+        for (rate, &s) in self.stages[stage][weights].iter_mut().zip(&self.work.s) {
+            *rate = self.objective.growth as f32 * s;
+        }
+        if self.channels.density {
+            self.place_directions();
+            self.sweeps.tangent(&mut self.work, n_rows);
+            for (row, rate) in self.stages[stage][density].iter_mut().enumerate() {
+                *rate = -head::generator(self.sweeps.architecture.head, dim, &self.work, row);
+            }
+        }
         let velocity = &mut self.stages[stage][..n_rows * dim];
         velocity.copy_from_slice(&self.work.grad_s[..n_rows * dim]);
         if self.objective.cost_exponent != 2.0 {
@@ -196,6 +322,22 @@ impl<'a, S: Simd> Particles<'a, S> {
             }
         }
         self.report.velocity_evaluations += n_rows as u64;
+    }
+
+    /// Directions of the divergence into the probes' inputs: ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H″(∇s), so each
+    /// direction is scaled by √D.
+    fn place_directions(&mut self) {
+        let dim = self.sweeps.architecture.dim;
+        let q = self.objective.cost_exponent as f32;
+        for (ends, directions) in self.work.probes.iter_mut().zip(&self.directions) {
+            for (row, direction) in directions.chunks_exact(dim).enumerate().take(self.n_rows) {
+                for (i, &component) in direction.iter().enumerate() {
+                    let p = self.work.grad_s[row * dim + i].abs();
+                    let scale = if q == 2.0 { 1.0 } else { ((q - 1.0) * p.powf(q - 2.0)).sqrt() };
+                    *ends.input.at_mut(row, i) = scale * component;
+                }
+            }
+        }
     }
 
     /// Root mean square over the tile of error / (atol + rtol |y|).
@@ -237,10 +379,11 @@ impl<'a, S: Simd> Particles<'a, S> {
     }
 }
 
-/// out = y + h Σ coefficientsᵢ stageᵢ.
+/// out = y + h Σ coefficientsᵢ stageᵢ + noise.
 struct Combine<'a> {
     out: &'a mut [f32],
     y: &'a [f32],
+    noise: Option<&'a [f32]>,
     stages: &'a [Vec<f32>],
     coefficients: &'a [f64],
     h: f64,
@@ -252,6 +395,9 @@ impl WithSimd for Combine<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) {
         self.out.copy_from_slice(self.y);
+        for (out, noise) in self.out.iter_mut().zip(self.noise.into_iter().flatten()) {
+            *out += noise;
+        }
         for (coefficient, stage) in self.coefficients.iter().zip(self.stages) {
             let factor = (self.h * coefficient) as f32;
             if factor != 0.0 {

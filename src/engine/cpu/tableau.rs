@@ -20,8 +20,8 @@ impl Tableau {
     /// The tableau of `method`.
     pub fn of(method: Method) -> &'static Tableau {
         match method {
-            Method::Euler => &EULER,
-            Method::Heun => &HEUN,
+            Method::Euler | Method::EulerMaruyama => &EULER,
+            Method::Heun | Method::StochasticHeun => &HEUN,
             Method::Rk4 => &RK4,
             Method::Dopri5 => &DOPRI5,
         }

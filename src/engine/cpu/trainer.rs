@@ -204,7 +204,7 @@ impl<S: Simd> Crew<'_, S> {
         let mut terms = LossTerms::default();
         if part == Part::Interior {
             draw::interior(training, step, first, n_rows, work);
-            let (scale, per_probe) = (1.0 / training.n_interior as f32, training.share_of_probe());
+            let (scale, per_probe) = (1.0 / training.n_interior as f32, training.laplacian.share());
             terms = loss::interior(&sweeps, &training.objective, work, n_rows, scale, per_probe);
         } else {
             let at_end = part == Part::Boundary1;
