@@ -10,6 +10,7 @@ use crate::engine::{Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimize
 use crate::error::{Error, Result};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
+use crate::transport::MAX_POINTS;
 
 /// A run: what to learn from, what to learn, how, and where to put it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -80,8 +81,34 @@ pub struct ObjectiveConfig {
     pub time_weight: TimeWeight,
     /// `linear`: interpolate between neighbouring snapshots; `nearest`: use the frames of a dense recording.
     pub path: DensityPath,
+    /// How the path `linear` pairs samples: `independent`, or `ot` for exact optimal transport between neighbouring snapshots.
+    pub pairing: Pairing,
+    /// Rows that one optimal-transport problem pairs at most; larger snapshots are divided into random blocks.
+    pub pairing_rows: usize,
+    /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that grow.
+    pub mass: Mass,
     /// `low-discrepancy` or `uniform`.
     pub time_rule: TimeRule,
+}
+
+/// How samples of neighbouring snapshots are paired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pairing {
+    /// Independently.
+    Independent,
+    /// By exact optimal transport of squared distances in network coordinates, solved once before training.
+    Ot,
+}
+
+/// What the numbers of rows of snapshots mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mass {
+    /// Nothing: all snapshots have the same mass.
+    Ignored,
+    /// The mass of the population.
+    Counts,
 }
 
 /// How the learning rate goes on after warm-up.
@@ -171,6 +198,9 @@ impl Default for ObjectiveConfig {
             cost_exponent,
             time_weight,
             path: DensityPath::Linear,
+            pairing: Pairing::Independent,
+            pairing_rows: 2048,
+            mass: Mass::Ignored,
             time_rule: TimeRule::LowDiscrepancy,
         }
     }
@@ -352,6 +382,12 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&training.final_rate) {
             return fail("training.final_rate", training.final_rate.to_string(), "use a share from 0 to 1");
+        }
+        if !(1..=MAX_POINTS).contains(&self.objective.pairing_rows) {
+            return fail("objective.pairing_rows", self.objective.pairing_rows.to_string(), "use 1 to 5000 rows");
+        }
+        if self.objective.mass == Mass::Counts && self.objective.growth == 0.0 {
+            return Err(Error::input(path, "objective.mass", "is counts without growth", "set objective.growth > 0"));
         }
         if self.objective.probes == 0 || self.objective.probes > MAX_PROBES {
             return fail("objective.probes", self.objective.probes.to_string(), "use 1 to 1024 probes");

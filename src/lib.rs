@@ -15,6 +15,7 @@ pub mod objective;
 pub mod rng;
 mod tensors;
 pub mod train;
+pub mod transport;
 
 pub use error::{Error, Result};
 pub use files::{check_writable, write_atomically};

@@ -7,7 +7,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
-    /// Interior rows of a training batch: words = (time, left sample, right sample, free).
+    /// Interior rows of a training batch: words = (time, left sample or coupled pair, right sample, free).
     Interior = 0,
     /// Boundary rows at the first time: words = (sample, free, free, free).
     Boundary0 = 1,
@@ -27,6 +27,8 @@ pub enum Purpose {
     Evaluation = 8,
     /// Offset of systematic resampling (step = saved time, row 0).
     Resampling = 9,
+    /// Division of snapshots into blocks for optimal couplings (step = snapshot, row = position).
+    Blocks = 10,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

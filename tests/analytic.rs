@@ -7,10 +7,10 @@ use std::sync::Arc;
 use action_matching::data::GaussianProblem;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::{Engine, Laplacian, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
-use action_matching::evaluate::transport::wasserstein1;
 use action_matching::evaluate::{ActionGap, EvaluateOptions, evaluate};
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::transport::wasserstein1;
 use common::model;
 
 fn problem() -> GaussianProblem {
@@ -54,6 +54,8 @@ fn training_closes_the_gap_to_2_percent_of_the_kinetic_energy() {
         snapshots: Arc::clone(&snapshots),
         path: Path::Nearest,
         time_rule: TimeRule::LowDiscrepancy,
+        couplings: None,
+        masses: None,
         laplacian: Laplacian::default(),
         n_interior: 512,
         n_boundary: 512,

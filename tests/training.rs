@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use action_matching::data::Snapshots;
+use action_matching::data::{Snapshots, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
@@ -33,6 +33,8 @@ fn training(model: &Model, path: Path, time_rule: TimeRule) -> Training {
         snapshots: Arc::new(snapshots(model.architecture.dim)),
         path,
         time_rule,
+        couplings: None,
+        masses: None,
         laplacian: Laplacian::default(),
         n_interior: 203,
         n_boundary: 97,
@@ -77,7 +79,15 @@ fn drawn(training: &Training, step: u64) -> Batch {
         let ratio = (f64::from(t) - start) / (end - start);
         match training.path {
             Path::Linear => {
-                let ends = sample(k, left).iter().zip(sample(k + 1, right));
+                let row = |k: usize, i: usize| &snapshots.rows(k)[i * snapshots.dim..][..snapshots.dim];
+                let (from, to) = match &training.couplings {
+                    Some(couplings) => {
+                        let (i, j) = couplings[k].pair(left);
+                        (row(k, i), row(k + 1, j))
+                    }
+                    None => (sample(k, left), sample(k + 1, right)),
+                };
+                let ends = from.iter().zip(to);
                 batch.x.extend(ends.map(|(&l, &r)| f64::from(l) + ratio * f64::from(r - l)));
             }
             Path::Nearest => {
@@ -87,8 +97,9 @@ fn drawn(training: &Training, step: u64) -> Batch {
         }
         batch.t.push(f64::from(t));
         let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
-        batch.omega.push(omega);
-        batch.d_omega.push(d_omega);
+        let mass = training.masses.as_ref().map_or(1.0, |masses| masses[k] * (1.0 - ratio) + masses[k + 1] * ratio);
+        batch.omega.push(omega * mass);
+        batch.d_omega.push(d_omega * mass);
     }
     for (points, purpose, k) in [(&mut batch.x0, Purpose::Boundary0, 0), (&mut batch.x1, Purpose::Boundary1, 2)] {
         for row in 0..training.n_boundary {
@@ -96,8 +107,33 @@ fn drawn(training: &Training, step: u64) -> Batch {
         }
     }
     batch.omega0 = training.objective.time_weight.at(0.0).0;
-    batch.omega1 = training.objective.time_weight.at(1.0).0;
+    batch.omega1 = training.objective.time_weight.at(1.0).0 * training.masses.as_ref().map_or(1.0, |masses| masses[2]);
     batch
+}
+
+/// The gradient of the first step of `training` is that of its documented batch.
+fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
+    training.optimizer.beta1 = 0.0;
+    training.optimizer.clip_norm = None;
+    let want = ReferenceEngine.loss_gradient(model, &drawn(&training, 0)).expect("evaluates");
+    let state = TrainState::initial(model.parameters.clone());
+    let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
+    let mut records = Vec::new();
+    trainer.steps(1, &mut records).expect("a step");
+    let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+    assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
+    assert!((records[0].loss - want.loss).abs() < 1e-5 * want.loss.abs().max(1.0), "{name}");
+}
+
+#[test]
+fn optimal_pairs_and_masses_enter_the_batch() {
+    let model = small_model(Head::Scalar, TimeEmbedding::Raw);
+    let plain = training(&model, Path::Linear, TimeRule::LowDiscrepancy);
+    let couplings = Arc::new(optimal_couplings(&plain.snapshots, 40, 1).expect("couplings"));
+    let masses = Some(vec![1.0, 0.6, 2.5]);
+    first_step_agrees("pairs", &model, Training { couplings: Some(Arc::clone(&couplings)), ..plain.clone() });
+    first_step_agrees("masses", &model, Training { masses: masses.clone(), ..plain.clone() });
+    first_step_agrees("both", &model, Training { couplings: Some(couplings), masses, ..plain });
 }
 
 /// The probes of `step`: component i of probe k has the number k·dim + i in its row.
@@ -249,5 +285,7 @@ fn training_that_cannot_work_is_refused() {
     let two_d = Snapshots { dim: 2, ..snapshots(2) };
     refused(Training { snapshots: Arc::new(two_d), ..good.clone() }, state.clone(), "dimension");
     let none = Laplacian { n_probes: 0, ..Laplacian::default() };
-    refused(Training { laplacian: none, ..good }, state, "probes");
+    refused(Training { laplacian: none, ..good.clone() }, state.clone(), "probes");
+    refused(Training { masses: Some(vec![1.0, 0.0, 2.0]), ..good.clone() }, state.clone(), "masses");
+    refused(Training { couplings: Some(Arc::new(Vec::new())), ..good }, state, "couplings");
 }

@@ -237,6 +237,8 @@ impl Workload {
             objective: Objective { sigma: self.sigma, ..Objective::default() },
             path: Path::Linear,
             time_rule: TimeRule::LowDiscrepancy,
+            couplings: None,
+            masses: None,
             laplacian: Laplacian::default(),
             n_interior,
             n_boundary,

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use action_matching::check_writable;
 use action_matching::data::read_snapshots;
-use action_matching::evaluate::transport::MAX_POINTS;
 use action_matching::evaluate::{EvaluateOptions, evaluate};
+use action_matching::transport::MAX_POINTS;
 use anyhow::Context;
 
 use super::device::DeviceArguments;

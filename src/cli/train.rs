@@ -121,6 +121,10 @@ impl Observer for Screen {
         self.progress = Some(Progress::new("steps", from, to));
     }
 
+    fn preparing(&mut self, what: &str) {
+        eprintln!("{what}");
+    }
+
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
         self.last = Some(*last);
         if let Some(progress) = &mut self.progress {

@@ -6,6 +6,7 @@
 
 mod analytic;
 mod array;
+mod coupling;
 mod csv;
 mod describe;
 mod draw;
@@ -21,6 +22,7 @@ mod standardise;
 mod write;
 
 pub use analytic::GaussianProblem;
+pub use coupling::{Coupling, optimal_couplings};
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use load::{Loaded, load, read_points, read_snapshots};

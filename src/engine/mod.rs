@@ -5,7 +5,7 @@ pub mod reference;
 
 use std::sync::Arc;
 
-use crate::data::Snapshots;
+use crate::data::{Coupling, Snapshots};
 use crate::error::{Error, Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::{Architecture, Model};
@@ -105,7 +105,7 @@ impl TrainState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Path {
-    /// x = (1 − r) xₗ + r xᵣ, with xₗ and xᵣ drawn independently from the two snapshots around t.
+    /// x = (1 − r) xₗ + r xᵣ, with xₗ and xᵣ from the two snapshots around t, paired as [`Training::couplings`] says.
     Linear,
     /// x from the snapshot nearest in time: for dense recordings.
     Nearest,
@@ -230,6 +230,10 @@ pub struct Training {
     pub snapshots: Arc<Snapshots>,
     /// How rows are drawn between snapshots.
     pub path: Path,
+    /// Joint distributions of neighbouring snapshots for [`Path::Linear`], one for each interval; `None` pairs independently.
+    pub couplings: Option<Arc<Vec<Coupling>>>,
+    /// Mass of each snapshot relative to the first, linear in between; `None` for the same mass at all times.
+    pub masses: Option<Vec<f64>>,
     /// How times are drawn.
     pub time_rule: TimeRule,
     /// How the Laplacian is formed where σ > 0.
@@ -245,6 +249,15 @@ pub struct Training {
 }
 
 impl Training {
+    /// The snapshot at or before `t`, how far `t` is on the way to the next, in 0..=1, and the mass there.
+    pub fn interval(&self, t: f64) -> (usize, f64, f64) {
+        let times = &self.snapshots.times;
+        let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
+        let ratio = (t - times[left]) / (times[left + 1] - times[left]);
+        let mass = self.masses.as_ref().map_or(1.0, |m| m[left] + ratio * (m[left + 1] - m[left]));
+        (left, ratio, mass)
+    }
+
     /// Directions of second derivatives in each interior row: 0 without diffusion.
     pub fn n_probes(&self) -> usize {
         if self.objective.sigma == 0.0 { 0 } else { self.laplacian.n_directions(self.architecture.dim) }
@@ -273,6 +286,15 @@ impl Training {
         }
         if let Some(k) = (0..n_times).find(|&k| self.snapshots.n_rows(k) == 0) {
             return fail("snapshots", format!("has no rows at time {}", self.snapshots.times[k]), "leave it out");
+        }
+        if let Some(couplings) = &self.couplings {
+            check_len("couplings", n_times - 1, couplings.len())?;
+        }
+        if let Some(masses) = &self.masses {
+            check_len("masses", n_times, masses.len())?;
+            if let Some(mass) = masses.iter().find(|mass| !(mass.is_finite() && **mass > 0.0)) {
+                return fail("masses", format!("contains {mass}"), "use positive numbers");
+            }
         }
         for (field, rows) in [("interior_rows", self.n_interior), ("boundary_rows", self.n_boundary)] {
             if rows == 0 || u32::try_from(rows).is_err() {

@@ -3,7 +3,6 @@
 mod gap;
 mod mmd;
 mod report;
-pub mod transport;
 
 use std::sync::Mutex;
 
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use crate::model::Model;
 use crate::rng::{Purpose, index, unit_f32, words};
-use transport::{MAX_POINTS, wasserstein1, wasserstein2};
+use crate::transport::{MAX_POINTS, wasserstein1, wasserstein2};
 
 /// How [`evaluate`] works.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,9 +13,9 @@ pub use metrics::{Metrics, read_metrics};
 
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
-use crate::config::Config;
-use crate::data::{Loaded, load};
-use crate::engine::{Engine, StepRecord, TrainState, Training};
+use crate::config::{Config, Mass, Pairing};
+use crate::data::{Loaded, load, optimal_couplings};
+use crate::engine::{Engine, Path as DensityPath, StepRecord, TrainState, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
@@ -79,6 +79,11 @@ pub trait Observer {
         let _ = (from, to, device, folder);
     }
 
+    /// Something that takes a while comes before the first step.
+    fn preparing(&mut self, what: &str) {
+        let _ = what;
+    }
+
     /// Steps were taken; `last` is the newest.
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
         let _ = (last, rows_per_s);
@@ -126,11 +131,21 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let Loaded { training: snapshots, coordinates, warnings, .. } = load(&config.source())?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
+    let couplings = if config.objective.pairing == Pairing::Ot && config.objective.path == DensityPath::Linear {
+        observer.preparing("pairing snapshots by optimal transport");
+        Some(Arc::new(optimal_couplings(&snapshots, config.objective.pairing_rows, config.training.seed)?))
+    } else {
+        None
+    };
+    let masses = (config.objective.mass == Mass::Counts)
+        .then(|| (0..snapshots.times.len()).map(|k| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64).collect());
     let training = Training {
         architecture: config.architecture(snapshots.dim),
         objective: config.objective(),
         snapshots: Arc::new(snapshots),
         path: config.objective.path,
+        couplings,
+        masses,
         time_rule: config.objective.time_rule,
         laplacian: config.laplacian(),
         n_interior: config.training.interior_rows,

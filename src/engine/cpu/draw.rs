@@ -21,21 +21,27 @@ pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, wor
             }
             TimeRule::Uniform => words[0],
         });
-        let (left, ratio) = interval(&snapshots.times, f64::from(t));
+        let (left, ratio, mass) = training.interval(f64::from(t));
         match training.path {
             Path::Linear => {
-                let from = sample(training, left, words[1]);
-                let to = sample(training, left + 1, words[2]);
+                let (from, to) = match &training.couplings {
+                    Some(couplings) => couplings[left].pair(words[1]),
+                    None => {
+                        let choose = |word, snapshot| rng::index(word, snapshots.n_rows(snapshot));
+                        (choose(words[1], left), choose(words[2], left + 1))
+                    }
+                };
+                let (from, to) = (sample(training, left, from), sample(training, left + 1, to));
                 for (i, (&from, &to)) in from.iter().zip(to).enumerate() {
                     *work.a0.at_mut(row, i) = from + ratio as f32 * (to - from);
                 }
             }
-            Path::Nearest => place(sample(training, left + usize::from(ratio >= 0.5), words[1]), row, work),
+            Path::Nearest => place(chosen(training, left + usize::from(ratio >= 0.5), words[1]), row, work),
         }
         set_time(&training.architecture, work, row, t);
         let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
-        work.omega[row] = omega as f32;
-        work.d_omega[row] = d_omega as f32;
+        work.omega[row] = (omega * mass) as f32;
+        work.d_omega[row] = (d_omega * mass) as f32;
     }
     probes(training.laplacian.rule, training.architecture.dim, training.seed, step, first, n_rows, work);
 }
@@ -104,22 +110,20 @@ pub fn boundary(training: &Training, at_end: bool, step: u64, first: usize, n_ro
     };
     for row in 0..n_rows {
         let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-        place(sample(training, snapshot, word), row, work);
+        place(chosen(training, snapshot, word), row, work);
         set_time(&training.architecture, work, row, t);
     }
 }
 
-/// The snapshot at or before `t` and how far `t` is on the way to the next, in 0..=1.
-fn interval(times: &[f64], t: f64) -> (usize, f64) {
-    let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
-    (left, (t - times[left]) / (times[left + 1] - times[left]))
+/// Row `index` of `snapshot`.
+fn sample(training: &Training, snapshot: usize, index: usize) -> &[f32] {
+    let snapshots = &training.snapshots;
+    &snapshots.samples[(snapshots.offsets[snapshot] + index) * snapshots.dim..][..snapshots.dim]
 }
 
-/// The sample of `snapshot` that `word` chooses.
-fn sample(training: &Training, snapshot: usize, word: u32) -> &[f32] {
-    let snapshots = &training.snapshots;
-    let index = snapshots.offsets[snapshot] + rng::index(word, snapshots.n_rows(snapshot));
-    &snapshots.samples[index * snapshots.dim..][..snapshots.dim]
+/// The row of `snapshot` that `word` chooses.
+fn chosen(training: &Training, snapshot: usize, word: u32) -> &[f32] {
+    sample(training, snapshot, rng::index(word, training.snapshots.n_rows(snapshot)))
 }
 
 fn place(x: &[f32], row: usize, work: &mut Workspace) {

@@ -209,7 +209,8 @@ impl<S: Simd> Crew<'_, S> {
         } else {
             let at_end = part == Part::Boundary1;
             draw::boundary(training, at_end, step, first, n_rows, work);
-            let omega = training.objective.time_weight.at(f64::from(u8::from(at_end))).0;
+            let t = f64::from(u8::from(at_end));
+            let omega = training.objective.time_weight.at(t).0 * training.interval(t).2;
             let weight = (if at_end { -omega } else { omega } / training.n_boundary as f64) as f32;
             let value = loss::boundary(&sweeps, work, n_rows, weight);
             *(if at_end { &mut terms.boundary1 } else { &mut terms.boundary0 }) = value;
