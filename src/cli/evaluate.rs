@@ -5,12 +5,13 @@ use std::sync::Mutex;
 
 use action_matching::check_writable;
 use action_matching::data::read_snapshots;
-use action_matching::evaluate::{EvaluateOptions, evaluate};
+use action_matching::evaluate::{EvaluateOptions, Report, Theorems, evaluate};
 use action_matching::transport::MAX_POINTS;
 use anyhow::Context;
 
 use super::device::DeviceArguments;
 use super::output::{Progress, load_model};
+use super::problem::find;
 use super::sample::{MethodName, check_dim, snapshot_source};
 
 #[derive(clap::Args)]
@@ -19,6 +20,7 @@ Examples:
   amatch evaluate runs/hematopoiesis
   amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz --json scores.json
   amatch evaluate model.safetensors cells.npz --held-out 1 --points 2000
+  amatch evaluate runs/anisotropic ends.npz --problem anisotropic
 
 Each snapshot is moved to the time of the next one, and to held-out ones after it, and compared with the truth there: exact Wasserstein
 distances W1 and W2, unbiased MMD², each beside what no motion scores and beside the sampling floor, the distance between two disjoint
@@ -34,6 +36,9 @@ pub struct Arguments {
     /// Most points of a snapshot; larger ones are represented by a random subset
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
+    /// Compares with the true action of a problem that `amatch problem` knows: action gap, gap identity, bound on W2²
+    #[arg(long, value_name = "NAME")]
+    problem: Option<String>,
     /// Writes the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -60,6 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(json) = &arguments.json {
         check_writable(json)?;
     }
+    let problem = arguments.problem.as_deref().map(find).transpose()?;
     let (_, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let (snapshots, warnings) = read_snapshots(&source)?;
@@ -74,6 +80,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let engine = arguments.device.engine()?;
     let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
     let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    // First, as it refuses a model of other dynamics at once.
+    let theorems = problem.map(|problem| Theorems::measure(&*engine, &model, &problem, arguments.seed)).transpose()?;
     let options = EvaluateOptions {
         max_points: arguments.points,
         method,
@@ -88,7 +96,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         progress.at(done, String::new);
     });
     progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
-    let report = report?;
+    let report = Report { theorems, ..report? };
     print!("{report}");
     if let Some(path) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;

@@ -6,6 +6,7 @@ mod device;
 mod evaluate;
 mod inspect;
 mod output;
+mod problem;
 mod sample;
 mod train;
 
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Arguments),
     /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong with a bad one
     Inspect(inspect::Arguments),
+    /// Write samples of a problem whose action is known
+    Problem(problem::Arguments),
     /// Measure training and sampling speed
     Bench(bench::Arguments),
 }
@@ -56,6 +59,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Problem(arguments) => problem::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
     }
 }

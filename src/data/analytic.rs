@@ -1,106 +1,207 @@
 //! Problems whose action is known in closed form, to measure training and evaluation against.
 
 use super::{Snapshots, draw_gaussian};
+use crate::objective::Objective;
 
-/// A Gaussian that moves and stretches: `x_t = t·shift + scale(t) ⊙ z`, z standard normal, scale linear in t from `scale0` to `scale1`.
+/// A population whose law q_t, t in 0..=1, and action s* are known exactly.
 ///
-/// The action is `s*(x, t) = Σᵢ bᵢ xᵢ + ½ (σ̇ᵢ / σᵢ(t)) (xᵢ − t bᵢ)²` up to an offset c(t): its gradient is the velocity of every point
-/// z, and every gradient field that moves q_t is this one (arXiv 2210.06662, proposition 2.1).
+/// The action is the one that solves the problem's own dynamics (arXiv 2210.06662, propositions 2.1, 3.1 and 3.2); without growth it
+/// is known up to an offset c(t), which moves nothing.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GaussianProblem {
-    /// b: how far the mean moves.
-    pub shift: Vec<f64>,
-    /// σ at t = 0, positive.
-    pub scale0: Vec<f64>,
-    /// σ at t = 1, positive.
-    pub scale1: Vec<f64>,
+pub struct AnalyticProblem {
+    /// Centres of the mixture of standard normal components that z is drawn from; one at 0 for a Gaussian.
+    centres: Vec<Vec<f64>>,
+    law: Law,
 }
 
-impl GaussianProblem {
-    /// Dimension.
-    pub fn dim(&self) -> usize {
-        self.shift.len()
+/// How x_t comes from z.
+#[derive(Clone, Debug, PartialEq)]
+enum Law {
+    /// `x = t·shift + scale(t) ⊙ z`, scale linear in t: `∇s* = shift + (scale′ / scale) ⊙ (x − t·shift)`.
+    Affine { shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64> },
+    /// `dx = −rate·x dt + sigma dW` from `mean0 + scale0·z`: `∇s* = −rate·x`, with diffusion.
+    OrnsteinUhlenbeck { mean0: Vec<f64>, scale0: f64, rate: f64, sigma: f64 },
+    /// Mass 1 at t = 0, normal of variance 1 around `(1 + λ) t·direction`, with `s* = direction·x + offset` and growth λ: matter grows
+    /// where s* is large.
+    Growing { direction: Vec<f64>, offset: f64, growth: f64 },
+}
+
+impl AnalyticProblem {
+    /// The built-in problems and what they are.
+    pub const NAMES: [(&'static str, &'static str); 6] = [
+        ("translation", "a Gaussian that moves (2-D)"),
+        ("scaling", "a Gaussian that shrinks to a third (3-D)"),
+        ("anisotropic", "a Gaussian that moves, narrows in one direction and widens in the other (2-D)"),
+        ("mixture", "four Gaussians that move apart (2-D)"),
+        ("ornstein-uhlenbeck", "a Gaussian that relaxes under noise, sigma = 0.8 (2-D, entropic)"),
+        ("growth", "a Gaussian that moves and gains mass, growth = 0.5 (2-D, unbalanced)"),
+    ];
+
+    /// The built-in problem `name`, one of [`AnalyticProblem::NAMES`].
+    pub fn named(name: &str) -> Option<Self> {
+        let gaussian = |law| Some(AnalyticProblem { centres: vec![vec![0.0; 2]], law });
+        match name {
+            "translation" => Some(Self::moving(vec![2.0, -1.0], vec![1.0; 2], vec![1.0; 2])),
+            "scaling" => Some(Self::moving(vec![0.0; 3], vec![1.5; 3], vec![0.5; 3])),
+            "anisotropic" => Some(Self::moving(vec![1.5, -1.0], vec![1.0, 0.6], vec![0.5, 1.2])),
+            "mixture" => Some(AnalyticProblem {
+                centres: vec![vec![4.0, 4.0], vec![-4.0, 4.0], vec![4.0, -4.0], vec![-4.0, -4.0]],
+                law: Law::Affine { shift: vec![0.5, 0.0], scale0: vec![0.2; 2], scale1: vec![0.4; 2] },
+            }),
+            "ornstein-uhlenbeck" => {
+                gaussian(Law::OrnsteinUhlenbeck { mean0: vec![2.0, -1.0], scale0: 0.5, rate: 1.5, sigma: 0.8 })
+            }
+            "growth" => gaussian(Law::Growing { direction: vec![0.8, 0.4], offset: 0.6, growth: 0.5 }),
+            _ => None,
+        }
     }
 
-    /// The point that `z` (standard normal) is at time `t`.
-    pub fn point(&self, z: &[f32], t: f64) -> Vec<f64> {
-        (0..self.dim()).map(|i| self.shift[i] * t + self.scale(i, t) * f64::from(z[i])).collect()
+    /// A Gaussian that moves by `shift` while its deviations go from `scale0` to `scale1` (positive), linearly in t.
+    pub fn moving(shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64>) -> Self {
+        AnalyticProblem { centres: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
+    }
+
+    /// Dimension.
+    pub fn dim(&self) -> usize {
+        self.centres[0].len()
+    }
+
+    /// The dynamics that s* solves.
+    pub fn objective(&self) -> Objective {
+        match self.law {
+            Law::Affine { .. } => Objective::default(),
+            Law::OrnsteinUhlenbeck { sigma, .. } => Objective { sigma, ..Objective::default() },
+            Law::Growing { growth, .. } => Objective { growth, ..Objective::default() },
+        }
+    }
+
+    /// `n` independent z `[n, dim]`; components take turns.
+    pub fn draw(&self, n: usize, seed: u64) -> Vec<f64> {
+        let normal = draw_gaussian(n, self.dim(), seed);
+        let centres = self.centres.iter().cycle();
+        normal.chunks_exact(self.dim()).zip(centres).flat_map(|(z, centre)| zip(z, centre)).collect()
+    }
+
+    /// A point of q_t: the one that z is at. Without noise z moves along the flow.
+    pub fn point(&self, z: &[f64], t: f64) -> Vec<f64> {
+        (0..self.dim()).map(|i| self.mean(i, t) + self.scale(i, t) * z[i]).collect()
     }
 
     /// ∇s*(x, t).
     pub fn grad_action(&self, x: &[f64], t: f64) -> Vec<f64> {
-        (0..self.dim())
-            .map(|i| self.shift[i] + self.stretch(i) / self.scale(i, t) * (x[i] - self.shift[i] * t))
-            .collect()
+        match &self.law {
+            Law::Affine { shift, scale0, scale1 } => (0..self.dim())
+                .map(|i| shift[i] + (scale1[i] - scale0[i]) / self.scale(i, t) * (x[i] - t * shift[i]))
+                .collect(),
+            Law::OrnsteinUhlenbeck { rate, .. } => x.iter().map(|x| -rate * x).collect(),
+            Law::Growing { direction, .. } => direction.clone(),
+        }
     }
 
-    /// ½ ∫ E‖∇s*‖² dt.
-    pub fn kinetic_energy(&self) -> f64 {
-        (0..self.dim()).map(|i| 0.5 * (self.shift[i].powi(2) + self.stretch(i).powi(2))).sum()
+    /// s*(x, t), where growth fixes its offset; `None` elsewhere.
+    pub fn action(&self, x: &[f64]) -> Option<f64> {
+        match &self.law {
+            Law::Growing { direction, offset, .. } => {
+                Some(x.iter().zip(direction).map(|(x, b)| x * b).sum::<f64>() + offset)
+            }
+            _ => None,
+        }
     }
 
-    /// Independent exact samples, `n` at each of `times`.
+    /// Mass of q_t.
+    pub fn mass(&self, t: f64) -> f64 {
+        match &self.law {
+            // ∂ₜq = −∇·(q∇s*) + λ s* q at every x says m′/m = λ((1 + λ)‖b‖² t + c) for this mean.
+            Law::Growing { direction, offset, growth } => {
+                let square: f64 = direction.iter().map(|b| b * b).sum();
+                (growth * ((1.0 + growth) * square * t * t / 2.0 + offset * t)).exp()
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// Independent exact samples at each of `times`: `n` at t = 0, and elsewhere as many as the mass says.
     pub fn snapshots(&self, times: &[f64], n: usize, seed: u64) -> Snapshots {
-        let mut samples = Vec::with_capacity(times.len() * n * self.dim());
+        let (mut samples, mut offsets) = (Vec::new(), vec![0]);
         for (k, &t) in times.iter().enumerate() {
-            for z in draw_gaussian(n, self.dim(), seed + k as u64).chunks_exact(self.dim()) {
+            let rows = ((n as f64 * self.mass(t)).round() as usize).max(1);
+            for z in self.draw(rows, seed.wrapping_add(k as u64)).chunks_exact(self.dim()) {
                 samples.extend(self.point(z, t).iter().map(|&x| x as f32));
             }
+            offsets.push(offsets[k] + rows);
         }
-        Snapshots {
-            dim: self.dim(),
-            times: times.to_vec(),
-            offsets: (0..=times.len()).map(|k| k * n).collect(),
-            samples,
+        Snapshots { dim: self.dim(), times: times.to_vec(), offsets, samples }
+    }
+
+    fn mean(&self, i: usize, t: f64) -> f64 {
+        match &self.law {
+            Law::Affine { shift, .. } => t * shift[i],
+            Law::OrnsteinUhlenbeck { mean0, rate, .. } => (-rate * t).exp() * mean0[i],
+            Law::Growing { direction, growth, .. } => (1.0 + growth) * t * direction[i],
         }
     }
 
-    /// σᵢ(t).
     fn scale(&self, i: usize, t: f64) -> f64 {
-        self.scale0[i] + t * self.stretch(i)
+        match &self.law {
+            Law::Affine { scale0, scale1, .. } => scale0[i] + t * (scale1[i] - scale0[i]),
+            Law::OrnsteinUhlenbeck { scale0, rate, sigma, .. } => {
+                let decay = (-2.0 * rate * t).exp();
+                (decay * scale0 * scale0 + sigma * sigma * (1.0 - decay) / (2.0 * rate)).sqrt()
+            }
+            Law::Growing { .. } => 1.0,
+        }
     }
+}
 
-    /// σ̇ᵢ.
-    fn stretch(&self, i: usize) -> f64 {
-        self.scale1[i] - self.scale0[i]
-    }
+/// z + centre.
+fn zip(z: &[f32], centre: &[f64]) -> Vec<f64> {
+    z.iter().zip(centre).map(|(&z, centre)| f64::from(z) + centre).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn problem() -> GaussianProblem {
-        GaussianProblem { shift: vec![1.5, -1.0], scale0: vec![1.0, 0.6], scale1: vec![0.5, 1.2] }
-    }
-
-    /// ∇s* is the velocity of the points, so it moves q_t as it should.
+    /// d/dt E[f(x_t)·m(t)] against what the dynamics with s* say, for test functions f = x_i and x_i x_j, by quadrature over z.
+    ///
+    /// d/dt ∫f q = ∫ (∇f·∇s* + ½σ²Δf + λ s* f) q.
     #[test]
-    fn the_gradient_is_the_velocity_of_the_points() {
-        let (problem, t, h) = (problem(), 0.37, 1e-6);
-        let z = [0.7, -1.3];
-        let velocity = problem.grad_action(&problem.point(&z, t), t);
-        let (before, after) = (problem.point(&z, t - h), problem.point(&z, t + h));
-        for i in 0..2 {
-            assert!(((after[i] - before[i]) / (2.0 * h) - velocity[i]).abs() < 1e-8);
+    fn actions_solve_their_dynamics() {
+        for (name, _) in AnalyticProblem::NAMES {
+            let problem = AnalyticProblem::named(name).expect("a problem");
+            let Objective { sigma, growth, .. } = problem.objective();
+            // Matched pairs ±z make odd moments exact; the rest converges as 1 / √n.
+            let half = problem.draw(200_000, 3);
+            let dim = problem.dim();
+            let mean = |t: f64, f: &dyn Fn(&[f64]) -> f64| -> f64 {
+                let points = half.chunks_exact(dim).map(|z| problem.point(z, t));
+                problem.mass(t) * points.map(|x| f(&x)).sum::<f64>() / 200_000.0
+            };
+            let (t, h) = (0.43, 1e-4);
+            for (i, j) in [(0, 0), (1, 1), (0, 1)] {
+                let square = move |x: &[f64]| x[i] * x[j];
+                let linear = move |x: &[f64]| x[i];
+                let laplacian = if i == j { 2.0 } else { 0.0 };
+                let slope = |f: &dyn Fn(&[f64]) -> f64| (mean(t + h, f) - mean(t - h, f)) / (2.0 * h);
+                let source = |x: &[f64], f: f64| growth * problem.action(x).unwrap_or(0.0) * f;
+                let of_square = mean(t, &|x| {
+                    let p = problem.grad_action(x, t);
+                    p[i] * x[j] + p[j] * x[i] + 0.5 * sigma * sigma * laplacian + source(x, square(x))
+                });
+                let of_linear = mean(t, &|x| problem.grad_action(x, t)[i] + source(x, linear(x)));
+                for (got, want) in [(slope(&square), of_square), (slope(&linear), of_linear)] {
+                    assert!((got - want).abs() < 0.02 * want.abs().max(1.0), "{name} {i} {j}: {got}, not {want}");
+                }
+            }
         }
     }
 
     #[test]
-    fn the_kinetic_energy_is_that_of_the_samples() {
-        let problem = problem();
-        let n = 100_000;
-        for t in [0.0, 0.8] {
-            let snapshot = problem.snapshots(&[t], n, 3);
-            let energy: f64 = snapshot
-                .samples
-                .chunks_exact(2)
-                .map(|x| {
-                    let grad = problem.grad_action(&[f64::from(x[0]), f64::from(x[1])], t);
-                    0.5 * (grad[0].powi(2) + grad[1].powi(2)) / n as f64
-                })
-                .sum();
-            assert!((energy / problem.kinetic_energy() - 1.0).abs() < 0.01, "{energy}");
-        }
+    fn snapshots_have_the_mass_of_their_time() {
+        let problem = AnalyticProblem::named("growth").expect("a problem");
+        let snapshots = problem.snapshots(&[0.0, 0.5, 1.0], 1000, 1);
+        assert_eq!(snapshots.n_rows(0), 1000);
+        assert_eq!(snapshots.n_rows(2), (1000.0 * problem.mass(1.0)).round() as usize);
+        assert!(problem.mass(1.0) > 1.5);
     }
 }

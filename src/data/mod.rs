@@ -21,7 +21,7 @@ mod source;
 mod standardise;
 mod write;
 
-pub use analytic::GaussianProblem;
+pub use analytic::AnalyticProblem;
 pub use coupling::{Coupling, optimal_couplings};
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};

@@ -1,14 +1,14 @@
 //! How good a model is: distances between transported and true snapshots, energies and residuals.
 
-mod gap;
 mod mmd;
 mod report;
+mod theorems;
 
 use std::sync::Mutex;
 
-pub use gap::ActionGap;
 pub use mmd::{Kernel, mmd2};
 pub use report::{Comparison, Distances, Report};
+pub use theorems::{ActionGap, Theorems, TransportBound};
 
 use crate::data::Snapshots;
 use crate::engine::Engine;
@@ -147,7 +147,7 @@ pub fn evaluate(
         StepControl::Fixed { steps } => format!("{:?}, {steps} steps a way", options.method),
         StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),
     };
-    Ok(Report { comparisons, method, seed: options.seed })
+    Ok(Report { theorems: None, comparisons, method, seed: options.seed })
 }
 
 /// W₁, W₂ and MMD² between two sets of rows.

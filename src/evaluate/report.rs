@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Theorems;
+
 /// Distances between two sets of points, data units.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Distances {
@@ -55,6 +57,9 @@ pub struct Comparison {
 pub struct Report {
     /// One for each snapshot but the first.
     pub comparisons: Vec<Comparison>,
+    /// Against the true action, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theorems: Option<Theorems>,
     /// How particles were moved.
     pub method: String,
     /// Seed of the subsets and halves.
@@ -107,6 +112,14 @@ impl fmt::Display for Report {
             f,
             "W1, W2 (exact) and MMD² (unbiased) are in data units; kinetic energy and HJB residual in network units."
         )?;
-        writeln!(f, "no motion: the starting snapshot itself. floor: two disjoint halves of the truth. {}", self.method)
+        writeln!(
+            f,
+            "no motion: the starting snapshot itself. floor: two disjoint halves of the truth. {}",
+            self.method
+        )?;
+        if let Some(theorems) = &self.theorems {
+            write!(f, "\n{theorems}")?;
+        }
+        Ok(())
     }
 }

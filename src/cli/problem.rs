@@ -1,0 +1,71 @@
+//! `amatch problem`: samples of problems whose action is known.
+
+use std::path::PathBuf;
+
+use action_matching::Error;
+use action_matching::data::{AnalyticProblem, PointArray, check_points_path, write_points};
+use anyhow::bail;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch problem --list
+  amatch problem anisotropic --out anisotropic.npz
+  amatch problem ornstein-uhlenbeck -n 5000 --times 101 --out ou.npz
+
+Train on the samples with data.standardise = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
+objective.mass = \"counts\"); then `amatch evaluate RUN --problem NAME` compares the model with the true action.")]
+pub struct Arguments {
+    /// Problem: one of --list
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// Lists the problems
+    #[arg(long)]
+    list: bool,
+    /// Samples at the first time; later snapshots have as many as their mass says
+    #[arg(short, default_value_t = 2000, value_name = "N")]
+    n: usize,
+    /// Equally spaced times from 0 to 1
+    #[arg(long, default_value_t = 101, value_name = "N")]
+    times: usize,
+    /// Output: .npz, .csv or .safetensors
+    #[arg(long, value_name = "FILE", required_unless_present = "list")]
+    out: Option<PathBuf>,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.list {
+        AnalyticProblem::NAMES.iter().for_each(|(name, what)| println!("{name:<20} {what}"));
+        return Ok(());
+    }
+    let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
+    let problem = find(name)?;
+    if arguments.n == 0 || arguments.times < 2 {
+        bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
+    }
+    check_points_path(out)?;
+    let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
+    let snapshots = problem.snapshots(&times, arguments.n, arguments.seed);
+    let row_times: Vec<f32> =
+        times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t as f32, snapshots.n_rows(k))).collect();
+    write_points(
+        out,
+        &[
+            PointArray { name: "samples", dim: Some(problem.dim()), values: &snapshots.samples },
+            PointArray { name: "times", dim: None, values: &row_times },
+        ],
+    )?;
+    eprintln!("{} samples at {} times: {}", row_times.len(), times.len(), out.display());
+    Ok(())
+}
+
+/// The problem `name`, or an error that lists them.
+pub fn find(name: &str) -> action_matching::Result<AnalyticProblem> {
+    AnalyticProblem::named(name).ok_or_else(|| {
+        let names = AnalyticProblem::NAMES.map(|(name, _)| name).join(", ");
+        Error::input("problem", name, "is not built in", format!("choose one of: {names}"))
+    })
+}

@@ -1,0 +1,247 @@
+//! The theorems of Action Matching, measured on a problem whose action is known (arXiv 2210.06662, theorem 2.2 and section 2).
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::data::AnalyticProblem;
+use crate::engine::reference::ReferenceEngine;
+use crate::engine::{Batch, Differentiate, Engine};
+use crate::error::{Error, Result};
+use crate::integrate::{Method, Plan, StepControl, Trajectories};
+use crate::model::Model;
+use crate::transport::{MAX_POINTS, wasserstein2};
+
+/// How far an action is from the true one: `ActionGap(s, s*) = L(s) + E*`, with m the mass of q_t:
+///
+/// `gap = ½∫ m E[‖∇s − ∇s*‖² + λ(s − s*)²] dt`, `E* = ½∫ m E[‖∇s*‖² + λ s*²] dt`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ActionGap {
+    /// L(s), with ω = 1.
+    pub loss: f64,
+    /// E*: without growth the kinetic energy of s*.
+    pub energy: f64,
+    /// The gap from its definition.
+    pub gap: f64,
+    /// √(∫E‖∇s − ∇s*‖² / ∫E‖∇s*‖²).
+    pub drift_error: f64,
+    /// √(∫E(s − s*)² / ∫E s*²), where growth fixes s*.
+    pub growth_error: Option<f64>,
+}
+
+impl ActionGap {
+    /// L(s) + E*: the gap by way of the loss.
+    pub fn from_loss(&self) -> f64 {
+        self.loss + self.energy
+    }
+
+    /// Measures `model` on `problem`, given in network coordinates, with `n` exact samples: each is followed to one time of 0..=1,
+    /// and its start and end give the boundary terms, so that the two sides share their noise.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    pub fn measure(
+        engine: &dyn Differentiate,
+        model: &Model,
+        problem: &AnalyticProblem,
+        n: usize,
+        seed: u64,
+    ) -> Result<ActionGap> {
+        check_fit(model, problem)?;
+        let dim = problem.dim();
+        let z = problem.draw(n, seed);
+        let times: Vec<f64> = (0..n).map(|row| (row as f64 + 0.5) / n as f64).collect();
+        let points = |time: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            z.chunks_exact(dim).enumerate().flat_map(|(row, z)| problem.point(z, time(row))).collect()
+        };
+        let batch = Batch {
+            x: points(&|row| times[row]),
+            omega: times.iter().map(|&t| problem.mass(t)).collect(),
+            d_omega: vec![0.0; n],
+            x0: points(&|_| 0.0),
+            x1: points(&|_| 1.0),
+            omega0: problem.mass(0.0),
+            omega1: problem.mass(1.0),
+            probe: None,
+            t: times,
+        };
+        let result = engine.loss_gradient(model, &batch)?;
+        let growth = problem.objective().growth;
+        let (mut drift, mut exact_drift, mut value, mut exact_value) = (0.0, 0.0, 0.0, 0.0);
+        for (row, x) in batch.x.chunks_exact(dim).enumerate() {
+            let weight = batch.omega[row] / n as f64;
+            let grad = &result.interior.grad_s[row * dim..][..dim];
+            for (p, exact) in grad.iter().zip(problem.grad_action(x, batch.t[row])) {
+                drift += weight * (p - exact).powi(2);
+                exact_drift += weight * exact * exact;
+            }
+            if let Some(exact) = problem.action(x) {
+                value += weight * (result.interior.s[row] - exact).powi(2);
+                exact_value += weight * exact * exact;
+            }
+        }
+        Ok(ActionGap {
+            loss: result.loss,
+            energy: 0.5 * (exact_drift + growth * exact_value),
+            gap: 0.5 * (drift + growth * value),
+            drift_error: (drift / exact_drift).sqrt(),
+            growth_error: (growth > 0.0).then(|| (value / exact_value).sqrt()),
+        })
+    }
+}
+
+/// The bound `W₂²(q̂_τ, q_τ) ≤ e^{(1 + 2K)τ} ∫₀^τ E‖∇s − ∇s*‖² dt` at τ = 1, for flows without noise and growth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TransportBound {
+    /// W₂² between moved and exact particles that started as the same points: exact optimal transport.
+    pub w2_squared: f64,
+    /// K: the largest eigenvalue of ∇²s, in absolute value, over samples and times.
+    pub smoothness: f64,
+    /// The right-hand side.
+    pub bound: f64,
+}
+
+impl TransportBound {
+    /// Measures both sides for `model` whose `gap` is known.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    pub fn measure(
+        engine: &dyn Engine,
+        model: &Model,
+        problem: &AnalyticProblem,
+        gap: &ActionGap,
+        seed: u64,
+    ) -> Result<TransportBound> {
+        /// Particles moved, and points where K is looked for: eigenvalues cost 2d evaluations each.
+        const N_MOVED: usize = 2000;
+        const N_CURVED: usize = 1000;
+        check_fit(model, problem)?;
+        let dim = problem.dim();
+        let z = problem.draw(N_MOVED.min(MAX_POINTS), seed);
+        let at =
+            |t: f64| -> Vec<f32> { z.chunks_exact(dim).flat_map(|z| problem.point(z, t)).map(|x| x as f32).collect() };
+        let mut moved = at(0.0);
+        let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
+        let plan = Plan::new(Method::Dopri5, control, 0.0, vec![1.0]);
+        engine.integrate(model, &plan, Trajectories::of(&mut moved), &|_| {})?;
+        let w2 = wasserstein2(dim, &moved, &at(1.0))?;
+
+        let times: Vec<f64> = (0..N_CURVED).map(|row| (row as f64 + 0.5) / N_CURVED as f64).collect();
+        let x: Vec<f64> = z.chunks_exact(dim).zip(&times).flat_map(|(z, &t)| problem.point(z, t)).collect();
+        let smoothness = largest_curvature(model, &x, &times)?;
+        Ok(TransportBound { w2_squared: w2 * w2, smoothness, bound: (1.0 + 2.0 * smoothness).exp() * 2.0 * gap.gap })
+    }
+}
+
+/// Largest |eigenvalue| of ∇²s over the points, in f64 with differences of ∇s.
+fn largest_curvature(model: &Model, x: &[f64], times: &[f64]) -> Result<f64> {
+    const H: f64 = 1e-4;
+    let dim = model.architecture.dim;
+    let columns = (0..dim)
+        .map(|i| {
+            let moved = |h: f64| {
+                let mut x = x.to_vec();
+                x.chunks_exact_mut(dim).for_each(|x| x[i] += h);
+                Ok(ReferenceEngine.derivatives(model, &x, times)?.grad_s)
+            };
+            let (ahead, behind): (Vec<f64>, Vec<f64>) = (moved(H)?, moved(-H)?);
+            Ok(ahead.iter().zip(&behind).map(|(a, b)| (a - b) / (2.0 * H)).collect())
+        })
+        .collect::<Result<Vec<Vec<f64>>>>()?;
+    let mut largest = 0.0_f64;
+    for row in 0..times.len() {
+        let hessian = |i: usize, j: usize| columns[j][row * dim + i];
+        // Power iteration on the square of the symmetric matrix: |λ|, whatever the sign.
+        let multiply =
+            |v: &[f64]| -> Vec<f64> { (0..dim).map(|i| (0..dim).map(|j| hessian(i, j) * v[j]).sum()).collect() };
+        let mut v: Vec<f64> = (0..dim).map(|i| 1.0 + 0.37 * i as f64).collect();
+        let mut size = 0.0;
+        for _ in 0..100 {
+            let image = multiply(&multiply(&v));
+            let norm = image.iter().map(|v| v * v).sum::<f64>().sqrt();
+            size = (norm / v.iter().map(|v| v * v).sum::<f64>().sqrt()).sqrt();
+            if norm == 0.0 {
+                break;
+            }
+            v = image.iter().map(|v| v / norm).collect();
+        }
+        largest = largest.max(size);
+    }
+    Ok(largest)
+}
+
+/// What the theorems say of a model on an analytic problem.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Theorems {
+    /// The gap and its identity.
+    pub gap: ActionGap,
+    /// The bound on W₂²; only for flows without noise and growth.
+    pub bound: Option<TransportBound>,
+}
+
+impl Theorems {
+    /// Measures `model` on `problem`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    pub fn measure(engine: &dyn Engine, model: &Model, problem: &AnalyticProblem, seed: u64) -> Result<Theorems> {
+        const N: usize = 100_000;
+        let gap = ActionGap::measure(engine, model, problem, N, seed)?;
+        let plain = problem.objective().is_continuity();
+        let bound = plain.then(|| TransportBound::measure(engine, model, problem, &gap, seed.wrapping_add(1)));
+        Ok(Theorems { gap, bound: bound.transpose()? })
+    }
+}
+
+impl fmt::Display for Theorems {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let gap = &self.gap;
+        writeln!(
+            f,
+            "action gap ½∫E‖∇s − ∇s*‖²    {:.6}  ({:.3} % of the energy)",
+            gap.gap,
+            100.0 * gap.gap / gap.energy
+        )?;
+        writeln!(f, "L(s) + ½∫E‖∇s*‖²            {:.6}  (the same by the gap identity)", gap.from_loss())?;
+        writeln!(f, "energy ½∫E‖∇s*‖²            {:.6}", gap.energy)?;
+        writeln!(f, "relative error of the drift {:.6}", gap.drift_error)?;
+        if let Some(error) = gap.growth_error {
+            writeln!(f, "relative error of growth    {error:.6}")?;
+        }
+        if let Some(TransportBound { w2_squared, smoothness, bound }) = self.bound {
+            writeln!(f, "W₂²(moved, exact)           {w2_squared:.6}")?;
+            writeln!(f, "≤ e^(1 + 2K)·∫E‖∇s − ∇s*‖²  {bound:.6}  (K = {smoothness:.4})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The model must be trained for the dynamics and in the coordinates of the problem.
+fn check_fit(model: &Model, problem: &AnalyticProblem) -> Result<()> {
+    let fail = |field: &str, problem: String, fix: &str| Err(Error::input("analytic problem", field, problem, fix));
+    if model.architecture.dim != problem.dim() {
+        let found = format!("is {}, but the problem has {}", model.architecture.dim, problem.dim());
+        return fail("dimension", found, "train on the problem's own samples");
+    }
+    let coordinates = &model.coordinates;
+    let plain = coordinates.mean.iter().all(|&m| m == 0.0) && coordinates.scale.iter().all(|&s| s == 1.0);
+    if !plain || coordinates.time_range != [0.0, 1.0] {
+        return fail(
+            "coordinates",
+            "are not the problem's own".into(),
+            "train with data.standardise = \"none\", times 0 to 1",
+        );
+    }
+    let (got, want) = (&model.objective, problem.objective());
+    for (field, got, want) in [
+        ("sigma", got.sigma, want.sigma),
+        ("growth", got.growth, want.growth),
+        ("cost_exponent", got.cost_exponent, want.cost_exponent),
+    ] {
+        if got != want {
+            return fail(field, format!("is {got}, but the problem has {want}"), "train with the problem's value");
+        }
+    }
+    Ok(())
+}
