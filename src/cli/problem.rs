@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use action_matching::Error;
-use action_matching::data::{AnalyticProblem, PointArray, check_points_path, write_points};
+use action_matching::data::{AnalyticProblem, PointArray, check_points_path, hydrogen_snapshots, write_points};
 use anyhow::bail;
 
 #[derive(clap::Args)]
@@ -12,6 +12,7 @@ Examples:
   amatch problem --list
   amatch problem anisotropic --out anisotropic.npz
   amatch problem ornstein-uhlenbeck -n 5000 --times 101 --out ou.npz
+  amatch problem hydrogen -n 5000 --times 1001 --out hydrogen.npz
 
 Train on the samples with data.standardise = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
 objective.mass = \"counts\"); then `amatch evaluate RUN --problem NAME` compares the model with the true action.")]
@@ -25,7 +26,7 @@ pub struct Arguments {
     /// Samples at the first time; later snapshots have as many as their mass says
     #[arg(short, default_value_t = 2000, value_name = "N")]
     n: usize,
-    /// Equally spaced times from 0 to 1
+    /// Equally spaced times from 0 to 1 (hydrogen: to 14000)
     #[arg(long, default_value_t = 101, value_name = "N")]
     times: usize,
     /// Output: .npz, .csv or .safetensors
@@ -38,29 +39,44 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
-        AnalyticProblem::NAMES.iter().for_each(|(name, what)| println!("{name:<20} {what}"));
+        let hydrogen = (
+            HYDROGEN,
+            "an electron in a superposition of two states, followed by Bohm's particles (3-D, no action known)",
+        );
+        AnalyticProblem::NAMES.iter().chain([&hydrogen]).for_each(|(name, what)| println!("{name:<20} {what}"));
         return Ok(());
     }
     let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
-    let problem = find(name)?;
+    let problem = if name == HYDROGEN { None } else { Some(find(name)?) };
     if arguments.n == 0 || arguments.times < 2 {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
     check_points_path(out)?;
-    let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
-    let snapshots = problem.snapshots(&times, arguments.n, arguments.seed);
-    let row_times: Vec<f32> =
-        times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t as f32, snapshots.n_rows(k))).collect();
+    let snapshots = match problem {
+        Some(problem) => {
+            let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
+            problem.snapshots(&times, arguments.n, arguments.seed)
+        }
+        None => hydrogen_snapshots(arguments.times, arguments.n, arguments.seed),
+    };
+    let row_times: Vec<f32> = snapshots
+        .times
+        .iter()
+        .enumerate()
+        .flat_map(|(k, &t)| std::iter::repeat_n(t as f32, snapshots.n_rows(k)))
+        .collect();
     write_points(
         out,
         &[
-            PointArray { name: "samples", dim: Some(problem.dim()), values: &snapshots.samples },
+            PointArray { name: "samples", dim: Some(snapshots.dim), values: &snapshots.samples },
             PointArray { name: "times", dim: None, values: &row_times },
         ],
     )?;
-    eprintln!("{} samples at {} times: {}", row_times.len(), times.len(), out.display());
+    eprintln!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.display());
     Ok(())
 }
+
+const HYDROGEN: &str = "hydrogen";
 
 /// The problem `name`, or an error that lists them.
 pub fn find(name: &str) -> action_matching::Result<AnalyticProblem> {
