@@ -70,7 +70,7 @@ fn trained() -> (tempfile::TempDir, PathBuf) {
 fn help_teaches_with_examples() {
     let here = Path::new(".");
     assert!(succeeds(here, &["--help"]).contains("amatch train examples/hematopoiesis.toml"));
-    for command in ["train", "sample", "evaluate", "check", "inspect", "bench"] {
+    for command in ["train", "sample", "evaluate", "check", "inspect", "problem", "bench"] {
         let help = succeeds(here, &[command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("amatch {command}")), "{help}");
     }
@@ -271,4 +271,102 @@ fn check_writes_what_porters_need() {
     assert_eq!(shape("grad.net.0.weight"), [16, 3]);
     assert_eq!(shape("grad.net.4.bias"), [1]);
     assert_eq!((shape("loss"), shape("s"), shape("ds_dx"), shape("ds_dt")), (vec![], vec![3], vec![3, 2], vec![3]));
+}
+
+/// Columns and rows of a .csv file of numbers.
+fn table(path: &Path) -> (String, Vec<Vec<f64>>) {
+    let text = std::fs::read_to_string(path).expect("a table");
+    let mut lines = text.lines();
+    let header = lines.next().expect("a header").to_string();
+    (header, lines.map(|line| line.split(',').map(|cell| cell.parse().expect("a number")).collect()).collect())
+}
+
+/// With growth particles carry weights; resampling turns them into equally weighted ones.
+#[test]
+fn particles_of_a_growing_population_carry_weights() {
+    let (_guard, folder) = workplace();
+    let growing = ["--set", "objective.growth=1", "--set", "objective.mass=counts", "--set", "objective.pairing=ot"];
+    succeeds(&folder, &[&["train", "run.toml"][..], &SMALL, &growing].concat());
+    let sample = ["sample", "runs/run", "--from", "snapshot:0", "-n", "40", "--save-at", "1,2", "--out", "p.csv"];
+    succeeds(&folder, &sample);
+    let (header, rows) = table(&folder.join("p.csv"));
+    assert!(header.ends_with(",times,log_weights"), "{header}");
+    assert_eq!(rows.len(), 80);
+    assert!(rows.iter().any(|row| row[3] != rows[0][3]));
+    succeeds(&folder, &[&sample[..], &["--resample"]].concat());
+    let (header, resampled) = table(&folder.join("p.csv"));
+    assert!(header.ends_with(",times"), "{header}");
+    assert!(resampled.iter().all(|row| rows.iter().any(|all| all[..3] == row[..])));
+    assert!(succeeds(&folder, &["evaluate", "runs/run"]).contains("relative mass"));
+}
+
+/// log q of particles from the standard normal: at the start time it is the normal's own, in data units.
+#[test]
+fn densities_are_written_in_data_units() {
+    let (_guard, folder) = trained();
+    let sample =
+        ["sample", "runs/run", "--from", "gaussian", "-n", "30", "--density", "--save-at", "0,2", "--out", "p.csv"];
+    succeeds(&folder, &sample);
+    let (header, rows) = table(&folder.join("p.csv"));
+    assert!(header.ends_with(",times,log_density"), "{header}");
+    let model = action_matching::model::Model::load(&folder.join("runs/run/model.safetensors")).expect("a model");
+    let (mean, scale) = (&model.coordinates.mean, &model.coordinates.scale);
+    for row in &rows[..30] {
+        let square: f64 = (0..2).map(|i| ((row[i] - f64::from(mean[i])) / f64::from(scale[i])).powi(2)).sum();
+        let volume: f64 = scale.iter().map(|&scale| f64::from(scale).ln()).sum();
+        let want = -std::f64::consts::TAU.ln() - 0.5 * square - volume;
+        assert!((row[3] - want).abs() < 1e-4, "{}, not {want}", row[3]);
+    }
+    assert!(rows[30..].iter().zip(&rows).any(|(end, start)| (end[3] - start[3]).abs() > 1e-6));
+    fails(&folder, &[&sample[..6], &["--out", "q.csv", "--resample"]].concat(), &["--resample", "no growth"]);
+    assert!(!folder.join("q.csv").exists());
+}
+
+/// From a problem to what the theorems say of a model of it.
+#[test]
+fn problems_are_written_trained_on_and_judged() {
+    let guard = tempfile::tempdir().expect("a folder");
+    let folder = guard.path();
+    assert!(succeeds(folder, &["problem", "--list"]).contains("ornstein-uhlenbeck"));
+    succeeds(folder, &["problem", "anisotropic", "-n", "50", "--times", "3", "--out", "data.npz"]);
+    let config = "[data]\npath = \"data.npz\"\nstandardise = \"none\"\n";
+    std::fs::write(folder.join("run.toml"), config).expect("written");
+    succeeds(folder, &[&["train", "run.toml"][..], &SMALL].concat());
+    let report = succeeds(folder, &["evaluate", "runs/run", "--problem", "anisotropic", "--json", "scores.json"]);
+    assert!(report.contains("action gap") && report.contains("K = "), "{report}");
+    assert!(std::fs::read_to_string(folder.join("scores.json")).expect("scores").contains("\"w2_squared\""));
+    fails(folder, &["evaluate", "runs/run", "--problem", "growth"], &["growth", "is 0", "0.5"]);
+    fails(folder, &["evaluate", "runs/run", "--problem", "anistropic"], &["anistropic", "choose one of"]);
+    fails(folder, &["problem", "scaling", "--out", "data.txt"], &["data.txt", "suffix"]);
+    fails(folder, &["problem", "scaling", "--times", "1", "--out", "x.npz"], &["--times 1", "at least"]);
+    succeeds(folder, &["problem", "hydrogen", "-n", "20", "--times", "3", "--out", "hydrogen.csv"]);
+    let (_, rows) = table(&folder.join("hydrogen.csv"));
+    assert_eq!((rows.len(), rows[59][3]), (60, 14_000.0));
+}
+
+/// A model with diffusion is sampled with noise, the same for the same seed.
+#[test]
+fn noise_follows_the_seed() {
+    let (_guard, folder) = workplace();
+    succeeds(&folder, &[&["train", "run.toml"][..], &SMALL, &["--set", "objective.sigma=0.5"]].concat());
+    let sample = |seed: &str| {
+        succeeds(
+            &folder,
+            &["sample", "runs/run", "--from", "snapshot:0", "--seed", seed, "--steps", "5", "--out", "p.csv"],
+        );
+        table(&folder.join("p.csv")).1
+    };
+    let first = sample("1");
+    assert_eq!(sample("1"), first);
+    assert_ne!(sample("2"), first);
+    fails(
+        &folder,
+        &["sample", "runs/run", "--from", "snapshot:0", "--method", "rk4", "--out", "q.csv"],
+        &["--method", "sigma = 0.5", "stochastic-heun"],
+    );
+    fails(
+        &folder,
+        &["sample", "runs/run", "--from", "snapshot:2", "--t0", "2", "--t1", "0", "--out", "q.csv"],
+        &["--t0/--t1", "backward", "go forward"],
+    );
 }
