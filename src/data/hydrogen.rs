@@ -81,11 +81,12 @@ pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64) -> Snapshots {
 fn metropolis(seed: u64, chain: u32) -> [f64; 3] {
     const STEPS: u64 = 4000;
     const WIDTH: f64 = 3.0 * BOHR_RADIUS;
+    // Two counters a step: three normal numbers for the jump, one uniform for the decision.
     let draws = |step: u64| {
-        let [a, b, c, d] = rng::words(seed, Purpose::Particles, step, chain);
+        let [a, b, c, d] = rng::words(seed, Purpose::Particles, 2 * step, chain);
         let ([u, v], [w, _]) = (rng::normal_pair(a, b), rng::normal_pair(c, d));
-        // The last word serves twice: for the third normal's angle, and, scrambled by the first, for the decision.
-        ([u, v, w].map(|u| WIDTH * f64::from(u)), f64::from(rng::unit_f32(d.wrapping_mul(0x9E37_79B9) ^ a)))
+        let [decision, ..] = rng::words(seed, Purpose::Particles, 2 * step + 1, chain);
+        ([u, v, w].map(|u| WIDTH * f64::from(u)), f64::from(rng::unit_f32(decision)))
     };
     let (mut x, _) = draws(0);
     let mut here = density(&x, 0.0);
