@@ -98,6 +98,13 @@ pub fn normal_pair(a: u32, b: u32) -> [f32; 2] {
     [radius * cos, radius * sin]
 }
 
+/// Four independent standard normal numbers from the words of one counter.
+#[inline(always)]
+pub fn normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
+    let ([u, v], [w, x]) = (normal_pair(a, b), normal_pair(c, d));
+    [u, v, w, x]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,9 +27,8 @@ pub fn draw_gaussian(n: usize, dim: usize, seed: u64) -> Vec<f32> {
     let mut drawn = Vec::with_capacity(n * dim);
     for particle in 0..n {
         for first in (0..dim).step_by(4) {
-            let [a, b, c, d] = words(seed, particle, first / 4);
-            let normals = [rng::normal_pair(a, b), rng::normal_pair(c, d)];
-            drawn.extend_from_slice(&normals.as_flattened()[..4.min(dim - first)]);
+            let normals = rng::normals(words(seed, particle, first / 4));
+            drawn.extend_from_slice(&normals[..4.min(dim - first)]);
         }
     }
     drawn

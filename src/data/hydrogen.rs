@@ -83,8 +83,7 @@ fn metropolis(seed: u64, chain: u32) -> [f64; 3] {
     const WIDTH: f64 = 3.0 * BOHR_RADIUS;
     // Two counters a step: three normal numbers for the jump, one uniform for the decision.
     let draws = |step: u64| {
-        let [a, b, c, d] = rng::words(seed, Purpose::Particles, 2 * step, chain);
-        let ([u, v], [w, _]) = (rng::normal_pair(a, b), rng::normal_pair(c, d));
+        let [u, v, w, _] = rng::normals(rng::words(seed, Purpose::Particles, 2 * step, chain));
         let [decision, ..] = rng::words(seed, Purpose::Particles, 2 * step + 1, chain);
         ([u, v, w].map(|u| WIDTH * f64::from(u)), f64::from(rng::unit_f32(decision)))
     };

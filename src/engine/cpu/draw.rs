@@ -79,11 +79,8 @@ pub fn probes(
         LaplacianRule::Gaussian => {
             let words = RowWords::new(seed, Purpose::Probe, step, n_probes * dim);
             for row in 0..n_rows {
-                for (i, [a, b, c, d]) in words.of((first + row) as u32).enumerate() {
-                    for (j, value) in [[a, b], [c, d]].into_iter().flat_map(|[a, b]| rng::normal_pair(a, b)).enumerate()
-                    {
-                        place(row, 4 * i + j, value);
-                    }
+                for (i, value) in words.of((first + row) as u32).flat_map(rng::normals).enumerate() {
+                    place(row, i, value);
                 }
             }
         }

@@ -267,9 +267,7 @@ impl<'a, S: Simd> Particles<'a, S> {
             let step = self.n_steps * u64::from(increments_per_step) + increment;
             let words = RowWords::new(seed, Purpose::Noise, step, dim);
             for (row, noise) in self.noise[..self.n_rows * dim].chunks_exact_mut(dim).enumerate() {
-                let normals = words
-                    .of((self.first + row) as u32)
-                    .flat_map(|[a, b, c, d]| [rng::normal_pair(a, b), rng::normal_pair(c, d)].into_iter().flatten());
+                let normals = words.of((self.first + row) as u32).flat_map(rng::normals);
                 noise.iter_mut().zip(normals).for_each(|(noise, normal)| *noise += deviation * normal);
             }
         }
