@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardisation};
-use crate::engine::{Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer, Path as DensityPath, TimeRule};
+use crate::density_path::{Interpolant, TimeRule};
+use crate::engine::{Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
@@ -79,16 +80,39 @@ pub struct ObjectiveConfig {
     pub cost_exponent: f64,
     /// `{ kind = "constant" }`, `{ kind = "one-minus-t" }` or `{ kind = "polynomial", coefficients = […] }`.
     pub time_weight: TimeWeight,
-    /// `linear`: interpolate between neighbouring snapshots; `nearest`: use the frames of a dense recording.
-    pub path: DensityPath,
-    /// How the path `linear` pairs samples: `independent`, or `ot` for exact optimal transport between neighbouring snapshots.
+    /// `action`, `weak` or `regression`: the form of the loss; `auto` takes regression where the path has a velocity, else action.
+    pub estimator: EstimatorName,
+    /// Whether `action` is made exactly invariant to offsets c(t) of s, at the cost of as many rows again.
+    pub centring: bool,
+    /// Parts of each interval between snapshots for `weak`.
+    pub weak_intervals: u32,
+    /// What lies between snapshots: `linear` or `spline` curves, the `nearest` frame of a dense recording, or from noise to one snapshot
+    /// `generative-linear`, `generative-vp`, `generative-sqrt`.
+    pub path: Interpolant,
+    /// How `linear` and `spline` pair samples of neighbouring snapshots: `independent`, `ot` or `unbalanced`.
     pub pairing: Pairing,
     /// Rows that one optimal-transport problem pairs at most; larger snapshots are divided into random blocks.
     pub pairing_rows: usize,
+    /// Squared distance, network units, beyond which `unbalanced` pairing lets rows appear and vanish rather than move.
+    pub pairing_relaxation: f64,
     /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that grow.
     pub mass: Mass,
-    /// `low-discrepancy` or `uniform`.
+    /// `low-discrepancy`, `uniform`, `stratified`, `importance`, or the fixed nodes of `trapezoid`, `simpson`, `gauss-legendre`.
     pub time_rule: TimeRule,
+}
+
+/// Which form of the loss is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EstimatorName {
+    /// The one of least variance that the path allows.
+    Auto,
+    /// [`Estimator::Action`].
+    Action,
+    /// [`Estimator::Weak`].
+    Weak,
+    /// [`Estimator::Regression`].
+    Regression,
 }
 
 /// How samples of neighbouring snapshots are paired.
@@ -99,6 +123,8 @@ pub enum Pairing {
     Independent,
     /// By exact optimal transport of squared distances in network coordinates, solved once before training.
     Ot,
+    /// Likewise by partial optimal transport: pairs may gain and lose mass, for populations that grow.
+    Unbalanced,
 }
 
 /// What the numbers of rows of snapshots mean.
@@ -197,9 +223,13 @@ impl Default for ObjectiveConfig {
             growth,
             cost_exponent,
             time_weight,
-            path: DensityPath::Linear,
+            estimator: EstimatorName::Auto,
+            centring: false,
+            weak_intervals: 16,
+            path: Interpolant::Linear,
             pairing: Pairing::Independent,
             pairing_rows: 2048,
+            pairing_relaxation: 1.0,
             mass: Mass::Ignored,
             time_rule: TimeRule::LowDiscrepancy,
         }
@@ -288,6 +318,17 @@ impl Config {
     pub fn objective(&self) -> Objective {
         let ObjectiveConfig { sigma, sigma_schedule, growth, cost_exponent, ref time_weight, .. } = self.objective;
         Objective { sigma, sigma_schedule, growth, cost_exponent, time_weight: time_weight.clone() }
+    }
+
+    /// The form of the loss.
+    pub fn estimator(&self) -> Estimator {
+        let ObjectiveConfig { estimator, centring, weak_intervals, path, .. } = self.objective;
+        match estimator {
+            EstimatorName::Auto if path.has_velocity() => Estimator::Regression,
+            EstimatorName::Auto | EstimatorName::Action => Estimator::Action { centring },
+            EstimatorName::Weak => Estimator::Weak { intervals: weak_intervals },
+            EstimatorName::Regression => Estimator::Regression,
+        }
     }
 
     /// How the Laplacian is formed.
@@ -386,8 +427,41 @@ impl Config {
         if !(1..=MAX_POINTS).contains(&self.objective.pairing_rows) {
             return fail("objective.pairing_rows", self.objective.pairing_rows.to_string(), "use 1 to 5000 rows");
         }
-        if self.objective.mass == Mass::Counts && self.objective.growth == 0.0 {
-            return Err(Error::input(path, "objective.mass", "is counts without growth", "set objective.growth > 0"));
+        let objective = &self.objective;
+        let conflicts = [
+            (
+                objective.mass == Mass::Counts && objective.growth == 0.0,
+                ("objective.mass", "is counts without growth", "set objective.growth > 0"),
+            ),
+            (
+                objective.pairing == Pairing::Unbalanced && objective.growth == 0.0,
+                ("objective.pairing", "is unbalanced without growth", "set objective.growth > 0, or pair by ot"),
+            ),
+            (
+                objective.pairing == Pairing::Independent && objective.path == Interpolant::Spline,
+                ("objective.pairing", "is independent on a spline", "pair by ot: a spline follows chains of pairs"),
+            ),
+            (
+                objective.estimator == EstimatorName::Regression && !objective.path.has_velocity(),
+                ("objective.estimator", "is regression, but frames have no velocity", "use action or weak"),
+            ),
+            (
+                objective.centring && !matches!(self.estimator(), Estimator::Action { .. }),
+                ("objective.centring", "is set, but only action has need of it", "set objective.estimator = action"),
+            ),
+            (
+                objective.path.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
+                ("objective.path", "is generative: it knows one time, of mass 1", "remove mass and hold_out"),
+            ),
+        ];
+        if let Some((_, (key, problem, fix))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
+            return Err(Error::input(path, key, problem, fix));
+        }
+        if objective.weak_intervals == 0 {
+            return fail("objective.weak_intervals", "0".into(), "use at least 1");
+        }
+        if !(objective.pairing_relaxation.is_finite() && objective.pairing_relaxation > 0.0) {
+            return fail("objective.pairing_relaxation", objective.pairing_relaxation.to_string(), "use a number > 0");
         }
         if self.objective.probes == 0 || self.objective.probes > MAX_PROBES {
             return fail("objective.probes", self.objective.probes.to_string(), "use 1 to 1024 probes");

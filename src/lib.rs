@@ -4,6 +4,7 @@
 pub mod check;
 pub mod config;
 pub mod data;
+pub mod density_path;
 mod element;
 pub mod engine;
 mod error;

@@ -7,13 +7,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
-    /// Interior rows of a training batch: words = (time, left sample or coupled pair, right sample, free).
+    /// Interior rows of a training batch: words = (time, left row or pair, right row or the one before the pair, the one after).
     Interior = 0,
-    /// Boundary rows at the first time: words = (sample, free, free, free).
+    /// Boundary rows at the first time: words = (row, free, free, free). With the weak estimator, its parts: words as of `Interior`.
     Boundary0 = 1,
     /// Boundary rows at the last time.
     Boundary1 = 2,
-    /// Offset shared by the low-discrepancy times of a step (row 0).
+    /// Offset shared by the low-discrepancy times of a step (row 0; row 1 for the parts of the weak estimator).
     TimeOffset = 3,
     /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see [`RowWords`].
     Probe = 4,
@@ -29,6 +29,8 @@ pub enum Purpose {
     Resampling = 9,
     /// Division of snapshots into blocks for optimal couplings (step = snapshot, row = position).
     Blocks = 10,
+    /// Start noise of generative paths: normal numbers in the words of a row, see [`RowWords`].
+    StartNoise = 11,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

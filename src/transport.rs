@@ -1,12 +1,12 @@
-//! Exact optimal transport between two point sets with uniform masses, by the network simplex method.
+//! Exact optimal transport between two point sets, by the network simplex method.
 //!
-//! The transportation problem min Σ cᵢⱼ Pᵢⱼ with row sums 1/n and column sums 1/m is a minimum-cost flow on a complete bipartite
-//! graph; masses are whole numbers (n·m units in all, divided by their common factor), so flows are exact. A spanning tree is
+//! The transportation problem min Σ cᵢⱼ Pᵢⱼ with given row and column sums is a minimum-cost flow on a complete bipartite graph; masses are
+//! whole numbers (uniform ones n·m units in all, divided by their common factor), so flows are exact. A spanning tree is
 //! improved pivot by pivot: arcs enter by block search, leave by the rule that keeps the tree strongly feasible, so that ties and
 //! repeated points cannot make it cycle (Cunningham 1976; Kelly & O'Neill 1991). Crates for this solve assignments of equal sizes or
 //! floating-point flows; none that is maintained solves unequal sizes of thousands of points exactly, hence our own.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 
 /// Most points on either side.
 pub const MAX_POINTS: usize = 5000;
@@ -54,6 +54,111 @@ pub fn wasserstein2(dim: usize, x: &[f32], y: &[f32]) -> Result<f64> {
 /// # Errors
 /// [`Error::Input`] when a side has no points or more than [`MAX_POINTS`], or a coordinate is not finite.
 pub fn optimal_plan(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Result<Plan> {
+    check_points(dim, x, y)?;
+    let (n, m) = (x.len() / dim, y.len() / dim);
+    let factor = common_factor(n, m);
+    let masses = Masses {
+        supplies: vec![(m / factor) as i64; n],
+        demands: vec![(n / factor) as i64; m],
+        unit: factor as f64 / (n as f64 * m as f64),
+    };
+    Ok(Simplex::new(&masses, &cost_matrix(dim, x, y, cost)).solve())
+}
+
+/// An optimal plan between rows `x [n, dim]` with the masses `x_weights [n]` and rows `y [m, dim]` with `y_weights [m]`. Each side's weights
+/// are divided by their sum, and rounded to whole multiples of 2⁻⁴⁰.
+///
+/// # Errors
+/// As [`optimal_plan`]; and when a weight is negative or not finite, or all of a side are 0.
+pub fn weighted_plan(
+    dim: usize,
+    (x, x_weights): (&[f32], &[f64]),
+    (y, y_weights): (&[f32], &[f64]),
+    cost: Cost,
+) -> Result<Plan> {
+    const UNITS: f64 = (1i64 << 40) as f64;
+    check_points(dim, x, y)?;
+    let units = |side: &'static str, points: &[f32], weights: &[f64]| -> Result<Vec<i64>> {
+        check_len(side, points.len() / dim, weights.len())?;
+        let total: f64 = weights.iter().sum();
+        if !(total.is_finite() && total > 0.0 && weights.iter().all(|&weight| weight >= 0.0)) {
+            let fix = "give weights ≥ 0 with a finite, positive sum";
+            return Err(Error::input("optimal transport", side, "cannot be divided by their sum", fix));
+        }
+        // Rounding the running sum keeps the total exact.
+        let (mut sum, mut before) = (0.0, 0);
+        Ok((weights.iter())
+            .map(|weight| {
+                sum += weight;
+                let now = (sum / total * UNITS).round() as i64;
+                now - std::mem::replace(&mut before, now)
+            })
+            .collect())
+    };
+    let masses = Masses {
+        supplies: units("weights of x", x, x_weights)?,
+        demands: units("weights of y", y, y_weights)?,
+        unit: 1.0 / UNITS,
+    };
+    Ok(Simplex::new(&masses, &cost_matrix(dim, x, y, cost)).solve())
+}
+
+/// Rows (i, j) with the mass that leaves i and the mass that arrives at j.
+pub type UnbalancedMove = (usize, usize, [f64; 2]);
+
+/// The optimal partial transport between rows `x`, each of mass `row_masses[0]`, and rows `y`, each of mass `row_masses[1]`, for squared
+/// distances: moving, vanishing and appearing together cost least, where a unit that vanishes and a unit that appears cost `relaxation` / 2
+/// each (Caffarelli & McCann 2010). So nothing moves over a squared distance larger than `relaxation`.
+///
+/// What vanishes is on its way to the nearest row of y, and what appears comes from the nearest row of x. Every row is in a move.
+///
+/// # Errors
+/// As [`optimal_plan`], for one point less on each side; when a mass or `relaxation` is not positive and finite.
+pub fn unbalanced_plan(
+    dim: usize,
+    x: &[f32],
+    y: &[f32],
+    row_masses: [f64; 2],
+    relaxation: f64,
+) -> Result<Vec<UnbalancedMove>> {
+    /// Units of the larger row mass: far below any mass of interest, and small enough for sums over all rows.
+    const UNITS: f64 = (1i64 << 40) as f64;
+    check_points(dim, x, y)?;
+    if let Some(value) = row_masses.iter().chain([&relaxation]).find(|value| !(value.is_finite() && **value > 0.0)) {
+        let problem = format!("holds {value}");
+        return Err(Error::input("optimal transport", "masses and relaxation", problem, "use positive numbers"));
+    }
+    let (n, m) = (x.len() / dim, y.len() / dim);
+    let largest = row_masses[0].max(row_masses[1]);
+    let [supply, demand] = row_masses.map(|mass| (mass / largest * UNITS).round() as i64);
+    // One more source feeds all that appears, one more target takes all that vanishes; between them flow is free.
+    let moving = cost_matrix(dim, x, y, Cost::SquaredEuclidean);
+    let mut costs = Vec::with_capacity((n + 1) * (m + 1));
+    for row in moving.chunks_exact(m) {
+        costs.extend_from_slice(row);
+        costs.push(0.5 * relaxation);
+    }
+    costs.extend(std::iter::repeat_n(0.5 * relaxation, m));
+    costs.push(0.0);
+    let masses = Masses {
+        supplies: std::iter::repeat_n(supply, n).chain([demand * m as i64]).collect(),
+        demands: std::iter::repeat_n(demand, m).chain([supply * n as i64]).collect(),
+        unit: largest / UNITS,
+    };
+    let plan = Simplex::new(&masses, &costs).solve();
+    let nearest = |costs: &mut dyn Iterator<Item = f64>| {
+        costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
+    };
+    let to_move = |(i, j, mass): (usize, usize, f64)| match (i < n, j < m) {
+        (true, true) => Some((i, j, [mass, mass])),
+        (true, false) => Some((i, nearest(&mut moving[i * m..(i + 1) * m].iter().copied()), [mass, 0.0])),
+        (false, true) => Some((nearest(&mut moving[j..].iter().step_by(m).copied()), j, [0.0, mass])),
+        (false, false) => None,
+    };
+    Ok(plan.moves.into_iter().filter_map(to_move).collect())
+}
+
+fn check_points(dim: usize, x: &[f32], y: &[f32]) -> Result<()> {
     for (side, points) in [("x", x), ("y", y)] {
         let n = points.len() / dim.max(1);
         if n == 0 || n > MAX_POINTS {
@@ -64,8 +169,15 @@ pub fn optimal_plan(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Result<Plan
             return Err(Error::input("optimal transport", side, "holds a value that is not finite", "remove it"));
         }
     }
-    let costs = cost_matrix(dim, x, y, cost);
-    Ok(Simplex::new(x.len() / dim, y.len() / dim, &costs).solve())
+    Ok(())
+}
+
+/// What each source has and each target takes, in whole units; both add up to the same.
+struct Masses {
+    supplies: Vec<i64>,
+    demands: Vec<i64>,
+    /// Mass of a unit.
+    unit: f64,
 }
 
 /// cᵢⱼ, row-major.
@@ -96,6 +208,7 @@ struct TreeArc {
 struct Simplex<'a> {
     n: usize,
     m: usize,
+    unit: f64,
     costs: &'a [f64],
     /// Entering arcs improve by more than this.
     tolerance: f64,
@@ -115,21 +228,21 @@ struct Simplex<'a> {
 
 impl<'a> Simplex<'a> {
     /// All mass goes through the root at a cost that no real arc reaches.
-    fn new(n: usize, m: usize, costs: &'a [f64]) -> Self {
+    fn new(masses: &Masses, costs: &'a [f64]) -> Self {
+        let (n, m) = (masses.supplies.len(), masses.demands.len());
         let largest = costs.iter().fold(0.0_f64, |largest, &cost| largest.max(cost));
         let artificial = (largest + 1.0) * (n + m) as f64;
-        let factor = common_factor(n, m);
-        let (supply, demand) = ((m / factor) as i64, (n / factor) as i64);
         let nodes = n + m + 1;
         let mut simplex = Simplex {
             n,
             m,
+            unit: masses.unit,
             costs,
             tolerance: 1e-12 * largest,
             potential: vec![0.0; nodes],
             parent: vec![n + m; nodes],
             depth: vec![1; nodes],
-            tree_arc: vec![TreeArc { arc: NONE, up: true, flow: supply }; nodes],
+            tree_arc: vec![TreeArc { arc: NONE, up: true, flow: 0 }; nodes],
             first_child: vec![NONE; nodes],
             next_sibling: vec![NONE; nodes],
             previous_sibling: vec![NONE; nodes],
@@ -139,11 +252,13 @@ impl<'a> Simplex<'a> {
         simplex.parent[n + m] = NONE;
         simplex.depth[n + m] = 0;
         for node in 0..n + m {
-            if node < n {
+            // A target that takes nothing hangs like a source: arcs without flow must point to the root.
+            if node < n || masses.demands[node - n] == 0 {
                 simplex.potential[node] = artificial;
+                simplex.tree_arc[node].flow = masses.supplies.get(node).copied().unwrap_or(0);
             } else {
                 simplex.potential[node] = -artificial;
-                simplex.tree_arc[node] = TreeArc { arc: NONE, up: false, flow: demand };
+                simplex.tree_arc[node] = TreeArc { arc: NONE, up: false, flow: masses.demands[node - n] };
             }
             simplex.link(node, n + m);
         }
@@ -154,8 +269,7 @@ impl<'a> Simplex<'a> {
         while let Some(arc) = self.entering_arc() {
             self.pivot(arc);
         }
-        let factor = common_factor(self.n, self.m);
-        let unit = factor as f64 / (self.n as f64 * self.m as f64);
+        let unit = self.unit;
         let mut moves: Vec<(usize, usize, f64)> = self
             .tree_arc
             .iter()
@@ -418,6 +532,66 @@ mod tests {
                 assert!((is_optimal(4, &x, &y, cost).cost - want).abs() < 1e-12);
             }
         }
+    }
+
+    /// Rows repeated as often as their weight says are the same problem.
+    #[test]
+    fn weights_count_like_repeated_rows() {
+        let (x, y) = (points(20, 2, 6), points(31, 2, 7));
+        let weights = |n: usize| -> Vec<f64> { (0..n).map(|i| (i % 4) as f64).collect() };
+        let repeated = |points: &[f32]| -> Vec<f32> {
+            points.chunks_exact(2).enumerate().flat_map(|(i, point)| point.repeat(i % 4)).collect()
+        };
+        for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
+            let got = weighted_plan(2, (&x, &weights(20)), (&y, &weights(31)), cost).expect("solves");
+            let want = optimal_plan(2, &repeated(&x), &repeated(&y), cost).expect("solves").cost;
+            assert!((got.cost - want).abs() < 1e-9, "{}, not {want}", got.cost);
+        }
+        let uniform = weighted_plan(2, (&x, &[3.0; 20]), (&y, &[0.1; 31]), Cost::Euclidean).expect("solves").cost;
+        assert!((uniform - wasserstein1(2, &x, &y).expect("solves")).abs() < 1e-9);
+        assert!(weighted_plan(2, (&x, &[0.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
+        assert!(weighted_plan(2, (&x, &[-1.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
+        assert!(weighted_plan(2, (&x, &[1.0; 19]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
+    }
+
+    /// Masses at both ends are those of the rows; with room to move it is balanced transport, with none nothing moves, and in between the
+    /// cost is at most that of both.
+    #[test]
+    fn partial_transport_moves_what_is_near_and_lets_the_rest_appear_and_vanish() {
+        let (n, m) = (25, 40);
+        let (x, y) = (points(n, 2, 8), points(m, 2, 9));
+        let row_masses = [1.0 / n as f64, 1.5 / m as f64];
+        let squared =
+            |i: usize, j: usize| -> f64 { (0..2).map(|k| f64::from(x[2 * i + k] - y[2 * j + k]).powi(2)).sum() };
+        let mut costs = Vec::new();
+        for relaxation in [1e-12, 0.005, 0.02, 1e4] {
+            let moves = unbalanced_plan(2, &x, &y, row_masses, relaxation).expect("solves");
+            let (mut left, mut right, mut cost, mut moved) = (vec![0.0; n], vec![0.0; m], 0.0, 0.0);
+            for &(i, j, [leaves, arrives]) in &moves {
+                left[i] += leaves;
+                right[j] += arrives;
+                if leaves == arrives {
+                    assert!(squared(i, j) <= relaxation * (1.0 + 1e-9));
+                    cost += leaves * squared(i, j);
+                    moved += leaves;
+                } else {
+                    assert!(leaves == 0.0 || arrives == 0.0);
+                    cost += 0.5 * relaxation * (leaves + arrives);
+                }
+            }
+            assert!(left.iter().all(|mass| (mass - row_masses[0]).abs() < 1e-10), "{left:?}");
+            assert!(right.iter().all(|mass| (mass - row_masses[1]).abs() < 1e-10), "{right:?}");
+            costs.push((relaxation, cost, moved));
+        }
+        assert!(costs[0].2 < 1e-9 && (costs[3].2 - 1.0).abs() < 1e-9, "{costs:?}");
+        assert!(costs.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].2 < pair[1].2), "{costs:?}");
+        // Equal masses and room to move: balanced transport.
+        let moves = unbalanced_plan(2, &x, &y, [1.0 / n as f64, 1.0 / m as f64], 1e4).expect("solves");
+        let cost: f64 = moves.iter().map(|&(i, j, [mass, _])| mass * squared(i, j)).sum();
+        let want = optimal_plan(2, &x, &y, Cost::SquaredEuclidean).expect("solves").cost;
+        assert!((cost - want).abs() < 1e-9, "{cost}, not {want}");
+        assert!(unbalanced_plan(2, &x, &y, [1.0, 0.0], 1.0).is_err());
+        assert!(unbalanced_plan(2, &x, &y, [1.0, 1.0], f64::NAN).is_err());
     }
 
     #[test]

@@ -5,8 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use action_matching::data::AnalyticProblem;
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Laplacian, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
+use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
@@ -51,10 +52,8 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
     let training = Training {
         architecture: model.architecture.clone(),
         objective,
-        snapshots,
-        path: Path::Nearest,
-        couplings: None,
-        masses,
+        path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
+        estimator: Estimator::Action { centring: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: 2048,

@@ -4,12 +4,13 @@ mod common;
 
 use std::sync::Arc;
 
-use action_matching::data::{Snapshots, optimal_couplings};
+use action_matching::data::Snapshots;
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, Laplacian, LaplacianRule, LearningRate, Optimizer, Path, StepRecord, TimeRule,
-    TrainState, Training,
+    Batch, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, Optimizer, StepRecord, TrainState,
+    Training,
 };
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
@@ -26,15 +27,18 @@ fn snapshots(dim: usize) -> Snapshots {
     Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets, samples }
 }
 
-fn training(model: &Model, path: Path, time_rule: TimeRule) -> Training {
+fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Training {
     Training {
         architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        snapshots: Arc::new(snapshots(model.architecture.dim)),
-        path,
+        path: DensityPath {
+            snapshots: Arc::new(snapshots(model.architecture.dim)),
+            interpolant,
+            couplings: None,
+            masses: None,
+        },
+        estimator: Estimator::Action { centring: false },
         time_rule,
-        couplings: None,
-        masses: None,
         laplacian: Laplacian::default(),
         n_interior: 203,
         n_boundary: 97,
@@ -59,7 +63,7 @@ fn small_model(head: Head, embedding: TimeEmbedding) -> Model {
 
 /// The batch of `step`, drawn here again from the documented counters.
 fn drawn(training: &Training, step: u64) -> Batch {
-    let snapshots = &training.snapshots;
+    let snapshots = &training.path.snapshots;
     let sample = |k: usize, word: u32| {
         let rows = snapshots.rows(k);
         &rows[index(word, snapshots.n_rows(k)) * snapshots.dim..][..snapshots.dim]
@@ -73,16 +77,17 @@ fn drawn(training: &Training, step: u64) -> Batch {
             TimeRule::LowDiscrepancy => {
                 offset.wrapping_add(((row as u64 * (1 << 32)) / training.n_interior as u64) as u32)
             }
+            rule => panic!("{rule:?} has its own test"),
         });
         let k = usize::from(f64::from(t) >= 0.3);
         let (start, end) = (snapshots.times[k], snapshots.times[k + 1]);
         let ratio = (f64::from(t) - start) / (end - start);
-        match training.path {
-            Path::Linear => {
+        match training.path.interpolant {
+            Interpolant::Linear => {
                 let row = |k: usize, i: usize| &snapshots.rows(k)[i * snapshots.dim..][..snapshots.dim];
-                let (from, to) = match &training.couplings {
+                let (from, to) = match &training.path.couplings {
                     Some(couplings) => {
-                        let (i, j) = couplings[k].pair(left);
+                        let (i, j, _) = couplings[k].pair(left);
                         (row(k, i), row(k + 1, j))
                     }
                     None => (sample(k, left), sample(k + 1, right)),
@@ -90,14 +95,15 @@ fn drawn(training: &Training, step: u64) -> Batch {
                 let ends = from.iter().zip(to);
                 batch.x.extend(ends.map(|(&l, &r)| f64::from(l) + ratio * f64::from(r - l)));
             }
-            Path::Nearest => {
+            _ => {
                 let nearest = if ratio < 0.5 { k } else { k + 1 };
                 batch.x.extend(sample(nearest, left).iter().map(|&x| f64::from(x)));
             }
         }
         batch.t.push(f64::from(t));
         let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
-        let mass = training.masses.as_ref().map_or(1.0, |masses| masses[k] * (1.0 - ratio) + masses[k + 1] * ratio);
+        let mass =
+            training.path.masses.as_ref().map_or(1.0, |masses| masses[k] * (1.0 - ratio) + masses[k + 1] * ratio);
         batch.omega.push(omega * mass);
         batch.d_omega.push(d_omega * mass);
     }
@@ -107,7 +113,8 @@ fn drawn(training: &Training, step: u64) -> Batch {
         }
     }
     batch.omega0 = training.objective.time_weight.at(0.0).0;
-    batch.omega1 = training.objective.time_weight.at(1.0).0 * training.masses.as_ref().map_or(1.0, |masses| masses[2]);
+    batch.omega1 =
+        training.objective.time_weight.at(1.0).0 * training.path.masses.as_ref().map_or(1.0, |masses| masses[2]);
     batch
 }
 
@@ -128,12 +135,13 @@ fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
 #[test]
 fn optimal_pairs_and_masses_enter_the_batch() {
     let model = small_model(Head::Scalar, TimeEmbedding::Raw);
-    let plain = training(&model, Path::Linear, TimeRule::LowDiscrepancy);
-    let couplings = Arc::new(optimal_couplings(&plain.snapshots, 40, 1).expect("couplings"));
+    let plain = training(&model, Interpolant::Linear, TimeRule::LowDiscrepancy);
+    let couplings = Some(Arc::new(optimal_couplings(&plain.path.snapshots, 40, 1).expect("couplings")));
     let masses = Some(vec![1.0, 0.6, 2.5]);
-    first_step_agrees("pairs", &model, Training { couplings: Some(Arc::clone(&couplings)), ..plain.clone() });
-    first_step_agrees("masses", &model, Training { masses: masses.clone(), ..plain.clone() });
-    first_step_agrees("both", &model, Training { couplings: Some(couplings), masses, ..plain });
+    let with = |path: DensityPath| Training { path, ..plain.clone() };
+    first_step_agrees("pairs", &model, with(DensityPath { couplings: couplings.clone(), ..plain.path.clone() }));
+    first_step_agrees("masses", &model, with(DensityPath { masses: masses.clone(), ..plain.path.clone() }));
+    first_step_agrees("both", &model, with(DensityPath { couplings, masses, ..plain.path.clone() }));
 }
 
 /// The probes of `step`: component i of probe k has the number k·dim + i in its row.
@@ -167,7 +175,7 @@ fn a_step_takes_the_gradient_of_the_documented_probes() {
         for schedule in [SigmaSchedule::Constant, SigmaSchedule::OneMinusT] {
             let objective = Objective { sigma: 0.8, sigma_schedule: schedule, growth: 0.2, ..Objective::default() };
             let model = model(37, &[20, 33], Activation::Silu, Head::Quadratic, TimeEmbedding::Raw, objective);
-            let mut training = training(&model, Path::Linear, TimeRule::Uniform);
+            let mut training = training(&model, Interpolant::Linear, TimeRule::Uniform);
             training.laplacian = Laplacian { rule, n_probes };
             training.optimizer.beta1 = 0.0;
             training.optimizer.clip_norm = None;
@@ -194,7 +202,7 @@ fn a_step_takes_the_gradient_of_the_documented_probes() {
 #[test]
 fn a_step_takes_the_gradient_of_the_documented_batch() {
     for head in Head::ALL {
-        for path in [Path::Linear, Path::Nearest] {
+        for path in [Interpolant::Linear, Interpolant::Nearest] {
             for time_rule in [TimeRule::LowDiscrepancy, TimeRule::Uniform] {
                 let name = format!("{head:?} {path:?} {time_rule:?}");
                 let model = small_model(head, embeddings()[1].clone());
@@ -238,7 +246,7 @@ fn run(threads: usize, training: &Training, state: TrainState, chunks: &[u64]) -
 fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
     for head in Head::ALL {
         let model = small_model(head, TimeEmbedding::Raw);
-        let training = training(&model, Path::Linear, TimeRule::LowDiscrepancy);
+        let training = training(&model, Interpolant::Linear, TimeRule::LowDiscrepancy);
         let start = TrainState::initial(model.parameters.clone());
         let (state, records) = run(1, &training, start.clone(), &[11]);
         assert_eq!(state.step, 11);
@@ -256,7 +264,7 @@ fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
 #[test]
 fn a_loss_that_is_not_finite_stops_before_the_update() {
     let model = small_model(Head::Quadratic, TimeEmbedding::Raw);
-    let mut training = training(&model, Path::Linear, TimeRule::Uniform);
+    let mut training = training(&model, Interpolant::Linear, TimeRule::Uniform);
     training.optimizer.learning_rate = LearningRate { peak: 1e30, warmup_steps: 0, cosine: None };
     let start = TrainState::initial(model.parameters.clone());
     let (state, records) = run(2, &training, start, &[50]);
@@ -270,7 +278,7 @@ fn a_loss_that_is_not_finite_stops_before_the_update() {
 #[test]
 fn training_that_cannot_work_is_refused() {
     let model = small_model(Head::Scalar, TimeEmbedding::Raw);
-    let good = training(&model, Path::Linear, TimeRule::Uniform);
+    let good = training(&model, Interpolant::Linear, TimeRule::Uniform);
     let state = TrainState::initial(model.parameters.clone());
     let engine = CpuEngine::new(1);
     let refused = |training: Training, state: TrainState, field: &str| {
@@ -281,11 +289,23 @@ fn training_that_cannot_work_is_refused() {
     refused(Training { n_boundary: 0, ..good.clone() }, state.clone(), "boundary_rows");
     refused(good.clone(), TrainState { ema: vec![0.0; 3], ..state.clone() }, "ema");
     let one_time = Snapshots { dim: 3, times: vec![0.0], offsets: vec![0, 2], samples: vec![0.0; 6] };
-    refused(Training { snapshots: Arc::new(one_time), ..good.clone() }, state.clone(), "snapshots");
+    let with = |path: DensityPath| Training { path, ..good.clone() };
+    let on = |snapshots| DensityPath { snapshots: Arc::new(snapshots), ..good.path.clone() };
+    refused(with(on(one_time)), state.clone(), "snapshots");
     let two_d = Snapshots { dim: 2, ..snapshots(2) };
-    refused(Training { snapshots: Arc::new(two_d), ..good.clone() }, state.clone(), "dimension");
+    refused(with(on(two_d)), state.clone(), "dimension");
     let none = Laplacian { n_probes: 0, ..Laplacian::default() };
     refused(Training { laplacian: none, ..good.clone() }, state.clone(), "probes");
-    refused(Training { masses: Some(vec![1.0, 0.0, 2.0]), ..good.clone() }, state.clone(), "masses");
-    refused(Training { couplings: Some(Arc::new(Vec::new())), ..good }, state, "couplings");
+    refused(with(DensityPath { masses: Some(vec![1.0, 0.0, 2.0]), ..good.path.clone() }), state.clone(), "masses");
+    let path = |interpolant| DensityPath { interpolant, ..good.path.clone() };
+    refused(with(DensityPath { couplings: Some(Arc::default()), ..good.path.clone() }), state.clone(), "couplings");
+    refused(with(path(Interpolant::Spline)), state.clone(), "spline");
+    refused(with(path(Interpolant::GenerativeVp)), state.clone(), "starts from noise");
+    refused(
+        Training { estimator: Estimator::Regression, ..with(path(Interpolant::Nearest)) },
+        state.clone(),
+        "estimator",
+    );
+    refused(Training { estimator: Estimator::Weak { intervals: 0 }, ..good.clone() }, state.clone(), "weak_intervals");
+    refused(good.clone(), TrainState { time_moments: Vec::new(), ..state }, "time_moments");
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Laplacian, LearningRate, Optimizer, Path, TimeRule, TrainState, Training};
+use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
@@ -232,13 +233,16 @@ impl Workload {
         let architecture = self.architecture();
         let state = TrainState::initial(initial_parameters(&architecture, SEED));
         let training = Training {
-            snapshots: Arc::new(normal_snapshots(self.dim)),
             architecture,
             objective: Objective { sigma: self.sigma, ..Objective::default() },
-            path: Path::Linear,
+            path: DensityPath {
+                snapshots: Arc::new(normal_snapshots(self.dim)),
+                interpolant: Interpolant::Linear,
+                couplings: None,
+                masses: None,
+            },
+            estimator: Estimator::Action { centring: false },
             time_rule: TimeRule::LowDiscrepancy,
-            couplings: None,
-            masses: None,
             laplacian: Laplacian::default(),
             n_interior,
             n_boundary,

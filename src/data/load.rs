@@ -42,15 +42,7 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
     };
     let coordinates = coordinates_of(source, &training, [first, last], &mut warnings);
     for snapshots in [&mut training, &mut held_out] {
-        coordinates.to_network(&mut snapshots.samples);
-        if let Some(at) = snapshots.samples.iter().position(|y| !y.is_finite()) {
-            return Err(Error::input(
-                &source.path,
-                &source.samples,
-                format!("column {} overflows when it is standardised", at % snapshots.dim),
-                "rescale the data",
-            ));
-        }
+        to_network(source, &coordinates, snapshots)?;
         for time in &mut snapshots.times {
             *time = coordinates.network_time(*time);
         }
@@ -67,6 +59,42 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
         ));
     }
     Ok(Loaded { training, held_out, coordinates, warnings })
+}
+
+/// Reads, checks and standardises the one snapshot that a generative path leads to, at network time 1. Data times of the model are
+/// network times, 0 to 1.
+///
+/// # Errors
+/// As [`load`]; when there is more than one time.
+pub fn load_single(source: &DataSource) -> Result<Loaded> {
+    let (mut training, mut warnings) = read_snapshots(source)?;
+    if training.times.len() != 1 {
+        return Err(Error::input(
+            times_file(source),
+            &source.times,
+            format!("holds {} times, {}", training.times.len(), list(&training.times)),
+            "give samples of one time: a generative path leads from noise to them",
+        ));
+    }
+    let coordinates = coordinates_of(source, &training, [0.0, 1.0], &mut warnings);
+    to_network(source, &coordinates, &mut training)?;
+    training.times = vec![1.0];
+    let held_out = Snapshots { dim: training.dim, times: Vec::new(), offsets: vec![0], samples: Vec::new() };
+    Ok(Loaded { training, held_out, coordinates, warnings })
+}
+
+/// Takes the samples to network coordinates.
+fn to_network(source: &DataSource, coordinates: &Coordinates, snapshots: &mut Snapshots) -> Result<()> {
+    coordinates.to_network(&mut snapshots.samples);
+    match snapshots.samples.iter().position(|y| !y.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::input(
+            &source.path,
+            &source.samples,
+            format!("column {} overflows when it is standardised", at % snapshots.dim),
+            "rescale the data",
+        )),
+    }
 }
 
 /// Reads the snapshots of `source` in data units, nothing held out, and the warnings about them. One time is enough.

@@ -6,7 +6,6 @@
 
 mod analytic;
 mod array;
-mod coupling;
 mod csv;
 mod describe;
 mod draw;
@@ -23,11 +22,10 @@ mod standardise;
 mod write;
 
 pub use analytic::AnalyticProblem;
-pub use coupling::{Coupling, optimal_couplings};
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
-pub use load::{Loaded, load, read_points, read_snapshots};
+pub use load::{Loaded, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardisation};
 pub use write::{PointArray, check_points_path, write_points};

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
+use crate::density_path::TIME_KNOTS;
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
 use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 3;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The metadata of a checkpoint file.
 #[derive(Serialize, Deserialize)]
@@ -42,8 +43,7 @@ impl Checkpoint {
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         let Checkpoint { state, fingerprint } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
-        let n = state.parameters.len();
-        let tensors = parts(state).map(|(name, values)| (name.to_string(), NewTensor::f32(&[n], values)));
+        let tensors = parts(state).map(|(name, values)| (name.to_string(), NewTensor::f32(&[values.len()], values)));
         let header =
             Header { version: VERSION, step: state.step, fingerprint: fingerprint.clone(), sha256: self.digest() };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
@@ -82,6 +82,7 @@ impl Checkpoint {
             ema: read("ema")?,
             moment1: read("moment1")?,
             moment2: read("moment2")?,
+            time_moments: file.f32s("time_moments", &[2 * TIME_KNOTS])?,
         };
         let checkpoint = Checkpoint { state, fingerprint };
         if checkpoint.digest() != sha256 {
@@ -135,8 +136,15 @@ impl Checkpoint {
     }
 }
 
-fn parts(state: &TrainState) -> [(&'static str, &[f32]); 4] {
-    [("parameters", &state.parameters), ("ema", &state.ema), ("moment1", &state.moment1), ("moment2", &state.moment2)]
+fn parts(state: &TrainState) -> [(&'static str, &[f32]); 5] {
+    let TrainState { step: _, parameters, ema, moment1, moment2, time_moments } = state;
+    [
+        ("parameters", parameters),
+        ("ema", ema),
+        ("moment1", moment1),
+        ("moment2", moment2),
+        ("time_moments", time_moments),
+    ]
 }
 
 /// The checkpoint files of `folder`, oldest first.
@@ -166,6 +174,7 @@ mod tests {
             ema: values(0.25),
             moment1: values(-1e-30),
             moment2: values(1e-20),
+            time_moments: vec![0.125; 2 * TIME_KNOTS],
         };
         Checkpoint { state, fingerprint: "abc".into() }
     }

@@ -13,9 +13,10 @@ pub use metrics::{Metrics, read_metrics};
 
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
-use crate::config::{Config, Mass, Pairing};
-use crate::data::{Loaded, load, optimal_couplings};
-use crate::engine::{Engine, Path as DensityPath, StepRecord, TrainState, Training};
+use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
+use crate::data::{Loaded, Snapshots, load, load_single};
+use crate::density_path::{DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
+use crate::engine::{Engine, StepRecord, TrainState, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
@@ -128,24 +129,16 @@ const CHUNK: Duration = Duration::from_millis(100);
 pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<Outcome> {
     let folder = RunFolder::new(&config.output.folder);
     refuse_existing(&folder, existing)?;
-    let Loaded { training: snapshots, coordinates, warnings, .. } = load(&config.source())?;
+    let source = config.source();
+    let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
+    let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
-    let couplings = if config.objective.pairing == Pairing::Ot && config.objective.path == DensityPath::Linear {
-        observer.preparing("pairing snapshots by optimal transport");
-        Some(Arc::new(optimal_couplings(&snapshots, config.objective.pairing_rows, config.training.seed)?))
-    } else {
-        None
-    };
-    let masses = (config.objective.mass == Mass::Counts)
-        .then(|| (0..snapshots.times.len()).map(|k| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64).collect());
     let training = Training {
         architecture: config.architecture(snapshots.dim),
         objective: config.objective(),
-        snapshots: Arc::new(snapshots),
-        path: config.objective.path,
-        couplings,
-        masses,
+        path: density_path(&config.objective, config.training.seed, snapshots, observer)?,
+        estimator: config.estimator(),
         time_rule: config.objective.time_rule,
         laplacian: config.laplacian(),
         n_interior: config.training.interior_rows,
@@ -157,7 +150,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let resumed = if existing == Existing::Resume { resume(&folder, &fingerprint, observer)? } else { None };
     let state = resumed
         .unwrap_or_else(|| TrainState::initial(initial_parameters(&training.architecture, config.training.seed)));
-    let rows_per_step = (training.n_interior + 2 * training.n_boundary) as f64;
+    let rows_per_step = training.rows_per_step() as f64;
     let mut run = Run { folder, fingerprint, coordinates, training: training.clone(), checkpointed: None };
     let (start, end) = (state.step, config.training.steps);
     // Everything that can be wrong with the settings shows here, before a file is touched.
@@ -209,6 +202,37 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     }
     plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
     Ok(Outcome::Finished)
+}
+
+/// The path through `snapshots`, with the couplings and masses it needs.
+fn density_path(
+    objective: &ObjectiveConfig,
+    seed: u64,
+    snapshots: Snapshots,
+    observer: &mut dyn Observer,
+) -> Result<DensityPath> {
+    let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
+    let n_times = snapshots.times.len();
+    let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
+    let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline);
+    if pairs && objective.pairing != Pairing::Independent {
+        observer.preparing("pairing snapshots by optimal transport");
+    }
+    let couplings = match objective.pairing {
+        Pairing::Ot if pairs => Some(optimal_couplings(&snapshots, objective.pairing_rows, seed)?),
+        Pairing::Unbalanced if pairs => {
+            let masses = masses.clone().unwrap_or_else(|| vec![1.0; n_times]);
+            let relaxation = objective.pairing_relaxation;
+            Some(unbalanced_couplings(&snapshots, &masses, relaxation, objective.pairing_rows, seed)?)
+        }
+        _ => None,
+    };
+    Ok(DensityPath {
+        snapshots: Arc::new(snapshots),
+        interpolant: objective.path,
+        couplings: couplings.map(Arc::new),
+        masses,
+    })
 }
 
 fn refuse_existing(folder: &RunFolder, existing: Existing) -> Result<()> {

@@ -4,46 +4,139 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::engine::{LaplacianRule, Path, TimeRule, Training};
+use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::engine::{Estimator, LaplacianRule, Training};
 use crate::rng::{self, Purpose, RowWords};
 
-/// Interior rows `first..first + n_rows` of `step`: x and t into the input, ω(t) and ω′(t) aside.
-pub fn interior(training: &Training, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
-    let snapshots = &training.snapshots;
-    let offset = rng::words(training.seed, Purpose::TimeOffset, step, 0)[0];
-    for row in 0..n_rows {
-        let index = first + row;
-        let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
-        let t = rng::unit_f32(match training.time_rule {
-            // Integer arithmetic: the same times on every engine.
-            TimeRule::LowDiscrepancy => {
-                offset.wrapping_add((((index as u64) << 32) / training.n_interior as u64) as u32)
-            }
-            TimeRule::Uniform => words[0],
-        });
-        let (left, ratio, mass) = training.interval(f64::from(t));
-        match training.path {
-            Path::Linear => {
-                let (from, to) = match &training.couplings {
-                    Some(couplings) => couplings[left].pair(words[1]),
-                    None => {
-                        let choose = |word, snapshot| rng::index(word, snapshots.n_rows(snapshot));
-                        (choose(words[1], left), choose(words[2], left + 1))
-                    }
-                };
-                let (from, to) = (sample(training, left, from), sample(training, left + 1, to));
-                for (i, (&from, &to)) in from.iter().zip(to).enumerate() {
-                    *work.a0.at_mut(row, i) = from + ratio as f32 * (to - from);
-                }
-            }
-            Path::Nearest => place(chosen(training, left + usize::from(ratio >= 0.5), words[1]), row, work),
-        }
-        set_time(&training.architecture, work, row, t);
-        let (omega, d_omega) = training.objective.time_weight.at(f64::from(t));
-        work.omega[row] = (omega * mass) as f32;
-        work.d_omega[row] = (d_omega * mass) as f32;
+/// What the rows of one step depend on.
+#[derive(Clone, Copy)]
+pub struct Draw<'a> {
+    pub training: &'a Training,
+    pub step: u64,
+    /// The density of times, under [`TimeRule::Importance`].
+    pub density: &'a TimeDensity,
+}
+
+/// Which times a row of the batch draws from: its number among all, and the four words it owns.
+struct RowTime {
+    row: usize,
+    n: usize,
+    offset: u32,
+    own: u32,
+}
+
+impl Draw<'_> {
+    /// The moment of a row, and what a mean over rows multiplies it with.
+    fn moment(&self, RowTime { row, n, offset, own }: RowTime) -> (Moment, f64) {
+        let rule = self.training.time_rule;
+        let u = f64::from(rng::unit_f32(rule.word(row, n, offset, own)));
+        let (t, weight) = if rule == TimeRule::Importance { self.density.draw(u) } else { (u, 1.0) };
+        (self.training.path.moment(rule, t), weight)
     }
-    probes(training.laplacian.rule, training.architecture.dim, training.seed, step, first, n_rows, work);
+
+    fn offset(&self, row: u32) -> u32 {
+        rng::words(self.training.seed, Purpose::TimeOffset, self.step, row)[0]
+    }
+
+    /// Interior rows `first..first + n_rows`: x and t into the input; aside the weights of the row's interior term and of s, the weight of its
+    /// time, and the velocity.
+    pub fn interior(&self, first: usize, n_rows: usize, work: &mut Workspace) {
+        let Draw { training, step, .. } = *self;
+        let (path, dim) = (&training.path, training.architecture.dim);
+        let offset = self.offset(0);
+        for row in 0..n_rows {
+            let index = first + row;
+            let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
+            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_interior, offset, own: words[0] });
+            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            path.point(&trajectory, &moment, |i, x, u| {
+                *work.a0.at_mut(row, i) = x;
+                work.velocity[row * dim + i] = u;
+            });
+            set_time(&training.architecture, work, row, moment.t);
+            let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
+            let (mass, mass_slope) = path.mass(&trajectory, &moment);
+            let on_potential = match training.estimator {
+                Estimator::Action { .. } => d_omega * mass,
+                // The boundary terms of its parts have the change of mass.
+                Estimator::Weak { .. } => 0.0,
+                Estimator::Regression => -omega * mass_slope,
+            };
+            work.weight[row] = (omega * mass * measure) as f32;
+            work.on_potential[row] = (on_potential * measure) as f32;
+            work.measure[row] = measure as f32;
+        }
+        probes(training.laplacian.rule, dim, training.seed, step, first, n_rows, work);
+    }
+
+    /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
+    pub fn centre(&self, first: usize, n_rows: usize, work: &mut Workspace) {
+        let training = self.training;
+        let offset = self.offset(0);
+        for row in 0..n_rows {
+            let index = first + row;
+            let [own, ..] = rng::words(training.seed, Purpose::Interior, self.step, index as u32);
+            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_interior, offset, own });
+            (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
+            set_time(&training.architecture, work, row, moment.t);
+            let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
+            work.weight[row] = (-omega * measure) as f32;
+            work.on_potential[row] = (-d_omega * measure) as f32;
+            work.measure[row] = 0.0;
+        }
+    }
+
+    /// x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
+    pub fn centre_ends(&self, work: &mut Workspace) {
+        let training = self.training;
+        for (row, t) in [0.0, 1.0].into_iter().enumerate() {
+            (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
+            set_time(&training.architecture, work, row, t);
+            let omega = training.objective.time_weight.at(f64::from(t)).0;
+            work.weight[row] = if row == 0 { -omega } else { omega } as f32;
+        }
+    }
+
+    /// Boundary rows `first..first + n_rows`, at the first time or (`at_end`) at the last.
+    pub fn boundary(&self, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+        let Draw { training, step, .. } = *self;
+        let (purpose, t) = if at_end { (Purpose::Boundary1, 1.0) } else { (Purpose::Boundary0, 0.0) };
+        let n_times = training.path.snapshots.times.len();
+        let omega = training.objective.time_weight.at(f64::from(t)).0;
+        let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
+        for row in 0..n_rows {
+            let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
+            let noise = (training.seed, step, (training.n_interior + first + row) as u32);
+            training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+            set_time(&training.architecture, work, row, t);
+            work.weight[row] = (weight / training.n_boundary as f64) as f32;
+        }
+    }
+
+    /// Rows `first..first + n_rows` of the parts of [`Estimator::Weak`]: samples at the part's start or (`at_end`) end. Each appears at both
+    /// times of its part, one row after the other.
+    pub fn part(&self, intervals: u32, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+        let Draw { training, step, .. } = *self;
+        let (path, offset) = (&training.path, self.offset(1));
+        for row in 0..n_rows {
+            let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
+            // Both ends of a part draw from the same words, so they lie on one trajectory.
+            let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
+            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_boundary, offset, own: words[0] });
+            let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
+            let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
+            let noise = (training.seed, step, (training.n_interior + index) as u32);
+            let trajectory = path.trajectory(moment.left, words, noise);
+            let sampled = &ends[usize::from(at_end)];
+            path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
+            set_time(&training.architecture, work, row, ends[usize::from(at_later_time)].t);
+            let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
+            let (mass, _) = path.mass(&trajectory, sampled);
+            let per_length = f64::from(intervals) / path.length(moment.left);
+            let weight = 0.5 * omega * mass * measure * per_length / training.n_boundary as f64;
+            work.weight[row] = if at_end { -weight } else { weight } as f32;
+        }
+    }
 }
 
 /// Probes of rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
@@ -95,36 +188,5 @@ pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
                 *probe.input.at_mut(row, i) = f32::from(u8::from(i == k));
             }
         }
-    }
-}
-
-/// Boundary rows `first..first + n_rows` of `step`, from the first snapshot or (`at_end`) from the last.
-pub fn boundary(training: &Training, at_end: bool, step: u64, first: usize, n_rows: usize, work: &mut Workspace) {
-    let (purpose, snapshot, t) = if at_end {
-        (Purpose::Boundary1, training.snapshots.times.len() - 1, 1.0)
-    } else {
-        (Purpose::Boundary0, 0, 0.0)
-    };
-    for row in 0..n_rows {
-        let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-        place(chosen(training, snapshot, word), row, work);
-        set_time(&training.architecture, work, row, t);
-    }
-}
-
-/// Row `index` of `snapshot`.
-fn sample(training: &Training, snapshot: usize, index: usize) -> &[f32] {
-    let snapshots = &training.snapshots;
-    &snapshots.samples[(snapshots.offsets[snapshot] + index) * snapshots.dim..][..snapshots.dim]
-}
-
-/// The row of `snapshot` that `word` chooses.
-fn chosen(training: &Training, snapshot: usize, word: u32) -> &[f32] {
-    sample(training, snapshot, rng::index(word, training.snapshots.n_rows(snapshot)))
-}
-
-fn place(x: &[f32], row: usize, work: &mut Workspace) {
-    for (i, &value) in x.iter().enumerate() {
-        *work.a0.at_mut(row, i) = value;
     }
 }

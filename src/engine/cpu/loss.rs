@@ -11,11 +11,11 @@ use crate::objective::Objective;
 /// Sums over the rows of a tile, each already divided by the number of rows of the batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossTerms {
-    /// ω(0) E[s(x, 0)].
+    /// ω(0) E[s(x, 0)], or what stands for it.
     pub boundary0: f64,
-    /// −ω(1) E[s(x, 1)].
+    /// −ω(1) E[s(x, 1)], or what stands for it.
     pub boundary1: f64,
-    /// E[ω · interior + ω′ s].
+    /// The mean over interior rows.
     pub interior: f64,
     /// E[½‖∇s‖²].
     pub kinetic: f64,
@@ -67,19 +67,36 @@ pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::gradient(head, dim, work, n_rows);
 }
 
+/// What an interior row measures, beside the Laplacian and growth: the direction (drift − velocity, time) of its generator.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// ∂ₜs + H(∇s): [`Estimator::Action`](crate::engine::Estimator).
+    Action,
+    /// H(∇s): `Estimator::Weak`.
+    Weak,
+    /// H(∇s) − u·∇s: `Estimator::Regression`.
+    Regression,
+    /// ∂ₜs, no growth: the centring of `Estimator::Action`.
+    Centring,
+}
+
 /// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `scale` is 1 / rows of the batch, `per_probe`
-/// the share that each of the tile's probes has in the Laplacian.
+/// the share that each of the tile's probes has in the Laplacian. `integrand(row, value)` hears each row's term before its weight
+/// of time, without the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
     objective: &Objective,
+    form: Form,
     work: &mut Workspace,
     n_rows: usize,
     scale: f32,
     per_probe: f64,
+    mut integrand: impl FnMut(&Workspace, usize, f32),
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
-    let growth = objective.growth as f32;
-    let with_potential = growth != 0.0 || work.d_omega[..n_rows].iter().any(|&slope| slope != 0.0);
+    let (moves, has_time) = (form != Form::Centring, matches!(form, Form::Action | Form::Centring));
+    let growth = if moves { objective.growth as f32 } else { 0.0 };
+    let with_potential = growth != 0.0 || work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
     if !with_potential {
         work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
     }
@@ -91,28 +108,36 @@ pub fn interior<S: Simd>(
     let mut terms = LossTerms::default();
     let mut generator = 0.0;
     for row in 0..n_rows {
-        let weight = work.omega[row] * scale;
-        let (mut hamiltonian, mut kinetic, mut along_drift) = (0.0, 0.0, 0.0);
+        let weight = work.weight[row] * scale;
+        let (mut hamiltonian, mut kinetic, mut along, mut carried) = (0.0, 0.0, 0.0, 0.0);
         for i in 0..dim {
             let p = work.grad_s[row * dim + i];
             kinetic += 0.5 * p * p;
-            let (h, drift) = objective.hamiltonian(p);
+            let (h, mut direction) = if moves { objective.hamiltonian(p) } else { (0.0, 0.0) };
             hamiltonian += h;
-            along_drift += drift * p;
-            *work.c0.at_mut(row, i) = weight * drift;
+            if form == Form::Regression {
+                let u = work.velocity[row * dim + i];
+                carried += u * p;
+                direction -= u;
+            }
+            along += direction * p;
+            *work.c0.at_mut(row, i) = weight * direction;
         }
         for i in 0..features {
-            *work.c0.at_mut(row, dim + i) = weight * work.d_phi[row * features + i];
+            let d_phi = if has_time { work.d_phi[row * features + i] } else { 0.0 };
+            *work.c0.at_mut(row, dim + i) = weight * d_phi;
         }
-        let s = work.s[row];
-        let interior = work.ds_dt[row] + hamiltonian + 0.5 * growth * s * s;
-        terms.interior += f64::from(work.omega[row] * interior + work.d_omega[row] * s);
-        terms.kinetic += f64::from(kinetic);
+        let (s, ds_dt) = (work.s[row], if has_time { work.ds_dt[row] } else { 0.0 });
+        let interior = ds_dt + hamiltonian - carried + 0.5 * growth * s * s;
+        let value = work.weight[row] * interior + work.on_potential[row] * s;
+        integrand(work, row, value);
+        terms.interior += f64::from(value);
+        terms.kinetic += f64::from(kinetic * work.measure[row]);
         if diffusive {
-            let share = f64::from(weight) * objective.kappa_at(f64::from(work.t[row])) * per_probe;
-            work.set_probe_weight(row, share as f32);
+            let kappa = if moves { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
+            work.set_probe_weight(row, (f64::from(weight) * kappa * per_probe) as f32);
             // The generator's ∂ₜs + w·∇s is in the terms already; what it has beyond is the Laplacian.
-            generator -= f64::from(weight * (work.ds_dt[row] + along_drift));
+            generator -= f64::from(weight * (ds_dt + along));
         }
     }
     terms.interior *= f64::from(scale);
@@ -125,7 +150,7 @@ pub fn interior<S: Simd>(
         head::probe_seeds(architecture.head, dim, work, n_rows);
     }
     head::adjoint_seed(architecture.head, dim, work, n_rows, |work, row| {
-        scale * (work.omega[row] * growth * work.s[row] + work.d_omega[row])
+        scale * (work.weight[row] * growth * work.s[row] + work.on_potential[row])
     });
     terms
 }
@@ -152,8 +177,8 @@ pub fn laplacian<S: Simd>(
     }
 }
 
-/// Boundary rows: primal sweep and the adjoint's seed `weight` · ∂s/∂o. Returns `weight` · Σ s.
-pub fn boundary<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, weight: f32) -> f64 {
+/// Boundary rows: primal sweep and the adjoint's seed weight · ∂s/∂o. Returns Σ weight · s.
+pub fn boundary<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize) -> f64 {
     let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
     sweeps.primal(work, n_rows, Keep::First);
     sweeps.output(work, n_rows);
@@ -161,8 +186,8 @@ pub fn boundary<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::seed(head, dim, work, n_rows);
     for row in 0..n_rows {
         for i in 0..head.n_outputs(dim) {
-            *work.output_bar.at_mut(row, i) = weight * work.seed.at(row, i);
+            *work.output_bar.at_mut(row, i) = work.weight[row] * work.seed.at(row, i);
         }
     }
-    f64::from(weight) * work.s[..n_rows].iter().map(|&s| f64::from(s)).sum::<f64>()
+    work.weight.iter().zip(&work.s).take(n_rows).map(|(&weight, &s)| f64::from(weight) * f64::from(s)).sum()
 }

@@ -36,7 +36,7 @@ use std::sync::Mutex;
 use pulp::{Arch, Simd, WithSimd};
 
 use self::gradient::PartialSums;
-use self::loss::{LossTerms, set_time};
+use self::loss::{Form, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileSlabs};
 use self::sweeps::{Keep, Sweeps};
@@ -268,8 +268,8 @@ impl WithSimd for EvaluateLoss<'_> {
             let range = first..n.min(first + rows);
             place(&mut work, model, &batch.x[range.start * dim..range.end * dim], |row| batch.t[first + row]);
             for (row, index) in range.clone().enumerate() {
-                work.omega[row] = batch.omega[index] as f32;
-                work.d_omega[row] = batch.d_omega[index] as f32;
+                work.weight[row] = batch.omega[index] as f32;
+                work.on_potential[row] = batch.d_omega[index] as f32;
             }
             if n_probes > 0 {
                 match &batch.probe {
@@ -279,7 +279,17 @@ impl WithSimd for EvaluateLoss<'_> {
                 loss::laplacian(&sweeps, &mut work, range.len(), per_probe, &mut laplacian[range.clone()]);
             }
             let scale = 1.0 / n as f32;
-            terms.add(&loss::interior(&sweeps, &model.objective, &mut work, range.len(), scale, per_probe));
+            let (objective, form) = (&model.objective, Form::Action);
+            terms.add(&loss::interior(
+                &sweeps,
+                objective,
+                form,
+                &mut work,
+                range.len(),
+                scale,
+                per_probe,
+                |_, _, _| {},
+            ));
             gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
             tile += 1;
         }
@@ -290,7 +300,8 @@ impl WithSimd for EvaluateLoss<'_> {
             for points in points.chunks(rows * dim) {
                 let n_rows = points.len() / dim;
                 place(&mut work, model, points, |_| t);
-                let value = loss::boundary(&sweeps, &mut work, n_rows, (omega / n as f64) as f32);
+                work.weight.fill((omega / n as f64) as f32);
+                let value = loss::boundary(&sweeps, &mut work, n_rows);
                 *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
                 gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &sums, shared);
                 tile += 1;

@@ -3,29 +3,69 @@
 //! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
 //! after tile in the order of the batch, and sums over parameters unit after unit.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, RwLock};
 
 use pulp::Simd;
 
-use super::draw;
+use super::draw::Draw;
 use super::gradient::{self, PartialSums};
-use super::loss::{self, LossTerms};
+use super::loss::{self, Form, LossTerms};
 use super::optimizer::{StepSizes, SumOfSquares, Update};
 use super::panel::Aligned;
 use super::sweeps::Sweeps;
 use super::sync::{Barrier, SharedMut};
 use super::weights::{PackedWeights, Packing, WeightsView};
 use super::workspace::{Workspace, rows_per_tile};
-use crate::engine::{StepRecord, TrainState, Trainer, Training};
+use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
+use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 
-/// Which part of the batch a tile belongs to.
+/// Which part of the batch a tile belongs to. Of two ends, `false` is the earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Interior,
-    Boundary0,
-    Boundary1,
+    /// Rows that weigh against the interior ones, for [`Estimator::Action`]'s centring.
+    Centre,
+    CentreEnds,
+    Boundary {
+        at_end: bool,
+    },
+    /// Ends of the parts of [`Estimator::Weak`].
+    WeakEnds {
+        intervals: u32,
+        at_end: bool,
+    },
+}
+
+impl Part {
+    /// The parts of a batch with the rows that each has.
+    fn of(training: &Training) -> Vec<(Part, usize)> {
+        // Interior tiles take the most work, so they come first: the last tiles even out the threads.
+        let mut parts = vec![(Part::Interior, training.n_interior)];
+        match training.estimator {
+            Estimator::Action { centring } => {
+                if centring {
+                    parts.push((Part::Centre, training.n_interior));
+                }
+                parts.extend([false, true].map(|at_end| (Part::Boundary { at_end }, training.n_boundary)));
+                if centring {
+                    parts.push((Part::CentreEnds, 2));
+                }
+            }
+            Estimator::Weak { intervals } => {
+                parts.extend(
+                    [false, true].map(|at_end| (Part::WeakEnds { intervals, at_end }, 2 * training.n_boundary)),
+                );
+            }
+            Estimator::Regression => {}
+        }
+        parts
+    }
+
+    fn is_interior(self) -> bool {
+        matches!(self, Part::Interior | Part::Centre)
+    }
 }
 
 /// Consecutive rows of one part of the batch.
@@ -48,8 +88,7 @@ pub struct CpuTrainer<S> {
     gradient: Vec<f32>,
     tiles: Vec<TileRows>,
     sums: PartialSums,
-    /// Loss terms of each tile.
-    terms: Vec<Mutex<LossTerms>>,
+    tile_sums: Vec<Mutex<TileSums>>,
     /// Σ g² of each unit, as f64 bits.
     squares: Vec<AtomicU64>,
     /// One for each thread.
@@ -60,18 +99,12 @@ impl<S: Simd> CpuTrainer<S> {
     /// Continues from `state` on `threads` threads.
     pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
         let packing = Packing::new(&training.architecture, super::panel::panel_width::<S>());
-        // Interior tiles take twice the work of boundary tiles, so they come first: the last tiles even out the threads.
-        let tiles: Vec<TileRows> = [
-            (Part::Interior, training.n_interior),
-            (Part::Boundary0, training.n_boundary),
-            (Part::Boundary1, training.n_boundary),
-        ]
-        .into_iter()
-        .flat_map(|(part, n)| {
-            let rows = rows_per_tile(n);
-            (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
-        })
-        .collect();
+        let tiles: Vec<TileRows> = (Part::of(&training).into_iter())
+            .flat_map(|(part, n)| {
+                let rows = rows_per_tile(n);
+                (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
+            })
+            .collect();
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let sums = PartialSums::new(&packing, tiles.len());
         CpuTrainer {
@@ -80,7 +113,7 @@ impl<S: Simd> CpuTrainer<S> {
             partial_gradients: Aligned::zeros(sums.n_values()),
             gradient: vec![0.0; state.parameters.len()],
             sums,
-            terms: tiles.iter().map(|_| Mutex::default()).collect(),
+            tile_sums: tiles.iter().map(|_| Mutex::default()).collect(),
             squares: packing.units.iter().map(|_| AtomicU64::default()).collect(),
             workspaces: (0..threads)
                 .map(|_| Workspace::new(&training.architecture, &packing, capacity, training.n_probes()))
@@ -101,7 +134,9 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             packing: &self.packing,
             tiles: &self.tiles,
             sums: &self.sums,
-            terms: &self.terms,
+            tile_sums: &self.tile_sums,
+            density: RwLock::new(time_density(&self.state.time_moments)),
+            time_moments: Mutex::new(&mut self.state.time_moments),
             squares: &self.squares,
             partial_gradients: SharedMut::new(self.partial_gradients.as_mut_slice()),
             gradient: SharedMut::new(&mut self.gradient),
@@ -134,6 +169,17 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
     }
 }
 
+/// What a tile reports: terms of the loss, and moments of the integrand where the times follow it.
+#[derive(Clone, Copy, Default)]
+struct TileSums {
+    terms: LossTerms,
+    moments: TimeMoments,
+}
+
+fn time_density(time_moments: &[f32]) -> TimeDensity {
+    TimeDensity::new(&TimeMoments::from_slice(time_moments).unwrap_or_default())
+}
+
 /// What the threads of [`CpuTrainer::steps`] share.
 struct Crew<'a, S> {
     simd: S,
@@ -141,7 +187,11 @@ struct Crew<'a, S> {
     packing: &'a Packing,
     tiles: &'a [TileRows],
     sums: &'a PartialSums,
-    terms: &'a [Mutex<LossTerms>],
+    tile_sums: &'a [Mutex<TileSums>],
+    /// The density of times of the step.
+    density: RwLock<TimeDensity>,
+    /// What the next density follows; the first thread's.
+    time_moments: Mutex<&'a mut Vec<f32>>,
     squares: &'a [AtomicU64],
     partial_gradients: SharedMut,
     gradient: SharedMut,
@@ -185,6 +235,9 @@ impl<S: Simd> Crew<'_, S> {
             if !(record.loss.is_finite() && record.gradient_norm.is_finite()) {
                 return step - start;
             }
+            if thread == 0 && self.training.time_rule == TimeRule::Importance {
+                self.follow_integrand();
+            }
             self.update(thread, StepSizes::new(&self.training.optimizer, step, record.gradient_norm));
             self.barrier.wait(); // the weights are written; the next step reads them
         }
@@ -201,23 +254,49 @@ impl<S: Simd> Crew<'_, S> {
             packing: self.packing,
             weights: WeightsView::shared(self.weights),
         };
-        let mut terms = LossTerms::default();
-        if part == Part::Interior {
-            draw::interior(training, step, first, n_rows, work);
-            let (scale, per_probe) = (1.0 / training.n_interior as f32, training.laplacian.share());
-            terms = loss::interior(&sweeps, &training.objective, work, n_rows, scale, per_probe);
-        } else {
-            let at_end = part == Part::Boundary1;
-            draw::boundary(training, at_end, step, first, n_rows, work);
-            let t = f64::from(u8::from(at_end));
-            let omega = training.objective.time_weight.at(t).0 * training.interval(t).2;
-            let weight = (if at_end { -omega } else { omega } / training.n_boundary as f64) as f32;
-            let value = loss::boundary(&sweeps, work, n_rows, weight);
-            *(if at_end { &mut terms.boundary1 } else { &mut terms.boundary0 }) = value;
+        let density = self.density.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let draw = Draw { training, step, density: &density };
+        let mut sums = TileSums::default();
+        match part {
+            Part::Interior | Part::Centre => {
+                let form = match training.estimator {
+                    _ if part == Part::Centre => Form::Centring,
+                    Estimator::Action { .. } => Form::Action,
+                    Estimator::Weak { .. } => Form::Weak,
+                    Estimator::Regression => Form::Regression,
+                };
+                if part == Part::Centre {
+                    draw.centre(first, n_rows, work)
+                } else {
+                    draw.interior(first, n_rows, work)
+                }
+                let (scale, per_probe) = (1.0 / training.n_interior as f32, training.laplacian.share());
+                let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
+                let moments = &mut sums.moments;
+                let integrand = |work: &Workspace, row: usize, value: f32| {
+                    if follow {
+                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.measure[row]));
+                    }
+                };
+                let objective = &training.objective;
+                sums.terms = loss::interior(&sweeps, objective, form, work, n_rows, scale, per_probe, integrand);
+            }
+            Part::CentreEnds => {
+                draw.centre_ends(work);
+                sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
+            }
+            Part::Boundary { at_end } | Part::WeakEnds { at_end, .. } => {
+                match part {
+                    Part::WeakEnds { intervals, .. } => draw.part(intervals, at_end, first, n_rows, work),
+                    _ => draw.boundary(at_end, first, n_rows, work),
+                }
+                let value = loss::boundary(&sweeps, work, n_rows);
+                *(if at_end { &mut sums.terms.boundary1 } else { &mut sums.terms.boundary0 }) = value;
+            }
         }
-        *self.terms[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = terms;
-        let interior = part == Part::Interior;
-        gradient::accumulate(&sweeps, work, n_rows, interior, tile, self.sums, self.partial_gradients);
+        drop(density);
+        *self.tile_sums[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = sums;
+        gradient::accumulate(&sweeps, work, n_rows, part.is_interior(), tile, self.sums, self.partial_gradients);
     }
 
     /// The units that `thread` updates.
@@ -245,8 +324,8 @@ impl<S: Simd> Crew<'_, S> {
     /// Loss and gradient norm of the step, from the sums of tiles and units.
     fn record(&self, step: u64) -> StepRecord {
         let mut terms = LossTerms::default();
-        for tile in self.terms {
-            terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        for tile in self.tile_sums {
+            terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).terms);
         }
         let squares: f64 = self.squares.iter().map(|bits| f64::from_bits(bits.load(Relaxed))).sum();
         StepRecord {
@@ -259,6 +338,20 @@ impl<S: Simd> Crew<'_, S> {
             gradient_norm: squares.sqrt(),
             learning_rate: self.training.optimizer.learning_rate.at(step),
         }
+    }
+
+    /// Adds the step's integrand to the running moments, and makes the density of the next step.
+    fn follow_integrand(&self) {
+        let mut step = TimeMoments::default();
+        for tile in self.tile_sums {
+            step.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).moments);
+        }
+        let mut list = self.time_moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut moments = TimeMoments::from_slice(&list).unwrap_or_default();
+        moments.follow(&step);
+        **list = moments.to_vec();
+        // From what a checkpoint keeps, so that a resumed run draws the same times.
+        *self.density.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = time_density(&list);
     }
 
     /// AdamW, moving average and repacked weights of this thread's units.

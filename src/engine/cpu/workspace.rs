@@ -71,10 +71,14 @@ pub struct Workspace {
     pub d_phi: Vec<f32>,
     /// t of each row.
     pub t: Vec<f32>,
-    /// ω(t) of each row.
-    pub omega: Vec<f32>,
-    /// ω′(t) of each row.
-    pub d_omega: Vec<f32>,
+    /// Weight of each row: of its interior term, ω(t) times mass; or of s, for boundary rows.
+    pub weight: Vec<f32>,
+    /// Weight of s in each interior row: ω′(t) times mass.
+    pub on_potential: Vec<f32>,
+    /// What the time of each interior row counts in a mean over time.
+    pub measure: Vec<f32>,
+    /// Velocity u of the path, `[capacity, dim]` row-major.
+    pub velocity: Vec<f32>,
     /// s of each row.
     pub s: Vec<f32>,
     /// ∂ₜs of each row.
@@ -122,8 +126,10 @@ impl Workspace {
             probe_weight: probed(width),
             d_phi: vec![0.0; capacity * architecture.time_embedding.width()],
             t: row(),
-            omega: row(),
-            d_omega: row(),
+            weight: row(),
+            on_potential: row(),
+            measure: row(),
+            velocity: vec![0.0; capacity * architecture.dim],
             s: row(),
             ds_dt: row(),
             grad_s: vec![0.0; capacity * architecture.dim],

@@ -1,0 +1,168 @@
+//! Variance of the gradient of a step for each form of the loss and each rule for its times, on the same networks:
+//!
+//!     cargo bench --bench gradient_variance
+//!
+//! Variance is the trace of the covariance over the squared norm of the mean gradient at the start of training, over 256 batches of 1024 rows
+//! of each kind. Cost is in products with the weights for one interior row of `action` with its two boundary rows: 12.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use action_matching::data::{AnalyticProblem, DataSource, load};
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
+use action_matching::objective::Objective;
+use action_matching::{Error, Result};
+
+const BATCHES: u64 = 256;
+const ACTION: Estimator = Estimator::Action { centring: false };
+const CENTRED: Estimator = Estimator::Action { centring: true };
+
+fn training(path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
+    Training {
+        architecture: Architecture {
+            dim: path.snapshots.dim,
+            hidden: vec![64; 3],
+            activation: Activation::Silu,
+            head: Head::Scalar,
+            time_embedding: TimeEmbedding::Raw,
+        },
+        objective: Objective::default(),
+        path,
+        estimator,
+        time_rule,
+        laplacian: Laplacian::default(),
+        n_interior: 1024,
+        n_boundary: 1024,
+        optimizer: Optimizer {
+            learning_rate: LearningRate { peak: 2e-3, warmup_steps: 100, cosine: None },
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: Some(1.0),
+            ema_decay: 0.99,
+        },
+        seed: 1,
+    }
+}
+
+/// Mean and trace of the covariance of gradients at `state`.
+fn moments(engine: &CpuEngine, mut training: Training, state: &TrainState) -> Result<(Vec<f64>, f64)> {
+    // Without memory or clipping the first moment is the gradient of the step.
+    training.optimizer = Optimizer { beta1: 0.0, clip_norm: None, ..training.optimizer };
+    let mut time_moments = state.time_moments.clone();
+    if training.time_rule == TimeRule::Importance {
+        // The density settles on the integrand first.
+        let still = LearningRate { peak: 1e-30, warmup_steps: 0, cosine: None };
+        training.optimizer.learning_rate = still;
+        let mut trainer = engine.trainer(training.clone(), state.clone())?;
+        trainer.steps(200, &mut Vec::new())?;
+        time_moments = trainer.state().time_moments;
+    }
+    let (mut sum, mut squares) = (vec![0.0; state.parameters.len()], 0.0);
+    for batch in 0..BATCHES {
+        let state = TrainState { step: 1_000_000 + batch, time_moments: time_moments.clone(), ..state.clone() };
+        let mut trainer = engine.trainer(training.clone(), state)?;
+        trainer.steps(1, &mut Vec::new())?;
+        for (sum, g) in sum.iter_mut().zip(trainer.state().moment1) {
+            *sum += f64::from(g);
+            squares += f64::from(g).powi(2);
+        }
+    }
+    let n = BATCHES as f64;
+    let mean: Vec<f64> = sum.iter().map(|sum| sum / n).collect();
+    let variance = (squares - n * mean.iter().map(|g| g * g).sum::<f64>()) / (n - 1.0);
+    Ok((mean, variance))
+}
+
+fn cost(estimator: Estimator) -> u32 {
+    match estimator {
+        ACTION => 12,
+        Estimator::Action { .. } => 18,
+        Estimator::Weak { .. } => 18,
+        Estimator::Regression => 6,
+    }
+}
+
+fn table(name: &str, path: &DensityPath, forms: &[(Estimator, TimeRule)]) -> Result<()> {
+    let engine = CpuEngine::new(0);
+    let first = if path.interpolant.has_velocity() { Estimator::Regression } else { ACTION };
+    let plain = training(path.clone(), first, TimeRule::LowDiscrepancy);
+    let start = TrainState::initial(initial_parameters(&plain.architecture, 1));
+    let mut trainer = engine.trainer(plain.clone(), start.clone())?;
+    trainer.steps(2000, &mut Vec::new())?;
+    let trained = TrainState { step: 0, ..trainer.state() };
+    let size: f64 = moments(&engine, plain, &start)?.0.iter().map(|g| g * g).sum();
+    println!("\n{name}\n{:<36}{:<18}{:>6}{:>14}{:>14}", "form", "times", "cost", "at the start", "trained");
+    for &(estimator, rule) in forms {
+        let training = training(path.clone(), estimator, rule);
+        let variances = [&start, &trained].map(|state| moments(&engine, training.clone(), state));
+        let [at_start, trained] = variances;
+        let form = format!("{estimator:?}");
+        let rule = format!("{rule:?}");
+        println!(
+            "{form:<36}{rule:<18}{:>6}{:>14.2e}{:>14.2e}",
+            cost(estimator),
+            at_start?.1 / size,
+            trained?.1 / size
+        );
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mouse_hematopoiesis.npz");
+    if !data.exists() {
+        return Err(Error::input(data, "examples/data", "is missing", "run from a checkout"));
+    }
+    let snapshots = Arc::new(load(&DataSource::new(data))?.training);
+    let couplings = Some(Arc::new(optimal_couplings(&snapshots, 1024, 0)?));
+    let rules = [TimeRule::Uniform, TimeRule::LowDiscrepancy, TimeRule::Stratified, TimeRule::Importance];
+    let weak = |intervals| Estimator::Weak { intervals };
+    let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
+    for estimator in [ACTION, CENTRED, weak(16), Estimator::Regression] {
+        forms.extend(rules.map(|rule| (estimator, rule)));
+    }
+    for (name, interpolant, couplings) in [
+        ("Haematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
+        ("Haematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
+    ] {
+        let path = DensityPath { snapshots: Arc::clone(&snapshots), interpolant, couplings, masses: None };
+        table(name, &path, &forms)?;
+    }
+    let one = action_matching::data::Snapshots { times: vec![1.0], ..last(&snapshots) };
+    for (name, interpolant) in [
+        ("Haematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
+        ("Haematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
+    ] {
+        let path = DensityPath { snapshots: Arc::new(one.clone()), interpolant, couplings: None, masses: None };
+        table(name, &path, &forms)?;
+    }
+    for name in ["anisotropic", "mixture"] {
+        let Some(problem) = AnalyticProblem::named(name) else { continue };
+        let times: Vec<f64> = (0..=100).map(|k| f64::from(k) / 100.0).collect();
+        let snapshots = Arc::new(problem.snapshots(&times, 2000, 0));
+        let path = DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses: None };
+        let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
+        for estimator in [ACTION, CENTRED, weak(1)] {
+            forms.extend([TimeRule::Uniform, TimeRule::LowDiscrepancy].map(|rule| (estimator, rule)));
+        }
+        table(&format!("Problem {name}, 101 frames of independent rows"), &path, &forms)?;
+    }
+    Ok(())
+}
+
+/// The last snapshot alone.
+fn last(snapshots: &action_matching::data::Snapshots) -> action_matching::data::Snapshots {
+    let k = snapshots.times.len() - 1;
+    let n = snapshots.n_rows(k);
+    action_matching::data::Snapshots {
+        dim: snapshots.dim,
+        times: vec![1.0],
+        offsets: vec![0, n],
+        samples: snapshots.rows(k).to_vec(),
+    }
+}

@@ -1,0 +1,281 @@
+//! Which samples of neighbouring snapshots belong together: optimal transport, balanced or not, solved once before training.
+
+use std::sync::Mutex;
+
+use crate::data::Snapshots;
+use crate::error::Result;
+use crate::rng::{Purpose, index, words};
+use crate::transport::{Cost, MAX_POINTS, optimal_plan, unbalanced_plan};
+
+/// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way; at each end the masses of all pairs
+/// make the uniform distribution over the snapshot's rows.
+///
+/// Couplings of neighbouring snapshots chain: the rows that one arrives at are those that the next one starts from, equally often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coupling {
+    /// Rows (i, j) with mass, i of the earlier snapshot.
+    pairs: Vec<[u32; 2]>,
+    /// Probability of the pairs up to each one, in units of 2⁻³².
+    cumulative: Vec<u32>,
+    /// Mass of each pair at its ends over its probability; empty where both are 1.
+    masses: Vec<[f32; 2]>,
+    /// The pairs of each earlier row.
+    by_left: Links,
+    /// The pairs of each later row.
+    by_right: Links,
+}
+
+/// For each row of one side, the rows of the other side it is paired with.
+#[derive(Clone, Debug, PartialEq)]
+struct Links {
+    /// Links of row i: `starts[i]..starts[i + 1]`.
+    starts: Vec<u32>,
+    partners: Vec<u32>,
+    /// Share of the links of a row up to each one, in units of 2⁻³².
+    cumulative: Vec<u32>,
+}
+
+const UNIT: f64 = 4_294_967_296.0;
+
+impl Links {
+    /// Links of `n` rows from (row, partner, mass).
+    fn new(n: usize, mut moves: Vec<(usize, usize, f64)>) -> Self {
+        moves.sort_by_key(|&(row, partner, _)| (row, partner));
+        let mut totals = vec![0.0; n];
+        let mut starts = vec![0u32; n + 1];
+        for &(row, _, mass) in &moves {
+            totals[row] += mass;
+            starts[row + 1] += 1;
+        }
+        (0..n).for_each(|row| starts[row + 1] += starts[row]);
+        let (mut row_before, mut mass_before) = (usize::MAX, 0.0);
+        let cumulative = (moves.iter())
+            .map(|&(row, _, mass)| {
+                mass_before = if row == row_before { mass_before } else { 0.0 } + mass;
+                row_before = row;
+                (mass_before / totals[row] * UNIT) as u32 // saturates at the end
+            })
+            .collect();
+        Links { starts, partners: moves.iter().map(|&(_, partner, _)| partner as u32).collect(), cumulative }
+    }
+
+    /// The partner of `row` that `word` chooses; the first one for a row without links.
+    fn partner(&self, row: usize, word: u32) -> usize {
+        let (start, end) = (self.starts[row] as usize, self.starts[row + 1] as usize);
+        let link = self.cumulative[start..end].partition_point(|&below| below <= word).min((end - start).max(1) - 1);
+        self.partners.get(start + link).map_or(0, |&partner| partner as usize)
+    }
+}
+
+impl Coupling {
+    /// The pair that `word` chooses, and its mass at both ends relative to the probability of the choice.
+    pub fn pair(&self, word: u32) -> (usize, usize, [f64; 2]) {
+        // Integer arithmetic: the same pairs on every engine.
+        let entry = self.cumulative.partition_point(|&below| below <= word).min(self.pairs.len() - 1);
+        let [i, j] = self.pairs[entry];
+        (i as usize, j as usize, self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from)))
+    }
+
+    /// The row of the later snapshot that the earlier row `i` goes on to.
+    pub fn successor(&self, i: usize, word: u32) -> usize {
+        self.by_left.partner(i, word)
+    }
+
+    /// The row of the earlier snapshot that the later row `j` comes from.
+    pub fn predecessor(&self, j: usize, word: u32) -> usize {
+        self.by_right.partner(j, word)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, i: usize, j: usize) -> bool {
+        self.pairs.contains(&[i as u32, j as u32])
+    }
+
+    /// The coupling of snapshots with `n` and `m` rows from (i, j, mass at both ends).
+    fn new(n: usize, m: usize, moves: &[(usize, usize, [f64; 2])]) -> Self {
+        let (mut pairs, mut cumulative, mut sum) = (Vec::new(), Vec::new(), 0.0);
+        // Halfway between the masses at the ends: no pair weighs more than twice its probability.
+        let share = |mass: [f64; 2]| 0.5 * (mass[0] + mass[1]);
+        let total: f64 = moves.iter().map(|&(_, _, mass)| share(mass)).sum();
+        for &(i, j, mass) in moves {
+            sum += share(mass) / total;
+            pairs.push([i as u32, j as u32]);
+            cumulative.push((sum * UNIT) as u32); // saturates at the end
+        }
+        let masses = if moves.iter().all(|&(_, _, mass)| mass[0] == mass[1]) {
+            Vec::new()
+        } else {
+            moves.iter().map(|&(_, _, mass)| mass.map(|end| (end / share(mass)) as f32)).collect()
+        };
+        Coupling {
+            pairs,
+            cumulative,
+            masses,
+            by_left: Links::new(n, moves.iter().map(|&(i, j, mass)| (i, j, mass[0])).collect()),
+            by_right: Links::new(m, moves.iter().map(|&(i, j, mass)| (j, i, mass[1])).collect()),
+        }
+    }
+}
+
+/// Pairs (i, j, mass at both ends) of one block; the masses add up to 1 at each end.
+type Moves = Vec<(usize, usize, [f64; 2])>;
+
+/// Squared-distance optimal couplings of all neighbouring `snapshots`. Snapshots of more than `block` rows are divided into random
+/// blocks of nearly equal sizes at most `block`, each solved exactly (minibatch optimal transport); every row is in one.
+///
+/// Takes about 8·`block`² bytes a thread, and seconds a block of 5000.
+///
+/// # Errors
+/// As [`optimal_plan`].
+pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64) -> Result<Vec<Coupling>> {
+    couplings(snapshots, block, seed, &|_, x, y| {
+        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean)?;
+        Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
+    })
+}
+
+/// Couplings by partial optimal transport, divided as for [`optimal_couplings`]: rows far from any other appear or vanish rather than
+/// move. `masses` of the snapshots are divided equally among their rows; `relaxation` is the squared distance beyond which that happens.
+///
+/// # Errors
+/// As [`unbalanced_plan`].
+pub fn unbalanced_couplings(
+    snapshots: &Snapshots,
+    masses: &[f64],
+    relaxation: f64,
+    block: usize,
+    seed: u64,
+) -> Result<Vec<Coupling>> {
+    couplings(snapshots, block, seed, &|k, x, y| {
+        let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
+        let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
+        let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
+        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation)?;
+        Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
+    })
+}
+
+/// Couplings of neighbouring snapshots from `solve(k, x, y)`, which pairs the rows x of snapshot k with the rows y of the next.
+fn couplings(
+    snapshots: &Snapshots,
+    block: usize,
+    seed: u64,
+    solve: &(dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync),
+) -> Result<Vec<Coupling>> {
+    let block = block.clamp(1, MAX_POINTS);
+    let intervals = snapshots.times.len() - 1;
+    let n_blocks = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(block);
+    let orders: Vec<Vec<usize>> = (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, k as u64)).collect();
+    let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_blocks(k)).map(move |b| (k, b))).collect();
+    let solved: Vec<Mutex<Option<Result<Moves>>>> = tasks.iter().map(|_| Mutex::default()).collect();
+    // The smaller side may have fewer rows than there are blocks; then blocks share its rows in turn.
+    let rows_of_block = |k: usize, of: usize, b: usize| -> &[usize] {
+        let (n, order) = (n_blocks(of), &orders[k]);
+        let (first, end) = (b * order.len() / n, (b + 1) * order.len() / n);
+        if first == end { &order[first..=first] } else { &order[first..end] }
+    };
+    let gather = |k: usize, rows: &[usize]| -> Vec<f32> {
+        rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied().collect()
+    };
+    let queue = Mutex::new(tasks.iter().zip(&solved));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(tasks.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                    let Some((&(k, b), slot)) = next else { break };
+                    let (x, y) = (gather(k, rows_of_block(k, k, b)), gather(k + 1, rows_of_block(k + 1, k, b)));
+                    let moves = solve(k, &x, &y);
+                    *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(moves);
+                }
+            });
+        }
+    });
+    let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
+    for (&(k, b), slot) in tasks.iter().zip(solved) {
+        let Some(solved) = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) else { continue };
+        let (from, to) = (rows_of_block(k, k, b), rows_of_block(k + 1, k, b));
+        // Blocks weigh as many rows as they hold of the larger side.
+        let larger = snapshots.n_rows(k).max(snapshots.n_rows(k + 1));
+        let weight = from.len().max(to.len()) as f64 / larger as f64;
+        moves[k].extend(solved?.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
+    }
+    let coupling = |(k, moves): (usize, &Moves)| Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves);
+    Ok(moves.iter().enumerate().map(coupling).collect())
+}
+
+/// 0..n in a random order that depends on `seed` and `stream` alone (Fisher & Yates).
+fn shuffled(n: usize, seed: u64, stream: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, index(words(seed, Purpose::Blocks, stream, i as u32)[0], i + 1));
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::draw_gaussian;
+
+    fn snapshots(sizes: &[usize]) -> Snapshots {
+        let mut offsets = vec![0];
+        sizes.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
+        let n = offsets[sizes.len()];
+        let times = (0..sizes.len()).map(|k| k as f64).collect();
+        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, 3) }
+    }
+
+    /// Shares of rows on both sides, from equally spaced words.
+    fn marginals(coupling: &Coupling, n: usize, m: usize) -> (Vec<f64>, Vec<f64>) {
+        const WORDS: u32 = 1 << 16;
+        let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; m]);
+        for word in 0..WORDS {
+            let (i, j, _) = coupling.pair(word << 16 | 1 << 15);
+            rows[i] += 1.0 / f64::from(WORDS);
+            columns[j] += 1.0 / f64::from(WORDS);
+        }
+        (rows, columns)
+    }
+
+    #[test]
+    fn marginals_are_uniform() {
+        let snapshots = snapshots(&[30, 47, 60]);
+        for (k, (n, m)) in [(30, 47), (47, 60)].into_iter().enumerate() {
+            let (rows, columns) = marginals(&optimal_couplings(&snapshots, 100, 1).unwrap()[k], n, m);
+            assert!(rows.iter().all(|share| (share * n as f64 - 1.0).abs() < 0.02), "{rows:?}");
+            assert!(columns.iter().all(|share| (share * m as f64 - 1.0).abs() < 0.02), "{columns:?}");
+        }
+    }
+
+    /// Blocks of unequal sizes leave marginals nearly uniform: sizes differ by one row at most.
+    #[test]
+    fn blocks_cover_every_row() {
+        let snapshots = snapshots(&[31, 47]);
+        let couplings = optimal_couplings(&snapshots, 16, 1).unwrap();
+        let (rows, columns) = marginals(&couplings[0], 31, 47);
+        assert!(rows.iter().all(|share| (0.8..1.25).contains(&(share * 31.0))), "{rows:?}");
+        assert!(columns.iter().all(|share| (0.9..1.1).contains(&(share * 47.0))), "{columns:?}");
+        assert_eq!(optimal_couplings(&snapshots, 16, 1).unwrap(), couplings);
+        assert_ne!(optimal_couplings(&snapshots, 16, 2).unwrap(), couplings);
+        // A side with fewer rows than blocks.
+        let few = optimal_couplings(&self::snapshots(&[2, 47]), 8, 1).unwrap();
+        let (rows, columns) = marginals(&few[0], 2, 47);
+        assert!(rows.iter().all(|&share| share > 0.3) && columns.iter().all(|&share| share > 0.0), "{rows:?}");
+    }
+
+    /// Pairs are those of the plan: moving along them costs W₂².
+    #[test]
+    fn pairs_move_at_the_least_cost() {
+        let snapshots = snapshots(&[40, 40]);
+        let coupling = &optimal_couplings(&snapshots, 100, 1).unwrap()[0];
+        let squared = |i: usize, j: usize| -> f64 {
+            let (x, y) = (&snapshots.rows(0)[2 * i..][..2], &snapshots.rows(1)[2 * j..][..2]);
+            x.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+        };
+        let mean: f64 = coupling.pairs.iter().map(|&[i, j]| squared(i as usize, j as usize)).sum::<f64>() / 40.0;
+        let w2 = crate::transport::wasserstein2(2, snapshots.rows(0), snapshots.rows(1)).unwrap();
+        assert!((mean / (w2 * w2) - 1.0).abs() < 1e-6, "{mean}, not {}", w2 * w2);
+    }
+}

@@ -1,0 +1,393 @@
+//! What lies between snapshots: which rows belong together, how x moves from one to the other, and which times a batch visits.
+//!
+//! A path gives samples of q_t at every t. Where x moves along curves their velocity u = dx/dt is known too, with ∂ₜq = −∇·(q E[u|x]).
+
+mod coupling;
+mod generative;
+mod times;
+
+use std::sync::Arc;
+
+pub use coupling::{Coupling, optimal_couplings, unbalanced_couplings};
+pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
+
+use crate::data::Snapshots;
+use crate::error::{Error, Result, check_len};
+use crate::rng::{self, Purpose, RowWords};
+
+/// How x moves between snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interpolant {
+    /// x = (1 − r) xₗ + r xᵣ, with a pair from the two snapshots around t.
+    Linear,
+    /// A cubic through xₗ and xᵣ whose slopes there look at the rows that the coupling chains them to, one snapshot before and one
+    /// after: a trajectory visits every time without a kink.
+    Spline,
+    /// x from the snapshot nearest in time: for dense recordings. The velocity is unknown.
+    Nearest,
+    /// (1 − t) ε + t x₁ from standard normal noise to the one snapshot.
+    GenerativeLinear,
+    /// α(t) ε + β(t) x₁ of the variance-preserving diffusion.
+    GenerativeVp,
+    /// √(1 − t) ε + √t x₁.
+    GenerativeSqrt,
+}
+
+impl Interpolant {
+    /// Whether the path starts from noise.
+    pub fn is_generative(self) -> bool {
+        self.coefficients().is_some()
+    }
+
+    /// Whether the velocity of x is known.
+    pub fn has_velocity(self) -> bool {
+        self != Interpolant::Nearest
+    }
+
+    fn coefficients(self) -> Option<fn(f64) -> generative::Coefficients> {
+        match self {
+            Interpolant::GenerativeLinear => Some(generative::linear),
+            Interpolant::GenerativeVp => Some(generative::vp),
+            Interpolant::GenerativeSqrt => Some(generative::sqrt),
+            Interpolant::Linear | Interpolant::Spline | Interpolant::Nearest => None,
+        }
+    }
+}
+
+/// A curve of densities through the snapshots.
+#[derive(Clone, Debug)]
+pub struct DensityPath {
+    /// The snapshots, in network coordinates; a generative path has one, at time 1.
+    pub snapshots: Arc<Snapshots>,
+    /// How x moves between them.
+    pub interpolant: Interpolant,
+    /// Joint distributions of neighbouring snapshots, one for each interval; `None` pairs independently.
+    pub couplings: Option<Arc<Vec<Coupling>>>,
+    /// Mass of each snapshot relative to the first, linear in between; `None` for the same mass at all times.
+    pub masses: Option<Vec<f64>>,
+}
+
+/// A time between two snapshots.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// The snapshot at or before it.
+    pub left: usize,
+    /// How far it is on the way to the next, in 0..=1.
+    pub ratio: f64,
+    /// Network time, as engines compute with it.
+    pub t: f32,
+}
+
+/// The rows that a row of a batch moves between: indices into their snapshots.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trajectory {
+    left: usize,
+    from: usize,
+    to: usize,
+    /// Rows of the snapshots before and after the two; those of the two where there are none.
+    before: usize,
+    after: usize,
+    /// Where the start noise comes from.
+    noise: (u64, u64, u32),
+    /// Mass at the two ends, relative to the probability with which the pair is drawn.
+    mass: [f64; 2],
+}
+
+impl DensityPath {
+    /// Checks sizes and values, for samples of `dim` dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
+    pub fn validate(&self, dim: usize) -> Result<()> {
+        let snapshots = &self.snapshots;
+        check_len("samples (dimension)", dim, snapshots.dim)?;
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
+        let n_times = snapshots.times.len();
+        if self.interpolant.is_generative() && n_times != 1 {
+            return fail("snapshots", format!("has {n_times} times"), "give one: the path starts from noise");
+        }
+        if !self.interpolant.is_generative() && n_times < 2 {
+            return fail("snapshots", format!("has {n_times} times"), "give at least 2");
+        }
+        if let Some(k) = (0..n_times).find(|&k| snapshots.n_rows(k) == 0) {
+            return fail("snapshots", format!("has no rows at time {}", snapshots.times[k]), "leave it out");
+        }
+        if let Some(couplings) = &self.couplings {
+            check_len("couplings", n_times - 1, couplings.len())?;
+        }
+        if let Some(masses) = &self.masses {
+            check_len("masses", n_times, masses.len())?;
+            if let Some(mass) = masses.iter().find(|mass| !(mass.is_finite() && **mass > 0.0)) {
+                return fail("masses", format!("contains {mass}"), "use positive numbers");
+            }
+        }
+        if self.interpolant == Interpolant::Spline && self.couplings.is_none() && n_times > 2 {
+            return fail("path", "is spline without a coupling to follow".into(), "pair by optimal transport");
+        }
+        Ok(())
+    }
+
+    /// Number of intervals between snapshots.
+    pub fn n_intervals(&self) -> usize {
+        self.times().len() - 1
+    }
+
+    /// The times of the snapshots; a generative path starts at 0 besides.
+    fn times(&self) -> &[f64] {
+        if self.interpolant.is_generative() { &[0.0, 1.0] } else { &self.snapshots.times }
+    }
+
+    /// The moment that `rule` visits for a time `t` drawn in 0..=1.
+    pub fn moment(&self, rule: TimeRule, t: f64) -> Moment {
+        let times = self.times();
+        let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
+        let drawn = (t - times[left]) / (times[left + 1] - times[left]);
+        let ratio = rule.node(drawn);
+        // Untouched by a rule without nodes, to the last bit.
+        if ratio == drawn { Moment { left, ratio, t: t as f32 } } else { self.at(left, ratio) }
+    }
+
+    /// The moment `ratio` of the way through the interval after snapshot `left`.
+    pub fn at(&self, left: usize, ratio: f64) -> Moment {
+        let times = self.times();
+        Moment { left, ratio, t: (times[left] + ratio * (times[left + 1] - times[left])) as f32 }
+    }
+
+    /// Length of the interval after snapshot `left`, network time.
+    pub fn length(&self, left: usize) -> f64 {
+        self.times()[left + 1] - self.times()[left]
+    }
+
+    /// Mass of snapshot `k` relative to the first.
+    pub fn snapshot_mass(&self, k: usize) -> f64 {
+        self.masses.as_ref().map_or(1.0, |masses| masses[k])
+    }
+
+    /// The trajectory through the interval after snapshot `left` that `words` choose: `(seed, step, row)` name its start noise.
+    ///
+    /// Words: 0 is free (it draws the time), 1 chooses the left row or the pair, 2 the right row or the one before the pair, 3 the one after.
+    pub fn trajectory(&self, left: usize, words: [u32; 4], noise: (u64, u64, u32)) -> Trajectory {
+        let masses = [self.snapshot_mass(left), self.snapshot_mass((left + 1).min(self.snapshots.times.len() - 1))];
+        let [_, first, second, third] = words;
+        if self.interpolant.is_generative() {
+            let to = rng::index(first, self.snapshots.n_rows(0));
+            return Trajectory { left, from: to, to, before: to, after: to, noise, mass: [1.0; 2] };
+        }
+        let Some(couplings) = &self.couplings else {
+            let choose = |word, k| rng::index(word, self.snapshots.n_rows(k));
+            let from = choose(first, left);
+            // Frames of the same number of rows may follow the same particles: one word keeps to one particle.
+            let to = choose(if self.interpolant == Interpolant::Nearest { first } else { second }, left + 1);
+            return Trajectory { left, from, to, before: from, after: to, noise, mass: masses };
+        };
+        let (from, to, mass) = couplings[left].pair(first);
+        let (mut before, mut after) = (from, to);
+        if self.interpolant == Interpolant::Spline {
+            if left > 0 {
+                before = couplings[left - 1].predecessor(from, second);
+            }
+            if left + 1 < self.n_intervals() {
+                after = couplings[left + 1].successor(to, third);
+            }
+        }
+        Trajectory { left, from, to, before, after, noise, mass: [masses[0] * mass[0], masses[1] * mass[1]] }
+    }
+
+    /// Mass of the trajectory at `moment` and its slope in network time.
+    pub fn mass(&self, trajectory: &Trajectory, moment: &Moment) -> (f64, f64) {
+        let [start, end] = trajectory.mass;
+        let rise = end - start;
+        (start + moment.ratio * rise, if rise == 0.0 { 0.0 } else { rise / self.length(moment.left) })
+    }
+
+    /// Calls `visit(i, xᵢ, uᵢ)` for each coordinate of the trajectory at `moment`; u is 0 where it is unknown.
+    #[inline(always)]
+    pub fn point(&self, trajectory: &Trajectory, moment: &Moment, mut visit: impl FnMut(usize, f32, f32)) {
+        let Trajectory { left, from, to, before, after, noise: (seed, step, row), .. } = *trajectory;
+        let ratio = moment.ratio as f32;
+        if let Some(coefficients) = self.interpolant.coefficients() {
+            // Slopes may be infinite at the very ends.
+            let c = coefficients(moment.ratio.clamp(1e-6, 1.0 - 1e-6));
+            let data = self.row(0, to);
+            let normals = RowWords::new(seed, Purpose::StartNoise, step, data.len()).of(row).flat_map(rng::normals);
+            for (i, (&data, noise)) in data.iter().zip(normals).enumerate() {
+                let x = c.noise as f32 * noise + c.data as f32 * data;
+                visit(i, x, c.noise_slope as f32 * noise + c.data_slope as f32 * data);
+            }
+            return;
+        }
+        let per_time = (1.0 / self.length(left)) as f32;
+        match self.interpolant {
+            Interpolant::Spline => {
+                let (from_row, to_row) = (self.row(left, from), self.row(left + 1, to));
+                let has = [left > 0, left + 1 < self.n_intervals()];
+                let before_row = if has[0] { self.row(left - 1, before) } else { from_row };
+                let after_row = if has[1] { self.row(left + 2, after) } else { to_row };
+                let lengths = [
+                    if has[0] { self.length(left - 1) as f32 } else { 0.0 },
+                    self.length(left) as f32,
+                    if has[1] { self.length(left + 1) as f32 } else { 0.0 },
+                ];
+                for i in 0..from_row.len() {
+                    let ends = [before_row[i], from_row[i], to_row[i], after_row[i]];
+                    let (x, u) = spline(ends, lengths, has, ratio);
+                    visit(i, x, u);
+                }
+            }
+            Interpolant::Nearest => {
+                let row = if moment.ratio >= 0.5 { self.row(left + 1, to) } else { self.row(left, from) };
+                row.iter().enumerate().for_each(|(i, &x)| visit(i, x, 0.0));
+            }
+            _ => {
+                for (i, (&from, &to)) in self.row(left, from).iter().zip(self.row(left + 1, to)).enumerate() {
+                    visit(i, from + ratio * (to - from), per_time * (to - from));
+                }
+            }
+        }
+    }
+
+    /// Calls `visit(i, xᵢ)` for a row at the first (`at_end`: last) time, which `word` chooses, or `noise` at the start of a generative path.
+    #[inline(always)]
+    pub fn end_point(&self, at_end: bool, word: u32, noise: (u64, u64, u32), mut visit: impl FnMut(usize, f32)) {
+        if self.interpolant.is_generative() && !at_end {
+            let (seed, step, row) = noise;
+            let normals = RowWords::new(seed, Purpose::StartNoise, step, self.snapshots.dim).of(row);
+            normals.flat_map(rng::normals).take(self.snapshots.dim).enumerate().for_each(|(i, x)| visit(i, x));
+        } else {
+            let snapshot = if at_end { self.snapshots.times.len() - 1 } else { 0 };
+            let row = self.row(snapshot, rng::index(word, self.snapshots.n_rows(snapshot)));
+            row.iter().enumerate().for_each(|(i, &x)| visit(i, x));
+        }
+    }
+
+    /// Row `index` of `snapshot`.
+    #[inline(always)]
+    fn row(&self, snapshot: usize, index: usize) -> &[f32] {
+        &self.snapshots.samples[(self.snapshots.offsets[snapshot] + index) * self.snapshots.dim..][..self.snapshots.dim]
+    }
+}
+
+/// The cubic from `ends[1]` to `ends[2]` at `ratio`, and its slope in time. Slopes at its ends are those of the parabola through
+/// the three neighbours (Catmull & Rom's for uneven times); without a neighbour, those of the one parabola there is.
+#[inline(always)]
+fn spline(ends: [f32; 4], lengths: [f32; 3], has: [bool; 2], ratio: f32) -> (f32, f32) {
+    let [h0, h, h2] = lengths;
+    let secant = (ends[2] - ends[1]) / h;
+    let mixed = |other: f32, other_length: f32| (other * h + secant * other_length) / (h + other_length);
+    let start = if has[0] { mixed((ends[1] - ends[0]) / h0, h0) } else { secant };
+    let end = if has[1] { mixed((ends[3] - ends[2]) / h2, h2) } else { secant };
+    let (start, end) = match has {
+        [false, true] => (2.0 * secant - end, end),
+        [true, false] => (start, 2.0 * secant - start),
+        _ => (start, end),
+    };
+    // x = xₗ + h (secant·r + r(1 − r)·((start − secant)(1 − r) − (end − secant) r)).
+    let (a, b) = (start - secant, end - secant);
+    let (r, s) = (ratio, 1.0 - ratio);
+    let x = ends[1] + h * (secant * r + r * s * (a * s - b * r));
+    let slope = secant + a * s * (1.0 - 3.0 * r) - b * r * (2.0 - 3.0 * r);
+    (x, slope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(interpolant: Interpolant, couplings: bool) -> DensityPath {
+        let samples = crate::data::draw_gaussian(90, 2, 3);
+        let times = vec![0.0, 0.25, 0.6, 1.0];
+        let snapshots = if interpolant.is_generative() {
+            Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples }
+        } else {
+            Snapshots { dim: 2, times, offsets: vec![0, 20, 45, 70, 90], samples }
+        };
+        let couplings = couplings.then(|| Arc::new(optimal_couplings(&snapshots, 100, 1).expect("couplings")));
+        DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+    }
+
+    fn at(path: &DensityPath, trajectory: &Trajectory, left: usize, ratio: f64) -> Vec<(f32, f32)> {
+        let mut point = Vec::new();
+        path.point(trajectory, &path.at(left, ratio), |_, x, u| point.push((x, u)));
+        point
+    }
+
+    /// Every path with a velocity: u is the difference quotient of x, and x starts and ends on its rows.
+    #[test]
+    fn velocities_are_slopes() {
+        for interpolant in [
+            Interpolant::Linear,
+            Interpolant::Spline,
+            Interpolant::GenerativeLinear,
+            Interpolant::GenerativeVp,
+            Interpolant::GenerativeSqrt,
+        ] {
+            let path = path(interpolant, !interpolant.is_generative());
+            for left in 0..path.n_intervals() {
+                let trajectory = path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], (5, 6, 7));
+                let h = 1e-2;
+                let (below, here, above) = (
+                    at(&path, &trajectory, left, 0.4 - h),
+                    at(&path, &trajectory, left, 0.4),
+                    at(&path, &trajectory, left, 0.4 + h),
+                );
+                for i in 0..2 {
+                    let quotient = f64::from(above[i].0 - below[i].0) / (2.0 * h * path.length(left));
+                    let u = f64::from(here[i].1);
+                    assert!((quotient - u).abs() < 3e-3 * (1.0 + u.abs()), "{interpolant:?}: {quotient}, not {u}");
+                }
+                let last = at(&path, &trajectory, left, 1.0);
+                let row = if interpolant.is_generative() { 0 } else { left + 1 };
+                for (i, &x) in path.row(row, trajectory.to).iter().enumerate() {
+                    assert!((last[i].0 - x).abs() < 2e-3, "{interpolant:?} ends at {}, not {x}", last[i].0);
+                }
+            }
+        }
+    }
+
+    /// A trajectory of quadratic motion is followed exactly, inside and at the outer intervals.
+    #[test]
+    fn splines_follow_parabolas() {
+        let times = [0.0f32, 0.25, 0.6, 1.0];
+        let motion = |t: f32| 1.0 + 2.0 * t - 3.0 * t * t;
+        let x = times.map(motion);
+        let lengths = [0.25, 0.35, 0.4];
+        for (ends, lengths, has, start) in [
+            ([x[0], x[0], x[1], x[2]], [0.0, lengths[0], lengths[1]], [false, true], 0),
+            (x, lengths, [true, true], 1),
+            ([x[1], x[2], x[3], x[3]], [lengths[1], lengths[2], 0.0], [true, false], 2),
+        ] {
+            for ratio in [0.0, 0.3, 0.9, 1.0] {
+                let t = times[start] + ratio * (times[start + 1] - times[start]);
+                let (got, slope) = spline(ends, lengths, has, ratio);
+                assert!((got - motion(t)).abs() < 1e-5, "at {t}: {got}");
+                assert!((slope - (2.0 - 6.0 * t)).abs() < 1e-4, "at {t}: slope {slope}");
+            }
+        }
+    }
+
+    /// Chained pairs: the row after is one that the row arrived at goes on to.
+    #[test]
+    fn splines_look_at_the_rows_that_couplings_chain() {
+        let path = path(Interpolant::Spline, true);
+        let couplings = path.couplings.as_ref().expect("couplings");
+        for word in (0..64).map(|i| i << 26) {
+            let trajectory = path.trajectory(1, [0, word, word ^ 0x5555_0000, word], (0, 0, 0));
+            assert!(couplings[0].has(trajectory.before, trajectory.from));
+            assert!(couplings[1].has(trajectory.from, trajectory.to));
+            assert!(couplings[2].has(trajectory.to, trajectory.after));
+        }
+    }
+
+    #[test]
+    fn moments_of_a_quadrature_are_its_nodes() {
+        let path = path(Interpolant::Linear, false);
+        let moment = path.moment(TimeRule::Trapezoid, 0.3);
+        assert_eq!((moment.left, moment.ratio, moment.t), (1, 0.0, 0.25));
+        let moment = path.moment(TimeRule::Simpson, 0.99);
+        assert_eq!((moment.left, moment.ratio, moment.t), (2, 1.0, 1.0));
+        let moment = path.moment(TimeRule::Uniform, 0.425);
+        assert_eq!((moment.left, moment.t), (1, 0.425));
+        assert!((moment.ratio - 0.5).abs() < 1e-12);
+    }
+}

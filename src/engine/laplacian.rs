@@ -1,0 +1,52 @@
+//! How the Laplacian of s is formed where there is diffusion.
+
+/// How the Laplacian of s is formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaplacianRule {
+    /// Mean of εᵀ∇²s ε over probes ε of independent signs (Hutchinson 1990): the least variance of all unbiased probes.
+    Rademacher,
+    /// The same over standard normal probes.
+    Gaussian,
+    /// Sum over the unit vectors.
+    Exact,
+}
+
+/// The Laplacian of a training step. Used where σ > 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Laplacian {
+    /// The rule.
+    pub rule: LaplacianRule,
+    /// Probes of a row; an exact Laplacian has as many as dimensions instead.
+    pub n_probes: usize,
+}
+
+impl Laplacian {
+    /// The exact Laplacian.
+    pub const EXACT: Laplacian = Laplacian { rule: LaplacianRule::Exact, n_probes: 1 };
+
+    /// Directions of second derivatives in `dim` dimensions.
+    pub fn n_directions(self, dim: usize) -> usize {
+        match self.rule {
+            LaplacianRule::Exact => dim,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => self.n_probes,
+        }
+    }
+
+    /// What the curvature along one direction counts: probes are averaged, unit vectors added.
+    pub fn share(self) -> f64 {
+        match self.rule {
+            LaplacianRule::Exact => 1.0,
+            LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.n_probes as f64,
+        }
+    }
+}
+
+impl Default for Laplacian {
+    fn default() -> Self {
+        Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 }
+    }
+}
+
+/// Most probes of a row.
+pub const MAX_PROBES: usize = 1024;

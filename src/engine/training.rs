@@ -1,0 +1,218 @@
+//! What training is: settings, state and the steps an engine takes.
+
+use super::{Laplacian, MAX_PROBES};
+use crate::density_path::{DensityPath, TIME_KNOTS, TimeRule};
+use crate::error::{Error, Result, check_len};
+use crate::model::Architecture;
+use crate::objective::Objective;
+
+/// Learned parameters and the state of the optimiser after `step` steps: what a checkpoint holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainState {
+    /// Number of optimiser steps taken.
+    pub step: u64,
+    /// Parameters, flat in the order of [`Architecture::layers`].
+    pub parameters: Vec<f32>,
+    /// Exponential moving average of the parameters.
+    pub ema: Vec<f32>,
+    /// Adam's first moment.
+    pub moment1: Vec<f32>,
+    /// Adam's second moment.
+    pub moment2: Vec<f32>,
+    /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which [`TimeRule::Importance`] follows.
+    pub time_moments: Vec<f32>,
+}
+
+impl TrainState {
+    /// The state before the first step: EMA equal to the parameters, moments zero.
+    pub fn initial(parameters: Vec<f32>) -> Self {
+        let zeros = vec![0.0; parameters.len()];
+        let time_moments = vec![0.0; 2 * TIME_KNOTS];
+        TrainState {
+            step: 0,
+            ema: parameters.clone(),
+            moment1: zeros.clone(),
+            moment2: zeros,
+            parameters,
+            time_moments,
+        }
+    }
+}
+
+/// Learning rate of a step: linear warm-up, then constant or cosine decay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearningRate {
+    /// Rate after warm-up.
+    pub peak: f64,
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: u64,
+    /// `Some((total, floor))`: cosine from `peak` after warm-up down to `floor · peak` at step `total`.
+    pub cosine: Option<(u64, f64)>,
+}
+
+impl LearningRate {
+    /// Rate of the step with index `step` (from 0).
+    pub fn at(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        match self.cosine {
+            Some((total, floor)) if total > self.warmup_steps => {
+                let progress = (step - self.warmup_steps) as f64 / (total - self.warmup_steps) as f64;
+                let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos());
+                self.peak * (floor + (1.0 - floor) * cosine)
+            }
+            _ => self.peak,
+        }
+    }
+}
+
+/// Settings of AdamW (Loshchilov & Hutter 2019), clipping and the moving average.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimizer {
+    /// Learning rate.
+    pub learning_rate: LearningRate,
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε, added to √v̂.
+    pub epsilon: f64,
+    /// Decoupled weight decay, applied to weights and biases alike.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; `None` does not clip.
+    pub clip_norm: Option<f64>,
+    /// β of the moving average e += (1 − β)(p − e).
+    pub ema_decay: f64,
+}
+
+/// Forms of the one loss, with the same minimiser ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Estimator {
+    /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the paper writes it.
+    Action {
+        /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times: exact invariance to offsets. Costs as many
+        /// rows again. 0 is the mean of standardised data.
+        centring: bool,
+    },
+    /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots is divided into equal parts [a, b]; over
+    /// each part, with s̄ = ½(s(·, a) + s(·, b)), the loss is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
+    Weak {
+        /// Parts of an interval.
+        intervals: u32,
+    },
+    /// E[H(∇s) − u·∇s + …] where the path has the velocity u: ½‖∇s − u‖² up to a constant for the quadratic cost. No boundary rows.
+    Regression,
+}
+
+/// Everything a [`Trainer`] needs beside its starting state.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Shape of the network.
+    pub architecture: Architecture,
+    /// The dynamics to learn.
+    pub objective: Objective,
+    /// The densities between snapshots that rows are drawn from.
+    pub path: DensityPath,
+    /// The form of the loss.
+    pub estimator: Estimator,
+    /// How times are drawn.
+    pub time_rule: TimeRule,
+    /// How the Laplacian is formed where σ > 0.
+    pub laplacian: Laplacian,
+    /// Interior rows of a step.
+    pub n_interior: usize,
+    /// Boundary rows of a step, at each of the two end times.
+    pub n_boundary: usize,
+    /// Optimiser settings.
+    pub optimizer: Optimizer,
+    /// Key of every random number.
+    pub seed: u64,
+}
+
+impl Training {
+    /// Rows that the loss of a step looks at.
+    pub fn rows_per_step(&self) -> usize {
+        match self.estimator {
+            Estimator::Action { centring: false } => self.n_interior + 2 * self.n_boundary,
+            Estimator::Action { centring: true } => 2 * (self.n_interior + 1 + self.n_boundary),
+            Estimator::Weak { .. } => self.n_interior + 4 * self.n_boundary,
+            Estimator::Regression => self.n_interior,
+        }
+    }
+
+    /// Directions of second derivatives in each interior row: 0 without diffusion.
+    pub fn n_probes(&self) -> usize {
+        if self.objective.sigma == 0.0 { 0 } else { self.laplacian.n_directions(self.architecture.dim) }
+    }
+
+    /// Checks sizes, and `state` against them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
+    pub fn validate(&self, state: &TrainState) -> Result<()> {
+        self.architecture.validate("training")?;
+        let n = self.architecture.n_parameters();
+        for (buffer, values) in [
+            ("parameters", &state.parameters),
+            ("ema", &state.ema),
+            ("moment1", &state.moment1),
+            ("moment2", &state.moment2),
+        ] {
+            check_len(buffer, n, values.len())?;
+        }
+        check_len("time_moments", 2 * TIME_KNOTS, state.time_moments.len())?;
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
+        self.path.validate(self.architecture.dim)?;
+        match self.estimator {
+            Estimator::Regression if !self.path.interpolant.has_velocity() => {
+                let problem = "is regression, but the velocity of the path nearest is unknown".into();
+                return fail("estimator", problem, "use action or weak");
+            }
+            Estimator::Weak { intervals: 0 } => return fail("weak_intervals", "is 0".into(), "use at least 1"),
+            _ => {}
+        }
+        for (field, rows) in [("interior_rows", self.n_interior), ("boundary_rows", self.n_boundary)] {
+            if rows == 0 || u32::try_from(rows).is_err() {
+                return fail(field, format!("is {rows}"), "use 1 to 2³² − 1");
+            }
+        }
+        if self.laplacian.n_probes == 0 || self.laplacian.n_probes > MAX_PROBES {
+            return fail("probes", format!("is {}", self.laplacian.n_probes), "use 1 to 1024");
+        }
+        Ok(())
+    }
+}
+
+/// What one optimiser step reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepRecord {
+    /// Index of the step, from 0.
+    pub step: u64,
+    /// The loss.
+    pub loss: f64,
+    /// ω(0) E[s(x, 0)]; of [`Estimator::Weak`], E_{q_a}[s̄] over the parts.
+    pub boundary0: f64,
+    /// −ω(1) E[s(x, 1)]; of [`Estimator::Weak`], −E_{q_b}[s̄].
+    pub boundary1: f64,
+    /// The mean over interior rows: E[ω (∂ₜs + H(∇s) + …) + ω′ s] of [`Estimator::Action`].
+    pub interior: f64,
+    /// E[½‖∇s‖²] over the interior rows: the kinetic energy.
+    pub kinetic: f64,
+    /// Global gradient norm before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+}
+
+/// Draws batches and takes optimiser steps.
+pub trait Trainer: Send {
+    /// Takes `n` steps, appending one record each to `records`.
+    ///
+    /// Stops after the first step whose loss or gradient norm is not finite, with that record last and the
+    /// parameters as they were before it.
+    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()>;
+
+    /// A copy of the parameters and optimiser state.
+    fn state(&self) -> TrainState;
+}
