@@ -103,12 +103,7 @@ fn table(name: &str, path: &DensityPath, forms: &[(Estimator, TimeRule)]) -> Res
         let [at_start, trained] = variances;
         let form = format!("{estimator:?}");
         let rule = format!("{rule:?}");
-        println!(
-            "{form:<36}{rule:<18}{:>6}{:>14.2e}{:>14.2e}",
-            cost(estimator),
-            at_start?.1 / size,
-            trained?.1 / size
-        );
+        println!("{form:<36}{rule:<18}{:>6}{:>14.2e}{:>14.2e}", cost(estimator), at_start?.1 / size, trained?.1 / size);
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ fn training_recovers_drift_and_growth() {
         assert!(theorems.gap.growth_error.is_none_or(|error| error < 0.03), "{name}: {theorems:?}");
         let difference = (theorems.gap.from_loss() - theorems.gap.gap).abs();
         assert!(difference < 0.01 * theorems.gap.energy, "{name}: {theorems:?}");
-        assert!(theorems.bound.is_none());
+        assert!(theorems.bound.is_none() && theorems.likelihood.is_none());
     }
 }
 
@@ -125,6 +125,14 @@ fn the_bound_holds_for_every_trained_flow() {
         assert!(theorems.gap.gap < 0.1 * theorems.gap.energy, "{name}: {theorems:?}");
         let bound = theorems.bound.expect("a bound");
         assert!(bound.w2_squared <= bound.bound && bound.w2_squared > 0.0, "{name}: {bound:?}");
+        let likelihood = theorems.likelihood.expect("a likelihood");
+        let divergence = likelihood.exact - likelihood.model;
+        assert!((-0.01..0.1).contains(&divergence), "{name}: {likelihood:?}");
+        // Entropy of a Gaussian: log-density falls by log of the volume.
+        if name == "scaling" {
+            let entropy = 1.5 * (1.0 + std::f64::consts::TAU.ln()) + 3.0 * 0.5f64.ln();
+            assert!((likelihood.exact + entropy).abs() < 0.05, "{likelihood:?}, entropy {entropy}");
+        }
     }
 }
 

@@ -50,19 +50,23 @@ def parameters(network: Network) -> Layers:
 
 
 def batch(workload: Workload) -> dict[str, Array]:
-    """`x` [n, d], `t` [n], `x0` and `x1` [n_boundary, d], sized as the workload's own batches; no two alike in law."""
+    """`x` [n, d], `t` [n], `x0` and `x1` [n_boundary, d], sized as the workload's own batches; no two alike in law. With
+    diffusion also `probe` [1, n, d] of independent signs."""
     if isinstance(workload, Training):
         n, n_boundary = workload.n_interior, workload.n_boundary
     else:
         n = n_boundary = SAMPLING_CHECK_ROWS
     generator, dim = _generator(2), workload.network.dim
     normal = lambda rows: generator.standard_normal((rows, dim), dtype=np.float32)
-    return {
+    arrays = {
         "x": 0.8 * normal(n) + np.float32(0.1),
         "t": generator.random(n, dtype=np.float32),
         "x0": normal(n_boundary),
         "x1": 1.2 * normal(n_boundary) - np.float32(0.3),
     }
+    if isinstance(workload, Training) and workload.sigma:
+        arrays["probe"] = generator.choice(np.array([-1, 1], dtype=np.float32), (1, n, dim))
+    return arrays
 
 
 def start(dim: int, n: int) -> Array:
@@ -81,8 +85,9 @@ def named(layers: list[tuple[NDArray, NDArray]], prefix: str = "") -> dict[str, 
     return {prefix + name: tensor for pair, layer in zip(names, layers) for name, tensor in zip(pair, layer)}
 
 
-def save_model(path: Path, network: Network) -> None:
-    """Writes `parameters(network)` as a model file, in coordinates that change nothing."""
+def save_model(path: Path, workload: Workload) -> None:
+    """Writes the workload's initial parameters as a model file, in coordinates that change nothing."""
+    network = workload.network
     metadata = {
         "version": 1,
         "dim": network.dim,
@@ -93,7 +98,7 @@ def save_model(path: Path, network: Network) -> None:
         "mean": [0.0] * network.dim,
         "scale": [1.0] * network.dim,
         "time_range": [0.0, 1.0],
-        "sigma": 0.0,
+        "sigma": workload.sigma if isinstance(workload, Training) else 0.0,
         "growth": 0.0,
         "cost_exponent": 2.0,
     }

@@ -167,7 +167,7 @@ class Amatch:
     def answers(self) -> dict[str, NDArray]:
         model, batch = self._folder / "model.safetensors", self._folder / "batch.safetensors"
         found = self._folder / "found.safetensors"
-        problem.save_model(model, self._workload.network)
+        problem.save_model(model, self._workload)
         problem.save_tensors(batch, problem.batch(self._workload))
         self._run("check", "--model", str(model), "--batch", str(batch), "--out", str(found))
         tensors = load_file(found)

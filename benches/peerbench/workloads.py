@@ -45,13 +45,17 @@ class Training:
     n_boundary: int
     """Rows at t = 0, and as many at t = 1."""
     target: Target
+    sigma: float = 0.0
+    """Diffusion: the loss has ½σ²Δs too, estimated with one probe a row."""
     unit = "step"
 
     @property
     def flop(self) -> float:
         """Of one step. Interior rows cost 6 products: primal, reverse, tangent, adjoint and two of the weight
-        gradient; boundary rows 3, as they need neither reverse nor tangent."""
-        return float(self.network.flop_per_product * (6 * self.n_interior + 3 * 2 * self.n_boundary))
+        gradient; a probe adds tangent, adjoint and one of the weight gradient. Boundary rows cost 3, as they need
+        neither reverse nor tangent."""
+        per_interior_row = 9 if self.sigma else 6
+        return float(self.network.flop_per_product * (per_interior_row * self.n_interior + 3 * 2 * self.n_boundary))
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Training("hydrogen", HYDROGEN, n_interior=1000, n_boundary=1000, target=Target(1.25, 0.85)),
+        Training(
+            "entropic-hydrogen", HYDROGEN, n_interior=1000, n_boundary=1000, target=Target(1.4, 0.85), sigma=1.0
+        ),
         Training("embryoid", EMBRYOID, n_interior=512, n_boundary=512, target=Target(1.1, 0.85)),
         Training("toy2d", TOY2D, n_interior=4096, n_boundary=4096, target=Target(2.0, 0.75)),
         Training("wide", WIDE, n_interior=2048, n_boundary=2048, target=Target(1.1, 0.85)),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use action_matching::check_writable;
 use action_matching::data::read_snapshots;
-use action_matching::evaluate::{EvaluateOptions, Report, Theorems, evaluate};
+use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
 use action_matching::transport::MAX_POINTS;
 use anyhow::Context;
 
@@ -21,9 +21,10 @@ Examples:
   amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz --json scores.json
   amatch evaluate model.safetensors cells.npz --held-out 1 --points 2000
   amatch evaluate runs/anisotropic ends.npz --problem anisotropic
+  amatch evaluate runs/digits                        a generative path: samples from noise, and log-likelihood
 
-Each snapshot is moved to the time of the next one, and to held-out ones after it, and compared with the truth there: exact Wasserstein
-distances W1 and W2, unbiased MMD², each beside what no motion scores and beside the sampling floor, the distance between two disjoint
+Each snapshot is moved to the time of the next one, and to held-out ones after it (or the first one to all: --start first), and compared
+with the truth there, with weights where the model has growth: exact Wasserstein distances W1 and W2, unbiased MMD², each beside what no motion scores and beside the sampling floor, the distance between two disjoint
 halves of the truth. Kinetic energy and Hamilton–Jacobi–Bellman residual are taken along the way.")]
 pub struct Arguments {
     /// Model file or run folder
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Times that the model was trained without (default: those of the run)
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
+    /// Where particles start (default: previous, or noise for the run of a generative path)
+    #[arg(long, value_enum)]
+    start: Option<StartName>,
     /// Most points of a snapshot; larger ones are represented by a random subset
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
@@ -61,6 +65,16 @@ pub struct Arguments {
     device: DeviceArguments,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum StartName {
+    /// Each snapshot moves to the next one
+    Previous,
+    /// The first snapshot moves to every other
+    First,
+    /// Standard normal noise moves to the one snapshot
+    Noise,
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(json) = &arguments.json {
         check_writable(json)?;
@@ -71,6 +85,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (snapshots, warnings) = read_snapshots(&source)?;
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
+    let is_generative = config.as_ref().is_some_and(|config| config.objective.path.is_generative());
+    let start = match arguments.start {
+        Some(StartName::Previous) => StartFrom::Previous,
+        Some(StartName::First) => StartFrom::First,
+        Some(StartName::Noise) => StartFrom::Noise,
+        None if is_generative => StartFrom::Noise,
+        None => StartFrom::Previous,
+    };
     let from_run = config.map(|config| config.data.hold_out).unwrap_or_default();
     // Data other than the run's may lack the times that the run held out.
     let held_out = arguments
@@ -83,6 +105,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // First, as it refuses a model of other dynamics at once.
     let theorems = problem.map(|problem| Theorems::measure(&*engine, &model, &problem, arguments.seed)).transpose()?;
     let options = EvaluateOptions {
+        start,
         max_points: arguments.points,
         method,
         control,

@@ -108,6 +108,17 @@ impl AnalyticProblem {
         }
     }
 
+    /// log of the density of q_t at x, mass 1.
+    pub fn log_density(&self, x: &[f64], t: f64) -> f64 {
+        let z = |i: usize| (x[i] - self.mean(i, t)) / self.scale(i, t);
+        let squares = |centre: &Vec<f64>| -> f64 { (0..x.len()).map(|i| (z(i) - centre[i]).powi(2)).sum() };
+        let nearest = self.centres.iter().map(squares).fold(f64::INFINITY, f64::min);
+        // Relative to the nearest centre: far from all of them every term would vanish.
+        let terms: f64 = self.centres.iter().map(|centre| (-0.5 * (squares(centre) - nearest)).exp()).sum();
+        let log_scale: f64 = (0..x.len()).map(|i| self.scale(i, t).ln() + 0.5 * std::f64::consts::TAU.ln()).sum();
+        (terms / self.centres.len() as f64).ln() - 0.5 * nearest - log_scale
+    }
+
     /// Mass of q_t.
     pub fn mass(&self, t: f64) -> f64 {
         match &self.law {

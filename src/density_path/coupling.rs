@@ -120,6 +120,9 @@ impl Coupling {
 /// Pairs (i, j, mass at both ends) of one block; the masses add up to 1 at each end.
 type Moves = Vec<(usize, usize, [f64; 2])>;
 
+/// Pairs the rows x of snapshot k with the rows y of the next: (k, x, y) → moves.
+type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
+
 /// Squared-distance optimal couplings of all neighbouring `snapshots`. Snapshots of more than `block` rows are divided into random
 /// blocks of nearly equal sizes at most `block`, each solved exactly (minibatch optimal transport); every row is in one.
 ///
@@ -155,13 +158,8 @@ pub fn unbalanced_couplings(
     })
 }
 
-/// Couplings of neighbouring snapshots from `solve(k, x, y)`, which pairs the rows x of snapshot k with the rows y of the next.
-fn couplings(
-    snapshots: &Snapshots,
-    block: usize,
-    seed: u64,
-    solve: &(dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync),
-) -> Result<Vec<Coupling>> {
+/// Couplings of neighbouring snapshots from `solve`.
+fn couplings(snapshots: &Snapshots, block: usize, seed: u64, solve: &Solve) -> Result<Vec<Coupling>> {
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;
     let n_blocks = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(block);

@@ -41,23 +41,28 @@ impl Kernel {
     }
 }
 
-/// Unbiased MMD² between rows `x [n, dim]` and `y [m, dim]`; it may be negative. `None` when a side has fewer than two rows.
-pub fn mmd2(kernel: Kernel, dim: usize, x: &[f32], y: &[f32]) -> Option<f64> {
-    let (n, m) = ((x.len() / dim) as f64, (y.len() / dim) as f64);
-    if n < 2.0 || m < 2.0 {
-        return None;
-    }
-    let within = |rows: &[f32]| -> f64 {
+/// Unbiased MMD² between rows `x [n, dim]` and `y [m, dim]`; it may be negative. Rows of x may have `weights [n]`, whose sum counts as 1.
+/// `None` when a side has fewer than two rows with weight.
+pub fn mmd2(kernel: Kernel, dim: usize, x: &[f32], weights: Option<&[f64]>, y: &[f32]) -> Option<f64> {
+    let uniform = |rows: &[f32]| vec![(dim as f64) / rows.len() as f64; rows.len() / dim];
+    let normalised = |weights: &[f64]| -> Vec<f64> {
+        let total: f64 = weights.iter().sum();
+        weights.iter().map(|weight| weight / total).collect()
+    };
+    let (p, q) = (weights.map_or_else(|| uniform(x), normalised), uniform(y));
+    // Σ_{i ≠ j} pᵢ pⱼ k(i, j) / Σ_{i ≠ j} pᵢ pⱼ.
+    let within = |rows: &[f32], p: &[f64]| -> Option<f64> {
+        let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();
         let mut sum = 0.0;
         for (i, a) in rows.chunks_exact(dim).enumerate() {
-            let others = rows[(i + 1) * dim..].chunks_exact(dim);
-            sum += others.map(|b| kernel.at(squared_distance(a, b))).sum::<f64>();
+            let others = rows[(i + 1) * dim..].chunks_exact(dim).zip(&p[i + 1..]);
+            sum += p[i] * others.map(|(b, p)| p * kernel.at(squared_distance(a, b))).sum::<f64>();
         }
-        2.0 * sum
+        (different > 1e-12).then(|| 2.0 * sum / different)
     };
-    let across: f64 =
-        x.chunks_exact(dim).map(|a| y.chunks_exact(dim).map(|b| kernel.at(squared_distance(a, b))).sum::<f64>()).sum();
-    Some(within(x) / (n * (n - 1.0)) + within(y) / (m * (m - 1.0)) - 2.0 * across / (n * m))
+    let to_y = |a: &[f32]| y.chunks_exact(dim).zip(&q).map(|(b, q)| q * kernel.at(squared_distance(a, b))).sum::<f64>();
+    let across: f64 = x.chunks_exact(dim).zip(&p).map(|(a, p)| p * to_y(a)).sum();
+    Some(within(x, &p)? + within(y, &q)? - 2.0 * across)
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
@@ -73,11 +78,32 @@ mod tests {
     fn mmd2_agrees_with_its_definition() {
         let kernel = Kernel { bandwidth: 1.5 };
         let k = |a: f64, b: f64| (-(a - b).powi(2) / 4.5).exp();
-        let got = mmd2(kernel, 1, &[0.0, 1.0], &[2.0, 2.5, 4.0]).expect("enough rows");
+        let got = mmd2(kernel, 1, &[0.0, 1.0], None, &[2.0, 2.5, 4.0]).expect("enough rows");
         let within_y = (k(2.0, 2.5) + k(2.0, 4.0) + k(2.5, 4.0)) / 3.0;
         let across = [2.0, 2.5, 4.0].iter().map(|&y| k(0.0, y) + k(1.0, y)).sum::<f64>() / 6.0;
         assert!((got - (k(0.0, 1.0) + within_y - 2.0 * across)).abs() < 1e-14);
-        assert_eq!(mmd2(kernel, 1, &[0.0], &[1.0, 2.0]), None);
+        assert_eq!(mmd2(kernel, 1, &[0.0], None, &[1.0, 2.0]), None);
+        assert_eq!(mmd2(kernel, 1, &[0.0, 5.0], Some(&[1.0, 0.0]), &[1.0, 2.0]), None);
+    }
+
+    /// The discrepancy from many copies of the rows, each as often as it weighs, tends to that of the weights.
+    #[test]
+    fn weights_count_like_repeated_rows() {
+        const COPIES: usize = 400;
+        let kernel = Kernel { bandwidth: 1.5 };
+        let (x, y) = ([0.0, 1.0, 3.0], [2.0, 2.5, 4.0]);
+        let biased = |weights: [usize; 3]| {
+            let rows: Vec<f32> = x.iter().zip(weights).flat_map(|(&x, n)| vec![x; n * COPIES]).collect();
+            mmd2(kernel, 1, &rows, None, &y).expect("enough rows")
+        };
+        // The unbiased form leaves out pairs of a row with itself; with copies those pairs are there, and known.
+        let p = [1.0 / 6.0, 2.0 / 6.0, 3.0 / 6.0f64];
+        let own: f64 = p.iter().map(|p| p * p).sum();
+        let got = mmd2(kernel, 1, &x, Some(&[1.0, 2.0, 3.0]), &y).expect("enough rows");
+        let k = |a: f64, b: f64| (-(a - b).powi(2) / 4.5).exp();
+        let pairs = 2.0 * (p[0] * p[1] * k(0.0, 1.0) + p[0] * p[2] * k(0.0, 3.0) + p[1] * p[2] * k(1.0, 3.0));
+        let want = biased([1, 2, 3]) - (pairs + own) + pairs / (1.0 - own);
+        assert!((got - want).abs() < 1e-3, "{got}, not {want}");
     }
 
     #[test]

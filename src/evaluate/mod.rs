@@ -1,26 +1,42 @@
 //! How good a model is: distances between transported and true snapshots, energies and residuals.
 
+mod likelihood;
 mod mmd;
 mod report;
 mod theorems;
 
 use std::sync::Mutex;
 
+use likelihood::{log_likelihood, log_standard_normal};
 pub use mmd::{Kernel, mmd2};
 pub use report::{Comparison, Distances, Report};
-pub use theorems::{ActionGap, Theorems, TransportBound};
+pub use theorems::{ActionGap, Likelihood, Theorems, TransportBound};
 
-use crate::data::Snapshots;
+use crate::data::{Snapshots, draw_gaussian};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
+use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::Model;
-use crate::rng::{Purpose, index, unit_f32, words};
-use crate::transport::{MAX_POINTS, wasserstein1, wasserstein2};
+use crate::rng::{Purpose, index, words};
+use crate::transport::{Cost, MAX_POINTS, optimal_plan, weighted_plan};
+
+/// Where particles start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartFrom {
+    /// From each snapshot to the next one, and to held-out ones after it.
+    #[default]
+    Previous,
+    /// From the first snapshot to every other.
+    First,
+    /// From standard normal noise in network coordinates to one snapshot, as a model of a generative path.
+    Noise,
+}
 
 /// How [`evaluate`] works.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluateOptions {
+    /// Where particles start.
+    pub start: StartFrom,
     /// Most points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented by a random subset.
     pub max_points: usize,
     /// Method of integration.
@@ -36,6 +52,7 @@ pub struct EvaluateOptions {
 impl Default for EvaluateOptions {
     fn default() -> Self {
         EvaluateOptions {
+            start: StartFrom::Previous,
             max_points: MAX_POINTS,
             method: Method::Dopri5,
             control: StepControl::Adaptive { rtol: 1e-4, atol: 1e-5 },
@@ -45,12 +62,12 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Moves each snapshot to the next one and to the held-out ones after it, and compares. `snapshots` are in data units; the times of
+/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units; the times of
 /// `held_out` are those that the model did not see. `advanced(done, total)` is called as parts finish.
 ///
 /// # Errors
-/// [`Error::Input`] when dimensions differ, there is one snapshot only, the first is held out, or the options are out of range;
-/// the engine's errors.
+/// [`Error::Input`] when dimensions differ, the number of snapshots does not suit the start, the first is held out, or the options are
+/// out of range; the engine's errors.
 pub fn evaluate(
     engine: &dyn Engine,
     model: &Model,
@@ -65,8 +82,19 @@ pub fn evaluate(
         let problem = format!("have dimension {}, but the model has {dim}", snapshots.dim);
         return fail("samples", problem, "give data of the model's dimension");
     }
-    if snapshots.times.len() < 2 {
-        return fail("times", "hold one time only".into(), "give snapshots at two or more times");
+    let n_times = snapshots.times.len();
+    match options.start {
+        StartFrom::Noise if n_times != 1 => {
+            return fail(
+                "times",
+                format!("hold {n_times} times"),
+                "give one snapshot for a model that starts from noise",
+            );
+        }
+        StartFrom::Previous | StartFrom::First if n_times < 2 => {
+            return fail("times", "hold one time only".into(), "give snapshots at two or more times");
+        }
+        _ => {}
     }
     if !(1..=MAX_POINTS).contains(&options.max_points) {
         return fail("--points", format!("is {}", options.max_points), &format!("use 1 to {MAX_POINTS}"));
@@ -83,11 +111,14 @@ pub fn evaluate(
     let sets: Vec<PointSets> =
         (0..snapshots.times.len()).map(|k| PointSets::new(snapshots, k, options.max_points, options.seed)).collect();
     let mut ways = Vec::new();
-    let mut last_observed = 0;
+    if options.start == StartFrom::Noise {
+        ways.push(Way::travel(engine, model, snapshots, (None, 0), &sets, options)?);
+    }
+    let mut start = 0;
     for k in 1..sets.len() {
-        ways.push(Way::travel(engine, model, snapshots, (last_observed, k), &sets, options)?);
-        if !is_held_out(k) {
-            last_observed = k;
+        ways.push(Way::travel(engine, model, snapshots, (Some(start), k), &sets, options)?);
+        if options.start == StartFrom::Previous && !is_held_out(k) {
+            start = k;
         }
     }
 
@@ -105,9 +136,9 @@ pub fn evaluate(
                     let (way, truth) = (&ways[way], &sets[ways[way].to]);
                     let kernel = truth.kernel;
                     let distances = match part {
-                        0 => Some(distances(kernel, dim, &way.arrived, &truth.all)),
-                        1 => Some(distances(kernel, dim, &sets[way.from].all, &truth.all)),
-                        _ => truth.halves.as_ref().map(|[a, b]| distances(kernel, dim, a, b)),
+                        0 => Some(distances(kernel, dim, (&way.arrived, way.weights.as_deref()), &truth.all)),
+                        1 => Some(distances(kernel, dim, (&way.departed, None), &truth.all)),
+                        _ => truth.halves.as_ref().map(|[a, b]| distances(kernel, dim, (a, None), b)),
                     };
                     *results[task].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = distances;
                     let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
@@ -126,7 +157,7 @@ pub fn evaluate(
             return fail("distances", "were not computed".into(), "run again");
         };
         comparisons.push(Comparison {
-            from: snapshots.times[way.from],
+            from: way.from.map(|k| snapshots.times[k]),
             to: snapshots.times[way.to],
             held_out: is_held_out(way.to),
             n_particles: way.arrived.len() / dim,
@@ -138,9 +169,9 @@ pub fn evaluate(
             kinetic_energy: way.kinetic_energy,
             hjb_residual: way.hjb_residual,
             relative_mass: way.relative_mass,
-            truth_relative_mass: way
-                .relative_mass
-                .map(|_| snapshots.n_rows(way.to) as f64 / snapshots.n_rows(way.from) as f64),
+            truth_relative_mass: (way.relative_mass.and(way.from))
+                .map(|from| snapshots.n_rows(way.to) as f64 / snapshots.n_rows(from) as f64),
+            log_likelihood: way.log_likelihood,
         });
     }
     let method = match options.control {
@@ -150,12 +181,21 @@ pub fn evaluate(
     Ok(Report { theorems: None, comparisons, method, seed: options.seed })
 }
 
-/// W₁, W₂ and MMD² between two sets of rows.
-fn distances(kernel: Option<Kernel>, dim: usize, x: &[f32], y: &[f32]) -> Result<Distances> {
+/// W₁, W₂ and MMD² between rows `x`, with weights or uniform, and rows `y`.
+fn distances(
+    kernel: Option<Kernel>,
+    dim: usize,
+    (x, weights): (&[f32], Option<&[f64]>),
+    y: &[f32],
+) -> Result<Distances> {
+    let least_cost = |cost: Cost| match weights {
+        Some(weights) => weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost).map(|plan| plan.cost),
+        None => optimal_plan(dim, x, y, cost).map(|plan| plan.cost),
+    };
     Ok(Distances {
-        w1: wasserstein1(dim, x, y)?,
-        w2: wasserstein2(dim, x, y)?,
-        mmd2: kernel.and_then(|kernel| mmd2(kernel, dim, x, y)),
+        w1: least_cost(Cost::Euclidean)?,
+        w2: least_cost(Cost::SquaredEuclidean)?.max(0.0).sqrt(),
+        mmd2: kernel.and_then(|kernel| mmd2(kernel, dim, x, weights, y)),
     })
 }
 
@@ -186,16 +226,21 @@ impl PointSets {
     }
 }
 
-/// The particles of snapshot `from` on their way to the time of snapshot `to`.
+/// The particles of snapshot `from`, or of noise, on their way to the time of snapshot `to`.
 struct Way {
-    from: usize,
+    from: Option<usize>,
     to: usize,
-    /// Positions at the end, data units.
+    /// Positions at the start and at the end, data units.
+    departed: Vec<f32>,
     arrived: Vec<f32>,
+    /// With growth: weights at the end, relative to the largest.
+    weights: Option<Vec<f64>>,
     kinetic_energy: f64,
     hjb_residual: f64,
     /// Mean weight at the end, with growth.
     relative_mass: Option<f64>,
+    /// From noise, without diffusion and growth: mean log-density of the truth, data units.
+    log_likelihood: Option<f64>,
 }
 
 impl Way {
@@ -203,24 +248,30 @@ impl Way {
         engine: &dyn Engine,
         model: &Model,
         snapshots: &Snapshots,
-        (from, to): (usize, usize),
+        (from, to): (Option<usize>, usize),
         sets: &[PointSets],
         options: &EvaluateOptions,
     ) -> Result<Way> {
         /// Equal stretches of the way, between which energy and residual are measured (Simpson's rule: an even number).
         const STRETCHES: usize = 8;
         let (dim, coordinates) = (model.architecture.dim, &model.coordinates);
-        let (start, end) =
-            (coordinates.network_time(snapshots.times[from]), coordinates.network_time(snapshots.times[to]));
+        let network_time = |k: usize| coordinates.network_time(snapshots.times[k]);
+        // Noise is at time 0 and the one snapshot it leads to at 1, whatever the data call it.
+        let (start, end) = from.map_or((0.0, 1.0), |from| (network_time(from), network_time(to)));
         let at = |stretch: usize| start + (end - start) * stretch as f64 / STRETCHES as f64;
         let plan = Plan {
             noise: Noise::new(options.seed),
             ..Plan::new(options.method, options.control, start, (0..=STRETCHES).map(at).collect())
         };
-        let n_values = sets[from].all.len();
+        let mut positions = match from {
+            Some(from) => sets[from].all.clone(),
+            None => draw_gaussian(sets[to].all.len() / dim, dim, options.seed),
+        };
+        if from.is_some() {
+            coordinates.to_network(&mut positions);
+        }
+        let n_values = positions.len();
         let n = n_values / dim;
-        let mut positions = sets[from].all.clone();
-        coordinates.to_network(&mut positions);
         positions.resize(n_values * plan.save_at.len(), 0.0);
         let weighted = model.objective.growth > 0.0;
         let mut log_weights = vec![0.0; if weighted { n * plan.save_at.len() } else { 0 }];
@@ -245,14 +296,30 @@ impl Way {
             }
         }
         let mut arrived = positions.split_off(n_values * STRETCHES);
+        positions.truncate(n_values);
+        let mut departed = positions;
         coordinates.to_data(&mut arrived);
-        let relative_mass = weighted.then(|| {
-            let log_weights = &log_weights[n * STRETCHES..];
-            let offset = f64::from(unit_f32(words(options.seed, Purpose::Resampling, to as u64, 0)[0]));
-            let kept = systematic_resample(log_weights, n, offset);
-            arrived = kept.iter().flat_map(|&row| arrived[row * dim..][..dim].to_vec()).collect();
-            log_weights.iter().map(|&log_w| f64::from(log_w).exp()).sum::<f64>() / n as f64
+        coordinates.to_data(&mut departed);
+        let log_weights = weighted.then(|| &log_weights[n * STRETCHES..]);
+        let largest = |log_weights: &[f32]| log_weights.iter().fold(f32::NEG_INFINITY, |largest, &w| largest.max(w));
+        let weights = log_weights.map(|log_weights| {
+            let largest = largest(log_weights);
+            log_weights.iter().map(|&log_w| f64::from(log_w - largest).exp()).collect()
         });
-        Ok(Way { from, to, arrived, kinetic_energy, hjb_residual: residual.sqrt(), relative_mass })
+        let relative_mass = log_weights
+            .map(|log_weights| log_weights.iter().map(|&log_w| f64::from(log_w).exp()).sum::<f64>() / n as f64);
+        let log_likelihood = if from.is_none() && model.objective.sigma == 0.0 && !weighted {
+            let mut truth = sets[to].all.clone();
+            coordinates.to_network(&mut truth);
+            let control = (options.method, options.control);
+            let of_rows = log_likelihood(engine, model, &truth, control, log_standard_normal)?;
+            // dx = scale dy: the density in data units is that in network units over the product of the scales.
+            let log_volume: f64 = coordinates.scale.iter().map(|&scale| f64::from(scale).ln()).sum();
+            Some(of_rows.iter().sum::<f64>() / of_rows.len() as f64 - log_volume)
+        } else {
+            None
+        };
+        let hjb_residual = residual.sqrt();
+        Ok(Way { from, to, departed, arrived, weights, kinetic_energy, hjb_residual, relative_mass, log_likelihood })
     }
 }

@@ -20,8 +20,8 @@ pub struct Distances {
 /// One true snapshot and the particles that the model brought there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Time of the snapshot that the particles started from.
-    pub from: f64,
+    /// Time of the snapshot that the particles started from; `None` for noise.
+    pub from: Option<f64>,
     /// Time of the true snapshot.
     pub to: f64,
     /// Whether the model was trained without the true snapshot.
@@ -44,12 +44,15 @@ pub struct Comparison {
     /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) along the way, network units: 0 on optimal
     /// transport.
     pub hjb_residual: f64,
-    /// With growth: mass of the particles relative to their start. They are compared after systematic resampling by their weights.
+    /// With growth: mass of the particles relative to their start. They are compared with their weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relative_mass: Option<f64>,
     /// With growth: rows of the true snapshot relative to those of the starting one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truth_relative_mass: Option<f64>,
+    /// Mean log-density of the true points under a model that starts from noise, data units, nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_likelihood: Option<f64>,
 }
 
 /// Scores of a model on snapshots.
@@ -75,6 +78,7 @@ impl fmt::Display for Report {
         )?;
         for comparison in &self.comparisons {
             let Comparison { from, to, held_out, n_particles, n_truth, .. } = comparison;
+            let from = from.map_or("noise".to_string(), |from| from.to_string());
             let way = format!("{from} → {to}{}", if *held_out { " *" } else { "" });
             let rows = [
                 ("model", Some(comparison.model)),
@@ -103,6 +107,9 @@ impl fmt::Display for Report {
             writeln!(f, "{:<34}kernel {kernel}", "")?;
             if let (Some(mass), Some(truth)) = (comparison.relative_mass, comparison.truth_relative_mass) {
                 writeln!(f, "{:<34}relative mass {mass:.4}, truth {truth:.4}", "")?;
+            }
+            if let Some(log_likelihood) = comparison.log_likelihood {
+                writeln!(f, "{:<34}log-likelihood {log_likelihood:.4} nats", "")?;
             }
         }
         if self.comparisons.iter().any(|comparison| comparison.held_out) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::likelihood::log_likelihood;
 use crate::data::AnalyticProblem;
 use crate::engine::reference::ReferenceEngine;
 use crate::engine::{Batch, Differentiate, Engine};
@@ -171,6 +172,40 @@ fn largest_curvature(model: &Model, x: &[f64], times: &[f64]) -> Result<f64> {
     Ok(largest)
 }
 
+/// Mean log-density of exact samples at t = 1, under the model's flow and under the problem: the difference is the Kullback–Leibler
+/// divergence of the model's population from the true one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Likelihood {
+    /// E_{q₁}[log q̂₁].
+    pub model: f64,
+    /// E_{q₁}[log q₁].
+    pub exact: f64,
+}
+
+impl Likelihood {
+    /// Measures both with `n` exact samples, starting the model's flow from the exact q₀.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    pub fn measure(
+        engine: &dyn Engine,
+        model: &Model,
+        problem: &AnalyticProblem,
+        n: usize,
+        seed: u64,
+    ) -> Result<Likelihood> {
+        check_fit(model, problem)?;
+        let points: Vec<f64> =
+            problem.draw(n, seed).chunks_exact(problem.dim()).flat_map(|z| problem.point(z, 1.0)).collect();
+        let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
+        let log_start = |x: &[f32]| problem.log_density(&x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>(), 0.0);
+        let narrow: Vec<f32> = points.iter().map(|&x| x as f32).collect();
+        let of_points = log_likelihood(engine, model, &narrow, (Method::Dopri5, control), log_start)?;
+        let exact: f64 = points.chunks_exact(problem.dim()).map(|x| problem.log_density(x, 1.0)).sum();
+        Ok(Likelihood { model: of_points.iter().sum::<f64>() / n as f64, exact: exact / n as f64 })
+    }
+}
+
 /// What the theorems say of a model on an analytic problem.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Theorems {
@@ -178,6 +213,8 @@ pub struct Theorems {
     pub gap: ActionGap,
     /// The bound on W₂²; only for flows without noise and growth.
     pub bound: Option<TransportBound>,
+    /// Log-likelihood of exact samples; only for flows without noise and growth.
+    pub likelihood: Option<Likelihood>,
 }
 
 impl Theorems {
@@ -190,7 +227,9 @@ impl Theorems {
         let gap = ActionGap::measure(engine, model, problem, N, seed)?;
         let plain = problem.objective().is_continuity();
         let bound = plain.then(|| TransportBound::measure(engine, model, problem, &gap, seed.wrapping_add(1)));
-        Ok(Theorems { gap, bound: bound.transpose()? })
+        let likelihood =
+            plain.then(|| Likelihood::measure(engine, model, problem, N / 10, seed.wrapping_add(2))).transpose()?;
+        Ok(Theorems { gap, bound: bound.transpose()?, likelihood })
     }
 }
 
@@ -212,6 +251,13 @@ impl fmt::Display for Theorems {
         if let Some(TransportBound { w2_squared, smoothness, bound }) = self.bound {
             writeln!(f, "W₂²(moved, exact)           {w2_squared:.6}")?;
             writeln!(f, "≤ e^(1 + 2K)·∫E‖∇s − ∇s*‖²  {bound:.6}  (K = {smoothness:.4})")?;
+        }
+        if let Some(Likelihood { model, exact }) = self.likelihood {
+            writeln!(
+                f,
+                "log-likelihood at t = 1      {model:.6}  (exact {exact:.6}: KL divergence {:.6})",
+                exact - model
+            )?;
         }
         Ok(())
     }

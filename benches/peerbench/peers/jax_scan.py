@@ -23,14 +23,17 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both orders of the boundary rows and both storage orders of the weights; or every chunk size."""
+    """Both orders of the boundary rows, both storage orders of the weights and, with diffusion, both ways to the Laplacian; or
+    every chunk size."""
     if isinstance(workload, Training):
+        ways = ("forward over reverse", "reverse over reverse") if workload.sigma else ("",)
         return {
-            f"weights {order}, ends {'joined' if joined else 'apart'}": partial(
-                _training_form, workload, Layout(order), joined=joined
+            f"weights {order}, ends {'joined' if joined else 'apart'}{', ' if way else ''}{way}": partial(
+                _training_form, workload, Layout(order), joined=joined, forward=way.startswith("forward")
             )
             for order in ("[out, in]", "[in, out]")
             for joined in (True, False)
+            for way in ways
         }
     return {
         f"weights {order}, chunks of {n}": partial(_sampling_form, workload, Layout(order), n)
@@ -65,14 +68,31 @@ class Layout:
         return z[:, 0]
 
 
-def _loss_function(workload: Training, layout: Layout, *, joined: bool) -> Callable[[Layers, Batch], Array]:
-    n = workload.n_boundary
+def _loss_function(
+    workload: Training, layout: Layout, *, joined: bool, forward: bool
+) -> Callable[[Layers, Batch], Array]:
+    n, kappa = workload.n_boundary, 0.5 * workload.sigma**2
     s = partial(layout.potential, workload.network)
 
     def loss(layers: Layers, batch: Batch) -> Array:
         sum_s = lambda x, t: jnp.sum(s(layers, x, t))
-        grad_s, ds_dt = jax.grad(sum_s, argnums=(0, 1))(batch["x"], batch["t"])
-        interior = jnp.mean(ds_dt + 0.5 * jnp.sum(jnp.square(grad_s), axis=1))
+        slopes = lambda x: jax.grad(sum_s, argnums=(0, 1))(x, batch["t"])
+        if kappa == 0.0:
+            grad_s, ds_dt = slopes(batch["x"])
+            terms = ds_dt + 0.5 * jnp.sum(jnp.square(grad_s), axis=1)
+        else:
+            probe = batch["probe"][0]
+            if forward:
+                (grad_s, ds_dt), (along_probe, _) = jax.jvp(slopes, (batch["x"],), (probe,))
+            else:
+
+                def along(x: Array) -> tuple[Array, tuple[Array, Array]]:
+                    grad_s, ds_dt = slopes(x)
+                    return jnp.sum(grad_s * probe), (grad_s, ds_dt)
+
+                along_probe, (grad_s, ds_dt) = jax.grad(along, has_aux=True)(batch["x"])
+            terms = ds_dt + 0.5 * jnp.sum(jnp.square(grad_s), axis=1) + kappa * jnp.sum(along_probe * probe, axis=1)
+        interior = jnp.mean(terms)
         if joined:
             t = jnp.repeat(jnp.array([0.0, 1.0]), n)
             ends = s(layers, jnp.concatenate([batch["x0"], batch["x1"]]), t)
@@ -88,7 +108,7 @@ def _draw(workload: Training, snapshots: Array, key: Array) -> Batch:
     random offset; rows of the first and the last snapshot."""
     n, n_boundary = workload.n_interior, workload.n_boundary
     n_intervals, n_rows = snapshots.shape[0] - 1, snapshots.shape[1]
-    offset_key, row_key = jax.random.split(key)
+    offset_key, row_key, probe_key = jax.random.split(key, 3)
     t = (jnp.arange(n) / n + jax.random.uniform(offset_key)) % 1.0
     position = t * n_intervals
     left = jnp.minimum(position.astype(int), n_intervals - 1)
@@ -96,7 +116,10 @@ def _draw(workload: Training, snapshots: Array, key: Array) -> Batch:
     rows = jax.random.randint(row_key, (2 * (n + n_boundary),), 0, n_rows)
     from_left, from_right, first, last = jnp.split(rows, [n, 2 * n, 2 * n + n_boundary])
     x = (1.0 - r) * snapshots[left, from_left] + r * snapshots[left + 1, from_right]
-    return {"x": x, "t": t, "x0": snapshots[0, first], "x1": snapshots[-1, last]}
+    batch = {"x": x, "t": t, "x0": snapshots[0, first], "x1": snapshots[-1, last]}
+    if workload.sigma:
+        batch["probe"] = jax.random.rademacher(probe_key, (1, *x.shape), dtype=jnp.float32)
+    return batch
 
 
 def _fresh_state(layout: Layout, network: Network) -> dict[str, Any]:
@@ -131,9 +154,9 @@ def _update(state: dict[str, Any], gradient: Layers) -> dict[str, Any]:
     return {"layers": layers, "moment1": moment1, "moment2": moment2, "ema": ema, "n_steps": n_steps}
 
 
-def _training_form(workload: Training, layout: Layout, *, joined: bool) -> Form:
+def _training_form(workload: Training, layout: Layout, *, joined: bool, forward: bool) -> Form:
     snapshots = jnp.array(problem.snapshots(workload.network.dim))
-    loss_and_gradient = jax.value_and_grad(_loss_function(workload, layout, joined=joined))
+    loss_and_gradient = jax.value_and_grad(_loss_function(workload, layout, joined=joined, forward=forward))
     n_steps = max(1, round(FLOP_PER_CALL / workload.flop))
 
     def step(state: dict[str, Any], batch: Batch) -> tuple[dict[str, Any], Array]:

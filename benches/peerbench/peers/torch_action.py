@@ -15,9 +15,11 @@ from ..workloads import Network, Sampling, Training
 Parameters = list[Tensor]
 """Weight and bias of each layer, in turn."""
 Gradient = Callable[[Parameters, Tensor, Tensor], tuple[Tensor, tuple[Tensor, ...] | list[Tensor]]]
-"""(parameters, interior [n, d + 1], boundary [2·n_boundary, d + 1]) → (loss, gradient). Points carry t last."""
-GradientOfAction = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
-"""(s of points, points) → gradient of Σ s in the points."""
+"""(parameters, interior [n, d + 1], boundary [2·n_boundary, d + 1]) → (loss, gradient). Points carry t last; with diffusion
+interior [n, 2·d + 1] carries a probe of the Laplacian after it."""
+Derivatives = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(s of points, points [n, d + 1], probes [n, d] or [n, 0]) → gradient of Σ s in the points, and with probes its gradient along
+them: reverse over reverse."""
 
 
 def load_parameters(network: Network) -> Parameters:
@@ -36,10 +38,10 @@ def potential(network: Network, parameters: Parameters, points: Tensor) -> Tenso
 
 
 def loss_function(
-    network: Network, gradient_of_action: GradientOfAction, *, joined: bool
+    workload: Training, derivatives: Derivatives, *, joined: bool
 ) -> Callable[[Parameters, Tensor, Tensor], Tensor]:
     """The loss. `joined`: the network sees the rows of both ends at once, not one end after the other."""
-    dim = network.dim
+    network, dim, kappa = workload.network, workload.network.dim, 0.5 * workload.sigma**2
 
     def loss(parameters: Parameters, interior: Tensor, boundary: Tensor) -> Tensor:
         def action(points: Tensor) -> Tensor:
@@ -47,21 +49,40 @@ def loss_function(
 
         ends = boundary.chunk(2)
         s0, s1 = action(boundary).chunk(2) if joined else map(action, ends)
-        slope = gradient_of_action(action, interior)
-        return s0.mean() - s1.mean() + (slope[:, dim] + 0.5 * slope[:, :dim].square().sum(1)).mean()
+        points, probe = interior[:, : dim + 1], interior[:, dim + 1 :]
+        slope, along_probe = derivatives(action, points, probe)
+        terms = slope[:, dim] + 0.5 * slope[:, :dim].square().sum(1)
+        if along_probe is not None:
+            terms = terms + kappa * (along_probe[:, :dim] * probe).sum(1)
+        return s0.mean() - s1.mean() + terms.mean()
 
     return loss
 
 
-def by_transform(action: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Gradient of Σ s by `torch.func`."""
-    return torch.func.grad(lambda points: action(points).sum())(points)
+def by_transform(
+    action: Callable[[Tensor], Tensor], points: Tensor, probe: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Derivatives by `torch.func`."""
+    gradient = torch.func.grad(lambda points: action(points).sum())
+    if probe is None or probe.shape[1] == 0:
+        return gradient(points), None
+
+    def along(points: Tensor) -> tuple[Tensor, Tensor]:
+        slope = gradient(points)
+        return (slope[:, : probe.shape[1]] * probe).sum(), slope
+
+    along_probe, slope = torch.func.grad(along, has_aux=True)(points)
+    return slope, along_probe
 
 
-def by_graph(action: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Gradient of Σ s by `torch.autograd`, differentiable in turn."""
+def by_graph(action: Callable[[Tensor], Tensor], points: Tensor, probe: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Derivatives by `torch.autograd`, differentiable in turn."""
     points = points.detach().requires_grad_()
-    return torch.autograd.grad(action(points).sum(), points, create_graph=True)[0]
+    slope = torch.autograd.grad(action(points).sum(), points, create_graph=True)[0]
+    if probe.shape[1] == 0:
+        return slope, None
+    along = (slope[:, : probe.shape[1]] * probe).sum()
+    return slope, torch.autograd.grad(along, points, create_graph=True)[0]
 
 
 class Batches:
@@ -72,6 +93,7 @@ class Batches:
         self.n_intervals, self.n_rows = snapshots.shape[0] - 1, snapshots.shape[1]
         self.rows = snapshots.flatten(0, 1)
         self.ends = torch.cat([_at_time(snapshots[0], 0.0), _at_time(snapshots[-1], 1.0)])
+        self.has_probes = workload.sigma != 0.0
         self.grid = torch.arange(workload.n_interior) / workload.n_interior
         self.end_offset = torch.tensor([0, self.n_rows]).repeat_interleave(workload.n_boundary)
 
@@ -84,14 +106,19 @@ class Batches:
         pair = left * self.n_rows + torch.randint(self.n_rows, (2, len(t)))
         x = torch.lerp(self.rows[pair[0]], self.rows[pair[1] + self.n_rows], (position - left).unsqueeze(1))
         ends = self.ends[self.end_offset + torch.randint(self.n_rows, (len(self.end_offset),))]
-        return torch.cat([x, t.unsqueeze(1)], 1), ends
+        parts = [x, t.unsqueeze(1)]
+        if self.has_probes:
+            parts.append(torch.randint(2, x.shape) * 2.0 - 1.0)
+        return torch.cat(parts, 1), ends
 
 
 def check_batch(workload: Training) -> tuple[Tensor, Tensor]:
     """The batch to verify with, in the form that `Batches.draw` returns."""
     batch = {name: torch.tensor(array) for name, array in problem.batch(workload).items()}
-    interior = torch.cat([batch["x"], batch["t"].unsqueeze(1)], 1)
-    return interior, torch.cat([_at_time(batch["x0"], 0.0), _at_time(batch["x1"], 1.0)])
+    parts = [batch["x"], batch["t"].unsqueeze(1)]
+    if "probe" in batch:
+        parts.append(batch["probe"][0])
+    return torch.cat(parts, 1), torch.cat([_at_time(batch["x0"], 0.0), _at_time(batch["x1"], 1.0)])
 
 
 def _at_time(x: Tensor, t: float) -> Tensor:
@@ -114,7 +141,7 @@ def velocity_by_transform(network: Network, parameters: Parameters, x: Tensor, t
     def action(x: Tensor) -> Tensor:
         return potential(network, parameters, torch.cat([x, t.expand(len(x), 1)], 1))
 
-    return by_transform(action, x)
+    return by_transform(action, x)[0]
 
 
 def velocity_in_closed_form(network: Network, parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:

@@ -30,6 +30,6 @@ def forms(workload: Workload) -> Forms:
 
 def _form(workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool) -> Form:
     gradient_and_loss = compiled(
-        torch.func.grad_and_value(loss_function(workload.network, by_transform, joined=joined))
+        torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
     )
     return training_form(workload, lambda *batch: gradient_and_loss(*batch)[::-1], requires_grad=False)

@@ -86,7 +86,7 @@ def _update(
 
 def _training_form(workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool) -> Form:
     batches = Batches(workload)
-    gradient_and_loss = torch.func.grad_and_value(loss_function(workload.network, by_transform, joined=joined))
+    gradient_and_loss = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
 
     # The draw of the next batch closes the step, so that the graph that is timed is also the one that is verified.
     @compiled

@@ -33,7 +33,7 @@ def forms(workload: Workload) -> Forms:
         for joined in (True, False):
             ends = "ends joined" if joined else "ends apart"
             graph = _gradient_by_graph(workload, joined=joined)
-            transform = torch.func.grad_and_value(loss_function(workload.network, by_transform, joined=joined))
+            transform = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
             build[f"autograd.grad, {ends}"] = partial(training_form, workload, graph, requires_grad=True)
             build[f"torch.func, {ends}"] = partial(
                 training_form, workload, lambda *batch, f=transform: f(*batch)[::-1], requires_grad=False
@@ -48,7 +48,7 @@ def forms(workload: Workload) -> Forms:
 
 
 def _gradient_by_graph(workload: Training, *, joined: bool) -> Gradient:
-    loss_of = loss_function(workload.network, by_graph, joined=joined)
+    loss_of = loss_function(workload, by_graph, joined=joined)
 
     def gradient(parameters: Parameters, interior: Tensor, boundary: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss = loss_of(parameters, interior, boundary)

@@ -80,17 +80,24 @@ pub enum Form {
     Centring,
 }
 
-/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `scale` is 1 / rows of the batch, `per_probe`
-/// the share that each of the tile's probes has in the Laplacian. `integrand(row, value)` hears each row's term before its weight
-/// of time, without the Laplacian.
+/// What interior rows are measured by.
+#[derive(Clone, Copy)]
+pub struct Interior<'a> {
+    pub objective: &'a Objective,
+    pub form: Form,
+    /// 1 / rows of the batch.
+    pub scale: f32,
+    /// The share that each of the tile's probes has in the Laplacian.
+    pub per_probe: f64,
+}
+
+/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `integrand(work, row, value)` hears each row's term,
+/// without the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
-    objective: &Objective,
-    form: Form,
+    Interior { objective, form, scale, per_probe }: Interior,
     work: &mut Workspace,
     n_rows: usize,
-    scale: f32,
-    per_probe: f64,
     mut integrand: impl FnMut(&Workspace, usize, f32),
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);

@@ -36,7 +36,7 @@ use std::sync::Mutex;
 use pulp::{Arch, Simd, WithSimd};
 
 use self::gradient::PartialSums;
-use self::loss::{Form, LossTerms, set_time};
+use self::loss::{Form, Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileSlabs};
 use self::sweeps::{Keep, Sweeps};
@@ -278,18 +278,9 @@ impl WithSimd for EvaluateLoss<'_> {
                 }
                 loss::laplacian(&sweeps, &mut work, range.len(), per_probe, &mut laplacian[range.clone()]);
             }
-            let scale = 1.0 / n as f32;
-            let (objective, form) = (&model.objective, Form::Action);
-            terms.add(&loss::interior(
-                &sweeps,
-                objective,
-                form,
-                &mut work,
-                range.len(),
-                scale,
-                per_probe,
-                |_, _, _| {},
-            ));
+            let interior =
+                Interior { objective: &model.objective, form: Form::Action, scale: 1.0 / n as f32, per_probe };
+            terms.add(&loss::interior(&sweeps, interior, &mut work, range.len(), |_, _, _| {}));
             gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
             tile += 1;
         }

@@ -10,7 +10,7 @@ use pulp::Simd;
 
 use super::draw::Draw;
 use super::gradient::{self, PartialSums};
-use super::loss::{self, Form, LossTerms};
+use super::loss::{self, Form, Interior, LossTerms};
 use super::optimizer::{StepSizes, SumOfSquares, Update};
 use super::panel::Aligned;
 use super::sweeps::Sweeps;
@@ -270,7 +270,12 @@ impl<S: Simd> Crew<'_, S> {
                 } else {
                     draw.interior(first, n_rows, work)
                 }
-                let (scale, per_probe) = (1.0 / training.n_interior as f32, training.laplacian.share());
+                let interior = Interior {
+                    objective: &training.objective,
+                    form,
+                    scale: 1.0 / training.n_interior as f32,
+                    per_probe: training.laplacian.share(),
+                };
                 let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
@@ -278,8 +283,7 @@ impl<S: Simd> Crew<'_, S> {
                         moments.add_row(f64::from(work.t[row]), f64::from(value / work.measure[row]));
                     }
                 };
-                let objective = &training.objective;
-                sums.terms = loss::interior(&sweeps, objective, form, work, n_rows, scale, per_probe, integrand);
+                sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
             Part::CentreEnds => {
                 draw.centre_ends(work);

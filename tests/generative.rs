@@ -1,0 +1,94 @@
+//! From noise to data: training along a generative path, samples, and log-likelihood against what is known exactly.
+
+mod common;
+
+use std::path::Path;
+
+use action_matching::config::Config;
+use action_matching::data::{Snapshots, draw_gaussian, load_single};
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::evaluate::{EvaluateOptions, StartFrom, evaluate};
+use action_matching::model::Model;
+use action_matching::train::{Existing, Outcome, RunFolder, Unobserved, train};
+
+const SCALE: [f32; 2] = [3.0, 0.5];
+
+/// Normal rows of two different deviations.
+fn snapshots() -> Snapshots {
+    let mut samples = draw_gaussian(1500, 2, 4);
+    samples.chunks_exact_mut(2).for_each(|x| (x[0], x[1]) = (SCALE[0] * x[0] + 10.0, SCALE[1] * x[1] - 2.0));
+    Snapshots { dim: 2, times: vec![0.0], offsets: vec![0, 1500], samples }
+}
+
+fn configuration(folder: &Path, path: &str) -> Config {
+    let mut csv = String::from("times,x,y\n");
+    for x in snapshots().samples.chunks_exact(2) {
+        csv += &format!("0,{},{}\n", x[0], x[1]);
+    }
+    std::fs::write(folder.join("data.csv"), csv).expect("written");
+    let text = format!(
+        "[data]\npath = \"data.csv\"\nstandardise = \"isotropic\"\n[model]\nhidden = [48, 48]\n[objective]\npath = \"{path}\"\n\
+         [training]\nsteps = 1500\ninterior_rows = 512\nlearning_rate = 5e-3\nwarmup_steps = 50\nema_decay = 0.99\n"
+    );
+    let file = folder.join("run.toml");
+    std::fs::write(&file, text).expect("written");
+    let mut config = Config::read(&file, &[]).expect("a configuration");
+    config.output.folder = folder.join("run");
+    config
+}
+
+#[test]
+fn noise_arrives_as_the_data_with_their_likelihood() {
+    let engine = CpuEngine::new(0);
+    for path in ["generative-linear", "generative-vp", "generative-sqrt"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = configuration(folder.path(), path);
+        let outcome = train(&engine, &config, Existing::Refuse, &mut Unobserved).expect("trains");
+        assert_eq!(outcome, Outcome::Finished);
+        let model = Model::load(&RunFolder::new(&config.output.folder).model()).expect("a model");
+        let options = EvaluateOptions { start: StartFrom::Noise, ..EvaluateOptions::default() };
+        let report = evaluate(&engine, &model, &snapshots(), &[], &options, &|_, _| {}).expect("evaluates");
+        let comparison = &report.comparisons[0];
+        assert_eq!(comparison.from, None);
+        let floor = comparison.sampling_floor.expect("a floor").w1;
+        assert!(comparison.model.w1 < 2.0 * floor, "{path}: {} against {floor}", comparison.model.w1);
+        assert!(comparison.no_motion.w1 > 5.0 * floor, "{path}: {:?}", comparison.no_motion);
+
+        // The normal density of the samples' own moments is the best normal one.
+        let loaded = load_single(&config.source()).expect("loads");
+        assert_eq!(loaded.training.times, [1.0]);
+        let variance = |i: usize| {
+            let column: Vec<f64> = snapshots().samples.iter().skip(i).step_by(2).map(|&x| f64::from(x)).collect();
+            let mean = column.iter().sum::<f64>() / column.len() as f64;
+            column.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / column.len() as f64
+        };
+        let best = -(0..2).map(|i| 0.5 * (1.0 + (std::f64::consts::TAU * variance(i)).ln())).sum::<f64>();
+        let got = comparison.log_likelihood.expect("a likelihood");
+        assert!((got - best).abs() < 0.06, "{path}: {got}, not {best}");
+    }
+}
+
+#[test]
+fn snapshots_that_do_not_suit_the_start_are_refused() {
+    let engine = CpuEngine::new(1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = configuration(folder.path(), "generative-linear");
+    config.training.steps = 2;
+    train(&engine, &config, Existing::Refuse, &mut Unobserved).expect("trains");
+    let model = Model::load(&RunFolder::new(&config.output.folder).model()).expect("a model");
+    let two = Snapshots { times: vec![0.0, 1.0], offsets: vec![0, 700, 1500], ..snapshots() };
+    for (snapshots, start, part) in [
+        (snapshots(), StartFrom::Previous, "two or more"),
+        (snapshots(), StartFrom::First, "two or more"),
+        (two.clone(), StartFrom::Noise, "one snapshot"),
+    ] {
+        let options = EvaluateOptions { start, ..EvaluateOptions::default() };
+        let error = evaluate(&engine, &model, &snapshots, &[], &options, &|_, _| {}).expect_err("refused").to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let mut csv = String::from("times,x,y\n");
+    (0..20).for_each(|row| csv += &format!("{},{row},1\n", row % 2));
+    std::fs::write(folder.path().join("data.csv"), csv).expect("written");
+    let error = train(&engine, &config, Existing::Replace, &mut Unobserved).expect_err("refused").to_string();
+    assert!(error.contains("2 times") && error.contains("one time"), "{error}");
+}
