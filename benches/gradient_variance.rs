@@ -31,6 +31,7 @@ fn training(path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Tra
         },
         objective: Objective::default(),
         path,
+        bend: None,
         estimator,
         time_rule,
         laplacian: Laplacian::default(),
@@ -62,12 +63,12 @@ fn moments(engine: &CpuEngine, mut training: Training, state: &TrainState) -> Re
         trainer.steps(200, &mut Vec::new())?;
         time_moments = trainer.state().time_moments;
     }
-    let (mut sum, mut squares) = (vec![0.0; state.parameters.len()], 0.0);
+    let (mut sum, mut squares) = (vec![0.0; state.action.parameters.len()], 0.0);
     for batch in 0..BATCHES {
         let state = TrainState { step: 1_000_000 + batch, time_moments: time_moments.clone(), ..state.clone() };
         let mut trainer = engine.trainer(training.clone(), state)?;
         trainer.steps(1, &mut Vec::new())?;
-        for (sum, g) in sum.iter_mut().zip(trainer.state().moment1) {
+        for (sum, g) in sum.iter_mut().zip(trainer.state().action.moment1) {
             *sum += f64::from(g);
             squares += f64::from(g).powi(2);
         }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardisation};
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::{Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
+use crate::engine::{Bend, Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
@@ -86,10 +86,15 @@ pub struct ObjectiveConfig {
     pub centring: bool,
     /// Parts of each interval between snapshots for `weak`.
     pub weak_intervals: u32,
-    /// What lies between snapshots: `linear` or `spline` curves, the `nearest` frame of a dense recording, or from noise to one snapshot
+    /// What lies between snapshots: `linear` or `spline` curves, `learned` ones, the `nearest` frame of a dense recording, or from noise to one
+    /// snapshot
     /// `generative-linear`, `generative-vp`, `generative-sqrt`.
     pub path: Interpolant,
-    /// How `linear` and `spline` pair samples of neighbouring snapshots: `independent`, `ot` or `unbalanced`.
+    /// Widths of the hidden layers of the network that bends the path `learned`.
+    pub bend_hidden: Vec<usize>,
+    /// Learning rate of that network, in units of the action's.
+    pub bend_rate: f64,
+    /// How `linear`, `spline` and `learned` pair samples of neighbouring snapshots: `independent`, `ot` or `unbalanced`.
     pub pairing: Pairing,
     /// Rows that one optimal-transport problem pairs at most; larger snapshots are divided into random blocks.
     pub pairing_rows: usize,
@@ -227,6 +232,8 @@ impl Default for ObjectiveConfig {
             centring: false,
             weak_intervals: 16,
             path: Interpolant::Linear,
+            bend_hidden: vec![64; 2],
+            bend_rate: 0.3,
             pairing: Pairing::Independent,
             pairing_rows: 2048,
             pairing_relaxation: 1.0,
@@ -329,6 +336,12 @@ impl Config {
             EstimatorName::Weak => Estimator::Weak { intervals: weak_intervals },
             EstimatorName::Regression => Estimator::Regression,
         }
+    }
+
+    /// The network that bends a learned path.
+    pub fn bend(&self, dim: usize) -> Option<Bend> {
+        let ObjectiveConfig { path, bend_hidden, bend_rate, .. } = &self.objective;
+        (*path == Interpolant::Learned).then(|| Bend::new(&self.architecture(dim), bend_hidden.clone(), *bend_rate))
     }
 
     /// How the Laplacian is formed.
@@ -446,6 +459,10 @@ impl Config {
                 ("objective.estimator", "is regression, but frames have no velocity", "use action or weak"),
             ),
             (
+                objective.path == Interpolant::Learned && !matches!(self.estimator(), Estimator::Action { .. }),
+                ("objective.estimator", "does not suit a learned path", "use action"),
+            ),
+            (
                 objective.centring && !matches!(self.estimator(), Estimator::Action { .. }),
                 ("objective.centring", "is set, but only action has need of it", "set objective.estimator = action"),
             ),
@@ -456,6 +473,12 @@ impl Config {
         ];
         if let Some((_, (key, problem, fix))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
             return Err(Error::input(path, key, problem, fix));
+        }
+        if let Some(bend) = self.bend(1) {
+            bend.architecture.validate(&format!("{} (objective.bend_hidden)", path.display()))?;
+        }
+        if !(objective.bend_rate.is_finite() && objective.bend_rate > 0.0) {
+            return fail("objective.bend_rate", objective.bend_rate.to_string(), "use a number > 0");
         }
         if objective.weak_intervals == 0 {
             return fail("objective.weak_intervals", "0".into(), "use at least 1");

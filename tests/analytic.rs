@@ -53,6 +53,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
         architecture: model.architecture.clone(),
         objective,
         path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
+        bend: None,
         estimator: Estimator::Action { centring: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
@@ -72,7 +73,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
     let mut trainer =
         CpuEngine::new(0).trainer(training, TrainState::initial(model.parameters.clone())).expect("a trainer");
     trainer.steps(steps, &mut Vec::new()).expect("steps");
-    model.parameters = trainer.state().ema;
+    model.parameters = trainer.state().action.ema;
     model
 }
 

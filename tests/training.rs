@@ -37,6 +37,7 @@ fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Tra
             couplings: None,
             masses: None,
         },
+        bend: None,
         estimator: Estimator::Action { centring: false },
         time_rule,
         laplacian: Laplacian::default(),
@@ -127,7 +128,7 @@ fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
     let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
     let mut records = Vec::new();
     trainer.steps(1, &mut records).expect("a step");
-    let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+    let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
     assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
     assert!((records[0].loss - want.loss).abs() < 1e-5 * want.loss.abs().max(1.0), "{name}");
 }
@@ -185,7 +186,7 @@ fn a_step_takes_the_gradient_of_the_documented_probes() {
             let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
             let mut records = Vec::new();
             trainer.steps(1, &mut records).expect("a step");
-            let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+            let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
             assert_close(&format!("gradient, {rule:?} {schedule:?}"), &gradient, &want.gradient, 5e-5);
             let size = want.loss.abs().max(1.0);
             assert!(
@@ -216,7 +217,7 @@ fn a_step_takes_the_gradient_of_the_documented_batch() {
                 let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
                 let mut records = Vec::new();
                 trainer.steps(1, &mut records).expect("a step");
-                let gradient: Vec<f64> = trainer.state().moment1.iter().map(|&m| f64::from(m)).collect();
+                let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
                 assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
 
                 let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, .. } = records[0];
@@ -251,7 +252,7 @@ fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
         let (state, records) = run(1, &training, start.clone(), &[11]);
         assert_eq!(state.step, 11);
         assert_eq!(records.len(), 11);
-        assert_ne!(state.parameters, start.parameters);
+        assert_ne!(state.action.parameters, start.parameters);
         for threads in [2, 3, 7] {
             assert_eq!(run(threads, &training, start.clone(), &[11]), (state.clone(), records.clone()), "{threads}");
         }
@@ -272,7 +273,7 @@ fn a_loss_that_is_not_finite_stops_before_the_update() {
     assert!(records.len() < 50, "the run went on");
     assert!(!(last.loss.is_finite() && last.gradient_norm.is_finite()));
     assert_eq!(state.step, last.step, "the failed step does not count");
-    assert!(state.parameters.iter().all(|p| p.is_finite()));
+    assert!(state.action.parameters.iter().all(|p| p.is_finite()));
 }
 
 #[test]

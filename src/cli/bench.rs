@@ -241,6 +241,7 @@ impl Workload {
                 couplings: None,
                 masses: None,
             },
+            bend: None,
             estimator: Estimator::Action { centring: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),

@@ -24,6 +24,9 @@ pub enum Interpolant {
     /// A cubic through xₗ and xᵣ whose slopes there look at the rows that the coupling chains them to, one snapshot before and one
     /// after: a trajectory visits every time without a kink.
     Spline,
+    /// [`Interpolant::Linear`] bent by a second network (Wasserstein Lagrangian Flows, arXiv 2310.10649), which the engine adds. The bend
+    /// ascends the loss: the densities become those of optimal transport, of a Schrödinger bridge (σ > 0) or of growth (λ > 0).
+    Learned,
     /// x from the snapshot nearest in time: for dense recordings. The velocity is unknown.
     Nearest,
     /// (1 − t) ε + t x₁ from standard normal noise to the one snapshot.
@@ -42,7 +45,7 @@ impl Interpolant {
 
     /// Whether the velocity of x is known.
     pub fn has_velocity(self) -> bool {
-        self != Interpolant::Nearest
+        !matches!(self, Interpolant::Nearest | Interpolant::Learned)
     }
 
     fn coefficients(self) -> Option<fn(f64) -> generative::Coefficients> {
@@ -50,7 +53,7 @@ impl Interpolant {
             Interpolant::GenerativeLinear => Some(generative::linear),
             Interpolant::GenerativeVp => Some(generative::vp),
             Interpolant::GenerativeSqrt => Some(generative::sqrt),
-            Interpolant::Linear | Interpolant::Spline | Interpolant::Nearest => None,
+            Interpolant::Linear | Interpolant::Spline | Interpolant::Learned | Interpolant::Nearest => None,
         }
     }
 }

@@ -1,16 +1,14 @@
 //! What training is: settings, state and the steps an engine takes.
 
 use super::{Laplacian, MAX_PROBES};
-use crate::density_path::{DensityPath, TIME_KNOTS, TimeRule};
+use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
-use crate::model::Architecture;
+use crate::model::{Architecture, Head, initial_parameters};
 use crate::objective::Objective;
 
-/// Learned parameters and the state of the optimiser after `step` steps: what a checkpoint holds.
+/// Parameters of one network and the state of its optimiser.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TrainState {
-    /// Number of optimiser steps taken.
-    pub step: u64,
+pub struct NetworkState {
     /// Parameters, flat in the order of [`Architecture::layers`].
     pub parameters: Vec<f32>,
     /// Exponential moving average of the parameters.
@@ -19,23 +17,74 @@ pub struct TrainState {
     pub moment1: Vec<f32>,
     /// Adam's second moment.
     pub moment2: Vec<f32>,
+}
+
+impl NetworkState {
+    /// The state before the first step: EMA equal to the parameters, moments zero.
+    pub fn initial(parameters: Vec<f32>) -> Self {
+        let zeros = vec![0.0; parameters.len()];
+        NetworkState { ema: parameters.clone(), moment1: zeros.clone(), moment2: zeros, parameters }
+    }
+
+    fn validate(&self, n_parameters: usize) -> Result<()> {
+        for (buffer, values) in [
+            ("parameters", &self.parameters),
+            ("ema", &self.ema),
+            ("moment1", &self.moment1),
+            ("moment2", &self.moment2),
+        ] {
+            check_len(buffer, n_parameters, values.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that changes in `step` steps of training: what a checkpoint holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainState {
+    /// Number of optimiser steps taken.
+    pub step: u64,
+    /// The action.
+    pub action: NetworkState,
+    /// The network that bends a learned path.
+    pub bend: Option<NetworkState>,
     /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which [`TimeRule::Importance`] follows.
     pub time_moments: Vec<f32>,
 }
 
 impl TrainState {
-    /// The state before the first step: EMA equal to the parameters, moments zero.
+    /// The state before the first step of an action with `parameters`, on a path that is not learned.
     pub fn initial(parameters: Vec<f32>) -> Self {
-        let zeros = vec![0.0; parameters.len()];
         let time_moments = vec![0.0; 2 * TIME_KNOTS];
-        TrainState {
-            step: 0,
-            ema: parameters.clone(),
-            moment1: zeros.clone(),
-            moment2: zeros,
-            parameters,
-            time_moments,
+        TrainState { step: 0, action: NetworkState::initial(parameters), bend: None, time_moments }
+    }
+}
+
+/// The network that bends a learned path: net(t, xₗ, xᵣ).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bend {
+    /// Its shape. The two ends of a pair are one input of twice the data's dimension, and so are the outputs, of which the first half bends.
+    pub architecture: Architecture,
+    /// Learning rate, in units of the action's.
+    pub relative_rate: f64,
+}
+
+impl Bend {
+    /// A network of `hidden` layers for data like those of `action`.
+    pub fn new(action: &Architecture, hidden: Vec<usize>, relative_rate: f64) -> Self {
+        Bend {
+            architecture: Architecture { dim: 2 * action.dim, hidden, head: Head::Dot, ..action.clone() },
+            relative_rate,
         }
+    }
+
+    /// Parameters to start from: no bend at all.
+    pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
+        let mut parameters = initial_parameters(&self.architecture, seed);
+        if let Some(last) = self.architecture.layers().last() {
+            parameters[last.weight..].fill(0.0);
+        }
+        parameters
     }
 }
 
@@ -114,6 +163,8 @@ pub struct Training {
     pub objective: Objective,
     /// The densities between snapshots that rows are drawn from.
     pub path: DensityPath,
+    /// The network that bends the path [`Interpolant::Learned`].
+    pub bend: Option<Bend>,
     /// The form of the loss.
     pub estimator: Estimator,
     /// How times are drawn.
@@ -152,18 +203,22 @@ impl Training {
     /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
     pub fn validate(&self, state: &TrainState) -> Result<()> {
         self.architecture.validate("training")?;
-        let n = self.architecture.n_parameters();
-        for (buffer, values) in [
-            ("parameters", &state.parameters),
-            ("ema", &state.ema),
-            ("moment1", &state.moment1),
-            ("moment2", &state.moment2),
-        ] {
-            check_len(buffer, n, values.len())?;
-        }
+        state.action.validate(self.architecture.n_parameters())?;
         check_len("time_moments", 2 * TIME_KNOTS, state.time_moments.len())?;
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
         self.path.validate(self.architecture.dim)?;
+        match (&self.bend, &state.bend, self.path.interpolant == Interpolant::Learned) {
+            (Some(bend), Some(state), true) => {
+                bend.architecture.validate("training (bend)")?;
+                check_len("bend (dimension)", 2 * self.architecture.dim, bend.architecture.dim)?;
+                state.validate(bend.architecture.n_parameters())?;
+                if !matches!(self.estimator, Estimator::Action { .. }) {
+                    return fail("estimator", "does not suit a learned path".into(), "use action");
+                }
+            }
+            (None, None, false) => {}
+            _ => return fail("bend", "does not suit the path".into(), "give one to the path learned, and to no other"),
+        }
         match self.estimator {
             Estimator::Regression if !self.path.interpolant.has_velocity() => {
                 let problem = "is regression, but the velocity of the path nearest is unknown".into();

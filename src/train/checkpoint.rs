@@ -8,13 +8,17 @@ use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::TrainState;
+use crate::engine::{NetworkState, TrainState};
 use crate::error::{Error, Result};
 use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 3;
 const VERSION: u32 = 2;
+/// Names of the tensors of a network, behind the prefix of which one it is.
+const NETWORK_PARTS: [&str; 4] = ["parameters", "ema", "moment1", "moment2"];
+const ACTION: &str = "";
+const BEND: &str = "bend.";
 
 /// The metadata of a checkpoint file.
 #[derive(Serialize, Deserialize)]
@@ -43,12 +47,12 @@ impl Checkpoint {
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         let Checkpoint { state, fingerprint } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
-        let tensors = parts(state).map(|(name, values)| (name.to_string(), NewTensor::f32(&[values.len()], values)));
+        let tensors = parts(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
         let header =
             Header { version: VERSION, step: state.step, fingerprint: fingerprint.clone(), sha256: self.digest() };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let metadata = HashMap::from([(CHECKPOINT_KEY.to_string(), json)]);
-        write_tensors(&path, tensors.into(), metadata)?;
+        write_tensors(&path, tensors.collect(), metadata)?;
         for old in list(folder)?.into_iter().rev().skip(KEPT) {
             std::fs::remove_file(&old).map_err(Error::io(old, "remove"))?;
         }
@@ -74,16 +78,22 @@ impl Checkpoint {
         if version != VERSION {
             return fail(CHECKPOINT_KEY, format!("has version {version}, not {VERSION}"));
         }
-        let shape = file.shape("parameters")?;
-        let mut read = |name: &str| file.f32s(name, &shape);
-        let state = TrainState {
-            step,
-            parameters: read("parameters")?,
-            ema: read("ema")?,
-            moment1: read("moment1")?,
-            moment2: read("moment2")?,
-            time_moments: file.f32s("time_moments", &[2 * TIME_KNOTS])?,
+        let has_bend = file.names().iter().any(|name| name.starts_with(BEND));
+        let mut network = |prefix: &str| -> Result<NetworkState> {
+            let shape = file.shape(&format!("{prefix}{}", NETWORK_PARTS[0]))?;
+            let mut read = |name: &str| file.f32s(&format!("{prefix}{name}"), &shape);
+            let [parameters, ema, moment1, moment2] = NETWORK_PARTS;
+            Ok(NetworkState {
+                parameters: read(parameters)?,
+                ema: read(ema)?,
+                moment1: read(moment1)?,
+                moment2: read(moment2)?,
+            })
         };
+        let action = network(ACTION)?;
+        let bend = if has_bend { Some(network(BEND)?) } else { None };
+        let time_moments = file.f32s("time_moments", &[2 * TIME_KNOTS])?;
+        let state = TrainState { step, action, bend, time_moments };
         let checkpoint = Checkpoint { state, fingerprint };
         if checkpoint.digest() != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
@@ -136,15 +146,17 @@ impl Checkpoint {
     }
 }
 
-fn parts(state: &TrainState) -> [(&'static str, &[f32]); 5] {
-    let TrainState { step: _, parameters, ema, moment1, moment2, time_moments } = state;
-    [
-        ("parameters", parameters),
-        ("ema", ema),
-        ("moment1", moment1),
-        ("moment2", moment2),
-        ("time_moments", time_moments),
-    ]
+/// Every tensor of `state` with its name.
+fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
+    let TrainState { step: _, action, bend, time_moments } = state;
+    let mut parts = vec![("time_moments".to_string(), &time_moments[..])];
+    for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref())] {
+        let Some(NetworkState { parameters, ema, moment1, moment2 }) = network else { continue };
+        for (name, values) in NETWORK_PARTS.into_iter().zip([parameters, ema, moment1, moment2]) {
+            parts.push((format!("{prefix}{name}"), &values[..]));
+        }
+    }
+    parts
 }
 
 /// The checkpoint files of `folder`, oldest first.
@@ -168,14 +180,14 @@ mod tests {
 
     fn checkpoint(step: u64) -> Checkpoint {
         let values = |scale: f32| (0..100).map(|i| scale * i as f32).collect::<Vec<f32>>();
-        let state = TrainState {
-            step,
-            parameters: values(0.5),
-            ema: values(0.25),
-            moment1: values(-1e-30),
-            moment2: values(1e-20),
-            time_moments: vec![0.125; 2 * TIME_KNOTS],
+        let network = |scale: f32| NetworkState {
+            parameters: values(0.5 * scale),
+            ema: values(0.25 * scale),
+            moment1: values(-1e-30 * scale),
+            moment2: values(1e-20 * scale),
         };
+        let bend = (step % 2 == 0).then(|| network(3.0));
+        let state = TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS] };
         Checkpoint { state, fingerprint: "abc".into() }
     }
 

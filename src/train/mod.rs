@@ -16,7 +16,7 @@ use self::plot::plot_loss;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Loaded, Snapshots, load, load_single};
 use crate::density_path::{DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
-use crate::engine::{Engine, StepRecord, TrainState, Training};
+use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
@@ -134,10 +134,12 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
+    let snapshots_dim = snapshots.dim;
     let training = Training {
         architecture: config.architecture(snapshots.dim),
         objective: config.objective(),
         path: density_path(&config.objective, config.training.seed, snapshots, observer)?,
+        bend: config.bend(snapshots_dim),
         estimator: config.estimator(),
         time_rule: config.objective.time_rule,
         laplacian: config.laplacian(),
@@ -148,8 +150,11 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     };
 
     let resumed = if existing == Existing::Resume { resume(&folder, &fingerprint, observer)? } else { None };
-    let state = resumed
-        .unwrap_or_else(|| TrainState::initial(initial_parameters(&training.architecture, config.training.seed)));
+    let seed = config.training.seed;
+    let state = resumed.unwrap_or_else(|| TrainState {
+        bend: training.bend.as_ref().map(|bend| NetworkState::initial(bend.initial_parameters(seed))),
+        ..TrainState::initial(initial_parameters(&training.architecture, seed))
+    });
     let rows_per_step = training.rows_per_step() as f64;
     let mut run = Run { folder, fingerprint, coordinates, training: training.clone(), checkpointed: None };
     let (start, end) = (state.step, config.training.steps);
@@ -214,7 +219,7 @@ fn density_path(
     let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
     let n_times = snapshots.times.len();
     let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
-    let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline);
+    let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
     if pairs && objective.pairing != Pairing::Independent {
         observer.preparing("pairing snapshots by optimal transport");
     }
@@ -314,7 +319,7 @@ impl Run {
             architecture: self.training.architecture.clone(),
             coordinates: self.coordinates.clone(),
             objective: self.training.objective.clone(),
-            parameters: state.ema.clone(),
+            parameters: state.action.ema.clone(),
         };
         self.checkpointed = Some(state.step);
         Checkpoint { state, fingerprint: self.fingerprint.clone() }.save(&self.folder.checkpoints())?;

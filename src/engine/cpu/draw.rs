@@ -69,6 +69,26 @@ impl Draw<'_> {
         probes(training.laplacian.rule, dim, training.seed, step, first, n_rows, work);
     }
 
+    /// The ends of the trajectories of interior rows and their times into the input of the bend; its weights 2r(1 − r) aside.
+    pub fn bend_inputs(&self, first: usize, n_rows: usize, bend: &mut Workspace) {
+        let Draw { training, step, .. } = *self;
+        let (path, dim) = (&training.path, training.architecture.dim);
+        let Some(settings) = &training.bend else { return };
+        let offset = self.offset(0);
+        for row in 0..n_rows {
+            let index = first + row;
+            let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
+            let (moment, _) = self.moment(RowTime { row: index, n: training.n_interior, offset, own: words[0] });
+            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
+                let end = path.at(moment.left, ratio);
+                path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
+            }
+            set_time(&settings.architecture, bend, row, moment.t);
+            bend.weight[row] = (2.0 * moment.ratio * (1.0 - moment.ratio)) as f32;
+        }
+    }
+
     /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
     pub fn centre(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;

@@ -74,6 +74,15 @@ pub fn generator(head: Head, dim: usize, work: &Workspace, row: usize) -> f32 {
     }
 }
 
+/// ∂J/∂xᵢ of a row by the head itself, scaled by the row's weight: what [`generator`] depends on x by beside the network.
+pub fn generator_slope(head: Head, work: &Workspace, row: usize, i: usize) -> f32 {
+    match head {
+        Head::Scalar => 0.0,
+        Head::Quadratic => work.c0.at(row, i) - work.output_c.at(row, i),
+        Head::Dot => work.output_c.at(row, i),
+    }
+}
+
 /// Replaces o_e of each probe by the seed ē = ωō_e of its adjoint.
 pub fn probe_seeds(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
     for ends in &mut work.probes {

@@ -162,6 +162,33 @@ pub fn interior<S: Simd>(
     terms
 }
 
+/// Gradient of each row's term in its point, into `grad_x`, after [`interior`] and the adjoint sweeps of the hidden layers. By the same
+/// argument as for the parameters the drift counts as constant.
+pub fn gradient_at_points<S: Simd>(
+    sweeps: &Sweeps<S>,
+    objective: &Objective,
+    work: &mut Workspace,
+    n_rows: usize,
+    scale: f32,
+) {
+    let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
+    // Of the gradient of s only the head's own part is added: the network's is in the adjoint sweep.
+    let direct = |work: &Workspace, row: usize, i: usize| work.grad_s[row * dim + i] - work.input_grad.at(row, i);
+    for row in 0..n_rows {
+        let on_potential = scale * (work.weight[row] * objective.growth as f32 * work.s[row] + work.on_potential[row]);
+        for i in 0..dim {
+            work.grad_x[row * dim + i] =
+                head::generator_slope(head, work, row, i) + on_potential * direct(work, row, i);
+        }
+    }
+    sweeps.adjoint_to_input(work, n_rows);
+    for row in 0..n_rows {
+        for i in 0..dim {
+            work.grad_x[row * dim + i] += work.input_grad.at(row, i);
+        }
+    }
+}
+
 /// Σ εᵀ∇²s ε · `per_probe` over the probes of each row in `a0`, into `laplacian`: the generator without drift or time.
 pub fn laplacian<S: Simd>(
     sweeps: &Sweeps<S>,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mod        the engine: one packed network, tiles of rows handed to threads
-//! trainer    optimiser steps: draw → loss → gradient → optimizer
+//! trainer    optimiser steps: draw → loss → gradient → optimizer; learner: one network in training; bend: the path's own
 //! particles  integration of a tile: tableau
 //! loss       what a tile of rows needs: head and sweeps
 //! sweeps     primal, reverse, tangent, adjoint: product with its epilogue, an activation or the chain rule, fused in
@@ -10,12 +10,14 @@
 //! ```
 
 mod activation;
+mod bend;
 mod draw;
 mod elementary;
 mod epilogue;
 mod gradient;
 mod head;
 mod lanes;
+mod learner;
 mod loss;
 mod narrow;
 mod optimizer;

@@ -25,9 +25,9 @@ pub struct StepSizes {
 }
 
 impl StepSizes {
-    /// For step `step` (from 0) with gradient norm `norm`.
-    pub fn new(optimizer: &Optimizer, step: u64, norm: f64) -> Self {
-        let rate = optimizer.learning_rate.at(step);
+    /// For step `step` (from 0) with gradient norm `norm`, at `relative_rate` times the learning rate.
+    pub fn new(optimizer: &Optimizer, step: u64, norm: f64, relative_rate: f64) -> Self {
+        let rate = relative_rate * optimizer.learning_rate.at(step);
         let taken = (step + 1) as f64;
         let clip = optimizer.clip_norm.map_or(1.0, |limit| if norm > limit { limit / norm } else { 1.0 });
         StepSizes {
@@ -144,7 +144,7 @@ mod tests {
             let gradient: Vec<f32> = (0..N).map(|i| ((i * 7 + step as usize * 3) % 11) as f32 * 0.1 - 0.4).collect();
             let norm = SumOfSquares(&gradient).with_simd(pulp::Scalar::new()).sqrt();
             Arch::new().dispatch(Update {
-                sizes: StepSizes::new(&optimizer, step as u64, norm),
+                sizes: StepSizes::new(&optimizer, step as u64, norm, 1.0),
                 gradient: &gradient,
                 parameters: &mut parameters,
                 ema: &mut ema,

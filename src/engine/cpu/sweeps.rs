@@ -270,6 +270,13 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
+    /// The last step of the adjoint sweep, which parameters have no need of: `input_grad` = Wᵀz̄ of the first layer.
+    pub fn adjoint_to_input(&self, work: &mut Workspace, n_rows: usize) {
+        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let z_bar = work.hidden.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
+        self.backward_to_input(z_bar, n_rows, parked, work.input_grad.as_mut_ptr());
+    }
+
     /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g, and probes bring their ē.
     ///
     /// Layer 0 has no adjoint to form: its input is the data.

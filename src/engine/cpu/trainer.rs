@@ -3,19 +3,18 @@
 //! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
 //! after tile in the order of the batch, and sums over parameters unit after unit.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, RwLock};
 
 use pulp::Simd;
 
+use super::bend;
 use super::draw::Draw;
-use super::gradient::{self, PartialSums};
+use super::gradient;
+use super::learner::{Learner, SharedLearner};
 use super::loss::{self, Form, Interior, LossTerms};
-use super::optimizer::{StepSizes, SumOfSquares, Update};
-use super::panel::Aligned;
-use super::sweeps::Sweeps;
-use super::sync::{Barrier, SharedMut};
-use super::weights::{PackedWeights, Packing, WeightsView};
+use super::optimizer::StepSizes;
+use super::sync::Barrier;
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
@@ -81,24 +80,18 @@ pub struct CpuTrainer<S> {
     simd: S,
     training: Training,
     state: TrainState,
-    packing: Packing,
-    weights: PackedWeights,
-    /// What `sums` describes.
-    partial_gradients: Aligned,
-    gradient: Vec<f32>,
     tiles: Vec<TileRows>,
-    sums: PartialSums,
     tile_sums: Vec<Mutex<TileSums>>,
-    /// Σ g² of each unit, as f64 bits.
-    squares: Vec<AtomicU64>,
-    /// One for each thread.
-    workspaces: Vec<Workspace>,
+    action: Learner,
+    /// The network that bends a learned path.
+    bend: Option<Learner>,
+    /// One for each thread: the action's, and the bend's.
+    workspaces: Vec<(Workspace, Option<Workspace>)>,
 }
 
 impl<S: Simd> CpuTrainer<S> {
     /// Continues from `state` on `threads` threads.
     pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
-        let packing = Packing::new(&training.architecture, super::panel::panel_width::<S>());
         let tiles: Vec<TileRows> = (Part::of(&training).into_iter())
             .flat_map(|(part, n)| {
                 let rows = rows_per_tile(n);
@@ -106,50 +99,40 @@ impl<S: Simd> CpuTrainer<S> {
             })
             .collect();
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
-        let sums = PartialSums::new(&packing, tiles.len());
-        CpuTrainer {
-            simd,
-            weights: PackedWeights::new(&packing, &state.parameters),
-            partial_gradients: Aligned::zeros(sums.n_values()),
-            gradient: vec![0.0; state.parameters.len()],
-            sums,
-            tile_sums: tiles.iter().map(|_| Mutex::default()).collect(),
-            squares: packing.units.iter().map(|_| AtomicU64::default()).collect(),
-            workspaces: (0..threads)
-                .map(|_| Workspace::new(&training.architecture, &packing, capacity, training.n_probes()))
-                .collect(),
-            tiles,
-            packing,
-            training,
-            state,
-        }
+        let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
+        // Interior tiles come first: theirs are the first numbers.
+        let n_bent = tiles.iter().filter(|tile| tile.part == Part::Interior).count();
+        let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
+            .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
+        let workspaces = (0..threads)
+            .map(|_| {
+                let bent = training.bend.as_ref().zip(bend.as_ref());
+                (
+                    Workspace::new(&training.architecture, action.packing(), capacity, training.n_probes()),
+                    bent.map(|(bend, learner)| Workspace::new(&bend.architecture, learner.packing(), capacity, 0)),
+                )
+            })
+            .collect();
+        let tile_sums = tiles.iter().map(|_| Mutex::default()).collect();
+        CpuTrainer { simd, training, state, tiles, tile_sums, action, bend, workspaces }
     }
 }
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
     fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
         let crew = Crew {
-            simd: self.simd,
             training: &self.training,
-            packing: &self.packing,
             tiles: &self.tiles,
-            sums: &self.sums,
             tile_sums: &self.tile_sums,
             density: RwLock::new(time_density(&self.state.time_moments)),
             time_moments: Mutex::new(&mut self.state.time_moments),
-            squares: &self.squares,
-            partial_gradients: SharedMut::new(self.partial_gradients.as_mut_slice()),
-            gradient: SharedMut::new(&mut self.gradient),
-            weights: SharedMut::new(self.weights.values_mut()),
-            parameters: SharedMut::new(&mut self.state.parameters),
-            ema: SharedMut::new(&mut self.state.ema),
-            moment1: SharedMut::new(&mut self.state.moment1),
-            moment2: SharedMut::new(&mut self.state.moment2),
+            action: self.action.share(self.simd, &mut self.state.action),
+            bend: (self.bend.as_mut().zip(self.state.bend.as_mut()))
+                .map(|(learner, state)| learner.share(self.simd, state)),
             next_tile: AtomicUsize::new(0),
             barrier: Barrier::new(self.workspaces.len()),
             n_threads: self.workspaces.len(),
         };
-        crew.sums.reset();
         let steps = self.state.step..self.state.step + n;
         records.reserve(n as usize);
         let taken = std::thread::scope(|scope| {
@@ -182,24 +165,15 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
 
 /// What the threads of [`CpuTrainer::steps`] share.
 struct Crew<'a, S> {
-    simd: S,
     training: &'a Training,
-    packing: &'a Packing,
     tiles: &'a [TileRows],
-    sums: &'a PartialSums,
     tile_sums: &'a [Mutex<TileSums>],
     /// The density of times of the step.
     density: RwLock<TimeDensity>,
     /// What the next density follows; the first thread's.
     time_moments: Mutex<&'a mut Vec<f32>>,
-    squares: &'a [AtomicU64],
-    partial_gradients: SharedMut,
-    gradient: SharedMut,
-    weights: SharedMut,
-    parameters: SharedMut,
-    ema: SharedMut,
-    moment1: SharedMut,
-    moment2: SharedMut,
+    action: SharedLearner<'a, S>,
+    bend: Option<SharedLearner<'a, S>>,
     next_tile: AtomicUsize,
     barrier: Barrier,
     n_threads: usize,
@@ -210,7 +184,7 @@ impl<S: Simd> Crew<'_, S> {
     fn run(
         &self,
         thread: usize,
-        work: &mut Workspace,
+        (work, bend_work): &mut (Workspace, Option<Workspace>),
         steps: std::ops::Range<u64>,
         mut report: impl FnMut(StepRecord),
     ) -> u64 {
@@ -221,13 +195,13 @@ impl<S: Simd> Crew<'_, S> {
                 if tile >= self.tiles.len() {
                     break;
                 }
-                self.sweep(step, tile, work);
+                self.sweep(step, tile, work, bend_work.as_mut());
             }
             self.barrier.wait(); // the partial sums are written; they are added up next
-            self.gather_gradient(thread);
+            self.learners().for_each(|learner| learner.gather_gradient(thread, self.n_threads));
             if thread == 0 {
                 self.next_tile.store(0, Relaxed);
-                self.sums.reset();
+                self.learners().for_each(|learner| learner.sums.reset());
             }
             self.barrier.wait(); // sums of squares are written; all threads read all of them next
             let record = self.record(step);
@@ -238,22 +212,26 @@ impl<S: Simd> Crew<'_, S> {
             if thread == 0 && self.training.time_rule == TimeRule::Importance {
                 self.follow_integrand();
             }
-            self.update(thread, StepSizes::new(&self.training.optimizer, step, record.gradient_norm));
+            let optimizer = &self.training.optimizer;
+            self.action.update(thread, self.n_threads, StepSizes::new(optimizer, step, record.gradient_norm, 1.0));
+            if let (Some(learner), Some(bend)) = (&self.bend, &self.training.bend) {
+                let sizes = StepSizes::new(optimizer, step, learner.gradient_norm(), bend.relative_rate);
+                learner.update(thread, self.n_threads, sizes);
+            }
             self.barrier.wait(); // the weights are written; the next step reads them
         }
         end - start
     }
 
+    fn learners(&self) -> impl Iterator<Item = &SharedLearner<'_, S>> {
+        std::iter::once(&self.action).chain(&self.bend)
+    }
+
     /// Draws the rows of `tile`, runs its sweeps and adds its gradient.
-    fn sweep(&self, step: u64, tile: usize, work: &mut Workspace) {
+    fn sweep(&self, step: u64, tile: usize, work: &mut Workspace, mut bend_work: Option<&mut Workspace>) {
         let TileRows { part, first, n_rows } = self.tiles[tile];
         let training = self.training;
-        let sweeps = Sweeps {
-            simd: self.simd,
-            architecture: &training.architecture,
-            packing: self.packing,
-            weights: WeightsView::shared(self.weights),
-        };
+        let sweeps = self.action.sweeps();
         let density = self.density.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
@@ -266,9 +244,13 @@ impl<S: Simd> Crew<'_, S> {
                     Estimator::Regression => Form::Regression,
                 };
                 if part == Part::Centre {
-                    draw.centre(first, n_rows, work)
+                    draw.centre(first, n_rows, work);
                 } else {
-                    draw.interior(first, n_rows, work)
+                    draw.interior(first, n_rows, work);
+                    if let (Some(learner), Some(bend_work)) = (&self.bend, bend_work.as_deref_mut()) {
+                        draw.bend_inputs(first, n_rows, bend_work);
+                        bend::displace(&learner.sweeps(), bend_work, work, n_rows);
+                    }
                 }
                 let interior = Interior {
                     objective: &training.objective,
@@ -300,28 +282,14 @@ impl<S: Simd> Crew<'_, S> {
         }
         drop(density);
         *self.tile_sums[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = sums;
-        gradient::accumulate(&sweeps, work, n_rows, part.is_interior(), tile, self.sums, self.partial_gradients);
-    }
-
-    /// The units that `thread` updates.
-    fn units(&self, thread: usize) -> impl Iterator<Item = usize> {
-        (thread..self.packing.units.len()).step_by(self.n_threads)
-    }
-
-    /// Adds up the gradient of this thread's units and brings it into the flat order, with its sum of squares.
-    fn gather_gradient(&self, thread: usize) {
-        for index in self.units(thread) {
-            let unit = self.packing.units[index];
-            // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
-            let (weight, bias) = unsafe {
-                let weight = self.gradient.slice(self.packing.weight_range(unit));
-                let bias = self.gradient.slice(self.packing.bias_range(unit));
-                self.sums.add_up(self.simd, self.packing, unit, self.partial_gradients);
-                self.packing.unpack_gradient(unit, self.partial_gradients, weight, bias);
-                (weight, bias)
-            };
-            let sum = self.simd.vectorize(SumOfSquares(weight)) + self.simd.vectorize(SumOfSquares(bias));
-            self.squares[index].store(sum.to_bits(), Relaxed);
+        let learner = &self.action;
+        let interior = part.is_interior();
+        gradient::accumulate(&sweeps, work, n_rows, interior, tile, learner.sums, learner.partial_gradients);
+        if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+            loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
+            bend::seed(work, bend_work, n_rows, training.architecture.dim);
+            let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
+            gradient::accumulate(&bend_sweeps, bend_work, n_rows, false, tile, learner.sums, values);
         }
     }
 
@@ -331,7 +299,8 @@ impl<S: Simd> Crew<'_, S> {
         for tile in self.tile_sums {
             terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).terms);
         }
-        let squares: f64 = self.squares.iter().map(|bits| f64::from_bits(bits.load(Relaxed))).sum();
+        // A bend that is lost ends the run like an action that is.
+        let lost = self.bend.as_ref().map(SharedLearner::gradient_norm).filter(|norm| !norm.is_finite());
         StepRecord {
             step,
             loss: terms.total(),
@@ -339,7 +308,7 @@ impl<S: Simd> Crew<'_, S> {
             boundary1: terms.boundary1,
             interior: terms.interior,
             kinetic: terms.kinetic,
-            gradient_norm: squares.sqrt(),
+            gradient_norm: lost.unwrap_or(self.action.gradient_norm()),
             learning_rate: self.training.optimizer.learning_rate.at(step),
         }
     }
@@ -356,32 +325,5 @@ impl<S: Simd> Crew<'_, S> {
         **list = moments.to_vec();
         // From what a checkpoint keeps, so that a resumed run draws the same times.
         *self.density.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = time_density(&list);
-    }
-
-    /// AdamW, moving average and repacked weights of this thread's units.
-    fn update(&self, thread: usize, sizes: StepSizes) {
-        for index in self.units(thread) {
-            let unit = self.packing.units[index];
-            let ranges = [self.packing.weight_range(unit), self.packing.bias_range(unit)];
-            for range in ranges.clone() {
-                // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
-                let update = unsafe {
-                    Update {
-                        sizes,
-                        gradient: self.gradient.slice(range.clone()),
-                        parameters: self.parameters.slice(range.clone()),
-                        ema: self.ema.slice(range.clone()),
-                        moment1: self.moment1.slice(range.clone()),
-                        moment2: self.moment2.slice(range),
-                    }
-                };
-                self.simd.vectorize(update);
-            }
-            let [weight, bias] = ranges;
-            // SAFETY: as above; nothing reads the packed weights before the next barrier.
-            unsafe {
-                self.packing.pack(unit, self.parameters.slice(weight), self.parameters.slice(bias), self.weights)
-            };
-        }
     }
 }

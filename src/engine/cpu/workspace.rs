@@ -85,6 +85,8 @@ pub struct Workspace {
     pub ds_dt: Vec<f32>,
     /// ∇s, `[capacity, dim]` row-major.
     pub grad_s: Vec<f32>,
+    /// Gradient of each row's term in its point, `[capacity, dim]` row-major.
+    pub grad_x: Vec<f32>,
     /// Parked sums of a product.
     pub parked: Aligned,
 }
@@ -133,6 +135,7 @@ impl Workspace {
             s: row(),
             ds_dt: row(),
             grad_s: vec![0.0; capacity * architecture.dim],
+            grad_x: vec![0.0; capacity * architecture.dim],
             parked: Aligned::zeros(capacity * width),
         }
     }
