@@ -9,8 +9,8 @@ use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, Optimizer, StepRecord, TrainState,
-    Training,
+    Batch, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer,
+    StepRecord, TrainState, Training,
 };
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
@@ -252,7 +252,7 @@ fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
         let (state, records) = run(1, &training, start.clone(), &[11]);
         assert_eq!(state.step, 11);
         assert_eq!(records.len(), 11);
-        assert_ne!(state.action.parameters, start.parameters);
+        assert_ne!(state.action.parameters, start.action.parameters);
         for threads in [2, 3, 7] {
             assert_eq!(run(threads, &training, start.clone(), &[11]), (state.clone(), records.clone()), "{threads}");
         }
@@ -288,7 +288,10 @@ fn training_that_cannot_work_is_refused() {
     };
     refused(Training { n_interior: 0, ..good.clone() }, state.clone(), "interior_rows");
     refused(Training { n_boundary: 0, ..good.clone() }, state.clone(), "boundary_rows");
-    refused(good.clone(), TrainState { ema: vec![0.0; 3], ..state.clone() }, "ema");
+    let short = NetworkState { ema: vec![0.0; 3], ..state.action.clone() };
+    refused(good.clone(), TrainState { action: short, ..state.clone() }, "ema");
+    let bent = TrainState { bend: Some(state.action.clone()), ..state.clone() };
+    refused(good.clone(), bent, "bend");
     let one_time = Snapshots { dim: 3, times: vec![0.0], offsets: vec![0, 2], samples: vec![0.0; 6] };
     let with = |path: DensityPath| Training { path, ..good.clone() };
     let on = |snapshots| DensityPath { snapshots: Arc::new(snapshots), ..good.path.clone() };
@@ -301,6 +304,7 @@ fn training_that_cannot_work_is_refused() {
     let path = |interpolant| DensityPath { interpolant, ..good.path.clone() };
     refused(with(DensityPath { couplings: Some(Arc::default()), ..good.path.clone() }), state.clone(), "couplings");
     refused(with(path(Interpolant::Spline)), state.clone(), "spline");
+    refused(with(path(Interpolant::Learned)), state.clone(), "bend");
     refused(with(path(Interpolant::GenerativeVp)), state.clone(), "starts from noise");
     refused(
         Training { estimator: Estimator::Regression, ..with(path(Interpolant::Nearest)) },

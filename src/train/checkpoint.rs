@@ -186,7 +186,7 @@ mod tests {
             moment1: values(-1e-30 * scale),
             moment2: values(1e-20 * scale),
         };
-        let bend = (step % 2 == 0).then(|| network(3.0));
+        let bend = step.is_multiple_of(2).then(|| network(3.0));
         let state = TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS] };
         Checkpoint { state, fingerprint: "abc".into() }
     }
