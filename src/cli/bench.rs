@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
@@ -58,6 +58,8 @@ struct Workload {
     hidden: &'static [usize],
     head: Head,
     sigma: f64,
+    /// Whether samples are paired by optimal transport.
+    paired: bool,
     work: Work,
 }
 
@@ -68,6 +70,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[256; 4],
         head: Head::Quadratic,
         sigma: 0.0,
+        paired: false,
         work: Work::Train { interior: 1000, boundary: 1000 },
     },
     Workload {
@@ -76,6 +79,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[256; 4],
         head: Head::Quadratic,
         sigma: 1.0,
+        paired: false,
         work: Work::Train { interior: 1000, boundary: 1000 },
     },
     Workload {
@@ -84,6 +88,16 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[512; 3],
         head: Head::Scalar,
         sigma: 0.0,
+        paired: false,
+        work: Work::Train { interior: 512, boundary: 512 },
+    },
+    Workload {
+        name: "embryoid-ot",
+        dim: 5,
+        hidden: &[512; 3],
+        head: Head::Scalar,
+        sigma: 0.0,
+        paired: true,
         work: Work::Train { interior: 512, boundary: 512 },
     },
     Workload {
@@ -92,6 +106,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[64; 3],
         head: Head::Scalar,
         sigma: 0.0,
+        paired: false,
         work: Work::Train { interior: 4096, boundary: 4096 },
     },
     Workload {
@@ -100,6 +115,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[512; 4],
         head: Head::Scalar,
         sigma: 0.0,
+        paired: false,
         work: Work::Train { interior: 2048, boundary: 2048 },
     },
     Workload {
@@ -108,6 +124,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[256; 4],
         head: Head::Quadratic,
         sigma: 0.0,
+        paired: false,
         work: Work::Sample { particles: 200_000, method: Method::Euler, steps: 100 },
     },
     Workload {
@@ -116,6 +133,7 @@ const WORKLOADS: &[Workload] = &[
         hidden: &[64; 3],
         head: Head::Scalar,
         sigma: 0.0,
+        paired: false,
         work: Work::Sample { particles: 1_000_000, method: Method::Rk4, steps: 50 },
     },
 ];
@@ -232,13 +250,15 @@ impl Workload {
     ) -> anyhow::Result<f64> {
         let architecture = self.architecture();
         let state = TrainState::initial(initial_parameters(&architecture, SEED));
+        let snapshots = normal_snapshots(self.dim);
+        let couplings = if self.paired { Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED)?)) } else { None };
         let training = Training {
             architecture,
             objective: Objective { sigma: self.sigma, ..Objective::default() },
             path: DensityPath {
-                snapshots: Arc::new(normal_snapshots(self.dim)),
+                snapshots: Arc::new(snapshots),
                 interpolant: Interpolant::Linear,
-                couplings: None,
+                couplings,
                 masses: None,
             },
             bend: None,
