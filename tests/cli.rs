@@ -370,3 +370,41 @@ fn noise_follows_the_seed() {
         &["--t0/--t1", "backward", "go forward"],
     );
 }
+
+/// Every path trains and is evaluated; a run of the learned one goes on from a checkpoint of both networks.
+#[test]
+fn every_path_runs_from_the_command_line() {
+    let (_guard, folder) = workplace();
+    let train = |path: &str, more: &[&str]| {
+        let path = format!("objective.path={path}");
+        succeeds(&folder, &[&["train", "run.toml", "--set", &path][..], &SMALL, more].concat());
+    };
+    train("spline", &["--set", "objective.pairing=ot", "--set", "objective.time_rule=importance"]);
+    let table = succeeds(&folder, &["evaluate", "runs/run", "--start", "first"]);
+    assert!(table.contains("0 → 1") && table.contains("0 → 2") && !table.contains("1 → 2"), "{table}");
+
+    let checkpoints = ["--force", "--set", "output.checkpoint_every=20"];
+    train("learned", &checkpoints);
+    let whole = std::fs::read(folder.join("runs/run/model.safetensors")).expect("a model");
+    let last = folder.join("runs/run/checkpoints/step-0000000060.safetensors");
+    assert!(succeeds(&folder, &["inspect", &last.display().to_string()]).contains("bend.parameters"));
+    std::fs::remove_file(&last).expect("removed");
+    train("learned", &["--resume", "--set", "output.checkpoint_every=20"]);
+    assert_eq!(std::fs::read(folder.join("runs/run/model.safetensors")).expect("a model"), whole);
+
+    train("nearest", &["--force", "--set", "objective.estimator=weak", "--set", "objective.time_rule=trapezoid"]);
+    let growing = ["--force", "--set", "objective.growth=1", "--set", "objective.pairing=unbalanced"];
+    train("linear", &growing);
+    assert!(succeeds(&folder, &["evaluate", "runs/run"]).contains("relative mass"));
+
+    std::fs::write(
+        folder.join("data.csv"),
+        (0..60).fold("times,x,y\n".to_string(), |csv, row| csv + &format!("3,{},{}\n", row % 7, row % 5)),
+    )
+    .expect("written");
+    train("generative-vp", &["--force"]);
+    let table = succeeds(&folder, &["evaluate", "runs/run"]);
+    assert!(table.contains("noise → 3") && table.contains("log-likelihood"), "{table}");
+    succeeds(&folder, &["sample", "runs/run", "--from", "gaussian", "-n", "9", "--density", "--out", "p.csv"]);
+    fails(&folder, &["evaluate", "runs/run", "--start", "first"], &["two or more"]);
+}
