@@ -43,6 +43,8 @@ LINEAR = {
     "linear, independent": {"objective.path": "linear", "objective.pairing": "independent"},
     "linear, ot": {"objective.path": "linear", "objective.pairing": "ot"},
     "spline, ot": {"objective.path": "spline", "objective.pairing": "ot"},
+    "learned, independent": {"objective.path": "learned", "objective.pairing": "independent"},
+    "learned, ot": {"objective.path": "learned", "objective.pairing": "ot"},
 }
 WHOLE = {"objective.pairing_rows": "5000"}
 TABLES = {

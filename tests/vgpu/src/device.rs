@@ -1,0 +1,197 @@
+//! The device: memory, modules and launches.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use crate::counters::Counters;
+use crate::exec::{Failure, Launch, MAX_THREADS, Random, run_block};
+use crate::memory::GlobalMemory;
+use crate::ptx::{Kernel, Module, parse_module};
+
+/// Shared memory of a block that needs no permission, and at most (sm_80).
+pub const SHARED_WITHOUT_OPT_IN: usize = 48 << 10;
+pub const SHARED_LIMIT: usize = 163 << 10;
+
+/// A loaded module with its variables in memory.
+pub struct LoadedModule {
+    pub module: Module,
+    pub globals: Vec<u64>,
+}
+
+/// One virtual GPU.
+pub struct Device {
+    pub memory: GlobalMemory,
+    pub modules: Vec<Option<LoadedModule>>,
+    /// By kernel name.
+    pub counters: HashMap<String, Counters>,
+    n_launches: u32,
+    seed: u64,
+    threads: usize,
+}
+
+/// Sizes of a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared: usize,
+    /// What the function attribute allows.
+    pub allowed_dynamic_shared: usize,
+}
+
+impl Device {
+    /// A device whose orders follow `seed`.
+    pub fn new(seed: u64) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Device {
+            memory: GlobalMemory::default(),
+            modules: Vec::new(),
+            counters: HashMap::new(),
+            n_launches: 0,
+            seed,
+            threads,
+        }
+    }
+
+    /// Loads PTX; returns the module's number.
+    ///
+    /// # Errors
+    /// What cannot be understood.
+    pub fn load(&mut self, ptx: &str) -> Result<usize, String> {
+        let module = parse_module(ptx)?;
+        let globals = (module.globals.iter())
+            .map(|global| {
+                let address = self.memory.allocate(global.bytes.len().max(1));
+                if let Ok((region, offset)) = self.memory.find(address, global.bytes.len()) {
+                    region.copy_in(offset, &global.bytes);
+                }
+                address
+            })
+            .collect();
+        self.modules.push(Some(LoadedModule { module, globals }));
+        Ok(self.modules.len() - 1)
+    }
+
+    /// The kernel `name` of module `module`, as its index.
+    pub fn kernel(&self, module: usize, name: &str) -> Option<usize> {
+        self.modules.get(module)?.as_ref()?.module.kernels.iter().position(|kernel| kernel.name == name)
+    }
+
+    /// Runs kernel `kernel` of module `module` to its end.
+    ///
+    /// # Errors
+    /// What the launch or the kernel did wrong: kernel, source line, block and thread.
+    pub fn launch(&mut self, module: usize, kernel: usize, parameters: &[&[u8]], sizes: Sizes) -> Result<(), String> {
+        let Some(Some(loaded)) = self.modules.get(module) else {
+            return Err("a launch from a module that is gone".into());
+        };
+        let kernel = &loaded.module.kernels[kernel];
+        let name = &kernel.name;
+        let packed = pack(kernel, parameters)?;
+        let threads: u64 = sizes.block.iter().map(|&n| u64::from(n)).product();
+        if threads == 0 || sizes.grid.contains(&0) {
+            return Err(format!("{name}: an empty launch: grid {:?}, block {:?}", sizes.grid, sizes.block));
+        }
+        let limit = kernel.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
+        if threads > u64::from(limit) {
+            return Err(format!(
+                "{name}: {threads} threads in a block, but the kernel was compiled for at most {limit}"
+            ));
+        }
+        let shared = kernel.shared_bytes + sizes.dynamic_shared;
+        if sizes.dynamic_shared
+            > sizes.allowed_dynamic_shared.max(SHARED_WITHOUT_OPT_IN.saturating_sub(kernel.shared_bytes))
+        {
+            return Err(format!(
+                "{name}: {} bytes of dynamic shared memory without the attribute that allows more than {SHARED_WITHOUT_OPT_IN}",
+                sizes.dynamic_shared
+            ));
+        }
+        if shared > SHARED_LIMIT {
+            return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {SHARED_LIMIT}"));
+        }
+        self.n_launches += 1;
+        let launch = Launch {
+            kernel,
+            parameters: &packed,
+            grid: sizes.grid,
+            block: sizes.block,
+            dynamic_shared: sizes.dynamic_shared,
+            memory: &self.memory,
+            globals: &loaded.globals,
+            number: self.n_launches,
+            seed: self.seed,
+        };
+        let (counters, failure) = run(&launch, self.threads);
+        self.counters.entry(name.clone()).or_default().add(&counters);
+        match failure {
+            None => Ok(()),
+            Some(Failure { message, instruction, source: (file, line), block, thread }) => {
+                let file = loaded.module.files.get(&file).map_or("?", String::as_str);
+                let thread = thread.map_or(String::new(), |thread| format!(", thread {thread}"));
+                Err(format!("{name}: {message}\n  at {file}:{line}, block {block}{thread}\n  in {instruction}"))
+            }
+        }
+    }
+}
+
+/// The parameters where the kernel expects them.
+fn pack(kernel: &Kernel, parameters: &[&[u8]]) -> Result<Vec<u8>, String> {
+    let name = &kernel.name;
+    if parameters.len() != kernel.parameters.len() {
+        return Err(format!(
+            "{name}: {} arguments, but the kernel takes {}",
+            parameters.len(),
+            kernel.parameters.len()
+        ));
+    }
+    let mut packed = vec![0; kernel.parameter_bytes];
+    for (bytes, parameter) in parameters.iter().zip(&kernel.parameters) {
+        if bytes.len() != parameter.bytes {
+            return Err(format!(
+                "{name}: argument {} has {} bytes, but the kernel takes {}",
+                parameter.name,
+                bytes.len(),
+                parameter.bytes
+            ));
+        }
+        packed[parameter.offset..parameter.offset + bytes.len()].copy_from_slice(bytes);
+    }
+    Ok(packed)
+}
+
+/// All blocks, in a random order, on the host's cores. The first failure stops the rest.
+fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
+    let n_blocks: u32 = launch.grid.iter().product();
+    let mut order: Vec<u32> = (0..n_blocks).collect();
+    let mut random = Random::new(launch.seed.wrapping_add(u64::from(launch.number)));
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.below(i + 1));
+    }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let result = Mutex::new((Counters::default(), None));
+    let work = || {
+        let mut counters = Counters::default();
+        let mut failure = None;
+        while !stop.load(Relaxed) {
+            let Some(&block) = order.get(next.fetch_add(1, Relaxed)) else { break };
+            if let Err(failed) = run_block(launch, block, &mut counters) {
+                stop.store(true, Relaxed);
+                failure = Some(failed);
+            }
+        }
+        let mut result = result.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        result.0.add(&counters);
+        if result.1.is_none() {
+            result.1 = failure;
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(order.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    result.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

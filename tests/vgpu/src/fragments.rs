@@ -1,0 +1,189 @@
+//! Which lane holds which element of a matrix (PTX ISA, "Matrix Fragments for mma.m16n8k4, k8, k16" and "ldmatrix").
+
+use half::{bf16, f16};
+
+use crate::exec::{LANES, float};
+use crate::ptx::MatrixProduct;
+
+type Lanes = [u64; LANES];
+
+/// Inner dimension and elements in a register of an operand.
+fn shape(product: MatrixProduct) -> (usize, usize) {
+    match product {
+        MatrixProduct::F16 | MatrixProduct::Bf16 => (16, 2),
+        MatrixProduct::F16K8 | MatrixProduct::Bf16K8 => (8, 2),
+        MatrixProduct::Tf32 => (8, 1),
+        MatrixProduct::Tf32K4 => (4, 1),
+    }
+}
+
+/// Row and column in A (16 × k) of element `i` of register `register` in `lane`.
+pub fn a_element(product: MatrixProduct, lane: usize, register: usize, i: usize) -> (usize, usize) {
+    let (_, per_register) = shape(product);
+    // Registers take turns: the upper eight rows, the lower eight, then the next columns.
+    let columns = 4 * per_register;
+    (lane / 4 + 8 * (register % 2), lane % 4 * per_register + i + columns * (register / 2))
+}
+
+/// Row and column in B (k × 8).
+pub fn b_element(product: MatrixProduct, lane: usize, register: usize, i: usize) -> (usize, usize) {
+    let (_, per_register) = shape(product);
+    (lane % 4 * per_register + i + 4 * per_register * register, lane / 4)
+}
+
+/// Row and column in C and D (16 × 8).
+pub fn c_element(lane: usize, register: usize) -> (usize, usize) {
+    (lane / 4 + 8 * (register / 2), lane % 4 * 2 + register % 2)
+}
+
+fn element(product: MatrixProduct, bits: u64, i: usize) -> f64 {
+    match product {
+        MatrixProduct::F16 | MatrixProduct::F16K8 => f64::from(f16::from_bits((bits >> (16 * i)) as u16).to_f32()),
+        MatrixProduct::Bf16 | MatrixProduct::Bf16K8 => f64::from(bf16::from_bits((bits >> (16 * i)) as u16).to_f32()),
+        // The unit reads the upper 19 bits.
+        MatrixProduct::Tf32 | MatrixProduct::Tf32K4 => f64::from(float(bits & 0xffff_e000)),
+    }
+}
+
+/// D = A B + C. Products are exact, their sum with C is rounded once: hardware may lose a little more.
+pub fn multiply(product: MatrixProduct, a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> Vec<Lanes> {
+    let (k, per_register) = shape(product);
+    let (mut left, mut right) = ([[0.0; 16]; 16], [[0.0; 8]; 16]);
+    for lane in 0..LANES {
+        for (register, values) in a.iter().enumerate() {
+            for i in 0..per_register {
+                let (row, column) = a_element(product, lane, register, i);
+                left[row][column] = element(product, values[lane], i);
+            }
+        }
+        for (register, values) in b.iter().enumerate() {
+            for i in 0..per_register {
+                let (row, column) = b_element(product, lane, register, i);
+                right[row][column] = element(product, values[lane], i);
+            }
+        }
+    }
+    (0..4)
+        .map(|register| {
+            std::array::from_fn(|lane| {
+                let (row, column) = c_element(lane, register);
+                let sum: f64 = (0..k).map(|inner| left[row][inner] * right[inner][column]).sum();
+                u64::from(((sum + f64::from(float(c[register][lane]))) as f32).to_bits())
+            })
+        })
+        .collect()
+}
+
+/// Multiply–adds of one product.
+pub fn multiply_adds(product: MatrixProduct) -> u64 {
+    (16 * 8 * shape(product).0) as u64
+}
+
+/// The register that `ldmatrix` leaves in each lane, from the rows of one matrix.
+pub fn load_matrix(rows: &[[u16; 8]; 8], transposed: bool) -> Lanes {
+    std::array::from_fn(|lane| {
+        let (major, minor) = (lane / 4, lane % 4 * 2);
+        let at = |i: usize| u64::from(if transposed { rows[minor + i][major] } else { rows[major][minor + i] });
+        at(0) | at(1) << 16
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manual's formulas, written out for each shape: (row, column) of a_i, b_i and c_i with i counted over all registers.
+    #[test]
+    fn layouts_are_the_manuals() {
+        for lane in 0..LANES {
+            let (group, thread) = (lane >> 2, lane % 4);
+            for i in 0..8 {
+                let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };
+                let column = if i < 4 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 };
+                assert_eq!(a_element(MatrixProduct::Bf16, lane, i / 2, i % 2), (row, column), "m16n8k16 a{i}");
+            }
+            for i in 0..4 {
+                let row = if i < 2 { thread * 2 + (i & 1) } else { thread * 2 + (i & 1) + 8 };
+                assert_eq!(b_element(MatrixProduct::F16, lane, i / 2, i % 2), (row, group), "m16n8k16 b{i}");
+                let row = if i < 2 { group } else { group + 8 };
+                assert_eq!(c_element(lane, i), (row, thread * 2 + (i & 1)), "c{i}");
+                let (row, column) = (if i < 2 { group } else { group + 8 }, thread * 2 + (i & 1));
+                assert_eq!(a_element(MatrixProduct::Bf16K8, lane, i / 2, i % 2), (row, column), "m16n8k8 a{i}");
+                let row = if i == 0 || i == 2 { group } else { group + 8 };
+                let column = if i < 2 { thread } else { thread + 4 };
+                assert_eq!(a_element(MatrixProduct::Tf32, lane, i, 0), (row, column), "tf32 m16n8k8 a{i}");
+            }
+            for i in 0..2 {
+                assert_eq!(b_element(MatrixProduct::F16K8, lane, 0, i), (thread * 2 + i, group), "m16n8k8 b{i}");
+                assert_eq!(b_element(MatrixProduct::Tf32, lane, i, 0), (thread + 4 * i, group), "tf32 m16n8k8 b{i}");
+                assert_eq!(a_element(MatrixProduct::Tf32K4, lane, i, 0), (group + 8 * i, thread), "tf32 m16n8k4 a{i}");
+            }
+            assert_eq!(b_element(MatrixProduct::Tf32K4, lane, 0, 0), (thread, group));
+        }
+    }
+
+    /// Against a plain product, through the layouts of A, B and C.
+    #[test]
+    fn products_are_those_of_matrices() {
+        let value = |row: usize, column: usize| ((row * 7 + column * 3) % 11) as f32 - 5.0;
+        let bits = |product: MatrixProduct, value: f32| match product {
+            MatrixProduct::F16 | MatrixProduct::F16K8 => u64::from(f16::from_f32(value).to_bits()),
+            MatrixProduct::Bf16 | MatrixProduct::Bf16K8 => u64::from(bf16::from_f32(value).to_bits()),
+            _ => u64::from(value.to_bits()),
+        };
+        for product in [
+            MatrixProduct::F16,
+            MatrixProduct::Bf16,
+            MatrixProduct::F16K8,
+            MatrixProduct::Bf16K8,
+            MatrixProduct::Tf32,
+            MatrixProduct::Tf32K4,
+        ] {
+            let (k, per_register) = shape(product);
+            let fragment = |n: usize, at: &dyn Fn(usize, usize, usize) -> (usize, usize)| -> Vec<Lanes> {
+                (0..n)
+                    .map(|register| {
+                        std::array::from_fn(|lane| {
+                            (0..per_register).fold(0, |word, i| {
+                                let (row, column) = at(lane, register, i);
+                                word | bits(product, value(row, column)) << (16 * i)
+                            })
+                        })
+                    })
+                    .collect()
+            };
+            let a = fragment(16 * k / 32 / per_register, &|lane, register, i| a_element(product, lane, register, i));
+            let b = fragment(8 * k / 32 / per_register, &|lane, register, i| b_element(product, lane, register, i));
+            let c: Vec<Lanes> = (0..4)
+                .map(|register| {
+                    std::array::from_fn(|lane| {
+                        let (row, column) = c_element(lane, register);
+                        u64::from((value(row, column) * 0.5).to_bits())
+                    })
+                })
+                .collect();
+            for (register, lanes) in multiply(product, &a, &b, &c).iter().enumerate() {
+                for (lane, &bits) in lanes.iter().enumerate() {
+                    let (row, column) = c_element(lane, register);
+                    let want: f32 = (0..k).map(|inner| value(row, inner) * value(inner, column)).sum();
+                    assert_eq!(float(bits), want + 0.5 * value(row, column), "{product:?} ({row}, {column})");
+                }
+            }
+        }
+    }
+
+    /// Loading the transpose of B's rows gives B's fragment: how the kernels use it.
+    #[test]
+    fn loaded_matrices_are_fragments() {
+        let rows: [[u16; 8]; 8] = std::array::from_fn(|row| std::array::from_fn(|column| (10 * row + column) as u16));
+        for lane in 0..LANES {
+            let straight = load_matrix(&rows, false)[lane];
+            assert_eq!(
+                (straight & 0xffff, straight >> 16),
+                (((lane / 4) * 10 + lane % 4 * 2) as u64, ((lane / 4) * 10 + lane % 4 * 2 + 1) as u64)
+            );
+            let transposed = load_matrix(&rows, true)[lane];
+            assert_eq!(transposed & 0xffff, ((lane % 4 * 2) * 10 + lane / 4) as u64);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! A virtual GPU: executes the PTX that the compiler made of our kernels, and complains where hardware would not.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `ptx` | modules and instructions from text |
+//! | `memory` | allocations with a shadow: bounds, initialisation, races |
+//! | `arithmetic`, `fragments` | what lanes compute, and which lane holds which element of a matrix |
+//! | `exec` | warps, groups of lanes, barriers |
+//! | `device` | memory, modules and launches together |
+//! | `counters` | what a profiler counts |
+
+pub mod arithmetic;
+pub mod counters;
+pub mod device;
+pub mod exec;
+pub mod fatbin;
+pub mod fragments;
+pub mod memory;
+pub mod ptx;

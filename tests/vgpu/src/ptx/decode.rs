@@ -1,0 +1,567 @@
+//! One instruction from its text.
+
+use half::{bf16, f16};
+
+use super::module::Names;
+use super::{
+    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Register, Rounding, SINK, ShuffleMode, Source, Space,
+    Special, Ternary, Type, Unary, VoteMode,
+};
+
+/// A decoded instruction; the target of a branch is known once all labels are.
+pub enum Pending {
+    Ready(Op),
+    Branch(String),
+}
+
+type Decoded = Result<(Option<(Register, bool)>, Pending), String>;
+
+/// Decodes `text`, which has no semicolon.
+pub fn decode(text: &str, names: &Names) -> Decoded {
+    let (guard, rest) = match text.strip_prefix('@') {
+        None => (None, text),
+        Some(guarded) => {
+            let (name, rest) = guarded.split_once(char::is_whitespace).ok_or("a guard without an instruction")?;
+            let (name, negated) = name.strip_prefix('!').map_or((name, false), |name| (name, true));
+            (Some((register(name, names)?, negated)), rest.trim())
+        }
+    };
+    let (opcode, operands) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let operands = split(operands);
+    let parts: Vec<&str> = opcode.split('.').collect();
+    if parts[0] == "bra" {
+        let label = operands.first().ok_or("a branch without a label")?;
+        return Ok((guard, Pending::Branch(label.to_string())));
+    }
+    let decoder = Decoder { parts: &parts, operands: &operands, names };
+    Ok((guard, Pending::Ready(decoder.op()?)))
+}
+
+/// Operands between commas outside brackets and braces.
+fn split(text: &str) -> Vec<&str> {
+    let (mut list, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (index, character) in text.char_indices() {
+        match character {
+            '{' | '[' | '(' => depth += 1,
+            '}' | ']' | ')' => depth -= 1,
+            ',' if depth == 0 => {
+                list.push(text[start..index].trim());
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    let last = text[start..].trim();
+    if !last.is_empty() {
+        list.push(last);
+    }
+    list
+}
+
+fn register(name: &str, names: &Names) -> Result<Register, String> {
+    names.register(name).ok_or_else(|| format!("no register {name}"))
+}
+
+/// The bits of a constant read as `ty`.
+pub fn immediate(text: &str, ty: Type) -> Option<u64> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let float = |bits: f64| match ty {
+        Type::F64 => bits.to_bits(),
+        Type::F16 => u64::from(f16::from_f64(bits).to_bits()),
+        Type::Bf16 => u64::from(bf16::from_f64(bits).to_bits()),
+        _ => u64::from((bits as f32).to_bits()),
+    };
+    if let Some(hexadecimal) = digits.strip_prefix("0f").or(digits.strip_prefix("0F")) {
+        let bits = u32::from_str_radix(hexadecimal, 16).ok()?;
+        let value = f64::from(f32::from_bits(bits)) * if negative { -1.0 } else { 1.0 };
+        return Some(if ty.is_float() { float(value) } else { u64::from(bits) });
+    }
+    if let Some(hexadecimal) = digits.strip_prefix("0d").or(digits.strip_prefix("0D")) {
+        let value = f64::from_bits(u64::from_str_radix(hexadecimal, 16).ok()?);
+        return Some(float(if negative { -value } else { value }));
+    }
+    let digits = digits.trim_end_matches('U');
+    let magnitude = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16).ok()?,
+        None if digits.contains('.') => {
+            return digits.parse::<f64>().ok().map(|v| float(if negative { -v } else { v }));
+        }
+        None => digits.parse::<u64>().ok()?,
+    };
+    let value = if negative { magnitude.wrapping_neg() } else { magnitude };
+    Some(if ty.is_float() && ty != Type::F16x2 && ty != Type::Bf16x2 {
+        float(value as i64 as f64)
+    } else {
+        ty.truncate(value)
+    })
+}
+
+struct Decoder<'a> {
+    parts: &'a [&'a str],
+    operands: &'a [&'a str],
+    names: &'a Names<'a>,
+}
+
+impl Decoder<'_> {
+    fn has(&self, part: &str) -> bool {
+        self.parts[1..].contains(&part)
+    }
+
+    /// The last type suffix.
+    fn ty(&self) -> Result<Type, String> {
+        self.parts.iter().rev().find_map(|part| Type::parse(part)).ok_or_else(|| "no type".to_string())
+    }
+
+    fn types(&self) -> Vec<Type> {
+        self.parts.iter().filter_map(|part| Type::parse(part)).collect()
+    }
+
+    fn operand(&self, index: usize) -> Result<&str, String> {
+        self.operands.get(index).copied().ok_or_else(|| format!("no operand {}", index + 1))
+    }
+
+    fn dst(&self, index: usize) -> Result<Register, String> {
+        register(self.operand(index)?, self.names)
+    }
+
+    fn source(&self, index: usize, ty: Type) -> Result<Source, String> {
+        self.source_of(self.operand(index)?, ty)
+    }
+
+    fn source_of(&self, text: &str, ty: Type) -> Result<Source, String> {
+        if let Some(register) = self.names.register(text) {
+            return Ok(Source::Register(register));
+        }
+        if let Some(special) = special(text) {
+            return Ok(Source::Special(special));
+        }
+        if let Some(variable) = self.names.variable(text) {
+            return Ok(variable);
+        }
+        if let Some((name, offset)) = text.split_once('+')
+            && let (Some(variable), Ok(offset)) = (self.names.variable(name.trim()), offset.trim().parse::<u64>())
+        {
+            return Ok(match variable {
+                Source::Shared(base) => Source::Shared(base + offset),
+                Source::Local(base) => Source::Local(base + offset),
+                Source::Global(index, base) => Source::Global(index, base + offset),
+                other => other,
+            });
+        }
+        immediate(text, ty).map(Source::Immediate).ok_or_else(|| format!("no operand {text}"))
+    }
+
+    /// A list in braces, or one operand.
+    fn list(&self, index: usize) -> Result<Vec<&str>, String> {
+        let text = self.operand(index)?;
+        Ok(match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+            Some(list) => list.split(',').map(str::trim).collect(),
+            None => vec![text],
+        })
+    }
+
+    fn registers(&self, index: usize) -> Result<Vec<Register>, String> {
+        self.list(index)?.into_iter().map(|name| register(name, self.names)).collect()
+    }
+
+    fn sources(&self, index: usize, ty: Type) -> Result<Vec<Source>, String> {
+        self.list(index)?.into_iter().map(|text| self.source_of(text, ty)).collect()
+    }
+
+    fn address(&self, index: usize) -> Result<Address, String> {
+        let text = self.operand(index)?;
+        let inside = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .ok_or_else(|| format!("{text} is no address"))?;
+        let (base, offset) = match inside.find(['+', '-']) {
+            Some(at) if at > 0 => {
+                let number = inside[at..].trim_start_matches('+').trim();
+                (inside[..at].trim(), number.parse::<i64>().map_err(|_| format!("{text}: no offset"))?)
+            }
+            _ => (inside.trim(), 0),
+        };
+        if let Some(parameter) = self.names.parameter(base) {
+            return Ok(Address { base: Source::Immediate(parameter as u64), offset });
+        }
+        Ok(Address { base: self.source_of(base, Type::U64)?, offset })
+    }
+
+    fn space(&self) -> Space {
+        for part in &self.parts[1..] {
+            match *part {
+                "global" => return Space::Global,
+                "shared" | "shared::cta" => return Space::Shared,
+                "local" => return Space::Local,
+                "const" => return Space::Const,
+                "param" => return Space::Param,
+                _ => {}
+            }
+        }
+        Space::Generic
+    }
+
+    fn rounding(&self) -> Option<(Rounding, bool)> {
+        self.parts[1..].iter().find_map(|part| {
+            Some(match *part {
+                "rn" => (Rounding::Nearest, false),
+                "rz" => (Rounding::Zero, false),
+                "rm" => (Rounding::Down, false),
+                "rp" => (Rounding::Up, false),
+                "rna" => (Rounding::NearestAway, false),
+                "rni" => (Rounding::Nearest, true),
+                "rzi" => (Rounding::Zero, true),
+                "rmi" => (Rounding::Down, true),
+                "rpi" => (Rounding::Up, true),
+                _ => return None,
+            })
+        })
+    }
+
+    fn unary(&self, op: Unary) -> Result<Op, String> {
+        let ty = self.ty()?;
+        Ok(Op::Unary { op, ty, ftz: self.has("ftz"), dst: self.dst(0)?, a: self.source(1, ty)? })
+    }
+
+    fn binary(&self, op: Binary) -> Result<Op, String> {
+        let ty = self.ty()?;
+        // The amount of a shift is u32 whatever is shifted.
+        let of_b = if matches!(op, Binary::Shl | Binary::Shr) { Type::U32 } else { ty };
+        let (dst, a, b) = (self.dst(0)?, self.source(1, ty)?, self.source(2, of_b)?);
+        Ok(Op::Binary { op, ty, ftz: self.has("ftz"), saturate: self.has("sat"), dst, a, b })
+    }
+
+    fn ternary(&self, op: Ternary) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let wide = if op == Ternary::MadWide && ty.bytes() == 4 { Type::U64 } else { ty };
+        let (ftz, saturate, relu) = (self.has("ftz"), self.has("sat"), self.has("relu"));
+        let (dst, a, b, c) = (self.dst(0)?, self.source(1, ty)?, self.source(2, ty)?, self.source(3, wide)?);
+        Ok(Op::Ternary { op, ty, ftz, saturate, relu, dst, a, b, c })
+    }
+
+    fn op(&self) -> Result<Op, String> {
+        if self.parts[1..].iter().any(|part| matches!(*part, "cluster" | "shared::cluster" | "sys" | "noftz")) {
+            return Err("a qualifier that is not supported".into());
+        }
+        match self.parts[0] {
+            "mov" => self.mov(),
+            "abs" => self.unary(Unary::Abs),
+            "neg" => self.unary(Unary::Neg),
+            "not" => self.unary(Unary::Not),
+            "popc" => self.unary(Unary::Popc),
+            "clz" => self.unary(Unary::Clz),
+            "bfind" => self.unary(Unary::Bfind),
+            "brev" => self.unary(Unary::Brev),
+            "sqrt" if self.has("approx") => self.unary(Unary::SqrtApprox),
+            "sqrt" => self.unary(Unary::Sqrt),
+            "rsqrt" => self.unary(Unary::RsqrtApprox),
+            "rcp" if self.has("approx") => self.unary(Unary::RcpApprox),
+            "rcp" => self.unary(Unary::Rcp),
+            "sin" => self.unary(Unary::SinApprox),
+            "cos" => self.unary(Unary::CosApprox),
+            "ex2" => self.unary(Unary::Ex2Approx),
+            "lg2" => self.unary(Unary::Lg2Approx),
+            "tanh" => self.unary(Unary::TanhApprox),
+            "add" => self.binary(Binary::Add),
+            "sub" => self.binary(Binary::Sub),
+            "mul" | "mul24" if self.has("wide") => self.binary(Binary::MulWide),
+            "mul" if self.has("hi") => self.binary(Binary::MulHi),
+            "mul" => self.binary(Binary::MulLo),
+            "div" if self.has("approx") || self.has("full") => self.binary(Binary::DivApprox),
+            "div" => self.binary(Binary::Div),
+            "rem" => self.binary(Binary::Rem),
+            "min" => self.binary(Binary::Min),
+            "max" => self.binary(Binary::Max),
+            "and" => self.binary(Binary::And),
+            "or" => self.binary(Binary::Or),
+            "xor" => self.binary(Binary::Xor),
+            "shl" => self.binary(Binary::Shl),
+            "shr" => self.binary(Binary::Shr),
+            "copysign" => self.binary(Binary::Copysign),
+            "mad" if self.has("wide") => self.ternary(Ternary::MadWide),
+            "mad" if self.has("hi") => self.ternary(Ternary::MadHi),
+            "mad" if self.ty()?.is_float() => self.ternary(Ternary::Fma),
+            "mad" => self.ternary(Ternary::MadLo),
+            "fma" => self.ternary(Ternary::Fma),
+            "bfe" => self.bit_field_extract(),
+            "shf" => self.funnel_shift(),
+            "prmt" if self.parts.len() == 2 => self.ternary(Ternary::Prmt),
+            "lop3" => self.lop3(),
+            "bfi" => self.bit_field_insert(),
+            "setp" => self.setp(),
+            "selp" => {
+                let ty = self.ty()?;
+                let predicate = self.source(3, Type::Pred)?;
+                Ok(Op::Selp { dst: self.dst(0)?, a: self.source(1, ty)?, b: self.source(2, ty)?, predicate })
+            }
+            "cvt" => self.convert(),
+            "cvta" => {
+                let to_space = self.parts.get(1) == Some(&"to");
+                Ok(Op::Cvta { dst: self.dst(0)?, a: self.source(1, Type::U64)?, space: self.space(), to_space })
+            }
+            "ld" | "ldu" => {
+                let ty = self.ty()?;
+                Ok(Op::Load { space: self.space(), ty, dst: self.registers(0)?, address: self.address(1)? })
+            }
+            "st" => {
+                let ty = self.ty()?;
+                Ok(Op::Store { space: self.space(), ty, address: self.address(0)?, values: self.sources(1, ty)? })
+            }
+            "atom" => self.atomic(true),
+            "red" => self.atomic(false),
+            "ret" | "exit" => Ok(Op::Exit),
+            "trap" | "brkpt" => Ok(Op::Trap),
+            "bar" | "barrier" => self.barrier(),
+            "membar" | "fence" => Ok(Op::Fence),
+            "shfl" => self.shuffle(),
+            "vote" => self.vote(),
+            "activemask" => Ok(Op::ActiveMask { dst: self.dst(0)? }),
+            "ldmatrix" => self.load_matrix(),
+            "mma" => self.mma(),
+            "cp" => self.copy_async(),
+            "griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep" | "discard" => Ok(Op::Nop),
+            _ => Err("an instruction that is not known".into()),
+        }
+    }
+
+    fn mov(&self) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let (to, from) = (self.list(0)?, self.list(1)?);
+        let bits = |n: usize| (8 * ty.bytes() / n) as u32;
+        if to.len() > 1 {
+            return Ok(Op::Unpack { parts: self.registers(0)?, a: self.source(1, ty)?, bits: bits(to.len()) });
+        }
+        if from.len() > 1 {
+            return Ok(Op::Pack { dst: self.dst(0)?, parts: self.sources(1, ty)?, bits: bits(from.len()) });
+        }
+        Ok(Op::Mov { dst: self.dst(0)?, a: self.source(1, ty)?, ty })
+    }
+
+    fn bit_field_extract(&self) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let (dst, a, b, c) =
+            (self.dst(0)?, self.source(1, ty)?, self.source(2, Type::U32)?, self.source(3, Type::U32)?);
+        Ok(Op::Ternary { op: Ternary::Bfe, ty, ftz: false, saturate: false, relu: false, dst, a, b, c })
+    }
+
+    fn bit_field_insert(&self) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let (position, length) = (self.source(3, Type::U32)?, self.source(4, Type::U32)?);
+        Ok(Op::Bfi { ty, dst: self.dst(0)?, a: self.source(1, ty)?, b: self.source(2, ty)?, position, length })
+    }
+
+    fn funnel_shift(&self) -> Result<Op, String> {
+        let clamp = self.has("clamp");
+        self.ternary(if self.has("l") { Ternary::ShfLeft { clamp } } else { Ternary::ShfRight { clamp } })
+    }
+
+    fn lop3(&self) -> Result<Op, String> {
+        let table = immediate(self.operand(4)?, Type::U32).ok_or("a table that is no number")?;
+        self.ternary(Ternary::Lop3(table as u8))
+    }
+
+    fn setp(&self) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let compare = match self.parts[1] {
+            "eq" => Compare::Eq,
+            "ne" => Compare::Ne,
+            "lt" | "lo" => Compare::Lt,
+            "le" | "ls" => Compare::Le,
+            "gt" | "hi" => Compare::Gt,
+            "ge" | "hs" => Compare::Ge,
+            "equ" => Compare::Equ,
+            "neu" => Compare::Neu,
+            "ltu" => Compare::Ltu,
+            "leu" => Compare::Leu,
+            "gtu" => Compare::Gtu,
+            "geu" => Compare::Geu,
+            "num" => Compare::Num,
+            "nan" => Compare::Nan,
+            _ => return Err("a comparison that is not known".into()),
+        };
+        let combined = [("and", Binary::And), ("or", Binary::Or), ("xor", Binary::Xor)];
+        let combine = match combined.into_iter().find(|(name, _)| self.has(name)) {
+            None => None,
+            Some((_, op)) => {
+                let text = self.operand(3)?;
+                let (name, negated) = text.strip_prefix('!').map_or((text, false), |name| (name, true));
+                Some((op, self.source_of(name, Type::Pred)?, negated))
+            }
+        };
+        let (first, second) = self.operand(0)?.split_once('|').unwrap_or((self.operand(0)?, "_"));
+        let (dst, other) = (register(first.trim(), self.names)?, register(second.trim(), self.names)?);
+        Ok(Op::Setp { compare, ty, dst, other, a: self.source(1, ty)?, b: self.source(2, ty)?, combine })
+    }
+
+    fn convert(&self) -> Result<Op, String> {
+        let [to, from] = self.types()[..] else { return Err("needs two types".into()) };
+        let relu = self.has("relu");
+        if self.operands.len() == 3 {
+            if !matches!(to, Type::F16x2 | Type::Bf16x2) || from != Type::F32 || !self.has("rn") {
+                return Err("a conversion of pairs that is not known".into());
+            }
+            return Ok(Op::ConvertPair {
+                to,
+                relu,
+                dst: self.dst(0)?,
+                a: self.source(1, from)?,
+                b: self.source(2, from)?,
+            });
+        }
+        let (rounding, integral) =
+            self.rounding().map_or((None, false), |(rounding, integral)| (Some(rounding), integral));
+        let (saturate, ftz) = (self.has("sat"), self.has("ftz"));
+        let (dst, a) = (self.dst(0)?, self.source(1, from)?);
+        Ok(Op::Convert { to, from, rounding, integral, saturate, ftz, relu, dst, a })
+    }
+
+    fn atomic(&self, returns: bool) -> Result<Op, String> {
+        let ty = self.ty()?;
+        let names = [
+            ("add", AtomicOp::Add),
+            ("min", AtomicOp::Min),
+            ("max", AtomicOp::Max),
+            ("and", AtomicOp::And),
+            ("or", AtomicOp::Or),
+            ("xor", AtomicOp::Xor),
+            ("exch", AtomicOp::Exch),
+            ("cas", AtomicOp::Cas),
+            ("inc", AtomicOp::Inc),
+            ("dec", AtomicOp::Dec),
+        ];
+        let op = names.into_iter().find(|(name, _)| self.has(name)).ok_or("an atomic that is not known")?.1;
+        let first = usize::from(returns);
+        let b = self.source(first + 1, ty)?;
+        let c = if op == AtomicOp::Cas { self.source(first + 2, ty)? } else { Source::Immediate(0) };
+        let dst = if returns { self.dst(0)? } else { SINK };
+        Ok(Op::Atomic { op, space: self.space(), ty, dst, address: self.address(first)?, b, c })
+    }
+
+    fn barrier(&self) -> Result<Op, String> {
+        if self.has("warp") {
+            return Ok(Op::WarpBarrier { mask: self.source(0, Type::U32)? });
+        }
+        if self.has("red") || self.has("arrive") {
+            return Err("a barrier that is not supported".into());
+        }
+        let threads = if self.operands.len() > 1 { Some(self.source(1, Type::U32)?) } else { None };
+        Ok(Op::Barrier { id: self.source(0, Type::U32)?, threads })
+    }
+
+    fn shuffle(&self) -> Result<Op, String> {
+        let modes = [
+            ("up", ShuffleMode::Up),
+            ("down", ShuffleMode::Down),
+            ("bfly", ShuffleMode::Butterfly),
+            ("idx", ShuffleMode::Index),
+        ];
+        let mode = modes.into_iter().find(|(name, _)| self.has(name)).ok_or("no mode")?.1;
+        let (first, second) = self.operand(0)?.split_once('|').unwrap_or((self.operand(0)?, "_"));
+        let (dst, valid) = (register(first.trim(), self.names)?, register(second.trim(), self.names)?);
+        let source = |index: usize| self.source(index, Type::U32);
+        Ok(Op::Shuffle { mode, dst, valid, a: source(1)?, b: source(2)?, clamp: source(3)?, mask: source(4)? })
+    }
+
+    fn vote(&self) -> Result<Op, String> {
+        let modes =
+            [("all", VoteMode::All), ("any", VoteMode::Any), ("uni", VoteMode::Uniform), ("ballot", VoteMode::Ballot)];
+        let mode = modes.into_iter().find(|(name, _)| self.has(name)).ok_or("no mode")?.1;
+        let text = self.operand(1)?;
+        let (name, negate) = text.strip_prefix('!').map_or((text, false), |name| (name, true));
+        let predicate = self.source_of(name, Type::Pred)?;
+        Ok(Op::Vote { mode, dst: self.dst(0)?, predicate, negate, mask: self.source(2, Type::U32)? })
+    }
+
+    fn load_matrix(&self) -> Result<Op, String> {
+        if !self.has("m8n8") || !self.has("b16") {
+            return Err("a matrix shape that is not supported".into());
+        }
+        let count = match self.parts.iter().find_map(|part| part.strip_prefix('x')) {
+            Some("1") => 1,
+            Some("2") => 2,
+            Some("4") => 4,
+            _ => return Err("no number of matrices".into()),
+        };
+        let dst = self.registers(0)?;
+        if dst.len() != count {
+            return Err(format!("{count} matrices into {} registers", dst.len()));
+        }
+        Ok(Op::LoadMatrix { count, transposed: self.has("trans"), dst, address: self.address(1)? })
+    }
+
+    fn mma(&self) -> Result<Op, String> {
+        let types = self.types();
+        let shape = self.parts.iter().find(|part| part.starts_with("m16n8")).ok_or("no shape")?;
+        if !self.has("row") || !self.has("col") || types.first() != Some(&Type::F32) || types.last() != Some(&Type::F32)
+        {
+            return Err("a matrix product that is not supported".into());
+        }
+        let (product, lengths) = match (*shape, types.get(1)) {
+            ("m16n8k16", Some(Type::F16)) => (MatrixProduct::F16, [4, 4, 2, 4]),
+            ("m16n8k16", Some(Type::Bf16)) => (MatrixProduct::Bf16, [4, 4, 2, 4]),
+            ("m16n8k8", Some(Type::F16)) => (MatrixProduct::F16K8, [4, 2, 1, 4]),
+            ("m16n8k8", Some(Type::Bf16)) => (MatrixProduct::Bf16K8, [4, 2, 1, 4]),
+            ("m16n8k8", Some(Type::Tf32)) => (MatrixProduct::Tf32, [4, 4, 2, 4]),
+            ("m16n8k4", Some(Type::Tf32)) => (MatrixProduct::Tf32K4, [4, 2, 1, 4]),
+            _ => return Err("a matrix product that is not supported".into()),
+        };
+        let d = self.registers(0)?;
+        let (a, b, c) = (self.sources(1, Type::B32)?, self.sources(2, Type::B32)?, self.sources(3, Type::F32)?);
+        if [d.len(), a.len(), b.len(), c.len()] != lengths {
+            return Err("fragments of other sizes than the shape's".into());
+        }
+        Ok(Op::Mma { product, d, a, b, c })
+    }
+
+    fn copy_async(&self) -> Result<Op, String> {
+        if self.parts.get(1) != Some(&"async") {
+            return Err("an instruction that is not known".into());
+        }
+        match self.parts.get(2) {
+            Some(&"commit_group") => Ok(Op::CommitGroup),
+            Some(&"wait_all") => Ok(Op::WaitGroup { pending: 0 }),
+            Some(&"wait_group") => {
+                let pending = immediate(self.operand(0)?, Type::U64).ok_or("no number of groups")?;
+                Ok(Op::WaitGroup { pending })
+            }
+            Some(&("ca" | "cg")) if self.has("shared") && self.has("global") => {
+                let bytes = immediate(self.operand(2)?, Type::U64).ok_or("no size")? as usize;
+                let from_source = if self.operands.len() > 3 { Some(self.source(3, Type::U32)?) } else { None };
+                Ok(Op::CopyAsync { bytes, shared: self.address(0)?, global: self.address(1)?, from_source })
+            }
+            _ => Err("a copy that is not supported".into()),
+        }
+    }
+}
+
+fn special(text: &str) -> Option<Special> {
+    let axis = |name: &str| match name {
+        "x" => Some(0),
+        "y" => Some(1),
+        "z" => Some(2),
+        _ => None,
+    };
+    let name = text.strip_prefix('%')?;
+    if let Some((register, dimension)) = name.split_once('.') {
+        let axis = axis(dimension)?;
+        return Some(match register {
+            "tid" => Special::Tid(axis),
+            "ntid" => Special::Ntid(axis),
+            "ctaid" => Special::Ctaid(axis),
+            "nctaid" => Special::Nctaid(axis),
+            _ => return None,
+        });
+    }
+    Some(match name {
+        "laneid" => Special::LaneId,
+        "warpid" => Special::WarpId,
+        "lanemask_lt" => Special::LaneMaskLt,
+        "lanemask_le" => Special::LaneMaskLe,
+        "lanemask_gt" => Special::LaneMaskGt,
+        "lanemask_ge" => Special::LaneMaskGe,
+        "lanemask_eq" => Special::LaneMaskEq,
+        "dynamic_smem_size" => Special::DynamicSharedSize,
+        "clock" | "clock64" | "globaltimer" => Special::Clock,
+        _ => return None,
+    })
+}
