@@ -8,12 +8,17 @@
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
 //! | `counters` | what a profiler counts |
+//! | `queue` | streams, events and graphs |
+//! | `driver` | the functions of the driver interface |
+//! | `fatbin` | the PTX inside what the compiler writes |
 
 pub mod arithmetic;
 pub mod counters;
 pub mod device;
+pub mod driver;
 pub mod exec;
 pub mod fatbin;
 pub mod fragments;
 pub mod memory;
 pub mod ptx;
+pub mod queue;

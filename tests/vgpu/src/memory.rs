@@ -175,9 +175,8 @@ impl Region {
                 }
                 let (own, read) = (by.pack(), word.read[half].load(Relaxed));
                 let earlier = read & !SEVERAL;
-                let several = read != 0
-                    && earlier != own
-                    && Access::unpack(earlier).launch == Access::unpack(own).launch;
+                let several =
+                    read != 0 && earlier != own && Access::unpack(earlier).launch == Access::unpack(own).launch;
                 word.read[half].store(if several { own | SEVERAL } else { own }, Relaxed);
             }
             value |= u64::from(word.value.load(Relaxed)) << (32 * index);

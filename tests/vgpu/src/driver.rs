@@ -1,0 +1,414 @@
+//! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`] and [`Queue`].
+//!
+//! Everything it does is strict: what fails is written to standard error in full, and every later call returns the error. `VGPU_SEED` sets
+//! the order of warps, blocks and streams; `VGPU_COUNTERS` names a file for the counters, written at every synchronisation.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::{LazyLock, Mutex, MutexGuard};
+
+use crate::counters::{Counters, Pipe};
+use crate::device::{Device, SHARED_LIMIT, SHARED_WITHOUT_OPT_IN, Sizes};
+use crate::fatbin::ptx_of;
+use crate::queue::{Queue, Work};
+
+type Status = c_int;
+
+const SUCCESS: Status = 0;
+const INVALID_VALUE: Status = 1;
+const OUT_OF_MEMORY: Status = 2;
+const INVALID_IMAGE: Status = 200;
+const NOT_FOUND: Status = 500;
+const NOT_READY: Status = 600;
+const LAUNCH_FAILED: Status = 719;
+const NOT_SUPPORTED: Status = 801;
+
+/// Memory of the device, unless `VGPU_MEMORY` says otherwise.
+const MEMORY: usize = 2 << 30;
+
+struct Driver {
+    device: Device,
+    queue: Queue,
+    /// (module, kernel, allowed dynamic shared memory) of each function handle.
+    functions: Vec<(usize, usize, usize)>,
+    graphs: HashMap<u64, Vec<Work>>,
+    pinned: HashMap<usize, usize>,
+    next: u64,
+    memory: usize,
+    broken: bool,
+}
+
+static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = number("VGPU_SEED").unwrap_or(0);
+    Mutex::new(Driver {
+        device: Device::new(seed),
+        queue: Queue::new(seed),
+        functions: Vec::new(),
+        graphs: HashMap::new(),
+        pinned: HashMap::new(),
+        next: 1,
+        memory: number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize),
+        broken: false,
+    })
+});
+
+fn driver() -> MutexGuard<'static, Driver> {
+    DRIVER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Driver {
+    fn handle(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Runs queued work until `done`; a failure breaks the device for good, as on hardware.
+    fn synchronise(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
+        if self.broken {
+            return LAUNCH_FAILED;
+        }
+        if let Err(message) = self.queue.run(&mut self.device, done) {
+            eprintln!("vgpu: {message}");
+            self.broken = true;
+            return LAUNCH_FAILED;
+        }
+        if let Ok(path) = std::env::var("VGPU_COUNTERS")
+            && let Err(error) = std::fs::write(&path, report(&self.device.counters))
+        {
+            eprintln!("vgpu: {path}: {error}");
+        }
+        SUCCESS
+    }
+
+    fn submit(&mut self, stream: u64, work: Work) -> Status {
+        if self.broken {
+            return LAUNCH_FAILED;
+        }
+        self.queue.push(stream, work);
+        SUCCESS
+    }
+
+    /// Does `work` after everything that was queued before.
+    fn at_once(&mut self, work: Work) -> Status {
+        match self.synchronise(Queue::all_idle) {
+            SUCCESS => {}
+            status => return status,
+        }
+        self.queue.push(0, work);
+        self.synchronise(|queue| queue.is_idle(0))
+    }
+}
+
+/// Counters as lines of JSON, one a kernel.
+fn report(counters: &HashMap<String, Counters>) -> String {
+    let mut names: Vec<&String> = counters.keys().collect();
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let c = &counters[name];
+            let pipes: Vec<String> = (Pipe::ALL.iter())
+                .map(|&pipe| format!("\"{}\":{}", format!("{pipe:?}").to_lowercase(), c.warp_instructions[pipe as usize]))
+                .collect();
+            format!(
+                "{{\"kernel\":\"{name}\",{},\"multiply_adds\":{},\"shared_wavefronts\":{},\"global_sectors\":{},\"global_bytes\":{},\"barriers\":{}}}\n",
+                pipes.join(","), c.multiply_adds, c.shared_wavefronts, c.global_sectors, c.global_bytes, c.barriers
+            )
+        })
+        .collect()
+}
+
+/// Writes through a pointer of the caller; null is an error of the caller's.
+///
+/// # Safety
+/// `to` is null or valid for a write of `T`.
+unsafe fn give<T>(to: *mut T, value: T) -> Status {
+    if to.is_null() {
+        return INVALID_VALUE;
+    }
+    // SAFETY: not null; the caller vouches for the rest.
+    unsafe { to.write(value) };
+    SUCCESS
+}
+
+// SAFETY of all functions below: pointers come from a host program that follows the documentation of the driver interface, each valid
+// for what the function of its name reads or writes.
+
+macro_rules! entry {
+    ($(fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $body:block)*) => {
+        $(
+            #[allow(non_snake_case, clippy::missing_safety_doc)]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name($($argument: $ty),*) -> Status {
+                // SAFETY: as said above.
+                #[allow(unused_unsafe)]
+                unsafe { $body }
+            }
+        )*
+    };
+}
+
+entry! {
+    fn cuInit(_flags: c_uint) { SUCCESS }
+    fn cuDriverGetVersion(version: *mut c_int) { give(version, 12000) }
+    fn cuDeviceGetCount(count: *mut c_int) { give(count, 1) }
+    fn cuDeviceGet(device: *mut c_int, ordinal: c_int) {
+        if ordinal != 0 { return 101 }
+        give(device, 0)
+    }
+    fn cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
+        let text = b"Virtual GPU (sm_80)\0";
+        if name.is_null() || (length as usize) < text.len() { return INVALID_VALUE }
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), name, text.len());
+        SUCCESS
+    }
+    fn cuDeviceGetUuid(uuid: *mut [u8; 16], _device: c_int) { give(uuid, *b"virtual gpu of v") }
+    fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) { cuDeviceGetUuid(uuid, device) }
+    fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { give(bytes, driver().memory) }
+    fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
+        let driver = driver();
+        give(total, driver.memory);
+        give(free, driver.memory.saturating_sub(driver.device.memory.used))
+    }
+    fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) {
+        give(value, match attribute {
+            1 => 1024,                                  // threads of a block
+            2 | 3 => 1024, 4 => 64,                     // block dimensions
+            5 => i32::MAX, 6 | 7 => 65_535,             // grid dimensions
+            8 => SHARED_WITHOUT_OPT_IN as c_int,        // shared memory of a block
+            10 => 32,                                   // warp size
+            12 => 65_536,                               // registers of a block
+            13 => 1_000_000,                            // clock, kHz
+            16 => 4,                                    // multiprocessors
+            39 => 2048,                                 // threads of a multiprocessor
+            41 => 1,                                    // unified addressing
+            75 => 8, 76 => 0,                           // compute capability
+            81 => SHARED_LIMIT as c_int + 1024,         // shared memory of a multiprocessor
+            82 => 65_536,                               // registers of a multiprocessor
+            97 => SHARED_LIMIT as c_int,                // shared memory of a block with permission
+            _ => 0,
+        })
+    }
+    fn cuDevicePrimaryCtxRetain(context: *mut usize, _device: c_int) { give(context, 1) }
+    fn cuDevicePrimaryCtxRelease_v2(_device: c_int) { SUCCESS }
+    fn cuCtxSetCurrent(_context: usize) { SUCCESS }
+    fn cuCtxGetCurrent(context: *mut usize) { give(context, 1) }
+    fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) { give(least, 0); give(greatest, 0) }
+    fn cuCtxSynchronize() { driver().synchronise(Queue::all_idle) }
+
+    fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
+        let mut driver = driver();
+        if bytes == 0 { return INVALID_VALUE }
+        if driver.device.memory.used + bytes > driver.memory { return OUT_OF_MEMORY }
+        give(pointer, driver.device.memory.allocate(bytes))
+    }
+    fn cuMemFree_v2(pointer: u64) { driver().at_once(Work::Free { address: pointer }) }
+    fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, _stream: u64) { cuMemAlloc_v2(pointer, bytes) }
+    fn cuMemFreeAsync(pointer: u64, stream: u64) { driver().submit(stream, Work::Free { address: pointer }) }
+    fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, _flags: c_uint) {
+        let memory = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
+        let address = Box::into_raw(memory).cast::<c_void>();
+        driver().pinned.insert(address as usize, bytes);
+        give(pointer, address)
+    }
+    fn cuMemFreeHost(pointer: *mut c_void) {
+        let Some(bytes) = driver().pinned.remove(&(pointer as usize)) else { return INVALID_VALUE };
+        let words = std::ptr::slice_from_raw_parts_mut(pointer.cast::<u64>(), bytes.div_ceil(8));
+        drop(Box::from_raw(words));
+        SUCCESS
+    }
+    fn cuMemHostGetDevicePointer_v2(_pointer: *mut u64, _host: *mut c_void, _flags: c_uint) { NOT_SUPPORTED }
+
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64) {
+        let mut driver = driver();
+        let at = from as usize;
+        let pinned = driver.pinned.iter().any(|(&start, &size)| (start..start + size).contains(&at));
+        let work = if pinned {
+            Work::FromPinned { to, from: at, bytes }
+        } else {
+            Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() }
+        };
+        driver.submit(stream, work)
+    }
+    fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
+        driver().at_once(Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
+    }
+    fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: u64) {
+        let mut driver = driver();
+        let pinned = driver.pinned.iter().any(|(&start, &size)| (start..start + size).contains(&(to as usize)));
+        match driver.submit(stream, Work::ToHost { to: to as usize, from, bytes }) {
+            // Into pageable memory the call returns when the copy is done.
+            SUCCESS if !pinned && !driver.queue.is_capturing(stream) => driver.synchronise(|queue| queue.is_idle(stream)),
+            status => status,
+        }
+    }
+    fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
+        driver().at_once(Work::ToHost { to: to as usize, from, bytes })
+    }
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
+        driver().submit(stream, Work::OnDevice { to, from, bytes })
+    }
+    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) { driver().at_once(Work::OnDevice { to, from, bytes }) }
+    fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: u64) {
+        driver().submit(stream, Work::Fill { to, value: vec![value], count })
+    }
+    fn cuMemsetD8_v2(to: u64, value: u8, count: usize) { driver().at_once(Work::Fill { to, value: vec![value], count }) }
+    fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: u64) {
+        driver().submit(stream, Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
+    }
+
+    fn cuStreamCreate(stream: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(stream, handle) }
+    fn cuStreamCreateWithPriority(stream: *mut u64, flags: c_uint, _priority: c_int) { cuStreamCreate(stream, flags) }
+    fn cuStreamDestroy_v2(stream: u64) { driver().synchronise(|queue| queue.is_idle(stream)) }
+    fn cuStreamSynchronize(stream: u64) { driver().synchronise(|queue| queue.is_idle(stream)) }
+    fn cuStreamQuery(stream: u64) { if driver().queue.is_idle(stream) { SUCCESS } else { NOT_READY } }
+    fn cuStreamWaitEvent(stream: u64, event: u64, _flags: c_uint) { driver().queue.wait(stream, event); SUCCESS }
+    fn cuLaunchHostFunc(stream: u64, function: usize, argument: *mut c_void) {
+        driver().submit(stream, Work::Host { function, argument: argument as usize })
+    }
+    fn cuEventCreate(event: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(event, handle) }
+    fn cuEventDestroy_v2(_event: u64) { SUCCESS }
+    fn cuEventRecord(event: u64, stream: u64) { driver().queue.record(stream, event); SUCCESS }
+    fn cuEventSynchronize(event: u64) { driver().synchronise(|queue| queue.has_happened(event)) }
+    fn cuEventQuery(event: u64) { if driver().queue.has_happened(event) { SUCCESS } else { NOT_READY } }
+    fn cuEventElapsedTime(milliseconds: *mut f32, _start: u64, _end: u64) { give(milliseconds, 1.0) }
+
+    fn cuModuleLoadData(module: *mut u64, image: *const c_void) {
+        // A fat binary says how long it is; PTX ends with a zero.
+        let start = std::slice::from_raw_parts(image.cast::<u8>(), 4);
+        let length = if start == 0xba55_ed50u32.to_le_bytes() {
+            let head = std::slice::from_raw_parts(image.cast::<u8>(), 16);
+            let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap_or_default());
+            usize::from(u16::from_le_bytes([head[6], head[7]])) + u64_at(8) as usize
+        } else {
+            CStr::from_ptr(image.cast()).to_bytes().len()
+        };
+        let image = std::slice::from_raw_parts(image.cast::<u8>(), length);
+        let mut driver = driver();
+        match ptx_of(image).and_then(|ptx| driver.device.load(&ptx)) {
+            Ok(loaded) => give(module, loaded as u64 + 1),
+            Err(message) => {
+                eprintln!("vgpu: the module cannot be loaded: {message}");
+                INVALID_IMAGE
+            }
+        }
+    }
+    fn cuModuleUnload(module: u64) {
+        let mut driver = driver();
+        let status = driver.synchronise(Queue::all_idle);
+        if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
+            *slot = None;
+        }
+        status
+    }
+    fn cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char) {
+        let mut driver = driver();
+        let module = module as usize - 1;
+        let Some(kernel) = CStr::from_ptr(name).to_str().ok().and_then(|name| driver.device.kernel(module, name)) else {
+            return NOT_FOUND;
+        };
+        driver.functions.push((module, kernel, 0));
+        give(function, driver.functions.len() as u64)
+    }
+    fn cuFuncSetAttribute(function: u64, attribute: c_uint, value: c_int) {
+        const MAX_DYNAMIC_SHARED: c_uint = 8;
+        let mut driver = driver();
+        let Some(slot) = driver.functions.get_mut(function as usize - 1) else { return INVALID_VALUE };
+        if attribute == MAX_DYNAMIC_SHARED {
+            if value as usize > SHARED_LIMIT { return INVALID_VALUE }
+            slot.2 = value as usize;
+        }
+        SUCCESS
+    }
+    fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: u64) {
+        let driver = driver();
+        let Some(&(module, kernel, allowed)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
+        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
+        let kernel = &loaded.module.kernels[kernel];
+        give(value, match attribute {
+            0 => kernel.max_threads.unwrap_or(1024) as c_int,
+            1 => kernel.shared_bytes as c_int,
+            3 => kernel.local_bytes as c_int,
+            4 => 64,
+            8 => allowed as c_int,
+            _ => 0,
+        })
+    }
+    fn cuFuncSetCacheConfig(_function: u64, _config: c_uint) { SUCCESS }
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut c_int, _function: u64, threads: c_int, _shared: usize) {
+        give(blocks, (2048 / threads.max(1)).clamp(1, 32))
+    }
+    fn cuLaunchKernel(
+        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        dynamic_shared: c_uint, stream: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void,
+    ) {
+        let mut driver = driver();
+        let Some(&(module, kernel, allowed)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
+        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
+        if !extra.is_null() { return NOT_SUPPORTED }
+        let sizes_of: Vec<usize> = loaded.module.kernels[kernel].parameters.iter().map(|parameter| parameter.bytes).collect();
+        let parameters = (sizes_of.iter().enumerate())
+            .map(|(index, &bytes)| std::slice::from_raw_parts((*parameters.add(index)).cast::<u8>(), bytes).to_vec())
+            .collect();
+        let sizes = Sizes {
+            grid: [grid_x, grid_y, grid_z],
+            block: [block_x, block_y, block_z],
+            dynamic_shared: dynamic_shared as usize,
+            allowed_dynamic_shared: allowed,
+        };
+        driver.submit(stream, Work::Launch { module, kernel, parameters, sizes })
+    }
+
+    fn cuStreamBeginCapture_v2(stream: u64, _mode: c_uint) { driver().queue.begin_capture(stream); SUCCESS }
+    fn cuStreamIsCapturing(stream: u64, status: *mut c_uint) {
+        give(status, c_uint::from(driver().queue.is_capturing(stream)))
+    }
+    fn cuStreamEndCapture(stream: u64, graph: *mut u64) {
+        let mut driver = driver();
+        let Some(recorded) = driver.queue.end_capture(stream) else { return INVALID_VALUE };
+        let handle = driver.handle();
+        driver.graphs.insert(handle, recorded);
+        give(graph, handle)
+    }
+    fn cuGraphInstantiateWithFlags(instance: *mut u64, graph: u64, _flags: u64) {
+        let mut driver = driver();
+        let Some(recorded) = driver.graphs.get(&graph).cloned() else { return INVALID_VALUE };
+        let handle = driver.handle();
+        driver.graphs.insert(handle, recorded);
+        give(instance, handle)
+    }
+    fn cuGraphUpload(_instance: u64, _stream: u64) { SUCCESS }
+    fn cuGraphLaunch(instance: u64, stream: u64) {
+        let mut driver = driver();
+        let Some(recorded) = driver.graphs.get(&instance).cloned() else { return INVALID_VALUE };
+        for work in recorded {
+            let status = driver.submit(stream, work);
+            if status != SUCCESS { return status }
+        }
+        SUCCESS
+    }
+    fn cuGraphDestroy(graph: u64) { driver().graphs.remove(&graph); SUCCESS }
+    fn cuGraphExecDestroy(instance: u64) { driver().graphs.remove(&instance); SUCCESS }
+
+    fn cuGetErrorName(status: Status, name: *mut *const c_char) { give(name, describe(status).0.as_ptr()) }
+    fn cuGetErrorString(status: Status, text: *mut *const c_char) { give(text, describe(status).1.as_ptr()) }
+}
+
+fn describe(status: Status) -> (&'static CStr, &'static CStr) {
+    match status {
+        SUCCESS => (c"CUDA_SUCCESS", c"no error"),
+        INVALID_VALUE => (c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
+        OUT_OF_MEMORY => (c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
+        101 => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
+        INVALID_IMAGE => (c"CUDA_ERROR_INVALID_IMAGE", c"device kernel image is invalid"),
+        NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
+        NOT_READY => (c"CUDA_ERROR_NOT_READY", c"device not ready"),
+        LAUNCH_FAILED => (
+            c"CUDA_ERROR_LAUNCH_FAILED",
+            c"unspecified launch failure (the virtual GPU wrote what it was to standard error)",
+        ),
+        NOT_SUPPORTED => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
+        _ => (c"CUDA_ERROR_UNKNOWN", c"unknown error"),
+    }
+}

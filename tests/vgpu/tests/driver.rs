@@ -1,0 +1,155 @@
+//! A host program on the virtual GPU, through the driver interface as it finds it: `libcuda.so` on the library path.
+//!
+//! Each test runs itself again in a process whose library path leads to the virtual GPU.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg, sys};
+use cudarc::nvrtc::Ptx;
+
+const PTX: &str = r#".version 8.0
+.target sm_80
+.address_size 64
+.file 1 "twice.cu"
+.visible .entry twice(.param .u64 p_x, .param .u32 p_n)
+{
+.reg .pred %p<2>; .reg .b32 %r<8>; .reg .b64 %rd<4>;
+.loc 1 3 0
+ld.param.u64 %rd1, [p_x];
+ld.param.u32 %r1, [p_n];
+mov.u32 %r2, %tid.x; mov.u32 %r3, %ctaid.x; mov.u32 %r4, %ntid.x;
+mad.lo.u32 %r2, %r3, %r4, %r2;
+setp.ge.u32 %p1, %r2, %r1;
+@%p1 bra $end;
+mul.wide.u32 %rd2, %r2, 4;
+add.s64 %rd2, %rd1, %rd2;
+ld.global.u32 %r5, [%rd2];
+add.u32 %r5, %r5, %r5;
+st.global.u32 [%rd2], %r5;
+$end:
+ret;
+}
+"#;
+
+/// Runs test `name` again where `libcuda.so` is the virtual GPU; returns its standard error, or `None` in that process.
+fn on_the_virtual_gpu(name: &str, seed: u64) -> Option<String> {
+    if std::env::var_os("VGPU_CHILD").is_some() {
+        return None;
+    }
+    let program = std::env::current_exe().expect("the test's own path");
+    let library = (program.ancestors().skip(1).take(2))
+        .map(|folder| folder.join(format!("{}vgpu{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)))
+        .find(|path| path.exists())
+        .expect("the library beside the test");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(library, folder.path().join("libcuda.so")).expect("copied");
+    let output = Command::new(program)
+        .args(["--exact", name, "--nocapture"])
+        .env("VGPU_CHILD", "1")
+        .env("VGPU_SEED", seed.to_string())
+        .env("VGPU_COUNTERS", folder.path().join("counters.json"))
+        .env("LD_LIBRARY_PATH", folder.path())
+        .output()
+        .expect("runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}{errors}", String::from_utf8_lossy(&output.stdout));
+    let counters = std::fs::read_to_string(folder.path().join("counters.json")).unwrap_or_default();
+    Some(errors + &counters)
+}
+
+fn twice() -> (Arc<CudaContext>, CudaFunction) {
+    let context = CudaContext::new(0).expect("a device");
+    let module = context.load_module(Ptx::from_src(PTX)).expect("a module");
+    let function = module.load_function("twice").expect("the kernel");
+    (context, function)
+}
+
+fn launch(stream: &Arc<CudaStream>, function: &CudaFunction, x: &mut cudarc::driver::CudaSlice<u32>, n: u32) {
+    let mut builder = stream.launch_builder(function);
+    builder.arg(x).arg(&n);
+    // SAFETY: the kernel takes a pointer and a number; what it may touch is what the tests are about.
+    unsafe { builder.launch(LaunchConfig { grid_dim: (4, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 }) }
+        .expect("launches");
+}
+
+#[test]
+fn programs_run_unmodified() {
+    if let Some(output) = on_the_virtual_gpu("programs_run_unmodified", 3) {
+        assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"global_sectors\":50"), "{output}");
+        return;
+    }
+    let (context, function) = twice();
+    assert!(context.name().expect("a name").contains("Virtual"));
+    assert_eq!(context.compute_capability().expect("a capability"), (8, 0));
+    let stream = context.default_stream();
+    let numbers: Vec<u32> = (0..200).collect();
+    let mut x = stream.clone_htod(&numbers).expect("a copy");
+    launch(&stream, &function, &mut x, 200);
+    let doubled = stream.clone_dtoh(&x).expect("a copy");
+    assert_eq!(doubled, numbers.iter().map(|n| 2 * n).collect::<Vec<_>>());
+}
+
+#[test]
+fn faults_of_kernels_name_their_place_and_break_the_device() {
+    let name = "faults_of_kernels_name_their_place_and_break_the_device";
+    if let Some(output) = on_the_virtual_gpu(name, 0) {
+        for part in ["vgpu: twice: out of bounds", "twice.cu:3", "block 3, thread"] {
+            assert!(output.contains(part), "{part:?} is not in: {output}");
+        }
+        return;
+    }
+    let (context, function) = twice();
+    let stream = context.default_stream();
+    let mut x = stream.clone_htod(&vec![1u32; 200]).expect("a copy");
+    launch(&stream, &function, &mut x, 201);
+    assert_eq!(stream.synchronize().expect_err("fails").0, sys::CUresult::CUDA_ERROR_LAUNCH_FAILED);
+    assert!(stream.clone_htod(&[1u32]).and_then(|_| stream.synchronize()).is_err(), "the device goes on");
+}
+
+/// Two streams without an event between them run in any order; with one, in the one order.
+#[test]
+fn streams_are_ordered_by_events_alone() {
+    let name = "streams_are_ordered_by_events_alone";
+    if std::env::var_os("VGPU_CHILD").is_none() {
+        let unordered: Vec<bool> = (0..12)
+            .map(|seed| on_the_virtual_gpu(name, seed).expect("its output").contains("without: 2 of 2"))
+            .collect();
+        assert!(unordered.contains(&true) && unordered.contains(&false), "{unordered:?}");
+        return;
+    }
+    let (context, function) = twice();
+    // The library's own events would order everything.
+    // SAFETY: the test outlives what it shares between streams.
+    unsafe { context.disable_event_tracking() };
+    for with_event in [true, false] {
+        let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
+        let mut x = first.clone_htod(&vec![1u32; 64]).expect("a copy");
+        first.synchronize().expect("synchronises");
+        launch(&first, &function, &mut x, 64);
+        if with_event {
+            second.wait(&first.record_event(None).expect("an event")).expect("waits");
+        }
+        let seen = second.clone_dtoh(&x).expect("a copy")[0];
+        first.synchronize().expect("synchronises");
+        assert!(!with_event || seen == 2);
+        eprintln!("{}: {seen} of 2", if with_event { "with" } else { "without" });
+    }
+}
+
+#[test]
+fn captured_work_is_launched_again() {
+    if on_the_virtual_gpu("captured_work_is_launched_again", 1).is_some() {
+        return;
+    }
+    let (context, function) = twice();
+    let stream = context.new_stream().expect("a stream");
+    let mut x = stream.clone_htod(&vec![3u32; 64]).expect("a copy");
+    stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
+    launch(&stream, &function, &mut x, 64);
+    launch(&stream, &function, &mut x, 64);
+    let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let graph = stream.end_capture(flags).expect("captured").expect("a graph");
+    (0..3).for_each(|_| graph.launch().expect("launches"));
+    assert_eq!(stream.clone_dtoh(&x).expect("a copy"), vec![3 << 6; 64]);
+}
