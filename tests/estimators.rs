@@ -10,13 +10,11 @@ use action_matching::density_path::{
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
-use action_matching::engine::{
-    Derivatives, Differentiate, Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training,
-};
+use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Laplacian, TrainState, Training};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
-use common::{Numbers, model};
+use common::{Numbers, model, revealing_optimizer};
 
 const SEED: u64 = 77;
 const DIM: usize = 3;
@@ -56,16 +54,7 @@ fn training(model: &Model, path: DensityPath, estimator: Estimator, time_rule: T
         laplacian: Laplacian::default(),
         n_interior: 103,
         n_boundary: 59,
-        optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
-            // The first moment is then the gradient of the step.
-            beta1: 0.0,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: None,
-            ema_decay: 0.9,
-        },
+        optimizer: revealing_optimizer(),
         seed: SEED,
     }
 }

@@ -15,7 +15,7 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
-use common::{Numbers, model};
+use common::{Numbers, model, revealing_optimizer};
 
 const SEED: u64 = 31;
 
@@ -35,15 +35,7 @@ fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<
         laplacian: Laplacian::EXACT,
         n_interior: 103,
         n_boundary: 10,
-        optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
-            beta1: 0.0,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: None,
-            ema_decay: 0.9,
-        },
+        optimizer: revealing_optimizer(),
         seed: SEED,
     }
 }

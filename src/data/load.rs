@@ -37,7 +37,7 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
             times_file(source),
             &source.times,
             format!("holds one time, {}", list(&training.times)),
-            "give samples of at least two times",
+            "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
     let coordinates = coordinates_of(source, &training, [first, last], &mut warnings);

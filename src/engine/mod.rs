@@ -71,7 +71,7 @@ pub struct Derivatives {
 pub struct LossGradient {
     /// The loss of `objective`, means over rows.
     pub loss: f64,
-    /// ∂loss/∂parameters, flat in the order of [`Architecture::layers`].
+    /// ∂loss/∂parameters, flat in the order of [`Architecture::layers`](crate::model::Architecture::layers).
     pub gradient: Vec<f64>,
     /// s, ∇s, ∂ₜs at the interior rows.
     pub interior: Derivatives,

@@ -92,7 +92,8 @@ pub fn evaluate(
             );
         }
         StartFrom::Previous | StartFrom::First if n_times < 2 => {
-            return fail("times", "hold one time only".into(), "give snapshots at two or more times");
+            let fix = "give snapshots at two or more times, or --start noise for a model of a generative path";
+            return fail("times", "hold one time only".into(), fix);
         }
         _ => {}
     }

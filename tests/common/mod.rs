@@ -4,7 +4,7 @@
 
 pub mod files;
 
-use action_matching::engine::Batch;
+use action_matching::engine::{Batch, LearningRate, Optimizer};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::rng::{Purpose, unit_f32, words};
@@ -53,6 +53,19 @@ pub fn model(
         }
     }
     Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
+}
+
+/// An optimiser whose first moment is the gradient of the step, and which all but leaves the parameters alone.
+pub fn revealing_optimizer() -> Optimizer {
+    Optimizer {
+        learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
+        beta1: 0.0,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        clip_norm: None,
+        ema_decay: 0.9,
+    }
 }
 
 /// A batch with a different ω and ω′ in each row and different numbers of rows in each part. Values are exact in f32.

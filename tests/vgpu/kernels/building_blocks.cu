@@ -1,0 +1,50 @@
+// Kernels around single building blocks of kernels/, for tests/building_blocks.rs.
+#include "../../../kernels/net/activation.cuh"
+#include "../../../kernels/rng/philox.cuh"
+#include "../../../kernels/tile/product.cuh"
+
+extern "C" __global__ void philox(uint64_t seed, uint64_t step, uint32_t n, uint4* words, float* units) {
+  const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= n) return;
+  const uint4 drawn = random_words(seed, Purpose::kNoise, step, row);
+  words[row] = drawn;
+  units[row] = unit_f32(drawn.x);
+}
+
+template <Activation kActivation>
+__device__ void orders_of(const float* z, float4* orders, uint32_t n) {
+  const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  const Orders o = activation<kActivation>(z[i]);
+  orders[i] = make_float4(o.f, o.f1, o.f2, o.f3);
+}
+
+#define ORDERS(NAME, ACTIVATION)                                                              \
+  extern "C" __global__ void orders_##NAME(const float* z, float4* orders, uint32_t n) {      \
+    orders_of<Activation::ACTIVATION>(z, orders, n);                                          \
+  }
+ORDERS(silu, kSilu)
+ORDERS(tanh, kTanh)
+ORDERS(softplus, kSoftplus)
+ORDERS(gelu, kGelu)
+ORDERS(sin, kSin)
+
+// C = A B^T, tile by tile.
+#define PRODUCT(NAME, TYPE)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                                         \
+      product_##NAME(const TYPE* a, const TYPE* b, float* c, int a_pitch, int b_pitch, int c_pitch, int depth) { \
+    extern __shared__ __align__(16) unsigned char sm[];                                                          \
+    const int first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * kTileColumns;                      \
+    Product<TYPE> product;                                                                                       \
+    product.run(a + static_cast<size_t>(first_row) * a_pitch, a_pitch,                                           \
+                b + static_cast<size_t>(first_column) * b_pitch, b_pitch, depth, sm);                            \
+    for (int m = 0; m < 2; ++m)                                                                                  \
+      for (int n = 0; n < 4; ++n)                                                                                \
+        for (int k = 0; k < 4; ++k)                                                                              \
+          c[static_cast<size_t>(first_row + product.row(m, k)) * c_pitch + first_column + product.column(n, k)] = \
+              product.acc[m][n].value[k];                                                                        \
+  }
+PRODUCT(f32, float)
+PRODUCT(tf32, tf32)
+PRODUCT(bf16, __nv_bfloat16)
+PRODUCT(f16, __half)

@@ -1,0 +1,229 @@
+//! The building blocks of `kernels/`, compiled by nvcc and run on the virtual GPU, against the host's own numbers.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use action_matching::rng::{Purpose, unit_f32, words};
+use half::{bf16, f16};
+use vgpu::counters::{Counters, Pipe};
+use vgpu::device::{Device, Sizes};
+
+/// The PTX of the test kernels, compiled once.
+fn ptx() -> &'static str {
+    static PTX: OnceLock<String> = OnceLock::new();
+    PTX.get_or_init(|| {
+        let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/building_blocks.cu");
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("kernels.ptx");
+        let output = Command::new(&nvcc)
+            .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
+            .args([&out, &source])
+            .output()
+            .unwrap_or_else(|error| panic!("{nvcc}: {error}: tests/run installs nvcc where there is none"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read_to_string(out).expect("PTX")
+    })
+}
+
+/// A device with the kernels, and buffers on it.
+struct Bench {
+    device: Device,
+    module: usize,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let mut device = Device::new(seed);
+        let module = device.load(ptx()).expect("loads");
+        Bench { device, module }
+    }
+
+    fn buffer(&mut self, bytes: &[u8]) -> u64 {
+        let address = self.device.memory.allocate(bytes.len());
+        self.device.memory.find(address, bytes.len()).expect("allocated").0.copy_in(0, bytes);
+        address
+    }
+
+    fn empty(&mut self, bytes: usize) -> u64 {
+        self.device.memory.allocate(bytes)
+    }
+
+    /// All bytes of a buffer, each of which must have been written.
+    fn words(&self, address: u64, n: usize) -> Vec<u32> {
+        let (region, offset) = self.device.memory.find(address, 4 * n).expect("allocated");
+        assert!(region.is_written(offset, 4 * n), "something was left out");
+        let mut bytes = vec![0; 4 * n];
+        region.copy_out(offset, &mut bytes);
+        bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    fn floats(&self, address: u64, n: usize) -> Vec<f32> {
+        self.words(address, n).into_iter().map(f32::from_bits).collect()
+    }
+
+    #[track_caller]
+    fn launch(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &[&[u8]]) -> Counters {
+        let index = self.device.kernel(self.module, kernel).expect("the kernel");
+        let sizes = Sizes { grid, block: [block, 1, 1], dynamic_shared: shared, allowed_dynamic_shared: shared };
+        if let Err(message) = self.device.launch(self.module, index, arguments, sizes) {
+            panic!("{message}");
+        }
+        self.device.counters[kernel].clone()
+    }
+}
+
+#[test]
+fn random_words_are_the_hosts_to_the_last_bit() {
+    let (seed, step, n) = (0x0123_4567_89ab_cdef_u64, 0xfedc_ba98_7654_3210_u64, 1000u32);
+    let mut bench = Bench::new(0);
+    let (drawn, units) = (bench.empty(16 * n as usize), bench.empty(4 * n as usize));
+    let (seed_bytes, step_bytes, n_bytes) = (seed.to_le_bytes(), step.to_le_bytes(), n.to_le_bytes());
+    bench.launch(
+        "philox",
+        [8, 1, 1],
+        128,
+        0,
+        &[&seed_bytes, &step_bytes, &n_bytes, &drawn.to_le_bytes(), &units.to_le_bytes()],
+    );
+    let want: Vec<[u32; 4]> = (0..n).map(|row| words(seed, Purpose::Noise, step, row)).collect();
+    assert_eq!(bench.words(drawn, 4 * n as usize), want.concat());
+    let want: Vec<u32> = want.iter().map(|words| unit_f32(words[0]).to_bits()).collect();
+    assert_eq!(bench.words(units, n as usize), want);
+}
+
+/// Each order is close to the function in f64, and the slope of the one before.
+#[test]
+fn activations_and_their_derivatives_agree_with_f64() {
+    fn sigmoid(z: f64) -> f64 {
+        1.0 / (1.0 + (-z).exp())
+    }
+    let functions: [(&str, fn(f64) -> f64); 5] = [
+        ("silu", |z| z * sigmoid(z)),
+        ("tanh", f64::tanh),
+        ("softplus", |z| z.max(0.0) + (-z.abs()).exp().ln_1p()),
+        ("gelu", |z| 0.5 * z * libm::erfc(-z / std::f64::consts::SQRT_2)),
+        ("sin", f64::sin),
+    ];
+    let n = 501;
+    let points: Vec<f32> = (0..n).map(|i| (i as f32 - 250.0) / 50.0 + 0.003).collect();
+    let bytes: Vec<u8> = points.iter().flat_map(|z| z.to_le_bytes()).collect();
+    for (name, function) in functions {
+        let mut bench = Bench::new(1);
+        let (z, orders) = (bench.buffer(&bytes), bench.empty(16 * n));
+        let n_bytes = (n as u32).to_le_bytes();
+        bench.launch(
+            &format!("orders_{name}"),
+            [4, 1, 1],
+            128,
+            0,
+            &[&z.to_le_bytes(), &orders.to_le_bytes(), &n_bytes],
+        );
+        let orders = bench.floats(orders, 4 * n);
+        for (&z, got) in points.iter().zip(orders.chunks_exact(4)) {
+            let z = f64::from(z);
+            // Differences of the f64 function, wide enough for the third.
+            let h = 1e-2;
+            let at = |k: f64| function(z + k * h);
+            let want = [
+                function(z),
+                (at(-2.0) - 8.0 * at(-1.0) + 8.0 * at(1.0) - at(2.0)) / (12.0 * h),
+                (-at(-2.0) + 16.0 * at(-1.0) - 30.0 * at(0.0) + 16.0 * at(1.0) - at(2.0)) / (12.0 * h * h),
+                (at(-3.0) - 8.0 * at(-2.0) + 13.0 * at(-1.0) - 13.0 * at(1.0) + 8.0 * at(2.0) - at(3.0))
+                    / (8.0 * h * h * h),
+            ];
+            for (order, (&got, want)) in got.iter().zip(want).enumerate() {
+                assert!(
+                    (f64::from(got) - want).abs() < 2e-6 * (1.0 + want.abs()),
+                    "{name}, order {order} at {z}: {got}, not {want}"
+                );
+            }
+        }
+    }
+}
+
+/// One type of operand: its bytes, and what it makes of a number.
+struct Operand {
+    name: &'static str,
+    bytes: usize,
+    encode: fn(f32) -> Vec<u8>,
+    round: fn(f32) -> f32,
+}
+
+fn tf32_bits(value: f32) -> u32 {
+    value.to_bits().wrapping_add(0x1000) & !0x1fff
+}
+
+const OPERANDS: [Operand; 4] = [
+    Operand { name: "f32", bytes: 4, encode: |v| v.to_le_bytes().to_vec(), round: |v| v },
+    Operand {
+        name: "tf32",
+        bytes: 4,
+        encode: |v| tf32_bits(v).to_le_bytes().to_vec(),
+        round: |v| f32::from_bits(tf32_bits(v)),
+    },
+    Operand {
+        name: "bf16",
+        bytes: 2,
+        encode: |v| bf16::from_f32(v).to_le_bytes().to_vec(),
+        round: |v| bf16::from_f32(v).to_f32(),
+    },
+    Operand {
+        name: "f16",
+        bytes: 2,
+        encode: |v| f16::from_f32(v).to_le_bytes().to_vec(),
+        round: |v| f16::from_f32(v).to_f32(),
+    },
+];
+
+/// C = A Bᵀ for a product of several tiles and chunks, with operands that no transposition or swap leaves alone.
+#[test]
+fn products_agree_with_f64_and_touch_no_bank_twice() {
+    let (rows, columns, depth) = (128usize, 192usize, 160usize);
+    let (a_pitch, b_pitch, c_pitch) = (depth + 32, depth, columns + 4);
+    let value = |i: usize, k: usize, stream: u64| {
+        2.0 * unit_f32(words(stream, Purpose::Evaluation, i as u64, k as u32)[0]) - 1.0
+    };
+    for Operand { name, bytes, encode, round } in OPERANDS {
+        let mut bench = Bench::new(2);
+        let mut fill = |n: usize, pitch: usize, stream: u64| {
+            let content: Vec<u8> =
+                (0..n).flat_map(|i| (0..pitch).flat_map(move |k| encode(value(i, k, stream)))).collect();
+            bench.buffer(&content)
+        };
+        let (a, b) = (fill(rows, a_pitch, 1), fill(columns, b_pitch, 2));
+        let c = bench.empty(4 * rows * c_pitch);
+        // The gap between rows of C is nobody's to write.
+        let pitches = [a_pitch, b_pitch, c_pitch, depth].map(|n| (n as i32).to_le_bytes());
+        let shared = 3 * (64 + 64) * 64;
+        let grid = [(columns / 64) as u32, (rows / 64) as u32, 1];
+        let kernel = format!("product_{name}");
+        let counters = bench.launch(
+            &kernel,
+            grid,
+            128,
+            shared,
+            &[&a.to_le_bytes(), &b.to_le_bytes(), &c.to_le_bytes(), &pitches[0], &pitches[1], &pitches[2], &pitches[3]],
+        );
+        for row in 0..rows {
+            let got = bench.floats(c + (4 * row * c_pitch) as u64, columns);
+            for (column, got) in got.into_iter().enumerate() {
+                let product = |k: usize| f64::from(round(value(row, k, 1))) * f64::from(round(value(column, k, 2)));
+                let want: f64 = (0..depth).map(product).sum();
+                assert!((f64::from(got) - want).abs() < 2e-5, "{name} ({row}, {column}): {got}, not {want}");
+            }
+        }
+        let products = (rows * columns * depth) as u64;
+        if name == "f32" {
+            assert!(counters.thread_instructions[Pipe::Float32 as usize] >= products);
+            continue;
+        }
+        assert_eq!(counters.multiply_adds, products, "{name}");
+        // Copies bring 16 bytes a lane, 8 lanes a wavefront; each matrix of a fragment is one wavefront.
+        let copied = (rows * (columns / 64) + columns * (rows / 64)) * depth * bytes;
+        let per_chunk_step = 4 * (2 * 4 + 2 * 4);
+        let matrices = grid.iter().product::<u32>() as usize * depth * bytes / 32 * per_chunk_step;
+        assert_eq!(counters.shared_wavefronts, (copied / 128 + matrices) as u64, "{name}: bank conflicts");
+    }
+}
