@@ -99,7 +99,8 @@ fn activations_and_their_derivatives_agree_with_f64() {
     fn sigmoid(z: f64) -> f64 {
         1.0 / (1.0 + (-z).exp())
     }
-    let functions: [(&str, fn(f64) -> f64); 5] = [
+    type Function = fn(f64) -> f64;
+    let functions: [(&str, Function); 5] = [
         ("silu", |z| z * sigmoid(z)),
         ("tanh", f64::tanh),
         ("softplus", |z| z.max(0.0) + (-z.abs()).exp().ln_1p()),
