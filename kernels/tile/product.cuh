@@ -43,7 +43,7 @@ struct Product {
 #pragma unroll
       for (int n = 0; n < 4; ++n) acc[m][n] = Accumulator{};
     const int n_chunks = depth / kChunk;
-    __syncthreads();  // the product before this one has read its last stage
+    __syncthreads();  // the operands are written, and the product before this one has read its last stage
 #pragma unroll
     for (int stage = 0; stage < kStages - 1; ++stage) {
       if (stage < n_chunks) load(a, a_pitch, b, b_pitch, stage, sm_stages);

@@ -198,7 +198,7 @@ impl Block<'_> {
 
     fn access(&self, warp: &Warp, lane: usize, atomic: bool) -> Access {
         Access {
-            launch: self.launch.number % 1023 + 1,
+            launch: self.launch.number % 511 + 1,
             block: self.block,
             thread: warp.index * LANES as u32 + lane as u32,
             barriers: warp.barriers,

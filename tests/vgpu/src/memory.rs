@@ -25,7 +25,7 @@ pub struct Access {
 }
 
 /// Number of bits of each field of a packed access.
-const BITS: [u32; 6] = [10, 22, 10, 12, 8, 1];
+const BITS: [u32; 6] = [9, 22, 10, 12, 8, 1];
 
 impl Access {
     fn pack(self) -> u64 {
@@ -67,8 +67,28 @@ impl Access {
     }
 }
 
-/// The same thread's key at any time: for a reader that stands for several.
+/// Beside the last reader of a word: others read it since the barrier before, which nothing orders with the last one.
 const SEVERAL: u64 = 1 << 63;
+/// Another block read it in the same launch.
+const BLOCKS: u64 = 1 << 62;
+
+/// What to remember of a word's readers when `by` reads it after `read`.
+fn readers(read: u64, by: Access) -> u64 {
+    let own = by.pack();
+    if read == 0 {
+        return own;
+    }
+    let earlier = Access::unpack(read & !(SEVERAL | BLOCKS));
+    let now = Access::unpack(own);
+    if earlier.launch != now.launch {
+        return own;
+    }
+    let blocks = if read & BLOCKS != 0 || earlier.block != now.block { BLOCKS } else { 0 };
+    // Readers before a barrier are ordered before this one, and so before what it writes.
+    let since = (earlier.barriers, earlier.warp_barriers) == (now.barriers, now.warp_barriers);
+    let several = by.is_unordered(earlier.pack()) || read & SEVERAL != 0 && since;
+    own | blocks | if several { SEVERAL } else { 0 }
+}
 
 /// What is wrong with an access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,11 +193,8 @@ impl Region {
                 if by.is_unordered(write) {
                     return Err(Fault::Race { address, other: Access::unpack(write), other_wrote: true });
                 }
-                let (own, read) = (by.pack(), word.read[half].load(Relaxed));
-                let earlier = read & !SEVERAL;
-                let several =
-                    read != 0 && earlier != own && Access::unpack(earlier).launch == Access::unpack(own).launch;
-                word.read[half].store(if several { own | SEVERAL } else { own }, Relaxed);
+                let read = word.read[half].load(Relaxed);
+                word.read[half].store(readers(read, by), Relaxed);
             }
             value |= u64::from(word.value.load(Relaxed)) << (32 * index);
         }
@@ -264,11 +281,11 @@ fn check_write(word: &Word, bytes: u8, by: Access, address: u64) -> Result<(), F
             return Err(Fault::Race { address, other: Access::unpack(write), other_wrote: true });
         }
         let read = word.read[half].load(Relaxed);
-        let (several, read) = (read & SEVERAL != 0, read & !SEVERAL);
+        let mut other = Access::unpack(read & !(SEVERAL | BLOCKS));
         // Of several readers only the last is known; another one had the same right to it.
-        let mut other = Access::unpack(read);
-        if several && (other.block, other.thread) == (by.block, by.thread) {
-            other.thread ^= 1;
+        if (other.block, other.thread) == (by.block, by.thread) && other.launch == by.launch {
+            other.thread ^= u32::from(read & SEVERAL != 0);
+            other.block ^= u32::from(read & BLOCKS != 0);
         }
         if read != 0 && by.is_unordered(other.pack()) {
             return Err(Fault::Race { address, other, other_wrote: false });
@@ -342,7 +359,7 @@ mod tests {
     #[test]
     fn accesses_survive_packing() {
         let access =
-            Access { launch: 1000, block: 4_000_000, thread: 1023, barriers: 4000, warp_barriers: 255, atomic: true };
+            Access { launch: 500, block: 4_000_000, thread: 1023, barriers: 4000, warp_barriers: 255, atomic: true };
         assert_eq!(Access::unpack(access.pack()), access);
     }
 
@@ -408,6 +425,15 @@ mod tests {
             region.load(0, 4, by(0, thread, 0), 0).expect("loads");
         }
         assert!(matches!(region.store(0, 4, 1, by(0, 7, 0), 0), Err(Fault::Race { other_wrote: false, .. })));
+        // Those before a barrier are ordered; another block's never are.
+        for (first, raced) in [(by(0, 3, 0), false), (by(1, 3, 0), true)] {
+            let region = Region::new(4);
+            region.copy_in(0, &[0; 4]);
+            for access in [first, by(0, 7, 1), by(0, 7, 2)] {
+                region.load(0, 4, access, 0).expect("loads");
+            }
+            assert_eq!(region.store(0, 4, 1, by(0, 7, 2), 0).is_err(), raced);
+        }
     }
 
     #[test]

@@ -1,83 +1,24 @@
 //! The building blocks of `kernels/`, compiled by nvcc and run on the virtual GPU, against the host's own numbers.
 
-use std::path::Path;
-use std::process::Command;
+mod common;
+
 use std::sync::OnceLock;
 
 use action_matching::rng::{Purpose, unit_f32, words};
+use common::{Bench, compile};
 use half::{bf16, f16};
-use vgpu::counters::{Counters, Pipe};
-use vgpu::device::{Device, Sizes};
+use vgpu::counters::Pipe;
 
-/// The PTX of the test kernels, compiled once.
-fn ptx() -> &'static str {
+/// A device with the kernels, compiled once.
+fn bench(seed: u64) -> Bench {
     static PTX: OnceLock<String> = OnceLock::new();
-    PTX.get_or_init(|| {
-        let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/building_blocks.cu");
-        let folder = tempfile::tempdir().expect("a folder");
-        let out = folder.path().join("kernels.ptx");
-        let output = Command::new(&nvcc)
-            .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
-            .args([&out, &source])
-            .output()
-            .unwrap_or_else(|error| panic!("{nvcc}: {error}: tests/run installs nvcc where there is none"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::read_to_string(out).expect("PTX")
-    })
-}
-
-/// A device with the kernels, and buffers on it.
-struct Bench {
-    device: Device,
-    module: usize,
-}
-
-impl Bench {
-    fn new(seed: u64) -> Self {
-        let mut device = Device::new(seed);
-        let module = device.load(ptx()).expect("loads");
-        Bench { device, module }
-    }
-
-    fn buffer(&mut self, bytes: &[u8]) -> u64 {
-        let address = self.device.memory.allocate(bytes.len());
-        self.device.memory.find(address, bytes.len()).expect("allocated").0.copy_in(0, bytes);
-        address
-    }
-
-    fn empty(&mut self, bytes: usize) -> u64 {
-        self.device.memory.allocate(bytes)
-    }
-
-    /// All bytes of a buffer, each of which must have been written.
-    fn words(&self, address: u64, n: usize) -> Vec<u32> {
-        let (region, offset) = self.device.memory.find(address, 4 * n).expect("allocated");
-        assert!(region.is_written(offset, 4 * n), "something was left out");
-        let mut bytes = vec![0; 4 * n];
-        region.copy_out(offset, &mut bytes);
-        bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-    }
-
-    fn floats(&self, address: u64, n: usize) -> Vec<f32> {
-        self.words(address, n).into_iter().map(f32::from_bits).collect()
-    }
-
-    #[track_caller]
-    fn launch(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &[&[u8]]) -> Counters {
-        let index = self.device.kernel(self.module, kernel).expect("the kernel");
-        let sizes = Sizes { grid, block: [block, 1, 1], dynamic_shared: shared, allowed_dynamic_shared: shared };
-        if let Err(message) = self.device.launch(self.module, index, arguments, sizes) {
-            panic!("{message}");
-        }
-        self.device.counters[kernel].clone()
-    }
+    Bench::new(PTX.get_or_init(|| compile("building_blocks.cu")), seed)
 }
 
 #[test]
 fn random_words_are_the_hosts_to_the_last_bit() {
     let (seed, step, n) = (0x0123_4567_89ab_cdef_u64, 0xfedc_ba98_7654_3210_u64, 1000u32);
-    let mut bench = Bench::new(0);
+    let mut bench = bench(0);
     let (drawn, units) = (bench.empty(16 * n as usize), bench.empty(4 * n as usize));
     let (seed_bytes, step_bytes, n_bytes) = (seed.to_le_bytes(), step.to_le_bytes(), n.to_le_bytes());
     bench.launch(
@@ -111,7 +52,7 @@ fn activations_and_their_derivatives_agree_with_f64() {
     let points: Vec<f32> = (0..n).map(|i| (i as f32 - 250.0) / 50.0 + 0.003).collect();
     let bytes: Vec<u8> = points.iter().flat_map(|z| z.to_le_bytes()).collect();
     for (name, function) in functions {
-        let mut bench = Bench::new(1);
+        let mut bench = bench(1);
         let (z, orders) = (bench.buffer(&bytes), bench.empty(16 * n));
         let n_bytes = (n as u32).to_le_bytes();
         bench.launch(
@@ -187,7 +128,7 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         2.0 * unit_f32(words(stream, Purpose::Evaluation, i as u64, k as u32)[0]) - 1.0
     };
     for Operand { name, bytes, encode, round } in OPERANDS {
-        let mut bench = Bench::new(2);
+        let mut bench = bench(2);
         let mut fill = |n: usize, pitch: usize, stream: u64| {
             let content: Vec<u8> =
                 (0..n).flat_map(|i| (0..pitch).flat_map(move |k| encode(value(i, k, stream)))).collect();

@@ -138,6 +138,9 @@ impl Decoder<'_> {
         if let Some(variable) = self.names.variable(text) {
             return Ok(variable);
         }
+        if let Some(offset) = self.names.parameter(text) {
+            return Ok(Source::Immediate(offset as u64));
+        }
         if let Some((name, offset)) = text.split_once('+')
             && let (Some(variable), Ok(offset)) = (self.names.variable(name.trim()), offset.trim().parse::<u64>())
         {

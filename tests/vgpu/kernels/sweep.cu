@@ -1,0 +1,13 @@
+// The sweep in a few instances, for tests/sweep.rs.
+#include "../../../kernels/sweep.cuh"
+
+#define SWEEP(NAME, TYPE, ACTIVATION, HEAD)                                                      \
+  extern "C" __global__ void __launch_bounds__(kThreads) sweep_##NAME(const SweepParams params) { \
+    sweep_interior<TYPE, Activation::ACTIVATION, Head::HEAD>(params);                            \
+  }
+SWEEP(f32_silu_scalar, float, kSilu, kScalar)
+SWEEP(f32_silu_quadratic, float, kSilu, kQuadratic)
+SWEEP(f32_tanh_dot, float, kTanh, kDot)
+SWEEP(bf16_silu_scalar, __nv_bfloat16, kSilu, kScalar)
+SWEEP(f16_silu_quadratic, __half, kSilu, kQuadratic)
+SWEEP(tf32_gelu_dot, tf32, kGelu, kDot)
