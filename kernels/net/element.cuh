@@ -16,3 +16,8 @@ template <>
 __device__ __forceinline__ __nv_bfloat16 to_element<__nv_bfloat16>(float value) { return __float2bfloat16_rn(value); }
 template <>
 __device__ __forceinline__ __half to_element<__half>(float value) { return __float2half_rn(value); }
+
+__device__ __forceinline__ float from_element(float value) { return value; }
+__device__ __forceinline__ float from_element(tf32 value) { return __uint_as_float(value.bits); }
+__device__ __forceinline__ float from_element(__nv_bfloat16 value) { return __bfloat162float(value); }
+__device__ __forceinline__ float from_element(__half value) { return __half2float(value); }

@@ -28,6 +28,13 @@ __device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], uint32_t 
                : "r"(address));
 }
 
+// The same, each matrix of 16-bit elements transposed.
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(address));
+}
+
 template <class T>
 __device__ __forceinline__ void multiply_add(Accumulator& d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 

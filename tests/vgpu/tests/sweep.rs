@@ -13,6 +13,8 @@ use half::{bf16, f16};
 const TILE_ROWS: usize = 64;
 const MAX_LAYERS: usize = 17;
 const SHARED_BYTES: usize = 3 * (64 + 64) * 64;
+/// Three stages of two operands.
+const GRAD_SHARED_BYTES: usize = 3 * 2 * 4096;
 
 /// Bytes of one operand, and the way back.
 #[derive(Clone, Copy)]
@@ -146,6 +148,7 @@ fn sweep(ptx: &str, kernel: &str, element: Element, model: &Model, batch: &Batch
     let (s, grad_s, ds_dt) = (bench.empty(4 * n_rows), bench.empty(4 * n_rows * dim), bench.empty(4 * n_rows));
     let loss = bench.empty(4 * n_rows / TILE_ROWS);
 
+    let has_weight_grad = bench.has("weight_grad_f32");
     let mut params = Bytes::default();
     params.u32(n_layers).u32(dim).u32(features).u32(architecture.n_outputs());
     params.0.extend(&maps.0);
@@ -162,28 +165,65 @@ fn sweep(ptx: &str, kernel: &str, element: Element, model: &Model, batch: &Batch
     params.f32(model.objective.growth).f32(model.objective.cost_exponent).u32(1).u32(0);
     bench.try_launch(kernel, [(n_rows / TILE_ROWS) as u32, 1, 1], 128, SHARED_BYTES, &[&params.0])?;
 
-    let operand = |address: u64, width: usize| -> Vec<f64> {
+    let operand = |bench: &Bench, address: u64, width: usize| -> Vec<f64> {
         let (region, offset) = bench.device.memory.find(address, n_rows * width * element.bytes).expect("allocated");
         let mut bytes = vec![0; n_rows * width * element.bytes];
         region.copy_out(offset, &mut bytes);
         bytes.chunks_exact(element.bytes).map(|b| f64::from((element.decode)(b))).collect()
     };
-    let mut gradient = vec![0.0; model.parameters.len()];
+    // Formed here from the operands, and by the kernel, which must agree: f32 sums of the same products.
+    let (mut gradient, mut wavefronts) = (vec![0.0; model.parameters.len()], 0);
     for (index, layer) in layers.iter().enumerate() {
         let (n_in, n_out) = (widths[index], widths[index + 1]);
         let pairs = [
-            (operand(z_bar[index + 1], n_out), operand(a[index], n_in)),
-            (operand(delta[index + 1], n_out), operand(c[index], n_in)),
+            (operand(&bench, z_bar[index + 1], n_out), operand(&bench, a[index], n_in)),
+            (operand(&bench, delta[index + 1], n_out), operand(&bench, c[index], n_in)),
         ];
+        let own = &mut gradient[layer.weight..layer.bias + layer.n_out];
+        let (own_weight, own_bias) = own.split_at_mut(layer.n_in * layer.n_out);
         for row in 0..n {
             for o in 0..layer.n_out {
                 for (left, right) in &pairs {
                     let factor = left[row * n_out + o];
                     for i in 0..layer.n_in {
-                        gradient[layer.weight + o * layer.n_in + i] += factor * right[row * n_in + i];
+                        own_weight[o * layer.n_in + i] += factor * right[row * n_in + i];
                     }
                 }
-                gradient[layer.bias + o] += pairs[0].0[row * n_out + o];
+                own_bias[o] += pairs[0].0[row * n_out + o];
+            }
+        }
+        if has_weight_grad {
+            // Parts of one tile each, added up in their order.
+            let n_parts = n_rows / TILE_ROWS;
+            let (weight, bias) = (bench.empty(4 * n_parts * n_out * n_in), bench.empty(4 * n_parts * n_out));
+            let mut params = Bytes::default();
+            for pointer in [z_bar[index + 1], a[index], delta[index + 1], c[index]] {
+                params.pointer(pointer);
+            }
+            params.u32(n_out).u32(n_in).u32(n_rows).u32(2).u32(1).pointer(weight).pointer(bias);
+            let name = kernel.split('_').nth(1).unwrap_or_default();
+            let grid = [(n_in / 64) as u32, (n_out / 64) as u32, n_parts as u32];
+            // Copies and fragments of a chunk, each access in as few wavefronts as its bytes allow.
+            let chunks = grid.iter().product::<u32>() as usize * 2 * TILE_ROWS * element.bytes / 64;
+            wavefronts += (chunks * (2 * 4096 / 128 + 4 * 32)) as u64;
+            let counters =
+                bench.try_launch(&format!("weight_grad_{name}"), grid, 128, GRAD_SHARED_BYTES, &[&params.0])?;
+            assert!(name == "f32" || counters.shared_wavefronts == wavefronts, "weight_grad_{name}: bank conflicts");
+            let (weight, bias) = (bench.floats(weight, n_parts * n_out * n_in), bench.floats(bias, n_parts * n_out));
+            let added = |values: &[f32], size: usize, at: usize| -> f64 {
+                f64::from((0..n_parts).fold(0.0f32, |sum, part| sum + values[part * size + at]))
+            };
+            let by_kernel: Vec<f64> = (0..layer.n_out * layer.n_in)
+                .map(|k| added(&weight, n_out * n_in, k / layer.n_in * n_in + k % layer.n_in))
+                .collect();
+            let biases: Vec<f64> = (0..layer.n_out).map(|o| added(&bias, n_out, o)).collect();
+            for (what, got, want) in [("weights", &by_kernel, &*own_weight), ("biases", &biases, &*own_bias)] {
+                let size = want.iter().fold(1e-6f64, |largest, g| largest.max(g.abs()));
+                let off = got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
+                assert!(
+                    off < 2e-6 * size,
+                    "{kernel}: the kernel's gradient of {what} of layer {index} is off by {off:.1e}"
+                );
             }
         }
     }

@@ -89,6 +89,11 @@ impl Bench {
         self.words(address, n).into_iter().map(f32::from_bits).collect()
     }
 
+    /// Whether the module has `kernel`.
+    pub fn has(&self, kernel: &str) -> bool {
+        self.device.kernel(self.module, kernel).is_some()
+    }
+
     /// Runs a kernel; what it did wrong is the error.
     pub fn try_launch(
         &mut self,
