@@ -3,7 +3,7 @@
 #include "../../../kernels/weight_grad.cuh"
 
 #define SWEEP(NAME, TYPE, ACTIVATION, HEAD)                                                      \
-  extern "C" __global__ void __launch_bounds__(kThreads) sweep_##NAME(const SweepParams params) { \
+  extern "C" __global__ void __launch_bounds__(kThreads, kSweepBlocks) sweep_##NAME(const SweepParams params) { \
     sweep_interior<TYPE, Activation::ACTIVATION, Head::HEAD>(params);                            \
   }
 SWEEP(f32_silu_scalar, float, kSilu, kScalar)
