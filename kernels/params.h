@@ -4,10 +4,11 @@
 
 constexpr int kMaxLayers = 17;  // MAX_DEPTH hidden layers and the output
 
-// One linear map, padded: `forward` [n_out][n_in] and `reverse` [n_in][n_out] lie in the packed weights, `bias` [n_out] in the packed biases.
+// One linear map, padded from in_size and out_size: `forward` [n_out][n_in] and `reverse` [n_in][n_out] lie in the packed weights, `bias` [n_out]
+// in the packed biases, and weight and bias together from `parameters` on in the flat parameters.
 struct LayerParams {
-  uint32_t n_in, n_out;
-  uint32_t forward, reverse, bias;
+  uint32_t n_in, n_out, in_size, out_size;
+  uint32_t forward, reverse, bias, parameters;
 };
 
 struct NetworkParams {

@@ -114,3 +114,25 @@ impl Bench {
         self.try_launch(kernel, grid, block, shared, arguments).unwrap_or_else(|message| panic!("{message}"))
     }
 }
+
+/// The bytes of a block of arguments, field after field as `kernels/params.h` has them.
+#[derive(Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Bytes {
+    pub fn u32(&mut self, value: usize) -> &mut Self {
+        self.0.extend((value as u32).to_le_bytes());
+        self
+    }
+
+    pub fn f32(&mut self, value: f64) -> &mut Self {
+        self.0.extend((value as f32).to_le_bytes());
+        self
+    }
+
+    pub fn pointer(&mut self, value: u64) -> &mut Self {
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+}
