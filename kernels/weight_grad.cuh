@@ -130,7 +130,6 @@ __device__ void weight_grad(const WeightGradParams& params) {
   const uint32_t first_row = blockIdx.z * params.tiles_per_part * kTileRows;
   const uint32_t end_row = min(params.n_rows, first_row + params.tiles_per_part * kTileRows);
   const uint32_t chunks_of_one = (end_row - first_row) / Tile::kRowsPerChunk;
-  const uint32_t n_chunks = params.n_channels * chunks_of_one;
 
   Tile tile;
 #pragma unroll
@@ -145,19 +144,8 @@ __device__ void weight_grad(const WeightGradParams& params) {
     const T* right = static_cast<const T*>(second ? params.c : params.a) + row * n_in + in0;
     Tile::load(left, n_out, right, n_in, stages + chunk % kStages * Tile::kStageBytesOfBoth);
   };
-#pragma unroll
-  for (uint32_t stage = 0; stage < kStages - 1; ++stage) {
-    if (stage < n_chunks) load(stage);
-    commit_copies();
-  }
-  for (uint32_t chunk = 0; chunk < n_chunks; ++chunk) {
-    wait_copies<kStages - 2>();
-    __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
-    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1);
-    commit_copies();
-    tile.multiply(sm + chunk % kStages * Tile::kStageBytesOfBoth);
-  }
-  wait_copies<0>();
+  pipelined(params.n_channels * chunks_of_one, load,
+            [&](uint32_t chunk) { tile.multiply(sm + chunk % kStages * Tile::kStageBytesOfBoth); });
 
   float* weight = params.weight + static_cast<size_t>(blockIdx.z) * n_out * n_in;
 #pragma unroll

@@ -19,6 +19,24 @@ __device__ __forceinline__ int swizzled(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 2 % 4 * 16));
 }
 
+// `load(chunk)` starts the copies of a chunk into stage chunk % kStages, `multiply(chunk)` uses them, with the copies of the next chunks on their way.
+template <class Load, class Multiply>
+__device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply multiply) {
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    if (stage < n_chunks) load(stage);
+    commit_copies();
+  }
+  for (int chunk = 0; chunk < n_chunks; ++chunk) {
+    wait_copies<kStages - 2>();
+    __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
+    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1);
+    commit_copies();
+    multiply(chunk);
+  }
+  wait_copies<0>();
+}
+
 template <class T>
 struct Product {
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
@@ -42,21 +60,10 @@ struct Product {
     for (int m = 0; m < 2; ++m)
 #pragma unroll
       for (int n = 0; n < 4; ++n) acc[m][n] = Accumulator{};
-    const int n_chunks = depth / kChunk;
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
-#pragma unroll
-    for (int stage = 0; stage < kStages - 1; ++stage) {
-      if (stage < n_chunks) load(a, a_pitch, b, b_pitch, stage, sm_stages);
-      commit_copies();
-    }
-    for (int chunk = 0; chunk < n_chunks; ++chunk) {
-      wait_copies<kStages - 2>();
-      __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
-      if (chunk + kStages - 1 < n_chunks) load(a, a_pitch, b, b_pitch, chunk + kStages - 1, sm_stages);
-      commit_copies();
-      multiply(sm_stages + chunk % kStages * kStageBytes);
-    }
-    wait_copies<0>();
+    pipelined(
+        depth / kChunk, [&](int chunk) { load(a, a_pitch, b, b_pitch, chunk, sm_stages); },
+        [&](int chunk) { multiply(sm_stages + chunk % kStages * kStageBytes); });
   }
 
  private:

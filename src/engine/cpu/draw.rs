@@ -17,17 +17,9 @@ pub struct Draw<'a> {
     pub density: &'a TimeDensity,
 }
 
-/// Which times a row of the batch draws from: its number among all, and the four words it owns.
-struct RowTime {
-    row: usize,
-    n: usize,
-    offset: u32,
-    own: u32,
-}
-
 impl Draw<'_> {
-    /// The moment of a row, and what a mean over rows multiplies it with.
-    fn moment(&self, RowTime { row, n, offset, own }: RowTime) -> (Moment, f64) {
+    /// The moment of row `row` of `n`, which owns the word `own`, and what a mean over rows multiplies it with.
+    fn moment(&self, row: usize, n: usize, offset: u32, own: u32) -> (Moment, f64) {
         let rule = self.training.time_rule;
         let u = f64::from(rng::unit_f32(rule.word(row, n, offset, own)));
         let (t, weight) = if rule == TimeRule::Importance { self.density.draw(u) } else { (u, 1.0) };
@@ -38,6 +30,13 @@ impl Draw<'_> {
         rng::words(self.training.seed, Purpose::TimeOffset, self.step, row)[0]
     }
 
+    /// The words, the moment and the weight of interior row `index`, with the step's `offset`.
+    fn interior_moment(&self, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
+        let words = rng::words(self.training.seed, Purpose::Interior, self.step, index as u32);
+        let (moment, measure) = self.moment(index, self.training.n_interior, offset, words[0]);
+        (words, moment, measure)
+    }
+
     /// Interior rows `first..first + n_rows`: x and t into the input; aside the weights of the row's interior term and of s, the weight of its
     /// time, and the velocity.
     pub fn interior(&self, first: usize, n_rows: usize, work: &mut Workspace) {
@@ -46,8 +45,7 @@ impl Draw<'_> {
         let offset = self.offset(0);
         for row in 0..n_rows {
             let index = first + row;
-            let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
-            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_interior, offset, own: words[0] });
+            let (words, moment, measure) = self.interior_moment(index, offset);
             let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
@@ -77,8 +75,7 @@ impl Draw<'_> {
         let offset = self.offset(0);
         for row in 0..n_rows {
             let index = first + row;
-            let words = rng::words(training.seed, Purpose::Interior, step, index as u32);
-            let (moment, _) = self.moment(RowTime { row: index, n: training.n_interior, offset, own: words[0] });
+            let (words, moment, _) = self.interior_moment(index, offset);
             let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
@@ -94,9 +91,7 @@ impl Draw<'_> {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
-            let index = first + row;
-            let [own, ..] = rng::words(training.seed, Purpose::Interior, self.step, index as u32);
-            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_interior, offset, own });
+            let (_, moment, measure) = self.interior_moment(first + row, offset);
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
             set_time(&training.architecture, work, row, moment.t);
             let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
@@ -142,7 +137,7 @@ impl Draw<'_> {
             let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
             // Both ends of a part draw from the same words, so they lie on one trajectory.
             let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
-            let (moment, measure) = self.moment(RowTime { row: index, n: training.n_boundary, offset, own: words[0] });
+            let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
             let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
             let noise = (training.seed, step, (training.n_interior + index) as u32);

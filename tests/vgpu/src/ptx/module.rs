@@ -335,8 +335,7 @@ fn parse_kernel(
     shared_bytes: usize,
     globals: &HashMap<String, u32>,
 ) -> Result<Kernel, String> {
-    let (before, after) = head.split_once(".entry").unwrap_or((head, ""));
-    let _ = before;
+    let after = head.split_once(".entry").map_or("", |(_, after)| after);
     let (name, rest) = after.split_once('(').map_or((after, ""), |(name, rest)| (name, rest));
     let mut kernel =
         Kernel { name: name.split_whitespace().next().unwrap_or_default().into(), shared_bytes, ..Kernel::default() };
@@ -372,23 +371,18 @@ fn parse_kernel(
         globals,
         parameters: kernel.parameters.iter().map(|parameter| (parameter.name.clone(), parameter.offset)).collect(),
     };
-    let mut labels: Vec<HashMap<String, usize>> = vec![HashMap::new()];
-    let mut all_labels: HashMap<String, usize> = HashMap::new();
+    let mut labels: HashMap<String, usize> = HashMap::new();
     let mut branches: Vec<(usize, String)> = Vec::new();
     let mut source = (0, 0);
     for piece in body {
         match piece {
-            Piece::Open => {
-                names.scopes.push(HashMap::new());
-                labels.push(HashMap::new());
-            }
+            Piece::Open => names.scopes.push(HashMap::new()),
             Piece::Close => {
                 names.scopes.pop();
-                labels.pop();
             }
             Piece::Location(file, line) => source = (*file, *line),
             Piece::Label(name) => {
-                if all_labels.insert(name.clone(), kernel.code.len()).is_some() {
+                if labels.insert(name.clone(), kernel.code.len()).is_some() {
                     return Err(format!("{}: the label {name} appears twice", kernel.name));
                 }
             }
@@ -410,7 +404,7 @@ fn parse_kernel(
         }
     }
     for (at, label) in branches {
-        let target = all_labels.get(&label).ok_or_else(|| format!("{}: no label {label}", kernel.name))?;
+        let target = labels.get(&label).ok_or_else(|| format!("{}: no label {label}", kernel.name))?;
         kernel.code[at].op = Op::Branch { target: *target };
     }
     // Control that falls off the end leaves the kernel.
