@@ -1,41 +1,102 @@
-// What kernels are told: twins of src/engine/cuda/params.rs.
+// What kernels are told: twins of src/engine/cuda/params.rs, where each size is asserted too.
+//
+// Rows of a batch lie in tiles of kTileRows; widths of layers are padded to multiples of kWidthUnit with zeros, so no kernel looks at
+// odd sizes. "T" stands for the type of a kernel's operands (float, tf32, bf16, f16), "S" for that of what only elementwise parts read (T where
+// it has 16 bits, else float).
 #pragma once
 #include <cstdint>
 
-constexpr int kMaxLayers = 17;  // MAX_DEPTH hidden layers and the output
+constexpr uint32_t kMaxLayers = 17;  // MAX_DEPTH hidden layers and the output
+constexpr uint32_t kTileRows = 64;
+constexpr uint32_t kWidthUnit = 64;
+constexpr uint32_t kTimeKnots = 33;  // density_path::TIME_KNOTS
+constexpr uint32_t kMaxParts = 8;
 
-// One linear map, padded from in_size and out_size: `forward` [n_out][n_in] and `reverse` [n_in][n_out] lie in the packed weights, `bias` [n_out]
-// in the packed biases, and weight and bias together from `parameters` on in the flat parameters.
+// In the order of model::Activation and model::Head.
+enum class Activation : uint32_t { kSilu, kTanh, kSoftplus, kGelu, kSin };
+enum class Head : uint32_t { kScalar, kQuadratic, kDot };
+
+// One linear map, padded to n_in and n_out from in_size and out_size. `forward` [n_out][n_in] and `reverse` [n_in][n_out] lie in the packed
+// weights, `bias` [n_out] in the packed biases; weight [n_out][n_in] and bias lie together from `parameters` on in the padded parameters.
+// `place` is where the map's output lies among the activations of a row block: see RowBuffers.
 struct LayerParams {
   uint32_t n_in, n_out, in_size, out_size;
   uint32_t forward, reverse, bias, parameters;
+  uint32_t place, grad_tile;  // grad_tile: first tile of its weight gradient among all layers'
 };
+static_assert(sizeof(LayerParams) == 40, "LayerParams");
 
 struct NetworkParams {
   uint32_t n_layers;  // hidden layers and the output
   uint32_t dim, n_features, n_outputs;
+  Activation activation;
+  Head head;
+  uint32_t n_parameters;  // padded
+  uint32_t places;        // Σ padded widths of input, hidden layers and output
   LayerParams layers[kMaxLayers];
 };
+static_assert(sizeof(NetworkParams) == 32 + 40 * kMaxLayers, "NetworkParams");
 
-// The rows of a batch and what the sweeps leave of them. Index l counts activations: 0 is the input, n_layers the output. Pitches are the padded
-// widths. Operands of products (a, c, delta, z_bar) have the type of the kernel, everything else is f32.
+// The rows that a launch works on and what it leaves of them. Buffers of activations hold [n_rows][width] for input, hidden layers and output one
+// after the other: activation l (0: the input) starts at n_rows * place elements. Those of probes hold that for each probe.
 struct RowBuffers {
-  const float *x, *d_phi, *velocity;           // [rows][dim], [rows][n_features], [rows][dim]
-  const float *weight, *on_potential;          // [rows]: of the interior term, of s
-  void *a[kMaxLayers + 1], *c[kMaxLayers + 1]; // [rows][width]; a[0] and the pads of c[0] are given
-  void *delta[kMaxLayers + 1], *z_bar[kMaxLayers + 1];
-  float *f1[kMaxLayers + 1], *g[kMaxLayers + 1];  // f' and, in turn, f'', h = u f'', g = h c_z
-  float *output, *output_c, *input_grad;
-  float *s, *grad_s, *ds_dt;
-  float *loss;  // [tiles]: sum of the rows' weighted terms
+  uint32_t n_rows;  // a multiple of kTileRows: the capacity, whatever a launch uses of it
+  uint32_t n_probes;
+  float *x, *t;      // [rows][dim], [rows]
+  float *d_phi;      // [rows][n_features]
+  float *velocity;   // [rows][dim] of the path
+  float *weight, *on_potential, *measure;  // [rows]: of the interior term, of s, of the row's time
+  float *kappa;      // [rows]: what one probe's curvature counts, before `weight`
+  void *a, *c, *delta, *z_bar;        // T; a's input is given
+  void *f1, *g;                       // S: f'; f'', h = u f'', g = h c_z in turn
+  void *f2, *h, *u_f3;                // S, with probes alone
+  void *e_a, *e_z;                    // T, probes: e_a's input is the probe, given; e_z becomes e_bar
+  float *output, *output_c;           // [rows][n_out of the last layer]
+  float *output_e;                    // [probe][rows][n_out of the last layer]
+  float *input_grad;                  // [rows][n_in of the first layer]
+  float *s, *grad_s, *ds_dt;          // [rows], [rows][dim], [rows]
+  float *generator;                   // [rows]: weight (d_t s + w.grad s) + weight kappa Σ e' Hess s e, with probes alone
+  float *grad_x;                      // [rows][dim]: gradient of each row's term in its point, where a bend asks for it
+};
+static_assert(sizeof(RowBuffers) == 8 + 28 * 8, "RowBuffers");
+
+// What a stretch of the batch's tiles holds. Interior-like parts (kInterior, kCentre) come first in a batch.
+enum class PartKind : uint32_t { kInterior, kCentre, kCentreEnds, kBoundary0, kBoundary1, kWeakEnds0, kWeakEnds1 };
+struct Part {
+  PartKind kind;
+  uint32_t first_tile, n_tiles, n_rows;  // n_rows of the tiles' rows count; the others have weight 0
 };
 
-struct SweepParams {
-  NetworkParams network;
-  RowBuffers rows;
-  const void* weights;
-  const float* biases;
-  float growth, cost_exponent;
-  uint32_t has_time;      // whether the interior term has the time derivative
-  uint32_t has_velocity;  // whether it has the velocity
+// The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile + n_tiles, whose rows start at 0 of RowBuffers.
+struct Batch {
+  uint32_t n_parts, n_interior_tiles;  // interior-like tiles
+  uint32_t first_tile, n_tiles;        // the chunk
+  uint32_t n_interior, n_boundary;     // rows of a step, as engine::Training counts them
+  Part parts[kMaxParts];
 };
+static_assert(sizeof(Batch) == 24 + 16 * kMaxParts, "Batch");
+
+// A tile's sums over its rows, f64 in a fixed order.
+struct TileSums {
+  double value;    // of the loss, scaled
+  double kinetic;  // of ½‖∇s‖² over interior rows, scaled
+};
+
+// What changes from step to step; one on the device. `judge` writes it; the other kernels read it.
+struct StepState {
+  uint64_t step;        // optimiser steps taken
+  uint32_t halted;      // a loss was lost: nothing changes any more
+  uint32_t apply;       // whether the step's gradient is finite and counts
+  uint32_t n_records;   // records written since the host last read
+  uint32_t good_steps;  // since the loss scale last changed
+  float loss_scale;     // a power of two that gradients are multiplied with on their way
+  uint32_t unused;
+};
+static_assert(sizeof(StepState) == 32, "StepState");
+
+// engine::StepRecord, as the device leaves it.
+struct StepRecord {
+  uint64_t step;
+  double loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate;
+};
+static_assert(sizeof(StepRecord) == 64, "StepRecord");
