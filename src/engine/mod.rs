@@ -1,6 +1,7 @@
 //! The only door to rows: everything that touches per-row data lives behind [`Engine`] and [`Trainer`].
 
 pub mod cpu;
+pub mod cuda;
 mod laplacian;
 pub mod reference;
 mod training;

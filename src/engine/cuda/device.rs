@@ -1,0 +1,272 @@
+//! One GPU: its context, streams, memory and kernels. The only file that talks to the driver, and the only one with launches.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
+    PinnedHostSlice, PushKernelArg, sys,
+};
+use cudarc::nvrtc::Ptx;
+
+use super::modules::MODULES;
+use crate::error::{Error, Result};
+
+/// Threads of a block, in every kernel.
+pub const THREADS: u32 = 256;
+
+/// Shared memory of a block beyond which a kernel needs permission.
+const SHARED_WITHOUT_PERMISSION: u32 = 48 << 10;
+
+/// Plain data that kernels read or write: no padding, every pattern of bits a value.
+pub trait Pod: DeviceRepr + bytemuck::Pod {}
+impl<T: DeviceRepr + bytemuck::Pod> Pod for T {}
+
+/// Memory of the device.
+pub struct Buffer<T> {
+    bytes: CudaSlice<u8>,
+    address: u64,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> Buffer<T> {
+    /// Where it lies, for a block of arguments. Valid while the buffer lives.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Page-locked memory of the host, which copies reach without a detour.
+pub struct Pinned<T: DeviceRepr>(PinnedHostSlice<T>);
+
+/// A GPU, ready for work.
+pub struct Device {
+    /// As the user names it.
+    name: String,
+    model: String,
+    context: Arc<CudaContext>,
+    /// Where kernels run, in order.
+    stream: Arc<CudaStream>,
+    /// For copies beside the kernels.
+    copies: Arc<CudaStream>,
+    functions: HashMap<&'static str, CudaFunction>,
+    /// Kernels launched since the device was last known to be well.
+    launched: Mutex<Vec<&'static str>>,
+}
+
+impl Device {
+    /// GPU number `ordinal` with all kernels loaded.
+    ///
+    /// # Errors
+    /// [`Error::Device`] says what is missing: kernels in this program, a driver, the GPU.
+    pub fn open(ordinal: usize) -> Result<Arc<Device>> {
+        let name = format!("cuda:{ordinal}");
+        let fail = |problem: String, fix: &str| Error::Device { device: name.clone(), problem, fix: fix.into() };
+        if MODULES.is_empty() {
+            return Err(fail(
+                "this program was built without its kernels".into(),
+                "install the CUDA toolkit (`pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-nvvm nvidia-cuda-crt nvidia-cuda-cccl` has it) and build again, or use --device cpu",
+            ));
+        }
+        // SAFETY: looks for a library by name; nothing of it is called.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(fail(
+                "there is no NVIDIA driver (libcuda) on this machine".into(),
+                "install driver 525 or later, or use --device cpu",
+            ));
+        }
+        let driver = |what: &'static str| {
+            let name = name.clone();
+            move |error: DriverError| Error::Device {
+                device: name,
+                problem: format!("{what}: {}", describe(error)),
+                fix: "`nvidia-smi` lists GPUs and drivers; or use --device cpu".into(),
+            }
+        };
+        let context = CudaContext::new(ordinal).map_err(driver("cannot be opened"))?;
+        // SAFETY: this file orders streams itself, by events of its own.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(driver("cannot make a stream"))?;
+        let copies = context.new_stream().map_err(driver("cannot make a stream"))?;
+        let mut functions = HashMap::new();
+        for (kernels, image) in MODULES {
+            let module = context
+                .load_module(Ptx::from_binary(image.to_vec()))
+                .map_err(driver("its driver refuses the kernels (it may be older than 525)"))?;
+            for &kernel in *kernels {
+                let function = module.load_function(kernel).map_err(driver(kernel))?;
+                functions.insert(kernel, function);
+            }
+        }
+        let model = context.name().map_err(driver("has no name"))?;
+        Ok(Arc::new(Device { name, model, context, stream, copies, functions, launched: Mutex::default() }))
+    }
+
+    /// Its number and model.
+    pub fn describe(&self) -> String {
+        format!("{} ({})", self.name, self.model)
+    }
+
+    /// Multiprocessors.
+    pub fn n_multiprocessors(&self) -> Result<usize> {
+        let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        Ok(self.context.attribute(attribute).map_err(|error| self.failure("multiprocessors", error))?.max(1) as usize)
+    }
+
+    /// Free bytes of its memory.
+    pub fn free_memory(&self) -> Result<usize> {
+        Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.0)
+    }
+
+    /// `len` elements that nobody has written.
+    pub fn allocate<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        // A buffer of nothing has an address too.
+        let n_bytes = (len * size_of::<T>()).max(1);
+        // SAFETY: kernels and copies write what is read; the virtual GPU checks that.
+        let bytes = unsafe { self.stream.alloc::<u8>(n_bytes) };
+        let bytes = bytes.map_err(|error| self.failure(&format!("memory for {n_bytes} bytes"), error))?;
+        let address = bytes.device_ptr(&self.stream).0;
+        Ok(Buffer { bytes, address, len, element: PhantomData })
+    }
+
+    /// `len` zeros.
+    pub fn zeros<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        let mut buffer = self.allocate(len)?;
+        self.stream.memset_zeros(&mut buffer.bytes).map_err(|error| self.failure("zeros", error))?;
+        Ok(buffer)
+    }
+
+    /// A copy of `values` on the device.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.allocate(values.len())?;
+        self.write(&mut buffer, values)?;
+        Ok(buffer)
+    }
+
+    /// Replaces the first elements of `buffer`, in the order of the kernels' stream.
+    pub fn write<T: Pod>(&self, buffer: &mut Buffer<T>, values: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut target = buffer.bytes.slice_mut(..bytes.len());
+        self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
+    }
+
+    /// The first `len` elements of `buffer`, after all that was launched before.
+    pub fn read<T: Pod>(&self, buffer: &Buffer<T>, len: usize) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); len];
+        self.read_into(buffer, &mut values)?;
+        Ok(values)
+    }
+
+    /// Fills `values` with the first elements of `buffer`, after all that was launched before.
+    pub fn read_into<T: Pod>(&self, buffer: &Buffer<T>, values: &mut [T]) -> Result<()> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+        if bytes.is_empty() {
+            return self.synchronise();
+        }
+        let source = buffer.bytes.slice(..bytes.len());
+        self.stream.memcpy_dtoh(&source, bytes).map_err(|error| self.failure("a copy from the device", error))?;
+        self.synchronise()
+    }
+
+    /// Runs `kernel` on `grid` blocks with one block of arguments, behind all that was launched before.
+    ///
+    /// # Safety
+    /// `arguments` is the twin of the kernel's argument block, and every address in it leads to memory that outlives the work and is as large as
+    /// the kernel expects.
+    pub unsafe fn launch<P: Pod>(
+        &self,
+        kernel: &'static str,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        arguments: &P,
+    ) -> Result<()> {
+        let Some(function) = self.functions.get(kernel) else {
+            let problem = format!("has no kernel {kernel}");
+            return Err(Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() });
+        };
+        if shared_bytes > SHARED_WITHOUT_PERMISSION {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let permitted = function.set_attribute(attribute, shared_bytes as i32);
+            permitted.map_err(|error| self.failure(&format!("{kernel} with {shared_bytes} bytes shared"), error))?;
+        }
+        let mut builder = self.stream.launch_builder(function);
+        builder.arg(arguments);
+        let [x, y, z] = grid;
+        let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
+        self.launched().push(kernel);
+        // SAFETY: the caller vouches for the arguments; the sizes are checked by the driver.
+        unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel, error))
+    }
+
+    /// Records what `launches` launches, to be launched again as one.
+    pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(|error| self.failure("a recording", error))?;
+        let outcome = launches();
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        outcome?;
+        let missing = || Error::Device {
+            device: self.name.clone(),
+            problem: "recorded nothing".into(),
+            fix: "update the NVIDIA driver".into(),
+        };
+        graph.map_err(|error| self.failure("a recording", error))?.ok_or_else(missing)
+    }
+
+    /// Launches what was recorded.
+    pub fn replay(&self, graph: &CudaGraph) -> Result<()> {
+        self.launched().push("recorded steps");
+        graph.launch().map_err(|error| self.failure("recorded steps", error))
+    }
+
+    /// Page-locked memory for `len` elements.
+    pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned<T>> {
+        // SAFETY: a copy fills it before it is read.
+        let memory = unsafe { self.context.alloc_pinned::<T>(len.max(1)) };
+        Ok(Pinned(memory.map_err(|error| self.failure("page-locked memory", error))?))
+    }
+
+    /// Waits until everything launched so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] names the launches since the last time that all was well.
+    pub fn synchronise(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|error| self.failure("work", error))?;
+        self.launched().clear();
+        Ok(())
+    }
+
+    fn launched(&self) -> MutexGuard<'_, Vec<&'static str>> {
+        self.launched.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn failure(&self, what: &str, error: DriverError) -> Error {
+        const SHOWN: usize = 12;
+        let launched = self.launched();
+        let since = launched[launched.len().saturating_sub(SHOWN)..].join(", ");
+        let since = if since.is_empty() { String::new() } else { format!("; launched since all was well: {since}") };
+        let fix = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            "lower training.interior_rows, training.boundary_rows or the number of probes, or free memory on the GPU"
+        } else {
+            "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
+        };
+        Error::Device { device: self.name.clone(), problem: format!("{what}: {}{since}", describe(error)), fix: fix.into() }
+    }
+}
+
+/// The driver's own words.
+fn describe(error: DriverError) -> String {
+    let words = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
+    format!("{words} ({:?})", error.0)
+}

@@ -1,0 +1,149 @@
+//! A network as kernels see it: layers padded to whole tiles, weights packed both ways in the type of the products.
+
+use half::{bf16, f16};
+
+use super::params::{LayerParams, NetworkParams, WIDTH_UNIT};
+use super::precision::Precision;
+use crate::model::{Architecture, Head, MAX_DEPTH};
+
+/// Linear maps of a network at most.
+pub const MAX_LAYERS: usize = MAX_DEPTH + 1;
+
+/// Outputs and inputs of a tile of the weight gradient.
+pub const GRAD_TILE: usize = 128;
+
+/// The padded layout of one architecture.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// What it lays out.
+    pub architecture: Architecture,
+    /// What kernels are told.
+    pub params: NetworkParams,
+    /// Elements of the packed weights.
+    pub n_packed: usize,
+    /// Elements of the packed biases.
+    pub n_biases: usize,
+    /// Tiles of the weight gradient, over all layers.
+    pub n_grad_tiles: usize,
+}
+
+impl Network {
+    /// The layout of `architecture`, which is valid.
+    pub fn new(architecture: &Architecture) -> Self {
+        let mut params = NetworkParams {
+            dim: architecture.dim as u32,
+            n_features: architecture.time_embedding.width() as u32,
+            n_outputs: architecture.n_outputs() as u32,
+            activation: architecture.activation as u32,
+            head: architecture.head as u32,
+            ..NetworkParams::default()
+        };
+        let padded = |width: usize| width.next_multiple_of(WIDTH_UNIT);
+        let (mut n_packed, mut n_biases, mut n_parameters, mut n_grad_tiles) = (0, 0, 0, 0);
+        let mut places = padded(architecture.n_inputs());
+        for (layer, place) in architecture.layers().iter().zip(&mut params.layers) {
+            let (n_in, n_out) = (padded(layer.n_in), padded(layer.n_out));
+            *place = LayerParams {
+                n_in: n_in as u32,
+                n_out: n_out as u32,
+                in_size: layer.n_in as u32,
+                out_size: layer.n_out as u32,
+                forward: n_packed as u32,
+                reverse: (n_packed + n_in * n_out) as u32,
+                bias: n_biases as u32,
+                parameters: n_parameters as u32,
+                place: places as u32,
+                grad_tile: n_grad_tiles as u32,
+            };
+            n_packed += 2 * n_in * n_out;
+            n_biases += n_out;
+            n_parameters += n_in * n_out + n_out;
+            places += n_out;
+            n_grad_tiles += n_in.div_ceil(GRAD_TILE) * n_out.div_ceil(GRAD_TILE);
+            params.n_layers += 1;
+        }
+        params.n_parameters = n_parameters as u32;
+        params.places = places as u32;
+        Network { architecture: architecture.clone(), params, n_packed, n_biases, n_grad_tiles }
+    }
+
+    /// The layers in use.
+    pub fn layers(&self) -> &[LayerParams] {
+        &self.params.layers[..self.params.n_layers as usize]
+    }
+
+    /// Padded width of the input.
+    pub fn in_width(&self) -> usize {
+        self.params.layers[0].n_in as usize
+    }
+
+    /// Padded width of the output.
+    pub fn out_width(&self) -> usize {
+        self.layers().last().map_or(0, |layer| layer.n_out as usize)
+    }
+
+    /// Whether the output of the tangent matters for the gradient.
+    pub fn has_vector_output(&self) -> bool {
+        self.architecture.head != Head::Scalar
+    }
+
+    /// Calls `place(flat, padded)` for each stretch of parameters: a row of a weight, or a bias.
+    fn for_each_stretch(&self, mut place: impl FnMut(std::ops::Range<usize>, usize)) {
+        for (layer, padded) in self.architecture.layers().iter().zip(self.layers()) {
+            let start = padded.parameters as usize;
+            for row in 0..layer.n_out {
+                let flat = layer.weight + row * layer.n_in;
+                place(flat..flat + layer.n_in, start + row * padded.n_in as usize);
+            }
+            place(layer.bias..layer.bias + layer.n_out, start + (padded.n_in * padded.n_out) as usize);
+        }
+    }
+
+    /// Flat parameters (or their moments) in the padded order, zeros between.
+    pub fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        let mut padded = vec![0.0; self.params.n_parameters as usize];
+        self.for_each_stretch(|range, at| padded[at..at + range.len()].copy_from_slice(&flat[range]));
+        padded
+    }
+
+    /// The inverse of [`Network::pad`].
+    pub fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        let mut flat = vec![0.0; self.architecture.n_parameters()];
+        self.for_each_stretch(|range, at| {
+            let n = range.len();
+            flat[range].copy_from_slice(&padded[at..at + n]);
+        });
+        flat
+    }
+
+    /// The weights of flat `parameters` packed for products of `precision`, both ways, as bytes; and the biases.
+    pub fn pack(&self, parameters: &[f32], precision: Precision) -> (Vec<u8>, Vec<f32>) {
+        let (mut packed, mut biases) = (vec![0.0f32; self.n_packed], vec![0.0; self.n_biases]);
+        for (layer, padded) in self.architecture.layers().iter().zip(self.layers()) {
+            let (n_in, n_out) = (padded.n_in as usize, padded.n_out as usize);
+            for (row, weights) in parameters[layer.weight..layer.bias].chunks_exact(layer.n_in).enumerate() {
+                for (column, &weight) in weights.iter().enumerate() {
+                    packed[padded.forward as usize + row * n_in + column] = weight;
+                    packed[padded.reverse as usize + column * n_out + row] = weight;
+                }
+            }
+            biases[padded.bias as usize..][..layer.n_out].copy_from_slice(&parameters[layer.bias..][..layer.n_out]);
+        }
+        (precision.encode(&packed), biases)
+    }
+}
+
+impl Precision {
+    /// `values` rounded to the type of operands, as bytes.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Precision::F32 => bytemuck::cast_slice(values).to_vec(),
+            // To the nearest of 10 bits of mantissa, ties away from zero: as `cvt.rna.tf32.f32`.
+            Precision::Tf32 => {
+                values.iter().flat_map(|v| (v.to_bits().wrapping_add(0x1000) & !0x1fff).to_le_bytes()).collect()
+            }
+            Precision::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+            Precision::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        }
+    }
+}
