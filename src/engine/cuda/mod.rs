@@ -2,17 +2,21 @@
 #![allow(missing_docs, dead_code)] // internal
 
 mod device;
+mod launch;
 mod modules;
 mod network;
 mod params;
 mod precision;
+mod workspace;
 
 use std::sync::Arc;
 
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
