@@ -2,8 +2,11 @@
 #![allow(missing_docs, dead_code)] // internal
 
 mod device;
+mod judge;
+mod learner;
 mod modules;
 mod network;
+mod optimizer;
 mod params;
 mod precision;
 
@@ -12,7 +15,9 @@ use std::sync::Arc;
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
