@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PinnedHostSlice, PushKernelArg, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
+    LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -44,7 +44,18 @@ impl<T> Buffer<T> {
 }
 
 /// Page-locked memory of the host, which copies reach without a detour.
-pub struct Pinned<T: DeviceRepr>(PinnedHostSlice<T>);
+pub struct Pinned {
+    memory: PinnedHostSlice<u8>,
+    /// The last copy into it has happened.
+    copied: CudaEvent,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The memory is freed next. Should this fail, so has the device, and no copy is under way.
+        let _ = self.copied.synchronize();
+    }
+}
 
 /// A GPU, ready for work.
 pub struct Device {
@@ -255,11 +266,41 @@ impl Device {
         graph.launch().map_err(|error| self.failure("recorded steps", error))
     }
 
-    /// Page-locked memory for `len` elements.
-    pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned<T>> {
+    /// Page-locked memory for `len` elements of `T`.
+    pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned> {
+        // Memory that the host reads; what the driver calls write-combined is slow to read.
+        const READABLE: u32 = 0;
         // SAFETY: a copy fills it before it is read.
-        let memory = unsafe { self.context.alloc_pinned::<T>(len.max(1)) };
-        Ok(Pinned(memory.map_err(|error| self.failure("page-locked memory", error))?))
+        let memory = unsafe { self.context.alloc_pinned_with_flags((len * size_of::<T>()).max(1), READABLE) };
+        let memory = memory.map_err(|error| self.failure("page-locked memory", error))?;
+        let copied = self.context.new_event(None).map_err(|error| self.failure("page-locked memory", error))?;
+        Ok(Pinned { memory, copied })
+    }
+
+    /// Begins to copy `buffers` as they are after all that was launched before, each into its place of `to`, on a stream of its own. Later
+    /// launches wait for the copies; the host does not.
+    pub fn snapshot<T: Pod>(&self, buffers: &[&Buffer<T>], to: &mut [Pinned]) -> Result<()> {
+        let fail = |error| self.failure("a copy from the device", error);
+        let written = self.stream.record_event(None).map_err(fail)?;
+        self.copies.wait(&written).map_err(fail)?;
+        for (buffer, pinned) in buffers.iter().zip(to) {
+            check_len("page-locked memory", pinned.memory.len(), buffer.bytes.len())?;
+            self.copies.memcpy_dtoh(&buffer.bytes, &mut pinned.memory).map_err(fail)?;
+            pinned.copied.record(&self.copies).map_err(fail)?;
+            self.stream.wait(&pinned.copied).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// What [`Device::snapshot`] put into `pinned`, after waiting for it.
+    pub fn copied<T: Pod>(&self, pinned: &Pinned, len: usize) -> Result<Vec<T>> {
+        pinned.copied.synchronize().map_err(|error| self.failure("work", error))?;
+        let bytes = pinned.memory.as_slice().map_err(|error| self.failure("work", error))?;
+        check_len("page-locked memory", (len * size_of::<T>()).max(1), bytes.len())?;
+        let mut values = vec![T::zeroed(); len];
+        let n_bytes = len * size_of::<T>();
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&bytes[..n_bytes]);
+        Ok(values)
     }
 
     /// Waits until everything launched so far is done.

@@ -3,12 +3,18 @@
 
 mod batch;
 mod device;
+mod draw;
 mod evaluate;
+mod judge;
 mod launch;
+mod learner;
 mod modules;
 mod network;
+mod optimizer;
 mod params;
+mod path;
 mod precision;
+mod trainer;
 mod workspace;
 
 use std::sync::Arc;
