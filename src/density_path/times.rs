@@ -162,6 +162,11 @@ impl TimeDensity {
         TimeDensity { density, cumulative }
     }
 
+    /// Its values at the knots, and behind them the cumulative ones.
+    pub(crate) fn knots(&self) -> [f64; 2 * TIME_KNOTS] {
+        std::array::from_fn(|i| if i < TIME_KNOTS { self.density[i] } else { self.cumulative[i - TIME_KNOTS] })
+    }
+
     /// The time at which the cumulative density is `u`, and the weight 1 / density of a row there.
     pub fn draw(&self, u: f64) -> (f64, f64) {
         const KNOTS: f64 = (TIME_KNOTS - 1) as f64;

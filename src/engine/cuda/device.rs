@@ -160,6 +160,24 @@ impl Device {
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
+    /// Makes copies beside the kernels wait for all that was launched before.
+    pub fn hold_copies(&self) -> Result<()> {
+        self.copies.join(&self.stream).map_err(|error| self.failure("copies after kernels", error))
+    }
+
+    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that is done. No kernel may use them meanwhile: see
+    /// [`Device::hold_copies`].
+    pub fn write_beside<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let first = start * size_of::<T>();
+        let mut target = buffer.bytes.slice_mut(first..first + bytes.len());
+        let copied = self.copies.memcpy_htod(bytes, &mut target).and_then(|()| self.copies.synchronize());
+        copied.map_err(|error| self.failure("a copy beside the kernels", error))
+    }
+
     /// The first `len` elements of `buffer`, after all that was launched before.
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>, len: usize) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); len];
@@ -261,7 +279,11 @@ impl Device {
         } else {
             "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
         };
-        Error::Device { device: self.name.clone(), problem: format!("{what}: {}{since}", describe(error)), fix: fix.into() }
+        Error::Device {
+            device: self.name.clone(),
+            problem: format!("{what}: {}{since}", describe(error)),
+            fix: fix.into(),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only orchestrates.
 #![allow(missing_docs, dead_code)] // internal
 
+mod batch;
 mod device;
+mod draw;
 mod modules;
 mod network;
 mod params;
+mod path;
 mod precision;
 
 use std::sync::Arc;
@@ -12,7 +15,9 @@ use std::sync::Arc;
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;

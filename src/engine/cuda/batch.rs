@@ -1,0 +1,73 @@
+//! The batch of a step in tiles: its parts in the order and with the rows of the CPU engine's.
+
+use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
+use crate::engine::{Estimator, Training};
+use crate::error::{Error, Result};
+
+/// The whole batch of a step, as one chunk.
+///
+/// # Errors
+/// [`Error::Input`] for more rows than can be numbered.
+pub fn whole_batch(training: &Training) -> Result<BatchParams> {
+    let (n_interior, n_boundary) = (training.n_interior, training.n_boundary);
+    // Interior-like parts first: launches work on them alone, too.
+    let mut list = vec![(PartKind::Interior, n_interior)];
+    match training.estimator {
+        Estimator::Action { centring } => {
+            if centring {
+                list.push((PartKind::Centre, n_interior));
+            }
+            list.extend([PartKind::Boundary0, PartKind::Boundary1].map(|kind| (kind, n_boundary)));
+            if centring {
+                list.push((PartKind::CentreEnds, 2));
+            }
+        }
+        // Each sample stands at both times of its part.
+        Estimator::Weak { .. } => {
+            list.extend([PartKind::WeakEnds0, PartKind::WeakEnds1].map(|kind| (kind, 2 * n_boundary)));
+        }
+        Estimator::Regression => {}
+    }
+    let n_rows: usize = list.iter().map(|&(_, n)| n.next_multiple_of(TILE_ROWS)).sum();
+    if u32::try_from(n_rows).is_err() {
+        let problem = format!("makes a batch of {n_rows} rows");
+        return Err(Error::input("training", "interior_rows, boundary_rows", problem, "use fewer than 2³² in all"));
+    }
+    let mut batch =
+        BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..BatchParams::default() };
+    debug_assert!(list.len() <= MAX_PARTS);
+    for ((kind, n_rows), part) in list.into_iter().zip(&mut batch.parts) {
+        let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
+        *part = Part { kind: kind as u32, first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32 };
+        batch.n_parts += 1;
+        batch.n_tiles += n_tiles;
+        batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
+    }
+    Ok(batch)
+}
+
+impl BatchParams {
+    /// The parts in use.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts[..self.n_parts as usize]
+    }
+
+    /// Tiles of the whole batch.
+    pub fn all_tiles(&self) -> u32 {
+        self.parts().last().map_or(0, |part| part.first_tile + part.n_tiles)
+    }
+
+    /// The batch in chunks of at most `n_tiles` tiles.
+    pub fn chunks(&self, n_tiles: u32) -> impl Iterator<Item = BatchParams> + '_ {
+        let (all, n_tiles) = (self.all_tiles(), n_tiles.max(1));
+        (0..all.div_ceil(n_tiles)).map(move |k| {
+            let first_tile = k * n_tiles;
+            BatchParams { first_tile, n_tiles: n_tiles.min(all - first_tile), ..*self }
+        })
+    }
+
+    /// How many of the chunk's tiles are of the part [`PartKind::Interior`]: the first ones.
+    pub fn n_drawn_tiles(&self) -> u32 {
+        self.parts[0].n_tiles.saturating_sub(self.first_tile).min(self.n_tiles)
+    }
+}
