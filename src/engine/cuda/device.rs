@@ -43,6 +43,12 @@ impl<T> Buffer<T> {
     }
 }
 
+/// Launches that go out as one: a CUDA graph.
+pub struct Recording(CudaGraph);
+
+// SAFETY: the driver asks that a graph is used by one thread at a time, and `replay` borrows it mutably.
+unsafe impl Send for Recording {}
+
 /// Page-locked memory of the host, which copies reach without a detour.
 pub struct Pinned {
     memory: PinnedHostSlice<u8>,
@@ -195,6 +201,24 @@ impl Device {
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
+    /// Makes copies beside the kernels wait for all that was launched before.
+    pub fn hold_copies(&self) -> Result<()> {
+        self.copies.join(&self.stream).map_err(|error| self.failure("copies after kernels", error))
+    }
+
+    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that is done. No kernel may use them meanwhile: see
+    /// [`Device::hold_copies`].
+    pub fn write_beside<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let first = start * size_of::<T>();
+        let mut target = buffer.bytes.slice_mut(first..first + bytes.len());
+        let copied = self.copies.memcpy_htod(bytes, &mut target).and_then(|()| self.copies.synchronize());
+        copied.map_err(|error| self.failure("a copy beside the kernels", error))
+    }
+
     /// The first `len` elements of `buffer`, after all that was launched before.
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>, len: usize) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); len];
@@ -246,7 +270,7 @@ impl Device {
     }
 
     /// Records what `launches` launches, to be launched again as one.
-    pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
+    pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(|error| self.failure("a recording", error))?;
         let outcome = launches();
@@ -257,13 +281,13 @@ impl Device {
             problem: "recorded nothing".into(),
             fix: "update the NVIDIA driver".into(),
         };
-        graph.map_err(|error| self.failure("a recording", error))?.ok_or_else(missing)
+        graph.map_err(|error| self.failure("a recording", error))?.map(Recording).ok_or_else(missing)
     }
 
     /// Launches what was recorded.
-    pub fn replay(&self, graph: &CudaGraph) -> Result<()> {
+    pub fn replay(&self, recording: &mut Recording) -> Result<()> {
         self.launched().push("recorded steps");
-        graph.launch().map_err(|error| self.failure("recorded steps", error))
+        recording.0.launch().map_err(|error| self.failure("recorded steps", error))
     }
 
     /// Page-locked memory for `len` elements of `T`.

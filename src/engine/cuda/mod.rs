@@ -22,6 +22,7 @@ use std::sync::Arc;
 pub use precision::Precision;
 
 use self::device::Device;
+use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
@@ -75,7 +76,8 @@ impl Engine for CudaEngine {
         todo!()
     }
 
-    fn trainer(&self, _training: Training, _state: TrainState) -> Result<Box<dyn Trainer>> {
-        todo!()
+    fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
+        training.validate(&state)?;
+        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, training, &state)?))
     }
 }
