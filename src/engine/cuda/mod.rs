@@ -2,17 +2,22 @@
 #![allow(missing_docs, dead_code)] // internal
 
 mod device;
+mod devices;
 mod modules;
 mod network;
 mod params;
+mod peak;
 mod precision;
 
 use std::sync::Arc;
 
+pub use devices::{DeviceInfo, devices, driver, is_available, kernels};
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
@@ -30,6 +35,11 @@ impl CudaEngine {
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+    }
+
+    /// Type of the operands of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 
