@@ -95,7 +95,7 @@ fn devices_says_what_is_missing() {
     let output = command(folder.path(), &["devices"]).env("LD_LIBRARY_PATH", folder.path()).output().expect("starts");
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    for part in ["cpu, ", "f32 × ", "there is no NVIDIA driver", "install driver 525", "nvcc"] {
+    for part in ["cpu, ", "f32 × ", "there is no NVIDIA driver", "install driver ", "nvcc"] {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
     assert!(!said.contains("cuda:0"), "{said}");

@@ -242,20 +242,21 @@ impl Bench {
         };
         let rate = match self.device {
             DeviceEngine::Cpu(_) => format!("{:.1} GFLOP/s", figures.gflops),
-            DeviceEngine::Cuda(_) => {
-                let of_peak = match (figures.of_peak, self.peak_gflops) {
-                    (Some(share), Some(peak)) => {
-                        format!("{:.1} % of the card's {:.0} TFLOP/s", share * 100.0, peak / 1e3)
-                    }
-                    _ => "peak of the card not known".into(),
-                };
-                format!("{:.1} {unit}s/s, {:.2} TFLOP/s, {of_peak}", 1.0 / seconds, figures.gflops / 1e3)
-            }
+            DeviceEngine::Cuda(_) => gpu_rate(unit, seconds, figures.gflops, self.peak_gflops),
         };
         let Figures { workload, rows_per_s, .. } = figures;
         let device = self.engine().describe();
         Ok(format!("{workload}: {:.3} ms a {unit}, {rate}, {rows_per_s:.3e} rows/s, {device}", seconds * 1e3))
     }
+}
+
+/// How fast a GPU is, and what share of its peak that is.
+fn gpu_rate(unit: &str, seconds: f64, gflops: f64, peak_gflops: Option<f64>) -> String {
+    let of_peak = match peak_gflops {
+        Some(peak) => format!("{:.1} % of the card's {:.1}", gflops / peak * 100.0, peak / 1e3),
+        None => "peak of the card not known".into(),
+    };
+    format!("{:.1} {unit}s/s, {:.2} TFLOP/s ({of_peak})", 1.0 / seconds, gflops / 1e3)
 }
 
 impl Workload {
@@ -417,4 +418,16 @@ fn normal_rows(n: usize, dim: usize, stream: u64) -> Vec<f32> {
             rng::normal_pair(a, b)[0]
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_gpu_name_their_units_and_the_peak() {
+        let line = gpu_rate("step", 2e-3, 1024.0, Some(8192.0));
+        assert_eq!(line, "500.0 steps/s, 1.02 TFLOP/s (12.5 % of the card's 8.2)");
+        assert!(gpu_rate("run", 2.0, 1024.0, None).ends_with("1.02 TFLOP/s (peak of the card not known)"));
+    }
 }

@@ -30,6 +30,12 @@ impl DeviceArguments {
         Ok(self.open(Precision::default())?.boxed())
     }
 
+    /// The options that name the same device and precision again, where they were given.
+    pub fn again(&self) -> String {
+        let device = if self.device == "auto" { String::new() } else { format!(" --device {}", self.device) };
+        device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
+    }
+
     /// The engine of the device; on a GPU in the precision of the command line, else in `precision`.
     pub fn open(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
         match device_ordinal(&self.device)? {

@@ -27,7 +27,7 @@ pub fn run(_: &Arguments) -> anyhow::Result<()> {
         println!("driver: {driver}");
     }
     match cuda::kernels() {
-        Ok(kernels) => println!("kernels: {kernels}"),
+        Ok(kernels) => println!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
         Err(missing) => println!("{missing}"),
     }
     Ok(())

@@ -109,7 +109,7 @@ fn rerun(arguments: &Arguments) -> String {
     if let Some(out) = &arguments.out {
         line += &format!(" --out {}", quoted(&out.display().to_string()));
     }
-    line
+    line + &arguments.device.again()
 }
 
 /// The run on screen.

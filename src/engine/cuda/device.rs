@@ -88,7 +88,7 @@ impl Device {
         for (kernels, image) in MODULES {
             let module = context
                 .load_module(Ptx::from_binary(image.to_vec()))
-                .map_err(driver("its driver refuses the kernels (it may be older than 525)"))?;
+                .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
             for &kernel in *kernels {
                 let function = module.load_function(kernel).map_err(driver(kernel))?;
                 functions.insert(kernel, function);

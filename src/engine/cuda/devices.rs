@@ -115,6 +115,21 @@ pub fn kernels() -> Result<&'static str> {
     Ok(NVCC.unwrap_or_default())
 }
 
+/// The first release of the driver that runs the kernels in this program; where there are none, those of the newest compiler.
+pub fn oldest_driver() -> u32 {
+    driver_of(NVCC.ok())
+}
+
+/// CUDA Toolkit release notes, minor version compatibility.
+fn driver_of(compiler: Option<&str>) -> u32 {
+    let major = compiler.and_then(|text| text.strip_prefix("nvcc ")?.split('.').next()?.parse::<u32>().ok());
+    match major {
+        Some(..=11) => 450,
+        Some(12) => 525,
+        Some(13..) | None => 580,
+    }
+}
+
 /// Refuses to go on without kernels.
 pub(super) fn check_kernels(device: &str) -> Result<()> {
     if !MODULES.is_empty() {
@@ -139,7 +154,7 @@ pub(super) fn check_driver(device: &str) -> Result<()> {
     Err(Error::Device {
         device: device.into(),
         problem: "there is no NVIDIA driver (libcuda) on this machine".into(),
-        fix: "install driver 525 or later, or use --device cpu".into(),
+        fix: format!("install driver {} or later, or use --device cpu", oldest_driver()),
     })
 }
 
@@ -154,6 +169,13 @@ fn count() -> std::result::Result<usize, DriverError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_toolkit_has_its_oldest_driver() {
+        let [eleven, twelve, thirteen] =
+            ["nvcc 11.8.89: sm_80", "nvcc 12.4.131: sm_80", "nvcc 13.0.88: sm_80"].map(Some);
+        assert_eq!([eleven, twelve, thirteen, None].map(driver_of), [450, 525, 580, 580]);
+    }
 
     #[test]
     fn the_release_is_found_in_what_the_kernel_module_says() {

@@ -11,7 +11,7 @@ mod precision;
 
 use std::sync::Arc;
 
-pub use devices::{DeviceInfo, devices, driver, is_available, kernels};
+pub use devices::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 pub use precision::Precision;
 
 use self::device::Device;
