@@ -10,6 +10,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::devices::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
 use crate::error::{Error, Result, check_len};
 
@@ -85,20 +86,8 @@ impl Device {
     /// [`Error::Device`] says what is missing: kernels in this program, a driver, the GPU.
     pub fn open(ordinal: usize) -> Result<Arc<Device>> {
         let name = format!("cuda:{ordinal}");
-        let fail = |problem: String, fix: &str| Error::Device { device: name.clone(), problem, fix: fix.into() };
-        if MODULES.is_empty() {
-            return Err(fail(
-                "this program was built without its kernels".into(),
-                "install the CUDA toolkit (`pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-nvvm nvidia-cuda-crt nvidia-cuda-cccl` has it) and build again, or use --device cpu",
-            ));
-        }
-        // SAFETY: looks for a library by name; nothing of it is called.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(fail(
-                "there is no NVIDIA driver (libcuda) on this machine".into(),
-                "install driver 525 or later, or use --device cpu",
-            ));
-        }
+        check_kernels(&name)?;
+        check_driver(&name)?;
         let driver = |what: &'static str| {
             let name = name.clone();
             move |error: DriverError| Error::Device {
@@ -116,7 +105,7 @@ impl Device {
         for (kernels, image) in MODULES {
             let module = context
                 .load_module(Ptx::from_binary(image.to_vec()))
-                .map_err(driver("its driver refuses the kernels (it may be older than 525)"))?;
+                .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
             for &kernel in *kernels {
                 let function = module.load_function(kernel).map_err(driver(kernel))?;
                 functions.insert(kernel, function);
@@ -129,6 +118,11 @@ impl Device {
     /// Its number and model.
     pub fn describe(&self) -> String {
         format!("{} ({})", self.name, self.model)
+    }
+
+    /// What the driver says of it.
+    pub fn info(&self) -> Result<DeviceInfo> {
+        DeviceInfo::new(&self.context).map_err(|error| self.failure("its attributes", error))
     }
 
     /// Multiprocessors.
@@ -363,7 +357,7 @@ const OUT_OF_MEMORY_FIX: &str =
     "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
 /// The driver's own words.
-fn describe(error: DriverError) -> String {
+pub(super) fn describe(error: DriverError) -> String {
     let words = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
     format!("{words} ({:?})", error.0)
 }

@@ -3,6 +3,7 @@
 
 mod batch;
 mod device;
+mod devices;
 mod draw;
 mod evaluate;
 mod judge;
@@ -13,12 +14,14 @@ mod network;
 mod optimizer;
 mod params;
 mod path;
+mod peak;
 mod precision;
 mod trainer;
 mod workspace;
 
 use std::sync::Arc;
 
+pub use devices::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 pub use precision::Precision;
 
 use self::device::Device;
@@ -43,6 +46,11 @@ impl CudaEngine {
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+    }
+
+    /// Type of the operands of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 
