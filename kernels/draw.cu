@@ -105,12 +105,13 @@ __device__ __forceinline__ void draw_bend(const DrawParams& params) {
   }
 }
 
-#define DRAW(NAME, TYPE)                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(kThreads) draw_##NAME(const __grid_constant__ DrawParams params) {          \
-    draw<TYPE>(params);                                                                                                    \
-  }                                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(kThreads) draw_bend_##NAME(const __grid_constant__ DrawParams params) {     \
-    draw_bend<TYPE>(params);                                                                                               \
+// One block a multiprocessor at least: the compiler may take the registers it wants, and spills nothing on any architecture.
+#define DRAW(NAME, TYPE)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_##NAME(const __grid_constant__ DrawParams params) {      \
+    draw<TYPE>(params);                                                                                                   \
+  }                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_bend_##NAME(const __grid_constant__ DrawParams params) { \
+    draw_bend<TYPE>(params);                                                                                              \
   }
 DRAW(f32, float)
 DRAW(tf32, tf32)

@@ -10,7 +10,7 @@ use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
 use super::precision::Precision;
-use crate::density_path::TIME_KNOTS;
+use crate::density_path::{TIME_KNOTS, TimeDensity};
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
 use crate::model::TimeEmbedding;
@@ -59,8 +59,13 @@ pub struct Drawer {
 pub struct Drawn<'a> {
     pub path: &'a DevicePath,
     pub state: &'a Buffer<StepState>,
-    /// [`TimeDensity::knots`](crate::density_path::TimeDensity).
+    /// See [`upload_density`].
     pub density: &'a Buffer<f64>,
+}
+
+/// `density` as kernels read it.
+pub fn upload_density(device: &Device, density: &TimeDensity) -> Result<Buffer<f64>> {
+    device.upload(&density.knots())
 }
 
 impl Drawer {
@@ -181,7 +186,7 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{
-        DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+        DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
     };
     use crate::engine::cpu::{Draw, PlainRows};
     use crate::engine::cuda::batch::whole_batch;
@@ -346,7 +351,7 @@ mod tests {
         fn new() -> Self {
             let device = Device::open(0).expect("a device");
             let state = device.upload(&[StepState { step: STEP, ..StepState::default() }]).expect("memory");
-            let density = device.upload(&density().knots()).expect("memory");
+            let density = upload_density(&device, &density()).expect("memory");
             Bench { device, state, density }
         }
 
@@ -672,7 +677,7 @@ mod tests {
     #[test]
     fn blocks_refuse_couplings_and_lend_few_rows_in_turn() {
         let message = Blocks::new(&coupled(path(Interpolant::Linear, 2)), 2, 10, 1).expect_err("couplings").to_string();
-        assert!(message.contains("coupling") && message.contains("pair independently"), "{message}");
+        assert!(message.contains("objective.pairing") && message.contains("pair independently"), "{message}");
         let path = path(Interpolant::Linear, 2);
         let blocks = Blocks::new(&path, 40, 10, 1).expect("blocks");
         assert!((0..40).all(|block| {

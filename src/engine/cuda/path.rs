@@ -272,9 +272,9 @@ impl Blocks {
         if path.couplings.is_some() {
             return Err(Error::input(
                 "training",
-                "coupling",
-                "pairs more samples than the memory of the device holds",
-                "pair independently, use fewer samples (--max-rows of the data) or --device cpu",
+                "objective.pairing",
+                "couples more samples than the memory of the device holds",
+                "pair independently, use fewer samples or --device cpu",
             ));
         }
         let n_blocks = n_blocks.max(1);
