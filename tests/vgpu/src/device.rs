@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::counters::Counters;
-use crate::exec::{Failure, Launch, MAX_THREADS, Random, run_block};
-use crate::memory::GlobalMemory;
+use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
+use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES};
 use crate::ptx::{Kernel, Module, parse_module};
 
 /// Shared memory of a block that needs no permission, and at most (sm_80).
@@ -111,6 +111,15 @@ impl Device {
         if shared > SHARED_LIMIT {
             return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {SHARED_LIMIT}"));
         }
+        if sizes.grid.iter().map(|&n| u128::from(n)).product::<u128>() > u128::from(MAX_BLOCKS) {
+            return Err(format!(
+                "{name}: more than {MAX_BLOCKS} blocks: races between them could no longer be told apart"
+            ));
+        }
+        if self.n_launches == MAX_LAUNCHES {
+            self.memory.forget_accesses();
+            self.n_launches = 0;
+        }
         self.n_launches += 1;
         let launch = Launch {
             kernel,
@@ -172,17 +181,17 @@ fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let result = Mutex::new((Counters::default(), None));
     let work = || {
-        let mut counters = Counters::default();
+        let mut worker = Worker::new(launch);
         let mut failure = None;
         while !stop.load(Relaxed) {
             let Some(&block) = order.get(next.fetch_add(1, Relaxed)) else { break };
-            if let Err(failed) = run_block(launch, block, &mut counters) {
+            if let Err(failed) = worker.run(block) {
                 stop.store(true, Relaxed);
-                failure = Some(failed);
+                failure = Some(*failed);
             }
         }
         let mut result = result.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        result.0.add(&counters);
+        result.0.add(worker.counters());
         if result.1.is_none() {
             result.1 = failure;
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-use crate::counters::{Counters, Pipe};
+use crate::counters;
 use crate::device::{Device, SHARED_LIMIT, SHARED_WITHOUT_OPT_IN, Sizes};
 use crate::fatbin::ptx_of;
 use crate::queue::{Queue, Work};
@@ -74,7 +74,7 @@ impl Driver {
             return LAUNCH_FAILED;
         }
         if let Ok(path) = std::env::var("VGPU_COUNTERS")
-            && let Err(error) = std::fs::write(&path, report(&self.device.counters))
+            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters))
         {
             eprintln!("vgpu: {path}: {error}");
         }
@@ -98,25 +98,6 @@ impl Driver {
         self.queue.push(0, work);
         self.synchronise(|queue| queue.is_idle(0))
     }
-}
-
-/// Counters as lines of JSON, one a kernel.
-fn report(counters: &HashMap<String, Counters>) -> String {
-    let mut names: Vec<&String> = counters.keys().collect();
-    names.sort();
-    names
-        .into_iter()
-        .map(|name| {
-            let c = &counters[name];
-            let pipes: Vec<String> = (Pipe::ALL.iter())
-                .map(|&pipe| format!("\"{}\":{}", format!("{pipe:?}").to_lowercase(), c.warp_instructions[pipe as usize]))
-                .collect();
-            format!(
-                "{{\"kernel\":\"{name}\",{},\"multiply_adds\":{},\"shared_wavefronts\":{},\"global_sectors\":{},\"global_bytes\":{},\"barriers\":{}}}\n",
-                pipes.join(","), c.multiply_adds, c.shared_wavefronts, c.global_sectors, c.global_bytes, c.barriers
-            )
-        })
-        .collect()
 }
 
 /// Writes through a pointer of the caller; null is an error of the caller's.

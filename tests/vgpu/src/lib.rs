@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `ptx` | modules and instructions from text |
 //! | `memory` | allocations with a shadow: bounds, initialisation, races |
-//! | `arithmetic`, `fragments` | what lanes compute, and which lane holds which element of a matrix |
+//! | `arithmetic`, `lanes` | what a lane computes, and all lanes of a warp in one loop |
+//! | `fragments` | which lane holds which element of a matrix, and products of matrices |
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
 //! | `counters` | what a profiler counts |
@@ -19,6 +20,7 @@ pub mod driver;
 pub mod exec;
 pub mod fatbin;
 pub mod fragments;
+pub mod lanes;
 pub mod memory;
 pub mod ptx;
 pub mod queue;

@@ -76,7 +76,7 @@ fn launch(stream: &Arc<CudaStream>, function: &CudaFunction, x: &mut cudarc::dri
 #[test]
 fn programs_run_unmodified() {
     if let Some(output) = on_the_virtual_gpu("programs_run_unmodified", 3) {
-        assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"global_sectors\":50"), "{output}");
+        assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"written_sectors\":25"), "{output}");
         return;
     }
     let (context, function) = twice();

@@ -489,7 +489,7 @@ impl Decoder<'_> {
         if dst.len() != count {
             return Err(format!("{count} matrices into {} registers", dst.len()));
         }
-        Ok(Op::LoadMatrix { count, transposed: self.has("trans"), dst, address: self.address(1)? })
+        Ok(Op::LoadMatrix { transposed: self.has("trans"), dst, address: self.address(1)? })
     }
 
     fn mma(&self) -> Result<Op, String> {

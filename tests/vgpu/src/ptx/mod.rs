@@ -350,9 +350,8 @@ pub enum Op {
     ActiveMask {
         dst: Register,
     },
-    /// `count` matrices of 8 × 8 halves.
+    /// Matrices of 8 × 8 halves, one a register.
     LoadMatrix {
-        count: usize,
         transposed: bool,
         dst: Vec<Register>,
         address: Address,
@@ -380,6 +379,28 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it moves lanes to other places or needs several at once.
+    #[inline(always)]
+    pub fn is_collective(&self) -> bool {
+        matches!(
+            self,
+            Op::Branch { .. }
+                | Op::Exit
+                | Op::Barrier { .. }
+                | Op::WarpBarrier { .. }
+                | Op::Shuffle { .. }
+                | Op::Vote { .. }
+                | Op::LoadMatrix { .. }
+                | Op::Mma { .. }
+        )
+    }
+
+    /// Whether all 32 lanes hold parts of one matrix for it.
+    #[inline(always)]
+    pub fn is_matrix(&self) -> bool {
+        matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. })
+    }
+
     /// The space whose addresses it takes; asynchronous copies count as their target.
     pub fn space(&self) -> Space {
         match self {
