@@ -261,7 +261,11 @@ impl Device {
         } else {
             "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
         };
-        Error::Device { device: self.name.clone(), problem: format!("{what}: {}{since}", describe(error)), fix: fix.into() }
+        Error::Device {
+            device: self.name.clone(),
+            problem: format!("{what}: {}{since}", describe(error)),
+            fix: fix.into(),
+        }
     }
 }
 

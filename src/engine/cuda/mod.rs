@@ -12,7 +12,9 @@ use std::sync::Arc;
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
