@@ -121,6 +121,31 @@ fn largest_gap(name: &str, records: &[StepRecord], want: &[StepRecord]) -> f64 {
     largest
 }
 
+#[test]
+fn the_gap_between_records_sees_every_number() {
+    let want = StepRecord {
+        step: 3,
+        loss: 0.25,
+        boundary0: 1.0,
+        boundary1: -2.0,
+        interior: 1.25,
+        kinetic: 0.5,
+        gradient_norm: 0.75,
+        learning_rate: 1e-3,
+    };
+    assert_eq!(largest_gap("same", &[want], &[want]), 0.0);
+    for off in [
+        StepRecord { loss: 0.26, ..want },
+        StepRecord { boundary0: 0.99, ..want },
+        StepRecord { boundary1: -2.01, ..want },
+        StepRecord { interior: 1.24, ..want },
+        StepRecord { kinetic: 0.49, ..want },
+        StepRecord { gradient_norm: 0.76, ..want },
+    ] {
+        assert!(largest_gap("off", &[off], &[want]) > 1e-3, "{off:?}");
+    }
+}
+
 /// The device follows the CPU step by step, in every number of the record.
 fn follows(name: &str, training: &Training, state: TrainState, steps: u64) {
     let (want_state, want) = run(&CpuEngine::new(1), training, state.clone(), &[steps]);
