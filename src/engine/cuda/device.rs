@@ -125,6 +125,23 @@ impl Device {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.0)
     }
 
+    /// Whether `bytes` more of memory can be had, for `what`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] says how much is free, and what to reduce.
+    pub fn expect_memory(&self, bytes: usize, what: &str) -> Result<()> {
+        let free = self.free_memory()?;
+        if bytes <= free {
+            return Ok(());
+        }
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        Err(Error::Device {
+            device: self.name.clone(),
+            problem: format!("{what} take {} MiB of its memory, and {} MiB are free", mib(bytes), mib(free)),
+            fix: OUT_OF_MEMORY_FIX.into(),
+        })
+    }
+
     /// `len` elements that nobody has written.
     pub fn allocate<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         // A buffer of nothing has an address too.
@@ -257,7 +274,7 @@ impl Device {
         let since = launched[launched.len().saturating_sub(SHOWN)..].join(", ");
         let since = if since.is_empty() { String::new() } else { format!("; launched since all was well: {since}") };
         let fix = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            "lower training.interior_rows, training.boundary_rows or the number of probes, or free memory on the GPU"
+            OUT_OF_MEMORY_FIX
         } else {
             "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
         };
@@ -268,6 +285,9 @@ impl Device {
         }
     }
 }
+
+const OUT_OF_MEMORY_FIX: &str =
+    "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
 /// The driver's own words.
 fn describe(error: DriverError) -> String {

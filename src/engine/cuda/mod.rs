@@ -2,10 +2,12 @@
 #![allow(missing_docs, dead_code)] // internal
 
 mod device;
+mod launch;
 mod modules;
 mod network;
 mod params;
 mod precision;
+mod workspace;
 
 use std::sync::Arc;
 
