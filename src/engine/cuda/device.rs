@@ -11,7 +11,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 
 use super::modules::MODULES;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;
@@ -169,11 +169,18 @@ impl Device {
 
     /// Replaces the first elements of `buffer`, in the order of the kernels' stream.
     pub fn write<T: Pod>(&self, buffer: &mut Buffer<T>, values: &[T]) -> Result<()> {
+        self.write_at(buffer, 0, values)
+    }
+
+    /// Replaces the elements of `buffer` from `start` on, in the order of the kernels' stream.
+    pub fn write_at<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
+        check_len("buffer on the device", (start + values.len()).min(buffer.len), start + values.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut target = buffer.bytes.slice_mut(..bytes.len());
+        let first = start * size_of::<T>();
+        let mut target = buffer.bytes.slice_mut(first..first + bytes.len());
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
@@ -186,6 +193,7 @@ impl Device {
 
     /// Fills `values` with the first elements of `buffer`, after all that was launched before.
     pub fn read_into<T: Pod>(&self, buffer: &Buffer<T>, values: &mut [T]) -> Result<()> {
+        check_len("buffer on the device", values.len().min(buffer.len), values.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         if bytes.is_empty() {
             return self.synchronise();

@@ -174,8 +174,13 @@ impl Rows {
 
     /// Replaces the first bytes of the buffer at `address`, one of the fields of [`Rows::params`].
     pub fn write(&mut self, device: &Device, address: u64, bytes: &[u8]) -> Result<()> {
+        self.write_at(device, address, 0, bytes)
+    }
+
+    /// The same from byte `start` of the buffer on.
+    pub fn write_at(&mut self, device: &Device, address: u64, start: usize, bytes: &[u8]) -> Result<()> {
         let buffer = self.buffer(address)?;
-        device.write(buffer, bytes)
+        device.write_at(buffer, start, bytes)
     }
 
     /// The first `n` numbers of the f32 buffer at `address`, one of the fields of [`Rows::params`].
