@@ -109,14 +109,17 @@ pub fn multiply_adds(product: MatrixProduct) -> u64 {
 
 /// The register that `ldmatrix` leaves in each lane, from the rows of one matrix, two halves a word.
 pub fn load_matrix(rows: &[[u32; 4]; 8], transposed: bool) -> Lanes {
-    std::array::from_fn(|lane| {
+    let mut fragment = [0; LANES];
+    for (lane, register) in fragment.iter_mut().enumerate() {
         let (major, minor) = (lane / 4, lane % 4);
-        if !transposed {
-            return u64::from(rows[major][minor]);
-        }
-        let at = |row: usize| u64::from(rows[row][major / 2] >> (16 * (major % 2)) & 0xffff);
-        at(2 * minor) | at(2 * minor + 1) << 16
-    })
+        *register = if transposed {
+            let at = |row: usize| u64::from(rows[row][major / 2] >> (16 * (major % 2)) & 0xffff);
+            at(2 * minor) | at(2 * minor + 1) << 16
+        } else {
+            u64::from(rows[major][minor])
+        };
+    }
+    fragment
 }
 
 #[cfg(test)]

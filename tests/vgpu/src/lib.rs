@@ -9,9 +9,9 @@
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
 //! | `counters` | what a profiler counts |
-//! | `queue` | streams, events and graphs |
+//! | `queue` | streams, events and captures |
 //! | `driver` | the functions of the driver interface |
-//! | `fatbin` | the PTX inside what the compiler writes |
+//! | `fatbin`, `overrides` | the PTX inside what the compiler writes, and other PTX in its place |
 
 pub mod arithmetic;
 pub mod counters;
@@ -22,5 +22,6 @@ pub mod fatbin;
 pub mod fragments;
 pub mod lanes;
 pub mod memory;
+pub mod overrides;
 pub mod ptx;
 pub mod queue;

@@ -5,7 +5,7 @@ use super::{Block, Step};
 use crate::fragments;
 use crate::lanes::{LANES, Lanes, lanes};
 use crate::memory::{Fault, LOCAL_BASE, Region, SHARED_BASE};
-use crate::ptx::{Address, Instruction, Register, Source, Space, Type};
+use crate::ptx::{Address, Instruction, Register, Space, Type};
 
 /// An allocation of global memory and where it lies.
 #[derive(Clone, Copy, Default)]
@@ -18,13 +18,6 @@ pub struct Found<'a> {
 type Words<const N: usize> = [[u32; LANES]; N];
 
 impl<'a> Block<'a> {
-    pub fn addresses(&self, warp: &Warp, address: Address) -> Lanes {
-        let mut space = [0; LANES];
-        let mut at = *self.read(warp, address.base, &mut space);
-        at.iter_mut().for_each(|at| *at = at.wrapping_add(address.offset as u64));
-        at
-    }
-
     /// The memory that holds `bytes` aligned bytes at an address, and the offset in it.
     #[inline(always)]
     fn place<'r>(
@@ -86,6 +79,7 @@ impl<'a> Block<'a> {
     }
 
     /// `N` words of each lane in `mask`.
+    #[allow(clippy::too_many_arguments)] // the parts of one instruction
     fn load_words<const N: usize>(
         &mut self,
         warp: &Warp,
@@ -93,8 +87,8 @@ impl<'a> Block<'a> {
         mask: u32,
         space: Space,
         at: &Lanes,
-    ) -> Step<Words<N>> {
-        let mut words = [[0; LANES]; N];
+        words: &mut Words<N>,
+    ) -> Step<()> {
         let (by, mut found) = (self.stamp(warp, false), self.found);
         for lane in lanes(mask) {
             let loaded = self
@@ -106,10 +100,11 @@ impl<'a> Block<'a> {
             }
         }
         self.found = found;
-        Ok(words)
+        Ok(())
     }
 
     /// 1 or 2 bytes of each lane in `mask`.
+    #[allow(clippy::too_many_arguments)] // the parts of one instruction
     fn load_narrow(
         &mut self,
         warp: &Warp,
@@ -118,8 +113,8 @@ impl<'a> Block<'a> {
         space: Space,
         at: &Lanes,
         bytes: usize,
-    ) -> Step<Words<1>> {
-        let mut words = [[0; LANES]];
+        words: &mut Words<1>,
+    ) -> Step<()> {
         let (by, mut found) = (self.stamp(warp, false), self.found);
         for lane in lanes(mask) {
             let loaded = self
@@ -131,7 +126,7 @@ impl<'a> Block<'a> {
             }
         }
         self.found = found;
-        Ok(words)
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of one instruction
@@ -145,7 +140,7 @@ impl<'a> Block<'a> {
         dst: &[Register],
         address: Address,
     ) -> Step<()> {
-        let at = self.addresses(warp, address);
+        let at = addresses(warp, address);
         if space == Space::Param {
             return self.load_parameters(warp, instruction, mask, ty, dst, &at);
         }
@@ -153,19 +148,23 @@ impl<'a> Block<'a> {
         self.count_access(space, &at, mask, bytes, false);
         match bytes {
             1 | 2 => {
-                let words = self.load_narrow(warp, instruction, mask, space, &at, bytes)?;
+                let mut words = [[0; LANES]; 1];
+                self.load_narrow(warp, instruction, mask, space, &at, bytes, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             4 => {
-                let words = self.load_words::<1>(warp, instruction, mask, space, &at)?;
+                let mut words = [[0; LANES]; 1];
+                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             8 => {
-                let words = self.load_words::<2>(warp, instruction, mask, space, &at)?;
+                let mut words = [[0; LANES]; 2];
+                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             16 => {
-                let words = self.load_words::<4>(warp, instruction, mask, space, &at)?;
+                let mut words = [[0; LANES]; 4];
+                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             _ => return self.fail(instruction, None, format!("an access of {bytes} bytes is not supported")),
@@ -206,15 +205,15 @@ impl<'a> Block<'a> {
         mask: u32,
         space: Space,
         ty: Type,
-        sources: &[Source],
+        sources: &[Register],
         address: Address,
     ) -> Step<()> {
-        let at = self.addresses(warp, address);
+        let at = addresses(warp, address);
         let bytes = ty.bytes() * sources.len();
         self.count_access(space, &at, mask, bytes, true);
         match bytes {
             1 | 2 => {
-                let [words] = self.gather::<1>(warp, ty, sources);
+                let [words] = gather::<1>(warp, ty, sources);
                 let (by, mut found) = (self.stamp(warp, false), self.found);
                 for lane in lanes(mask) {
                     let stored = self.place(&warp.local, lane, space, at[lane], bytes, &mut found).and_then(
@@ -227,13 +226,14 @@ impl<'a> Block<'a> {
                 self.found = found;
                 Ok(())
             }
-            4 => self.store_words(warp, instruction, mask, space, &at, &self.gather::<1>(warp, ty, sources)),
-            8 => self.store_words(warp, instruction, mask, space, &at, &self.gather::<2>(warp, ty, sources)),
-            16 => self.store_words(warp, instruction, mask, space, &at, &self.gather::<4>(warp, ty, sources)),
+            4 => self.store_words(warp, instruction, mask, space, &at, &gather::<1>(warp, ty, sources)),
+            8 => self.store_words(warp, instruction, mask, space, &at, &gather::<2>(warp, ty, sources)),
+            16 => self.store_words(warp, instruction, mask, space, &at, &gather::<4>(warp, ty, sources)),
             _ => self.fail(instruction, None, format!("an access of {bytes} bytes is not supported")),
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // the parts of one instruction
     fn store_words<const N: usize>(
         &mut self,
         warp: &Warp,
@@ -257,28 +257,6 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// The words that values of type `ty` make, one after the other.
-    fn gather<const N: usize>(&self, warp: &Warp, ty: Type, sources: &[Source]) -> Words<N> {
-        let mut words = [[0; LANES]; N];
-        let bytes = ty.bytes();
-        for (index, &source) in sources.iter().enumerate() {
-            let mut space = [0; LANES];
-            let values = self.read(warp, source, &mut space);
-            match bytes {
-                4 => (0..LANES).for_each(|lane| words[index][lane] = values[lane] as u32),
-                8 => (0..LANES).for_each(|lane| {
-                    words[2 * index][lane] = values[lane] as u32;
-                    words[2 * index + 1][lane] = (values[lane] >> 32) as u32;
-                }),
-                _ => {
-                    let (word, shift) = (index * bytes / 4, 8 * (index * bytes % 4));
-                    (0..LANES).for_each(|lane| words[word][lane] |= (ty.truncate(values[lane]) as u32) << shift);
-                }
-            }
-        }
-        words
-    }
-
     #[allow(clippy::too_many_arguments)] // the parts of one instruction
     pub fn atomic(
         &mut self,
@@ -291,7 +269,7 @@ impl<'a> Block<'a> {
         address: Address,
         change: impl Fn(usize, u64) -> u64,
     ) -> Step<()> {
-        let at = self.addresses(warp, address);
+        let at = addresses(warp, address);
         self.count_access(space, &at, mask, bytes, true);
         let mut before = [0; LANES];
         let (by, mut found) = (self.stamp(warp, true), self.found);
@@ -319,12 +297,16 @@ impl<'a> Block<'a> {
         dst: &[Register],
         address: Address,
     ) -> Step<()> {
-        let at = self.addresses(warp, address);
+        let at = addresses(warp, address);
+        let mut words = [[0; LANES]; 4];
         for (matrix, &register) in dst.iter().enumerate() {
             let mask = 0xff << (8 * matrix);
             self.counters.shared_access(&at, mask, 16);
-            let words = self.load_words::<4>(warp, instruction, mask, Space::Shared, &at)?;
-            let rows = std::array::from_fn(|row| words.map(|word| word[8 * matrix + row]));
+            self.load_words(warp, instruction, mask, Space::Shared, &at, &mut words)?;
+            let mut rows = [[0; 4]; 8];
+            for (row, halves) in rows.iter_mut().enumerate() {
+                *halves = [0, 1, 2, 3].map(|word: usize| words[word][8 * matrix + row]);
+            }
             warp.write(register, u32::MAX, &fragments::load_matrix(&rows, transposed));
         }
         Ok(())
@@ -339,11 +321,10 @@ impl<'a> Block<'a> {
         mask: u32,
         shared: Address,
         global: Address,
-        from_source: Option<Source>,
+        from_source: Option<Register>,
     ) -> Step<()> {
-        let (to, from) = (self.addresses(warp, shared), self.addresses(warp, global));
-        let mut space = [0; LANES];
-        let read = *from_source.map_or(&[4 * N as u64; LANES], |source| self.read(warp, source, &mut space));
+        let (to, from) = (addresses(warp, shared), addresses(warp, global));
+        let read = from_source.map_or([4 * N as u64; LANES], |bytes| *warp.register(bytes));
         self.counters.global_access(&from, mask, 4 * N, false);
         self.counters.shared_access(&to, mask, 4 * N);
         let (by, mut found) = (self.stamp(warp, false), self.found);
@@ -409,7 +390,41 @@ impl<'a> Block<'a> {
     }
 }
 
+#[inline(always)]
+fn addresses(warp: &Warp, address: Address) -> Lanes {
+    let mut at = *warp.register(address.base);
+    at.iter_mut().for_each(|at| *at = at.wrapping_add(address.offset as u64));
+    at
+}
+
+/// The words that values of type `ty` make, one after the other.
+#[inline(always)]
+fn gather<const N: usize>(warp: &Warp, ty: Type, sources: &[Register]) -> Words<N> {
+    let mut words = [[0; LANES]; N];
+    let bytes = ty.bytes();
+    for (index, &source) in sources.iter().enumerate() {
+        let values = warp.register(source);
+        match bytes {
+            4 => {
+                for lane in 0..LANES {
+                    words[index][lane] = values[lane] as u32;
+                }
+            }
+            8 => (0..LANES).for_each(|lane| {
+                words[2 * index][lane] = values[lane] as u32;
+                words[2 * index + 1][lane] = (values[lane] >> 32) as u32;
+            }),
+            _ => {
+                let (word, shift) = (index * bytes / 4, 8 * (index * bytes % 4));
+                (0..LANES).for_each(|lane| words[word][lane] |= (ty.truncate(values[lane]) as u32) << shift);
+            }
+        }
+    }
+    words
+}
+
 /// Words that were loaded into the registers of values of type `ty`.
+#[inline(always)]
 fn distribute<const N: usize>(warp: &mut Warp, mask: u32, ty: Type, dst: &[Register], words: &Words<N>) {
     let bytes = ty.bytes();
     for (index, &register) in dst.iter().enumerate() {

@@ -12,12 +12,10 @@ use crate::ptx::{AtomicOp, Binary, Instruction, Op, Register, SINK, ShuffleMode,
 impl Block<'_> {
     pub fn execute(&mut self, warp: &mut Warp, instruction: &Instruction, mask: u32) -> Step<()> {
         self.counters.count(Pipe::of(&instruction.op), u64::from(mask.count_ones()));
-        // Room for operands that are no registers.
-        let (mut x, mut y, mut z) = ([0; LANES], [0; LANES], [0; LANES]);
         let mut out = [0; LANES];
         match &instruction.op {
             Op::Mov { dst, a, ty } => {
-                let a = self.read(warp, *a, &mut x);
+                let a = warp.register(*a);
                 let values = a.map(|bits| ty.truncate(bits));
                 warp.write(*dst, mask, &values);
                 Ok(())
@@ -26,38 +24,37 @@ impl Block<'_> {
                 let low = (1u64 << bits) - 1;
                 let mut values = [0; LANES];
                 for (index, &part) in parts.iter().enumerate() {
-                    let part = self.read(warp, part, &mut x);
+                    let part = warp.register(part);
                     (0..LANES).for_each(|lane| values[lane] |= (part[lane] & low) << (index as u32 * bits));
                 }
                 warp.write(*dst, mask, &values);
                 Ok(())
             }
             Op::Unpack { parts, a, bits } => {
-                let (a, low) = (*self.read(warp, *a, &mut x), (1u64 << bits) - 1);
+                let (a, low) = (*warp.register(*a), (1u64 << bits) - 1);
                 for (index, &part) in parts.iter().enumerate() {
                     warp.write(part, mask, &a.map(|value| value >> (index as u32 * bits) & low));
                 }
                 Ok(())
             }
             Op::Unary { op, ty, ftz, dst, a } => {
-                let known = lanes::unary(*op, *ty, *ftz, self.read(warp, *a, &mut x), &mut out);
+                let known = lanes::unary(*op, *ty, *ftz, warp.register(*a), &mut out);
                 self.finish(warp, instruction, mask, *dst, known.then_some(&out))
             }
             Op::Binary { op, ty, ftz, saturate, dst, a, b } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
+                let (a, b) = (warp.register(*a), warp.register(*b));
                 let known = lanes::binary(*op, *ty, *ftz, *saturate, a, b, &mut out);
                 self.finish(warp, instruction, mask, *dst, known.then_some(&out))
             }
             Op::Ternary { op, ty, ftz, saturate, relu, dst, a, b, c } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
-                let c = self.read(warp, *c, &mut z);
+                let (a, b) = (warp.register(*a), warp.register(*b));
+                let c = warp.register(*c);
                 let known = lanes::ternary(*op, *ty, *ftz, *saturate, *relu, a, b, c, &mut out);
                 self.finish(warp, instruction, mask, *dst, known.then_some(&out))
             }
             Op::Bfi { ty, dst, a, b, position, length } => {
-                let mut space = [0; LANES];
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
-                let (position, length) = (self.read(warp, *position, &mut z), self.read(warp, *length, &mut space));
+                let (a, b) = (warp.register(*a), warp.register(*b));
+                let (position, length) = (warp.register(*position), warp.register(*length));
                 let values = std::array::from_fn(|lane| {
                     arithmetic::insert_bits(*ty, a[lane], b[lane], position[lane], length[lane])
                 });
@@ -65,11 +62,11 @@ impl Block<'_> {
                 Ok(())
             }
             Op::Setp { compare, ty, dst, other, a, b, combine } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
+                let (a, b) = (warp.register(*a), warp.register(*b));
                 if !lanes::compare(*compare, *ty, a, b, &mut out) {
                     return self.unknown(instruction);
                 }
-                let with = combine.map(|(op, source, negated)| (op, *self.read(warp, source, &mut z), negated));
+                let with = combine.map(|(op, source, negated)| (op, *warp.register(source), negated));
                 for (register, complement) in [(*dst, 0), (*other, 1)] {
                     if register == SINK {
                         continue;
@@ -90,8 +87,8 @@ impl Block<'_> {
                 Ok(())
             }
             Op::Selp { dst, a, b, predicate } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
-                let predicate = self.read(warp, *predicate, &mut z);
+                let (a, b) = (warp.register(*a), warp.register(*b));
+                let predicate = warp.register(*predicate);
                 let values = std::array::from_fn(|lane| if predicate[lane] & 1 == 1 { a[lane] } else { b[lane] });
                 warp.write(*dst, mask, &values);
                 Ok(())
@@ -106,11 +103,11 @@ impl Block<'_> {
                     ftz: *ftz,
                     relu: *relu,
                 };
-                let known = lanes::convert(how, self.read(warp, *a, &mut x), &mut out);
+                let known = lanes::convert(how, warp.register(*a), &mut out);
                 self.finish(warp, instruction, mask, *dst, known.then_some(&out))
             }
             Op::ConvertPair { to, relu, dst, a, b } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
+                let (a, b) = (warp.register(*a), warp.register(*b));
                 lanes::convert_pair(*to, *relu, a, b, &mut out);
                 warp.write(*dst, mask, &out);
                 Ok(())
@@ -122,7 +119,7 @@ impl Block<'_> {
                     _ => 0,
                 };
                 let shift = if *to_space { base.wrapping_neg() } else { base };
-                let values = self.read(warp, *a, &mut x).map(|a| a.wrapping_add(shift));
+                let values = warp.register(*a).map(|a| a.wrapping_add(shift));
                 warp.write(*dst, mask, &values);
                 Ok(())
             }
@@ -131,7 +128,7 @@ impl Block<'_> {
                 self.store(warp, instruction, mask, *space, *ty, values, *address)
             }
             Op::Atomic { op, space, ty, dst, address, b, c } => {
-                let (b, c) = (*self.read(warp, *b, &mut x), *self.read(warp, *c, &mut y));
+                let (b, c) = (*warp.register(*b), *warp.register(*c));
                 self.atomic(warp, instruction, mask, *space, ty.bytes(), *dst, *address, |lane, old| {
                     atomic_value(*op, *ty, old, b[lane], c[lane])
                 })
@@ -148,8 +145,8 @@ impl Block<'_> {
                 Ok(())
             }
             Op::Shuffle { mode, dst, valid, a, b, clamp, .. } => {
-                let (a, b) = (self.read(warp, *a, &mut x), self.read(warp, *b, &mut y));
-                let clamp = self.read(warp, *clamp, &mut z);
+                let (a, b) = (warp.register(*a), warp.register(*b));
+                let clamp = warp.register(*clamp);
                 let (mut values, mut inside) = ([0; LANES], [0; LANES]);
                 for lane in lanes(mask) {
                     let (source, ok) = shuffle_source(*mode, lane, b[lane] as u32, clamp[lane] as u32);
@@ -165,7 +162,7 @@ impl Block<'_> {
                 Ok(())
             }
             Op::Vote { mode, dst, predicate, negate, .. } => {
-                let holds = holding(self.read(warp, *predicate, &mut x));
+                let holds = holding(warp.register(*predicate));
                 let ballot = mask & if *negate { !holds } else { holds };
                 let value = match mode {
                     VoteMode::All => u64::from(ballot == mask),
@@ -184,16 +181,10 @@ impl Block<'_> {
                 self.load_matrix(warp, instruction, *transposed, dst, *address)
             }
             Op::Mma { product, d, a, b, c } => {
-                let mut space = [[0; LANES]; 12];
-                let mut rest = space.iter_mut();
-                let mut operands = [&[0; LANES]; 12];
-                for ((operand, &source), space) in operands.iter_mut().zip(a.iter().chain(b).chain(c)).zip(&mut rest) {
-                    *operand = self.read(warp, source, space);
-                }
-                let (a, others) = operands.split_at(a.len());
-                let (b, others) = others.split_at(b.len());
-                let c = [others[0], others[1], others[2], others[3]];
-                let result = fragments::multiply(*product, a, b, &c);
+                let of = |operand: &[Register]| -> [&Lanes; 4] {
+                    std::array::from_fn(|i| warp.register(operand.get(i).copied().unwrap_or(SINK)))
+                };
+                let result = fragments::multiply(*product, &of(a)[..a.len()], &of(b)[..b.len()], &of(c));
                 self.counters.matrix_product(*product);
                 for (&register, values) in d.iter().zip(&result) {
                     warp.write(register, mask, values);

@@ -13,7 +13,7 @@ use self::warp::{Group, Warp};
 use crate::counters::{Counters, Pipe};
 use crate::lanes::{LANES, Lanes, holding, lanes};
 use crate::memory::{Access, GlobalMemory, MAX_BARRIERS, Region, Stamp};
-use crate::ptx::{Instruction, Kernel, Op, Source, Special};
+use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Special};
 
 /// Threads of a block at most.
 pub const MAX_THREADS: u32 = 1024;
@@ -108,7 +108,12 @@ impl<'a> Worker<'a> {
         block.block = index;
         block.random = Random::new(launch.seed ^ u64::from(index) << 20 ^ u64::from(launch.number) << 44);
         block.shared.clear();
-        warps.iter_mut().for_each(|warp| warp.restart(block.n_threads));
+        for warp in warps.iter_mut() {
+            warp.restart(block.n_threads);
+            for &(register, preset) in &launch.kernel.presets {
+                warp.write(register, u32::MAX, &block.preset(warp.index, preset));
+            }
+        }
         let mut ready: Vec<usize> = Vec::with_capacity(warps.len());
         loop {
             ready.clear();
@@ -321,9 +326,8 @@ impl Block<'_> {
     }
 
     /// The value of `source`, the same in all lanes of `mask`.
-    fn uniform(&self, warp: &Warp, source: Source, mask: u32, instruction: &Instruction) -> Step<u64> {
-        let mut space = [0; LANES];
-        let values = self.read(warp, source, &mut space);
+    fn uniform(&self, warp: &Warp, source: Register, mask: u32, instruction: &Instruction) -> Step<u64> {
+        let values = warp.register(source);
         let first = values[mask.trailing_zeros() as usize];
         if lanes(mask).any(|lane| values[lane] != first) {
             return self.fail(instruction, None, "an operand that must be the same in all lanes is not");
@@ -331,29 +335,22 @@ impl Block<'_> {
         Ok(first)
     }
 
-    /// The values of `source`; those of no register are put into `space`.
-    #[inline(always)]
-    fn read<'v>(&self, warp: &'v Warp, source: Source, space: &'v mut Lanes) -> &'v Lanes {
-        if let Source::Register(register) = source {
-            return warp.register(register);
+    /// What `preset` is in the lanes of warp `warp` of the block.
+    fn preset(&self, warp: u32, preset: Preset) -> Lanes {
+        match preset {
+            Preset::Bits(bits) => [bits; LANES],
+            Preset::Global(index, offset) => [self.launch.globals[index as usize] + offset; LANES],
+            Preset::Special(special) => self.special(warp, special),
         }
-        *space = match source {
-            Source::Immediate(bits) => [bits; LANES],
-            Source::Shared(offset) | Source::Local(offset) => [offset; LANES],
-            Source::Global(index, offset) => [self.launch.globals[index as usize] + offset; LANES],
-            Source::Special(special) => self.special(warp, special),
-            Source::Register(register) => *warp.register(register),
-        };
-        space
     }
 
-    fn special(&self, warp: &Warp, special: Special) -> Lanes {
+    fn special(&self, warp: u32, special: Special) -> Lanes {
         let block = |axis: usize| {
             let [x, y, _] = self.launch.grid;
             [self.block % x, self.block / x % y, self.block / x / y][axis]
         };
         std::array::from_fn(|lane| {
-            let thread = warp.thread(lane);
+            let thread = warp * LANES as u32 + lane as u32;
             let [x, y, _] = self.launch.block;
             u64::from(match special {
                 Special::Tid(axis) => [thread % x, thread / x % y, thread / x / y][axis],
@@ -361,14 +358,13 @@ impl Block<'_> {
                 Special::Ctaid(axis) => block(axis),
                 Special::Nctaid(axis) => self.launch.grid[axis],
                 Special::LaneId => lane as u32,
-                Special::WarpId => warp.index,
+                Special::WarpId => warp,
                 Special::LaneMaskLt => (1u32 << lane) - 1,
                 Special::LaneMaskLe => u32::MAX >> (31 - lane),
                 Special::LaneMaskGt => !(u32::MAX >> (31 - lane)),
                 Special::LaneMaskGe => !((1u32 << lane) - 1),
                 Special::LaneMaskEq => 1 << lane,
                 Special::DynamicSharedSize => self.launch.dynamic_shared as u32,
-                Special::Clock => self.counters.total() as u32,
             })
         })
     }

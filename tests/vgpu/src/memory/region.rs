@@ -27,7 +27,10 @@ impl Shadow {
     /// The first access of a launch leaves these.
     #[inline(always)]
     fn begin(&self, writes: [u64; 2], reads: [u64; 2]) {
-        self.0.iter().zip(writes.into_iter().chain(reads)).for_each(|(entry, bits)| entry.store(bits, Relaxed));
+        for half in 0..2 {
+            self.0[half].store(writes[half], Relaxed);
+            self.0[2 + half].store(reads[half], Relaxed);
+        }
     }
 
     #[inline(always)]
