@@ -5,6 +5,7 @@ mod device;
 mod modules;
 mod network;
 mod params;
+mod particles;
 mod precision;
 
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 pub use precision::Precision;
 
 use self::device::Device;
-use super::{Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training};
+use super::{
+    Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+};
 use crate::error::Result;
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
@@ -50,12 +53,12 @@ impl Engine for CudaEngine {
 
     fn integrate(
         &self,
-        _model: &Model,
-        _plan: &Plan,
-        _out: Trajectories<'_>,
-        _advanced: &(dyn Fn(u64) + Sync),
+        model: &Model,
+        plan: &Plan,
+        out: Trajectories<'_>,
+        advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport> {
-        todo!()
+        particles::integrate(&self.device, self.precision, model, plan, out, advanced)
     }
 
     fn trainer(&self, _training: Training, _state: TrainState) -> Result<Box<dyn Trainer>> {
