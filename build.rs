@@ -10,7 +10,8 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut table = String::from("pub static MODULES: &[(&[&str], &[u8])] = &[\n");
     if let Some(nvcc) = std::env::var_os("AMATCH_NVCC") {
-        let mut sources: Vec<PathBuf> = std::fs::read_dir("kernels").expect("kernels").map(|e| e.expect("entry").path()).collect();
+        let mut sources: Vec<PathBuf> =
+            std::fs::read_dir("kernels").expect("kernels").map(|e| e.expect("entry").path()).collect();
         sources.retain(|path| path.extension().is_some_and(|e| e == "cu"));
         sources.sort();
         for source in sources {

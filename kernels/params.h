@@ -101,6 +101,83 @@ struct StepRecord {
 };
 static_assert(sizeof(StepRecord) == 64, "StepRecord");
 
+// A network between its gradient's parts and its next weights: what `gather_gradient` adds up. Blocks of it and of `update` work on the shares
+// that optimizer/share.cuh gives out, n_blocks of them.
+struct GatherParams {
+  NetworkParams network;
+  uint32_t n_parts, n_blocks;
+  const StepState* state;
+  const float* parts;  // [n_parts][n_parameters]
+  float* gradient;     // [n_parameters]
+  double* squares;     // [n_blocks]: Σ g² of each block
+};
+static_assert(sizeof(GatherParams) == sizeof(NetworkParams) + 40, "GatherParams");
+
+// The numbers of a step for one network, as engine::cpu::StepSizes has them.
+struct StepSizes {
+  float gradient_scale;          // min(1, clip / norm)
+  float toward1, toward2;        // 1 - beta1, 1 - beta2
+  float step_size;               // rate / (1 - beta1^n)
+  float root_correction;         // 1 / sqrt(1 - beta2^n)
+  float epsilon, keep;           // keep: 1 - rate * decay
+  float toward_ema;              // 1 - beta of the moving average
+};
+static_assert(sizeof(StepSizes) == 32, "StepSizes");
+
+// engine::Optimizer with its LearningRate.
+struct OptimizerParams {
+  uint64_t warmup_steps, cosine_steps;  // cosine_steps: the step at which the cosine ends; 0 keeps the peak
+  double peak, floor;
+  double beta1, beta2, epsilon, weight_decay, ema_decay;
+  double clip_norm;  // infinite: does not clip
+};
+static_assert(sizeof(OptimizerParams) == 80, "OptimizerParams");
+
+// TimeMoments and TimeDensity of density_path on the device.
+struct TimesParams {
+  // [interior-like tiles][2 * kTimeKnots], squares first, of which the first part's count; null where times do not follow the integrand.
+  const double* tile_moments;
+  float* moments;              // [2 * kTimeKnots], as a checkpoint holds them
+  double *density, *cumulative;  // [kTimeKnots]: of the next draw
+};
+static_assert(sizeof(TimesParams) == 32, "TimesParams");
+
+// A network to `judge`.
+struct JudgedNetwork {
+  const double* squares;  // [n_blocks]
+  StepSizes* sizes;
+  double relative_rate;   // in units of the learning rate
+  uint32_t n_blocks, unused;
+};
+static_assert(sizeof(JudgedNetwork) == 32, "JudgedNetwork");
+
+struct JudgeParams {
+  Batch batch;  // whatever its chunk: all tiles count
+  OptimizerParams optimizer;
+  JudgedNetwork networks[2];  // the action, and the bend if there is one
+  TimesParams times;
+  uint32_t n_networks;
+  uint32_t scales_loss;  // whether the loss scale is looked for
+  uint32_t capacity;     // of `history`; a full one holds the run until the host has read it
+  uint32_t unused;
+  const TileSums* sums;  // [tiles of the batch]
+  StepState* state;
+  StepRecord* history;
+};
+static_assert(sizeof(JudgeParams) == sizeof(Batch) + 80 + 2 * 32 + 32 + 40, "JudgeParams");
+
+// The optimiser's step of one network.
+struct UpdateParams {
+  NetworkParams network;
+  const StepState* state;
+  const StepSizes* sizes;
+  const float* gradient;
+  float *parameters, *ema, *moment1, *moment2;
+  void* weights;  // T: packed, both ways
+  float* biases;
+};
+static_assert(sizeof(UpdateParams) == sizeof(NetworkParams) + 72, "UpdateParams");
+
 // Particles.
 
 constexpr uint32_t kMaxStages = 7;

@@ -1,10 +1,26 @@
-// One tile of interior rows: the four sweeps and the head between them. One block a tile; the weight gradient reads a, c, delta, z_bar.
+// One tile of a batch: an interior tile's four sweeps and the head between them, or a boundary tile's primal and adjoint. One block a tile; the weight
+// gradient reads a, c, delta, z_bar and, of probes, e_a and e_bar.
 #pragma once
-#include "net/head.cuh"
-#include "net/sweeps.cuh"
+#include "net/gradient.cuh"
 
-// Blocks of a multiprocessor: with four (128 registers a thread) the compiler spills on sm_90.
-constexpr int kSweepBlocks = 3;
+struct SweepParams {
+  NetworkParams network;
+  RowBuffers rows;
+  Batch batch;
+  const void* weights;
+  const float* biases;
+  const StepState* state;
+  TileSums* sums;   // [tiles of the batch]
+  double* moments;  // [tiles of the batch][2 kTimeKnots]: of the integrand, squares then weights; null where nobody follows it
+  float growth, cost_exponent, scale;  // scale: 1 / interior rows of the batch
+  uint32_t has_time;                   // whether the interior term has the time derivative
+  uint32_t moves;                      // whether it has H(grad s) and growth
+  uint32_t has_velocity;               // whether it has the velocity of the path
+  uint32_t with_potential;             // whether interior rows need s
+  uint32_t with_grad_x;                // whether a bend asks for the gradient at the points
+};
+static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 5 * 4,
+              "SweepParams");
 
 // H(p) and dH/dp of one component, H = |p|^q / q.
 __device__ __forceinline__ float2 hamiltonian(float p, float q) {
@@ -13,94 +29,221 @@ __device__ __forceinline__ float2 hamiltonian(float p, float q) {
   return make_float2(slope * fabsf(p) / q, copysignf(slope, p));
 }
 
-template <class T, Activation kActivation, Head kHead>
-__device__ void sweep_interior(const SweepParams& params) {
+// What an interior row of a part measures.
+struct InteriorForm {
+  bool has_time, moves, has_velocity, with_potential;
+  float growth;
+};
+
+// One interior row between the sweeps.
+template <class T, int kOrders>
+struct InteriorRow {
+  const SweepParams& params;
+  const HeadRow<T, kOrders>& head;
+  InteriorForm form;
+  float weight, on_potential, measure;  // of the row; weight and on_potential scaled to a share of the batch
+  float loss_scale;
+  float s, ds_dt, along;
+  double value, kinetic;
+
+  __device__ __forceinline__ float grad_s(uint32_t i) const {
+    return head.sweeps.of_rows(params.rows.grad_s, head.dim())[head.row * head.dim() + i];
+  }
+
+  // The direction of the generator: drift - velocity.
+  __device__ __forceinline__ float direction(uint32_t i) const {
+    float direction = form.moves ? hamiltonian(grad_s(i), params.cost_exponent).y : 0.0f;
+    if (form.has_velocity) direction -= head.sweeps.of_rows(params.rows.velocity, head.dim())[head.row * head.dim() + i];
+    return direction;
+  }
+
+  // The tangent at the input, as the sweep carries it.
+  __device__ __forceinline__ float c(uint32_t i) const { return loss_scale * weight * direction(i); }
+
+  // After the reverse sweep: the terms of the row, and the tangent's input.
+  __device__ __forceinline__ void seed_tangent() {
+    const Sweeps<T, kOrders>& sweeps = head.sweeps;
+    const uint32_t dim = head.dim(), in_width = sweeps.width(0), n_features = sweeps.network.n_features;
+    const float* through = sweeps.of_rows(params.rows.input_grad, in_width) + head.row * in_width;
+    const float* d_phi = sweeps.of_rows(params.rows.d_phi, n_features) + head.row * n_features;
+    T* c_in = sweeps.template at<T>(params.rows.c, 0) + head.row * in_width;
+    float energy = 0.0f, squares = 0.0f;
+    along = 0.0f, ds_dt = 0.0f;
+    for (uint32_t i = 0; i < dim; ++i) {
+      const float p = grad_s(i), v = direction(i);
+      squares = fmaf(p, p, squares);
+      if (form.moves) energy += hamiltonian(p, params.cost_exponent).x;
+      if (form.has_velocity) energy -= sweeps.of_rows(params.rows.velocity, dim)[head.row * dim + i] * p;
+      along = fmaf(v, p, along);
+      c_in[i] = to_element<T>(c(i));
+    }
+    float total_ds_dt = 0.0f;
+    for (uint32_t i = 0; i < n_features; ++i) {
+      total_ds_dt = fmaf(through[dim + i], d_phi[i], total_ds_dt);
+      c_in[dim + i] = to_element<T>(form.has_time ? loss_scale * weight * d_phi[i] : 0.0f);
+    }
+    for (uint32_t i = dim + n_features; i < in_width; ++i) c_in[i] = to_element<T>(0.0f);
+    params.rows.ds_dt[sweeps.first_row + head.row] = total_ds_dt;
+    ds_dt = form.has_time ? total_ds_dt : 0.0f;
+    value = static_cast<double>(weight * (ds_dt + energy + 0.5f * form.growth * s * s) + on_potential * s);
+    kinetic = static_cast<double>(0.5f * squares * measure) * params.scale;
+  }
+
+  // After the tangent sweep, with probes: what the generator has beyond d_t s + w.grad s is the Laplacian.
+  __device__ __forceinline__ void add_curvature(float probe_weight) {
+    const float generator = row_generator(head, probe_weight, [&](uint32_t i) { return c(i); });
+    const double whole = static_cast<double>(generator) / loss_scale;
+    params.rows.generator[head.sweeps.first_row + head.row] = static_cast<float>(whole);
+    value += whole - static_cast<double>(weight * (ds_dt + along));
+    for (uint32_t probe = 0; probe < params.rows.n_probes; ++probe) seed_probe(probe, probe_weight);
+  }
+
+  __device__ __forceinline__ void seed_probe(uint32_t probe, float probe_weight) const {
+    const Sweeps<T, kOrders>& sweeps = head.sweeps;
+    const uint32_t n = head.out_width();
+    const float* o_e = sweeps.of_rows(params.rows.output_e, n) + (static_cast<size_t>(probe) * params.rows.n_rows + head.row) * n;
+    const T* e = sweeps.template at<T>(params.rows.e_a, 0, probe) + head.row * sweeps.width(0);
+    head.seed(sweeps.template at<T>(params.rows.e_z, sweeps.network.n_layers, probe), [&](uint32_t i) {
+      return head.head() == Head::kScalar ? 0.0f : probe_seed(head.head(), probe_weight, from_element(e[i]), o_e[i]);
+    });
+  }
+
+  __device__ __forceinline__ float potential_weight() const { return loss_scale * (weight * form.growth * s + on_potential); }
+
+  __device__ __forceinline__ float o_c(uint32_t i) const {
+    if (head.head() == Head::kScalar) return 0.0f;
+    return head.sweeps.of_rows(params.rows.output_c, head.out_width())[head.row * head.out_width() + i];
+  }
+
+  __device__ __forceinline__ void seed_adjoint() const {
+    const float on_s = potential_weight();
+    head.seed(head.sweeps.template at<T>(params.rows.z_bar, head.sweeps.network.n_layers), [&](uint32_t i) {
+      const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
+      return along_c + on_s * head.output_seed_of(i);
+    });
+  }
+
+  // After the adjoint sweep has gone down to the input. By the same argument as for the parameters the drift counts as constant.
+  __device__ __forceinline__ void gradient_at_point() const {
+    const Sweeps<T, kOrders>& sweeps = head.sweeps;
+    const uint32_t dim = head.dim(), in_width = sweeps.width(0);
+    const float* through = sweeps.of_rows(params.rows.input_grad, in_width) + head.row * in_width;
+    float* grad_x = sweeps.of_rows(params.rows.grad_x, dim) + head.row * dim;
+    for (uint32_t i = 0; i < dim; ++i) {
+      const bool scalar = head.head() == Head::kScalar;
+      const float by_head = scalar ? 0.0f
+                                   : generator_slope(head.head(), c(i), o_c(i)) +
+                                         potential_weight() * direct_gradient(head.head(), head.x(i), head.o(i));
+      grad_x[i] = through[i] + by_head;
+    }
+  }
+};
+
+// The tile's sums, row after row; the rows' values come through shared memory. Interior tiles add their moments of the integrand.
+__device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row, double value, double kinetic,
+                                         float integrand, bool interior) {
+  __shared__ double sm_value[kTileRows], sm_kinetic[kTileRows];
+  __shared__ float sm_integrand[kTileRows];
+  if (threadIdx.x < kTileRows) {
+    sm_value[threadIdx.x] = value;
+    sm_kinetic[threadIdx.x] = kinetic;
+    sm_integrand[threadIdx.x] = integrand;
+  }
+  __syncthreads();  // the rows' values are written
+  if (threadIdx.x == 0) {
+    TileSums sums = {0.0, 0.0};
+    for (uint32_t i = 0; i < kTileRows; ++i) sums.value += sm_value[i], sums.kinetic += sm_kinetic[i];
+    params.sums[tile] = sums;
+  }
+  // A thread a knot, with its hat function.
+  if (params.moments == nullptr || !interior || threadIdx.x >= kTimeKnots) return;
+  double squares = 0.0, weights = 0.0;
+  for (uint32_t i = 0; i < kTileRows; ++i) {
+    if (params.rows.measure[first_row + i] == 0.0f) continue;
+    const double place = static_cast<double>(params.rows.t[first_row + i]) * (kTimeKnots - 1);
+    const uint32_t knot = min(static_cast<uint32_t>(place), kTimeKnots - 2);
+    const double ratio = place - knot;
+    const double share = knot == threadIdx.x ? 1.0 - ratio : knot + 1 == threadIdx.x ? ratio : 0.0;
+    squares += share * sm_integrand[i] * sm_integrand[i];
+    weights += share;
+  }
+  params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + threadIdx.x] = squares;
+  params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + kTimeKnots + threadIdx.x] = weights;
+}
+
+template <class T, bool kDiffusive>
+__device__ __forceinline__ void sweep(const SweepParams& params) {
+  constexpr int kOrders = kDiffusive ? 3 : 2;
   extern __shared__ __align__(16) unsigned char sm[];
+  __shared__ float sm_probe_weight[kTileRows];
+  if (params.state->halted) return;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
-  const uint32_t dim = network.dim, n_layers = network.n_layers;
-  const uint32_t in_width = network.layers[0].n_in, out_width = network.layers[n_layers - 1].n_out;
-  const size_t first_row = static_cast<size_t>(blockIdx.x) * kTileRows;
-  Sweeps<T, kActivation> sweeps{network, rows, static_cast<const T*>(params.weights), params.biases, sm, first_row};
-
-  sweeps.primal();
-  __syncthreads();  // the output is written
-
-  // A thread a row: heads have few columns.
-  const size_t row = first_row + threadIdx.x;
+  const uint32_t tile = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;
+  const bool interior = tile < params.batch.n_interior_tiles;
+  Sweeps<T, kOrders> sweeps{network, rows, static_cast<const T*>(params.weights), params.biases, sm, first_row, sm_probe_weight};
+  const HeadRow<T, kOrders> head{sweeps, threadIdx.x};
   const bool has_row = threadIdx.x < kTileRows;
-  const float* o = rows.output + row * out_width;
-  const float* x = rows.x + row * dim;
-  float s = 0.0f;
+  const uint32_t row = first_row + threadIdx.x;
+  const float loss_scale = params.state->loss_scale;
+
+  if (!interior) {
+    sweeps.primal();
+    sweeps.output();
+    __syncthreads();  // the output is written
+    double value = 0.0;
+    if (has_row) {
+      const float weight = rows.weight[row], s = head.potential();
+      rows.s[row] = s;
+      value = static_cast<double>(weight) * static_cast<double>(s);
+      head.seed(sweeps.template at<T>(rows.z_bar, network.n_layers),
+                [&](uint32_t i) { return loss_scale * weight * head.output_seed_of(i); });
+    }
+    sweeps.adjoint(false);
+    sum_tile(params, tile, first_row, value, 0.0, 0.0f, false);
+    return;
+  }
+
+  // Tiles hold rows of one part alone.
+  bool centre = false;
+  for (uint32_t i = 0; i < params.batch.n_parts; ++i)
+    if (tile >= params.batch.parts[i].first_tile) centre = params.batch.parts[i].kind == PartKind::kCentre;
+  InteriorForm form{params.has_time != 0, params.moves != 0 && !centre, params.has_velocity != 0 && !centre,
+                    params.with_potential != 0, centre || params.moves == 0 ? 0.0f : params.growth};
+
+  potential_and_gradient(sweeps, form.with_potential);
+  InteriorRow<T, kOrders> own{params, head, form};
+  float probe_weight = 0.0f;
   if (has_row) {
-    T* seed = static_cast<T*>(rows.delta[n_layers]) + row * out_width;
-    for (uint32_t i = 0; i < out_width; ++i) {
-      const bool is_output = i < network.n_outputs;
-      const float x_i = kHead != Head::kScalar && is_output ? x[i] : 0.0f;
-      seed[i] = to_element<T>(is_output ? output_seed<kHead>(x_i, o[i]) : 0.0f);
-      if (is_output) s += potential_term<kHead>(x_i, o[i]);
+    own.weight = rows.weight[row] * params.scale;
+    own.on_potential = rows.on_potential[row] * params.scale;
+    own.measure = rows.measure[row];
+    own.loss_scale = loss_scale;
+    own.s = form.with_potential ? rows.s[row] : 0.0f;
+    own.seed_tangent();
+    if (kDiffusive) {
+      probe_weight = loss_scale * own.weight * rows.kappa[row];
+      sm_probe_weight[threadIdx.x] = probe_weight;
     }
-    rows.s[row] = s;
   }
+  const float integrand = has_row && own.measure != 0.0f ? static_cast<float>(own.value / params.scale) / own.measure : 0.0f;
 
-  sweeps.reverse();
-  __syncthreads();  // the gradient at the input is written
-
-  float term = 0.0f;
-  const float weight = has_row ? rows.weight[row] : 0.0f;
+  if (kDiffusive) {
+    sweeps.diffusive_tangent();
+  } else {
+    sweeps.tangent();
+  }
+  if (kDiffusive || network.head != Head::kScalar) sweeps.tangent_outputs();
+  __syncthreads();  // the tangents' outputs are written
   if (has_row) {
-    const float* through = rows.input_grad + row * in_width;
-    T* c = static_cast<T*>(rows.c[0]) + row * in_width;
-    float energy = 0.0f, ds_dt = 0.0f;
-    for (uint32_t i = 0; i < dim; ++i) {
-      const float p = through[i] + (kHead == Head::kScalar ? 0.0f : direct_gradient<kHead>(x[i], o[i]));
-      const float u = params.has_velocity ? rows.velocity[row * dim + i] : 0.0f;
-      const float2 h = hamiltonian(p, params.cost_exponent);
-      energy += h.x - u * p;
-      rows.grad_s[row * dim + i] = p;
-      c[i] = to_element<T>(weight * (h.y - u));
-    }
-    for (uint32_t i = 0; i < network.n_features; ++i) {
-      const float d_phi = rows.d_phi[row * network.n_features + i];
-      ds_dt = fmaf(through[dim + i], d_phi, ds_dt);
-      c[dim + i] = to_element<T>(params.has_time ? weight * d_phi : 0.0f);
-    }
-    for (uint32_t i = dim + network.n_features; i < in_width; ++i) c[i] = to_element<T>(0.0f);
-    rows.ds_dt[row] = ds_dt;
-    term = weight * ((params.has_time ? ds_dt : 0.0f) + energy + 0.5f * params.growth * s * s) + rows.on_potential[row] * s;
+    if (kDiffusive) own.add_curvature(probe_weight);
+    own.seed_adjoint();
   }
-
-  sweeps.tangent();
-  __syncthreads();  // the tangent of the output is written
-
-  if (has_row) {
-    T* z_bar = static_cast<T*>(rows.z_bar[n_layers]) + row * out_width;
-    const float on_s = weight * params.growth * s + rows.on_potential[row];
-    for (uint32_t i = 0; i < out_width; ++i) {
-      float value = 0.0f;
-      if (i < network.n_outputs) {
-        const float x_i = kHead == Head::kScalar ? 0.0f : x[i];
-        float c_i = 0.0f;
-        if (kHead != Head::kScalar) {
-          const float2 h = hamiltonian(rows.grad_s[row * dim + i], params.cost_exponent);
-          c_i = weight * (h.y - (params.has_velocity ? rows.velocity[row * dim + i] : 0.0f));
-        }
-        value = generator_seed<kHead>(c_i, rows.output_c[row * out_width + i]) + on_s * output_seed<kHead>(x_i, o[i]);
-      }
-      z_bar[i] = to_element<T>(value);
-    }
+  sweeps.adjoint(true);
+  if (params.with_grad_x) {
+    sweeps.to_input(sweeps.template at<T>(rows.z_bar, 1));
+    __syncthreads();  // the gradient at the input is written
+    if (has_row) own.gradient_at_point();
   }
-
-  sweeps.adjoint();
-  __syncthreads();  // the last stage of the last product is read: its memory takes the terms
-
-  // The tile's sum, in a fixed order.
-  float* sm_terms = reinterpret_cast<float*>(sm);
-  if (has_row) sm_terms[threadIdx.x] = term;
-  __syncthreads();  // the terms are written
-  if (threadIdx.x == 0) {
-    float sum = 0.0f;
-    for (int i = 0; i < kTileRows; ++i) sum += sm_terms[i];
-    rows.loss[blockIdx.x] = sum;
-  }
+  sum_tile(params, tile, first_row, has_row ? own.value : 0.0, has_row ? own.kinetic : 0.0, integrand, true);
 }

@@ -24,7 +24,7 @@ struct Progress {
   uint64_t n_steps;        // steps accepted: numbers the noise
   double t, h, t_stage;
   double proposed;  // step that error control proposes next, with the sign of the direction; 0 before the first
-  bool has_failed;
+  bool has_failed;         // a block that fails goes no further
 };
 
 // The same in registers.
@@ -36,21 +36,27 @@ struct Course : Progress {
   // Zeros at first; one thread counts.
   __device__ __forceinline__ IntegrationBlock& report() const { return params.blocks[blockIdx.x]; }
 
-  __device__ __forceinline__ void start() {
+  // Begins with the block's next tile; false without one.
+  __device__ __forceinline__ bool start() {
+    if (tile.index * kTileRows >= params.n_particles) return false;
     const uint64_t n_left = params.n_particles - tile.index * kTileRows;
     tile.n_rows = static_cast<uint32_t>(min(static_cast<uint64_t>(kTileRows), n_left));
     phase = Phase::kBetween;
+    first_stage_ready = false;
+    saved = attempts = 0;
+    n_steps = 0;
     t = params.t0;
+    proposed = 0.0;
     float* y = state().y();
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) y[i] = state().counts(i) ? *state().saved(0, i) : 0.0f;
     if (params.log_density != nullptr) draw_directions(state());
+    return true;
   }
 
-  // Prepares the next evaluation; false at the end of the tile or of its luck.
+  // Prepares the next evaluation; false after the block's last tile, or when a tile has failed.
   __device__ __forceinline__ bool next() {
     const Tableau& tableau = params.tableau;
-    if (phase == Phase::kStart) start();
     if (phase == Phase::kStage && ++stage == tableau.n_stages) finish_step();
     if (phase == Phase::kFirstSpeed) {
       h = params.direction * first_probe(state());
@@ -65,8 +71,15 @@ struct Course : Progress {
       first_stage_ready = true;
       phase = Phase::kBetween;
     }
-    if (phase == Phase::kBetween) {
-      if (!begin_step()) return false;
+    if (phase == Phase::kStart || phase == Phase::kBetween) {
+#pragma unroll 1
+      for (;;) {
+        if (phase == Phase::kStart && !start()) return false;
+        if (begin_step()) break;
+        if (has_failed) return false;
+        tile.index += gridDim.x;
+        phase = Phase::kStart;
+      }
       stage = phase == Phase::kStage && first_stage_ready ? 1 : 0;
     }
     if (stage > 0) combine(stage, [&](uint32_t k) { return h * tableau.stages[stage - 1][k]; });
@@ -189,19 +202,14 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
                                      sm,             blockIdx.x * kTileRows, sm_probe_weight};
   __shared__ Progress sm_progress;
   const ParticleState state{params, sm_progress.tile};
+  if (threadIdx.x == 0) {
+    sm_progress = Progress{};
+    sm_progress.tile.index = blockIdx.x;
+  }
+  __syncthreads();  // the progress is written
 #pragma unroll 1
-  for (uint64_t tile = blockIdx.x; tile * kTileRows < params.n_particles; tile += gridDim.x) {
-    __syncthreads();  // the progress of the tile before is read
-    if (threadIdx.x == 0) {
-      sm_progress = Progress{};
-      sm_progress.tile.index = tile;
-    }
-    __syncthreads();  // the progress is written
-#pragma unroll 1
-    while (advance(params, sm_progress)) {
-      velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
-      if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
-    }
-    if (sm_progress.has_failed) return;
+  while (advance(params, sm_progress)) {
+    velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
+    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
   }
 }

@@ -1,109 +1,301 @@
-// The four sweeps over one tile of rows, each a chain of products with its elementwise part in the epilogue: twin of
-// src/engine/cpu/sweeps.rs.
+// The sweeps over one tile of rows, each a chain of products with its elementwise part behind it: twin of src/engine/cpu/sweeps.rs.
 //
 //   primal    z = W a + b    a = f(z), f'(z), f''(z)
 //   reverse   u = W' delta   delta = u f', h = u f''
 //   tangent   c_z = W c      c_a = f' c_z, g = h c_z
 //   adjoint   a_bar = W' z_bar   z_bar = f' a_bar + g
 //
-// The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled.
+// and with probes of weight k
+//
+//   primal           f'''(z) too
+//   reverse          h beside f'', u f'''
+//   probe tangent    e_z = W e      e_a = f' e_z
+//   tangent          c_a = f' c_z + k f'' Σ e_z², g = h c_z + k u f''' Σ e_z²
+//   probe adjoint    e_a_bar = W' e_bar   e_bar = f' e_a_bar + 2 k h e_z, g += e_a_bar f'' e_z
+//
+// The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled. kOrders: derivatives of the activation kept: 1 for
+// a gradient alone, 2 for interior rows, 3 with probes.
+//
+// A product waits for what the block wrote before it; whoever else reads a result must wait itself.
 #pragma once
 #include "../params.h"
 #include "../tile/product.cuh"
 #include "activation.cuh"
 #include "element.cuh"
 
-template <class T, Activation kActivation>
+template <class T, int kOrders>
 struct Sweeps {
+  using S = State<T>;
+
   const NetworkParams& network;
   const RowBuffers& rows;
   const T* weights;
   const float* biases;
-  unsigned char* sm_stages;
-  size_t first_row;
+  unsigned char* sm;
+  uint32_t first_row;
+  float* sm_probe_weight;  // [kTileRows]: k of each row, where there are probes
 
-  // `visit(index, column, value)` for each element of operand x weights, index = row * width + column of the result. A product waits for what
-  // the block wrote before it; whoever else reads a result must wait itself.
-  template <class Visit>
-  __device__ __forceinline__ void multiply(const void* operand, uint32_t depth, const T* weight, uint32_t width, Visit visit) {
-    const T* a = static_cast<const T*>(operand) + first_row * depth;
-    for (uint32_t column0 = 0; column0 < width; column0 += kTileColumns) {
-      Product<T> product;
-      product.run(a, depth, weight + static_cast<size_t>(column0) * depth, depth, depth, sm_stages);
-#pragma unroll
-      for (int m = 0; m < 2; ++m)
-#pragma unroll
-        for (int n = 0; n < 4; ++n)
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const uint32_t column = column0 + product.column(n, k);
-            visit((first_row + product.row(m, k)) * width + column, column, product.acc[m][n].value[k]);
-          }
+  __device__ __forceinline__ uint32_t width(uint32_t l) const {
+    return l == 0 ? network.layers[0].n_in : network.layers[l - 1].n_out;
+  }
+
+  // The tile's rows of activation l in a buffer, of probe k where it has them.
+  template <class E>
+  __device__ __forceinline__ E* at(void* buffer, uint32_t l, uint32_t k = 0) const {
+    const uint32_t place = l == 0 ? 0 : network.layers[l - 1].place;
+    const size_t start = (static_cast<size_t>(k) * network.places + place) * rows.n_rows;
+    return static_cast<E*>(buffer) + start + static_cast<size_t>(first_row) * width(l);
+  }
+
+  // The tile's rows of what belongs to rows, `columns` values each.
+  __device__ __forceinline__ float* of_rows(float* buffer, uint32_t columns) const {
+    return buffer + static_cast<size_t>(first_row) * columns;
+  }
+
+  // `visit(product, column0, n_columns)` for each tile of columns of operand x weights.
+  template <bool kWide, class Visit>
+  __device__ __forceinline__ void multiply(const T* operand, uint32_t depth, const T* weight, uint32_t n, Visit visit) {
+#pragma unroll 1
+    for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWide>::kColumns) {
+      const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWide>::kColumns), n - column0);
+      Product<T, kWide> product;
+      product.run(operand, weight + static_cast<size_t>(column0) * depth, depth, n_columns, sm);
+      visit(product, column0, n_columns);
     }
   }
 
+  // `visit(index, column, values)` for each four neighbours of W x operand at the output of `layer`, or W' x operand at its input.
   template <class Visit>
-  __device__ __forceinline__ void forward(uint32_t layer, void* const* operand, Visit visit) {
+  __device__ __forceinline__ void forward(uint32_t layer, const T* operand, Visit visit) {
     const LayerParams& map = network.layers[layer - 1];
-    multiply(operand[layer - 1], map.n_in, weights + map.forward, map.n_out, visit);
+    multiply<true>(operand, map.n_in, weights + map.forward, map.n_out, [&](auto& product, uint32_t column0, uint32_t n) {
+      product.for_each(map.n_out, column0, n, visit);
+    });
   }
-
   template <class Visit>
-  __device__ __forceinline__ void backward(uint32_t layer, void* const* operand, Visit visit) {
+  __device__ __forceinline__ void backward(uint32_t layer, const T* operand, Visit visit) {
     const LayerParams& map = network.layers[layer - 1];
-    multiply(operand[layer], map.n_out, weights + map.reverse, map.n_in, visit);
+    multiply<true>(operand, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
+      product.for_each(map.n_in, column0, n, visit);
+    });
   }
 
-  // a, f' and f'' of the hidden layers, and the output.
-  __device__ void primal() {
+  // The output of the network, or of a tangent, in f32.
+  __device__ __forceinline__ void to_output(const T* operand, const float* bias, float* out) {
+    const LayerParams& map = network.layers[network.n_layers - 1];
+    multiply<false>(operand, map.n_in, weights + map.forward, map.n_out, [&](auto& product, uint32_t column0, uint32_t n) {
+      product.for_each(map.n_out, column0, n, [&](uint32_t index, uint32_t column, float (&o)[4]) {
+        if (bias != nullptr) {
+          float b[4];
+          load4(bias + column, b);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) o[i] += b[i];
+        }
+        store4(out + index, o);
+      });
+    });
+  }
+
+  // W' adjoint of the first layer: the gradient at the input, in f32.
+  __device__ __forceinline__ void to_input(const T* adjoint) {
+    const LayerParams& map = network.layers[0];
+    float* out = of_rows(rows.input_grad, map.n_in);
+    multiply<false>(adjoint, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
+      product.for_each(map.n_in, column0, n, [&](uint32_t index, uint32_t, float (&u)[4]) { store4(out + index, u); });
+    });
+  }
+
+  template <Activation kActivation, class P>
+  __device__ __forceinline__ void activate(P& product, uint32_t layer, uint32_t column0, uint32_t n_columns) {
+    const float* bias = biases + network.layers[layer - 1].bias;
+    T* a = at<T>(rows.a, layer);
+    S* f1 = at<S>(rows.f1, layer);
+    S* f2 = kOrders < 2 ? nullptr : at<S>(kOrders == 3 ? rows.f2 : rows.g, layer);
+    S* f3 = kOrders < 3 ? nullptr : at<S>(rows.u_f3, layer);
+    product.for_each(network.layers[layer - 1].n_out, column0, n_columns, [&](uint32_t index, uint32_t column, float (&z)[4]) {
+      float b[4], first[4], second[4], third[4];
+      load4(bias + column, b);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const Orders orders = activation<T, kActivation>(z[i] + b[i]);
+        z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
+      }
+      store4(a + index, z);
+      store4(f1 + index, first);
+      if (kOrders >= 2) store4(f2 + index, second);
+      if (kOrders >= 3) store4(f3 + index, third);
+    });
+  }
+
+  // a, f' and what kOrders says of the hidden layers.
+  __device__ __forceinline__ void primal() {
+#pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      const float* bias = biases + network.layers[layer - 1].bias;
-      T* a = static_cast<T*>(rows.a[layer]);
-      float *f1 = rows.f1[layer], *f2 = rows.g[layer];
-      forward(layer, rows.a, [&](size_t index, uint32_t column, float z) {
-        const Orders orders = activation<kActivation>(z + bias[column]);
-        a[index] = to_element<T>(orders.f);
-        f1[index] = orders.f1;
-        f2[index] = orders.f2;
-      });
+      const LayerParams& map = network.layers[layer - 1];
+      multiply<true>(at<T>(rows.a, layer - 1), map.n_in, weights + map.forward, map.n_out,
+                     [&](auto& product, uint32_t column0, uint32_t n) {
+                       switch (network.activation) {
+                         case Activation::kSilu: activate<Activation::kSilu>(product, layer, column0, n); break;
+                         case Activation::kTanh: activate<Activation::kTanh>(product, layer, column0, n); break;
+                         case Activation::kSoftplus: activate<Activation::kSoftplus>(product, layer, column0, n); break;
+                         case Activation::kGelu: activate<Activation::kGelu>(product, layer, column0, n); break;
+                         case Activation::kSin: activate<Activation::kSin>(product, layer, column0, n); break;
+                       }
+                     });
     }
-    const float* bias = biases + network.layers[network.n_layers - 1].bias;
-    forward(network.n_layers, rows.a, [&](size_t index, uint32_t column, float z) { rows.output[index] = z + bias[column]; });
   }
 
-  // delta and h of the hidden layers from the seed in delta[n_layers], and the gradient at the input.
-  __device__ void reverse() {
+  __device__ __forceinline__ void output() {
+    const LayerParams& map = network.layers[network.n_layers - 1];
+    to_output(at<T>(rows.a, network.n_layers - 1), biases + map.bias, of_rows(rows.output, map.n_out));
+  }
+
+  // delta, and h and u f''' as kOrders says, of the hidden layers from the seed in delta's output; the gradient at the input.
+  __device__ __forceinline__ void reverse() {
+#pragma unroll 1
     for (uint32_t layer = network.n_layers; layer > 1; --layer) {
-      T* delta = static_cast<T*>(rows.delta[layer - 1]);
-      float *f1 = rows.f1[layer - 1], *h = rows.g[layer - 1];
-      backward(layer, rows.delta, [&](size_t index, uint32_t, float u) {
-        delta[index] = to_element<T>(u * f1[index]);
-        h[index] *= u;
+      T* delta = at<T>(rows.delta, layer - 1);
+      const S* f1 = at<S>(rows.f1, layer - 1);
+      S* h = kOrders < 2 ? nullptr : at<S>(kOrders == 3 ? rows.h : rows.g, layer - 1);
+      const S* f2 = kOrders == 3 ? at<S>(rows.f2, layer - 1) : h;
+      S* u_f3 = kOrders < 3 ? nullptr : at<S>(rows.u_f3, layer - 1);
+      backward(layer, at<T>(rows.delta, layer), [&](uint32_t index, uint32_t, float (&u)[4]) {
+        float order[4], product[4];
+        const auto times = [&](const S* from, auto* to) {
+          load4(from + index, order);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) product[i] = u[i] * order[i];
+          store4(to + index, product);
+        };
+        times(f1, delta);
+        if (kOrders >= 2) times(f2, h);
+        if (kOrders >= 3) times(u_f3, u_f3);
       });
     }
-    backward(1, rows.delta, [&](size_t index, uint32_t, float u) { rows.input_grad[index] = u; });
+    to_input(at<T>(rows.delta, 1));
   }
 
-  // c_a and g of the hidden layers from c[0], and the tangent of the output.
-  __device__ void tangent() {
+  // c_a and g of the hidden layers from c's input, without probes.
+  __device__ __forceinline__ void tangent() {
+#pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      T* c = static_cast<T*>(rows.c[layer]);
-      float *f1 = rows.f1[layer], *g = rows.g[layer];
-      forward(layer, rows.c, [&](size_t index, uint32_t, float c_z) {
-        c[index] = to_element<T>(f1[index] * c_z);
-        g[index] *= c_z;
+      T* c = at<T>(rows.c, layer);
+      const S* f1 = at<S>(rows.f1, layer);
+      S* g = at<S>(rows.g, layer);
+      forward(layer, at<T>(rows.c, layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
+        float order[4], scaled[4];
+        load4(f1 + index, order);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scaled[i] = order[i] * c_z[i];
+        store4(c + index, scaled);
+        load4(g + index, order);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scaled[i] = order[i] * c_z[i];
+        store4(g + index, scaled);
       });
     }
-    forward(network.n_layers, rows.c, [&](size_t index, uint32_t, float o_c) { rows.output_c[index] = o_c; });
   }
 
-  // z_bar of the hidden layers from its seed in z_bar[n_layers].
-  __device__ void adjoint() {
+  // The same with probes: e_z and e_a of each, whose curvature joins c_a and g.
+  __device__ __forceinline__ void diffusive_tangent() {
+#pragma unroll 1
+    for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
+      const S* f1 = at<S>(rows.f1, layer);
+#pragma unroll 1
+      for (uint32_t k = 0; k < rows.n_probes; ++k) {
+        S* e_z = at<S>(rows.e_z, layer, k);
+        T* e_a = at<T>(rows.e_a, layer, k);
+        forward(layer, at<T>(rows.e_a, layer - 1, k), [&](uint32_t index, uint32_t, float (&z)[4]) {
+          float order[4];
+          store4(e_z + index, z);
+          load4(f1 + index, order);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) order[i] *= z[i];
+          store4(e_a + index, order);
+        });
+      }
+      T* c = at<T>(rows.c, layer);
+      S* g = at<S>(rows.g, layer);
+      const S *f2 = at<S>(rows.f2, layer), *h = at<S>(rows.h, layer), *u_f3 = at<S>(rows.u_f3, layer);
+      const S* e_z = at<S>(rows.e_z, layer);
+      const size_t probe_pitch = static_cast<size_t>(network.places) * rows.n_rows;
+      const uint32_t n = width(layer);
+      forward(layer, at<T>(rows.c, layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
+        float squares[4] = {0.0f, 0.0f, 0.0f, 0.0f}, order[4], other[4];
+        for (uint32_t k = 0; k < rows.n_probes; ++k) {
+          load4(e_z + k * probe_pitch + index, order);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) squares[i] = fmaf(order[i], order[i], squares[i]);
+        }
+        const float weight = sm_probe_weight[index / n];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) squares[i] *= weight;
+        load4(f1 + index, order);
+        load4(f2 + index, other);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) order[i] = fmaf(order[i], c_z[i], squares[i] * other[i]);
+        store4(c + index, order);
+        load4(h + index, order);
+        load4(u_f3 + index, other);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) order[i] = fmaf(order[i], c_z[i], squares[i] * other[i]);
+        store4(g + index, order);
+      });
+    }
+  }
+
+  // The outputs of the tangents: o_c, and o_e of each probe.
+  __device__ __forceinline__ void tangent_outputs() {
+    const uint32_t last = network.n_layers - 1, n = width(network.n_layers);
+    if (kOrders == 3 && network.head != Head::kScalar) {
+#pragma unroll 1
+      for (uint32_t k = 0; k < rows.n_probes; ++k)
+        to_output(at<T>(rows.e_a, last, k), nullptr, of_rows(rows.output_e, n) + static_cast<size_t>(k) * rows.n_rows * n);
+    }
+    to_output(at<T>(rows.c, last), nullptr, of_rows(rows.output_c, n));
+  }
+
+  // z_bar of the hidden layers from its seed, and with probes e_bar of each from theirs. `interior` rows have g.
+  __device__ __forceinline__ void adjoint(bool interior) {
+#pragma unroll 1
     for (uint32_t layer = network.n_layers; layer > 1; --layer) {
-      T* z_bar = static_cast<T*>(rows.z_bar[layer - 1]);
-      float *f1 = rows.f1[layer - 1], *g = rows.g[layer - 1];
-      backward(layer, rows.z_bar, [&](size_t index, uint32_t, float a_bar) {
-        z_bar[index] = to_element<T>(fmaf(f1[index], a_bar, g[index]));
+      const S* f1 = at<S>(rows.f1, layer - 1);
+      S* g = at<S>(rows.g, layer - 1);
+      if (kOrders == 3 && interior) {
+        const S *f2 = at<S>(rows.f2, layer - 1), *h = at<S>(rows.h, layer - 1);
+        const uint32_t n = width(layer - 1);
+#pragma unroll 1
+        for (uint32_t k = 0; k < rows.n_probes; ++k) {
+          // e_z makes way for e_bar, in the type of operands.
+          const S* e_z = at<S>(rows.e_z, layer - 1, k);
+          T* e_bar = at<T>(rows.e_z, layer - 1, k);
+          backward(layer, at<T>(rows.e_z, layer, k), [&](uint32_t index, uint32_t, float (&e_a_bar)[4]) {
+            float z[4], order[4], sum[4];
+            load4(e_z + index, z);
+            load4(f2 + index, order);
+            load4(g + index, sum);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[i] = fmaf(e_a_bar[i] * order[i], z[i], sum[i]);
+            store4(g + index, sum);
+            const float twice = 2.0f * sm_probe_weight[index / n];
+            load4(h + index, order);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) z[i] *= twice * order[i];
+            load4(f1 + index, order);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) z[i] = fmaf(e_a_bar[i], order[i], z[i]);
+            store4(e_bar + index, z);
+          });
+        }
+      }
+      T* z_bar = at<T>(rows.z_bar, layer - 1);
+      backward(layer, at<T>(rows.z_bar, layer), [&](uint32_t index, uint32_t, float (&a_bar)[4]) {
+        float order[4], sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        load4(f1 + index, order);
+        if (interior) load4(g + index, sum);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
+        store4(z_bar + index, sum);
       });
     }
   }

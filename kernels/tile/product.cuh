@@ -1,22 +1,26 @@
-// One block's share of a matrix product: kTileRows rows of A times kTileColumns rows of B, both row-major with the inner dimension along
-// the row: C = A B^T. A holds activations [row][input], B weights [output][input] or, for Wᵀ, [input][output].
+// A block's share of a matrix product: kTileRows rows of A times up to kColumns rows of B, both row-major with the inner dimension along the row:
+// C = A B^T. A holds activations [row][input], B weights [output][input] or, for the transpose, [input][output].
 //
-// Rows and columns are padded to whole tiles and the inner dimension to whole chunks by whoever allocates them: nothing is checked here.
+// Rows and columns are padded to whole tiles by whoever allocates them: nothing is checked here.
 #pragma once
+#include "../params.h"
 #include "mma.cuh"
 
-constexpr int kTileRows = 64;
-constexpr int kTileColumns = 64;
-constexpr int kThreads = 128;                // 2 x 2 warps of 32 x 32
-constexpr int kChunkBytes = 64;              // of the inner dimension, a row at a time
+constexpr int kThreads = 256;  // 8 warps
+constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
 constexpr int kStages = 3;
-constexpr int kStageBytes = (kTileRows + kTileColumns) * kChunkBytes;
+constexpr int kWideColumns = 256;
+constexpr int kStageBytes = (static_cast<int>(kTileRows) + kWideColumns) * kChunkBytes;
 constexpr int kProductBytes = kStages * kStageBytes;
+static_assert(kTileRows * 4 == kThreads, "a thread copies one piece of each 64 lines");
 
-// Where byte `byte` of line `line` lies in a stage. Two lines fill the 32 banks; each pair of lines has its 16-byte pieces in another order, so
-// that the same piece of 8 lines, a matrix of a fragment, covers all banks too.
-__device__ __forceinline__ int swizzled(int line, int byte) {
+// Where byte `byte` of a line lies in a stage. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
+// different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs (see Product).
+__device__ __forceinline__ int swizzled_a(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 2 % 4 * 16));
+}
+__device__ __forceinline__ int swizzled_b(int line, int byte) {
+  return static_cast<int>(kTileRows + line) * kChunkBytes + (byte ^ (line / 4 % 4 * 16));
 }
 
 // `load(chunk)` starts the copies of a chunk into stage chunk % kStages, `multiply(chunk)` uses them, with the copies of the next chunks on their way.
@@ -37,96 +41,135 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
   wait_copies<0>();
 }
 
-template <class T>
+// Wide: 2 x 4 warps of 32 x 64. Narrow: 4 x 2 warps of 16 x 32, for results that few columns have.
+template <class T, bool kWide>
 struct Product {
+  static constexpr int kColumns = kWide ? kWideColumns : 64;
+  static constexpr int kM = kWide ? 2 : 1, kN = kWide ? 8 : 4;
+  static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
 
-  // acc[m][n]: 16 x 8 tiles of the warp's 32 x 32.
-  Accumulator acc[2][4];
+  // acc[m][n]: 16 x 8 tiles of the warp's. Columns 4 i, 4 i + 1 of tile pair n, n + 1 go to the first, 4 i + 2, 4 i + 3 to the second: each
+  // thread so has 4 neighbours of a row, which it moves as one, and 4 threads a whole sector of memory.
+  Accumulator acc[kM][kN];
 
-  // Row and column within the tile of value k of acc[m][n] in this thread.
-  static __device__ __forceinline__ int row(int m, int k) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return 32 * (warp / 2) + 16 * m + lane / 4 + 8 * (k / 2);
+  static __device__ __forceinline__ int first_row() {
+    return 16 * kM * (static_cast<int>(threadIdx.x) / 32 / kWarpColumns);
   }
-  static __device__ __forceinline__ int column(int n, int k) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return 32 * (warp % 2) + 8 * n + 2 * (lane % 4) + k % 2;
+  static __device__ __forceinline__ int first_column() {
+    return 8 * kN * (static_cast<int>(threadIdx.x) / 32 % kWarpColumns);
   }
 
-  // `a` and `b` point at the first row of the tile; pitches in elements; `depth` is a multiple of kChunk.
-  __device__ void run(const T* a, int a_pitch, const T* b, int b_pitch, int depth, unsigned char* sm_stages) {
+  // `a` and `b` point at the first line of the tile, lines of `depth` elements, a multiple of 64; `n_columns` lines of B, another one. A warp without
+  // columns only copies.
+  __device__ __forceinline__ void run(const T* a, const T* b, uint32_t depth, uint32_t n_columns, unsigned char* sm_stages) {
 #pragma unroll
-    for (int m = 0; m < 2; ++m)
+    for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int n = 0; n < 4; ++n) acc[m][n] = Accumulator{};
+      for (int n = 0; n < kN; ++n) acc[m][n] = Accumulator{};
+    const bool has_columns = first_column() < static_cast<int>(n_columns);
+    const int line = threadIdx.x / 4, byte = threadIdx.x % 4 * 16;
+    const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T));
+    const unsigned char* from_a = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
+    const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
+    const uint32_t stages = shared_address(sm_stages);
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
     pipelined(
-        depth / kChunk, [&](int chunk) { load(a, a_pitch, b, b_pitch, chunk, sm_stages); },
-        [&](int chunk) { multiply(sm_stages + chunk % kStages * kStageBytes); });
+        static_cast<int>(depth) / kChunk,
+        [&](int chunk) {
+          const uint32_t stage = stages + chunk % kStages * kStageBytes;
+          copy_async16(stage + swizzled_a(line, byte), from_a + chunk * kChunkBytes);
+#pragma unroll
+          for (int k = 0; k < kColumns / 64; ++k)
+            if (64 * k < static_cast<int>(n_columns))
+              copy_async16(stage + swizzled_b(line + 64 * k, byte), from_b + 64 * k * pitch + chunk * kChunkBytes);
+        },
+        [&](int chunk) {
+          if (has_columns) multiply(sm_stages + chunk % kStages * kStageBytes);
+        });
+  }
+
+  // `visit(index, column, values)` for each four neighbours of a row: index = row * width + column within the tile whose first column is column0.
+  template <class Visit>
+  __device__ __forceinline__ void for_each(uint32_t width, uint32_t column0, uint32_t n_columns, Visit visit) {
+    if (first_column() >= static_cast<int>(n_columns)) return;
+    const int lane = threadIdx.x % 32;
+    const uint32_t row = first_row() + lane / 4, column = column0 + first_column() + lane % 4 * 4;
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t row_index = (row + 16 * m + 8 * half) * width + column;
+#pragma unroll
+        for (int n = 0; n < kN; n += 2) {
+          float values[4] = {acc[m][n].value[2 * half], acc[m][n].value[2 * half + 1], acc[m][n + 1].value[2 * half],
+                             acc[m][n + 1].value[2 * half + 1]};
+          visit(row_index + 8 * n, column + 8 * n, values);
+        }
+      }
   }
 
  private:
-  __device__ __forceinline__ void load(const T* a, int a_pitch, const T* b, int b_pitch, int chunk,
-                                       unsigned char* sm_stages) {
-    constexpr int kPieces = kChunkBytes / 16;
-    const uint32_t stage = shared_address(sm_stages) + chunk % kStages * kStageBytes;
-#pragma unroll
-    for (int i = threadIdx.x; i < (kTileRows + kTileColumns) * kPieces; i += kThreads) {
-      const int line = i / kPieces, piece = i % kPieces;
-      const T* source = line < kTileRows ? a + static_cast<size_t>(line) * a_pitch
-                                         : b + static_cast<size_t>(line - kTileRows) * b_pitch;
-      const unsigned char* bytes = reinterpret_cast<const unsigned char*>(source + chunk * kChunk) + 16 * piece;
-      copy_async16(stage + swizzled(line, 16 * piece), bytes);
-    }
-  }
-
   __device__ __forceinline__ void multiply(const unsigned char* sm_stage) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32;
     const uint32_t stage = shared_address(sm_stage);
-    const int a_line = 32 * (warp / 2) + lane % 16, b_line = kTileRows + 32 * (warp % 2) + lane / 16 * 8 + lane % 8;
+    const int a_line = first_row() + lane % 16;
+    const int b_line = first_column() + lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;
 #pragma unroll
     for (int step = 0; step < kChunkBytes; step += 32) {
-      uint32_t a_frag[2][4], b_frag[2][4];
+      uint32_t a_frag[kM][4], b_frag[kN / 2][4];
       // Matrices of A: upper rows, lower rows, then the second 16 bytes of both.
 #pragma unroll
-      for (int m = 0; m < 2; ++m)
-        load_matrices(a_frag[m], stage + swizzled(a_line + 16 * m, step + lane / 16 * 16));
-      // Matrices of B: both 16-byte halves of 8 columns, then those of the next 8.
+      for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], stage + swizzled_a(a_line + 16 * m, step + lane / 16 * 16));
+      // Matrices of B: both 16-byte halves of a tile of columns, then those of its partner.
 #pragma unroll
-      for (int pair = 0; pair < 2; ++pair)
-        load_matrices(b_frag[pair], stage + swizzled(b_line + 16 * pair, step + lane / 8 % 2 * 16));
+      for (int pair = 0; pair < kN / 2; ++pair)
+        load_matrices(b_frag[pair], stage + swizzled_b(b_line + 16 * pair, step + lane / 8 % 2 * 16));
 #pragma unroll
-      for (int m = 0; m < 2; ++m)
+      for (int m = 0; m < kM; ++m)
 #pragma unroll
-        for (int n = 0; n < 4; ++n)
+        for (int n = 0; n < kN; ++n)
           multiply_add<T>(acc[m][n], a_frag[m], b_frag[n / 2][n % 2 * 2], b_frag[n / 2][n % 2 * 2 + 1]);
     }
   }
 };
 
 // f32 keeps the picture, with plain fused multiply-adds: the reference.
-template <>
-__device__ __forceinline__ void Product<float>::multiply(const unsigned char* sm_stage) {
-  const auto at = [&](int line, int inner) {
-    return *reinterpret_cast<const float*>(sm_stage + swizzled(line, 4 * inner));
-  };
-  for (int inner = 0; inner < kChunk; ++inner) {
-    float a_value[2][2], b_value[4][2];
+template <bool kWide>
+__device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, const unsigned char* sm_stage) {
+  using P = Product<float, kWide>;
+  const int lane = threadIdx.x % 32;
+  const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 4;
+#pragma unroll 1
+  for (int byte = 0; byte < kChunkBytes; byte += 8) {
+    float2 a[P::kM][2];
 #pragma unroll
-    for (int m = 0; m < 2; ++m)
+    for (int m = 0; m < P::kM; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half) a_value[m][half] = at(row(m, 2 * half), inner);
+      for (int half = 0; half < 2; ++half)
+        a[m][half] = *reinterpret_cast<const float2*>(sm_stage + swizzled_a(row + 16 * m + 8 * half, byte));
 #pragma unroll
-    for (int n = 0; n < 4; ++n)
+    for (int n = 0; n < P::kN; ++n)
 #pragma unroll
-      for (int k = 0; k < 2; ++k) b_value[n][k] = at(kTileRows + column(n, k), inner);
+      for (int k = 0; k < 2; ++k) {
+        const float2 b = *reinterpret_cast<const float2*>(
+            sm_stage + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
 #pragma unroll
-    for (int m = 0; m < 2; ++m)
+        for (int m = 0; m < P::kM; ++m)
 #pragma unroll
-      for (int n = 0; n < 4; ++n)
-#pragma unroll
-        for (int k = 0; k < 4; ++k)
-          acc[m][n].value[k] = fmaf(a_value[m][k / 2], b_value[n][k % 2], acc[m][n].value[k]);
+          for (int half = 0; half < 2; ++half) {
+            float& sum = product.acc[m][n].value[2 * half + k];
+            sum = fmaf(a[m][half].x, b.x, sum);
+            sum = fmaf(a[m][half].y, b.y, sum);
+          }
+      }
   }
+}
+template <>
+__device__ __forceinline__ void Product<float, true>::multiply(const unsigned char* sm_stage) {
+  multiply_f32(*this, sm_stage);
+}
+template <>
+__device__ __forceinline__ void Product<float, false>::multiply(const unsigned char* sm_stage) {
+  multiply_f32(*this, sm_stage);
 }

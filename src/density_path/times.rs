@@ -162,6 +162,12 @@ impl TimeDensity {
         TimeDensity { density, cumulative }
     }
 
+    /// Density and its integral from 0, at the knots.
+    #[cfg(test)]
+    pub(crate) fn at_knots(&self) -> [&[f64; TIME_KNOTS]; 2] {
+        [&self.density, &self.cumulative]
+    }
+
     /// The time at which the cumulative density is `u`, and the weight 1 / density of a row there.
     pub fn draw(&self, u: f64) -> (f64, f64) {
         const KNOTS: f64 = (TIME_KNOTS - 1) as f64;

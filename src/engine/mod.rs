@@ -7,7 +7,9 @@ pub mod reference;
 mod training;
 
 pub use laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
-pub use training::{Bend, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Trainer, Training};
+pub use training::{
+    Bend, Estimator, LearningRate, LossScale, NetworkState, Optimizer, StepRecord, TrainState, Trainer, Training,
+};
 
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};

@@ -39,6 +39,28 @@ impl NetworkState {
     }
 }
 
+/// What gradients are multiplied with on their way through products in f16, so that small ones are not lost there.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LossScale {
+    /// A power of two. Halved where the gradient is lost, doubled after [`LossScale::STEPS_BEFORE_GROWTH`] good steps.
+    pub scale: f32,
+    /// Good steps since it last changed.
+    pub good_steps: u32,
+}
+
+impl LossScale {
+    /// Good steps after which the scale doubles.
+    pub const STEPS_BEFORE_GROWTH: u32 = 2000;
+    /// It grows no further.
+    pub const LARGEST: f32 = 16_777_216.0;
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        LossScale { scale: 65_536.0, good_steps: 0 }
+    }
+}
+
 /// Everything that changes in `step` steps of training: what a checkpoint holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
@@ -50,13 +72,16 @@ pub struct TrainState {
     pub bend: Option<NetworkState>,
     /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which [`TimeRule::Importance`] follows.
     pub time_moments: Vec<f32>,
+    /// The loss scale of products in f16; other products leave it as it is.
+    pub loss_scale: LossScale,
 }
 
 impl TrainState {
     /// The state before the first step of an action with `parameters`, on a path that is not learned.
     pub fn initial(parameters: Vec<f32>) -> Self {
         let time_moments = vec![0.0; 2 * TIME_KNOTS];
-        TrainState { step: 0, action: NetworkState::initial(parameters), bend: None, time_moments }
+        let action = NetworkState::initial(parameters);
+        TrainState { step: 0, action, bend: None, time_moments, loss_scale: LossScale::default() }
     }
 }
 
@@ -206,6 +231,10 @@ impl Training {
         state.action.validate(self.architecture.n_parameters())?;
         check_len("time_moments", 2 * TIME_KNOTS, state.time_moments.len())?;
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
+        let LossScale { scale, good_steps: _ } = state.loss_scale;
+        if !(1.0..=LossScale::LARGEST).contains(&scale) || scale.log2().fract() != 0.0 {
+            return fail("loss_scale", format!("is {scale}"), "use a power of two, 1 to 2²⁴");
+        }
         self.path.validate(self.architecture.dim)?;
         match (&self.bend, &state.bend, self.path.interpolant == Interpolant::Learned) {
             (Some(bend), Some(state), true) => {

@@ -8,13 +8,15 @@ use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::{NetworkState, TrainState};
+use crate::engine::{LossScale, NetworkState, TrainState};
 use crate::error::{Error, Result};
 use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 3;
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The version before it had no loss scale.
+const UNSCALED_VERSION: u32 = 2;
 /// Names of the tensors of a network, behind the prefix of which one it is.
 const NETWORK_PARTS: [&str; 4] = ["parameters", "ema", "moment1", "moment2"];
 const ACTION: &str = "";
@@ -26,6 +28,8 @@ struct Header {
     version: u32,
     step: u64,
     fingerprint: String,
+    #[serde(default)]
+    loss_scale: LossScale,
     /// Digest over the rest and the tensors.
     sha256: String,
 }
@@ -48,8 +52,13 @@ impl Checkpoint {
         let Checkpoint { state, fingerprint } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
         let tensors = parts(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
-        let header =
-            Header { version: VERSION, step: state.step, fingerprint: fingerprint.clone(), sha256: self.digest() };
+        let header = Header {
+            version: VERSION,
+            step: state.step,
+            fingerprint: fingerprint.clone(),
+            loss_scale: state.loss_scale,
+            sha256: self.digest(VERSION),
+        };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let metadata = HashMap::from([(CHECKPOINT_KEY.to_string(), json)]);
         write_tensors(&path, tensors.collect(), metadata)?;
@@ -71,11 +80,11 @@ impl Checkpoint {
         let Some(json) = file.metadata(CHECKPOINT_KEY) else {
             return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());
         };
-        let Header { version, step, fingerprint, sha256 } = match serde_json::from_str(json) {
+        let Header { version, step, fingerprint, loss_scale, sha256 } = match serde_json::from_str(json) {
             Ok(header) => header,
             Err(error) => return fail(CHECKPOINT_KEY, format!("cannot be read: {error}")),
         };
-        if version != VERSION {
+        if !(UNSCALED_VERSION..=VERSION).contains(&version) {
             return fail(CHECKPOINT_KEY, format!("has version {version}, not {VERSION}"));
         }
         let has_bend = file.names().iter().any(|name| name.starts_with(BEND));
@@ -93,9 +102,9 @@ impl Checkpoint {
         let action = network(ACTION)?;
         let bend = if has_bend { Some(network(BEND)?) } else { None };
         let time_moments = file.f32s("time_moments", &[2 * TIME_KNOTS])?;
-        let state = TrainState { step, action, bend, time_moments };
+        let state = TrainState { step, action, bend, time_moments, loss_scale };
         let checkpoint = Checkpoint { state, fingerprint };
-        if checkpoint.digest() != sha256 {
+        if checkpoint.digest(version) != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
         }
         Ok(checkpoint)
@@ -119,11 +128,15 @@ impl Checkpoint {
         newest_error.map_or(Ok(None), Err)
     }
 
-    /// SHA-256 over step, fingerprint and tensors.
-    fn digest(&self) -> String {
+    /// SHA-256 over step, fingerprint, loss scale and tensors, as `version` has it.
+    fn digest(&self, version: u32) -> String {
         let mut hash = Sha256::new();
         hash.update(self.state.step.to_le_bytes());
         hash.update(&self.fingerprint);
+        if version > UNSCALED_VERSION {
+            hash.update(self.state.loss_scale.scale.to_le_bytes());
+            hash.update(self.state.loss_scale.good_steps.to_le_bytes());
+        }
         for (name, values) in parts(&self.state) {
             hash.update(name);
             for value in values {
@@ -148,7 +161,7 @@ impl Checkpoint {
 
 /// Every tensor of `state` with its name.
 fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
-    let TrainState { step: _, action, bend, time_moments } = state;
+    let TrainState { step: _, action, bend, time_moments, loss_scale: _ } = state;
     let mut parts = vec![("time_moments".to_string(), &time_moments[..])];
     for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref())] {
         let Some(NetworkState { parameters, ema, moment1, moment2 }) = network else { continue };
@@ -187,7 +200,9 @@ mod tests {
             moment2: values(1e-20 * scale),
         };
         let bend = step.is_multiple_of(2).then(|| network(3.0));
-        let state = TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS] };
+        let loss_scale = LossScale { scale: 1024.0, good_steps: 77 };
+        let state =
+            TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS], loss_scale };
         Checkpoint { state, fingerprint: "abc".into() }
     }
 
@@ -217,14 +232,31 @@ mod tests {
         assert!(Checkpoint::load_newest(folder, |_| ()).is_err());
     }
 
-    /// Every single flipped bit of the tensors and of the step is noticed.
+    /// A file of the version before the loss scale, with the digest that it had.
+    #[test]
+    fn files_of_version_2_load_with_the_loss_scale_to_start_from() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("step-0000000012.safetensors");
+        let mut expected = checkpoint(12);
+        expected.state.loss_scale = LossScale::default();
+        // SHA-256 of the step, the fingerprint and each tensor's name and values, by another program.
+        let sha256 = "31065d6008167a26d9194effb1babf71ef88634d270686a394d3a98b808f9551";
+        let json = format!(r#"{{"version":2,"step":12,"fingerprint":"abc","sha256":"{sha256}"}}"#);
+        let tensors =
+            parts(&expected.state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
+        write_tensors(&path, tensors.collect(), HashMap::from([(CHECKPOINT_KEY.to_string(), json)])).expect("writes");
+        assert_eq!(Checkpoint::load(&path).expect("loads"), expected);
+    }
+
+    /// Every single flipped bit of the tensors, of the step and of the loss scale is noticed.
     #[test]
     fn flipped_bits_are_noticed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = checkpoint(12).save(folder.path()).expect("saves");
         let good = std::fs::read(&path).expect("reads");
         let step = good.windows(4).position(|window| window == b":12,").expect("the step is in the header") + 1;
-        for position in [step, good.len() - 1, good.len() - 450, good.len() - 900, good.len() - 1599] {
+        let good_steps = good.windows(3).position(|window| window == b":77").expect("the loss scale is there") + 2;
+        for position in [step, good_steps, good.len() - 1, good.len() - 450, good.len() - 900, good.len() - 1599] {
             let mut bytes = good.clone();
             bytes[position] ^= 1;
             std::fs::write(&path, bytes).expect("writes");

@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PinnedHostSlice, PushKernelArg, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
+    LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 
 use super::modules::MODULES;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;
@@ -44,7 +44,18 @@ impl<T> Buffer<T> {
 }
 
 /// Page-locked memory of the host, which copies reach without a detour.
-pub struct Pinned<T: DeviceRepr>(PinnedHostSlice<T>);
+pub struct Pinned {
+    memory: PinnedHostSlice<u8>,
+    /// The last copy into it has happened.
+    copied: CudaEvent,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The memory is freed next. Should this fail, so has the device, and no copy is under way.
+        let _ = self.copied.synchronize();
+    }
+}
 
 /// A GPU, ready for work.
 pub struct Device {
@@ -125,6 +136,23 @@ impl Device {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.0)
     }
 
+    /// Whether `bytes` more of memory can be had, for `what`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] says how much is free, and what to reduce.
+    pub fn expect_memory(&self, bytes: usize, what: &str) -> Result<()> {
+        let free = self.free_memory()?;
+        if bytes <= free {
+            return Ok(());
+        }
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        Err(Error::Device {
+            device: self.name.clone(),
+            problem: format!("{what} take {} MiB of its memory, and {} MiB are free", mib(bytes), mib(free)),
+            fix: OUT_OF_MEMORY_FIX.into(),
+        })
+    }
+
     /// `len` elements that nobody has written.
     pub fn allocate<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         // A buffer of nothing has an address too.
@@ -152,11 +180,18 @@ impl Device {
 
     /// Replaces the first elements of `buffer`, in the order of the kernels' stream.
     pub fn write<T: Pod>(&self, buffer: &mut Buffer<T>, values: &[T]) -> Result<()> {
+        self.write_at(buffer, 0, values)
+    }
+
+    /// Replaces the elements of `buffer` from `start` on, in the order of the kernels' stream.
+    pub fn write_at<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
+        check_len("buffer on the device", (start + values.len()).min(buffer.len), start + values.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut target = buffer.bytes.slice_mut(..bytes.len());
+        let first = start * size_of::<T>();
+        let mut target = buffer.bytes.slice_mut(first..first + bytes.len());
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
@@ -169,6 +204,7 @@ impl Device {
 
     /// Fills `values` with the first elements of `buffer`, after all that was launched before.
     pub fn read_into<T: Pod>(&self, buffer: &Buffer<T>, values: &mut [T]) -> Result<()> {
+        check_len("buffer on the device", values.len().min(buffer.len), values.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         if bytes.is_empty() {
             return self.synchronise();
@@ -230,11 +266,41 @@ impl Device {
         graph.launch().map_err(|error| self.failure("recorded steps", error))
     }
 
-    /// Page-locked memory for `len` elements.
-    pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned<T>> {
+    /// Page-locked memory for `len` elements of `T`.
+    pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned> {
+        // Memory that the host reads; what the driver calls write-combined is slow to read.
+        const READABLE: u32 = 0;
         // SAFETY: a copy fills it before it is read.
-        let memory = unsafe { self.context.alloc_pinned::<T>(len.max(1)) };
-        Ok(Pinned(memory.map_err(|error| self.failure("page-locked memory", error))?))
+        let memory = unsafe { self.context.alloc_pinned_with_flags((len * size_of::<T>()).max(1), READABLE) };
+        let memory = memory.map_err(|error| self.failure("page-locked memory", error))?;
+        let copied = self.context.new_event(None).map_err(|error| self.failure("page-locked memory", error))?;
+        Ok(Pinned { memory, copied })
+    }
+
+    /// Begins to copy `buffers` as they are after all that was launched before, each into its place of `to`, on a stream of its own. Later
+    /// launches wait for the copies; the host does not.
+    pub fn snapshot<T: Pod>(&self, buffers: &[&Buffer<T>], to: &mut [Pinned]) -> Result<()> {
+        let fail = |error| self.failure("a copy from the device", error);
+        let written = self.stream.record_event(None).map_err(fail)?;
+        self.copies.wait(&written).map_err(fail)?;
+        for (buffer, pinned) in buffers.iter().zip(to) {
+            check_len("page-locked memory", pinned.memory.len(), buffer.bytes.len())?;
+            self.copies.memcpy_dtoh(&buffer.bytes, &mut pinned.memory).map_err(fail)?;
+            pinned.copied.record(&self.copies).map_err(fail)?;
+            self.stream.wait(&pinned.copied).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// What [`Device::snapshot`] put into `pinned`, after waiting for it.
+    pub fn copied<T: Pod>(&self, pinned: &Pinned, len: usize) -> Result<Vec<T>> {
+        pinned.copied.synchronize().map_err(|error| self.failure("work", error))?;
+        let bytes = pinned.memory.as_slice().map_err(|error| self.failure("work", error))?;
+        check_len("page-locked memory", (len * size_of::<T>()).max(1), bytes.len())?;
+        let mut values = vec![T::zeroed(); len];
+        let n_bytes = len * size_of::<T>();
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&bytes[..n_bytes]);
+        Ok(values)
     }
 
     /// Waits until everything launched so far is done.
@@ -257,13 +323,20 @@ impl Device {
         let since = launched[launched.len().saturating_sub(SHOWN)..].join(", ");
         let since = if since.is_empty() { String::new() } else { format!("; launched since all was well: {since}") };
         let fix = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            "lower training.interior_rows, training.boundary_rows or the number of probes, or free memory on the GPU"
+            OUT_OF_MEMORY_FIX
         } else {
             "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
         };
-        Error::Device { device: self.name.clone(), problem: format!("{what}: {}{since}", describe(error)), fix: fix.into() }
+        Error::Device {
+            device: self.name.clone(),
+            problem: format!("{what}: {}{since}", describe(error)),
+            fix: fix.into(),
+        }
     }
 }
+
+const OUT_OF_MEMORY_FIX: &str =
+    "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
 /// The driver's own words.
 fn describe(error: DriverError) -> String {

@@ -1,12 +1,19 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only orchestrates.
 #![allow(missing_docs, dead_code)] // internal
 
+mod batch;
 mod device;
+mod evaluate;
+mod judge;
+mod launch;
+mod learner;
 mod modules;
 mod network;
+mod optimizer;
 mod params;
 mod particles;
 mod precision;
+mod workspace;
 
 use std::sync::Arc;
 
@@ -16,7 +23,7 @@ use self::device::Device;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
-use crate::error::Result;
+use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
 
@@ -37,12 +44,17 @@ impl CudaEngine {
 }
 
 impl Differentiate for CudaEngine {
-    fn derivatives(&self, _model: &Model, _x: &[f64], _t: &[f64]) -> Result<Derivatives> {
-        todo!()
+    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+        model.validate()?;
+        check_len("x", t.len() * model.architecture.dim, x.len())?;
+        evaluate::derivatives(&self.device, self.precision, model, x, t)
     }
 
-    fn loss_gradient(&self, _model: &Model, _batch: &Batch) -> Result<LossGradient> {
-        todo!()
+    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
+        model.validate()?;
+        model.objective.validate("objective".as_ref())?;
+        batch.validate(model.architecture.dim)?;
+        evaluate::loss_gradient(&self.device, self.precision, model, batch)
     }
 }
 

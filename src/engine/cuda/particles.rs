@@ -6,9 +6,11 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use super::device::{Buffer, Device, THREADS};
+use super::launch::{PRODUCT_BYTES, kernels};
 use super::network::Network;
 use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
 use super::precision::Precision;
+use super::workspace::{RowNeeds, Rows, row_bytes};
 use crate::engine::IntegrationReport;
 use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
@@ -17,9 +19,6 @@ use crate::model::{Model, TimeEmbedding};
 
 /// Stages of a method at most.
 const MAX_STAGES: usize = 7;
-
-/// Dynamic shared memory of a block: `kProductBytes`.
-const SHARED_BYTES: u32 = 3 * (TILE_ROWS as u32 + 256) * 64;
 
 /// Registers leave room for one.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 1;
@@ -149,40 +148,6 @@ pub fn integrate(
     Ok(report)
 }
 
-/// A field of [`RowBuffers`].
-type Field = fn(&mut RowBuffers) -> &mut u64;
-
-/// The buffers of rows that the velocity needs, with the bytes of a row; `n_directions` > 0 with the log-density.
-fn row_buffers(network: &Network, precision: Precision, n_directions: usize) -> Vec<(Field, usize)> {
-    let (dim, element) = (network.architecture.dim, precision.bytes());
-    let activations = network.params.places as usize * element;
-    let mut buffers: Vec<(Field, usize)> = vec![
-        (|rows| &mut rows.x, 4 * dim),
-        (|rows| &mut rows.a, activations),
-        (|rows| &mut rows.delta, activations),
-        (|rows| &mut rows.f1, activations),
-        (|rows| &mut rows.output, 4 * network.out_width()),
-        (|rows| &mut rows.input_grad, 4 * network.in_width()),
-        (|rows| &mut rows.s, 4),
-        (|rows| &mut rows.grad_s, 4 * dim),
-    ];
-    if n_directions > 0 {
-        let of_density: [(Field, usize); 9] = [
-            (|rows| &mut rows.c, activations),
-            (|rows| &mut rows.g, activations),
-            (|rows| &mut rows.f2, activations),
-            (|rows| &mut rows.h, activations),
-            (|rows| &mut rows.u_f3, activations),
-            (|rows| &mut rows.e_a, n_directions * activations),
-            (|rows| &mut rows.e_z, n_directions * activations),
-            (|rows| &mut rows.output_c, 4 * network.out_width()),
-            (|rows| &mut rows.output_e, n_directions * 4 * network.out_width()),
-        ];
-        buffers.extend(of_density);
-    }
-    buffers
-}
-
 /// Everything on the device that all chunks of particles share.
 struct Integration<'a> {
     device: &'a Device,
@@ -193,8 +158,10 @@ struct Integration<'a> {
     chunk: usize,
     /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not followed have no columns.
     channels: [Channel; 3],
-    /// What `params` points at beside.
-    _memory: Vec<Buffer<u8>>,
+    // What `params` points at beside.
+    _rows: Rows,
+    _scratch: Buffer<f32>,
+    _tables: Vec<Buffer<u8>>,
 }
 
 /// One of the things that are followed.
@@ -219,11 +186,11 @@ impl<'a> Integration<'a> {
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
         let tableau = Tableau::of(plan.method);
 
-        let mut memory = Vec::new();
+        let mut tables = Vec::new();
         let mut place = |bytes: &[u8]| -> Result<u64> {
             let buffer = device.upload(bytes)?;
             let address = buffer.address();
-            memory.push(buffer);
+            tables.push(buffer);
             Ok(address)
         };
         let (weights, biases) = network.pack(&model.parameters, precision);
@@ -244,31 +211,16 @@ impl<'a> Integration<'a> {
         }
 
         // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
-        let buffers = row_buffers(&network, precision, n_directions);
+        let needs = RowNeeds { n_probes: n_directions, grad_x: false };
         let n_values: usize = columns.iter().sum();
         let slot = TILE_ROWS * (n_values * (2 + tableau.nodes.len()) + dim * (1 + n_directions))
             + network.params.n_features as usize;
-        let of_block = TILE_ROWS * buffers.iter().map(|(_, bytes)| bytes).sum::<usize>()
-            + 4 * slot
-            + size_of::<IntegrationBlock>();
+        let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
         let of_particle = 4 * n_saved * n_values;
         let (n_blocks, chunk) = divide(device, n, of_block, of_particle)?;
 
-        let mut rows = RowBuffers {
-            n_rows: (n_blocks * TILE_ROWS) as u32,
-            n_probes: n_directions as u32,
-            ..RowBuffers::default()
-        };
-        let mut allocate = |bytes: usize| -> Result<u64> {
-            let buffer = device.allocate::<u8>(bytes)?;
-            let address = buffer.address();
-            memory.push(buffer);
-            Ok(address)
-        };
-        for (field, bytes) in buffers {
-            *field(&mut rows) = allocate(n_blocks * TILE_ROWS * bytes)?;
-        }
-        let scratch = allocate(n_blocks * 4 * slot)?;
+        let rows = Rows::new(device, &network, precision, needs, n_blocks * TILE_ROWS)?;
+        let scratch = device.allocate(n_blocks * slot)?;
         let channel = |columns: usize| -> Result<Channel> {
             Ok(Channel { columns, values: device.allocate(n_saved * chunk * columns)? })
         };
@@ -276,7 +228,7 @@ impl<'a> Integration<'a> {
         let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
         let params = IntegrateParams {
             network: network.params,
-            rows,
+            rows: *rows.params(),
             weights,
             biases,
             positions: address(&channels[0]),
@@ -292,7 +244,7 @@ impl<'a> Integration<'a> {
             atol,
             frequencies,
             seed: plan.noise.seed,
-            scratch,
+            scratch: scratch.address(),
             slot_size: slot as u64,
             growth: model.objective.growth as f32,
             cost_exponent: model.objective.cost_exponent as f32,
@@ -302,8 +254,19 @@ impl<'a> Integration<'a> {
             rule: plan.divergence.rule as u32,
             ..IntegrateParams::default()
         };
-        let kernel = kernel(precision, has_density);
-        Ok(Integration { device, kernel, params, n_blocks, chunk, channels, _memory: memory })
+        let kernel =
+            if has_density { kernels!(precision, "integrate_density") } else { kernels!(precision, "integrate") };
+        Ok(Integration {
+            device,
+            kernel,
+            params,
+            n_blocks,
+            chunk,
+            channels,
+            _rows: rows,
+            _scratch: scratch,
+            _tables: tables,
+        })
     }
 
     /// Moves the particles `range` of `n`.
@@ -323,7 +286,7 @@ impl<'a> Integration<'a> {
         };
         // SAFETY: the twin of the kernel's block; its addresses lead to buffers of `self` and to `blocks`, with the sizes that `Integration::new` gives them for
         // `n_blocks` blocks and `chunk` particles. `read` waits for the end.
-        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, SHARED_BYTES, &params)? };
+        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, PRODUCT_BYTES, &params)? };
         let report = summary(&device.read(&blocks, self.n_blocks)?)?;
         for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
             let saved = device.read(values, n_saved * range.len() * columns)?;
@@ -332,20 +295,6 @@ impl<'a> Integration<'a> {
             }
         }
         Ok(report)
-    }
-}
-
-/// Name of the kernel.
-fn kernel(precision: Precision, has_density: bool) -> &'static str {
-    match (precision, has_density) {
-        (Precision::F32, false) => "integrate_f32",
-        (Precision::Tf32, false) => "integrate_tf32",
-        (Precision::Bf16, false) => "integrate_bf16",
-        (Precision::F16, false) => "integrate_f16",
-        (Precision::F32, true) => "integrate_density_f32",
-        (Precision::Tf32, true) => "integrate_density_tf32",
-        (Precision::Bf16, true) => "integrate_density_bf16",
-        (Precision::F16, true) => "integrate_density_f16",
     }
 }
 

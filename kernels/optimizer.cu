@@ -1,0 +1,27 @@
+// Everything between the parts of the weight gradients and the next step: gather_gradient for each network, judge once, update for each network.
+#include "optimizer/gather.cuh"
+#include "optimizer/judge.cuh"
+#include "optimizer/update.cuh"
+
+extern "C" __global__ void __launch_bounds__(kOptimizerThreads) gather_gradient(const __grid_constant__ GatherParams params) {
+  gather(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kOptimizerThreads) judge(const __grid_constant__ JudgeParams params) {
+  judge_step(params);
+}
+
+// The density of times before the first step.
+extern "C" __global__ void __launch_bounds__(kOptimizerThreads) renew_density(const __grid_constant__ TimesParams params) {
+  __shared__ TimesMemory sm_times;
+  form_density(params, sm_times);
+}
+
+#define UPDATE(NAME, TYPE)                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(kOptimizerThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
+    update<TYPE>(params);                                                                                                      \
+  }
+UPDATE(f32, float)
+UPDATE(tf32, tf32)
+UPDATE(bf16, __nv_bfloat16)
+UPDATE(f16, __half)

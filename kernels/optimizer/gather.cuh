@@ -1,0 +1,31 @@
+// The gradient from its parts: Σ over parts in their order, without the loss scale, and the sum of squares of each block.
+#pragma once
+#include "share.cuh"
+#include "sum.cuh"
+
+__device__ __forceinline__ void gather(const GatherParams& params) {
+  __shared__ double sm_sums[kOptimizerWarps];
+  if (params.state->halted) return;
+  const Share share(params.network);
+  const Place place(params.network.layers[share.layer], share);
+  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  if (place.n_real > 0) {
+    const float4* part = reinterpret_cast<const float4*>(params.parts + place.index);
+    const size_t stride = params.network.n_parameters / kElementsOfThread;
+#pragma unroll 8  // loads in flight; the order of the sum stays
+    for (uint32_t k = 0; k < params.n_parts; ++k) {
+      const float4 value = part[k * stride];
+      sum.x += value.x, sum.y += value.y, sum.z += value.z, sum.w += value.w;
+    }
+    // The scale is a power of two: nothing is rounded.
+    const float unscale = 1.0f / params.state->loss_scale;
+    sum.x = sum.x * unscale;
+    sum.y = place.n_real > 1 ? sum.y * unscale : 0.0f;
+    sum.z = place.n_real > 2 ? sum.z * unscale : 0.0f;
+    sum.w = place.n_real > 3 ? sum.w * unscale : 0.0f;
+  }
+  if (place.exists) *reinterpret_cast<float4*>(params.gradient + place.index) = sum;
+  const double x = sum.x, y = sum.y, z = sum.z, w = sum.w;
+  const double squares = block_sum((x * x + y * y) + (z * z + w * w), sm_sums);
+  if (threadIdx.x == 0) params.squares[blockIdx.x] = squares;
+}

@@ -1,0 +1,70 @@
+// The density of times that follows the integrand: twin of TimeMoments and TimeDensity in src/density_path/times.rs, to the last bit.
+#pragma once
+#include "share.cuh"
+
+constexpr double kMemory = 0.99, kUniformShare = 0.3;  // MEMORY, UNIFORM_SHARE
+constexpr uint32_t kMoments = 2 * kTimeKnots;
+constexpr uint32_t kMomentGroups = kOptimizerThreads / kMoments;
+
+struct TimesMemory {
+  double groups[kMomentGroups][kMoments];
+  double moments[kMoments];
+  double density[kTimeKnots];
+  double total;
+};
+
+// Forgets a little of the past and adds the tiles of `part`; rounds to what a checkpoint keeps, so that a resumed run draws the same times.
+__device__ __forceinline__ void follow_integrand(const TimesParams& params, const Part& part, TimesMemory& sm) {
+  const uint32_t group = threadIdx.x / kMoments, moment = threadIdx.x % kMoments;
+  if (group < kMomentGroups) {
+    double sum = 0.0;
+    const double* of_tile = params.tile_moments + static_cast<size_t>(part.first_tile) * kMoments + moment;
+#pragma unroll 8  // loads in flight; the order of the sum stays
+    for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups) sum += of_tile[static_cast<size_t>(tile) * kMoments];
+    sm.groups[group][moment] = sum;
+  }
+  __syncthreads();  // the groups' sums are written
+  if (threadIdx.x < kMoments) {
+    double sum = 0.0;
+#pragma unroll
+    for (uint32_t k = 0; k < kMomentGroups; ++k) sum += sm.groups[k][threadIdx.x];
+    params.moments[threadIdx.x] =
+        __double2float_rn(__dadd_rn(__dmul_rn(kMemory, static_cast<double>(params.moments[threadIdx.x])), sum));
+  }
+}
+
+__device__ __forceinline__ double trapezoid(double left, double right) {
+  return __dmul_rn(0.5 / (kTimeKnots - 1), __dadd_rn(left, right));
+}
+
+// The density for the moments, of which this thread wrote those of its number; uniform where nothing is known yet.
+__device__ __forceinline__ void form_density(const TimesParams& params, TimesMemory& sm) {
+  const uint32_t knot = threadIdx.x;
+  if (knot < kMoments) sm.moments[knot] = params.moments[knot];
+  __syncthreads();  // the moments are written
+  if (knot < kTimeKnots) sm.density[knot] = __dsqrt_rn(__ddiv_rn(sm.moments[knot], sm.moments[kTimeKnots + knot]));
+  __syncthreads();  // the size of the integrand is written; its integral is formed
+  if (threadIdx.x == 0) {
+    bool known = true;
+    for (uint32_t k = 0; k < kTimeKnots; ++k) known = known && sm.moments[kTimeKnots + k] > 0.0 && isfinite(sm.moments[k]);
+    double total = 0.0;
+    for (uint32_t k = 0; k + 1 < kTimeKnots; ++k) total = __dadd_rn(total, trapezoid(sm.density[k], sm.density[k + 1]));
+    sm.total = known ? total : 0.0;
+  }
+  __syncthreads();  // the integral is written; the density is divided by it
+  if (knot < kTimeKnots) {
+    const double value = sm.density[knot], total = sm.total;
+    const double density =
+        total > 0.0 ? __dadd_rn(kUniformShare, __ddiv_rn(__dmul_rn(1.0 - kUniformShare, value), total)) : 1.0;
+    params.density[knot] = sm.density[knot] = density;
+  }
+  __syncthreads();  // the density is written; it is added up
+  if (threadIdx.x == 0) {
+    double cumulative = 0.0;
+    params.cumulative[0] = 0.0;
+    for (uint32_t k = 1; k < kTimeKnots; ++k) {
+      cumulative = __dadd_rn(cumulative, trapezoid(sm.density[k - 1], sm.density[k]));
+      params.cumulative[k] = cumulative;
+    }
+  }
+}

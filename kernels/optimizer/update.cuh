@@ -1,0 +1,84 @@
+// The optimiser's step (AdamW, Loshchilov & Hutter 2019) with the moving average, and the weights in the type of the products, both ways.
+// Twin of src/engine/cpu/optimizer.rs.
+#pragma once
+#include "../net/element.cuh"
+#include "share.cuh"
+
+struct alignas(16) Four {
+  float values[kElementsOfThread];
+};
+
+__device__ __forceinline__ uint32_t bits_of(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ uint32_t bits_of(tf32 value) { return value.bits; }
+__device__ __forceinline__ uint32_t bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
+__device__ __forceinline__ uint32_t bits_of(__half value) { return __half_as_ushort(value); }
+
+// Rounds to T and stores neighbours in one access.
+template <class T>
+__device__ __forceinline__ void store_as(T* to, float x, float y, float z, float w) {
+  const uint32_t bits[4] = {bits_of(to_element<T>(x)), bits_of(to_element<T>(y)), bits_of(to_element<T>(z)), bits_of(to_element<T>(w))};
+  if constexpr (sizeof(T) == 4)
+    *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
+  else
+    *reinterpret_cast<uint2*>(to) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+}
+
+struct Parameter {
+  float p, ema, m, v;
+};
+
+__device__ __forceinline__ Parameter stepped(const StepSizes& sizes, float gradient, const Parameter& old) {
+  const float g = gradient * sizes.gradient_scale;
+  Parameter next;
+  next.m = fmaf(sizes.toward1, g - old.m, old.m);
+  next.v = fmaf(sizes.toward2, g * g - old.v, old.v);
+  const float root = fmaf(sqrtf(next.v), sizes.root_correction, sizes.epsilon);
+  next.p = sizes.keep * old.p - sizes.step_size * (next.m / root);
+  next.ema = fmaf(sizes.toward_ema, next.p - old.ema, old.ema);
+  return next;
+}
+
+template <class T>
+__device__ __forceinline__ void update(const UpdateParams& params) {
+  // For the reverse copy, whose neighbours are those of a column; the odd pitch keeps reads and writes free of bank conflicts.
+  __shared__ float sm_weights[kShare][kShare + 1];
+  if (params.state->halted || !params.state->apply) return;
+  const Share share(params.network);
+  const LayerParams& layer = params.network.layers[share.layer];
+  const Place place(layer, share);
+  float p[kElementsOfThread] = {};
+  if (place.n_real > 0) {
+    const StepSizes sizes = *params.sizes;
+    const auto load = [&](const float* from) { return *reinterpret_cast<const Four*>(from + place.index); };
+    const Four gradient = load(params.gradient);
+    Four parameters = load(params.parameters), ema = load(params.ema);
+    Four moment1 = load(params.moment1), moment2 = load(params.moment2);
+#pragma unroll
+    for (uint32_t k = 0; k < kElementsOfThread; ++k) {
+      if (k >= place.n_real) break;  // padding stays 0
+      const Parameter old = {parameters.values[k], ema.values[k], moment1.values[k], moment2.values[k]};
+      const Parameter next = stepped(sizes, gradient.values[k], old);
+      parameters.values[k] = p[k] = next.p;
+      ema.values[k] = next.ema;
+      moment1.values[k] = next.m;
+      moment2.values[k] = next.v;
+    }
+    const auto store = [&](float* to, const Four& four) { *reinterpret_cast<Four*>(to + place.index) = four; };
+    store(params.parameters, parameters);
+    store(params.ema, ema);
+    store(params.moment1, moment1);
+    store(params.moment2, moment2);
+  }
+  if (share.is_bias) {
+    if (place.exists) *reinterpret_cast<float4*>(params.biases + layer.bias + place.row) = make_float4(p[0], p[1], p[2], p[3]);
+    return;
+  }
+  T* weights = static_cast<T*>(params.weights);
+  const uint32_t quick = threadIdx.x % kThreadsOfRow * kElementsOfThread, slow = threadIdx.x / kThreadsOfRow;
+#pragma unroll
+  for (uint32_t k = 0; k < kElementsOfThread; ++k) sm_weights[slow][quick + k] = p[k];
+  store_as(weights + layer.forward + place.row * layer.n_in + place.column, p[0], p[1], p[2], p[3]);
+  __syncthreads();  // the share is written; it is read by columns
+  store_as(weights + layer.reverse + (share.column + slow) * layer.n_out + share.row + quick, sm_weights[quick][slow],
+           sm_weights[quick + 1][slow], sm_weights[quick + 2][slow], sm_weights[quick + 3][slow]);
+}

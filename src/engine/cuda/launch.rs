@@ -1,0 +1,159 @@
+//! One safe function for each kernel of a training tile: it checks sizes, chooses grid and shared memory, and launches.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceRepr;
+
+use super::device::{Device, THREADS};
+use super::network::{MAX_LAYERS, Network};
+use super::params::{BatchParams, NetworkParams, RowBuffers, TILE_ROWS, twins};
+use super::precision::Precision;
+use super::workspace::Rows;
+use crate::error::{Result, check_len};
+
+/// Three stages of 64 + 256 lines of 64 bytes: kProductBytes.
+pub const PRODUCT_BYTES: u32 = 3 * (64 + 256) * 64;
+/// Three stages of both sides of the weight gradient.
+const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
+
+/// See `SweepParams` of `kernels/sweep.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SweepParams {
+    pub network: NetworkParams,
+    pub rows: RowBuffers,
+    pub batch: BatchParams,
+    pub weights: u64,
+    pub biases: u64,
+    pub state: u64,
+    pub sums: u64,
+    pub moments: u64,
+    pub growth: f32,
+    pub cost_exponent: f32,
+    pub scale: f32,
+    pub has_time: u32,
+    pub moves: u32,
+    pub has_velocity: u32,
+    pub with_potential: u32,
+    pub with_grad_x: u32,
+}
+
+/// See `WeightGradParams` of `kernels/weight_grad.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct WeightGradParams {
+    network: NetworkParams,
+    rows: RowBuffers,
+    state: u64,
+    parts: u64,
+    n_tiles: u32,
+    n_interior_tiles: u32,
+    tiles_per_part: u32,
+    accumulate: u32,
+}
+
+/// See `BendParams` of `kernels/bend.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct BendParams {
+    pub network: NetworkParams,
+    pub rows: RowBuffers,
+    pub action: RowBuffers,
+    pub weights: u64,
+    pub biases: u64,
+    pub state: u64,
+    pub action_in_width: u32,
+    pub n_tiles: u32,
+}
+
+const NETWORK: usize = 32 + 40 * MAX_LAYERS;
+const ROWS: usize = size_of::<RowBuffers>();
+twins! {
+    SweepParams, NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 5 * 4;
+    WeightGradParams, NETWORK + ROWS + 32;
+    BendParams, NETWORK + 2 * ROWS + 32;
+}
+
+/// The kernel of a family for the precision.
+macro_rules! kernels {
+    ($precision:expr, $stem:literal) => {
+        match $precision {
+            Precision::F32 => concat!($stem, "_f32"),
+            Precision::Tf32 => concat!($stem, "_tf32"),
+            Precision::Bf16 => concat!($stem, "_bf16"),
+            Precision::F16 => concat!($stem, "_f16"),
+        }
+    };
+}
+pub(super) use kernels;
+
+/// Whether a chunk of tiles fits the rows.
+fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
+    check_len("rows (tiles)", n_tiles, n_tiles.min(rows.n_rows as usize / TILE_ROWS))
+}
+
+/// Sweeps over the chunk of tiles in `params.batch`.
+pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Result<()> {
+    let n_tiles = params.batch.n_tiles;
+    check_chunk(&params.rows, n_tiles as usize)?;
+    let kernel =
+        if params.rows.n_probes > 0 { kernels!(precision, "sweep_diffusive") } else { kernels!(precision, "sweep") };
+    // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
+    unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params) }
+}
+
+/// A chunk of tiles whose weight gradient is wanted.
+pub struct GradChunk {
+    /// Tiles of the chunk.
+    pub n_tiles: usize,
+    /// Those with all channels, the first ones.
+    pub n_interior_tiles: usize,
+    /// Tiles that one partial sum has.
+    pub tiles_per_part: usize,
+    /// Whether earlier chunks are in the partial sums.
+    pub accumulate: bool,
+}
+
+/// Partial sums of the weight gradient of a chunk at address `parts`; `state` is the address of the step's state.
+pub fn weight_grad(
+    device: &Device,
+    precision: Precision,
+    network: &Network,
+    rows: &Rows,
+    (state, parts): (u64, u64),
+    chunk: &GradChunk,
+) -> Result<()> {
+    check_chunk(rows.params(), chunk.n_tiles)?;
+    let params = WeightGradParams {
+        network: network.params,
+        rows: *rows.params(),
+        state,
+        parts,
+        n_tiles: chunk.n_tiles as u32,
+        n_interior_tiles: chunk.n_interior_tiles as u32,
+        tiles_per_part: chunk.tiles_per_part as u32,
+        accumulate: u32::from(chunk.accumulate),
+    };
+    let grid = [network.n_grad_tiles as u32, chunk.n_tiles.div_ceil(chunk.tiles_per_part) as u32, 1];
+    // SAFETY: the rows hold the chunk (checked); the learner's parts are as many as the grid has.
+    unsafe { device.launch(kernels!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
+}
+
+/// Bends the points of the first `params.n_tiles` tiles.
+pub fn bend_forward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
+    check_chunk(&params.rows, params.n_tiles as usize)?;
+    check_chunk(&params.action, params.n_tiles as usize)?;
+    // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
+    unsafe {
+        device.launch(kernels!(precision, "bend_forward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
+    }
+}
+
+/// Adjoint sweep of the bend from the gradient at the points.
+pub fn bend_backward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
+    check_chunk(&params.rows, params.n_tiles as usize)?;
+    check_chunk(&params.action, params.n_tiles as usize)?;
+    // SAFETY: as above.
+    unsafe {
+        device.launch(kernels!(precision, "bend_backward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
+    }
+}

@@ -1,0 +1,379 @@
+//! What lies between the parts of the weight gradients and the next weights: twins of the argument blocks and the launches of
+//! `kernels/optimizer.cu`. Each launch checks the sizes of what its kernel reads and writes.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceRepr;
+
+use super::device::{Buffer, Device, THREADS};
+use super::network::Network;
+use super::params::{BatchParams, DeviceRecord, MAX_PARTS, NetworkParams, StepState, TileSums, twins};
+use super::precision::Precision;
+use crate::density_path::TIME_KNOTS;
+use crate::engine::Optimizer;
+use crate::error::{Result, check_len};
+
+/// Elements of a block's share, as `kernels/optimizer/share.cuh` gives them out.
+const SHARE: usize = 32 * 32;
+
+/// Moments of a tile: squares, then weights.
+pub const MOMENTS: usize = 2 * TIME_KNOTS;
+
+/// See `GatherParams` in `kernels/params.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct GatherParams {
+    network: NetworkParams,
+    n_parts: u32,
+    n_blocks: u32,
+    state: u64,
+    parts: u64,
+    gradient: u64,
+    squares: u64,
+}
+
+/// See `StepSizes` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct StepSizes {
+    pub gradient_scale: f32,
+    pub toward1: f32,
+    pub toward2: f32,
+    pub step_size: f32,
+    pub root_correction: f32,
+    pub epsilon: f32,
+    pub keep: f32,
+    pub toward_ema: f32,
+}
+
+/// See `OptimizerParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct OptimizerParams {
+    warmup_steps: u64,
+    cosine_steps: u64,
+    peak: f64,
+    floor: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    ema_decay: f64,
+    clip_norm: f64,
+}
+
+/// See `TimesParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct TimesParams {
+    tile_moments: u64,
+    moments: u64,
+    density: u64,
+    cumulative: u64,
+}
+
+/// See `JudgedNetwork` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct JudgedNetwork {
+    squares: u64,
+    sizes: u64,
+    relative_rate: f64,
+    n_blocks: u32,
+    unused: u32,
+}
+
+/// See `JudgeParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct JudgeParams {
+    batch: BatchParams,
+    optimizer: OptimizerParams,
+    networks: [JudgedNetwork; 2],
+    times: TimesParams,
+    n_networks: u32,
+    scales_loss: u32,
+    capacity: u32,
+    unused: u32,
+    sums: u64,
+    state: u64,
+    history: u64,
+}
+
+/// See `UpdateParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct UpdateParams {
+    network: NetworkParams,
+    state: u64,
+    sizes: u64,
+    gradient: u64,
+    parameters: u64,
+    ema: u64,
+    moment1: u64,
+    moment2: u64,
+    weights: u64,
+    biases: u64,
+}
+
+twins! {
+    GatherParams, size_of::<NetworkParams>() + 40;
+    StepSizes, 32;
+    OptimizerParams, 80;
+    TimesParams, 32;
+    JudgedNetwork, 32;
+    JudgeParams, size_of::<BatchParams>() + 80 + 2 * 32 + 32 + 40;
+    UpdateParams, size_of::<NetworkParams>() + 72;
+}
+
+impl From<&Optimizer> for OptimizerParams {
+    fn from(optimizer: &Optimizer) -> Self {
+        let (cosine_steps, floor) = optimizer.learning_rate.cosine.unwrap_or((0, 1.0));
+        OptimizerParams {
+            warmup_steps: optimizer.learning_rate.warmup_steps,
+            cosine_steps,
+            peak: optimizer.learning_rate.peak,
+            floor,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+            weight_decay: optimizer.weight_decay,
+            ema_decay: optimizer.ema_decay,
+            clip_norm: optimizer.clip_norm.unwrap_or(f64::INFINITY),
+        }
+    }
+}
+
+/// Blocks that share out the parameters of `network`, and so its sums of squares.
+pub fn n_blocks(network: &Network) -> usize {
+    let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / SHARE + n_out.div_ceil(SHARE);
+    network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
+}
+
+/// The gradient of one network, from its parts.
+pub struct Gather<'a> {
+    /// Whose gradient it is.
+    pub network: &'a Network,
+    /// How many parts there are.
+    pub n_parts: usize,
+    /// Of the step.
+    pub state: &'a Buffer<StepState>,
+    /// `[n_parts, padded parameters]`.
+    pub parts: &'a Buffer<f32>,
+    /// Written: `[padded parameters]`.
+    pub gradient: &'a Buffer<f32>,
+    /// Written: one for each block.
+    pub squares: &'a Buffer<f64>,
+}
+
+impl Gather<'_> {
+    /// Adds the parts up.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let Gather { network, n_parts, state, parts, gradient, squares } = *self;
+        let (n, n_blocks) = (network.params.n_parameters as usize, n_blocks(network));
+        check_len("state of the step", 1, state.len())?;
+        check_len("parts of the gradient", n_parts * n, parts.len())?;
+        check_len("gradient", n, gradient.len())?;
+        check_len("sums of squares", n_blocks, squares.len())?;
+        let arguments = GatherParams {
+            network: network.params,
+            n_parts: n_parts as u32,
+            n_blocks: n_blocks as u32,
+            state: state.address(),
+            parts: parts.address(),
+            gradient: gradient.address(),
+            squares: squares.address(),
+        };
+        // SAFETY: reads `state` and `parts`, writes `gradient` and `squares`, whose lengths are checked above.
+        unsafe { device.launch("gather_gradient", [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
+    }
+}
+
+/// One network's optimiser step.
+pub struct Update<'a> {
+    /// What is updated.
+    pub network: &'a Network,
+    /// The type of the packed weights.
+    pub precision: Precision,
+    /// Of the step.
+    pub state: &'a Buffer<StepState>,
+    /// From the judge.
+    pub sizes: &'a Buffer<StepSizes>,
+    /// `[padded parameters]`, not clipped.
+    pub gradient: &'a Buffer<f32>,
+    /// Changed: parameters, moving average, first and second moment.
+    pub values: [&'a Buffer<f32>; 4],
+    /// Written: packed both ways.
+    pub weights: &'a Buffer<u8>,
+    /// Written.
+    pub biases: &'a Buffer<f32>,
+}
+
+impl Update<'_> {
+    /// Takes the step if it counts.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let Update { network, precision, state, sizes, gradient, values, weights, biases } = *self;
+        let n = network.params.n_parameters as usize;
+        check_len("state of the step", 1, state.len())?;
+        check_len("step sizes", 1, sizes.len())?;
+        check_len("gradient", n, gradient.len())?;
+        for values in values {
+            check_len("parameters and moments", n, values.len())?;
+        }
+        check_len("packed weights", network.n_packed * precision.bytes(), weights.len())?;
+        check_len("packed biases", network.n_biases, biases.len())?;
+        let [parameters, ema, moment1, moment2] = values.map(Buffer::address);
+        let arguments = UpdateParams {
+            network: network.params,
+            state: state.address(),
+            sizes: sizes.address(),
+            gradient: gradient.address(),
+            parameters,
+            ema,
+            moment1,
+            moment2,
+            weights: weights.address(),
+            biases: biases.address(),
+        };
+        let kernel = match precision {
+            Precision::F32 => "update_f32",
+            Precision::Tf32 => "update_tf32",
+            Precision::Bf16 => "update_bf16",
+            Precision::F16 => "update_f16",
+        };
+        // SAFETY: reads and writes the buffers above, whose lengths are checked.
+        unsafe { device.launch(kernel, [n_blocks(network) as u32, 1, 1], THREADS, 0, &arguments) }
+    }
+}
+
+/// The running moments of the integrand and the density of times that follows them.
+pub struct Times {
+    /// Written by the sweeps: `[interior tiles, MOMENTS]`; `None` where times do not follow the integrand.
+    pub tile_moments: Option<Buffer<f64>>,
+    /// As a checkpoint holds them.
+    pub moments: Buffer<f32>,
+    /// Of the next draw, at the knots.
+    pub density: Buffer<f64>,
+    /// Its integral from 0.
+    pub cumulative: Buffer<f64>,
+}
+
+impl Times {
+    /// Continues from `moments`, for `n_tiles` interior tiles if the times follow the integrand; the density is there after it.
+    pub fn new(device: &Device, moments: &[f32], n_tiles: Option<usize>) -> Result<Times> {
+        let times = Times {
+            tile_moments: n_tiles.map(|n| device.zeros(n * MOMENTS)).transpose()?,
+            moments: device.upload(moments)?,
+            density: device.zeros(TIME_KNOTS)?,
+            cumulative: device.zeros(TIME_KNOTS)?,
+        };
+        // SAFETY: reads and writes the buffers of `times`, whose lengths are checked.
+        unsafe { device.launch("renew_density", [1, 1, 1], THREADS, 0, &times.params()?)? };
+        Ok(times)
+    }
+
+    fn params(&self) -> Result<TimesParams> {
+        check_len("time moments", MOMENTS, self.moments.len())?;
+        check_len("density of times", TIME_KNOTS, self.density.len())?;
+        check_len("integral of the density", TIME_KNOTS, self.cumulative.len())?;
+        Ok(TimesParams {
+            tile_moments: self.tile_moments.as_ref().map_or(0, Buffer::address),
+            moments: self.moments.address(),
+            density: self.density.address(),
+            cumulative: self.cumulative.address(),
+        })
+    }
+}
+
+/// One network before the judge.
+#[derive(Clone, Copy)]
+pub struct Judged<'a> {
+    /// Whose gradient it is.
+    pub network: &'a Network,
+    /// Learning rate, in units of the action's.
+    pub relative_rate: f64,
+    /// From the gather.
+    pub squares: &'a Buffer<f64>,
+    /// Written where the step counts.
+    pub sizes: &'a Buffer<StepSizes>,
+}
+
+impl Judged<'_> {
+    fn params(&self) -> Result<JudgedNetwork> {
+        check_len("sums of squares", n_blocks(self.network), self.squares.len())?;
+        check_len("step sizes", 1, self.sizes.len())?;
+        Ok(JudgedNetwork {
+            squares: self.squares.address(),
+            sizes: self.sizes.address(),
+            relative_rate: self.relative_rate,
+            n_blocks: self.squares.len() as u32,
+            unused: 0,
+        })
+    }
+}
+
+/// Whether a step counts, with its record and its step sizes.
+pub struct Verdict<'a> {
+    /// Its parts; the interior one first.
+    pub batch: &'a BatchParams,
+    /// Settings.
+    pub optimizer: &'a Optimizer,
+    /// The action.
+    pub action: Judged<'a>,
+    /// The network that bends a learned path.
+    pub bend: Option<Judged<'a>>,
+    /// Changed where times follow the integrand.
+    pub times: &'a Times,
+    /// Whether the loss scale is looked for.
+    pub scales_loss: bool,
+    /// Of all tiles of the batch.
+    pub sums: &'a Buffer<TileSums>,
+    /// Changed.
+    pub state: &'a Buffer<StepState>,
+    /// Written, behind the records that are there.
+    pub history: &'a Buffer<DeviceRecord>,
+}
+
+impl Verdict<'_> {
+    /// Judges the step.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let Verdict { batch, optimizer, action, bend, times, scales_loss, sums, state, history } = self;
+        let parts = &batch.parts[..MAX_PARTS.min(batch.n_parts as usize)];
+        check_len("parts of a batch", batch.n_parts as usize, parts.len())?;
+        let n_tiles = parts.iter().map(|part| part.n_tiles as usize).sum();
+        check_len("sums of tiles", n_tiles, sums.len())?;
+        let end = parts.iter().map(|part| (part.first_tile + part.n_tiles) as usize).max().unwrap_or(0);
+        check_len("tiles of the parts", n_tiles, end)?;
+        if let Some(moments) = &times.tile_moments {
+            check_len("moments of tiles", batch.n_interior_tiles as usize * MOMENTS, moments.len())?;
+            let followed = parts.first().map_or(0, |part| (part.first_tile + part.n_tiles) as usize);
+            let n_interior = batch.n_interior_tiles as usize;
+            check_len("tiles whose integrand is followed", followed.min(n_interior), followed)?;
+        }
+        check_len("state of the step", 1, state.len())?;
+        let networks = [action.params()?, bend.as_ref().map(Judged::params).transpose()?.unwrap_or_default()];
+        let arguments = JudgeParams {
+            batch: **batch,
+            optimizer: OptimizerParams::from(*optimizer),
+            networks,
+            times: times.params()?,
+            n_networks: 1 + u32::from(bend.is_some()),
+            scales_loss: u32::from(*scales_loss),
+            capacity: history.len() as u32,
+            unused: 0,
+            sums: sums.address(),
+            state: state.address(),
+            history: history.address(),
+        };
+        // SAFETY: reads and writes the buffers above, whose lengths are checked; records go no further than the length of `history`.
+        unsafe { device.launch("judge", [1, 1, 1], THREADS, 0, &arguments) }
+    }
+}
