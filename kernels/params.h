@@ -233,3 +233,61 @@ struct DrawParams {
   SigmaSchedule sigma_schedule;
 };
 static_assert(sizeof(DrawParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 8 * 8 + 6 * 4, "DrawParams");
+
+// Particles.
+
+constexpr uint32_t kMaxStages = 7;
+
+// A Butcher tableau, as src/engine/cpu/tableau.rs has it: row i of `stages` forms the point of stage i + 1.
+struct Tableau {
+  uint32_t n_stages, first_same_as_last;
+  double nodes[kMaxStages];
+  double stages[kMaxStages - 1][kMaxStages - 1];
+  double weights[kMaxStages];
+  double error[kMaxStages];
+};
+static_assert(sizeof(Tableau) == 8 + 8 * (3 * kMaxStages + (kMaxStages - 1) * (kMaxStages - 1)), "Tableau");
+
+// A step that the plan fixes: from t by h, with the standard deviation of each increment of its noise.
+struct FixedStep {
+  double t, h;
+  float deviation;
+  uint32_t unused;
+};
+static_assert(sizeof(FixedStep) == 24, "FixedStep");
+
+enum class IntegrationFailure : uint32_t { kNone, kNotFinite, kTolerance };
+
+// What one block did. A block that fails goes no further: its tiles ascend, so the least failed tile of all blocks is the least of all.
+struct IntegrationBlock {
+  uint64_t velocity_evaluations, accepted_steps, rejected_steps;
+  uint64_t failed_tile, failed_step;
+  double failed_time;
+  IntegrationFailure failure;
+  uint32_t unused;
+};
+static_assert(sizeof(IntegrationBlock) == 56, "IntegrationBlock");
+
+struct IntegrateParams {
+  NetworkParams network;
+  RowBuffers rows;  // kTileRows rows for each block
+  const void* weights;  // T
+  const float* biases;
+  float *positions, *log_weights, *log_density;  // [n_saved][n_particles][dim], [n_saved][n_particles]; the latter null where not followed
+  uint64_t n_particles, first_particle;          // first_particle: index of the first one, which numbers random words
+  Tableau tableau;
+  const FixedStep* steps;        // null: steps are adaptive
+  const uint32_t* steps_before;  // [n_saved]: fixed steps before each saved time
+  const double* save_at;         // [n_saved]
+  double t0, direction, rtol, atol;
+  const double* frequencies;  // [(n_features - 1) / 2]
+  uint64_t seed;
+  float* scratch;  // slot_size floats for each block
+  uint64_t slot_size;
+  IntegrationBlock* blocks;  // [grid]
+  float growth, cost_exponent, share;  // share: what the curvature along one direction counts
+  uint32_t n_saved, increments_per_step;
+  LaplacianRule rule;
+};
+static_assert(sizeof(IntegrateParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Tableau) + 7 * 8 + 3 * 8 + 4 * 8 + 5 * 8 + 6 * 4,
+              "IntegrateParams");

@@ -1,7 +1,8 @@
 //! Plans of integration: method, steps, tolerances, saved times. The stepping itself is the engine's.
 
 use crate::engine::Laplacian;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
+use crate::model::Model;
 use crate::objective::Objective;
 
 /// Integration method.
@@ -107,6 +108,26 @@ impl<'a> Trajectories<'a> {
     pub fn of(positions: &'a mut [f32]) -> Self {
         Trajectories { positions, log_weights: None, log_density: None }
     }
+
+    /// Number of particles, after the checks that every engine makes of model, plan and buffers.
+    pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
+        model.validate()?;
+        model.objective.validate("objective".as_ref())?;
+        plan.validate(&model.objective)?;
+        let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
+        let n = self.positions.len() / n_saved / dim;
+        check_len("positions", n_saved * n * dim, self.positions.len())?;
+        for (name, channel) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
+            if let Some(channel) = channel {
+                check_len(name, n_saved * n, channel.len())?;
+            }
+        }
+        if self.log_density.is_some() && model.objective.sigma > 0.0 {
+            let problem = "needs a flow without noise, and this model has diffusion";
+            return Err(Error::input("integration plan", "log-density", problem, "leave it out"));
+        }
+        Ok(n)
+    }
 }
 
 /// The particles that systematic resampling keeps: `n` indices, each as often as its share of the weights says, up to one.
@@ -143,6 +164,40 @@ impl Plan {
         }
         // The small subtraction keeps a share that is a whole number but for rounding from gaining a step.
         ((to - from).abs() / whole * steps as f64 - 1e-6).ceil().max(0.0) as u64
+    }
+
+    /// Time and size of each fixed step between the neighbouring saved times `from` and `to`.
+    pub(crate) fn steps_between(&self, from: f64, to: f64) -> impl Iterator<Item = (f64, f64)> + use<> {
+        let n = self.fixed_steps(from, to);
+        let at = move |step: u64| from + (to - from) * (step as f64 / n as f64);
+        (0..n).map(move |step| (at(step), at(step + 1) - at(step)))
+    }
+
+    /// Standard deviation of each increment of the noise of a step of size `h` from `t`; 0 without noise.
+    pub(crate) fn noise_deviation(&self, objective: &Objective, t: f64, h: f64) -> f32 {
+        if !self.method.is_stochastic() {
+            return 0.0;
+        }
+        (objective.noise_variance(t, h).max(0.0) / f64::from(self.noise.increments_per_step)).sqrt() as f32
+    }
+
+    /// What an engine answers when a particle is lost in step `step`.
+    pub(crate) fn lost_particle(step: u64) -> Error {
+        Error::NotFinite {
+            what: "a particle's position",
+            step,
+            fix: "use more steps or a tolerance, or check that the particles start where the model was trained",
+        }
+    }
+
+    /// What an engine answers when no step is small enough at `t`.
+    pub(crate) fn impossible_tolerance(t: f64) -> Error {
+        Error::input(
+            "integration plan",
+            "--rtol/--atol",
+            format!("cannot be met near t = {t} (network time)"),
+            "loosen the tolerances, or use --method rk4 with --steps",
+        )
     }
 
     /// Checks the plan for the dynamics of `objective`.

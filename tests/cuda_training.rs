@@ -84,7 +84,7 @@ fn run(engine: &dyn Engine, training: &Training, state: TrainState, chunks: &[u6
     for &n in chunks {
         trainer.steps(n, &mut records).expect("steps");
     }
-    (trainer.state(), records)
+    (trainer.state().expect("a state"), records)
 }
 
 /// The size of the terms that a loss is the sum of.

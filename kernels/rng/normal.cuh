@@ -2,14 +2,26 @@
 #pragma once
 #include "philox.cuh"
 
-// Number `place` of the four that the words of a counter give.
-__device__ __forceinline__ float normal(uint4 words, uint32_t place) {
-  const bool first = place < 2;
-  const float radius = sqrtf(-2.0f * logf(unit_f32(first ? words.x : words.z)));
+// Two independent ones from two words.
+__device__ __forceinline__ float2 normal_pair(uint32_t a, uint32_t b) {
+  const float radius = sqrtf(-2.0f * logf(unit_f32(a)));
   // sin(2 pi u) of an exact 2u: its reduction has no slow path, which would take local memory.
   float sine, cosine;
-  sincospif(2.0f * unit_f32(first ? words.y : words.w), &sine, &cosine);
-  return radius * (place % 2 == 0 ? cosine : sine);
+  sincospif(2.0f * unit_f32(b), &sine, &cosine);
+  return make_float2(radius * cosine, radius * sine);
+}
+
+// Four independent ones from the words of one counter.
+__device__ __forceinline__ float4 normals(uint4 words) {
+  const float2 first = normal_pair(words.x, words.y), second = normal_pair(words.z, words.w);
+  return make_float4(first.x, first.y, second.x, second.y);
+}
+
+// Number `place` of the four.
+__device__ __forceinline__ float normal(uint4 words, uint32_t place) {
+  const bool first = place < 2;
+  const float2 pair = normal_pair(first ? words.x : words.z, first ? words.y : words.w);
+  return place % 2 == 0 ? pair.x : pair.y;
 }
 
 // Twin of rng::RowWords: words of rows that take n_counters counters each. The words of counter `counter` of `row`.

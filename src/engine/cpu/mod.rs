@@ -27,7 +27,7 @@ mod peak;
 mod product;
 mod sweeps;
 mod sync;
-mod tableau;
+pub(super) mod tableau;
 mod trainer;
 mod weight_grad;
 mod weights;
@@ -51,7 +51,7 @@ use self::workspace::{Workspace, rows_per_tile};
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
-use crate::error::{Error, Result, check_len};
+use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
 
@@ -119,20 +119,7 @@ impl Engine for CpuEngine {
         out: Trajectories<'_>,
         advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport> {
-        model.validate()?;
-        model.objective.validate("objective".as_ref())?;
-        plan.validate(&model.objective)?;
-        let rows = out.positions.len() / plan.save_at.len() / model.architecture.dim;
-        check_len("positions", plan.save_at.len() * rows * model.architecture.dim, out.positions.len())?;
-        for (name, channel) in [("log_weights", &out.log_weights), ("log_density", &out.log_density)] {
-            if let Some(channel) = channel {
-                check_len(name, plan.save_at.len() * rows, channel.len())?;
-            }
-        }
-        if out.log_density.is_some() && model.objective.sigma > 0.0 {
-            let problem = "needs a flow without noise, and this model has diffusion";
-            return Err(Error::input("integration plan", "log-density", problem, "leave it out"));
-        }
+        out.validate(model, plan)?;
         self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, advanced })
     }
 

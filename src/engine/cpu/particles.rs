@@ -12,7 +12,7 @@ use super::tableau::Tableau;
 use super::workspace::Workspace;
 use super::{draw, head, loss};
 use crate::engine::IntegrationReport;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::integrate::{Noise, Plan, StepControl};
 use crate::objective::Objective;
 use crate::rng::{self, Purpose, RowWords};
@@ -135,7 +135,12 @@ impl<'a, S: Simd> Particles<'a, S> {
         let mut t = self.plan.t0;
         for (k, &to) in self.plan.save_at.iter().enumerate() {
             match self.plan.control {
-                StepControl::Fixed { .. } => self.fixed_steps(t, to, self.plan.fixed_steps(t, to)),
+                StepControl::Fixed { .. } => {
+                    for (t, h) in self.plan.steps_between(t, to) {
+                        self.step(t, h);
+                        self.accept();
+                    }
+                }
                 StepControl::Adaptive { rtol, atol } => self.adaptive_steps(t, to, rtol, atol)?,
             }
             let positions = 0..self.n_rows * dim;
@@ -149,11 +154,7 @@ impl<'a, S: Simd> Particles<'a, S> {
                 }
             }
             if self.y[..self.n_values()].iter().any(|y| !y.is_finite()) {
-                return Err(Error::NotFinite {
-                    what: "a particle's position",
-                    step: self.report.accepted_steps,
-                    fix: "use more steps or a tolerance, or check that the particles start where the model was trained",
-                });
+                return Err(Plan::lost_particle(self.n_steps));
             }
             t = to;
         }
@@ -177,15 +178,6 @@ impl<'a, S: Simd> Particles<'a, S> {
         start..start + if self.channels.density { self.n_rows } else { 0 }
     }
 
-    fn fixed_steps(&mut self, from: f64, to: f64, n: u64) {
-        for step in 0..n {
-            let at = |step: u64| from + (to - from) * (step as f64 / n as f64);
-            let t = at(step);
-            self.step(t, at(step + 1) - t);
-            self.accept();
-        }
-    }
-
     fn adaptive_steps(&mut self, from: f64, to: f64, rtol: f64, atol: f64) -> Result<()> {
         let direction = if to >= from { 1.0 } else { -1.0 };
         let (mut t, mut attempts) = (from, 0);
@@ -198,12 +190,7 @@ impl<'a, S: Simd> Particles<'a, S> {
             let h = if last { remaining } else { self.proposed };
             attempts += 1;
             if t + h == t || attempts > MAX_ADAPTIVE_STEPS {
-                return Err(Error::input(
-                    "integration plan",
-                    "--rtol/--atol",
-                    format!("cannot be met near t = {t} (network time)"),
-                    "loosen the tolerances, or use --method rk4 with --steps",
-                ));
+                return Err(Plan::impossible_tolerance(t));
             }
             self.step(t, h);
             let error = self.error_norm(h, rtol, atol);
@@ -258,7 +245,7 @@ impl<'a, S: Simd> Particles<'a, S> {
     fn draw_noise(&mut self, t: f64, h: f64) {
         let dim = self.sweeps.architecture.dim;
         let Noise { seed, increments_per_step } = self.plan.noise;
-        let deviation = (self.objective.noise_variance(t, h).max(0.0) / f64::from(increments_per_step)).sqrt() as f32;
+        let deviation = self.plan.noise_deviation(self.objective, t, h);
         self.noise.fill(0.0);
         if deviation == 0.0 {
             return;

@@ -9,7 +9,7 @@ use super::device::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
-use super::precision::Precision;
+use super::precision::{Precision, kernel_of};
 use crate::density_path::{TIME_KNOTS, TimeDensity};
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
@@ -121,12 +121,7 @@ impl Drawer {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for buffers that are too small, else what the device says.
     pub fn draw(&self, rows: &RowBuffers, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
-        let kernel = match self.precision {
-            Precision::F32 => "draw_f32",
-            Precision::Tf32 => "draw_tf32",
-            Precision::Bf16 => "draw_bf16",
-            Precision::F16 => "draw_f16",
-        };
+        let kernel = kernel_of!(self.precision, "draw");
         self.launch(kernel, self.params, rows, batch, batch.n_tiles, drawn)
     }
 
@@ -137,12 +132,7 @@ impl Drawer {
     /// As [`Drawer::draw`].
     pub fn draw_bend(&self, rows: &RowBuffers, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
         let Some(params) = self.bend else { return Ok(()) };
-        let kernel = match self.precision {
-            Precision::F32 => "draw_bend_f32",
-            Precision::Tf32 => "draw_bend_tf32",
-            Precision::Bf16 => "draw_bend_bf16",
-            Precision::F16 => "draw_bend_f16",
-        };
+        let kernel = kernel_of!(self.precision, "draw_bend");
         self.launch(kernel, params, rows, batch, batch.n_drawn_tiles(), drawn)
     }
 

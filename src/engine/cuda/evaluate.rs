@@ -9,12 +9,9 @@ use super::network::Network;
 use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
 use super::precision::Precision;
 use super::workspace::{RowNeeds, Rows, chunk_rows};
-use crate::engine::{Batch, Derivatives, LossGradient, NetworkState};
+use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
-
-/// Largest loss scale of f16: a power of two that keeps small gradients in range.
-const LOSS_SCALE: f32 = 65_536.0;
 
 /// A model on the device, with what its sweeps need.
 struct Evaluation<'a> {
@@ -45,10 +42,9 @@ struct GivenRow<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(device: &'a Device, precision: Precision, model: &'a Model) -> Result<Self> {
+    fn new(device: &'a Device, precision: Precision, model: &'a Model, loss_scale: f32) -> Result<Self> {
         let network = Network::new(&model.architecture);
         let (weights, biases) = network.pack(&model.parameters, precision);
-        let loss_scale = if precision == Precision::F16 { LOSS_SCALE } else { 1.0 };
         let state = StepState { apply: 1, loss_scale, ..StepState::default() };
         Ok(Evaluation {
             weights: device.upload(&weights)?,
@@ -155,7 +151,7 @@ fn read_derivatives(device: &Device, rows: &mut Rows, n: usize, dim: usize, to: 
 
 /// [`Differentiate::derivatives`](crate::engine::Differentiate).
 pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
-    let evaluation = Evaluation::new(device, precision, model)?;
+    let evaluation = Evaluation::new(device, precision, model, 1.0)?;
     let (dim, n) = (model.architecture.dim, t.len());
     let mut all = Derivatives::default();
     let whole = BatchParams::of(&[(PartKind::Interior, n)]);
@@ -180,9 +176,27 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     Ok(all)
 }
 
-/// [`Differentiate::loss_gradient`](crate::engine::Differentiate).
+/// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss scale whose gradient is finite, as in training.
 pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
-    let evaluation = Evaluation::new(device, precision, model)?;
+    let mut scale = if precision == Precision::F16 { LossScale::default().scale } else { 1.0 };
+    loop {
+        let result = scaled_loss_gradient(device, precision, model, batch, scale)?;
+        let finite = result.loss.is_finite() && result.gradient.iter().all(|g| g.is_finite());
+        if finite || scale <= 1.0 {
+            return Ok(result);
+        }
+        scale *= 0.5;
+    }
+}
+
+fn scaled_loss_gradient(
+    device: &Arc<Device>,
+    precision: Precision,
+    model: &Model,
+    batch: &Batch,
+    loss_scale: f32,
+) -> Result<LossGradient> {
+    let evaluation = Evaluation::new(device, precision, model, loss_scale)?;
     let network = &evaluation.network;
     let (dim, n) = (model.architecture.dim, batch.t.len());
     let [n0, n1] = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
@@ -231,10 +245,12 @@ pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, 
             // The Laplacian alone: the generator without drift or time, rows of weight 1.
             let plain = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: per_probe, ..given(kind, row) };
             evaluation.place(&mut rows, &chunk, plain, probe)?;
-            let request = Request { has_time: false, moves: false, scale: 1.0 };
+            // A Laplacian needs no loss scale: the rows' undo it.
+            let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
             sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
             let at = rows.params().generator;
-            result.laplacian.extend(rows.read(device, at, n_interior)?.into_iter().map(f64::from));
+            let curvatures = rows.read(device, at, n_interior)?;
+            result.laplacian.extend(curvatures.into_iter().map(|value| f64::from(value * loss_scale)));
         }
         evaluation.place(&mut rows, &chunk, given, probe)?;
         let request = Request { has_time: true, moves: true, scale: 1.0 / n.max(1) as f32 };

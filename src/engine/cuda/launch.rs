@@ -6,7 +6,7 @@ use cudarc::driver::DeviceRepr;
 use super::device::{Buffer, Device, THREADS};
 use super::network::{MAX_LAYERS, Network};
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
-use super::precision::Precision;
+use super::precision::{Precision, kernel_of};
 use super::workspace::Rows;
 use crate::error::{Result, check_len};
 
@@ -73,19 +73,6 @@ twins! {
     BendParams, NETWORK + 2 * ROWS + 32;
 }
 
-/// The kernel of a family for the precision.
-macro_rules! kernels {
-    ($precision:expr, $stem:literal) => {
-        match $precision {
-            Precision::F32 => concat!($stem, "_f32"),
-            Precision::Tf32 => concat!($stem, "_tf32"),
-            Precision::Bf16 => concat!($stem, "_bf16"),
-            Precision::F16 => concat!($stem, "_f16"),
-        }
-    };
-}
-pub(super) use kernels;
-
 /// Whether a chunk of tiles fits the rows.
 fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
     check_len("rows (tiles)", n_tiles, n_tiles.min(rows.n_rows as usize / TILE_ROWS))
@@ -95,8 +82,11 @@ fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
 pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Result<()> {
     let n_tiles = params.batch.n_tiles;
     check_chunk(&params.rows, n_tiles as usize)?;
-    let kernel =
-        if params.rows.n_probes > 0 { kernels!(precision, "sweep_diffusive") } else { kernels!(precision, "sweep") };
+    let kernel = if params.rows.n_probes > 0 {
+        kernel_of!(precision, "sweep_diffusive")
+    } else {
+        kernel_of!(precision, "sweep")
+    };
     // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
     unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params) }
 }
@@ -150,7 +140,7 @@ pub fn weight_grad(
     };
     let grid = [network.n_grad_tiles as u32, n_parts as u32, 1];
     // SAFETY: the rows hold the chunk, and the parts are as many as the grid has (both checked).
-    unsafe { device.launch(kernels!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
+    unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
 }
 
 /// Bends the points of the first `params.n_tiles` tiles.
@@ -159,7 +149,7 @@ pub fn bend_forward(device: &Device, precision: Precision, params: &BendParams) 
     check_chunk(&params.action, params.n_tiles as usize)?;
     // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
     unsafe {
-        device.launch(kernels!(precision, "bend_forward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
+        device.launch(kernel_of!(precision, "bend_forward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
     }
 }
 
@@ -169,6 +159,6 @@ pub fn bend_backward(device: &Device, precision: Precision, params: &BendParams)
     check_chunk(&params.action, params.n_tiles as usize)?;
     // SAFETY: as above.
     unsafe {
-        device.launch(kernels!(precision, "bend_backward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
+        device.launch(kernel_of!(precision, "bend_backward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
     }
 }

@@ -13,6 +13,7 @@ mod modules;
 mod network;
 mod optimizer;
 mod params;
+mod particles;
 mod path;
 mod peak;
 mod precision;
@@ -76,12 +77,12 @@ impl Engine for CudaEngine {
 
     fn integrate(
         &self,
-        _model: &Model,
-        _plan: &Plan,
-        _out: Trajectories<'_>,
-        _advanced: &(dyn Fn(u64) + Sync),
+        model: &Model,
+        plan: &Plan,
+        out: Trajectories<'_>,
+        advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<IntegrationReport> {
-        todo!()
+        particles::integrate(&self.device, self.precision, model, plan, out, advanced)
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {

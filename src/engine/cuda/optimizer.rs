@@ -7,7 +7,7 @@ use cudarc::driver::DeviceRepr;
 use super::device::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, DeviceRecord, MAX_PARTS, NetworkParams, StepState, TileSums, twins};
-use super::precision::Precision;
+use super::precision::{Precision, kernel_of};
 use crate::density_path::TIME_KNOTS;
 use crate::engine::Optimizer;
 use crate::error::{Result, check_len};
@@ -240,12 +240,7 @@ impl Update<'_> {
             weights: weights.address(),
             biases: biases.address(),
         };
-        let kernel = match precision {
-            Precision::F32 => "update_f32",
-            Precision::Tf32 => "update_tf32",
-            Precision::Bf16 => "update_bf16",
-            Precision::F16 => "update_f16",
-        };
+        let kernel = kernel_of!(precision, "update");
         // SAFETY: reads and writes the buffers above, whose lengths are checked.
         unsafe { device.launch(kernel, [n_blocks(network) as u32, 1, 1], THREADS, 0, &arguments) }
     }

@@ -1,0 +1,215 @@
+// A tile of particles on its way: twin of src/engine/cpu/particles.rs.
+//
+// Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along their way d log w = λ s dτ and d log q = -∇·v dτ.
+//
+// The velocity is a whole network, so it stands in one place: a tile is a loop of `next`, which does what a method does between two evaluations,
+// and the evaluation. All of the course is the same in every thread of the block.
+#pragma once
+#include "adaptive.cuh"
+#include "noise.cuh"
+#include "velocity.cuh"
+
+// What an evaluation is for.
+enum class Phase : uint32_t { kStart, kBetween, kStage, kFirstSpeed, kFirstBend };
+
+// Where a tile is on its way. It lies in shared memory while the network needs all registers.
+struct Progress {
+  Tile tile;
+  Phase phase;
+  bool first_stage_ready;  // the first stage already holds the velocity at y
+  bool is_last;            // the step ends at the saved time
+  uint32_t stage;          // to evaluate, at y or, after the first, at the point
+  uint32_t saved;          // saved times reached
+  uint32_t attempts;       // since the last of them
+  uint64_t n_steps;        // steps accepted: numbers the noise
+  double t, h, t_stage;
+  double proposed;  // step that error control proposes next, with the sign of the direction; 0 before the first
+  bool has_failed;         // a block that fails goes no further
+};
+
+// The same in registers.
+struct Course : Progress {
+  const IntegrateParams& params;
+
+  __device__ __forceinline__ ParticleState state() const { return {params, tile}; }
+
+  // Zeros at first; one thread counts.
+  __device__ __forceinline__ IntegrationBlock& report() const { return params.blocks[blockIdx.x]; }
+
+  // Begins with the block's next tile; false without one.
+  __device__ __forceinline__ bool start() {
+    if (tile.index * kTileRows >= params.n_particles) return false;
+    const uint64_t n_left = params.n_particles - tile.index * kTileRows;
+    tile.n_rows = static_cast<uint32_t>(min(static_cast<uint64_t>(kTileRows), n_left));
+    phase = Phase::kBetween;
+    first_stage_ready = false;
+    saved = attempts = 0;
+    n_steps = 0;
+    t = params.t0;
+    proposed = 0.0;
+    float* y = state().y();
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) y[i] = state().counts(i) ? *state().saved(0, i) : 0.0f;
+    if (params.log_density != nullptr) draw_directions(state());
+    return true;
+  }
+
+  // Prepares the next evaluation; false after the block's last tile, or when a tile has failed.
+  __device__ __forceinline__ bool next() {
+    const Tableau& tableau = params.tableau;
+    if (phase == Phase::kStage && ++stage == tableau.n_stages) finish_step();
+    if (phase == Phase::kFirstSpeed) {
+      h = params.direction * first_probe(state());
+      combine(1, [&](uint32_t) { return h; });
+      stage = 1;
+      t_stage = t + h;
+      phase = Phase::kFirstBend;
+      return true;
+    }
+    if (phase == Phase::kFirstBend) {
+      proposed = params.direction * first_step(state(), fabs(h));
+      first_stage_ready = true;
+      phase = Phase::kBetween;
+    }
+    if (phase == Phase::kStart || phase == Phase::kBetween) {
+#pragma unroll 1
+      for (;;) {
+        if (phase == Phase::kStart && !start()) return false;
+        if (begin_step()) break;
+        if (has_failed) return false;
+        tile.index += gridDim.x;
+        phase = Phase::kStart;
+      }
+      stage = phase == Phase::kStage && first_stage_ready ? 1 : 0;
+    }
+    if (stage > 0) combine(stage, [&](uint32_t k) { return h * tableau.stages[stage - 1][k]; });
+    t_stage = stage == 0 ? t : __dadd_rn(t, __dmul_rn(tableau.nodes[stage], h));
+    return true;
+  }
+
+  // Saves what is due and chooses t and h of the next step; false where there is none.
+  __device__ __forceinline__ bool begin_step() {
+    const bool is_fixed = params.steps != nullptr;
+    while (is_fixed ? n_steps == params.steps_before[saved] : !((params.save_at[saved] - t) * params.direction > 0.0)) {
+      if (!save()) return fail(IntegrationFailure::kNotFinite);
+      if (++saved == params.n_saved) return false;
+      attempts = 0;
+    }
+    if (is_fixed) {
+      const FixedStep& step = params.steps[n_steps];
+      t = step.t;
+      h = step.h;
+      if (step.deviation != 0.0f) draw_noise(state(), n_steps, step.deviation);
+    } else if (proposed == 0.0) {
+      phase = Phase::kFirstSpeed;
+      return true;
+    } else {
+      const double remaining = params.save_at[saved] - t;
+      is_last = fabs(proposed) >= fabs(remaining) * (1.0 - 1e-9);
+      h = is_last ? remaining : proposed;
+      if (t + h == t || ++attempts > kMaxAttempts) return fail(IntegrationFailure::kTolerance);
+    }
+    phase = Phase::kStage;
+    return true;
+  }
+
+  // The result of a step of which all stages are evaluated, and whether it counts.
+  __device__ __forceinline__ void finish_step() {
+    const Tableau& tableau = params.tableau;
+    phase = Phase::kBetween;
+    first_stage_ready = true;
+    if (!tableau.first_same_as_last) combine(tableau.n_stages, [&](uint32_t k) { return h * tableau.weights[k]; });
+    if (params.steps == nullptr) {
+      const double error = error_norm(state(), h), factor = step_factor(error);
+      if (!(error <= 1.0)) {
+        if (threadIdx.x == 0) ++report().rejected_steps;
+        proposed = h * fmin(factor, 1.0);
+        return;
+      }
+      // A step cut short to meet a saved time says nothing about the next one.
+      proposed = is_last ? fmax(fabs(proposed), fabs(h) * factor) * params.direction : h * factor;
+      t = is_last ? params.save_at[saved] : t + h;
+    }
+    tile.is_second = !tile.is_second;
+    if (tableau.first_same_as_last) tile.is_swapped = !tile.is_swapped;
+    first_stage_ready = tableau.first_same_as_last;
+    ++n_steps;
+    if (threadIdx.x == 0) ++report().accepted_steps;
+  }
+
+  // point = y + noise + Σ factor(k) stage k.
+  template <class Factor>
+  __device__ __forceinline__ void combine(uint32_t n, Factor factor) {
+    const float *y = state().y(), *noise = state().noise();
+    float* point = state().point();
+    const bool has_noise = params.steps != nullptr && params.steps[n_steps].deviation != 0.0f;
+    if (has_noise) __syncthreads();  // the noise is written
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) {
+      float value = y[i];
+      if (has_noise && i < state().weights()) value += noise[i];
+#pragma unroll 1
+      for (uint32_t k = 0; k < n; ++k) {
+        const float f = static_cast<float>(factor(k));
+        if (f != 0.0f) value = fmaf(f, state().stage(k)[i], value);
+      }
+      point[i] = value;
+    }
+  }
+
+  // Leaves the state at the saved time that is due; false if a value that counts is not finite.
+  __device__ __forceinline__ bool save() const {
+    const float* y = state().y();
+    double n_lost = 0.0;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) {
+      if (!state().counts(i)) continue;
+      *state().saved(saved, i) = y[i];
+      if (!isfinite(y[i])) n_lost += 1.0;
+    }
+    return block_sum(n_lost) == 0.0;
+  }
+
+  __device__ __forceinline__ bool fail(IntegrationFailure what) {
+    has_failed = true;
+    if (threadIdx.x == 0) {
+      report().failure = what;
+      report().failed_tile = tile.index;
+      report().failed_step = n_steps;
+      report().failed_time = t;
+    }
+    return false;
+  }
+};
+
+// `next`, on what lies in shared memory.
+__device__ __forceinline__ bool advance(const IntegrateParams& params, Progress& sm_progress) {
+  Course course{sm_progress, params};
+  const bool goes_on = course.next();
+  __syncthreads();  // the progress is read
+  if (threadIdx.x == 0) sm_progress = course;
+  __syncthreads();  // the progress is written
+  return goes_on;
+}
+
+// Tiles of a block one after the other, all steps of each.
+template <class T, bool kDensity>
+__device__ __forceinline__ void integrate(const IntegrateParams& params) {
+  extern __shared__ __align__(16) unsigned char sm[];
+  __shared__ float sm_probe_weight[kTileRows];
+  if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.share;
+  Sweeps<T, kDensity ? 3 : 1> sweeps{params.network, params.rows,           static_cast<const T*>(params.weights), params.biases,
+                                     sm,             blockIdx.x * kTileRows, sm_probe_weight};
+  __shared__ Progress sm_progress;
+  const ParticleState state{params, sm_progress.tile};
+  if (threadIdx.x == 0) {
+    sm_progress = Progress{};
+    sm_progress.tile.index = blockIdx.x;
+  }
+  __syncthreads();  // the progress is written
+#pragma unroll 1
+  while (advance(params, sm_progress)) {
+    velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
+    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
+  }
+}

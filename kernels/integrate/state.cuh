@@ -1,0 +1,56 @@
+// Where a tile of particles lies: its slot of scratch memory, which stays in L2.
+//
+// A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] where they are followed. Value i of all of them belongs
+// to thread i % kThreads, whoever else reads it waits.
+#pragma once
+#include "../params.h"
+#include "../tile/product.cuh"
+
+struct Tile {
+  uint64_t index;
+  uint32_t n_rows;  // rows that count
+  // Which of two slabs is y, and whether the first stage has changed places with the last: an accepted step moves nothing.
+  bool is_second, is_swapped;
+};
+
+struct ParticleState {
+  const IntegrateParams& params;
+  const Tile& tile;
+
+  __device__ __forceinline__ uint32_t dim() const { return params.network.dim; }
+  __device__ __forceinline__ bool has_weights() const { return params.log_weights != nullptr; }
+  __device__ __forceinline__ uint32_t weights() const { return kTileRows * dim(); }
+  __device__ __forceinline__ uint32_t density() const { return weights() + (has_weights() ? kTileRows : 0); }
+  __device__ __forceinline__ uint32_t n_values() const { return density() + (params.log_density != nullptr ? kTileRows : 0); }
+  __device__ __forceinline__ uint32_t first_row() const {
+    return static_cast<uint32_t>(params.first_particle + tile.index * kTileRows);
+  }
+
+  __device__ __forceinline__ float* slot() const { return params.scratch + blockIdx.x * params.slot_size; }
+  __device__ __forceinline__ float* y() const { return slot() + (tile.is_second ? n_values() : 0); }
+  // Where the velocity is evaluated; after a step, the new state.
+  __device__ __forceinline__ float* point() const { return slot() + (tile.is_second ? 0 : n_values()); }
+  __device__ __forceinline__ float* stage(uint32_t i) const {
+    const uint32_t last = params.tableau.n_stages - 1;
+    const bool moved = tile.is_swapped && (i == 0 || i == last);
+    return slot() + (2 + (moved ? last - i : i)) * n_values();
+  }
+  // ∫σ dW over the step, of positions alone.
+  __device__ __forceinline__ float* noise() const { return slot() + (2 + params.tableau.n_stages) * n_values(); }
+  __device__ __forceinline__ float* features() const { return noise() + kTileRows * dim(); }
+  // [direction][kTileRows][dim], unless they are the unit vectors.
+  __device__ __forceinline__ float* directions() const { return features() + params.network.n_features; }
+
+  // Whether value i belongs to a row that counts.
+  __device__ __forceinline__ bool counts(uint32_t i) const {
+    return i < weights() ? i < tile.n_rows * dim() : (i - weights()) % kTileRows < tile.n_rows;
+  }
+  __device__ __forceinline__ uint32_t n_counted() const { return n_values() / kTileRows * tile.n_rows; }
+
+  // Value i among what the host reads and writes, at saved time k.
+  __device__ __forceinline__ float* saved(uint32_t k, uint32_t i) const {
+    const uint64_t slab = k * params.n_particles + tile.index * kTileRows;
+    if (i < weights()) return params.positions + slab * dim() + i;
+    return (i < density() ? params.log_weights : params.log_density) + slab + (i - weights()) % kTileRows;
+  }
+};

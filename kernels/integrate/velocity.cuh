@@ -1,0 +1,93 @@
+// Velocity ∇H(∇s) of a tile of particles, with the rates λs of log w and -∇·v of log q: twin of Particles::velocity.
+#pragma once
+#include "../net/gradient.cuh"
+#include "state.cuh"
+
+// sin and cos of 2π f t in f64, as TimeEmbedding::for_each orders them.
+__device__ __forceinline__ float time_feature(const IntegrateParams& params, uint32_t i, double t) {
+  if (i == 0) return static_cast<float>(t);
+  const uint32_t n_frequencies = (params.network.n_features - 1) / 2;
+  double sine, cosine;
+  sincospi(2.0 * params.frequencies[(i - 1) % n_frequencies] * t, &sine, &cosine);
+  return static_cast<float>(i <= n_frequencies ? sine : cosine);
+}
+
+// ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s): each direction is scaled by √D on its way into e_a's input.
+template <class T, int kOrders>
+__device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweeps, const ParticleState& state) {
+  const IntegrateParams& params = state.params;
+  const uint32_t dim = state.dim(), in_width = sweeps.width(0);
+  const float q = params.cost_exponent;
+  const float *grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim), *directions = state.directions();
+#pragma unroll 1
+  for (uint32_t line = threadIdx.x / 32; line < sweeps.rows.n_probes * kTileRows; line += kThreads / 32) {
+    const uint32_t k = line / kTileRows, row = line % kTileRows;
+    T* e = sweeps.template at<T>(sweeps.rows.e_a, 0, k) + row * in_width;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
+      float value = 0.0f;
+      if (i < dim) {
+        value = params.rule == LaplacianRule::kExact ? (i == k ? 1.0f : 0.0f) : directions[line * dim + i];
+        if (q != 2.0f) value *= sqrtf((q - 1.0f) * powf(fabsf(grad_s[row * dim + i]), q - 2.0f));
+      }
+      e[i] = to_element<T>(value);
+    }
+  }
+}
+
+// The velocity of stage `stage` at time t: at y, or after the first at the point.
+template <class T, int kOrders>
+__device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
+  const IntegrateParams& params = state.params;
+  const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);
+  float* features = state.features();
+  const float* point = stage == 0 ? state.y() : state.point();
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < n_features; i += kThreads) features[i] = time_feature(params, i, t);
+  __syncthreads();  // the point and the features are written
+  float* x = sweeps.of_rows(sweeps.rows.x, dim);
+  T* a = sweeps.template at<T>(sweeps.rows.a, 0);
+#pragma unroll 1
+  for (uint32_t row = threadIdx.x / 32; row < kTileRows; row += kThreads / 32) {
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
+      float value = 0.0f;
+      if (i < dim) {
+        value = point[row * dim + i];
+        x[row * dim + i] = value;
+      } else if (i < dim + n_features) {
+        value = features[i - dim];
+      }
+      a[row * in_width + i] = to_element<T>(value);
+    }
+  }
+  __syncthreads();  // the input is written
+  potential_and_gradient(sweeps, state.has_weights());
+
+  const float q = params.cost_exponent;
+  const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
+  float* rates = state.stage(stage);
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < kTileRows * dim; i += kThreads) {
+    const float p = grad_s[i];
+    rates[i] = q == 2.0f ? p : copysignf(powf(fabsf(p), q - 1.0f), p);
+  }
+  const bool has_row = threadIdx.x < kTileRows;
+  if (has_row && state.has_weights()) {
+    rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
+  }
+  if constexpr (kOrders == 3) {
+    place_directions(sweeps, state);
+    T* c = sweeps.template at<T>(sweeps.rows.c, 0);
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < kTileRows * in_width; i += kThreads) c[i] = to_element<T>(0.0f);
+    sweeps.diffusive_tangent();
+    sweeps.tangent_outputs();
+    __syncthreads();  // the outputs are written
+    if (has_row) {
+      const HeadRow<T, kOrders> row{sweeps, threadIdx.x};
+      state.stage(stage)[state.density() + threadIdx.x] = -row_generator(row, params.share, [](uint32_t) { return 0.0f; });
+    }
+  }
+  __syncthreads();  // the rates are written
+}

@@ -1,0 +1,365 @@
+//! Particles along their flow, all steps of a tile in one kernel: `kernels/integrate.cu`.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceRepr;
+
+use super::device::{Buffer, Device, THREADS};
+use super::launch::PRODUCT_BYTES;
+use super::network::Network;
+use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
+use super::precision::{Precision, kernel_of};
+use super::workspace::{RowNeeds, Rows, row_bytes};
+use crate::engine::IntegrationReport;
+use crate::engine::cpu::tableau::Tableau;
+use crate::error::{Error, Result};
+use crate::integrate::{Plan, StepControl, Trajectories};
+use crate::model::{Model, TimeEmbedding};
+
+/// Stages of a method at most.
+const MAX_STAGES: usize = 7;
+
+/// Registers leave room for one.
+const BLOCKS_PER_MULTIPROCESSOR: usize = 1;
+
+/// Particles of a launch at most: beyond, progress shows.
+const MAX_CHUNK: usize = 1 << 20;
+
+/// See `Tableau` in `kernels/params.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct TableauParams {
+    n_stages: u32,
+    first_same_as_last: u32,
+    nodes: [f64; MAX_STAGES],
+    stages: [[f64; MAX_STAGES - 1]; MAX_STAGES - 1],
+    weights: [f64; MAX_STAGES],
+    error: [f64; MAX_STAGES],
+}
+
+/// See `FixedStep` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct FixedStep {
+    t: f64,
+    h: f64,
+    deviation: f32,
+    unused: u32,
+}
+
+/// See `IntegrationBlock` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct IntegrationBlock {
+    velocity_evaluations: u64,
+    accepted_steps: u64,
+    rejected_steps: u64,
+    failed_tile: u64,
+    failed_step: u64,
+    failed_time: f64,
+    failure: u32,
+    unused: u32,
+}
+
+/// `IntegrationFailure::kTolerance` there; the other one is a value that is not finite.
+const TOLERANCE: u32 = 2;
+
+/// See `IntegrateParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct IntegrateParams {
+    network: NetworkParams,
+    rows: RowBuffers,
+    weights: u64,
+    biases: u64,
+    positions: u64,
+    log_weights: u64,
+    log_density: u64,
+    n_particles: u64,
+    first_particle: u64,
+    tableau: TableauParams,
+    steps: u64,
+    steps_before: u64,
+    save_at: u64,
+    t0: f64,
+    direction: f64,
+    rtol: f64,
+    atol: f64,
+    frequencies: u64,
+    seed: u64,
+    scratch: u64,
+    slot_size: u64,
+    blocks: u64,
+    growth: f32,
+    cost_exponent: f32,
+    share: f32,
+    n_saved: u32,
+    increments_per_step: u32,
+    rule: u32,
+}
+
+const TABLEAU_BYTES: usize = 8 + 8 * (3 * MAX_STAGES + (MAX_STAGES - 1) * (MAX_STAGES - 1));
+
+twins! {
+    TableauParams, TABLEAU_BYTES;
+    FixedStep, 24;
+    IntegrationBlock, 56;
+    IntegrateParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + TABLEAU_BYTES + 19 * 8 + 6 * 4;
+}
+
+impl TableauParams {
+    fn new(tableau: &Tableau) -> Self {
+        let mut params = TableauParams {
+            n_stages: tableau.nodes.len() as u32,
+            first_same_as_last: u32::from(tableau.first_same_as_last),
+            ..TableauParams::default()
+        };
+        params.nodes[..tableau.nodes.len()].copy_from_slice(tableau.nodes);
+        for (row, stage) in params.stages.iter_mut().zip(tableau.stages) {
+            row[..stage.len()].copy_from_slice(stage);
+        }
+        params.weights[..tableau.weights.len()].copy_from_slice(tableau.weights);
+        params.error[..tableau.error.len()].copy_from_slice(tableau.error);
+        params
+    }
+}
+
+/// Moves the particles of `out` along `plan`: see [`Engine::integrate`](crate::engine::Engine::integrate).
+pub fn integrate(
+    device: &Device,
+    precision: Precision,
+    model: &Model,
+    plan: &Plan,
+    mut out: Trajectories<'_>,
+    advanced: &(dyn Fn(u64) + Sync),
+) -> Result<IntegrationReport> {
+    let n = out.validate(model, plan)?;
+    let mut report = IntegrationReport::default();
+    if n == 0 {
+        return Ok(report);
+    }
+    let mut integration = Integration::new(device, precision, model, plan, &out, n)?;
+    for first in (0..n).step_by(integration.chunk) {
+        let rows = first..n.min(first + integration.chunk);
+        report.add(&integration.run(rows.clone(), n, &mut out)?);
+        advanced(rows.len() as u64);
+    }
+    Ok(report)
+}
+
+/// Everything on the device that all chunks of particles share.
+struct Integration<'a> {
+    device: &'a Device,
+    kernel: &'static str,
+    params: IntegrateParams,
+    n_blocks: usize,
+    /// Particles of a launch.
+    chunk: usize,
+    /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not followed have no columns.
+    channels: [Channel; 3],
+    // What `params` points at beside.
+    _rows: Rows,
+    _scratch: Buffer<f32>,
+    _tables: Vec<Buffer<u8>>,
+}
+
+/// One of the things that are followed.
+struct Channel {
+    columns: usize,
+    values: Buffer<f32>,
+}
+
+impl<'a> Integration<'a> {
+    fn new(
+        device: &'a Device,
+        precision: Precision,
+        model: &Model,
+        plan: &Plan,
+        out: &Trajectories<'_>,
+        n: usize,
+    ) -> Result<Self> {
+        let network = Network::new(&model.architecture);
+        let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
+        let has_density = out.log_density.is_some();
+        let n_directions = if has_density { plan.divergence.n_directions(dim) } else { 0 };
+        let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
+        let tableau = Tableau::of(plan.method);
+
+        let mut tables = Vec::new();
+        let mut place = |bytes: &[u8]| -> Result<u64> {
+            let buffer = device.upload(bytes)?;
+            let address = buffer.address();
+            tables.push(buffer);
+            Ok(address)
+        };
+        let (weights, biases) = network.pack(&model.parameters, precision);
+        let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?);
+        let frequencies = match &model.architecture.time_embedding {
+            TimeEmbedding::Raw => &[][..],
+            TimeEmbedding::Fourier { frequencies } => frequencies,
+        };
+        let frequencies = place(bytemuck::cast_slice(frequencies))?;
+        let save_at = place(bytemuck::cast_slice(&plan.save_at))?;
+        let (mut steps, mut steps_before, mut rtol, mut atol) = (0, 0, 0.0, 0.0);
+        match plan.control {
+            StepControl::Fixed { .. } => {
+                let (table, before) = fixed_steps(device, model, plan)?;
+                (steps, steps_before) = (place(bytemuck::cast_slice(&table))?, place(bytemuck::cast_slice(&before))?);
+            }
+            StepControl::Adaptive { rtol: relative, atol: absolute } => (rtol, atol) = (relative, absolute),
+        }
+
+        // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
+        let needs = RowNeeds { n_probes: n_directions, grad_x: false };
+        let n_values: usize = columns.iter().sum();
+        let slot = TILE_ROWS * (n_values * (2 + tableau.nodes.len()) + dim * (1 + n_directions))
+            + network.params.n_features as usize;
+        let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
+        let of_particle = 4 * n_saved * n_values;
+        let (n_blocks, chunk) = divide(device, n, of_block, of_particle)?;
+
+        let rows = Rows::new(device, &network, precision, needs, n_blocks * TILE_ROWS)?;
+        let scratch = device.allocate(n_blocks * slot)?;
+        let channel = |columns: usize| -> Result<Channel> {
+            Ok(Channel { columns, values: device.allocate(n_saved * chunk * columns)? })
+        };
+        let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
+        let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
+        let params = IntegrateParams {
+            network: network.params,
+            rows: *rows.params(),
+            weights,
+            biases,
+            positions: address(&channels[0]),
+            log_weights: address(&channels[1]),
+            log_density: address(&channels[2]),
+            tableau: TableauParams::new(tableau),
+            steps,
+            steps_before,
+            save_at,
+            t0: plan.t0,
+            direction: if plan.save_at.last() < Some(&plan.t0) { -1.0 } else { 1.0 },
+            rtol,
+            atol,
+            frequencies,
+            seed: plan.noise.seed,
+            scratch: scratch.address(),
+            slot_size: slot as u64,
+            growth: model.objective.growth as f32,
+            cost_exponent: model.objective.cost_exponent as f32,
+            share: plan.divergence.share() as f32,
+            n_saved: n_saved as u32,
+            increments_per_step: plan.noise.increments_per_step,
+            rule: plan.divergence.rule as u32,
+            ..IntegrateParams::default()
+        };
+        let kernel =
+            if has_density { kernel_of!(precision, "integrate_density") } else { kernel_of!(precision, "integrate") };
+        Ok(Integration {
+            device,
+            kernel,
+            params,
+            n_blocks,
+            chunk,
+            channels,
+            _rows: rows,
+            _scratch: scratch,
+            _tables: tables,
+        })
+    }
+
+    /// Moves the particles `range` of `n`.
+    fn run(&mut self, range: Range<usize>, n: usize, out: &mut Trajectories<'_>) -> Result<IntegrationReport> {
+        let (device, n_saved) = (self.device, self.params.n_saved as usize);
+        let slabs = [Some(&mut *out.positions), out.log_weights.as_deref_mut(), out.log_density.as_deref_mut()];
+        let mut slabs = slabs.map(Option::unwrap_or_default);
+        for (Channel { columns, values }, slabs) in self.channels.iter_mut().zip(&slabs) {
+            device.write(values, &slabs[range.start * *columns..range.end * *columns])?;
+        }
+        let blocks = device.zeros::<IntegrationBlock>(self.n_blocks)?;
+        let params = IntegrateParams {
+            n_particles: range.len() as u64,
+            first_particle: range.start as u64,
+            blocks: blocks.address(),
+            ..self.params
+        };
+        // SAFETY: the twin of the kernel's block; its addresses lead to buffers of `self` and to `blocks`, with the sizes that `Integration::new` gives them for
+        // `n_blocks` blocks and `chunk` particles. `read` waits for the end.
+        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, PRODUCT_BYTES, &params)? };
+        let report = summary(&device.read(&blocks, self.n_blocks)?)?;
+        for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
+            let saved = device.read(values, n_saved * range.len() * columns)?;
+            for (k, saved) in saved.chunks_exact((range.len() * columns).max(1)).enumerate() {
+                slabs[(k * n + range.start) * columns..][..saved.len()].copy_from_slice(saved);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// All steps of a plan, and how many of them come before each saved time.
+fn fixed_steps(device: &Device, model: &Model, plan: &Plan) -> Result<(Vec<FixedStep>, Vec<u32>)> {
+    let starts = || [plan.t0].into_iter().chain(plan.save_at.iter().copied());
+    let stretches = || starts().zip(plan.save_at.iter().copied());
+    let n_steps: u64 = stretches().map(|(from, to)| plan.fixed_steps(from, to)).fold(0, u64::saturating_add);
+    let free = device.free_memory()?;
+    if n_steps > u64::from(u32::MAX) || n_steps as usize > free / 2 / size_of::<FixedStep>() {
+        let problem =
+            format!("are {n_steps}, of which each takes {} of {free} free bytes on the GPU", size_of::<FixedStep>());
+        return Err(Error::input("integration plan", "--steps", problem, "use fewer steps"));
+    }
+    let (mut steps, mut before) = (Vec::with_capacity(n_steps as usize), Vec::new());
+    for (from, to) in stretches() {
+        steps.extend(plan.steps_between(from, to).map(|(t, h)| {
+            let deviation = plan.noise_deviation(&model.objective, t, h);
+            FixedStep { t, h, deviation, unused: 0 }
+        }));
+        before.push(steps.len() as u32);
+    }
+    // A plan without steps has a table all the same: its address says that steps are fixed.
+    Ok((steps, before))
+}
+
+/// Blocks of a launch and its particles at most, for what a block and a particle take in bytes.
+fn divide(device: &Device, n: usize, of_block: usize, of_particle: usize) -> Result<(usize, usize)> {
+    let free = device.free_memory()?;
+    // Allocations are rounded up, and others use the GPU too.
+    let usable = free / 10 * 9;
+    let tile = of_particle * TILE_ROWS.min(n);
+    let n_tiles = n.div_ceil(TILE_ROWS);
+    let most = n_tiles.min(device.n_multiprocessors()? * BLOCKS_PER_MULTIPROCESSOR);
+    // Half of the memory at most for blocks, unless one alone needs more.
+    let n_blocks = most.min(usable / 2 / of_block).max(1);
+    let left = usable.saturating_sub(n_blocks * of_block);
+    if left < tile {
+        return Err(Error::Device {
+            device: device.describe(),
+            problem: format!(
+                "64 particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"
+            ),
+            fix: "save at fewer times, use fewer probes of the divergence, or free memory on the GPU".into(),
+        });
+    }
+    let chunk = (left / of_particle).min(MAX_CHUNK);
+    Ok((n_blocks, if n <= chunk { n } else { chunk / TILE_ROWS * TILE_ROWS }))
+}
+
+/// What all blocks did, or the failure of the first tile that failed.
+fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
+    let failed = blocks.iter().filter(|block| block.failure != 0).min_by_key(|block| block.failed_tile);
+    match failed.map(|block| (block.failure, block)) {
+        Some((TOLERANCE, block)) => return Err(Plan::impossible_tolerance(block.failed_time)),
+        Some((_, block)) => return Err(Plan::lost_particle(block.failed_step)),
+        None => {}
+    }
+    let mut report = IntegrationReport::default();
+    for block in blocks {
+        report.add(&IntegrationReport {
+            velocity_evaluations: block.velocity_evaluations,
+            accepted_steps: block.accepted_steps,
+            rejected_steps: block.rejected_steps,
+        });
+    }
+    Ok(report)
+}
