@@ -101,7 +101,7 @@ pub const RTX_4090: Gpu = Gpu {
     issue: 4.0,
     float32: 128.0,
     float64: 2.0,
-    half: 128.0,
+    half: 64.0,
     integer: 64.0,
     convert: 64.0,
     special: 16.0,
