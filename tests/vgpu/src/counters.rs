@@ -13,13 +13,15 @@ pub enum Pipe {
     Float64,
     Half,
     Integer,
+    /// Between types of which one is floating-point.
+    Convert,
     Special,
     Tensor,
     Memory,
     Control,
 }
 
-const N_PIPES: usize = 8;
+const N_PIPES: usize = 9;
 
 impl Pipe {
     pub const ALL: [Pipe; N_PIPES] = [
@@ -27,6 +29,7 @@ impl Pipe {
         Pipe::Float64,
         Pipe::Half,
         Pipe::Integer,
+        Pipe::Convert,
         Pipe::Special,
         Pipe::Tensor,
         Pipe::Memory,
@@ -48,7 +51,8 @@ impl Pipe {
             Op::Binary { op: Binary::Div | Binary::DivApprox, ty: Type::F32, .. } => Pipe::Special,
             Op::Binary { ty, .. } | Op::Setp { ty, .. } => of_type(*ty),
             Op::Ternary { op: Ternary::Fma, ty, .. } => of_type(*ty),
-            Op::Convert { .. } | Op::ConvertPair { .. } => Pipe::Special,
+            Op::Convert { to, from, .. } if !to.is_float() && !from.is_float() => Pipe::Integer,
+            Op::Convert { .. } | Op::ConvertPair { .. } => Pipe::Convert,
             Op::Load { space: Space::Param, .. } => Pipe::Integer,
             Op::Load { .. } | Op::Store { .. } | Op::Atomic { .. } | Op::LoadMatrix { .. } | Op::CopyAsync { .. } => {
                 Pipe::Memory
@@ -121,23 +125,32 @@ impl Counters {
     }
 
     /// Each count with its name.
-    pub fn fields(&self) -> Vec<(String, u64)> {
+    fn fields(&mut self) -> Vec<(String, &mut u64)> {
         let lower = |name: String| name.to_lowercase();
-        let warps = Pipe::ALL.map(|pipe| (lower(format!("{pipe:?}")), self.warp_instructions[pipe as usize]));
+        let warps = Pipe::ALL.iter().map(|pipe| lower(format!("{pipe:?}"))).zip(&mut self.warp_instructions);
         let threads =
-            Pipe::ALL.map(|pipe| (lower(format!("{pipe:?}_threads")), self.thread_instructions[pipe as usize]));
+            Pipe::ALL.iter().map(|pipe| lower(format!("{pipe:?}_threads"))).zip(&mut self.thread_instructions);
         let products = Operands::ALL
-            .map(|operands| (lower(format!("{operands:?}_multiply_adds")), self.multiply_adds[operands as usize]));
+            .iter()
+            .map(|operands| lower(format!("{operands:?}_multiply_adds")))
+            .zip(&mut self.multiply_adds);
         let others = [
-            ("shared_wavefronts", self.shared_wavefronts),
-            ("read_sectors", self.read_sectors),
-            ("read_bytes", self.read_bytes),
-            ("written_sectors", self.written_sectors),
-            ("written_bytes", self.written_bytes),
-            ("barriers", self.barriers),
+            ("shared_wavefronts", &mut self.shared_wavefronts),
+            ("read_sectors", &mut self.read_sectors),
+            ("read_bytes", &mut self.read_bytes),
+            ("written_sectors", &mut self.written_sectors),
+            ("written_bytes", &mut self.written_bytes),
+            ("barriers", &mut self.barriers),
         ];
-        let others = others.map(|(name, count)| (name.to_string(), count));
-        warps.into_iter().chain(threads).chain(products).chain(others).collect()
+        let others = others.into_iter().map(|(name, count)| (name.to_string(), count));
+        warps.chain(threads).chain(products).chain(others).collect()
+    }
+
+    /// All counts times `factor`, rounded.
+    pub fn scaled(&self, factor: f64) -> Counters {
+        let mut scaled = self.clone();
+        scaled.fields().into_iter().for_each(|(_, count)| *count = (*count as f64 * factor).round() as u64);
+        scaled
     }
 
     pub fn total(&self) -> u64 {
@@ -206,11 +219,26 @@ pub fn report(counters: &HashMap<String, Counters>) -> String {
     let mut names: Vec<&String> = counters.keys().collect();
     names.sort();
     let line = |name: &String| {
+        let mut counts = counters[name].clone();
         let fields: Vec<String> =
-            counters[name].fields().into_iter().map(|(field, count)| format!("\"{field}\":{count}")).collect();
+            counts.fields().into_iter().map(|(field, count)| format!("\"{field}\":{count}")).collect();
         format!("{{\"kernel\":\"{name}\",{}}}\n", fields.join(","))
     };
     names.into_iter().map(line).collect()
+}
+
+/// What [`report`] wrote: each kernel with its counters.
+pub fn read_report(text: &str) -> Vec<(String, Counters)> {
+    let kernel = |line: &str| {
+        let fields: HashMap<&str, &str> =
+            line.trim_matches(['{', '}']).split(',').filter_map(|field| field.split_once(':')).collect();
+        let mut counters = Counters::default();
+        for (name, count) in counters.fields() {
+            *count = fields.get(format!("\"{name}\"").as_str())?.parse().ok()?;
+        }
+        Some((fields.get("\"kernel\"")?.trim_matches('"').to_string(), counters))
+    };
+    text.lines().filter_map(kernel).collect()
 }
 
 /// The most rows of banks that the lanes of `part` want of one piece.
@@ -270,5 +298,15 @@ mod tests {
         assert_eq!(sectors(4, &|lane| 32 * lane), 32);
         assert_eq!(sectors(16, &|lane| 16 * lane), 16);
         assert_eq!(sectors(4, &|_| 0), 1);
+    }
+
+    #[test]
+    fn reports_are_read_back() {
+        let mut counters = Counters::default();
+        counters.fields().into_iter().enumerate().for_each(|(index, (_, count))| *count = 1000 + index as u64);
+        let named = HashMap::from([("a".to_string(), counters.clone()), ("b".to_string(), Counters::default())]);
+        let read = read_report(&report(&named));
+        assert_eq!(read, [("a".to_string(), counters.clone()), ("b".to_string(), Counters::default())]);
+        assert_eq!(counters.scaled(2.0).barriers, 2 * counters.barriers);
     }
 }

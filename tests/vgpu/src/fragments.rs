@@ -71,12 +71,12 @@ fn multiply_in<const K: usize>(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes
         }
     }
     let mut d = [[0; LANES]; 4];
-    for row in 0..16 {
+    for (row, elements) in left.iter().enumerate() {
         let mut sums = [0.0; 8];
         for inner in 0..K {
             for column in 0..8 {
                 // The product is exact in f64.
-                sums[column] += left[row][inner] * right[inner][column];
+                sums[column] += elements[inner] * right[inner][column];
             }
         }
         for (column, sum) in sums.into_iter().enumerate() {
