@@ -1,39 +1,296 @@
-//! Compiles `kernels/*.cu` and embeds them.
+//! Compiles `kernels/*.cu` with nvcc and embeds them: `OUT_DIR/kernels.rs` has the names and the image of each file, and which nvcc made them.
+//!
+//! `AMATCH_CUDA`: `off` builds without kernels, `on` fails where there is no nvcc; else they are built where nvcc is found.
+//! `AMATCH_CUDA_ARCHS`: the GPU architectures to assemble for, as in `90` or `80,90`, or `ptx` for none. The PTX is always there: drivers assemble
+//! it for architectures that are not listed, and the virtual GPU of the tests executes it.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 
-fn main() {
+/// Real architectures, of those that nvcc knows: Ampere to Blackwell.
+const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
+
+/// The one virtual architecture, which all real ones are assembled from: what the virtual GPU tests is what every GPU runs.
+const VIRTUAL: u32 = 80;
+
+/// What the search for nvcc reads.
+const SEARCHED: [&str; 6] = ["AMATCH_NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "CONDA_PREFIX"];
+
+type Outcome<T> = Result<T, String>;
+
+fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=kernels");
-    println!("cargo::rerun-if-env-changed=AMATCH_NVCC");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
-    let mut table = String::from("pub static MODULES: &[(&[&str], &[u8])] = &[\n");
-    if let Some(nvcc) = std::env::var_os("AMATCH_NVCC") {
-        let mut sources: Vec<PathBuf> =
-            std::fs::read_dir("kernels").expect("kernels").map(|e| e.expect("entry").path()).collect();
-        sources.retain(|path| path.extension().is_some_and(|e| e == "cu"));
-        sources.sort();
-        for source in sources {
-            let image = out.join(source.file_stem().expect("a name")).with_extension("ptx");
-            let status = Command::new(&nvcc)
-                .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
-                .args([&image, &source])
-                .status()
-                .expect("nvcc runs");
-            assert!(status.success(), "nvcc");
-            let mut text = std::fs::read(&image).expect("ptx");
-            text.push(0);
-            std::fs::write(&image, text).expect("ptx");
-            writeln!(table, "    (&{:?}, include_bytes!({:?})),", entries(&image), image).expect("a string");
+    println!("cargo::rerun-if-changed=build.rs");
+    // A compiler that is named is not searched for: then a new PATH changes nothing.
+    let searched = if std::env::var_os("AMATCH_NVCC").is_some() { &SEARCHED[..1] } else { &SEARCHED };
+    for name in searched.iter().chain(&["AMATCH_CUDA", "AMATCH_CUDA_ARCHS"]) {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            for line in problem.lines() {
+                println!("cargo::error={line}");
+            }
+            ExitCode::FAILURE
         }
     }
-    table.push_str("];\n");
-    std::fs::write(out.join("kernels.rs"), table).expect("written");
 }
 
-fn entries(ptx: &Path) -> Vec<String> {
-    let text = String::from_utf8_lossy(&std::fs::read(ptx).expect("ptx")).into_owned();
-    let names = text.split(".entry ").skip(1).filter_map(|rest| rest.split(['(', ' ', '\n']).next());
-    names.map(str::to_string).collect()
+fn build() -> Outcome<()> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: cargo runs this")?);
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+    let without = |why: &str| table(&out, &[], &format!("Err({why:?})"));
+    let needed = match text("AMATCH_CUDA").as_deref() {
+        None | Some("auto") => false,
+        Some("on") => true,
+        Some("off") => return without("AMATCH_CUDA was off"),
+        Some(other) => return Err(format!("AMATCH_CUDA is {other:?}: use on, off or auto")),
+    };
+    let Some(nvcc) = find_nvcc(&variable, Path::new(""), &python_path) else {
+        let fix = "CUDA_PATH, PATH and Python packages were searched, AMATCH_NVCC names one";
+        if needed {
+            return Err(format!("AMATCH_CUDA is on and there is no nvcc ({fix})"));
+        }
+        println!("cargo::warning=built without CUDA kernels: there is no nvcc ({fix})");
+        return without("there was no nvcc");
+    };
+    let nvcc = Nvcc::new(nvcc)?;
+    if nvcc.path.is_file() {
+        println!("cargo::rerun-if-changed={}", nvcc.path.display());
+    }
+    let architectures = architectures(text("AMATCH_CUDA_ARCHS").as_deref(), &nvcc.architectures)?;
+    let jobs = text("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    let images = compile_all(Path::new("kernels"), &out, &nvcc, &architectures, jobs)?;
+    table(&out, &images, &format!("Ok({:?})", nvcc.describe(&architectures)))
+}
+
+/// The compiler: a variable that names it, a toolkit, the path, the toolkit's Python packages.
+pub fn find_nvcc(
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    project: &Path,
+    python_path: &dyn Fn() -> Vec<PathBuf>,
+) -> Option<PathBuf> {
+    let name = format!("nvcc{}", std::env::consts::EXE_SUFFIX);
+    // One that is named is taken at its word: were it missing, another would be a surprise.
+    if let Some(nvcc) = variable("AMATCH_NVCC") {
+        return Some(nvcc.into());
+    }
+    let toolkits = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(variable);
+    let mut folders: Vec<PathBuf> = toolkits.map(|toolkit| Path::new(&toolkit).join("bin")).collect();
+    folders.extend(variable("PATH").iter().flat_map(std::env::split_paths));
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable).map(PathBuf::from);
+    for environment in environments.chain([project.join("target/cuda")]) {
+        folders.push(environment.join("bin"));
+        for packages in site_packages(&environment) {
+            folders.extend(package_folders(&packages));
+        }
+    }
+    let found = |folders: &[PathBuf]| folders.iter().map(|folder| folder.join(&name)).find(|nvcc| nvcc.is_file());
+    found(&folders).or_else(|| {
+        let folders: Vec<PathBuf> = python_path().iter().flat_map(|packages| package_folders(packages)).collect();
+        found(&folders)
+    })
+}
+
+/// Where the Python packages `nvidia-cuda-nvcc` (13) and `nvidia-cuda-nvcc-cu12` put nvcc.
+fn package_folders(packages: &Path) -> [PathBuf; 2] {
+    [packages.join("nvidia/cu13/bin"), packages.join("nvidia/cuda_nvcc/bin")]
+}
+
+fn site_packages(environment: &Path) -> Vec<PathBuf> {
+    let versions = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = versions
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .map(|entry| entry.path().join("site-packages"))
+        .collect();
+    folders.sort();
+    folders.push(environment.join("Lib/site-packages"));
+    folders
+}
+
+/// Where the Python on the path looks for packages.
+fn python_path() -> Vec<PathBuf> {
+    let output = Command::new("python3").args(["-c", "import sys; print('\\n'.join(sys.path))"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
+}
+
+/// A compiler and what it knows.
+pub struct Nvcc {
+    pub path: PathBuf,
+    pub version: String,
+    pub architectures: Vec<u32>,
+}
+
+impl Nvcc {
+    /// Asks the compiler at `path`.
+    pub fn new(path: PathBuf) -> Outcome<Nvcc> {
+        let said = run(Command::new(&path).arg("--version"), &path)?;
+        let version = said.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let version = version.ok_or_else(|| format!("{} is no nvcc: it calls itself {said:?}", path.display()))?;
+        let listed = run(Command::new(&path).arg("--list-gpu-code"), &path)?;
+        let numbers = listed.lines().filter_map(|line| line.trim().strip_prefix("sm_")?.parse().ok());
+        Ok(Nvcc { version: version.to_string(), architectures: numbers.collect(), path })
+    }
+
+    fn describe(&self, architectures: &[u32]) -> String {
+        let names: String = architectures.iter().map(|number| format!("sm_{number}, ")).collect();
+        format!("nvcc {}: {names}PTX for the rest", self.version)
+    }
+}
+
+/// What a program prints.
+fn run(command: &mut Command, program: &Path) -> Outcome<String> {
+    let output = command.output().map_err(|error| format!("{}: cannot run: {error}", program.display()))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    Err(format!(
+        "{} failed ({}); AMATCH_CUDA=off builds without kernels\n{said}{complained}",
+        program.display(),
+        output.status
+    ))
+}
+
+/// The architectures to assemble for: all of [`ARCHITECTURES`] that are known, or those of `wanted`, each of which must be known.
+pub fn architectures(wanted: Option<&str>, known: &[u32]) -> Outcome<Vec<u32>> {
+    let Some(wanted) = wanted else {
+        return Ok(ARCHITECTURES.into_iter().filter(|number| known.contains(number)).collect());
+    };
+    let mut numbers = Vec::new();
+    for word in wanted.split(',').map(str::trim).filter(|word| *word != "ptx") {
+        let number = word.parse().ok().filter(|number| known.contains(number) && *number >= VIRTUAL);
+        numbers.push(number.ok_or_else(|| {
+            let known: Vec<_> = known.iter().filter(|number| **number >= VIRTUAL).map(u32::to_string).collect();
+            format!("AMATCH_CUDA_ARCHS has {word:?}: use ptx, or some of {}, which this nvcc knows", known.join(","))
+        })?);
+    }
+    numbers.sort();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// A compiled file: the names of its kernels, and where its fat binary lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    pub kernels: Vec<String>,
+    pub path: PathBuf,
+}
+
+/// Compiles each `.cu` of `folder` into `out`, `jobs` at a time; what has not changed since it was compiled stays.
+pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], jobs: usize) -> Outcome<Vec<Image>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    sources.sort();
+    let (todo, done) = (Mutex::new(sources.iter()), Mutex::new(BTreeMap::new()));
+    let workers = jobs.clamp(1, sources.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                // A name of its own, as the lock of a condition would be held through the loop.
+                let next = || todo.lock().ok()?.next();
+                while let Some(source) = next() {
+                    let image = compile(source, out, nvcc, architectures, (jobs / workers).max(1));
+                    if let Ok(mut done) = done.lock() {
+                        done.insert(source.clone(), image);
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().map_err(|_| "a compilation panicked".to_string())?.into_values().collect()
+}
+
+fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<Image> {
+    let io = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let codes: String = architectures.iter().map(|number| format!(",sm_{number}")).collect();
+    let mut options = vec![
+        "-fatbin".to_string(),
+        "-std=c++17".into(),
+        "-lineinfo".into(),
+        // The virtual GPU reads the PTX.
+        "--no-compress".into(),
+        format!("-gencode=arch=compute_{VIRTUAL},code=[compute_{VIRTUAL}{codes}]"),
+    ];
+    // The packages of toolkit 12 lie in folders beside each other, and nvcc looks in its own alone.
+    if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
+        for package in ["cuda_runtime", "cuda_cccl"] {
+            options.push(format!("-I{}", packages.with_file_name(package).join("include").display()));
+        }
+    }
+
+    let mut contents = BTreeMap::new();
+    gather(source, &mut contents);
+    let mut hash = DefaultHasher::new();
+    (&contents, &nvcc.version, &options).hash(&mut hash);
+    let stamp = format!("{:016x}", hash.finish());
+    let name = source.file_stem().unwrap_or_default();
+    let (path, stamp_path) = (out.join(name).with_extension("fatbin"), out.join(name).with_extension("stamp"));
+    if !(path.exists() && std::fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp)) {
+        // An image without its stamp is compiled again, so that one cut short is never taken for whole.
+        if stamp_path.exists() {
+            std::fs::remove_file(&stamp_path).map_err(|error| io(&stamp_path, error))?;
+        }
+        let mut command = Command::new(&nvcc.path);
+        command.args(&options).arg(format!("--threads={threads}")).arg("-o").args([&path, source]);
+        run(&mut command, &nvcc.path)?;
+        std::fs::write(&stamp_path, stamp).map_err(|error| io(&stamp_path, error))?;
+    }
+    let kernels = kernels(&std::fs::read(&path).map_err(|error| io(&path, error))?);
+    if kernels.is_empty() {
+        return Err(format!(
+            "{}: nvcc made no kernels of it: a .cu file holds `extern \"C\" __global__` functions",
+            source.display()
+        ));
+    }
+    Ok(Image { kernels, path })
+}
+
+/// The text of `path` and of all files that it includes from its own tree.
+pub fn gather(path: &Path, contents: &mut BTreeMap<PathBuf, String>) {
+    // One name for a file however it is reached, so that files that include each other end. What cannot be read is nvcc's to report.
+    let Ok(path) = path.canonicalize() else { return };
+    let Ok(text) = std::fs::read_to_string(&path) else { return };
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let includes = text.lines().filter_map(|line| line.trim().strip_prefix('#')?.trim().strip_prefix("include"));
+    let included: Vec<PathBuf> = includes.filter_map(|rest| Some(folder.join(rest.split('"').nth(1)?))).collect();
+    if contents.insert(path, text).is_none() {
+        included.iter().for_each(|path| gather(path, contents));
+    }
+}
+
+/// The names of kernels in uncompressed PTX inside `image`, which has it several times.
+pub fn kernels(image: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(image);
+    let names = text.split(".visible .entry ").skip(1);
+    let names = names.filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
+    let mut unique: Vec<String> = Vec::new();
+    for name in names {
+        if !unique.iter().any(|known| known == name) {
+            unique.push(name.to_string());
+        }
+    }
+    unique
+}
+
+/// Writes the table that `src/engine/cuda/modules.rs` includes.
+pub fn table(out: &Path, images: &[Image], nvcc: &str) -> Outcome<()> {
+    let mut text = String::from("pub static MODULES: &[(&[&str], &[u8])] = &[\n");
+    for Image { kernels, path } in images {
+        writeln!(text, "    (&{kernels:?}, include_bytes!({path:?})),").map_err(|error| error.to_string())?;
+    }
+    write!(text, "];\npub static NVCC: std::result::Result<&str, &str> = {nvcc};\n")
+        .map_err(|error| error.to_string())?;
+    let path = out.join("kernels.rs");
+    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

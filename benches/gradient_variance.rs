@@ -61,14 +61,14 @@ fn moments(engine: &CpuEngine, mut training: Training, state: &TrainState) -> Re
         training.optimizer.learning_rate = still;
         let mut trainer = engine.trainer(training.clone(), state.clone())?;
         trainer.steps(200, &mut Vec::new())?;
-        time_moments = trainer.state().time_moments;
+        time_moments = trainer.state().expect("a state").time_moments;
     }
     let (mut sum, mut squares) = (vec![0.0; state.action.parameters.len()], 0.0);
     for batch in 0..BATCHES {
         let state = TrainState { step: 1_000_000 + batch, time_moments: time_moments.clone(), ..state.clone() };
         let mut trainer = engine.trainer(training.clone(), state)?;
         trainer.steps(1, &mut Vec::new())?;
-        for (sum, g) in sum.iter_mut().zip(trainer.state().action.moment1) {
+        for (sum, g) in sum.iter_mut().zip(trainer.state().expect("a state").action.moment1) {
             *sum += f64::from(g);
             squares += f64::from(g).powi(2);
         }
@@ -95,7 +95,7 @@ fn table(name: &str, path: &DensityPath, forms: &[(Estimator, TimeRule)]) -> Res
     let start = TrainState::initial(initial_parameters(&plain.architecture, 1));
     let mut trainer = engine.trainer(plain.clone(), start.clone())?;
     trainer.steps(2000, &mut Vec::new())?;
-    let trained = TrainState { step: 0, ..trainer.state() };
+    let trained = TrainState { step: 0, ..trainer.state().expect("a state") };
     let size: f64 = moments(&engine, plain, &start)?.0.iter().map(|g| g * g).sum();
     println!("\n{name}\n{:<36}{:<18}{:>6}{:>14}{:>14}", "form", "times", "cost", "at the start", "trained");
     for &(estimator, rule) in forms {

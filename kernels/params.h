@@ -178,6 +178,62 @@ struct UpdateParams {
 };
 static_assert(sizeof(UpdateParams) == sizeof(NetworkParams) + 72, "UpdateParams");
 
+// In the order of density_path::Interpolant and TimeRule, engine::LaplacianRule, objective::SigmaSchedule; engine::Estimator without its settings.
+enum class Interpolant : uint32_t { kLinear, kSpline, kLearned, kNearest, kGenerativeLinear, kGenerativeVp, kGenerativeSqrt };
+enum class TimeRule : uint32_t { kLowDiscrepancy, kUniform, kStratified, kImportance, kTrapezoid, kSimpson, kGaussLegendre };
+enum class LaplacianRule : uint32_t { kRademacher, kGaussian, kExact };
+enum class SigmaSchedule : uint32_t { kConstant, kOneMinusT };
+enum class Estimator : uint32_t { kAction, kWeak, kRegression };
+
+// For each row of one side of a coupling, the rows of the other: those of row i lie from starts[i] to starts[i + 1].
+struct LinkParams {
+  const uint32_t *starts, *partners, *cumulative;
+  uint32_t n_partners, unused;
+};
+static_assert(sizeof(LinkParams) == 32, "LinkParams");
+
+// density_path::Coupling.
+struct CouplingParams {
+  const uint32_t *pairs, *cumulative;  // [n_pairs][2], [n_pairs]
+  const float *masses;                 // [n_pairs][2], or null where all are 1
+  uint32_t n_pairs, unused;
+  LinkParams by_left, by_right;
+};
+static_assert(sizeof(CouplingParams) == 96, "CouplingParams");
+
+// density_path::DensityPath. Rows of snapshot k are offsets[k] .. offsets[k + 1] of the samples: those that are on the device now.
+struct PathParams {
+  uint32_t n_times, n_snapshots;  // a generative path has two times, 0 and 1, and one snapshot
+  Interpolant interpolant;
+  uint32_t unused;
+  const double *times;
+  const uint64_t *offsets;
+  const float *samples;             // [row][dim]
+  const double *masses;             // [n_snapshots], or null where all are 1
+  const CouplingParams *couplings;  // [n_times - 1], or null where rows are paired independently
+};
+static_assert(sizeof(PathParams) == 56, "PathParams");
+
+// What `draw` and `draw_bend` are told. For the latter, network and rows are those of the bend: its points are the two ends of a pair.
+struct DrawParams {
+  NetworkParams network;
+  RowBuffers rows;
+  Batch batch;
+  const PathParams *path;
+  const StepState *state;
+  const double *density;       // density_path::TimeDensity: its knots, and behind them the cumulative ones
+  const double *coefficients;  // of the time weight, from the constant one on
+  const double *frequencies;   // of the time features, in cycles; n_features = 1 + 2 n
+  uint64_t seed;
+  double sigma, probe_share;
+  TimeRule time_rule;
+  Estimator estimator;
+  uint32_t weak_intervals, n_coefficients;
+  LaplacianRule laplacian_rule;
+  SigmaSchedule sigma_schedule;
+};
+static_assert(sizeof(DrawParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 8 * 8 + 6 * 4, "DrawParams");
+
 // Particles.
 
 constexpr uint32_t kMaxStages = 7;
@@ -199,9 +255,6 @@ struct FixedStep {
   uint32_t unused;
 };
 static_assert(sizeof(FixedStep) == 24, "FixedStep");
-
-// In the order of engine::LaplacianRule.
-enum class DirectionRule : uint32_t { kRademacher, kGaussian, kExact };
 
 enum class IntegrationFailure : uint32_t { kNone, kNotFinite, kTolerance };
 
@@ -234,7 +287,7 @@ struct IntegrateParams {
   IntegrationBlock* blocks;  // [grid]
   float growth, cost_exponent, share;  // share: what the curvature along one direction counts
   uint32_t n_saved, increments_per_step;
-  DirectionRule rule;
+  LaplacianRule rule;
 };
 static_assert(sizeof(IntegrateParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Tableau) + 7 * 8 + 3 * 8 + 4 * 8 + 5 * 8 + 6 * 4,
               "IntegrateParams");

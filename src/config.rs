@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardisation};
 use crate::density_path::{Interpolant, TimeRule};
+use crate::engine::cuda::Precision;
 use crate::engine::{Bend, Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
 use crate::error::{Error, Result};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
@@ -184,6 +185,48 @@ pub struct TrainingConfig {
     pub ema_decay: f64,
     /// Seed of initial parameters and batches.
     pub seed: u64,
+    /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `auto` is bf16. A CPU computes in f32 whatever this says.
+    pub precision: PrecisionName,
+}
+
+/// Operands of matrix products on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionName {
+    /// The default of the device.
+    Auto,
+    /// [`Precision::F32`].
+    F32,
+    /// [`Precision::Tf32`].
+    Tf32,
+    /// [`Precision::Bf16`].
+    Bf16,
+    /// [`Precision::F16`].
+    F16,
+}
+
+impl PrecisionName {
+    /// The precision that is named, if one is.
+    pub fn named(self) -> Option<Precision> {
+        match self {
+            PrecisionName::Auto => None,
+            PrecisionName::F32 => Some(Precision::F32),
+            PrecisionName::Tf32 => Some(Precision::Tf32),
+            PrecisionName::Bf16 => Some(Precision::Bf16),
+            PrecisionName::F16 => Some(Precision::F16),
+        }
+    }
+}
+
+impl From<Precision> for PrecisionName {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => PrecisionName::F32,
+            Precision::Tf32 => PrecisionName::Tf32,
+            Precision::Bf16 => PrecisionName::Bf16,
+            Precision::F16 => PrecisionName::F16,
+        }
+    }
 }
 
 /// `[output]`: where results go. Nothing here changes them.
@@ -260,6 +303,7 @@ impl Default for TrainingConfig {
             clip_norm: 1.0,
             ema_decay: 0.999,
             seed: 0,
+            precision: PrecisionName::Auto,
         }
     }
 }
@@ -368,7 +412,8 @@ impl Config {
     }
 
     /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where
-    /// files lie does not count, nor does the number of steps under a constant learning rate.
+    /// files lie does not count, nor does the number of steps under a constant learning rate, nor the precision: checkpoints go
+    /// from device to device.
     pub fn fingerprint(&self, snapshots: &Snapshots) -> String {
         let mut settings = self.clone();
         settings.output = OutputConfig::default();
@@ -376,8 +421,10 @@ impl Config {
         if settings.training.schedule == Schedule::Constant {
             settings.training.steps = 0;
         }
+        // Neither the precision nor that there is such a key.
+        settings.training.precision = PrecisionName::Auto;
         let mut hash = Sha256::new();
-        hash.update(settings.to_toml());
+        hash.update(settings.to_toml().replace("precision = \"auto\"\n", ""));
         hash.update((snapshots.dim as u64).to_le_bytes());
         for (time, offset) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
             hash.update(time.to_le_bytes());
@@ -622,6 +669,7 @@ mod tests {
             ("[data]\npath = \"a\"", vec!["model.hidden=[]"], vec!["hidden", "is 0"]),
             ("[data]\npath = \"a\"", vec!["model.hidden=[4, 0]"], vec!["hidden[1]: is 0", "1 to 1024"]),
             ("[data]\npath = \"a\"", vec!["model.hidden=[4, 2000]"], vec!["hidden[1]: is 2000"]),
+            ("[data]\npath = \"a\"", vec!["training.precision=f64"], vec!["training.precision", "f64", "tf32"]),
             ("[data]\npath = \"a\"", vec!["model.head=cubic"], vec!["model.head", "cubic", "quadratic"]),
             ("[data]\npath = \"a\"", vec!["objective.cost_exponent=1.0"], vec!["cost_exponent: is 1"]),
             ("[data]\npath = \"a\"", vec!["objective.sigma=-1.0"], vec!["sigma: is -1"]),
@@ -679,6 +727,7 @@ mod tests {
         };
         assert_eq!(changed(&|config| config.output.checkpoint_every = 7), fingerprint);
         assert_eq!(changed(&|config| config.data.path = "moved.npz".into()), fingerprint);
+        assert_eq!(changed(&|config| config.training.precision = PrecisionName::F16), fingerprint);
         assert_ne!(changed(&|config| config.training.steps += 1), fingerprint);
         assert_ne!(changed(&|config| config.training.seed += 1), fingerprint);
         assert_ne!(config.fingerprint(&Snapshots { samples: vec![0.5, 1.25], ..snapshots.clone() }), fingerprint);

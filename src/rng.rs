@@ -31,6 +31,8 @@ pub enum Purpose {
     Blocks = 10,
     /// Start noise of generative paths: normal numbers in the words of a row, see [`RowWords`].
     StartNoise = 11,
+    /// Division of snapshots into the blocks that lie on a device in turn (step = snapshot, row = position).
+    DeviceBlocks = 12,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

@@ -73,7 +73,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
     let mut trainer =
         CpuEngine::new(0).trainer(training, TrainState::initial(model.parameters.clone())).expect("a trainer");
     trainer.steps(steps, &mut Vec::new()).expect("steps");
-    model.parameters = trainer.state().action.ema;
+    model.parameters = trainer.state().expect("a state").action.ema;
     model
 }
 

@@ -18,9 +18,15 @@ const SMALL: [&str; 10] = [
     "2",
 ];
 
+/// The program on a machine where no GPU shows: `--device auto` is the CPU.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
+    command.args(arguments).current_dir(folder).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
+    command
+}
+
 fn amatch(folder: &Path, arguments: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_amatch");
-    Command::new(program).args(arguments).current_dir(folder).output().expect("the program starts")
+    command(folder, arguments).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -70,12 +76,29 @@ fn trained() -> (tempfile::TempDir, PathBuf) {
 fn help_teaches_with_examples() {
     let here = Path::new(".");
     assert!(succeeds(here, &["--help"]).contains("amatch train examples/hematopoiesis.toml"));
-    for command in ["train", "sample", "evaluate", "check", "inspect", "problem", "bench"] {
+    for command in ["train", "sample", "evaluate", "check", "inspect", "problem", "bench", "devices"] {
         let help = succeeds(here, &[command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("amatch {command}")), "{help}");
     }
     assert!(succeeds(here, &["--version"]).contains(env!("CARGO_PKG_VERSION")));
     assert_eq!(amatch(here, &["train"]).status.code(), Some(2), "a usage error");
+}
+
+/// Without a driver the CPU is listed, and what to install; that is no failure.
+#[test]
+fn devices_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Files that are no libraries hide those of the machine.
+    for name in ["cuda", "nvcuda"].into_iter().flat_map(cudarc::get_lib_name_candidates) {
+        std::fs::write(folder.path().join(name), "").expect("written");
+    }
+    let output = command(folder.path(), &["devices"]).env("LD_LIBRARY_PATH", folder.path()).output().expect("starts");
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    for part in ["cpu, ", "f32 × ", "there is no NVIDIA driver", "install driver ", "nvcc"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+    assert!(!said.contains("cuda:0"), "{said}");
 }
 
 #[test]
@@ -133,7 +156,11 @@ fn a_run_trains_samples_evaluates_and_describes_itself() {
 #[test]
 fn a_run_is_reproduced_from_its_own_folder() {
     let (_guard, folder) = trained();
-    succeeds(&folder, &["train", "runs/run/config.toml", "--out", "again", "--threads", "1"]);
+    let again = ["train", "runs/run/config.toml", "--out", "again", "--threads", "1"];
+    // What a GPU would compute in is recorded, and means nothing to the CPU.
+    succeeds(&folder, &[&again[..], &["--set", "training.precision=f16", "--precision", "f32"]].concat());
+    let config = std::fs::read_to_string(folder.join("again/config.toml")).expect("readable");
+    assert!(config.contains("precision = \"f16\""), "{config}");
     let read = |path: &str| std::fs::read(folder.join(path)).expect("readable");
     assert!(read("runs/run/model.safetensors") == read("again/model.safetensors"), "the models differ");
 }
@@ -176,7 +203,14 @@ fn bad_training_input_names_file_field_and_fix_and_writes_nothing() {
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[0]"], &["data.csv", "hold_out"]);
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[7]"], &["data.csv", "7"]);
     fails(&folder, &["train", "run.toml", "--set", "objective.probes=0"], &["objective.probes", "is 0"]);
-    fails(&folder, &["train", "run.toml", "--device", "cuda:0"], &["cuda:0", "no CUDA engine", "--device cpu"]);
+    fails(&folder, &["train", "run.toml", "--device", "cuda:0"], &["cuda:0", "--device cpu"]);
+    fails(&folder, &["train", "run.toml", "--device", "cuda:x"], &["cuda:x", "is not a device"]);
+    for (device, name) in [("cpu", "device cpu"), ("auto", "auto (here the CPU)")] {
+        let train = ["train", "run.toml", "--device", device, "--precision", "bf16"];
+        fails(&folder, &train, &[name, "--precision bf16", "--device cuda"]);
+    }
+    let output = amatch(&folder, &["train", "run.toml", "--precision", "f64"]);
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("f32, tf32, bf16, f16"));
     fails(&folder, &["train", "run.toml", "--device", "tpu"], &["tpu", "is not a device"]);
     fails(&folder, &["train", "run.toml", "--out", "data.csv/run"], &["data.csv"]);
     write("one.csv", "times,x\n0,1\n0,2\n");
@@ -261,6 +295,15 @@ fn check_writes_what_porters_need() {
     let check = ["check", "--model", "runs/run/model.safetensors", "--batch", "batch.safetensors", "--out"];
     let single = succeeds(&folder, &[&check[..], &["single.safetensors"]].concat());
     let double = succeeds(&folder, &[&check[..], &["double.safetensors", "--precision", "f64"]].concat());
+    for (arguments, parts) in [
+        (["--precision", "tf32", "--device", "cpu"], ["device cpu", "--precision tf32 is for GPUs"]),
+        (["--precision", "f64", "--device", "cuda"], ["device cuda", "--precision f64 is for the CPU"]),
+    ] {
+        fails(&folder, &[&check[..], &["none.safetensors"], &arguments].concat(), &parts);
+        assert!(!folder.join("none.safetensors").exists());
+    }
+    let automatic = ["double.safetensors", "--precision", "f64", "--device", "auto"];
+    assert_eq!(succeeds(&folder, &[&check[..], &automatic].concat()), double);
     let loss = |text: &str| -> f64 {
         text.trim().strip_prefix("loss ").and_then(|loss| loss.parse().ok()).unwrap_or_else(|| panic!("{text}"))
     };

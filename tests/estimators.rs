@@ -63,7 +63,7 @@ fn gradient(training: &Training, state: TrainState) -> (Vec<f64>, f64) {
     let mut trainer = CpuEngine::new(2).trainer(training.clone(), state).expect("a trainer");
     let mut records = Vec::new();
     trainer.steps(1, &mut records).expect("a step");
-    (trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect(), records[0].loss)
+    (trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect(), records[0].loss)
 }
 
 /// Points of a batch with what their loss needs, in f64.

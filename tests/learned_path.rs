@@ -83,7 +83,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
         };
         let mut trainer = CpuEngine::new(2).trainer(training.clone(), state).expect("a trainer");
         trainer.steps(1, &mut Vec::new()).expect("a step");
-        let gradient = trainer.state().bend.expect("a bend").moment1;
+        let gradient = trainer.state().expect("a state").bend.expect("a bend").moment1;
 
         let loss = |parameters: &[f32]| -> f64 {
             let path = &training.path;
@@ -171,7 +171,7 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
     let mut records = Vec::new();
     trainer.steps(steps, &mut records).expect("steps");
     let last = &records[records.len() - 200..];
-    (last.iter().map(|record| record.kinetic).sum::<f64>() / last.len() as f64, trainer.state())
+    (last.iter().map(|record| record.kinetic).sum::<f64>() / last.len() as f64, trainer.state().expect("a state"))
 }
 
 /// Independent pairs squeeze the population on its way, which costs energy; the learned path is optimal transport: ½·2² = 2.

@@ -34,7 +34,7 @@ impl Workplace {
 
     fn start(&self, out: &str, more: &[&str]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_amatch"))
-            .args(["train", "run.toml", "--threads", "1", "--out", out])
+            .args(["train", "run.toml", "--device", "cpu", "--threads", "1", "--out", out])
             .args(more)
             .current_dir(self.0.path())
             .stderr(Stdio::piped())
@@ -107,6 +107,7 @@ fn killed_and_interrupted_runs_end_like_an_uninterrupted_one() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{message}");
         assert!(message.contains("stopped after") && message.contains("--resume"), "{message}");
+        assert!(message.contains("--device cpu"), "{message}");
         // The checkpoint of the interruption is newer than the last regular one, or is one.
         place.finish(&out, &["--resume"]);
         same_run(&place, "whole", &out);

@@ -128,7 +128,7 @@ fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
     let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
     let mut records = Vec::new();
     trainer.steps(1, &mut records).expect("a step");
-    let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
+    let gradient: Vec<f64> = trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect();
     assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
     assert!((records[0].loss - want.loss).abs() < 1e-5 * want.loss.abs().max(1.0), "{name}");
 }
@@ -186,7 +186,8 @@ fn a_step_takes_the_gradient_of_the_documented_probes() {
             let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
             let mut records = Vec::new();
             trainer.steps(1, &mut records).expect("a step");
-            let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
+            let gradient: Vec<f64> =
+                trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect();
             assert_close(&format!("gradient, {rule:?} {schedule:?}"), &gradient, &want.gradient, 5e-5);
             let size = want.loss.abs().max(1.0);
             assert!(
@@ -217,7 +218,8 @@ fn a_step_takes_the_gradient_of_the_documented_batch() {
                 let mut trainer = CpuEngine::new(2).trainer(training, state).expect("a trainer");
                 let mut records = Vec::new();
                 trainer.steps(1, &mut records).expect("a step");
-                let gradient: Vec<f64> = trainer.state().action.moment1.iter().map(|&m| f64::from(m)).collect();
+                let gradient: Vec<f64> =
+                    trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect();
                 assert_close(&format!("gradient, {name}"), &gradient, &want.gradient, 2e-5);
 
                 let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, .. } = records[0];
@@ -240,7 +242,7 @@ fn run(threads: usize, training: &Training, state: TrainState, chunks: &[u64]) -
     for &n in chunks {
         trainer.steps(n, &mut records).expect("steps");
     }
-    (trainer.state(), records)
+    (trainer.state().expect("a state"), records)
 }
 
 #[test]

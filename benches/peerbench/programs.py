@@ -154,7 +154,7 @@ class Amatch:
         self.description = self._run("--version")[0].strip()
 
     def turn(self, seconds: float) -> Measured:
-        options = ["--threads", str(self._threads), "--seconds", str(seconds), "--json"]
+        options = ["--device", "cpu", "--threads", str(self._threads), "--seconds", str(seconds), "--json"]
         output, cpu_seconds = self._run("bench", self._workload.name, *options)
         try:
             figures = json.loads(output)

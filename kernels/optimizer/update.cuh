@@ -13,14 +13,14 @@ __device__ __forceinline__ uint32_t bits_of(tf32 value) { return value.bits; }
 __device__ __forceinline__ uint32_t bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
 __device__ __forceinline__ uint32_t bits_of(__half value) { return __half_as_ushort(value); }
 
-// Rounds to T and stores neighbours in one access.
+// Rounds to T and stores neighbours in one access: __stwb is a plain store that the compiler does not split.
 template <class T>
 __device__ __forceinline__ void store_as(T* to, float x, float y, float z, float w) {
   const uint32_t bits[4] = {bits_of(to_element<T>(x)), bits_of(to_element<T>(y)), bits_of(to_element<T>(z)), bits_of(to_element<T>(w))};
   if constexpr (sizeof(T) == 4)
-    *reinterpret_cast<uint4*>(to) = make_uint4(bits[0], bits[1], bits[2], bits[3]);
+    __stwb(reinterpret_cast<uint4*>(to), make_uint4(bits[0], bits[1], bits[2], bits[3]));
   else
-    *reinterpret_cast<uint2*>(to) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+    __stwb(reinterpret_cast<uint2*>(to), make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16));
 }
 
 struct Parameter {
@@ -75,9 +75,9 @@ __device__ __forceinline__ void update(const UpdateParams& params) {
   }
   T* weights = static_cast<T*>(params.weights);
   const uint32_t quick = threadIdx.x % kThreadsOfRow * kElementsOfThread, slow = threadIdx.x / kThreadsOfRow;
+  store_as(weights + layer.forward + place.row * layer.n_in + place.column, p[0], p[1], p[2], p[3]);
 #pragma unroll
   for (uint32_t k = 0; k < kElementsOfThread; ++k) sm_weights[slow][quick + k] = p[k];
-  store_as(weights + layer.forward + place.row * layer.n_in + place.column, p[0], p[1], p[2], p[3]);
   __syncthreads();  // the share is written; it is read by columns
   store_as(weights + layer.reverse + (share.column + slow) * layer.n_out + share.row + quick, sm_weights[quick][slow],
            sm_weights[quick + 1][slow], sm_weights[quick + 2][slow], sm_weights[quick + 3][slow]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
-use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::cuda::Precision;
 use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
@@ -14,15 +14,21 @@ use action_matching::rng::{self, Purpose};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use super::device::{DeviceArguments, DeviceEngine};
+
 const SEED: u64 = 1;
+
+/// Particles of the first runs on a GPU, which fill it.
+const GPU_PARTICLES: usize = 1 << 17;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   amatch bench --list
   amatch bench hydrogen --threads 2 --seconds 5
+  amatch bench hydrogen --device cuda --precision bf16
   amatch bench toy2d --rows 100000          a step with 100000 rows of each kind
-  amatch bench peak --json                  the matrix product these figures are a fraction of")]
+  amatch bench peak --json                  the matrix product these figures are a fraction of; of a GPU, what its maker states")]
 pub struct Arguments {
     /// Workload: one of --list, or `peak` for the matrix product alone
     #[arg(required_unless_present = "list")]
@@ -30,9 +36,8 @@ pub struct Arguments {
     /// Lists the workloads
     #[arg(long)]
     list: bool,
-    /// Threads (0: one for each core)
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// Measures for about this long, after a warm-up
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -142,12 +147,16 @@ const WORKLOADS: &[Workload] = &[
 #[derive(Serialize)]
 struct Figures {
     workload: String,
-    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threads: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_per_step: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_per_run: Option<f64>,
     gflops: f64,
+    /// Share of the GPU's peak.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of_peak: Option<f64>,
     rows_per_s: f64,
 }
 
@@ -162,38 +171,92 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--seconds is {}: use a positive number", arguments.seconds);
     }
     let name = arguments.workload.as_deref().unwrap_or_default();
-    let engine = CpuEngine::new(arguments.threads);
+    let bench = Bench::new(arguments.device.open(Precision::default())?)?;
     if name == "peak" {
-        let gflops = engine.product_gflops(Duration::from_secs_f64(arguments.seconds));
-        if arguments.json {
-            println!("{}", serde_json::json!({ "workload": "peak", "threads": engine.threads(), "gflops": gflops }));
-        } else {
-            println!("peak: {gflops:.1} GFLOP/s, {}", engine.describe());
-        }
-        return Ok(());
+        return bench.print_peak(arguments);
     }
     let workload = WORKLOADS
         .iter()
         .find(|workload| workload.name == name)
         .with_context(|| format!("no workload is called {name:?}: `amatch bench --list` names them"))?;
-    let figures = workload.measure(&engine, arguments)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string(&figures)?);
-        return Ok(());
-    }
-    let (seconds, unit) = match (figures.seconds_per_step, figures.seconds_per_run) {
-        (Some(seconds), _) => (seconds, "step"),
-        (_, Some(seconds)) => (seconds, "run"),
-        _ => bail!("{name}: nothing was measured"),
-    };
-    println!(
-        "{name}: {:.3} ms a {unit}, {:.1} GFLOP/s, {:.3e} rows/s, {}",
-        seconds * 1e3,
-        figures.gflops,
-        figures.rows_per_s,
-        engine.describe()
-    );
+    let figures = workload.measure(&bench, arguments)?;
+    println!("{}", if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? });
     Ok(())
+}
+
+/// What is measured.
+struct Bench {
+    device: DeviceEngine,
+    /// Products of the GPU at most, in 10⁹ floating-point operations a second.
+    peak_gflops: Option<f64>,
+}
+
+impl Bench {
+    fn new(device: DeviceEngine) -> anyhow::Result<Self> {
+        let peak = match &device {
+            DeviceEngine::Cpu(_) => None,
+            DeviceEngine::Cuda(engine) => engine.peak_flops()?,
+        };
+        Ok(Bench { device, peak_gflops: peak.map(|peak| peak / 1e9) })
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        match &self.device {
+            DeviceEngine::Cpu(engine) => engine,
+            DeviceEngine::Cuda(engine) => engine,
+        }
+    }
+
+    /// Threads of the CPU; `None` on a GPU.
+    fn threads(&self) -> Option<usize> {
+        match &self.device {
+            DeviceEngine::Cpu(engine) => Some(engine.threads()),
+            DeviceEngine::Cuda(_) => None,
+        }
+    }
+
+    fn print_peak(&self, arguments: &Arguments) -> anyhow::Result<()> {
+        let gflops = match (&self.device, self.peak_gflops) {
+            (DeviceEngine::Cpu(engine), _) => engine.product_gflops(Duration::from_secs_f64(arguments.seconds)),
+            (_, Some(gflops)) => gflops,
+            _ => bail!("the peak of {} is not known", self.engine().describe()),
+        };
+        if arguments.json {
+            let mut line = serde_json::json!({ "workload": "peak", "gflops": gflops });
+            if let Some(threads) = self.threads() {
+                line["threads"] = threads.into();
+            }
+            println!("{line}");
+        } else {
+            println!("peak: {gflops:.1} GFLOP/s, {}", self.engine().describe());
+        }
+        Ok(())
+    }
+
+    /// The figures in a line.
+    fn describe(&self, figures: &Figures) -> anyhow::Result<String> {
+        let (seconds, unit) = match (figures.seconds_per_step, figures.seconds_per_run) {
+            (Some(seconds), _) => (seconds, "step"),
+            (_, Some(seconds)) => (seconds, "run"),
+            _ => bail!("{}: nothing was measured", figures.workload),
+        };
+        let rate = match self.device {
+            DeviceEngine::Cpu(_) => format!("{:.1} GFLOP/s", figures.gflops),
+            DeviceEngine::Cuda(_) => gpu_rate(unit, seconds, figures.gflops, self.peak_gflops),
+        };
+        let Figures { workload, rows_per_s, .. } = figures;
+        let device = self.engine().describe();
+        Ok(format!("{workload}: {:.3} ms a {unit}, {rate}, {rows_per_s:.3e} rows/s, {device}", seconds * 1e3))
+    }
+}
+
+/// How fast a GPU is, and what share of its peak that is.
+fn gpu_rate(unit: &str, seconds: f64, gflops: f64, peak_gflops: Option<f64>) -> String {
+    let of_peak = match peak_gflops {
+        Some(peak) => format!("{:.1} % of the card's {:.1}", gflops / peak * 100.0, peak / 1e3),
+        None => "peak of the card not known".into(),
+    };
+    format!("{:.1} {unit}s/s, {:.2} TFLOP/s ({of_peak})", 1.0 / seconds, gflops / 1e3)
 }
 
 impl Workload {
@@ -212,21 +275,24 @@ impl Workload {
         self.architecture().layers().iter().map(|layer| 2.0 * (layer.n_in * layer.n_out) as f64).sum()
     }
 
-    fn measure(&self, engine: &CpuEngine, arguments: &Arguments) -> anyhow::Result<Figures> {
+    fn measure(&self, bench: &Bench, arguments: &Arguments) -> anyhow::Result<Figures> {
         let budget = Duration::from_secs_f64(arguments.seconds);
-        let threads = engine.threads();
-        let figures = |seconds: f64, rows: f64, products: f64| Figures {
-            workload: self.name.to_string(),
-            threads,
-            seconds_per_step: None,
-            seconds_per_run: None,
-            gflops: products * self.flop_per_product() / seconds / 1e9,
-            rows_per_s: rows / seconds,
+        let figures = |seconds: f64, rows: f64, products: f64| {
+            let gflops = products * self.flop_per_product() / seconds / 1e9;
+            Figures {
+                workload: self.name.to_string(),
+                threads: bench.threads(),
+                seconds_per_step: None,
+                seconds_per_run: None,
+                gflops,
+                of_peak: bench.peak_gflops.map(|peak| gflops / peak),
+                rows_per_s: rows / seconds,
+            }
         };
         match self.work {
             Work::Train { interior, boundary } => {
                 let (interior, boundary) = (arguments.rows.unwrap_or(interior), arguments.rows.unwrap_or(boundary));
-                let seconds = self.seconds_per_step(engine, interior, boundary, budget)?;
+                let seconds = self.seconds_per_step(bench.engine(), interior, boundary, budget)?;
                 let rows = (interior + 2 * boundary) as f64;
                 let of_interior = if self.sigma > 0.0 { 9 } else { 6 };
                 let products = (of_interior * interior + 3 * 2 * boundary) as f64;
@@ -234,7 +300,7 @@ impl Workload {
             }
             Work::Sample { particles, method, steps } => {
                 let particles = arguments.rows.unwrap_or(particles);
-                let seconds = self.seconds_per_run(engine, particles, method, steps, budget)?;
+                let seconds = self.seconds_per_run(bench, particles, method, steps, budget)?;
                 let velocities = particles as f64 * (steps * method.velocities_per_step()) as f64;
                 Ok(Figures { seconds_per_run: Some(seconds), ..figures(seconds, particles as f64, 2.0 * velocities) })
             }
@@ -243,7 +309,7 @@ impl Workload {
 
     fn seconds_per_step(
         &self,
-        engine: &CpuEngine,
+        engine: &dyn Engine,
         n_interior: usize,
         n_boundary: usize,
         budget: Duration,
@@ -300,7 +366,7 @@ impl Workload {
     /// Seconds of a whole run; a budget shorter than the run moves fewer particles and scales, as time is linear in them.
     fn seconds_per_run(
         &self,
-        engine: &CpuEngine,
+        bench: &Bench,
         particles: usize,
         method: Method,
         steps: u64,
@@ -318,10 +384,10 @@ impl Workload {
         let run = |n: usize| -> anyhow::Result<f64> {
             let mut out = start[..n * self.dim].to_vec();
             let started = Instant::now();
-            engine.integrate(&model, &plan, Trajectories::of(&mut out), &|_| {})?;
+            bench.engine().integrate(&model, &plan, Trajectories::of(&mut out), &|_| {})?;
             Ok(started.elapsed().as_secs_f64())
         };
-        let probe = particles.min(4096 * engine.threads());
+        let probe = particles.min(bench.threads().map_or(GPU_PARTICLES, |threads| 4096 * threads));
         run(probe)?;
         let per_particle = run(probe)? / probe as f64;
         let chunk = ((budget.as_secs_f64() / 3.0 / per_particle) as usize).clamp(probe, particles);
@@ -352,4 +418,16 @@ fn normal_rows(n: usize, dim: usize, stream: u64) -> Vec<f32> {
             rng::normal_pair(a, b)[0]
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_gpu_name_their_units_and_the_peak() {
+        let line = gpu_rate("step", 2e-3, 1024.0, Some(8192.0));
+        assert_eq!(line, "500.0 steps/s, 1.02 TFLOP/s (12.5 % of the card's 8.2)");
+        assert!(gpu_rate("run", 2.0, 1024.0, None).ends_with("1.02 TFLOP/s (peak of the card not known)"));
+    }
 }

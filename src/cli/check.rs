@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 
 use action_matching::check::{read_batch, write_loss_gradient};
-use action_matching::check_writable;
 use action_matching::engine::Differentiate;
 use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::cuda::{CudaEngine, Precision};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
+use action_matching::{Error, check_writable};
+
+use super::device::{device_ordinal, gpu_only, parse_precision};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   amatch check --model runs/hematopoiesis/model.safetensors --batch batch.safetensors --out gradients.safetensors
+  amatch check --model m.safetensors --batch b.safetensors --out g.safetensors --device cuda --precision bf16
 
 All in network coordinates. The batch holds x [n, d], t [n], x0 [n0, d], x1 [n1, d]; optionally omega [n], d_omega [n] and the scalars
 omega0, omega1 (default: time weight 1, slope 0); with diffusion also probe [k, n, d] (default: the exact Laplacian). The output holds
@@ -37,15 +41,44 @@ pub struct Arguments {
     /// Cost exponent q instead of the model's
     #[arg(long, value_name = "Q")]
     cost_exponent: Option<f64>,
-    /// Arithmetic
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    /// Where to compute: cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+    /// Arithmetic: f32; f64 on a CPU; tf32, bf16 or f16 on a GPU
+    #[arg(long, value_parser = Arithmetic::parse, default_value = "f32")]
+    precision: Arithmetic,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Precision {
-    F32,
+#[derive(Clone, Copy)]
+enum Arithmetic {
     F64,
+    Engine(Precision),
+}
+
+impl Arithmetic {
+    fn parse(name: &str) -> Result<Self, String> {
+        if name == "f64" {
+            return Ok(Arithmetic::F64);
+        }
+        parse_precision(name).map(Arithmetic::Engine).map_err(|names| format!("{names}, f64"))
+    }
+
+    /// What computes in it on `device`.
+    fn on(self, device: &str) -> action_matching::Result<Box<dyn Differentiate>> {
+        match (self, device_ordinal(device)?) {
+            // Nothing but the plain implementation has f64.
+            (Arithmetic::F64, None) => Ok(Box::new(ReferenceEngine)),
+            (Arithmetic::F64, _) if device == "auto" => Ok(Box::new(ReferenceEngine)),
+            (Arithmetic::F64, Some(_)) => Err(Error::Device {
+                device: device.into(),
+                problem: "--precision f64 is for the CPU".into(),
+                fix: "use --device cpu".into(),
+            }),
+            (Arithmetic::Engine(precision), Some(ordinal)) => Ok(Box::new(CudaEngine::new(ordinal, precision)?)),
+            (Arithmetic::Engine(Precision::F32), None) => Ok(Box::new(CpuEngine::new(1))),
+            (Arithmetic::Engine(precision), None) => Err(gpu_only(device, precision)),
+        }
+    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -57,10 +90,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     model.objective.validate("command line".as_ref())?;
     let batch = read_batch(&arguments.batch, &model)?;
     check_writable(&arguments.out)?;
-    let engine: &dyn Differentiate = match arguments.precision {
-        Precision::F32 => &CpuEngine::new(1),
-        Precision::F64 => &ReferenceEngine,
-    };
+    let engine = arguments.precision.on(&arguments.device)?;
     let result = engine.loss_gradient(&model, &batch)?;
     write_loss_gradient(&arguments.out, &model, &result)?;
     println!("loss {}", result.loss);

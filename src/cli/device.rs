@@ -1,36 +1,92 @@
-//! `--device` and `--threads`: which engine does the work.
+//! `--device`, `--precision` and `--threads`: which engine does the work.
 
 use action_matching::Error;
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::cuda::{self, CudaEngine, Precision};
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda or cuda:N (`amatch devices` lists them); auto takes cuda where there is a GPU, else cpu
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
+    /// Operands of matrix products on a GPU: f32, tf32, bf16 or f16 [default: bf16]; a CPU has f32
+    #[arg(long, value_parser = parse_precision)]
+    precision: Option<Precision>,
     /// CPU threads (0: one for each core); results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
 }
 
+/// The engine of a device.
+pub enum DeviceEngine {
+    Cpu(CpuEngine),
+    Cuda(CudaEngine),
+}
+
 impl DeviceArguments {
-    /// The engine of the device.
+    /// The engine of the device, in the precision asked for.
     pub fn engine(&self) -> action_matching::Result<Box<dyn Engine>> {
-        let device = self.device.as_str();
-        let index = device.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-        match (device, index) {
-            ("auto" | "cpu", _) => Ok(Box::new(CpuEngine::new(self.threads))),
-            (_, Some(index)) if index.is_empty() || index.parse::<u32>().is_ok() => Err(Error::Device {
-                device: device.into(),
-                problem: "this version has no CUDA engine".into(),
-                fix: "use --device cpu".into(),
-            }),
-            _ => Err(Error::Device {
-                device: device.into(),
-                problem: "is not a device".into(),
-                fix: "use auto, cpu, cuda or cuda:0".into(),
-            }),
+        Ok(self.open(Precision::default())?.boxed())
+    }
+
+    /// The options that name the same device and precision again, where they were given.
+    pub fn again(&self) -> String {
+        let device = if self.device == "auto" { String::new() } else { format!(" --device {}", self.device) };
+        device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
+    }
+
+    /// The engine of the device; on a GPU in the precision of the command line, else in `precision`.
+    pub fn open(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
+        match device_ordinal(&self.device)? {
+            Some(ordinal) => CudaEngine::new(ordinal, self.precision.unwrap_or(precision)).map(DeviceEngine::Cuda),
+            None => {
+                if let Some(precision) = self.precision.filter(|precision| *precision != Precision::F32) {
+                    return Err(gpu_only(&self.device, precision));
+                }
+                Ok(DeviceEngine::Cpu(CpuEngine::new(self.threads)))
+            }
         }
     }
+}
+
+impl DeviceEngine {
+    /// The engine behind its one interface.
+    pub fn boxed(self) -> Box<dyn Engine> {
+        match self {
+            DeviceEngine::Cpu(engine) => Box::new(engine),
+            DeviceEngine::Cuda(engine) => Box::new(engine),
+        }
+    }
+}
+
+/// The GPU that `device` names; `None` for the CPU.
+pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
+    match (device, device.strip_prefix("cuda:").map(str::parse::<u32>)) {
+        ("cpu", _) => Ok(None),
+        ("auto", _) => Ok(cuda::is_available().then_some(0)),
+        ("cuda", _) => Ok(Some(0)),
+        (_, Some(Ok(ordinal))) => Ok(Some(ordinal as usize)),
+        _ => Err(Error::Device {
+            device: device.into(),
+            problem: "is not a device".into(),
+            fix: "use auto, cpu, cuda or cuda:0".into(),
+        }),
+    }
+}
+
+/// The CPU was asked for a precision that it has not.
+pub fn gpu_only(device: &str, precision: Precision) -> Error {
+    let device = if device == "auto" { "auto (here the CPU)" } else { device };
+    Error::Device {
+        device: device.into(),
+        problem: format!("--precision {} is for GPUs", precision.name()),
+        fix: "use --device cuda, or leave --precision out: a CPU computes in f32".into(),
+    }
+}
+
+/// A precision by its name.
+pub fn parse_precision(name: &str) -> Result<Precision, String> {
+    let known = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+    known.ok_or_else(|| format!("use one of {}", Precision::ALL.map(Precision::name).join(", ")))
 }

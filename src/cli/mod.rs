@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod device;
+mod devices;
 mod evaluate;
 mod inspect;
 mod output;
@@ -49,6 +50,8 @@ enum Command {
     Problem(problem::Arguments),
     /// Measure training and sampling speed
     Bench(bench::Arguments),
+    /// List the CPU and the GPUs, and say what is missing for a GPU
+    Devices(devices::Arguments),
 }
 
 /// Runs the command.
@@ -61,5 +64,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Problem(arguments) => problem::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Devices(arguments) => devices::run(&arguments).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -12,7 +12,7 @@ use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::device::DeviceArguments;
+use super::device::{DeviceArguments, DeviceEngine};
 use super::output::Progress;
 
 #[derive(clap::Args)]
@@ -20,6 +20,7 @@ use super::output::Progress;
 Examples:
   amatch train examples/hematopoiesis.toml
   amatch train run.toml --set training.steps=2000 --set model.hidden='[64, 64]' --out runs/small
+  amatch train run.toml --device cuda --precision tf32
   amatch train run.toml --resume             go on after an interruption, bit for bit as without it
   amatch train runs/small/config.toml --out runs/again        reproduce a run from its own folder
 
@@ -54,7 +55,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }
-    let engine = arguments.device.engine()?;
+    let engine = arguments.device.open(config.training.precision.named().unwrap_or_default())?;
+    if let DeviceEngine::Cuda(engine) = &engine {
+        // The run folder records what was used, so that another default reproduces it.
+        config.training.precision = engine.precision().into();
+    }
+    let engine = engine.boxed();
     let existing = match (arguments.resume, arguments.force) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Replace,
@@ -103,7 +109,7 @@ fn rerun(arguments: &Arguments) -> String {
     if let Some(out) = &arguments.out {
         line += &format!(" --out {}", quoted(&out.display().to_string()));
     }
-    line
+    line + &arguments.device.again()
 }
 
 /// The run on screen.

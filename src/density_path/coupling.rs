@@ -67,7 +67,36 @@ impl Links {
     }
 }
 
+/// What a [`Coupling`] consists of, for a device that keeps a copy.
+pub(crate) struct Tables<'a> {
+    pub pairs: &'a [[u32; 2]],
+    pub cumulative: &'a [u32],
+    pub masses: &'a [[f32; 2]],
+    pub by_left: LinkTables<'a>,
+    pub by_right: LinkTables<'a>,
+}
+
+/// What the links of one side consist of.
+pub(crate) struct LinkTables<'a> {
+    pub starts: &'a [u32],
+    pub partners: &'a [u32],
+    pub cumulative: &'a [u32],
+}
+
 impl Coupling {
+    pub(crate) fn tables(&self) -> Tables<'_> {
+        fn links(links: &Links) -> LinkTables<'_> {
+            LinkTables { starts: &links.starts, partners: &links.partners, cumulative: &links.cumulative }
+        }
+        Tables {
+            pairs: &self.pairs,
+            cumulative: &self.cumulative,
+            masses: &self.masses,
+            by_left: links(&self.by_left),
+            by_right: links(&self.by_right),
+        }
+    }
+
     /// The pair that `word` chooses, and its mass at both ends relative to the probability of the choice.
     pub fn pair(&self, word: u32) -> (usize, usize, [f64; 2]) {
         // Integer arithmetic: the same pairs on every engine.
@@ -163,7 +192,8 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, solve: &Solve) -> R
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;
     let n_blocks = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(block);
-    let orders: Vec<Vec<usize>> = (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, k as u64)).collect();
+    let orders: Vec<Vec<usize>> =
+        (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Blocks, k as u64)).collect();
     let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_blocks(k)).map(move |b| (k, b))).collect();
     let solved: Vec<Mutex<Option<Result<Moves>>>> = tasks.iter().map(|_| Mutex::default()).collect();
     // The smaller side may have fewer rows than there are blocks; then blocks share its rows in turn.
@@ -203,11 +233,11 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, solve: &Solve) -> R
     Ok(moves.iter().enumerate().map(coupling).collect())
 }
 
-/// 0..n in a random order that depends on `seed` and `stream` alone (Fisher & Yates).
-fn shuffled(n: usize, seed: u64, stream: u64) -> Vec<usize> {
+/// 0..n in a random order that depends on `seed`, `purpose` and `stream` alone (Fisher & Yates).
+pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
-        order.swap(i, index(words(seed, Purpose::Blocks, stream, i as u32)[0], i + 1));
+        order.swap(i, index(words(seed, purpose, stream, i as u32)[0], i + 1));
     }
     order
 }

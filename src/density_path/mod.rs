@@ -9,6 +9,7 @@ mod times;
 use std::sync::Arc;
 
 pub use coupling::{Coupling, optimal_couplings, unbalanced_couplings};
+pub(crate) use coupling::{LinkTables, shuffled};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
 
 use crate::data::Snapshots;
@@ -137,7 +138,7 @@ impl DensityPath {
     }
 
     /// The times of the snapshots; a generative path starts at 0 besides.
-    fn times(&self) -> &[f64] {
+    pub(crate) fn times(&self) -> &[f64] {
         if self.interpolant.is_generative() { &[0.0, 1.0] } else { &self.snapshots.times }
     }
 

@@ -162,10 +162,9 @@ impl TimeDensity {
         TimeDensity { density, cumulative }
     }
 
-    /// Density and its integral from 0, at the knots.
-    #[cfg(test)]
-    pub(crate) fn at_knots(&self) -> [&[f64; TIME_KNOTS]; 2] {
-        [&self.density, &self.cumulative]
+    /// Its values at the knots, and behind them the cumulative ones.
+    pub(crate) fn knots(&self) -> [f64; 2 * TIME_KNOTS] {
+        std::array::from_fn(|i| if i < TIME_KNOTS { self.density[i] } else { self.cumulative[i - TIME_KNOTS] })
     }
 
     /// The time at which the cumulative density is `u`, and the weight 1 / density of a row there.

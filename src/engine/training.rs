@@ -298,5 +298,8 @@ pub trait Trainer: Send {
     fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()>;
 
     /// A copy of the parameters and optimiser state.
-    fn state(&self) -> TrainState;
+    ///
+    /// # Errors
+    /// [`Error::Device`] when a device no longer answers.
+    fn state(&self) -> Result<TrainState>;
 }

@@ -195,7 +195,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         observer.progress(last, rows_per_s);
         let stop = observer.stop() && step < end;
         if step == next_checkpoint || step == end || stop {
-            run.save(trainer.state())?;
+            run.save(trainer.state()?)?;
         }
         if stop {
             plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
@@ -203,7 +203,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         }
     }
     if run.checkpointed != Some(step) {
-        run.save(trainer.state())?;
+        run.save(trainer.state()?)?;
     }
     plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
     Ok(Outcome::Finished)

@@ -205,3 +205,50 @@ pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
         }
     }
 }
+
+/// Rows as plain lists: what other engines' rows are held against.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct PlainRows {
+    /// `[n, n_inputs]`.
+    pub input: Vec<f32>,
+    pub t: Vec<f32>,
+    /// `[n, features]`.
+    pub d_phi: Vec<f32>,
+    /// `[n, dim]`.
+    pub velocity: Vec<f32>,
+    pub weight: Vec<f32>,
+    pub on_potential: Vec<f32>,
+    pub measure: Vec<f32>,
+    /// `[probe][n, dim]`.
+    pub probes: Vec<Vec<f32>>,
+}
+
+#[cfg(test)]
+impl PlainRows {
+    /// The `n_rows` rows with `n_probes` probes that `fill` draws.
+    pub fn of(
+        architecture: &crate::model::Architecture,
+        n_probes: usize,
+        n_rows: usize,
+        fill: impl FnOnce(&mut Workspace),
+    ) -> Self {
+        let packing = super::weights::Packing::new(architecture, 16);
+        let mut work = Workspace::new(architecture, &packing, n_rows, n_probes);
+        fill(&mut work);
+        let list = |tile: &super::panel::Tile, width: usize| -> Vec<f32> {
+            (0..n_rows * width).map(|i| tile.at(i / width, i % width)).collect()
+        };
+        let head = |values: &[f32], width: usize| values[..n_rows * width].to_vec();
+        PlainRows {
+            input: list(&work.a0, architecture.n_inputs()),
+            t: head(&work.t, 1),
+            d_phi: head(&work.d_phi, architecture.time_embedding.width()),
+            velocity: head(&work.velocity, architecture.dim),
+            weight: head(&work.weight, 1),
+            on_potential: head(&work.on_potential, 1),
+            measure: head(&work.measure, 1),
+            probes: work.probes.iter().map(|probe| list(&probe.input, architecture.dim)).collect(),
+        }
+    }
+}

@@ -37,6 +37,8 @@ use std::sync::Mutex;
 
 use pulp::{Arch, Simd, WithSimd};
 
+#[cfg(test)]
+pub(crate) use self::draw::{Draw, PlainRows};
 use self::gradient::PartialSums;
 use self::loss::{Form, Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};

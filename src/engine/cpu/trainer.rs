@@ -147,8 +147,8 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
         Ok(())
     }
 
-    fn state(&self) -> TrainState {
-        self.state.clone()
+    fn state(&self) -> Result<TrainState> {
+        Ok(self.state.clone())
     }
 }
 

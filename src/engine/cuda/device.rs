@@ -10,6 +10,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::devices::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
 use crate::error::{Error, Result, check_len};
 
@@ -42,6 +43,12 @@ impl<T> Buffer<T> {
         self.len
     }
 }
+
+/// Launches that go out as one: a CUDA graph.
+pub struct Recording(CudaGraph);
+
+// SAFETY: the driver asks that a graph is used by one thread at a time, and `replay` borrows it mutably.
+unsafe impl Send for Recording {}
 
 /// Page-locked memory of the host, which copies reach without a detour.
 pub struct Pinned {
@@ -79,20 +86,8 @@ impl Device {
     /// [`Error::Device`] says what is missing: kernels in this program, a driver, the GPU.
     pub fn open(ordinal: usize) -> Result<Arc<Device>> {
         let name = format!("cuda:{ordinal}");
-        let fail = |problem: String, fix: &str| Error::Device { device: name.clone(), problem, fix: fix.into() };
-        if MODULES.is_empty() {
-            return Err(fail(
-                "this program was built without its kernels".into(),
-                "install the CUDA toolkit (`pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-nvvm nvidia-cuda-crt nvidia-cuda-cccl` has it) and build again, or use --device cpu",
-            ));
-        }
-        // SAFETY: looks for a library by name; nothing of it is called.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(fail(
-                "there is no NVIDIA driver (libcuda) on this machine".into(),
-                "install driver 525 or later, or use --device cpu",
-            ));
-        }
+        check_kernels(&name)?;
+        check_driver(&name)?;
         let driver = |what: &'static str| {
             let name = name.clone();
             move |error: DriverError| Error::Device {
@@ -110,7 +105,7 @@ impl Device {
         for (kernels, image) in MODULES {
             let module = context
                 .load_module(Ptx::from_binary(image.to_vec()))
-                .map_err(driver("its driver refuses the kernels (it may be older than 525)"))?;
+                .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
             for &kernel in *kernels {
                 let function = module.load_function(kernel).map_err(driver(kernel))?;
                 functions.insert(kernel, function);
@@ -123,6 +118,11 @@ impl Device {
     /// Its number and model.
     pub fn describe(&self) -> String {
         format!("{} ({})", self.name, self.model)
+    }
+
+    /// What the driver says of it.
+    pub fn info(&self) -> Result<DeviceInfo> {
+        DeviceInfo::new(&self.context).map_err(|error| self.failure("its attributes", error))
     }
 
     /// Multiprocessors.
@@ -195,6 +195,24 @@ impl Device {
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
+    /// Makes copies beside the kernels wait for all that was launched before.
+    pub fn hold_copies(&self) -> Result<()> {
+        self.copies.join(&self.stream).map_err(|error| self.failure("copies after kernels", error))
+    }
+
+    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that is done. No kernel may use them meanwhile: see
+    /// [`Device::hold_copies`].
+    pub fn write_beside<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let first = start * size_of::<T>();
+        let mut target = buffer.bytes.slice_mut(first..first + bytes.len());
+        let copied = self.copies.memcpy_htod(bytes, &mut target).and_then(|()| self.copies.synchronize());
+        copied.map_err(|error| self.failure("a copy beside the kernels", error))
+    }
+
     /// The first `len` elements of `buffer`, after all that was launched before.
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>, len: usize) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); len];
@@ -246,7 +264,7 @@ impl Device {
     }
 
     /// Records what `launches` launches, to be launched again as one.
-    pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
+    pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(|error| self.failure("a recording", error))?;
         let outcome = launches();
@@ -257,13 +275,13 @@ impl Device {
             problem: "recorded nothing".into(),
             fix: "update the NVIDIA driver".into(),
         };
-        graph.map_err(|error| self.failure("a recording", error))?.ok_or_else(missing)
+        graph.map_err(|error| self.failure("a recording", error))?.map(Recording).ok_or_else(missing)
     }
 
     /// Launches what was recorded.
-    pub fn replay(&self, graph: &CudaGraph) -> Result<()> {
+    pub fn replay(&self, recording: &mut Recording) -> Result<()> {
         self.launched().push("recorded steps");
-        graph.launch().map_err(|error| self.failure("recorded steps", error))
+        recording.0.launch().map_err(|error| self.failure("recorded steps", error))
     }
 
     /// Page-locked memory for `len` elements of `T`.
@@ -339,7 +357,7 @@ const OUT_OF_MEMORY_FIX: &str =
     "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
 /// The driver's own words.
-fn describe(error: DriverError) -> String {
+pub(super) fn describe(error: DriverError) -> String {
     let words = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
     format!("{words} ({:?})", error.0)
 }

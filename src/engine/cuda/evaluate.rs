@@ -1,13 +1,15 @@
 //! Derivatives, loss and gradient on points that the caller gives: the sweeps of training on rows from the host.
 
-use super::batch::{Chunk, Tiling};
+use std::sync::Arc;
+
 use super::device::{Buffer, Device};
 use super::launch::{GradChunk, SweepParams, sweep, weight_grad};
+use super::learner::Learner;
 use super::network::Network;
-use super::params::{PartKind, StepState, TILE_ROWS, TileSums};
+use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
 use super::precision::Precision;
 use super::workspace::{RowNeeds, Rows, chunk_rows};
-use crate::engine::{Batch, Derivatives, LossGradient};
+use crate::engine::{Batch, Derivatives, LossGradient, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -60,12 +62,12 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The arguments of a sweep over `chunk`.
-    fn sweep_params(&self, rows: &Rows, chunk: &Chunk, sums: u64, request: Request) -> SweepParams {
+    fn sweep_params(&self, rows: &Rows, chunk: &BatchParams, sums: u64, request: Request) -> SweepParams {
         let objective = &self.model.objective;
         SweepParams {
             network: self.network.params,
             rows: *rows.params(),
-            batch: chunk.params,
+            batch: *chunk,
             weights: self.weights.address(),
             biases: self.biases.address(),
             state: self.state.address(),
@@ -86,13 +88,13 @@ impl<'a> Evaluation<'a> {
     fn place<'r>(
         &self,
         rows: &mut Rows,
-        chunk: &Chunk,
+        chunk: &BatchParams,
         given: impl Fn(u32, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
     ) -> Result<()> {
         let architecture = &self.model.architecture;
         let (dim, features, width) = (architecture.dim, architecture.time_embedding.width(), self.network.in_width());
-        let (n, capacity) = (chunk.n_tiles * TILE_ROWS, rows.n_rows());
+        let (n, capacity) = (chunk.n_tiles as usize * TILE_ROWS, rows.n_rows());
         let n_probes = rows.params().n_probes as usize;
         let mut x = vec![0.0f32; n * dim];
         let (mut t, mut d_phi, mut a) = (vec![0.0f32; n], vec![0.0f32; n * features], vec![0.0f32; n * width]);
@@ -156,12 +158,12 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     let evaluation = Evaluation::new(device, precision, model)?;
     let (dim, n) = (model.architecture.dim, t.len());
     let mut all = Derivatives::default();
-    let tiling = Tiling::new(&[(PartKind::Interior, n)], n, 0);
+    let whole = BatchParams::of(&[(PartKind::Interior, n)]);
     let needs = RowNeeds::default();
     let n_rows = chunk_rows(&evaluation.network, precision, needs, n);
     let mut rows = Rows::new(device, &evaluation.network, precision, needs, n_rows)?;
-    let sums = device.allocate::<TileSums>(tiling.n_tiles())?;
-    for chunk in tiling.chunks(n_rows / TILE_ROWS) {
+    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
+    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
         let given = |_, row: usize| GivenRow {
             x: &x[row * dim..][..dim],
             t: t[row],
@@ -172,14 +174,14 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
         evaluation.place(&mut rows, &chunk, given, |_, _, _| {})?;
         let request = Request { has_time: true, moves: true, scale: 1.0 };
         sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-        let n_here = (n - chunk.first * TILE_ROWS).min(chunk.n_tiles * TILE_ROWS);
+        let n_here = (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
         read_derivatives(device, &mut rows, n_here, dim, &mut all)?;
     }
     Ok(all)
 }
 
 /// [`Differentiate::loss_gradient`](crate::engine::Differentiate).
-pub fn loss_gradient(device: &Device, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
+pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
     let evaluation = Evaluation::new(device, precision, model)?;
     let network = &evaluation.network;
     let (dim, n) = (model.architecture.dim, batch.t.len());
@@ -189,16 +191,15 @@ pub fn loss_gradient(device: &Device, precision: Precision, model: &Model, batch
         Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
         None => (dim, 1.0),
     };
-    let tiling =
-        Tiling::new(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)], n, n0.max(n1));
+    let whole = BatchParams::of(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)]);
     let needs = RowNeeds { n_probes, grad_x: false };
-    let n_rows = chunk_rows(network, precision, needs, tiling.n_tiles() * TILE_ROWS);
+    let n_rows = chunk_rows(network, precision, needs, whole.n_tiles as usize * TILE_ROWS);
     let mut rows = Rows::new(device, network, precision, needs, n_rows)?;
-    let sums = device.allocate::<TileSums>(tiling.n_tiles())?;
+    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
     let tiles_per_part = (n_rows / TILE_ROWS).div_ceil(4);
     let n_parts = (n_rows / TILE_ROWS).div_ceil(tiles_per_part);
-    let n_parameters = network.params.n_parameters as usize;
-    let parts = device.zeros::<f32>(n_parts * n_parameters)?;
+    let optimizer_state = NetworkState::initial(model.parameters.clone());
+    let learner = Learner::new(device, network.clone(), &optimizer_state, precision, n_parts, 1.0)?;
 
     let probe = |k: usize, row: usize, to: &mut [f32]| match &batch.probe {
         Some(probe) => {
@@ -208,7 +209,7 @@ pub fn loss_gradient(device: &Device, precision: Precision, model: &Model, batch
         None => to[k] = 1.0,
     };
     let mut result = LossGradient::default();
-    for chunk in tiling.chunks(n_rows / TILE_ROWS) {
+    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
         let given = |kind: u32, row: usize| -> GivenRow {
             let point = row * dim..(row + 1) * dim;
             if kind == PartKind::Interior as u32 {
@@ -224,7 +225,8 @@ pub fn loss_gradient(device: &Device, precision: Precision, model: &Model, batch
                 GivenRow { x: &batch.x1[point], t: 1.0, weight, on_potential: 0.0, kappa: 0.0 }
             }
         };
-        let n_interior = n.saturating_sub(chunk.first * TILE_ROWS).min(chunk.n_tiles * TILE_ROWS);
+        let n_interior =
+            n.saturating_sub(chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
         if n_probes > 0 && n_interior > 0 {
             // The Laplacian alone: the generator without drift or time, rows of weight 1.
             let plain = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: per_probe, ..given(kind, row) };
@@ -237,22 +239,11 @@ pub fn loss_gradient(device: &Device, precision: Precision, model: &Model, batch
         evaluation.place(&mut rows, &chunk, given, probe)?;
         let request = Request { has_time: true, moves: true, scale: 1.0 / n.max(1) as f32 };
         sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-        let grad_chunk = GradChunk {
-            n_tiles: chunk.n_tiles,
-            n_interior_tiles: chunk.n_interior_tiles,
-            tiles_per_part,
-            accumulate: chunk.first > 0,
-        };
-        weight_grad(device, precision, network, &rows, (evaluation.state.address(), parts.address()), &grad_chunk)?;
+        let grad_chunk = GradChunk::of(&chunk, tiles_per_part);
+        weight_grad(device, precision, network, &rows, (&evaluation.state, learner.parts()), &grad_chunk)?;
         read_derivatives(device, &mut rows, n_interior, dim, &mut result.interior)?;
     }
-    result.loss = device.read(&sums, tiling.n_tiles())?.iter().map(|sums| sums.value).sum();
-    let parts = device.read(&parts, n_parts * n_parameters)?;
-    let scale = if precision == Precision::F16 { 1.0 / LOSS_SCALE } else { 1.0 };
-    let mut total = vec![0.0f32; n_parameters];
-    for part in parts.chunks_exact(n_parameters) {
-        total.iter_mut().zip(part).for_each(|(total, part)| *total += part * scale);
-    }
-    result.gradient = network.unpad(&total).into_iter().map(f64::from).collect();
+    result.loss = device.read(&sums, whole.n_tiles as usize)?.iter().map(|sums| sums.value).sum();
+    result.gradient = learner.gradient(&evaluation.state)?.into_iter().map(f64::from).collect();
     Ok(result)
 }

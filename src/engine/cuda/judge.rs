@@ -333,9 +333,8 @@ mod tests {
         assert_eq!(bench.records().iter().map(|record| record.step).collect::<Vec<_>>(), [2]);
     }
 
-    fn density(bench: &Bench) -> [Vec<f64>; 2] {
-        let Times { density, cumulative, .. } = bench.judge.times();
-        [density, cumulative].map(|buffer| bench.device.read(buffer, TIME_KNOTS).expect("read"))
+    fn density(bench: &Bench) -> Vec<f64> {
+        bench.device.read(&bench.judge.times().density, 2 * TIME_KNOTS).expect("read")
     }
 
     /// The same numbers as the host's, before the first step and after each that counts, and again after a new start.
@@ -343,7 +342,7 @@ mod tests {
     fn the_density_of_times_is_the_hosts_to_the_last_bit() {
         let expected = |list: &[f32]| {
             let moments = TimeMoments::from_slice(list).expect("the right length");
-            TimeDensity::new(&moments).at_knots().map(|values| values.to_vec())
+            TimeDensity::new(&moments).knots().to_vec()
         };
         let batch = batch(&[(PartKind::Interior, 5), (PartKind::Centre, 2), (PartKind::Boundary0, 1)]);
         let rules = || Rules { batch, follows_integrand: true, ..rules(Precision::F32) };

@@ -3,9 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Device, THREADS};
+use super::device::{Buffer, Device, THREADS};
 use super::network::{MAX_LAYERS, Network};
-use super::params::{BatchParams, NetworkParams, RowBuffers, TILE_ROWS, twins};
+use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::precision::Precision;
 use super::workspace::Rows;
 use crate::error::{Result, check_len};
@@ -113,28 +113,43 @@ pub struct GradChunk {
     pub accumulate: bool,
 }
 
-/// Partial sums of the weight gradient of a chunk at address `parts`; `state` is the address of the step's state.
+impl GradChunk {
+    /// A chunk of a batch, behind those before it.
+    pub fn of(chunk: &BatchParams, tiles_per_part: usize) -> Self {
+        GradChunk {
+            n_tiles: chunk.n_tiles as usize,
+            n_interior_tiles: chunk.n_interior_tiles_of_chunk() as usize,
+            tiles_per_part,
+            accumulate: chunk.first_tile > 0,
+        }
+    }
+}
+
+/// Partial sums of the weight gradient of a chunk, into `parts`.
 pub fn weight_grad(
     device: &Device,
     precision: Precision,
     network: &Network,
     rows: &Rows,
-    (state, parts): (u64, u64),
+    (state, parts): (&Buffer<StepState>, &Buffer<f32>),
     chunk: &GradChunk,
 ) -> Result<()> {
     check_chunk(rows.params(), chunk.n_tiles)?;
+    let n_parts = chunk.n_tiles.div_ceil(chunk.tiles_per_part);
+    let n_values = n_parts * network.params.n_parameters as usize;
+    check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
     let params = WeightGradParams {
         network: network.params,
         rows: *rows.params(),
-        state,
-        parts,
+        state: state.address(),
+        parts: parts.address(),
         n_tiles: chunk.n_tiles as u32,
         n_interior_tiles: chunk.n_interior_tiles as u32,
         tiles_per_part: chunk.tiles_per_part as u32,
         accumulate: u32::from(chunk.accumulate),
     };
-    let grid = [network.n_grad_tiles as u32, chunk.n_tiles.div_ceil(chunk.tiles_per_part) as u32, 1];
-    // SAFETY: the rows hold the chunk (checked); the learner's parts are as many as the grid has.
+    let grid = [network.n_grad_tiles as u32, n_parts as u32, 1];
+    // SAFETY: the rows hold the chunk, and the parts are as many as the grid has (both checked).
     unsafe { device.launch(kernels!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
 }
 

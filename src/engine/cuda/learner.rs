@@ -105,6 +105,12 @@ impl Learner {
         Gather { network, n_parts: *n_parts, state, parts, gradient, squares }.launch(&self.device)
     }
 
+    /// The gradient that the parts add up to, in the flat order: what a step would follow.
+    pub fn gradient(&self, state: &Buffer<StepState>) -> Result<Vec<f32>> {
+        self.gather(state)?;
+        Ok(self.network.unpad(&self.device.read(&self.gradient, self.gradient.len())?))
+    }
+
     /// Takes the step that the judge allowed.
     pub fn update(&self, state: &Buffer<StepState>) -> Result<()> {
         let Learner { network, precision, sizes, gradient, values, weights, biases, .. } = self;

@@ -3,6 +3,8 @@
 
 mod batch;
 mod device;
+mod devices;
+mod draw;
 mod evaluate;
 mod judge;
 mod launch;
@@ -12,14 +14,19 @@ mod network;
 mod optimizer;
 mod params;
 mod particles;
+mod path;
+mod peak;
 mod precision;
+mod trainer;
 mod workspace;
 
 use std::sync::Arc;
 
+pub use devices::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 pub use precision::Precision;
 
 use self::device::Device;
+use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
@@ -40,6 +47,11 @@ impl CudaEngine {
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+    }
+
+    /// Type of the operands of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 
@@ -73,7 +85,8 @@ impl Engine for CudaEngine {
         particles::integrate(&self.device, self.precision, model, plan, out, advanced)
     }
 
-    fn trainer(&self, _training: Training, _state: TrainState) -> Result<Box<dyn Trainer>> {
-        todo!()
+    fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
+        training.validate(&state)?;
+        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, training, &state)?))
     }
 }

@@ -257,10 +257,8 @@ pub struct Times {
     pub tile_moments: Option<Buffer<f64>>,
     /// As a checkpoint holds them.
     pub moments: Buffer<f32>,
-    /// Of the next draw, at the knots.
+    /// Of the next draw, at the knots, and behind it its integral from 0.
     pub density: Buffer<f64>,
-    /// Its integral from 0.
-    pub cumulative: Buffer<f64>,
 }
 
 impl Times {
@@ -269,8 +267,7 @@ impl Times {
         let times = Times {
             tile_moments: n_tiles.map(|n| device.zeros(n * MOMENTS)).transpose()?,
             moments: device.upload(moments)?,
-            density: device.zeros(TIME_KNOTS)?,
-            cumulative: device.zeros(TIME_KNOTS)?,
+            density: device.zeros(2 * TIME_KNOTS)?,
         };
         // SAFETY: reads and writes the buffers of `times`, whose lengths are checked.
         unsafe { device.launch("renew_density", [1, 1, 1], THREADS, 0, &times.params()?)? };
@@ -279,13 +276,12 @@ impl Times {
 
     fn params(&self) -> Result<TimesParams> {
         check_len("time moments", MOMENTS, self.moments.len())?;
-        check_len("density of times", TIME_KNOTS, self.density.len())?;
-        check_len("integral of the density", TIME_KNOTS, self.cumulative.len())?;
+        check_len("density of times", 2 * TIME_KNOTS, self.density.len())?;
         Ok(TimesParams {
             tile_moments: self.tile_moments.as_ref().map_or(0, Buffer::address),
             moments: self.moments.address(),
             density: self.density.address(),
-            cumulative: self.cumulative.address(),
+            cumulative: self.density.address() + (TIME_KNOTS * size_of::<f64>()) as u64,
         })
     }
 }

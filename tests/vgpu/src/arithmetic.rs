@@ -4,36 +4,23 @@ use half::{bf16, f16};
 
 use crate::ptx::{Binary, Compare, Rounding, Ternary, Type, Unary};
 
+#[inline(always)]
 pub fn f32_of(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
+#[inline(always)]
 fn bits_of(value: f32) -> u64 {
     u64::from(value.to_bits())
 }
 
+#[inline(always)]
 fn flush(value: f32, ftz: bool) -> f32 {
     if ftz && value.is_subnormal() { 0.0_f32.copysign(value) } else { value }
 }
 
-/// a·b + c with one rounding.
-pub fn fma32(a: f32, b: f32, c: f32) -> f32 {
-    // The product of two f32 is exact in f64. Rounding the sum to odd keeps what a second rounding needs (Boldo & Melquiond 2008).
-    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
-    let sum = product + c;
-    if !sum.is_finite() {
-        return sum as f32;
-    }
-    let of_c = sum - product;
-    let error = (product - (sum - of_c)) + (c - of_c);
-    if error == 0.0 || sum.to_bits() & 1 == 1 {
-        return sum as f32;
-    }
-    let up = (error > 0.0) == (sum > 0.0);
-    f64::from_bits(if up { sum.to_bits() + 1 } else { sum.to_bits() - 1 }) as f32
-}
-
 /// `value` with `bits` bits of mantissa: what an approximation of that accuracy may give.
+#[inline(always)]
 fn approximate(value: f64, bits: u32) -> f32 {
     let value = value as f32;
     if !value.is_finite() || value == 0.0 {
@@ -45,6 +32,7 @@ fn approximate(value: f64, bits: u32) -> f32 {
 }
 
 /// Both halves of a register of two, through f32.
+#[inline(always)]
 fn by_halves(ty: Type, bits: u64, map: impl Fn(f32) -> f32) -> u64 {
     let half = |half: u16| -> u16 {
         if ty == Type::Bf16x2 {
@@ -56,6 +44,7 @@ fn by_halves(ty: Type, bits: u64, map: impl Fn(f32) -> f32) -> u64 {
     u64::from(half(bits as u16)) | u64::from(half((bits >> 16) as u16)) << 16
 }
 
+#[inline(always)]
 fn halves(ty: Type, bits: u64) -> [f32; 2] {
     [bits as u16, (bits >> 16) as u16].map(|half| {
         if matches!(ty, Type::Bf16x2 | Type::Bf16) {
@@ -66,6 +55,7 @@ fn halves(ty: Type, bits: u64) -> [f32; 2] {
     })
 }
 
+#[inline(always)]
 fn from_halves(ty: Type, values: [f64; 2]) -> u64 {
     let [low, high] = values.map(|value| {
         if matches!(ty, Type::Bf16x2 | Type::Bf16) {
@@ -78,6 +68,7 @@ fn from_halves(ty: Type, values: [f64; 2]) -> u64 {
 }
 
 /// The result of `op` in the width of `ty`; `None` where the executor does not know it.
+#[inline(always)]
 pub fn unary(op: Unary, ty: Type, ftz: bool, a: u64) -> Option<u64> {
     if matches!(ty, Type::F16x2 | Type::Bf16x2) {
         return Some(match op {
@@ -144,6 +135,7 @@ pub fn unary(op: Unary, ty: Type, ftz: bool, a: u64) -> Option<u64> {
     }))
 }
 
+#[inline(always)]
 pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: u64, b: u64) -> Option<u64> {
     if matches!(ty, Type::F16x2 | Type::Bf16x2 | Type::F16 | Type::Bf16)
         && !matches!(op, Binary::And | Binary::Or | Binary::Xor)
@@ -197,6 +189,7 @@ pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: u64, b: u64) -
     }
 }
 
+#[inline(always)]
 fn integer(op: Binary, ty: Type, a: u64, b: u64) -> Option<u64> {
     let width = 8 * ty.bytes() as u32;
     let (x, y) = (ty.extend(a), ty.extend(b));
@@ -240,6 +233,7 @@ fn integer(op: Binary, ty: Type, a: u64, b: u64) -> Option<u64> {
 }
 
 /// Bits of a value twice as wide as `ty`.
+#[inline(always)]
 fn widened(ty: Type, value: u64) -> u64 {
     match ty.bytes() {
         2 => value & 0xffff_ffff,
@@ -248,11 +242,12 @@ fn widened(ty: Type, value: u64) -> u64 {
 }
 
 #[allow(clippy::too_many_arguments)] // the operands and modifiers of one instruction
+#[inline(always)]
 pub fn ternary(op: Ternary, ty: Type, ftz: bool, saturate: bool, relu: bool, a: u64, b: u64, c: u64) -> Option<u64> {
     Some(match op {
         Ternary::Fma => match ty {
             Type::F32 => {
-                let value = fma32(flush(f32_of(a), ftz), flush(f32_of(b), ftz), flush(f32_of(c), ftz));
+                let value = flush(f32_of(a), ftz).mul_add(flush(f32_of(b), ftz), flush(f32_of(c), ftz));
                 let value = flush(value, ftz);
                 bits_of(if saturate { if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) } } else { value })
             }
@@ -314,13 +309,29 @@ pub fn ternary(op: Ternary, ty: Type, ftz: bool, saturate: bool, relu: bool, a: 
                 result | byte << (8 * k)
             })
         }
-        Ternary::Lop3(table) => (0..8).filter(|k| table >> k & 1 == 1).fold(0, |result, k| {
-            let pick = |bits: u64, set: bool| if set { bits } else { !bits };
-            result | pick(a, k & 4 != 0) & pick(b, k & 2 != 0) & pick(c, k & 1 != 0) & 0xffff_ffff
-        }),
+        Ternary::Lop3(table) => by_table(table, a, b, c),
     })
 }
 
+/// `b` with `length` bits of `a` from `position` on.
+pub fn insert_bits(ty: Type, a: u64, b: u64, position: u64, length: u64) -> u64 {
+    let (position, length) = (position & 0xff, length & 0xff);
+    if length == 0 || position >= 8 * ty.bytes() as u64 {
+        return ty.truncate(b);
+    }
+    let ones = if length >= 64 { u64::MAX } else { (1 << length) - 1 } << position;
+    ty.truncate(b & !ones | a << position & ones)
+}
+
+/// Bit k of `table` is the result where the bits of a, b and c are those of k.
+#[inline(always)]
+pub fn by_table(table: u8, a: u64, b: u64, c: u64) -> u64 {
+    let chosen = |k: u32, bits: u64| if table >> k & 1 == 1 { bits } else { 0 };
+    let with_c = |k: u32| chosen(k, !c) | chosen(k + 1, c);
+    (!a & (!b & with_c(0) | b & with_c(2)) | a & (!b & with_c(4) | b & with_c(6))) & 0xffff_ffff
+}
+
+#[inline(always)]
 pub fn compare(compare: Compare, ty: Type, a: u64, b: u64) -> Option<bool> {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let order = match ty {
@@ -364,6 +375,7 @@ pub struct Conversion {
     pub relu: bool,
 }
 
+#[inline(always)]
 fn round_to_integer(value: f64, rounding: Option<Rounding>) -> f64 {
     match rounding {
         Some(Rounding::Zero) => value.trunc(),
@@ -373,6 +385,7 @@ fn round_to_integer(value: f64, rounding: Option<Rounding>) -> f64 {
     }
 }
 
+#[inline(always)]
 pub fn convert(how: Conversion, a: u64) -> Option<u64> {
     let Conversion { to, from, rounding, integral, saturate, ftz, relu } = how;
     if from.is_float() {
@@ -453,6 +466,7 @@ pub fn convert(how: Conversion, a: u64) -> Option<u64> {
 }
 
 /// Two f32 as halves of one register, `low` below.
+#[inline(always)]
 pub fn convert_pair(to: Type, relu: bool, high: u64, low: u64) -> u64 {
     let limit = |bits: u64| {
         let value = f64::from(f32_of(bits));
@@ -467,20 +481,11 @@ mod tests {
 
     #[test]
     fn fused_products_round_once() {
-        // 1 + 2⁻²⁴ + a little is above the tie; with two roundings the little is lost.
-        let (a, b) = (1.0 + f32::EPSILON, 1.0 - f32::EPSILON);
-        assert_eq!(fma32(a, b, -1.0), -(f32::EPSILON * f32::EPSILON));
-        let mut state = 1u64;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            f32::from_bits((state >> 33) as u32 & 0x0fff_ffff | 0x3800_0000)
-        };
-        for _ in 0..100_000 {
-            let (a, b, c) = (next(), next(), -next());
-            assert_eq!(fma32(a, b, c).to_bits(), a.mul_add(b, c).to_bits(), "{a:e} {b:e} {c:e}");
-        }
-        assert!(fma32(f32::INFINITY, 0.0, 1.0).is_nan());
-        assert_eq!(fma32(f32::MAX, 2.0, 0.0), f32::INFINITY);
+        // 1 − ε² − 1: with two roundings the square is lost.
+        let bits = |value: f32| u64::from(value.to_bits());
+        let fma =
+            |a, b, c| ternary(Ternary::Fma, Type::F32, false, false, false, bits(a), bits(b), bits(c)).map(f32_of);
+        assert_eq!(fma(1.0 + f32::EPSILON, 1.0 - f32::EPSILON, -1.0), Some(-(f32::EPSILON * f32::EPSILON)));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! What a profiler counts.
 
-use crate::exec::LANES;
-use crate::ptx::{Binary, Op, Space, Ternary, Type, Unary};
+use std::collections::HashMap;
+
+use crate::fragments;
+use crate::lanes::{LANES, Lanes, lanes};
+use crate::ptx::{Binary, MatrixProduct, Op, Space, Ternary, Type, Unary};
 
 /// The unit that an instruction occupies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,28 @@ impl Pipe {
     }
 }
 
+/// Types of the operands of matrix products, which run at different rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operands {
+    F16,
+    Bf16,
+    Tf32,
+}
+
+const N_OPERANDS: usize = 3;
+
+impl Operands {
+    pub const ALL: [Operands; N_OPERANDS] = [Operands::F16, Operands::Bf16, Operands::Tf32];
+
+    pub fn of(product: MatrixProduct) -> Operands {
+        match product {
+            MatrixProduct::F16 | MatrixProduct::F16K8 => Operands::F16,
+            MatrixProduct::Bf16 | MatrixProduct::Bf16K8 => Operands::Bf16,
+            MatrixProduct::Tf32 | MatrixProduct::Tf32K4 => Operands::Tf32,
+        }
+    }
+}
+
 /// Counts of one kernel, over all its launches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -72,13 +97,15 @@ pub struct Counters {
     pub warp_instructions: [u64; N_PIPES],
     /// The same in threads.
     pub thread_instructions: [u64; N_PIPES],
-    /// Multiply–adds of matrix products.
-    pub multiply_adds: u64,
+    /// Multiply–adds of matrix products, by the type of their operands.
+    pub multiply_adds: [u64; N_OPERANDS],
     /// Passes through shared memory, each at most 128 bytes and one row of banks.
     pub shared_wavefronts: u64,
-    /// Sectors of 32 bytes moved from or to global memory.
-    pub global_sectors: u64,
-    pub global_bytes: u64,
+    /// Sectors of 32 bytes that warps asked of global memory, or of a cache before it, and the bytes that lanes used of them.
+    pub read_sectors: u64,
+    pub read_bytes: u64,
+    pub written_sectors: u64,
+    pub written_bytes: u64,
     pub barriers: u64,
 }
 
@@ -86,6 +113,31 @@ impl Counters {
     pub fn count(&mut self, pipe: Pipe, threads: u64) {
         self.warp_instructions[pipe as usize] += 1;
         self.thread_instructions[pipe as usize] += threads;
+    }
+
+    /// A matrix product of one warp.
+    pub fn matrix_product(&mut self, product: MatrixProduct) {
+        self.multiply_adds[Operands::of(product) as usize] += fragments::multiply_adds(product);
+    }
+
+    /// Each count with its name.
+    pub fn fields(&self) -> Vec<(String, u64)> {
+        let lower = |name: String| name.to_lowercase();
+        let warps = Pipe::ALL.map(|pipe| (lower(format!("{pipe:?}")), self.warp_instructions[pipe as usize]));
+        let threads =
+            Pipe::ALL.map(|pipe| (lower(format!("{pipe:?}_threads")), self.thread_instructions[pipe as usize]));
+        let products = Operands::ALL
+            .map(|operands| (lower(format!("{operands:?}_multiply_adds")), self.multiply_adds[operands as usize]));
+        let others = [
+            ("shared_wavefronts", self.shared_wavefronts),
+            ("read_sectors", self.read_sectors),
+            ("read_bytes", self.read_bytes),
+            ("written_sectors", self.written_sectors),
+            ("written_bytes", self.written_bytes),
+            ("barriers", self.barriers),
+        ];
+        let others = others.map(|(name, count)| (name.to_string(), count));
+        warps.into_iter().chain(threads).chain(products).chain(others).collect()
     }
 
     pub fn total(&self) -> u64 {
@@ -97,39 +149,87 @@ impl Counters {
             self.warp_instructions[pipe] += other.warp_instructions[pipe];
             self.thread_instructions[pipe] += other.thread_instructions[pipe];
         }
-        self.multiply_adds += other.multiply_adds;
+        self.multiply_adds.iter_mut().zip(other.multiply_adds).for_each(|(sum, more)| *sum += more);
         self.shared_wavefronts += other.shared_wavefronts;
-        self.global_sectors += other.global_sectors;
-        self.global_bytes += other.global_bytes;
+        self.read_sectors += other.read_sectors;
+        self.read_bytes += other.read_bytes;
+        self.written_sectors += other.written_sectors;
+        self.written_bytes += other.written_bytes;
         self.barriers += other.barriers;
     }
 
-    /// An access of `bytes` bytes a lane to shared memory. Wide accesses go in parts: two of 8 bytes, four of 16.
-    pub fn shared_access(&mut self, at: &[u64; LANES], mask: u32, bytes: usize) {
-        let lanes_at_once = if bytes <= 4 { 32 } else { 128 / bytes };
-        for first in (0..LANES).step_by(lanes_at_once) {
-            let mut words: Vec<u64> = (first..first + lanes_at_once)
-                .filter(|lane| mask >> lane & 1 == 1)
-                .flat_map(|lane| (0..bytes.div_ceil(4) as u64).map(move |word| at[lane] / 4 + word))
-                .collect();
-            words.sort_unstable();
-            words.dedup();
-            let mut banks = [0u64; 32];
-            words.iter().for_each(|word| banks[(word % 32) as usize] += 1);
-            self.shared_wavefronts += banks.into_iter().max().unwrap_or(0);
+    /// An aligned access of `bytes` bytes a lane to shared memory. Wide accesses go in parts: two of 8 bytes, four of 16.
+    pub fn shared_access(&mut self, at: &Lanes, mask: u32, bytes: usize) {
+        // What one lane takes of a row of banks: lanes collide where they want different rows of the same piece.
+        let unit = bytes.max(4) as u64;
+        let pieces = (128 / unit) as usize;
+        for first in (0..LANES).step_by(pieces) {
+            let part = mask & (u32::MAX >> (LANES - pieces)) << first;
+            let mut rows = [u64::MAX; LANES];
+            let mut collides = false;
+            for lane in lanes(part) {
+                let (row, piece) = (at[lane] / 128, (at[lane] / unit) as usize % pieces);
+                collides |= rows[piece] != u64::MAX && rows[piece] != row;
+                rows[piece] = row;
+            }
+            self.shared_wavefronts += if collides { most_rows(at, part, unit) } else { u64::from(part != 0) };
         }
     }
 
-    pub fn global_access(&mut self, at: &[u64; LANES], mask: u32, bytes: usize) {
-        let mut sectors: Vec<u64> = (0..LANES)
-            .filter(|lane| mask >> lane & 1 == 1)
-            .flat_map(|lane| at[lane] / 32..=(at[lane] + bytes as u64 - 1) / 32)
-            .collect();
-        self.global_bytes += (sectors.len().min(mask.count_ones() as usize) * bytes) as u64;
-        sectors.sort_unstable();
-        sectors.dedup();
-        self.global_sectors += sectors.len() as u64;
+    /// An aligned access of `bytes` bytes a lane to global memory.
+    pub fn global_access(&mut self, at: &Lanes, mask: u32, bytes: usize, written: bool) {
+        let (mut sectors, mut last, mut ascending) = (0, None, true);
+        for lane in lanes(mask) {
+            let sector = Some(at[lane] / 32);
+            ascending &= last <= sector;
+            sectors += u64::from(last != sector);
+            last = sector;
+        }
+        if !ascending {
+            let mut all = [0; LANES];
+            lanes(mask).for_each(|lane| all[lane] = at[lane] / 32 + 1);
+            sectors = n_distinct(&mut all);
+        }
+        let n_bytes = u64::from(mask.count_ones()) * bytes as u64;
+        if written {
+            self.written_sectors += sectors;
+            self.written_bytes += n_bytes;
+        } else {
+            self.read_sectors += sectors;
+            self.read_bytes += n_bytes;
+        }
     }
+}
+
+/// Counters as lines of JSON, one a kernel.
+pub fn report(counters: &HashMap<String, Counters>) -> String {
+    let mut names: Vec<&String> = counters.keys().collect();
+    names.sort();
+    let line = |name: &String| {
+        let fields: Vec<String> =
+            counters[name].fields().into_iter().map(|(field, count)| format!("\"{field}\":{count}")).collect();
+        format!("{{\"kernel\":\"{name}\",{}}}\n", fields.join(","))
+    };
+    names.into_iter().map(line).collect()
+}
+
+/// The most rows of banks that the lanes of `part` want of one piece.
+#[cold]
+fn most_rows(at: &Lanes, part: u32, unit: u64) -> u64 {
+    let pieces = 128 / unit;
+    let of_piece = |piece: u64| {
+        let mut rows = [0; LANES];
+        lanes(part).filter(|&lane| at[lane] / unit % pieces == piece).for_each(|lane| rows[lane] = at[lane] / 128 + 1);
+        n_distinct(&mut rows)
+    };
+    (0..pieces).map(of_piece).max().unwrap_or(0)
+}
+
+/// How many different values there are, beside 0.
+fn n_distinct(values: &mut Lanes) -> u64 {
+    values.sort_unstable();
+    let mut before = 0;
+    values.iter().filter(|&&value| std::mem::replace(&mut before, value) != value).count() as u64
 }
 
 #[cfg(test)]
@@ -150,17 +250,23 @@ mod tests {
         assert_eq!(wavefronts(16, &|lane| 16 * lane), 4);
         assert_eq!(wavefronts(16, &|lane| 144 * lane), 4);
         assert_eq!(wavefronts(16, &|lane| 128 * lane), 32);
+        assert_eq!(wavefronts(8, &|lane| 8 * lane), 2);
+        assert_eq!(wavefronts(8, &|lane| 128 * (lane % 4)), 8);
+        assert_eq!(wavefronts(2, &|lane| 2 * lane), 1);
+        assert_eq!(wavefronts(4, &|lane| 128 * (lane % 3)), 3);
     }
 
     #[test]
     fn sectors_are_what_coalescing_leaves() {
         let sectors = |bytes: usize, address: &dyn Fn(u64) -> u64| {
             let mut counters = Counters::default();
-            counters.global_access(&std::array::from_fn(|lane| address(lane as u64)), u32::MAX, bytes);
-            counters.global_sectors
+            counters.global_access(&std::array::from_fn(|lane| address(lane as u64)), u32::MAX, bytes, false);
+            counters.read_sectors
         };
         assert_eq!(sectors(4, &|lane| 4 * lane), 4);
         assert_eq!(sectors(4, &|lane| 4 * lane + 4), 5);
+        assert_eq!(sectors(4, &|lane| 4 * (31 - lane)), 4);
+        assert_eq!(sectors(4, &|lane| 64 * (lane % 2)), 2);
         assert_eq!(sectors(4, &|lane| 32 * lane), 32);
         assert_eq!(sectors(16, &|lane| 16 * lane), 16);
         assert_eq!(sectors(4, &|_| 0), 1);

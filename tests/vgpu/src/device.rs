@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::counters::Counters;
-use crate::exec::{Failure, Launch, MAX_THREADS, Random, run_block};
-use crate::memory::GlobalMemory;
+use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
+use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES};
 use crate::ptx::{Kernel, Module, parse_module};
 
 /// Shared memory of a block that needs no permission, and at most (sm_80).
@@ -78,6 +78,13 @@ impl Device {
         self.modules.get(module)?.as_ref()?.module.kernels.iter().position(|kernel| kernel.name == name)
     }
 
+    /// Address and size of variable `name` of module `module`.
+    pub fn global(&self, module: usize, name: &str) -> Option<(u64, usize)> {
+        let loaded = self.modules.get(module)?.as_ref()?;
+        let index = loaded.module.globals.iter().position(|global| global.name == name)?;
+        Some((loaded.globals[index], loaded.module.globals[index].bytes.len()))
+    }
+
     /// Runs kernel `kernel` of module `module` to its end.
     ///
     /// # Errors
@@ -110,6 +117,15 @@ impl Device {
         }
         if shared > SHARED_LIMIT {
             return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {SHARED_LIMIT}"));
+        }
+        if sizes.grid.iter().map(|&n| u128::from(n)).product::<u128>() > u128::from(MAX_BLOCKS) {
+            return Err(format!(
+                "{name}: more than {MAX_BLOCKS} blocks: races between them could no longer be told apart"
+            ));
+        }
+        if self.n_launches == MAX_LAUNCHES {
+            self.memory.forget_accesses();
+            self.n_launches = 0;
         }
         self.n_launches += 1;
         let launch = Launch {
@@ -172,17 +188,17 @@ fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let result = Mutex::new((Counters::default(), None));
     let work = || {
-        let mut counters = Counters::default();
+        let mut worker = Worker::new(launch);
         let mut failure = None;
         while !stop.load(Relaxed) {
             let Some(&block) = order.get(next.fetch_add(1, Relaxed)) else { break };
-            if let Err(failed) = run_block(launch, block, &mut counters) {
+            if let Err(failed) = worker.run(block) {
                 stop.store(true, Relaxed);
-                failure = Some(failed);
+                failure = Some(*failed);
             }
         }
         let mut result = result.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        result.0.add(&counters);
+        result.0.add(worker.counters());
         if result.1.is_none() {
             result.1 = failure;
         }
@@ -194,4 +210,41 @@ fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
         work();
     });
     result.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many launches ago another thread wrote a word, and when the numbers of launches begin again: no race.
+    #[test]
+    fn launches_without_end_do_not_race() {
+        const PTX: &str = ".version 8.0\n.target sm_80\n.address_size 64
+            .visible .entry k(.param .u64 p, .param .u32 first, .param .u32 last)
+            {
+            .reg .b64 %rd<2>; .reg .b32 %r<4>; .reg .pred %p<2>;
+            ld.param.u64 %rd1, [p]; ld.param.u32 %r2, [first]; ld.param.u32 %r3, [last];
+            mov.u32 %r1, %tid.x;
+            setp.lt.u32 %p1, %r1, %r2;
+            @%p1 ret;
+            setp.gt.u32 %p1, %r1, %r3;
+            @%p1 ret;
+            st.global.u32 [%rd1], %r1;
+            ret;
+            }";
+        let mut device = Device::new(0);
+        let module = device.load(PTX).expect("loads");
+        let word = device.memory.allocate(4);
+        let sizes = Sizes { grid: [1; 3], block: [32, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0 };
+        let launch = |device: &mut Device, first: u32, last: u32| {
+            device.launch(module, 0, &[&word.to_le_bytes(), &first.to_le_bytes(), &last.to_le_bytes()], sizes)
+        };
+        for thread in 0..2000 {
+            launch(&mut device, thread % 31, thread % 31).expect("runs");
+        }
+        device.n_launches = MAX_LAUNCHES - 1;
+        (0..3).for_each(|thread| launch(&mut device, thread, thread).expect("runs"));
+        assert_eq!(device.n_launches, 2);
+        assert!(launch(&mut device, 3, 4).expect_err("races").contains("data race"));
+    }
 }

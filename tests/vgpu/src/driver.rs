@@ -1,16 +1,18 @@
 //! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`] and [`Queue`].
 //!
 //! Everything it does is strict: what fails is written to standard error in full, and every later call returns the error. `VGPU_SEED` sets
-//! the order of warps, blocks and streams; `VGPU_COUNTERS` names a file for the counters, written at every synchronisation.
+//! the order of warps, blocks and streams; `VGPU_MEMORY` the bytes of the device; `VGPU_COUNTERS` names a file for the counters, written at
+//! every synchronisation, and `VGPU_OVERRIDE` PTX in the place of modules (see [`overrides`]).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-use crate::counters::{Counters, Pipe};
+use crate::counters;
 use crate::device::{Device, SHARED_LIMIT, SHARED_WITHOUT_OPT_IN, Sizes};
 use crate::fatbin::ptx_of;
-use crate::queue::{Queue, Work};
+use crate::overrides;
+use crate::queue::{CaptureError, CaptureMode, Graph, Queue, Work};
 
 type Status = c_int;
 
@@ -18,10 +20,18 @@ const SUCCESS: Status = 0;
 const INVALID_VALUE: Status = 1;
 const OUT_OF_MEMORY: Status = 2;
 const INVALID_IMAGE: Status = 200;
+const INVALID_HANDLE: Status = 400;
 const NOT_FOUND: Status = 500;
 const NOT_READY: Status = 600;
 const LAUNCH_FAILED: Status = 719;
 const NOT_SUPPORTED: Status = 801;
+const CAPTURE_UNSUPPORTED: Status = 900;
+const CAPTURE_INVALIDATED: Status = 901;
+const CAPTURE_MERGE: Status = 902;
+const CAPTURE_UNMATCHED: Status = 903;
+const CAPTURE_UNJOINED: Status = 904;
+const CAPTURE_ISOLATION: Status = 905;
+const CAPTURED_EVENT: Status = 907;
 
 /// Memory of the device, unless `VGPU_MEMORY` says otherwise.
 const MEMORY: usize = 2 << 30;
@@ -31,8 +41,7 @@ struct Driver {
     queue: Queue,
     /// (module, kernel, allowed dynamic shared memory) of each function handle.
     functions: Vec<(usize, usize, usize)>,
-    graphs: HashMap<u64, Vec<Work>>,
-    pinned: HashMap<usize, usize>,
+    graphs: HashMap<u64, Graph>,
     next: u64,
     memory: usize,
     broken: bool,
@@ -46,7 +55,6 @@ static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
         queue: Queue::new(seed),
         functions: Vec::new(),
         graphs: HashMap::new(),
-        pinned: HashMap::new(),
         next: 1,
         memory: number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize),
         broken: false,
@@ -74,7 +82,7 @@ impl Driver {
             return LAUNCH_FAILED;
         }
         if let Ok(path) = std::env::var("VGPU_COUNTERS")
-            && let Err(error) = std::fs::write(&path, report(&self.device.counters))
+            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters))
         {
             eprintln!("vgpu: {path}: {error}");
         }
@@ -85,38 +93,83 @@ impl Driver {
         if self.broken {
             return LAUNCH_FAILED;
         }
-        self.queue.push(stream, work);
-        SUCCESS
+        of_capture(self.queue.push(stream, work))
     }
 
     /// Does `work` after everything that was queued before.
     fn at_once(&mut self, work: Work) -> Status {
+        let undisturbed = of_capture(self.queue.disturb(None));
+        if undisturbed != SUCCESS {
+            return undisturbed;
+        }
         match self.synchronise(Queue::all_idle) {
             SUCCESS => {}
             status => return status,
         }
-        self.queue.push(0, work);
-        self.synchronise(|queue| queue.is_idle(0))
+        match self.submit(0, work) {
+            SUCCESS => self.synchronise(|queue| queue.is_idle(0)),
+            status => status,
+        }
+    }
+
+    /// New memory; what was freed and is still queued counts as free.
+    fn allocate(&mut self, bytes: usize) -> Result<u64, Status> {
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        if self.device.memory.used + bytes > self.memory {
+            match self.synchronise(Queue::all_idle) {
+                SUCCESS => {}
+                status => return Err(status),
+            }
+        }
+        if self.device.memory.used + bytes > self.memory {
+            Err(OUT_OF_MEMORY)
+        } else {
+            Ok(self.device.memory.allocate(bytes))
+        }
+    }
+
+    /// Blocks of a kernel that a multiprocessor holds at once.
+    fn occupancy(&self, function: u64, threads: usize, dynamic_shared: usize) -> Option<usize> {
+        let &(module, kernel, _) = self.functions.get((function as usize).checked_sub(1)?)?;
+        let kernel = &self.device.modules.get(module)?.as_ref()?.module.kernels[kernel];
+        let shared = kernel.shared_bytes + dynamic_shared + RESERVED_SHARED;
+        let threads = threads.max(1).next_multiple_of(32);
+        let by_registers = REGISTERS / (REGISTERS_OF_THREAD * threads);
+        Some((THREADS / threads).min(by_registers).min((SHARED_LIMIT + RESERVED_SHARED) / shared).min(BLOCKS))
     }
 }
 
-/// Counters as lines of JSON, one a kernel.
-fn report(counters: &HashMap<String, Counters>) -> String {
-    let mut names: Vec<&String> = counters.keys().collect();
-    names.sort();
-    names
-        .into_iter()
-        .map(|name| {
-            let c = &counters[name];
-            let pipes: Vec<String> = (Pipe::ALL.iter())
-                .map(|&pipe| format!("\"{}\":{}", format!("{pipe:?}").to_lowercase(), c.warp_instructions[pipe as usize]))
-                .collect();
-            format!(
-                "{{\"kernel\":\"{name}\",{},\"multiply_adds\":{},\"shared_wavefronts\":{},\"global_sectors\":{},\"global_bytes\":{},\"barriers\":{}}}\n",
-                pipes.join(","), c.multiply_adds, c.shared_wavefronts, c.global_sectors, c.global_bytes, c.barriers
-            )
-        })
-        .collect()
+/// What a multiprocessor has (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), what a block takes beside its own shared memory,
+/// and registers as a compiler would give to a large kernel: PTX does not say how many there will be.
+const THREADS: usize = 2048;
+const BLOCKS: usize = 32;
+const REGISTERS: usize = 65_536;
+const REGISTERS_OF_THREAD: usize = 128;
+const RESERVED_SHARED: usize = 1024;
+
+fn of_capture<T>(result: Result<T, CaptureError>) -> Status {
+    match result {
+        Ok(_) => SUCCESS,
+        Err(CaptureError::Unsupported) => CAPTURE_UNSUPPORTED,
+        Err(CaptureError::Invalidated) => CAPTURE_INVALIDATED,
+        Err(CaptureError::Merge) => CAPTURE_MERGE,
+        Err(CaptureError::Unmatched) => CAPTURE_UNMATCHED,
+        Err(CaptureError::Unjoined) => CAPTURE_UNJOINED,
+        Err(CaptureError::Isolation) => CAPTURE_ISOLATION,
+        Err(CaptureError::CapturedEvent) => CAPTURED_EVENT,
+    }
+}
+
+/// Ends the function with a status other than success.
+macro_rules! check {
+    ($status:expr) => {
+        match $status {
+            SUCCESS => {}
+            status => return status,
+        }
+    };
 }
 
 /// Writes through a pointer of the caller; null is an error of the caller's.
@@ -178,15 +231,22 @@ entry! {
             5 => i32::MAX, 6 | 7 => 65_535,             // grid dimensions
             8 => SHARED_WITHOUT_OPT_IN as c_int,        // shared memory of a block
             10 => 32,                                   // warp size
-            12 => 65_536,                               // registers of a block
+            12 => REGISTERS as c_int,                            // registers of a block
             13 => 1_000_000,                            // clock, kHz
             16 => 4,                                    // multiprocessors
-            39 => 2048,                                 // threads of a multiprocessor
+            31 => 1,                                    // kernels side by side
+            36 => 1_000_000, 37 => 1024,                // memory clock, kHz, and bus width
+            38 => 4 << 20,                              // L2 cache
+            39 => THREADS as c_int,                     // threads of a multiprocessor
+            40 => 2,                                    // copies beside kernels
             41 => 1,                                    // unified addressing
             75 => 8, 76 => 0,                           // compute capability
             81 => SHARED_LIMIT as c_int + 1024,         // shared memory of a multiprocessor
-            82 => 65_536,                               // registers of a multiprocessor
+            82 => REGISTERS as c_int,                            // registers of a multiprocessor
             97 => SHARED_LIMIT as c_int,                // shared memory of a block with permission
+            106 => BLOCKS as c_int,                     // blocks of a multiprocessor
+            111 => RESERVED_SHARED as c_int,            // shared memory that a block takes for itself
+            115 => 1,                                   // allocations in the order of streams
             _ => 0,
         })
     }
@@ -195,25 +255,54 @@ entry! {
     fn cuCtxSetCurrent(_context: usize) { SUCCESS }
     fn cuCtxGetCurrent(context: *mut usize) { give(context, 1) }
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) { give(least, 0); give(greatest, 0) }
-    fn cuCtxSynchronize() { driver().synchronise(Queue::all_idle) }
+    fn cuCtxSynchronize() {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb_all()));
+        driver.synchronise(Queue::all_idle)
+    }
 
     fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
         let mut driver = driver();
-        if bytes == 0 { return INVALID_VALUE }
-        if driver.device.memory.used + bytes > driver.memory { return OUT_OF_MEMORY }
-        give(pointer, driver.device.memory.allocate(bytes))
+        check!(of_capture(driver.queue.disturb(None)));
+        match driver.allocate(bytes) {
+            Ok(address) => give(pointer, address),
+            Err(status) => status,
+        }
     }
     fn cuMemFree_v2(pointer: u64) { driver().at_once(Work::Free { address: pointer }) }
-    fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, _stream: u64) { cuMemAlloc_v2(pointer, bytes) }
-    fn cuMemFreeAsync(pointer: u64, stream: u64) { driver().submit(stream, Work::Free { address: pointer }) }
+    fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream: u64) {
+        let mut driver = driver();
+        // Hardware records an allocation of the graph's own; the kernels of this project take none.
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        match driver.allocate(bytes) {
+            Ok(address) => give(pointer, address),
+            Err(status) => status,
+        }
+    }
+    fn cuMemFreeAsync(pointer: u64, stream: u64) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        driver.submit(stream, Work::Free { address: pointer })
+    }
     fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, _flags: c_uint) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(None)));
+        if bytes == 0 { return INVALID_VALUE }
         let memory = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
         let address = Box::into_raw(memory).cast::<c_void>();
-        driver().pinned.insert(address as usize, bytes);
+        driver.queue.pinned.insert(address as usize, bytes);
         give(pointer, address)
     }
     fn cuMemFreeHost(pointer: *mut c_void) {
-        let Some(bytes) = driver().pinned.remove(&(pointer as usize)) else { return INVALID_VALUE };
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(None)));
+        let at = pointer as usize;
+        let Some(bytes) = driver.queue.pinned.remove(&at) else { return INVALID_VALUE };
+        if driver.queue.uses_host_memory(at, at + bytes) {
+            eprintln!("vgpu: page-locked memory is given back while a queued copy needs it");
+            driver.broken = true;
+            return LAUNCH_FAILED;
+        }
         let words = std::ptr::slice_from_raw_parts_mut(pointer.cast::<u64>(), bytes.div_ceil(8));
         drop(Box::from_raw(words));
         SUCCESS
@@ -223,28 +312,30 @@ entry! {
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64) {
         let mut driver = driver();
         let at = from as usize;
-        let pinned = driver.pinned.iter().any(|(&start, &size)| (start..start + size).contains(&at));
-        let work = if pinned {
-            Work::FromPinned { to, from: at, bytes }
-        } else {
-            Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() }
-        };
-        driver.submit(stream, work)
+        if driver.queue.is_pinned(at, bytes) {
+            return driver.submit(stream, Work::FromPinned { to, from: at, bytes });
+        }
+        // A graph would read the memory of the program each time it runs, when it may be long gone.
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        driver.submit(stream, Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
     }
     fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
         driver().at_once(Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
     }
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: u64) {
         let mut driver = driver();
-        let pinned = driver.pinned.iter().any(|(&start, &size)| (start..start + size).contains(&(to as usize)));
-        match driver.submit(stream, Work::ToHost { to: to as usize, from, bytes }) {
-            // Into pageable memory the call returns when the copy is done.
-            SUCCESS if !pinned && !driver.queue.is_capturing(stream) => driver.synchronise(|queue| queue.is_idle(stream)),
-            status => status,
+        let pinned = driver.queue.is_pinned(to as usize, bytes);
+        let work = Work::ToHost { to: to as usize, from, bytes, pinned };
+        if pinned {
+            return driver.submit(stream, work);
         }
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        // Into pageable memory the call returns when the copy is done.
+        check!(driver.submit(stream, work));
+        driver.synchronise(|queue| queue.is_idle(stream))
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
-        driver().at_once(Work::ToHost { to: to as usize, from, bytes })
+        driver().at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
     }
     fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
         driver().submit(stream, Work::OnDevice { to, from, bytes })
@@ -254,25 +345,61 @@ entry! {
         driver().submit(stream, Work::Fill { to, value: vec![value], count })
     }
     fn cuMemsetD8_v2(to: u64, value: u8, count: usize) { driver().at_once(Work::Fill { to, value: vec![value], count }) }
+    fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
+        driver().at_once(Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
+    }
     fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: u64) {
         driver().submit(stream, Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
     }
 
     fn cuStreamCreate(stream: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(stream, handle) }
     fn cuStreamCreateWithPriority(stream: *mut u64, flags: c_uint, _priority: c_int) { cuStreamCreate(stream, flags) }
-    fn cuStreamDestroy_v2(stream: u64) { driver().synchronise(|queue| queue.is_idle(stream)) }
-    fn cuStreamSynchronize(stream: u64) { driver().synchronise(|queue| queue.is_idle(stream)) }
-    fn cuStreamQuery(stream: u64) { if driver().queue.is_idle(stream) { SUCCESS } else { NOT_READY } }
-    fn cuStreamWaitEvent(stream: u64, event: u64, _flags: c_uint) { driver().queue.wait(stream, event); SUCCESS }
+    fn cuStreamDestroy_v2(stream: u64) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        driver.synchronise(|queue| queue.is_idle(stream))
+    }
+    fn cuStreamSynchronize(stream: u64) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        driver.synchronise(|queue| queue.is_idle(stream))
+    }
+    fn cuStreamQuery(stream: u64) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(Some(stream))));
+        if driver.queue.is_idle(stream) { SUCCESS } else { NOT_READY }
+    }
+    fn cuStreamWaitEvent(stream: u64, event: u64, _flags: c_uint) { of_capture(driver().queue.wait(stream, event)) }
     fn cuLaunchHostFunc(stream: u64, function: usize, argument: *mut c_void) {
         driver().submit(stream, Work::Host { function, argument: argument as usize })
     }
     fn cuEventCreate(event: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(event, handle) }
-    fn cuEventDestroy_v2(_event: u64) { SUCCESS }
-    fn cuEventRecord(event: u64, stream: u64) { driver().queue.record(stream, event); SUCCESS }
-    fn cuEventSynchronize(event: u64) { driver().synchronise(|queue| queue.has_happened(event)) }
-    fn cuEventQuery(event: u64) { if driver().queue.has_happened(event) { SUCCESS } else { NOT_READY } }
-    fn cuEventElapsedTime(milliseconds: *mut f32, _start: u64, _end: u64) { give(milliseconds, 1.0) }
+    fn cuEventDestroy_v2(event: u64) { driver().queue.forget_event(event); SUCCESS }
+    fn cuEventRecord(event: u64, stream: u64) { of_capture(driver().queue.record(stream, event)) }
+    fn cuEventSynchronize(event: u64) {
+        let mut driver = driver();
+        check!(of_capture(driver.queue.has_happened(event)));
+        driver.synchronise(|queue| queue.has_happened(event).unwrap_or(true))
+    }
+    fn cuEventQuery(event: u64) {
+        match driver().queue.has_happened(event) {
+            Ok(true) => SUCCESS,
+            Ok(false) => NOT_READY,
+            error => of_capture(error),
+        }
+    }
+    fn cuEventElapsedTime(milliseconds: *mut f32, start: u64, end: u64) {
+        let driver = driver();
+        for event in [start, end] {
+            match driver.queue.has_happened(event) {
+                _ if !driver.queue.is_recorded(event) => return INVALID_HANDLE,
+                Ok(true) => {}
+                Ok(false) => return NOT_READY,
+                error => return of_capture(error),
+            }
+        }
+        give(milliseconds, 1.0)
+    }
 
     fn cuModuleLoadData(module: *mut u64, image: *const c_void) {
         // A fat binary says how long it is; PTX ends with a zero.
@@ -286,7 +413,12 @@ entry! {
         };
         let image = std::slice::from_raw_parts(image.cast::<u8>(), length);
         let mut driver = driver();
-        match ptx_of(image).and_then(|ptx| driver.device.load(&ptx)) {
+        check!(of_capture(driver.queue.disturb(None)));
+        let chosen = ptx_of(image).and_then(|ptx| match std::env::var("VGPU_OVERRIDE") {
+            Ok(paths) => overrides::chosen(ptx, &paths),
+            Err(_) => Ok(ptx),
+        });
+        match chosen.and_then(|ptx| driver.device.load(&ptx)) {
             Ok(loaded) => give(module, loaded as u64 + 1),
             Err(message) => {
                 eprintln!("vgpu: the module cannot be loaded: {message}");
@@ -296,6 +428,7 @@ entry! {
     }
     fn cuModuleUnload(module: u64) {
         let mut driver = driver();
+        check!(of_capture(driver.queue.disturb(None)));
         let status = driver.synchronise(Queue::all_idle);
         if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
             *slot = None;
@@ -310,6 +443,13 @@ entry! {
         };
         driver.functions.push((module, kernel, 0));
         give(function, driver.functions.len() as u64)
+    }
+    fn cuModuleGetGlobal_v2(address: *mut u64, bytes: *mut usize, module: u64, name: *const c_char) {
+        let driver = driver();
+        let global = CStr::from_ptr(name).to_str().ok().and_then(|name| driver.device.global(module as usize - 1, name));
+        let Some((found, n_bytes)) = global else { return NOT_FOUND };
+        give(bytes, n_bytes);
+        give(address, found)
     }
     fn cuFuncSetAttribute(function: u64, attribute: c_uint, value: c_int) {
         const MAX_DYNAMIC_SHARED: c_uint = 8;
@@ -330,14 +470,22 @@ entry! {
             0 => kernel.max_threads.unwrap_or(1024) as c_int,
             1 => kernel.shared_bytes as c_int,
             3 => kernel.local_bytes as c_int,
-            4 => 64,
+            4 => REGISTERS_OF_THREAD as c_int,
             8 => allowed as c_int,
             _ => 0,
         })
     }
     fn cuFuncSetCacheConfig(_function: u64, _config: c_uint) { SUCCESS }
-    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut c_int, _function: u64, threads: c_int, _shared: usize) {
-        give(blocks, (2048 / threads.max(1)).clamp(1, 32))
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: *mut c_int, function: u64, threads: c_int, shared: usize) {
+        match driver().occupancy(function, threads as usize, shared) {
+            Some(n) => give(blocks, n as c_int),
+            None => INVALID_VALUE,
+        }
+    }
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        blocks: *mut c_int, function: u64, threads: c_int, shared: usize, _flags: c_uint,
+    ) {
+        cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared)
     }
     fn cuLaunchKernel(
         function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint,
@@ -360,16 +508,32 @@ entry! {
         driver.submit(stream, Work::Launch { module, kernel, parameters, sizes })
     }
 
-    fn cuStreamBeginCapture_v2(stream: u64, _mode: c_uint) { driver().queue.begin_capture(stream); SUCCESS }
+    fn cuStreamBeginCapture_v2(stream: u64, mode: c_uint) {
+        let mode = match mode {
+            0 => CaptureMode::Global,
+            1 => CaptureMode::ThreadLocal,
+            2 => CaptureMode::Relaxed,
+            _ => return INVALID_VALUE,
+        };
+        of_capture(driver().queue.begin_capture(stream, mode))
+    }
     fn cuStreamIsCapturing(stream: u64, status: *mut c_uint) {
-        give(status, c_uint::from(driver().queue.is_capturing(stream)))
+        let driver = driver();
+        give(status, if driver.queue.is_invalidated(stream) { 2 } else { c_uint::from(driver.queue.is_capturing(stream)) })
     }
     fn cuStreamEndCapture(stream: u64, graph: *mut u64) {
         let mut driver = driver();
-        let Some(recorded) = driver.queue.end_capture(stream) else { return INVALID_VALUE };
-        let handle = driver.handle();
-        driver.graphs.insert(handle, recorded);
-        give(graph, handle)
+        match driver.queue.end_capture(stream) {
+            Ok(recorded) => {
+                let handle = driver.handle();
+                driver.graphs.insert(handle, recorded);
+                give(graph, handle)
+            }
+            Err(error) => {
+                give(graph, 0);
+                of_capture::<()>(Err(error))
+            }
+        }
     }
     fn cuGraphInstantiateWithFlags(instance: *mut u64, graph: u64, _flags: u64) {
         let mut driver = driver();
@@ -381,12 +545,9 @@ entry! {
     fn cuGraphUpload(_instance: u64, _stream: u64) { SUCCESS }
     fn cuGraphLaunch(instance: u64, stream: u64) {
         let mut driver = driver();
-        let Some(recorded) = driver.graphs.get(&instance).cloned() else { return INVALID_VALUE };
-        for work in recorded {
-            let status = driver.submit(stream, work);
-            if status != SUCCESS { return status }
-        }
-        SUCCESS
+        if driver.broken { return LAUNCH_FAILED }
+        let Some(graph) = driver.graphs.get(&instance).cloned() else { return INVALID_VALUE };
+        of_capture(driver.queue.launch_graph(stream, &graph))
     }
     fn cuGraphDestroy(graph: u64) { driver().graphs.remove(&graph); SUCCESS }
     fn cuGraphExecDestroy(instance: u64) { driver().graphs.remove(&instance); SUCCESS }
@@ -402,12 +563,32 @@ fn describe(status: Status) -> (&'static CStr, &'static CStr) {
         OUT_OF_MEMORY => (c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
         101 => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
         INVALID_IMAGE => (c"CUDA_ERROR_INVALID_IMAGE", c"device kernel image is invalid"),
+        INVALID_HANDLE => (c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
         NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
         NOT_READY => (c"CUDA_ERROR_NOT_READY", c"device not ready"),
         LAUNCH_FAILED => (
             c"CUDA_ERROR_LAUNCH_FAILED",
             c"unspecified launch failure (the virtual GPU wrote what it was to standard error)",
         ),
+        CAPTURE_UNSUPPORTED => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing")
+        }
+        CAPTURE_INVALIDATED => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"operation failed due to a previous error during capture")
+        }
+        CAPTURE_MERGE => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_MERGE", c"operation would result in a merge of separate capture sequences")
+        }
+        CAPTURE_UNMATCHED => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", c"capture was not ended in the same stream as it began")
+        }
+        CAPTURE_UNJOINED => (c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED", c"capturing stream has unjoined work"),
+        CAPTURE_ISOLATION => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION", c"dependency created on uncaptured work in another stream")
+        }
+        CAPTURED_EVENT => {
+            (c"CUDA_ERROR_CAPTURED_EVENT", c"operation not permitted on an event last recorded in a capturing stream")
+        }
         NOT_SUPPORTED => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
         _ => (c"CUDA_ERROR_UNKNOWN", c"unknown error"),
     }

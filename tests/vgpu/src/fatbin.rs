@@ -24,7 +24,7 @@ pub fn ptx_of(image: &[u8]) -> Result<String, String> {
         let compressed = u32_at(at + 16)?;
         if kind == PTX {
             if compressed != 0 {
-                return Err("its PTX is compressed: build with -Xfatbin --no-compress".into());
+                return Err("its PTX is compressed: build with nvcc --no-compress".into());
             }
             let text = image.get(at + header..at + header + size).ok_or("cut off")?;
             let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());

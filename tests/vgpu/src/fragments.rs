@@ -1,13 +1,13 @@
 //! Which lane holds which element of a matrix (PTX ISA, "Matrix Fragments for mma.m16n8k4, k8, k16" and "ldmatrix").
 
-use half::{bf16, f16};
+use half::f16;
 
-use crate::exec::{LANES, float};
+use crate::arithmetic::f32_of;
+use crate::lanes::{LANES, Lanes, vectorised};
 use crate::ptx::MatrixProduct;
 
-type Lanes = [u64; LANES];
-
 /// Inner dimension and elements in a register of an operand.
+#[inline(always)]
 fn shape(product: MatrixProduct) -> (usize, usize) {
     match product {
         MatrixProduct::F16 | MatrixProduct::Bf16 => (16, 2),
@@ -18,6 +18,7 @@ fn shape(product: MatrixProduct) -> (usize, usize) {
 }
 
 /// Row and column in A (16 × k) of element `i` of register `register` in `lane`.
+#[inline(always)]
 pub fn a_element(product: MatrixProduct, lane: usize, register: usize, i: usize) -> (usize, usize) {
     let (_, per_register) = shape(product);
     // Registers take turns: the upper eight rows, the lower eight, then the next columns.
@@ -26,6 +27,7 @@ pub fn a_element(product: MatrixProduct, lane: usize, register: usize, i: usize)
 }
 
 /// Row and column in B (k × 8).
+#[inline(always)]
 pub fn b_element(product: MatrixProduct, lane: usize, register: usize, i: usize) -> (usize, usize) {
     let (_, per_register) = shape(product);
     (lane % 4 * per_register + i + 4 * per_register * register, lane / 4)
@@ -36,42 +38,68 @@ pub fn c_element(lane: usize, register: usize) -> (usize, usize) {
     (lane / 4 + 8 * (register / 2), lane % 4 * 2 + register % 2)
 }
 
-fn element(product: MatrixProduct, bits: u64, i: usize) -> f64 {
+#[inline(always)]
+fn value(product: MatrixProduct, bits: u64, i: usize) -> f64 {
+    let half = (bits >> (16 * i)) as u16;
     match product {
-        MatrixProduct::F16 | MatrixProduct::F16K8 => f64::from(f16::from_bits((bits >> (16 * i)) as u16).to_f32()),
-        MatrixProduct::Bf16 | MatrixProduct::Bf16K8 => f64::from(bf16::from_bits((bits >> (16 * i)) as u16).to_f32()),
+        MatrixProduct::F16 | MatrixProduct::F16K8 => f64::from(f16::from_bits(half).to_f32()),
+        MatrixProduct::Bf16 | MatrixProduct::Bf16K8 => f64::from(f32::from_bits(u32::from(half) << 16)),
         // The unit reads the upper 19 bits.
-        MatrixProduct::Tf32 | MatrixProduct::Tf32K4 => f64::from(float(bits & 0xffff_e000)),
+        MatrixProduct::Tf32 | MatrixProduct::Tf32K4 => f64::from(f32_of(bits & 0xffff_e000)),
     }
 }
 
-/// D = A B + C. Products are exact, their sum with C is rounded once: hardware may lose a little more.
-pub fn multiply(product: MatrixProduct, a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> Vec<Lanes> {
-    let (k, per_register) = shape(product);
-    let (mut left, mut right) = ([[0.0; 16]; 16], [[0.0; 8]; 16]);
-    for lane in 0..LANES {
-        for (register, values) in a.iter().enumerate() {
+/// D = A B + C in the shape of `product`, of which A, B and C hold at most `K` inner elements.
+#[inline(always)]
+fn multiply_in<const K: usize>(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes], c: &[&Lanes; 4]) -> [Lanes; 4] {
+    let (_, per_register) = shape(product);
+    let (mut left, mut right) = ([[0.0; K]; 16], [[0.0; 8]; K]);
+    for (register, values) in a.iter().enumerate() {
+        for lane in 0..LANES {
             for i in 0..per_register {
                 let (row, column) = a_element(product, lane, register, i);
-                left[row][column] = element(product, values[lane], i);
-            }
-        }
-        for (register, values) in b.iter().enumerate() {
-            for i in 0..per_register {
-                let (row, column) = b_element(product, lane, register, i);
-                right[row][column] = element(product, values[lane], i);
+                left[row][column] = value(product, values[lane], i);
             }
         }
     }
-    (0..4)
-        .map(|register| {
-            std::array::from_fn(|lane| {
-                let (row, column) = c_element(lane, register);
-                let sum: f64 = (0..k).map(|inner| left[row][inner] * right[inner][column]).sum();
-                u64::from(((sum + f64::from(float(c[register][lane]))) as f32).to_bits())
-            })
-        })
-        .collect()
+    for (register, values) in b.iter().enumerate() {
+        for lane in 0..LANES {
+            for i in 0..per_register {
+                let (row, column) = b_element(product, lane, register, i);
+                right[row][column] = value(product, values[lane], i);
+            }
+        }
+    }
+    let mut d = [[0; LANES]; 4];
+    for row in 0..16 {
+        let mut sums = [0.0; 8];
+        for inner in 0..K {
+            for column in 0..8 {
+                // The product is exact in f64.
+                sums[column] += left[row][inner] * right[inner][column];
+            }
+        }
+        for (column, sum) in sums.into_iter().enumerate() {
+            let (register, lane) = (row / 8 * 2 + column % 2, row % 8 * 4 + column / 2);
+            d[register][lane] = u64::from(((sum + f64::from(f32_of(c[register][lane]))) as f32).to_bits());
+        }
+    }
+    d
+}
+
+vectorised! {
+    /// D = A B + C. Products are exact, their sum with C is rounded once: hardware may lose a little more.
+    pub fn multiply(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes], c: &[&Lanes; 4]) -> [Lanes; 4] {
+        use MatrixProduct::*;
+        match product {
+            F16 => multiply_in::<16>(F16, a, b, c),
+            Bf16 => multiply_in::<16>(Bf16, a, b, c),
+            F16K8 => multiply_in::<8>(F16K8, a, b, c),
+            Bf16K8 => multiply_in::<8>(Bf16K8, a, b, c),
+            Tf32 => multiply_in::<8>(Tf32, a, b, c),
+            Tf32K4 => multiply_in::<4>(Tf32K4, a, b, c),
+        }
+    }
 }
 
 /// Multiply–adds of one product.
@@ -79,17 +107,25 @@ pub fn multiply_adds(product: MatrixProduct) -> u64 {
     (16 * 8 * shape(product).0) as u64
 }
 
-/// The register that `ldmatrix` leaves in each lane, from the rows of one matrix.
-pub fn load_matrix(rows: &[[u16; 8]; 8], transposed: bool) -> Lanes {
-    std::array::from_fn(|lane| {
-        let (major, minor) = (lane / 4, lane % 4 * 2);
-        let at = |i: usize| u64::from(if transposed { rows[minor + i][major] } else { rows[major][minor + i] });
-        at(0) | at(1) << 16
-    })
+/// The register that `ldmatrix` leaves in each lane, from the rows of one matrix, two halves a word.
+pub fn load_matrix(rows: &[[u32; 4]; 8], transposed: bool) -> Lanes {
+    let mut fragment = [0; LANES];
+    for (lane, register) in fragment.iter_mut().enumerate() {
+        let (major, minor) = (lane / 4, lane % 4);
+        *register = if transposed {
+            let at = |row: usize| u64::from(rows[row][major / 2] >> (16 * (major % 2)) & 0xffff);
+            at(2 * minor) | at(2 * minor + 1) << 16
+        } else {
+            u64::from(rows[major][minor])
+        };
+    }
+    fragment
 }
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     /// The manual's formulas, written out for each shape: (row, column) of a_i, b_i and c_i with i counted over all registers.
@@ -162,11 +198,13 @@ mod tests {
                     })
                 })
                 .collect();
+            let (a, b): (Vec<&Lanes>, Vec<&Lanes>) = (a.iter().collect(), b.iter().collect());
+            let c = std::array::from_fn(|register| &c[register]);
             for (register, lanes) in multiply(product, &a, &b, &c).iter().enumerate() {
                 for (lane, &bits) in lanes.iter().enumerate() {
                     let (row, column) = c_element(lane, register);
                     let want: f32 = (0..k).map(|inner| value(row, inner) * value(inner, column)).sum();
-                    assert_eq!(float(bits), want + 0.5 * value(row, column), "{product:?} ({row}, {column})");
+                    assert_eq!(f32_of(bits), want + 0.5 * value(row, column), "{product:?} ({row}, {column})");
                 }
             }
         }
@@ -175,7 +213,9 @@ mod tests {
     /// Loading the transpose of B's rows gives B's fragment: how the kernels use it.
     #[test]
     fn loaded_matrices_are_fragments() {
-        let rows: [[u16; 8]; 8] = std::array::from_fn(|row| std::array::from_fn(|column| (10 * row + column) as u16));
+        let rows: [[u32; 4]; 8] = std::array::from_fn(|row| {
+            std::array::from_fn(|pair| (10 * row + 2 * pair + (10 * row + 2 * pair + 1) * 0x10000) as u32)
+        });
         for lane in 0..LANES {
             let straight = load_matrix(&rows, false)[lane];
             assert_eq!(

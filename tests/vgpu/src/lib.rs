@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `ptx` | modules and instructions from text |
 //! | `memory` | allocations with a shadow: bounds, initialisation, races |
-//! | `arithmetic`, `fragments` | what lanes compute, and which lane holds which element of a matrix |
+//! | `arithmetic`, `lanes` | what a lane computes, and all lanes of a warp in one loop |
+//! | `fragments` | which lane holds which element of a matrix, and products of matrices |
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
 //! | `counters` | what a profiler counts |
-//! | `queue` | streams, events and graphs |
+//! | `queue` | streams, events and captures |
 //! | `driver` | the functions of the driver interface |
-//! | `fatbin` | the PTX inside what the compiler writes |
+//! | `fatbin`, `overrides` | the PTX inside what the compiler writes, and other PTX in its place |
 
 pub mod arithmetic;
 pub mod counters;
@@ -19,6 +20,8 @@ pub mod driver;
 pub mod exec;
 pub mod fatbin;
 pub mod fragments;
+pub mod lanes;
 pub mod memory;
+pub mod overrides;
 pub mod ptx;
 pub mod queue;

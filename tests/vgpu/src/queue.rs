@@ -1,8 +1,9 @@
-//! Streams and events: work waits in its stream until someone waits for it, and then runs in a seeded random order of streams.
+//! Streams, events and captures: work waits in its stream until someone waits for it, and then runs in a seeded random order of streams.
 //!
-//! What the program did not order therefore runs in any order, as on a device. Graphs are recorded work that is queued again.
+//! What the program did not order therefore runs in any order, as on a device. A graph is recorded work that is queued again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::thread::ThreadId;
 
 use crate::device::{Device, Sizes};
 use crate::exec::Random;
@@ -21,7 +22,7 @@ pub enum Work {
         to: u64,
         bytes: Vec<u8>,
     },
-    /// From pinned memory of the host, as it is when the copy runs.
+    /// From page-locked memory of the host, as it is when the copy runs.
     FromPinned {
         to: u64,
         from: usize,
@@ -31,6 +32,8 @@ pub enum Work {
         to: usize,
         from: u64,
         bytes: usize,
+        /// Into page-locked memory: the copy may run long after it was asked for.
+        pinned: bool,
     },
     OnDevice {
         to: u64,
@@ -47,12 +50,10 @@ pub enum Work {
     },
     /// The event has happened when this is reached; each record is a number of its own.
     Record {
-        event: u64,
         number: u64,
     },
-    /// Waits until that record of the event has happened.
+    /// Waits until that record has happened.
     Wait {
-        event: u64,
         number: u64,
     },
     /// Calls back to the host.
@@ -62,15 +63,70 @@ pub enum Work {
     },
 }
 
+/// Recorded work with the streams it was recorded from, in the order of recording.
+#[derive(Clone)]
+pub struct Graph {
+    origin: u64,
+    nodes: Vec<(u64, Work)>,
+}
+
+/// Which calls a capture forbids (CUstreamCaptureMode).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Calls of any thread that could disturb it.
+    Global,
+    /// Those of its own thread.
+    ThreadLocal,
+    Relaxed,
+}
+
+/// Why a call does not fit into a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureError {
+    /// The call waits, allocates or reads memory that may be gone when the graph runs; the capture is lost.
+    Unsupported,
+    /// The capture was lost before.
+    Invalidated,
+    /// Not a stream that began a capture.
+    Unmatched,
+    /// A stream that joined the capture has work that its origin does not wait for.
+    Unjoined,
+    /// A wait for an event from outside of the capture.
+    Isolation,
+    /// An event that was recorded in a capture has no time at which it happens.
+    CapturedEvent,
+    /// Waits from one capture for an event of another.
+    Merge,
+}
+
+struct Capture {
+    graph: Graph,
+    mode: CaptureMode,
+    thread: ThreadId,
+    invalid: bool,
+}
+
+/// Last record of an event: its number, and the capture that it was recorded in.
+#[derive(Clone, Copy)]
+struct Recorded {
+    number: u64,
+    capture: Option<u64>,
+}
+
 /// All streams of a device.
 pub struct Queue {
     streams: HashMap<u64, VecDeque<Work>>,
-    /// Last record that was asked for, and last that happened, of each event.
-    events: HashMap<u64, (u64, u64)>,
-    /// What a stream that is being captured has recorded.
-    captures: HashMap<u64, Vec<Work>>,
+    events: HashMap<u64, Recorded>,
+    /// Records that are queued and have not happened.
+    pending: HashSet<u64>,
+    /// By the stream that began them; and which of them each capturing stream belongs to.
+    captures: HashMap<u64, Capture>,
+    capturing: HashMap<u64, u64>,
+    /// Page-locked memory of the host: address and size.
+    pub pinned: BTreeMap<usize, usize>,
     random: Random,
     n_records: u64,
+    n_forks: u64,
 }
 
 impl Queue {
@@ -78,52 +134,204 @@ impl Queue {
         Queue {
             streams: HashMap::new(),
             events: HashMap::new(),
+            pending: HashSet::new(),
             captures: HashMap::new(),
+            capturing: HashMap::new(),
+            pinned: BTreeMap::new(),
             random: Random::new(seed),
             n_records: 0,
+            n_forks: 0,
         }
     }
 
     /// Puts `work` at the end of `stream`, or of its capture.
-    pub fn push(&mut self, stream: u64, work: Work) {
-        match self.captures.get_mut(&stream) {
-            Some(recorded) => recorded.push(work),
-            None => self.streams.entry(stream).or_default().push_back(work),
+    pub fn push(&mut self, stream: u64, work: Work) -> Result<(), CaptureError> {
+        let Some(origin) = self.capturing.get(&stream) else {
+            self.streams.entry(stream).or_default().push_back(work);
+            return Ok(());
+        };
+        let Some(capture) = self.captures.get_mut(origin) else { return Err(CaptureError::Unmatched) };
+        if capture.invalid {
+            return Err(CaptureError::Invalidated);
         }
+        capture.graph.nodes.push((stream, work));
+        Ok(())
     }
 
     /// Records `event` behind what `stream` has now.
-    pub fn record(&mut self, stream: u64, event: u64) {
+    pub fn record(&mut self, stream: u64, event: u64) -> Result<(), CaptureError> {
         self.n_records += 1;
         let number = self.n_records;
-        self.events.entry(event).or_default().0 = number;
-        self.push(stream, Work::Record { event, number });
+        let capture = self.capturing.get(&stream).copied();
+        self.events.insert(event, Recorded { number, capture });
+        if capture.is_none() {
+            self.pending.insert(number);
+        }
+        self.push(stream, Work::Record { number })
     }
 
-    /// Makes `stream` wait for the last record of `event`; nothing to wait for without one.
-    pub fn wait(&mut self, stream: u64, event: u64) {
-        if let Some(&(number, _)) = self.events.get(&event)
-            && number > 0
-        {
-            self.push(stream, Work::Wait { event, number });
+    /// Makes `stream` wait for the last record of `event`; nothing to wait for without one. A stream that waits for an event of a capture
+    /// joins it.
+    pub fn wait(&mut self, stream: u64, event: u64) -> Result<(), CaptureError> {
+        let Some(&Recorded { number, capture }) = self.events.get(&event) else { return Ok(()) };
+        match (self.capturing.get(&stream).copied(), capture) {
+            (Some(own), None) => {
+                self.invalidate(own);
+                return Err(CaptureError::Isolation);
+            }
+            (Some(own), Some(other)) if own != other => {
+                self.invalidate(own);
+                return Err(CaptureError::Merge);
+            }
+            (None, Some(origin)) if !self.captures.contains_key(&origin) => return Err(CaptureError::CapturedEvent),
+            (None, Some(origin)) => {
+                self.capturing.insert(stream, origin);
+            }
+            _ => {}
+        }
+        self.push(stream, Work::Wait { number })
+    }
+
+    pub fn begin_capture(&mut self, stream: u64, mode: CaptureMode) -> Result<(), CaptureError> {
+        // The default stream cannot be captured.
+        if stream == 0 || self.capturing.contains_key(&stream) {
+            return Err(CaptureError::Unsupported);
+        }
+        let graph = Graph { origin: stream, nodes: Vec::new() };
+        let thread = std::thread::current().id();
+        self.captures.insert(stream, Capture { graph, mode, thread, invalid: false });
+        self.capturing.insert(stream, stream);
+        Ok(())
+    }
+
+    pub fn end_capture(&mut self, stream: u64) -> Result<Graph, CaptureError> {
+        let Some(Capture { graph, invalid, .. }) = self.captures.remove(&stream) else {
+            return Err(CaptureError::Unmatched);
+        };
+        self.capturing.retain(|_, origin| *origin != stream);
+        if invalid {
+            return Err(CaptureError::Invalidated);
+        }
+        let joined = |other: u64| {
+            let last = graph.nodes.iter().rposition(|(stream, _)| *stream == other);
+            last.is_none_or(|last| match graph.nodes[last].1 {
+                Work::Record { number } => {
+                    graph.nodes[last..].iter().any(|(_, work)| matches!(work, Work::Wait { number: n } if *n == number))
+                }
+                _ => false,
+            })
+        };
+        if graph.nodes.iter().any(|&(other, _)| other != stream && !joined(other)) {
+            return Err(CaptureError::Unjoined);
+        }
+        Ok(graph)
+    }
+
+    /// Whether `stream` takes part in a capture.
+    pub fn is_capturing(&self, stream: u64) -> bool {
+        self.capturing.contains_key(&stream)
+    }
+
+    /// Whether `stream` takes part in a capture that is lost.
+    pub fn is_invalidated(&self, stream: u64) -> bool {
+        self.capturing.get(&stream).and_then(|origin| self.captures.get(origin)).is_some_and(|capture| capture.invalid)
+    }
+
+    fn invalidate(&mut self, origin: u64) {
+        if let Some(capture) = self.captures.get_mut(&origin) {
+            capture.invalid = true;
         }
     }
 
-    pub fn begin_capture(&mut self, stream: u64) {
-        self.captures.insert(stream, Vec::new());
+    /// A call that waits for `stream`, or for all streams, or that no capture can record: an error where captures forbid it.
+    pub fn disturb(&mut self, stream: Option<u64>) -> Result<(), CaptureError> {
+        if let Some(&origin) = stream.and_then(|stream| self.capturing.get(&stream)) {
+            self.invalidate(origin);
+            return Err(CaptureError::Unsupported);
+        }
+        if stream.is_some() {
+            return Ok(());
+        }
+        let thread = std::thread::current().id();
+        let mut disturbed = false;
+        for capture in self.captures.values_mut() {
+            let forbids = match capture.mode {
+                CaptureMode::Global => true,
+                CaptureMode::ThreadLocal => capture.thread == thread,
+                CaptureMode::Relaxed => false,
+            };
+            capture.invalid |= forbids;
+            disturbed |= forbids;
+        }
+        if disturbed { Err(CaptureError::Unsupported) } else { Ok(()) }
     }
 
-    pub fn end_capture(&mut self, stream: u64) -> Option<Vec<Work>> {
-        self.captures.remove(&stream)
+    /// Waits for all streams while one is captured have no meaning.
+    pub fn disturb_all(&mut self) -> Result<(), CaptureError> {
+        self.captures.values_mut().for_each(|capture| capture.invalid = true);
+        if self.captures.is_empty() { Ok(()) } else { Err(CaptureError::Unsupported) }
     }
 
-    pub fn is_capturing(&self, stream: u64) -> bool {
-        self.captures.contains_key(&stream)
+    /// Queues `graph` behind what `stream` has. Streams that joined the capture become streams of this launch alone.
+    pub fn launch_graph(&mut self, stream: u64, graph: &Graph) -> Result<(), CaptureError> {
+        /// Handles of streams lie below.
+        const FORKS: u64 = 1 << 63;
+        if self.is_capturing(stream) {
+            self.invalidate(stream);
+            return Err(CaptureError::Unsupported);
+        }
+        let mut streams = HashMap::from([(graph.origin, stream)]);
+        let mut numbers = HashMap::new();
+        for (recorded, work) in &graph.nodes {
+            let target = *streams.entry(*recorded).or_insert_with(|| {
+                self.n_forks += 1;
+                FORKS + self.n_forks
+            });
+            let work = match work {
+                Work::Record { number } => {
+                    self.n_records += 1;
+                    numbers.insert(*number, self.n_records);
+                    self.pending.insert(self.n_records);
+                    Work::Record { number: self.n_records }
+                }
+                Work::Wait { number } => Work::Wait { number: numbers.get(number).copied().unwrap_or(0) },
+                other => other.clone(),
+            };
+            self.push(target, work)?;
+        }
+        Ok(())
     }
 
     /// Whether the last record of `event` has happened.
-    pub fn has_happened(&self, event: u64) -> bool {
-        self.events.get(&event).is_none_or(|&(asked, happened)| happened >= asked)
+    pub fn has_happened(&self, event: u64) -> Result<bool, CaptureError> {
+        match self.events.get(&event) {
+            Some(Recorded { capture: Some(_), .. }) => Err(CaptureError::CapturedEvent),
+            Some(Recorded { number, .. }) => Ok(!self.pending.contains(number)),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether `event` was ever recorded.
+    pub fn is_recorded(&self, event: u64) -> bool {
+        self.events.contains_key(&event)
+    }
+
+    pub fn forget_event(&mut self, event: u64) {
+        self.events.remove(&event);
+    }
+
+    /// Whether work that is queued reads or writes bytes of the host from `start` to `end`.
+    pub fn uses_host_memory(&self, start: usize, end: usize) -> bool {
+        self.streams.values().flatten().any(|work| match *work {
+            Work::FromPinned { from: at, .. } | Work::ToHost { to: at, .. } => (start..end).contains(&at),
+            _ => false,
+        })
+    }
+
+    /// Whether `bytes` bytes at `at` are page-locked.
+    pub fn is_pinned(&self, at: usize, bytes: usize) -> bool {
+        let below = self.pinned.range(..=at).next_back();
+        below.is_some_and(|(&start, &size)| at + bytes <= start + size)
     }
 
     /// Runs work until `done` says so, or none is left.
@@ -135,9 +343,7 @@ impl Queue {
             let mut ready: Vec<u64> = (self.streams.iter())
                 .filter(|(_, works)| match works.front() {
                     None => false,
-                    Some(Work::Wait { event, number }) => {
-                        self.events.get(event).is_some_and(|&(_, happened)| happened >= *number)
-                    }
+                    Some(Work::Wait { number }) => !self.pending.contains(number),
                     Some(_) => true,
                 })
                 .map(|(&stream, _)| stream)
@@ -148,7 +354,11 @@ impl Queue {
             }
             ready.sort_unstable();
             let stream = ready[self.random.below(ready.len())];
-            let work = self.streams.get_mut(&stream).and_then(VecDeque::pop_front);
+            let works = self.streams.get_mut(&stream);
+            let work = works.and_then(VecDeque::pop_front);
+            if self.is_idle(stream) {
+                self.streams.remove(&stream);
+            }
             if let Some(work) = work {
                 self.perform(device, work)?;
             }
@@ -169,6 +379,7 @@ impl Queue {
     fn perform(&mut self, device: &mut Device, work: Work) -> Result<(), String> {
         let outside =
             |what: &str, at: u64, bytes: usize| format!("{what}: {bytes} bytes at {at:#x} lie in no allocation");
+        let given_back = |what: &str| format!("{what}: the page-locked memory of the host was given back");
         match work {
             Work::Launch { module, kernel, parameters, sizes } => {
                 let parameters: Vec<&[u8]> = parameters.iter().map(Vec::as_slice).collect();
@@ -181,17 +392,24 @@ impl Queue {
                 Ok(())
             }
             Work::FromPinned { to, from, bytes } => {
-                // SAFETY: pinned memory of that size, which the program must keep until the copy is waited for.
+                if !self.is_pinned(from, bytes) {
+                    return Err(given_back("copy to the device"));
+                }
+                // SAFETY: that many bytes of page-locked memory are there: checked above.
                 let source = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) }.to_vec();
                 self.perform(device, Work::ToDevice { to, bytes: source })
             }
-            Work::ToHost { to, from, bytes } => {
+            Work::ToHost { to, from, bytes, pinned } => {
+                if pinned && !self.is_pinned(to, bytes) {
+                    return Err(given_back("copy to the host"));
+                }
                 let (region, offset) =
                     device.memory.find(from, bytes).map_err(|_| outside("copy to the host", from, bytes))?;
                 if !region.is_written(offset, bytes) {
                     return Err(format!("copy to the host: some of the {bytes} bytes at {from:#x} were never written"));
                 }
-                // SAFETY: the program names that many bytes of its own, and must keep them until the copy is waited for.
+                // SAFETY: page-locked memory is there: checked above. A copy to other memory runs before the call of the program that
+                // names it returns.
                 let target = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
                 region.copy_out(offset, target);
                 Ok(())
@@ -219,9 +437,8 @@ impl Queue {
                     Err(format!("{address:#x} is freed, but is no allocation"))
                 }
             }
-            Work::Record { event, number } => {
-                let happened = &mut self.events.entry(event).or_default().1;
-                *happened = number.max(*happened);
+            Work::Record { number } => {
+                self.pending.remove(&number);
                 Ok(())
             }
             Work::Wait { .. } => Ok(()),

@@ -161,7 +161,7 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
             assert!(counters.thread_instructions[Pipe::Float32 as usize] >= products);
             continue;
         }
-        assert_eq!(counters.multiply_adds, products, "{name}");
+        assert_eq!(counters.multiply_adds.iter().sum::<u64>(), products, "{name}");
         // Copies bring 16 bytes a lane, 8 lanes a wavefront; each matrix of a fragment is one wavefront.
         let copied = (rows * (columns / 64) + columns * (rows / 64)) * depth * bytes;
         let per_chunk_step = 4 * (2 * 4 + 2 * 4);

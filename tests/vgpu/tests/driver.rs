@@ -34,6 +34,11 @@ ret;
 
 /// Runs test `name` again where `libcuda.so` is the virtual GPU; returns its standard error, or `None` in that process.
 fn on_the_virtual_gpu(name: &str, seed: u64) -> Option<String> {
+    on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_SEED", &seed.to_string())])
+}
+
+/// The same under another name of the library and with other settings.
+fn on_the_virtual_gpu_with(name: &str, library_name: &str, settings: &[(&str, &str)]) -> Option<String> {
     if std::env::var_os("VGPU_CHILD").is_some() {
         return None;
     }
@@ -43,11 +48,11 @@ fn on_the_virtual_gpu(name: &str, seed: u64) -> Option<String> {
         .find(|path| path.exists())
         .expect("the library beside the test");
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::copy(library, folder.path().join("libcuda.so")).expect("copied");
+    std::fs::copy(library, folder.path().join(library_name)).expect("copied");
     let output = Command::new(program)
         .args(["--exact", name, "--nocapture"])
         .env("VGPU_CHILD", "1")
-        .env("VGPU_SEED", seed.to_string())
+        .envs(settings.iter().copied())
         .env("VGPU_COUNTERS", folder.path().join("counters.json"))
         .env("LD_LIBRARY_PATH", folder.path())
         .output()
@@ -75,12 +80,18 @@ fn launch(stream: &Arc<CudaStream>, function: &CudaFunction, x: &mut cudarc::dri
 
 #[test]
 fn programs_run_unmodified() {
-    if let Some(output) = on_the_virtual_gpu("programs_run_unmodified", 3) {
-        assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"global_sectors\":50"), "{output}");
+    let name = "programs_run_unmodified";
+    if std::env::var_os("VGPU_CHILD").is_none() {
+        on_the_virtual_gpu_with(name, "libcuda.so.1", &[]).expect("its output");
+    }
+    if let Some(output) = on_the_virtual_gpu(name, 3) {
+        assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"written_sectors\":25"), "{output}");
         return;
     }
     let (context, function) = twice();
     assert!(context.name().expect("a name").contains("Virtual"));
+    let (free, total) = context.mem_get_info().expect("sizes");
+    assert!(free <= total && total == context.total_mem().expect("a size"));
     assert_eq!(context.compute_capability().expect("a capability"), (8, 0));
     let stream = context.default_stream();
     let numbers: Vec<u32> = (0..200).collect();
@@ -143,6 +154,9 @@ fn captured_work_is_launched_again() {
         return;
     }
     let (context, function) = twice();
+    // The library's own events lie outside of the capture.
+    // SAFETY: all work is in one stream.
+    unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().expect("a stream");
     let mut x = stream.clone_htod(&vec![3u32; 64]).expect("a copy");
     stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
@@ -152,4 +166,150 @@ fn captured_work_is_launched_again() {
     let graph = stream.end_capture(flags).expect("captured").expect("a graph");
     (0..3).for_each(|_| graph.launch().expect("launches"));
     assert_eq!(stream.clone_dtoh(&x).expect("a copy"), vec![3 << 6; 64]);
+}
+
+/// The file's kernel triples where the program's own doubles.
+#[test]
+fn modules_are_overridden_by_their_first_entry() {
+    let name = "modules_are_overridden_by_their_first_entry";
+    if std::env::var_os("VGPU_CHILD").is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (other, triple) = (folder.path().join("other.ptx"), folder.path().join("triple.ptx"));
+        std::fs::write(&other, PTX.replace("entry twice", "entry other")).expect("written");
+        std::fs::write(&triple, PTX.replace("add.u32 %r5, %r5, %r5;", "mul.lo.u32 %r5, %r5, 3;")).expect("written");
+        let paths = format!("{}:{}", other.display(), triple.display());
+        let output = on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_OVERRIDE", &paths)]).expect("its output");
+        assert!(output.contains("made 21 of 7"), "{output}");
+        let output = on_the_virtual_gpu(name, 0).expect("its output");
+        assert!(output.contains("made 14 of 7"), "{output}");
+        let missing = [("VGPU_OVERRIDE", "/nowhere.ptx")];
+        let output = on_the_virtual_gpu_with(name, "libcuda.so", &missing).expect("its output");
+        assert!(output.contains("/nowhere.ptx") && output.contains("no module"), "{output}");
+        return;
+    }
+    let context = CudaContext::new(0).expect("a device");
+    let Ok(module) = context.load_module(Ptx::from_src(PTX)) else {
+        eprintln!("no module");
+        return;
+    };
+    let function = module.load_function("twice").expect("the kernel");
+    let stream = context.default_stream();
+    let mut x = stream.clone_htod(&[7u32; 64]).expect("a copy");
+    launch(&stream, &function, &mut x, 64);
+    eprintln!("made {} of 7", stream.clone_dtoh(&x).expect("a copy")[0]);
+}
+
+#[test]
+fn memory_ends() {
+    let name = "memory_ends";
+    if on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_MEMORY", "1000000")]).is_some() {
+        return;
+    }
+    let context = CudaContext::new(0).expect("a device");
+    let stream = context.new_stream().expect("a stream");
+    let allocate = |bytes: usize| {
+        // SAFETY: nobody reads it.
+        unsafe { stream.alloc::<u8>(bytes) }
+    };
+    let half = allocate(600_000).expect("fits");
+    let refused = allocate(600_000).expect_err("does not fit");
+    assert_eq!(refused.0, sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+    // What is given back in the order of the stream makes room.
+    drop(half);
+    allocate(900_000).expect("fits");
+}
+
+/// Copies and fills are recorded, from page-locked memory as it is when the graph runs; a second stream takes part between events.
+#[test]
+fn captures_hold_copies_and_streams_that_join() {
+    let name = "captures_hold_copies_and_streams_that_join";
+    if std::env::var_os("VGPU_CHILD").is_none() {
+        (0..8).for_each(|seed| drop(on_the_virtual_gpu(name, seed)));
+        return;
+    }
+    let (context, function) = twice();
+    // SAFETY: the test outlives what it shares between streams.
+    unsafe { context.disable_event_tracking() };
+    let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
+    let (mut x, mut y) = (first.alloc_zeros::<u32>(64).expect("zeros"), first.alloc_zeros::<u32>(64).expect("zeros"));
+    // SAFETY: filled below, before the graph runs.
+    let mut host = unsafe { context.alloc_pinned::<u32>(64) }.expect("memory");
+    first.synchronize().expect("synchronises");
+    first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
+    first.memcpy_htod(&host, &mut x).expect("a copy");
+    second.wait(&first.record_event(None).expect("an event")).expect("joins");
+    launch(&second, &function, &mut x, 64);
+    let done = second.record_event(None).expect("an event");
+    assert_eq!(done.synchronize().expect_err("has no time").0, sys::CUresult::CUDA_ERROR_CAPTURED_EVENT);
+    first.memset_zeros(&mut y).expect("a fill");
+    first.wait(&done).expect("waits");
+    first.memcpy_dtod(&x, &mut y).expect("a copy");
+    let flags = sys::CUgraphInstantiate_flags(0);
+    let graph = first.end_capture(flags).expect("captured").expect("a graph");
+    for value in [5, 6] {
+        host.as_mut_slice().expect("the memory").fill(value);
+        graph.launch().expect("launches");
+        assert_eq!(first.clone_dtoh(&y).expect("a copy"), vec![2 * value; 64]);
+    }
+}
+
+#[test]
+fn captures_end_with_what_they_cannot_hold() {
+    use sys::CUresult::*;
+    let name = "captures_end_with_what_they_cannot_hold";
+    if on_the_virtual_gpu(name, 0).is_some() {
+        return;
+    }
+    let (context, function) = twice();
+    // SAFETY: the test outlives what it shares between streams.
+    unsafe { context.disable_event_tracking() };
+    let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
+    let mut x = first.clone_htod(&[1u32; 64]).expect("a copy");
+    let outside = second.record_event(None).expect("an event");
+    let flags = || sys::CUgraphInstantiate_flags(0);
+    let begin = || {
+        first.synchronize().expect("synchronises");
+        first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
+    };
+    let lost = |error: sys::CUresult, expected: sys::CUresult| {
+        assert_eq!(error, expected);
+        assert_eq!(first.end_capture(flags()).err().expect("is lost").0, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    };
+    begin();
+    lost(first.synchronize().expect_err("waits").0, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    begin();
+    lost(context.synchronize().expect_err("waits").0, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    begin();
+    lost(first.clone_dtoh(&x).expect_err("copies to memory that moves").0, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    begin();
+    lost(first.alloc_zeros::<u32>(4).expect_err("allocates").0, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    begin();
+    lost(first.wait(&outside).expect_err("is not recorded").0, CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
+    // Work of another stream that nobody waits for.
+    begin();
+    second.wait(&first.record_event(None).expect("an event")).expect("joins");
+    launch(&second, &function, &mut x, 64);
+    assert_eq!(first.end_capture(flags()).err().expect("is lost").0, CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
+    // The streams are of use afterwards.
+    launch(&second, &function, &mut x, 64);
+    assert_eq!(second.clone_dtoh(&x).expect("a copy"), vec![2; 64]);
+}
+
+#[test]
+fn memory_of_the_host_outlives_its_copies() {
+    let name = "memory_of_the_host_outlives_its_copies";
+    if let Some(output) = on_the_virtual_gpu(name, 0) {
+        assert!(output.contains("given back while a queued copy needs it"), "{output}");
+        return;
+    }
+    let context = CudaContext::new(0).expect("a device");
+    // SAFETY: the test does without on purpose.
+    unsafe { context.disable_event_tracking() };
+    let stream = context.new_stream().expect("a stream");
+    let mut x = stream.alloc_zeros::<u32>(64).expect("zeros");
+    // SAFETY: what it holds does not matter.
+    let host = unsafe { context.alloc_pinned::<u32>(64) }.expect("memory");
+    stream.memcpy_htod(&host, &mut x).expect("a copy");
+    drop(host);
+    assert!(stream.synchronize().is_err());
 }

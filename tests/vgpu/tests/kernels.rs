@@ -256,6 +256,6 @@ fn counters_count() {
     let sizes = Sizes { grid: [1; 3], block: [64, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0 };
     device.launch(module, 0, &[&out.to_le_bytes()], sizes).expect("runs");
     let counters = &device.counters["k"];
-    assert_eq!((counters.barriers, counters.global_sectors, counters.global_bytes), (1, 8, 256));
+    assert_eq!((counters.barriers, counters.written_sectors, counters.written_bytes), (1, 8, 256));
     assert_eq!(counters.thread_instructions[0], 64);
 }

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::module::Names;
 use super::{
-    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Register, Rounding, SINK, ShuffleMode, Source, Space,
+    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Preset, Register, Rounding, SINK, ShuffleMode, Space,
     Special, Ternary, Type, Unary, VoteMode,
 };
 
@@ -124,34 +124,37 @@ impl Decoder<'_> {
         register(self.operand(index)?, self.names)
     }
 
-    fn source(&self, index: usize, ty: Type) -> Result<Source, String> {
+    fn source(&self, index: usize, ty: Type) -> Result<Register, String> {
         self.source_of(self.operand(index)?, ty)
     }
 
-    fn source_of(&self, text: &str, ty: Type) -> Result<Source, String> {
+    fn source_of(&self, text: &str, ty: Type) -> Result<Register, String> {
         if let Some(register) = self.names.register(text) {
-            return Ok(Source::Register(register));
+            return Ok(register);
         }
+        self.preset(text, ty).map(|preset| self.names.preset(preset)).ok_or_else(|| format!("no operand {text}"))
+    }
+
+    fn preset(&self, text: &str, ty: Type) -> Option<Preset> {
         if let Some(special) = special(text) {
-            return Ok(Source::Special(special));
+            return Some(Preset::Special(special));
         }
         if let Some(variable) = self.names.variable(text) {
-            return Ok(variable);
+            return Some(variable);
         }
         if let Some(offset) = self.names.parameter(text) {
-            return Ok(Source::Immediate(offset as u64));
+            return Some(Preset::Bits(offset as u64));
         }
         if let Some((name, offset)) = text.split_once('+')
             && let (Some(variable), Ok(offset)) = (self.names.variable(name.trim()), offset.trim().parse::<u64>())
         {
-            return Ok(match variable {
-                Source::Shared(base) => Source::Shared(base + offset),
-                Source::Local(base) => Source::Local(base + offset),
-                Source::Global(index, base) => Source::Global(index, base + offset),
-                other => other,
+            return Some(match variable {
+                Preset::Bits(base) => Preset::Bits(base + offset),
+                Preset::Global(index, base) => Preset::Global(index, base + offset),
+                Preset::Special(_) => variable,
             });
         }
-        immediate(text, ty).map(Source::Immediate).ok_or_else(|| format!("no operand {text}"))
+        immediate(text, ty).map(Preset::Bits)
     }
 
     /// A list in braces, or one operand.
@@ -167,7 +170,7 @@ impl Decoder<'_> {
         self.list(index)?.into_iter().map(|name| register(name, self.names)).collect()
     }
 
-    fn sources(&self, index: usize, ty: Type) -> Result<Vec<Source>, String> {
+    fn sources(&self, index: usize, ty: Type) -> Result<Vec<Register>, String> {
         self.list(index)?.into_iter().map(|text| self.source_of(text, ty)).collect()
     }
 
@@ -185,7 +188,7 @@ impl Decoder<'_> {
             _ => (inside.trim(), 0),
         };
         if let Some(parameter) = self.names.parameter(base) {
-            return Ok(Address { base: Source::Immediate(parameter as u64), offset });
+            return Ok(Address { base: self.names.preset(Preset::Bits(parameter as u64)), offset });
         }
         Ok(Address { base: self.source_of(base, Type::U64)?, offset })
     }
@@ -435,7 +438,7 @@ impl Decoder<'_> {
         let op = names.into_iter().find(|(name, _)| self.has(name)).ok_or("an atomic that is not known")?.1;
         let first = usize::from(returns);
         let b = self.source(first + 1, ty)?;
-        let c = if op == AtomicOp::Cas { self.source(first + 2, ty)? } else { Source::Immediate(0) };
+        let c = if op == AtomicOp::Cas { self.source(first + 2, ty)? } else { self.names.preset(Preset::Bits(0)) };
         let dst = if returns { self.dst(0)? } else { SINK };
         Ok(Op::Atomic { op, space: self.space(), ty, dst, address: self.address(first)?, b, c })
     }
@@ -489,7 +492,7 @@ impl Decoder<'_> {
         if dst.len() != count {
             return Err(format!("{count} matrices into {} registers", dst.len()));
         }
-        Ok(Op::LoadMatrix { count, transposed: self.has("trans"), dst, address: self.address(1)? })
+        Ok(Op::LoadMatrix { transposed: self.has("trans"), dst, address: self.address(1)? })
     }
 
     fn mma(&self) -> Result<Op, String> {
@@ -564,7 +567,6 @@ fn special(text: &str) -> Option<Special> {
         "lanemask_ge" => Special::LaneMaskGe,
         "lanemask_eq" => Special::LaneMaskEq,
         "dynamic_smem_size" => Special::DynamicSharedSize,
-        "clock" | "clock64" | "globaltimer" => Special::Clock,
         _ => return None,
     })
 }

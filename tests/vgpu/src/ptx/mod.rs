@@ -3,6 +3,7 @@
 //! An instruction that the executor does not know is an error with its text, never skipped.
 
 mod decode;
+mod liveness;
 mod module;
 mod types;
 
@@ -15,23 +16,18 @@ pub type Register = u32;
 /// The register behind `_`.
 pub const SINK: Register = 0;
 
-/// What an instruction reads.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Source {
-    Register(Register),
-    /// Bits, in the width of the type that reads them.
-    Immediate(u64),
-    Special(Special),
-    /// Address of a variable in shared memory, plus an offset.
-    Shared(u64),
-    /// Address of the thread's local memory, plus an offset.
-    Local(u64),
+/// What a register holds from the beginning of a block on: everything an instruction may read is a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Preset {
+    /// A constant, or an address in shared or local memory.
+    Bits(u64),
     /// Address of a module variable: its index, and an offset.
     Global(u32, u64),
+    Special(Special),
 }
 
 /// Special registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Special {
     Tid(usize),
     Ntid(usize),
@@ -45,7 +41,6 @@ pub enum Special {
     LaneMaskGe,
     LaneMaskEq,
     DynamicSharedSize,
-    Clock,
 }
 
 /// One instruction with its guard and the source line it comes from.
@@ -196,7 +191,7 @@ pub enum MatrixProduct {
 /// An address: a base and an offset in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Address {
-    pub base: Source,
+    pub base: Register,
     pub offset: i64,
 }
 
@@ -204,19 +199,19 @@ pub struct Address {
 pub enum Op {
     Mov {
         dst: Register,
-        a: Source,
+        a: Register,
         ty: Type,
     },
     /// Several registers of `bits` each into one, lowest first.
     Pack {
         dst: Register,
-        parts: Vec<Source>,
+        parts: Vec<Register>,
         bits: u32,
     },
     /// The other way.
     Unpack {
         parts: Vec<Register>,
-        a: Source,
+        a: Register,
         bits: u32,
     },
     Unary {
@@ -224,7 +219,7 @@ pub enum Op {
         ty: Type,
         ftz: bool,
         dst: Register,
-        a: Source,
+        a: Register,
     },
     Binary {
         op: Binary,
@@ -232,8 +227,8 @@ pub enum Op {
         ftz: bool,
         saturate: bool,
         dst: Register,
-        a: Source,
-        b: Source,
+        a: Register,
+        b: Register,
     },
     Ternary {
         op: Ternary,
@@ -242,18 +237,18 @@ pub enum Op {
         saturate: bool,
         relu: bool,
         dst: Register,
-        a: Source,
-        b: Source,
-        c: Source,
+        a: Register,
+        b: Register,
+        c: Register,
     },
     /// Inserts `length` bits of a into b from `position`.
     Bfi {
         ty: Type,
         dst: Register,
-        a: Source,
-        b: Source,
-        position: Source,
-        length: Source,
+        a: Register,
+        b: Register,
+        position: Register,
+        length: Register,
     },
     /// dst = a compared with b, combined with a predicate; `other` gets the complement.
     Setp {
@@ -261,15 +256,15 @@ pub enum Op {
         ty: Type,
         dst: Register,
         other: Register,
-        a: Source,
-        b: Source,
-        combine: Option<(Binary, Source, bool)>,
+        a: Register,
+        b: Register,
+        combine: Option<(Binary, Register, bool)>,
     },
     Selp {
         dst: Register,
-        a: Source,
-        b: Source,
-        predicate: Source,
+        a: Register,
+        b: Register,
+        predicate: Register,
     },
     Convert {
         to: Type,
@@ -280,20 +275,20 @@ pub enum Op {
         ftz: bool,
         relu: bool,
         dst: Register,
-        a: Source,
+        a: Register,
     },
     /// Two f32 into one register of halves: a above, b below.
     ConvertPair {
         to: Type,
         relu: bool,
         dst: Register,
-        a: Source,
-        b: Source,
+        a: Register,
+        b: Register,
     },
     /// An address of one space as a generic one, or back.
     Cvta {
         dst: Register,
-        a: Source,
+        a: Register,
         space: Space,
         to_space: bool,
     },
@@ -306,7 +301,7 @@ pub enum Op {
     Store {
         space: Space,
         ty: Type,
-        values: Vec<Source>,
+        values: Vec<Register>,
         address: Address,
     },
     Atomic {
@@ -315,8 +310,8 @@ pub enum Op {
         ty: Type,
         dst: Register,
         address: Address,
-        b: Source,
-        c: Source,
+        b: Register,
+        c: Register,
     },
     Branch {
         target: usize,
@@ -324,35 +319,34 @@ pub enum Op {
     Exit,
     Trap,
     Barrier {
-        id: Source,
-        threads: Option<Source>,
+        id: Register,
+        threads: Option<Register>,
     },
     WarpBarrier {
-        mask: Source,
+        mask: Register,
     },
     Fence,
     Shuffle {
         mode: ShuffleMode,
         dst: Register,
         valid: Register,
-        a: Source,
-        b: Source,
-        clamp: Source,
-        mask: Source,
+        a: Register,
+        b: Register,
+        clamp: Register,
+        mask: Register,
     },
     Vote {
         mode: VoteMode,
         dst: Register,
-        predicate: Source,
+        predicate: Register,
         negate: bool,
-        mask: Source,
+        mask: Register,
     },
     ActiveMask {
         dst: Register,
     },
-    /// `count` matrices of 8 × 8 halves.
+    /// Matrices of 8 × 8 halves, one a register.
     LoadMatrix {
-        count: usize,
         transposed: bool,
         dst: Vec<Register>,
         address: Address,
@@ -360,16 +354,16 @@ pub enum Op {
     Mma {
         product: MatrixProduct,
         d: Vec<Register>,
-        a: Vec<Source>,
-        b: Vec<Source>,
-        c: Vec<Source>,
+        a: Vec<Register>,
+        b: Vec<Register>,
+        c: Vec<Register>,
     },
     /// Asynchronous copy of `bytes` from global to shared memory, of which the first `from_source` are read and the rest zeros.
     CopyAsync {
         bytes: usize,
         shared: Address,
         global: Address,
-        from_source: Option<Source>,
+        from_source: Option<Register>,
     },
     CommitGroup,
     /// Waits until at most `pending` groups are open.
@@ -380,6 +374,111 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it moves lanes to other places or needs several at once.
+    #[inline(always)]
+    pub fn is_collective(&self) -> bool {
+        matches!(
+            self,
+            Op::Branch { .. }
+                | Op::Exit
+                | Op::Barrier { .. }
+                | Op::WarpBarrier { .. }
+                | Op::Shuffle { .. }
+                | Op::Vote { .. }
+                | Op::LoadMatrix { .. }
+                | Op::Mma { .. }
+        )
+    }
+
+    /// Whether all 32 lanes hold parts of one matrix for it.
+    #[inline(always)]
+    pub fn is_matrix(&self) -> bool {
+        matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. })
+    }
+
+    /// Shows each register to `visit`, and whether it is written; those it reads first.
+    pub fn visit_registers(&mut self, visit: &mut dyn FnMut(&mut Register, bool)) {
+        let mut read =
+            |registers: &mut [&mut Register]| registers.iter_mut().for_each(|register| visit(register, false));
+        match self {
+            Op::Mov { a, .. }
+            | Op::Unpack { a, .. }
+            | Op::Unary { a, .. }
+            | Op::Convert { a, .. }
+            | Op::Cvta { a, .. } => {
+                read(&mut [a]);
+            }
+            Op::Pack { parts, .. } => parts.iter_mut().for_each(|part| read(&mut [part])),
+            Op::Binary { a, b, .. } | Op::ConvertPair { a, b, .. } => read(&mut [a, b]),
+            Op::Ternary { a, b, c, .. } => read(&mut [a, b, c]),
+            Op::Bfi { a, b, position, length, .. } => read(&mut [a, b, position, length]),
+            Op::Setp { a, b, combine, .. } => {
+                read(&mut [a, b]);
+                combine.iter_mut().for_each(|(_, with, _)| read(&mut [with]));
+            }
+            Op::Selp { a, b, predicate, .. } => read(&mut [a, b, predicate]),
+            Op::Load { address, .. } | Op::LoadMatrix { address, .. } => read(&mut [&mut address.base]),
+            Op::Store { values, address, .. } => {
+                read(&mut [&mut address.base]);
+                values.iter_mut().for_each(|value| read(&mut [value]));
+            }
+            Op::Atomic { address, b, c, .. } => read(&mut [&mut address.base, b, c]),
+            Op::Barrier { id, threads } => {
+                read(&mut [id]);
+                threads.iter_mut().for_each(|threads| read(&mut [threads]));
+            }
+            Op::WarpBarrier { mask } => read(&mut [mask]),
+            Op::Shuffle { a, b, clamp, mask, .. } => read(&mut [a, b, clamp, mask]),
+            Op::Vote { predicate, mask, .. } => read(&mut [predicate, mask]),
+            Op::Mma { a, b, c, .. } => a.iter_mut().chain(b).chain(c).for_each(|operand| read(&mut [operand])),
+            Op::CopyAsync { shared, global, from_source, .. } => {
+                read(&mut [&mut shared.base, &mut global.base]);
+                from_source.iter_mut().for_each(|bytes| read(&mut [bytes]));
+            }
+            Op::Branch { .. }
+            | Op::Exit
+            | Op::Trap
+            | Op::Fence
+            | Op::ActiveMask { .. }
+            | Op::CommitGroup
+            | Op::WaitGroup { .. }
+            | Op::Nop => {}
+        }
+        let mut written = |register: &mut Register| visit(register, true);
+        match self {
+            Op::Mov { dst, .. }
+            | Op::Pack { dst, .. }
+            | Op::Unary { dst, .. }
+            | Op::Binary { dst, .. }
+            | Op::Ternary { dst, .. }
+            | Op::Bfi { dst, .. }
+            | Op::Selp { dst, .. }
+            | Op::Convert { dst, .. }
+            | Op::ConvertPair { dst, .. }
+            | Op::Cvta { dst, .. }
+            | Op::Atomic { dst, .. }
+            | Op::Vote { dst, .. }
+            | Op::ActiveMask { dst } => written(dst),
+            Op::Setp { dst, other, .. } => [dst, other].into_iter().for_each(written),
+            Op::Shuffle { dst, valid, .. } => [dst, valid].into_iter().for_each(written),
+            Op::Unpack { parts: dst, .. }
+            | Op::Load { dst, .. }
+            | Op::LoadMatrix { dst, .. }
+            | Op::Mma { d: dst, .. } => dst.iter_mut().for_each(written),
+            Op::Store { .. }
+            | Op::Branch { .. }
+            | Op::Exit
+            | Op::Trap
+            | Op::Barrier { .. }
+            | Op::WarpBarrier { .. }
+            | Op::Fence
+            | Op::CopyAsync { .. }
+            | Op::CommitGroup
+            | Op::WaitGroup { .. }
+            | Op::Nop => {}
+        }
+    }
+
     /// The space whose addresses it takes; asynchronous copies count as their target.
     pub fn space(&self) -> Space {
         match self {

@@ -1,9 +1,11 @@
 //! From the text of a module to kernels: declarations, scopes, labels and source lines; instructions go to `decode`.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::decode::{Pending, decode};
-use super::{Instruction, Op, Register, SINK, Source, Type};
+use super::liveness::share_registers;
+use super::{Instruction, Op, Preset, Register, SINK, Type};
 
 /// Everything in one PTX file.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,8 @@ pub struct Kernel {
     pub shared_bytes: usize,
     pub local_bytes: usize,
     pub n_registers: usize,
+    /// What registers hold from the beginning.
+    pub presets: Vec<(Register, Preset)>,
     pub code: Vec<Instruction>,
     /// Text of each instruction.
     pub texts: Vec<String>,
@@ -50,7 +54,8 @@ pub struct Kernel {
 /// Names inside a kernel, innermost scope last.
 pub(super) struct Names<'a> {
     scopes: Vec<HashMap<String, Register>>,
-    n_registers: usize,
+    n_registers: Cell<usize>,
+    presets: RefCell<HashMap<Preset, Register>>,
     shared: &'a HashMap<String, u64>,
     local: HashMap<String, u64>,
     globals: &'a HashMap<String, u32>,
@@ -66,14 +71,14 @@ impl Names<'_> {
     }
 
     /// A variable's address.
-    pub fn variable(&self, name: &str) -> Option<Source> {
+    pub fn variable(&self, name: &str) -> Option<Preset> {
         if let Some(&offset) = self.local.get(name) {
-            return Some(Source::Local(offset));
+            return Some(Preset::Bits(offset));
         }
         if let Some(&offset) = self.shared.get(name) {
-            return Some(Source::Shared(offset));
+            return Some(Preset::Bits(offset));
         }
-        self.globals.get(name).map(|&index| Source::Global(index, 0))
+        self.globals.get(name).map(|&index| Preset::Global(index, 0))
     }
 
     /// Where a parameter of the kernel lies.
@@ -81,11 +86,21 @@ impl Names<'_> {
         self.parameters.get(name).copied()
     }
 
+    /// The register that holds `preset`.
+    pub fn preset(&self, preset: Preset) -> Register {
+        *self.presets.borrow_mut().entry(preset).or_insert_with(|| self.next())
+    }
+
     fn declare(&mut self, name: &str) {
-        self.n_registers += 1;
+        let register = self.next();
         if let Some(scope) = self.scopes.last_mut() {
-            scope.insert(name.to_string(), self.n_registers as Register);
+            scope.insert(name.to_string(), register);
         }
+    }
+
+    fn next(&self) -> Register {
+        self.n_registers.set(self.n_registers.get() + 1);
+        self.n_registers.get() as Register
     }
 }
 
@@ -365,7 +380,8 @@ fn parse_kernel(
     }
     let mut names = Names {
         scopes: vec![HashMap::new()],
-        n_registers: SINK as usize,
+        n_registers: Cell::new(SINK as usize),
+        presets: RefCell::default(),
         shared,
         local: HashMap::new(),
         globals,
@@ -410,7 +426,9 @@ fn parse_kernel(
     // Control that falls off the end leaves the kernel.
     kernel.code.push(Instruction { guard: None, op: Op::Exit, source, text: kernel.texts.len() as u32 });
     kernel.texts.push("(end of the kernel)".into());
-    kernel.n_registers = names.n_registers + 1;
+    kernel.n_registers = names.n_registers.get() + 1;
+    kernel.presets = names.presets.into_inner().into_iter().map(|(preset, register)| (register, preset)).collect();
+    share_registers(&mut kernel);
     Ok(kernel)
 }
 

@@ -56,6 +56,7 @@ impl Type {
     }
 
     /// Bytes in memory.
+    #[inline(always)]
     pub fn bytes(self) -> usize {
         match self {
             Type::B8 | Type::U8 | Type::S8 | Type::Pred => 1,
@@ -67,16 +68,19 @@ impl Type {
     }
 
     /// Whether integers of it have a sign.
+    #[inline(always)]
     pub fn is_signed(self) -> bool {
         matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
     }
 
     /// Whether it holds one floating-point number or two.
+    #[inline(always)]
     pub fn is_float(self) -> bool {
         matches!(self, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::F32 | Type::F64 | Type::Tf32)
     }
 
     /// `bits` with everything above the width of the type gone.
+    #[inline(always)]
     pub fn truncate(self, bits: u64) -> u64 {
         match self.bytes() {
             1 => bits & 0xff,
@@ -87,6 +91,7 @@ impl Type {
     }
 
     /// `bits` as a number of 64 bits: sign or zeros in front.
+    #[inline(always)]
     pub fn extend(self, bits: u64) -> i64 {
         match (self.bytes(), self.is_signed()) {
             (1, true) => i64::from(bits as i8),

@@ -1,0 +1,226 @@
+// How x moves between snapshots: twin of src/density_path/mod.rs, coupling.rs and generative.rs. Indices, times, masses and straight lines are the
+// host's to the last bit.
+#pragma once
+#include "../exact.cuh"
+#include "../params.h"
+#include "../rng/normal.cuh"
+#include "search.cuh"
+#include "times.cuh"
+
+// A time between two snapshots.
+struct Moment {
+  uint32_t left;
+  f64 ratio;
+  float t;
+};
+
+// The rows that a row of a batch moves between, as indices into their snapshots.
+struct Trajectory {
+  uint32_t left, from, to, before, after;
+  f64 start_mass, end_mass;
+};
+
+enum class CurveKind : uint32_t { kOrigin, kRow, kLine, kSpline, kNoise };
+
+// The point of a trajectory at a moment, ready for its coordinates.
+struct Curve {
+  CurveKind kind;
+  bool has_before, has_after;
+  const float *before, *from, *to, *after;  // kRow has `from` alone, kNoise `to`
+  float ratio, per_time;
+  float length_before, length, length_after;
+  float noise, data, noise_slope, data_slope;
+  uint32_t noise_row;
+};
+
+struct Path {
+  const PathParams& params;
+  uint32_t dim;
+
+  __device__ __forceinline__ bool is_generative() const { return params.interpolant >= Interpolant::kGenerativeLinear; }
+  __device__ __forceinline__ uint32_t n_intervals() const { return params.n_times - 1; }
+  __device__ __forceinline__ f64 time(uint32_t k) const { return params.times[k]; }
+  __device__ __forceinline__ f64 length(uint32_t left) const { return time(left + 1) - time(left); }
+  __device__ __forceinline__ f64 snapshot_mass(uint32_t k) const { return params.masses == nullptr ? 1.0 : params.masses[k]; }
+  __device__ __forceinline__ uint32_t n_rows(uint32_t k) const {
+    return static_cast<uint32_t>(params.offsets[k + 1] - params.offsets[k]);
+  }
+  __device__ __forceinline__ const float* row(uint32_t snapshot, uint32_t index) const {
+    return params.samples + (params.offsets[snapshot] + index) * dim;
+  }
+
+  __device__ __forceinline__ Moment at(uint32_t left, f64 ratio) const {
+    return {left, ratio, to_f32(time(left) + ratio * length(left))};
+  }
+
+  // The moment that `rule` visits for a time `t` drawn in 0..=1.
+  __device__ __forceinline__ Moment moment(TimeRule rule, f64 t) const {
+    const double* times = params.times;
+    const uint32_t beyond = partition_point(params.n_times, [&](uint32_t k) { return times[k] <= t.value; });
+    const uint32_t left = min(max(beyond, 1u), params.n_times - 1) - 1;
+    const f64 drawn = (t - time(left)) / length(left);
+    const double ratio = time_node(rule, drawn.value);
+    // Untouched by a rule without nodes, to the last bit.
+    return ratio == drawn.value ? Moment{left, ratio, to_f32(t)} : at(left, ratio);
+  }
+
+  // Links::partner.
+  static __device__ __forceinline__ uint32_t partner(const LinkParams& links, uint32_t row, uint32_t word) {
+    const uint32_t start = links.starts[row], n = links.starts[row + 1] - start;
+    const uint32_t chosen = partition_point(n, [&](uint32_t link) { return links.cumulative[start + link] <= word; });
+    const uint32_t link = start + min(chosen, max(n, 1u) - 1);
+    return link < links.n_partners ? links.partners[link] : 0;
+  }
+
+  // The trajectory through the interval after snapshot `left` that words 1, 2 and 3 choose.
+  __device__ __forceinline__ Trajectory trajectory(uint32_t left, uint4 words) const {
+    if (is_generative()) {
+      const uint32_t to = random_index(words.y, n_rows(0));
+      return {left, to, to, to, to, 1.0, 1.0};
+    }
+    const f64 start_mass = snapshot_mass(left), end_mass = snapshot_mass(left + 1);
+    if (params.couplings == nullptr) {
+      const uint32_t from = random_index(words.y, n_rows(left));
+      // Frames of the same number of rows may follow the same particles: one word keeps to one particle.
+      const uint32_t word = params.interpolant == Interpolant::kNearest ? words.y : words.z;
+      const uint32_t to = random_index(word, n_rows(left + 1));
+      return {left, from, to, from, to, start_mass, end_mass};
+    }
+    const CouplingParams& coupling = params.couplings[left];
+    const uint32_t chosen = partition_point(coupling.n_pairs, [&](uint32_t pair) { return coupling.cumulative[pair] <= words.y; });
+    const uint32_t pair = min(chosen, coupling.n_pairs - 1);
+    const uint32_t from = coupling.pairs[2 * pair], to = coupling.pairs[2 * pair + 1];
+    Trajectory trajectory{left, from, to, from, to, start_mass, end_mass};
+    if (coupling.masses != nullptr) {
+      trajectory.start_mass = start_mass * static_cast<double>(coupling.masses[2 * pair]);
+      trajectory.end_mass = end_mass * static_cast<double>(coupling.masses[2 * pair + 1]);
+    }
+    if (params.interpolant == Interpolant::kSpline) {
+      if (left > 0) trajectory.before = partner(params.couplings[left - 1].by_right, from, words.z);
+      if (left + 1 < n_intervals()) trajectory.after = partner(params.couplings[left + 1].by_left, to, words.w);
+    }
+    return trajectory;
+  }
+
+  // Mass of the trajectory at `moment`, and its slope in network time.
+  __device__ __forceinline__ f64 mass(const Trajectory& trajectory, const Moment& moment) const {
+    return trajectory.start_mass + moment.ratio * (trajectory.end_mass - trajectory.start_mass);
+  }
+  __device__ __forceinline__ f64 mass_slope(const Trajectory& trajectory) const {
+    const f64 rise = trajectory.end_mass - trajectory.start_mass;
+    return rise.value == 0.0 ? f64(0.0) : rise / length(trajectory.left);
+  }
+
+  // x = alpha noise + beta data, with slopes.
+  __device__ __forceinline__ void set_coefficients(Curve& curve, double ratio) const {
+    const f64 t = fmin(fmax(ratio, 1e-6), 1.0 - 1e-6);  // slopes may be infinite at the very ends
+    f64 noise, data, noise_slope, data_slope;
+    if (params.interpolant == Interpolant::kGenerativeLinear) {
+      noise = 1.0 - t, data = t, noise_slope = -1.0, data_slope = 1.0;
+    } else if (params.interpolant == Interpolant::kGenerativeSqrt) {
+      noise = __dsqrt_rn((1.0 - t).value), data = __dsqrt_rn(t.value);
+      noise_slope = -0.5 / noise, data_slope = 0.5 / data;
+    } else {
+      // Variance-preserving diffusion, backward: rates from 0.1 to 20.
+      constexpr double kFirst = 0.1, kRise = 20.0 - 0.1;
+      const f64 tau = 1.0 - t;
+      const f64 rate = kFirst + tau * kRise;
+      const f64 exponent = 0.5 * tau * kFirst + 0.25 * tau * tau * kRise;
+      data = exp(-exponent.value);
+      noise = __dsqrt_rn(-expm1((-2.0 * exponent).value));
+      data_slope = 0.5 * rate * data;
+      noise_slope = -data * data_slope / noise;
+    }
+    curve.noise = to_f32(noise), curve.data = to_f32(data);
+    curve.noise_slope = to_f32(noise_slope), curve.data_slope = to_f32(data_slope);
+  }
+
+  // DensityPath::point, up to its coordinates. `noise_row` names the row's start noise.
+  __device__ __forceinline__ Curve curve(const Trajectory& trajectory, const Moment& moment, uint32_t noise_row) const {
+    const uint32_t left = trajectory.left;
+    Curve curve{};
+    curve.noise_row = noise_row;
+    curve.ratio = to_f32(moment.ratio);
+    if (is_generative()) {
+      curve.kind = CurveKind::kNoise;
+      curve.to = row(0, trajectory.to);
+      set_coefficients(curve, moment.ratio.value);
+      return curve;
+    }
+    if (params.interpolant == Interpolant::kNearest) {
+      curve.kind = CurveKind::kRow;
+      curve.from = moment.ratio.value >= 0.5 ? row(left + 1, trajectory.to) : row(left, trajectory.from);
+      return curve;
+    }
+    curve.from = row(left, trajectory.from);
+    curve.to = row(left + 1, trajectory.to);
+    curve.per_time = to_f32(1.0 / length(left));
+    curve.kind = CurveKind::kLine;
+    if (params.interpolant == Interpolant::kSpline) {
+      curve.kind = CurveKind::kSpline;
+      curve.has_before = left > 0;
+      curve.has_after = left + 1 < n_intervals();
+      curve.before = curve.has_before ? row(left - 1, trajectory.before) : curve.from;
+      curve.after = curve.has_after ? row(left + 2, trajectory.after) : curve.to;
+      curve.length_before = curve.has_before ? to_f32(length(left - 1)) : 0.0f;
+      curve.length = to_f32(length(left));
+      curve.length_after = curve.has_after ? to_f32(length(left + 1)) : 0.0f;
+    }
+    return curve;
+  }
+
+  // DensityPath::end_point: a row at the first (`at_end`: last) time.
+  __device__ __forceinline__ Curve end_point(bool at_end, uint32_t word, uint32_t noise_row) const {
+    Curve curve{};
+    curve.noise_row = noise_row;
+    if (is_generative() && !at_end) {
+      curve.kind = CurveKind::kNoise;
+      curve.to = row(0, 0);  // counts nothing
+      curve.noise = 1.0f;
+    } else {
+      const uint32_t snapshot = at_end ? params.n_snapshots - 1 : 0;
+      curve.kind = CurveKind::kRow;
+      curve.from = row(snapshot, random_index(word, n_rows(snapshot)));
+    }
+    return curve;
+  }
+};
+
+struct PointAndVelocity {
+  float x, u;
+};
+
+// The cubic of density_path::spline in one coordinate.
+__device__ __forceinline__ PointAndVelocity spline(const Curve& curve, uint32_t i) {
+  const f32 h0 = curve.length_before, h = curve.length, h2 = curve.length_after;
+  const f32 from = curve.from[i], to = curve.to[i];
+  const f32 secant = (to - from) / h;
+  f32 start = secant, end = secant;
+  if (curve.has_before) start = ((from - curve.before[i]) / h0 * h + secant * h0) / (h + h0);
+  if (curve.has_after) end = ((curve.after[i] - to) / h2 * h + secant * h2) / (h + h2);
+  const f32 a = start - secant, b = end - secant;
+  const f32 r = curve.ratio, s = 1.0f - r;
+  const f32 x = from + h * (secant * r + r * s * (a * s - b * r));
+  const f32 slope = secant + a * s * (1.0f - 3.0f * r) - b * r * (2.0f - 3.0f * r);
+  return {x.value, slope.value};
+}
+
+// Coordinate i of the point, and of its velocity where that is known, else 0.
+__device__ __forceinline__ PointAndVelocity point(const Curve& curve, uint32_t i, const RowWords& start_noise) {
+  switch (curve.kind) {
+    case CurveKind::kRow:
+      return {curve.from[i], 0.0f};
+    case CurveKind::kLine: {
+      const f32 from = curve.from[i], step = curve.to[i] - from;
+      return {(from + curve.ratio * step).value, (curve.per_time * step).value};
+    }
+    case CurveKind::kSpline:
+      return spline(curve, i);
+    case CurveKind::kNoise: {
+      const f32 noise = normal(start_noise.of(curve.noise_row, i / 4), i % 4), data = curve.to[i];
+      return {(curve.noise * noise + curve.data * data).value, (curve.noise_slope * noise + curve.data_slope * data).value};
+    }
+    default:
+      return {0.0f, 0.0f};
+  }
+}

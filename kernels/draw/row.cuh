@@ -1,0 +1,163 @@
+// What a row of a batch is before its coordinates: the random choices and weights of engine::cpu::draw::Draw, part by part.
+#pragma once
+#include "../exact.cuh"
+#include "../params.h"
+#include "../rng/philox.cuh"
+#include "path.cuh"
+#include "times.cuh"
+
+struct DrawnRow {
+  Curve curve;
+  float t, weight, on_potential, measure, kappa;
+  uint32_t index;    // in its part
+  bool is_used;      // else everything is 0
+  bool is_interior;  // with velocity, probes and their curvature
+};
+
+struct Weight {
+  f64 omega, d_omega;
+};
+
+struct Draw {
+  const DrawParams& params;
+  Path path;
+  uint64_t step;
+
+  __device__ __forceinline__ Draw(const DrawParams& params, uint32_t dim) : params(params), path{*params.path, dim}, step(params.state->step) {}
+
+  // The time weight and its slope.
+  __device__ __forceinline__ Weight time_weight(f64 t) const {
+    f64 value = 0.0, slope = 0.0;
+    for (uint32_t k = params.n_coefficients; k-- > 0;) {
+      slope = slope * t + value;
+      value = value * t + params.coefficients[k];
+    }
+    return {value, slope};
+  }
+
+  __device__ __forceinline__ uint32_t offset(uint32_t row) const {
+    return random_words(params.seed, Purpose::kTimeOffset, step, row).x;
+  }
+
+  // The moment of row `row` of `n`, and what a mean over rows multiplies it with.
+  __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own, f64& measure) const {
+    const f64 u = static_cast<double>(unit_f32(time_word(params.time_rule, row, n, offset, own)));
+    WeighedTime time{u, 1.0};
+    if (params.time_rule == TimeRule::kImportance) time = draw_time(params.density, u.value);
+    measure = time.weight;
+    return path.moment(params.time_rule, time.t);
+  }
+
+  __device__ __forceinline__ Moment interior_moment(uint32_t index, uint4& words, f64& measure) const {
+    words = random_words(params.seed, Purpose::kInterior, step, index);
+    return moment(index, params.batch.n_interior, offset(0), words.x, measure);
+  }
+
+  __device__ __forceinline__ void interior(DrawnRow& row) const {
+    uint4 words;
+    f64 measure;
+    const Moment moment = interior_moment(row.index, words, measure);
+    const Trajectory trajectory = path.trajectory(moment.left, words);
+    row.curve = path.curve(trajectory, moment, row.index);
+    row.t = moment.t;
+    const f64 t = static_cast<double>(moment.t);
+    const Weight weight = time_weight(t);
+    const f64 mass = path.mass(trajectory, moment);
+    f64 on_potential = 0.0;  // the boundary terms of the parts of kWeak have the change of mass
+    if (params.estimator == Estimator::kAction) on_potential = weight.d_omega * mass;
+    if (params.estimator == Estimator::kRegression) on_potential = -weight.omega * path.mass_slope(trajectory);
+    row.weight = to_f32(weight.omega * mass * measure);
+    row.on_potential = to_f32(on_potential * measure);
+    row.measure = to_f32(measure);
+    const f64 sigma = params.sigma_schedule == SigmaSchedule::kConstant ? f64(params.sigma) : params.sigma * (1.0 - t);
+    row.kappa = to_f32(0.5 * (sigma * sigma) * params.probe_share);
+    row.is_interior = true;
+  }
+
+  // The rows of `interior` moved to x = 0, with the opposite weights and mass 1.
+  __device__ __forceinline__ void centre(DrawnRow& row) const {
+    uint4 words;
+    f64 measure;
+    const Moment moment = interior_moment(row.index, words, measure);
+    row.t = moment.t;
+    const Weight weight = time_weight(static_cast<double>(moment.t));
+    row.weight = to_f32(-weight.omega * measure);
+    row.on_potential = to_f32(-weight.d_omega * measure);
+  }
+
+  // x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
+  __device__ __forceinline__ void centre_ends(DrawnRow& row) const {
+    row.t = row.index == 0 ? 0.0f : 1.0f;
+    const f64 omega = time_weight(static_cast<double>(row.t)).omega;
+    row.weight = to_f32(row.index == 0 ? -omega : omega);
+  }
+
+  __device__ __forceinline__ void boundary(DrawnRow& row, bool at_end) const {
+    row.t = at_end ? 1.0f : 0.0f;
+    const f64 omega = time_weight(static_cast<double>(row.t)).omega;
+    const f64 weight = at_end ? -omega * path.snapshot_mass(path.params.n_snapshots - 1) : omega;
+    const uint4 words = random_words(params.seed, at_end ? Purpose::kBoundary1 : Purpose::kBoundary0, step, row.index);
+    row.curve = path.end_point(at_end, words.x, params.batch.n_interior + row.index);
+    row.weight = to_f32(weight / static_cast<double>(params.batch.n_boundary));
+  }
+
+  // Draw::part: samples at the start or (`at_end`) end of a part of an interval, each at both times of its part.
+  __device__ __forceinline__ void weak_ends(DrawnRow& row, bool at_end) const {
+    const uint32_t index = row.index / 2, at_later_time = row.index % 2, n = params.batch.n_boundary;
+    // Both ends of a part draw from the same words, so they lie on one trajectory.
+    const uint4 words = random_words(params.seed, Purpose::kBoundary0, step, index);
+    f64 measure;
+    const Moment moment = this->moment(index, n, offset(1), words.x, measure);
+    const double intervals = params.weak_intervals;
+    const f64 part = fmin(floor((moment.ratio * intervals).value), intervals - 1.0);
+    const Moment sampled = path.at(moment.left, (at_end ? part + 1.0 : part) / intervals);
+    const Moment visited = path.at(moment.left, (at_later_time ? part + 1.0 : part) / intervals);
+    const Trajectory trajectory = path.trajectory(moment.left, words);
+    row.curve = path.curve(trajectory, sampled, params.batch.n_interior + index);
+    row.t = visited.t;
+    const f64 omega = time_weight(static_cast<double>(moment.t)).omega;
+    const f64 per_length = intervals / path.length(moment.left);
+    const f64 weight = 0.5 * omega * path.mass(trajectory, sampled) * measure * per_length / static_cast<double>(n);
+    row.weight = to_f32(at_end ? -weight : weight);
+  }
+
+  // Row `index` of a part of kind `kind`; nothing but zeros where the part has no such row.
+  __device__ __forceinline__ DrawnRow row(const Part& part, uint32_t index) const {
+    DrawnRow row{};
+    row.index = index;
+    row.is_used = index < part.n_rows;
+    if (!row.is_used) return row;
+    switch (part.kind) {
+      case PartKind::kInterior: interior(row); break;
+      case PartKind::kCentre: centre(row); break;
+      case PartKind::kCentreEnds: centre_ends(row); break;
+      case PartKind::kBoundary0:
+      case PartKind::kBoundary1: boundary(row, part.kind == PartKind::kBoundary1); break;
+      case PartKind::kWeakEnds0:
+      case PartKind::kWeakEnds1: weak_ends(row, part.kind == PartKind::kWeakEnds1); break;
+    }
+    return row;
+  }
+
+  // Draw::bend_inputs: the straight line between the ends of an interior row's trajectory.
+  __device__ __forceinline__ DrawnRow bend_row(uint32_t index, uint32_t n_rows) const {
+    DrawnRow row{};
+    row.index = index;
+    row.is_used = index < n_rows;
+    if (!row.is_used) return row;
+    uint4 words;
+    f64 measure;
+    const Moment moment = interior_moment(index, words, measure);
+    row.curve = path.curve(path.trajectory(moment.left, words), moment, index);
+    row.t = moment.t;
+    row.weight = to_f32(2.0 * moment.ratio * (1.0 - moment.ratio));
+    return row;
+  }
+};
+
+// The part that `tile` of the batch belongs to.
+__device__ __forceinline__ Part part_of(const Batch& batch, uint32_t tile) {
+  uint32_t k = 0;
+  while (k + 1 < batch.n_parts && tile - batch.parts[k].first_tile >= batch.parts[k].n_tiles) ++k;
+  return batch.parts[k];
+}

@@ -1,0 +1,359 @@
+//! A density path on the device: snapshots, couplings and masses, all of them or, for more samples than its memory holds, block after block.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::DeviceRepr;
+
+use super::device::{Buffer, Device};
+use super::params::twins;
+use crate::data::Snapshots;
+use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
+use crate::error::{Error, Result};
+use crate::rng::Purpose;
+
+/// See `LinkParams` in `kernels/params.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct LinkParams {
+    starts: u64,
+    partners: u64,
+    cumulative: u64,
+    n_partners: u32,
+    unused: u32,
+}
+
+/// See `CouplingParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct CouplingParams {
+    pairs: u64,
+    cumulative: u64,
+    masses: u64,
+    n_pairs: u32,
+    unused: u32,
+    by_left: LinkParams,
+    by_right: LinkParams,
+}
+
+/// See `PathParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+struct PathParams {
+    n_times: u32,
+    n_snapshots: u32,
+    interpolant: u32,
+    unused: u32,
+    times: u64,
+    offsets: u64,
+    samples: u64,
+    masses: u64,
+    couplings: u64,
+}
+
+twins! {
+    LinkParams, 32;
+    CouplingParams, 96;
+    PathParams, 56;
+}
+
+/// Samples of each snapshot on the device.
+struct Samples {
+    values: Buffer<f32>,
+    offsets: Buffer<u64>,
+}
+
+/// What keeps the tables of couplings alive.
+struct CouplingBuffers {
+    _words: Vec<Buffer<u32>>,
+    _masses: Option<Buffer<f32>>,
+}
+
+/// A path on the device.
+pub struct DevicePath {
+    device: Arc<Device>,
+    /// What the device is told, and where.
+    params: PathParams,
+    told: Buffer<PathParams>,
+    resident: Samples,
+    stream: Option<Stream>,
+    _times: Buffer<f64>,
+    _masses: Option<Buffer<f64>>,
+    _couplings: Option<(Vec<CouplingBuffers>, Buffer<CouplingParams>)>,
+}
+
+/// The blocks that follow the resident one.
+struct Stream {
+    snapshots: Arc<Snapshots>,
+    blocks: Arc<Blocks>,
+    /// The block that is resident.
+    block: usize,
+    /// Uploads the next one; `None` only between two of them.
+    upload: Option<JoinHandle<Result<Samples>>>,
+}
+
+impl DevicePath {
+    /// `path`, which is valid, with all its samples.
+    pub fn new(device: &Arc<Device>, path: &DensityPath) -> Result<Self> {
+        let snapshots = &path.snapshots;
+        let offsets: Vec<u64> = snapshots.offsets.iter().map(|&offset| offset as u64).collect();
+        let samples = Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)? };
+        Self::with_samples(device, path, samples)
+    }
+
+    /// `path`, which is valid, with the block of `blocks` that belongs to `step`. The next one follows in the background.
+    pub fn in_blocks(device: &Arc<Device>, path: &DensityPath, blocks: Blocks, step: u64) -> Result<Self> {
+        let (snapshots, blocks) = (path.snapshots.clone(), Arc::new(blocks));
+        let block = blocks.at(step);
+        let empty = || -> Result<Samples> {
+            let values = device.allocate(blocks.max_rows() * snapshots.dim)?;
+            Ok(Samples { values, offsets: device.allocate(snapshots.offsets.len())? })
+        };
+        let (mut resident, spare) = (empty()?, empty()?);
+        device.hold_copies()?; // until there is memory
+        blocks.write(device, &snapshots, block, &mut resident)?;
+        let mut this = Self::with_samples(device, path, resident)?;
+        let mut stream = Stream { snapshots, blocks, block, upload: None };
+        stream.begin(device, spare);
+        this.stream = Some(stream);
+        Ok(this)
+    }
+
+    fn with_samples(device: &Arc<Device>, path: &DensityPath, resident: Samples) -> Result<Self> {
+        let times = device.upload(path.times())?;
+        let masses = path.masses.as_ref().map(|masses| device.upload(masses)).transpose()?;
+        let couplings = path.couplings.as_ref().map(|couplings| upload_couplings(device, couplings)).transpose()?;
+        let params = PathParams {
+            n_times: path.times().len() as u32,
+            n_snapshots: path.snapshots.times.len() as u32,
+            interpolant: path.interpolant as u32,
+            unused: 0,
+            times: times.address(),
+            offsets: resident.offsets.address(),
+            samples: resident.values.address(),
+            masses: masses.as_ref().map_or(0, Buffer::address),
+            couplings: couplings.as_ref().map_or(0, |(_, params)| params.address()),
+        };
+        let told = device.upload(&[params])?;
+        let device = device.clone();
+        Ok(DevicePath {
+            device,
+            params,
+            told,
+            resident,
+            stream: None,
+            _times: times,
+            _masses: masses,
+            _couplings: couplings,
+        })
+    }
+
+    /// Where kernels find it: the same place for every block.
+    pub fn address(&self) -> u64 {
+        self.told.address()
+    }
+
+    /// How many steps from `step` on have the same block; `None` where all samples are resident.
+    pub fn steps_in_block(&self, step: u64) -> Option<u64> {
+        self.stream.as_ref().map(|stream| stream.blocks.steps_left(step))
+    }
+
+    /// Makes the block of `step` the resident one for whatever is launched from now on, and begins to upload the one after it.
+    pub fn advance(&mut self, step: u64) -> Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let device = &self.device;
+        let wanted = stream.blocks.at(step);
+        if wanted == stream.block {
+            return Ok(());
+        }
+        let Some(upload) = stream.upload.take() else { return Err(lost(device)) };
+        let mut next = upload.join().unwrap_or_else(|_| Err(lost(device)))?;
+        if wanted != stream.blocks.after(stream.block) {
+            stream.blocks.write(device, &stream.snapshots, wanted, &mut next)?;
+        }
+        let spare = std::mem::replace(&mut self.resident, next);
+        self.params.offsets = self.resident.offsets.address();
+        self.params.samples = self.resident.values.address();
+        device.write(&mut self.told, &[self.params])?;
+        device.hold_copies()?; // launches so far may read the block that is overwritten next
+        stream.block = wanted;
+        stream.begin(device, spare);
+        Ok(())
+    }
+}
+
+fn lost(device: &Device) -> Error {
+    Error::Device {
+        device: device.describe(),
+        problem: "lost a block of samples on its way".into(),
+        fix: "run again from the last checkpoint".into(),
+    }
+}
+
+impl Stream {
+    /// Uploads the block after the resident one into `spare`, beside everything else.
+    fn begin(&mut self, device: &Arc<Device>, mut spare: Samples) {
+        let (device, snapshots, blocks) = (device.clone(), self.snapshots.clone(), self.blocks.clone());
+        let next = blocks.after(self.block);
+        self.upload = Some(std::thread::spawn(move || {
+            blocks.write(&device, &snapshots, next, &mut spare)?;
+            Ok(spare)
+        }));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Whoever frees a path may count on its memory.
+        if let Some(upload) = self.upload.take() {
+            let _ = upload.join();
+        }
+    }
+}
+
+fn upload_couplings(device: &Device, couplings: &[Coupling]) -> Result<(Vec<CouplingBuffers>, Buffer<CouplingParams>)> {
+    let (mut kept, mut list) = (Vec::new(), Vec::new());
+    for coupling in couplings {
+        let tables = coupling.tables();
+        let mut words = Vec::new();
+        let mut upload = |values: &[u32]| -> Result<u64> {
+            words.push(device.upload(values)?);
+            Ok(words.last().map_or(0, Buffer::address))
+        };
+        let mut links = |links: &LinkTables| -> Result<LinkParams> {
+            Ok(LinkParams {
+                starts: upload(links.starts)?,
+                partners: upload(links.partners)?,
+                cumulative: upload(links.cumulative)?,
+                n_partners: links.partners.len() as u32,
+                unused: 0,
+            })
+        };
+        let (by_left, by_right) = (links(&tables.by_left)?, links(&tables.by_right)?);
+        let (pairs, cumulative) = (upload(tables.pairs.as_flattened())?, upload(tables.cumulative)?);
+        let has_masses = !tables.masses.is_empty();
+        let masses = has_masses.then(|| device.upload(tables.masses.as_flattened())).transpose()?;
+        list.push(CouplingParams {
+            pairs,
+            cumulative,
+            masses: masses.as_ref().map_or(0, Buffer::address),
+            n_pairs: tables.pairs.len() as u32,
+            unused: 0,
+            by_left,
+            by_right,
+        });
+        kept.push(CouplingBuffers { _words: words, _masses: masses });
+    }
+    Ok((kept, device.upload(&list)?))
+}
+
+/// Values copied to the device at a time.
+const PIECE: usize = 1 << 22;
+
+/// The rows of each snapshot divided into random blocks, one of which lies on the device at a time. Which one depends on the step alone, so a
+/// resumed run goes on with the same rows.
+#[derive(Debug)]
+pub struct Blocks {
+    /// Rows of each snapshot in random order.
+    orders: Vec<Vec<u32>>,
+    n_blocks: usize,
+    /// Steps that a block stays.
+    steps: u64,
+}
+
+impl Blocks {
+    /// `path` in `n_blocks` blocks, for steps of `rows_per_step` rows: a block stays until about as many rows are drawn as it has.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for couplings, which pair rows of all blocks.
+    pub fn new(path: &DensityPath, n_blocks: usize, rows_per_step: usize, seed: u64) -> Result<Self> {
+        let snapshots = &path.snapshots;
+        if path.couplings.is_some() {
+            return Err(Error::input(
+                "training",
+                "objective.pairing",
+                "couples more samples than the memory of the device holds",
+                "pair independently, use fewer samples or --device cpu",
+            ));
+        }
+        let n_blocks = n_blocks.max(1);
+        let order = |k: usize| {
+            // Frames of the same number of rows may follow the same particles: in the same order they stay together.
+            let stream = if path.interpolant == Interpolant::Nearest { 0 } else { k as u64 };
+            let order = shuffled(snapshots.n_rows(k), seed, Purpose::DeviceBlocks, stream);
+            order.into_iter().map(|row| row as u32).collect()
+        };
+        let orders: Vec<Vec<u32>> = (0..snapshots.times.len()).map(order).collect();
+        let mut blocks = Blocks { orders, n_blocks, steps: 1 };
+        blocks.steps = blocks.max_rows().div_ceil(rows_per_step.max(1)) as u64;
+        Ok(blocks)
+    }
+
+    /// Blocks of which two fit in `n_bytes` on the device.
+    pub fn needed(snapshots: &Snapshots, n_bytes: usize) -> usize {
+        (2 * size_of_val(&snapshots.samples[..])).div_ceil(n_bytes.max(1)).max(1)
+    }
+
+    /// The block of `step`.
+    fn at(&self, step: u64) -> usize {
+        (step / self.steps % self.n_blocks as u64) as usize
+    }
+
+    fn after(&self, block: usize) -> usize {
+        (block + 1) % self.n_blocks
+    }
+
+    /// Steps from `step` on that have its block.
+    fn steps_left(&self, step: u64) -> u64 {
+        self.steps - step % self.steps
+    }
+
+    /// The rows of snapshot `k` in `block`. A snapshot of fewer rows than there are blocks lends them its rows in turn.
+    fn rows(&self, k: usize, block: usize) -> &[u32] {
+        let (order, n) = (&self.orders[k], self.n_blocks);
+        let (first, end) = (block * order.len() / n, (block + 1) * order.len() / n);
+        if first == end { &order[first..=first] } else { &order[first..end] }
+    }
+
+    /// Most rows of a block.
+    fn max_rows(&self) -> usize {
+        let rows = |block| (0..self.orders.len()).map(|k| self.rows(k, block).len()).sum();
+        (0..self.n_blocks).map(rows).max().unwrap_or(0)
+    }
+
+    /// The samples of `block` and where each snapshot's start.
+    #[cfg(test)]
+    pub fn snapshots(&self, all: &Snapshots, block: usize) -> Snapshots {
+        let mut offsets = vec![0];
+        let mut samples = Vec::new();
+        for k in 0..self.orders.len() {
+            for &row in self.rows(k, block) {
+                samples.extend(&all.rows(k)[row as usize * all.dim..][..all.dim]);
+            }
+            offsets.push(samples.len() / all.dim);
+        }
+        Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
+    }
+
+    /// Writes `block` into `samples`, beside the kernels.
+    fn write(&self, device: &Device, snapshots: &Snapshots, block: usize, samples: &mut Samples) -> Result<()> {
+        let dim = snapshots.dim;
+        let (mut offsets, mut written) = (vec![0u64], 0);
+        let mut piece: Vec<f32> = Vec::with_capacity(PIECE + dim);
+        for k in 0..self.orders.len() {
+            let (rows, all) = (self.rows(k, block), snapshots.rows(k));
+            for &row in rows {
+                piece.extend(&all[row as usize * dim..][..dim]);
+                if piece.len() >= PIECE {
+                    device.write_beside(&mut samples.values, written, &piece)?;
+                    written += piece.len();
+                    piece.clear();
+                }
+            }
+            offsets.push(offsets[k] + rows.len() as u64);
+        }
+        device.write_beside(&mut samples.values, written, &piece)?;
+        device.write_beside(&mut samples.offsets, 0, &offsets)
+    }
+}

@@ -1,0 +1,231 @@
+//! Optimiser steps on the device: drawing, sweeps, weight gradients, judgement and update of many steps go out as one recording, and the host reads
+//! their records.
+
+use std::sync::Arc;
+
+use super::batch::whole_batch;
+use super::device::{Device, Recording};
+use super::draw::{Drawer, Drawn};
+use super::judge::{Judge, Rules};
+use super::launch::{BendParams, GradChunk, SweepParams, bend_backward, bend_forward, sweep, weight_grad};
+use super::learner::Learner;
+use super::network::Network;
+use super::params::{BatchParams, TILE_ROWS};
+use super::path::{Blocks, DevicePath};
+use super::precision::Precision;
+use super::workspace::{RowNeeds, Rows, chunk_rows};
+use crate::density_path::{DensityPath, TimeRule};
+use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::error::Result;
+use crate::objective::TimeWeight;
+
+/// Steps of a recording: enough that launching costs nothing beside them.
+const RECORDED_STEPS: u64 = 32;
+
+/// Records that the device holds until the host reads them.
+const HISTORY: usize = 1024;
+
+/// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
+const MOST_PARTS: usize = 16;
+
+/// A network that bends the path, with the rows it works on.
+struct Bend {
+    learner: Learner,
+    rows: Rows,
+}
+
+/// Training on one GPU.
+pub struct CudaTrainer {
+    device: Arc<Device>,
+    precision: Precision,
+    training: Training,
+    drawer: Drawer,
+    path: DevicePath,
+    batch: BatchParams,
+    /// Tiles that are worked on at a time.
+    chunk_tiles: u32,
+    /// Tiles of a partial sum.
+    tiles_per_part: usize,
+    rows: Rows,
+    action: Learner,
+    bend: Option<Bend>,
+    judge: Judge,
+    /// Steps taken, as far as the host knows.
+    step: u64,
+    /// [`RECORDED_STEPS`] steps; made when that many are asked for at once.
+    recording: Option<Recording>,
+}
+
+impl CudaTrainer {
+    /// Continues from `state`; both are valid.
+    pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
+        let network = Network::new(&training.architecture);
+        let batch = whole_batch(&training)?;
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some() };
+        let n_rows = chunk_rows(&network, precision, needs, batch.n_tiles as usize * TILE_ROWS);
+        let chunk_tiles = n_rows / TILE_ROWS;
+        let tiles_per_part = chunk_tiles.div_ceil(MOST_PARTS);
+        let n_parts = |n_tiles: usize| n_tiles.div_ceil(tiles_per_part);
+        let rows = Rows::new(device, &network, precision, needs, n_rows)?;
+        let action = Learner::new(device, network, &state.action, precision, n_parts(chunk_tiles), 1.0)?;
+        let bend = match training.bend.as_ref().zip(state.bend.as_ref()) {
+            None => None,
+            Some((bend, state)) => {
+                let network = Network::new(&bend.architecture);
+                let n_tiles = chunk_tiles.min(batch.parts[0].n_tiles as usize);
+                let needs = RowNeeds::default();
+                let rows = Rows::new(device, &network, precision, needs, n_tiles * TILE_ROWS)?;
+                let rate = bend.relative_rate;
+                Some(Bend { learner: Learner::new(device, network, state, precision, n_parts(n_tiles), rate)?, rows })
+            }
+        };
+        let rules = Rules {
+            batch,
+            optimizer: training.optimizer.clone(),
+            follows_integrand: training.time_rule == TimeRule::Importance,
+            precision,
+            capacity: HISTORY,
+        };
+        let judge = Judge::new(device, rules, state)?;
+        let path = place_path(device, &training, state.step)?;
+        Ok(CudaTrainer {
+            device: device.clone(),
+            precision,
+            drawer: Drawer::new(device, &training, precision)?,
+            path,
+            batch,
+            chunk_tiles: chunk_tiles as u32,
+            tiles_per_part,
+            rows,
+            action,
+            bend,
+            judge,
+            step: state.step,
+            recording: None,
+            training,
+        })
+    }
+
+    /// What the sweep over `chunk` is told.
+    fn sweep_params(&self, chunk: &BatchParams) -> SweepParams {
+        let Training { objective, estimator, path, .. } = &self.training;
+        // s has a weight of its own where ω or the mass of a trajectory changes over time.
+        let weighs_potential = match estimator {
+            Estimator::Action { .. } => objective.time_weight != TimeWeight::Constant,
+            Estimator::Weak { .. } => false,
+            Estimator::Regression => path.masses.is_some() || path.couplings.is_some(),
+        };
+        SweepParams {
+            network: self.action.network().params,
+            rows: *self.rows.params(),
+            batch: *chunk,
+            weights: self.action.weights().address(),
+            biases: self.action.biases().address(),
+            state: self.judge.state().address(),
+            sums: self.judge.sums().address(),
+            moments: self.judge.times().tile_moments.as_ref().map_or(0, |moments| moments.address()),
+            growth: objective.growth as f32,
+            cost_exponent: objective.cost_exponent as f32,
+            scale: 1.0 / self.training.n_interior as f32,
+            has_time: u32::from(matches!(estimator, Estimator::Action { .. })),
+            moves: 1,
+            has_velocity: u32::from(matches!(estimator, Estimator::Regression)),
+            with_potential: u32::from(objective.growth != 0.0 || weighs_potential),
+            with_grad_x: u32::from(self.bend.is_some()),
+        }
+    }
+
+    fn bend_params(&self, bend: &Bend, n_tiles: u32) -> BendParams {
+        BendParams {
+            network: bend.learner.network().params,
+            rows: *bend.rows.params(),
+            action: *self.rows.params(),
+            weights: bend.learner.weights().address(),
+            biases: bend.learner.biases().address(),
+            state: self.judge.state().address(),
+            action_in_width: self.action.network().in_width() as u32,
+            n_tiles,
+        }
+    }
+
+    /// Launches one step.
+    fn launch_step(&self) -> Result<()> {
+        let (device, precision) = (&self.device, self.precision);
+        let state = self.judge.state();
+        let drawn = Drawn { path: &self.path, state, density: &self.judge.times().density };
+        for chunk in self.batch.chunks(self.chunk_tiles) {
+            let n_bent = chunk.n_drawn_tiles();
+            let bend = self.bend.as_ref().filter(|_| n_bent > 0);
+            self.drawer.draw(self.rows.params(), &chunk, drawn)?;
+            if let Some(bend) = bend {
+                self.drawer.draw_bend(bend.rows.params(), &chunk, drawn)?;
+                bend_forward(device, precision, &self.bend_params(bend, n_bent))?;
+            }
+            sweep(device, precision, &self.sweep_params(&chunk))?;
+            let grad_chunk = GradChunk::of(&chunk, self.tiles_per_part);
+            let sums = (state, self.action.parts());
+            weight_grad(device, precision, self.action.network(), &self.rows, sums, &grad_chunk)?;
+            if let Some(bend) = bend {
+                bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
+                let grad_chunk = GradChunk { n_tiles: n_bent as usize, n_interior_tiles: 0, ..grad_chunk };
+                let sums = (state, bend.learner.parts());
+                weight_grad(device, precision, bend.learner.network(), &bend.rows, sums, &grad_chunk)?;
+            }
+        }
+        let bend = self.bend.as_ref().map(|bend| &bend.learner);
+        let learners = || std::iter::once(&self.action).chain(bend);
+        learners().try_for_each(|learner| learner.gather(state))?;
+        self.judge.launch(&self.action, bend)?;
+        learners().try_for_each(|learner| learner.update(state))
+    }
+
+    /// Launches `n` steps.
+    fn launch(&mut self, n: u64) -> Result<()> {
+        for _ in 0..n / RECORDED_STEPS {
+            if self.recording.is_none() {
+                let steps = || (0..RECORDED_STEPS).try_for_each(|_| self.launch_step());
+                self.recording = Some(self.device.capture(steps)?);
+            }
+            if let Some(recording) = &mut self.recording {
+                self.device.replay(recording)?;
+            }
+        }
+        (0..n % RECORDED_STEPS).try_for_each(|_| self.launch_step())
+    }
+}
+
+/// The path on the device: whole where its samples leave room, else in blocks.
+fn place_path(device: &Arc<Device>, training: &Training, step: u64) -> Result<DevicePath> {
+    let DensityPath { snapshots, .. } = &training.path;
+    // The rest is for what the driver itself needs.
+    let room = device.free_memory()? / 10 * 9;
+    if size_of_val(&snapshots.samples[..]) <= room {
+        return DevicePath::new(device, &training.path);
+    }
+    let n_blocks = Blocks::needed(snapshots, room);
+    let rows_per_step = training.n_interior + 2 * training.n_boundary;
+    let blocks = Blocks::new(&training.path, n_blocks, rows_per_step, training.seed)?;
+    DevicePath::in_blocks(device, &training.path, blocks, step)
+}
+
+impl Trainer for CudaTrainer {
+    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+        let end = self.step + n;
+        while self.step < end {
+            self.path.advance(self.step)?;
+            let in_block = self.path.steps_in_block(self.step).unwrap_or(u64::MAX);
+            // In f16 a step may be tried again, so that fewer are taken than launched; never more.
+            self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
+            let state = self.judge.records(records)?;
+            self.step = state.step;
+            if state.halted != 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<TrainState> {
+        self.judge.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
+    }
+}

@@ -1,0 +1,470 @@
+//! Derivatives, loss and parameter gradient of the CUDA engine: against the float64 reference, where plain code with the same roundings sets
+//! the measure, against differences of its own loss, and against identities.
+//!
+//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
+
+mod common;
+
+use action_matching::Result;
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::reference::ReferenceEngine;
+use action_matching::engine::{Batch, Derivatives, Differentiate, LossGradient};
+use action_matching::model::{Activation, Head, Model, TimeEmbedding};
+use action_matching::objective::{Objective, SigmaSchedule};
+use common::rounded::{self, Rounded, Rounding};
+use common::{Numbers, batch, embeddings, model};
+
+/// Of f32, as tests/engines.rs has them for the CPU.
+const GRADIENT: f64 = 2e-5;
+const DIFFUSIVE_GRADIENT: f64 = 5e-5;
+const VALUES: f64 = 1e-5;
+
+fn engine(precision: Precision) -> CudaEngine {
+    CudaEngine::new(0, precision).expect("a GPU or the virtual one")
+}
+
+fn norm<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
+    values.into_iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f64>>())
+}
+
+/// One tensor of a result, with the reference's value and the twin's.
+struct Tensor<'a> {
+    what: String,
+    got: &'a [f64],
+    want: &'a [f64],
+    twin: &'a [f64],
+    /// Sizes of the terms that the elements are sums of.
+    terms: &'a [f64],
+}
+
+impl Tensor<'_> {
+    /// How far the error is of `tolerance`, an error in norm; more than 1 is a failure.
+    fn share(&self, tolerance: f64) -> f64 {
+        let finite = self.got.len() == self.want.len() && self.got.iter().all(|v| v.is_finite());
+        let error = if finite { distance(self.got, self.want) } else { f64::INFINITY };
+        if error == 0.0 { 0.0 } else { error / tolerance }
+    }
+
+    fn complain(&self, tolerance: f64) -> String {
+        let off = |i: usize| (self.got[i] - self.want[i]).abs();
+        let n = self.got.len().min(self.want.len());
+        let worst = (0..n).max_by(|&i, &j| off(i).total_cmp(&off(j))).unwrap_or(0);
+        let [got, want, twin] = [self.got, self.want, self.twin].map(|values| values.get(worst).copied());
+        format!(
+            "{}: {:.2} times the tolerance {tolerance:.2e} (norm {:.2e}, the twin is off by {:.2e}); {} of {} values; worst at {worst}: \
+             {got:?}, should be {want:?}, twin {twin:?}",
+            self.what,
+            self.share(tolerance),
+            norm(self.want),
+            distance(self.twin, self.want),
+            self.got.len(),
+            self.want.len(),
+        )
+    }
+}
+
+/// Everything that is compared, each weight and bias of its own.
+fn tensors<'a>(
+    model: &Model,
+    got: &'a LossGradient,
+    want: &'a LossGradient,
+    Rounded { values: twin, terms }: &'a Rounded,
+) -> Vec<Tensor<'a>> {
+    let pick = |what: String, of: &dyn Fn(&'a LossGradient) -> &'a [f64]| Tensor {
+        what,
+        got: of(got),
+        want: of(want),
+        twin: of(twin),
+        terms: of(terms),
+    };
+    let mut all = vec![
+        pick("loss".into(), &|of| std::slice::from_ref(&of.loss)),
+        pick("s".into(), &|of| &of.interior.s),
+        pick("∇s".into(), &|of| &of.interior.grad_s),
+        pick("∂ₜs".into(), &|of| &of.interior.ds_dt),
+        pick("Δs".into(), &|of| &of.laplacian),
+    ];
+    for (index, layer) in model.architecture.layers().iter().enumerate() {
+        let (weight, bias) = (layer.weight..layer.bias, layer.bias..layer.bias + layer.n_out);
+        all.push(pick(format!("∂L/∂W of map {index}"), &|of| of.gradient.get(weight.clone()).unwrap_or(&[])));
+        all.push(pick(format!("∂L/∂b of map {index}"), &|of| of.gradient.get(bias.clone()).unwrap_or(&[])));
+    }
+    all
+}
+
+/// f32: what is promised, of the norm of the tensor, or of its terms where these cancel: a loss is a difference of large terms.
+///
+/// Lower precisions: twice the error of the twin, which rounds at the same places in another order of sums. One value may be right by luck,
+/// so each term of the sums that a tensor holds, and the tensor itself, may be off by half of one rounding besides.
+fn tolerance(precision: Precision, diffusive: bool, tensor: &Tensor) -> f64 {
+    if precision == Precision::F32 {
+        let is_gradient = tensor.what.starts_with("∂L");
+        let relative = match (is_gradient, diffusive) {
+            (false, _) => VALUES,
+            (true, false) => GRADIENT,
+            (true, true) => DIFFUSIVE_GRADIENT,
+        };
+        return relative * norm(tensor.want).max(norm(tensor.terms));
+    }
+    let unit = Rounding::of(precision).unit;
+    2.0 * distance(tensor.twin, tensor.want) + 0.5 * unit * norm(tensor.terms).max(norm(tensor.want))
+}
+
+/// Compares one batch; the problems, and the largest share of a tolerance.
+fn check(
+    name: &str,
+    engine: &dyn Differentiate,
+    precision: Precision,
+    model: &Model,
+    batch: &Batch,
+) -> (Vec<String>, f64) {
+    let rounding = Rounding::of(precision);
+    let (model, batch) = rounding.inputs(model, batch);
+    let want = ReferenceEngine.loss_gradient(&model, &batch).expect("evaluates");
+    let twin = rounded::loss_gradient(rounding, &model, &batch);
+    let got = match engine.loss_gradient(&model, &batch) {
+        Ok(got) => got,
+        Err(error) => return (vec![format!("{name}: {error}")], f64::INFINITY),
+    };
+    let (mut problems, mut largest) = (Vec::new(), 0.0f64);
+    for tensor in tensors(&model, &got, &want, &twin) {
+        let tolerance = tolerance(precision, model.objective.sigma > 0.0, &tensor);
+        let share = tensor.share(tolerance);
+        largest = largest.max(share);
+        if share > 1.0 {
+            problems.push(format!("{name}, {}", tensor.complain(tolerance)));
+        }
+    }
+    (problems, largest)
+}
+
+/// All problems of all cases at once: a fault shows by which of them it has in common.
+fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
+    let n_cases = results.len();
+    let largest = results.iter().fold(0.0, |largest: f64, result| largest.max(result.1));
+    let problems: Vec<String> = results.into_iter().flat_map(|result| result.0).collect();
+    eprintln!("{}: {n_cases} cases, at most {:.0} % of a tolerance", precision.name(), 100.0 * largest);
+    assert!(problems.is_empty(), "{} problems in {n_cases} cases:\n{}", problems.len(), problems.join("\n"));
+}
+
+/// Dimension, hidden layers, interior rows and boundary rows: depths 1 to 4, rows around the tile of 64, widths on both sides of the unit of 64.
+const SHAPES: [(usize, &[usize], usize, [usize; 2]); 6] = [
+    (1, &[37], 1, [1, 2]),
+    (3, &[70, 9], 63, [65, 1]),
+    (17, &[9, 37], 64, [3, 64]),
+    (3, &[37, 70, 9], 101, [5, 63]),
+    (1, &[9, 37, 5, 16], 65, [64, 7]),
+    (17, &[70], 65, [1, 130]),
+];
+
+/// Each kind of dynamics with its number of probes: `Some(0)` is the exact Laplacian.
+fn dynamics() -> [(Objective, Option<usize>); 8] {
+    let plain = Objective::default();
+    let all = Objective {
+        sigma: 1.3,
+        sigma_schedule: SigmaSchedule::OneMinusT,
+        growth: 0.3,
+        cost_exponent: 3.0,
+        ..plain.clone()
+    };
+    [
+        (plain.clone(), None),
+        (Objective { growth: 0.7, ..plain.clone() }, None),
+        (Objective { cost_exponent: 2.5, ..plain.clone() }, None),
+        (Objective { growth: 0.3, cost_exponent: 3.0, ..plain.clone() }, None),
+        (Objective { sigma: 0.8, ..plain.clone() }, Some(1)),
+        (Objective { sigma: 0.8, ..plain }, Some(0)),
+        (all.clone(), Some(3)),
+        (all, Some(0)),
+    ]
+}
+
+const N_FACTORS: usize = 6;
+
+/// Number of levels: precision, head, dynamics, activation, embedding, shape.
+const LEVELS: [usize; N_FACTORS] = [4, 3, 8, 5, 2, 6];
+
+/// Cases by the levels of their factors. Every precision × head × dynamics is there, and every pair of levels of any two factors: the levels
+/// beside are chosen for the pairs they bring, one case after the other.
+fn cases() -> Vec<[usize; N_FACTORS]> {
+    let mut seen = std::collections::HashSet::new();
+    let pairs = |case: [usize; N_FACTORS]| {
+        (0..N_FACTORS).flat_map(move |i| (0..i).map(move |j| (i, j, case[i], case[j]))).collect::<Vec<_>>()
+    };
+    let mut cases = Vec::new();
+    for index in 0..LEVELS[0] * LEVELS[1] * LEVELS[2] {
+        // Neighbours differ in all three factors.
+        let (precision, head, dynamics) = (index % 4, index / 4 % 3, (index + index / 12) % 8);
+        let mut best = ([0; N_FACTORS], -1);
+        for choice in 0..LEVELS[3] * LEVELS[4] * LEVELS[5] {
+            let choice = (choice + 7 * index) % (LEVELS[3] * LEVELS[4] * LEVELS[5]);
+            let case = [precision, head, dynamics, choice % 5, choice / 5 % 2, choice / 10];
+            let new = pairs(case).iter().filter(|pair| !seen.contains(*pair)).count() as i32;
+            if new > best.1 {
+                best = (case, new);
+            }
+        }
+        seen.extend(pairs(best.0));
+        cases.push(best.0);
+    }
+    cases
+}
+
+#[test]
+fn the_cases_cover_what_they_say() {
+    let cases = cases();
+    for i in 0..N_FACTORS {
+        for j in 0..i {
+            let found: std::collections::HashSet<_> = cases.iter().map(|case| (case[i], case[j])).collect();
+            assert_eq!(found.len(), LEVELS[i] * LEVELS[j], "factors {i} and {j}");
+        }
+    }
+    let triples: std::collections::HashSet<_> = cases.iter().map(|case| [case[0], case[1], case[2]]).collect();
+    assert_eq!(triples.len(), LEVELS[0] * LEVELS[1] * LEVELS[2]);
+}
+
+fn agrees_with_f64(which: usize, engine: &dyn Differentiate) {
+    let precision = Precision::ALL[which];
+    let results = cases().into_iter().filter(|case| case[0] == which).map(|[_, head, kind, activation, embedding, shape]| {
+        let (head, activation) = (Head::ALL[head], Activation::ALL[activation]);
+        let (objective, n_probes) = dynamics()[kind].clone();
+        let (dim, hidden, n, [n0, n1]) = SHAPES[shape];
+        let probe = n_probes.filter(|&k| k > 0).map(|k| Numbers::new(19).take(k * n * dim));
+        let name = format!(
+            "{} {head:?} {activation:?} embedding {embedding} {objective:?} {n_probes:?} probes, dim {dim}, {hidden:?}, {n} + {n0} + {n1} rows",
+            precision.name()
+        );
+        let model = model(dim, hidden, activation, head, embeddings()[embedding].clone(), objective);
+        check(&name, engine, precision, &model, &Batch { probe, ..batch(dim, n, n0, n1) })
+    });
+    report(precision, results.collect());
+}
+
+#[test]
+fn f32_agrees_with_f64() {
+    agrees_with_f64(0, &engine(Precision::F32));
+}
+
+#[test]
+fn tf32_agrees_with_f64() {
+    agrees_with_f64(1, &engine(Precision::Tf32));
+}
+
+#[test]
+fn bf16_agrees_with_f64() {
+    agrees_with_f64(2, &engine(Precision::Bf16));
+}
+
+#[test]
+fn f16_agrees_with_f64() {
+    agrees_with_f64(3, &engine(Precision::F16));
+}
+
+/// Stands in for an engine: the twin, with a result spoilt.
+struct Spoilt(Rounding, fn(&mut LossGradient));
+
+impl Differentiate for Spoilt {
+    fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+        Ok(rounded::derivatives(self.0, model, x, t))
+    }
+
+    fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
+        let mut values = rounded::loss_gradient(self.0, model, batch).values;
+        self.1(&mut values);
+        Ok(values)
+    }
+}
+
+/// The measure: the CPU passes as f32 everywhere and the twin as what it rounds to, no less precise type passes for another, and each
+/// single fault in a result is noticed.
+#[test]
+fn the_measure_tells_right_from_wrong() {
+    agrees_with_f64(0, &CpuEngine::new(1));
+    let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
+    let model = model(3, &[37, 20], Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective);
+    let rows = Batch { probe: Some(Numbers::new(19).take(2 * 65 * 3)), ..batch(3, 65, 33, 20) };
+    for precision in Precision::ALL {
+        let (name, own) = (precision.name(), Rounding::of(precision));
+        let passes = |engine: &dyn Differentiate| check(name, engine, precision, &model, &rows).0.is_empty();
+        assert!(passes(&Spoilt(own, |_| {})), "{name}");
+        if precision != Precision::Bf16 {
+            assert!(!passes(&Spoilt(Rounding::of(Precision::Bf16), |_| {})), "bf16 passes as {name}");
+        }
+        let faults: [fn(&mut LossGradient); 11] = [
+            |of| of.loss += 0.2,
+            |of| of.loss = f64::NAN,
+            |of| of.interior.s[3] += 0.5,
+            |of| of.interior.grad_s.swap(7, 8),
+            |of| of.interior.ds_dt[64] = 0.0,
+            |of| of.laplacian.iter_mut().for_each(|v| *v *= 1.1),
+            |of| of.laplacian.truncate(64),
+            |of| of.gradient[5] += 0.2,
+            |of| of.gradient.swap(40, 41),
+            |of| of.gradient.iter_mut().for_each(|g| *g *= 1.05),
+            |of| *of.gradient.last_mut().expect("a bias") = f64::INFINITY,
+        ];
+        for (index, fault) in faults.into_iter().enumerate() {
+            assert!(!passes(&Spoilt(own, fault)), "nobody noticed fault {index} in {name}");
+        }
+    }
+}
+
+/// Inputs, layers and outputs of more than one tile of any product, the largest depth, and batches without rows of a kind.
+#[test]
+fn limits_of_shape_agree_with_f64() {
+    let shapes = [
+        (66, &[130][..], [65, 3, 1], Head::Quadratic, 0.5),
+        (130, &[20, 66][..], [5, 2, 3], Head::Dot, 0.0),
+        (1, &[8; 16][..], [33, 3, 4], Head::Scalar, 0.0),
+        (3, &[19, 16][..], [13, 0, 0], Head::Quadratic, 0.5),
+        (3, &[19, 16][..], [0, 13, 5], Head::Scalar, 0.0),
+        (3, &[19, 16][..], [0, 0, 2], Head::Dot, 0.5),
+    ];
+    for precision in [Precision::F32, Precision::Bf16] {
+        let engine = engine(precision);
+        let results = shapes.into_iter().map(|(dim, hidden, [n, n0, n1], head, sigma)| {
+            let name = format!("{} {head:?}, dim {dim}, {hidden:?}, {n} + {n0} + {n1} rows", precision.name());
+            let objective = Objective { sigma, ..Objective::default() };
+            let probe = (sigma > 0.0).then(|| Numbers::new(29).take(n * dim));
+            let model = model(dim, hidden, Activation::Silu, head, embeddings()[1].clone(), objective);
+            check(&name, &engine, precision, &model, &Batch { probe, ..batch(dim, n, n0, n1) })
+        });
+        report(precision, results.collect());
+    }
+}
+
+#[test]
+fn derivatives_agree_with_f64() {
+    for precision in Precision::ALL {
+        let (engine, rounding) = (engine(precision), Rounding::of(precision));
+        for (index, head) in Head::ALL.into_iter().enumerate() {
+            let embedding = embeddings()[index % 2].clone();
+            let model = model(3, &[37, 70], Activation::ALL[index], head, embedding, Objective::default());
+            let (model, rows) = rounding.inputs(&model, &batch(3, 67, 0, 0));
+            let got = engine.derivatives(&model, &rows.x, &rows.t).expect("evaluates");
+            let want = ReferenceEngine.derivatives(&model, &rows.x, &rows.t).expect("evaluates");
+            let twin = rounded::derivatives(rounding, &model, &rows.x, &rows.t);
+            for (what, got, want, twin) in [
+                ("s", &got.s, &want.s, &twin.s),
+                ("∇s", &got.grad_s, &want.grad_s, &twin.grad_s),
+                ("∂ₜs", &got.ds_dt, &want.ds_dt, &twin.ds_dt),
+            ] {
+                let what = format!("{what}, {} {head:?}", precision.name());
+                let tensor = Tensor { what, got, want, twin, terms: want };
+                let tolerance = tolerance(precision, false, &tensor);
+                assert!(tensor.share(tolerance) <= 1.0, "{}", tensor.complain(tolerance));
+            }
+            let none = engine.derivatives(&model, &[], &[]).expect("evaluates");
+            assert!(none.s.is_empty() && none.grad_s.is_empty() && none.ds_dt.is_empty());
+        }
+    }
+}
+
+/// Slopes of the engine's own loss along random directions: a witness that shares no formula with the reference.
+#[test]
+fn gradients_are_slopes_of_the_loss() {
+    let engine = engine(Precision::F32);
+    for (index, head) in Head::ALL.into_iter().enumerate() {
+        // A smooth |p|^q: components of ∇s pass 0.
+        let objective = Objective { growth: 0.4, sigma: [0.0, 0.8, 0.5][index], ..Objective::default() };
+        let model = model(3, &[19, 11], Activation::Silu, head, embeddings()[1].clone(), objective);
+        let rows = batch(3, 33, 5, 4);
+        let gradient = engine.loss_gradient(&model, &rows).expect("evaluates").gradient;
+        let mut numbers = Numbers::new(5);
+        for _ in 0..2 {
+            let mut direction = numbers.take(gradient.len());
+            let length = norm(&direction);
+            direction.iter_mut().for_each(|v| *v /= length);
+            // Moves of f32 parameters as they are after rounding.
+            let slope = |h: f64| {
+                let moved = |sign: f64| {
+                    let of =
+                        model.parameters.iter().zip(&direction).map(|(&p, v)| (f64::from(p) + sign * h * v) as f32);
+                    Model { parameters: of.collect(), ..model.clone() }
+                };
+                let [above, below] = [moved(1.0), moved(-1.0)];
+                let [up, down] = [&above, &below].map(|at| engine.loss_gradient(at, &rows).expect("evaluates").loss);
+                (up - down) / (2.0 * h)
+            };
+            let difference = (4.0 * slope(0.05) - slope(0.1)) / 3.0;
+            let along: f64 = gradient.iter().zip(&direction).map(|(g, v)| g * v).sum();
+            let error = (difference - along).abs() / norm(&gradient);
+            assert!(
+                error < 2e-4,
+                "{head:?}: {along} along a direction, but the loss has slope {difference} (error {error:.1e})"
+            );
+        }
+    }
+}
+
+/// s is linear in the last map θ of a scalar head, so L = A(θ) + B(θ, θ) and ⟨θ, ∂L/∂θ⟩ = L + B, where B is the mean of
+/// ω (½‖∇s‖² + ½λs²), known from the derivatives.
+#[test]
+fn the_gradient_of_the_last_map_satisfies_its_identity() {
+    let objective = Objective { growth: 0.4, sigma: 0.7, ..Objective::default() };
+    let model = model(3, &[37, 20], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, objective);
+    let rows = Batch { probe: Some(Numbers::new(19).take(2 * 101 * 3)), ..batch(3, 101, 33, 65) };
+    let LossGradient { loss, gradient, interior, .. } =
+        engine(Precision::F32).loss_gradient(&model, &rows).expect("evaluates");
+    let quadratic: f64 = (rows.omega.iter().zip(&interior.s).zip(interior.grad_s.chunks_exact(3)))
+        .map(|((omega, s), p)| omega * 0.5 * (p.iter().map(|p| p * p).sum::<f64>() + 0.4 * s * s) / 101.0)
+        .sum();
+    let last = model.architecture.layers().last().expect("a map").weight..;
+    let along: f64 = model.parameters[last.clone()].iter().zip(&gradient[last]).map(|(&p, g)| f64::from(p) * g).sum();
+    let size = quadratic.max(loss.abs());
+    assert!((along - loss - quadratic).abs() < 1e-5 * size, "{along}, not {loss} + {quadratic}");
+}
+
+/// The loss scale of f16 is for one row what it is for many: operands that leave the range of f16 do not reach the result.
+#[test]
+fn single_rows_of_large_weight_stay_in_the_range_of_f16() {
+    let precision = Precision::F16;
+    let engine = engine(precision);
+    let model = model(2, &[12], Activation::Silu, Head::Quadratic, TimeEmbedding::Raw, Objective::default());
+    let rows = Batch { omega: vec![9.0], omega0: 30.0, ..batch(2, 1, 1, 1) };
+    report(precision, vec![check("one row of large weight", &engine, precision, &model, &rows)]);
+}
+
+/// Wrong lengths are refused before any kernel sees them.
+#[test]
+fn wrong_lengths_are_errors() {
+    let engine = engine(Precision::F32);
+    let model = model(3, &[8], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    for (buffer, spoil) in [
+        ("omega", (|batch: &mut Batch| batch.omega.truncate(3)) as fn(&mut Batch)),
+        ("d_omega", |batch| batch.d_omega.push(0.0)),
+        ("x:", |batch| batch.x.truncate(8)),
+        ("x0", |batch| batch.x0.truncate(4)),
+        ("x1", |batch| batch.x1.push(0.0)),
+        ("probe", |batch| batch.probe = Some(vec![0.0; 7])),
+    ] {
+        let mut batch = batch(3, 4, 2, 2);
+        spoil(&mut batch);
+        let error = engine.loss_gradient(&model, &batch).expect_err("an error").to_string();
+        assert!(error.starts_with(buffer), "{error}");
+    }
+    let error = engine.derivatives(&model, &[0.0; 5], &[0.5, 0.5]).expect_err("an error").to_string();
+    assert!(error.starts_with("x:"), "{error}");
+    let short = Model { parameters: vec![0.0; 3], ..model };
+    let error = engine.derivatives(&short, &[0.0; 3], &[0.5]).expect_err("an error").to_string();
+    assert!(error.starts_with("parameters"), "{error}");
+}
+
+/// The same bits from every call, and after other work.
+#[test]
+fn two_evaluations_have_the_same_bits() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let engine = engine(precision);
+        let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
+        let large = model(3, &[70, 9], Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective.clone());
+        let small = model(1, &[5], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+        let first = engine.loss_gradient(&large, &batch(3, 101, 65, 3)).expect("evaluates");
+        engine.loss_gradient(&small, &batch(1, 7, 2, 0)).expect("evaluates");
+        assert_eq!(first, engine.loss_gradient(&large, &batch(3, 101, 65, 3)).expect("evaluates"));
+    }
+}

@@ -1,0 +1,474 @@
+//! Training on the CUDA engine: it draws the rows that the CPU draws, takes its gradients, follows its losses, and keeps its bits.
+//!
+//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
+
+mod common;
+
+use std::sync::Arc;
+
+use action_matching::data::{Snapshots, draw_gaussian};
+use action_matching::density_path::{
+    DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+};
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::{
+    Batch, Bend, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer, StepRecord,
+    TrainState, Training,
+};
+use action_matching::model::{Activation, Head, Model, initial_parameters};
+use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
+use action_matching::rng::{Purpose, unit_f32, words};
+use common::rounded::{self, Rounding};
+use common::{assert_close, embeddings, model, revealing_optimizer};
+
+const SEED: u64 = 0x1234_5678_9abc_def0;
+const DIM: usize = 2;
+
+fn engine(precision: Precision) -> CudaEngine {
+    CudaEngine::new(0, precision).expect("a GPU or the virtual one")
+}
+
+/// A population that moves, in three snapshots at uneven times with different numbers of rows.
+fn snapshots(dim: usize) -> Snapshots {
+    let mut samples = draw_gaussian(101, dim, 3);
+    samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
+    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
+}
+
+fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
+    let snapshots = if interpolant.is_generative() {
+        Snapshots { times: vec![1.0], offsets: vec![0, 101], ..snapshots(dim) }
+    } else {
+        snapshots(dim)
+    };
+    let couplings = (interpolant == Interpolant::Spline)
+        .then(|| Arc::new(optimal_couplings(&snapshots, 200, 1).expect("couplings")));
+    DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+}
+
+/// One tile of interior rows and one of each boundary.
+fn training(model: &Model, estimator: Estimator) -> Training {
+    Training {
+        architecture: model.architecture.clone(),
+        objective: model.objective.clone(),
+        path: path(model.architecture.dim, Interpolant::Linear),
+        bend: None,
+        estimator,
+        time_rule: TimeRule::LowDiscrepancy,
+        laplacian: Laplacian::default(),
+        n_interior: 61,
+        n_boundary: 33,
+        optimizer: Optimizer {
+            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some((200, 0.1)) },
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip_norm: Some(1.0),
+            ema_decay: 0.9,
+        },
+        seed: SEED,
+    }
+}
+
+const ACTION: Estimator = Estimator::Action { centring: false };
+
+fn small_model(head: Head, objective: Objective) -> Model {
+    model(DIM, &[19], Activation::Silu, head, embeddings()[1].clone(), objective)
+}
+
+fn run(engine: &dyn Engine, training: &Training, state: TrainState, chunks: &[u64]) -> (TrainState, Vec<StepRecord>) {
+    let mut trainer = engine.trainer(training.clone(), state).expect("a trainer");
+    let mut records = Vec::new();
+    for &n in chunks {
+        trainer.steps(n, &mut records).expect("steps");
+    }
+    (trainer.state(), records)
+}
+
+/// The size of the terms that a loss is the sum of.
+fn size(record: &StepRecord) -> f64 {
+    [record.boundary0, record.boundary1, record.interior].iter().fold(0.1, |size: f64, term| size.max(term.abs()))
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// How far `records` are from `want` at the worst step, of the size of the terms.
+fn largest_gap(name: &str, records: &[StepRecord], want: &[StepRecord]) -> f64 {
+    assert_eq!(records.len(), want.len(), "{name}");
+    let mut largest = 0.0f64;
+    for (got, want) in records.iter().zip(want) {
+        assert_eq!(got.step, want.step, "{name}");
+        let rates = got.learning_rate / want.learning_rate;
+        assert!((rates - 1.0).abs() < 1e-12, "{name}, step {}: learning rate {}", got.step, got.learning_rate);
+        let terms = [
+            (got.loss, want.loss, size(want)),
+            (got.boundary0, want.boundary0, size(want)),
+            (got.boundary1, want.boundary1, size(want)),
+            (got.interior, want.interior, size(want)),
+            (got.kinetic, want.kinetic, want.kinetic.max(0.1)),
+            (got.gradient_norm, want.gradient_norm, 10.0 * want.gradient_norm),
+        ];
+        for (which, (got_term, want_term, size)) in terms.into_iter().enumerate() {
+            let gap = (got_term - want_term).abs() / size;
+            assert!(gap.is_finite(), "{name}, step {}, number {which}: {got:?}, not {want:?}", got.step);
+            largest = largest.max(gap);
+        }
+    }
+    largest
+}
+
+#[test]
+fn the_gap_between_records_sees_every_number() {
+    let want = StepRecord {
+        step: 3,
+        loss: 0.25,
+        boundary0: 1.0,
+        boundary1: -2.0,
+        interior: 1.25,
+        kinetic: 0.5,
+        gradient_norm: 0.75,
+        learning_rate: 1e-3,
+    };
+    assert_eq!(largest_gap("same", &[want], &[want]), 0.0);
+    for off in [
+        StepRecord { loss: 0.26, ..want },
+        StepRecord { boundary0: 0.99, ..want },
+        StepRecord { boundary1: -2.01, ..want },
+        StepRecord { interior: 1.24, ..want },
+        StepRecord { kinetic: 0.49, ..want },
+        StepRecord { gradient_norm: 0.76, ..want },
+    ] {
+        assert!(largest_gap("off", &[off], &[want]) > 1e-3, "{off:?}");
+    }
+}
+
+/// The device follows the CPU step by step, in every number of the record.
+fn follows(name: &str, training: &Training, state: TrainState, steps: u64) {
+    let (want_state, want) = run(&CpuEngine::new(1), training, state.clone(), &[steps]);
+    let (got_state, got) = run(&engine(Precision::F32), training, state.clone(), &[steps]);
+    let gap = largest_gap(name, &got, &want);
+    eprintln!("{name}: {:.1} % of the tolerance over {steps} steps", 100.0 * gap / 1e-4);
+    assert!(gap < 1e-4, "{name}: off by {gap:.1e} of the size of the terms");
+    assert_eq!(got_state.step, want_state.step);
+    // Of the way that the parameters went.
+    let networks = [(Some(&got_state.action), Some(&want_state.action), Some(&state.action))];
+    for (got, want, start) in
+        networks.into_iter().chain([(got_state.bend.as_ref(), want_state.bend.as_ref(), state.bend.as_ref())])
+    {
+        let (Some(got), Some(want), Some(start)) = (got, want, start) else {
+            assert!(got.is_none() && want.is_none(), "{name}: a bend");
+            continue;
+        };
+        for (what, got, want, start) in [
+            ("parameters", &got.parameters, &want.parameters, &start.parameters),
+            ("ema", &got.ema, &want.ema, &start.ema),
+        ] {
+            let moved = |to: &[f32]| wide(to).iter().zip(wide(start)).map(|(to, from)| to - from).collect::<Vec<f64>>();
+            assert_close(&format!("way of the {what}, {name}"), &moved(got), &moved(want), 1e-2);
+        }
+    }
+    assert_close(
+        &format!("time moments, {name}"),
+        &wide(&got_state.time_moments),
+        &wide(&want_state.time_moments),
+        1e-4,
+    );
+}
+
+fn follows_from_the_start(name: &str, model: &Model, training: &Training, steps: u64) {
+    follows(name, training, TrainState::initial(model.parameters.clone()), steps);
+}
+
+#[test]
+fn action_follows_the_cpu() {
+    let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
+    let model = small_model(Head::Scalar, Objective { time_weight, ..Objective::default() });
+    follows_from_the_start("action", &model, &training(&model, ACTION), 200);
+}
+
+#[test]
+fn weak_follows_the_cpu() {
+    let model = small_model(Head::Quadratic, Objective::default());
+    follows_from_the_start("weak", &model, &training(&model, Estimator::Weak { intervals: 2 }), 200);
+}
+
+#[test]
+fn regression_follows_the_cpu() {
+    let model = small_model(Head::Dot, Objective { cost_exponent: 2.5, ..Objective::default() });
+    follows_from_the_start("regression", &model, &training(&model, Estimator::Regression), 200);
+}
+
+#[test]
+fn entropic_action_follows_the_cpu() {
+    let model = small_model(Head::Quadratic, Objective { sigma: 0.7, ..Objective::default() });
+    let laplacian = Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 };
+    follows_from_the_start("entropic", &model, &Training { laplacian, ..training(&model, ACTION) }, 200);
+}
+
+#[test]
+fn growth_follows_the_cpu() {
+    let model = small_model(Head::Scalar, Objective { growth: 0.5, ..Objective::default() });
+    let mut training = training(&model, ACTION);
+    training.path.masses = Some(vec![1.0, 0.7, 1.4]);
+    follows_from_the_start("growth", &model, &training, 200);
+}
+
+#[test]
+fn a_learned_path_follows_the_cpu() {
+    let model = small_model(Head::Scalar, Objective { growth: 0.2, ..Objective::default() });
+    let bend = Bend::new(&model.architecture, vec![13], 0.3);
+    let mut training = Training { bend: Some(bend.clone()), ..training(&model, ACTION) };
+    training.path.interpolant = Interpolant::Learned;
+    let parameters = initial_parameters(&bend.architecture, 8);
+    let state =
+        TrainState { bend: Some(NetworkState::initial(parameters)), ..TrainState::initial(model.parameters.clone()) };
+    follows("learned", &training, state, 20);
+}
+
+#[test]
+fn importance_and_centring_follow_the_cpu() {
+    let model = small_model(Head::Scalar, Objective::default());
+    let importance = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
+    follows_from_the_start("importance", &model, &importance, 20);
+    let centring = training(&model, Estimator::Action { centring: true });
+    follows_from_the_start("centring", &model, &centring, 20);
+}
+
+/// One step of every form of the loss, path, rule of times and of the Laplacian, from the middle of a run and with rows of several tiles:
+/// its gradient, which an optimiser without memory leaves in the first moment.
+#[test]
+fn a_step_takes_the_gradient_of_the_cpu() {
+    let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
+    let plain = Objective { time_weight, growth: 0.3, cost_exponent: 2.5, ..Objective::default() };
+    let entropic = Objective { sigma: 0.8, sigma_schedule: SigmaSchedule::OneMinusT, ..plain.clone() };
+    let (centred, weak) = (Estimator::Action { centring: true }, Estimator::Weak { intervals: 3 });
+    let probes = |rule, n_probes| Laplacian { rule, n_probes };
+    let none = Laplacian::default();
+    let cases = [
+        (&plain, ACTION, Interpolant::Nearest, TimeRule::Uniform, none),
+        (&plain, ACTION, Interpolant::Spline, TimeRule::Stratified, none),
+        (&plain, ACTION, Interpolant::GenerativeLinear, TimeRule::Trapezoid, none),
+        (&plain, centred, Interpolant::Linear, TimeRule::Importance, none),
+        (&plain, centred, Interpolant::GenerativeVp, TimeRule::Simpson, none),
+        (&plain, weak, Interpolant::Linear, TimeRule::GaussLegendre, none),
+        (&plain, weak, Interpolant::Spline, TimeRule::Importance, none),
+        (&plain, weak, Interpolant::Nearest, TimeRule::Stratified, none),
+        (&plain, Estimator::Regression, Interpolant::Linear, TimeRule::Importance, none),
+        (&plain, Estimator::Regression, Interpolant::Spline, TimeRule::Uniform, none),
+        (&plain, Estimator::Regression, Interpolant::GenerativeSqrt, TimeRule::LowDiscrepancy, none),
+        (&entropic, ACTION, Interpolant::Linear, TimeRule::Uniform, probes(LaplacianRule::Rademacher, 3)),
+        (&entropic, centred, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
+        (&entropic, weak, Interpolant::Linear, TimeRule::Uniform, Laplacian::EXACT),
+        (&entropic, Estimator::Regression, Interpolant::GenerativeVp, TimeRule::Stratified, Laplacian::EXACT),
+    ];
+    let device = engine(Precision::F32);
+    let mut moments = TimeMoments::default();
+    (0..500).for_each(|i| moments.add_row(f64::from(i) / 500.0, 1.0 + f64::from(i % 7) + f64::from(i) / 100.0));
+    for (index, (objective, estimator, interpolant, time_rule, laplacian)) in cases.into_iter().enumerate() {
+        // Eleven dimensions: three probes pass one word of signs, and normal numbers one counter.
+        let dim = 11;
+        let head = Head::ALL[index % 3];
+        let name =
+            format!("{head:?} {estimator:?} {interpolant:?} {time_rule:?} {laplacian:?} σ = {}", objective.sigma);
+        let start = model(dim, &[19], Activation::Silu, head, embeddings()[index % 2].clone(), objective.clone());
+        let mut path = path(dim, interpolant);
+        if interpolant == Interpolant::Linear && estimator == weak {
+            let masses = vec![1.0, 0.6, 2.5];
+            let couplings = unbalanced_couplings(&path.snapshots, &masses, 1.5, 200, 1).expect("couplings");
+            (path.couplings, path.masses) = (Some(Arc::new(couplings)), Some(masses));
+        }
+        let training = Training {
+            path,
+            time_rule,
+            laplacian,
+            n_interior: 103,
+            n_boundary: 67,
+            optimizer: revealing_optimizer(),
+            ..training(&start, estimator)
+        };
+        let state =
+            TrainState { step: 5, time_moments: moments.to_vec(), ..TrainState::initial(start.parameters.clone()) };
+        let (want_state, want) = run(&CpuEngine::new(1), &training, state.clone(), &[1]);
+        let (got_state, got) = run(&device, &training, state, &[1]);
+        let gap = largest_gap(&name, &got, &want);
+        assert!(gap < 1e-5, "{name}: {:?}, not {:?}", got[0], want[0]);
+        let gradient = |state: &TrainState| wide(&state.action.moment1);
+        assert_close(&format!("gradient, {name}"), &gradient(&got_state), &gradient(&want_state), 5e-5);
+        assert_close(&name, &wide(&got_state.time_moments), &wide(&want_state.time_moments), 1e-5);
+    }
+}
+
+/// The batch of `step` on the straight path with uniform times.
+fn drawn(training: &Training, step: u64) -> Batch {
+    let (path, dim) = (&training.path, training.architecture.dim);
+    let mut batch = Batch { omega0: 1.0, omega1: 1.0, ..Batch::default() };
+    for row in 0..training.n_interior {
+        let own = words(SEED, Purpose::Interior, step, row as u32);
+        let moment = path.moment(training.time_rule, f64::from(unit_f32(own[0])));
+        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let mut x = vec![0.0; dim];
+        path.point(&trajectory, &moment, |i, x_i, _| x[i] = f64::from(x_i));
+        batch.x.extend(x);
+        batch.t.push(f64::from(moment.t));
+        let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
+        batch.omega.push(omega);
+        batch.d_omega.push(d_omega);
+    }
+    for (at_end, purpose, points) in
+        [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
+    {
+        for row in 0..training.n_boundary {
+            let noise = (SEED, step, (training.n_interior + row) as u32);
+            let mut x = vec![0.0; dim];
+            let word = words(SEED, purpose, step, row as u32)[0];
+            path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));
+            points.extend(x);
+        }
+    }
+    (batch.omega0, batch.omega1) = (training.objective.time_weight.at(0.0).0, training.objective.time_weight.at(1.0).0);
+    batch
+}
+
+/// Losses of `steps` steps by plain code with the roundings of `rounding`: AdamW in f64 on parameters in f32.
+fn twin_losses(rounding: Rounding, model: &Model, training: &Training, steps: u64) -> Vec<f64> {
+    let Optimizer { ref learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm, .. } = training.optimizer;
+    let mut model = model.clone();
+    let mut moments = vec![[0.0; 2]; model.parameters.len()];
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let of_step = rounded::loss_gradient(rounding, &model, &drawn(training, step)).values;
+        losses.push(of_step.loss);
+        let norm = of_step.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let clip = clip_norm.map_or(1.0, |limit| (limit / norm).min(1.0));
+        let (rate, taken) = (learning_rate.at(step), step as i32 + 1);
+        for ((p, [m, v]), g) in model.parameters.iter_mut().zip(&mut moments).zip(&of_step.gradient) {
+            let g = clip * g;
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            let (m_hat, v_hat) = (*m / (1.0 - beta1.powi(taken)), *v / (1.0 - beta2.powi(taken)));
+            let parameter = f64::from(*p);
+            *p = (parameter - rate * (m_hat / (v_hat.sqrt() + epsilon) + weight_decay * parameter)) as f32;
+        }
+    }
+    losses
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).fold(0.0, |largest: f64, (a, b)| largest.max((a - b).abs()))
+}
+
+/// A run in low precision leaves the one in f32 by as much as rounding alone makes a run leave the exact one. Two runs of that kind part like
+/// the twin's and the exact one do, so the band is three times as wide as the largest such distance over the run.
+#[test]
+fn low_precision_stays_in_the_band_of_its_rounding() {
+    const STEPS: u64 = 60;
+    let model = small_model(Head::Scalar, Objective { growth: 0.2, ..Objective::default() });
+    let training = Training { time_rule: TimeRule::Uniform, ..training(&model, ACTION) };
+    let losses = |precision| -> Vec<f64> {
+        let state = TrainState::initial(model.parameters.clone());
+        let (_, records) = run(&engine(precision), &training, state, &[STEPS]);
+        records.iter().map(|record| record.loss).collect()
+    };
+    let exact = twin_losses(Rounding::EXACT, &model, &training, STEPS);
+    let in_f32 = losses(Precision::F32);
+    let gap = largest_difference(&in_f32, &exact);
+    assert!(gap < 1e-4, "f32 is off by {gap:.1e}");
+    for precision in [Precision::Tf32, Precision::Bf16, Precision::F16] {
+        let band = 3.0 * largest_difference(&twin_losses(Rounding::of(precision), &model, &training, STEPS), &exact);
+        let got = losses(precision);
+        assert_eq!(got.len(), STEPS as usize, "{}", precision.name());
+        let gap = largest_difference(&got, &in_f32);
+        eprintln!("{}: {:.0} % of the band {band:.1e}", precision.name(), 100.0 * gap / band);
+        assert!(gap <= band, "{}: {gap:.1e} is outside of the band {band:.1e}", precision.name());
+    }
+}
+
+/// Two runs, and every division into calls, leave the same bits; so does a run that a state was taken out of in the middle.
+#[test]
+fn runs_and_resumed_runs_leave_the_same_bits() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let engine = engine(precision);
+        let model = small_model(Head::Quadratic, Objective { sigma: 0.5, growth: 0.2, ..Objective::default() });
+        let training = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
+        let start = TrainState::initial(model.parameters.clone());
+        let (state, records) = run(&engine, &training, start.clone(), &[10]);
+        assert_eq!((state.step, records.len()), (10, 10));
+        assert_ne!(state.action.parameters, start.action.parameters);
+        assert_eq!(run(&engine, &training, start.clone(), &[1, 4, 0, 5]), (state.clone(), records.clone()));
+        let (half, mut both) = run(&engine, &training, start, &[5]);
+        let (resumed, rest) = run(&engine, &training, half, &[5]);
+        both.extend(rest);
+        assert_eq!((resumed, both), (state, records));
+    }
+}
+
+/// A run may change its engine.
+#[test]
+fn a_state_of_the_cpu_continues_on_the_device_and_back() {
+    let (cpu, device) = (CpuEngine::new(1), engine(Precision::F32));
+    let model = small_model(Head::Dot, Objective::default());
+    let training = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
+    let start = TrainState::initial(model.parameters.clone());
+    let (_, want) = run(&cpu, &training, start.clone(), &[15]);
+    let (state, mut records) = run(&cpu, &training, start, &[5]);
+    let (state, of_device) = run(&device, &training, state, &[5]);
+    let (_, of_cpu) = run(&cpu, &training, state, &[5]);
+    records.extend(of_device.into_iter().chain(of_cpu));
+    let gap = largest_gap("there and back", &records, &want);
+    assert!(gap < 2e-5, "{gap:.1e}");
+}
+
+/// A step beyond the range of f16 is taken again with a smaller loss scale, not lost.
+#[test]
+fn f16_finds_its_loss_scale() {
+    let time_weight = TimeWeight::Polynomial { coefficients: vec![3000.0, -1000.0] };
+    let model = small_model(Head::Scalar, Objective { time_weight, ..Objective::default() });
+    let training = training(&model, ACTION);
+    let losses = |precision| {
+        let state = TrainState::initial(model.parameters.clone());
+        let (state, records) = run(&engine(precision), &training, state, &[3, 2]);
+        assert_eq!(state.step, 5, "{}", precision.name());
+        assert_eq!(records.iter().map(|record| record.step).collect::<Vec<u64>>(), [0, 1, 2, 3, 4]);
+        records
+    };
+    let (got, want) = (losses(Precision::F16), losses(Precision::F32));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got.loss - want.loss).abs() < 1e-2 * size(want), "{got:?}, not {want:?}");
+        assert!((got.gradient_norm / want.gradient_norm - 1.0).abs() < 1e-2, "{got:?}, not {want:?}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_the_update() {
+    for precision in [Precision::F32, Precision::F16] {
+        let model = small_model(Head::Quadratic, Objective::default());
+        let mut training = training(&model, ACTION);
+        training.optimizer.learning_rate = LearningRate { peak: 1e30, warmup_steps: 0, cosine: None };
+        let (state, records) =
+            run(&engine(precision), &training, TrainState::initial(model.parameters.clone()), &[20, 20]);
+        let last = records.last().expect("a record");
+        assert!(records.len() < 40, "the run went on");
+        assert!(!(last.loss.is_finite() && last.gradient_norm.is_finite()), "{last:?}");
+        assert_eq!(state.step, last.step, "the failed step does not count");
+        assert!(state.action.parameters.iter().all(|p| p.is_finite()));
+    }
+}
+
+#[test]
+fn training_that_cannot_work_is_refused() {
+    let model = small_model(Head::Scalar, Objective::default());
+    let (good, state) = (training(&model, ACTION), TrainState::initial(model.parameters.clone()));
+    let engine = engine(Precision::F32);
+    let refused = |training: Training, state: TrainState, field: &str| {
+        let error = engine.trainer(training, state).err().expect("an error").to_string();
+        assert!(error.contains(field), "{error}");
+    };
+    refused(Training { n_interior: 0, ..good.clone() }, state.clone(), "interior_rows");
+    let short = NetworkState { ema: vec![0.0; 3], ..state.action.clone() };
+    refused(good.clone(), TrainState { action: short, ..state.clone() }, "ema");
+    refused(good, TrainState { time_moments: Vec::new(), ..state }, "time_moments");
+}

@@ -1,0 +1,58 @@
+//! What a failure says: the instruction, its place, and what was wrong with the access.
+
+use super::{Block, Failure, Step};
+use crate::memory::{Fault, LOCAL_BASE, SHARED_BASE};
+use crate::ptx::{Instruction, Space};
+
+impl Block<'_> {
+    #[cold]
+    pub fn fail<T>(&self, instruction: &Instruction, thread: Option<u32>, message: impl Into<String>) -> Step<T> {
+        Err(Box::new(Failure {
+            message: message.into(),
+            instruction: self.launch.kernel.texts[instruction.text as usize].clone(),
+            source: instruction.source,
+            block: self.block,
+            thread,
+        }))
+    }
+
+    #[cold]
+    pub fn fault<T>(&self, thread: u32, instruction: &Instruction, fault: &Fault) -> Step<T> {
+        let base = match instruction.op.space() {
+            Space::Shared => SHARED_BASE,
+            Space::Local => LOCAL_BASE,
+            _ => 0,
+        };
+        let place = |address: u64| match address | base {
+            generic if generic >= LOCAL_BASE => format!("local {:#x}", generic - LOCAL_BASE),
+            generic if generic >= SHARED_BASE => format!("shared {:#x}", generic - SHARED_BASE),
+            global => format!("{global:#x}"),
+        };
+        let message = match fault {
+            Fault::OutOfBounds { address, bytes, nearest } => {
+                let near = nearest.map_or("no allocation below".to_string(), |(start, size)| {
+                    format!(
+                        "the allocation below starts at {start:#x} and has {size} bytes: {} bytes past its end",
+                        (address % SHARED_BASE).wrapping_sub(start).wrapping_sub(size as u64) as i64 + *bytes as i64
+                    )
+                });
+                format!("out of bounds: {bytes} bytes at {}; {near}", place(*address))
+            }
+            Fault::Misaligned { address, bytes } => format!("misaligned: {bytes} bytes at {}", place(*address)),
+            Fault::Uninitialised { address, bytes } => {
+                format!("uninitialised: {bytes} bytes at {} were never written", place(*address))
+            }
+            Fault::Pending { address } => {
+                format!("{} belongs to an asynchronous copy that was not waited for", place(*address))
+            }
+            Fault::Race { address, other, other_wrote } => format!(
+                "data race at {}: thread {} of block {} {} it and nothing orders the two",
+                place(*address),
+                other.thread,
+                other.block,
+                if *other_wrote { "wrote" } else { "read" }
+            ),
+        };
+        self.fail(instruction, Some(thread), message)
+    }
+}

@@ -1,0 +1,383 @@
+//! The executor: one block at a time, its warps in a seeded random order, threads of a warp in groups that share a program counter.
+//!
+//! Groups split where a branch divides them and join where they meet again. What needs several lanes together (barriers, shuffles, matrix
+//! operations) waits until they are there, and is an error when they cannot come.
+
+mod access;
+mod compute;
+mod fault;
+mod warp;
+
+use self::access::Found;
+use self::warp::{Group, Warp};
+use crate::counters::{Counters, Pipe};
+use crate::lanes::{LANES, Lanes, holding, lanes};
+use crate::memory::{Access, GlobalMemory, MAX_BARRIERS, Region, Stamp};
+use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Special};
+
+/// Threads of a block at most.
+pub const MAX_THREADS: u32 = 1024;
+
+/// What a launch runs.
+pub struct Launch<'a> {
+    pub kernel: &'a Kernel,
+    pub parameters: &'a [u8],
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared: usize,
+    pub memory: &'a GlobalMemory,
+    /// Address of each variable of the module.
+    pub globals: &'a [u64],
+    /// Number of the launch, from 1.
+    pub number: u32,
+    pub seed: u64,
+}
+
+/// Why a kernel stopped.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub message: String,
+    pub instruction: String,
+    pub source: (u32, u32),
+    pub block: u32,
+    pub thread: Option<u32>,
+}
+
+type Step<T> = Result<T, Box<Failure>>;
+
+/// A small generator for orders (splitmix64).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) as u128 * n as u128) >> 64) as usize
+    }
+}
+
+/// Runs blocks of a launch, one after the other.
+pub struct Worker<'a> {
+    block: Block<'a>,
+    warps: Vec<Warp>,
+}
+
+/// What all warps of a block share.
+struct Block<'a> {
+    launch: &'a Launch<'a>,
+    block: u32,
+    n_threads: u32,
+    shared: Region,
+    counters: Counters,
+    random: Random,
+    /// The allocation that was accessed last.
+    found: Found<'a>,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(launch: &'a Launch<'a>) -> Self {
+        let n_threads: u32 = launch.block.iter().product();
+        let block = Block {
+            launch,
+            block: 0,
+            n_threads,
+            shared: Region::private(launch.kernel.shared_bytes + launch.dynamic_shared),
+            counters: Counters::default(),
+            random: Random::new(0),
+            found: Found::default(),
+        };
+        let n_warps = n_threads.div_ceil(LANES as u32);
+        Worker { block, warps: (0..n_warps).map(|index| Warp::new(index, launch.kernel)).collect() }
+    }
+
+    /// What all blocks have counted.
+    pub fn counters(&self) -> &Counters {
+        &self.block.counters
+    }
+
+    /// Runs block `index` of the launch.
+    pub fn run(&mut self, index: u32) -> Step<()> {
+        let Worker { block, warps } = self;
+        let launch = block.launch;
+        block.block = index;
+        block.random = Random::new(launch.seed ^ u64::from(index) << 20 ^ u64::from(launch.number) << 44);
+        block.shared.clear();
+        for warp in warps.iter_mut() {
+            warp.restart(block.n_threads);
+            for &(register, preset) in &launch.kernel.presets {
+                warp.write(register, u32::MAX, &block.preset(warp.index, preset));
+            }
+        }
+        let mut ready: Vec<usize> = Vec::with_capacity(warps.len());
+        loop {
+            ready.clear();
+            ready.extend((0..warps.len()).filter(|&w| !warps[w].at_barrier && !warps[w].groups.is_empty()));
+            if ready.is_empty() {
+                if warps.iter().all(|warp| warp.groups.is_empty()) {
+                    return Ok(());
+                }
+                block.release_barrier(warps)?;
+                continue;
+            }
+            // A stretch of one warp, then perhaps another's: every order of warps between barriers is possible.
+            let chosen = ready[block.random.below(ready.len())];
+            let stretch = 1 + block.random.below(200);
+            block.advance(&mut warps[chosen], stretch)?;
+        }
+    }
+}
+
+impl Block<'_> {
+    /// All warps wait or are gone: the barrier opens if all threads are there.
+    fn release_barrier(&mut self, warps: &mut [Warp]) -> Step<()> {
+        for warp in warps.iter() {
+            let own = (self.n_threads - warp.index * LANES as u32).min(LANES as u32);
+            let missing = warp.exited.count_ones() - (LANES as u32 - own);
+            if missing > 0 || warp.barriers == MAX_BARRIERS {
+                let waiting = warps.iter().find(|warp| warp.at_barrier).and_then(|warp| warp.groups.first());
+                let code = &self.launch.kernel.code;
+                let at = &code[waiting.map_or(code.len() - 1, |group| group.pc)];
+                let message = if missing > 0 {
+                    format!("{missing} threads of warp {} left the kernel while others wait at a barrier", warp.index)
+                } else {
+                    format!("more than {MAX_BARRIERS} barriers: races could no longer be told apart")
+                };
+                return self.fail(at, None, message);
+            }
+        }
+        for warp in warps {
+            warp.at_barrier = false;
+            warp.barriers += 1;
+            warp.warp_barriers = 0;
+            for group in &mut warp.groups {
+                group.pc += 1;
+                group.waits = false;
+            }
+        }
+        self.counters.barriers += 1;
+        Ok(())
+    }
+
+    /// Up to `stretch` instructions of `warp`.
+    fn advance(&mut self, warp: &mut Warp, stretch: usize) -> Step<()> {
+        let mut left = stretch;
+        while left > 0 && !warp.at_barrier && !warp.groups.is_empty() {
+            if warp.groups.len() == 1 {
+                left -= self.straight(warp, left)?;
+            } else {
+                left -= 1;
+                self.step(warp)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Instructions while all lanes of `warp` stay together, up to `limit`; returns how many.
+    fn straight(&mut self, warp: &mut Warp, limit: usize) -> Step<usize> {
+        let code = &self.launch.kernel.code;
+        let Group { mut pc, mask, .. } = warp.groups[0];
+        for done in 0..limit {
+            let instruction = &code[pc];
+            let active = active_lanes(warp, instruction, mask);
+            match &instruction.op {
+                Op::Branch { target } if active == 0 || active == mask => {
+                    self.counters.count(Pipe::Control, 1);
+                    pc = if active == 0 { pc + 1 } else { *target };
+                }
+                op if op.is_collective() && !(active == u32::MAX && op.is_matrix()) => {
+                    warp.groups[0].pc = pc;
+                    self.step(warp)?;
+                    return Ok(done + 1);
+                }
+                _ => {
+                    if active != 0 {
+                        self.execute(warp, instruction, active)?;
+                    }
+                    pc += 1;
+                }
+            }
+        }
+        warp.groups[0].pc = pc;
+        Ok(limit)
+    }
+
+    /// One instruction of one group of `warp`.
+    fn step(&mut self, warp: &mut Warp) -> Step<()> {
+        warp.merge();
+        let runnable = || warp.groups.iter().enumerate().filter(|(_, group)| !group.waits);
+        // The lanes furthest behind first, so that they catch up; now and then others.
+        let chosen = match runnable().count() {
+            // Those that wait met in `merge`; if none can go on now, none ever will.
+            0 => return self.stuck(warp),
+            n if n > 1 && self.random.below(8) == 0 => runnable().nth(self.random.below(n)),
+            _ => runnable().min_by_key(|(_, group)| group.pc),
+        };
+        let chosen = chosen.map_or(0, |(index, _)| index);
+        let Group { pc, mask, .. } = warp.groups[chosen];
+        let instruction = &self.launch.kernel.code[pc];
+        let active = active_lanes(warp, instruction, mask);
+        match &instruction.op {
+            Op::Branch { target } => {
+                self.counters.count(Pipe::Control, 1);
+                warp.groups.swap_remove(chosen);
+                for (pc, mask) in [(*target, active), (pc + 1, mask & !active)] {
+                    if mask != 0 {
+                        warp.groups.push(Group { pc, mask, waits: false });
+                    }
+                }
+                return Ok(());
+            }
+            Op::Exit => {
+                warp.exited |= active;
+                warp.groups[chosen] = Group { pc: pc + 1, mask: mask & !active, waits: false };
+                if mask == active {
+                    warp.groups.swap_remove(chosen);
+                }
+                // Lanes that wait for those that left must look again.
+                warp.groups.iter_mut().for_each(|group| group.waits = false);
+                return Ok(());
+            }
+            Op::Barrier { id, threads } => {
+                if active != mask {
+                    return self.fail(instruction, None, "a barrier under a guard that divides the warp");
+                }
+                let id = self.uniform(warp, *id, mask, instruction)?;
+                let expected = threads
+                    .map_or(Ok(u64::from(self.n_threads)), |threads| self.uniform(warp, threads, mask, instruction))?;
+                if id != 0 || expected != u64::from(self.n_threads) {
+                    let message = "a named barrier or one of part of the block is not supported";
+                    return self.fail(instruction, None, message);
+                }
+                if mask | warp.exited != u32::MAX {
+                    warp.groups[chosen].waits = true;
+                    return Ok(());
+                }
+                warp.at_barrier = true;
+                return Ok(());
+            }
+            Op::WarpBarrier { mask: named } | Op::Shuffle { mask: named, .. } | Op::Vote { mask: named, .. }
+                if active != 0 =>
+            {
+                let named = self.uniform(warp, *named, active, instruction)? as u32;
+                if active & !named != 0 {
+                    let thread = warp.thread((active & !named).trailing_zeros() as usize);
+                    let message = format!("the lane is not in its own mask {named:#x}");
+                    return self.fail(instruction, Some(thread), message);
+                }
+                if named & !active & !warp.exited != 0 {
+                    if active != mask {
+                        let message = format!("lanes {:#x} of mask {named:#x} are guarded out", named & !active);
+                        return self.fail(instruction, None, message);
+                    }
+                    warp.groups[chosen].waits = true;
+                    return Ok(());
+                }
+                if named & warp.exited != 0 {
+                    let message = format!("lanes {:#x} of mask {named:#x} have left the kernel", named & warp.exited);
+                    return self.fail(instruction, None, message);
+                }
+            }
+            op if op.is_matrix() && active != 0 && active != u32::MAX => {
+                if warp.exited != 0 || active != mask {
+                    return self.fail(
+                        instruction,
+                        None,
+                        format!("a matrix operation with lanes {:#x} missing", !active),
+                    );
+                }
+                warp.groups[chosen].waits = true;
+                return Ok(());
+            }
+            _ => {}
+        }
+        if active != 0 {
+            self.execute(warp, instruction, active)?;
+        }
+        warp.groups[chosen].pc += 1;
+        Ok(())
+    }
+
+    #[cold]
+    fn stuck(&self, warp: &Warp) -> Step<()> {
+        let at: Vec<String> = (warp.groups.iter())
+            .map(|group| {
+                let instruction = &self.launch.kernel.code[group.pc];
+                format!("lanes {:#x} at line {}", group.mask, instruction.source.1)
+            })
+            .collect();
+        let first = &self.launch.kernel.code[warp.groups[0].pc];
+        let message =
+            format!("divergent: lanes of one warp wait for each other at different places: {}", at.join("; "));
+        self.fail(first, Some(warp.thread(warp.groups[0].mask.trailing_zeros() as usize)), message)
+    }
+
+    /// Who accesses in lane 0 of `warp` now.
+    #[inline(always)]
+    fn stamp(&self, warp: &Warp, atomic: bool) -> Stamp {
+        let Warp { barriers, warp_barriers, .. } = *warp;
+        let access = Access { block: self.block, thread: warp.thread(0), barriers, warp_barriers, atomic };
+        Stamp::new(self.launch.number, access)
+    }
+
+    /// The value of `source`, the same in all lanes of `mask`.
+    fn uniform(&self, warp: &Warp, source: Register, mask: u32, instruction: &Instruction) -> Step<u64> {
+        let values = warp.register(source);
+        let first = values[mask.trailing_zeros() as usize];
+        if lanes(mask).any(|lane| values[lane] != first) {
+            return self.fail(instruction, None, "an operand that must be the same in all lanes is not");
+        }
+        Ok(first)
+    }
+
+    /// What `preset` is in the lanes of warp `warp` of the block.
+    fn preset(&self, warp: u32, preset: Preset) -> Lanes {
+        match preset {
+            Preset::Bits(bits) => [bits; LANES],
+            Preset::Global(index, offset) => [self.launch.globals[index as usize] + offset; LANES],
+            Preset::Special(special) => self.special(warp, special),
+        }
+    }
+
+    fn special(&self, warp: u32, special: Special) -> Lanes {
+        let block = |axis: usize| {
+            let [x, y, _] = self.launch.grid;
+            [self.block % x, self.block / x % y, self.block / x / y][axis]
+        };
+        std::array::from_fn(|lane| {
+            let thread = warp * LANES as u32 + lane as u32;
+            let [x, y, _] = self.launch.block;
+            u64::from(match special {
+                Special::Tid(axis) => [thread % x, thread / x % y, thread / x / y][axis],
+                Special::Ntid(axis) => self.launch.block[axis],
+                Special::Ctaid(axis) => block(axis),
+                Special::Nctaid(axis) => self.launch.grid[axis],
+                Special::LaneId => lane as u32,
+                Special::WarpId => warp,
+                Special::LaneMaskLt => (1u32 << lane) - 1,
+                Special::LaneMaskLe => u32::MAX >> (31 - lane),
+                Special::LaneMaskGt => !(u32::MAX >> (31 - lane)),
+                Special::LaneMaskGe => !((1u32 << lane) - 1),
+                Special::LaneMaskEq => 1 << lane,
+                Special::DynamicSharedSize => self.launch.dynamic_shared as u32,
+            })
+        })
+    }
+}
+
+/// The lanes of `mask` that the guard of `instruction` lets through.
+#[inline(always)]
+fn active_lanes(warp: &Warp, instruction: &Instruction, mask: u32) -> u32 {
+    match instruction.guard {
+        None => mask,
+        Some((register, negated)) => {
+            let holds = holding(warp.register(register));
+            mask & if negated { !holds } else { holds }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A warp: the registers of its lanes, and the groups of lanes that share a program counter.
+
+use std::collections::VecDeque;
+
+use crate::lanes::{LANES, Lanes, lanes};
+use crate::memory::Region;
+use crate::ptx::{Kernel, Register};
+
+/// Lanes at one place of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    pub pc: usize,
+    pub mask: u32,
+    /// Waits at its instruction for other lanes of the warp.
+    pub waits: bool,
+}
+
+/// An asynchronous copy on its way: `n_words` words to shared memory from word `first` on.
+pub struct Copy {
+    pub first: usize,
+    pub words: [u32; 4],
+    pub n_words: usize,
+}
+
+/// Asynchronous copies of one lane that are not waited for.
+#[derive(Default)]
+pub struct Copies {
+    /// Those in no group yet are the last ones; before them lie those of its groups, oldest first.
+    pub copies: VecDeque<Copy>,
+    /// How many copies each group has.
+    pub groups: VecDeque<usize>,
+}
+
+impl Copies {
+    /// Makes a group of the copies that are in none.
+    pub fn commit(&mut self) {
+        self.groups.push_back(self.copies.len() - self.groups.iter().sum::<usize>());
+    }
+}
+
+pub struct Warp {
+    pub index: u32,
+    /// Values of each register in each lane.
+    registers: Vec<Lanes>,
+    pub groups: Vec<Group>,
+    pub exited: u32,
+    /// Passed block barriers, and warp barriers since.
+    pub barriers: u32,
+    pub warp_barriers: u32,
+    /// At a block barrier.
+    pub at_barrier: bool,
+    pub local: Vec<Region>,
+    pub copies: [Copies; LANES],
+}
+
+impl Warp {
+    /// A warp that runs `kernel` in each of its blocks.
+    pub fn new(index: u32, kernel: &Kernel) -> Warp {
+        let local = if kernel.local_bytes > 0 { LANES } else { 0 };
+        Warp {
+            index,
+            registers: vec![[0; LANES]; kernel.n_registers],
+            groups: Vec::new(),
+            exited: 0,
+            barriers: 0,
+            warp_barriers: 0,
+            at_barrier: false,
+            local: (0..local).map(|_| Region::private(kernel.local_bytes)).collect(),
+            copies: Default::default(),
+        }
+    }
+
+    /// At the beginning of a block of `n_threads` threads.
+    pub fn restart(&mut self, n_threads: u32) {
+        let live = (n_threads - self.index * LANES as u32).min(LANES as u32);
+        let mask = u32::MAX >> (LANES as u32 - live);
+        self.registers.fill([0; LANES]);
+        self.groups.clear();
+        self.groups.push(Group { pc: 0, mask, waits: false });
+        self.exited = !mask;
+        (self.barriers, self.warp_barriers, self.at_barrier) = (0, 0, false);
+        self.local.iter_mut().for_each(Region::clear);
+        self.copies.iter_mut().for_each(|copies| {
+            copies.copies.clear();
+            copies.groups.clear();
+        });
+    }
+
+    pub fn thread(&self, lane: usize) -> u32 {
+        self.index * LANES as u32 + lane as u32
+    }
+
+    #[inline(always)]
+    pub fn register(&self, register: Register) -> &Lanes {
+        &self.registers[register as usize]
+    }
+
+    /// Writes the lanes of `mask`. What goes to the register behind `_` is never read.
+    #[inline(always)]
+    pub fn write(&mut self, register: Register, mask: u32, values: &Lanes) {
+        let target = &mut self.registers[register as usize];
+        if mask == u32::MAX {
+            *target = *values;
+        } else {
+            lanes(mask).for_each(|lane| target[lane] = values[lane]);
+        }
+    }
+
+    /// Joins groups at one place.
+    pub fn merge(&mut self) {
+        let groups = &mut self.groups;
+        let mut index = 0;
+        while index < groups.len() {
+            let mut other = index + 1;
+            while other < groups.len() {
+                if groups[other].pc == groups[index].pc {
+                    groups[index].mask |= groups[other].mask;
+                    groups[index].waits = false;
+                    groups.swap_remove(other);
+                } else {
+                    other += 1;
+                }
+            }
+            index += 1;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Memory with a shadow: what is allocated, what was written, and who touched it last since the barrier before.
+
+mod region;
+mod shadow;
+
+use std::collections::BTreeMap;
+
+pub use region::{MAX_LAUNCHES, Region};
+pub use shadow::{Access, MAX_BARRIERS, MAX_BLOCKS, MAX_WARP_BARRIERS, Stamp};
+
+/// Where shared and local memory lie among generic addresses; everything below is global.
+pub const SHARED_BASE: u64 = 1 << 56;
+pub const LOCAL_BASE: u64 = 1 << 57;
+
+/// What is wrong with an access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No allocation holds the bytes; the nearest one below, its size, and how far behind its end.
+    OutOfBounds {
+        address: u64,
+        bytes: usize,
+        nearest: Option<(u64, usize)>,
+    },
+    Misaligned {
+        address: u64,
+        bytes: usize,
+    },
+    Uninitialised {
+        address: u64,
+        bytes: usize,
+    },
+    /// With the earlier access, and whether the earlier one was a write.
+    Race {
+        address: u64,
+        other: Access,
+        other_wrote: bool,
+    },
+    /// Bytes that an asynchronous copy has not delivered yet.
+    Pending {
+        address: u64,
+    },
+}
+
+/// Allocations of global memory.
+#[derive(Default)]
+pub struct GlobalMemory {
+    regions: BTreeMap<u64, Region>,
+    next: u64,
+    pub used: usize,
+}
+
+/// Bytes between allocations that belong to nobody, so that a step over the end is noticed.
+const GAP: u64 = 4096;
+const FIRST: u64 = 0x7_0000_0000;
+
+impl GlobalMemory {
+    /// The address of `bytes` new bytes, aligned to 512.
+    pub fn allocate(&mut self, bytes: usize) -> u64 {
+        let address = self.next.max(FIRST).next_multiple_of(512);
+        self.next = address + bytes as u64 + GAP;
+        self.used += bytes;
+        self.regions.insert(address, Region::new(bytes));
+        address
+    }
+
+    /// Gives an allocation back; `false` for an address that is none.
+    pub fn free(&mut self, address: u64) -> bool {
+        self.regions.remove(&address).map(|region| self.used -= region.len()).is_some()
+    }
+
+    /// Makes room for the numbers of launches to begin again.
+    pub fn forget_accesses(&mut self) {
+        self.regions.values_mut().for_each(Region::forget_accesses);
+    }
+
+    /// The allocation that holds `bytes` bytes at `address`, and the offset in it.
+    pub fn find(&self, address: u64, bytes: usize) -> Result<(&Region, usize), Fault> {
+        let below = self.regions.range(..=address).next_back();
+        if let Some((&start, region)) = below
+            && (address - start) as usize + bytes <= region.len()
+        {
+            return Ok((region, (address - start) as usize));
+        }
+        let nearest = below.map(|(&start, region)| (start, region.len()));
+        Err(Fault::OutOfBounds { address, bytes, nearest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_found_and_gaps_are_not() {
+        let mut memory = GlobalMemory::default();
+        let (a, b) = (memory.allocate(100), memory.allocate(10));
+        assert!(a % 512 == 0 && b % 512 == 0 && b >= a + 100 + GAP);
+        assert_eq!(memory.find(a + 96, 4).map(|(_, offset)| offset).ok(), Some(96));
+        let Err(Fault::OutOfBounds { nearest, .. }) = memory.find(a + 97, 4) else { panic!("found") };
+        assert_eq!(nearest, Some((a, 100)));
+        assert!(memory.find(a - 1, 1).is_err() && memory.free(a) && !memory.free(a) && memory.find(a, 1).is_err());
+        assert_eq!(memory.used, 10);
+    }
+}

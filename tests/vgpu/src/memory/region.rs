@@ -1,0 +1,471 @@
+//! A piece of memory whose every word has a shadow: what was written, what is promised, and who touched it last in this launch.
+
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use super::Fault;
+use super::shadow::{Stamp, unpack};
+
+// A word as one atom, so that neighbours in it may be written at once: the value above, the number of the last launch that touched it, and
+// its state: bit k: byte k has been written; bit 4 + k: byte k is promised by an asynchronous copy.
+const WRITTEN: u64 = 0xf;
+const PROMISED: u64 = 0xf0;
+const STATE: u64 = 0xff;
+const LAUNCH: u64 = 0xff_ffff << 8;
+
+/// Launches that words can tell apart; afterwards [`Region::forget_accesses`] makes room.
+pub const MAX_LAUNCHES: u32 = (LAUNCH >> 8) as u32;
+
+/// Last write and last readers of each half of a word: races are told apart at two bytes, the narrowest type that kernels share words by.
+/// They count only where the word's launch is the present one.
+#[repr(transparent)]
+struct Shadow([AtomicU64; 4]);
+
+impl Shadow {
+    /// The first access of a launch leaves these.
+    #[inline(always)]
+    fn begin(&self, writes: [u64; 2], reads: [u64; 2]) {
+        for half in 0..2 {
+            self.0[half].store(writes[half], Relaxed);
+            self.0[2 + half].store(reads[half], Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn read(&self, half: usize, by: Stamp, address: u64) -> Result<(), Fault> {
+        let write = self.0[half].load(Relaxed);
+        if by.is_unordered(write) {
+            return Err(raced(address, write));
+        }
+        let readers = &self.0[2 + half];
+        readers.store(by.after_readers(readers.load(Relaxed)), Relaxed);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write(&self, half: usize, by: Stamp, address: u64) -> Result<(), Fault> {
+        let write = self.0[half].load(Relaxed);
+        if by.is_unordered(write) {
+            return Err(raced(address, write));
+        }
+        if let Some(other) = by.unordered_reader(self.0[2 + half].load(Relaxed)) {
+            return Err(Fault::Race { address, other, other_wrote: false });
+        }
+        self.0[half].store(by.bits(), Relaxed);
+        Ok(())
+    }
+}
+
+#[cold]
+fn raced(address: u64, write: u64) -> Fault {
+    Fault::Race { address, other: unpack(write), other_wrote: true }
+}
+
+/// A piece of memory of whole words.
+pub struct Region {
+    words: Box<[AtomicU64]>,
+    shadows: Box<[Shadow]>,
+    bytes: usize,
+    /// Whether blocks on several threads of the host use it.
+    concurrent: bool,
+}
+
+impl Region {
+    /// `bytes` bytes of global memory that nobody has written.
+    pub fn new(bytes: usize) -> Region {
+        let n = bytes.div_ceil(4);
+        // Zeros from the system cost nothing until they are touched.
+        let (words, shadows) = (vec![0u64; n].into_boxed_slice(), vec![[0u64; 4]; n].into_boxed_slice());
+        // SAFETY: an atom has the size and the bits of its integer, and on platforms with 64-bit atoms and integers aligned alike its
+        // alignment; `Shadow` is four of them. The boxes are given up for the ones made from them.
+        let (words, shadows) = unsafe {
+            const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+            (
+                Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]),
+                Box::from_raw(Box::into_raw(shadows) as *mut [Shadow]),
+            )
+        };
+        Region { words, shadows, bytes, concurrent: true }
+    }
+
+    /// The same for one block or thread alone.
+    pub fn private(bytes: usize) -> Region {
+        Region { concurrent: false, ..Region::new(bytes) }
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// As new: nothing written, nobody there.
+    pub fn clear(&mut self) {
+        self.words.iter_mut().for_each(|word| *word.get_mut() = 0);
+    }
+
+    /// As if no launch had ever touched it.
+    pub fn forget_accesses(&mut self) {
+        self.words.iter_mut().for_each(|word| *word.get_mut() &= !LAUNCH);
+    }
+
+    /// Reads `into.len()` bytes at `offset` as the host does: without an order, and without questions about it.
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        let mut at = offset;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let value = ((self.words[at / 4].load(Relaxed) >> 32) as u32).to_le_bytes();
+            let n = (4 - at % 4).min(rest.len());
+            let (head, tail) = rest.split_at_mut(n);
+            head.copy_from_slice(&value[at % 4..at % 4 + n]);
+            (rest, at) = (tail, at + n);
+        }
+    }
+
+    /// Whether every byte of `offset..offset + bytes` has been written.
+    pub fn is_written(&self, offset: usize, bytes: usize) -> bool {
+        (offset / 4..(offset + bytes).div_ceil(4)).all(|word| {
+            let needed = bytes_of_word(offset, bytes, word);
+            self.words[word].load(Relaxed) & needed == needed
+        })
+    }
+
+    /// Writes bytes as the host does.
+    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+        let mut at = offset;
+        let mut rest = from;
+        while !rest.is_empty() {
+            let n = (4 - at % 4).min(rest.len());
+            let (head, tail) = rest.split_at(n);
+            let word = self.words[at / 4].load(Relaxed);
+            let mut value = ((word >> 32) as u32).to_le_bytes();
+            value[at % 4..at % 4 + n].copy_from_slice(head);
+            let word = word & (LAUNCH | STATE) | bytes_of_word(at, n, at / 4);
+            self.words[at / 4].store(word | u64::from(u32::from_le_bytes(value)) << 32, Relaxed);
+            (rest, at) = (tail, at + n);
+        }
+    }
+
+    /// A thread reads `N` whole words from word `first` on.
+    #[inline(always)]
+    pub fn load_words<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<[u32; N], Fault> {
+        let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
+        let mut values = [0; N];
+        for i in 0..N {
+            let word = words[i].load(Acquire);
+            if word & STATE != WRITTEN {
+                return Err(unreadable(word, WRITTEN, address, 4 * N));
+            }
+            values[i] = (word >> 32) as u32;
+            if word & LAUNCH == u64::from(by.launch) << 8 {
+                shadows[i].read(0, by, address)?;
+                shadows[i].read(1, by, address)?;
+            } else {
+                shadows[i].begin([0; 2], [by.bits(); 2]);
+                words[i].store(word & !LAUNCH | u64::from(by.launch) << 8, Release);
+            }
+        }
+        Ok(values)
+    }
+
+    /// A thread writes `N` whole words from word `first` on.
+    #[inline(always)]
+    pub fn store_words<const N: usize>(
+        &self,
+        first: usize,
+        values: [u32; N],
+        by: Stamp,
+        address: u64,
+    ) -> Result<(), Fault> {
+        let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
+        for i in 0..N {
+            let word = words[i].load(Acquire);
+            if word & LAUNCH == u64::from(by.launch) << 8 {
+                shadows[i].write(0, by, address)?;
+                shadows[i].write(1, by, address)?;
+            } else {
+                shadows[i].begin([by.bits(); 2], [0; 2]);
+            }
+            if word & PROMISED != 0 {
+                return Err(Fault::Pending { address });
+            }
+            words[i].store(u64::from(values[i]) << 32 | u64::from(by.launch) << 8 | WRITTEN, Release);
+        }
+        Ok(())
+    }
+
+    /// A thread reads 1 or 2 bytes of one word.
+    pub fn load_narrow(&self, offset: usize, bytes: usize, by: Stamp, address: u64) -> Result<u32, Fault> {
+        let needed = bytes_of_word(offset, bytes, offset / 4);
+        let half = offset % 4 / 2;
+        let word = self.words[offset / 4].load(Acquire);
+        if word & PROMISED & needed << 4 != 0 || word & needed != needed {
+            return Err(unreadable(word, needed, address, bytes));
+        }
+        if word & LAUNCH == u64::from(by.launch) << 8 {
+            self.shadows[offset / 4].read(half, by, address)?;
+        } else {
+            let mut reads = [0; 2];
+            reads[half] = by.bits();
+            self.shadows[offset / 4].begin([0; 2], reads);
+            self.change(offset / 4, |word| word & !LAUNCH | u64::from(by.launch) << 8);
+        }
+        Ok((word >> 32 >> (8 * (offset % 4))) as u32 & (u32::MAX >> (32 - 8 * bytes)))
+    }
+
+    /// A thread writes 1 or 2 bytes of one word.
+    pub fn store_narrow(&self, offset: usize, bytes: usize, value: u32, by: Stamp, address: u64) -> Result<(), Fault> {
+        let written = bytes_of_word(offset, bytes, offset / 4);
+        let half = offset % 4 / 2;
+        let word = self.words[offset / 4].load(Acquire);
+        if word & LAUNCH == u64::from(by.launch) << 8 {
+            self.shadows[offset / 4].write(half, by, address)?;
+        } else {
+            let mut writes = [0; 2];
+            writes[half] = by.bits();
+            self.shadows[offset / 4].begin(writes, [0; 2]);
+        }
+        if word & written << 4 != 0 {
+            return Err(Fault::Pending { address });
+        }
+        let mask = u64::from(u32::MAX >> (32 - 8 * bytes)) << (32 + 8 * (offset % 4));
+        let shifted = u64::from(value) << (32 + 8 * (offset % 4)) & mask;
+        self.change(offset / 4, |word| word & !mask & !LAUNCH | shifted | u64::from(by.launch) << 8 | written);
+        Ok(())
+    }
+
+    /// A thread changes a word or two atomically; returns what was there.
+    pub fn atomic(
+        &self,
+        offset: usize,
+        bytes: usize,
+        by: Stamp,
+        address: u64,
+        change: impl Fn(u64) -> u64,
+    ) -> Result<u64, Fault> {
+        let first = offset / 4;
+        let n = bytes.div_ceil(4);
+        for index in first..first + n {
+            let word = self.words[index].load(Acquire);
+            if word & STATE != WRITTEN {
+                return Err(unreadable(word, WRITTEN, address, bytes));
+            }
+            if word & LAUNCH == u64::from(by.launch) << 8 {
+                self.shadows[index].write(0, by, address)?;
+                self.shadows[index].write(1, by, address)?;
+            } else {
+                self.shadows[index].begin([by.bits(); 2], [0; 2]);
+                self.change(index, |word| word & !LAUNCH | u64::from(by.launch) << 8);
+            }
+        }
+        let with = |word: u64, value: u64| word & (LAUNCH | STATE) | value << 32;
+        if n == 1 {
+            return Ok(self.change(first, |word| with(word, change(word >> 32) & 0xffff_ffff)) >> 32);
+        }
+        // Wide atomics of different blocks would need a lock; the kernels of this project have none.
+        let (low, high) = (self.words[first].load(Relaxed), self.words[first + 1].load(Relaxed));
+        let before = low >> 32 | high >> 32 << 32;
+        let after = change(before);
+        self.words[first].store(with(low, after & 0xffff_ffff), Relaxed);
+        self.words[first + 1].store(with(high, after >> 32), Relaxed);
+        Ok(before)
+    }
+
+    /// Promises `N` words that an asynchronous copy will write.
+    #[inline(always)]
+    pub fn promise<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<(), Fault> {
+        let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
+        for i in 0..N {
+            let word = words[i].load(Acquire);
+            if word & LAUNCH == u64::from(by.launch) << 8 {
+                shadows[i].write(0, by, address)?;
+                shadows[i].write(1, by, address)?;
+            } else {
+                shadows[i].begin([by.bits(); 2], [0; 2]);
+            }
+            words[i].store(word & !LAUNCH | u64::from(by.launch) << 8 | PROMISED, Release);
+        }
+        Ok(())
+    }
+
+    /// Delivers promised words.
+    pub fn deliver(&self, first: usize, values: &[u32], by: Stamp) {
+        for (i, &value) in values.iter().enumerate() {
+            let shadow = &self.shadows[first + i].0;
+            shadow[0].store(by.bits(), Relaxed);
+            shadow[1].store(by.bits(), Relaxed);
+            let word = u64::from(value) << 32 | u64::from(by.launch) << 8 | WRITTEN;
+            self.words[first + i].store(word, Release);
+        }
+    }
+
+    /// Changes one word as a whole; returns what it was.
+    fn change(&self, index: usize, change: impl Fn(u64) -> u64) -> u64 {
+        let word = &self.words[index];
+        if self.concurrent {
+            return word.fetch_update(Release, Acquire, |word| Some(change(word))).unwrap_or_else(|word| word);
+        }
+        let before = word.load(Relaxed);
+        word.store(change(before), Relaxed);
+        before
+    }
+}
+
+#[cold]
+fn unreadable(word: u64, needed: u64, address: u64, bytes: usize) -> Fault {
+    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialised { address, bytes } }
+}
+
+/// Which bytes of word `word` lie in `offset..offset + bytes`, as bits.
+fn bytes_of_word(offset: usize, bytes: usize, word: usize) -> u64 {
+    let from = offset.max(4 * word) - 4 * word;
+    let to = (offset + bytes).min(4 * word + 4) - 4 * word;
+    (1 << to) - (1 << from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shadow::Access;
+    use super::*;
+
+    fn access(block: u32, thread: u32, barriers: u32) -> Access {
+        Access { block, thread, barriers, warp_barriers: 0, atomic: false }
+    }
+
+    fn by(block: u32, thread: u32, barriers: u32) -> Stamp {
+        Stamp::new(1, access(block, thread, barriers))
+    }
+
+    fn load(region: &Region, by: Stamp) -> Result<u32, Fault> {
+        region.load_words::<1>(0, by, 0).map(|[value]| value)
+    }
+
+    fn store(region: &Region, by: Stamp) -> Result<(), Fault> {
+        region.store_words(0, [1], by, 0)
+    }
+
+    #[test]
+    fn values_of_every_width_come_back() {
+        for region in [Region::new(32), Region::private(32)] {
+            region.store_words(0, [0x89ab_cdef, 0x0123_4567], by(0, 0, 0), 0).expect("stores");
+            assert_eq!(region.load_words(0, by(0, 0, 0), 0), Ok([0x89ab_cdef, 0x0123_4567]));
+            for (offset, bytes, value) in [(14, 2, 0xfeed), (13, 1, 0x42)] {
+                region.store_narrow(offset, bytes, value, by(0, 0, 0), 0).expect("stores");
+                assert_eq!(region.load_narrow(offset, bytes, by(0, 0, 0), 0), Ok(value));
+            }
+            assert_eq!(region.load_narrow(14, 2, by(0, 0, 0), 0), Ok(0xfeed));
+            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialised { .. })));
+            assert!(region.is_written(13, 3) && !region.is_written(12, 4) && region.is_written(0, 8));
+        }
+    }
+
+    #[test]
+    fn the_host_copies_from_and_to_any_byte() {
+        let region = Region::new(32);
+        region.copy_in(3, b"action matching");
+        let mut out = [0; 15];
+        region.copy_out(3, &mut out);
+        assert_eq!(&out, b"action matching");
+        assert!(region.is_written(3, 15) && !region.is_written(2, 2) && !region.is_written(17, 2));
+    }
+
+    #[test]
+    fn races_are_between_unordered_accesses_of_different_threads() {
+        let race = |first: (bool, Stamp), second: (bool, Stamp)| {
+            let region = Region::new(4);
+            region.copy_in(0, &[0; 4]);
+            let mut result = Ok(());
+            for (writes, by) in [first, second] {
+                result = if writes { store(&region, by) } else { load(&region, by).map(|_| ()) };
+            }
+            matches!(result, Err(Fault::Race { .. }))
+        };
+        let (read, write) = (false, true);
+        assert!(race((write, by(0, 0, 0)), (read, by(0, 1, 0))));
+        assert!(race((read, by(0, 0, 0)), (write, by(0, 1, 0))));
+        assert!(race((write, by(0, 0, 0)), (write, by(0, 40, 0))));
+        assert!(!race((read, by(0, 0, 0)), (read, by(0, 1, 0))));
+        assert!(!race((write, by(0, 0, 0)), (read, by(0, 0, 0))));
+        // A barrier orders threads of a block, not of different blocks.
+        assert!(!race((write, by(0, 0, 0)), (read, by(0, 1, 1))));
+        assert!(race((write, by(0, 0, 0)), (read, by(1, 1, 1))));
+        // A warp barrier orders threads of its warp alone.
+        let after = |thread| Stamp::new(1, Access { warp_barriers: 1, ..access(0, thread, 0) });
+        assert!(!race((write, by(0, 0, 0)), (read, after(1))));
+        assert!(race((write, by(0, 0, 0)), (read, after(33))));
+        let atomic = |thread| Stamp::new(1, Access { atomic: true, ..access(0, thread, 0) });
+        assert!(!race((write, atomic(0)), (write, atomic(1))));
+        assert!(race((write, atomic(0)), (read, by(0, 1, 0))));
+    }
+
+    /// The end of a launch orders everything, however many launches ago it was.
+    #[test]
+    fn launches_are_never_taken_for_each_other() {
+        for launch in [2, 512, 1023, 65_537, MAX_LAUNCHES] {
+            let region = Region::new(4);
+            store(&region, by(0, 0, 0)).expect("stores");
+            store(&region, Stamp::new(launch, access(5, 1, 0))).expect("no race");
+            load(&region, Stamp::new(1, access(7, 1, 0))).expect("no race");
+        }
+        // The numbers begin again when all is forgotten.
+        let mut region = Region::new(4);
+        store(&region, by(0, 0, 0)).expect("stores");
+        region.forget_accesses();
+        assert_eq!(load(&region, by(5, 1, 0)), Ok(1));
+    }
+
+    #[test]
+    fn neighbours_share_a_word_without_a_race() {
+        let region = Region::new(4);
+        region.store_narrow(0, 2, 1, by(0, 0, 0), 0).expect("stores");
+        region.store_narrow(2, 2, 2, by(0, 1, 0), 2).expect("stores");
+        assert_eq!(region.load_narrow(2, 2, by(0, 1, 0), 2), Ok(2));
+        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Race { .. })));
+    }
+
+    #[test]
+    fn of_several_readers_each_counts() {
+        let region = Region::new(4);
+        region.copy_in(0, &[0; 4]);
+        for thread in [3, 7] {
+            load(&region, by(0, thread, 0)).expect("loads");
+        }
+        assert!(matches!(store(&region, by(0, 7, 0)), Err(Fault::Race { other_wrote: false, .. })));
+        // Those before a barrier are ordered; another block's never are.
+        for (first, raced) in [(by(0, 3, 0), false), (by(1, 3, 0), true)] {
+            for writer in [7, 8] {
+                let region = Region::new(4);
+                region.copy_in(0, &[0; 4]);
+                for by in [first, by(0, 7, 1), by(0, 7, 2)] {
+                    load(&region, by).expect("loads");
+                }
+                assert_eq!(store(&region, by(0, writer, 3)).is_err(), raced, "thread {writer}");
+            }
+        }
+    }
+
+    #[test]
+    fn promised_bytes_are_out_of_reach_until_they_are_delivered() {
+        let region = Region::private(16);
+        region.promise::<4>(0, by(0, 0, 0), 0).expect("promises");
+        assert_eq!(region.load_words::<1>(1, by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
+        assert_eq!(region.load_narrow(6, 2, by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
+        assert_eq!(region.store_words(2, [1], by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
+        assert_eq!(region.store_narrow(8, 1, 1, by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
+        region.deliver(0, &[7; 4], by(0, 0, 0));
+        assert_eq!(region.load_words(0, by(0, 0, 0), 0), Ok([7; 4]));
+    }
+
+    #[test]
+    fn cleared_memory_is_new() {
+        let mut region = Region::private(4);
+        store(&region, by(0, 0, 0)).expect("stores");
+        region.clear();
+        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialised { .. })));
+    }
+}
