@@ -18,7 +18,7 @@ fn field(head: Head, embedding: TimeEmbedding, objective: Objective) -> Model {
 }
 
 fn cuda(precision: Precision) -> CudaEngine {
-    CudaEngine::new(0, precision).expect("a GPU, or the virtual one: tests/run sets LD_LIBRARY_PATH")
+    CudaEngine::new(0, precision).expect("a GPU, or the virtual one in LD_LIBRARY_PATH")
 }
 
 /// Positions, log w and log q at all saved times.
@@ -30,7 +30,7 @@ struct Saved {
 }
 
 /// Which channels beside positions.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Followed {
     weights: bool,
     density: bool,
@@ -96,14 +96,193 @@ fn fixed(method: Method, steps: u64) -> Plan {
     Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0])
 }
 
+fn adaptive(tolerance: f64, t0: f64, save_at: Vec<f64>) -> Plan {
+    Plan::new(Method::Dopri5, StepControl::Adaptive { rtol: tolerance, atol: tolerance }, t0, save_at)
+}
+
 const METHODS: [Method; 4] = [Method::Euler, Method::Heun, Method::Rk4, Method::Dopri5];
+/// More tiles than the virtual GPU has multiprocessors, the last one not full.
+const N: usize = 300;
+const POSITIONS: Followed = Followed { weights: false, density: false };
+const ALL: Followed = Followed { weights: true, density: true };
 
 #[test]
 fn every_method_moves_particles_as_on_the_cpu() {
+    let model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
     for method in METHODS {
-        let model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
-        let start = std::time::Instant::now();
-        assert_same(&format!("{method:?}"), Precision::F32, &model, &fixed(method, 3), 200, Followed::default(), 2e-5);
-        eprintln!("{method:?} {:?}", start.elapsed());
+        assert_same(&format!("{method:?}"), Precision::F32, &model, &fixed(method, 2), N, POSITIONS, 2e-5);
     }
+    assert_same("many particles", Precision::F32, &model, &fixed(Method::Euler, 1), 10_000, POSITIONS, 2e-5);
+}
+
+#[test]
+fn any_number_of_particles_moves() {
+    let model = field(Head::Dot, TimeEmbedding::Raw, Objective::default());
+    for n in [0, 1, 64, 65] {
+        assert_same(&format!("{n} particles"), Precision::F32, &model, &fixed(Method::Heun, 2), n, POSITIONS, 2e-5);
+    }
+}
+
+/// Saved times at the start, twice, and between steps; forward and backward; both embeddings.
+#[test]
+fn saved_times_hold_what_the_cpu_saves() {
+    for (embedding, t0, save_at) in embeddings()
+        .into_iter()
+        .zip([(0.0, vec![0.0, 0.3, 0.3, 1.0]), (1.0, vec![0.45, 0.2, -0.1])])
+        .map(|(e, (t, s))| (e, t, s))
+    {
+        let objective = Objective { growth: 0.6, ..Objective::default() };
+        let model = field(Head::Quadratic, embedding, objective);
+        let plan = Plan::new(Method::Rk4, StepControl::Fixed { steps: 4 }, t0, save_at);
+        assert_same(
+            &format!("from {t0}"),
+            Precision::F32,
+            &model,
+            &plan,
+            70,
+            Followed { weights: true, density: false },
+            2e-5,
+        );
+    }
+}
+
+#[test]
+fn log_w_and_log_q_change_as_on_the_cpu() {
+    for (head, rule, n_probes, cost_exponent) in [
+        (Head::Scalar, LaplacianRule::Exact, 1, 2.0),
+        (Head::Quadratic, LaplacianRule::Rademacher, 2, 2.5),
+        (Head::Dot, LaplacianRule::Gaussian, 3, 2.0),
+        (Head::Scalar, LaplacianRule::Rademacher, 50, 2.0),
+        (Head::Dot, LaplacianRule::Exact, 1, 2.5),
+    ] {
+        let objective = Objective { growth: 0.4, cost_exponent, ..Objective::default() };
+        let model = field(head, TimeEmbedding::Fourier { frequencies: vec![0.5] }, objective);
+        let plan = Plan { divergence: Laplacian { rule, n_probes }, ..fixed(Method::Heun, 2) };
+        assert_same(&format!("{head:?}, {rule:?}"), Precision::F32, &model, &plan, 70, ALL, 2e-5);
+    }
+}
+
+#[test]
+fn log_q_alone_is_the_same() {
+    let model = field(Head::Quadratic, TimeEmbedding::Raw, Objective::default());
+    let followed = Followed { weights: false, density: true };
+    assert_same("log q", Precision::F32, &model, &fixed(Method::Dopri5, 1), 65, followed, 2e-5);
+}
+
+/// The same Brownian path on both engines, in a dimension that fills no counter of random words.
+#[test]
+fn noise_takes_the_path_that_it_takes_on_the_cpu() {
+    for (method, sigma_schedule) in
+        [(Method::EulerMaruyama, SigmaSchedule::Constant), (Method::StochasticHeun, SigmaSchedule::OneMinusT)]
+    {
+        let objective = Objective { sigma: 0.7, sigma_schedule, growth: 0.3, ..Objective::default() };
+        let model = common::model(5, &[16, 20], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+        let noise = Noise { seed: 1 << 40 | 5, increments_per_step: 3 };
+        let plan = Plan { noise, save_at: vec![0.4, 1.0], ..fixed(method, 3) };
+        assert_same(
+            &format!("{method:?}"),
+            Precision::F32,
+            &model,
+            &plan,
+            N,
+            Followed { weights: true, density: false },
+            2e-5,
+        );
+    }
+    // A stochastic method without noise.
+    let model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    assert_same("no noise", Precision::F32, &model, &fixed(Method::StochasticHeun, 2), 64, POSITIONS, 2e-5);
+}
+
+#[test]
+fn error_control_meets_its_tolerance() {
+    let objective = Objective { growth: 0.4, ..Objective::default() };
+    let mut model = field(Head::Scalar, TimeEmbedding::Fourier { frequencies: vec![0.5] }, objective);
+    model.parameters.iter_mut().for_each(|p| *p *= 1.2);
+    for (t0, save_at) in [(0.0, vec![0.35, 1.0]), (1.0, vec![0.2, 0.2, 0.0])] {
+        let tight = Plan {
+            method: Method::Rk4,
+            control: StepControl::Fixed { steps: 100 },
+            ..adaptive(1.0, t0, save_at.clone())
+        };
+        let want = run(&CpuEngine::new(2), &model, &tight, 130, ALL).expect("integrates");
+        let mut evaluations = Vec::new();
+        for tolerance in [1e-2, 1e-5] {
+            let plan = adaptive(tolerance, t0, save_at.clone());
+            let got = run(&cuda(Precision::F32), &model, &plan, 130, ALL).expect("integrates");
+            let on_cpu = run(&CpuEngine::new(2), &model, &plan, 130, ALL).expect("integrates").report;
+            for (got, want) in [
+                (&got.positions, &want.positions),
+                (&got.log_weights, &want.log_weights),
+                (&got.log_density, &want.log_density),
+            ] {
+                assert_close(&format!("tolerance {tolerance} from {t0}"), &wide(got), &wide(want), 5.0 * tolerance);
+            }
+            let per_particle = |report: &IntegrationReport| report.velocity_evaluations as f64 / 130.0;
+            let ratio = per_particle(&got.report) / per_particle(&on_cpu);
+            assert!((0.8..1.25).contains(&ratio), "{:?}, on the CPU {on_cpu:?}", got.report);
+            assert!(got.report.accepted_steps >= 6);
+            evaluations.push(got.report.velocity_evaluations);
+        }
+        assert!(evaluations[0] < evaluations[1]);
+    }
+}
+
+#[test]
+fn lower_precisions_stay_close() {
+    let objective = Objective { growth: 0.4, ..Objective::default() };
+    let model = field(Head::Quadratic, TimeEmbedding::Raw, objective);
+    for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
+        assert_same(precision.name(), precision, &model, &fixed(Method::Rk4, 2), 100, POSITIONS, tolerance);
+        assert_same(precision.name(), precision, &model, &fixed(Method::Euler, 2), 64, ALL, 2.0 * tolerance);
+    }
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let objective = Objective { growth: 0.4, ..Objective::default() };
+    let model = field(Head::Dot, TimeEmbedding::Raw, objective);
+    let engine = cuda(Precision::Bf16);
+    let bits = || {
+        let saved = run(&engine, &model, &adaptive(1e-2, 0.0, vec![0.5, 1.0]), N, ALL).expect("integrates");
+        let values = [saved.positions, saved.log_weights, saved.log_density].concat();
+        (values.into_iter().map(f32::to_bits).collect::<Vec<u32>>(), saved.report)
+    };
+    assert_eq!(bits(), bits());
+}
+
+#[test]
+fn lost_particles_are_an_error() {
+    let mut model = field(Head::Quadratic, TimeEmbedding::Raw, Objective::default());
+    model.parameters.iter_mut().for_each(|p| *p *= 1e20);
+    let plan = Plan { save_at: vec![0.0, 0.5, 1.0], ..fixed(Method::Euler, 4) };
+    let error = run(&cuda(Precision::F32), &model, &plan, N, POSITIONS).err().expect("an error");
+    assert!(matches!(error, Error::NotFinite { step: 2, .. }), "{error}");
+}
+
+#[test]
+fn impossible_tolerances_are_an_error() {
+    let mut model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    model.parameters.iter_mut().for_each(|p| *p *= 1e20);
+    let plan = adaptive(1e-6, 0.25, vec![1.0]);
+    let error = run(&cuda(Precision::F32), &model, &plan, 65, POSITIONS).err().expect("an error");
+    assert!(error.to_string().contains("--rtol/--atol"), "{error}");
+}
+
+#[test]
+fn what_the_cpu_refuses_is_refused() {
+    let model = field(Head::Scalar, TimeEmbedding::Raw, Objective { sigma: 0.5, ..Objective::default() });
+    let engine = cuda(Precision::F32);
+    for (plan, followed, field) in [
+        (fixed(Method::Euler, 3), POSITIONS, "--method"),
+        (fixed(Method::EulerMaruyama, 0), POSITIONS, "--steps"),
+        (fixed(Method::EulerMaruyama, 1), ALL, "log-density"),
+    ] {
+        let error = run(&engine, &model, &plan, 3, followed).err().expect("an error");
+        assert!(error.to_string().contains(field), "{error}");
+    }
+    let mut short = vec![0.0; 5];
+    let plan = fixed(Method::EulerMaruyama, 1);
+    let error = engine.integrate(&model, &plan, Trajectories::of(&mut short), &|_| {}).expect_err("an error");
+    assert!(error.to_string().contains("positions"), "{error}");
 }

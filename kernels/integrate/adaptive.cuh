@@ -34,9 +34,12 @@ __device__ __forceinline__ double error_norm(const ParticleState& state, double 
       [&](uint32_t i) { return fmaxf(fabsf(y[i]), fabsf(point[i])); });
 }
 
+// Sizes of steps need no more than the digits of f32.
+__device__ __forceinline__ double power(double base, float exponent) { return powf(static_cast<float>(base), exponent); }
+
 // How the next step compares with this one (Hairer, Nørsett & Wanner, Solving ODEs I, II.4); a NaN shrinks it.
 __device__ __forceinline__ double step_factor(double error) {
-  return isfinite(error) ? fmin(fmax(0.9 * exp(-0.2 * log(error)), 0.2), 5.0) : 0.2;
+  return isfinite(error) ? fmin(fmax(0.9 * power(error, -0.2f), 0.2), 5.0) : 0.2;
 }
 
 // Length of the Euler step that the first step is chosen by, from the sizes of y and its velocity.
@@ -55,6 +58,6 @@ __device__ __forceinline__ double first_step(const ParticleState& state, double 
   const double speed = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(velocity[i]); }, size);
   const double change = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(later[i] - velocity[i]); }, size);
   const double largest = fmax(speed, change / probe);
-  const double second = largest <= 1e-15 ? fmax(probe * 1e-3, 1e-6) : exp(0.2 * log(0.01 / largest));
+  const double second = largest <= 1e-15 ? fmax(probe * 1e-3, 1e-6) : power(0.01 / largest, 0.2f);
   return fmin(100.0 * probe, second);
 }

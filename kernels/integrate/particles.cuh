@@ -14,6 +14,7 @@ enum class Phase : uint32_t { kStart, kBetween, kStage, kFirstSpeed, kFirstBend 
 
 // Where a tile is on its way. It lies in shared memory while the network needs all registers.
 struct Progress {
+  uint32_t slot_row;  // the block's first row of RowBuffers
   Tile tile;
   Phase phase;
   bool first_stage_ready;  // the first stage already holds the velocity at y
@@ -41,6 +42,7 @@ struct Course : Progress {
     if (tile.index * kTileRows >= params.n_particles) return false;
     const uint64_t n_left = params.n_particles - tile.index * kTileRows;
     tile.n_rows = static_cast<uint32_t>(min(static_cast<uint64_t>(kTileRows), n_left));
+    tile.is_fresh = true;
     phase = Phase::kBetween;
     first_stage_ready = false;
     saved = attempts = 0;
@@ -50,13 +52,13 @@ struct Course : Progress {
     float* y = state().y();
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) y[i] = state().counts(i) ? *state().saved(0, i) : 0.0f;
-    if (params.log_density != nullptr) draw_directions(state());
     return true;
   }
 
   // Prepares the next evaluation; false after the block's last tile, or when a tile has failed.
   __device__ __forceinline__ bool next() {
     const Tableau& tableau = params.tableau;
+    tile.is_fresh = false;
     if (phase == Phase::kStage && ++stage == tableau.n_stages) finish_step();
     if (phase == Phase::kFirstSpeed) {
       h = params.direction * first_probe(state());
@@ -100,14 +102,14 @@ struct Course : Progress {
       t = step.t;
       h = step.h;
       if (step.deviation != 0.0f) draw_noise(state(), n_steps, step.deviation);
-    } else if (proposed == 0.0) {
+    } else if (proposed == 0.0 && !first_stage_ready) {
       phase = Phase::kFirstSpeed;
       return true;
     } else {
       const double remaining = params.save_at[saved] - t;
       is_last = fabs(proposed) >= fabs(remaining) * (1.0 - 1e-9);
       h = is_last ? remaining : proposed;
-      if (t + h == t || ++attempts > kMaxAttempts) return fail(IntegrationFailure::kTolerance);
+      if (!isfinite(h) || t + h == t || ++attempts > kMaxAttempts) return fail(IntegrationFailure::kTolerance);
     }
     phase = Phase::kStage;
     return true;
@@ -198,17 +200,20 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(16) unsigned char sm[];
   __shared__ float sm_probe_weight[kTileRows];
   if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.share;
-  Sweeps<T, kDensity ? 3 : 1> sweeps{params.network, params.rows,           static_cast<const T*>(params.weights), params.biases,
-                                     sm,             blockIdx.x * kTileRows, sm_probe_weight};
   __shared__ Progress sm_progress;
   const ParticleState state{params, sm_progress.tile};
   if (threadIdx.x == 0) {
     sm_progress = Progress{};
     sm_progress.tile.index = blockIdx.x;
+    sm_progress.slot_row = blockIdx.x * kTileRows;
   }
   __syncthreads();  // the progress is written
 #pragma unroll 1
   while (advance(params, sm_progress)) {
+    // Read anew each time, so that addresses made of it are not kept in registers over the network.
+    const uint32_t first_row = sm_progress.slot_row;
+    Sweeps<T, kDensity ? 3 : 1> sweeps{params.network, params.rows, static_cast<const T*>(params.weights), params.biases, sm, first_row,
+                                       sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
   }

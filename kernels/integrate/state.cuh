@@ -11,6 +11,7 @@ struct Tile {
   uint32_t n_rows;  // rows that count
   // Which of two slabs is y, and whether the first stage has changed places with the last: an accepted step moves nothing.
   bool is_second, is_swapped;
+  bool is_fresh;  // before the first velocity
 };
 
 struct ParticleState {
@@ -38,8 +39,6 @@ struct ParticleState {
   // ∫σ dW over the step, of positions alone.
   __device__ __forceinline__ float* noise() const { return slot() + (2 + params.tableau.n_stages) * n_values(); }
   __device__ __forceinline__ float* features() const { return noise() + kTileRows * dim(); }
-  // [direction][kTileRows][dim], unless they are the unit vectors.
-  __device__ __forceinline__ float* directions() const { return features() + params.network.n_features; }
 
   // Whether value i belongs to a row that counts.
   __device__ __forceinline__ bool counts(uint32_t i) const {

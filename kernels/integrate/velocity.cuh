@@ -1,24 +1,19 @@
 // Velocity ∇H(∇s) of a tile of particles, with the rates λs of log w and -∇·v of log q: twin of Particles::velocity.
 #pragma once
+#include "../draw/embedding.cuh"
+#include "../draw/probes.cuh"
 #include "../net/gradient.cuh"
 #include "state.cuh"
 
-// sin and cos of 2π f t in f64, as TimeEmbedding::for_each orders them.
-__device__ __forceinline__ float time_feature(const IntegrateParams& params, uint32_t i, double t) {
-  if (i == 0) return static_cast<float>(t);
-  const uint32_t n_frequencies = (params.network.n_features - 1) / 2;
-  double sine, cosine;
-  sincospi(2.0 * params.frequencies[(i - 1) % n_frequencies] * t, &sine, &cosine);
-  return static_cast<float>(i <= n_frequencies ? sine : cosine);
-}
-
-// ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s): each direction is scaled by √D on its way into e_a's input.
+// The directions of the divergence into e_a's input. They stay the same along a path; but ∇·∇H(∇s) is the trace of D∇²s with the diagonal
+// D = H''(∇s), so each is scaled by √D.
 template <class T, int kOrders>
 __device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweeps, const ParticleState& state) {
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), in_width = sweeps.width(0);
   const float q = params.cost_exponent;
-  const float *grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim), *directions = state.directions();
+  const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
+  const Probes probes(params.rule, dim, sweeps.rows.n_probes, params.seed, 0);
 #pragma unroll 1
   for (uint32_t line = threadIdx.x / 32; line < sweeps.rows.n_probes * kTileRows; line += kThreads / 32) {
     const uint32_t k = line / kTileRows, row = line % kTileRows;
@@ -27,7 +22,7 @@ __device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweep
     for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
       float value = 0.0f;
       if (i < dim) {
-        value = params.rule == LaplacianRule::kExact ? (i == k ? 1.0f : 0.0f) : directions[line * dim + i];
+        value = probes.component(state.first_row() + row, k, i);
         if (q != 2.0f) value *= sqrtf((q - 1.0f) * powf(fabsf(grad_s[row * dim + i]), q - 2.0f));
       }
       e[i] = to_element<T>(value);
@@ -43,7 +38,9 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
   float* features = state.features();
   const float* point = stage == 0 ? state.y() : state.point();
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x; i < n_features; i += kThreads) features[i] = time_feature(params, i, t);
+  for (uint32_t i = threadIdx.x; i < n_features; i += kThreads) {
+    features[i] = time_feature(params.frequencies, n_features, i, t).phi;
+  }
   __syncthreads();  // the point and the features are written
   float* x = sweeps.of_rows(sweeps.rows.x, dim);
   T* a = sweeps.template at<T>(sweeps.rows.a, 0);
@@ -77,7 +74,7 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
     rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
   }
   if constexpr (kOrders == 3) {
-    place_directions(sweeps, state);
+    if (q != 2.0f || state.tile.is_fresh) place_directions(sweeps, state);
     T* c = sweeps.template at<T>(sweeps.rows.c, 0);
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < kTileRows * in_width; i += kThreads) c[i] = to_element<T>(0.0f);

@@ -189,7 +189,7 @@ impl<'a, S: Simd> Particles<'a, S> {
             let last = self.proposed.abs() >= remaining.abs() * (1.0 - 1e-9);
             let h = if last { remaining } else { self.proposed };
             attempts += 1;
-            if t + h == t || attempts > MAX_ADAPTIVE_STEPS {
+            if !h.is_finite() || t + h == t || attempts > MAX_ADAPTIVE_STEPS {
                 return Err(Plan::impossible_tolerance(t));
             }
             self.step(t, h);

@@ -213,8 +213,7 @@ impl<'a> Integration<'a> {
         // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
         let needs = RowNeeds { n_probes: n_directions, grad_x: false };
         let n_values: usize = columns.iter().sum();
-        let slot = TILE_ROWS * (n_values * (2 + tableau.nodes.len()) + dim * (1 + n_directions))
-            + network.params.n_features as usize;
+        let slot = TILE_ROWS * (n_values * (2 + tableau.nodes.len()) + dim) + network.params.n_features as usize;
         let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
         let of_particle = 4 * n_saved * n_values;
         let (n_blocks, chunk) = divide(device, n, of_block, of_particle)?;

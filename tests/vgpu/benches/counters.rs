@@ -19,19 +19,20 @@ use action_matching::objective::Objective;
 use vgpu::counters::{Counters, Pipe, read_report};
 use vgpu::model::{ALL, bounds, busiest};
 
-/// Dimension, width and hidden layers.
-const NETWORKS: [(usize, usize, usize); 4] = [(2, 64, 3), (50, 256, 3), (50, 512, 4), (784, 1024, 4)];
+/// Dimension, width and hidden layers, head: hydrogen, a wide network, and a narrow one.
+const NETWORKS: [(usize, usize, usize, Head); 3] =
+    [(3, 256, 4, Head::Quadratic), (50, 512, 4, Head::Scalar), (2, 64, 3, Head::Scalar)];
 const ROWS: usize = 256;
 const SCALED_TO: usize = 65_536;
 /// In the environment of a child: index of its network.
 const NETWORK: &str = "COUNTERS_NETWORK";
 
-fn architecture((dim, width, layers): (usize, usize, usize)) -> Architecture {
+fn architecture((dim, width, layers, head): (usize, usize, usize, Head)) -> Architecture {
     Architecture {
         dim,
         hidden: vec![width; layers],
         activation: Activation::Silu,
-        head: Head::Scalar,
+        head,
         time_embedding: TimeEmbedding::Raw,
     }
 }
@@ -117,7 +118,7 @@ fn main() -> Result<()> {
     if let Some(index) = std::env::var(NETWORK).ok().and_then(|index| index.parse().ok()) {
         return work(index);
     }
-    for (index, (dim, width, layers)) in NETWORKS.into_iter().enumerate() {
+    for (index, (dim, width, layers, _)) in NETWORKS.into_iter().enumerate() {
         println!("\ndimension {dim}, {layers} layers of {width}, bf16; of a row, then bounds for {SCALED_TO} rows");
         print!(
             "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
@@ -140,6 +141,10 @@ fn main() -> Result<()> {
             for gpu in ALL {
                 let bound = busiest(&bounds(&scaled, &gpu));
                 print!("{:>26}", bound.map_or(String::new(), |(unit, s)| format!("{:.3} ms {unit:?}", 1e3 * s)));
+            }
+            println!();
+            for (unit, s) in bounds(&scaled, &ALL[1]) {
+                print!(" {unit:?} {:.3}", 1e3 * s);
             }
             println!();
         }
