@@ -13,10 +13,10 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 
 /// Real architectures, of those that nvcc knows: Ampere to Blackwell.
-const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
+pub const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
 
 /// The one virtual architecture, which all real ones are assembled from: what the virtual GPU tests is what every GPU runs.
-const VIRTUAL: u32 = 80;
+pub const VIRTUAL: u32 = 80;
 
 /// What the search for nvcc reads.
 const SEARCHED: [&str; 6] = ["AMATCH_NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "CONDA_PREFIX"];

@@ -1,45 +1,116 @@
-//! What the compiler says of the kernels, for every architecture they are built for: no registers spill, nothing lies in local memory.
+//! What the assembler says of the kernels, for every architecture they are built for: no registers spill, nothing lies in local memory.
 
-use std::path::Path;
+#[allow(dead_code)] // its `main` belongs to cargo
+#[path = "../../../build.rs"]
+mod build;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
-const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+use build::{ARCHITECTURES, Nvcc, VIRTUAL};
 
-/// Registers of a thread at most: three blocks of 128 threads fit a multiprocessor.
-const MAX_REGISTERS: u32 = 65_536 / (3 * 128);
+/// What a tool prints, which must succeed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
+
+/// Works on `list` with two threads, in its order.
+fn on_two_threads<T: Sync>(list: &[T], work: impl Fn(&T) + Sync) {
+    let next = Mutex::new(list.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    // A name of its own, so that the lock is not held while the work is done.
+                    let item = next.lock().expect("unharmed").next();
+                    let Some(item) = item else { break };
+                    work(item);
+                }
+            });
+        }
+    });
+}
+
+/// What is wrong with `report`, the words of the assembler about a file with `kernels`.
+fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    // "ptxas info    : Function properties for NAME", and in the line below the bytes of its frame, spilled stores and loads.
+    for kernel in kernels {
+        let mut lines = report.lines().skip_while(|line| !line.ends_with(&format!("Function properties for {kernel}")));
+        let sizes = lines.nth(1).unwrap_or("nothing is said");
+        let numbers: Vec<&str> = sizes.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty()).collect();
+        if numbers != ["0", "0", "0"] || !sizes.contains("stack frame") || !sizes.contains("spill loads") {
+            wrong.push(format!("{kernel}: {}", sizes.trim()));
+        }
+    }
+    // A function that is really called would not show among the kernels.
+    let n = report.lines().filter(|line| line.contains("Function properties for ")).count();
+    if n != kernels.len() {
+        wrong.push(format!("{n} functions, of which {} are kernels", kernels.len()));
+    }
+    wrong
+}
+
+#[test]
+fn complaints_are_heard() {
+    let report = |frame: u32, stores: u32| {
+        format!(
+            "ptxas info    : Function properties for a\n    {frame} bytes stack frame, {stores} bytes spill stores, 0 bytes spill loads\n"
+        )
+    };
+    let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(complaints(&report(0, 0), &names(&["a"])), Vec::<String>::new());
+    for wrong in [
+        complaints(&report(8, 0), &names(&["a"])),
+        complaints(&report(0, 4), &names(&["a"])),
+        complaints(&report(0, 0), &names(&["a", "b"])),
+        complaints(&report(0, 0), &[]),
+    ] {
+        assert!(!wrong.is_empty());
+    }
+}
 
 #[test]
 fn no_kernel_spills_on_any_architecture() {
-    let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/sweep.cu");
+    let path = std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC");
+    let nvcc = Nvcc::new(path.into()).expect("a compiler");
+    let assembler = nvcc.path.with_file_name(format!("ptxas{}", std::env::consts::EXE_SUFFIX));
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels");
     let folder = tempfile::tempdir().expect("a folder");
-    let compile = |architecture: &str| -> String {
-        let out = folder.path().join(architecture);
-        let output = Command::new(&nvcc)
-            .args(["-cubin", "-std=c++17", "-Xptxas", "-v", "-arch", architecture, "-o"])
-            .args([&out, &source])
-            .output()
-            .unwrap_or_else(|error| panic!("{nvcc}: {error}: tests/run installs nvcc where there is none"));
-        let report = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{report}");
-        report
-    };
-    let reports: Vec<(&str, String)> = std::thread::scope(|scope| {
-        let halves: Vec<_> = (ARCHITECTURES.chunks(3))
-            .map(|half| scope.spawn(|| half.iter().map(|&name| (name, compile(name))).collect::<Vec<_>>()))
-            .collect();
-        halves.into_iter().flat_map(|half| half.join().expect("compiles")).collect()
+    let mut sources: Vec<PathBuf> =
+        std::fs::read_dir(kernels).expect("kernels").map(|entry| entry.expect("an entry").path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    // The largest first, so that none is left to one core at the end.
+    let of_name = |source: &Path| folder.path().join(source.file_stem().expect("a name"));
+    on_two_threads(&sources, |source| {
+        let mut command = Command::new(&nvcc.path);
+        command.args(["-ptx", "-std=c++17", "-lineinfo"]).arg(format!("-arch=compute_{VIRTUAL}"));
+        run(command.arg("-o").args([&of_name(source).with_extension("ptx"), source]));
     });
-    for (architecture, report) in reports {
-        let frames: Vec<&str> = report.lines().filter(|line| line.contains("bytes stack frame")).collect();
-        assert_eq!(frames.len(), 10, "{architecture}: a line for each kernel: {report}");
-        for frame in frames {
-            let bytes = frame.split_whitespace().filter_map(|word| word.parse::<u32>().ok());
-            assert_eq!(bytes.sum::<u32>(), 0, "{architecture}: {frame}");
-        }
-        for line in report.lines().filter(|line| line.contains("registers")) {
-            let registers = line.split("Used ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-            assert!(registers.expect("a number") <= MAX_REGISTERS, "{architecture}: {line}");
-        }
-    }
+    let mut texts: Vec<(PathBuf, Vec<String>)> = (sources.iter())
+        .map(|source| {
+            let ptx = of_name(source).with_extension("ptx");
+            let names = build::kernels(&std::fs::read(&ptx).expect("PTX"));
+            assert!(!names.is_empty(), "{}: no kernels", source.display());
+            (ptx, names)
+        })
+        .collect();
+    texts.sort_by_key(|(ptx, _)| std::cmp::Reverse(std::fs::metadata(ptx).map_or(0, |about| about.len())));
+    let work: Vec<(&(PathBuf, Vec<String>), u32)> =
+        texts.iter().flat_map(|text| ARCHITECTURES.map(|architecture| (text, architecture))).collect();
+    let wrong = Mutex::new(Vec::new());
+    on_two_threads(&work, |((ptx, names), architecture)| {
+        let mut command = Command::new(&assembler);
+        command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o");
+        let report = run(command.args([&ptx.with_extension(architecture.to_string()), ptx]));
+        let file = ptx.file_stem().unwrap_or_default().display();
+        let found = complaints(&report, names).into_iter().map(|what| format!("{file}, sm_{architecture}: {what}"));
+        wrong.lock().expect("unharmed").extend(found);
+    });
+    let wrong = wrong.into_inner().expect("unharmed");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
