@@ -14,32 +14,6 @@ pub fn compile(name: &str) -> String {
     run_nvcc(&source)
 }
 
-/// The same with `old` replaced by `new` in `file` of the project's kernels: a fault on purpose.
-pub fn compile_with_fault(name: &str, file: &str, old: &str, new: &str) -> String {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = tempfile::tempdir().expect("a folder");
-    copy_folder(&project.join("kernels"), &folder.path().join("kernels"));
-    let tests = folder.path().join("tests/vgpu/kernels");
-    copy_folder(&project.join("tests/vgpu/kernels"), &tests);
-    let faulty = folder.path().join("kernels").join(file);
-    let text = std::fs::read_to_string(&faulty).expect("a kernel");
-    assert!(text.contains(old), "{file} does not hold {old:?}");
-    std::fs::write(&faulty, text.replace(old, new)).expect("written");
-    run_nvcc(&tests.join(name))
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        let target = to.join(entry.file_name().expect("a name"));
-        if entry.is_dir() {
-            copy_folder(&entry, &target);
-        } else {
-            std::fs::copy(&entry, &target).expect("copied");
-        }
-    }
-}
-
 fn run_nvcc(source: &Path) -> String {
     let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
     let folder = tempfile::tempdir().expect("a folder");
@@ -112,27 +86,5 @@ impl Bench {
     #[track_caller]
     pub fn launch(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &[&[u8]]) -> Counters {
         self.try_launch(kernel, grid, block, shared, arguments).unwrap_or_else(|message| panic!("{message}"))
-    }
-}
-
-/// The bytes of a block of arguments, field after field as `kernels/params.h` has them.
-#[derive(Default)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Bytes {
-    pub fn u32(&mut self, value: usize) -> &mut Self {
-        self.0.extend((value as u32).to_le_bytes());
-        self
-    }
-
-    pub fn f32(&mut self, value: f64) -> &mut Self {
-        self.0.extend((value as f32).to_le_bytes());
-        self
-    }
-
-    pub fn pointer(&mut self, value: u64) -> &mut Self {
-        self.0.resize(self.0.len().next_multiple_of(8), 0);
-        self.0.extend(value.to_le_bytes());
-        self
     }
 }
