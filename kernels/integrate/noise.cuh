@@ -3,7 +3,6 @@
 #include "../rng/normal.cuh"
 #include "state.cuh"
 
-
 // The noise of step `n_steps`, whose increments have the standard deviation `deviation`.
 __device__ __forceinline__ void draw_noise(const ParticleState& state, uint64_t n_steps, float deviation) {
   const IntegrateParams& params = state.params;

@@ -101,7 +101,10 @@ struct Course : Progress {
       const FixedStep& step = params.steps[n_steps];
       t = step.t;
       h = step.h;
-      if (step.deviation != 0.0f) draw_noise(state(), n_steps, step.deviation);
+      if (step.deviation != 0.0f) {
+        __syncthreads();  // the noise of the step before is read
+        draw_noise(state(), n_steps, step.deviation);
+      }
     } else if (proposed == 0.0 && !first_stage_ready) {
       phase = Phase::kFirstSpeed;
       return true;

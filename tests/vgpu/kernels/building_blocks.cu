@@ -15,7 +15,7 @@ template <Activation kActivation>
 __device__ void orders_of(const float* z, float4* orders, uint32_t n) {
   const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  const Orders o = activation<kActivation>(z[i]);
+  const Orders o = activation<float, kActivation>(z[i]);
   orders[i] = make_float4(o.f, o.f1, o.f2, o.f3);
 }
 
@@ -30,19 +30,16 @@ ORDERS(gelu, kGelu)
 ORDERS(sin, kSin)
 
 // C = A B^T, tile by tile.
-#define PRODUCT(NAME, TYPE)                                                                                      \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                                         \
-      product_##NAME(const TYPE* a, const TYPE* b, float* c, int a_pitch, int b_pitch, int c_pitch, int depth) { \
-    extern __shared__ __align__(16) unsigned char sm[];                                                          \
-    const int first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * kTileColumns;                      \
-    Product<TYPE> product;                                                                                       \
-    product.run(a + static_cast<size_t>(first_row) * a_pitch, a_pitch,                                           \
-                b + static_cast<size_t>(first_column) * b_pitch, b_pitch, depth, sm);                            \
-    for (int m = 0; m < 2; ++m)                                                                                  \
-      for (int n = 0; n < 4; ++n)                                                                                \
-        for (int k = 0; k < 4; ++k)                                                                              \
-          c[static_cast<size_t>(first_row + product.row(m, k)) * c_pitch + first_column + product.column(n, k)] = \
-              product.acc[m][n].value[k];                                                                        \
+#define PRODUCT(NAME, TYPE)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                                               \
+      product_##NAME(const TYPE* a, const TYPE* b, float* c, uint32_t c_pitch, uint32_t depth) {                       \
+    extern __shared__ __align__(16) unsigned char sm[];                                                                \
+    const uint32_t first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * 64;                                 \
+    Product<TYPE, false> product;                                                                                      \
+    product.run(a + static_cast<size_t>(first_row) * depth, b + static_cast<size_t>(first_column) * depth, depth, 64, sm); \
+    product.for_each(c_pitch, first_column, 64, [&](uint32_t index, uint32_t, float (&values)[4]) {                    \
+      for (int i = 0; i < 4; ++i) c[static_cast<size_t>(first_row) * c_pitch + index + i] = values[i];                 \
+    });                                                                                                                \
   }
 PRODUCT(f32, float)
 PRODUCT(tf32, tf32)
