@@ -188,12 +188,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
 
-    let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
     let trajectories = Trajectories {
         positions: &mut out,
         log_weights: weighted.then_some(&mut log_weights[..]),
         log_density: arguments.density.is_some().then_some(&mut log_density[..]),
     };
+    if let Some(bytes) = engine.integration_memory(&model, &plan, &trajectories)? {
+        eprintln!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
+    }
+    let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
     let report = engine.integrate(&model, &plan, trajectories, &|rows| {
         let mut guard = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (progress, done) = &mut *guard;

@@ -117,6 +117,21 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
+    /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None` where it has none.
+    ///
+    /// # Errors
+    /// As [`Engine::trainer`] for settings that do not suit the device, whether or not the memory is free.
+    fn training_memory(&self, training: &Training) -> Result<Option<usize>> {
+        let _ = training;
+        Ok(None)
+    }
+
+    /// Bytes that [`Engine::integrate`] takes of a device's own memory; `None` where it has none.
+    fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
+        let _ = (model, plan, out);
+        Ok(None)
+    }
+
     /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at `plan.save_at[k]`.
     /// `advanced(rows)` is called now and then with the number of particles newly finished.
     fn integrate(

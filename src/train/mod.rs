@@ -159,6 +159,10 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let mut run = Run { folder, fingerprint, coordinates, training: training.clone(), checkpointed: None };
     let (start, end) = (state.step, config.training.steps);
     // Everything that can be wrong with the settings shows here, before a file is touched.
+    training.validate(&state)?;
+    if let Some(bytes) = engine.training_memory(&training)? {
+        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
+    }
     let mut trainer = engine.trainer(training, state)?;
     run.prepare(config, existing)?;
     let mut metrics = MetricsWriter::open(&run.folder.metrics(), start)?;

@@ -77,6 +77,9 @@ pub struct Device {
     functions: HashMap<&'static str, CudaFunction>,
     /// Kernels launched since the device was last known to be well.
     launched: Mutex<Vec<&'static str>>,
+    /// Bytes ever allocated.
+    #[cfg(test)]
+    pub taken: std::sync::atomic::AtomicUsize,
 }
 
 impl Device {
@@ -112,7 +115,17 @@ impl Device {
             }
         }
         let model = context.name().map_err(driver("has no name"))?;
-        Ok(Arc::new(Device { name, model, context, stream, copies, functions, launched: Mutex::default() }))
+        Ok(Arc::new(Device {
+            name,
+            model,
+            context,
+            stream,
+            copies,
+            functions,
+            launched: Mutex::default(),
+            #[cfg(test)]
+            taken: Default::default(),
+        }))
     }
 
     /// Its number and model.
@@ -131,12 +144,17 @@ impl Device {
         Ok(self.context.attribute(attribute).map_err(|error| self.failure("multiprocessors", error))?.max(1) as usize)
     }
 
+    /// Bytes of its memory, whoever uses them.
+    pub fn total_memory(&self) -> Result<usize> {
+        Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.1)
+    }
+
     /// Free bytes of its memory.
     pub fn free_memory(&self) -> Result<usize> {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.0)
     }
 
-    /// Whether `bytes` more of memory can be had, for `what`.
+    /// Whether `bytes` more of memory can be had, for `what`: "rows take", say.
     ///
     /// # Errors
     /// [`Error::Device`] says how much is free, and what to reduce.
@@ -148,7 +166,7 @@ impl Device {
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         Err(Error::Device {
             device: self.name.clone(),
-            problem: format!("{what} take {} MiB of its memory, and {} MiB are free", mib(bytes), mib(free)),
+            problem: format!("{what} {} MiB of its memory, and {} MiB are free", mib(bytes), free >> 20),
             fix: OUT_OF_MEMORY_FIX.into(),
         })
     }
@@ -160,6 +178,8 @@ impl Device {
         // SAFETY: kernels and copies write what is read; the virtual GPU checks that.
         let bytes = unsafe { self.stream.alloc::<u8>(n_bytes) };
         let bytes = bytes.map_err(|error| self.failure(&format!("memory for {n_bytes} bytes"), error))?;
+        #[cfg(test)]
+        self.taken.fetch_add(n_bytes, std::sync::atomic::Ordering::Relaxed);
         let address = bytes.device_ptr(&self.stream).0;
         Ok(Buffer { bytes, address, len, element: PhantomData })
     }

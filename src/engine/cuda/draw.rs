@@ -172,7 +172,7 @@ impl Drawer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{
@@ -189,7 +189,7 @@ mod tests {
     const STEP: u64 = (1 << 32) + 17;
     const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 
-    fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
+    pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
         let samples = draw_gaussian(150, dim, 3);
         let snapshots = if interpolant.is_generative() {
             Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples }
@@ -199,19 +199,19 @@ mod tests {
         DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings: None, masses: None }
     }
 
-    fn coupled(mut path: DensityPath) -> DensityPath {
+    pub fn coupled(mut path: DensityPath) -> DensityPath {
         path.couplings = Some(Arc::new(optimal_couplings(&path.snapshots, 100, 1).expect("couplings")));
         path
     }
 
-    fn unbalanced(mut path: DensityPath) -> DensityPath {
+    pub fn unbalanced(mut path: DensityPath) -> DensityPath {
         path.couplings =
             Some(Arc::new(unbalanced_couplings(&path.snapshots, &MASSES, 4.0, 100, 1).expect("couplings")));
         path.masses = Some(MASSES.to_vec());
         path
     }
 
-    fn training(path: DensityPath) -> Training {
+    pub fn training(path: DensityPath) -> Training {
         Training {
             architecture: Architecture {
                 dim: path.snapshots.dim,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::learner::Learner;
-use super::optimizer::{Times, Verdict};
+use super::optimizer::{MOMENTS, Times, Verdict};
 use super::params::{BatchParams, DeviceRecord, StepState, TileSums};
 use super::precision::Precision;
+use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
 
@@ -35,6 +36,17 @@ pub struct Judge {
     history: Buffer<DeviceRecord>,
     sums: Buffer<TileSums>,
     times: Times,
+}
+
+/// Bytes that a judge of `rules` takes on the device.
+pub fn judge_bytes(rules: &Rules) -> usize {
+    let BatchParams { n_interior_tiles, .. } = rules.batch;
+    let followed = if rules.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
+    size_of::<StepState>()
+        + rules.capacity * size_of::<DeviceRecord>()
+        + rules.batch.all_tiles() as usize * size_of::<TileSums>()
+        + size_of::<f32>() * MOMENTS
+        + size_of::<f64>() * (followed + 2 * TIME_KNOTS)
 }
 
 impl Judge {
@@ -159,10 +171,10 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::super::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
-    use super::super::optimizer::{MOMENTS, StepSizes};
+    use super::super::optimizer::StepSizes;
     use super::super::params::PartKind;
     use super::*;
-    use crate::density_path::{TIME_KNOTS, TimeDensity, TimeMoments};
+    use crate::density_path::{TimeDensity, TimeMoments};
     use crate::engine::LearningRate;
 
     /// Judges without updates: the parts of the gradient and the learners stay as they are.

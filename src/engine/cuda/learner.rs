@@ -30,6 +30,16 @@ pub struct Learner {
     copies: Mutex<[Pinned; 4]>,
 }
 
+/// Bytes that a learner takes on the device.
+pub fn learner_bytes(network: &Network, precision: Precision, n_parts: usize) -> usize {
+    let n = network.params.n_parameters as usize;
+    let values = 4 + n_parts + 1; // parameters, their average and moments; parts of the gradient; the gradient
+    size_of::<f32>() * (values * n + network.n_biases)
+        + size_of::<f64>() * n_blocks(network)
+        + size_of::<StepSizes>()
+        + precision.bytes() * network.n_packed
+}
+
 impl Learner {
     /// A network with the parameters and moments of `state`, whose gradient comes in `n_parts` parts.
     ///

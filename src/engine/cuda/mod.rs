@@ -75,6 +75,14 @@ impl Engine for CudaEngine {
         format!("{}, {}", self.device.describe(), self.precision.name())
     }
 
+    fn training_memory(&self, training: &Training) -> Result<Option<usize>> {
+        trainer::training_memory(&self.device, self.precision, training).map(Some)
+    }
+
+    fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
+        particles::integration_memory(&self.device, self.precision, model, plan, out).map(Some)
+    }
+
     fn integrate(
         &self,
         model: &Model,

@@ -139,13 +139,85 @@ pub fn integrate(
     if n == 0 {
         return Ok(report);
     }
-    let mut integration = Integration::new(device, precision, model, plan, &out, n)?;
+    let layout = Layout::new(device, precision, model, plan, &out, n)?;
+    device.expect_memory(layout.n_bytes, "moving particles takes")?;
+    let mut integration = Integration::new(device, precision, model, plan, layout)?;
     for first in (0..n).step_by(integration.chunk) {
         let rows = first..n.min(first + integration.chunk);
         report.add(&integration.run(rows.clone(), n, &mut out)?);
         advanced(rows.len() as u64);
     }
     Ok(report)
+}
+
+/// Bytes of the device's memory that [`integrate`] takes.
+pub fn integration_memory(
+    device: &Device,
+    precision: Precision,
+    model: &Model,
+    plan: &Plan,
+    out: &Trajectories<'_>,
+) -> Result<usize> {
+    let n = out.validate(model, plan)?;
+    Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
+}
+
+/// How an integration lies on the device, before anything of it does.
+struct Layout {
+    network: Network,
+    needs: RowNeeds,
+    /// Values of a particle in each channel: none where it is not followed.
+    columns: [usize; 3],
+    /// Floats of a block's scratch memory.
+    slot: usize,
+    n_blocks: usize,
+    /// Particles of a launch.
+    chunk: usize,
+    n_bytes: usize,
+}
+
+impl Layout {
+    fn new(
+        device: &Device,
+        precision: Precision,
+        model: &Model,
+        plan: &Plan,
+        out: &Trajectories<'_>,
+        n: usize,
+    ) -> Result<Layout> {
+        let network = Network::new(&model.architecture);
+        let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
+        let has_density = out.log_density.is_some();
+        let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
+        let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
+        let needs = RowNeeds { n_probes, grad_x: false };
+
+        // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
+        let n_values: usize = columns.iter().sum();
+        let n_stages = Tableau::of(plan.method).nodes.len();
+        let slot = TILE_ROWS * (n_values * (2 + n_stages) + dim) + network.params.n_features as usize;
+        let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
+        let of_particle = 4 * n_saved * n_values;
+        let of_steps = match plan.control {
+            StepControl::Fixed { .. } => n_fixed_steps(device, plan)? * size_of::<FixedStep>() + 4 * n_saved,
+            StepControl::Adaptive { .. } => 0,
+        };
+        let tables = precision.bytes() * network.n_packed
+            + size_of::<f32>() * network.n_biases
+            + size_of_val(frequencies(model))
+            + size_of_val(&plan.save_at[..])
+            + of_steps;
+        let (n_blocks, chunk) = divide(device, tables, n, of_block, of_particle)?;
+        let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
+        Ok(Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes })
+    }
+}
+
+fn frequencies(model: &Model) -> &[f64] {
+    match &model.architecture.time_embedding {
+        TimeEmbedding::Raw => &[],
+        TimeEmbedding::Fourier { frequencies } => frequencies,
+    }
 }
 
 /// Everything on the device that all chunks of particles share.
@@ -171,19 +243,9 @@ struct Channel {
 }
 
 impl<'a> Integration<'a> {
-    fn new(
-        device: &'a Device,
-        precision: Precision,
-        model: &Model,
-        plan: &Plan,
-        out: &Trajectories<'_>,
-        n: usize,
-    ) -> Result<Self> {
-        let network = Network::new(&model.architecture);
-        let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
-        let has_density = out.log_density.is_some();
-        let n_directions = if has_density { plan.divergence.n_directions(dim) } else { 0 };
-        let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
+    fn new(device: &'a Device, precision: Precision, model: &Model, plan: &Plan, layout: Layout) -> Result<Self> {
+        let Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes: _ } = layout;
+        let n_saved = plan.save_at.len();
         let tableau = Tableau::of(plan.method);
 
         let mut tables = Vec::new();
@@ -195,28 +257,16 @@ impl<'a> Integration<'a> {
         };
         let (weights, biases) = network.pack(&model.parameters, precision);
         let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?);
-        let frequencies = match &model.architecture.time_embedding {
-            TimeEmbedding::Raw => &[][..],
-            TimeEmbedding::Fourier { frequencies } => frequencies,
-        };
-        let frequencies = place(bytemuck::cast_slice(frequencies))?;
+        let frequencies = place(bytemuck::cast_slice(frequencies(model)))?;
         let save_at = place(bytemuck::cast_slice(&plan.save_at))?;
         let (mut steps, mut steps_before, mut rtol, mut atol) = (0, 0, 0.0, 0.0);
         match plan.control {
             StepControl::Fixed { .. } => {
-                let (table, before) = fixed_steps(device, model, plan)?;
+                let (table, before) = fixed_steps(model, plan);
                 (steps, steps_before) = (place(bytemuck::cast_slice(&table))?, place(bytemuck::cast_slice(&before))?);
             }
             StepControl::Adaptive { rtol: relative, atol: absolute } => (rtol, atol) = (relative, absolute),
         }
-
-        // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
-        let needs = RowNeeds { n_probes: n_directions, grad_x: false };
-        let n_values: usize = columns.iter().sum();
-        let slot = TILE_ROWS * (n_values * (2 + tableau.nodes.len()) + dim) + network.params.n_features as usize;
-        let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
-        let of_particle = 4 * n_saved * n_values;
-        let (n_blocks, chunk) = divide(device, n, of_block, of_particle)?;
 
         let rows = Rows::new(device, &network, precision, needs, n_blocks * TILE_ROWS)?;
         let scratch = device.allocate(n_blocks * slot)?;
@@ -253,8 +303,11 @@ impl<'a> Integration<'a> {
             rule: plan.divergence.rule as u32,
             ..IntegrateParams::default()
         };
-        let kernel =
-            if has_density { kernel_of!(precision, "integrate_density") } else { kernel_of!(precision, "integrate") };
+        let kernel = if columns[2] > 0 {
+            kernel_of!(precision, "integrate_density")
+        } else {
+            kernel_of!(precision, "integrate")
+        };
         Ok(Integration {
             device,
             kernel,
@@ -297,19 +350,30 @@ impl<'a> Integration<'a> {
     }
 }
 
-/// All steps of a plan, and how many of them come before each saved time.
-fn fixed_steps(device: &Device, model: &Model, plan: &Plan) -> Result<(Vec<FixedStep>, Vec<u32>)> {
-    let starts = || [plan.t0].into_iter().chain(plan.save_at.iter().copied());
-    let stretches = || starts().zip(plan.save_at.iter().copied());
-    let n_steps: u64 = stretches().map(|(from, to)| plan.fixed_steps(from, to)).fold(0, u64::saturating_add);
+/// The stretches from saved time to saved time.
+fn stretches(plan: &Plan) -> impl Iterator<Item = (f64, f64)> + '_ {
+    [plan.t0].into_iter().chain(plan.save_at.iter().copied()).zip(plan.save_at.iter().copied())
+}
+
+/// How many steps a plan has.
+///
+/// # Errors
+/// [`Error::Input`] for more than half of the free memory holds.
+fn n_fixed_steps(device: &Device, plan: &Plan) -> Result<usize> {
+    let n_steps: u64 = stretches(plan).map(|(from, to)| plan.fixed_steps(from, to)).fold(0, u64::saturating_add);
     let free = device.free_memory()?;
     if n_steps > u64::from(u32::MAX) || n_steps as usize > free / 2 / size_of::<FixedStep>() {
         let problem =
             format!("are {n_steps}, of which each takes {} of {free} free bytes on the GPU", size_of::<FixedStep>());
         return Err(Error::input("integration plan", "--steps", problem, "use fewer steps"));
     }
-    let (mut steps, mut before) = (Vec::with_capacity(n_steps as usize), Vec::new());
-    for (from, to) in stretches() {
+    Ok(n_steps as usize)
+}
+
+/// All steps of a plan, and how many of them come before each saved time.
+fn fixed_steps(model: &Model, plan: &Plan) -> (Vec<FixedStep>, Vec<u32>) {
+    let (mut steps, mut before) = (Vec::new(), Vec::new());
+    for (from, to) in stretches(plan) {
         steps.extend(plan.steps_between(from, to).map(|(t, h)| {
             let deviation = plan.noise_deviation(&model.objective, t, h);
             FixedStep { t, h, deviation, unused: 0 }
@@ -317,12 +381,12 @@ fn fixed_steps(device: &Device, model: &Model, plan: &Plan) -> Result<(Vec<Fixed
         before.push(steps.len() as u32);
     }
     // A plan without steps has a table all the same: its address says that steps are fixed.
-    Ok((steps, before))
+    (steps, before)
 }
 
-/// Blocks of a launch and its particles at most, for what a block and a particle take in bytes.
-fn divide(device: &Device, n: usize, of_block: usize, of_particle: usize) -> Result<(usize, usize)> {
-    let free = device.free_memory()?;
+/// Blocks of a launch and its particles at most, for what a block and a particle take in bytes beside `tables`.
+fn divide(device: &Device, tables: usize, n: usize, of_block: usize, of_particle: usize) -> Result<(usize, usize)> {
+    let free = device.free_memory()?.saturating_sub(tables);
     // Allocations are rounded up, and others use the GPU too.
     let usable = free / 10 * 9;
     let tile = of_particle * TILE_ROWS.min(n);
@@ -361,4 +425,54 @@ fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
         });
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::engine::Laplacian;
+    use crate::integrate::Method;
+    use crate::model::{Activation, Architecture, Coordinates, Head, initial_parameters};
+    use crate::objective::Objective;
+
+    /// What is stated before is what is taken.
+    #[test]
+    fn memory_is_stated_to_the_last_kibibyte() {
+        let architecture = Architecture {
+            dim: 3,
+            hidden: vec![20],
+            activation: Activation::Tanh,
+            head: Head::Scalar,
+            time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] },
+        };
+        let model = Model {
+            coordinates: Coordinates::identity(3),
+            objective: Objective { growth: 0.1, ..Objective::default() },
+            parameters: initial_parameters(&architecture, 1),
+            architecture,
+        };
+        let adaptive = StepControl::Adaptive { rtol: 1e-2, atol: 1e-2 };
+        for (method, control) in [(Method::Euler, StepControl::Fixed { steps: 3 }), (Method::Dopri5, adaptive)] {
+            for follows in [false, true] {
+                let device =
+                    Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+                let plan = Plan { divergence: Laplacian::EXACT, ..Plan::new(method, control, 0.0, vec![0.5, 1.0]) };
+                let n = 130;
+                let [mut positions, mut weights, mut density] =
+                    [3, 1, 1].map(|columns: usize| vec![0.0; 2 * n * columns]);
+                let out = Trajectories {
+                    positions: &mut positions,
+                    log_weights: follows.then_some(&mut weights),
+                    log_density: follows.then_some(&mut density),
+                };
+                let stated = integration_memory(&device, Precision::Bf16, &model, &plan, &out).expect("fits");
+                assert_eq!(device.taken.load(Relaxed), 0);
+                integrate(&device, Precision::Bf16, &model, &plan, out, &|_| {}).expect("integrates");
+                let taken = device.taken.load(Relaxed);
+                assert!((stated..stated + 1024).contains(&taken), "{method:?}: {taken}, said to be {stated}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A density path on the device: snapshots, couplings and masses, all of them or, for more samples than its memory holds, block after block.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -91,6 +92,80 @@ struct Stream {
     block: usize,
     /// Uploads the next one; `None` only between two of them.
     upload: Option<JoinHandle<Result<Samples>>>,
+}
+
+/// How the samples of a path lie on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// All of them, all the time.
+    Whole,
+    /// In this many blocks, one of them at a time while the next is on its way.
+    Blocks(usize),
+}
+
+impl Residence {
+    /// For `path` where `room` bytes are for its samples.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for couplings that do not fit.
+    pub fn of(path: &DensityPath, room: usize) -> Result<Residence> {
+        if size_of_val(&path.snapshots.samples[..]) <= room {
+            return Ok(Residence::Whole);
+        }
+        refuse_couplings(path)?;
+        Ok(Residence::Blocks(Blocks::needed(&path.snapshots, room)))
+    }
+
+    /// Bytes that `path` takes on the device.
+    pub fn n_bytes(self, path: &DensityPath) -> usize {
+        let snapshots = &path.snapshots;
+        let offsets = size_of::<u64>() * snapshots.offsets.len();
+        let samples = match self {
+            Residence::Whole => size_of_val(&snapshots.samples[..]) + offsets,
+            Residence::Blocks(n) => {
+                let rows = (0..n).map(|block| block_rows(snapshots, n, block)).max().unwrap_or(0);
+                2 * (size_of::<f32>() * rows * snapshots.dim + offsets)
+            }
+        };
+        let masses = path.masses.as_ref().map_or(0, |masses| size_of_val(&masses[..]));
+        let couplings = path.couplings.iter().flat_map(|couplings| couplings.iter()).map(coupling_bytes).sum::<usize>();
+        samples + masses + couplings + size_of_val(path.times()) + size_of::<PathParams>()
+    }
+}
+
+/// Rows of block `block` of `n_blocks`.
+fn block_rows(snapshots: &Snapshots, n_blocks: usize, block: usize) -> usize {
+    (0..snapshots.times.len()).map(|k| rows_of_block(snapshots.n_rows(k), n_blocks, block).len()).sum()
+}
+
+/// Which of `n` rows are in block `block` of `n_blocks`. Fewer rows than there are blocks are lent in turn.
+fn rows_of_block(n: usize, n_blocks: usize, block: usize) -> Range<usize> {
+    let (first, end) = (block * n / n_blocks, (block + 1) * n / n_blocks);
+    first..end.max(first + 1)
+}
+
+fn coupling_bytes(coupling: &Coupling) -> usize {
+    let tables = coupling.tables();
+    let links = |links: &LinkTables| 4 * (links.starts.len() + links.partners.len() + links.cumulative.len());
+    size_of_val(tables.pairs)
+        + size_of_val(tables.cumulative)
+        + size_of_val(tables.masses)
+        + links(&tables.by_left)
+        + links(&tables.by_right)
+        + size_of::<CouplingParams>()
+}
+
+/// Pairs may have their rows in any two blocks.
+fn refuse_couplings(path: &DensityPath) -> Result<()> {
+    if path.couplings.is_none() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "training",
+        "objective.pairing",
+        "couples more samples than the memory of the device holds",
+        "pair independently, use fewer samples or --device cpu",
+    ))
 }
 
 impl DevicePath {
@@ -269,14 +344,7 @@ impl Blocks {
     /// [`Error::Input`] for couplings, which pair rows of all blocks.
     pub fn new(path: &DensityPath, n_blocks: usize, rows_per_step: usize, seed: u64) -> Result<Self> {
         let snapshots = &path.snapshots;
-        if path.couplings.is_some() {
-            return Err(Error::input(
-                "training",
-                "objective.pairing",
-                "couples more samples than the memory of the device holds",
-                "pair independently, use fewer samples or --device cpu",
-            ));
-        }
+        refuse_couplings(path)?;
         let n_blocks = n_blocks.max(1);
         let order = |k: usize| {
             // Frames of the same number of rows may follow the same particles: in the same order they stay together.
@@ -309,11 +377,10 @@ impl Blocks {
         self.steps - step % self.steps
     }
 
-    /// The rows of snapshot `k` in `block`. A snapshot of fewer rows than there are blocks lends them its rows in turn.
+    /// The rows of snapshot `k` in `block`.
     fn rows(&self, k: usize, block: usize) -> &[u32] {
-        let (order, n) = (&self.orders[k], self.n_blocks);
-        let (first, end) = (block * order.len() / n, (block + 1) * order.len() / n);
-        if first == end { &order[first..=first] } else { &order[first..end] }
+        let order = &self.orders[k];
+        &order[rows_of_block(order.len(), self.n_blocks, block)]
     }
 
     /// Most rows of a block.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::batch::whole_batch;
 use super::device::{Device, Recording};
 use super::draw::{Drawer, Drawn};
-use super::judge::{Judge, Rules};
+use super::judge::{Judge, Rules, judge_bytes};
 use super::launch::{BendParams, GradChunk, SweepParams, bend_backward, bend_forward, sweep, weight_grad};
-use super::learner::Learner;
+use super::learner::{Learner, learner_bytes};
 use super::network::Network;
 use super::params::{BatchParams, TILE_ROWS};
-use super::path::{Blocks, DevicePath};
+use super::path::{Blocks, DevicePath, Residence};
 use super::precision::Precision;
-use super::workspace::{RowNeeds, Rows, chunk_rows};
-use crate::density_path::{DensityPath, TimeRule};
+use super::workspace::{RowNeeds, Rows, chunk_rows, row_bytes};
+use crate::density_path::TimeRule;
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
@@ -27,6 +27,9 @@ const HISTORY: usize = 1024;
 
 /// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
 const MOST_PARTS: usize = 16;
+
+/// A bend's own rows have neither.
+const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
@@ -56,29 +59,29 @@ pub struct CudaTrainer {
     recording: Option<Recording>,
 }
 
-impl CudaTrainer {
-    /// Continues from `state`; both are valid.
-    pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
+/// How a training lies on the device, before anything of it does.
+struct Layout {
+    network: Network,
+    batch: BatchParams,
+    needs: RowNeeds,
+    /// Tiles that are worked on at a time, and of them those of a partial sum.
+    chunk_tiles: usize,
+    tiles_per_part: usize,
+    rules: Rules,
+    /// The network that bends the path, and its tiles.
+    bend: Option<(Network, usize)>,
+    residence: Residence,
+    n_bytes: usize,
+}
+
+impl Layout {
+    fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
-        let batch = whole_batch(&training)?;
+        let batch = whole_batch(training)?;
         let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some() };
         let n_rows = chunk_rows(&network, precision, needs, batch.n_tiles as usize * TILE_ROWS);
         let chunk_tiles = n_rows / TILE_ROWS;
         let tiles_per_part = chunk_tiles.div_ceil(MOST_PARTS);
-        let n_parts = |n_tiles: usize| n_tiles.div_ceil(tiles_per_part);
-        let rows = Rows::new(device, &network, precision, needs, n_rows)?;
-        let action = Learner::new(device, network, &state.action, precision, n_parts(chunk_tiles), 1.0)?;
-        let bend = match training.bend.as_ref().zip(state.bend.as_ref()) {
-            None => None,
-            Some((bend, state)) => {
-                let network = Network::new(&bend.architecture);
-                let n_tiles = chunk_tiles.min(batch.parts[0].n_tiles as usize);
-                let needs = RowNeeds::default();
-                let rows = Rows::new(device, &network, precision, needs, n_tiles * TILE_ROWS)?;
-                let rate = bend.relative_rate;
-                Some(Bend { learner: Learner::new(device, network, state, precision, n_parts(n_tiles), rate)?, rows })
-            }
-        };
         let rules = Rules {
             batch,
             optimizer: training.optimizer.clone(),
@@ -86,8 +89,57 @@ impl CudaTrainer {
             precision,
             capacity: HISTORY,
         };
+        let bend = training.bend.as_ref().map(|bend| {
+            let n_tiles = chunk_tiles.min(batch.parts[0].n_tiles as usize);
+            (Network::new(&bend.architecture), n_tiles)
+        });
+        let of_network = |network: &Network, n_tiles: usize, needs: RowNeeds| {
+            n_tiles * TILE_ROWS * row_bytes(network, precision, needs)
+                + learner_bytes(network, precision, n_tiles.div_ceil(tiles_per_part))
+        };
+        let mut n_bytes = of_network(&network, chunk_tiles, needs) + judge_bytes(&rules);
+        if let Some((network, n_tiles)) = &bend {
+            n_bytes += of_network(network, *n_tiles, BEND_NEEDS);
+        }
+        // By what the device has, whoever uses it now: a resumed run has the same blocks. The rest is for what the driver itself needs.
+        let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
+        let residence = Residence::of(&training.path, room)?;
+        n_bytes += residence.n_bytes(&training.path);
+        Ok(Layout { network, batch, needs, chunk_tiles, tiles_per_part, rules, bend, residence, n_bytes })
+    }
+}
+
+/// Bytes of the device's memory that a trainer takes, but for a few of its settings.
+pub fn training_memory(device: &Device, precision: Precision, training: &Training) -> Result<usize> {
+    Ok(Layout::new(device, precision, training)?.n_bytes)
+}
+
+impl CudaTrainer {
+    /// Continues from `state`; both are valid.
+    pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
+        let layout = Layout::new(device, precision, &training)?;
+        device.expect_memory(layout.n_bytes, "training takes")?;
+        let Layout { network, batch, needs, chunk_tiles, tiles_per_part, rules, bend, residence, n_bytes: _ } = layout;
+        let n_parts = |n_tiles: usize| n_tiles.div_ceil(tiles_per_part);
+        let rows = Rows::new(device, &network, precision, needs, chunk_tiles * TILE_ROWS)?;
+        let action = Learner::new(device, network, &state.action, precision, n_parts(chunk_tiles), 1.0)?;
+        let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
+            None => None,
+            Some(((network, n_tiles), (bend, state))) => {
+                let rows = Rows::new(device, &network, precision, BEND_NEEDS, n_tiles * TILE_ROWS)?;
+                let rate = bend.relative_rate;
+                Some(Bend { learner: Learner::new(device, network, state, precision, n_parts(n_tiles), rate)?, rows })
+            }
+        };
         let judge = Judge::new(device, rules, state)?;
-        let path = place_path(device, &training, state.step)?;
+        let path = match residence {
+            Residence::Whole => DevicePath::new(device, &training.path)?,
+            Residence::Blocks(n) => {
+                let rows_per_step = training.n_interior + 2 * training.n_boundary;
+                let blocks = Blocks::new(&training.path, n, rows_per_step, training.seed)?;
+                DevicePath::in_blocks(device, &training.path, blocks, state.step)?
+            }
+        };
         Ok(CudaTrainer {
             device: device.clone(),
             precision,
@@ -194,20 +246,6 @@ impl CudaTrainer {
     }
 }
 
-/// The path on the device: whole where its samples leave room, else in blocks.
-fn place_path(device: &Arc<Device>, training: &Training, step: u64) -> Result<DevicePath> {
-    let DensityPath { snapshots, .. } = &training.path;
-    // The rest is for what the driver itself needs.
-    let room = device.free_memory()? / 10 * 9;
-    if size_of_val(&snapshots.samples[..]) <= room {
-        return DevicePath::new(device, &training.path);
-    }
-    let n_blocks = Blocks::needed(snapshots, room);
-    let rows_per_step = training.n_interior + 2 * training.n_boundary;
-    let blocks = Blocks::new(&training.path, n_blocks, rows_per_step, training.seed)?;
-    DevicePath::in_blocks(device, &training.path, blocks, step)
-}
-
 impl Trainer for CudaTrainer {
     fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
         let end = self.step + n;
@@ -227,5 +265,67 @@ impl Trainer for CudaTrainer {
 
     fn state(&self) -> Result<TrainState> {
         self.judge.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::super::draw::tests::{coupled, path, training, unbalanced};
+    use super::*;
+    use crate::density_path::Interpolant;
+    use crate::engine::{NetworkState, Training};
+    use crate::model::initial_parameters;
+
+    /// What is stated before is what is taken, but for constants of a few hundred bytes.
+    #[test]
+    fn memory_is_stated_to_the_last_kibibyte() {
+        let objective = |sigma: f64| crate::objective::Objective { sigma, ..Default::default() };
+        let of = |path, sigma, time_rule| {
+            let training = training(path);
+            Training { objective: objective(sigma), time_rule, ..training }
+        };
+        let learned = of(path(Interpolant::Learned, 3), 0.0, TimeRule::Uniform);
+        let bend = crate::engine::Bend::new(&learned.architecture, vec![70, 20], 1.0);
+        for training in [
+            of(path(Interpolant::Linear, 2), 0.0, TimeRule::Importance),
+            of(coupled(path(Interpolant::Spline, 3)), 0.5, TimeRule::Uniform),
+            of(unbalanced(path(Interpolant::Linear, 17)), 0.5, TimeRule::Importance),
+            Training { bend: Some(bend), ..learned },
+        ] {
+            for precision in Precision::ALL {
+                let device =
+                    Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+                let state = TrainState {
+                    bend: (training.bend.as_ref())
+                        .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
+                    ..TrainState::initial(initial_parameters(&training.architecture, 1))
+                };
+                let stated = training_memory(&device, precision, &training).expect("fits");
+                assert_eq!(device.taken.load(Relaxed), 0);
+                let _trainer = CudaTrainer::new(&device, precision, training.clone(), &state).expect("a trainer");
+                let taken = device.taken.load(Relaxed);
+                assert!((stated..stated + 1024).contains(&taken), "{precision:?}: {taken}, said to be {stated}");
+            }
+        }
+    }
+
+    /// The same for samples that take turns: their number, not the memory that is free, makes the blocks.
+    #[test]
+    fn memory_of_blocks_is_stated() {
+        let path = path(Interpolant::Linear, 2);
+        let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+        for n in [2, 7, 40] {
+            let blocks = Blocks::new(&path, n, 100, 1).expect("blocks");
+            let _path = DevicePath::in_blocks(&device, &path, blocks, 0).expect("a path");
+            let taken = device.taken.swap(0, Relaxed);
+            assert_eq!(taken, Residence::Blocks(n).n_bytes(&path), "{n} blocks");
+        }
+        let bytes = size_of_val(&path.snapshots.samples[..]);
+        assert_eq!(Residence::of(&path, bytes).expect("fits"), Residence::Whole);
+        assert_eq!(Residence::of(&path, bytes - 1).expect("fits"), Residence::Blocks(3));
+        let refused = Residence::of(&coupled(path), bytes - 1).expect_err("couplings").to_string();
+        assert!(refused.contains("objective.pairing") && refused.contains("pair independently"), "{refused}");
     }
 }

@@ -89,7 +89,7 @@ impl Rows {
         n_rows: usize,
     ) -> Result<Rows> {
         let bytes = bytes_of_row(network, precision, needs).map(|bytes| bytes * n_rows);
-        device.expect_memory(bytes.iter().sum(), &format!("{n_rows} rows of the network"))?;
+        device.expect_memory(bytes.iter().sum(), &format!("{n_rows} rows of the network take"))?;
         let buffers = bytes.iter().map(|&bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
         let [
             x,

@@ -1,8 +1,8 @@
 //! The device: memory, modules and launches.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use crate::counters::Counters;
 use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
@@ -15,7 +15,7 @@ pub const SHARED_LIMIT: usize = 163 << 10;
 
 /// A loaded module with its variables in memory.
 pub struct LoadedModule {
-    pub module: Module,
+    pub module: Arc<Module>,
     pub globals: Vec<u64>,
 }
 
@@ -25,6 +25,8 @@ pub struct Device {
     pub modules: Vec<Option<LoadedModule>>,
     /// By kernel name.
     pub counters: HashMap<String, Counters>,
+    /// What texts say, for programs that load one again and again.
+    understood: HashMap<String, Arc<Module>>,
     n_launches: u32,
     seed: u64,
     threads: usize,
@@ -48,6 +50,7 @@ impl Device {
             memory: GlobalMemory::default(),
             modules: Vec::new(),
             counters: HashMap::new(),
+            understood: HashMap::new(),
             n_launches: 0,
             seed,
             threads,
@@ -59,7 +62,14 @@ impl Device {
     /// # Errors
     /// What cannot be understood.
     pub fn load(&mut self, ptx: &str) -> Result<usize, String> {
-        let module = parse_module(ptx)?;
+        let module = match self.understood.get(ptx) {
+            Some(module) => module.clone(),
+            None => {
+                let module = Arc::new(parse_module(ptx)?);
+                self.understood.insert(ptx.to_string(), module.clone());
+                module
+            }
+        };
         let globals = (module.globals.iter())
             .map(|global| {
                 let address = self.memory.allocate(global.bytes.len().max(1));
