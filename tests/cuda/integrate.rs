@@ -1,7 +1,6 @@
 //! Particles on the CUDA engine against the CPU engine: every method, every channel, every way to save.
 
-mod common;
-
+use crate::common::{Numbers, assert_close, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{CudaEngine, Precision};
 use action_matching::engine::{Engine, IntegrationReport, Laplacian, LaplacianRule};
@@ -9,7 +8,6 @@ use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories}
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
 use action_matching::{Error, Result};
-use common::{Numbers, assert_close, embeddings, model};
 
 const DIM: usize = 3;
 
@@ -176,7 +174,7 @@ fn noise_takes_the_path_that_it_takes_on_the_cpu() {
         [(Method::EulerMaruyama, SigmaSchedule::Constant), (Method::StochasticHeun, SigmaSchedule::OneMinusT)]
     {
         let objective = Objective { sigma: 0.7, sigma_schedule, growth: 0.3, ..Objective::default() };
-        let model = common::model(5, &[16, 20], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+        let model = crate::common::model(5, &[16, 20], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
         let noise = Noise { seed: 1 << 40 | 5, increments_per_step: 3 };
         let plan = Plan { noise, save_at: vec![0.4, 1.0], ..fixed(method, 3) };
         assert_same(

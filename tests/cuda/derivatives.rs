@@ -1,10 +1,8 @@
 //! Derivatives, loss and parameter gradient of the CUDA engine: against the float64 reference, where plain code with the same roundings sets
 //! the measure, against differences of its own loss, and against identities.
-//!
-//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
 
-mod common;
-
+use crate::common::rounded::{self, Rounded, Rounding};
+use crate::common::{Numbers, batch, embeddings, model};
 use action_matching::Result;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{CudaEngine, Precision};
@@ -12,8 +10,6 @@ use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Derivatives, Differentiate, LossGradient};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
-use common::rounded::{self, Rounded, Rounding};
-use common::{Numbers, batch, embeddings, model};
 
 /// Of f32, as tests/engines.rs has them for the CPU.
 const GRADIENT: f64 = 2e-5;

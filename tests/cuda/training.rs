@@ -1,11 +1,9 @@
 //! Training on the CUDA engine: it draws the rows that the CPU draws, takes its gradients, follows its losses, and keeps its bits.
-//!
-//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
-
-mod common;
 
 use std::sync::Arc;
 
+use crate::common::rounded::{self, Rounding};
+use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
     DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
@@ -19,8 +17,6 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
-use common::rounded::{self, Rounding};
-use common::{assert_close, embeddings, model, revealing_optimizer};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 const DIM: usize = 2;

@@ -1,8 +1,4 @@
 //! The program with a GPU as its users meet it: commands end to end, runs that go on, and what it says when memory or a kernel fails.
-//!
-//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
-
-#![cfg(unix)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
