@@ -80,7 +80,7 @@ pub trait Observer {
         let _ = (from, to, device, folder);
     }
 
-    /// Something that takes a while comes before the first step.
+    /// Something that takes a while, or memory of a device, comes before the first step.
     fn preparing(&mut self, what: &str) {
         let _ = what;
     }
