@@ -3,17 +3,6 @@
 #pragma once
 #include "net/gradient.cuh"
 
-struct BendParams {
-  NetworkParams network;  // the bend's: dim is twice the action's
-  RowBuffers rows;        // the bend's: weight holds 2 r (1 - r)
-  RowBuffers action;      // the action's, tile for tile
-  const void* weights;
-  const float* biases;
-  const StepState* state;
-  uint32_t action_in_width, n_tiles;
-};
-static_assert(sizeof(BendParams) == sizeof(NetworkParams) + 2 * sizeof(RowBuffers) + 32, "BendParams");
-
 template <class T>
 __device__ __forceinline__ void bend_forward(const BendParams& params) {
   extern __shared__ __align__(16) unsigned char sm[];

@@ -101,6 +101,51 @@ struct StepRecord {
 };
 static_assert(sizeof(StepRecord) == 64, "StepRecord");
 
+// What `sweep` is told.
+struct SweepParams {
+  NetworkParams network;
+  RowBuffers rows;
+  Batch batch;
+  const void* weights;
+  const float* biases;
+  const StepState* state;
+  TileSums* sums;   // [tiles of the batch]
+  double* moments;  // [tiles of the batch][2 kTimeKnots]: of the integrand, squares then weights; null where nobody follows it
+  float growth, cost_exponent, scale;  // scale: 1 / interior rows of the batch
+  uint32_t has_time;                   // whether the interior term has the time derivative
+  uint32_t moves;                      // whether it has H(grad s) and growth
+  uint32_t has_velocity;               // whether it has the velocity of the path
+  uint32_t with_potential;             // whether interior rows need s
+  uint32_t with_grad_x;                // whether a bend asks for the gradient at the points
+};
+static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 5 * 4,
+              "SweepParams");
+
+// What `weight_grad` is told.
+struct WeightGradParams {
+  NetworkParams network;
+  RowBuffers rows;
+  const StepState* state;
+  float* parts;              // [parts][n_parameters]
+  uint32_t n_tiles;          // of the chunk; all have z_bar and a
+  uint32_t n_interior_tiles; // of the chunk, the first ones: they have the other channels too
+  uint32_t tiles_per_part;
+  uint32_t accumulate;       // whether the parts hold the sums of earlier chunks
+};
+static_assert(sizeof(WeightGradParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + 32, "WeightGradParams");
+
+// What `bend_forward` and `bend_backward` are told.
+struct BendParams {
+  NetworkParams network;  // the bend's: dim is twice the action's
+  RowBuffers rows;        // the bend's: weight holds 2 r (1 - r)
+  RowBuffers action;      // the action's, tile for tile
+  const void* weights;
+  const float* biases;
+  const StepState* state;
+  uint32_t action_in_width, n_tiles;
+};
+static_assert(sizeof(BendParams) == sizeof(NetworkParams) + 2 * sizeof(RowBuffers) + 32, "BendParams");
+
 // A network between its gradient's parts and its next weights: what `gather_gradient` adds up. Blocks of it and of `update` work on the shares
 // that optimizer/share.cuh gives out, n_blocks of them.
 struct GatherParams {

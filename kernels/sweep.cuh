@@ -2,32 +2,7 @@
 // gradient reads a, c, delta, z_bar and, of probes, e_a and e_bar.
 #pragma once
 #include "net/gradient.cuh"
-
-struct SweepParams {
-  NetworkParams network;
-  RowBuffers rows;
-  Batch batch;
-  const void* weights;
-  const float* biases;
-  const StepState* state;
-  TileSums* sums;   // [tiles of the batch]
-  double* moments;  // [tiles of the batch][2 kTimeKnots]: of the integrand, squares then weights; null where nobody follows it
-  float growth, cost_exponent, scale;  // scale: 1 / interior rows of the batch
-  uint32_t has_time;                   // whether the interior term has the time derivative
-  uint32_t moves;                      // whether it has H(grad s) and growth
-  uint32_t has_velocity;               // whether it has the velocity of the path
-  uint32_t with_potential;             // whether interior rows need s
-  uint32_t with_grad_x;                // whether a bend asks for the gradient at the points
-};
-static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 5 * 4,
-              "SweepParams");
-
-// H(p) and dH/dp of one component, H = |p|^q / q.
-__device__ __forceinline__ float2 hamiltonian(float p, float q) {
-  if (q == 2.0f) return make_float2(0.5f * p * p, p);
-  const float slope = powf(fabsf(p), q - 1.0f);
-  return make_float2(slope * fabsf(p) / q, copysignf(slope, p));
-}
+#include "net/hamiltonian.cuh"
 
 // What an interior row of a part measures.
 struct InteriorForm {

@@ -9,18 +9,6 @@
 
 constexpr uint32_t kGradTile = 128;
 
-struct WeightGradParams {
-  NetworkParams network;
-  RowBuffers rows;
-  const StepState* state;
-  float* parts;              // [parts][n_parameters]
-  uint32_t n_tiles;          // of the chunk; all have z_bar and a
-  uint32_t n_interior_tiles; // of the chunk, the first ones: they have the other channels too
-  uint32_t tiles_per_part;
-  uint32_t accumulate;       // whether the parts hold the sums of earlier chunks
-};
-static_assert(sizeof(WeightGradParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + 32, "WeightGradParams");
-
 template <class T>
 struct GradProduct {
   static constexpr int kLineBytes = static_cast<int>(kGradTile * sizeof(T));

@@ -3,6 +3,7 @@
 #include "../draw/embedding.cuh"
 #include "../draw/probes.cuh"
 #include "../net/gradient.cuh"
+#include "../net/hamiltonian.cuh"
 #include "state.cuh"
 
 // The directions of the divergence into e_a's input. They stay the same along a path; but ∇·∇H(∇s) is the trace of D∇²s with the diagonal
@@ -66,8 +67,7 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
   float* rates = state.stage(stage);
 #pragma unroll 1
   for (uint32_t i = threadIdx.x; i < kTileRows * dim; i += kThreads) {
-    const float p = grad_s[i];
-    rates[i] = q == 2.0f ? p : copysignf(powf(fabsf(p), q - 1.0f), p);
+    rates[i] = hamiltonian(grad_s[i], q).y;
   }
   const bool has_row = threadIdx.x < kTileRows;
   if (has_row && state.has_weights()) {

@@ -80,6 +80,16 @@ struct Sweeps {
     });
   }
 
+  // Four neighbours of `order` times `values`, into `to`, which may be `order`.
+  template <class E>
+  static __device__ __forceinline__ void scale4(const S* order, const float (&values)[4], E* to, uint32_t index) {
+    float product[4];
+    load4(order + index, product);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) product[i] *= values[i];
+    store4(to + index, product);
+  }
+
   // The output of the network, or of a tangent, in f32.
   __device__ __forceinline__ void to_output(const T* operand, const float* bias, float* out) {
     const LayerParams& map = network.layers[network.n_layers - 1];
@@ -160,16 +170,9 @@ struct Sweeps {
       const S* f2 = kOrders == 3 ? at<S>(rows.f2, layer - 1) : h;
       S* u_f3 = kOrders < 3 ? nullptr : at<S>(rows.u_f3, layer - 1);
       backward(layer, at<T>(rows.delta, layer), [&](uint32_t index, uint32_t, float (&u)[4]) {
-        float order[4], product[4];
-        const auto times = [&](const S* from, auto* to) {
-          load4(from + index, order);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) product[i] = u[i] * order[i];
-          store4(to + index, product);
-        };
-        times(f1, delta);
-        if (kOrders >= 2) times(f2, h);
-        if (kOrders >= 3) times(u_f3, u_f3);
+        scale4(f1, u, delta, index);
+        if (kOrders >= 2) scale4(f2, u, h, index);
+        if (kOrders >= 3) scale4(u_f3, u, u_f3, index);
       });
     }
     to_input(at<T>(rows.delta, 1));
@@ -183,15 +186,8 @@ struct Sweeps {
       const S* f1 = at<S>(rows.f1, layer);
       S* g = at<S>(rows.g, layer);
       forward(layer, at<T>(rows.c, layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
-        float order[4], scaled[4];
-        load4(f1 + index, order);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) scaled[i] = order[i] * c_z[i];
-        store4(c + index, scaled);
-        load4(g + index, order);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) scaled[i] = order[i] * c_z[i];
-        store4(g + index, scaled);
+        scale4(f1, c_z, c, index);
+        scale4(g, c_z, g, index);
       });
     }
   }
@@ -206,12 +202,8 @@ struct Sweeps {
         S* e_z = at<S>(rows.e_z, layer, k);
         T* e_a = at<T>(rows.e_a, layer, k);
         forward(layer, at<T>(rows.e_a, layer - 1, k), [&](uint32_t index, uint32_t, float (&z)[4]) {
-          float order[4];
           store4(e_z + index, z);
-          load4(f1 + index, order);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) order[i] *= z[i];
-          store4(e_a + index, order);
+          scale4(f1, z, e_a, index);
         });
       }
       T* c = at<T>(rows.c, layer);

@@ -1,10 +1,10 @@
 // The gradient from its parts: Σ over parts in their order, without the loss scale, and the sum of squares of each block.
 #pragma once
+#include "../tile/reduce.cuh"
 #include "share.cuh"
-#include "sum.cuh"
 
 __device__ __forceinline__ void gather(const GatherParams& params) {
-  __shared__ double sm_sums[kOptimizerWarps];
+  __shared__ double sm_sums[kOptimizerThreads / 32];
   if (params.state->halted) return;
   const Share share(params.network);
   const Place place(params.network.layers[share.layer], share);

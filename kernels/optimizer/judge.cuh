@@ -1,7 +1,7 @@
 // One block between the gradients and the updates: the norm and the loss, whether the step counts, its record, and the step sizes. Twin of
 // src/engine/cpu/trainer.rs (record, follow_integrand) and of StepSizes::new there.
 #pragma once
-#include "sum.cuh"
+#include "../tile/reduce.cuh"
 #include "times.cuh"
 
 constexpr uint32_t kStepsBeforeGrowth = 2000;     // good steps after which the loss scale doubles
@@ -111,7 +111,7 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
 }
 
 __device__ __forceinline__ void judge_step(const JudgeParams& params) {
-  __shared__ double sm_sums[6][kOptimizerWarps];
+  __shared__ double sm_sums[6][kOptimizerThreads / 32];
   __shared__ TimesMemory sm_times;
   __shared__ uint32_t sm_apply;
   StepState state = *params.state;

@@ -163,6 +163,7 @@ impl TimeDensity {
     }
 
     /// Its values at the knots, and behind them the cumulative ones.
+    #[cfg(test)]
     pub(crate) fn knots(&self) -> [f64; 2 * TIME_KNOTS] {
         std::array::from_fn(|i| if i < TIME_KNOTS { self.density[i] } else { self.cumulative[i - TIME_KNOTS] })
     }

@@ -16,26 +16,29 @@ pub enum TimeEmbedding {
 }
 
 impl TimeEmbedding {
+    /// f₁ … f_m; none for φ = \[t\].
+    pub fn frequencies(&self) -> &[f64] {
+        match self {
+            TimeEmbedding::Raw => &[],
+            TimeEmbedding::Fourier { frequencies } => frequencies,
+        }
+    }
+
     /// Number of features.
     pub fn width(&self) -> usize {
-        match self {
-            TimeEmbedding::Raw => 1,
-            TimeEmbedding::Fourier { frequencies } => 1 + 2 * frequencies.len(),
-        }
+        1 + 2 * self.frequencies().len()
     }
 
     /// Calls `feature(i, φᵢ(t), φᵢ′(t))` once for each feature, in no particular order.
     #[inline]
     pub fn for_each(&self, t: f64, mut feature: impl FnMut(usize, f64, f64)) {
         feature(0, t, 1.0);
-        if let TimeEmbedding::Fourier { frequencies } = self {
-            let m = frequencies.len();
-            for (i, f) in frequencies.iter().enumerate() {
-                let angular = std::f64::consts::TAU * f;
-                let (sin, cos) = (angular * t).sin_cos();
-                feature(1 + i, sin, angular * cos);
-                feature(1 + m + i, cos, -angular * sin);
-            }
+        let m = self.frequencies().len();
+        for (i, f) in self.frequencies().iter().enumerate() {
+            let angular = std::f64::consts::TAU * f;
+            let (sin, cos) = (angular * t).sin_cos();
+            feature(1 + i, sin, angular * cos);
+            feature(1 + m + i, cos, -angular * sin);
         }
     }
 }

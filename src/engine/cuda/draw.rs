@@ -10,10 +10,9 @@ use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
 use super::precision::{Precision, kernel_of};
-use crate::density_path::{TIME_KNOTS, TimeDensity};
+use crate::density_path::TIME_KNOTS;
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
-use crate::model::TimeEmbedding;
 use crate::objective::TimeWeight;
 
 /// See `DrawParams` in `kernels/params.h`.
@@ -59,13 +58,8 @@ pub struct Drawer {
 pub struct Drawn<'a> {
     pub path: &'a DevicePath,
     pub state: &'a Buffer<StepState>,
-    /// See [`upload_density`].
+    /// At the knots, and behind it its integral from 0.
     pub density: &'a Buffer<f64>,
-}
-
-/// `density` as kernels read it.
-pub fn upload_density(device: &Device, density: &TimeDensity) -> Result<Buffer<f64>> {
-    device.upload(&density.knots())
 }
 
 impl Drawer {
@@ -86,14 +80,10 @@ impl Drawer {
             constants.push(device.upload(values)?);
             Ok(constants.last().map_or(0, Buffer::address))
         };
-        let frequencies = |embedding: &TimeEmbedding| match embedding {
-            TimeEmbedding::Raw => Vec::new(),
-            TimeEmbedding::Fourier { frequencies } => frequencies.clone(),
-        };
         let params = DrawParams {
             network: Network::new(&training.architecture).params,
             coefficients: upload(coefficients)?,
-            frequencies: upload(&frequencies(&training.architecture.time_embedding))?,
+            frequencies: upload(training.architecture.time_embedding.frequencies())?,
             seed: training.seed,
             sigma: training.objective.sigma,
             probe_share: training.laplacian.share(),
@@ -109,7 +99,7 @@ impl Drawer {
             None => None,
             Some(bend) => Some(DrawParams {
                 network: Network::new(&bend.architecture).params,
-                frequencies: upload(&frequencies(&bend.architecture.time_embedding))?,
+                frequencies: upload(bend.architecture.time_embedding.frequencies())?,
                 ..params
             }),
         };
@@ -176,14 +166,14 @@ pub(super) mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{
-        DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+        DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
     };
     use crate::engine::cpu::{Draw, PlainRows};
     use crate::engine::cuda::batch::whole_batch;
     use crate::engine::cuda::params::PartKind;
     use crate::engine::cuda::path::Blocks;
     use crate::engine::{Bend, Laplacian, LaplacianRule, LearningRate, Optimizer};
-    use crate::model::{Activation, Architecture, Head};
+    use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::objective::{Objective, SigmaSchedule};
 
     const STEP: u64 = (1 << 32) + 17;
@@ -341,7 +331,7 @@ pub(super) mod tests {
         fn new() -> Self {
             let device = Device::open(0).expect("a device");
             let state = device.upload(&[StepState { step: STEP, ..StepState::default() }]).expect("memory");
-            let density = upload_density(&device, &density()).expect("memory");
+            let density = device.upload(&density().knots()).expect("memory");
             Bench { device, state, density }
         }
 

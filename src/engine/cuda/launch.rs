@@ -15,7 +15,7 @@ pub const PRODUCT_BYTES: u32 = 3 * (64 + 256) * 64;
 /// Three stages of both sides of the weight gradient.
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 
-/// See `SweepParams` of `kernels/sweep.cuh`.
+/// See `SweepParams` of `kernels/params.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct SweepParams {
@@ -37,7 +37,7 @@ pub struct SweepParams {
     pub with_grad_x: u32,
 }
 
-/// See `WeightGradParams` of `kernels/weight_grad.cuh`.
+/// See `WeightGradParams` there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct WeightGradParams {
@@ -51,7 +51,7 @@ struct WeightGradParams {
     accumulate: u32,
 }
 
-/// See `BendParams` of `kernels/bend.cuh`.
+/// See `BendParams` there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct BendParams {

@@ -98,11 +98,6 @@ impl Learner {
         &self.parts
     }
 
-    /// How many parts there are.
-    pub fn n_parts(&self) -> usize {
-        self.n_parts
-    }
-
     /// What the judge reads and writes of it.
     pub fn judged(&self) -> Judged<'_> {
         let Learner { network, relative_rate, squares, sizes, .. } = self;

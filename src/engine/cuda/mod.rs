@@ -1,5 +1,4 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only orchestrates.
-#![allow(dead_code, missing_docs)] // twins of the kernels' argument blocks have fields that only kernels read, and are documented there
 
 mod batch;
 mod device;

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::params::{LayerParams, NetworkParams, WIDTH_UNIT};
 use super::precision::Precision;
-use crate::model::{Architecture, Head, MAX_DEPTH};
+use crate::model::{Architecture, MAX_DEPTH};
 
 /// Linear maps of a network at most.
 pub const MAX_LAYERS: usize = MAX_DEPTH + 1;
@@ -80,11 +80,6 @@ impl Network {
     /// Padded width of the output.
     pub fn out_width(&self) -> usize {
         self.layers().last().map_or(0, |layer| layer.n_out as usize)
-    }
-
-    /// Whether the output of the tangent matters for the gradient.
-    pub fn has_vector_output(&self) -> bool {
-        self.architecture.head != Head::Scalar
     }
 
     /// Calls `place(flat, padded)` for each stretch of parameters: a row of a weight, or a bias.

@@ -15,7 +15,7 @@ use crate::engine::IntegrationReport;
 use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
 use crate::integrate::{Plan, StepControl, Trajectories};
-use crate::model::{Model, TimeEmbedding};
+use crate::model::Model;
 
 /// Stages of a method at most.
 const MAX_STAGES: usize = 7;
@@ -204,19 +204,12 @@ impl Layout {
         };
         let tables = precision.bytes() * network.n_packed
             + size_of::<f32>() * network.n_biases
-            + size_of_val(frequencies(model))
+            + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
         let (n_blocks, chunk) = divide(device, tables, n, of_block, of_particle)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
         Ok(Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes })
-    }
-}
-
-fn frequencies(model: &Model) -> &[f64] {
-    match &model.architecture.time_embedding {
-        TimeEmbedding::Raw => &[],
-        TimeEmbedding::Fourier { frequencies } => frequencies,
     }
 }
 
@@ -257,7 +250,7 @@ impl<'a> Integration<'a> {
         };
         let (weights, biases) = network.pack(&model.parameters, precision);
         let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?);
-        let frequencies = place(bytemuck::cast_slice(frequencies(model)))?;
+        let frequencies = place(bytemuck::cast_slice(model.architecture.time_embedding.frequencies()))?;
         let save_at = place(bytemuck::cast_slice(&plan.save_at))?;
         let (mut steps, mut steps_before, mut rtol, mut atol) = (0, 0, 0.0, 0.0);
         match plan.control {
@@ -434,7 +427,7 @@ mod tests {
     use super::*;
     use crate::engine::Laplacian;
     use crate::integrate::Method;
-    use crate::model::{Activation, Architecture, Coordinates, Head, initial_parameters};
+    use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
     /// What is stated before is what is taken.

@@ -91,68 +91,11 @@ impl Rows {
         let bytes = bytes_of_row(network, precision, needs).map(|bytes| bytes * n_rows);
         device.expect_memory(bytes.iter().sum(), &format!("{n_rows} rows of the network take"))?;
         let buffers = bytes.iter().map(|&bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
-        let [
-            x,
-            t,
-            d_phi,
-            velocity,
-            weight,
-            on_potential,
-            measure,
-            kappa,
-            a,
-            c,
-            delta,
-            z_bar,
-            f1,
-            g,
-            f2,
-            h,
-            u_f3,
-            e_a,
-            e_z,
-            output,
-            output_c,
-            output_e,
-            input_grad,
-            s,
-            grad_s,
-            ds_dt,
-            generator,
-            grad_x,
-        ] = std::array::from_fn(|k| buffers[k].address());
-        let params = RowBuffers {
-            n_rows: n_rows as u32,
-            n_probes: needs.n_probes as u32,
-            x,
-            t,
-            d_phi,
-            velocity,
-            weight,
-            on_potential,
-            measure,
-            kappa,
-            a,
-            c,
-            delta,
-            z_bar,
-            f1,
-            g,
-            f2,
-            h,
-            u_f3,
-            e_a,
-            e_z,
-            output,
-            output_c,
-            output_e,
-            input_grad,
-            s,
-            grad_s,
-            ds_dt,
-            generator,
-            grad_x,
-        };
+        // The sizes stand in the order of the fields, so the addresses do.
+        let mut params = RowBuffers { n_rows: n_rows as u32, n_probes: needs.n_probes as u32, ..RowBuffers::default() };
+        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[1..];
+        debug_assert_eq!(addresses.len(), buffers.len());
+        addresses.iter_mut().zip(&buffers).for_each(|(address, buffer)| *address = buffer.address());
         Ok(Rows { buffers, params })
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Each test runs itself again in a process whose library path leads to the virtual GPU.
 
+mod common;
+
 use std::process::Command;
 use std::sync::Arc;
 
+use common::folder_with_driver;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
 
@@ -43,12 +46,7 @@ fn on_the_virtual_gpu_with(name: &str, library_name: &str, settings: &[(&str, &s
         return None;
     }
     let program = std::env::current_exe().expect("the test's own path");
-    let library = (program.ancestors().skip(1).take(2))
-        .map(|folder| folder.join(format!("{}vgpu{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)))
-        .find(|path| path.exists())
-        .expect("the library beside the test");
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::copy(library, folder.path().join(library_name)).expect("copied");
+    let folder = folder_with_driver(library_name);
     let output = Command::new(program)
         .args(["--exact", name, "--nocapture"])
         .env("VGPU_CHILD", "1")

@@ -4,6 +4,8 @@
 //! A faulty file is compiled and put in the place of its module in a child process, which is this test again: see [`case`]. `--nocapture` shows how
 //! each was noticed; the list is in `tests/vgpu/README.md`.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -20,6 +22,7 @@ use action_matching::engine::{
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use common::folder_with_driver;
 
 /// What a child does.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -400,6 +403,7 @@ const BARRIERS: &[(&str, &[At])] = &[
     ("weight_grad.cuh", &[GRAD]),
     ("bend.cuh", &[BEND]),
     ("draw.cu", &[DRAW_LEARNED]),
+    ("tile/reduce.cuh", &[OPTIMIZER, DENSITY]),
     ("optimizer/", &[OPTIMIZER]),
     ("integrate/", &[DENSITY, FLOW]),
 ];
@@ -530,12 +534,7 @@ fn compile(folder: &Path, at: At) -> PathBuf {
 /// What a child says of its case with other modules in the place of the program's.
 fn outcome(case: Case, operands: &str, overrides: &[PathBuf]) -> Result<(), (Notice, String)> {
     let program = std::env::current_exe().expect("the test's own path");
-    let library = (program.ancestors().skip(1).take(2))
-        .map(|folder| folder.join(format!("{}vgpu{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)))
-        .find(|path| path.exists())
-        .expect("the library beside the test");
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::copy(library, folder.path().join("libcuda.so")).expect("copied");
+    let folder = folder_with_driver("libcuda.so");
     let overrides: Vec<String> = overrides.iter().map(|path| path.display().to_string()).collect();
     let output = Command::new(program)
         .args(["--exact", "case", "--nocapture"])

@@ -58,6 +58,19 @@ impl Shadow {
     }
 }
 
+/// A thread begins to write a whole word: what the word was, or that nothing orders the write with others of the launch.
+#[inline(always)]
+fn take_over(word: &AtomicU64, shadow: &Shadow, by: Stamp, address: u64) -> Result<u64, Fault> {
+    let was = word.load(Acquire);
+    if was & LAUNCH == u64::from(by.launch) << 8 {
+        shadow.write(0, by, address)?;
+        shadow.write(1, by, address)?;
+    } else {
+        shadow.begin([by.bits(); 2], [0; 2]);
+    }
+    Ok(was)
+}
+
 #[cold]
 fn raced(address: u64, write: u64) -> Fault {
     Fault::Race { address, other: unpack(write), other_wrote: true }
@@ -184,13 +197,7 @@ impl Region {
     ) -> Result<(), Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
         for i in 0..N {
-            let word = words[i].load(Acquire);
-            if word & LAUNCH == u64::from(by.launch) << 8 {
-                shadows[i].write(0, by, address)?;
-                shadows[i].write(1, by, address)?;
-            } else {
-                shadows[i].begin([by.bits(); 2], [0; 2]);
-            }
+            let word = take_over(&words[i], &shadows[i], by, address)?;
             if word & PROMISED != 0 {
                 return Err(Fault::Pending { address });
             }
@@ -281,13 +288,7 @@ impl Region {
     pub fn promise<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<(), Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
         for i in 0..N {
-            let word = words[i].load(Acquire);
-            if word & LAUNCH == u64::from(by.launch) << 8 {
-                shadows[i].write(0, by, address)?;
-                shadows[i].write(1, by, address)?;
-            } else {
-                shadows[i].begin([by.bits(); 2], [0; 2]);
-            }
+            let word = take_over(&words[i], &shadows[i], by, address)?;
             words[i].store(word & !LAUNCH | u64::from(by.launch) << 8 | PROMISED, Release);
         }
         Ok(())

@@ -8,6 +8,18 @@ use std::process::Command;
 use vgpu::counters::Counters;
 use vgpu::device::{Device, Sizes};
 
+/// A folder that holds the virtual GPU as the driver library `name`: for the library path of a child.
+pub fn folder_with_driver(name: &str) -> tempfile::TempDir {
+    let program = std::env::current_exe().expect("the test's own path");
+    let library = (program.ancestors().skip(1).take(2))
+        .map(|folder| folder.join(format!("{}vgpu{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)))
+        .find(|path| path.exists())
+        .expect("the library beside the test");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::copy(library, folder.path().join(name)).expect("copied");
+    folder
+}
+
 /// The PTX that nvcc makes of `kernels/<name>`.
 pub fn compile(name: &str) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(name);

@@ -1,8 +1,6 @@
-// Sums over a block's threads in a fixed order.
+// Sums over a block's threads, in a fixed order.
 #pragma once
-#include "share.cuh"
-
-constexpr uint32_t kOptimizerWarps = kOptimizerThreads / 32;
+#include <cstdint>
 
 // Σ over the lanes of a warp, in lane 0.
 __device__ __forceinline__ double warp_sum(double value) {
@@ -11,13 +9,14 @@ __device__ __forceinline__ double warp_sum(double value) {
   return value;
 }
 
-// Σ over the threads of the block, for all of them. Every thread must come, and must not write sm_sums before another barrier.
-__device__ __forceinline__ double block_sum(double value, double (&sm_sums)[kOptimizerWarps]) {
+// Σ over the threads of a block of kWarps warps, for all of them. Every thread must come, and must not write sm_sums before another barrier.
+template <uint32_t kWarps>
+__device__ __forceinline__ double block_sum(double value, double (&sm_sums)[kWarps]) {
   value = warp_sum(value);
   if (threadIdx.x % 32 == 0) sm_sums[threadIdx.x / 32] = value;
   __syncthreads();  // the warps' sums are written
   double sum = 0.0;
 #pragma unroll
-  for (uint32_t warp = 0; warp < kOptimizerWarps; ++warp) sum += sm_sums[warp];
+  for (uint32_t warp = 0; warp < kWarps; ++warp) sum += sm_sums[warp];
   return sum;
 }
