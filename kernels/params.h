@@ -7,7 +7,7 @@
 #include <cstdint>
 
 constexpr uint32_t kMaxLayers = 17;  // MAX_DEPTH hidden layers and the output
-constexpr uint32_t kTileRows = 64;
+constexpr uint32_t kTileRows = 128;
 constexpr uint32_t kWidthUnit = 64;
 constexpr uint32_t kTimeKnots = 33;  // density_path::TIME_KNOTS
 constexpr uint32_t kMaxParts = 8;

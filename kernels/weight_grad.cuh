@@ -29,18 +29,14 @@ struct GradProduct {
   static __device__ __forceinline__ int first_out() { return 64 * (static_cast<int>(threadIdx.x) / 128); }
   static __device__ __forceinline__ int first_in() { return 32 * (static_cast<int>(threadIdx.x) / 32 % 4); }
 
-  // Starts the copies of kRowsPerChunk rows of both sides; columns from n_left and n_right on are nobody's.
-  static __device__ __forceinline__ void load(const T* left, uint32_t left_pitch, int n_left, const T* right, uint32_t right_pitch,
-                                              int n_right, uint32_t stage) {
+  // Starts the copies of kRowsPerChunk rows of one side, from `source`: the thread's own piece of its first line, or null where that is nobody's.
+  static constexpr int kLinesAtOnce = kThreads / kPieces;
+  static_assert(kLinesAtOnce % 8 == 0, "lines of a thread have their pieces in one order");
+  static __device__ __forceinline__ void load(const unsigned char* source, uint32_t pitch_bytes, uint32_t side) {
+    if (source == nullptr) return;
 #pragma unroll
-    for (int i = threadIdx.x; i < 2 * kRowsPerChunk * kPieces; i += kThreads) {
-      const bool is_left = i < kRowsPerChunk * kPieces;
-      const int line = i / kPieces % kRowsPerChunk, piece = i % kPieces;
-      if (piece * 16 >= (is_left ? n_left : n_right) * static_cast<int>(sizeof(T))) continue;
-      const T* source = is_left ? left + static_cast<size_t>(line) * left_pitch : right + static_cast<size_t>(line) * right_pitch;
-      copy_async16(stage + (is_left ? 0 : kSideBytes) + swizzled(line, 16 * piece),
-                   reinterpret_cast<const unsigned char*>(source) + 16 * piece);
-    }
+    for (int line = 0; line < kRowsPerChunk; line += kLinesAtOnce)
+      copy_async16(side + line * kLineBytes, source + line * pitch_bytes);
   }
 
   // Adds left^T right of the chunk in `sm_stage`.
@@ -147,36 +143,49 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   const uint32_t end_interior = max(first_tile, min(params.n_interior_tiles, end_tile));
   const uint32_t first_row = first_tile * kTileRows;
   constexpr uint32_t kChunksPerTile = kTileRows / Tile::kRowsPerChunk;
-  const uint32_t n_whole = (end_tile - first_tile) * kChunksPerTile, n_interior = (end_interior - first_tile) * kChunksPerTile;
-  const uint32_t n_chunks = n_whole + n_interior * (1 + rows.n_probes);
+  const uint32_t n_interior = (end_interior - first_tile) * kChunksPerTile;
+  const uint32_t n_chunks = (end_tile - first_tile) * kChunksPerTile + n_interior * (1 + rows.n_probes);
 
-  // Chosen among by `if` below: a choice among the void pointers of the arguments crashes the compiler (cicc 13.0).
-  const T *z_bar = static_cast<const T*>(rows.z_bar), *a = static_cast<const T*>(rows.a);
-  const T *delta = static_cast<const T*>(rows.delta), *c = static_cast<const T*>(rows.c);
-  const T *e_bar = static_cast<const T*>(rows.e_z), *e_a = static_cast<const T*>(rows.e_a);
-  const auto place_of = [&](uint32_t place, uint32_t probe) {
-    return (static_cast<size_t>(probe) * network.places + place) * rows.n_rows;
+  // Where this thread's piece of a channel's first line lies, on both sides; null where there are no columns.
+  const int line = threadIdx.x / Tile::kPieces, byte = threadIdx.x % Tile::kPieces * 16;
+  const auto piece = [&](const void* buffer, uint32_t place, uint32_t probe, uint32_t width, uint32_t column) {
+    const size_t start = (static_cast<size_t>(probe) * network.places + place) * rows.n_rows;
+    const T* first = static_cast<const T*>(buffer) + start + static_cast<size_t>(first_row + line) * width + column;
+    return reinterpret_cast<const unsigned char*>(first) + byte;
+  };
+  const bool has_left = byte < n_left * static_cast<int>(sizeof(T)), has_right = byte < n_right * static_cast<int>(sizeof(T));
+  const uint32_t left_pitch = n_out * sizeof(T), right_pitch = n_in * sizeof(T);
+  const uint32_t own = shared_address(sm) + Tile::swizzled(line, byte);
+  // What is copied next: chunks are asked for in their order, channel after channel.
+  uint32_t channel = 0, left_in_channel = (end_tile - first_tile) * kChunksPerTile;
+  const unsigned char* left = has_left ? piece(rows.z_bar, map.place, 0, n_out, out0) : nullptr;
+  const unsigned char* right = has_right ? piece(rows.a, in_place, 0, n_in, in0) : nullptr;
+  const auto next_channel = [&] {
+    left_in_channel = n_interior;
+    ++channel;
+    if (channel == 1) {
+      if (has_left) left = piece(rows.delta, map.place, 0, n_out, out0);
+      if (has_right) right = piece(rows.c, in_place, 0, n_in, in0);
+    } else {
+      if (has_left) left = piece(rows.e_z, map.place, channel - 2, n_out, out0);
+      if (has_right) right = piece(rows.e_a, in_place, channel - 2, n_in, in0);
+    }
   };
   Tile product;
 #pragma unroll
   for (int m = 0; m < 4; ++m)
 #pragma unroll
     for (int n = 0; n < 4; ++n) product.acc[m][n] = Accumulator{};
-  const uint32_t stages = shared_address(sm);
   pipelined(
       static_cast<int>(n_chunks),
       [&](int index) {
-        const uint32_t chunk = index;
-        const uint32_t channel = chunk < n_whole ? 0 : 1 + (chunk - n_whole) / n_interior;
-        const uint32_t within = chunk < n_whole ? chunk : (chunk - n_whole) % n_interior;
-        const T *adjoint = z_bar, *input = a;
-        if (channel == 1) adjoint = delta, input = c;
-        if (channel >= 2) adjoint = e_bar, input = e_a;
-        const uint32_t probe = channel < 2 ? 0 : channel - 2;
-        const size_t row = first_row + within * Tile::kRowsPerChunk;
-        Tile::load(adjoint + place_of(map.place, probe) + row * n_out + out0, n_out, n_left,
-                   input + place_of(in_place, probe) + row * n_in + in0, n_in, n_right,
-                   stages + index % kStages * Tile::kStageBytes);
+        if (left_in_channel == 0) next_channel();
+        --left_in_channel;
+        const uint32_t stage = own + index % kStages * Tile::kStageBytes;
+        Tile::load(left, left_pitch, stage);
+        Tile::load(right, right_pitch, stage + Tile::kSideBytes);
+        if (has_left) left += Tile::kRowsPerChunk * left_pitch;
+        if (has_right) right += Tile::kRowsPerChunk * right_pitch;
       },
       [&](int index) {
         if (has_elements) product.multiply(sm + index % kStages * Tile::kStageBytes);
@@ -207,7 +216,7 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
     const uint32_t out = threadIdx.x % kGradTile, half = threadIdx.x / kGradTile;
     float sum = 0.0f;
     if (static_cast<int>(out) < n_left) {
-      const T* z = z_bar + place_of(map.place, 0) + out0 + out;
+      const T* z = static_cast<const T*>(rows.z_bar) + static_cast<size_t>(map.place) * rows.n_rows + out0 + out;
       const uint32_t middle = first_row + (end_tile - first_tile) * kTileRows / 2;
       const uint32_t from = half == 0 ? first_row : middle, to = half == 0 ? middle : end_tile * kTileRows;
       for (uint32_t row = from; row < to; ++row) sum += from_element(z[static_cast<size_t>(row) * n_out]);

@@ -69,8 +69,7 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
   for (uint32_t i = threadIdx.x; i < kTileRows * dim; i += kThreads) {
     rates[i] = hamiltonian(grad_s[i], q).y;
   }
-  const bool has_row = threadIdx.x < kTileRows;
-  if (has_row && state.has_weights()) {
+  if (threadIdx.x < kTileRows && state.has_weights()) {
     rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
   }
   if constexpr (kOrders == 3) {
@@ -81,10 +80,10 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
     sweeps.diffusive_tangent();
     sweeps.tangent_outputs();
     __syncthreads();  // the outputs are written
-    if (has_row) {
-      const HeadRow<T, kOrders> row{sweeps, threadIdx.x};
-      state.stage(stage)[state.density() + threadIdx.x] = -row_generator(row, params.share, [](uint32_t) { return 0.0f; });
-    }
+    for_each_row([&](uint32_t i) {
+      const float curvature = HeadRow<T, kOrders>{sweeps, i}.generator(params.share, [](uint32_t) { return 0.0f; });
+      if (is_first_lane()) state.stage(stage)[state.density() + i] = -curvature;
+    });
   }
   __syncthreads();  // the rates are written
 }

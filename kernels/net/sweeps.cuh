@@ -116,7 +116,7 @@ struct Sweeps {
   }
 
   template <Activation kActivation, class P>
-  __device__ __forceinline__ void activate(P& product, uint32_t layer, uint32_t column0, uint32_t n_columns) {
+  __device__ __forceinline__ void activate(P& product, uint32_t layer, uint32_t column0, uint32_t n_columns, bool curved) {
     const float* bias = biases + network.layers[layer - 1].bias;
     T* a = at<T>(rows.a, layer);
     S* f1 = at<S>(rows.f1, layer);
@@ -132,24 +132,24 @@ struct Sweeps {
       }
       store4(a + index, z);
       store4(f1 + index, first);
-      if (kOrders >= 2) store4(f2 + index, second);
-      if (kOrders >= 3) store4(f3 + index, third);
+      if (kOrders >= 2 && curved) store4(f2 + index, second);
+      if (kOrders >= 3 && curved) store4(f3 + index, third);
     });
   }
 
-  // a, f' and what kOrders says of the hidden layers.
-  __device__ __forceinline__ void primal() {
+  // a, f' and, for rows that are `curved`, what kOrders says of the hidden layers.
+  __device__ __forceinline__ void primal(bool curved) {
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
       const LayerParams& map = network.layers[layer - 1];
       multiply<true>(at<T>(rows.a, layer - 1), map.n_in, weights + map.forward, map.n_out,
                      [&](auto& product, uint32_t column0, uint32_t n) {
                        switch (network.activation) {
-                         case Activation::kSilu: activate<Activation::kSilu>(product, layer, column0, n); break;
-                         case Activation::kTanh: activate<Activation::kTanh>(product, layer, column0, n); break;
-                         case Activation::kSoftplus: activate<Activation::kSoftplus>(product, layer, column0, n); break;
-                         case Activation::kGelu: activate<Activation::kGelu>(product, layer, column0, n); break;
-                         case Activation::kSin: activate<Activation::kSin>(product, layer, column0, n); break;
+                         case Activation::kSilu: activate<Activation::kSilu>(product, layer, column0, n, curved); break;
+                         case Activation::kTanh: activate<Activation::kTanh>(product, layer, column0, n, curved); break;
+                         case Activation::kSoftplus: activate<Activation::kSoftplus>(product, layer, column0, n, curved); break;
+                         case Activation::kGelu: activate<Activation::kGelu>(product, layer, column0, n, curved); break;
+                         case Activation::kSin: activate<Activation::kSin>(product, layer, column0, n, curved); break;
                        }
                      });
     }

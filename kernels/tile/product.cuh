@@ -9,10 +9,11 @@
 constexpr int kThreads = 256;  // 8 warps
 constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
 constexpr int kStages = 3;
-constexpr int kWideColumns = 256;
+constexpr int kWideColumns = 128;
 constexpr int kStageBytes = (static_cast<int>(kTileRows) + kWideColumns) * kChunkBytes;
 constexpr int kProductBytes = kStages * kStageBytes;
-static_assert(kTileRows * 4 == kThreads, "a thread copies one piece of each 64 lines");
+constexpr int kLinesAtOnce = kThreads / 4;  // a thread copies one piece of a line
+static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
 // Where byte `byte` of a line lies in a stage. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
 // different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs (see Product).
@@ -41,11 +42,11 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
   wait_copies<0>();
 }
 
-// Wide: 2 x 4 warps of 32 x 64. Narrow: 4 x 2 warps of 16 x 32, for results that few columns have.
+// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have.
 template <class T, bool kWide>
 struct Product {
   static constexpr int kColumns = kWide ? kWideColumns : 64;
-  static constexpr int kM = kWide ? 2 : 1, kN = kWide ? 8 : 4;
+  static constexpr int kM = kWide ? 4 : 2, kN = 4;
   static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
 
@@ -78,11 +79,13 @@ struct Product {
         static_cast<int>(depth) / kChunk,
         [&](int chunk) {
           const uint32_t stage = stages + chunk % kStages * kStageBytes;
-          copy_async16(stage + swizzled_a(line, byte), from_a + chunk * kChunkBytes);
 #pragma unroll
-          for (int k = 0; k < kColumns / 64; ++k)
-            if (64 * k < static_cast<int>(n_columns))
-              copy_async16(stage + swizzled_b(line + 64 * k, byte), from_b + 64 * k * pitch + chunk * kChunkBytes);
+          for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
+            copy_async16(stage + swizzled_a(line + k, byte), from_a + k * pitch + chunk * kChunkBytes);
+#pragma unroll
+          for (int k = 0; k < kColumns; k += kLinesAtOnce)
+            if (k < static_cast<int>(n_columns))
+              copy_async16(stage + swizzled_b(line + k, byte), from_b + k * pitch + chunk * kChunkBytes);
         },
         [&](int chunk) {
           if (has_columns) multiply(sm_stages + chunk % kStages * kStageBytes);

@@ -17,9 +17,6 @@ use crate::error::{Error, Result, check_len};
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;
 
-/// Shared memory of a block beyond which a kernel needs permission.
-const SHARED_WITHOUT_PERMISSION: u32 = 48 << 10;
-
 /// Plain data that kernels read or write: no padding, every pattern of bits a value.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
 impl<T: DeviceRepr + bytemuck::Pod> Pod for T {}
@@ -269,7 +266,8 @@ impl Device {
             let problem = format!("has no kernel {kernel}");
             return Err(Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() });
         };
-        if shared_bytes > SHARED_WITHOUT_PERMISSION {
+        // Needed from 48 KiB on, of which a kernel's static arrays are a part.
+        if shared_bytes > 0 {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let permitted = function.set_attribute(attribute, shared_bytes as i32);
             permitted.map_err(|error| self.failure(&format!("{kernel} with {shared_bytes} bytes shared"), error))?;

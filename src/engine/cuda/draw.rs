@@ -176,6 +176,8 @@ pub(super) mod tests {
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::objective::{Objective, SigmaSchedule};
 
+    /// Tiles of a chunk here: batches have several.
+    const CHUNK_TILES: u32 = 2;
     const STEP: u64 = (1 << 32) + 17;
     const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 
@@ -364,10 +366,10 @@ pub(super) mod tests {
 
         #[track_caller]
         fn check(&self, what: &str, training: &Training) {
-            self.check_against(what, training, self.draw(training, Precision::F32, 4), &training.path);
+            self.check_against(what, training, self.draw(training, Precision::F32, CHUNK_TILES), &training.path);
         }
 
-        /// Holds f32 chunks of 4 tiles against the host's rows on `path`.
+        /// Holds f32 chunks of CHUNK_TILES tiles against the host's rows on `path`.
         #[track_caller]
         fn check_against(
             &self,
@@ -398,7 +400,7 @@ pub(super) mod tests {
                 let is_interior = part.kind == PartKind::Interior as u32;
                 for row in 0..part.n_tiles as usize * TILE_ROWS {
                     let tile = part.first_tile as usize + row / TILE_ROWS;
-                    let (chunk, values) = &chunks[tile / 4];
+                    let (chunk, values) = &chunks[tile / CHUNK_TILES as usize];
                     let at = (tile - chunk.first_tile as usize) * TILE_ROWS + row % TILE_ROWS;
                     let what = format!("{what}, part of kind {}, row {row}", part.kind);
                     self.check_row(&what, training, &host, (row < n_rows).then_some(row), is_interior, values, at);
@@ -642,7 +644,7 @@ pub(super) mod tests {
                 path.advance(step).expect("a block");
                 let resident = blocks().snapshots(all, block);
                 let host = DensityPath { snapshots: Arc::new(resident.clone()), ..training.path.clone() };
-                let chunks = bench.draw_path(&training, &path, Precision::F32, 4);
+                let chunks = bench.draw_path(&training, &path, Precision::F32, CHUNK_TILES);
                 bench.check_against(&format!("{interpolant:?}, block {block}"), &training, chunks, &host);
                 if step < 8 {
                     rows.extend(resident.samples.chunks_exact(3).map(<[f32]>::to_vec));

@@ -10,8 +10,8 @@ use super::precision::{Precision, kernel_of};
 use super::workspace::Rows;
 use crate::error::{Result, check_len};
 
-/// Three stages of 64 + 256 lines of 64 bytes: kProductBytes.
-pub const PRODUCT_BYTES: u32 = 3 * (64 + 256) * 64;
+/// Three stages of a tile's rows and 128 columns, lines of 64 bytes: kProductBytes.
+pub const PRODUCT_BYTES: u32 = 3 * (TILE_ROWS as u32 + 128) * 64;
 /// Three stages of both sides of the weight gradient.
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 

@@ -6,7 +6,7 @@ use cudarc::driver::DeviceRepr;
 use super::network::MAX_LAYERS;
 
 /// Rows of a tile.
-pub const TILE_ROWS: usize = 64;
+pub const TILE_ROWS: usize = 128;
 /// Widths are padded to multiples of it.
 pub const WIDTH_UNIT: usize = 64;
 /// Parts of a batch at most.

@@ -122,7 +122,7 @@ const OPERANDS: [Operand; 4] = [
 /// C = A Bᵀ for a product of several tiles and chunks, with operands that no transposition or swap leaves alone.
 #[test]
 fn products_agree_with_f64_and_touch_no_bank_twice() {
-    let (rows, columns, depth) = (128usize, 192usize, 192usize);
+    let (rows, columns, depth) = (256usize, 192usize, 192usize);
     let c_pitch = columns + 4;
     let value = |i: usize, k: usize, stream: u64| {
         2.0 * unit_f32(words(stream, Purpose::Evaluation, i as u64, k as u32)[0]) - 1.0
@@ -138,8 +138,8 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         let c = bench.empty(4 * rows * c_pitch);
         // The gap between rows of C is nobody's to write.
         let sizes = [c_pitch, depth].map(|n| (n as u32).to_le_bytes());
-        let shared = 3 * (64 + 256) * 64;
-        let grid = [(columns / 64) as u32, (rows / 64) as u32, 1];
+        let shared = 3 * (128 + 128) * 64;
+        let grid = [(columns / 64) as u32, (rows / 128) as u32, 1];
         let kernel = format!("product_{name}");
         let counters = bench.launch(
             &kernel,
@@ -163,8 +163,8 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         }
         assert_eq!(counters.multiply_adds.iter().sum::<u64>(), products, "{name}");
         // Copies bring 16 bytes a lane, 8 lanes a wavefront; each matrix of a fragment is one wavefront.
-        let copied = (rows * (columns / 64) + columns * (rows / 64)) * depth * bytes;
-        let per_chunk_step = 8 * (4 + 2 * 4);
+        let copied = (rows * (columns / 64) + columns * (rows / 128)) * depth * bytes;
+        let per_chunk_step = 8 * (2 * 4 + 2 * 4);
         let matrices = grid.iter().product::<u32>() as usize * depth * bytes / 32 * per_chunk_step;
         assert_eq!(counters.shared_wavefronts, (copied / 128 + matrices) as u64, "{name}: bank conflicts");
     }

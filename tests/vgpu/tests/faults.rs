@@ -165,9 +165,9 @@ const FAULTS: &[Fault] = &[
     // Sweeps.
     fault(
         "the padding of a seed is left unwritten",
-        "net/gradient.cuh",
-        "for (uint32_t i = 0; i < out_width(); ++i) to[i]",
-        "for (uint32_t i = 0; i < sweeps.network.n_outputs; ++i) to[i]",
+        "net/row.cuh",
+        "for_each_component(out_width(), [&](uint32_t i) { to[i]",
+        "for_each_component(n_outputs(), [&](uint32_t i) { to[i]",
         SWEEP,
         Uninitialised,
     ),
@@ -215,8 +215,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the tangent is paired with the wrong adjoint",
         "weight_grad.cuh",
-        "if (channel == 1) adjoint = delta,",
-        "if (channel == 1) adjoint = z_bar,",
+        "left = piece(rows.delta,",
+        "left = piece(rows.z_bar,",
         GRAD,
         Comparison,
     ),
@@ -253,12 +253,12 @@ const FAULTS: &[Fault] = &[
         NotWaitedFor,
     ),
     // The bend.
-    fault("the bend descends", "bend.cuh", "-weight * grad_x[i]", "weight * grad_x[i]", BEND, Comparison),
+    fault("the bend descends", "bend.cuh", "-weight * grad_x[k]", "weight * grad_x[k]", BEND, Comparison),
     fault(
         "the bend moves points that are not told to the network",
         "bend.cuh",
-        "= to_element<T>(x);",
-        "= to_element<T>(x - weight * params.rows.output[static_cast<size_t>(row) * out_width + i]);",
+        "= to_element<T>(x[k]);",
+        "= to_element<T>(x[k] - weight * row.o(k));",
         BEND,
         Comparison,
     ),
@@ -372,8 +372,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "density grows where it should fall",
         "integrate/velocity.cuh",
-        "= -row_generator(",
-        "= row_generator(",
+        "= -curvature;",
+        "= curvature;",
         DENSITY,
         Comparison,
     ),

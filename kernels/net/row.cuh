@@ -1,0 +1,97 @@
+// The rows of a tile between sweeps: neighbouring threads share a row, so that they read and write neighbouring components.
+#pragma once
+#include "head.cuh"
+#include "sweeps.cuh"
+
+constexpr uint32_t kRowLanes = 16;
+
+// Calls `visit(row)` for each row of a tile, always by the same kRowLanes threads. Whole warps go round together.
+template <class Visit>
+__device__ __forceinline__ void for_each_row(Visit visit) {
+  static_assert(kTileRows % (kThreads / kRowLanes) == 0, "all threads have as many rows");
+#pragma unroll 1
+  for (uint32_t row = threadIdx.x / kRowLanes; row < kTileRows; row += kThreads / kRowLanes) visit(row);
+}
+
+__device__ __forceinline__ bool is_first_lane() { return threadIdx.x % kRowLanes == 0; }
+
+// Calls `visit(i)` for this thread's components of its row, of `n`.
+template <class Visit>
+__device__ __forceinline__ void for_each_component(uint32_t n, Visit visit) {
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x % kRowLanes; i < n; i += kRowLanes) visit(i);
+}
+
+// The sum over a row's threads, in all of them.
+__device__ __forceinline__ float row_sum(float value) {
+#pragma unroll
+  for (uint32_t distance = kRowLanes / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+// A row and the network's head.
+template <class T, int kOrders>
+struct HeadRow {
+  const Sweeps<T, kOrders>& sweeps;
+  uint32_t row;  // within the tile
+
+  __device__ __forceinline__ uint32_t dim() const { return sweeps.network.dim; }
+  __device__ __forceinline__ Head head() const { return sweeps.network.head; }
+  __device__ __forceinline__ uint32_t n_outputs() const { return sweeps.network.n_outputs; }
+  __device__ __forceinline__ uint32_t in_width() const { return sweeps.width(0); }
+  __device__ __forceinline__ uint32_t out_width() const { return sweeps.width(sweeps.network.n_layers); }
+
+  // The row's values in a buffer of `columns` for each row, of probe `probe` where it has them.
+  __device__ __forceinline__ float* of(float* buffer, uint32_t columns, uint32_t probe = 0) const {
+    return sweeps.of_rows(buffer, columns) + (static_cast<size_t>(probe) * sweeps.rows.n_rows + row) * columns;
+  }
+  // The row's input and output among activations.
+  template <class E = T>
+  __device__ __forceinline__ E* input(void* buffer, uint32_t probe = 0) const {
+    return sweeps.template at<E>(buffer, 0, probe) + row * in_width();
+  }
+  __device__ __forceinline__ T* output(void* buffer, uint32_t probe = 0) const {
+    return sweeps.template at<T>(buffer, sweeps.network.n_layers, probe) + row * out_width();
+  }
+
+  __device__ __forceinline__ float x(uint32_t i) const { return head() == Head::kScalar ? 0.0f : of(sweeps.rows.x, dim())[i]; }
+  // The output is formed for heads of several outputs, or where s is asked for.
+  __device__ __forceinline__ float o(uint32_t i) const { return of(sweeps.rows.output, out_width())[i]; }
+  __device__ __forceinline__ float through(uint32_t i) const { return of(sweeps.rows.input_grad, in_width())[i]; }
+  __device__ __forceinline__ float output_seed_of(uint32_t i) const {
+    return head() == Head::kScalar ? 1.0f : output_seed(head(), x(i), o(i));
+  }
+  __device__ __forceinline__ float gradient(uint32_t i) const {
+    return head() == Head::kScalar ? through(i) : through(i) + direct_gradient(head(), x(i), o(i));
+  }
+
+  // s, in all threads of the row.
+  __device__ __forceinline__ float potential() const {
+    float s = 0.0f;
+    for_each_component(n_outputs(), [&](uint32_t i) { s += potential_term(head(), x(i), o(i)); });
+    return row_sum(s);
+  }
+
+  // The seed of an adjoint sweep: `component(i)` for each output, zeros in the pads.
+  template <class Component>
+  __device__ __forceinline__ void seed(T* to, Component component) const {
+    for_each_component(out_width(), [&](uint32_t i) { to[i] = to_element<T>(i < n_outputs() ? component(i) : 0.0f); });
+  }
+
+  // The generator from the tangents' outputs: Σ over outputs along c, and k Σ over probes of the head's own curvature. `c(i)` is the tangent at the
+  // input, scaled as c is. In all threads of the row.
+  template <class Tangent>
+  __device__ __forceinline__ float generator(float k, Tangent c) const {
+    const float* o_c = of(sweeps.rows.output_c, out_width());
+    if (head() == Head::kScalar) return o_c[0];
+    float along = 0.0f, curvature = 0.0f;
+    for_each_component(n_outputs(), [&](uint32_t i) {
+      along += generator_term(head(), x(i), o(i), c(i), o_c[i]);
+      for (uint32_t probe = 0; probe < sweeps.rows.n_probes; ++probe) {
+        const float e = from_element(input(sweeps.rows.e_a, probe)[i]);
+        curvature += probe_term(head(), e, of(sweeps.rows.output_e, out_width(), probe)[i]);
+      }
+    });
+    return row_sum(along + k * curvature);
+  }
+};
