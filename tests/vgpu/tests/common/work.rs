@@ -1,0 +1,152 @@
+//! What a network's training step and integration make the kernels do, counted in a program of its own that has the virtual GPU as its driver.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use action_matching::data::Snapshots;
+use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::objective::Objective;
+use vgpu::counters::{Counters, read_report};
+
+use super::folder_with_driver;
+
+/// A network of which the work is counted.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub dim: usize,
+    pub width: usize,
+    pub layers: usize,
+    pub head: Head,
+}
+
+/// Hydrogen, a wide network, and a narrow one.
+pub const SHAPES: [Shape; 3] = [
+    Shape { dim: 3, width: 256, layers: 4, head: Head::Quadratic },
+    Shape { dim: 50, width: 512, layers: 4, head: Head::Scalar },
+    Shape { dim: 2, width: 64, layers: 3, head: Head::Scalar },
+];
+
+/// Rows of each of the three parts of a step: as many as the device works on at a time, so that what a step of several chunks does is counted once
+/// for each of them.
+pub const TRAINING_ROWS: usize = 42 * 128;
+pub const PARTICLES: usize = 256;
+/// Steps of RK4.
+pub const INTEGRATION_STEPS: u64 = 2;
+
+/// In the environment of a child: index of its shape.
+const SHAPE: &str = "COUNTED_SHAPE";
+
+/// What a kernel's work is proportional to.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Per {
+    /// A row of each part of a step.
+    Row,
+    Particle,
+    Step,
+}
+
+impl Per {
+    pub fn of(kernel: &str) -> Per {
+        match kernel {
+            _ if kernel.starts_with("integrate") => Per::Particle,
+            _ if ["draw", "sweep", "weight_grad"].iter().any(|name| kernel.starts_with(name)) => Per::Row,
+            _ => Per::Step,
+        }
+    }
+
+    /// How many of them were counted.
+    pub fn counted(self) -> usize {
+        match self {
+            Per::Row => TRAINING_ROWS,
+            Per::Particle => PARTICLES,
+            Per::Step => 1,
+        }
+    }
+}
+
+/// The work of one step in bf16 and of one integration of `SHAPES[index]` by kernel. The caller's program, run again with `arguments`, calls
+/// [`work_of_child`].
+pub fn count(index: usize, arguments: &[&str]) -> Vec<(String, Counters)> {
+    let folder = folder_with_driver("libcuda.so");
+    let report = folder.path().join("counters.json");
+    let output = Command::new(std::env::current_exe().expect("the program's own path"))
+        .args(arguments)
+        .env(SHAPE, index.to_string())
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("VGPU_COUNTERS", &report)
+        .env("VGPU_MEMORY", (8u64 << 30).to_string())
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "shape {index}: {}", String::from_utf8_lossy(&output.stderr));
+    read_report(&std::fs::read_to_string(report).expect("counters"))
+}
+
+/// In a child, does its work; whether this is one.
+pub fn work_of_child() -> bool {
+    let Some(shape) = std::env::var(SHAPE).ok().and_then(|index| SHAPES.get(index.parse::<usize>().ok()?)) else {
+        return false;
+    };
+    let architecture = Architecture {
+        dim: shape.dim,
+        hidden: vec![shape.width; shape.layers],
+        activation: Activation::Silu,
+        head: shape.head,
+        time_embedding: TimeEmbedding::Raw,
+    };
+    let engine = CudaEngine::new(0, Precision::Bf16).expect("the virtual GPU");
+    let state = TrainState::initial(initial_parameters(&architecture, 1));
+    let parameters = state.action.parameters.clone();
+    let mut trainer = engine.trainer(training(architecture.clone()), state).expect("a trainer");
+    trainer.steps(1, &mut Vec::new()).expect("a step");
+    let coordinates = Coordinates::identity(shape.dim);
+    let model = Model { coordinates, objective: Objective::default(), architecture, parameters };
+    let plan = Plan {
+        method: Method::Rk4,
+        control: StepControl::Fixed { steps: INTEGRATION_STEPS },
+        t0: 0.0,
+        save_at: vec![1.0],
+        noise: Noise { seed: 0, increments_per_step: 1 },
+        divergence: Laplacian::default(),
+    };
+    let mut positions = vec![0.5; PARTICLES * shape.dim];
+    engine.integrate(&model, &plan, Trajectories::of(&mut positions), &|_| ()).expect("an integration");
+    true
+}
+
+fn training(architecture: Architecture) -> Training {
+    const SAMPLES: usize = 256;
+    let dim = architecture.dim;
+    // What the samples are does not matter to what is counted.
+    let samples = (0..2 * SAMPLES * dim).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
+    let snapshots = Snapshots { dim, times: vec![0.0, 1.0], offsets: vec![0, SAMPLES, 2 * SAMPLES], samples };
+    Training {
+        architecture,
+        objective: Objective::default(),
+        path: DensityPath {
+            snapshots: Arc::new(snapshots),
+            interpolant: Interpolant::Linear,
+            couplings: None,
+            masses: None,
+        },
+        bend: None,
+        estimator: Estimator::Action { centring: false },
+        time_rule: TimeRule::LowDiscrepancy,
+        laplacian: Laplacian::default(),
+        n_interior: TRAINING_ROWS,
+        n_boundary: TRAINING_ROWS,
+        optimizer: Optimizer {
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: Some(1.0),
+            ema_decay: 0.999,
+        },
+        seed: 1,
+    }
+}
