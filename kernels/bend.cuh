@@ -8,15 +8,15 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
   extern __shared__ __align__(16) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
-  Sweeps<T, 1> sweeps{params.network, params.rows, static_cast<const T*>(params.weights), params.biases, sm, first_row, nullptr};
+  Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases, sm, nullptr};
   sweeps.primal(false);
   sweeps.output();
   __syncthreads();  // the output is written
   for_each_row([&](uint32_t i) {
-    const HeadRow<T, 1> row{sweeps, i};
-    const float weight = *row.of(params.rows.weight, 1);
+    const auto row = head_row(sweeps, i);
+    const float weight = *row.of(params.rows.weight);
     float* x = row.of(params.action.x, dim);
-    T* a = static_cast<T*>(params.action.a) + static_cast<size_t>(first_row + i) * params.action_in_width;
+    T* a = static_cast<T*>(params.action.a_in) + static_cast<size_t>(first_row + i) * params.action_in_width;
     for_each_component(dim, [&](uint32_t k) {
       x[k] = fmaf(weight, row.o(k), x[k]);
       a[k] = to_element<T>(x[k]);
@@ -29,13 +29,13 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   extern __shared__ __align__(16) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
-  Sweeps<T, 1> sweeps{params.network, params.rows, static_cast<const T*>(params.weights), params.biases, sm, first_row, nullptr};
+  Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases, sm, nullptr};
   for_each_row([&](uint32_t i) {
-    const HeadRow<T, 1> row{sweeps, i};
-    const float weight = *row.of(params.rows.weight, 1);
+    const auto row = head_row(sweeps, i);
+    const float weight = *row.of(params.rows.weight);
     const float* grad_x = row.of(params.action.grad_x, dim);
     // Of the outputs the first half bends. The gradient at the points carries the loss scale.
-    row.seed(row.output(params.rows.z_bar), [&](uint32_t k) { return k < dim ? -weight * grad_x[k] : 0.0f; });
+    row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return k < dim ? -weight * grad_x[k] : 0.0f; });
   });
   sweeps.adjoint(false);
 }

@@ -18,7 +18,7 @@ __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnR
   const RowBuffers& rows = params.rows;
   const uint32_t lane = threadIdx.x % kWarpSize;
   const uint32_t dim = params.network.dim, n_features = params.network.n_features, in_width = params.network.layers[0].n_in;
-  T* input = static_cast<T*>(rows.a) + at * in_width;
+  T* input = static_cast<T*>(rows.a_in) + at * in_width;
   for (uint32_t column = lane; column < in_width; column += kWarpSize) {
     float value = 0.0f;
     if (column < dim) {
@@ -45,7 +45,7 @@ __device__ __forceinline__ void write_probes(const DrawParams& params, const Dra
   const RowBuffers& rows = params.rows;
   const uint32_t lane = threadIdx.x % kWarpSize, in_width = params.network.layers[0].n_in;
   for (uint32_t probe = 0; probe < rows.n_probes; ++probe) {
-    T* input = static_cast<T*>(rows.e_a) + static_cast<size_t>(probe) * rows.n_rows * params.network.places + at * in_width;
+    T* input = static_cast<T*>(rows.e_in) + (static_cast<size_t>(probe) * rows.n_rows + at) * in_width;
     for (uint32_t column = lane; column < in_width; column += kWarpSize) {
       const bool is_component = row.is_interior && column < params.network.dim;
       input[column] = to_element<T>(is_component ? probes.component(row.index, probe, column) : 0.0f);

@@ -18,7 +18,7 @@ enum class Head : uint32_t { kScalar, kQuadratic, kDot };
 
 // One linear map, padded to n_in and n_out from in_size and out_size. `forward` [n_out][n_in] and `reverse` [n_in][n_out] lie in the packed
 // weights, `bias` [n_out] in the packed biases; weight [n_out][n_in] and bias lie together from `parameters` on in the padded parameters.
-// `place` is where the map's output lies among the activations of a row block: see RowBuffers.
+// `place` is where the map's output lies among the activations of a row: see RowBuffers.
 struct LayerParams {
   uint32_t n_in, n_out, in_size, out_size;
   uint32_t forward, reverse, bias, parameters;
@@ -32,33 +32,42 @@ struct NetworkParams {
   Activation activation;
   Head head;
   uint32_t n_parameters;  // padded
-  uint32_t places;        // Σ padded widths of input, hidden layers and output
+  uint32_t places;        // Σ padded widths of hidden layers and output
   LayerParams layers[kMaxLayers];
 };
 static_assert(sizeof(NetworkParams) == 32 + 40 * kMaxLayers, "NetworkParams");
 
-// The rows that a launch works on and what it leaves of them. Buffers of activations hold [n_rows][width] for input, hidden layers and output one
-// after the other: activation l (0: the input) starts at n_rows * place elements. Those of probes hold that for each probe.
+// The rows that a launch works on and what it leaves of them.
+//
+// Rows have what is given and what is read by whoever comes after; slots have what the sweeps keep of a tile for as long as they work on it. A slot
+// belongs to a row where another kernel needs the activations, else to a block, which goes from tile to tile. Buffers of activations hold
+// [n_slots][width] for hidden layers and output one after the other: the output of map l starts at n_slots * place elements. Those of probes hold that
+// for each probe.
 struct RowBuffers {
-  uint32_t n_rows;  // a multiple of kTileRows: the capacity, whatever a launch uses of it
-  uint32_t n_probes;
+  uint32_t n_rows, n_slots;  // multiples of kTileRows: the capacity, whatever a launch uses of it
+  uint32_t n_probes, unused;
+  // Rows: given
   float *x, *t;      // [rows][dim], [rows]
   float *d_phi;      // [rows][n_features]
   float *velocity;   // [rows][dim] of the path
   float *weight, *on_potential, *measure;  // [rows]: of the interior term, of s, of the row's time
   float *kappa;      // [rows]: what one probe's curvature counts, before `weight`
-  void *a, *c, *delta, *z_bar;        // T; a's input is given
-  void *f1, *g;                       // S: f'; f'', h = u f'', g = h c_z in turn
-  void *f2, *h, *u_f3;                // S, with probes alone
-  void *e_a, *e_z;                    // T, probes: e_a's input is the probe, given; e_z becomes e_bar
-  float *output, *output_c;           // [rows][n_out of the last layer]
-  float *output_e;                    // [probe][rows][n_out of the last layer]
-  float *input_grad;                  // [rows][n_in of the first layer]
+  void *a_in, *e_in; // T: [rows][n_in of the first layer], [probe][rows][the same]
+  // Rows: left
   float *s, *grad_s, *ds_dt;          // [rows], [rows][dim], [rows]
   float *generator;                   // [rows]: weight (d_t s + w.grad s) + weight kappa Σ e' Hess s e, with probes alone
   float *grad_x;                      // [rows][dim]: gradient of each row's term in its point, where a bend asks for it
+  // Slots
+  void *c_in;                         // T: [slots][n_in of the first layer]
+  void *a, *c, *delta, *z_bar;        // T
+  void *f1, *g;                       // S: f'; f'', h = u f'', g = h c_z in turn
+  void *f2, *h, *u_f3;                // S, with probes alone
+  void *e_a, *e_z;                    // T, probes; e_z becomes e_bar
+  float *output, *output_c;           // [slots][n_out of the last layer]
+  float *output_e;                    // [probe][slots][n_out of the last layer]
+  float *input_grad;                  // [slots][n_in of the first layer]
 };
-static_assert(sizeof(RowBuffers) == 8 + 28 * 8, "RowBuffers");
+static_assert(sizeof(RowBuffers) == 16 + 31 * 8, "RowBuffers");
 
 // What a stretch of the batch's tiles holds. Interior-like parts (kInterior, kCentre) come first in a batch.
 enum class PartKind : uint32_t { kInterior, kCentre, kCentreEnds, kBoundary0, kBoundary1, kWeakEnds0, kWeakEnds1 };
@@ -120,6 +129,19 @@ struct SweepParams {
 };
 static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 5 * 4,
               "SweepParams");
+
+// Bytes of a layer's gradient in the making, in `sweep_narrow`.
+constexpr uint32_t kLayerSumBytes = (64 * 64 + 256) * 4;
+
+// What `sweep_narrow` is told.
+struct SweepNarrowParams {
+  SweepParams sweep;  // a slot for each block
+  float* parts;       // [blocks][n_parameters]
+  void* far_sums;     // [blocks][n_layers - n_near] of kLayerSumBytes: of the layers that the chip has no memory for
+  uint32_t n_near;    // layers that it has memory for, the first ones
+  uint32_t accumulate;  // whether the parts hold the sums of earlier chunks
+};
+static_assert(sizeof(SweepNarrowParams) == sizeof(SweepParams) + 24, "SweepNarrowParams");
 
 // What `weight_grad` is told.
 struct WeightGradParams {

@@ -1,5 +1,5 @@
-// One tile of a batch: an interior tile's four sweeps and the head between them, or a boundary tile's primal and adjoint. One block a tile; the weight
-// gradient reads a, c, delta, z_bar and, of probes, e_a and e_bar.
+// One tile of a batch: an interior tile's four sweeps and the head between them, or a boundary tile's primal and adjoint. The weight gradient reads
+// a, c, delta, z_bar and, of probes, e_a and e_bar: a kernel of its own, after one block a tile, or for narrow networks the same block.
 #pragma once
 #include "net/gradient.cuh"
 #include "net/hamiltonian.cuh"
@@ -19,10 +19,12 @@ struct RowTerms {
 };
 
 // One interior row between the sweeps.
-template <class T, int kOrders>
+template <class Tile>
 struct InteriorRow {
+  using T = typename Tile::Operand;
+
   const SweepParams& params;
-  HeadRow<T, kOrders> head;
+  HeadRow<Tile> head;
   InteriorForm form;
   float loss_scale;
   RowTerms& terms;
@@ -42,10 +44,10 @@ struct InteriorRow {
 
   // After the reverse sweep: the terms of the row, and the tangent's input.
   __device__ __forceinline__ void seed_tangent() const {
-    const uint32_t dim = head.dim(), n_features = head.sweeps.network.n_features;
+    const uint32_t dim = head.dim(), n_features = head.tile.network.n_features;
     const float* d_phi = head.of(params.rows.d_phi, n_features);
-    const float weight = *head.of(params.rows.weight, 1) * params.scale;
-    T* c_in = head.input(params.rows.c);
+    const float weight = *head.of(params.rows.weight) * params.scale;
+    T* c_in = head.tile.c(0) + head.row * head.in_width();
     float energy = 0.0f, squares = 0.0f, along = 0.0f, total_ds_dt = 0.0f;
     for_each_component(head.in_width(), [&](uint32_t i) {
       float c = 0.0f;
@@ -64,11 +66,11 @@ struct InteriorRow {
     });
     squares = row_sum(squares), energy = row_sum(energy), along = row_sum(along), total_ds_dt = row_sum(total_ds_dt);
     if (!is_first_lane()) return;
-    *head.of(params.rows.ds_dt, 1) = total_ds_dt;
-    const float ds_dt = form.has_time ? total_ds_dt : 0.0f, s = form.with_potential ? *head.of(params.rows.s, 1) : 0.0f;
-    const float measure = *head.of(params.rows.measure, 1);
+    *head.of(params.rows.ds_dt) = total_ds_dt;
+    const float ds_dt = form.has_time ? total_ds_dt : 0.0f, s = form.with_potential ? *head.of(params.rows.s) : 0.0f;
+    const float measure = *head.of(params.rows.measure);
     terms.weight = weight;
-    terms.on_potential = *head.of(params.rows.on_potential, 1) * params.scale;
+    terms.on_potential = *head.of(params.rows.on_potential) * params.scale;
     terms.s = s;
     terms.along = weight * (ds_dt + along);
     terms.value = static_cast<double>(weight * (ds_dt + energy + 0.5f * form.growth * s * s) + terms.on_potential * s);
@@ -81,13 +83,13 @@ struct InteriorRow {
     const float generator = head.generator(probe_weight, [&](uint32_t i) { return c(i); });
     if (is_first_lane()) {
       const double whole = static_cast<double>(generator) / loss_scale;
-      *head.of(params.rows.generator, 1) = static_cast<float>(whole);
+      *head.of(params.rows.generator) = static_cast<float>(whole);
       terms.value += whole - static_cast<double>(terms.along);
     }
-    for (uint32_t probe = 0; probe < params.rows.n_probes; ++probe) {
-      const float* o_e = head.of(params.rows.output_e, head.out_width(), probe);
-      const T* e = head.input(params.rows.e_a, probe);
-      head.seed(head.output(params.rows.e_z, probe), [&](uint32_t i) {
+    for (uint32_t k = 0; k < params.rows.n_probes; ++k) {
+      const float* o_e = head.kept(params.rows.output_e, head.out_width(), k);
+      const T* e = head.probe(k);
+      head.seed(head.seed_in(params.rows.e_z, k), [&](uint32_t i) {
         return head.head() == Head::kScalar ? 0.0f : probe_seed(head.head(), probe_weight, from_element(e[i]), o_e[i]);
       });
     }
@@ -97,11 +99,11 @@ struct InteriorRow {
     return loss_scale * (terms.weight * form.growth * terms.s + terms.on_potential);
   }
 
-  __device__ __forceinline__ float o_c(uint32_t i) const { return head.of(params.rows.output_c, head.out_width())[i]; }
+  __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
 
   __device__ __forceinline__ void seed_adjoint() const {
     const float on_s = potential_weight();
-    head.seed(head.output(params.rows.z_bar), [&](uint32_t i) {
+    head.seed(head.seed_in(params.rows.z_bar), [&](uint32_t i) {
       const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
       return along_c + on_s * head.output_seed_of(i);
     });
@@ -144,68 +146,84 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
   params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + kTimeKnots + threadIdx.x] = weights;
 }
 
-template <class T, bool kDiffusive>
-__device__ __forceinline__ void sweep(const SweepParams& params) {
-  constexpr int kOrders = kDiffusive ? 3 : 2;
-  extern __shared__ __align__(16) unsigned char sm[];
-  __shared__ RowTerms sm_terms[kTileRows];
-  __shared__ float sm_probe_weight[kTileRows];
-  if (params.state->halted) return;
+// What a block keeps of its tile in shared memory.
+struct TileMemory {
+  RowTerms terms[kTileRows];
+  float probe_weight[kTileRows];
+};
+
+// Tile `index` of the batch, and whether it is interior-like.
+template <class Tile>
+__device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, Tile& tile, TileMemory& sm_tile) {
+  constexpr bool kDiffusive = Tile::kProbes;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
-  const uint32_t tile = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;
-  const bool interior = tile < params.batch.n_interior_tiles;
-  Sweeps<T, kOrders> sweeps{network, rows, static_cast<const T*>(params.weights), params.biases, sm, first_row, sm_probe_weight};
   const float loss_scale = params.state->loss_scale;
+  RowTerms* sm_terms = sm_tile.terms;
 
   if (!interior) {
-    sweeps.primal(false);
-    sweeps.output();
+    tile.primal(false);
+    tile.output();
     __syncthreads();  // the output is written
     for_each_row([&](uint32_t i) {
-      const HeadRow<T, kOrders> row{sweeps, i};
-      const float weight = *row.of(rows.weight, 1), s = row.potential();
+      const auto row = head_row(tile, i);
+      const float weight = *row.of(rows.weight), s = row.potential();
       if (is_first_lane()) {
-        *row.of(rows.s, 1) = s;
+        *row.of(rows.s) = s;
         sm_terms[i].value = static_cast<double>(weight) * static_cast<double>(s);
         sm_terms[i].kinetic = 0.0;
       }
-      row.seed(row.output(rows.z_bar), [&](uint32_t k) { return loss_scale * weight * row.output_seed_of(k); });
+      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return loss_scale * weight * row.output_seed_of(k); });
     });
-    sweeps.adjoint(false);
-    sum_tile(params, tile, first_row, sm_terms, false);
+    tile.adjoint(false);
+    sum_tile(params, index, tile.first_row, sm_terms, false);
     return;
   }
 
   // Tiles hold rows of one part alone.
   bool centre = false;
   for (uint32_t i = 0; i < params.batch.n_parts; ++i)
-    if (tile >= params.batch.parts[i].first_tile) centre = params.batch.parts[i].kind == PartKind::kCentre;
+    if (index >= params.batch.parts[i].first_tile) centre = params.batch.parts[i].kind == PartKind::kCentre;
   const InteriorForm form{params.has_time != 0, params.moves != 0 && !centre, params.has_velocity != 0 && !centre,
                           params.with_potential != 0, centre || params.moves == 0 ? 0.0f : params.growth};
-  const auto row_of = [&](uint32_t i) { return InteriorRow<T, kOrders>{params, {sweeps, i}, form, loss_scale, sm_terms[i]}; };
+  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, form, loss_scale, sm_terms[i]}; };
 
-  potential_and_gradient(sweeps, form.with_potential);
+  potential_and_gradient(tile, form.with_potential);
   for_each_row([&](uint32_t i) {
-    row_of(i).seed_tangent();
-    if (kDiffusive && is_first_lane()) sm_probe_weight[i] = loss_scale * sm_terms[i].weight * rows.kappa[first_row + i];
+    const auto row = row_of(i);
+    row.seed_tangent();
+    if (kDiffusive && is_first_lane()) sm_tile.probe_weight[i] = loss_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
   });
   if (kDiffusive) {
-    sweeps.diffusive_tangent();
+    tile.diffusive_tangent();
   } else {
-    sweeps.tangent();
+    tile.tangent();
   }
-  if (kDiffusive || network.head != Head::kScalar) sweeps.tangent_outputs();
+  if (kDiffusive || network.head != Head::kScalar) tile.tangent_outputs();
   __syncthreads();  // the tangents' outputs are written
   for_each_row([&](uint32_t i) {
-    if (kDiffusive) row_of(i).add_curvature(sm_probe_weight[i]);
+    if (kDiffusive) row_of(i).add_curvature(sm_tile.probe_weight[i]);
     row_of(i).seed_adjoint();
   });
-  sweeps.adjoint(true);
+  tile.adjoint(true);
   if (params.with_grad_x) {
-    sweeps.to_input(sweeps.template at<T>(rows.z_bar, 1));
+    tile.to_input(tile.template at<typename Tile::Operand>(rows.z_bar, 1));
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
-  sum_tile(params, tile, first_row, sm_terms, true);
+  sum_tile(params, index, tile.first_row, sm_terms, true);
+}
+
+template <class T, bool kDiffusive>
+__device__ __forceinline__ void sweep(const SweepParams& params) {
+  extern __shared__ __align__(16) unsigned char sm[];
+  __shared__ TileMemory sm_tile;
+  if (params.state->halted) return;
+  const uint32_t index = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;
+  Sweeps<T, kDiffusive ? 3 : 2> tile{{params.network, params.rows, first_row, first_row},
+                                     static_cast<const T*>(params.weights),
+                                     params.biases,
+                                     sm,
+                                     sm_tile.probe_weight};
+  sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
 }

@@ -215,7 +215,10 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   while (advance(params, sm_progress)) {
     // Read anew each time, so that addresses made of it are not kept in registers over the network.
     const uint32_t first_row = sm_progress.slot_row;
-    Sweeps<T, kDensity ? 3 : 1> sweeps{params.network, params.rows, static_cast<const T*>(params.weights), params.biases, sm, first_row,
+    Sweeps<T, kDensity ? 3 : 1> sweeps{{params.network, params.rows, first_row, first_row},
+                                       static_cast<const T*>(params.weights),
+                                       params.biases,
+                                       sm,
                                        sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;

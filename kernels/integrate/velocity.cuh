@@ -8,8 +8,8 @@
 
 // The directions of the divergence into e_a's input. They stay the same along a path; but ∇·∇H(∇s) is the trace of D∇²s with the diagonal
 // D = H''(∇s), so each is scaled by √D.
-template <class T, int kOrders>
-__device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweeps, const ParticleState& state) {
+template <class Tile>
+__device__ __forceinline__ void place_directions(const Tile& sweeps, const ParticleState& state) {
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), in_width = sweeps.width(0);
   const float q = params.cost_exponent;
@@ -18,7 +18,7 @@ __device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweep
 #pragma unroll 1
   for (uint32_t line = threadIdx.x / 32; line < sweeps.rows.n_probes * kTileRows; line += kThreads / 32) {
     const uint32_t k = line / kTileRows, row = line % kTileRows;
-    T* e = sweeps.template at<T>(sweeps.rows.e_a, 0, k) + row * in_width;
+    auto* e = sweeps.e_a(0, k) + row * in_width;
 #pragma unroll 1
     for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
       float value = 0.0f;
@@ -26,14 +26,15 @@ __device__ __forceinline__ void place_directions(const Sweeps<T, kOrders>& sweep
         value = probes.component(state.first_row() + row, k, i);
         if (q != 2.0f) value *= sqrtf((q - 1.0f) * powf(fabsf(grad_s[row * dim + i]), q - 2.0f));
       }
-      e[i] = to_element<T>(value);
+      e[i] = to_element<typename Tile::Operand>(value);
     }
   }
 }
 
 // The velocity of stage `stage` at time t: at y, or after the first at the point.
-template <class T, int kOrders>
-__device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
+template <class Tile>
+__device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
+  using T = typename Tile::Operand;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);
   float* features = state.features();
@@ -44,7 +45,7 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
   }
   __syncthreads();  // the point and the features are written
   float* x = sweeps.of_rows(sweeps.rows.x, dim);
-  T* a = sweeps.template at<T>(sweeps.rows.a, 0);
+  T* a = sweeps.a(0);
 #pragma unroll 1
   for (uint32_t row = threadIdx.x / 32; row < kTileRows; row += kThreads / 32) {
 #pragma unroll 1
@@ -72,16 +73,16 @@ __device__ __forceinline__ void velocity(Sweeps<T, kOrders>& sweeps, const Parti
   if (threadIdx.x < kTileRows && state.has_weights()) {
     rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
   }
-  if constexpr (kOrders == 3) {
+  if constexpr (Tile::kProbes) {
     if (q != 2.0f || state.tile.is_fresh) place_directions(sweeps, state);
-    T* c = sweeps.template at<T>(sweeps.rows.c, 0);
+    T* c = sweeps.c(0);
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < kTileRows * in_width; i += kThreads) c[i] = to_element<T>(0.0f);
     sweeps.diffusive_tangent();
     sweeps.tangent_outputs();
     __syncthreads();  // the outputs are written
     for_each_row([&](uint32_t i) {
-      const float curvature = HeadRow<T, kOrders>{sweeps, i}.generator(params.share, [](uint32_t) { return 0.0f; });
+      const float curvature = head_row(sweeps, i).generator(params.share, [](uint32_t) { return 0.0f; });
       if (is_first_lane()) state.stage(stage)[state.density() + i] = -curvature;
     });
   }

@@ -2,26 +2,27 @@
 #pragma once
 #include "row.cuh"
 
-// From rows.x and a's input, written and waited for: s where it is asked for, and the gradient; what kOrders says stays for the sweeps that follow.
-template <class T, int kOrders>
-__device__ __forceinline__ void potential_and_gradient(Sweeps<T, kOrders>& sweeps, bool with_potential) {
-  const NetworkParams& network = sweeps.network;
-  sweeps.primal(true);
-  if (with_potential || network.head != Head::kScalar) sweeps.output();
+// From rows.x and the input, written and waited for: s where it is asked for, and the gradient; what the sweeps' order says stays for those that
+// follow.
+template <class Tile>
+__device__ __forceinline__ void potential_and_gradient(Tile& tile, bool with_potential) {
+  const NetworkParams& network = tile.network;
+  tile.primal(true);
+  if (with_potential || network.head != Head::kScalar) tile.output();
   __syncthreads();  // the output is written
   for_each_row([&](uint32_t i) {
-    const HeadRow<T, kOrders> row{sweeps, i};
+    const auto row = head_row(tile, i);
     if (with_potential) {
       const float s = row.potential();
-      if (is_first_lane()) *row.of(sweeps.rows.s, 1) = s;
+      if (is_first_lane()) *row.of(tile.rows.s) = s;
     }
-    row.seed(row.output(sweeps.rows.delta), [&](uint32_t k) { return row.output_seed_of(k); });
+    row.seed(row.seed_in(tile.rows.delta), [&](uint32_t k) { return row.output_seed_of(k); });
   });
-  sweeps.reverse();
+  tile.reverse();
   __syncthreads();  // the gradient at the input is written
   for_each_row([&](uint32_t i) {
-    const HeadRow<T, kOrders> row{sweeps, i};
-    float* grad_s = row.of(sweeps.rows.grad_s, network.dim);
+    const auto row = head_row(tile, i);
+    float* grad_s = row.of(tile.rows.grad_s, network.dim);
     for_each_component(network.dim, [&](uint32_t k) { grad_s[k] = row.gradient(k); });
   });
   __syncthreads();  // s and the gradient are written

@@ -29,35 +29,35 @@ __device__ __forceinline__ float row_sum(float value) {
   return value;
 }
 
-// A row and the network's head.
-template <class T, int kOrders>
+// A row and the network's head. `Tile`: the Sweeps of its tile.
+template <class Tile>
 struct HeadRow {
-  const Sweeps<T, kOrders>& sweeps;
+  using T = typename Tile::Operand;
+
+  const Tile& tile;
   uint32_t row;  // within the tile
 
-  __device__ __forceinline__ uint32_t dim() const { return sweeps.network.dim; }
-  __device__ __forceinline__ Head head() const { return sweeps.network.head; }
-  __device__ __forceinline__ uint32_t n_outputs() const { return sweeps.network.n_outputs; }
-  __device__ __forceinline__ uint32_t in_width() const { return sweeps.width(0); }
-  __device__ __forceinline__ uint32_t out_width() const { return sweeps.width(sweeps.network.n_layers); }
+  __device__ __forceinline__ uint32_t dim() const { return tile.network.dim; }
+  __device__ __forceinline__ Head head() const { return tile.network.head; }
+  __device__ __forceinline__ uint32_t n_outputs() const { return tile.network.n_outputs; }
+  __device__ __forceinline__ uint32_t in_width() const { return tile.width(0); }
+  __device__ __forceinline__ uint32_t out_width() const { return tile.width(tile.network.n_layers); }
 
-  // The row's values in a buffer of `columns` for each row, of probe `probe` where it has them.
-  __device__ __forceinline__ float* of(float* buffer, uint32_t columns, uint32_t probe = 0) const {
-    return sweeps.of_rows(buffer, columns) + (static_cast<size_t>(probe) * sweeps.rows.n_rows + row) * columns;
+  // The row's values in a buffer of rows or slots with `columns` each, of probe k where it has them.
+  __device__ __forceinline__ float* of(float* buffer, uint32_t columns = 1) const { return tile.of_rows(buffer, columns) + row * columns; }
+  __device__ __forceinline__ float* kept(float* buffer, uint32_t columns, uint32_t k = 0) const {
+    return tile.of_slots(buffer, columns, k) + row * columns;
   }
-  // The row's input and output among activations.
-  template <class E = T>
-  __device__ __forceinline__ E* input(void* buffer, uint32_t probe = 0) const {
-    return sweeps.template at<E>(buffer, 0, probe) + row * in_width();
-  }
-  __device__ __forceinline__ T* output(void* buffer, uint32_t probe = 0) const {
-    return sweeps.template at<T>(buffer, sweeps.network.n_layers, probe) + row * out_width();
+  // Its probe, and its adjoint seed in a buffer of activations.
+  __device__ __forceinline__ const T* probe(uint32_t k) const { return tile.e_a(0, k) + row * in_width(); }
+  __device__ __forceinline__ T* seed_in(void* buffer, uint32_t k = 0) const {
+    return tile.template at<T>(buffer, tile.network.n_layers, k) + row * out_width();
   }
 
-  __device__ __forceinline__ float x(uint32_t i) const { return head() == Head::kScalar ? 0.0f : of(sweeps.rows.x, dim())[i]; }
+  __device__ __forceinline__ float x(uint32_t i) const { return head() == Head::kScalar ? 0.0f : of(tile.rows.x, dim())[i]; }
   // The output is formed for heads of several outputs, or where s is asked for.
-  __device__ __forceinline__ float o(uint32_t i) const { return of(sweeps.rows.output, out_width())[i]; }
-  __device__ __forceinline__ float through(uint32_t i) const { return of(sweeps.rows.input_grad, in_width())[i]; }
+  __device__ __forceinline__ float o(uint32_t i) const { return kept(tile.rows.output, out_width())[i]; }
+  __device__ __forceinline__ float through(uint32_t i) const { return kept(tile.rows.input_grad, in_width())[i]; }
   __device__ __forceinline__ float output_seed_of(uint32_t i) const {
     return head() == Head::kScalar ? 1.0f : output_seed(head(), x(i), o(i));
   }
@@ -78,20 +78,23 @@ struct HeadRow {
     for_each_component(out_width(), [&](uint32_t i) { to[i] = to_element<T>(i < n_outputs() ? component(i) : 0.0f); });
   }
 
-  // The generator from the tangents' outputs: Σ over outputs along c, and k Σ over probes of the head's own curvature. `c(i)` is the tangent at the
-  // input, scaled as c is. In all threads of the row.
+  // The generator from the tangents' outputs: Σ over outputs along c, and Σ over probes of `weight` of the head's own curvature. `c(i)` is the
+  // tangent at the input, scaled as c is. In all threads of the row.
   template <class Tangent>
-  __device__ __forceinline__ float generator(float k, Tangent c) const {
-    const float* o_c = of(sweeps.rows.output_c, out_width());
+  __device__ __forceinline__ float generator(float weight, Tangent c) const {
+    const float* o_c = kept(tile.rows.output_c, out_width());
     if (head() == Head::kScalar) return o_c[0];
     float along = 0.0f, curvature = 0.0f;
     for_each_component(n_outputs(), [&](uint32_t i) {
       along += generator_term(head(), x(i), o(i), c(i), o_c[i]);
-      for (uint32_t probe = 0; probe < sweeps.rows.n_probes; ++probe) {
-        const float e = from_element(input(sweeps.rows.e_a, probe)[i]);
-        curvature += probe_term(head(), e, of(sweeps.rows.output_e, out_width(), probe)[i]);
-      }
+      for (uint32_t k = 0; k < tile.rows.n_probes; ++k)
+        curvature += probe_term(head(), from_element(probe(k)[i]), kept(tile.rows.output_e, out_width(), k)[i]);
     });
-    return row_sum(along + k * curvature);
+    return row_sum(along + weight * curvature);
   }
 };
+
+template <class Tile>
+__device__ __forceinline__ HeadRow<Tile> head_row(const Tile& tile, uint32_t row) {
+  return {tile, row};
+}

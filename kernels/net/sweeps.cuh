@@ -14,51 +14,44 @@
 //   probe adjoint    e_a_bar = W' e_bar   e_bar = f' e_a_bar + 2 k h e_z, g += e_a_bar f'' e_z
 //
 // The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled. kOrders: derivatives of the activation kept: 1 for
-// a gradient alone, 2 for interior rows, 3 with probes.
+// a gradient alone, 2 for interior rows, 3 with probes. kWide: whether layers have more than 64 outputs.
 //
 // A product waits for what the block wrote before it; whoever else reads a result must wait itself.
 #pragma once
 #include "../params.h"
 #include "../tile/product.cuh"
 #include "activation.cuh"
-#include "element.cuh"
+#include "tile_rows.cuh"
 
-template <class T, int kOrders>
-struct Sweeps {
+template <class T, int kOrders, bool kWide = true>
+struct Sweeps : TileRows<T> {
+  using Operand = T;
+  static constexpr bool kProbes = kOrders == 3;
   using S = State<T>;
+  using TileRows<T>::network;
+  using TileRows<T>::rows;
+  using TileRows<T>::width;
+  using TileRows<T>::of_rows;
+  using TileRows<T>::of_slots;
 
-  const NetworkParams& network;
-  const RowBuffers& rows;
   const T* weights;
   const float* biases;
   unsigned char* sm;
-  uint32_t first_row;
   float* sm_probe_weight;  // [kTileRows]: k of each row, where there are probes
 
-  __device__ __forceinline__ uint32_t width(uint32_t l) const {
-    return l == 0 ? network.layers[0].n_in : network.layers[l - 1].n_out;
-  }
-
-  // The tile's rows of activation l in a buffer, of probe k where it has them.
+  // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
   template <class E>
   __device__ __forceinline__ E* at(void* buffer, uint32_t l, uint32_t k = 0) const {
-    const uint32_t place = l == 0 ? 0 : network.layers[l - 1].place;
-    const size_t start = (static_cast<size_t>(k) * network.places + place) * rows.n_rows;
-    return static_cast<E*>(buffer) + start + static_cast<size_t>(first_row) * width(l);
-  }
-
-  // The tile's rows of what belongs to rows, `columns` values each.
-  __device__ __forceinline__ float* of_rows(float* buffer, uint32_t columns) const {
-    return buffer + static_cast<size_t>(first_row) * columns;
+    return TileRows<T>::template at<E>(buffer, l, k);
   }
 
   // `visit(product, column0, n_columns)` for each tile of columns of operand x weights.
-  template <bool kWide, class Visit>
+  template <bool kWideProduct, class Visit>
   __device__ __forceinline__ void multiply(const T* operand, uint32_t depth, const T* weight, uint32_t n, Visit visit) {
 #pragma unroll 1
-    for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWide>::kColumns) {
-      const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWide>::kColumns), n - column0);
-      Product<T, kWide> product;
+    for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWideProduct>::kColumns) {
+      const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWideProduct>::kColumns), n - column0);
+      Product<T, kWideProduct> product;
       product.run(operand, weight + static_cast<size_t>(column0) * depth, depth, n_columns, sm);
       visit(product, column0, n_columns);
     }
@@ -68,14 +61,14 @@ struct Sweeps {
   template <class Visit>
   __device__ __forceinline__ void forward(uint32_t layer, const T* operand, Visit visit) {
     const LayerParams& map = network.layers[layer - 1];
-    multiply<true>(operand, map.n_in, weights + map.forward, map.n_out, [&](auto& product, uint32_t column0, uint32_t n) {
+    multiply<kWide>(operand, map.n_in, weights + map.forward, map.n_out, [&](auto& product, uint32_t column0, uint32_t n) {
       product.for_each(map.n_out, column0, n, visit);
     });
   }
   template <class Visit>
   __device__ __forceinline__ void backward(uint32_t layer, const T* operand, Visit visit) {
     const LayerParams& map = network.layers[layer - 1];
-    multiply<true>(operand, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
+    multiply<kWide>(operand, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
       product.for_each(map.n_in, column0, n, visit);
     });
   }
@@ -109,7 +102,7 @@ struct Sweeps {
   // W' adjoint of the first layer: the gradient at the input, in f32.
   __device__ __forceinline__ void to_input(const T* adjoint) {
     const LayerParams& map = network.layers[0];
-    float* out = of_rows(rows.input_grad, map.n_in);
+    float* out = of_slots(rows.input_grad, map.n_in);
     multiply<false>(adjoint, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
       product.for_each(map.n_in, column0, n, [&](uint32_t index, uint32_t, float (&u)[4]) { store4(out + index, u); });
     });
@@ -142,7 +135,7 @@ struct Sweeps {
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
       const LayerParams& map = network.layers[layer - 1];
-      multiply<true>(at<T>(rows.a, layer - 1), map.n_in, weights + map.forward, map.n_out,
+      multiply<kWide>(this->a(layer - 1), map.n_in, weights + map.forward, map.n_out,
                      [&](auto& product, uint32_t column0, uint32_t n) {
                        switch (network.activation) {
                          case Activation::kSilu: activate<Activation::kSilu>(product, layer, column0, n, curved); break;
@@ -157,7 +150,7 @@ struct Sweeps {
 
   __device__ __forceinline__ void output() {
     const LayerParams& map = network.layers[network.n_layers - 1];
-    to_output(at<T>(rows.a, network.n_layers - 1), biases + map.bias, of_rows(rows.output, map.n_out));
+    to_output(this->a(network.n_layers - 1), biases + map.bias, of_slots(rows.output, map.n_out));
   }
 
   // delta, and h and u f''' as kOrders says, of the hidden layers from the seed in delta's output; the gradient at the input.
@@ -185,7 +178,7 @@ struct Sweeps {
       T* c = at<T>(rows.c, layer);
       const S* f1 = at<S>(rows.f1, layer);
       S* g = at<S>(rows.g, layer);
-      forward(layer, at<T>(rows.c, layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
+      forward(layer, this->c(layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
         scale4(f1, c_z, c, index);
         scale4(g, c_z, g, index);
       });
@@ -201,7 +194,7 @@ struct Sweeps {
       for (uint32_t k = 0; k < rows.n_probes; ++k) {
         S* e_z = at<S>(rows.e_z, layer, k);
         T* e_a = at<T>(rows.e_a, layer, k);
-        forward(layer, at<T>(rows.e_a, layer - 1, k), [&](uint32_t index, uint32_t, float (&z)[4]) {
+        forward(layer, this->e_a(layer - 1, k), [&](uint32_t index, uint32_t, float (&z)[4]) {
           store4(e_z + index, z);
           scale4(f1, z, e_a, index);
         });
@@ -210,9 +203,9 @@ struct Sweeps {
       S* g = at<S>(rows.g, layer);
       const S *f2 = at<S>(rows.f2, layer), *h = at<S>(rows.h, layer), *u_f3 = at<S>(rows.u_f3, layer);
       const S* e_z = at<S>(rows.e_z, layer);
-      const size_t probe_pitch = static_cast<size_t>(network.places) * rows.n_rows;
+      const size_t probe_pitch = static_cast<size_t>(network.places) * rows.n_slots;
       const uint32_t n = width(layer);
-      forward(layer, at<T>(rows.c, layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
+      forward(layer, this->c(layer - 1), [&](uint32_t index, uint32_t, float (&c_z)[4]) {
         float squares[4] = {0.0f, 0.0f, 0.0f, 0.0f}, order[4], other[4];
         for (uint32_t k = 0; k < rows.n_probes; ++k) {
           load4(e_z + k * probe_pitch + index, order);
@@ -242,9 +235,9 @@ struct Sweeps {
     if (kOrders == 3 && network.head != Head::kScalar) {
 #pragma unroll 1
       for (uint32_t k = 0; k < rows.n_probes; ++k)
-        to_output(at<T>(rows.e_a, last, k), nullptr, of_rows(rows.output_e, n) + static_cast<size_t>(k) * rows.n_rows * n);
+        to_output(this->e_a(last, k), nullptr, of_slots(rows.output_e, n, k));
     }
-    to_output(at<T>(rows.c, last), nullptr, of_rows(rows.output_c, n));
+    to_output(this->c(last), nullptr, of_slots(rows.output_c, n));
   }
 
   // z_bar of the hidden layers from its seed, and with probes e_bar of each from theirs. `interior` rows have g.

@@ -13,7 +13,7 @@ struct tf32 {
 };
 
 // Lane -> element: row = lane / 4 (+ 8), column = 2 (lane % 4) (+ 1).
-struct Accumulator {
+struct __align__(16) Accumulator {
   float value[4];
 };
 

@@ -8,10 +8,6 @@
 
 constexpr int kThreads = 256;  // 8 warps
 constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
-constexpr int kStages = 3;
-constexpr int kWideColumns = 128;
-constexpr int kStageBytes = (static_cast<int>(kTileRows) + kWideColumns) * kChunkBytes;
-constexpr int kProductBytes = kStages * kStageBytes;
 constexpr int kLinesAtOnce = kThreads / 4;  // a thread copies one piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
@@ -24,28 +20,34 @@ __device__ __forceinline__ int swizzled_b(int line, int byte) {
   return static_cast<int>(kTileRows + line) * kChunkBytes + (byte ^ (line / 4 % 4 * 16));
 }
 
-// `load(chunk)` starts the copies of a chunk into stage chunk % kStages, `multiply(chunk)` uses them, with the copies of the next chunks on their way.
-template <class Load, class Multiply>
+// `load(chunk, stage)` starts the copies of a chunk into a stage, `multiply(stage)` uses them, with the copies of the next chunks on their way.
+template <int kStages, class Load, class Multiply>
 __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply multiply) {
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) {
-    if (stage < n_chunks) load(stage);
+    if (stage < n_chunks) load(stage, stage);
     commit_copies();
   }
+  int stage = 0, stage_before = kStages - 1;
   for (int chunk = 0; chunk < n_chunks; ++chunk) {
     wait_copies<kStages - 2>();
     __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
-    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1);
+    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1, stage_before);
     commit_copies();
-    multiply(chunk);
+    multiply(stage);
+    stage_before = stage;
+    stage = stage + 1 == kStages ? 0 : stage + 1;
   }
   wait_copies<0>();
 }
 
-// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have.
+// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have and that few inputs make.
 template <class T, bool kWide>
 struct Product {
-  static constexpr int kColumns = kWide ? kWideColumns : 64;
+  static constexpr int kColumns = kWide ? 128 : 64;
+  static constexpr int kStages = kWide ? 3 : 2;
+  static constexpr int kStageBytes = (static_cast<int>(kTileRows) + kColumns) * kChunkBytes;
+  static constexpr int kBytes = kStages * kStageBytes;  // of shared memory
   static constexpr int kM = kWide ? 4 : 2, kN = 4;
   static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
@@ -75,10 +77,10 @@ struct Product {
     const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
     const uint32_t stages = shared_address(sm_stages);
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
-    pipelined(
+    pipelined<kStages>(
         static_cast<int>(depth) / kChunk,
-        [&](int chunk) {
-          const uint32_t stage = stages + chunk % kStages * kStageBytes;
+        [&](int chunk, int index) {
+          const uint32_t stage = stages + index * kStageBytes;
 #pragma unroll
           for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
             copy_async16(stage + swizzled_a(line + k, byte), from_a + k * pitch + chunk * kChunkBytes);
@@ -87,8 +89,8 @@ struct Product {
             if (k < static_cast<int>(n_columns))
               copy_async16(stage + swizzled_b(line + k, byte), from_b + k * pitch + chunk * kChunkBytes);
         },
-        [&](int chunk) {
-          if (has_columns) multiply(sm_stages + chunk % kStages * kStageBytes);
+        [&](int index) {
+          if (has_columns) multiply(sm_stages + index * kStageBytes);
         });
   }
 

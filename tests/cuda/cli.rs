@@ -384,7 +384,7 @@ fn a_fault_of_a_kernel_names_the_launches_before() {
         &["error: device cuda:0", "CUDA_ERROR_LAUNCH_FAILED", "launched since all was well: ", "--device cpu"],
     );
     let launched = said.split("launched since all was well: ").nth(1).unwrap_or_default();
-    for kernel in ["draw_bf16", "sweep_bf16", "weight_grad_bf16", "gather_gradient", "judge", "update_bf16"] {
+    for kernel in ["draw_bf16", "sweep_narrow_bf16", "gather_gradient", "judge", "update_bf16"] {
         assert!(launched.contains(kernel), "{kernel:?} is not in: {launched}");
     }
     assert!(said.contains("vgpu: judge: out of bounds"), "{said}");

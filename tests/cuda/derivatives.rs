@@ -148,14 +148,15 @@ fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
     assert!(problems.is_empty(), "{} problems in {n_cases} cases:\n{}", problems.len(), problems.join("\n"));
 }
 
-/// Dimension, hidden layers, interior rows and boundary rows: depths 1 to 4, rows around the tile of 64, widths on both sides of the unit of 64.
+/// Dimension, hidden layers, interior rows and boundary rows: depths 1 to 4, rows around the tile of 128, widths on both sides of the unit of 64, the
+/// narrow ones at even places.
 const SHAPES: [(usize, &[usize], usize, [usize; 2]); 6] = [
     (1, &[37], 1, [1, 2]),
-    (3, &[70, 9], 63, [65, 1]),
-    (17, &[9, 37], 64, [3, 64]),
-    (3, &[37, 70, 9], 101, [5, 63]),
-    (1, &[9, 37, 5, 16], 65, [64, 7]),
-    (17, &[70], 65, [1, 130]),
+    (3, &[70, 9], 127, [129, 1]),
+    (17, &[9, 37], 128, [3, 128]),
+    (3, &[37, 70, 9], 201, [5, 127]),
+    (1, &[9, 37, 5, 16], 129, [128, 7]),
+    (17, &[70], 129, [1, 258]),
 ];
 
 /// Each kind of dynamics with its number of probes: `Some(0)` is the exact Laplacian.
@@ -185,7 +186,7 @@ const N_FACTORS: usize = 6;
 /// Number of levels: precision, head, dynamics, activation, embedding, shape.
 const LEVELS: [usize; N_FACTORS] = [4, 3, 8, 5, 2, 6];
 
-/// Cases by the levels of their factors. Every precision × head × dynamics is there, and every pair of levels of any two factors: the levels
+/// Cases by the levels of their factors. Every precision × head × dynamics is there, for narrow and for wide networks, and every pair of levels of any two factors: the levels
 /// beside are chosen for the pairs they bring, one case after the other.
 fn cases() -> Vec<[usize; N_FACTORS]> {
     let mut seen = std::collections::HashSet::new();
@@ -193,13 +194,16 @@ fn cases() -> Vec<[usize; N_FACTORS]> {
         (0..N_FACTORS).flat_map(move |i| (0..i).map(move |j| (i, j, case[i], case[j]))).collect::<Vec<_>>()
     };
     let mut cases = Vec::new();
-    for index in 0..LEVELS[0] * LEVELS[1] * LEVELS[2] {
+    for index in 0..2 * LEVELS[0] * LEVELS[1] * LEVELS[2] {
         // Neighbours differ in all three factors.
         let (precision, head, dynamics) = (index % 4, index / 4 % 3, (index + index / 12) % 8);
         let mut best = ([0; N_FACTORS], -1);
         for choice in 0..LEVELS[3] * LEVELS[4] * LEVELS[5] {
             let choice = (choice + 7 * index) % (LEVELS[3] * LEVELS[4] * LEVELS[5]);
             let case = [precision, head, dynamics, choice % 5, choice / 5 % 2, choice / 10];
+            if case[5] % 2 != index / (LEVELS[0] * LEVELS[1] * LEVELS[2]) {
+                continue;
+            }
             let new = pairs(case).iter().filter(|pair| !seen.contains(*pair)).count() as i32;
             if new > best.1 {
                 best = (case, new);
@@ -220,8 +224,9 @@ fn the_cases_cover_what_they_say() {
             assert_eq!(found.len(), LEVELS[i] * LEVELS[j], "factors {i} and {j}");
         }
     }
-    let triples: std::collections::HashSet<_> = cases.iter().map(|case| [case[0], case[1], case[2]]).collect();
-    assert_eq!(triples.len(), LEVELS[0] * LEVELS[1] * LEVELS[2]);
+    let kinds: std::collections::HashSet<_> =
+        cases.iter().map(|case| [case[0], case[1], case[2], case[5] % 2]).collect();
+    assert_eq!(kinds.len(), 2 * LEVELS[0] * LEVELS[1] * LEVELS[2]);
 }
 
 fn agrees_with_f64(which: usize, engine: &dyn Differentiate) {

@@ -141,6 +141,16 @@ impl Device {
         Ok(self.context.attribute(attribute).map_err(|error| self.failure("multiprocessors", error))?.max(1) as usize)
     }
 
+    /// Bytes of shared memory that a block of `kernel` may have beside its static arrays.
+    pub fn most_shared_memory(&self, kernel: &'static str) -> Result<usize> {
+        let failure = |error| self.failure("shared memory", error);
+        let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = self.context.attribute(attribute).map_err(failure)?;
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let taken = self.function(kernel)?.get_attribute(attribute).map_err(failure)?;
+        Ok(most.saturating_sub(taken).max(0) as usize)
+    }
+
     /// Bytes of its memory, whoever uses them.
     pub fn total_memory(&self) -> Result<usize> {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.1)
@@ -249,6 +259,13 @@ impl Device {
         self.synchronise()
     }
 
+    fn function(&self, kernel: &'static str) -> Result<&CudaFunction> {
+        self.functions.get(kernel).ok_or_else(|| {
+            let problem = format!("has no kernel {kernel}");
+            Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() }
+        })
+    }
+
     /// Runs `kernel` on `grid` blocks with one block of arguments, behind all that was launched before.
     ///
     /// # Safety
@@ -262,10 +279,7 @@ impl Device {
         shared_bytes: u32,
         arguments: &P,
     ) -> Result<()> {
-        let Some(function) = self.functions.get(kernel) else {
-            let problem = format!("has no kernel {kernel}");
-            return Err(Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() });
-        };
+        let function = self.function(kernel)?;
         // Needed from 48 KiB on, of which a kernel's static arrays are a part.
         if shared_bytes > 0 {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

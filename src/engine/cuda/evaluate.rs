@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::device::{Buffer, Device};
-use super::launch::{GradChunk, SweepParams, sweep, weight_grad};
+use super::gradient::{Division, GradientSweep};
+use super::launch::{SweepParams, sweep};
 use super::learner::Learner;
 use super::network::Network;
 use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
 use super::precision::Precision;
-use super::workspace::{RowNeeds, Rows, chunk_rows};
+use super::workspace::{Extent, RowNeeds, Rows, chunk_rows};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
@@ -18,9 +19,9 @@ struct Evaluation<'a> {
     device: &'a Device,
     precision: Precision,
     model: &'a Model,
-    network: Network,
-    weights: Buffer<u8>,
-    biases: Buffer<f32>,
+    network: &'a Network,
+    weights: &'a Buffer<u8>,
+    biases: &'a Buffer<f32>,
     state: Buffer<StepState>,
 }
 
@@ -41,22 +42,12 @@ struct GivenRow<'a> {
     kappa: f64,
 }
 
-impl<'a> Evaluation<'a> {
-    fn new(device: &'a Device, precision: Precision, model: &'a Model, loss_scale: f32) -> Result<Self> {
-        let network = Network::new(&model.architecture);
-        let (weights, biases) = network.pack(&model.parameters, precision);
-        let state = StepState { apply: 1, loss_scale, ..StepState::default() };
-        Ok(Evaluation {
-            weights: device.upload(&weights)?,
-            biases: device.upload(&biases)?,
-            state: device.upload(&[state])?,
-            device,
-            precision,
-            model,
-            network,
-        })
-    }
+/// The state that sweeps outside of training see.
+fn step_state(device: &Device, loss_scale: f32) -> Result<Buffer<StepState>> {
+    device.upload(&[StepState { apply: 1, loss_scale, ..StepState::default() }])
+}
 
+impl Evaluation<'_> {
     /// The arguments of a sweep over `chunk`.
     fn sweep_params(&self, rows: &Rows, chunk: &BatchParams, sums: u64, request: Request) -> SweepParams {
         let objective = &self.model.objective;
@@ -130,10 +121,10 @@ impl<'a> Evaluation<'a> {
         ] {
             rows.write(self.device, address, bytemuck::cast_slice(values))?;
         }
-        rows.write(self.device, at.a, &self.precision.encode(&a))?;
+        rows.write(self.device, at.a_in, &self.precision.encode(&a))?;
         for (k, values) in probes.iter().enumerate() {
-            let start = k * self.network.params.places as usize * capacity * self.precision.bytes();
-            rows.write_at(self.device, at.e_a, start, &self.precision.encode(values))?;
+            let start = k * width * capacity * self.precision.bytes();
+            rows.write_at(self.device, at.e_in, start, &self.precision.encode(values))?;
         }
         Ok(())
     }
@@ -151,13 +142,17 @@ fn read_derivatives(device: &Device, rows: &mut Rows, n: usize, dim: usize, to: 
 
 /// [`Differentiate::derivatives`](crate::engine::Differentiate).
 pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
-    let evaluation = Evaluation::new(device, precision, model, 1.0)?;
+    let network = &Network::new(&model.architecture);
+    let (weights, biases) = network.pack(&model.parameters, precision);
+    let (weights, biases) = (&device.upload(&weights)?, &device.upload(&biases)?);
+    let state = step_state(device, 1.0)?;
+    let evaluation = Evaluation { device, precision, model, network, weights, biases, state };
     let (dim, n) = (model.architecture.dim, t.len());
     let mut all = Derivatives::default();
     let whole = BatchParams::of(&[(PartKind::Interior, n)]);
     let needs = RowNeeds::default();
-    let n_rows = chunk_rows(&evaluation.network, precision, needs, n);
-    let mut rows = Rows::new(device, &evaluation.network, precision, needs, n_rows)?;
+    let n_rows = chunk_rows(network, precision, needs, n);
+    let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
     let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
     for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
         let given = |_, row: usize| GivenRow {
@@ -180,7 +175,7 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
 pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
     let mut scale = if precision == Precision::F16 { LossScale::default().scale } else { 1.0 };
     loop {
-        let result = scaled_loss_gradient(device, precision, model, batch, scale)?;
+        let result = scaled_loss_gradient(device, precision, model, batch, scale, Means::default())?;
         let finite = result.loss.is_finite() && result.gradient.iter().all(|g| g.is_finite());
         if finite || scale <= 1.0 {
             return Ok(result);
@@ -189,77 +184,190 @@ pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, 
     }
 }
 
+/// A batch as rows.
+#[derive(Clone, Copy)]
+struct GivenBatch<'a> {
+    model: &'a Model,
+    batch: &'a Batch,
+    n_probes: usize,
+    /// Of the Laplacian, what one probe's curvature counts.
+    per_probe: f64,
+}
+
+impl<'a> GivenBatch<'a> {
+    fn new(model: &'a Model, batch: &'a Batch) -> Self {
+        let (dim, n) = (model.architecture.dim, batch.t.len());
+        let (n_probes, per_probe) = match &batch.probe {
+            _ if model.objective.sigma == 0.0 || n == 0 => (0, 1.0),
+            Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
+            None => (dim, 1.0),
+        };
+        GivenBatch { model, batch, n_probes, per_probe }
+    }
+
+    /// Row `row` of the part `kind`.
+    fn row(&self, kind: u32, row: usize) -> GivenRow<'a> {
+        let GivenBatch { model, batch, per_probe, .. } = *self;
+        let dim = model.architecture.dim;
+        let point = row * dim..(row + 1) * dim;
+        let at_boundary = |points: &'a [f64], t: f64, weight: f64| {
+            let weight = weight / (points.len() / dim) as f64;
+            GivenRow { x: &points[point.clone()], t, weight, on_potential: 0.0, kappa: 0.0 }
+        };
+        if kind == PartKind::Boundary0 as u32 {
+            at_boundary(&batch.x0, 0.0, batch.omega0)
+        } else if kind == PartKind::Boundary1 as u32 {
+            at_boundary(&batch.x1, 1.0, -batch.omega1)
+        } else {
+            let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * per_probe;
+            let (weight, on_potential) = (batch.omega[row], batch.d_omega[row]);
+            GivenRow { x: &batch.x[point], t: batch.t[row], weight, on_potential, kappa }
+        }
+    }
+
+    /// Probe `k` of an interior row; all directions one after the other where none are given.
+    fn probe(&self, k: usize, row: usize, to: &mut [f32]) {
+        let dim = self.model.architecture.dim;
+        match &self.batch.probe {
+            Some(probe) => {
+                let from = &probe[(k * self.batch.t.len() + row) * dim..][..dim];
+                to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as f32);
+            }
+            None => to[k] = 1.0,
+        }
+    }
+}
+
+/// The Laplacian of s at the interior rows: the generator without drift or time, of rows of weight 1.
+fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
+    let Evaluation { device, precision, network, .. } = *evaluation;
+    let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
+    let n = given.batch.t.len();
+    let whole = BatchParams::of(&[(PartKind::Interior, n)]);
+    let n_rows = chunk_rows(network, precision, needs, n);
+    let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
+    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
+    let mut laplacians = Vec::with_capacity(n);
+    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
+        let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
+        evaluation.place(&mut rows, &chunk, row, |k, row, to| given.probe(k, row, to))?;
+        // A Laplacian needs no loss scale: the rows' undo it.
+        let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
+        sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
+        let n_here = (n - laplacians.len()).min(chunk.n_tiles as usize * TILE_ROWS);
+        let generators = rows.read(device, rows.params().generator, n_here)?;
+        laplacians.extend(generators.into_iter().map(|value| f64::from(value * loss_scale)));
+    }
+    Ok(laplacians)
+}
+
+/// What tests choose, and others leave to the shape of the batch and the GPU.
+#[derive(Clone, Copy, Default)]
+struct Means {
+    division: Option<Division>,
+    /// Layers whose sums are on the chip at most.
+    most_near: Option<usize>,
+}
+
 fn scaled_loss_gradient(
     device: &Arc<Device>,
     precision: Precision,
     model: &Model,
     batch: &Batch,
     loss_scale: f32,
+    means: Means,
 ) -> Result<LossGradient> {
-    let evaluation = Evaluation::new(device, precision, model, loss_scale)?;
-    let network = &evaluation.network;
+    let given = GivenBatch::new(model, batch);
     let (dim, n) = (model.architecture.dim, batch.t.len());
     let [n0, n1] = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
-    let (n_probes, per_probe) = match &batch.probe {
-        _ if model.objective.sigma == 0.0 || n == 0 => (0, 1.0),
-        Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
-        None => (dim, 1.0),
-    };
     let whole = BatchParams::of(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)]);
-    let needs = RowNeeds { n_probes, grad_x: false };
-    let n_rows = chunk_rows(network, precision, needs, whole.n_tiles as usize * TILE_ROWS);
-    let mut rows = Rows::new(device, network, precision, needs, n_rows)?;
-    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
-    let tiles_per_part = (n_rows / TILE_ROWS).div_ceil(4);
-    let n_parts = (n_rows / TILE_ROWS).div_ceil(tiles_per_part);
-    let optimizer_state = NetworkState::initial(model.parameters.clone());
-    let learner = Learner::new(device, network.clone(), &optimizer_state, precision, n_parts, 1.0)?;
+    let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
+    let network = &Network::new(&model.architecture);
+    let n_rows = whole.n_tiles as usize * TILE_ROWS;
+    let division = means.division.unwrap_or_else(|| Division::of(network, precision, needs, n_rows, n_rows));
+    let initial = NetworkState::initial(model.parameters.clone());
+    let learner = Learner::new(device, network.clone(), &initial, precision, division.n_parts, 1.0)?;
+    let (weights, biases) = (learner.weights(), learner.biases());
+    let state = step_state(device, loss_scale)?;
+    let evaluation = Evaluation { device, precision, model, network, weights, biases, state };
 
-    let probe = |k: usize, row: usize, to: &mut [f32]| match &batch.probe {
-        Some(probe) => {
-            let from = &probe[(k * n + row) * dim..][..dim];
-            to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as f32);
-        }
-        None => to[k] = 1.0,
-    };
     let mut result = LossGradient::default();
-    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
-        let given = |kind: u32, row: usize| -> GivenRow {
-            let point = row * dim..(row + 1) * dim;
-            if kind == PartKind::Interior as u32 {
-                let t = f64::from(batch.t[row] as f32);
-                let kappa = model.objective.kappa_at(t) * per_probe;
-                let (weight, on_potential) = (batch.omega[row], batch.d_omega[row]);
-                GivenRow { x: &batch.x[point], t: batch.t[row], weight, on_potential, kappa }
-            } else if kind == PartKind::Boundary0 as u32 {
-                let weight = batch.omega0 / n0 as f64;
-                GivenRow { x: &batch.x0[point], t: 0.0, weight, on_potential: 0.0, kappa: 0.0 }
-            } else {
-                let weight = -batch.omega1 / n1 as f64;
-                GivenRow { x: &batch.x1[point], t: 1.0, weight, on_potential: 0.0, kappa: 0.0 }
-            }
-        };
-        let n_interior =
-            n.saturating_sub(chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
-        if n_probes > 0 && n_interior > 0 {
-            // The Laplacian alone: the generator without drift or time, rows of weight 1.
-            let plain = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: per_probe, ..given(kind, row) };
-            evaluation.place(&mut rows, &chunk, plain, probe)?;
-            // A Laplacian needs no loss scale: the rows' undo it.
-            let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
-            sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-            let at = rows.params().generator;
-            let curvatures = rows.read(device, at, n_interior)?;
-            result.laplacian.extend(curvatures.into_iter().map(|value| f64::from(value * loss_scale)));
-        }
-        evaluation.place(&mut rows, &chunk, given, probe)?;
+    if given.n_probes > 0 {
+        result.laplacian = laplacians(&evaluation, given, loss_scale)?;
+    }
+    let mut rows = Rows::new(device, network, precision, needs, division.extent)?;
+    let gradient_sweep = GradientSweep::new(device, network, precision, needs, division, means.most_near)?;
+    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
+    for chunk in whole.chunks(division.n_tiles() as u32) {
+        evaluation.place(&mut rows, &chunk, |kind, row| given.row(kind, row), |k, row, to| given.probe(k, row, to))?;
         let request = Request { has_time: true, moves: true, scale: 1.0 / n.max(1) as f32 };
-        sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-        let grad_chunk = GradChunk::of(&chunk, tiles_per_part);
-        weight_grad(device, precision, network, &rows, (&evaluation.state, learner.parts()), &grad_chunk)?;
-        read_derivatives(device, &mut rows, n_interior, dim, &mut result.interior)?;
+        let params = evaluation.sweep_params(&rows, &chunk, sums.address(), request);
+        gradient_sweep.launch(device, precision, network, &params, (&evaluation.state, learner.parts()))?;
+        let n_here = n.saturating_sub(chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
+        read_derivatives(device, &mut rows, n_here, dim, &mut result.interior)?;
     }
     result.loss = device.read(&sums, whole.n_tiles as usize)?.iter().map(|sums| sums.value).sum();
     result.gradient = learner.gradient(&evaluation.state)?.into_iter().map(f64::from).collect();
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
+    use crate::objective::Objective;
+
+    /// Blocks that go from tile to tile, chunks one after the other, sums on the chip or beside it: the same gradient but for the order of sums, and
+    /// where that is the same, too, the same bits.
+    #[test]
+    fn every_division_has_the_same_gradient() {
+        let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+        let (dim, n, n0, n1) = (5, 700, 300, 130);
+        for hidden in [vec![40, 64, 20], vec![72, 40]] {
+            let architecture = Architecture {
+                dim,
+                hidden,
+                activation: Activation::Gelu,
+                head: Head::Quadratic,
+                time_embedding: TimeEmbedding::Raw,
+            };
+            let model = Model {
+                parameters: initial_parameters(&architecture, 3),
+                coordinates: Coordinates::identity(dim),
+                objective: Objective { sigma: 0.7, ..Objective::default() },
+                architecture,
+            };
+            let numbers = |n: usize, k: usize| (0..n).map(|i| ((i * k + 7) % 1013) as f64 / 500.0 - 1.0).collect();
+            let batch = Batch {
+                x: numbers(n * dim, 617),
+                t: (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect(),
+                omega: vec![1.0; n],
+                d_omega: vec![0.0; n],
+                x0: numbers(n0 * dim, 389),
+                x1: numbers(n1 * dim, 211),
+                omega0: 1.0,
+                omega1: 1.0,
+                probe: Some(numbers(2 * n * dim, 101)),
+            };
+            let with =
+                |means| scaled_loss_gradient(&device, Precision::Bf16, &model, &batch, 1.0, means).expect("sweeps");
+            let whole = with(Means::default());
+            let is_narrow = Network::new(&model.architecture).is_narrow();
+            for (rows, slots) in [(2, 2), (3, 3), (11, 3), (4, 1)] {
+                let extent = Extent { rows: rows * TILE_ROWS, slots: slots * TILE_ROWS };
+                let division =
+                    if is_narrow { Division::of_blocks(extent) } else { Division::of_rows(rows * TILE_ROWS) };
+                let near = with(Means { division: Some(division), most_near: None });
+                assert_eq!(near.loss, whole.loss);
+                assert_eq!(near.interior, whole.interior);
+                let size = whole.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+                let off = near.gradient.iter().zip(&whole.gradient).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                assert!(off < 2e-6 * size, "{rows} tiles at a time, {slots} slots: {off} of {size}");
+                for most_near in [0, 2] {
+                    let far = with(Means { division: Some(division), most_near: Some(most_near) });
+                    assert_eq!(far.gradient, near.gradient, "{most_near} layers on the chip");
+                }
+            }
+        }
+    }
 }

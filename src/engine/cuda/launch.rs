@@ -7,13 +7,16 @@ use super::device::{Buffer, Device, THREADS};
 use super::network::{MAX_LAYERS, Network};
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::precision::{Precision, kernel_of};
-use super::workspace::Rows;
 use crate::error::{Result, check_len};
 
 /// Three stages of a tile's rows and 128 columns, lines of 64 bytes: kProductBytes.
 pub const PRODUCT_BYTES: u32 = 3 * (TILE_ROWS as u32 + 128) * 64;
 /// Three stages of both sides of the weight gradient.
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
+/// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
+pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
+/// A layer's gradient in the making: kLayerSumBytes.
+pub const LAYER_SUM_BYTES: usize = (64 * 64 + 256) * 4;
 
 /// See `SweepParams` of `kernels/params.h`.
 #[repr(C)]
@@ -35,6 +38,17 @@ pub struct SweepParams {
     pub has_velocity: u32,
     pub with_potential: u32,
     pub with_grad_x: u32,
+}
+
+/// See `SweepNarrowParams` there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SweepNarrowParams {
+    pub sweep: SweepParams,
+    pub parts: u64,
+    pub far_sums: u64,
+    pub n_near: u32,
+    pub accumulate: u32,
 }
 
 /// See `WeightGradParams` there.
@@ -67,13 +81,15 @@ pub struct BendParams {
 
 const NETWORK: usize = 32 + 40 * MAX_LAYERS;
 const ROWS: usize = size_of::<RowBuffers>();
+const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 5 * 4;
 twins! {
-    SweepParams, NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 5 * 4;
+    SweepParams, SWEEP;
+    SweepNarrowParams, SWEEP + 24;
     WeightGradParams, NETWORK + ROWS + 32;
     BendParams, NETWORK + 2 * ROWS + 32;
 }
 
-/// Whether a chunk of tiles fits the rows.
+/// Whether a chunk of tiles fits the rows: where each has a slot, or in turns.
 fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
     check_len("rows (tiles)", n_tiles, n_tiles.min(rows.n_rows as usize / TILE_ROWS))
 }
@@ -82,6 +98,7 @@ fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
 pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Result<()> {
     let n_tiles = params.batch.n_tiles;
     check_chunk(&params.rows, n_tiles as usize)?;
+    check_len("slots", params.rows.n_rows as usize, params.rows.n_slots as usize)?;
     let kernel = if params.rows.n_probes > 0 {
         kernel_of!(precision, "sweep_diffusive")
     } else {
@@ -89,6 +106,30 @@ pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Res
     };
     // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
     unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params) }
+}
+
+/// The kernel of narrow networks.
+pub fn narrow_kernel(precision: Precision, n_probes: usize) -> &'static str {
+    if n_probes > 0 { kernel_of!(precision, "sweep_narrow_diffusive") } else { kernel_of!(precision, "sweep_narrow") }
+}
+
+/// Sweeps over the chunk of tiles in `params.sweep.batch` with partial sums of the weight gradient, one for each block.
+pub fn sweep_narrow(
+    device: &Device,
+    precision: Precision,
+    params: &SweepNarrowParams,
+    parts: &Buffer<f32>,
+) -> Result<()> {
+    let SweepParams { network, rows, batch, .. } = &params.sweep;
+    check_chunk(rows, batch.n_tiles as usize)?;
+    let n_blocks = (rows.n_slots / TILE_ROWS as u32).min(batch.n_tiles);
+    let n_values = n_blocks as usize * network.n_parameters as usize;
+    check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
+    let shared = NARROW_STAGE_BYTES + params.n_near as usize * LAYER_SUM_BYTES;
+    let kernel = narrow_kernel(precision, rows.n_probes as usize);
+    // SAFETY: the rows hold the tiles, there is a slot and a part for each block (checked, but for memory of the far sums, which the caller made);
+    // addresses come from live buffers.
+    unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, params) }
 }
 
 /// A chunk of tiles whose weight gradient is wanted.
@@ -103,34 +144,22 @@ pub struct GradChunk {
     pub accumulate: bool,
 }
 
-impl GradChunk {
-    /// A chunk of a batch, behind those before it.
-    pub fn of(chunk: &BatchParams, tiles_per_part: usize) -> Self {
-        GradChunk {
-            n_tiles: chunk.n_tiles as usize,
-            n_interior_tiles: chunk.n_interior_tiles_of_chunk() as usize,
-            tiles_per_part,
-            accumulate: chunk.first_tile > 0,
-        }
-    }
-}
-
 /// Partial sums of the weight gradient of a chunk, into `parts`.
 pub fn weight_grad(
     device: &Device,
     precision: Precision,
     network: &Network,
-    rows: &Rows,
+    rows: &RowBuffers,
     (state, parts): (&Buffer<StepState>, &Buffer<f32>),
     chunk: &GradChunk,
 ) -> Result<()> {
-    check_chunk(rows.params(), chunk.n_tiles)?;
+    check_chunk(rows, chunk.n_tiles)?;
     let n_parts = chunk.n_tiles.div_ceil(chunk.tiles_per_part);
     let n_values = n_parts * network.params.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
     let params = WeightGradParams {
         network: network.params,
-        rows: *rows.params(),
+        rows: *rows,
         state: state.address(),
         parts: parts.address(),
         n_tiles: chunk.n_tiles as u32,

@@ -5,6 +5,7 @@ mod device;
 mod devices;
 mod draw;
 mod evaluate;
+mod gradient;
 mod judge;
 mod launch;
 mod learner;

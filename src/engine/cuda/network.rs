@@ -40,7 +40,7 @@ impl Network {
         };
         let padded = |width: usize| width.next_multiple_of(WIDTH_UNIT);
         let (mut n_packed, mut n_biases, mut n_parameters, mut n_grad_tiles) = (0, 0, 0, 0);
-        let mut places = padded(architecture.n_inputs());
+        let mut places = 0;
         for (layer, place) in architecture.layers().iter().zip(&mut params.layers) {
             let (n_in, n_out) = (padded(layer.n_in), padded(layer.n_out));
             *place = LayerParams {
@@ -70,6 +70,11 @@ impl Network {
     /// The layers in use.
     pub fn layers(&self) -> &[LayerParams] {
         &self.params.layers[..self.params.n_layers as usize]
+    }
+
+    /// Whether all of its layers have the fewest columns: `sweep_narrow` works on those.
+    pub fn is_narrow(&self) -> bool {
+        self.layers().iter().all(|layer| layer.n_in as usize == WIDTH_UNIT && layer.n_out as usize == WIDTH_UNIT)
     }
 
     /// Padded width of the input.

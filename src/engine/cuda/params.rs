@@ -60,7 +60,9 @@ pub struct NetworkParams {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct RowBuffers {
     pub n_rows: u32,
+    pub n_slots: u32,
     pub n_probes: u32,
+    pub unused: u32,
     pub x: u64,
     pub t: u64,
     pub d_phi: u64,
@@ -69,6 +71,14 @@ pub struct RowBuffers {
     pub on_potential: u64,
     pub measure: u64,
     pub kappa: u64,
+    pub a_in: u64,
+    pub e_in: u64,
+    pub s: u64,
+    pub grad_s: u64,
+    pub ds_dt: u64,
+    pub generator: u64,
+    pub grad_x: u64,
+    pub c_in: u64,
     pub a: u64,
     pub c: u64,
     pub delta: u64,
@@ -84,11 +94,6 @@ pub struct RowBuffers {
     pub output_c: u64,
     pub output_e: u64,
     pub input_grad: u64,
-    pub s: u64,
-    pub grad_s: u64,
-    pub ds_dt: u64,
-    pub generator: u64,
-    pub grad_x: u64,
 }
 
 /// What a stretch of a batch's tiles holds, as `PartKind` numbers them.
@@ -172,7 +177,7 @@ pub struct DeviceRecord {
 twins! {
     LayerParams, 40;
     NetworkParams, 32 + 40 * MAX_LAYERS;
-    RowBuffers, 8 + 28 * 8;
+    RowBuffers, 16 + 31 * 8;
     Part, 16;
     BatchParams, 24 + 16 * MAX_PARTS;
     TileSums, 16;

@@ -10,7 +10,7 @@ use super::launch::PRODUCT_BYTES;
 use super::network::Network;
 use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
 use super::precision::{Precision, kernel_of};
-use super::workspace::{RowNeeds, Rows, row_bytes};
+use super::workspace::{Extent, RowNeeds, Rows, Sweeps, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
@@ -190,13 +190,15 @@ impl Layout {
         let has_density = out.log_density.is_some();
         let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let needs = RowNeeds { n_probes, grad_x: false };
+        let needs = RowNeeds { n_probes, grad_x: false, sweeps: Sweeps::Gradient };
 
         // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
         let n_values: usize = columns.iter().sum();
         let n_stages = Tableau::of(plan.method).nodes.len();
         let slot = TILE_ROWS * (n_values * (2 + n_stages) + dim) + network.params.n_features as usize;
-        let of_block = TILE_ROWS * row_bytes(&network, precision, needs) + 4 * slot + size_of::<IntegrationBlock>();
+        let of_block = rows_bytes(&network, precision, needs, Extent::of_rows(TILE_ROWS))
+            + 4 * slot
+            + size_of::<IntegrationBlock>();
         let of_particle = 4 * n_saved * n_values;
         let of_steps = match plan.control {
             StepControl::Fixed { .. } => n_fixed_steps(device, plan)? * size_of::<FixedStep>() + 4 * n_saved,
@@ -261,7 +263,7 @@ impl<'a> Integration<'a> {
             StepControl::Adaptive { rtol: relative, atol: absolute } => (rtol, atol) = (relative, absolute),
         }
 
-        let rows = Rows::new(device, &network, precision, needs, n_blocks * TILE_ROWS)?;
+        let rows = Rows::new(device, &network, precision, needs, Extent::of_rows(n_blocks * TILE_ROWS))?;
         let scratch = device.allocate(n_blocks * slot)?;
         let channel = |columns: usize| -> Result<Channel> {
             Ok(Channel { columns, values: device.allocate(n_saved * chunk * columns)? })
@@ -392,7 +394,7 @@ fn divide(device: &Device, tables: usize, n: usize, of_block: usize, of_particle
         return Err(Error::Device {
             device: device.describe(),
             problem: format!(
-                "64 particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"
+                "{TILE_ROWS} particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"
             ),
             fix: "save at fewer times, use fewer probes of the divergence, or free memory on the GPU".into(),
         });

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::batch::whole_batch;
 use super::device::{Device, Recording};
 use super::draw::{Drawer, Drawn};
+use super::gradient::{Division, GradientSweep, gradient_sweep_bytes};
 use super::judge::{Judge, Rules, judge_bytes};
-use super::launch::{BendParams, GradChunk, SweepParams, bend_backward, bend_forward, sweep, weight_grad};
+use super::launch::{BendParams, SweepParams, bend_backward, bend_forward, weight_grad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
 use super::params::{BatchParams, TILE_ROWS};
 use super::path::{Blocks, DevicePath, Residence};
 use super::precision::Precision;
-use super::workspace::{RowNeeds, Rows, chunk_rows, row_bytes};
+use super::workspace::{RowNeeds, Rows, Sweeps, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
@@ -25,16 +26,14 @@ const RECORDED_STEPS: u64 = 32;
 /// Records that the device holds until the host reads them.
 const HISTORY: usize = 1024;
 
-/// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
-const MOST_PARTS: usize = 16;
-
-/// A bend's own rows have neither.
-const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false };
+/// A bend's own rows.
+const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false, sweeps: Sweeps::PrimalAndAdjoint };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
     learner: Learner,
     rows: Rows,
+    division: Division,
 }
 
 /// Training on one GPU.
@@ -45,10 +44,7 @@ pub struct CudaTrainer {
     drawer: Drawer,
     path: DevicePath,
     batch: BatchParams,
-    /// Tiles that are worked on at a time.
-    chunk_tiles: u32,
-    /// Tiles of a partial sum.
-    tiles_per_part: usize,
+    sweep: GradientSweep,
     rows: Rows,
     action: Learner,
     bend: Option<Bend>,
@@ -64,12 +60,10 @@ struct Layout {
     network: Network,
     batch: BatchParams,
     needs: RowNeeds,
-    /// Tiles that are worked on at a time, and of them those of a partial sum.
-    chunk_tiles: usize,
-    tiles_per_part: usize,
+    division: Division,
     rules: Rules,
-    /// The network that bends the path, and its tiles.
-    bend: Option<(Network, usize)>,
+    /// The network that bends the path, and the division of its rows.
+    bend: Option<(Network, Division)>,
     residence: Residence,
     n_bytes: usize,
 }
@@ -78,10 +72,14 @@ impl Layout {
     fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training)?;
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some() };
-        let n_rows = chunk_rows(&network, precision, needs, batch.n_tiles as usize * TILE_ROWS);
-        let chunk_tiles = n_rows / TILE_ROWS;
-        let tiles_per_part = chunk_tiles.div_ceil(MOST_PARTS);
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), sweeps: Sweeps::All };
+        let n_rows = batch.n_tiles as usize * TILE_ROWS;
+        let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
+        // The bend has a slot for each of its rows.
+        let most = bend.as_ref().map_or(n_rows, |bend| chunk_rows(bend, precision, BEND_NEEDS, n_rows));
+        let division = Division::of(&network, precision, needs, n_rows, most);
+        let n_drawn = division.extent.rows.min(batch.parts[0].n_tiles as usize * TILE_ROWS);
+        let bend = bend.map(|network| (network, Division::of_rows(n_drawn)));
         let rules = Rules {
             batch,
             optimizer: training.optimizer.clone(),
@@ -89,23 +87,20 @@ impl Layout {
             precision,
             capacity: HISTORY,
         };
-        let bend = training.bend.as_ref().map(|bend| {
-            let n_tiles = chunk_tiles.min(batch.parts[0].n_tiles as usize);
-            (Network::new(&bend.architecture), n_tiles)
-        });
-        let of_network = |network: &Network, n_tiles: usize, needs: RowNeeds| {
-            n_tiles * TILE_ROWS * row_bytes(network, precision, needs)
-                + learner_bytes(network, precision, n_tiles.div_ceil(tiles_per_part))
+        let of_network = |network: &Network, division: &Division, needs: RowNeeds| {
+            rows_bytes(network, precision, needs, division.extent) + learner_bytes(network, precision, division.n_parts)
         };
-        let mut n_bytes = of_network(&network, chunk_tiles, needs) + judge_bytes(&rules);
-        if let Some((network, n_tiles)) = &bend {
-            n_bytes += of_network(network, *n_tiles, BEND_NEEDS);
+        let mut n_bytes = of_network(&network, &division, needs)
+            + gradient_sweep_bytes(device, &network, precision, needs, &division)?
+            + judge_bytes(&rules);
+        if let Some((network, division)) = &bend {
+            n_bytes += of_network(network, division, BEND_NEEDS);
         }
         // By what the device has, whoever uses it now: a resumed run has the same blocks. The rest is for what the driver itself needs.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         let residence = Residence::of(&training.path, room)?;
         n_bytes += residence.n_bytes(&training.path);
-        Ok(Layout { network, batch, needs, chunk_tiles, tiles_per_part, rules, bend, residence, n_bytes })
+        Ok(Layout { network, batch, needs, division, rules, bend, residence, n_bytes })
     }
 }
 
@@ -119,16 +114,17 @@ impl CudaTrainer {
     pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
         let layout = Layout::new(device, precision, &training)?;
         device.expect_memory(layout.n_bytes, "training takes")?;
-        let Layout { network, batch, needs, chunk_tiles, tiles_per_part, rules, bend, residence, n_bytes: _ } = layout;
-        let n_parts = |n_tiles: usize| n_tiles.div_ceil(tiles_per_part);
-        let rows = Rows::new(device, &network, precision, needs, chunk_tiles * TILE_ROWS)?;
-        let action = Learner::new(device, network, &state.action, precision, n_parts(chunk_tiles), 1.0)?;
+        let Layout { network, batch, needs, division, rules, bend, residence, n_bytes: _ } = layout;
+        let rows = Rows::new(device, &network, precision, needs, division.extent)?;
+        let sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
+        let action = Learner::new(device, network, &state.action, precision, division.n_parts, 1.0)?;
         let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
             None => None,
-            Some(((network, n_tiles), (bend, state))) => {
-                let rows = Rows::new(device, &network, precision, BEND_NEEDS, n_tiles * TILE_ROWS)?;
+            Some(((network, division), (bend, state))) => {
+                let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
-                Some(Bend { learner: Learner::new(device, network, state, precision, n_parts(n_tiles), rate)?, rows })
+                let learner = Learner::new(device, network, state, precision, division.n_parts, rate)?;
+                Some(Bend { learner, rows, division })
             }
         };
         let judge = Judge::new(device, rules, state)?;
@@ -146,8 +142,7 @@ impl CudaTrainer {
             drawer: Drawer::new(device, &training, precision)?,
             path,
             batch,
-            chunk_tiles: chunk_tiles as u32,
-            tiles_per_part,
+            sweep,
             rows,
             action,
             bend,
@@ -205,7 +200,7 @@ impl CudaTrainer {
         let (device, precision) = (&self.device, self.precision);
         let state = self.judge.state();
         let drawn = Drawn { path: &self.path, state, density: &self.judge.times().density };
-        for chunk in self.batch.chunks(self.chunk_tiles) {
+        for chunk in self.batch.chunks(self.sweep.division().n_tiles() as u32) {
             let n_bent = chunk.n_drawn_tiles();
             let bend = self.bend.as_ref().filter(|_| n_bent > 0);
             self.drawer.draw(self.rows.params(), &chunk, drawn)?;
@@ -213,15 +208,13 @@ impl CudaTrainer {
                 self.drawer.draw_bend(bend.rows.params(), &chunk, drawn)?;
                 bend_forward(device, precision, &self.bend_params(bend, n_bent))?;
             }
-            sweep(device, precision, &self.sweep_params(&chunk))?;
-            let grad_chunk = GradChunk::of(&chunk, self.tiles_per_part);
             let sums = (state, self.action.parts());
-            weight_grad(device, precision, self.action.network(), &self.rows, sums, &grad_chunk)?;
+            self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
             if let Some(bend) = bend {
                 bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
-                let grad_chunk = GradChunk { n_tiles: n_bent as usize, n_interior_tiles: 0, ..grad_chunk };
+                let grad_chunk = bend.division.grad_chunk(n_bent, 0, chunk.first_tile > 0);
                 let sums = (state, bend.learner.parts());
-                weight_grad(device, precision, bend.learner.network(), &bend.rows, sums, &grad_chunk)?;
+                weight_grad(device, precision, bend.learner.network(), bend.rows.params(), sums, &grad_chunk)?;
             }
         }
         let bend = self.bend.as_ref().map(|bend| &bend.learner);

@@ -6,68 +6,115 @@ use super::params::{RowBuffers, TILE_ROWS};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 
-/// What rows need beside the activations.
+/// Which sweeps go over the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sweeps {
+    /// All: the loss of a batch and its gradient.
+    #[default]
+    All,
+    /// The value of a network and its adjoint: a bend.
+    PrimalAndAdjoint,
+    /// The gradient at the input, and the tangents of probes: particles.
+    Gradient,
+}
+
+/// What rows need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
     /// Probes of a row.
     pub n_probes: usize,
     /// Whether a bend asks for the gradient at the points.
     pub grad_x: bool,
+    /// What is kept for sweeps to come.
+    pub sweeps: Sweeps,
 }
 
-/// The buffers of [`RowBuffers`] with their bytes for one row, in the order of its fields.
-fn bytes_of_row(network: &Network, precision: Precision, needs: RowNeeds) -> [usize; 28] {
-    let operand = precision.bytes();
-    let places = network.params.places as usize;
-    let probes = needs.n_probes;
-    let probed = if probes > 0 { places * operand } else { 0 };
+/// Rows that are worked on at a time, and slots for what the sweeps keep of a row; multiples of [`TILE_ROWS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows.
+    pub rows: usize,
+    /// As many slots, or fewer where blocks use theirs for one tile after the other.
+    pub slots: usize,
+}
+
+impl Extent {
+    /// A slot for each of `rows` rows.
+    pub fn of_rows(rows: usize) -> Extent {
+        Extent { rows, slots: rows }
+    }
+}
+
+/// The buffers of [`RowBuffers`] with their bytes for one row and for one slot, in the order of its fields.
+fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 16]) {
+    let RowNeeds { n_probes, grad_x, sweeps } = needs;
+    let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
     let (in_width, out_width) = (network.in_width(), network.out_width());
-    let f32s = |n: usize| n * size_of::<f32>();
-    [
-        f32s(dim),                                // x
-        f32s(1),                                  // t
-        f32s(features),                           // d_phi
-        f32s(dim),                                // velocity
-        f32s(1),                                  // weight
-        f32s(1),                                  // on_potential
-        f32s(1),                                  // measure
-        f32s(1),                                  // kappa
-        places * operand,                         // a
-        places * operand,                         // c
-        places * operand,                         // delta
-        places * operand,                         // z_bar
-        places * operand,                         // f1
-        places * operand,                         // g
-        probed,                                   // f2
-        probed,                                   // h
-        probed,                                   // u_f3
-        probes * places * operand,                // e_a
-        probes * places * operand,                // e_z
-        f32s(out_width),                          // output
-        f32s(out_width),                          // output_c
-        f32s(probes * out_width),                 // output_e
-        f32s(in_width),                           // input_grad
-        f32s(1),                                  // s
-        f32s(dim),                                // grad_s
-        f32s(1),                                  // ds_dt
-        f32s(usize::from(probes > 0)),            // generator
-        f32s(if needs.grad_x { dim } else { 0 }), // grad_x
-    ]
+    let activations = |is_kept: bool| if is_kept { network.params.places as usize * operand } else { 0 };
+    let (all, probed) = (sweeps == Sweeps::All, n_probes > 0);
+    let (reverse, adjoint) = (sweeps != Sweeps::PrimalAndAdjoint, sweeps != Sweeps::Gradient);
+    let rows = [
+        f32s(dim),                          // x
+        f32s(1),                            // t
+        f32s(features),                     // d_phi
+        f32s(dim),                          // velocity
+        f32s(1),                            // weight
+        f32s(1),                            // on_potential
+        f32s(1),                            // measure
+        f32s(1),                            // kappa
+        in_width * operand,                 // a_in
+        n_probes * in_width * operand,      // e_in
+        f32s(1),                            // s
+        f32s(dim),                          // grad_s
+        f32s(1),                            // ds_dt
+        f32s(usize::from(probed)),          // generator
+        f32s(if grad_x { dim } else { 0 }), // grad_x
+    ];
+    let slots = [
+        in_width * operand,           // c_in
+        activations(true),            // a
+        activations(all || probed),   // c
+        activations(reverse),         // delta
+        activations(adjoint),         // z_bar
+        activations(true),            // f1
+        activations(all || probed),   // g
+        activations(probed),          // f2
+        activations(probed),          // h
+        activations(probed),          // u_f3
+        n_probes * activations(true), // e_a
+        n_probes * activations(true), // e_z
+        f32s(out_width),              // output
+        f32s(out_width),              // output_c
+        f32s(n_probes * out_width),   // output_e
+        f32s(in_width),               // input_grad
+    ];
+    (rows, slots)
 }
 
-/// Bytes of one row.
-pub fn row_bytes(network: &Network, precision: Precision, needs: RowNeeds) -> usize {
-    bytes_of_row(network, precision, needs).iter().sum()
+/// Bytes that [`Rows`] take.
+pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, extent: Extent) -> usize {
+    let (row, slot) = bytes_of_one(network, precision, needs);
+    extent.rows * row.iter().sum::<usize>() + extent.slots * slot.iter().sum::<usize>()
 }
 
-/// Rows that are worked on at a time: enough tiles for every multiprocessor of a large GPU twice, and no more memory than a GPU of any size has.
-/// Depends on shape and batch alone, so that sums do too.
+/// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles for every multiprocessor of a large GPU, and no more
+/// memory than a GPU of any size has. Depends on shape and batch alone, so that sums do too.
 pub fn chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
     const MOST_ROWS: usize = 1 << 14;
+    rows_that_fit(n_rows, MOST_ROWS, rows_bytes(network, precision, needs, Extent::of_rows(1)))
+}
+
+/// The same where blocks have the slots.
+pub fn narrow_chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
+    const MOST_ROWS: usize = 1 << 18;
+    rows_that_fit(n_rows, MOST_ROWS, rows_bytes(network, precision, needs, Extent { rows: 1, slots: 0 }))
+}
+
+fn rows_that_fit(n_rows: usize, most: usize, bytes_of_row: usize) -> usize {
     const MOST_BYTES: usize = 1 << 30;
-    let fit = MOST_BYTES / row_bytes(network, precision, needs) / TILE_ROWS * TILE_ROWS;
-    n_rows.next_multiple_of(TILE_ROWS).clamp(TILE_ROWS, fit.clamp(TILE_ROWS, MOST_ROWS))
+    let fit = MOST_BYTES / bytes_of_row / TILE_ROWS * TILE_ROWS;
+    n_rows.next_multiple_of(TILE_ROWS).clamp(TILE_ROWS, fit.clamp(TILE_ROWS, most))
 }
 
 /// Rows on the device.
@@ -77,7 +124,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Space for `n_rows` rows, a multiple of [`TILE_ROWS`].
+    /// Space for rows and slots.
     ///
     /// # Errors
     /// [`Error::Device`] says how much memory was asked for, how much there is, and what to reduce.
@@ -86,14 +133,22 @@ impl Rows {
         network: &Network,
         precision: Precision,
         needs: RowNeeds,
-        n_rows: usize,
+        extent: Extent,
     ) -> Result<Rows> {
-        let bytes = bytes_of_row(network, precision, needs).map(|bytes| bytes * n_rows);
-        device.expect_memory(bytes.iter().sum(), &format!("{n_rows} rows of the network take"))?;
-        let buffers = bytes.iter().map(|&bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
+        let Extent { rows, slots } = extent;
+        let n_bytes = rows_bytes(network, precision, needs, extent);
+        device.expect_memory(n_bytes, &format!("{rows} rows of the network take"))?;
+        let (row, slot) = bytes_of_one(network, precision, needs);
+        let bytes = row.iter().map(|bytes| bytes * rows).chain(slot.iter().map(|bytes| bytes * slots));
+        let buffers = bytes.map(|bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
         // The sizes stand in the order of the fields, so the addresses do.
-        let mut params = RowBuffers { n_rows: n_rows as u32, n_probes: needs.n_probes as u32, ..RowBuffers::default() };
-        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[1..];
+        let mut params = RowBuffers {
+            n_rows: rows as u32,
+            n_slots: slots as u32,
+            n_probes: needs.n_probes as u32,
+            ..RowBuffers::default()
+        };
+        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[2..];
         debug_assert_eq!(addresses.len(), buffers.len());
         addresses.iter_mut().zip(&buffers).for_each(|(address, buffer)| *address = buffer.address());
         Ok(Rows { buffers, params })

@@ -1,0 +1,46 @@
+// Where the rows of a tile and what is kept of them lie: see RowBuffers.
+#pragma once
+#include "../params.h"
+#include "element.cuh"
+
+template <class T>
+struct TileRows {
+  const NetworkParams& network;
+  const RowBuffers& rows;
+  uint32_t first_row, first_slot;
+
+  __device__ __forceinline__ uint32_t width(uint32_t l) const {
+    return l == 0 ? network.layers[0].n_in : network.layers[l - 1].n_out;
+  }
+
+  // What belongs to rows or slots, `columns` values each, of probe k where it has them.
+  template <class E>
+  __device__ __forceinline__ E* of_rows(E* buffer, uint32_t columns, uint32_t k = 0) const {
+    return buffer + (static_cast<size_t>(k) * rows.n_rows + first_row) * columns;
+  }
+  template <class E>
+  __device__ __forceinline__ E* of_slots(E* buffer, uint32_t columns, uint32_t k = 0) const {
+    return buffer + (static_cast<size_t>(k) * rows.n_slots + first_slot) * columns;
+  }
+
+  // Activation l > 0 in a buffer of slots, of probe k where it has them.
+  template <class E>
+  __device__ __forceinline__ E* at(void* buffer, uint32_t l, uint32_t k = 0) const {
+    const size_t start = (static_cast<size_t>(k) * network.places + network.layers[l - 1].place) * rows.n_slots;
+    return static_cast<E*>(buffer) + start + static_cast<size_t>(first_slot) * width(l);
+  }
+
+  // Activations, tangents and probes from the input on.
+  __device__ __forceinline__ T* a(uint32_t l) const {
+    if (l == 0) return of_rows(static_cast<T*>(rows.a_in), width(0));
+    return at<T>(rows.a, l);
+  }
+  __device__ __forceinline__ T* c(uint32_t l) const {
+    if (l == 0) return of_slots(static_cast<T*>(rows.c_in), width(0));
+    return at<T>(rows.c, l);
+  }
+  __device__ __forceinline__ T* e_a(uint32_t l, uint32_t k) const {
+    if (l == 0) return of_rows(static_cast<T*>(rows.e_in), width(0), k);
+    return at<T>(rows.e_a, l, k);
+  }
+};

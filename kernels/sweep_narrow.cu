@@ -1,0 +1,14 @@
+// Training tiles of narrow networks: see sweep_narrow.cuh.
+#include "sweep_narrow.cuh"
+
+#define SWEEP_NARROW(NAME, TYPE)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2) sweep_narrow_##NAME(const SweepNarrowParams params) {          \
+    sweep_narrow<TYPE, false>(params);                                                                                     \
+  }                                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1) sweep_narrow_diffusive_##NAME(const SweepNarrowParams params) { \
+    sweep_narrow<TYPE, true>(params);                                                                                      \
+  }
+SWEEP_NARROW(f32, float)
+SWEEP_NARROW(tf32, tf32)
+SWEEP_NARROW(bf16, __nv_bfloat16)
+SWEEP_NARROW(f16, __half)

@@ -1,0 +1,151 @@
+//! A batch's sweeps with the partial sums of its weight gradient: one kernel for narrow networks, two for the others.
+
+use super::device::{Buffer, Device};
+use super::launch::{
+    GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, SweepNarrowParams, SweepParams, narrow_kernel, sweep, sweep_narrow,
+    weight_grad,
+};
+use super::network::Network;
+use super::params::{StepState, TILE_ROWS};
+use super::precision::Precision;
+use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_chunk_rows};
+use crate::error::Result;
+
+/// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
+const MOST_PARTS: usize = 16;
+/// Blocks of a narrow network at most, each with a partial sum: enough to fill a large GPU evenly.
+const MOST_BLOCKS: usize = 256;
+
+/// How a batch is divided; by its shape alone, so that sums have the same order on every GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Division {
+    /// Rows that are worked on at a time, and slots.
+    pub extent: Extent,
+    /// Partial sums of the gradient.
+    pub n_parts: usize,
+    /// Tiles of a partial sum, where a kernel of its own forms it.
+    tiles_per_part: usize,
+}
+
+impl Division {
+    /// For a batch of `n_rows` rows, of which `most` are worked on at a time.
+    pub fn of(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize, most: usize) -> Division {
+        if network.is_narrow() {
+            let rows = narrow_chunk_rows(network, precision, needs, n_rows).min(most);
+            Division::of_blocks(Extent { rows, slots: rows.min(MOST_BLOCKS * TILE_ROWS) })
+        } else {
+            Division::of_rows(chunk_rows(network, precision, needs, n_rows).min(most))
+        }
+    }
+
+    /// Where the slots belong to blocks, each of which forms a partial sum.
+    pub fn of_blocks(extent: Extent) -> Division {
+        Division { extent, n_parts: extent.slots / TILE_ROWS, tiles_per_part: 1 }
+    }
+
+    /// Where each of `rows` rows, worked on at a time, has a slot.
+    pub fn of_rows(rows: usize) -> Division {
+        let n_tiles = rows / TILE_ROWS;
+        let tiles_per_part = n_tiles.div_ceil(MOST_PARTS);
+        Division { extent: Extent::of_rows(rows), n_parts: n_tiles.div_ceil(tiles_per_part), tiles_per_part }
+    }
+
+    /// Tiles that are worked on at a time.
+    pub fn n_tiles(&self) -> usize {
+        self.extent.rows / TILE_ROWS
+    }
+
+    /// The weight gradient of the first `n_tiles` tiles, of which the first `n_interior_tiles` have all channels.
+    pub fn grad_chunk(&self, n_tiles: u32, n_interior_tiles: u32, accumulate: bool) -> GradChunk {
+        GradChunk {
+            n_tiles: n_tiles as usize,
+            n_interior_tiles: n_interior_tiles as usize,
+            tiles_per_part: self.tiles_per_part,
+            accumulate,
+        }
+    }
+}
+
+/// The sweeps over a chunk of a batch and its weight gradient.
+pub struct GradientSweep {
+    division: Division,
+    /// In a narrow network, layers whose sums have room on the chip; and memory for the others'.
+    n_near: usize,
+    far_sums: Buffer<u8>,
+}
+
+/// Layers of a narrow network whose sums have room on the chip, and the bytes that those of the others take.
+fn layer_sums(
+    device: &Device,
+    network: &Network,
+    precision: Precision,
+    needs: RowNeeds,
+    division: &Division,
+    most_near: Option<usize>,
+) -> Result<(usize, usize)> {
+    if !network.is_narrow() {
+        return Ok((0, 0));
+    }
+    let n_layers = network.layers().len();
+    let room = device.most_shared_memory(narrow_kernel(precision, needs.n_probes))?;
+    let n_near =
+        (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(most_near.unwrap_or(n_layers)).min(n_layers);
+    Ok((n_near, division.n_parts * (n_layers - n_near) * LAYER_SUM_BYTES))
+}
+
+/// Bytes that a [`GradientSweep`] takes on the device.
+pub fn gradient_sweep_bytes(
+    device: &Device,
+    network: &Network,
+    precision: Precision,
+    needs: RowNeeds,
+    division: &Division,
+) -> Result<usize> {
+    Ok(layer_sums(device, network, precision, needs, division, None)?.1)
+}
+
+impl GradientSweep {
+    /// Sweeps over what `division` divides. At most `most_near` layers have their sums on the chip; by default as many as there is memory for.
+    pub fn new(
+        device: &Device,
+        network: &Network,
+        precision: Precision,
+        needs: RowNeeds,
+        division: Division,
+        most_near: Option<usize>,
+    ) -> Result<Self> {
+        let (n_near, far_bytes) = layer_sums(device, network, precision, needs, &division, most_near)?;
+        Ok(GradientSweep { division, n_near, far_sums: device.allocate(far_bytes)? })
+    }
+
+    /// How the batch is divided.
+    pub fn division(&self) -> &Division {
+        &self.division
+    }
+
+    /// Sweeps over the chunk in `params.batch`; the partial sums of the gradient go to `parts`, behind those of the chunks before it.
+    pub fn launch(
+        &self,
+        device: &Device,
+        precision: Precision,
+        network: &Network,
+        params: &SweepParams,
+        (state, parts): (&Buffer<StepState>, &Buffer<f32>),
+    ) -> Result<()> {
+        let chunk = &params.batch;
+        let accumulate = chunk.first_tile > 0;
+        if !network.is_narrow() {
+            sweep(device, precision, params)?;
+            let grad_chunk = self.division.grad_chunk(chunk.n_tiles, chunk.n_interior_tiles_of_chunk(), accumulate);
+            return weight_grad(device, precision, network, &params.rows, (state, parts), &grad_chunk);
+        }
+        let params = SweepNarrowParams {
+            sweep: *params,
+            parts: parts.address(),
+            far_sums: self.far_sums.address(),
+            n_near: self.n_near as u32,
+            accumulate: u32::from(accumulate),
+        };
+        sweep_narrow(device, precision, &params, parts)
+    }
+}
