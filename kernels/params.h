@@ -33,9 +33,10 @@ struct NetworkParams {
   Head head;
   uint32_t n_parameters;  // padded
   uint32_t places;        // Σ padded widths of hidden layers and output
+  uint32_t n_operand_chunks, unused;  // in shared memory: see ProductMemory
   LayerParams layers[kMaxLayers];
 };
-static_assert(sizeof(NetworkParams) == 32 + 40 * kMaxLayers, "NetworkParams");
+static_assert(sizeof(NetworkParams) == 40 + 40 * kMaxLayers, "NetworkParams");
 
 // The rows that a launch works on and what it leaves of them.
 //

@@ -223,7 +223,7 @@ __device__ __forceinline__ void sweep(const SweepParams& params) {
   Sweeps<T, kDiffusive ? 3 : 2> tile{{params.network, params.rows, first_row, first_row},
                                      static_cast<const T*>(params.weights),
                                      params.biases,
-                                     sm,
+                                     {sm, params.network.n_operand_chunks},
                                      sm_tile.probe_weight};
   sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
 }

@@ -52,7 +52,7 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
         if (has_left) left += P::kRowsPerChunk * left_pitch;
         if (has_right) right += P::kRowsPerChunk * right_pitch;
       },
-      [&](int index) {
+      [&](int, int index) {
         if (has_elements) product.multiply(sm + index * P::kStageBytes);
       });
 }

@@ -36,7 +36,7 @@ struct Sweeps : TileRows<T> {
 
   const T* weights;
   const float* biases;
-  unsigned char* sm;
+  ProductMemory memory;
   float* sm_probe_weight;  // [kTileRows]: k of each row, where there are probes
 
   // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
@@ -52,7 +52,7 @@ struct Sweeps : TileRows<T> {
     for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWideProduct>::kColumns) {
       const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWideProduct>::kColumns), n - column0);
       Product<T, kWideProduct> product;
-      product.run(operand, weight + static_cast<size_t>(column0) * depth, depth, n_columns, sm);
+      product.run(operand, weight + static_cast<size_t>(column0) * depth, depth, n_columns, column0 == 0, memory);
       visit(product, column0, n_columns);
     }
   }
@@ -83,11 +83,12 @@ struct Sweeps : TileRows<T> {
     store4(to + index, product);
   }
 
-  // The output of the network, or of a tangent, in f32.
+  // The output of the network, or of a tangent, in f32; its pads are left out.
   __device__ __forceinline__ void to_output(const T* operand, const float* bias, float* out) {
     const LayerParams& map = network.layers[network.n_layers - 1];
     multiply<false>(operand, map.n_in, weights + map.forward, map.n_out, [&](auto& product, uint32_t column0, uint32_t n) {
       product.for_each(map.n_out, column0, n, [&](uint32_t index, uint32_t column, float (&o)[4]) {
+        if (column >= network.n_outputs) return;
         if (bias != nullptr) {
           float b[4];
           load4(bias + column, b);
@@ -99,12 +100,14 @@ struct Sweeps : TileRows<T> {
     });
   }
 
-  // W' adjoint of the first layer: the gradient at the input, in f32.
+  // W' adjoint of the first layer: the gradient at the input, in f32; its pads are left out.
   __device__ __forceinline__ void to_input(const T* adjoint) {
     const LayerParams& map = network.layers[0];
     float* out = of_slots(rows.input_grad, map.n_in);
     multiply<false>(adjoint, map.n_out, weights + map.reverse, map.n_in, [&](auto& product, uint32_t column0, uint32_t n) {
-      product.for_each(map.n_in, column0, n, [&](uint32_t index, uint32_t, float (&u)[4]) { store4(out + index, u); });
+      product.for_each(map.n_in, column0, n, [&](uint32_t index, uint32_t column, float (&u)[4]) {
+        if (column < network.dim + network.n_features) store4(out + index, u);
+      });
     });
   }
 

@@ -11,16 +11,24 @@ constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
 constexpr int kLinesAtOnce = kThreads / 4;  // a thread copies one piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
-// Where byte `byte` of a line lies in a stage. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
+// Shared memory of a product: first a chunk of A's lines in each of `n_operand_chunks` places, then the stages of B. An A that has places for all of
+// its chunks stays there for all tiles of columns; else it goes through the first places in turns.
+struct ProductMemory {
+  unsigned char* sm;
+  uint32_t n_operand_chunks;
+};
+constexpr int kOperandChunkBytes = static_cast<int>(kTileRows) * kChunkBytes;
+
+// Where byte `byte` of a line lies in a chunk. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
 // different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs (see Product).
 __device__ __forceinline__ int swizzled_a(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 2 % 4 * 16));
 }
 __device__ __forceinline__ int swizzled_b(int line, int byte) {
-  return static_cast<int>(kTileRows + line) * kChunkBytes + (byte ^ (line / 4 % 4 * 16));
+  return line * kChunkBytes + (byte ^ (line / 4 % 4 * 16));
 }
 
-// `load(chunk, stage)` starts the copies of a chunk into a stage, `multiply(stage)` uses them, with the copies of the next chunks on their way.
+// `load(chunk, stage)` starts the copies of a chunk into a stage, `multiply(chunk, stage)` uses them, with the copies of the next chunks on their way.
 template <int kStages, class Load, class Multiply>
 __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply multiply) {
 #pragma unroll
@@ -34,7 +42,7 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
     __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
     if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1, stage_before);
     commit_copies();
-    multiply(stage);
+    multiply(chunk, stage);
     stage_before = stage;
     stage = stage + 1 == kStages ? 0 : stage + 1;
   }
@@ -46,8 +54,8 @@ template <class T, bool kWide>
 struct Product {
   static constexpr int kColumns = kWide ? 128 : 64;
   static constexpr int kStages = kWide ? 3 : 2;
-  static constexpr int kStageBytes = (static_cast<int>(kTileRows) + kColumns) * kChunkBytes;
-  static constexpr int kBytes = kStages * kStageBytes;  // of shared memory
+  static constexpr int kStageBytes = kColumns * kChunkBytes;
+  static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
   static constexpr int kM = kWide ? 4 : 2, kN = 4;
   static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
@@ -64,8 +72,8 @@ struct Product {
   }
 
   // `a` and `b` point at the first line of the tile, lines of `depth` elements, a multiple of 64; `n_columns` lines of B, another one. A warp without
-  // columns only copies.
-  __device__ __forceinline__ void run(const T* a, const T* b, uint32_t depth, uint32_t n_columns, unsigned char* sm_stages) {
+  // columns only copies. `is_first`: of the tiles of columns with the same A one after the other.
+  __device__ __forceinline__ void run(const T* a, const T* b, uint32_t depth, uint32_t n_columns, bool is_first, ProductMemory memory) {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -75,22 +83,28 @@ struct Product {
     const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T));
     const unsigned char* from_a = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
     const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
-    const uint32_t stages = shared_address(sm_stages);
+    const int n_chunks = static_cast<int>(depth) / kChunk;
+    const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks), copies_a = is_first || !stays;
+    unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
+    const auto place_of = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
+    const uint32_t operand = shared_address(memory.sm), stages = shared_address(sm_stages);
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
     pipelined<kStages>(
-        static_cast<int>(depth) / kChunk,
-        [&](int chunk, int index) {
-          const uint32_t stage = stages + index * kStageBytes;
+        n_chunks,
+        [&](int chunk, int stage) {
+          const uint32_t to_a = operand + place_of(chunk, stage), to_b = stages + stage * kStageBytes;
+          if (copies_a) {
 #pragma unroll
-          for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
-            copy_async16(stage + swizzled_a(line + k, byte), from_a + k * pitch + chunk * kChunkBytes);
+            for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
+              copy_async16(to_a + swizzled_a(line + k, byte), from_a + k * pitch + chunk * kChunkBytes);
+          }
 #pragma unroll
           for (int k = 0; k < kColumns; k += kLinesAtOnce)
             if (k < static_cast<int>(n_columns))
-              copy_async16(stage + swizzled_b(line + k, byte), from_b + k * pitch + chunk * kChunkBytes);
+              copy_async16(to_b + swizzled_b(line + k, byte), from_b + k * pitch + chunk * kChunkBytes);
         },
-        [&](int index) {
-          if (has_columns) multiply(sm_stages + index * kStageBytes);
+        [&](int chunk, int stage) {
+          if (has_columns) multiply(memory.sm + place_of(chunk, stage), sm_stages + stage * kStageBytes);
         });
   }
 
@@ -115,9 +129,9 @@ struct Product {
   }
 
  private:
-  __device__ __forceinline__ void multiply(const unsigned char* sm_stage) {
+  __device__ __forceinline__ void multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
     const int lane = threadIdx.x % 32;
-    const uint32_t stage = shared_address(sm_stage);
+    const uint32_t left = shared_address(sm_a), right = shared_address(sm_b);
     const int a_line = first_row() + lane % 16;
     const int b_line = first_column() + lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;
 #pragma unroll
@@ -125,11 +139,11 @@ struct Product {
       uint32_t a_frag[kM][4], b_frag[kN / 2][4];
       // Matrices of A: upper rows, lower rows, then the second 16 bytes of both.
 #pragma unroll
-      for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], stage + swizzled_a(a_line + 16 * m, step + lane / 16 * 16));
+      for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], left + swizzled_a(a_line + 16 * m, step + lane / 16 * 16));
       // Matrices of B: both 16-byte halves of a tile of columns, then those of its partner.
 #pragma unroll
       for (int pair = 0; pair < kN / 2; ++pair)
-        load_matrices(b_frag[pair], stage + swizzled_b(b_line + 16 * pair, step + lane / 8 % 2 * 16));
+        load_matrices(b_frag[pair], right + swizzled_b(b_line + 16 * pair, step + lane / 8 % 2 * 16));
 #pragma unroll
       for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -141,7 +155,7 @@ struct Product {
 
 // f32 keeps the picture, with plain fused multiply-adds: the reference.
 template <bool kWide>
-__device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, const unsigned char* sm_stage) {
+__device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, const unsigned char* sm_a, const unsigned char* sm_b) {
   using P = Product<float, kWide>;
   const int lane = threadIdx.x % 32;
   const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 4;
@@ -152,13 +166,13 @@ __device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, con
     for (int m = 0; m < P::kM; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        a[m][half] = *reinterpret_cast<const float2*>(sm_stage + swizzled_a(row + 16 * m + 8 * half, byte));
+        a[m][half] = *reinterpret_cast<const float2*>(sm_a + swizzled_a(row + 16 * m + 8 * half, byte));
 #pragma unroll
     for (int n = 0; n < P::kN; ++n)
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
         const float2 b = *reinterpret_cast<const float2*>(
-            sm_stage + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
+            sm_b + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
 #pragma unroll
         for (int m = 0; m < P::kM; ++m)
 #pragma unroll
@@ -171,10 +185,10 @@ __device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, con
   }
 }
 template <>
-__device__ __forceinline__ void Product<float, true>::multiply(const unsigned char* sm_stage) {
-  multiply_f32(*this, sm_stage);
+__device__ __forceinline__ void Product<float, true>::multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
+  multiply_f32(*this, sm_a, sm_b);
 }
 template <>
-__device__ __forceinline__ void Product<float, false>::multiply(const unsigned char* sm_stage) {
-  multiply_f32(*this, sm_stage);
+__device__ __forceinline__ void Product<float, false>::multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
+  multiply_f32(*this, sm_a, sm_b);
 }

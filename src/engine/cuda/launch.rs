@@ -4,13 +4,16 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use super::device::{Buffer, Device, THREADS};
-use super::network::{MAX_LAYERS, Network};
+use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::precision::{Precision, kernel_of};
 use crate::error::{Result, check_len};
 
-/// Three stages of a tile's rows and 128 columns, lines of 64 bytes: kProductBytes.
-pub const PRODUCT_BYTES: u32 = 3 * (TILE_ROWS as u32 + 128) * 64;
+/// A chunk of a product's left operand: kOperandChunkBytes.
+const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
+/// The stages of a product and of its right operand.
+const PRODUCT_STAGES: usize = 3;
+const PRODUCT_STAGE_BYTES: usize = PRODUCT_STAGES * 128 * 64;
 /// Three stages of both sides of the weight gradient.
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 /// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
@@ -79,7 +82,7 @@ pub struct BendParams {
     pub n_tiles: u32,
 }
 
-const NETWORK: usize = 32 + 40 * MAX_LAYERS;
+const NETWORK: usize = size_of::<NetworkParams>();
 const ROWS: usize = size_of::<RowBuffers>();
 const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 5 * 4;
 twins! {
@@ -87,6 +90,22 @@ twins! {
     SweepNarrowParams, SWEEP + 24;
     WeightGradParams, NETWORK + ROWS + 32;
     BendParams, NETWORK + 2 * ROWS + 32;
+}
+
+/// Lets the products of a kernel keep their left operand in shared memory, as far as there is room: tells `network`. Returns the bytes of shared
+/// memory that the kernel is to have.
+pub fn place_operands(
+    device: &Device,
+    precision: Precision,
+    kernel: &'static str,
+    network: &mut NetworkParams,
+) -> Result<u32> {
+    let room = device.most_shared_memory(kernel)?.saturating_sub(PRODUCT_STAGE_BYTES) / OPERAND_CHUNK_BYTES;
+    let layers = &network.layers[..network.n_layers as usize];
+    let widest = layers.iter().map(|layer| layer.n_in.max(layer.n_out)).max().unwrap_or(0) as usize;
+    let n_chunks = (widest * precision.bytes() / 64).min(room).max(PRODUCT_STAGES);
+    network.n_operand_chunks = n_chunks as u32;
+    Ok((PRODUCT_STAGE_BYTES + n_chunks * OPERAND_CHUNK_BYTES) as u32)
 }
 
 /// Whether a chunk of tiles fits the rows: where each has a slot, or in turns.
@@ -104,8 +123,10 @@ pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Res
     } else {
         kernel_of!(precision, "sweep")
     };
+    let mut params = *params;
+    let shared = place_operands(device, precision, kernel, &mut params.network)?;
     // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
-    unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params) }
+    unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
 }
 
 /// The kernel of narrow networks.
@@ -174,20 +195,19 @@ pub fn weight_grad(
 
 /// Bends the points of the first `params.n_tiles` tiles.
 pub fn bend_forward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
-    check_chunk(&params.rows, params.n_tiles as usize)?;
-    check_chunk(&params.action, params.n_tiles as usize)?;
-    // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
-    unsafe {
-        device.launch(kernel_of!(precision, "bend_forward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
-    }
+    bend(device, precision, kernel_of!(precision, "bend_forward"), params)
 }
 
 /// Adjoint sweep of the bend from the gradient at the points.
 pub fn bend_backward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
+    bend(device, precision, kernel_of!(precision, "bend_backward"), params)
+}
+
+fn bend(device: &Device, precision: Precision, kernel: &'static str, params: &BendParams) -> Result<()> {
     check_chunk(&params.rows, params.n_tiles as usize)?;
     check_chunk(&params.action, params.n_tiles as usize)?;
-    // SAFETY: as above.
-    unsafe {
-        device.launch(kernel_of!(precision, "bend_backward"), [params.n_tiles, 1, 1], THREADS, PRODUCT_BYTES, params)
-    }
+    let mut params = *params;
+    let shared = place_operands(device, precision, kernel, &mut params.network)?;
+    // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
+    unsafe { device.launch(kernel, [params.n_tiles, 1, 1], THREADS, shared, &params) }
 }

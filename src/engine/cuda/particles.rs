@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use super::device::{Buffer, Device, THREADS};
-use super::launch::PRODUCT_BYTES;
+use super::launch::place_operands;
 use super::network::Network;
 use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
 use super::precision::{Precision, kernel_of};
@@ -219,6 +219,8 @@ impl Layout {
 struct Integration<'a> {
     device: &'a Device,
     kernel: &'static str,
+    /// Bytes of shared memory of a block.
+    shared: u32,
     params: IntegrateParams,
     n_blocks: usize,
     /// Particles of a launch.
@@ -270,7 +272,7 @@ impl<'a> Integration<'a> {
         };
         let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
         let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
-        let params = IntegrateParams {
+        let mut params = IntegrateParams {
             network: network.params,
             rows: *rows.params(),
             weights,
@@ -303,9 +305,11 @@ impl<'a> Integration<'a> {
         } else {
             kernel_of!(precision, "integrate")
         };
+        let shared = place_operands(device, precision, kernel, &mut params.network)?;
         Ok(Integration {
             device,
             kernel,
+            shared,
             params,
             n_blocks,
             chunk,
@@ -333,7 +337,7 @@ impl<'a> Integration<'a> {
         };
         // SAFETY: the twin of the kernel's block; its addresses lead to buffers of `self` and to `blocks`, with the sizes that `Integration::new` gives them for
         // `n_blocks` blocks and `chunk` particles. `read` waits for the end.
-        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, PRODUCT_BYTES, &params)? };
+        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, self.shared, &params)? };
         let report = summary(&device.read(&blocks, self.n_blocks)?)?;
         for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
             let saved = device.read(values, n_saved * range.len() * columns)?;

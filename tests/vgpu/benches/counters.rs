@@ -17,29 +17,30 @@ fn main() {
     if work_of_child() {
         return;
     }
-    for (index, Shape { dim, width, layers, .. }) in SHAPES.into_iter().enumerate() {
+    for (index, shape) in SHAPES.iter().enumerate() {
+        let Shape { dim, width, layers, .. } = shape;
         let counted = count(index, &[]);
         println!("\ndimension {dim}, {layers} layers of {width}, bf16");
-        counts(&counted);
+        counts(shape, &counted);
         println!("\nleast ms on an H100 for {SCALED_TO} rows or particles, by unit");
-        units(&counted);
+        units(shape, &counted);
         println!();
         for gpu in ALL {
             for (what, is_of_it) in [("a training step", false), ("an integration", true)] {
                 let of_it = counted.iter().filter(|(kernel, _)| (Per::of(kernel) == Per::Particle) == is_of_it);
-                summary(what, of_it, &gpu);
+                summary(what, shape, of_it, &gpu);
             }
         }
     }
     println!("\nintegrations are {INTEGRATION_STEPS} steps of RK4");
 }
 
-fn counts(counted: &[(String, Counters)]) {
+fn counts(shape: &Shape, counted: &[(String, Counters)]) {
     print!("{:<20}{:>10}{:>10}{:>10}{:>10}{:>12}", "kernel", "per", "f32", "integer", "special", "mma");
     println!("{:>10}{:>10}{:>12}{:>12}", "waves", "barriers", "bytes read", "written");
     for (kernel, counters) in counted {
         let per = Per::of(kernel);
-        let one = |n: u64| n as f64 / per.counted() as f64;
+        let one = |n: u64| n as f64 / per.counted(shape) as f64;
         let pipe = |pipe: Pipe| one(counters.thread_instructions[pipe as usize]);
         let name = match per {
             Per::Row => "row",
@@ -54,21 +55,21 @@ fn counts(counted: &[(String, Counters)]) {
     }
 }
 
-fn scaled(kernel: &str, counters: &Counters) -> Counters {
+fn scaled(shape: &Shape, kernel: &str, counters: &Counters) -> Counters {
     match Per::of(kernel) {
         Per::Step => counters.clone(),
-        per => counters.scaled(SCALED_TO as f64 / per.counted() as f64),
+        per => counters.scaled(SCALED_TO as f64 / per.counted(shape) as f64),
     }
 }
 
-fn units(counted: &[(String, Counters)]) {
+fn units(shape: &Shape, counted: &[(String, Counters)]) {
     print!("{:<20}", "kernel");
     for (unit, _) in bounds(&Counters::default(), &H100) {
         print!("{:>9}", format!("{unit:?}"));
     }
     println!("{:>22}", "tensor / busiest");
     for (kernel, counters) in counted {
-        let bounds = bounds(&scaled(kernel, counters), &H100);
+        let bounds = bounds(&scaled(shape, kernel, counters), &H100);
         print!("{kernel:<20}{}", bounds.map(|(_, seconds)| format!("{:>9.3}", 1e3 * seconds)).concat());
         let tensor = bounds.iter().find(|&&(unit, _)| unit == Unit::Tensor).map_or(0.0, |bound| bound.1);
         match busiest(&bounds) {
@@ -81,10 +82,10 @@ fn units(counted: &[(String, Counters)]) {
 }
 
 /// Kernels run one after the other, so their bounds add up.
-fn summary<'a>(what: &str, counted: impl Iterator<Item = &'a (String, Counters)>, gpu: &Gpu) {
+fn summary<'a>(what: &str, shape: &Shape, counted: impl Iterator<Item = &'a (String, Counters)>, gpu: &Gpu) {
     let (mut least, mut tensor) = (0.0, 0.0);
     for (kernel, counters) in counted {
-        let bounds = bounds(&scaled(kernel, counters), gpu);
+        let bounds = bounds(&scaled(shape, kernel, counters), gpu);
         least += busiest(&bounds).map_or(0.0, |(_, seconds)| seconds);
         tensor += bounds.iter().filter(|bound| bound.0 == Unit::Tensor).map(|bound| bound.1).sum::<f64>();
     }

@@ -36,7 +36,8 @@ ORDERS(sin, kSin)
     extern __shared__ __align__(16) unsigned char sm[];                                                                \
     const uint32_t first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * 64;                                 \
     Product<TYPE, false> product;                                                                                      \
-    product.run(a + static_cast<size_t>(first_row) * depth, b + static_cast<size_t>(first_column) * depth, depth, 64, sm); \
+    product.run(a + static_cast<size_t>(first_row) * depth, b + static_cast<size_t>(first_column) * depth, depth, 64, true, \
+                {sm, 2});                                                                                              \
     product.for_each(c_pitch, first_column, 64, [&](uint32_t index, uint32_t, float (&values)[4]) {                    \
       for (int i = 0; i < 4; ++i) c[static_cast<size_t>(first_row) * c_pitch + index + i] = values[i];                 \
     });                                                                                                                \

@@ -138,7 +138,7 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         let c = bench.empty(4 * rows * c_pitch);
         // The gap between rows of C is nobody's to write.
         let sizes = [c_pitch, depth].map(|n| (n as u32).to_le_bytes());
-        let shared = 3 * (128 + 128) * 64;
+        let shared = 2 * (128 + 64) * 64;
         let grid = [(columns / 64) as u32, (rows / 128) as u32, 1];
         let kernel = format!("product_{name}");
         let counters = bench.launch(

@@ -23,6 +23,14 @@ pub struct Shape {
     pub head: Head,
 }
 
+impl Shape {
+    /// Rows of each of the three parts of a step. Of wide networks as many as the device works on at a time: what it does once for all of them then
+    /// has its place in a row's share. Of narrow ones so many that blocks go from tile to tile.
+    pub fn training_rows(&self) -> usize {
+        if self.width > 64 { 42 * 128 } else { 4 * 42 * 128 }
+    }
+}
+
 /// Hydrogen, a wide network, and a narrow one.
 pub const SHAPES: [Shape; 3] = [
     Shape { dim: 3, width: 256, layers: 4, head: Head::Quadratic },
@@ -30,9 +38,6 @@ pub const SHAPES: [Shape; 3] = [
     Shape { dim: 2, width: 64, layers: 3, head: Head::Scalar },
 ];
 
-/// Rows of each of the three parts of a step: as many as the device works on at a time, so that what a step of several chunks does is counted once
-/// for each of them.
-pub const TRAINING_ROWS: usize = 42 * 128;
 pub const PARTICLES: usize = 256;
 /// Steps of RK4.
 pub const INTEGRATION_STEPS: u64 = 2;
@@ -59,9 +64,9 @@ impl Per {
     }
 
     /// How many of them were counted.
-    pub fn counted(self) -> usize {
+    pub fn counted(self, shape: &Shape) -> usize {
         match self {
-            Per::Row => TRAINING_ROWS,
+            Per::Row => shape.training_rows(),
             Per::Particle => PARTICLES,
             Per::Step => 1,
         }
@@ -100,7 +105,8 @@ pub fn work_of_child() -> bool {
     let engine = CudaEngine::new(0, Precision::Bf16).expect("the virtual GPU");
     let state = TrainState::initial(initial_parameters(&architecture, 1));
     let parameters = state.action.parameters.clone();
-    let mut trainer = engine.trainer(training(architecture.clone()), state).expect("a trainer");
+    let training = training(architecture.clone(), shape.training_rows());
+    let mut trainer = engine.trainer(training, state).expect("a trainer");
     trainer.steps(1, &mut Vec::new()).expect("a step");
     let coordinates = Coordinates::identity(shape.dim);
     let model = Model { coordinates, objective: Objective::default(), architecture, parameters };
@@ -117,7 +123,7 @@ pub fn work_of_child() -> bool {
     true
 }
 
-fn training(architecture: Architecture) -> Training {
+fn training(architecture: Architecture, n_rows: usize) -> Training {
     const SAMPLES: usize = 256;
     let dim = architecture.dim;
     // What the samples are does not matter to what is counted.
@@ -136,8 +142,8 @@ fn training(architecture: Architecture) -> Training {
         estimator: Estimator::Action { centring: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
-        n_interior: TRAINING_ROWS,
-        n_boundary: TRAINING_ROWS,
+        n_interior: n_rows,
+        n_boundary: n_rows,
         optimizer: Optimizer {
             learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
             beta1: 0.9,
