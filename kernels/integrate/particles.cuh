@@ -142,13 +142,12 @@ struct Course : Progress {
     if (threadIdx.x == 0) ++report().accepted_steps;
   }
 
-  // point = y + noise + Σ factor(k) stage k.
+  // point = y + noise + Σ factor(k) stage k. Since the noise was drawn there was an evaluation, which waits for it.
   template <class Factor>
   __device__ __forceinline__ void combine(uint32_t n, Factor factor) {
     const float *y = state().y(), *noise = state().noise();
     float* point = state().point();
     const bool has_noise = params.steps != nullptr && params.steps[n_steps].deviation != 0.0f;
-    if (has_noise) __syncthreads();  // the noise is written
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) {
       float value = y[i];

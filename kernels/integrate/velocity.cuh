@@ -60,7 +60,6 @@ __device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& stat
       a[row * in_width + i] = to_element<T>(value);
     }
   }
-  __syncthreads();  // the input is written
   potential_and_gradient(sweeps, state.has_weights());
 
   const float q = params.cost_exponent;

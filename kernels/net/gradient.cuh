@@ -2,7 +2,7 @@
 #pragma once
 #include "row.cuh"
 
-// From rows.x and the input, written and waited for: s where it is asked for, and the gradient; what the sweeps' order says stays for those that
+// From rows.x and the input, both written: s where it is asked for, and the gradient; what the sweeps' order says stays for those that
 // follow.
 template <class Tile>
 __device__ __forceinline__ void potential_and_gradient(Tile& tile, bool with_potential) {

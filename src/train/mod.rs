@@ -15,7 +15,7 @@ use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Loaded, Snapshots, load, load_single};
-use crate::density_path::{DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
+use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
 use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -135,10 +135,10 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
     let snapshots_dim = snapshots.dim;
-    let training = Training {
+    let mut training = Training {
         architecture: config.architecture(snapshots.dim),
         objective: config.objective(),
-        path: density_path(&config.objective, config.training.seed, snapshots, observer)?,
+        path: unpaired_path(&config.objective, snapshots),
         bend: config.bend(snapshots_dim),
         estimator: config.estimator(),
         time_rule: config.objective.time_rule,
@@ -148,6 +148,12 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         optimizer: config.optimizer(),
         seed: config.training.seed,
     };
+    if training.path.couplings.is_some() {
+        // Pairing takes long: before it, whether the paired samples fit the device.
+        engine.training_memory(&training)?;
+        observer.preparing("pairing snapshots by optimal transport");
+        training.path.couplings = Some(Arc::new(couplings(&config.objective, config.training.seed, &training.path)?));
+    }
 
     let resumed = if existing == Existing::Resume { resume(&folder, &fingerprint, observer)? } else { None };
     let seed = config.training.seed;
@@ -213,35 +219,28 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     Ok(Outcome::Finished)
 }
 
-/// The path through `snapshots`, with the couplings and masses it needs.
-fn density_path(
-    objective: &ObjectiveConfig,
-    seed: u64,
-    snapshots: Snapshots,
-    observer: &mut dyn Observer,
-) -> Result<DensityPath> {
+/// The path through `snapshots` with the masses it needs; without a single pair where it needs couplings.
+fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPath {
     let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
     let n_times = snapshots.times.len();
     let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
     let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
-    if pairs && objective.pairing != Pairing::Independent {
-        observer.preparing("pairing snapshots by optimal transport");
-    }
-    let couplings = match objective.pairing {
-        Pairing::Ot if pairs => Some(optimal_couplings(&snapshots, objective.pairing_rows, seed)?),
-        Pairing::Unbalanced if pairs => {
-            let masses = masses.clone().unwrap_or_else(|| vec![1.0; n_times]);
-            let relaxation = objective.pairing_relaxation;
-            Some(unbalanced_couplings(&snapshots, &masses, relaxation, objective.pairing_rows, seed)?)
-        }
-        _ => None,
-    };
-    Ok(DensityPath {
+    DensityPath {
         snapshots: Arc::new(snapshots),
         interpolant: objective.path,
-        couplings: couplings.map(Arc::new),
+        couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
         masses,
-    })
+    }
+}
+
+/// The couplings of `path`.
+fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath) -> Result<Vec<Coupling>> {
+    let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
+    if objective.pairing == Pairing::Unbalanced {
+        let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed);
+    }
+    optimal_couplings(snapshots, rows, seed)
 }
 
 fn refuse_existing(folder: &RunFolder, existing: Existing) -> Result<()> {
