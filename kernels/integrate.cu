@@ -3,10 +3,10 @@
 
 #define INTEGRATE(NAME, TYPE)                                                                                         \
   extern "C" __global__ void __launch_bounds__(kThreads, 1) integrate_##NAME(const IntegrateParams params) {         \
-    integrate<TYPE, false>(params);                                                                                   \
+    integrate<TYPE, false, true>(params);                                                                                   \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(kThreads, 1) integrate_density_##NAME(const IntegrateParams params) { \
-    integrate<TYPE, true>(params);                                                                                    \
+    integrate<TYPE, true, true>(params);                                                                                    \
   }
 INTEGRATE(f32, float)
 INTEGRATE(tf32, tf32)

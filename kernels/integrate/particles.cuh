@@ -196,8 +196,8 @@ __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress&
   return goes_on;
 }
 
-// Tiles of a block one after the other, all steps of each.
-template <class T, bool kDensity>
+// Tiles of a block one after the other, all steps of each. kWide: see Sweeps.
+template <class T, bool kDensity, bool kWide>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(16) unsigned char sm[];
   __shared__ float sm_probe_weight[kTileRows];
@@ -214,11 +214,11 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   while (advance(params, sm_progress)) {
     // Read anew each time, so that addresses made of it are not kept in registers over the network.
     const uint32_t first_row = sm_progress.slot_row;
-    Sweeps<T, kDensity ? 3 : 1> sweeps{{params.network, params.rows, first_row, first_row},
-                                       static_cast<const T*>(params.weights),
-                                       params.biases,
-                                       {sm, params.network.n_operand_chunks},
-                                       sm_probe_weight};
+    Sweeps<T, kDensity ? 3 : 1, kWide> sweeps{{params.network, params.rows, first_row, first_row},
+                                              static_cast<const T*>(params.weights),
+                                              params.biases,
+                                              {sm, params.network.n_operand_chunks},
+                                              sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
   }

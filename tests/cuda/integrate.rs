@@ -11,8 +11,16 @@ use action_matching::{Error, Result};
 
 const DIM: usize = 3;
 
+/// Hidden layers that kernels of narrow networks take, and such as they do not.
+const NARROW: [usize; 2] = [16, 20];
+const WIDE: [usize; 2] = [70, 20];
+
+fn field_of(hidden: [usize; 2], head: Head, embedding: TimeEmbedding, objective: Objective) -> Model {
+    model(DIM, &hidden, Activation::Tanh, head, embedding, objective)
+}
+
 fn field(head: Head, embedding: TimeEmbedding, objective: Objective) -> Model {
-    model(DIM, &[16, 20], Activation::Tanh, head, embedding, objective)
+    field_of(NARROW, head, embedding, objective)
 }
 
 fn cuda(precision: Precision) -> CudaEngine {
@@ -106,9 +114,12 @@ const ALL: Followed = Followed { weights: true, density: true };
 
 #[test]
 fn every_method_moves_particles_as_on_the_cpu() {
-    let model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
-    for method in METHODS {
-        assert_same(&format!("{method:?}"), Precision::F32, &model, &fixed(method, 2), N, POSITIONS, 2e-5);
+    for hidden in [NARROW, WIDE] {
+        let model = field_of(hidden, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+        for method in METHODS {
+            let what = format!("{method:?}, {hidden:?}");
+            assert_same(&what, Precision::F32, &model, &fixed(method, 2), N, POSITIONS, 2e-5);
+        }
     }
 }
 
@@ -160,15 +171,16 @@ fn saved_times_hold_what_the_cpu_saves() {
 
 #[test]
 fn log_w_and_log_q_change_as_on_the_cpu() {
-    for (head, rule, n_probes, cost_exponent) in [
-        (Head::Scalar, LaplacianRule::Exact, 1, 2.0),
-        (Head::Quadratic, LaplacianRule::Rademacher, 2, 2.5),
-        (Head::Dot, LaplacianRule::Gaussian, 3, 2.0),
-        (Head::Scalar, LaplacianRule::Rademacher, 50, 2.0),
-        (Head::Dot, LaplacianRule::Exact, 1, 2.5),
+    for (hidden, head, rule, n_probes, cost_exponent) in [
+        (WIDE, Head::Scalar, LaplacianRule::Exact, 1, 2.0),
+        (NARROW, Head::Quadratic, LaplacianRule::Rademacher, 2, 2.5),
+        (WIDE, Head::Dot, LaplacianRule::Gaussian, 3, 2.0),
+        (NARROW, Head::Scalar, LaplacianRule::Rademacher, 50, 2.0),
+        (NARROW, Head::Dot, LaplacianRule::Exact, 1, 2.5),
+        (WIDE, Head::Quadratic, LaplacianRule::Rademacher, 1, 3.0),
     ] {
         let objective = Objective { growth: 0.4, cost_exponent, ..Objective::default() };
-        let model = field(head, TimeEmbedding::Fourier { frequencies: vec![0.5] }, objective);
+        let model = field_of(hidden, head, TimeEmbedding::Fourier { frequencies: vec![0.5] }, objective);
         let plan = Plan { divergence: Laplacian { rule, n_probes }, ..fixed(Method::Heun, 2) };
         assert_same(&format!("{head:?}, {rule:?}"), Precision::F32, &model, &plan, 140, ALL, 2e-5);
     }
@@ -184,11 +196,12 @@ fn log_q_alone_is_the_same() {
 /// The same Brownian path on both engines, in a dimension that fills no counter of random words.
 #[test]
 fn noise_takes_the_path_that_it_takes_on_the_cpu() {
-    for (method, sigma_schedule) in
-        [(Method::EulerMaruyama, SigmaSchedule::Constant), (Method::StochasticHeun, SigmaSchedule::OneMinusT)]
-    {
+    for (method, sigma_schedule, hidden) in [
+        (Method::EulerMaruyama, SigmaSchedule::Constant, NARROW),
+        (Method::StochasticHeun, SigmaSchedule::OneMinusT, WIDE),
+    ] {
         let objective = Objective { sigma: 0.7, sigma_schedule, growth: 0.3, ..Objective::default() };
-        let model = crate::common::model(5, &[16, 20], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+        let model = crate::common::model(5, &hidden, Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
         let noise = Noise { seed: 1 << 40 | 5, increments_per_step: 3 };
         let plan = Plan { noise, save_at: vec![0.4, 1.0], ..fixed(method, 3) };
         assert_same(
@@ -254,10 +267,13 @@ fn error_control_meets_its_tolerance() {
 #[test]
 fn lower_precisions_stay_close() {
     let objective = Objective { growth: 0.4, ..Objective::default() };
-    let model = field(Head::Quadratic, TimeEmbedding::Raw, objective);
-    for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
-        assert_same(precision.name(), precision, &model, &fixed(Method::Rk4, 2), 200, POSITIONS, tolerance);
-        assert_same(precision.name(), precision, &model, &fixed(Method::Euler, 2), 64, ALL, 2.0 * tolerance);
+    for hidden in [NARROW, WIDE] {
+        let model = field_of(hidden, Head::Quadratic, TimeEmbedding::Raw, objective.clone());
+        for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
+            let what = format!("{}, {hidden:?}", precision.name());
+            assert_same(&what, precision, &model, &fixed(Method::Rk4, 2), 200, POSITIONS, tolerance);
+            assert_same(&what, precision, &model, &fixed(Method::Euler, 2), 64, ALL, 2.0 * tolerance);
+        }
     }
 }
 

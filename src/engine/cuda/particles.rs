@@ -20,8 +20,15 @@ use crate::model::Model;
 /// Stages of a method at most.
 const MAX_STAGES: usize = 7;
 
-/// Registers leave room for one.
-const BLOCKS_PER_MULTIPROCESSOR: usize = 1;
+/// The kernel for a network, and how many of its blocks the registers of a multiprocessor have room for.
+fn kernel_of_network(network: &Network, precision: Precision, has_density: bool) -> (&'static str, usize) {
+    match (network.is_narrow(), has_density) {
+        (false, false) => (kernel_of!(precision, "integrate"), 1),
+        (false, true) => (kernel_of!(precision, "integrate_density"), 1),
+        (true, false) => (kernel_of!(precision, "integrate_narrow"), 2),
+        (true, true) => (kernel_of!(precision, "integrate_narrow_density"), 1),
+    }
+}
 
 /// Particles of a launch at most: beyond, progress shows.
 const MAX_CHUNK: usize = 1 << 20;
@@ -209,7 +216,8 @@ impl Layout {
             + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
-        let (n_blocks, chunk) = divide(device, tables, n, of_block, of_particle)?;
+        let (_, blocks_at_once) = kernel_of_network(&network, precision, has_density);
+        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, blocks_at_once)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
         Ok(Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes })
     }
@@ -300,11 +308,7 @@ impl<'a> Integration<'a> {
             rule: plan.divergence.rule as u32,
             ..IntegrateParams::default()
         };
-        let kernel = if columns[2] > 0 {
-            kernel_of!(precision, "integrate_density")
-        } else {
-            kernel_of!(precision, "integrate")
-        };
+        let (kernel, _) = kernel_of_network(&network, precision, columns[2] > 0);
         let shared = place_operands(device, precision, kernel, &mut params.network)?;
         Ok(Integration {
             device,
@@ -384,13 +388,18 @@ fn fixed_steps(model: &Model, plan: &Plan) -> (Vec<FixedStep>, Vec<u32>) {
 }
 
 /// Blocks of a launch and its particles at most, for what a block and a particle take in bytes beside `tables`.
-fn divide(device: &Device, tables: usize, n: usize, of_block: usize, of_particle: usize) -> Result<(usize, usize)> {
+fn divide(
+    device: &Device,
+    (tables, of_block, of_particle): (usize, usize, usize),
+    n: usize,
+    blocks_at_once: usize,
+) -> Result<(usize, usize)> {
     let free = device.free_memory()?.saturating_sub(tables);
     // Allocations are rounded up, and others use the GPU too.
     let usable = free / 10 * 9;
     let tile = of_particle * TILE_ROWS.min(n);
     let n_tiles = n.div_ceil(TILE_ROWS);
-    let most = n_tiles.min(device.n_multiprocessors()? * BLOCKS_PER_MULTIPROCESSOR);
+    let most = n_tiles.min(device.n_multiprocessors()? * blocks_at_once);
     // Half of the memory at most for blocks, unless one alone needs more.
     let n_blocks = most.min(usable / 2 / of_block).max(1);
     let left = usable.saturating_sub(n_blocks * of_block);

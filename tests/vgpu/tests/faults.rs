@@ -855,7 +855,7 @@ fn particles(engine: &CudaEngine, has_noise: bool, tolerance: f64) {
     let n = 150;
     let sigma = if has_noise { 0.6 } else { 0.0 };
     let objective = Objective { sigma, growth: 0.3, ..Objective::default() };
-    let model = model(&[16], Head::Quadratic, objective);
+    let model = model(&[65], Head::Quadratic, objective);
     let save_at = vec![0.4, 1.0];
     let plan = if has_noise {
         let control = StepControl::Fixed { steps: 4 };
