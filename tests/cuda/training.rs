@@ -186,6 +186,14 @@ fn action_follows_the_cpu() {
     follows_from_the_start("action", &model, &training(&model, ACTION), 200);
 }
 
+/// A network that is not narrow has other kernels.
+#[test]
+fn a_wide_network_follows_the_cpu() {
+    let objective = Objective { growth: 0.3, ..Objective::default() };
+    let model = model(DIM, &[66, 19], Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective);
+    follows_from_the_start("wide", &model, &training(&model, ACTION), 200);
+}
+
 #[test]
 fn weak_follows_the_cpu() {
     let model = small_model(Head::Quadratic, Objective::default());
@@ -270,7 +278,8 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         let head = Head::ALL[index % 3];
         let name =
             format!("{head:?} {estimator:?} {interpolant:?} {time_rule:?} {laplacian:?} σ = {}", objective.sigma);
-        let start = model(dim, &[19], Activation::Silu, head, embeddings()[index % 2].clone(), objective.clone());
+        let hidden = [19, 66][index / 2 % 2];
+        let start = model(dim, &[hidden], Activation::Silu, head, embeddings()[index % 2].clone(), objective.clone());
         let mut path = path(dim, interpolant);
         if interpolant == Interpolant::Linear && estimator == weak {
             let masses = vec![1.0, 0.6, 2.5];
@@ -281,8 +290,8 @@ fn a_step_takes_the_gradient_of_the_cpu() {
             path,
             time_rule,
             laplacian,
-            n_interior: 103,
-            n_boundary: 67,
+            n_interior: 167,
+            n_boundary: 131,
             optimizer: revealing_optimizer(),
             ..training(&start, estimator)
         };
