@@ -9,7 +9,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,
-                       {sm, params.network.n_operand_chunks}, nullptr};
+                       {sm, params.n_operand_chunks}, nullptr};
   sweeps.primal(false);
   sweeps.output();
   __syncthreads();  // the output is written
@@ -31,7 +31,7 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,
-                       {sm, params.network.n_operand_chunks}, nullptr};
+                       {sm, params.n_operand_chunks}, nullptr};
   for_each_row([&](uint32_t i) {
     const auto row = head_row(sweeps, i);
     const float weight = *row.of(params.rows.weight);

@@ -33,10 +33,9 @@ struct NetworkParams {
   Head head;
   uint32_t n_parameters;  // padded
   uint32_t places;        // Σ padded widths of hidden layers and output
-  uint32_t n_operand_chunks, unused;  // in shared memory: see ProductMemory
   LayerParams layers[kMaxLayers];
 };
-static_assert(sizeof(NetworkParams) == 40 + 40 * kMaxLayers, "NetworkParams");
+static_assert(sizeof(NetworkParams) == 32 + 40 * kMaxLayers, "NetworkParams");
 
 // The rows that a launch works on and what it leaves of them.
 //
@@ -127,8 +126,9 @@ struct SweepParams {
   uint32_t has_velocity;               // whether it has the velocity of the path
   uint32_t with_potential;             // whether interior rows need s
   uint32_t with_grad_x;                // whether a bend asks for the gradient at the points
+  uint32_t n_operand_chunks, unused;   // in shared memory: see ProductMemory
 };
-static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 5 * 4,
+static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 5 * 8 + 3 * 4 + 7 * 4,
               "SweepParams");
 
 // Bytes of a layer's gradient in the making, in `sweep_narrow`.
@@ -166,8 +166,9 @@ struct BendParams {
   const float* biases;
   const StepState* state;
   uint32_t action_in_width, n_tiles;
+  uint32_t n_operand_chunks, unused;  // in shared memory: see ProductMemory
 };
-static_assert(sizeof(BendParams) == sizeof(NetworkParams) + 2 * sizeof(RowBuffers) + 32, "BendParams");
+static_assert(sizeof(BendParams) == sizeof(NetworkParams) + 2 * sizeof(RowBuffers) + 40, "BendParams");
 
 // A network between its gradient's parts and its next weights: what `gather_gradient` adds up. Blocks of it and of `update` work on the shares
 // that optimizer/share.cuh gives out, n_blocks of them.
@@ -356,6 +357,7 @@ struct IntegrateParams {
   float growth, cost_exponent, share;  // share: what the curvature along one direction counts
   uint32_t n_saved, increments_per_step;
   LaplacianRule rule;
+  uint32_t n_operand_chunks, unused;  // in shared memory: see ProductMemory
 };
-static_assert(sizeof(IntegrateParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Tableau) + 7 * 8 + 3 * 8 + 4 * 8 + 5 * 8 + 6 * 4,
+static_assert(sizeof(IntegrateParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Tableau) + 7 * 8 + 3 * 8 + 4 * 8 + 5 * 8 + 8 * 4,
               "IntegrateParams");

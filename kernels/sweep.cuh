@@ -3,6 +3,7 @@
 #pragma once
 #include "net/gradient.cuh"
 #include "net/hamiltonian.cuh"
+#include "tile/reduce.cuh"
 
 // What an interior row of a part measures.
 struct InteriorForm {
@@ -122,13 +123,14 @@ struct InteriorRow {
   }
 };
 
-// The tile's sums, row after row, of terms that are written and waited for. Interior tiles add their moments of the integrand.
+// The tile's sums, in a fixed order, of terms that are written and waited for. Interior tiles add their moments of the integrand.
 __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row, const RowTerms* sm_terms,
                                          bool interior) {
-  if (threadIdx.x == 0) {
+  if (threadIdx.x < 32) {
     TileSums sums = {0.0, 0.0};
-    for (uint32_t i = 0; i < kTileRows; ++i) sums.value += sm_terms[i].value, sums.kinetic += sm_terms[i].kinetic;
-    params.sums[tile] = sums;
+    for (uint32_t i = threadIdx.x; i < kTileRows; i += 32) sums.value += sm_terms[i].value, sums.kinetic += sm_terms[i].kinetic;
+    sums = {warp_sum(sums.value), warp_sum(sums.kinetic)};
+    if (threadIdx.x == 0) params.sums[tile] = sums;
   }
   // A thread a knot, with its hat function.
   if (params.moments == nullptr || !interior || threadIdx.x >= kTimeKnots) return;
@@ -223,7 +225,7 @@ __device__ __forceinline__ void sweep(const SweepParams& params) {
   Sweeps<T, kDiffusive ? 3 : 2> tile{{params.network, params.rows, first_row, first_row},
                                      static_cast<const T*>(params.weights),
                                      params.biases,
-                                     {sm, params.network.n_operand_chunks},
+                                     {sm, params.n_operand_chunks},
                                      sm_tile.probe_weight};
   sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
 }

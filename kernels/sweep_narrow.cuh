@@ -24,7 +24,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   const Batch& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  constexpr int kStageMemory = Product<T, false>::kLeastBytes;
+  constexpr int kStageMemory = Product<T, false, 2>::kLeastBytes;
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
   LayerSums<T>* far_sums = static_cast<LayerSums<T>*>(params.far_sums) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_near);
@@ -46,7 +46,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     Sweeps<T, kDiffusive ? 3 : 2, false> tile{{network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
                                               static_cast<const T*>(sweep.weights),
                                               sweep.biases,
-                                              {sm, Product<T, false>::kStages},
+                                              {sm, 2},
                                               sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);

@@ -217,7 +217,7 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
     Sweeps<T, kDensity ? 3 : 1, kWide> sweeps{{params.network, params.rows, first_row, first_row},
                                               static_cast<const T*>(params.weights),
                                               params.biases,
-                                              {sm, params.network.n_operand_chunks},
+                                              {sm, params.n_operand_chunks},
                                               sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;

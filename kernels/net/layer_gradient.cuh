@@ -67,6 +67,7 @@ __device__ __forceinline__ float bias_share(const TileRows<T>& tile, uint32_t la
   const uint32_t n_out = tile.width(layer), of_share = n_rows / (kThreads / kTile);
   const T* z_bar = tile.template at<T>(tile.rows.z_bar, layer) + out0 + bias_of_thread<kTile>();
   float sum = 0.0f;
+#pragma unroll 8  // loads in flight; the order of the sum stays
   for (uint32_t row = threadIdx.x / kTile * of_share, i = 0; i < of_share; ++row, ++i)
     sum += from_element(z_bar[static_cast<size_t>(row) * n_out]);
   return sum;

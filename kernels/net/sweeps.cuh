@@ -14,7 +14,8 @@
 //   probe adjoint    e_a_bar = W' e_bar   e_bar = f' e_a_bar + 2 k h e_z, g += e_a_bar f'' e_z
 //
 // The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled. kOrders: derivatives of the activation kept: 1 for
-// a gradient alone, 2 for interior rows, 3 with probes. kWide: whether layers have more than 64 outputs.
+// a gradient alone, 2 for interior rows, 3 with probes. kWide: wide products, right for every network; the others are for
+// layers of no more than 64 columns.
 //
 // A product waits for what the block wrote before it; whoever else reads a result must wait itself.
 #pragma once
@@ -27,6 +28,7 @@ template <class T, int kOrders, bool kWide = true>
 struct Sweeps : TileRows<T> {
   using Operand = T;
   static constexpr bool kProbes = kOrders == 3;
+  static constexpr int kStages = kWide ? 3 : 2;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;
@@ -49,9 +51,9 @@ struct Sweeps : TileRows<T> {
   template <bool kWideProduct, class Visit>
   __device__ __forceinline__ void multiply(const T* operand, uint32_t depth, const T* weight, uint32_t n, Visit visit) {
 #pragma unroll 1
-    for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWideProduct>::kColumns) {
-      const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWideProduct>::kColumns), n - column0);
-      Product<T, kWideProduct> product;
+    for (uint32_t column0 = 0; column0 < n; column0 += Product<T, kWideProduct, kStages>::kColumns) {
+      const uint32_t n_columns = min(static_cast<uint32_t>(Product<T, kWideProduct, kStages>::kColumns), n - column0);
+      Product<T, kWideProduct, kStages> product;
       product.run(operand, weight + static_cast<size_t>(column0) * depth, depth, n_columns, column0 == 0, memory);
       visit(product, column0, n_columns);
     }

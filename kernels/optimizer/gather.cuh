@@ -12,7 +12,7 @@ __device__ __forceinline__ void gather(const GatherParams& params) {
   if (place.n_real > 0) {
     const float4* part = reinterpret_cast<const float4*>(params.parts + place.index);
     const size_t stride = params.network.n_parameters / kElementsOfThread;
-#pragma unroll 8  // loads in flight; the order of the sum stays
+#pragma unroll 16  // loads in flight; the order of the sum stays
     for (uint32_t k = 0; k < params.n_parts; ++k) {
       const float4 value = part[k * stride];
       sum.x += value.x, sum.y += value.y, sum.z += value.z, sum.w += value.w;

@@ -3,6 +3,8 @@
 //
 // Rows and columns are padded to whole tiles by whoever allocates them: nothing is checked here.
 #pragma once
+#include <type_traits>
+
 #include "../params.h"
 #include "mma.cuh"
 
@@ -49,11 +51,41 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
   wait_copies<0>();
 }
 
-// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have and that few inputs make.
-template <class T, bool kWide>
+// f32 keeps the picture, with plain fused multiply-adds: the reference.
+template <class P>
+__device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm_a, const unsigned char* sm_b) {
+  const int lane = threadIdx.x % 32;
+  const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 4;
+#pragma unroll 1
+  for (int byte = 0; byte < kChunkBytes; byte += 8) {
+    float2 a[P::kM][2];
+#pragma unroll
+    for (int m = 0; m < P::kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        a[m][half] = *reinterpret_cast<const float2*>(sm_a + swizzled_a(row + 16 * m + 8 * half, byte));
+#pragma unroll
+    for (int n = 0; n < P::kN; ++n)
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const float2 b = *reinterpret_cast<const float2*>(
+            sm_b + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
+#pragma unroll
+        for (int m = 0; m < P::kM; ++m)
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float& sum = product.acc[m][n].value[2 * half + k];
+            sum = fmaf(a[m][half].x, b.x, sum);
+            sum = fmaf(a[m][half].y, b.y, sum);
+          }
+      }
+  }
+}
+
+// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have.
+template <class T, bool kWide, int kStages>
 struct Product {
   static constexpr int kColumns = kWide ? 128 : 64;
-  static constexpr int kStages = kWide ? 3 : 2;
   static constexpr int kStageBytes = kColumns * kChunkBytes;
   static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
   static constexpr int kM = kWide ? 4 : 2, kN = 4;
@@ -130,6 +162,14 @@ struct Product {
 
  private:
   __device__ __forceinline__ void multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
+    if constexpr (std::is_same<T, float>::value) {
+      multiply_f32(*this, sm_a, sm_b);
+    } else {
+      multiply_fragments(sm_a, sm_b);
+    }
+  }
+
+  __device__ __forceinline__ void multiply_fragments(const unsigned char* sm_a, const unsigned char* sm_b) {
     const int lane = threadIdx.x % 32;
     const uint32_t left = shared_address(sm_a), right = shared_address(sm_b);
     const int a_line = first_row() + lane % 16;
@@ -152,43 +192,3 @@ struct Product {
     }
   }
 };
-
-// f32 keeps the picture, with plain fused multiply-adds: the reference.
-template <bool kWide>
-__device__ __forceinline__ void multiply_f32(Product<float, kWide>& product, const unsigned char* sm_a, const unsigned char* sm_b) {
-  using P = Product<float, kWide>;
-  const int lane = threadIdx.x % 32;
-  const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 4;
-#pragma unroll 1
-  for (int byte = 0; byte < kChunkBytes; byte += 8) {
-    float2 a[P::kM][2];
-#pragma unroll
-    for (int m = 0; m < P::kM; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        a[m][half] = *reinterpret_cast<const float2*>(sm_a + swizzled_a(row + 16 * m + 8 * half, byte));
-#pragma unroll
-    for (int n = 0; n < P::kN; ++n)
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const float2 b = *reinterpret_cast<const float2*>(
-            sm_b + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
-#pragma unroll
-        for (int m = 0; m < P::kM; ++m)
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float& sum = product.acc[m][n].value[2 * half + k];
-            sum = fmaf(a[m][half].x, b.x, sum);
-            sum = fmaf(a[m][half].y, b.y, sum);
-          }
-      }
-  }
-}
-template <>
-__device__ __forceinline__ void Product<float, true>::multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
-  multiply_f32(*this, sm_a, sm_b);
-}
-template <>
-__device__ __forceinline__ void Product<float, false>::multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
-  multiply_f32(*this, sm_a, sm_b);
-}

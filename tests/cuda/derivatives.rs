@@ -325,6 +325,9 @@ fn limits_of_shape_agree_with_f64() {
         (3, &[19, 16][..], [13, 0, 0], Head::Quadratic, 0.5),
         (3, &[19, 16][..], [0, 13, 5], Head::Scalar, 0.0),
         (3, &[19, 16][..], [0, 0, 2], Head::Dot, 0.5),
+        (3, &[70][..], [0, 0, 0], Head::Dot, 0.5),
+        // Wider than what shared memory keeps of an operand.
+        (3, &[600, 20][..], [5, 3, 2], Head::Quadratic, 0.5),
     ];
     for precision in [Precision::F32, Precision::Bf16] {
         let engine = engine(precision);

@@ -61,6 +61,13 @@ impl Drop for Pinned {
     }
 }
 
+/// A kernel, and the bytes of shared memory that a block may have beside its static arrays.
+struct Kernel {
+    function: CudaFunction,
+    most_shared: usize,
+    static_shared: usize,
+}
+
 /// A GPU, ready for work.
 pub struct Device {
     /// As the user names it.
@@ -71,12 +78,24 @@ pub struct Device {
     stream: Arc<CudaStream>,
     /// For copies beside the kernels.
     copies: Arc<CudaStream>,
-    functions: HashMap<&'static str, CudaFunction>,
+    functions: HashMap<&'static str, Kernel>,
     /// Kernels launched since the device was last known to be well.
     launched: Mutex<Vec<&'static str>>,
     /// Bytes ever allocated.
     #[cfg(test)]
     pub taken: std::sync::atomic::AtomicUsize,
+}
+
+impl Kernel {
+    /// Gives it as much shared memory as the device has: without permission it is 48 KiB with all static arrays.
+    fn new(function: CudaFunction, context: &CudaContext) -> std::result::Result<Kernel, DriverError> {
+        use sys::CUfunction_attribute_enum as Attribute;
+        let of_device = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let static_shared = function.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0);
+        let most = (context.attribute(of_device)? - static_shared).max(0);
+        function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
+        Ok(Kernel { function, most_shared: most as usize, static_shared: static_shared as usize })
+    }
 }
 
 impl Device {
@@ -108,7 +127,7 @@ impl Device {
                 .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
             for &kernel in *kernels {
                 let function = module.load_function(kernel).map_err(driver(kernel))?;
-                functions.insert(kernel, function);
+                functions.insert(kernel, Kernel::new(function, &context).map_err(driver(kernel))?);
             }
         }
         let model = context.name().map_err(driver("has no name"))?;
@@ -143,12 +162,17 @@ impl Device {
 
     /// Bytes of shared memory that a block of `kernel` may have beside its static arrays.
     pub fn most_shared_memory(&self, kernel: &'static str) -> Result<usize> {
-        let failure = |error| self.failure("shared memory", error);
-        let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let most = self.context.attribute(attribute).map_err(failure)?;
-        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        let taken = self.function(kernel)?.get_attribute(attribute).map_err(failure)?;
-        Ok(most.saturating_sub(taken).max(0) as usize)
+        Ok(self.kernel(kernel)?.most_shared)
+    }
+
+    /// The same where a multiprocessor is to have room for `n_blocks` of them.
+    pub fn shared_memory_among(&self, kernel: &'static str, n_blocks: usize) -> Result<usize> {
+        // What each block takes for the system.
+        const RESERVED: usize = 1 << 10;
+        let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
+        let all = self.context.attribute(attribute).map_err(|error| self.failure("shared memory", error))?;
+        let Kernel { most_shared, static_shared, .. } = self.kernel(kernel)?;
+        Ok((all.max(0) as usize / n_blocks).saturating_sub(RESERVED + static_shared).min(*most_shared))
     }
 
     /// Bytes of its memory, whoever uses them.
@@ -259,7 +283,7 @@ impl Device {
         self.synchronise()
     }
 
-    fn function(&self, kernel: &'static str) -> Result<&CudaFunction> {
+    fn kernel(&self, kernel: &'static str) -> Result<&Kernel> {
         self.functions.get(kernel).ok_or_else(|| {
             let problem = format!("has no kernel {kernel}");
             Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() }
@@ -279,14 +303,7 @@ impl Device {
         shared_bytes: u32,
         arguments: &P,
     ) -> Result<()> {
-        let function = self.function(kernel)?;
-        // Needed from 48 KiB on, of which a kernel's static arrays are a part.
-        if shared_bytes > 0 {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let permitted = function.set_attribute(attribute, shared_bytes as i32);
-            permitted.map_err(|error| self.failure(&format!("{kernel} with {shared_bytes} bytes shared"), error))?;
-        }
-        let mut builder = self.stream.launch_builder(function);
+        let mut builder = self.stream.launch_builder(&self.kernel(kernel)?.function);
         builder.arg(arguments);
         let [x, y, z] = grid;
         let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };

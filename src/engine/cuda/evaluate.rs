@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::device::{Buffer, Device};
-use super::gradient::{Division, GradientSweep};
 use super::launch::{SweepParams, sweep};
 use super::learner::Learner;
 use super::network::Network;
 use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
 use super::precision::Precision;
+use super::weight_gradient::{Division, GradientSweep};
 use super::workspace::{Extent, RowNeeds, Rows, chunk_rows};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
@@ -68,6 +68,8 @@ impl Evaluation<'_> {
             has_velocity: 0,
             with_potential: 1,
             with_grad_x: 0,
+            n_operand_chunks: 0,
+            unused: 0,
         }
     }
 
@@ -119,6 +121,9 @@ impl Evaluation<'_> {
             (at.measure, &vec![1.0; n]),
             (at.kappa, &kappa),
         ] {
+            if address == 0 {
+                continue;
+            }
             rows.write(self.device, address, bytemuck::cast_slice(values))?;
         }
         rows.write(self.device, at.a_in, &self.precision.encode(&a))?;
@@ -281,10 +286,15 @@ fn scaled_loss_gradient(
     let (dim, n) = (model.architecture.dim, batch.t.len());
     let [n0, n1] = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
     let whole = BatchParams::of(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)]);
+    if whole.n_tiles == 0 {
+        return Ok(LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() });
+    }
     let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
     let network = &Network::new(&model.architecture);
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
-    let division = means.division.unwrap_or_else(|| Division::of(network, precision, needs, n_rows, n_rows));
+    // The host holds the rows of a chunk several times over.
+    const MOST_ROWS: usize = 1 << 14;
+    let division = means.division.unwrap_or_else(|| Division::of(network, precision, needs, n_rows, MOST_ROWS));
     let initial = NetworkState::initial(model.parameters.clone());
     let learner = Learner::new(device, network.clone(), &initial, precision, division.n_parts, 1.0)?;
     let (weights, biases) = (learner.weights(), learner.biases());

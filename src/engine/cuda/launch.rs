@@ -11,9 +11,6 @@ use crate::error::{Result, check_len};
 
 /// A chunk of a product's left operand: kOperandChunkBytes.
 const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
-/// The stages of a product and of its right operand.
-const PRODUCT_STAGES: usize = 3;
-const PRODUCT_STAGE_BYTES: usize = PRODUCT_STAGES * 128 * 64;
 /// Three stages of both sides of the weight gradient.
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 /// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
@@ -41,6 +38,8 @@ pub struct SweepParams {
     pub has_velocity: u32,
     pub with_potential: u32,
     pub with_grad_x: u32,
+    pub n_operand_chunks: u32,
+    pub unused: u32,
 }
 
 /// See `SweepNarrowParams` there.
@@ -80,51 +79,65 @@ pub struct BendParams {
     pub state: u64,
     pub action_in_width: u32,
     pub n_tiles: u32,
+    pub n_operand_chunks: u32,
+    pub unused: u32,
 }
 
 const NETWORK: usize = size_of::<NetworkParams>();
 const ROWS: usize = size_of::<RowBuffers>();
-const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 5 * 4;
+const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 7 * 4;
 twins! {
     SweepParams, SWEEP;
     SweepNarrowParams, SWEEP + 24;
     WeightGradParams, NETWORK + ROWS + 32;
-    BendParams, NETWORK + 2 * ROWS + 32;
+    BendParams, NETWORK + 2 * ROWS + 40;
 }
 
-/// Lets the products of a kernel keep their left operand in shared memory, as far as there is room: tells `network`. Returns the bytes of shared
-/// memory that the kernel is to have.
-pub fn place_operands(
-    device: &Device,
-    precision: Precision,
-    kernel: &'static str,
-    network: &mut NetworkParams,
-) -> Result<u32> {
-    let room = device.most_shared_memory(kernel)?.saturating_sub(PRODUCT_STAGE_BYTES) / OPERAND_CHUNK_BYTES;
-    let layers = &network.layers[..network.n_layers as usize];
-    let widest = layers.iter().map(|layer| layer.n_in.max(layer.n_out)).max().unwrap_or(0) as usize;
-    let n_chunks = (widest * precision.bytes() / 64).min(room).max(PRODUCT_STAGES);
-    network.n_operand_chunks = n_chunks as u32;
-    Ok((PRODUCT_STAGE_BYTES + n_chunks * OPERAND_CHUNK_BYTES) as u32)
+/// Where the products of a kernel keep their left operand: ProductMemory.
+pub struct Operands {
+    /// Chunks of it that shared memory has places for.
+    pub n_chunks: u32,
+    /// Bytes of shared memory that the kernel is to have.
+    pub shared: u32,
 }
 
-/// Whether a chunk of tiles fits the rows: where each has a slot, or in turns.
-fn check_chunk(rows: &RowBuffers, n_tiles: usize) -> Result<()> {
-    check_len("rows (tiles)", n_tiles, n_tiles.min(rows.n_rows as usize / TILE_ROWS))
+impl Operands {
+    /// Places for the widest operand of `network` that there is room for, or as many as a product has stages. Wide products have three stages of 128
+    /// columns, the others two of 64.
+    pub fn of(
+        device: &Device,
+        precision: Precision,
+        kernel: &'static str,
+        network: &NetworkParams,
+        is_wide: bool,
+    ) -> Result<Operands> {
+        let (n_stages, columns) = if is_wide { (3, 128) } else { (2, 64) };
+        let stage_bytes = n_stages * columns * 64;
+        let room = device.most_shared_memory(kernel)?.saturating_sub(stage_bytes) / OPERAND_CHUNK_BYTES;
+        let layers = &network.layers[..network.n_layers as usize];
+        let widths = layers.iter().flat_map(|layer| [layer.n_in, layer.n_out]);
+        let chunks = widths.map(|width| width as usize * precision.bytes() / 64).filter(|&chunks| chunks <= room);
+        let n_chunks = chunks.max().unwrap_or(0).max(n_stages);
+        Ok(Operands { n_chunks: n_chunks as u32, shared: (stage_bytes + n_chunks * OPERAND_CHUNK_BYTES) as u32 })
+    }
+}
+
+/// Whether a chunk of tiles fits the rows, or the slots.
+fn check_chunk(capacity: u32, n_tiles: usize) -> Result<()> {
+    check_len("rows (tiles)", n_tiles, n_tiles.min(capacity as usize / TILE_ROWS))
 }
 
 /// Sweeps over the chunk of tiles in `params.batch`.
 pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Result<()> {
     let n_tiles = params.batch.n_tiles;
-    check_chunk(&params.rows, n_tiles as usize)?;
-    check_len("slots", params.rows.n_rows as usize, params.rows.n_slots as usize)?;
+    check_chunk(params.rows.n_slots, n_tiles as usize)?;
     let kernel = if params.rows.n_probes > 0 {
         kernel_of!(precision, "sweep_diffusive")
     } else {
         kernel_of!(precision, "sweep")
     };
-    let mut params = *params;
-    let shared = place_operands(device, precision, kernel, &mut params.network)?;
+    let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
+    let params = SweepParams { n_operand_chunks: n_chunks, ..*params };
     // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
     unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
 }
@@ -139,18 +152,20 @@ pub fn sweep_narrow(
     device: &Device,
     precision: Precision,
     params: &SweepNarrowParams,
-    parts: &Buffer<f32>,
+    (parts, far_sums): (&Buffer<f32>, &Buffer<u8>),
 ) -> Result<()> {
     let SweepParams { network, rows, batch, .. } = &params.sweep;
-    check_chunk(rows, batch.n_tiles as usize)?;
+    check_chunk(rows.n_rows, batch.n_tiles as usize)?;
     let n_blocks = (rows.n_slots / TILE_ROWS as u32).min(batch.n_tiles);
     let n_values = n_blocks as usize * network.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
+    let far_bytes = n_blocks as usize * (network.n_layers - params.n_near) as usize * LAYER_SUM_BYTES;
+    check_len("far sums of the gradient", far_bytes, far_bytes.min(far_sums.len()))?;
+    let params = SweepNarrowParams { parts: parts.address(), far_sums: far_sums.address(), ..*params };
     let shared = NARROW_STAGE_BYTES + params.n_near as usize * LAYER_SUM_BYTES;
     let kernel = narrow_kernel(precision, rows.n_probes as usize);
-    // SAFETY: the rows hold the tiles, there is a slot and a part for each block (checked, but for memory of the far sums, which the caller made);
-    // addresses come from live buffers.
-    unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, params) }
+    // SAFETY: the rows hold the tiles, and there is a slot, a part and far sums for each block (checked); addresses come from live buffers.
+    unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
 }
 
 /// A chunk of tiles whose weight gradient is wanted.
@@ -174,7 +189,7 @@ pub fn weight_grad(
     (state, parts): (&Buffer<StepState>, &Buffer<f32>),
     chunk: &GradChunk,
 ) -> Result<()> {
-    check_chunk(rows, chunk.n_tiles)?;
+    check_chunk(rows.n_slots, chunk.n_tiles)?;
     let n_parts = chunk.n_tiles.div_ceil(chunk.tiles_per_part);
     let n_values = n_parts * network.params.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
@@ -204,10 +219,10 @@ pub fn bend_backward(device: &Device, precision: Precision, params: &BendParams)
 }
 
 fn bend(device: &Device, precision: Precision, kernel: &'static str, params: &BendParams) -> Result<()> {
-    check_chunk(&params.rows, params.n_tiles as usize)?;
-    check_chunk(&params.action, params.n_tiles as usize)?;
-    let mut params = *params;
-    let shared = place_operands(device, precision, kernel, &mut params.network)?;
+    check_chunk(params.rows.n_slots, params.n_tiles as usize)?;
+    check_chunk(params.action.n_rows, params.n_tiles as usize)?;
+    let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
+    let params = BendParams { n_operand_chunks: n_chunks, ..*params };
     // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
     unsafe { device.launch(kernel, [params.n_tiles, 1, 1], THREADS, shared, &params) }
 }

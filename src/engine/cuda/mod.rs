@@ -5,7 +5,6 @@ mod device;
 mod devices;
 mod draw;
 mod evaluate;
-mod gradient;
 mod judge;
 mod launch;
 mod learner;
@@ -18,6 +17,7 @@ mod path;
 mod peak;
 mod precision;
 mod trainer;
+mod weight_gradient;
 mod workspace;
 
 use std::sync::Arc;

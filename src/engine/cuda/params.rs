@@ -52,8 +52,6 @@ pub struct NetworkParams {
     pub head: u32,
     pub n_parameters: u32,
     pub places: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
     pub layers: [LayerParams; MAX_LAYERS],
 }
 
@@ -178,7 +176,7 @@ pub struct DeviceRecord {
 
 twins! {
     LayerParams, 40;
-    NetworkParams, 40 + 40 * MAX_LAYERS;
+    NetworkParams, 32 + 40 * MAX_LAYERS;
     RowBuffers, 16 + 31 * 8;
     Part, 16;
     BatchParams, 24 + 16 * MAX_PARTS;

@@ -6,11 +6,11 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use super::device::{Buffer, Device, THREADS};
-use super::launch::place_operands;
+use super::launch::Operands;
 use super::network::Network;
 use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
 use super::precision::{Precision, kernel_of};
-use super::workspace::{Extent, RowNeeds, Rows, Sweeps, rows_bytes};
+use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
@@ -104,6 +104,8 @@ struct IntegrateParams {
     n_saved: u32,
     increments_per_step: u32,
     rule: u32,
+    n_operand_chunks: u32,
+    unused: u32,
 }
 
 const TABLEAU_BYTES: usize = 8 + 8 * (3 * MAX_STAGES + (MAX_STAGES - 1) * (MAX_STAGES - 1));
@@ -112,7 +114,7 @@ twins! {
     TableauParams, TABLEAU_BYTES;
     FixedStep, 24;
     IntegrationBlock, 56;
-    IntegrateParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + TABLEAU_BYTES + 19 * 8 + 6 * 4;
+    IntegrateParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + TABLEAU_BYTES + 19 * 8 + 8 * 4;
 }
 
 impl TableauParams {
@@ -197,7 +199,7 @@ impl Layout {
         let has_density = out.log_density.is_some();
         let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let needs = RowNeeds { n_probes, grad_x: false, sweeps: Sweeps::Gradient };
+        let needs = RowNeeds { n_probes, grad_x: false, work: Work::Particles };
 
         // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
         let n_values: usize = columns.iter().sum();
@@ -280,7 +282,9 @@ impl<'a> Integration<'a> {
         };
         let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
         let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
-        let mut params = IntegrateParams {
+        let (kernel, _) = kernel_of_network(&network, precision, columns[2] > 0);
+        let operands = Operands::of(device, precision, kernel, &network.params, !network.is_narrow())?;
+        let params = IntegrateParams {
             network: network.params,
             rows: *rows.params(),
             weights,
@@ -306,14 +310,13 @@ impl<'a> Integration<'a> {
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
             rule: plan.divergence.rule as u32,
+            n_operand_chunks: operands.n_chunks,
             ..IntegrateParams::default()
         };
-        let (kernel, _) = kernel_of_network(&network, precision, columns[2] > 0);
-        let shared = place_operands(device, precision, kernel, &mut params.network)?;
         Ok(Integration {
             device,
             kernel,
-            shared,
+            shared: operands.shared,
             params,
             n_blocks,
             chunk,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::batch::whole_batch;
 use super::device::{Device, Recording};
 use super::draw::{Drawer, Drawn};
-use super::gradient::{Division, GradientSweep, gradient_sweep_bytes};
 use super::judge::{Judge, Rules, judge_bytes};
 use super::launch::{BendParams, SweepParams, bend_backward, bend_forward, weight_grad};
 use super::learner::{Learner, learner_bytes};
@@ -14,7 +13,8 @@ use super::network::Network;
 use super::params::{BatchParams, TILE_ROWS};
 use super::path::{Blocks, DevicePath, Residence};
 use super::precision::Precision;
-use super::workspace::{RowNeeds, Rows, Sweeps, chunk_rows, rows_bytes};
+use super::weight_gradient::{Division, GradientSweep, gradient_sweep_bytes};
+use super::workspace::{RowNeeds, Rows, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
@@ -27,7 +27,7 @@ const RECORDED_STEPS: u64 = 32;
 const HISTORY: usize = 1024;
 
 /// A bend's own rows.
-const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false, sweeps: Sweeps::PrimalAndAdjoint };
+const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false, work: Work::Bend };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
@@ -72,7 +72,7 @@ impl Layout {
     fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training)?;
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), sweeps: Sweeps::All };
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), work: Work::Training };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
@@ -179,6 +179,8 @@ impl CudaTrainer {
             has_velocity: u32::from(matches!(estimator, Estimator::Regression)),
             with_potential: u32::from(objective.growth != 0.0 || weighs_potential),
             with_grad_x: u32::from(self.bend.is_some()),
+            n_operand_chunks: 0,
+            unused: 0,
         }
     }
 
@@ -192,6 +194,8 @@ impl CudaTrainer {
             state: self.judge.state().address(),
             action_in_width: self.action.network().in_width() as u32,
             n_tiles,
+            n_operand_chunks: 0,
+            unused: 0,
         }
     }
 

@@ -6,16 +6,16 @@ use super::params::{RowBuffers, TILE_ROWS};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 
-/// Which sweeps go over the rows.
+/// What rows are for, and so which sweeps go over them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sweeps {
-    /// All: the loss of a batch and its gradient.
+pub enum Work {
+    /// The loss of a batch and its gradient: all sweeps.
     #[default]
-    All,
-    /// The value of a network and its adjoint: a bend.
-    PrimalAndAdjoint,
-    /// The gradient at the input, and the tangents of probes: particles.
-    Gradient,
+    Training,
+    /// The value of a network and its adjoint.
+    Bend,
+    /// The gradient at the input, and the tangents of probes.
+    Particles,
 }
 
 /// What rows need.
@@ -25,8 +25,8 @@ pub struct RowNeeds {
     pub n_probes: usize,
     /// Whether a bend asks for the gradient at the points.
     pub grad_x: bool,
-    /// What is kept for sweeps to come.
-    pub sweeps: Sweeps,
+    /// What they are for.
+    pub work: Work,
 }
 
 /// Rows that are worked on at a time, and slots for what the sweeps keep of a row; multiples of [`TILE_ROWS`].
@@ -47,47 +47,48 @@ impl Extent {
 
 /// The buffers of [`RowBuffers`] with their bytes for one row and for one slot, in the order of its fields.
 fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 16]) {
-    let RowNeeds { n_probes, grad_x, sweeps } = needs;
+    let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
     let (in_width, out_width) = (network.in_width(), network.out_width());
     let activations = |is_kept: bool| if is_kept { network.params.places as usize * operand } else { 0 };
-    let (all, probed) = (sweeps == Sweeps::All, n_probes > 0);
-    let (reverse, adjoint) = (sweeps != Sweeps::PrimalAndAdjoint, sweeps != Sweeps::Gradient);
+    let when = |is_needed: bool, bytes: usize| if is_needed { bytes } else { 0 };
+    let (trains, probed) = (work == Work::Training, n_probes > 0);
+    let (reverse, tangent, adjoint) = (work != Work::Bend, trains || probed, work != Work::Particles);
     let rows = [
-        f32s(dim),                          // x
-        f32s(1),                            // t
-        f32s(features),                     // d_phi
-        f32s(dim),                          // velocity
-        f32s(1),                            // weight
-        f32s(1),                            // on_potential
-        f32s(1),                            // measure
-        f32s(1),                            // kappa
-        in_width * operand,                 // a_in
-        n_probes * in_width * operand,      // e_in
-        f32s(1),                            // s
-        f32s(dim),                          // grad_s
-        f32s(1),                            // ds_dt
-        f32s(usize::from(probed)),          // generator
-        f32s(if grad_x { dim } else { 0 }), // grad_x
+        f32s(dim),                     // x
+        f32s(1),                       // t
+        f32s(features),                // d_phi
+        when(trains, f32s(dim)),       // velocity
+        f32s(1),                       // weight
+        when(trains, f32s(1)),         // on_potential
+        when(trains, f32s(1)),         // measure
+        when(probed, f32s(1)),         // kappa
+        in_width * operand,            // a_in
+        n_probes * in_width * operand, // e_in
+        when(reverse, f32s(1)),        // s
+        when(reverse, f32s(dim)),      // grad_s
+        when(trains, f32s(1)),         // ds_dt
+        when(probed, f32s(1)),         // generator
+        when(grad_x, f32s(dim)),       // grad_x
     ];
     let slots = [
-        in_width * operand,           // c_in
-        activations(true),            // a
-        activations(all || probed),   // c
-        activations(reverse),         // delta
-        activations(adjoint),         // z_bar
-        activations(true),            // f1
-        activations(all || probed),   // g
-        activations(probed),          // f2
-        activations(probed),          // h
-        activations(probed),          // u_f3
-        n_probes * activations(true), // e_a
-        n_probes * activations(true), // e_z
-        f32s(out_width),              // output
-        f32s(out_width),              // output_c
-        f32s(n_probes * out_width),   // output_e
-        f32s(in_width),               // input_grad
+        when(tangent, in_width * operand), // c_in
+        activations(true),                 // a
+        activations(tangent),              // c
+        activations(reverse),              // delta
+        activations(adjoint),              // z_bar
+        activations(true),                 // f1
+        activations(tangent),              // g
+        activations(probed),               // f2
+        activations(probed),               // h
+        activations(probed),               // u_f3
+        n_probes * activations(true),      // e_a
+        n_probes * activations(true),      // e_z
+        f32s(out_width),                   // output
+        when(tangent, f32s(out_width)),    // output_c
+        f32s(n_probes * out_width),        // output_e
+        when(reverse, f32s(in_width)),     // input_grad
     ];
     (rows, slots)
 }
@@ -98,23 +99,34 @@ pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, exte
     extent.rows * row.iter().sum::<usize>() + extent.slots * slot.iter().sum::<usize>()
 }
 
-/// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles for every multiprocessor of a large GPU, and no more
-/// memory than a GPU of any size has. Depends on shape and batch alone, so that sums do too.
+/// Bytes that rows and slots take at most, unless one tile alone takes more: no more memory than a GPU of any size has.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles for every multiprocessor of a large GPU, if need be
+/// twice. Depends on shape and batch alone, so that sums do too.
 pub fn chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
-    const MOST_ROWS: usize = 1 << 14;
-    rows_that_fit(n_rows, MOST_ROWS, rows_bytes(network, precision, needs, Extent::of_rows(1)))
+    const MOST_ROWS: usize = 1 << 15;
+    tiles_within(n_rows.min(MOST_ROWS), rows_bytes(network, precision, needs, Extent::of_rows(1)))
 }
 
-/// The same where blocks have the slots.
-pub fn narrow_chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
+/// The same where blocks have the slots, `most_slots` at most.
+pub fn narrow_extent(
+    network: &Network,
+    precision: Precision,
+    needs: RowNeeds,
+    n_rows: usize,
+    most_slots: usize,
+) -> Extent {
     const MOST_ROWS: usize = 1 << 18;
-    rows_that_fit(n_rows, MOST_ROWS, rows_bytes(network, precision, needs, Extent { rows: 1, slots: 0 }))
+    let rows = tiles_within(n_rows.min(MOST_ROWS), rows_bytes(network, precision, needs, Extent { rows: 1, slots: 0 }));
+    let of_slot = rows_bytes(network, precision, needs, Extent { rows: 0, slots: 1 });
+    Extent { rows, slots: tiles_within(rows.min(most_slots), of_slot) }
 }
 
-fn rows_that_fit(n_rows: usize, most: usize, bytes_of_row: usize) -> usize {
-    const MOST_BYTES: usize = 1 << 30;
-    let fit = MOST_BYTES / bytes_of_row / TILE_ROWS * TILE_ROWS;
-    n_rows.next_multiple_of(TILE_ROWS).clamp(TILE_ROWS, fit.clamp(TILE_ROWS, most))
+/// `n` in whole tiles, at least one, as far as [`MOST_BYTES`] go.
+fn tiles_within(n: usize, bytes_of_one: usize) -> usize {
+    let fit = MOST_BYTES / bytes_of_one / TILE_ROWS * TILE_ROWS;
+    n.next_multiple_of(TILE_ROWS).min(fit).max(TILE_ROWS)
 }
 
 /// Rows on the device.
@@ -141,7 +153,7 @@ impl Rows {
         let (row, slot) = bytes_of_one(network, precision, needs);
         let bytes = row.iter().map(|bytes| bytes * rows).chain(slot.iter().map(|bytes| bytes * slots));
         let buffers = bytes.map(|bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
-        // The sizes stand in the order of the fields, so the addresses do.
+        // The sizes stand in the order of the fields, so the addresses do; what nobody needs has none.
         let mut params = RowBuffers {
             n_rows: rows as u32,
             n_slots: slots as u32,
@@ -150,7 +162,8 @@ impl Rows {
         };
         let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[2..];
         debug_assert_eq!(addresses.len(), buffers.len());
-        addresses.iter_mut().zip(&buffers).for_each(|(address, buffer)| *address = buffer.address());
+        let places = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
+        places.for_each(|(address, buffer)| *address = buffer.address());
         Ok(Rows { buffers, params })
     }
 

@@ -35,7 +35,7 @@ ORDERS(sin, kSin)
       product_##NAME(const TYPE* a, const TYPE* b, float* c, uint32_t c_pitch, uint32_t depth) {                       \
     extern __shared__ __align__(16) unsigned char sm[];                                                                \
     const uint32_t first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * 64;                                 \
-    Product<TYPE, false> product;                                                                                      \
+    Product<TYPE, false, 2> product;                                                                                     \
     product.run(a + static_cast<size_t>(first_row) * depth, b + static_cast<size_t>(first_column) * depth, depth, 64, true, \
                 {sm, 2});                                                                                              \
     product.for_each(c_pitch, first_column, 64, [&](uint32_t index, uint32_t, float (&values)[4]) {                    \

@@ -454,10 +454,11 @@ entry! {
     fn cuFuncSetAttribute(function: u64, attribute: c_uint, value: c_int) {
         const MAX_DYNAMIC_SHARED: c_uint = 8;
         let mut driver = driver();
-        let Some(slot) = driver.functions.get_mut(function as usize - 1) else { return INVALID_VALUE };
+        let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
+        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            if value as usize > SHARED_LIMIT { return INVALID_VALUE }
-            slot.2 = value as usize;
+            if value as usize + loaded.module.kernels[kernel].shared_bytes as usize > SHARED_LIMIT { return INVALID_VALUE }
+            driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS
     }

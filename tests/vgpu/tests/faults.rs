@@ -209,8 +209,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the sum over a tile begins at its second row",
         "sweep.cuh",
-        "for (uint32_t i = 0; i < kTileRows; ++i) sums.value",
-        "for (uint32_t i = 1; i < kTileRows; ++i) sums.value",
+        "for (uint32_t i = threadIdx.x; i < kTileRows; i += 32) sums.value",
+        "for (uint32_t i = threadIdx.x + 1; i < kTileRows; i += 32) sums.value",
         SWEEP,
         Comparison,
     ),
@@ -802,8 +802,8 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centring: false } },
         time_rule: if is(Case::Steps) { TimeRule::Importance } else { TimeRule::LowDiscrepancy },
         laplacian: Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 },
-        // The device works on 16 384 rows at a time.
-        n_interior: if is(Case::Chunks) { 16_500 } else { 167 },
+        // The device works on 32 768 rows at a time.
+        n_interior: if is(Case::Chunks) { 32_900 } else { 167 },
         n_boundary: 131,
         optimizer: Optimizer {
             learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: None },

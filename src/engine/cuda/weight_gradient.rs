@@ -8,7 +8,7 @@ use super::launch::{
 use super::network::Network;
 use super::params::{StepState, TILE_ROWS};
 use super::precision::Precision;
-use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_chunk_rows};
+use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
 
 /// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
@@ -31,10 +31,10 @@ impl Division {
     /// For a batch of `n_rows` rows, of which `most` are worked on at a time.
     pub fn of(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize, most: usize) -> Division {
         if network.is_narrow() {
-            let rows = narrow_chunk_rows(network, precision, needs, n_rows).min(most);
-            Division::of_blocks(Extent { rows, slots: rows.min(MOST_BLOCKS * TILE_ROWS) })
+            let n_rows = n_rows.min(most);
+            Division::of_blocks(narrow_extent(network, precision, needs, n_rows, MOST_BLOCKS * TILE_ROWS))
         } else {
-            Division::of_rows(chunk_rows(network, precision, needs, n_rows).min(most))
+            Division::of_rows(chunk_rows(network, precision, needs, n_rows.min(most)))
         }
     }
 
@@ -87,7 +87,9 @@ fn layer_sums(
         return Ok((0, 0));
     }
     let n_layers = network.layers().len();
-    let room = device.most_shared_memory(narrow_kernel(precision, needs.n_probes))?;
+    // Without probes the registers of a multiprocessor have room for two blocks: so must its shared memory.
+    let blocks_at_once = if needs.n_probes == 0 { 2 } else { 1 };
+    let room = device.shared_memory_among(narrow_kernel(precision, needs.n_probes), blocks_at_once)?;
     let n_near =
         (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(most_near.unwrap_or(n_layers)).min(n_layers);
     Ok((n_near, division.n_parts * (n_layers - n_near) * LAYER_SUM_BYTES))
@@ -141,11 +143,11 @@ impl GradientSweep {
         }
         let params = SweepNarrowParams {
             sweep: *params,
-            parts: parts.address(),
-            far_sums: self.far_sums.address(),
+            parts: 0,
+            far_sums: 0,
             n_near: self.n_near as u32,
             accumulate: u32::from(accumulate),
         };
-        sweep_narrow(device, precision, &params, parts)
+        sweep_narrow(device, precision, &params, (parts, &self.far_sums))
     }
 }
