@@ -211,17 +211,14 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
     done.into_inner().map_err(|_| "a compilation panicked".to_string())?.into_values().collect()
 }
 
+/// `what` failed at `path`.
+fn io(path: &Path, error: std::io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
 fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<Image> {
-    let io = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    let codes: String = architectures.iter().map(|number| format!(",sm_{number}")).collect();
-    let mut options = vec![
-        "-fatbin".to_string(),
-        "-std=c++17".into(),
-        "-lineinfo".into(),
-        // The virtual GPU reads the PTX.
-        "--no-compress".into(),
-        format!("-gencode=arch=compute_{VIRTUAL},code=[compute_{VIRTUAL}{codes}]"),
-    ];
+    let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
+    options.push(format!("-arch=compute_{VIRTUAL}"));
     // The packages of toolkit 12 lie in folders beside each other, and nvcc looks in its own alone.
     if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
         for package in ["cuda_runtime", "cuda_cccl"] {
@@ -232,7 +229,7 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     let mut contents = BTreeMap::new();
     gather(source, &mut contents);
     let mut hash = DefaultHasher::new();
-    (&contents, &nvcc.version, &options).hash(&mut hash);
+    (&contents, &nvcc.version, &options, architectures).hash(&mut hash);
     let stamp = format!("{:016x}", hash.finish());
     let name = source.file_stem().unwrap_or_default();
     let (path, stamp_path) = (out.join(name).with_extension("fatbin"), out.join(name).with_extension("stamp"));
@@ -241,9 +238,9 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
         if stamp_path.exists() {
             std::fs::remove_file(&stamp_path).map_err(|error| io(&stamp_path, error))?;
         }
-        let mut command = Command::new(&nvcc.path);
-        command.args(&options).arg(format!("--threads={threads}")).arg("-o").args([&path, source]);
-        run(&mut command, &nvcc.path)?;
+        let ptx = out.join(name).with_extension("ptx");
+        run(Command::new(&nvcc.path).args(&options).arg("-o").args([&ptx, source]), &nvcc.path)?;
+        assemble(&ptx, &path, nvcc, architectures, threads)?;
         std::fs::write(&stamp_path, stamp).map_err(|error| io(&stamp_path, error))?;
     }
     let kernels = kernels(&std::fs::read(&path).map_err(|error| io(&path, error))?);
@@ -254,6 +251,42 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
         ));
     }
     Ok(Image { kernels, path })
+}
+
+/// A fat binary at `image` of a file's PTX and its machine code for `architectures`. The PTX keeps its line numbers, which the virtual GPU and the driver
+/// tell; in machine code they would take four times the space of all else.
+fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<()> {
+    let plain = ptx.with_extension("plain.ptx");
+    let text = std::fs::read_to_string(ptx).map_err(|error| io(ptx, error))?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with(".loc")).collect();
+    std::fs::write(&plain, lines.join("\n")).map_err(|error| io(&plain, error))?;
+    let codes: Vec<(u32, PathBuf)> =
+        architectures.iter().map(|&number| (number, ptx.with_extension(format!("sm_{number}.cubin")))).collect();
+    for some in codes.chunks(threads.max(1)) {
+        let running: Vec<_> = (some.iter())
+            .map(|(number, path)| {
+                let mut command = Command::new(&nvcc.path);
+                command.args(["-cubin", &format!("-arch=sm_{number}"), "-o"]).args([path, &plain]);
+                let nvcc = nvcc.path.clone();
+                std::thread::spawn(move || run(&mut command, &nvcc))
+            })
+            .collect();
+        for one in running {
+            one.join().map_err(|_| "an assembly panicked".to_string())??;
+        }
+    }
+    // It lies beside nvcc, which calls it, too.
+    let fatbinary = nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
+    let mut command = Command::new(&fatbinary);
+    // The virtual GPU reads the PTX as it is.
+    command.args(["-64", "-compress=false"]).arg(format!("--create={}", image.display()));
+    command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
+    command.args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
+    run(&mut command, &fatbinary)?;
+    for path in codes.iter().map(|(_, path)| path).chain([&plain]) {
+        std::fs::remove_file(path).map_err(|error| io(path, error))?;
+    }
+    Ok(())
 }
 
 /// The text of `path` and of all files that it includes from its own tree.

@@ -171,11 +171,11 @@ pub fn sweep_narrow(
 /// A chunk of tiles whose weight gradient is wanted.
 pub struct GradChunk {
     /// Tiles of the chunk.
-    pub n_tiles: usize,
+    pub n_tiles: u32,
     /// Those with all channels, the first ones.
-    pub n_interior_tiles: usize,
+    pub n_interior_tiles: u32,
     /// Tiles that one partial sum has.
-    pub tiles_per_part: usize,
+    pub tiles_per_part: u32,
     /// Whether earlier chunks are in the partial sums.
     pub accumulate: bool,
 }
@@ -189,21 +189,21 @@ pub fn weight_grad(
     (state, parts): (&Buffer<StepState>, &Buffer<f32>),
     chunk: &GradChunk,
 ) -> Result<()> {
-    check_chunk(rows.n_slots, chunk.n_tiles)?;
+    check_chunk(rows.n_slots, chunk.n_tiles as usize)?;
     let n_parts = chunk.n_tiles.div_ceil(chunk.tiles_per_part);
-    let n_values = n_parts * network.params.n_parameters as usize;
+    let n_values = n_parts as usize * network.params.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
     let params = WeightGradParams {
         network: network.params,
         rows: *rows,
         state: state.address(),
         parts: parts.address(),
-        n_tiles: chunk.n_tiles as u32,
-        n_interior_tiles: chunk.n_interior_tiles as u32,
-        tiles_per_part: chunk.tiles_per_part as u32,
+        n_tiles: chunk.n_tiles,
+        n_interior_tiles: chunk.n_interior_tiles,
+        tiles_per_part: chunk.tiles_per_part,
         accumulate: u32::from(chunk.accumulate),
     };
-    let grid = [network.n_grad_tiles as u32, n_parts as u32, 1];
+    let grid = [network.n_grad_tiles as u32, n_parts, 1];
     // SAFETY: the rows hold the chunk, and the parts are as many as the grid has (both checked).
     unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
 }

@@ -57,12 +57,7 @@ impl Division {
 
     /// The weight gradient of the first `n_tiles` tiles, of which the first `n_interior_tiles` have all channels.
     pub fn grad_chunk(&self, n_tiles: u32, n_interior_tiles: u32, accumulate: bool) -> GradChunk {
-        GradChunk {
-            n_tiles: n_tiles as usize,
-            n_interior_tiles: n_interior_tiles as usize,
-            tiles_per_part: self.tiles_per_part,
-            accumulate,
-        }
+        GradChunk { n_tiles, n_interior_tiles, tiles_per_part: self.tiles_per_part as u32, accumulate }
     }
 }
 

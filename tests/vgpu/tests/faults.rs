@@ -135,7 +135,7 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "a stage more than there is memory for",
-        "tile/product.cuh",
+        "net/sweeps.cuh",
         "kStages = kWide ? 3 : 2",
         "kStages = kWide ? 4 : 2",
         BEND,

@@ -24,8 +24,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Rows of each of the three parts of a step. Of wide networks as many as the device works on at a time: what it does once for all of them then
-    /// has its place in a row's share. Of narrow ones so many that blocks go from tile to tile.
+    /// Rows of each of the three parts of a step. Of wide networks half of what the device works on at a time, of narrow ones so many that blocks go
+    /// from tile to tile: what is done once for all of them is little in a row's share, and twice or thrice what it is in a large batch.
     pub fn training_rows(&self) -> usize {
         if self.width > 64 { 42 * 128 } else { 4 * 42 * 128 }
     }
