@@ -142,9 +142,13 @@ pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Res
     unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
 }
 
-/// The kernel of narrow networks.
-pub fn narrow_kernel(precision: Precision, n_probes: usize) -> &'static str {
-    if n_probes > 0 { kernel_of!(precision, "sweep_narrow_diffusive") } else { kernel_of!(precision, "sweep_narrow") }
+/// The kernel of narrow networks, and how many of its blocks the registers of a multiprocessor have room for.
+pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, usize) {
+    if n_probes > 0 {
+        (kernel_of!(precision, "sweep_narrow_diffusive"), 1)
+    } else {
+        (kernel_of!(precision, "sweep_narrow"), if precision == Precision::F32 { 1 } else { 2 })
+    }
 }
 
 /// Sweeps over the chunk of tiles in `params.sweep.batch` with partial sums of the weight gradient, one for each block.
@@ -163,7 +167,7 @@ pub fn sweep_narrow(
     check_len("far sums of the gradient", far_bytes, far_bytes.min(far_sums.len()))?;
     let params = SweepNarrowParams { parts: parts.address(), far_sums: far_sums.address(), ..*params };
     let shared = NARROW_STAGE_BYTES + params.n_near as usize * LAYER_SUM_BYTES;
-    let kernel = narrow_kernel(precision, rows.n_probes as usize);
+    let (kernel, _) = narrow_kernel(precision, rows.n_probes as usize);
     // SAFETY: the rows hold the tiles, and there is a slot, a part and far sums for each block (checked); addresses come from live buffers.
     unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
 }

@@ -82,9 +82,9 @@ fn layer_sums(
         return Ok((0, 0));
     }
     let n_layers = network.layers().len();
-    // Without probes the registers of a multiprocessor have room for two blocks: so must its shared memory.
-    let blocks_at_once = if needs.n_probes == 0 { 2 } else { 1 };
-    let room = device.shared_memory_among(narrow_kernel(precision, needs.n_probes), blocks_at_once)?;
+    // As many blocks as the registers of a multiprocessor have room for must fit its shared memory.
+    let (kernel, blocks_at_once) = narrow_kernel(precision, needs.n_probes);
+    let room = device.shared_memory_among(kernel, blocks_at_once)?;
     let n_near =
         (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(most_near.unwrap_or(n_layers)).min(n_layers);
     Ok((n_near, division.n_parts * (n_layers - n_near) * LAYER_SUM_BYTES))

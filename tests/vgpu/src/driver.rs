@@ -457,7 +457,7 @@ entry! {
         let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            if value as usize + loaded.module.kernels[kernel].shared_bytes as usize > SHARED_LIMIT { return INVALID_VALUE }
+            if value as usize + loaded.module.kernels[kernel].shared_bytes > SHARED_LIMIT { return INVALID_VALUE }
             driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS
