@@ -342,6 +342,24 @@ fn limits_of_shape_agree_with_f64() {
     }
 }
 
+/// On the virtual GPU with the least shared memory that a real one has (8.6, 8.9 and 12.0), where fewer operands and sums have room in it.
+#[test]
+fn less_shared_memory_changes_nothing() {
+    let names = ["derivatives::limits_of_shape_agree_with_f64", "training::a_wide_network_follows_the_cpu"];
+    let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
+        .arg("--exact")
+        .args(names)
+        .env("VGPU_SHARED", (99 << 10).to_string())
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("ok. 2 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 fn derivatives_agree_with_f64() {
     for precision in Precision::ALL {

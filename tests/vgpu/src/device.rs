@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use crate::counters::Counters;
 use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
 use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES};
 use crate::ptx::{Kernel, Module, parse_module};
 
-/// Shared memory of a block that needs no permission, and at most (sm_80).
+/// Shared memory of a block that needs no permission.
 pub const SHARED_WITHOUT_OPT_IN: usize = 48 << 10;
-pub const SHARED_LIMIT: usize = 163 << 10;
+
+/// Shared memory of a block at most: that of sm_80, unless `VGPU_SHARED` says otherwise.
+pub fn shared_limit() -> usize {
+    static LIMIT: LazyLock<usize> =
+        LazyLock::new(|| std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(163 << 10));
+    *LIMIT
+}
 
 /// A loaded module with its variables in memory.
 pub struct LoadedModule {
@@ -125,8 +131,9 @@ impl Device {
                 sizes.dynamic_shared
             ));
         }
-        if shared > SHARED_LIMIT {
-            return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {SHARED_LIMIT}"));
+        let most = shared_limit();
+        if shared > most {
+            return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {most}"));
         }
         if sizes.grid.iter().map(|&n| u128::from(n)).product::<u128>() > u128::from(MAX_BLOCKS) {
             return Err(format!(

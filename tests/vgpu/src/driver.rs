@@ -1,7 +1,7 @@
 //! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`] and [`Queue`].
 //!
 //! Everything it does is strict: what fails is written to standard error in full, and every later call returns the error. `VGPU_SEED` sets
-//! the order of warps, blocks and streams; `VGPU_MEMORY` the bytes of the device; `VGPU_COUNTERS` names a file for the counters, written at
+//! the order of warps, blocks and streams; `VGPU_MEMORY` the bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a file for the counters, written at
 //! every synchronisation, and `VGPU_OVERRIDE` PTX in the place of modules (see [`overrides`]).
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use crate::counters;
-use crate::device::{Device, SHARED_LIMIT, SHARED_WITHOUT_OPT_IN, Sizes};
+use crate::device::{Device, SHARED_WITHOUT_OPT_IN, Sizes, shared_limit};
 use crate::fatbin::ptx_of;
 use crate::overrides;
 use crate::queue::{CaptureError, CaptureMode, Graph, Queue, Work};
@@ -137,7 +137,7 @@ impl Driver {
         let shared = kernel.shared_bytes + dynamic_shared + RESERVED_SHARED;
         let threads = threads.max(1).next_multiple_of(32);
         let by_registers = REGISTERS / (REGISTERS_OF_THREAD * threads);
-        Some((THREADS / threads).min(by_registers).min((SHARED_LIMIT + RESERVED_SHARED) / shared).min(BLOCKS))
+        Some((THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS))
     }
 }
 
@@ -241,9 +241,9 @@ entry! {
             40 => 2,                                    // copies beside kernels
             41 => 1,                                    // unified addressing
             75 => 8, 76 => 0,                           // compute capability
-            81 => SHARED_LIMIT as c_int + 1024,         // shared memory of a multiprocessor
+            81 => shared_limit() as c_int + 1024,         // shared memory of a multiprocessor
             82 => REGISTERS as c_int,                            // registers of a multiprocessor
-            97 => SHARED_LIMIT as c_int,                // shared memory of a block with permission
+            97 => shared_limit() as c_int,                // shared memory of a block with permission
             106 => BLOCKS as c_int,                     // blocks of a multiprocessor
             111 => RESERVED_SHARED as c_int,            // shared memory that a block takes for itself
             115 => 1,                                   // allocations in the order of streams
@@ -457,7 +457,7 @@ entry! {
         let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            if value as usize + loaded.module.kernels[kernel].shared_bytes > SHARED_LIMIT { return INVALID_VALUE }
+            if value as usize + loaded.module.kernels[kernel].shared_bytes > shared_limit() { return INVALID_VALUE }
             driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS
