@@ -146,3 +146,38 @@ impl GradientSweep {
         sweep_narrow(device, precision, &params, (parts, &self.far_sums))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::workspace::{Work, rows_bytes};
+    use super::*;
+    use crate::model::{Activation, Architecture, Head, TimeEmbedding};
+
+    /// However many probes rows have, what is kept of a narrow network's fits any GPU, and each block has its partial sum.
+    #[test]
+    fn memory_has_a_bound() {
+        for (dim, hidden) in [(2, vec![64; 3]), (50, vec![64; 16])] {
+            let architecture = Architecture {
+                dim,
+                hidden,
+                activation: Activation::Silu,
+                head: Head::Quadratic,
+                time_embedding: TimeEmbedding::Raw,
+            };
+            let network = Network::new(&architecture);
+            assert!(network.is_narrow());
+            for n_probes in [0, 1, 64, 1024] {
+                let needs = RowNeeds { n_probes, grad_x: false, work: Work::Training };
+                for n_rows in [1, 3 * 4096, 1 << 22] {
+                    let division = Division::of(&network, Precision::F32, needs, n_rows, n_rows);
+                    let n_bytes = rows_bytes(&network, Precision::F32, needs, division.extent);
+                    let tile = Extent { rows: 0, slots: TILE_ROWS };
+                    let most = (1 << 30) + (1 << 30).max(rows_bytes(&network, Precision::F32, needs, tile));
+                    assert!(n_bytes <= most, "{n_probes} probes, {n_rows} rows: {n_bytes} bytes");
+                    let Extent { rows, slots } = division.extent;
+                    assert!(slots <= rows && slots == division.n_parts * TILE_ROWS && division.n_parts > 0);
+                }
+            }
+        }
+    }
+}
