@@ -133,6 +133,29 @@ impl Evaluation<'_> {
         }
         Ok(())
     }
+
+    /// Sweeps over `n` interior rows; `read(rows, n_here)` takes what it wants of each chunk.
+    fn sweep_interior<'r>(
+        &self,
+        needs: RowNeeds,
+        n: usize,
+        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        probe: impl Fn(usize, usize, &mut [f32]),
+        request: Request,
+        mut read: impl FnMut(&mut Rows, usize) -> Result<()>,
+    ) -> Result<()> {
+        let Evaluation { device, precision, network, .. } = *self;
+        let whole = BatchParams::of(&[(PartKind::Interior, n)]);
+        let n_rows = chunk_rows(network, precision, needs, n);
+        let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
+        let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
+        for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
+            self.place(&mut rows, &chunk, &given, &probe)?;
+            sweep(device, precision, &self.sweep_params(&rows, &chunk, sums.address(), request))?;
+            read(&mut rows, (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS))?;
+        }
+        Ok(())
+    }
 }
 
 /// s, ∇s, ∂ₜs of the first `n` rows of a chunk that was swept, behind what `to` holds.
@@ -152,27 +175,19 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     let (weights, biases) = (&device.upload(&weights)?, &device.upload(&biases)?);
     let state = step_state(device, 1.0)?;
     let evaluation = Evaluation { device, precision, model, network, weights, biases, state };
-    let (dim, n) = (model.architecture.dim, t.len());
+    let dim = model.architecture.dim;
+    let given =
+        |_, row: usize| GivenRow { x: &x[row * dim..][..dim], t: t[row], weight: 0.0, on_potential: 0.0, kappa: 0.0 };
+    let request = Request { has_time: true, moves: true, scale: 1.0 };
     let mut all = Derivatives::default();
-    let whole = BatchParams::of(&[(PartKind::Interior, n)]);
-    let needs = RowNeeds::default();
-    let n_rows = chunk_rows(network, precision, needs, n);
-    let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
-    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
-    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
-        let given = |_, row: usize| GivenRow {
-            x: &x[row * dim..][..dim],
-            t: t[row],
-            weight: 0.0,
-            on_potential: 0.0,
-            kappa: 0.0,
-        };
-        evaluation.place(&mut rows, &chunk, given, |_, _, _| {})?;
-        let request = Request { has_time: true, moves: true, scale: 1.0 };
-        sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-        let n_here = (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
-        read_derivatives(device, &mut rows, n_here, dim, &mut all)?;
-    }
+    evaluation.sweep_interior(
+        RowNeeds::default(),
+        t.len(),
+        given,
+        |_, _, _| {},
+        request,
+        |rows, n| read_derivatives(device, rows, n, dim, &mut all),
+    )?;
     Ok(all)
 }
 
@@ -245,24 +260,17 @@ impl<'a> GivenBatch<'a> {
 
 /// The Laplacian of s at the interior rows: the generator without drift or time, of rows of weight 1.
 fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
-    let Evaluation { device, precision, network, .. } = *evaluation;
     let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
-    let n = given.batch.t.len();
-    let whole = BatchParams::of(&[(PartKind::Interior, n)]);
-    let n_rows = chunk_rows(network, precision, needs, n);
-    let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
-    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
-    let mut laplacians = Vec::with_capacity(n);
-    for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
-        let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
-        evaluation.place(&mut rows, &chunk, row, |k, row, to| given.probe(k, row, to))?;
-        // A Laplacian needs no loss scale: the rows' undo it.
-        let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
-        sweep(device, precision, &evaluation.sweep_params(&rows, &chunk, sums.address(), request))?;
-        let n_here = (n - laplacians.len()).min(chunk.n_tiles as usize * TILE_ROWS);
-        let generators = rows.read(device, rows.params().generator, n_here)?;
+    let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
+    let probe = |k: usize, row: usize, to: &mut [f32]| given.probe(k, row, to);
+    // A Laplacian needs no loss scale: the rows' undo it.
+    let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
+    let mut laplacians = Vec::new();
+    evaluation.sweep_interior(needs, given.batch.t.len(), row, probe, request, |rows, n| {
+        let generators = rows.read(evaluation.device, rows.params().generator, n)?;
         laplacians.extend(generators.into_iter().map(|value| f64::from(value * loss_scale)));
-    }
+        Ok(())
+    })?;
     Ok(laplacians)
 }
 

@@ -45,12 +45,12 @@ pub struct SweepParams {
 /// See `SweepNarrowParams` there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct SweepNarrowParams {
-    pub sweep: SweepParams,
-    pub parts: u64,
-    pub far_sums: u64,
-    pub n_near: u32,
-    pub accumulate: u32,
+struct SweepNarrowParams {
+    sweep: SweepParams,
+    parts: u64,
+    far_sums: u64,
+    n_near: u32,
+    accumulate: u32,
 }
 
 /// See `WeightGradParams` there.
@@ -151,22 +151,31 @@ pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, us
     }
 }
 
-/// Sweeps over the chunk of tiles in `params.sweep.batch` with partial sums of the weight gradient, one for each block.
+/// Sweeps over the chunk of tiles in `params.batch` with partial sums of the weight gradient, one for each block: those of the first `n_near` layers
+/// on the chip, the others' in `far_sums`. `accumulate`: whether earlier chunks are in the parts.
 pub fn sweep_narrow(
     device: &Device,
     precision: Precision,
-    params: &SweepNarrowParams,
+    params: &SweepParams,
     (parts, far_sums): (&Buffer<f32>, &Buffer<u8>),
+    n_near: u32,
+    accumulate: bool,
 ) -> Result<()> {
-    let SweepParams { network, rows, batch, .. } = &params.sweep;
+    let SweepParams { network, rows, batch, .. } = params;
     check_chunk(rows.n_rows, batch.n_tiles as usize)?;
     let n_blocks = (rows.n_slots / TILE_ROWS as u32).min(batch.n_tiles);
     let n_values = n_blocks as usize * network.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
-    let far_bytes = n_blocks as usize * (network.n_layers - params.n_near) as usize * LAYER_SUM_BYTES;
+    let far_bytes = n_blocks as usize * (network.n_layers - n_near) as usize * LAYER_SUM_BYTES;
     check_len("far sums of the gradient", far_bytes, far_bytes.min(far_sums.len()))?;
-    let params = SweepNarrowParams { parts: parts.address(), far_sums: far_sums.address(), ..*params };
-    let shared = NARROW_STAGE_BYTES + params.n_near as usize * LAYER_SUM_BYTES;
+    let shared = NARROW_STAGE_BYTES + n_near as usize * LAYER_SUM_BYTES;
+    let params = SweepNarrowParams {
+        sweep: *params,
+        parts: parts.address(),
+        far_sums: far_sums.address(),
+        n_near,
+        accumulate: u32::from(accumulate),
+    };
     let (kernel, _) = narrow_kernel(precision, rows.n_probes as usize);
     // SAFETY: the rows hold the tiles, and there is a slot, a part and far sums for each block (checked); addresses come from live buffers.
     unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }

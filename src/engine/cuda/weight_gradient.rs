@@ -2,8 +2,7 @@
 
 use super::device::{Buffer, Device};
 use super::launch::{
-    GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, SweepNarrowParams, SweepParams, narrow_kernel, sweep, sweep_narrow,
-    weight_grad,
+    GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, SweepParams, narrow_kernel, sweep, sweep_narrow, weight_grad,
 };
 use super::network::Network;
 use super::params::{StepState, TILE_ROWS};
@@ -136,14 +135,7 @@ impl GradientSweep {
             let grad_chunk = self.division.grad_chunk(chunk.n_tiles, chunk.n_interior_tiles_of_chunk(), accumulate);
             return weight_grad(device, precision, network, &params.rows, (state, parts), &grad_chunk);
         }
-        let params = SweepNarrowParams {
-            sweep: *params,
-            parts: 0,
-            far_sums: 0,
-            n_near: self.n_near as u32,
-            accumulate: u32::from(accumulate),
-        };
-        sweep_narrow(device, precision, &params, (parts, &self.far_sums))
+        sweep_narrow(device, precision, params, (parts, &self.far_sums), self.n_near as u32, accumulate)
     }
 }
 
