@@ -1,8 +1,9 @@
-"""`amatch bench` beside PyTorch and JAX on the CPU: one run, one table.
+"""`amatch bench` beside PyTorch and JAX, on the CPU or on a GPU: one run, one table.
 
     cargo build --release
     python -m pip install -r benches/requirements.txt
     python benches/peers.py --out peers.json
+    python benches/peers.py --device cuda --precision bf16 --rows 65536
 
 Every program is first checked to compute the same loss and gradient; then they take turns, round after round, all
 but one of them stopped. benches/README.md says what is counted.
@@ -21,13 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from peerbench import machine, reference, report, verify
-from peerbench.peers import PEERS
+from peerbench.peers import PEERS, Peer
 from peerbench.programs import Amatch, PeerProcess, Program, ProgramFailed
 from peerbench.rounds import Protocol, take_turns
-from peerbench.workloads import PEAK, WORKLOADS, Product, Training, Workload
+from peerbench.workloads import PEAK, WORKLOADS, Hardware, Product, Training, Workload, chosen
 
-PRODUCTS = [name for name, peer in PEERS.items() if peer.multiplies]
-RIVALS = [name for name in PEERS if name not in PRODUCTS]
+RIVALS = [name for name, peer in PEERS.items() if not peer.multiplies]
 DEFAULT_AMATCH = Path(__file__).resolve().parents[1] / "target" / "release" / "amatch"
 
 
@@ -44,7 +44,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amatch-peers-")))
         bench = Bench(arguments, protocol, folder)
         bench.start_peak(stack)
-        rows = [bench.run(WORKLOADS[name]) for name in arguments.workloads]
+        rows = [bench.run(name) for name in arguments.workloads]
     print(f"{machine.describe()}; {arguments.threads} threads on CPUs {', '.join(map(str, sorted(cpus)))}\n")
     print(report.table(rows, arguments.peers, bench.peak))
     print("\nTime of a step or run (GFLOP/s); ratio = fastest peer (bold) over amatch, median of the rounds.\n")
@@ -64,13 +64,21 @@ def parse_arguments() -> argparse.Namespace:
                         help="the program (default: target/release/amatch)")
     parser.add_argument("--peers-only", action="store_true", help="leaves amatch out")
     parser.add_argument("--threads", type=_positive(int), default=2, metavar="N", help="of each program (default 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    parser.add_argument("--precision", choices=verify.TOLERANCES, help="of a GPU's products (default bf16)")
+    parser.add_argument("--rows", type=_positive(int), metavar="N",
+                        help="of each kind in a step, or particles, instead of the workload's own")
     parser.add_argument("--rounds", type=_positive(int), default=5, metavar="N", help="default 5, the fewest that count")
     parser.add_argument("--seconds", type=_positive(float), default=3.0, metavar="S", help="of a turn (default 3)")
     parser.add_argument("--foreign", type=_positive(float), default=5.0, metavar="PERCENT",
                         help="of the CPUs that others may take in a turn that counts (default 5)")
     parser.add_argument("--retries", type=int, default=5, metavar="N", help="of a disturbed turn (default 5)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every figure, as JSON")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.device == "cpu" and arguments.precision not in (None, "f32"):
+        parser.error("--precision is of a GPU: the CPU multiplies in f32")
+    arguments.precision = arguments.precision or ("f32" if arguments.device == "cpu" else "bf16")
+    return arguments
 
 
 def _positive(kind: type) -> Callable[[str], float]:
@@ -88,16 +96,19 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace, protocol: Protocol, folder: Path) -> None:
         self._arguments, self._protocol, self._folder = arguments, protocol, folder
+        self._hardware = Hardware(arguments.device, arguments.precision)
         self._products: list[Program] = []
         self.peak = report.Peak(records=[], descriptions={}, absent={})
 
     def start_peak(self, stack: contextlib.ExitStack) -> None:
         """Starts the matrix products, which take part in the rounds of every workload."""
-        self._products = self._start(PEAK, PRODUCTS, self.peak.absent, stack)
+        products = [name for name, peer in PEERS.items() if peer.multiplies and _runs_on(peer, self._hardware)]
+        self._products = self._start(chosen(PEAK, self._hardware, None), products, self.peak.absent, stack)
         self.peak.descriptions = {product.name: product.description for product in self._products}
 
-    def run(self, workload: Workload) -> report.Row:
+    def run(self, name: str) -> report.Row:
         """All of one workload."""
+        workload = chosen(name, self._hardware, self._arguments.rows)
         say(f"{workload.name}:")
         row = report.Row(workload)
         peers = [name for name in self._arguments.peers if _takes_part(name, workload)]
@@ -116,13 +127,15 @@ class Bench:
     ) -> list[Program]:
         """Ours and these peers, one after the other; those that cannot run go to `absent`."""
         programs: list[Program] = []
-        threads = self._arguments.threads
-        if not self._arguments.peers_only:
+        threads, rows = self._arguments.threads, self._arguments.rows
+        # A GPU's product is measured by its library alone: `amatch bench peak` says there what the maker states.
+        is_ours = not (isinstance(workload, Product) and self._hardware.is_gpu)
+        if is_ours and not self._arguments.peers_only:
             with _noting_failure(report.OURS, absent):
-                programs.append(Amatch(self._arguments.amatch, workload, threads, self._folder))
+                programs.append(Amatch(self._arguments.amatch, workload, rows, threads, self._folder))
         for name in peers:
             with _noting_failure(name, absent):
-                peer = PeerProcess(name, workload, threads, self._folder)
+                peer = PeerProcess(name, workload, rows, threads, self._folder)
                 stack.callback(peer.close)
                 programs.append(peer)
                 say(f"  {name}: {peer.description}")
@@ -131,13 +144,14 @@ class Bench:
     def _verified(self, workload: Workload, programs: list[Program], row: report.Row) -> list[Program]:
         """The programs that agree with the float64 reference; the others go to `row.absent`."""
         expected, agreeing = reference.answers(workload), []
+        tolerance = verify.TOLERANCES[self._hardware.precision]
         for program in programs:
             with _noting_failure(program.name, row.absent):
                 errors = row.errors[program.name] = verify.errors(expected, program.answers())
                 tensor, error = verify.worst(errors)
-                if error > verify.TOLERANCE:
-                    raise ProgramFailed(f"refused: {tensor} {verify.describe(error)}")
-                say(f"  {program.name} agrees: {tensor} is farthest off, {error:.1e} of {verify.TOLERANCE:.0e}")
+                if error > tolerance:
+                    raise ProgramFailed(f"refused: {tensor} {verify.describe(error, tolerance)}")
+                say(f"  {program.name} agrees: {tensor} is farthest off, {error:.1e} of {tolerance:.0e}")
                 agreeing.append(program)
         return agreeing
 
@@ -153,7 +167,12 @@ def _noting_failure(name: str, absent: dict[str, str]) -> Iterator[None]:
 
 
 def _takes_part(peer: str, workload: Workload) -> bool:
-    return PEERS[peer].trains if isinstance(workload, Training) else PEERS[peer].samples
+    does = PEERS[peer].trains if isinstance(workload, Training) else PEERS[peer].samples
+    return does and _runs_on(PEERS[peer], workload.hardware)
+
+
+def _runs_on(peer: Peer, hardware: Hardware) -> bool:
+    return peer.on_gpu or not hardware.is_gpu
 
 
 def _document(rows: list[report.Row], peak: report.Peak, protocol: Protocol) -> dict[str, object]:

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from .forms import Form, Forms, Unavailable
 from .peers import PEERS
 from .problem import save_tensors
-from .workloads import PEAK, WORKLOADS
+from .workloads import PEAK, WORKLOADS, Hardware, chosen
 
 PR_SET_PDEATHSIG = 1
 
@@ -28,7 +28,10 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("workload", choices=[*WORKLOADS, PEAK.name])
+    parser.add_argument("workload", choices=[*WORKLOADS, PEAK])
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--tune-seconds", type=float, required=True)
     arguments = parser.parse_args()
@@ -36,8 +39,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     replies = _claim_stdout()
     try:
-        module = _load(arguments.peer, arguments.threads)
-        workload = PEAK if arguments.workload == PEAK.name else WORKLOADS[arguments.workload]
+        hardware = Hardware(arguments.device, arguments.precision)
+        module = _load(arguments.peer, arguments.threads, hardware)
+        workload = chosen(arguments.workload, hardware, arguments.rows)
         form, seconds = _fastest(module.forms(workload), arguments.tune_seconds)
     except Unavailable as problem:
         _reply(replies, {"unavailable": str(problem)})
@@ -64,13 +68,16 @@ def _reply(pipe: TextIO, message: dict[str, Any]) -> None:
     print(json.dumps(message), file=pipe, flush=True)
 
 
-def _load(peer: str, threads: int) -> Any:
+def _load(peer: str, threads: int, hardware: Hardware) -> Any:
     try:
         module = importlib.import_module(f".peers.{PEERS[peer].module}", __package__)
     except ModuleNotFoundError as missing:
         raise Unavailable(f"{missing.name} is not installed: pip install -r benches/requirements.txt") from missing
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+        torch = sys.modules["torch"]
+        torch.set_num_threads(threads)
+        torch.set_default_device(hardware.device)
+        torch.set_float32_matmul_precision("highest" if hardware.precision == "f32" else "high")
     return module
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .workloads import Sampling
+from .workloads import Hardware, Sampling
 
 
 class Unavailable(Exception):
@@ -28,17 +28,21 @@ class Form:
 Forms = dict[str, Callable[[], Form]]
 """Each builds (and compiles) the form it is named for."""
 
-# Enough work in a call that entering it costs nothing: about half a second on two cores.
-FLOP_PER_CALL = 5e10
-# A chunk that takes longer than a turn would make turns of unequal length.
-LARGEST_CHUNK_FLOP = 7e11
+
+def flop_per_call(hardware: Hardware) -> float:
+    """Enough work in a call that entering it costs nothing: about half a second on two cores, less on a GPU."""
+    return 1e13 if hardware.is_gpu else 5e10
 
 
 def chunk_sizes(workload: Sampling, powers: Iterator[int] | range = range(8, 16)) -> list[int]:
-    """Numbers of particles to move together: powers of two, from cache-sized to as many as a turn has time for."""
-    return [1 << power for power in powers if (1 << power) * workload.flop_per_particle <= LARGEST_CHUNK_FLOP]
+    """Numbers of particles to move together: powers of two, from cache-sized to as many as a turn has time for; a GPU
+    needs many to be busy."""
+    if workload.hardware.is_gpu:
+        return [1 << power for power in (16, 18)]
+    # A chunk that takes longer than a turn would make turns of unequal length.
+    return [1 << power for power in powers if (1 << power) * workload.flop_per_particle <= 7e11]
 
 
-def product_sizes() -> list[int]:
+def product_sizes(hardware: Hardware) -> list[int]:
     """Square products worth trying for the peak."""
-    return [96, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096]
+    return [4096, 8192, 16384] if hardware.is_gpu else [96, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096]

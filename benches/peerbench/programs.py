@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from . import problem, reference
 from .machine import process_seconds
-from .workloads import Product, Sampling, Training, Workload
+from .workloads import Hardware, Product, Sampling, Training, Workload
 
 SETUP_LIMIT_SECONDS = 3600.0
 REPLY_LIMIT_SECONDS = 600.0
@@ -55,12 +55,17 @@ class Program(Protocol):
 class PeerProcess:
     """A peer that has built its forms and kept the fastest. It runs during its turns only, stopped in between."""
 
-    def __init__(self, name: str, workload: Workload | Product, threads: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, workload: Workload | Product, rows: int | None, threads: int, folder: Path
+    ) -> None:
         """Starts and sets up, which takes minutes where forms are compiled. Raises `ProgramFailed`."""
         self.name = name
         self._log = folder / f"{name}.{workload.name}.log"
         self._answers = folder / f"{name}.{workload.name}.safetensors"
+        hardware = workload.hardware
         command = [sys.executable, "-m", "peerbench.child", name, workload.name]
+        command += ["--device", hardware.device, "--precision", hardware.precision]
+        command += ["--rows", str(rows)] if rows else []
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [*command, "--threads", str(threads), "--tune-seconds", str(TUNE_SECONDS)],
@@ -69,7 +74,7 @@ class PeerProcess:
                 stderr=log,
                 text=True,
                 bufsize=1,
-                env=_environment(threads),
+                env=_environment(threads, hardware),
                 start_new_session=True,  # a group of its own, stopped and resumed as a whole
             )
         try:
@@ -131,30 +136,42 @@ class PeerProcess:
             pass  # it has ended; whoever waits for its reply learns that from the pipe
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """The caller's, with the number of threads fixed for every library, and no accelerator."""
+def _environment(threads: int, hardware: Hardware) -> dict[str, str]:
+    """The caller's, with the number of threads fixed for every library, and no accelerator but the one that is asked for."""
     libraries = ("OMP", "MKL", "OPENBLAS")
     return {
         **os.environ,
         **{f"{library}_NUM_THREADS": str(threads) for library in libraries},
         "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of compile workers that would outlive the set-up
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
+        **(_GPU_ENVIRONMENT if hardware.is_gpu else {"CUDA_VISIBLE_DEVICES": ""}),
+        "JAX_PLATFORMS": hardware.device,
+        "JAX_DEFAULT_MATMUL_PRECISION": _JAX_PRECISIONS[hardware.precision],
     }
+
+
+_JAX_PRECISIONS = {"f32": "float32", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
+# Programs share the GPU's memory.
+_GPU_ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class Amatch:
     """`amatch bench`, started anew for each turn; it measures itself."""
 
-    def __init__(self, executable: Path, workload: Workload | Product, threads: int, folder: Path) -> None:
+    def __init__(
+        self, executable: Path, workload: Workload | Product, rows: int | None, threads: int, folder: Path
+    ) -> None:
         """Raises `ProgramFailed` when this is no amatch."""
-        self._executable, self._workload, self._threads, self._folder = executable, workload, threads, folder
+        self._executable, self._workload, self._rows, self._folder = executable, workload, rows, folder
         self.name = "amatch-product" if isinstance(workload, Product) else "amatch"
+        hardware = workload.hardware
+        # `check` has no threads to choose.
+        self._check_device = ["--device", hardware.device, "--precision", hardware.precision]
+        self._device = self._check_device if hardware.is_gpu else ["--device", "cpu", "--threads", str(threads)]
         self.description = self._run("--version")[0].strip()
 
     def turn(self, seconds: float) -> Measured:
-        options = ["--device", "cpu", "--threads", str(self._threads), "--seconds", str(seconds), "--json"]
+        options = [*self._device, "--seconds", str(seconds), "--json", *(["--rows", str(self._rows)] if self._rows else [])]
         output, cpu_seconds = self._run("bench", self._workload.name, *options)
         try:
             figures = json.loads(output)
@@ -169,7 +186,7 @@ class Amatch:
         found = self._folder / "found.safetensors"
         problem.save_model(model, self._workload)
         problem.save_tensors(batch, problem.batch(self._workload))
-        self._run("check", "--model", str(model), "--batch", str(batch), "--out", str(found))
+        self._run("check", "--model", str(model), "--batch", str(batch), "--out", str(found), *self._check_device)
         tensors = load_file(found)
         if isinstance(self._workload, Training):
             gradient = {name: tensor for name, tensor in tensors.items() if name.startswith("grad.")}
@@ -181,7 +198,7 @@ class Amatch:
         start, end = self._folder / "start.npy", self._folder / "end.safetensors"
         np.save(start, problem.batch(workload)["x"])
         plan = ["--method", workload.method, "--steps", str(workload.n_steps), "--t0", "0", "--t1", "1"]
-        self._run("sample", str(model), "--from", str(start), *plan, "--out", str(end))
+        self._run("sample", str(model), "--from", str(start), *plan, "--out", str(end), *self._device)
         return load_file(end)["samples"]
 
     def _run(self, *arguments: str) -> tuple[str, float]:

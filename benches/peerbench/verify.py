@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 1e-4
-"""Largest relative error of f32, ‖found − expected‖ / ‖expected‖ for each tensor."""
+TOLERANCES = {"f32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
+"""Largest relative error of each precision, ‖found − expected‖ / ‖expected‖ for each tensor."""
 SMALLEST_SHARE = 1e-3
 """A tensor whose norm is a smaller share of the largest one's is measured against that share instead: the last bias
 of a scalar head has no gradient at all."""
@@ -30,8 +30,8 @@ def worst(errors: dict[str, float]) -> tuple[str, float]:
     return max(errors.items(), key=lambda item: item[1])
 
 
-def describe(error: float) -> str:
+def describe(error: float, tolerance: float) -> str:
     """What is wrong with a tensor that is off by `error`."""
     if np.isinf(error):
         return "is missing, of another shape or not finite"
-    return f"is off by {error:.1e} relative to float64, more than {TOLERANCE:.0e}"
+    return f"is off by {error:.1e} relative to float64, more than {tolerance:.0e}"

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a workload runs on, and the type of the operands of its products. Sums, weights and the optimiser are f32."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    precision: str = "f32"
+    """`f32`, `tf32` or `bf16`; of a GPU."""
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.device == "cuda"
+
+
+CPU = Hardware()
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,7 @@ class Training:
     target: Target
     sigma: float = 0.0
     """Diffusion: the loss has ½σ²Δs too, estimated with one probe a row."""
+    hardware: Hardware = CPU
     unit = "step"
 
     @property
@@ -69,6 +87,7 @@ class Sampling:
     n_particles: int
     n_steps: int
     target: Target
+    hardware: Hardware = CPU
     unit = "run"
 
     @property
@@ -88,8 +107,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Product:
-    """The best f32 matrix product a library reaches, whatever its shape: the peak the figures are a fraction of."""
+    """The best matrix product a library reaches, whatever its shape: the peak the figures are a fraction of."""
 
+    hardware: Hardware = CPU
     name: str = "peak"
     unit = "GFLOP"
     flop = 1e9
@@ -102,7 +122,6 @@ EMBRYOID = Network(dim=5, hidden=(512,) * 3, head="scalar")
 TOY2D = Network(dim=2, hidden=(64,) * 3, head="scalar")
 WIDE = Network(dim=50, hidden=(512,) * 4, head="scalar")
 
-PEAK = Product()
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -117,3 +136,16 @@ WORKLOADS: dict[str, Workload] = {
         Sampling("sampling-toy2d", TOY2D, "rk4", n_particles=1_000_000, n_steps=50, target=Target(1.5, 0.75)),
     )
 }
+PEAK = Product.name
+
+
+def chosen(name: str, hardware: Hardware, rows: int | None) -> Workload | Product:
+    """The workload of this name, or the peak. `rows`: of each kind in a step, or particles, instead of its own."""
+    if name == PEAK:
+        return Product(hardware)
+    workload = replace(WORKLOADS[name], hardware=hardware)
+    if rows is None:
+        return workload
+    if isinstance(workload, Training):
+        return replace(workload, n_interior=rows, n_boundary=rows)
+    return replace(workload, n_particles=rows)

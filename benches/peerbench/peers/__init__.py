@@ -13,13 +13,15 @@ class Peer:
     trains: bool = False
     samples: bool = False
     multiplies: bool = False
+    on_gpu: bool = False
+    """Whether it runs on a GPU too."""
 
 
 PEERS: dict[str, Peer] = {
     "torch-eager": Peer("torch_eager", trains=True, samples=True),
     "torch-compile-loss": Peer("torch_compile_loss", trains=True),
-    "torch-compile-step": Peer("torch_compile_step", trains=True, samples=True),
-    "jax": Peer("jax_scan", trains=True, samples=True),
+    "torch-compile-step": Peer("torch_compile_step", trains=True, samples=True, on_gpu=True),
+    "jax": Peer("jax_scan", trains=True, samples=True, on_gpu=True),
     "numpy-product": Peer("numpy_product", multiplies=True),
-    "torch-product": Peer("torch_product", multiplies=True),
+    "torch-product": Peer("torch_product", multiplies=True, on_gpu=True),
 }

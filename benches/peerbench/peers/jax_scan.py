@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .. import problem
-from ..forms import FLOP_PER_CALL, Form, Forms, chunk_sizes
+from ..forms import Form, Forms, chunk_sizes, flop_per_call
 from ..workloads import Network, Sampling, Training, Workload
 
 Layers = list[tuple[Array, Array]]
@@ -23,8 +23,16 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both orders of the boundary rows, both storage orders of the weights and, with diffusion, both ways to the Laplacian; or
-    every chunk size."""
+    """Both orders of the boundary rows, both storage orders of the weights and, with diffusion, both ways to the Laplacian, or on a
+    GPU both types of activations; or every chunk size."""
+    if isinstance(workload, Training) and workload.hardware.is_gpu:
+        types = ("f32", "bf16") if workload.hardware.precision == "bf16" else ("f32",)
+        return {
+            f"activations {of}": partial(
+                _training_form, workload, Layout("[in, out]", jnp.dtype(TYPES[of])), joined=True, forward=True
+            )
+            for of in types
+        }
     if isinstance(workload, Training):
         ways = ("forward over reverse", "reverse over reverse") if workload.sigma else ("",)
         return {
@@ -35,18 +43,24 @@ def forms(workload: Workload) -> Forms:
             for joined in (True, False)
             for way in ways
         }
+    orders = ("[in, out]",) if workload.hardware.is_gpu else ("[out, in]", "[in, out]")
+    activations = jnp.dtype(TYPES[workload.hardware.precision])
     return {
-        f"weights {order}, chunks of {n}": partial(_sampling_form, workload, Layout(order), n)
-        for order in ("[out, in]", "[in, out]")
+        f"weights {order}, chunks of {n}": partial(_sampling_form, workload, Layout(order, activations), n)
+        for order in orders
         for n in chunk_sizes(workload)
     }
 
 
-class Layout:
-    """In which order the weights are stored."""
+TYPES = {"f32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 
-    def __init__(self, order: str) -> None:
+
+class Layout:
+    """In which order the weights are stored, and in which type the activations."""
+
+    def __init__(self, order: str, activations: jnp.dtype = jnp.dtype("float32")) -> None:
         self.transposed = order == "[in, out]"
+        self.activations = activations
 
     def load(self, network: Network) -> Layers:
         """The initial parameters."""
@@ -58,11 +72,12 @@ class Layout:
 
     def potential(self, network: Network, layers: Layers, x: Array, t: Array) -> Array:
         """s [n] at x [n, d], t [n] or []. The column of t is added by hand: it needs no product."""
-        (first, bias), *rest = layers
+        of = self.activations
+        (first, bias), *rest = ((weight.astype(of), bias) for weight, bias in layers)
         in_x, in_t = (first[:-1], first[-1]) if self.transposed else (first[:, :-1].T, first[:, -1])
-        z = x @ in_x + (t[..., None] * in_t + bias)
+        z = x.astype(of) @ in_x + (t[..., None] * in_t + bias)
         for weight, bias in rest:
-            z = jax.nn.silu(z) @ (weight if self.transposed else weight.T) + bias
+            z = jax.nn.silu(z.astype(of)) @ (weight if self.transposed else weight.T) + bias
         if network.head == "quadratic":
             return 0.5 * jnp.sum(jnp.square(x - z), axis=1)
         return z[:, 0]
@@ -157,7 +172,7 @@ def _update(state: dict[str, Any], gradient: Layers) -> dict[str, Any]:
 def _training_form(workload: Training, layout: Layout, *, joined: bool, forward: bool) -> Form:
     snapshots = jnp.array(problem.snapshots(workload.network.dim))
     loss_and_gradient = jax.value_and_grad(_loss_function(workload, layout, joined=joined, forward=forward))
-    n_steps = max(1, round(FLOP_PER_CALL / workload.flop))
+    n_steps = max(1, round(flop_per_call(workload.hardware) / workload.flop))
 
     def step(state: dict[str, Any], batch: Batch) -> tuple[dict[str, Any], Array]:
         loss, gradient = loss_and_gradient(state["layers"], batch)

@@ -16,7 +16,7 @@ def version() -> str:
 
 def forms(workload: Product) -> Forms:
     """Square products of every size."""
-    return {f"{n}×{n}×{n}": partial(_form, n) for n in product_sizes()}
+    return {f"{n}×{n}×{n}": partial(_form, n) for n in product_sizes(workload.hardware)}
 
 
 def _form(n: int) -> Form:

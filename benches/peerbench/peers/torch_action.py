@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from .. import problem
-from ..workloads import Network, Sampling, Training
+from ..workloads import Hardware, Network, Sampling, Training
 
 Parameters = list[Tensor]
 """Weight and bias of each layer, in turn."""
@@ -27,11 +27,23 @@ def load_parameters(network: Network) -> Parameters:
     return [torch.tensor(array) for array in chain.from_iterable(problem.parameters(network))]
 
 
+def operand_type(hardware: Hardware) -> torch.dtype:
+    """Of what products multiply."""
+    return torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+
+
+def finish(hardware: Hardware) -> None:
+    """Waits for the GPU, if there is one."""
+    if hardware.is_gpu:
+        torch.cuda.synchronize()
+
+
 def potential(network: Network, parameters: Parameters, points: Tensor) -> Tensor:
-    """s [n] at points [n, d + 1]."""
-    z = linear(points, parameters[0], parameters[1])
+    """s [n] at points [n, d + 1], with hidden layers in the parameters' type."""
+    z = linear(points.to(parameters[0].dtype), parameters[0], parameters[1])
     for weight, bias in zip(parameters[2::2], parameters[3::2]):
         z = linear(silu(z), weight, bias)
+    z = z.to(points.dtype)
     if network.head == "quadratic":
         return 0.5 * (points[:, : network.dim] - z).square().sum(1)
     return z.squeeze(1)
@@ -42,10 +54,13 @@ def loss_function(
 ) -> Callable[[Parameters, Tensor, Tensor], Tensor]:
     """The loss. `joined`: the network sees the rows of both ends at once, not one end after the other."""
     network, dim, kappa = workload.network, workload.network.dim, 0.5 * workload.sigma**2
+    dtype = operand_type(workload.hardware)
 
     def loss(parameters: Parameters, interior: Tensor, boundary: Tensor) -> Tensor:
+        operands = [parameter.to(dtype) for parameter in parameters]
+
         def action(points: Tensor) -> Tensor:
-            return potential(network, parameters, points)
+            return potential(network, operands, points)
 
         ends = boundary.chunk(2)
         s0, s1 = action(boundary).chunk(2) if joined else map(action, ends)
@@ -100,15 +115,16 @@ class Batches:
     def draw(self) -> tuple[Tensor, Tensor]:
         """Interior points on straight lines between independent rows of neighbouring snapshots, at times that share
         one random offset; boundary points, those at t = 0 first."""
-        t = (self.grid + torch.rand(1)) % 1.0
+        on = {"device": self.grid.device}  # a compiled step does not ask for the default
+        t = (self.grid + torch.rand(1, **on)) % 1.0
         position = t * self.n_intervals
         left = position.long().clamp(max=self.n_intervals - 1)
-        pair = left * self.n_rows + torch.randint(self.n_rows, (2, len(t)))
+        pair = left * self.n_rows + torch.randint(self.n_rows, (2, len(t)), **on)
         x = torch.lerp(self.rows[pair[0]], self.rows[pair[1] + self.n_rows], (position - left).unsqueeze(1))
-        ends = self.ends[self.end_offset + torch.randint(self.n_rows, (len(self.end_offset),))]
+        ends = self.ends[self.end_offset + torch.randint(self.n_rows, (len(self.end_offset),), **on)]
         parts = [x, t.unsqueeze(1)]
         if self.has_probes:
-            parts.append(torch.randint(2, x.shape) * 2.0 - 1.0)
+            parts.append(torch.randint(2, x.shape, **on) * 2.0 - 1.0)
         return torch.cat(parts, 1), ends
 
 
@@ -127,8 +143,8 @@ def _at_time(x: Tensor, t: float) -> Tensor:
 
 def named_gradient(loss: Tensor, gradient: list[Tensor]) -> dict[str, object]:
     """`loss` and `grad.<tensor>` as NumPy arrays."""
-    arrays = [tensor.detach().numpy().copy() for tensor in gradient]
-    return {"loss": loss.detach().numpy().copy(), **problem.named(list(zip(arrays[::2], arrays[1::2])), "grad.")}
+    arrays = [tensor.detach().cpu().numpy().copy() for tensor in gradient]
+    return {"loss": loss.detach().cpu().numpy().copy(), **problem.named(list(zip(arrays[::2], arrays[1::2])), "grad.")}
 
 
 Velocity = Callable[[Network, Parameters, Tensor, Tensor], Tensor]
@@ -146,17 +162,18 @@ def velocity_by_transform(network: Network, parameters: Parameters, x: Tensor, t
 
 def velocity_in_closed_form(network: Network, parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:
     """∇s by primal and reverse sweeps written out; the column of t acts as a bias."""
+    dtype = parameters[0].dtype
     first, *weights = parameters[::2]
     in_x, in_t = first[:, : network.dim], first[:, network.dim]
-    z = [torch.addmm(torch.addcmul(parameters[1], in_t, t), x, in_x.T)]
+    z = [torch.addmm(torch.addcmul(parameters[1], in_t, t.to(dtype)), x.to(dtype), in_x.T)]
     for weight, bias in zip(weights, parameters[3::2]):
         z.append(linear(silu(z[-1]), weight, bias))
-    output = z.pop()
+    output = z.pop().to(x.dtype)
     quadratic = network.head == "quadratic"
-    delta = output - x if quadratic else torch.ones_like(output)
+    delta = (output - x if quadratic else torch.ones_like(output)).to(dtype)
     for weight in reversed(weights):
         delta = torch.ops.aten.silu_backward(delta @ weight, z.pop())
-    velocity = delta @ in_x
+    velocity = (delta @ in_x).to(x.dtype)
     return velocity + (x - output) if quadratic else velocity
 
 

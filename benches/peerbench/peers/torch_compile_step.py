@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from .. import problem
-from ..forms import Form, Forms, chunk_sizes
+from ..forms import Form, Forms, chunk_sizes, flop_per_call
 from ..workloads import Network, Training, Workload
 from .torch_action import (
     Batches,
     Parameters,
     by_transform,
     check_batch,
+    finish,
     load_parameters,
     loss_function,
     named_gradient,
@@ -31,8 +32,14 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both orders of the boundary rows; or a few chunk sizes, as each is compiled for itself."""
+    """Both orders of the boundary rows, or on a GPU steps launched one by one and as a CUDA graph; or a few chunk sizes, as each is
+    compiled for itself."""
     compiled = compiler()
+    if isinstance(workload, Training) and workload.hardware.is_gpu:
+        return {
+            "a launch each": partial(_training_form, workload, compiled, joined=True),
+            "a CUDA graph": partial(_training_form, workload, compiled, joined=True, as_graph=True),
+        }
     if isinstance(workload, Training):
         return {
             "ends joined": partial(_training_form, workload, compiled, joined=True),
@@ -84,7 +91,9 @@ def _update(
         e.lerp_(p, 1.0 - problem.EMA_DECAY)
 
 
-def _training_form(workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool) -> Form:
+def _training_form(
+    workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool, as_graph: bool = False
+) -> Form:
     batches = Batches(workload)
     gradient_and_loss = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
 
@@ -97,12 +106,24 @@ def _training_form(workload: Training, compiled: Callable[[Callable], Callable],
         _update(p, m, v, e, n, gradient)
         return loss, *batches.draw()
 
-    state, batch = _fresh(workload.network), batches.draw()
+    state, batch = _fresh(workload.network), list(batches.draw())
+    n_steps = max(1, round(flop_per_call(workload.hardware) / workload.flop)) if workload.hardware.is_gpu else 1
 
     @torch.no_grad()
-    def advance() -> None:
+    def one() -> None:
         nonlocal batch
-        _, *batch = step(*state.tensors(), *batch)
+        _, *drawn = step(*state.tensors(), *batch)
+        if as_graph:  # which reads where it read before
+            torch._foreach_copy_(batch, drawn)
+        else:
+            batch = drawn
+
+    again = _captured(one) if as_graph else one
+
+    def advance() -> None:
+        for _ in range(n_steps):
+            again()
+        finish(workload.hardware)
 
     @torch.no_grad()
     def check() -> dict[str, object]:
@@ -111,7 +132,20 @@ def _training_form(workload: Training, compiled: Callable[[Callable], Callable],
         # Adam's first moment after one step from zero is (1 − β₁) times the clipped gradient.
         return named_gradient(loss, [m / (1.0 - problem.BETA1) for m in fresh.moment1])
 
-    return Form(advance, 1.0, check)
+    return Form(advance, float(n_steps), check)
+
+
+def _captured(work: Callable[[], None]) -> Callable[[], None]:
+    """Does `work` as a CUDA graph."""
+    aside = torch.cuda.Stream()
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # compiles, and takes what memory it needs
+            work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
 
 
 def _fresh(network: Network) -> _State:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import problem
 from ..forms import Form
 from ..workloads import Sampling
-from .torch_action import Parameters, Velocity, integration_step, load_parameters
+from .torch_action import Parameters, Velocity, finish, integration_step, load_parameters, operand_type
 
 Step = Callable[[Parameters, Tensor, Tensor], Tensor]
 
@@ -21,7 +21,8 @@ def sampling_form(
     """One call moves `n_particles` from t = 0 to t = 1. `compiled` wraps the step, if given."""
     step = integration_step(workload, velocity)
     step = compiled(step) if compiled else step
-    parameters = load_parameters(workload.network)
+    dtype = operand_type(workload.hardware)
+    parameters = [parameter.to(dtype) for parameter in load_parameters(workload.network)]
     times = [torch.tensor(k / workload.n_steps) for k in range(workload.n_steps)]
     start = torch.tensor(problem.start(workload.network.dim, n_particles))
 
@@ -33,6 +34,7 @@ def sampling_form(
 
     def advance() -> None:
         run(start)
+        finish(workload.hardware)
 
     @torch.no_grad()
     def check() -> dict[str, object]:
@@ -42,6 +44,6 @@ def sampling_form(
             velocity(workload.network, parameters, x.unsqueeze(0), t) for x, t in zip(batch["x"], batch["t"])
         ]
         padded = torch.cat([batch["x"], start[len(batch["x"]) :]])
-        return {"velocity": torch.cat(rows).numpy(), "end": run(padded)[: len(batch["x"])].numpy()}
+        return {"velocity": torch.cat(rows).cpu().numpy(), "end": run(padded)[: len(batch["x"])].cpu().numpy()}
 
     return Form(advance, n_particles / workload.n_particles, check)
