@@ -54,9 +54,12 @@ impl Pipe {
             Op::Convert { to, from, .. } if !to.is_float() && !from.is_float() => Pipe::Integer,
             Op::Convert { .. } | Op::ConvertPair { .. } => Pipe::Convert,
             Op::Load { space: Space::Param, .. } => Pipe::Integer,
-            Op::Load { .. } | Op::Store { .. } | Op::Atomic { .. } | Op::LoadMatrix { .. } | Op::CopyAsync { .. } => {
-                Pipe::Memory
-            }
+            Op::Load { .. }
+            | Op::Store { .. }
+            | Op::Atomic { .. }
+            | Op::LoadMatrix { .. }
+            | Op::CopyAsync { .. }
+            | Op::Prefetch { .. } => Pipe::Memory,
             Op::Mma { .. } => Pipe::Tensor,
             Op::Branch { .. }
             | Op::Exit

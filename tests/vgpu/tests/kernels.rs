@@ -215,6 +215,19 @@ fn asynchronous_copies_must_be_waited_for() {
     run.fails(&copy(""), &["asynchronous copy"]);
 }
 
+#[test]
+fn what_is_fetched_ahead_lies_in_memory() {
+    let fetch = |offset: u32| {
+        ptx(
+            "",
+            &format!("{OWN_WORD} prefetch.global.L2 [%rd2+{offset}]; add.u32 %r8, %r1, 1; st.global.u32 [%rd2], %r8;"),
+        )
+    };
+    let run = Run::default();
+    assert_eq!(run.of(&fetch(0)).expect("runs"), (1..65).collect::<Vec<u32>>());
+    run.fails(&fetch(4096), &["out of bounds"]);
+}
+
 /// A matrix product through ldmatrix and mma: 16 × 16 times 16 × 8 in bf16.
 #[test]
 fn fragments_travel_from_shared_memory_through_the_product() {

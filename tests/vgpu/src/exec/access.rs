@@ -352,6 +352,18 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
+    /// Addresses that are fetched ahead lie in an allocation; whether something is there shows when it is read.
+    pub fn prefetch(&mut self, warp: &Warp, instruction: &Instruction, mask: u32, address: Address) -> Step<()> {
+        let (at, mut found) = (addresses(warp, address), self.found);
+        for lane in lanes(mask) {
+            if let Err(fault) = self.place(&warp.local, lane, Space::Global, at[lane], 4, &mut found) {
+                return self.fault(warp.thread(lane), instruction, &fault);
+            }
+        }
+        self.found = found;
+        Ok(())
+    }
+
     /// The first `bytes` bytes of `N` words, and zeros.
     fn part_of_source<const N: usize>(
         &self,

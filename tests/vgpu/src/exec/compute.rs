@@ -197,6 +197,7 @@ impl Block<'_> {
                 16 => self.copy_async::<4>(warp, instruction, mask, *shared, *global, *from_source),
                 _ => self.fail(instruction, None, format!("a copy of {bytes} bytes: 4, 8 and 16 are possible")),
             },
+            Op::Prefetch { address } => self.prefetch(warp, instruction, mask, *address),
             Op::CommitGroup => {
                 lanes(mask).for_each(|lane| warp.copies[lane].commit());
                 Ok(())

@@ -325,6 +325,7 @@ impl Decoder<'_> {
             "ldmatrix" => self.load_matrix(),
             "mma" => self.mma(),
             "cp" => self.copy_async(),
+            "prefetch" if self.has("global") => Ok(Op::Prefetch { address: self.address(0)? }),
             "griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep" | "discard" => Ok(Op::Nop),
             _ => Err("an instruction that is not known".into()),
         }

@@ -365,6 +365,10 @@ pub enum Op {
         global: Address,
         from_source: Option<Register>,
     },
+    /// Brings a line of global memory to L2: nothing happens, but the address must be one.
+    Prefetch {
+        address: Address,
+    },
     CommitGroup,
     /// Waits until at most `pending` groups are open.
     WaitGroup {
@@ -435,6 +439,7 @@ impl Op {
                 read(&mut [&mut shared.base, &mut global.base]);
                 from_source.iter_mut().for_each(|bytes| read(&mut [bytes]));
             }
+            Op::Prefetch { address } => read(&mut [&mut address.base]),
             Op::Branch { .. }
             | Op::Exit
             | Op::Trap
@@ -473,6 +478,7 @@ impl Op {
             | Op::WarpBarrier { .. }
             | Op::Fence
             | Op::CopyAsync { .. }
+            | Op::Prefetch { .. }
             | Op::CommitGroup
             | Op::WaitGroup { .. }
             | Op::Nop => {}

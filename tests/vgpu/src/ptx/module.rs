@@ -123,7 +123,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
     let mut global_names = HashMap::new();
     let mut shared_names: HashMap<String, u64> = HashMap::new();
     let mut shared_bytes = 0usize;
-    let mut dynamic_shared: Vec<String> = Vec::new();
+    let (mut dynamic_shared, mut dynamic_align): (Vec<String>, usize) = (Vec::new(), 1);
     let pieces = pieces(text, &mut module.files)?;
     let mut at = 0;
     // Variables first: kernels refer to those behind them too.
@@ -137,6 +137,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
                 if statement.contains(".shared") {
                     if variable.bytes.is_empty() {
                         dynamic_shared.push(variable.name);
+                        dynamic_align = dynamic_align.max(variable.align);
                     } else {
                         shared_bytes = shared_bytes.next_multiple_of(variable.align);
                         shared_names.insert(variable.name, shared_bytes as u64);
@@ -150,7 +151,6 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
             _ => {}
         }
     }
-    let module_shared = shared_bytes.next_multiple_of(if dynamic_shared.is_empty() { 1 } else { 16 });
     while at < pieces.len() {
         let Piece::Statement(statement) = &pieces[at] else {
             at += 1;
@@ -164,7 +164,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
         if statement.contains(".entry") {
             // Shared variables of the body come behind those of the module, dynamic memory behind all.
             let mut shared = shared_names.clone();
-            let mut bytes = module_shared;
+            let mut bytes = shared_bytes;
             for piece in &pieces[at + 1..end] {
                 if let Piece::Statement(text) = piece
                     && text.starts_with(".shared")
@@ -175,7 +175,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
                     bytes += variable.bytes.len();
                 }
             }
-            let static_bytes = if dynamic_shared.is_empty() { bytes } else { bytes.next_multiple_of(16) };
+            let static_bytes = bytes.next_multiple_of(dynamic_align);
             for name in &dynamic_shared {
                 shared.insert(name.clone(), static_bytes as u64);
             }
