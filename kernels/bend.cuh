@@ -5,7 +5,7 @@
 
 template <class T>
 __device__ __forceinline__ void bend_forward(const BendParams& params) {
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,
@@ -27,7 +27,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
 
 template <class T>
 __device__ __forceinline__ void bend_backward(const BendParams& params) {
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,

@@ -1,14 +1,14 @@
 // Particles along their flow: positions and log w, or with the log-density too. A block takes tiles one after the other and all steps of each.
 #include "integrate/particles.cuh"
 
-#define INTEGRATE(NAME, TYPE)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1) integrate_##NAME(const IntegrateParams params) {         \
+#define INTEGRATE(NAME, TYPE, BLOCKS)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_##NAME(const IntegrateParams params) {         \
     integrate<TYPE, false, true>(params);                                                                                   \
   }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1) integrate_density_##NAME(const IntegrateParams params) { \
+  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_density_##NAME(const IntegrateParams params) { \
     integrate<TYPE, true, true>(params);                                                                                    \
   }
-INTEGRATE(f32, float)
-INTEGRATE(tf32, tf32)
-INTEGRATE(bf16, __nv_bfloat16)
-INTEGRATE(f16, __half)
+INTEGRATE(f32, float, 1)
+INTEGRATE(tf32, tf32, 1)
+INTEGRATE(bf16, __nv_bfloat16, 2)
+INTEGRATE(f16, __half, 1)

@@ -59,7 +59,7 @@ struct RowBuffers {
   float *grad_x;                      // [rows][dim]: gradient of each row's term in its point, where a bend asks for it
   // Slots
   void *c_in;                         // T: [slots][n_in of the first layer]
-  void *a, *c, *delta, *z_bar;        // T
+  void *a, *c, *delta, *z_bar;        // T; delta may take the place of f1, z_bar that of g
   void *f1, *g;                       // S: f'; f'', h = u f'', g = h c_z in turn
   void *f2, *h, *u_f3;                // S, with probes alone
   void *e_a, *e_z;                    // T, probes; e_z becomes e_bar
@@ -132,7 +132,7 @@ static_assert(sizeof(SweepParams) == sizeof(NetworkParams) + sizeof(RowBuffers) 
               "SweepParams");
 
 // Bytes of a layer's gradient in the making, in `sweep_narrow`.
-constexpr uint32_t kLayerSumBytes = (64 * 64 + 256) * 4;
+constexpr uint32_t kLayerSumBytes = (64 * 64 + 2 * 256) * 4;
 
 // What `sweep_narrow` is told.
 struct SweepNarrowParams {

@@ -5,12 +5,6 @@
 #include "net/hamiltonian.cuh"
 #include "tile/reduce.cuh"
 
-// What an interior row of a part measures.
-struct InteriorForm {
-  bool has_time, moves, has_velocity, with_potential;
-  float growth;
-};
-
 // What is known of a row between the sweeps.
 struct RowTerms {
   double value, kinetic;       // of the loss, scaled to a share of the batch
@@ -26,17 +20,22 @@ struct InteriorRow {
 
   const SweepParams& params;
   HeadRow<Tile> head;
-  InteriorForm form;
-  float loss_scale;
+  bool is_centre;  // of a part that measures the time derivative alone
+  const float& loss_scale;
   RowTerms& terms;
+
+  __device__ __forceinline__ bool has_time() const { return params.has_time != 0; }
+  __device__ __forceinline__ bool moves() const { return params.moves != 0 && !is_centre; }
+  __device__ __forceinline__ bool has_velocity() const { return params.has_velocity != 0 && !is_centre; }
+  __device__ __forceinline__ float growth() const { return moves() ? params.growth : 0.0f; }
 
   __device__ __forceinline__ float grad_s(uint32_t i) const { return head.of(params.rows.grad_s, head.dim())[i]; }
   __device__ __forceinline__ float velocity(uint32_t i) const { return head.of(params.rows.velocity, head.dim())[i]; }
 
   // The direction of the generator: drift - velocity.
   __device__ __forceinline__ float direction(uint32_t i) const {
-    float direction = form.moves ? hamiltonian(grad_s(i), params.cost_exponent).y : 0.0f;
-    if (form.has_velocity) direction -= velocity(i);
+    float direction = moves() ? hamiltonian(grad_s(i), params.cost_exponent).y : 0.0f;
+    if (has_velocity()) direction -= velocity(i);
     return direction;
   }
 
@@ -55,26 +54,26 @@ struct InteriorRow {
       if (i < dim) {
         const float p = grad_s(i), w = direction(i);
         squares = fmaf(p, p, squares);
-        if (form.moves) energy += hamiltonian(p, params.cost_exponent).x;
-        if (form.has_velocity) energy -= velocity(i) * p;
+        if (moves()) energy += hamiltonian(p, params.cost_exponent).x;
+        if (has_velocity()) energy -= velocity(i) * p;
         along = fmaf(w, p, along);
         c = w;
       } else if (i < dim + n_features) {
         total_ds_dt = fmaf(head.through(i), d_phi[i - dim], total_ds_dt);
-        if (form.has_time) c = d_phi[i - dim];
+        if (has_time()) c = d_phi[i - dim];
       }
       c_in[i] = to_element<T>(loss_scale * weight * c);
     });
     squares = row_sum(squares), energy = row_sum(energy), along = row_sum(along), total_ds_dt = row_sum(total_ds_dt);
     if (!is_first_lane()) return;
     *head.of(params.rows.ds_dt) = total_ds_dt;
-    const float ds_dt = form.has_time ? total_ds_dt : 0.0f, s = form.with_potential ? *head.of(params.rows.s) : 0.0f;
+    const float ds_dt = has_time() ? total_ds_dt : 0.0f, s = params.with_potential ? *head.of(params.rows.s) : 0.0f;
     const float measure = *head.of(params.rows.measure);
     terms.weight = weight;
     terms.on_potential = *head.of(params.rows.on_potential) * params.scale;
     terms.s = s;
     terms.along = weight * (ds_dt + along);
-    terms.value = static_cast<double>(weight * (ds_dt + energy + 0.5f * form.growth * s * s) + terms.on_potential * s);
+    terms.value = static_cast<double>(weight * (ds_dt + energy + 0.5f * growth() * s * s) + terms.on_potential * s);
     terms.kinetic = static_cast<double>(0.5f * squares * measure) * params.scale;
     terms.integrand = measure != 0.0f ? static_cast<float>(terms.value / params.scale) / measure : 0.0f;
   }
@@ -97,7 +96,7 @@ struct InteriorRow {
   }
 
   __device__ __forceinline__ float potential_weight() const {
-    return loss_scale * (terms.weight * form.growth * terms.s + terms.on_potential);
+    return loss_scale * (terms.weight * growth() * terms.s + terms.on_potential);
   }
 
   __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
@@ -160,7 +159,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   constexpr bool kDiffusive = Tile::kProbes;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
-  const float loss_scale = params.state->loss_scale;
+  const float& loss_scale = params.state->loss_scale;
   RowTerms* sm_terms = sm_tile.terms;
 
   if (!interior) {
@@ -183,14 +182,12 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   }
 
   // Tiles hold rows of one part alone.
-  bool centre = false;
+  bool is_centre = false;
   for (uint32_t i = 0; i < params.batch.n_parts; ++i)
-    if (index >= params.batch.parts[i].first_tile) centre = params.batch.parts[i].kind == PartKind::kCentre;
-  const InteriorForm form{params.has_time != 0, params.moves != 0 && !centre, params.has_velocity != 0 && !centre,
-                          params.with_potential != 0, centre || params.moves == 0 ? 0.0f : params.growth};
-  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, form, loss_scale, sm_terms[i]}; };
+    if (index >= params.batch.parts[i].first_tile) is_centre = params.batch.parts[i].kind == PartKind::kCentre;
+  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_centre, loss_scale, sm_terms[i]}; };
 
-  potential_and_gradient(tile, form.with_potential);
+  potential_and_gradient(tile, [&] { return params.with_potential != 0; });
   for_each_row([&](uint32_t i) {
     const auto row = row_of(i);
     row.seed_tangent();
@@ -209,7 +206,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   });
   tile.adjoint(true);
   if (params.with_grad_x) {
-    tile.to_input(tile.template at<typename Tile::Operand>(rows.z_bar, 1));
+    tile.to_input([&](uint32_t l) { return tile.template at<typename Tile::Operand>(rows.z_bar, l); });
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
@@ -218,7 +215,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
 
 template <class T, bool kDiffusive>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   if (params.state->halted) return;
   const uint32_t index = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;

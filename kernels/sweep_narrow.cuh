@@ -9,15 +9,28 @@ constexpr uint32_t kNarrow = 64;
 // A layer's gradient in the making, element by element where its threads have it.
 template <class T>
 struct LayerSums {
-  Accumulator weights[GradProduct<T, kNarrow>::kM * GradProduct<T, kNarrow>::kN][kThreads];
-  float biases[kThreads];
+  using P = GradProduct<T, kNarrow>;
+  Accumulator weights[P::kM * P::kN][kThreads];
+  float2 biases[kThreads];
+
+  __device__ __forceinline__ void take(const P& product) {
+#pragma unroll
+    for (int i = 0; i < P::kM * P::kN; ++i) weights[i][threadIdx.x] = product.acc[i / P::kN][i % P::kN];
+    if (P::has_lines()) biases[threadIdx.x] = make_float2(product.line_sums.value[0], product.line_sums.value[2]);
+  }
+  __device__ __forceinline__ void give(P& product) const {
+#pragma unroll
+    for (int i = 0; i < P::kM * P::kN; ++i) product.acc[i / P::kN][i % P::kN] = weights[i][threadIdx.x];
+    product.line_sums = Accumulator{};
+    if (P::has_lines()) product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
+  }
 };
 static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "LayerSums");
 
 template <class T, bool kDiffusive>
 __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   using P = GradProduct<T, kNarrow>;
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
@@ -33,12 +46,11 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     if (layer <= params.n_near) return sm_sums[layer - 1];
     return far_sums[layer - 1 - params.n_near];
   };
+  {
+    P zeros;
+    zeros.clear();
 #pragma unroll 1
-  for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
-    LayerSums<T>& sums = sums_of(layer);
-#pragma unroll
-    for (int i = 0; i < P::kM * P::kN; ++i) sums.weights[i][threadIdx.x] = Accumulator{};
-    sums.biases[threadIdx.x] = 0.0f;
+    for (uint32_t layer = 1; layer <= network.n_layers; ++layer) sums_of(layer).take(zeros);
   }
 
 #pragma unroll 1
@@ -55,27 +67,17 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
       LayerSums<T>& sums = sums_of(layer);
       __syncthreads();  // the operands are written, and the product before this one has read its last stage
       P product;
-#pragma unroll
-      for (int i = 0; i < P::kM * P::kN; ++i) product.acc[i / P::kN][i % P::kN] = sums.weights[i][threadIdx.x];
+      sums.give(product);
       add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
-#pragma unroll
-      for (int i = 0; i < P::kM * P::kN; ++i) sums.weights[i][threadIdx.x] = product.acc[i / P::kN][i % P::kN];
-      sums.biases[threadIdx.x] += bias_share<kNarrow>(tile, layer, 0, kTileRows);
+      sums.take(product);
     }
   }
 
   float* part = params.parts + static_cast<size_t>(blockIdx.x) * network.n_parameters;
 #pragma unroll 1
   for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
-    const LayerSums<T>& sums = sums_of(layer);
-    float* of_layer = part + network.layers[layer - 1].parameters;
     P product;
-#pragma unroll
-    for (int i = 0; i < P::kM * P::kN; ++i) product.acc[i / P::kN][i % P::kN] = sums.weights[i][threadIdx.x];
-    leave_weights(product, of_layer, kNarrow, params.accumulate != 0);
-    __syncthreads();  // the stages, and the shares of the layer before, are read
-    const float sum = bias_sum<kNarrow>(sums.biases[threadIdx.x], sm);
-    float* bias = of_layer + kNarrow * kNarrow + threadIdx.x;
-    if (threadIdx.x < kNarrow) *bias = params.accumulate != 0 ? *bias + sum : sum;
+    sums_of(layer).give(product);
+    leave(product, part + network.layers[layer - 1].parameters, kNarrow, kNarrow, 0, 0, params.accumulate != 0);
   }
 }

@@ -9,7 +9,7 @@ constexpr uint32_t kGradTile = 128;
 
 template <class T>
 __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   using P = GradProduct<T, kGradTile>;
   if (params.state->halted) return;
   const NetworkParams& network = params.network;
@@ -31,16 +31,5 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   add_channels(product, tile, layer, out0, in0, n_rows, n_interior, sm);
 
   float* part = params.parts + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
-  if (P::first_out() < n_out - out0 && P::first_in() < n_in - in0)
-    leave_weights(product, part + static_cast<size_t>(out0) * n_in + in0, n_in, params.accumulate != 0);
-  // The blocks of the first inputs have the biases.
-  if (in0 > 0) return;
-  const uint32_t out = out0 + bias_of_thread<kGradTile>();
-  const float share = out < n_out ? bias_share<kGradTile>(tile, layer, out0, n_rows) : 0.0f;
-  __syncthreads();  // the last stage is read: its memory takes the shares
-  const float sum = bias_sum<kGradTile>(share, sm);
-  if (threadIdx.x < kGradTile && out < n_out) {
-    float* bias = part + static_cast<size_t>(n_out) * n_in + out;
-    *bias = params.accumulate != 0 ? *bias + sum : sum;
-  }
+  leave(product, part, n_out, n_in, out0, in0, params.accumulate != 0);
 }

@@ -199,7 +199,7 @@ __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress&
 // Tiles of a block one after the other, all steps of each. kWide: see Sweeps.
 template <class T, bool kDensity, bool kWide>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
-  extern __shared__ __align__(16) unsigned char sm[];
+  extern __shared__ __align__(128) unsigned char sm[];
   __shared__ float sm_probe_weight[kTileRows];
   if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.share;
   __shared__ Progress sm_progress;
@@ -207,6 +207,7 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   if (threadIdx.x == 0) {
     sm_progress = Progress{};
     sm_progress.tile.index = blockIdx.x;
+    sm_progress.tile.has_weights = params.log_weights != nullptr;
     sm_progress.slot_row = blockIdx.x * kTileRows;
   }
   __syncthreads();  // the progress is written

@@ -12,6 +12,7 @@ struct Tile {
   // Which of two slabs is y, and whether the first stage has changed places with the last: an accepted step moves nothing.
   bool is_second, is_swapped;
   bool is_fresh;  // before the first velocity
+  bool has_weights;  // whether log w is followed: kept here, as it would take a register over the network
 };
 
 struct ParticleState {
@@ -19,15 +20,15 @@ struct ParticleState {
   const Tile& tile;
 
   __device__ __forceinline__ uint32_t dim() const { return params.network.dim; }
-  __device__ __forceinline__ bool has_weights() const { return params.log_weights != nullptr; }
-  __device__ __forceinline__ uint32_t weights() const { return kTileRows * dim(); }
+  __device__ __forceinline__ bool has_weights() const { return tile.has_weights; }
+  __device__ __forceinline__ uint32_t weights() const { return kTileRows * opaque(dim()); }
   __device__ __forceinline__ uint32_t density() const { return weights() + (has_weights() ? kTileRows : 0); }
   __device__ __forceinline__ uint32_t n_values() const { return density() + (params.log_density != nullptr ? kTileRows : 0); }
   __device__ __forceinline__ uint32_t first_row() const {
     return static_cast<uint32_t>(params.first_particle + tile.index * kTileRows);
   }
 
-  __device__ __forceinline__ float* slot() const { return params.scratch + blockIdx.x * params.slot_size; }
+  __device__ __forceinline__ float* slot() const { return params.scratch + opaque(blockIdx.x) * params.slot_size; }
   __device__ __forceinline__ float* y() const { return slot() + (tile.is_second ? n_values() : 0); }
   // Where the velocity is evaluated; after a step, the new state.
   __device__ __forceinline__ float* point() const { return slot() + (tile.is_second ? 0 : n_values()); }

@@ -60,7 +60,7 @@ __device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& stat
       a[row * in_width + i] = to_element<T>(value);
     }
   }
-  potential_and_gradient(sweeps, state.has_weights());
+  potential_and_gradient(sweeps, [&] { return state.has_weights(); });
 
   const float q = params.cost_exponent;
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);

@@ -1,4 +1,4 @@
-// The types that activations are kept in, four neighbours at a time.
+// The types that activations are kept in, eight neighbours at a time.
 #pragma once
 #include "../tile/mma.cuh"
 
@@ -34,36 +34,75 @@ __device__ __forceinline__ float from_element(tf32 value) { return __uint_as_flo
 __device__ __forceinline__ float from_element(__nv_bfloat16 value) { return __bfloat162float(value); }
 __device__ __forceinline__ float from_element(__half value) { return __half2float(value); }
 
-__device__ __forceinline__ void store4(float* to, const float (&v)[4]) {
-  *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+// Eight neighbours as they lie in memory: what is loaded ahead of its use, in as few registers as it has words.
+template <class E>
+struct Packed8 {
+  uint4 pieces[sizeof(E) / 2];
+};
+
+template <class E>
+__device__ __forceinline__ Packed8<E> load8(const E* from) {
+  Packed8<E> eight;
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(E)) / 2; ++i) eight.pieces[i] = reinterpret_cast<const uint4*>(from)[i];
+  return eight;
 }
-__device__ __forceinline__ void store4(tf32* to, const float (&v)[4]) {
-  *reinterpret_cast<uint4*>(to) = make_uint4(to_element<tf32>(v[0]).bits, to_element<tf32>(v[1]).bits,
-                                             to_element<tf32>(v[2]).bits, to_element<tf32>(v[3]).bits);
-}
-__device__ __forceinline__ void store4(__nv_bfloat16* to, const float (&v)[4]) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(v[0], v[1]), high = __floats2bfloat162_rn(v[2], v[3]);
-  *reinterpret_cast<uint2*>(to) =
-      make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
-}
-__device__ __forceinline__ void store4(__half* to, const float (&v)[4]) {
-  const __half2 low = __floats2half2_rn(v[0], v[1]), high = __floats2half2_rn(v[2], v[3]);
-  *reinterpret_cast<uint2*>(to) =
-      make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
+template <class E>
+__device__ __forceinline__ void store8(E* to, const Packed8<E>& eight) {
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(E)) / 2; ++i) reinterpret_cast<uint4*>(to)[i] = eight.pieces[i];
 }
 
-__device__ __forceinline__ void load4(const float* from, float (&v)[4]) {
-  const float4 four = *reinterpret_cast<const float4*>(from);
-  v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+template <class E>
+__device__ __forceinline__ Packed8<E> pack8(const float (&v)[8]) {
+  Packed8<E> eight;
+#pragma unroll
+  for (int i = 0; i < 8; i += 4) {
+    const auto bits = [&](int k) {
+      const E element = to_element<E>(v[i + k]);
+      return *reinterpret_cast<const uint32_t*>(&element);
+    };
+    eight.pieces[i / 4] = make_uint4(bits(0), bits(1), bits(2), bits(3));
+  }
+  return eight;
 }
-__device__ __forceinline__ void load4(const __nv_bfloat16* from, float (&v)[4]) {
-  const uint2 four = *reinterpret_cast<const uint2*>(from);
-  v[0] = __uint_as_float(four.x << 16), v[1] = __uint_as_float(four.x & 0xffff0000u);
-  v[2] = __uint_as_float(four.y << 16), v[3] = __uint_as_float(four.y & 0xffff0000u);
+template <class Pair, class ToPair>
+__device__ __forceinline__ uint4 pack_pairs(const float (&v)[8], ToPair to_pair) {
+  const Pair pairs[4] = {to_pair(v[0], v[1]), to_pair(v[2], v[3]), to_pair(v[4], v[5]), to_pair(v[6], v[7])};
+  const auto bits = [&](int i) { return *reinterpret_cast<const uint32_t*>(&pairs[i]); };
+  return make_uint4(bits(0), bits(1), bits(2), bits(3));
 }
-__device__ __forceinline__ void load4(const __half* from, float (&v)[4]) {
-  const uint2 four = *reinterpret_cast<const uint2*>(from);
-  const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&four.x));
-  const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&four.y));
-  v[0] = low.x, v[1] = low.y, v[2] = high.x, v[3] = high.y;
+template <>
+__device__ __forceinline__ Packed8<__nv_bfloat16> pack8(const float (&v)[8]) {
+  return {{pack_pairs<__nv_bfloat162>(v, [](float low, float high) { return __floats2bfloat162_rn(low, high); })}};
+}
+template <>
+__device__ __forceinline__ Packed8<__half> pack8(const float (&v)[8]) {
+  return {{pack_pairs<__half2>(v, [](float low, float high) { return __floats2half2_rn(low, high); })}};
+}
+
+__device__ __forceinline__ float2 unpack_pair(uint32_t bits, __nv_bfloat16) {
+  return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
+}
+__device__ __forceinline__ float2 unpack_pair(uint32_t bits, __half) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&bits));
+}
+template <class E>
+__device__ __forceinline__ void unpack8(const Packed8<E>& eight, float (&v)[8]) {
+  const uint4 four = eight.pieces[0];
+  const uint32_t words[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = unpack_pair(words[i], E{});
+    v[2 * i] = pair.x, v[2 * i + 1] = pair.y;
+  }
+}
+template <>
+__device__ __forceinline__ void unpack8(const Packed8<float>& eight, float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; i += 4) {
+    const uint4 four = eight.pieces[i / 4];
+    v[i] = __uint_as_float(four.x), v[i + 1] = __uint_as_float(four.y);
+    v[i + 2] = __uint_as_float(four.z), v[i + 3] = __uint_as_float(four.w);
+  }
 }

@@ -3,11 +3,12 @@
 #include "row.cuh"
 
 // From rows.x and the input, both written: s where it is asked for, and the gradient; what the sweeps' order says stays for those that
-// follow.
-template <class Tile>
-__device__ __forceinline__ void potential_and_gradient(Tile& tile, bool with_potential) {
+// follow. `asks_for_potential()` is asked when its answer is needed.
+template <class Tile, class Asks>
+__device__ __forceinline__ void potential_and_gradient(Tile& tile, Asks asks_for_potential) {
   const NetworkParams& network = tile.network;
   tile.primal(true);
+  const bool with_potential = asks_for_potential();
   if (with_potential || network.head != Head::kScalar) tile.output();
   __syncthreads();  // the output is written
   for_each_row([&](uint32_t i) {

@@ -4,14 +4,14 @@
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
 
-// Adds the kTile x kTile elements from (out0, in0) on to `product`. The operands are written and waited for, and nobody reads `sm` any more.
+// Adds the kTile x kTile elements from (out0, in0) on to `product`, and if they are the first inputs' the outputs' share of db. The operands are written and waited for, and nobody reads `sm` any more.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer, uint32_t out0,
                                              uint32_t in0, uint32_t n_rows, uint32_t n_interior, unsigned char* sm) {
   using P = GradProduct<T, kTile>;
   const uint32_t n_out = tile.width(layer), n_in = tile.width(layer - 1);
   const int n_left = min(kTile, n_out - out0), n_right = min(kTile, n_in - in0);
-  const bool has_elements = P::first_out() < n_left && P::first_in() < n_right;
+  const bool has_outputs = P::first_out() < n_left, has_elements = has_outputs && P::first_in() < n_right;
   // Where this thread's piece of a channel's first line lies, on both sides; null where there are no columns.
   const int line = threadIdx.x / P::kPieces, byte = threadIdx.x % P::kPieces * 16;
   const bool has_left = byte < n_left * static_cast<int>(sizeof(T)), has_right = byte < n_right * static_cast<int>(sizeof(T));
@@ -36,6 +36,7 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   const uint32_t own = shared_address(sm) + P::swizzled(line, byte);
   const uint32_t of_interior = n_interior / P::kRowsPerChunk;
   uint32_t channel = 0, remaining = n_rows / P::kRowsPerChunk;
+  const int n_of_bias = has_outputs && in0 == 0 ? static_cast<int>(remaining) : 0;
   const uint32_t n_chunks = remaining + of_interior * (1 + tile.rows.n_probes);
   turn_to(0);
   pipelined<P::kStages>(
@@ -52,45 +53,26 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
         if (has_left) left += P::kRowsPerChunk * left_pitch;
         if (has_right) right += P::kRowsPerChunk * right_pitch;
       },
-      [&](int, int index) {
+      [&](int chunk, int index) {
         if (has_elements) product.multiply(sm + index * P::kStageBytes);
+        if (chunk < n_of_bias) product.add_lines(sm + index * P::kStageBytes);
       });
 }
 
-// kThreads / kTile threads share an output's db, each with as many of the rows.
-template <uint32_t kTile>
-__device__ __forceinline__ uint32_t bias_of_thread() { return threadIdx.x % kTile; }
-
-// This thread's share of Σ z_bar, for an output that exists.
-template <uint32_t kTile, class T>
-__device__ __forceinline__ float bias_share(const TileRows<T>& tile, uint32_t layer, uint32_t out0, uint32_t n_rows) {
-  const uint32_t n_out = tile.width(layer), of_share = n_rows / (kThreads / kTile);
-  const T* z_bar = tile.template at<T>(tile.rows.z_bar, layer) + out0 + bias_of_thread<kTile>();
-  float sum = 0.0f;
-#pragma unroll 8  // loads in flight; the order of the sum stays
-  for (uint32_t row = threadIdx.x / kTile * of_share, i = 0; i < of_share; ++row, ++i)
-    sum += from_element(z_bar[static_cast<size_t>(row) * n_out]);
-  return sum;
-}
-
-// The shares of the thread's output added up, in the first kTile threads. Nobody uses `sm` any more.
-template <uint32_t kTile>
-__device__ __forceinline__ float bias_sum(float share, unsigned char* sm) {
-  float* sm_shares = reinterpret_cast<float*>(sm);
-  sm_shares[threadIdx.x] = share;
-  __syncthreads();  // the shares are written
-  float sum = 0.0f;
-  if (threadIdx.x < kTile)
-    for (uint32_t i = threadIdx.x; i < kThreads; i += kTile) sum += sm_shares[i];
-  return sum;
-}
-
-// The layer's part of a gradient takes what a block has of it, or is added to: weights [n_out][n_in], then biases.
+// The layer's part of a gradient, weights [n_out][n_in] and then biases, takes the elements from (out0, in0) on, or is added to.
 template <class T, uint32_t kTile>
-__device__ __forceinline__ void leave_weights(const GradProduct<T, kTile>& product, float* part, uint32_t n_in, bool add) {
-  product.for_each([&](uint32_t out, uint32_t in, float2 value) {
-    float2* sum = reinterpret_cast<float2*>(part + static_cast<size_t>(out) * n_in + in);
-    if (add) value = make_float2(value.x + sum->x, value.y + sum->y);
-    *sum = value;
-  });
+__device__ __forceinline__ void leave(const GradProduct<T, kTile>& product, float* part, uint32_t n_out, uint32_t n_in, uint32_t out0,
+                                      uint32_t in0, bool add) {
+  using P = GradProduct<T, kTile>;
+  if (P::first_out() >= static_cast<int>(n_out - out0)) return;
+  const auto place = [&](int out, int in) { return reinterpret_cast<float2*>(part + static_cast<size_t>(out0 + out) * n_in + in0 + in); };
+  if (P::first_in() < static_cast<int>(n_in - in0)) {
+    product.for_each([&](int out, int in) { return add ? *place(out, in) : float2{}; },
+                     [&](int out, int in, float2 value, float2 before) {
+                       *place(out, in) = make_float2(before.x + value.x, before.y + value.y);
+                     });
+  }
+  if (in0 > 0) return;
+  float* bias = part + static_cast<size_t>(n_out) * n_in + out0;
+  product.for_each_line([&](int out, float sum) { bias[out] = add ? bias[out] + sum : sum; });
 }

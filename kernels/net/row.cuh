@@ -10,16 +10,16 @@ template <class Visit>
 __device__ __forceinline__ void for_each_row(Visit visit) {
   static_assert(kTileRows % (kThreads / kRowLanes) == 0, "all threads have as many rows");
 #pragma unroll 1
-  for (uint32_t row = threadIdx.x / kRowLanes; row < kTileRows; row += kThreads / kRowLanes) visit(row);
+  for (uint32_t row = this_thread() / kRowLanes; row < kTileRows; row += kThreads / kRowLanes) visit(row);
 }
 
-__device__ __forceinline__ bool is_first_lane() { return threadIdx.x % kRowLanes == 0; }
+__device__ __forceinline__ bool is_first_lane() { return this_thread() % kRowLanes == 0; }
 
 // Calls `visit(i)` for this thread's components of its row, of `n`.
 template <class Visit>
 __device__ __forceinline__ void for_each_component(uint32_t n, Visit visit) {
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x % kRowLanes; i < n; i += kRowLanes) visit(i);
+  for (uint32_t i = this_thread() % kRowLanes; i < n; i += kRowLanes) visit(i);
 }
 
 // The sum over a row's threads, in all of them.

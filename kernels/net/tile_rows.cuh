@@ -1,6 +1,7 @@
 // Where the rows of a tile and what is kept of them lie: see RowBuffers.
 #pragma once
 #include "../params.h"
+#include "../tile/opaque.cuh"
 #include "element.cuh"
 
 template <class T>
@@ -16,18 +17,21 @@ struct TileRows {
   // What belongs to rows or slots, `columns` values each, of probe k where it has them.
   template <class E>
   __device__ __forceinline__ E* of_rows(E* buffer, uint32_t columns, uint32_t k = 0) const {
-    return buffer + (static_cast<size_t>(k) * rows.n_rows + first_row) * columns;
+    return buffer + (static_cast<size_t>(k) * rows.n_rows + opaque(first_row)) * columns;
   }
   template <class E>
   __device__ __forceinline__ E* of_slots(E* buffer, uint32_t columns, uint32_t k = 0) const {
-    return buffer + (static_cast<size_t>(k) * rows.n_slots + first_slot) * columns;
+    return buffer + (static_cast<size_t>(k) * rows.n_slots + opaque(first_slot)) * columns;
   }
 
-  // Activation l > 0 in a buffer of slots, of probe k where it has them.
+  // Where activation l > 0 begins in a buffer of slots, and how much further on the next probe's where it has them.
+  __device__ __forceinline__ size_t origin(uint32_t l) const {
+    return static_cast<size_t>(network.layers[l - 1].place) * rows.n_slots + static_cast<size_t>(opaque(first_slot)) * width(l);
+  }
+  __device__ __forceinline__ size_t probe_pitch() const { return static_cast<size_t>(network.places) * rows.n_slots; }
   template <class E>
   __device__ __forceinline__ E* at(void* buffer, uint32_t l, uint32_t k = 0) const {
-    const size_t start = (static_cast<size_t>(k) * network.places + network.layers[l - 1].place) * rows.n_slots;
-    return static_cast<E*>(buffer) + start + static_cast<size_t>(first_slot) * width(l);
+    return static_cast<E*>(buffer) + (k * probe_pitch() + origin(l));
   }
 
   // Activations, tangents and probes from the input on.

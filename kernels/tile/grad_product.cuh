@@ -19,11 +19,15 @@ struct GradProduct {
     return line * kLineBytes + (byte ^ (sizeof(T) == 2 ? line % 8 * 16 : line % 4 * 32));
   }
 
-  // 2 x 4 warps of kTile / 2 outputs x kTile / 4 inputs: acc[m][n] are 16 x 8 tiles.
-  Accumulator acc[kM][kN];
+  // 2 x 4 warps of kTile / 2 outputs x kTile / 4 inputs: acc[m][n] are 16 x 8 tiles. Warps beside each other have the same outputs, and each of them
+  // adds up the lines of another 16: all columns of `line_sums` are the same.
+  Accumulator acc[kM][kN], line_sums;
 
   static __device__ __forceinline__ int first_out() { return 16 * kM * (static_cast<int>(threadIdx.x) / 128); }
-  static __device__ __forceinline__ int first_in() { return 8 * kN * (static_cast<int>(threadIdx.x) / 32 % 4); }
+  static __device__ __forceinline__ int beside() { return static_cast<int>(threadIdx.x) / 32 % 4; }
+  static __device__ __forceinline__ int first_in() { return 8 * kN * beside(); }
+  static __device__ __forceinline__ int first_line() { return first_out() + 16 * beside(); }
+  static __device__ __forceinline__ bool has_lines() { return beside() < kM; }
 
   // Starts the copies of kRowsPerChunk rows of one side, from `source`: the thread's own piece of its first line, or null where that is nobody's.
   static constexpr int kLinesAtOnce = kThreads / kPieces;
@@ -40,20 +44,56 @@ struct GradProduct {
     for (int m = 0; m < kM; ++m)
 #pragma unroll
       for (int n = 0; n < kN; ++n) acc[m][n] = Accumulator{};
+    line_sums = Accumulator{};
   }
 
-  // `visit(out, in, values)` for each two neighbours of a row.
-  template <class Visit>
-  __device__ __forceinline__ void for_each(Visit visit) const {
+  // `visit(out, in, values, ahead)` for each two neighbours of a row; `ahead` is what `load(out, in)` read, for 16 outputs together.
+  template <class Load, class Visit>
+  __device__ __forceinline__ void for_each(Load load, Visit visit) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
+    for (int m = 0; m < kM; ++m) {
+      const auto out = [&](int i) { return first_out() + 16 * m + lane / 4 + 8 * (i / kN); };
+      const auto in = [&](int i) { return first_in() + 8 * (i % kN) + lane % 4 * 2; };
+      decltype(load(0, 0)) ahead[2 * kN];
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+      for (int i = 0; i < 2 * kN; ++i) ahead[i] = load(out(i), in(i));
 #pragma unroll
-        for (int n = 0; n < kN; ++n)
-          visit(first_out() + 16 * m + lane / 4 + 8 * half, first_in() + 8 * n + lane % 4 * 2,
-                make_float2(acc[m][n].value[2 * half], acc[m][n].value[2 * half + 1]));
+      for (int i = 0; i < 2 * kN; ++i) {
+        const float(&values)[4] = acc[m][i % kN].value;
+        visit(out(i), in(i), make_float2(values[2 * (i / kN)], values[2 * (i / kN) + 1]), ahead[i]);
+      }
+    }
+  }
+
+  // `visit(out, sum)` for each line's sum, by one thread.
+  template <class Visit>
+  __device__ __forceinline__ void for_each_line(Visit visit) const {
+    const int lane = threadIdx.x % 32;
+    if (!has_lines() || lane % 4 != 0) return;
+    visit(first_line() + lane / 4, line_sums.value[0]);
+    visit(first_line() + lane / 4 + 8, line_sums.value[2]);
+  }
+
+  // Adds the lines of left^T of the chunk in `sm_stage` up: a product with ones.
+  __device__ __forceinline__ void add_lines(const unsigned char* sm_stage) {
+    const int lane = threadIdx.x % 32;
+    if (!has_lines()) return;
+    if constexpr (sizeof(T) == 2) {
+      const uint32_t ones = std::is_same<T, __half>::value ? 0x3c003c00u : 0x3f803f80u;
+#pragma unroll
+      for (int row = 0; row < kRowsPerChunk; row += 16) {
+        uint32_t a_frag[4];
+        load_matrices_transposed(a_frag, shared_address(sm_stage) + swizzled(row + lane / 16 * 8 + lane % 8, 2 * (first_line() + lane / 8 % 2 * 8)));
+        multiply_add<T>(line_sums, a_frag, ones, ones);
+      }
+    } else {
+#pragma unroll 4
+      for (int row = 0; row < kRowsPerChunk; ++row)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          line_sums.value[2 * half] += *reinterpret_cast<const float*>(sm_stage + swizzled(row, 4 * (first_line() + lane / 4 + 8 * half)));
+    }
   }
 
   // Adds left^T right of the chunk in `sm_stage`.

@@ -7,6 +7,7 @@
 
 #include "../params.h"
 #include "mma.cuh"
+#include "opaque.cuh"
 
 constexpr int kThreads = 256;  // 8 warps
 constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
@@ -21,13 +22,26 @@ struct ProductMemory {
 };
 constexpr int kOperandChunkBytes = static_cast<int>(kTileRows) * kChunkBytes;
 
+// Eight neighbours of a product: index = origin + row * width + column.
+struct Place {
+  uint32_t row, column;
+  size_t index;
+};
+// Where the results of a product lie: lines of `width` elements from `origin` on; its tile of columns begins at column0 and has n_columns.
+struct Lines {
+  size_t origin;
+  uint32_t width, column0, n_columns;
+};
+constexpr int kWordsAhead = 16;  // registers for what elementwise parts load ahead of its use
+
 // Where byte `byte` of a line lies in a chunk. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
-// different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs (see Product).
+// different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs 8 apart (see
+// Product).
 __device__ __forceinline__ int swizzled_a(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 2 % 4 * 16));
 }
 __device__ __forceinline__ int swizzled_b(int line, int byte) {
-  return line * kChunkBytes + (byte ^ (line / 4 % 4 * 16));
+  return line * kChunkBytes + (byte ^ (line / 8 % 4 * 16));
 }
 
 // `load(chunk, stage)` starts the copies of a chunk into a stage, `multiply(chunk, stage)` uses them, with the copies of the next chunks on their way.
@@ -38,14 +52,13 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
     if (stage < n_chunks) load(stage, stage);
     commit_copies();
   }
-  int stage = 0, stage_before = kStages - 1;
+  int stage = 0;
   for (int chunk = 0; chunk < n_chunks; ++chunk) {
     wait_copies<kStages - 2>();
     __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
-    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1, stage_before);
+    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
     commit_copies();
     multiply(chunk, stage);
-    stage_before = stage;
     stage = stage + 1 == kStages ? 0 : stage + 1;
   }
   wait_copies<0>();
@@ -54,8 +67,8 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
 // f32 keeps the picture, with plain fused multiply-adds: the reference.
 template <class P>
 __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm_a, const unsigned char* sm_b) {
-  const int lane = threadIdx.x % 32;
-  const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 4;
+  const int lane = this_thread() % 32;
+  const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 8;
 #pragma unroll 1
   for (int byte = 0; byte < kChunkBytes; byte += 8) {
     float2 a[P::kM][2];
@@ -69,7 +82,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
         const float2 b = *reinterpret_cast<const float2*>(
-            sm_b + swizzled_b(column + n / 2 * 16 + n % 2 * 2 + k, byte));
+            sm_b + swizzled_b(column + 2 * n + k, byte));
 #pragma unroll
         for (int m = 0; m < P::kM; ++m)
 #pragma unroll
@@ -92,98 +105,164 @@ struct Product {
   static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
 
-  // acc[m][n]: 16 x 8 tiles of the warp's. Columns 4 i, 4 i + 1 of tile pair n, n + 1 go to the first, 4 i + 2, 4 i + 3 to the second: each
-  // thread so has 4 neighbours of a row, which it moves as one, and 4 threads a whole sector of memory.
+  // acc[m][n]: 16 x 8 tiles of the warp's. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1: each thread so has 8 neighbours of a row, which it moves
+  // as one, and 4 threads whole sectors of memory.
   Accumulator acc[kM][kN];
 
   static __device__ __forceinline__ int first_row() {
-    return 16 * kM * (static_cast<int>(threadIdx.x) / 32 / kWarpColumns);
+    return 16 * kM * (static_cast<int>(this_thread()) / 32 / kWarpColumns);
   }
   static __device__ __forceinline__ int first_column() {
-    return 8 * kN * (static_cast<int>(threadIdx.x) / 32 % kWarpColumns);
+    return 8 * kN * (static_cast<int>(this_thread()) / 32 % kWarpColumns);
   }
 
   // `a` and `b` point at the first line of the tile, lines of `depth` elements, a multiple of 64; `n_columns` lines of B, another one. A warp without
-  // columns only copies. `is_first`: of the tiles of columns with the same A one after the other.
-  __device__ __forceinline__ void run(const T* a, const T* b, uint32_t depth, uint32_t n_columns, bool is_first, ProductMemory memory) {
-#pragma unroll
-    for (int m = 0; m < kM; ++m)
-#pragma unroll
-      for (int n = 0; n < kN; ++n) acc[m][n] = Accumulator{};
+  // columns only copies. `is_first`: of the tiles of columns with the same A one after the other. The sums begin at `bias`, of the tile's columns, where
+  // there is one.
+  __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns, bool is_first,
+                                      ProductMemory memory) {
+    begin(bias, n_columns);
     const bool has_columns = first_column() < static_cast<int>(n_columns);
-    const int line = threadIdx.x / 4, byte = threadIdx.x % 4 * 16;
+    const int line = this_thread() / 4, byte = this_thread() % 4 * 16;
     const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T));
     const unsigned char* from_a = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
     const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
     const int n_chunks = static_cast<int>(depth) / kChunk;
     const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks), copies_a = is_first || !stays;
-    unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
     const auto place_of = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
-    const uint32_t operand = shared_address(memory.sm), stages = shared_address(sm_stages);
+    // A thread's own lines and fragments lie at the same place in each chunk.
+    const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunkBytes;
+    const uint32_t own_a = operand + swizzled_a(line, byte), own_b = stages + swizzled_b(line, byte);
+    const uint32_t left = operand + fragment_a(), right = stages + fragment_b();
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
     pipelined<kStages>(
         n_chunks,
         [&](int chunk, int stage) {
-          const uint32_t to_a = operand + place_of(chunk, stage), to_b = stages + stage * kStageBytes;
           if (copies_a) {
 #pragma unroll
             for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
-              copy_async16(to_a + swizzled_a(line + k, byte), from_a + k * pitch + chunk * kChunkBytes);
+              copy_async16(own_a + place_of(chunk, stage) + k * kChunkBytes, from_a + k * pitch);
+            from_a += kChunkBytes;
           }
 #pragma unroll
           for (int k = 0; k < kColumns; k += kLinesAtOnce)
-            if (k < static_cast<int>(n_columns))
-              copy_async16(to_b + swizzled_b(line + k, byte), from_b + k * pitch + chunk * kChunkBytes);
+            if (k < static_cast<int>(n_columns)) copy_async16(own_b + stage * kStageBytes + k * kChunkBytes, from_b + k * pitch);
+          from_b += kChunkBytes;
         },
         [&](int chunk, int stage) {
-          if (has_columns) multiply(memory.sm + place_of(chunk, stage), sm_stages + stage * kStageBytes);
+          if (!has_columns) return;
+          if constexpr (std::is_same<T, float>::value) {
+            unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
+            multiply_f32(*this, memory.sm + place_of(chunk, stage), sm_stages + stage * kStageBytes);
+          } else {
+            multiply(left + place_of(chunk, stage), right + stage * kStageBytes);
+          }
         });
   }
 
-  // `visit(index, column, values)` for each four neighbours of a row: index = row * width + column within the tile whose first column is column0.
-  template <class Visit>
-  __device__ __forceinline__ void for_each(uint32_t width, uint32_t column0, uint32_t n_columns, Visit visit) {
-    if (first_column() >= static_cast<int>(n_columns)) return;
-    const int lane = threadIdx.x % 32;
-    const uint32_t row = first_row() + lane / 4, column = column0 + first_column() + lane % 4 * 4;
+  // `visit(place, values, ahead)` for each eight neighbours of a row. `load(place)` is called for several of them before the first is visited, so that
+  // what it loads in `kWords` registers each is on its way together.
+  template <int kWords, class Load, class Visit>
+  __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
+    if (first_column() >= static_cast<int>(lines.n_columns)) return;
+    constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 4 ? kRoom < 2 ? 1 : 2 : 4;
+    static_assert(kEights % kAtOnce == 0, "all turns are whole");
+    Place next = first_place(lines);
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
+    for (int first = 0; first < kEights; first += kAtOnce) {
+      Place places[kAtOnce];
+      decltype(load(next)) ahead[kAtOnce];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint32_t row_index = (row + 16 * m + 8 * half) * width + column;
-#pragma unroll
-        for (int n = 0; n < kN; n += 2) {
-          float values[4] = {acc[m][n].value[2 * half], acc[m][n].value[2 * half + 1], acc[m][n + 1].value[2 * half],
-                             acc[m][n + 1].value[2 * half + 1]};
-          visit(row_index + 8 * n, column + 8 * n, values);
-        }
+      for (int i = 0; i < kAtOnce; ++i) {
+        places[i] = next;
+        ahead[i] = load(next);
+        next.row += 8, next.index = opaque(next.index + 8 * lines.width);
       }
-  }
-
- private:
-  __device__ __forceinline__ void multiply(const unsigned char* sm_a, const unsigned char* sm_b) {
-    if constexpr (std::is_same<T, float>::value) {
-      multiply_f32(*this, sm_a, sm_b);
-    } else {
-      multiply_fragments(sm_a, sm_b);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        float values[8];
+        take(first + i, values);
+        visit(places[i], values, ahead[i]);
+        __syncwarp();  // visits do not mix, which would take more registers than there are
+      }
     }
   }
 
-  __device__ __forceinline__ void multiply_fragments(const unsigned char* sm_a, const unsigned char* sm_b) {
-    const int lane = threadIdx.x % 32;
-    const uint32_t left = shared_address(sm_a), right = shared_address(sm_b);
-    const int a_line = first_row() + lane % 16;
-    const int b_line = first_column() + lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;
+  // `visit(place, values)` where nothing is loaded: in a loop, so that long visits stand twice in the code, not eight times. The sums move up as they are
+  // visited, and are lost.
+  template <class Visit>
+  __device__ __forceinline__ void for_each_sum(const Lines& lines, Visit visit) {
+    if (first_column() >= static_cast<int>(lines.n_columns)) return;
+    Place place = first_place(lines);
+#pragma unroll 1
+    for (int i = 0; i < kM; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float values[8];
+        take(half, values);
+        visit(place, values);
+        place.row += 8, place.index = opaque(place.index + 8 * lines.width);
+        __syncwarp();  // as above
+      }
+#pragma unroll
+      for (int m = 1; m < kM; ++m)
+#pragma unroll
+        for (int n = 0; n < kN; ++n) acc[m - 1][n] = acc[m][n];
+    }
+  }
+
+ private:
+  static constexpr int kEights = 2 * kM;  // of a thread
+
+  static __device__ __forceinline__ Place first_place(const Lines& lines) {
+    const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4, column = lines.column0 + first_column() + lane % 4 * 8;
+    return {row, column, opaque(lines.origin + row * lines.width + column)};
+  }
+
+  __device__ __forceinline__ void take(int eight, float (&values)[8]) const {
+    const int m = eight / 2, half = eight % 2;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) values[2 * n] = acc[m][n].value[2 * half], values[2 * n + 1] = acc[m][n].value[2 * half + 1];
+  }
+
+  __device__ __forceinline__ void begin(const float* bias, uint32_t n_columns) {
+    float values[8] = {};
+    const int column = first_column() + this_thread() % 4 * 8;
+    if (bias != nullptr && first_column() < static_cast<int>(n_columns)) {
+#pragma unroll
+      for (int i = 0; i < 8; i += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(bias + column + i);
+        values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+        acc[m][n] = Accumulator{{values[2 * n], values[2 * n + 1], values[2 * n], values[2 * n + 1]}};
+  }
+
+  // Where a thread's line of the matrices of its fragments lies in a chunk, on either side: of A upper rows, lower rows, then the second 16 bytes of
+  // both; of B both 16-byte halves of a tile of columns, then those of its partner. The other tiles' are some lines further in the same order, as the
+  // swizzle says, and the second half of a chunk's bytes lies where the sixth bit of the address is the other one.
+  static __device__ __forceinline__ uint32_t fragment_a() {
+    const int lane = this_thread() % 32;
+    return swizzled_a(first_row() + lane % 16, lane / 16 * 16);
+  }
+  static __device__ __forceinline__ uint32_t fragment_b() {
+    const int lane = this_thread() % 32;
+    return swizzled_b(first_column() + lane % 8 / 2 * 8 + lane % 2 + lane / 16 * 2, lane / 8 % 2 * 16);
+  }
+
+  // Chunks begin at multiples of 64 bytes.
+  __device__ __forceinline__ void multiply(uint32_t left, uint32_t right) {
 #pragma unroll
     for (int step = 0; step < kChunkBytes; step += 32) {
       uint32_t a_frag[kM][4], b_frag[kN / 2][4];
-      // Matrices of A: upper rows, lower rows, then the second 16 bytes of both.
 #pragma unroll
-      for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], left + swizzled_a(a_line + 16 * m, step + lane / 16 * 16));
-      // Matrices of B: both 16-byte halves of a tile of columns, then those of its partner.
+      for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], (left ^ step) + 16 * m * kChunkBytes);
 #pragma unroll
-      for (int pair = 0; pair < kN / 2; ++pair)
-        load_matrices(b_frag[pair], right + swizzled_b(b_line + 16 * pair, step + lane / 8 % 2 * 16));
+      for (int pair = 0; pair < kN / 2; ++pair) load_matrices(b_frag[pair], (right ^ step) + 4 * pair * kChunkBytes);
 #pragma unroll
       for (int m = 0; m < kM; ++m)
 #pragma unroll

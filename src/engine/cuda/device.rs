@@ -94,6 +94,8 @@ impl Kernel {
         let static_shared = function.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0);
         let most = (context.attribute(of_device)? - static_shared).max(0);
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
+        // Nothing that kernels read is worth its room in L1; with less shared memory fewer blocks might share a multiprocessor.
+        function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
         Ok(Kernel { function, most_shared: most as usize, static_shared: static_shared as usize })
     }
 }
@@ -173,6 +175,15 @@ impl Device {
         let all = self.context.attribute(attribute).map_err(|error| self.failure("shared memory", error))?;
         let Kernel { most_shared, static_shared, .. } = self.kernel(kernel)?;
         Ok((all.max(0) as usize / n_blocks).saturating_sub(RESERVED + static_shared).min(*most_shared))
+    }
+
+    /// Blocks of `kernel`, with `shared` bytes of shared memory beside its static arrays, that a multiprocessor works on at a time.
+    pub fn blocks_at_once(&self, kernel: &'static str, threads: u32, shared: u32) -> Result<usize> {
+        let function = &self.kernel(kernel)?.function;
+        let n_blocks = function
+            .occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None)
+            .map_err(|error| self.failure("blocks of a multiprocessor", error))?;
+        Ok(n_blocks as usize)
     }
 
     /// Bytes of its memory, whoever uses them.

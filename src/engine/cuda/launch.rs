@@ -16,7 +16,7 @@ const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 /// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
 pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
 /// A layer's gradient in the making: kLayerSumBytes.
-pub const LAYER_SUM_BYTES: usize = (64 * 64 + 256) * 4;
+pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
 
 /// See `SweepParams` of `kernels/params.h`.
 #[repr(C)]

@@ -20,13 +20,13 @@ use crate::model::Model;
 /// Stages of a method at most.
 const MAX_STAGES: usize = 7;
 
-/// The kernel for a network, and how many of its blocks the registers of a multiprocessor have room for.
-fn kernel_of_network(network: &Network, precision: Precision, has_density: bool) -> (&'static str, usize) {
+/// The kernel for a network.
+fn kernel_of_network(network: &Network, precision: Precision, has_density: bool) -> &'static str {
     match (network.is_narrow(), has_density) {
-        (false, false) => (kernel_of!(precision, "integrate"), 1),
-        (false, true) => (kernel_of!(precision, "integrate_density"), 1),
-        (true, false) => (kernel_of!(precision, "integrate_narrow"), 2),
-        (true, true) => (kernel_of!(precision, "integrate_narrow_density"), 1),
+        (false, false) => kernel_of!(precision, "integrate"),
+        (false, true) => kernel_of!(precision, "integrate_density"),
+        (true, false) => kernel_of!(precision, "integrate_narrow"),
+        (true, true) => kernel_of!(precision, "integrate_narrow_density"),
     }
 }
 
@@ -179,6 +179,8 @@ struct Layout {
     columns: [usize; 3],
     /// Floats of a block's scratch memory.
     slot: usize,
+    kernel: &'static str,
+    operands: Operands,
     n_blocks: usize,
     /// Particles of a launch.
     chunk: usize,
@@ -218,10 +220,12 @@ impl Layout {
             + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
-        let (_, blocks_at_once) = kernel_of_network(&network, precision, has_density);
+        let kernel = kernel_of_network(&network, precision, has_density);
+        let operands = Operands::of(device, precision, kernel, &network.params, !network.is_narrow())?;
+        let blocks_at_once = device.blocks_at_once(kernel, THREADS, operands.shared)?;
         let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, blocks_at_once)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
-        Ok(Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes })
+        Ok(Layout { network, needs, columns, slot, kernel, operands, n_blocks, chunk, n_bytes })
     }
 }
 
@@ -251,7 +255,7 @@ struct Channel {
 
 impl<'a> Integration<'a> {
     fn new(device: &'a Device, precision: Precision, model: &Model, plan: &Plan, layout: Layout) -> Result<Self> {
-        let Layout { network, needs, columns, slot, n_blocks, chunk, n_bytes: _ } = layout;
+        let Layout { network, needs, columns, slot, kernel, operands, n_blocks, chunk, n_bytes: _ } = layout;
         let n_saved = plan.save_at.len();
         let tableau = Tableau::of(plan.method);
 
@@ -282,8 +286,6 @@ impl<'a> Integration<'a> {
         };
         let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
         let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
-        let (kernel, _) = kernel_of_network(&network, precision, columns[2] > 0);
-        let operands = Operands::of(device, precision, kernel, &network.params, !network.is_narrow())?;
         let params = IntegrateParams {
             network: network.params,
             rows: *rows.params(),

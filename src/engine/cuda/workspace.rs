@@ -54,7 +54,8 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
     let activations = |is_kept: bool| if is_kept { network.params.places as usize * operand } else { 0 };
     let when = |is_needed: bool, bytes: usize| if is_needed { bytes } else { 0 };
     let (trains, probed) = (work == Work::Training, n_probes > 0);
-    let (reverse, tangent, adjoint) = (work != Work::Bend, trains || probed, work != Work::Particles);
+    let (reverse, tangent) = (work != Work::Bend, trains || probed);
+    let (own_delta, own_z_bar) = (reverse && !in_place_of_f1(needs), work == Work::Bend);
     let rows = [
         f32s(dim),                     // x
         f32s(1),                       // t
@@ -76,8 +77,8 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
         when(tangent, in_width * operand), // c_in
         activations(true),                 // a
         activations(tangent),              // c
-        activations(reverse),              // delta
-        activations(adjoint),              // z_bar
+        activations(own_delta),            // delta
+        activations(own_z_bar),            // z_bar
         activations(true),                 // f1
         activations(tangent),              // g
         activations(probed),               // f2
@@ -91,6 +92,11 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
         when(reverse, f32s(in_width)),     // input_grad
     ];
     (rows, slots)
+}
+
+/// Whether f' is read for the last time where delta is written, so that delta takes its place.
+fn in_place_of_f1(needs: RowNeeds) -> bool {
+    needs.work == Work::Particles && needs.n_probes == 0
 }
 
 /// Bytes that [`Rows`] take.
@@ -164,6 +170,13 @@ impl Rows {
         debug_assert_eq!(addresses.len(), buffers.len());
         let places = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
         places.for_each(|(address, buffer)| *address = buffer.address());
+        // What is in flight does not fit L2: an adjoint takes the place of what is read for the last time where it is written.
+        if in_place_of_f1(needs) {
+            params.delta = params.f1;
+        }
+        if needs.work == Work::Training {
+            params.z_bar = params.g;
+        }
         Ok(Rows { buffers, params })
     }
 

@@ -144,8 +144,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "copies from 8 bytes beside",
         "tile/product.cuh",
-        "from_a + k * pitch + chunk * kChunkBytes",
-        "from_a + k * pitch + chunk * kChunkBytes + 8",
+        "from_a + k * pitch)",
+        "from_a + k * pitch + 8)",
         BEND_BF16,
         Misaligned,
     ),
@@ -160,20 +160,36 @@ const FAULTS: &[Fault] = &[
     fault(
         "results go one row too far",
         "tile/product.cuh",
-        "row = first_row() + lane / 4, column = column0",
-        "row = first_row() + lane / 4 + 1, column = column0",
+        "row = first_row() + lane / 4, column = lines.column0",
+        "row = first_row() + lane / 4 + 1, column = lines.column0",
         BEND,
         Uninitialised,
     ),
     fault(
         "two quarters of the columns change places",
         "tile/product.cuh",
-        "first_column() + lane % 4 * 4;\n#pragma unroll\n    for (int m",
-        "first_column() + (lane % 4 ^ 1) * 4;\n#pragma unroll\n    for (int m",
+        "lines.column0 + first_column() + lane % 4 * 8;",
+        "lines.column0 + first_column() + (lane % 4 ^ 1) * 8;",
         BEND_BF16,
         Comparison,
     ),
+    fault(
+        "the second half of a fragment is the first half of the next line's",
+        "tile/product.cuh",
+        "(right ^ step)",
+        "(right + 2 * step)",
+        BEND_BF16,
+        Uninitialised,
+    ),
     // Sweeps.
+    fault(
+        "all layers have the bias of the first",
+        "net/sweeps.cuh",
+        "biases + of_map.bias + column0",
+        "biases + column0",
+        BEND,
+        Comparison,
+    ),
     fault(
         "the padding of a seed is left unwritten",
         "net/row.cuh",
@@ -185,8 +201,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "probes lie in one place",
         "net/tile_rows.cuh",
-        "static_cast<size_t>(k) * network.places +",
-        "static_cast<size_t>(0) * network.places +",
+        "return static_cast<size_t>(network.places) * rows.n_slots;",
+        "return 0;",
         DIFFUSIVE,
         Uninitialised,
     ),
@@ -217,8 +233,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "growth counts twice in the loss",
         "sweep.cuh",
-        "0.5f * form.growth * s * s",
-        "form.growth * s * s",
+        "0.5f * growth() * s * s",
+        "growth() * s * s",
         SWEEP,
         Comparison,
     ),
@@ -240,18 +256,18 @@ const FAULTS: &[Fault] = &[
         Uninitialised,
     ),
     fault(
-        "biases leave out a row",
+        "biases leave out a chunk of rows",
         "net/layer_gradient.cuh",
-        "i = 0; i < of_share;",
-        "i = 0; i + 1 < of_share;",
+        "static_cast<int>(remaining) : 0",
+        "static_cast<int>(remaining) - 1 : 0",
         GRAD,
         Comparison,
     ),
     fault(
         "earlier chunks are forgotten",
         "net/layer_gradient.cuh",
-        "if (add) value",
-        "if (false) value",
+        "add ? *place(out, in) : float2{}",
+        "false ? *place(out, in) : float2{}",
         GRAD_CHUNKS,
         Comparison,
     ),
@@ -416,8 +432,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "blocks share the end of their scratch memory",
         "integrate/state.cuh",
-        "blockIdx.x * params.slot_size",
-        "blockIdx.x * (params.slot_size - 64)",
+        "opaque(blockIdx.x) * params.slot_size",
+        "opaque(blockIdx.x) * (params.slot_size - 64)",
         DENSITY,
         Race,
     ),
@@ -436,8 +452,6 @@ const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
     ("net/gradient.cuh", &[SWEEP, FLOW]),
     ("sweep.cuh", &[SWEEP]),
-    ("net/layer_gradient.cuh", &[GRAD]),
-    ("weight_grad.cuh", &[GRAD, GRAD_BF16]),
     ("sweep_narrow.cuh", &[NARROW]),
     ("bend.cuh", &[BEND]),
     ("draw.cu", &[DRAW_LEARNED]),
@@ -463,6 +477,16 @@ struct Planted {
     expected: Vec<Notice>,
     /// Why it does not show, where that is known.
     not_missed: Option<&'static str>,
+}
+
+/// How a fault showed.
+struct Shown {
+    /// The first columns of its line in the list.
+    fault: String,
+    by: &'static str,
+    /// What it may show by.
+    expected: Vec<&'static str>,
+    said: String,
 }
 
 fn project() -> PathBuf {
@@ -667,25 +691,36 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
                 break;
             }
         }
-        let notice = shown.as_ref().err().map(|(notice, _)| *notice);
-        let is_expected = notice.map_or(expected.is_empty(), |notice| expected.contains(&notice));
-        let by = notice.map_or(not_missed.unwrap_or("nobody"), Notice::name);
-        let row = format!("| {file} | {what} | {by} |");
-        (row, is_expected, shown.err().map_or(String::new(), |(_, said)| said), format!("{expected:?}"))
+        let by = shown.as_ref().err().map_or(not_missed.unwrap_or("nobody"), |(notice, _)| notice.name());
+        let expected = match not_missed {
+            Some(why) => vec![*why],
+            None => expected.iter().map(|notice| notice.name()).collect(),
+        };
+        let fault = format!("| {file} | {what} | ");
+        Shown { fault, by, expected, said: shown.err().map_or(String::new(), |(_, said)| said) }
     });
 
     let mut table = String::from("| file | fault | noticed by |\n| --- | --- | --- |\n");
-    for (row, _, said, _) in &rows {
-        table += &format!("{row}\n");
-        eprintln!("{row}\n    {said}");
+    for Shown { fault, by, said, .. } in &rows {
+        table += &format!("{fault}{by} |\n");
+        eprintln!("{fault}{by} |\n    {said}");
     }
     let wrong: Vec<String> = (rows.iter())
-        .filter(|(_, is_expected, ..)| !is_expected)
-        .map(|(row, _, said, expected)| format!("{row} {said}, not one of {expected}"))
+        .filter(|shown| !shown.expected.contains(&shown.by))
+        .map(|Shown { fault, by, expected, said }| format!("{fault}{by} | {said}, not one of {expected:?}"))
         .collect();
     assert!(wrong.is_empty(), "{} of {} faults:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+
+    // Which of a fault's notices comes first depends on how the host's threads share the blocks: any may stand in the list.
     let readme = std::fs::read_to_string(project().join("tests/vgpu/README.md")).expect("tests/vgpu/README.md");
-    assert!(readme.contains(&table), "tests/vgpu/README.md does not hold this table:\n{table}");
+    let listed: Vec<&str> = readme.lines().skip_while(|line| !table.starts_with(line)).skip(2).collect();
+    let is_listed = |(shown, listed): (&Shown, &&str)| {
+        let by = listed.strip_prefix(&shown.fault).and_then(|rest| rest.strip_suffix(" |"));
+        by.is_some_and(|by| shown.expected.contains(&by))
+    };
+    let n_listed = listed.iter().take_while(|line| line.starts_with('|')).count();
+    let is_whole = n_listed == rows.len() && rows.iter().zip(&listed).all(is_listed);
+    assert!(is_whole, "tests/vgpu/README.md does not hold this table:\n{table}");
 }
 
 const DIM: usize = 5;
