@@ -33,13 +33,13 @@ ORDERS(sin, kSin)
 #define PRODUCT(NAME, TYPE)                                                                                            \
   extern "C" __global__ void __launch_bounds__(kThreads)                                                               \
       product_##NAME(const TYPE* a, const TYPE* b, float* c, uint32_t c_pitch, uint32_t depth) {                       \
-    extern __shared__ __align__(16) unsigned char sm[];                                                                \
-    const uint32_t first_row = blockIdx.y * kTileRows, first_column = blockIdx.x * 64;                                 \
-    Product<TYPE, false, 2> product;                                                                                     \
-    product.run(a + static_cast<size_t>(first_row) * depth, b + static_cast<size_t>(first_column) * depth, depth, 64, true, \
-                {sm, 2});                                                                                              \
-    product.for_each(c_pitch, first_column, 64, [&](uint32_t index, uint32_t, float (&values)[4]) {                    \
-      for (int i = 0; i < 4; ++i) c[static_cast<size_t>(first_row) * c_pitch + index + i] = values[i];                 \
+    extern __shared__ __align__(128) unsigned char sm[];                                                               \
+    const size_t first_row = blockIdx.y * kTileRows;                                                                   \
+    const uint32_t first_column = blockIdx.x * 64;                                                                     \
+    Product<TYPE, false, 2> product;                                                                                   \
+    product.run(a + first_row * depth, b + static_cast<size_t>(first_column) * depth, nullptr, depth, 64, true, {sm, 2}); \
+    product.for_each_sum(Lines{first_row * c_pitch, c_pitch, first_column, 64}, [&](const Place& place, float (&values)[8]) { \
+      for (int i = 0; i < 8; ++i) c[place.index + i] = values[i];                                                      \
     });                                                                                                                \
   }
 PRODUCT(f32, float)
