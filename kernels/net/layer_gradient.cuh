@@ -4,7 +4,8 @@
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
 
-// Adds the kTile x kTile elements from (out0, in0) on to `product`, and if they are the first inputs' the outputs' share of db. The operands are written and waited for, and nobody reads `sm` any more.
+// Adds the kTile x kTile elements from (out0, in0) on to `product`, and if they are the first inputs' the outputs' share of db. The operands are written
+// and waited for, and nobody reads `sm` any more.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer, uint32_t out0,
                                              uint32_t in0, uint32_t n_rows, uint32_t n_interior, unsigned char* sm) {

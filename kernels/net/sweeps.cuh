@@ -33,8 +33,6 @@ struct Sweeps : TileRows<T> {
   using TileRows<T>::network;
   using TileRows<T>::rows;
   using TileRows<T>::width;
-  using TileRows<T>::of_rows;
-  using TileRows<T>::of_slots;
   using TileRows<T>::first_slot;
 
   const T* weights;
