@@ -60,6 +60,9 @@ pub enum Error {
         /// What the user can do about it.
         fix: String,
     },
+    /// A [`Watch`](crate::stage::Watch) ended the work before it was done; nothing is half-written.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Error {

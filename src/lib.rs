@@ -14,6 +14,7 @@ pub mod integrate;
 pub mod model;
 pub mod objective;
 pub mod rng;
+pub mod stage;
 mod tensors;
 pub mod train;
 pub mod transport;

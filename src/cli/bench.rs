@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::device::{DeviceArguments, DeviceEngine};
+use super::output::print_result;
 
 const SEED: u64 = 1;
 
@@ -162,10 +163,7 @@ struct Figures {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
-        for workload in WORKLOADS {
-            println!("{}", workload.name);
-        }
-        return Ok(());
+        return print_result(WORKLOADS.iter().map(|workload| format!("{}\n", workload.name)).collect::<String>());
     }
     if !(arguments.seconds.is_finite() && arguments.seconds > 0.0) {
         bail!("--seconds is {}: use a positive number", arguments.seconds);
@@ -180,8 +178,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .find(|workload| workload.name == name)
         .with_context(|| format!("no workload is called {name:?}: `amatch bench --list` names them"))?;
     let figures = workload.measure(&bench, arguments)?;
-    println!("{}", if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? });
-    Ok(())
+    let line = if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? };
+    print_result(line + "\n")
 }
 
 /// What is measured.
@@ -226,11 +224,10 @@ impl Bench {
             if let Some(threads) = self.threads() {
                 line["threads"] = threads.into();
             }
-            println!("{line}");
+            print_result(format_args!("{line}\n"))
         } else {
-            println!("peak: {gflops:.1} GFLOP/s, {}", self.engine().describe());
+            print_result(format_args!("peak: {gflops:.1} GFLOP/s, {}\n", self.engine().describe()))
         }
-        Ok(())
     }
 
     /// The figures in a line.

@@ -12,6 +12,7 @@ use action_matching::objective::Objective;
 use action_matching::{Error, check_writable};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};
+use super::output::print_result;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -93,6 +94,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let engine = arguments.precision.on(&arguments.device)?;
     let result = engine.loss_gradient(&model, &batch)?;
     write_loss_gradient(&arguments.out, &model, &result)?;
-    println!("loss {}", result.loss);
-    Ok(())
+    print_result(format_args!("loss {}\n", result.loss))
 }

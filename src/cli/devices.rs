@@ -4,6 +4,8 @@ use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, DeviceInfo};
 
+use super::output::print_result;
+
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
@@ -14,23 +16,23 @@ Lists the CPU and each GPU with its name for --device, and says what is missing 
 pub struct Arguments {}
 
 pub fn run(_: &Arguments) -> anyhow::Result<()> {
-    println!("{}", CpuEngine::new(0).describe());
+    let mut lines = vec![CpuEngine::new(0).describe()];
     // Whoever asks for the devices is told what is wrong with them: that is an answer, not a failure of the command.
     match cuda::devices() {
         Ok(devices) if devices.is_empty() => {
-            println!("cuda: the NVIDIA driver sees no GPU (`nvidia-smi` lists what it sees)")
+            lines.push("cuda: the NVIDIA driver sees no GPU (`nvidia-smi` lists what it sees)".into());
         }
-        Ok(devices) => devices.iter().for_each(|device| println!("{}", describe(device))),
-        Err(missing) => println!("{missing}"),
+        Ok(devices) => lines.extend(devices.iter().map(describe)),
+        Err(missing) => lines.push(missing.to_string()),
     }
     if let Ok(driver) = cuda::driver() {
-        println!("driver: {driver}");
+        lines.push(format!("driver: {driver}"));
     }
-    match cuda::kernels() {
-        Ok(kernels) => println!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
-        Err(missing) => println!("{missing}"),
-    }
-    Ok(())
+    lines.push(match cuda::kernels() {
+        Ok(kernels) => format!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
+        Err(missing) => missing.to_string(),
+    });
+    print_result(lines.join("\n") + "\n")
 }
 
 fn describe(device: &DeviceInfo) -> String {

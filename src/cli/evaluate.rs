@@ -10,7 +10,7 @@ use action_matching::transport::MAX_POINTS;
 use anyhow::Context;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model};
+use super::output::{Progress, load_model, note, print_result};
 use super::problem::find;
 use super::sample::{MethodName, check_dim, snapshot_source};
 
@@ -83,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (_, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let (snapshots, warnings) = read_snapshots(&source)?;
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().for_each(|warning| note!("warning: {warning}"));
     check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.is_generative());
     let start = match arguments.start {
@@ -120,11 +120,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
     let report = Report { theorems, ..report? };
-    print!("{report}");
+    // The file first: nobody may be reading what is printed.
     if let Some(path) = &arguments.json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
         text.push(b'\n');
         action_matching::write_atomically(path, |out| out.write_all(&text))?;
     }
-    Ok(())
+    print_result(report)
 }

@@ -8,6 +8,8 @@ use action_matching::data::describe;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
 
+use super::output::{note, print_result};
+
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,8 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     } else {
         describe(path)?
     };
-    print!("{text}");
-    Ok(())
+    print_result(text)
 }
 
 /// A checkpoint, a model or data, whichever the file says it is.
@@ -47,7 +48,7 @@ fn describe_tensors(path: &Path) -> action_matching::Result<String> {
 fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     let config = Config::read(&folder.config(), &[])?;
     let mut text = format!("run\ndata             {}\n", config.data.path.display());
-    let newest = Checkpoint::load_newest(&folder.checkpoints(), |warning| eprintln!("warning: {warning}"))?;
+    let newest = Checkpoint::load_newest(&folder.checkpoints(), |warning| note!("warning: {warning}"))?;
     let step = newest.map_or(0, |checkpoint| checkpoint.state.step);
     text += &format!("steps            {step} of {}\n", config.training.steps);
     if let Some(last) = read_metrics(&folder.metrics())?.last() {

@@ -6,9 +6,10 @@ mod device;
 mod devices;
 mod evaluate;
 mod inspect;
-mod output;
+pub mod output;
 mod problem;
 mod sample;
+mod signal;
 mod train;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! What the commands show while they work, and how they find the files of a run.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,30 @@ use action_matching::config::Config;
 use action_matching::model::Model;
 use action_matching::train::RunFolder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints a line of messages to standard error, like `eprintln!`. A message that cannot be written is dropped: work goes on
+/// when the reader of the messages is gone or their disk is full.
+macro_rules! note {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+pub(crate) use note;
+
+/// Prints the result of a command to standard output. A reader that is gone (a closed pipe) is no error.
+///
+/// # Errors
+/// When standard output cannot take the text for another reason, such as a full disk.
+pub fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("standard output: cannot write the result"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// How often a line is printed when standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -44,7 +69,7 @@ impl Progress {
         if let Some(last) = &mut self.plain {
             if last.elapsed() >= LINE_EVERY {
                 *last = Instant::now();
-                eprintln!("{done}/{} {} {}", self.total, self.what, message());
+                note!("{done}/{} {} {}", self.total, self.what, message());
             }
         } else {
             self.bar.set_message(message());
@@ -54,7 +79,7 @@ impl Progress {
 
     /// Prints `line` above the bar.
     pub fn line(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| note!("{line}"));
     }
 
     /// Clears the bar.

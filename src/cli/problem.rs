@@ -6,6 +6,8 @@ use action_matching::Error;
 use action_matching::data::{AnalyticProblem, PointArray, check_points_path, hydrogen_snapshots, write_points};
 use anyhow::bail;
 
+use super::output::{note, print_result};
+
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -43,8 +45,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             HYDROGEN,
             "an electron in a superposition of two states, followed by Bohm's particles (3-D, no action known)",
         );
-        AnalyticProblem::NAMES.iter().chain([&hydrogen]).for_each(|(name, what)| println!("{name:<20} {what}"));
-        return Ok(());
+        let lines = AnalyticProblem::NAMES.iter().chain([&hydrogen]).map(|(name, what)| format!("{name:<20} {what}\n"));
+        return print_result(lines.collect::<String>());
     }
     let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
     let problem = if name == HYDROGEN { None } else { Some(find(name)?) };
@@ -72,7 +74,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             PointArray { name: "times", dim: None, values: &row_times },
         ],
     )?;
-    eprintln!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.display());
+    note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.display());
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use action_matching::rng::{self, Purpose};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model};
+use super::output::{Progress, load_model, note};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -162,7 +162,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--resample: the model has no growth, so its particles carry no weights (leave it out)");
     }
     for time in save_at.iter().chain([&t0]).filter(|time| **time < first.min(last) || **time > first.max(last)) {
-        eprintln!("warning: time {time} lies outside {first} to {last}, where the model was trained");
+        note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
     }
 
     let mut out = start.particles(arguments, &model, config.as_ref())?;
@@ -194,7 +194,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         log_density: arguments.density.is_some().then_some(&mut log_density[..]),
     };
     if let Some(bytes) = engine.integration_memory(&model, &plan, &trajectories)? {
-        eprintln!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
+        note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
     let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
     let report = engine.integrate(&model, &plan, trajectories, &|rows| {
@@ -226,7 +226,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     write_points(&arguments.out, &arrays)?;
-    eprintln!(
+    note!(
         "{n} particles from {t0} to {}, {:.1} velocities each: {}",
         save_at[save_at.len() - 1],
         report.velocity_evaluations as f64 / n as f64,

@@ -13,7 +13,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::{DeviceArguments, DeviceEngine};
-use super::output::Progress;
+use super::output::{Progress, note};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -81,13 +81,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Outcome::Finished => {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();
-                eprintln!("{} steps, loss {:.5}, {seconds:.1} s", last.step + 1, last.loss);
+                note!("{} steps, loss {:.5}, {seconds:.1} s", last.step + 1, last.loss);
             }
-            eprintln!("model: {}", folder.model().display());
+            note!("model: {}", folder.model().display());
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
-            eprintln!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
+            note!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
             Ok(ExitCode::from(128 + signal.load(Relaxed) as u8))
         }
     }
@@ -122,13 +122,13 @@ struct Screen {
 
 impl Observer for Screen {
     fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
-        eprintln!("{}: steps {from} to {to} on {device}", folder.display());
+        note!("{}: steps {from} to {to} on {device}", folder.display());
         self.began = Instant::now();
         self.progress = Some(Progress::new("steps", from, to));
     }
 
     fn preparing(&mut self, what: &str) {
-        eprintln!("{what}");
+        note!("{what}");
     }
 
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
@@ -142,7 +142,7 @@ impl Observer for Screen {
         let line = format!("warning: {message}");
         match &self.progress {
             Some(progress) => progress.line(&line),
-            None => eprintln!("{line}"),
+            None => note!("{line}"),
         }
     }
 

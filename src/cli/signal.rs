@@ -1,0 +1,65 @@
+//! Signals: the first one asks for an orderly end, a second one ends the process at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use action_matching::stage::Watch;
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+/// What signals have asked for since [`Signals::watch`].
+#[derive(Clone, Default)]
+pub struct Signals {
+    /// The signal that asks for the end; 0 before.
+    ending: Arc<AtomicUsize>,
+    /// Whether SIGUSR1 asked for a checkpoint.
+    checkpoint: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Watches SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup), which ask for the end, and SIGUSR1, which asks for
+    /// a checkpoint. A second signal of the same kind ends the process with 128 plus its number.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub fn watch() -> anyhow::Result<Signals> {
+        let signals = Signals::default();
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            if number == SIGHUP && is_ignored(SIGHUP) {
+                continue;
+            }
+            let asked = Arc::new(AtomicBool::new(false));
+            // In this order: the first signal finds `asked` false and sets it, the second finds it true.
+            signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))
+                .and_then(|_| signal_hook::flag::register(number, asked))
+                .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
+                .with_context(|| format!("cannot watch for signal {number}"))?;
+        }
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;
+        Ok(signals)
+    }
+
+    /// The signal that asked for the end.
+    pub fn ending(&self) -> Option<i32> {
+        Some(self.ending.load(Relaxed) as i32).filter(|&number| number != 0)
+    }
+
+    /// Whether a checkpoint was asked for since the last call.
+    pub fn take_checkpoint_request(&self) -> bool {
+        self.checkpoint.swap(false, Relaxed)
+    }
+}
+
+impl Watch for Signals {
+    fn is_cancelled(&self) -> bool {
+        self.ending().is_some()
+    }
+}
+
+/// Whether the process was started with `signal` ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
