@@ -1,7 +1,5 @@
 //! A run that was killed, interrupted or lost its newest checkpoint ends like one that ran through: bit for bit.
 
-#![cfg(unix)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -1,12 +1,10 @@
 //! Every unusable data file gives an error that names the file, the array or place, and the fix.
 
-mod data_support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::data_support::{f32s, header, npy, npy_with_header, npz, safetensors, safetensors_with_header};
 use action_matching::data::{DataSource, load, read_points, read_snapshots};
-use data_support::{f32s, header, npy, npy_with_header, npz, safetensors, safetensors_with_header};
 use tempfile::TempDir;
 use zip::CompressionMethod;
 

@@ -1,13 +1,11 @@
 //! One body for every engine: derivatives, loss and parameter gradient against the float64 reference.
 
-mod common;
-
+use crate::common::{Numbers, assert_close, batch, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
-use common::{Numbers, assert_close, batch, embeddings, model};
 
 /// Tolerances for f32: the gradients' are the ones promised, the rest follow from them.
 const GRADIENT: f64 = 2e-5;

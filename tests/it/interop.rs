@@ -1,18 +1,16 @@
 //! A reader of the model file that shares nothing with this program finds the same potential: `interop/potential.py`,
 //! numpy and safetensors only. `AMATCH_PYTHON` names the interpreter (default `python3`).
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::common::files::{self, Stored};
+use crate::common::{Numbers, assert_close, model};
 use action_matching::engine::Differentiate;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
-use common::files::{self, Stored};
-use common::{Numbers, assert_close, model};
 
 const DIM: usize = 5;
 const N: usize = 97;

@@ -1,14 +1,12 @@
 //! Noise, weights and densities along the way of particles.
 
-mod common;
-
+use crate::common::{Numbers, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Differentiate, Engine, Laplacian};
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
-use common::{Numbers, model};
 
 fn run(threads: usize, model: &Model, plan: &Plan, starts: &[f32]) -> Vec<f32> {
     let mut out = starts.repeat(plan.save_at.len());

@@ -1,12 +1,10 @@
 //! The float64 reference against central differences, for every head, activation, embedding and dynamics.
 
-mod common;
-
+use crate::common::{Numbers, assert_close, batch, compare, embeddings, model};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model};
 use action_matching::objective::Objective;
-use common::{Numbers, assert_close, batch, compare, embeddings, model};
 
 /// The dynamics, and their compositions.
 fn objectives() -> Vec<Objective> {

@@ -1,7 +1,7 @@
 //! What `build.rs` does with a machine and its settings: where nvcc is found, for which GPUs it assembles, what is compiled again.
 
 #[allow(dead_code)] // its `main` belongs to cargo
-#[path = "../build.rs"]
+#[path = "../../build.rs"]
 mod build;
 
 use std::collections::{BTreeMap, HashMap};

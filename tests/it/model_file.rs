@@ -1,14 +1,12 @@
 //! `model.safetensors`: what is saved comes back to the last bit, and each bad file is told what is wrong with it.
 
-mod common;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::common::files::{self, Stored};
+use crate::common::{Numbers, embeddings, model};
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
-use common::files::{self, Stored};
-use common::{Numbers, embeddings, model};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde_json::{Value, json};

@@ -1,9 +1,8 @@
 //! Optimiser steps: the batch they draw, the gradient they take, and the bits they leave.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{Numbers, assert_close, embeddings, model};
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
@@ -15,7 +14,6 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
-use common::{Numbers, assert_close, embeddings, model};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 

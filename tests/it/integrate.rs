@@ -1,14 +1,12 @@
 //! Particles: the order of each method, error control, saved times, both directions, every division into tiles.
 
-mod common;
-
+use crate::common::{Numbers, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Differentiate, Engine, IntegrationReport};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
-use common::{Numbers, model};
 
 const DIM: usize = 3;
 

@@ -1,14 +1,12 @@
 //! Every format × element type × byte order × memory order reads the same snapshots; what is written reads back.
 
-mod data_support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::data_support::{f32s, npy, npz, safetensors};
 use action_matching::data::{
     DataSource, PointArray, Snapshots, Standardisation, describe, load, read_points, read_snapshots, write_points,
 };
-use data_support::{f32s, npy, npz, safetensors};
 use half::{bf16, f16};
 use zip::CompressionMethod;
 

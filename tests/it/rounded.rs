@@ -1,14 +1,12 @@
 //! The yardstick of low precision is itself measured: without rounding it is the float64 reference, and it rounds as hardware does.
 
-mod common;
-
+use crate::common::rounded::{self, Rounding};
+use crate::common::{Numbers, assert_close, batch, embeddings, model};
 use action_matching::engine::cuda::Precision;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head};
 use action_matching::objective::{Objective, SigmaSchedule};
-use common::rounded::{self, Rounding};
-use common::{Numbers, assert_close, batch, embeddings, model};
 
 fn objectives() -> [Objective; 5] {
     let plain = Objective::default();

@@ -1,9 +1,8 @@
 //! Training on a problem whose action is known: the loss falls to the true kinetic energy, and the gap closes.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::model;
 use action_matching::data::AnalyticProblem;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
@@ -12,7 +11,6 @@ use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::transport::wasserstein1;
-use common::model;
 
 fn problem() -> AnalyticProblem {
     AnalyticProblem::named("anisotropic").expect("a problem")

@@ -1,9 +1,8 @@
 //! The learned path: the gradient of the network that bends it, and the dynamics that it finds.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
@@ -15,7 +14,6 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
-use common::{Numbers, model, revealing_optimizer};
 
 const SEED: u64 = 31;
 

@@ -1,16 +1,14 @@
 //! The files of `amatch check`: what is read, what is written, and what each bad batch is told.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::files::{self, Stored};
+use crate::common::{Numbers, assert_close, batch, embeddings};
 use action_matching::check::{read_batch, write_loss_gradient};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model};
 use action_matching::objective::Objective;
-use common::files::{self, Stored};
-use common::{Numbers, assert_close, batch, embeddings};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -35,7 +33,7 @@ fn stored_batch() -> (Batch, Vec<Stored>) {
 /// A model of that dimension: all that reading a batch asks of one.
 fn model(dim: usize) -> Model {
     let objective = Objective { sigma: 0.8, ..Objective::default() };
-    common::model(dim, &[7, 11], Activation::Gelu, Head::Dot, embeddings()[1].clone(), objective)
+    crate::common::model(dim, &[7, 11], Activation::Gelu, Head::Dot, embeddings()[1].clone(), objective)
 }
 
 fn written(folder: &Path, tensors: &[Stored]) -> std::path::PathBuf {

@@ -1,7 +1,5 @@
 //! From noise to data: training along a generative path, samples, and log-likelihood against what is known exactly.
 
-mod common;
-
 use std::path::Path;
 
 use action_matching::config::Config;

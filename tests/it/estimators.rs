@@ -1,9 +1,8 @@
 //! The forms of the loss: each one's gradient against differences of the loss written out in f64, and all of them against each other.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
     DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
@@ -14,7 +13,6 @@ use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Lap
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
-use common::{Numbers, model, revealing_optimizer};
 
 const SEED: u64 = 77;
 const DIM: usize = 3;

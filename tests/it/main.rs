@@ -1,0 +1,26 @@
+//! The tests of library and program that need no GPU: one program, so that they are linked once.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../data_support/mod.rs"]
+mod data_support;
+
+mod analytic;
+mod build;
+mod check;
+mod cli;
+mod data_bad_input;
+mod data_formats;
+mod derivatives;
+mod engines;
+mod estimators;
+mod generative;
+mod integrate;
+mod interop;
+mod learned_path;
+mod model_file;
+#[cfg(unix)]
+mod resume;
+mod rounded;
+mod stochastic;
+mod training;
