@@ -71,7 +71,7 @@ impl RunFolder {
         }
         for name in names(path)? {
             let is_unused = || names(&checkpoints).is_ok_and(|names| names.iter().all(|name| is_leftover(name)));
-            if !is_leftover(&name) && !(name == "checkpoints" && is_unused()) {
+            if !(is_leftover(&name) || name == "checkpoints" && is_unused()) {
                 return Ok(Content::Foreign);
             }
         }
