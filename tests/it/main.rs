@@ -6,7 +6,7 @@ mod common;
 mod data_support;
 
 mod analytic;
-mod build;
+mod build_script;
 mod check;
 mod cli;
 mod data_bad_input;
