@@ -190,8 +190,10 @@ fn distances(
     y: &[f32],
 ) -> Result<Distances> {
     let least_cost = |cost: Cost| match weights {
-        Some(weights) => weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost).map(|plan| plan.cost),
-        None => optimal_plan(dim, x, y, cost).map(|plan| plan.cost),
+        Some(weights) => {
+            weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost, &()).map(|plan| plan.cost)
+        }
+        None => optimal_plan(dim, x, y, cost, &()).map(|plan| plan.cost),
     };
     Ok(Distances {
         w1: least_cost(Cost::Euclidean)?,
