@@ -411,16 +411,14 @@ impl Config {
         }
     }
 
-    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where
-    /// files lie does not count, nor does the number of steps under a constant learning rate, nor the precision: checkpoints go
-    /// from device to device.
+    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where files
+    /// lie does not count, nor the number of steps, so that a run can be made longer, nor the precision: checkpoints go from
+    /// device to device.
     pub fn fingerprint(&self, snapshots: &Snapshots) -> String {
         let mut settings = self.clone();
         settings.output = OutputConfig::default();
         settings.data = DataConfig::default();
-        if settings.training.schedule == Schedule::Constant {
-            settings.training.steps = 0;
-        }
+        settings.training.steps = 0;
         // Neither the precision nor that there is such a key.
         settings.training.precision = PrecisionName::Auto;
         let mut hash = Sha256::new();

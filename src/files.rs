@@ -1,13 +1,15 @@
 //! Files as the rest relies on them: opened only when regular, written whole or not at all (a temporary file in the same
-//! folder, synced, then renamed).
+//! folder, synced, then renamed). What a killed process left behind is removed by the next one that writes there.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::{Builder, NamedTempFile};
 
 use crate::error::{Error, Result};
+use crate::process::ProcessId;
 
 /// Opens a regular file: (file, size in bytes).
 ///
@@ -41,8 +43,13 @@ pub(crate) fn write_atomically_seekable(
 ) -> Result<()> {
     let target = resolved(path)?;
     let folder = folder_of(&target);
-    let temporary = temporary_in(folder).map_err(Error::io(path, "create a file beside it"))?;
+    let temporary = temporary_in(folder, PART).map_err(Error::io(path, "create a file beside it"))?;
     let (file, temporary_path) = temporary.into_parts();
+    remove_abandoned(folder, &temporary_path);
+    if let Ok(old) = fs::metadata(&target) {
+        // A file that was private stays private.
+        file.set_permissions(old.permissions()).map_err(Error::io(path, "keep the permissions of"))?;
+    }
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
     writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
@@ -56,7 +63,7 @@ pub(crate) fn write_atomically_seekable(
 /// [`Error::Input`] when `path` is no place for a file, [`Error::Io`] when its folder cannot be written to.
 pub fn check_writable(path: &Path) -> Result<()> {
     let target = resolved(path)?;
-    temporary_in(folder_of(&target)).map(drop).map_err(Error::io(path, "create a file beside it"))
+    temporary_in(folder_of(&target), PART).map(drop).map_err(Error::io(path, "create a file beside it"))
 }
 
 /// `path`, through a symbolic link if it is one (else the rename would replace the link), checked as far as its names go.
@@ -89,18 +96,63 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Beginning of the names of temporary files. The process that writes and random letters follow, then what it is.
+const TEMPORARY: &str = ".amatch-";
+/// End of the name of a file that is being written.
+const PART: &str = ".part";
+/// End of the name of a file by which a process claims a folder.
+pub(crate) const CLAIMANT: &str = ".claimant";
+
 /// A temporary file that, once renamed, has the permissions of an ordinary new file (the crate's default is 0600).
-fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn temporary_in(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
+    let prefix = format!("{TEMPORARY}{}-", ProcessId::current());
     let mut builder = Builder::new();
-    builder.prefix(".amatch-").suffix(".part");
+    builder.prefix(&prefix).suffix(suffix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
 }
 
-/// Makes the rename itself durable.
+/// Whether `name` is that of a file that was being written.
+pub(crate) fn is_part(name: &str) -> bool {
+    name.starts_with(TEMPORARY) && name.ends_with(PART)
+}
+
+/// Whether `name` is that of a temporary file of any kind.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    is_part(name) || name.starts_with(TEMPORARY) && name.ends_with(CLAIMANT)
+}
+
+/// Removes temporary files in `folder` whose process is gone. Of those that another machine made, the ones last written an
+/// hour before `newest`, which was just made: only the clock of the file system counts. Nothing depends on success.
+fn remove_abandoned(folder: &Path, newest: &Path) {
+    const FORGOTTEN: Duration = Duration::from_secs(3600);
+    let written = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+    let Some(now) = written(newest) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_temporary(name)) else { continue };
+        let process = ProcessId::parse(name[TEMPORARY.len()..].rsplit_once('-').map(|(process, _)| process));
+        let abandoned = match process.map(|process| process.is_alive()) {
+            Some(Some(alive)) => !alive,
+            _ => written(&entry.path()).is_some_and(|then| now.duration_since(then).is_ok_and(|age| age > FORGOTTEN)),
+        };
+        if abandoned {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Makes the rename itself durable, where the file system can: some cannot sync folders, or not for everybody.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => Ok(()),
+        result => result,
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod files;
 pub mod integrate;
 pub mod model;
 pub mod objective;
+mod process;
 pub mod rng;
 pub mod stage;
 mod tensors;

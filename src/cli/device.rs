@@ -30,6 +30,12 @@ impl DeviceArguments {
         Ok(self.open(Precision::default())?.boxed())
     }
 
+    /// Threads of the CPU: as many as asked for, or one for each core.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads == 0 { cores() } else { self.threads }
+    }
+
     /// The options that name the same device and precision again, where they were given.
     pub fn again(&self) -> String {
         let device = if self.device == "auto" { String::new() } else { format!(" --device {}", self.device) };

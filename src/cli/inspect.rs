@@ -51,7 +51,7 @@ fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     let newest = Checkpoint::load_newest(&folder.checkpoints(), |warning| note!("warning: {warning}"))?;
     let step = newest.map_or(0, |checkpoint| checkpoint.state.step);
     text += &format!("steps            {step} of {}\n", config.training.steps);
-    if let Some(last) = read_metrics(&folder.metrics())?.last() {
+    if let Some(last) = read_metrics(&folder.metrics(), |warning| note!("warning: {warning}"))?.last() {
         text += &format!("loss             {:.6} at step {}\n", last.loss, last.step);
     }
     if folder.model().exists() {

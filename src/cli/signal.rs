@@ -1,5 +1,6 @@
 //! Signals: the first one asks for an orderly end, a second one ends the process at once.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -17,21 +18,21 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Watches SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup), which ask for the end, and SIGUSR1, which asks for
-    /// a checkpoint. A second signal of the same kind ends the process with 128 plus its number.
+    /// Watches SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup), which ask for the end, and SIGUSR1, which asks
+    /// for a checkpoint. A second signal that asks for the end ends the process at once, with 128 plus its number.
     ///
     /// # Errors
     /// When the system refuses a handler.
     pub fn watch() -> anyhow::Result<Signals> {
         let signals = Signals::default();
+        let asked = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP] {
             if number == SIGHUP && is_ignored(SIGHUP) {
                 continue;
             }
-            let asked = Arc::new(AtomicBool::new(false));
             // In this order: the first signal finds `asked` false and sets it, the second finds it true.
             signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))
-                .and_then(|_| signal_hook::flag::register(number, asked))
+                .and_then(|_| signal_hook::flag::register(number, Arc::clone(&asked)))
                 .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
                 .with_context(|| format!("cannot watch for signal {number}"))?;
         }
@@ -42,6 +43,15 @@ impl Signals {
     /// The signal that asked for the end.
     pub fn ending(&self) -> Option<i32> {
         Some(self.ending.load(Relaxed) as i32).filter(|&number| number != 0)
+    }
+
+    /// The exit code of a command that a signal ended in good order: 75 for SIGHUP, which asks for the command to be started
+    /// again, else 128 plus the signal's number.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.ending() {
+            Some(SIGHUP) => 75,
+            number => 128 + number.unwrap_or(0) as u8,
+        })
     }
 
     /// Whether a checkpoint was asked for since the last call.

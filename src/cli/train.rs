@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
+use action_matching::stage::Watch;
 use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
-use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::output::{Progress, note};
+use super::signal::Signals;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -30,7 +28,9 @@ The run folder gets
   checkpoints/         the last three, each with everything needed to go on
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
   loss.svg             loss and kinetic energy against steps
-Ctrl-C writes a checkpoint and ends the run; --resume takes it up again.")]
+Ctrl-C (SIGINT) and SIGTERM write a checkpoint and end the run, as does SIGHUP with exit code 75; SIGUSR1 writes a checkpoint and the
+run goes on; a second signal ends the program at once. --resume takes the run up again, and starts it where there is none yet.
+One process at a time writes to a run folder: a second one is refused while the first lives.")]
 pub struct Arguments {
     /// Configuration (TOML); the README lists its keys, and only data.path is required
     config: PathBuf,
@@ -66,13 +66,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (_, true) => Existing::Replace,
         _ => Existing::Refuse,
     };
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)
-            .context("cannot watch for Ctrl-C")?;
-    }
-    let mut screen = Screen { progress: None, signal: Arc::clone(&signal), began: Instant::now(), last: None };
-    let outcome = train(&*engine, &config, existing, &mut screen);
+    let signals = Signals::watch()?;
+    let mut screen = Screen { progress: None, signals: signals.clone(), began: Instant::now(), last: None };
+    let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
     }
@@ -88,7 +84,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Outcome::Stopped { step } => {
             note!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
-            Ok(ExitCode::from(128 + signal.load(Relaxed) as u8))
+            Ok(signals.exit_code())
         }
     }
 }
@@ -115,7 +111,7 @@ fn rerun(arguments: &Arguments) -> String {
 /// The run on screen.
 struct Screen {
     progress: Option<Progress>,
-    signal: Arc<AtomicUsize>,
+    signals: Signals,
     began: Instant,
     last: Option<StepRecord>,
 }
@@ -138,15 +134,26 @@ impl Observer for Screen {
         }
     }
 
-    fn warning(&mut self, message: &str) {
-        let line = format!("warning: {message}");
+    fn saved(&mut self, step: u64) {
+        self.notice(&format!("checkpoint of step {step} written"));
+    }
+
+    fn notice(&mut self, message: &str) {
         match &self.progress {
-            Some(progress) => progress.line(&line),
-            None => note!("{line}"),
+            Some(progress) => progress.line(message),
+            None => note!("{message}"),
         }
     }
 
-    fn stop(&self) -> bool {
-        self.signal.load(Relaxed) != 0
+    fn warning(&mut self, message: &str) {
+        self.notice(&format!("warning: {message}"));
+    }
+
+    fn watch(&self) -> &dyn Watch {
+        &self.signals
+    }
+
+    fn wants_checkpoint(&mut self) -> bool {
+        self.signals.take_checkpoint_request()
     }
 }

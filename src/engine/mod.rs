@@ -117,6 +117,9 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
+    /// What decides the order of sums, and so the last bits of a result: device, instruction set, precision. Never the threads.
+    fn arithmetic(&self) -> String;
+
     /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None` where it has none.
     ///
     /// # Errors

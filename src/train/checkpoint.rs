@@ -14,11 +14,14 @@ use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
 /// Checkpoints that are kept.
 const KEPT: usize = 3;
-const VERSION: u32 = 3;
-/// The version before it had no loss scale.
+const VERSION: u32 = 4;
+/// The version before it did not say how its numbers were computed.
+const NO_ARITHMETIC_VERSION: u32 = 3;
+/// The version before that had no loss scale.
 const UNSCALED_VERSION: u32 = 2;
 /// Names of the tensors of a network, behind the prefix of which one it is.
 const NETWORK_PARTS: [&str; 4] = ["parameters", "ema", "moment1", "moment2"];
+const TIME_MOMENTS: &str = "time_moments";
 const ACTION: &str = "";
 const BEND: &str = "bend.";
 
@@ -30,6 +33,8 @@ struct Header {
     fingerprint: String,
     #[serde(default)]
     loss_scale: LossScale,
+    #[serde(default)]
+    arithmetic: String,
     /// Digest over the rest and the tensors.
     sha256: String,
 }
@@ -41,15 +46,19 @@ pub struct Checkpoint {
     pub state: TrainState,
     /// [`Config::fingerprint`](crate::config::Config::fingerprint) of the run.
     pub fingerprint: String,
+    /// [`Engine::arithmetic`](crate::engine::Engine::arithmetic) of the engine that took the last step; empty in old files.
+    pub arithmetic: String,
 }
 
 impl Checkpoint {
     /// Writes the checkpoint into `folder` and removes those beyond the last three.
     ///
     /// # Errors
-    /// [`Error::Io`] names the file; earlier checkpoints stay.
+    /// [`Error::NotFinite`] when the state is lost, before anything is written or removed; [`Error::Io`] names the file; earlier
+    /// checkpoints stay.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
-        let Checkpoint { state, fingerprint } = self;
+        self.check_finite()?;
+        let Checkpoint { state, fingerprint, arithmetic } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
         let tensors = parts(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
         let header = Header {
@@ -57,6 +66,7 @@ impl Checkpoint {
             step: state.step,
             fingerprint: fingerprint.clone(),
             loss_scale: state.loss_scale,
+            arithmetic: arithmetic.clone(),
             sha256: self.digest(VERSION),
         };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
@@ -80,7 +90,7 @@ impl Checkpoint {
         let Some(json) = file.metadata(CHECKPOINT_KEY) else {
             return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());
         };
-        let Header { version, step, fingerprint, loss_scale, sha256 } = match serde_json::from_str(json) {
+        let Header { version, step, fingerprint, loss_scale, arithmetic, sha256 } = match serde_json::from_str(json) {
             Ok(header) => header,
             Err(error) => return fail(CHECKPOINT_KEY, format!("cannot be read: {error}")),
         };
@@ -101,9 +111,9 @@ impl Checkpoint {
         };
         let action = network(ACTION)?;
         let bend = if has_bend { Some(network(BEND)?) } else { None };
-        let time_moments = file.f32s("time_moments", &[2 * TIME_KNOTS])?;
+        let time_moments = file.f32s(TIME_MOMENTS, &[2 * TIME_KNOTS])?;
         let state = TrainState { step, action, bend, time_moments, loss_scale };
-        let checkpoint = Checkpoint { state, fingerprint };
+        let checkpoint = Checkpoint { state, fingerprint, arithmetic };
         if checkpoint.digest(version) != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
         }
@@ -128,7 +138,20 @@ impl Checkpoint {
         newest_error.map_or(Ok(None), Err)
     }
 
-    /// SHA-256 over step, fingerprint, loss scale and tensors, as `version` has it.
+    /// A state that is not finite cannot be gone on from.
+    fn check_finite(&self) -> Result<()> {
+        let lost = parts(&self.state).into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
+        lost.map_or(Ok(()), |(name, _)| {
+            Err(Error::NotFinite {
+                what: if name == TIME_MOMENTS { "the loss over time" } else { "the state of the optimizer" },
+                step: self.state.step,
+                fix: "lower training.learning_rate, raise training.warmup_steps, or rescale the data: the network works best \
+                      with data.standardise at its default",
+            })
+        })
+    }
+
+    /// SHA-256 over step, fingerprint, loss scale, arithmetic and tensors, as `version` has it.
     fn digest(&self, version: u32) -> String {
         let mut hash = Sha256::new();
         hash.update(self.state.step.to_le_bytes());
@@ -136,6 +159,10 @@ impl Checkpoint {
         if version > UNSCALED_VERSION {
             hash.update(self.state.loss_scale.scale.to_le_bytes());
             hash.update(self.state.loss_scale.good_steps.to_le_bytes());
+        }
+        if version > NO_ARITHMETIC_VERSION {
+            hash.update((self.arithmetic.len() as u64).to_le_bytes());
+            hash.update(&self.arithmetic);
         }
         for (name, values) in parts(&self.state) {
             hash.update(name);
@@ -152,6 +179,9 @@ impl Checkpoint {
             (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
         };
         let mut text = format!("step             {}\nfingerprint      {}\n", self.state.step, self.fingerprint);
+        if !self.arithmetic.is_empty() {
+            text += &format!("arithmetic       {}\n", self.arithmetic);
+        }
         for (name, values) in parts(&self.state) {
             text += &format!("{name:<16} [{}], root mean square {:.3e}\n", values.len(), rms(values));
         }
@@ -162,7 +192,7 @@ impl Checkpoint {
 /// Every tensor of `state` with its name.
 fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
     let TrainState { step: _, action, bend, time_moments, loss_scale: _ } = state;
-    let mut parts = vec![("time_moments".to_string(), &time_moments[..])];
+    let mut parts = vec![(TIME_MOMENTS.to_string(), &time_moments[..])];
     for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref())] {
         let Some(NetworkState { parameters, ema, moment1, moment2 }) = network else { continue };
         for (name, values) in NETWORK_PARTS.into_iter().zip([parameters, ema, moment1, moment2]) {
@@ -172,19 +202,26 @@ fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
     parts
 }
 
-/// The checkpoint files of `folder`, oldest first.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io(folder, "list"))?;
-    let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors")).is_some()
-        })
-        .collect();
-    // Names have ten digits, so their order is that of the steps.
-    paths.sort();
-    Ok(paths)
+/// The checkpoint files of `folder`, oldest first. Copies under other names (step-best.safetensors) are not among them.
+///
+/// # Errors
+/// [`Error::Io`] when an entry cannot be read: a checkpoint that does not show must not be taken for none.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let step_of = |path: &Path| -> Option<u64> {
+        let name = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+        (name.len() >= 10 && name.bytes().all(|digit| digit.is_ascii_digit())).then(|| name.parse().ok())?
+    };
+    let list = || -> std::io::Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            found.extend(step_of(&path).map(|step| (step, path)));
+        }
+        Ok(found)
+    };
+    let mut found = list().map_err(Error::io(folder, "list"))?;
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 #[cfg(test)]
@@ -203,7 +240,35 @@ mod tests {
         let loss_scale = LossScale { scale: 1024.0, good_steps: 77 };
         let state =
             TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS], loss_scale };
-        Checkpoint { state, fingerprint: "abc".into() }
+        Checkpoint { state, fingerprint: "abc".into(), arithmetic: "cpu, scalar".into() }
+    }
+
+    #[test]
+    fn a_state_that_is_lost_is_not_written_and_costs_no_good_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths: Vec<PathBuf> = [1, 2, 3].map(|step| checkpoint(step).save(folder.path()).expect("saves")).into();
+        for (lost, what) in [(f32::NAN, "the state of the optimizer"), (f32::INFINITY, "the loss over time")] {
+            let mut bad = checkpoint(4);
+            if lost.is_nan() {
+                bad.state.action.moment2[7] = lost
+            } else {
+                bad.state.time_moments[2] = lost
+            }
+            let message = bad.save(folder.path()).unwrap_err().to_string();
+            assert!(message.starts_with(what) && message.contains("step 4"), "{message}");
+        }
+        assert_eq!(list(folder.path()).expect("lists"), paths);
+    }
+
+    #[test]
+    fn copies_under_other_names_are_no_checkpoints() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = checkpoint(12).save(folder.path()).expect("saves");
+        for name in ["step-best.safetensors", "step-12.safetensors", "step-00000000zz.safetensors", "x.safetensors"] {
+            std::fs::copy(&path, folder.path().join(name)).expect("copies");
+        }
+        let later = checkpoint(20_000_000_000).save(folder.path()).expect("saves");
+        assert_eq!(list(folder.path()).expect("lists"), [path, later]);
     }
 
     #[test]
@@ -239,6 +304,7 @@ mod tests {
         let path = folder.path().join("step-0000000012.safetensors");
         let mut expected = checkpoint(12);
         expected.state.loss_scale = LossScale::default();
+        expected.arithmetic = String::new();
         // SHA-256 of the step, the fingerprint and each tensor's name and values, by another program.
         let sha256 = "31065d6008167a26d9194effb1babf71ef88634d270686a394d3a98b808f9551";
         let json = format!(r#"{{"version":2,"step":12,"fingerprint":"abc","sha256":"{sha256}"}}"#);

@@ -1,36 +1,48 @@
 //! `metrics.jsonl`: one line of JSON now and then, the same lines however often a run is interrupted (but for rows/s).
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{open_file, write_atomically};
 
-/// One line of `metrics.jsonl`.
+/// One line of `metrics.jsonl`. Numbers that are not finite are written as `null`, and read back as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Index of the step, from 0.
     pub step: u64,
     /// The loss.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// ω(0) E[s(x, 0)].
+    #[serde(deserialize_with = "number_or_null")]
     pub boundary0: f64,
     /// −ω(1) E[s(x, 1)].
+    #[serde(deserialize_with = "number_or_null")]
     pub boundary1: f64,
     /// E[ω · interior + ω′ s].
+    #[serde(deserialize_with = "number_or_null")]
     pub interior: f64,
     /// E[½‖∇s‖²].
+    #[serde(deserialize_with = "number_or_null")]
     pub kinetic: f64,
     /// Global gradient norm before clipping.
+    #[serde(deserialize_with = "number_or_null")]
     pub gradient_norm: f64,
     /// Learning rate.
+    #[serde(deserialize_with = "number_or_null")]
     pub learning_rate: f64,
     /// Rows of the batch a second.
+    #[serde(deserialize_with = "number_or_null")]
     pub rows_per_s: f64,
+}
+
+fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Metrics {
@@ -41,11 +53,40 @@ impl Metrics {
     }
 }
 
-/// Reads the lines of `path`; one cut off in the middle ends the file.
-pub fn read_metrics(path: &Path) -> Result<Vec<Metrics>> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let lines = BufReader::new(file).lines();
-    Ok(lines.map_while(|line| serde_json::from_str(&line.ok()?).ok()).collect())
+/// Reads the lines of `path`. A line that cannot be read is left out and `warn` hears of it, but for a last one that was cut off;
+/// of two lines of one step the later one counts.
+///
+/// # Errors
+/// [`Error::Input`] when `path` is no regular file, [`Error::Io`] when it cannot be read.
+pub fn read_metrics(path: &Path, mut warn: impl FnMut(&str)) -> Result<Vec<Metrics>> {
+    /// Far longer than any line.
+    const LONGEST: u64 = 1 << 16;
+    let mut reader = BufReader::new(open_file(path)?.0);
+    let (mut lines, mut line): (Vec<Metrics>, Vec<u8>) = Default::default();
+    let (mut unreadable, mut number) = (Vec::new(), 0u64);
+    loop {
+        line.clear();
+        // A longer line comes in pieces, none of which can be read.
+        let n = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(Error::io(path, "read"))?;
+        if n == 0 {
+            break;
+        }
+        number += 1;
+        match serde_json::from_slice::<Metrics>(&line) {
+            Ok(metrics) => {
+                lines.truncate(lines.partition_point(|earlier| earlier.step < metrics.step));
+                lines.push(metrics);
+            }
+            Err(_) if line.ends_with(b"\n") => unreadable.push(number),
+            Err(_) => {}
+        }
+    }
+    if let [first, ..] = unreadable[..] {
+        let lines = if unreadable.len() == 1 { "line" } else { "lines" };
+        let problem = format!("{} {lines} cannot be read (line {first} first) and are left out", unreadable.len());
+        warn(&format!("{}: {problem}", path.display()));
+    }
+    Ok(lines)
 }
 
 /// Appends to `metrics.jsonl`.
@@ -55,10 +96,20 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Continues `path` behind the lines before `step`, or starts it.
-    pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let mut kept = if path.exists() { read_metrics(path)? } else { Vec::new() };
+    /// Continues `path` behind the lines before `step`, or starts it. There should be a line every `every` steps: `warn` hears
+    /// of those that are missing, and of those that cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when `path` is no regular file, [`Error::Io`] when it cannot be read or written.
+    pub fn open(path: &Path, step: u64, every: u64, mut warn: impl FnMut(&str)) -> Result<Self> {
+        let mut kept = if path.exists() { read_metrics(path, &mut warn)? } else { Vec::new() };
         kept.retain(|metrics| metrics.step < step);
+        let is_there = |step: &u64| kept.binary_search_by_key(step, |metrics| metrics.step).is_ok();
+        let mut missing = (0..step).step_by(every.max(1) as usize).filter(|step| !is_there(step));
+        if let Some(first) = missing.next() {
+            let last = missing.last().unwrap_or(first);
+            warn(&format!("{}: lines of steps {first} to {last} are missing", path.display()));
+        }
         write_atomically(path, |out| kept.iter().try_for_each(|metrics| write_line(&mut *out, metrics)))?;
         let out = OpenOptions::new().append(true).open(path).map_err(Error::io(path, "open"))?;
         Ok(MetricsWriter { path: path.to_owned(), out: BufWriter::new(out) })
@@ -73,9 +124,93 @@ impl MetricsWriter {
     pub fn flush(&mut self) -> Result<()> {
         self.out.flush().map_err(Error::io(&self.path, "write"))
     }
+
+    /// Makes everything written durable: before a checkpoint, so that none is ahead of its metrics.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.out.get_ref().sync_data().map_err(Error::io(&self.path, "sync"))
+    }
 }
 
 fn write_line(mut out: impl Write, metrics: &Metrics) -> std::io::Result<()> {
     serde_json::to_writer(&mut out, metrics)?;
     out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> Metrics {
+        Metrics::new(&StepRecord { step, loss: step as f64 * 0.1 - 1.0, ..StepRecord::default() }, 1e6)
+    }
+
+    /// The file of `lines`, and what reading it said.
+    fn read(content: &[u8]) -> (Vec<u64>, Vec<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, content).expect("written");
+        let mut warnings = Vec::new();
+        let lines = read_metrics(&path, |warning| warnings.push(warning.to_string())).expect("reads");
+        (lines.iter().map(|metrics| metrics.step).collect(), warnings)
+    }
+
+    fn written(steps: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        let mut content = Vec::new();
+        steps.into_iter().try_for_each(|step| write_line(&mut content, &line(step))).expect("writes");
+        content
+    }
+
+    #[test]
+    fn a_bad_byte_costs_its_line_alone() {
+        let mut content = written(0..100);
+        content[300] = 1;
+        let (steps, warnings) = read(&content);
+        assert_eq!(steps.len(), 99);
+        assert!(warnings.len() == 1 && warnings[0].contains("1 line cannot be read (line 3 first)"), "{warnings:?}");
+        content[300] = b'\n';
+        assert_eq!(read(&content).0.len(), 99);
+        // Zeros, as a crash of the machine leaves them, and a last line that was cut off.
+        content[2000..9000].fill(0);
+        content.truncate(content.len() - 5);
+        let (steps, warnings) = read(&content);
+        assert!(steps.len() > 40 && steps.last() == Some(&98), "{steps:?}");
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(read(&written([0, 1, 2, 3, 2, 3, 4])).0, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_read_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        let lost = Metrics { loss: f64::NAN, gradient_norm: f64::INFINITY, ..line(7) };
+        write_atomically(&path, |out| write_line(out, &lost)).expect("writes");
+        let read = read_metrics(&path, |warning| panic!("{warning}")).expect("reads");
+        assert!(read.len() == 1 && read[0].loss.is_nan() && read[0].gradient_norm.is_nan() && read[0].step == 7);
+    }
+
+    #[test]
+    fn gaps_are_noticed_and_lines_behind_the_checkpoint_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        let open = |steps: Vec<u64>| {
+            std::fs::write(&path, written(steps)).expect("written");
+            let mut warnings = Vec::new();
+            drop(MetricsWriter::open(&path, 100, 10, |warning| warnings.push(warning.to_string())).expect("opens"));
+            (read_metrics(&path, |_| ()).expect("reads").len(), warnings)
+        };
+        assert_eq!(open((0..200).step_by(10).collect()), (10, vec![]));
+        let (n, warnings) = open([0, 10, 60, 70, 80, 90, 110].into());
+        assert!(n == 6 && warnings[0].contains("steps 20 to 50 are missing"), "{n} {warnings:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("linked");
+        let error = read_metrics(&path, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
 }

@@ -1,73 +1,40 @@
 //! A training run in its folder: steps, checkpoints, metrics, and the way back after an interruption.
 
 mod checkpoint;
+mod claim;
+mod folder;
 mod metrics;
 mod plot;
+mod resume;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
+pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
 
+use self::claim::Claim;
+use self::folder::Content;
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
+use self::resume::Earlier;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Loaded, Snapshots, load, load_single};
 use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
-use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Training};
+use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
-
-/// The files of a run folder.
-#[derive(Clone, Debug)]
-pub struct RunFolder(PathBuf);
-
-impl RunFolder {
-    /// The run folder at `path`, which need not exist.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        RunFolder(path.into())
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The complete configuration: reproduces the run.
-    pub fn config(&self) -> PathBuf {
-        self.0.join("config.toml")
-    }
-
-    /// The model: moving-average parameters of the newest checkpoint.
-    pub fn model(&self) -> PathBuf {
-        self.0.join("model.safetensors")
-    }
-
-    /// The folder of checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.0.join("checkpoints")
-    }
-
-    /// Loss and the rest over the steps.
-    pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// The picture of [`RunFolder::metrics`].
-    pub fn plot(&self) -> PathBuf {
-        self.0.join("loss.svg")
-    }
-}
+use crate::stage::{Stage, Watch};
 
 /// What to do about a run folder that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Leave it alone and report an error.
     Refuse,
-    /// Go on from its newest checkpoint.
+    /// Go on from its newest checkpoint; start where there is no run yet.
     Resume,
     /// Remove its run and start again.
     Replace,
@@ -80,7 +47,7 @@ pub trait Observer {
         let _ = (from, to, device, folder);
     }
 
-    /// Something that takes a while, or memory of a device, comes before the first step.
+    /// Something that takes a while, or memory of a device, comes before the first step: [`Observer::watch`] hears how far it is.
     fn preparing(&mut self, what: &str) {
         let _ = what;
     }
@@ -90,18 +57,34 @@ pub trait Observer {
         let _ = (last, rows_per_s);
     }
 
-    /// Something the user should know.
+    /// A checkpoint was written that [`Observer::wants_checkpoint`] asked for.
+    fn saved(&mut self, step: u64) {
+        let _ = step;
+    }
+
+    /// Something the user may want to know.
+    fn notice(&mut self, message: &str) {
+        let _ = message;
+    }
+
+    /// Something that may make the result worse than it looks.
     fn warning(&mut self, message: &str) {
         let _ = message;
     }
 
-    /// Whether to stop at the next occasion, with a checkpoint.
-    fn stop(&self) -> bool {
+    /// Ends the run when it is cancelled: what comes before the first step with [`Error::Interrupted`], the steps with a checkpoint and
+    /// [`Outcome::Stopped`].
+    fn watch(&self) -> &dyn Watch {
+        &()
+    }
+
+    /// Whether to write a checkpoint at the next occasion, and to go on. Asked once for each that is written.
+    fn wants_checkpoint(&mut self) -> bool {
         false
     }
 }
 
-/// An observer that looks away.
+/// Ignores every event.
 pub struct Unobserved;
 
 impl Observer for Unobserved {}
@@ -121,25 +104,103 @@ pub enum Outcome {
 /// How long a chunk of steps between looks at the clock and at the observer should take.
 const CHUNK: Duration = Duration::from_millis(100);
 
-/// Runs `config` on `engine` in its output folder.
+/// Runs `config` on `engine` in its output folder, which it claims for itself. What the host does beside the engine takes at most `threads`
+/// threads (0 counts as 1).
 ///
 /// # Errors
-/// [`Error::Input`] and [`Error::Io`] for data, configuration and folder, before any step; [`Error::NotFinite`] when the loss is
-/// lost, with the last good checkpoint kept.
-pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<Outcome> {
+/// [`Error::Input`] and [`Error::Io`] for data, configuration and folder, before any step and before a file is touched;
+/// [`Error::Interrupted`] when the observer's watch ends it before the first step; [`Error::NotFinite`] when the loss is lost, with the last
+/// good checkpoint kept.
+pub fn train(
+    engine: &dyn Engine,
+    config: &Config,
+    existing: Existing,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let folder = RunFolder::new(&config.output.folder);
-    refuse_existing(&folder, existing)?;
+    let claim = claim(&folder, existing, observer)?;
     let source = config.source();
     let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
-    let snapshots_dim = snapshots.dim;
+    // A run that cannot be gone on with is refused before the long work.
+    let earlier = match existing {
+        Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
+        _ => Earlier::default(),
+    };
+    let training = training(engine, config, snapshots, threads, observer)?;
+    let state = earlier.state.unwrap_or_else(|| TrainState {
+        bend: training.bend.as_ref().map(|bend| NetworkState::initial(bend.initial_parameters(training.seed))),
+        ..TrainState::initial(initial_parameters(&training.architecture, training.seed))
+    });
+    let start = state.step;
+    // Everything that can be wrong with the settings shows here, before a file is touched.
+    training.validate(&state)?;
+    if let Some(bytes) = engine.training_memory(&training)? {
+        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
+    }
+    let trainer = engine.trainer(training.clone(), state)?;
+    prepare_folder(&folder, config, existing, observer)?;
+    let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
+    observer.started(start, config.training.steps, &engine.describe(), folder.path());
+    let arithmetic = engine.arithmetic();
+    let kept = (start > 0).then_some(start);
+    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, kept };
+    run.claim.keep_folder();
+    let outcome = run.steps(trainer, config, start, observer);
+    if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (&outcome, run.kept) {
+        observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));
+    }
+    outcome
+}
+
+/// Claims the folder and checks that what it holds suits `existing`.
+fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) -> Result<Claim> {
+    let check = || -> Result<Content> {
+        let content = folder.content()?;
+        let refuse = |problem, fix| Err(Error::input(folder.path(), "output.folder", problem, fix));
+        match (existing, content) {
+            (Existing::Refuse, Content::Run | Content::Foreign) => refuse(
+                "already exists",
+                "continue with --resume, replace with --force, or name another folder with --out",
+            ),
+            (Existing::Replace, Content::Foreign) => {
+                refuse("holds files that are not a run's, and is left alone", "name another folder with --out")
+            }
+            (Existing::Resume, Content::Foreign) => {
+                refuse("holds files, but no run that could be gone on with", "name the folder of a run with --out")
+            }
+            _ => Ok(content),
+        }
+    };
+    // A folder that is refused is not touched; one that a living run holds is named as such.
+    if !folder.is_claimed() {
+        check()?;
+    }
+    let claim = Claim::take(folder.path())?;
+    let content = check()?;
+    if existing == Existing::Resume && content == Content::Nothing {
+        observer.notice(&format!("{}: there is no run yet, it starts at step 0", folder.path().display()));
+    }
+    Ok(claim)
+}
+
+/// Everything a trainer needs, with snapshots paired.
+fn training(
+    engine: &dyn Engine,
+    config: &Config,
+    snapshots: Snapshots,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Training> {
+    let dim = snapshots.dim;
     let mut training = Training {
-        architecture: config.architecture(snapshots.dim),
+        architecture: config.architecture(dim),
         objective: config.objective(),
         path: unpaired_path(&config.objective, snapshots),
-        bend: config.bend(snapshots_dim),
+        bend: config.bend(dim),
         estimator: config.estimator(),
         time_rule: config.objective.time_rule,
         laplacian: config.laplacian(),
@@ -152,71 +213,23 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         // Pairing takes long: before it, whether the paired samples fit the device.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
-        training.path.couplings = Some(Arc::new(couplings(&config.objective, config.training.seed, &training.path)?));
+        let stage = Stage::new(threads, observer.watch());
+        let couplings = couplings(&config.objective, config.training.seed, &training.path, &stage)?;
+        training.path.couplings = Some(Arc::new(couplings));
     }
+    Ok(training)
+}
 
-    let resumed = if existing == Existing::Resume { resume(&folder, &fingerprint, observer)? } else { None };
-    let seed = config.training.seed;
-    let state = resumed.unwrap_or_else(|| TrainState {
-        bend: training.bend.as_ref().map(|bend| NetworkState::initial(bend.initial_parameters(seed))),
-        ..TrainState::initial(initial_parameters(&training.architecture, seed))
-    });
-    let rows_per_step = training.rows_per_step() as f64;
-    let mut run = Run { folder, fingerprint, coordinates, training: training.clone(), checkpointed: None };
-    let (start, end) = (state.step, config.training.steps);
-    // Everything that can be wrong with the settings shows here, before a file is touched.
-    training.validate(&state)?;
-    if let Some(bytes) = engine.training_memory(&training)? {
-        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
+/// Makes the folder ready for its first file.
+fn prepare_folder(folder: &RunFolder, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<()> {
+    if existing == Existing::Replace && folder.content()? == Content::Run {
+        observer.notice(&format!("{}: replacing {}", folder.path().display(), resume::describe(folder)));
+        folder.clear()?;
     }
-    let mut trainer = engine.trainer(training, state)?;
-    run.prepare(config, existing)?;
-    let mut metrics = MetricsWriter::open(&run.folder.metrics(), start)?;
-    observer.started(start, end, &engine.describe(), run.folder.path());
-
-    let (mut step, mut chunk, mut records) = (start, 1, Vec::new());
-    while step < end {
-        let next_checkpoint = (step / config.output.checkpoint_every + 1) * config.output.checkpoint_every;
-        let n = chunk.min(next_checkpoint - step).min(end - step);
-        records.clear();
-        let began = Instant::now();
-        trainer.steps(n, &mut records)?;
-        let elapsed = began.elapsed();
-        let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
-        chunk =
-            (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0) as u64;
-
-        for record in &records {
-            if record.step % config.output.metrics_every == 0 || record.step + 1 == end {
-                metrics.write(&Metrics::new(record, rows_per_s))?;
-            }
-        }
-        metrics.flush()?;
-        let Some(last) = records.last() else { break };
-        if !(last.loss.is_finite() && last.gradient_norm.is_finite()) {
-            return Err(Error::NotFinite {
-                what: if last.loss.is_finite() { "the gradient" } else { "the loss" },
-                step: last.step,
-                fix: "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
-                      the last checkpoint is kept",
-            });
-        }
-        step = last.step + 1;
-        observer.progress(last, rows_per_s);
-        let stop = observer.stop() && step < end;
-        if step == next_checkpoint || step == end || stop {
-            run.save(trainer.state()?)?;
-        }
-        if stop {
-            plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
-            return Ok(Outcome::Stopped { step });
-        }
-    }
-    if run.checkpointed != Some(step) {
-        run.save(trainer.state()?)?;
-    }
-    plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
-    Ok(Outcome::Finished)
+    folder.tidy()?;
+    let mut config = config.clone();
+    config.output.folder = std::path::absolute(folder.path()).map_err(Error::io(folder.path(), "find"))?;
+    write_atomically(&folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
 }
 
 /// The path through `snapshots` with the masses it needs; without a single pair where it needs couplings.
@@ -234,7 +247,8 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
 }
 
 /// The couplings of `path`.
-fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath) -> Result<Vec<Coupling>> {
+fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
+    let _ = stage;
     let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
     if objective.pairing == Pairing::Unbalanced {
         let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
@@ -243,80 +257,89 @@ fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath) -> Resu
     optimal_couplings(snapshots, rows, seed)
 }
 
-fn refuse_existing(folder: &RunFolder, existing: Existing) -> Result<()> {
-    let path = folder.path();
-    if path.exists() && !path.is_dir() {
-        return Err(Error::input(path, "output.folder", "is a file", "name another folder with --out"));
-    }
-    let occupied = path.is_dir() && std::fs::read_dir(path).map_err(Error::io(path, "list"))?.next().is_some();
-    let is_run = folder.config().exists();
-    match existing {
-        Existing::Refuse if occupied => Err(Error::input(
-            path,
-            "output.folder",
-            "already exists",
-            "continue with --resume, replace with --force, or name another folder with --out",
-        )),
-        Existing::Replace if occupied && !is_run => Err(Error::input(
-            path,
-            "output.folder",
-            "holds files that are not a run's, and is left alone",
-            "name another folder with --out",
-        )),
-        Existing::Resume if !is_run => {
-            Err(Error::input(path, "--resume", "there is no run in this folder", "start it without --resume"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The newest whole checkpoint of a run that did the same work.
-fn resume(folder: &RunFolder, fingerprint: &str, observer: &mut dyn Observer) -> Result<Option<TrainState>> {
-    let path = folder.checkpoints();
-    if !path.exists() {
-        return Ok(None); // stopped before the first checkpoint
-    }
-    let Some(checkpoint) = Checkpoint::load_newest(&path, |message| observer.warning(message))? else {
-        return Ok(None);
-    };
-    if checkpoint.fingerprint != fingerprint {
-        return Err(Error::input(
-            folder.path(),
-            "--resume",
-            "the run in this folder had other settings or other data",
-            "restore them (its config.toml has them all), or start again with --force or another --out",
-        ));
-    }
-    Ok(Some(checkpoint.state))
-}
-
-/// What a run writes, and where.
+/// A run under way: what it writes, and where.
 struct Run {
     folder: RunFolder,
+    claim: Claim,
     fingerprint: String,
+    arithmetic: String,
     coordinates: Coordinates,
     training: Training,
-    checkpointed: Option<u64>,
+    metrics: MetricsWriter,
+    /// Step of the newest checkpoint.
+    kept: Option<u64>,
 }
 
 impl Run {
-    /// Makes the folder ready for its first file.
-    fn prepare(&self, config: &Config, existing: Existing) -> Result<()> {
-        let checkpoints = self.folder.checkpoints();
-        if existing == Existing::Replace {
-            for file in [self.folder.config(), self.folder.model(), self.folder.metrics(), self.folder.plot()] {
-                remove(&file, |path| std::fs::remove_file(path))?;
+    /// Takes the steps from `start` to the end of `config`.
+    fn steps(
+        &mut self,
+        mut trainer: Box<dyn Trainer>,
+        config: &Config,
+        start: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let end = config.training.steps;
+        let rows_per_step = self.training.rows_per_step() as f64;
+        let (mut step, mut chunk, mut records) = (start, 1, Vec::new());
+        while step < end {
+            let next_checkpoint = (step / config.output.checkpoint_every + 1) * config.output.checkpoint_every;
+            let n = chunk.min(next_checkpoint - step).min(end - step);
+            records.clear();
+            let began = Instant::now();
+            trainer.steps(n, &mut records)?;
+            let elapsed = began.elapsed();
+            let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
+            chunk = (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0)
+                as u64;
+
+            self.claim.check()?;
+            for record in &records {
+                if record.step % config.output.metrics_every == 0 || record.step + 1 == end {
+                    self.metrics.write(&Metrics::new(record, rows_per_s))?;
+                }
             }
-            remove(&checkpoints, |path| std::fs::remove_dir_all(path))?;
+            self.metrics.flush()?;
+            let Some(last) = records.last() else { break };
+            if !(last.loss.is_finite() && last.gradient_norm.is_finite()) {
+                return Err(Error::NotFinite {
+                    what: if last.loss.is_finite() { "the gradient" } else { "the loss" },
+                    step: last.step,
+                    fix: match self.kept {
+                        Some(_) => {
+                            "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
+                             the last checkpoint is kept"
+                        }
+                        None => {
+                            "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers"
+                        }
+                    },
+                });
+            }
+            step = last.step + 1;
+            observer.progress(last, rows_per_s);
+            let stop = observer.watch().is_cancelled() && step < end;
+            let asked = observer.wants_checkpoint();
+            if step == next_checkpoint || step == end || stop || asked {
+                self.save(trainer.state()?)?;
+            }
+            if asked {
+                observer.saved(step);
+            }
+            if stop {
+                self.plot(observer);
+                return Ok(Outcome::Stopped { step });
+            }
         }
-        std::fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
-        let mut config = config.clone();
-        let folder = self.folder.path();
-        config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
-        write_atomically(&self.folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
+        if step == start {
+            // A finished run: its model may be missing when the one before was killed at its very end.
+            self.save(trainer.state()?)?;
+        }
+        self.plot(observer);
+        Ok(Outcome::Finished)
     }
 
-    /// Writes the checkpoint, then the model.
+    /// Writes the checkpoint, behind its metrics, and then the model.
     fn save(&mut self, state: TrainState) -> Result<()> {
         let model = Model {
             architecture: self.training.architecture.clone(),
@@ -324,16 +347,20 @@ impl Run {
             objective: self.training.objective.clone(),
             parameters: state.action.ema.clone(),
         };
-        self.checkpointed = Some(state.step);
-        Checkpoint { state, fingerprint: self.fingerprint.clone() }.save(&self.folder.checkpoints())?;
+        self.metrics.sync()?;
+        let step = state.step;
+        let (fingerprint, arithmetic) = (self.fingerprint.clone(), self.arithmetic.clone());
+        Checkpoint { state, fingerprint, arithmetic }.save(&self.folder.checkpoints())?;
+        self.kept = Some(step);
         model.save(&self.folder.model())
     }
-}
 
-/// Removes `path` if it is there.
-fn remove(path: &Path, how: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
-    match how(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
-        _ => Ok(()),
+    /// Draws the loss. A picture that cannot be drawn costs no run.
+    fn plot(&self, observer: &mut dyn Observer) {
+        let drawn =
+            read_metrics(&self.folder.metrics(), |_| ()).and_then(|metrics| plot_loss(&self.folder.plot(), &metrics));
+        if let Err(error) = drawn {
+            observer.warning(&error.to_string());
+        }
     }
 }

@@ -79,7 +79,8 @@ impl Place {
     }
 
     fn metrics(&self, out: &str) -> Vec<Metrics> {
-        let metrics = read_metrics(&self.path(out).join("metrics.jsonl")).expect("readable");
+        let metrics =
+            read_metrics(&self.path(out).join("metrics.jsonl"), |warning| panic!("{warning}")).expect("readable");
         // Rows/s is what no two runs share.
         metrics.into_iter().map(|line| Metrics { rows_per_s: 0.0, ..line }).collect()
     }

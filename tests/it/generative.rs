@@ -41,7 +41,7 @@ fn noise_arrives_as_the_data_with_their_likelihood() {
     for path in ["generative-linear", "generative-vp", "generative-sqrt"] {
         let folder = tempfile::tempdir().expect("a folder");
         let config = configuration(folder.path(), path);
-        let outcome = train(&engine, &config, Existing::Refuse, &mut Unobserved).expect("trains");
+        let outcome = train(&engine, &config, Existing::Refuse, 2, &mut Unobserved).expect("trains");
         assert_eq!(outcome, Outcome::Finished);
         let model = Model::load(&RunFolder::new(&config.output.folder).model()).expect("a model");
         let options = EvaluateOptions { start: StartFrom::Noise, ..EvaluateOptions::default() };
@@ -72,7 +72,7 @@ fn snapshots_that_do_not_suit_the_start_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = configuration(folder.path(), "generative-linear");
     config.training.steps = 2;
-    train(&engine, &config, Existing::Refuse, &mut Unobserved).expect("trains");
+    train(&engine, &config, Existing::Refuse, 2, &mut Unobserved).expect("trains");
     let model = Model::load(&RunFolder::new(&config.output.folder).model()).expect("a model");
     let two = Snapshots { times: vec![0.0, 1.0], offsets: vec![0, 700, 1500], ..snapshots() };
     for (snapshots, start, part) in [
@@ -87,6 +87,6 @@ fn snapshots_that_do_not_suit_the_start_are_refused() {
     let mut csv = String::from("times,x,y\n");
     (0..20).for_each(|row| csv += &format!("{},{row},1\n", row % 2));
     std::fs::write(folder.path().join("data.csv"), csv).expect("written");
-    let error = train(&engine, &config, Existing::Replace, &mut Unobserved).expect_err("refused").to_string();
+    let error = train(&engine, &config, Existing::Replace, 2, &mut Unobserved).expect_err("refused").to_string();
     assert!(error.contains("2 times") && error.contains("one time"), "{error}");
 }

@@ -22,5 +22,7 @@ mod model_file;
 #[cfg(unix)]
 mod resume;
 mod rounded;
+#[cfg(unix)]
+mod run_folder;
 mod stochastic;
 mod training;

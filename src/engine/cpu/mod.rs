@@ -70,6 +70,19 @@ impl CpuEngine {
         CpuEngine { threads: startable_threads(threads), arch: Arch::new() }
     }
 
+    /// Values of a vector of the instruction set.
+    fn lanes(&self) -> usize {
+        struct Lanes;
+        impl WithSimd for Lanes {
+            type Output = usize;
+
+            fn with_simd<S: Simd>(self, _simd: S) -> usize {
+                S::F32_LANES
+            }
+        }
+        self.arch.dispatch(Lanes)
+    }
+
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.threads
@@ -101,16 +114,12 @@ impl Differentiate for CpuEngine {
 
 impl Engine for CpuEngine {
     fn describe(&self) -> String {
-        struct Lanes;
-        impl WithSimd for Lanes {
-            type Output = usize;
-
-            fn with_simd<S: Simd>(self, _simd: S) -> usize {
-                S::F32_LANES
-            }
-        }
         let threads = if self.threads == 1 { "thread" } else { "threads" };
-        format!("cpu, {} {threads}, f32 × {}", self.threads, self.arch.dispatch(Lanes))
+        format!("cpu, {} {threads}, f32 × {}", self.threads, self.lanes())
+    }
+
+    fn arithmetic(&self) -> String {
+        format!("cpu, {}, f32 × {}", std::env::consts::ARCH, self.lanes())
     }
 
     fn integrate(

@@ -75,6 +75,10 @@ impl Engine for CudaEngine {
         format!("{}, {}", self.device.describe(), self.precision.name())
     }
 
+    fn arithmetic(&self) -> String {
+        self.describe()
+    }
+
     fn training_memory(&self, training: &Training) -> Result<Option<usize>> {
         trainer::training_memory(&self.device, self.precision, training).map(Some)
     }

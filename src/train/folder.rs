@@ -1,0 +1,204 @@
+//! The run folder: its files, what of them is there, and the way to replace them that an interruption cannot spoil.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint;
+use super::claim::{CLAIM, TAKEOVER};
+use crate::error::{Error, Result};
+use crate::files::{is_part, is_temporary};
+
+/// The files of a run folder.
+#[derive(Clone, Debug)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// The run folder at `path`, which need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        RunFolder(path.into())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The complete configuration: reproduces the run.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// The model: moving-average parameters of the newest checkpoint.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// Loss and the rest over the steps.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// The picture of [`RunFolder::metrics`].
+    pub fn plot(&self) -> PathBuf {
+        self.0.join("loss.svg")
+    }
+
+    /// The files of a run beside its checkpoints; the configuration, which makes the folder a run's, is last.
+    fn files(&self) -> [PathBuf; 4] {
+        [self.model(), self.plot(), self.metrics(), self.config()]
+    }
+
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the path is a file, [`Error::Io`] when the folder cannot be listed.
+    pub(super) fn content(&self) -> Result<Content> {
+        let path = self.path();
+        if path.exists() && !path.is_dir() {
+            return Err(Error::input(path, "output.folder", "is a file", "name another folder with --out"));
+        }
+        let checkpoints = self.checkpoints();
+        if checkpoints.is_dir() && !checkpoint::list(&checkpoints)?.is_empty() {
+            return Ok(Content::Run);
+        }
+        if self.files().iter().any(|file| file.symlink_metadata().is_ok()) {
+            return Ok(Content::Run);
+        }
+        for name in names(path)? {
+            let is_unused = || names(&checkpoints).is_ok_and(|names| names.iter().all(|name| is_leftover(name)));
+            if !(is_leftover(&name) || name == "checkpoints" && is_unused()) {
+                return Ok(Content::Foreign);
+            }
+        }
+        Ok(Content::Nothing)
+    }
+
+    /// Whether a process has claimed the folder, or had when it died.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.0.join(CLAIM).exists()
+    }
+
+    /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
+    /// run that can be replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file that cannot be removed.
+    pub(super) fn clear(&self) -> Result<()> {
+        let checkpoints = self.checkpoints();
+        let old = if checkpoints.is_dir() { checkpoint::list(&checkpoints)? } else { Vec::new() };
+        let [model, plot, metrics, config] = self.files();
+        for file in [model, plot, metrics].into_iter().chain(old).chain([config]) {
+            remove(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the folder of checkpoints, and removes what processes that died left half-written. Under the claim, nobody else
+    /// writes here.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the folder or file.
+    pub(super) fn tidy(&self) -> Result<()> {
+        let checkpoints = self.checkpoints();
+        fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
+        for folder in [self.path(), &checkpoints] {
+            for name in names(folder)?.iter().filter(|name| is_part(name)) {
+                remove(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a folder holds before a run starts there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing, or what a run that was killed at its very start leaves.
+    Nothing,
+    /// A run, or a part of one.
+    Run,
+    /// Files that are not a run's.
+    Foreign,
+}
+
+/// Whether `name` is that of a file which is no result.
+fn is_leftover(name: &str) -> bool {
+    name == CLAIM || name == TAKEOVER || is_temporary(name)
+}
+
+/// Names in `folder`, none when there is no such folder. Names that are not UTF-8 are no run's and come with replacements.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let list = || -> std::io::Result<Vec<String>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    list().map_err(Error::io(folder, "list"))
+}
+
+/// Removes the file `path` if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_start_leaves_is_nothing_and_part_of_a_run_is_a_run() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(place.path().join("run"));
+        let content = || folder.content().expect("lists");
+        let write = |name: &str| fs::write(folder.path().join(name), "x").expect("written");
+        assert_eq!(content(), Content::Nothing);
+        fs::create_dir_all(folder.checkpoints()).expect("made");
+        write(CLAIM);
+        write(".amatch-1-2-3-abc.part");
+        assert_eq!(content(), Content::Nothing);
+        folder.tidy().expect("tidies");
+        assert!(!folder.path().join(".amatch-1-2-3-abc.part").exists());
+        write("notes.txt");
+        assert_eq!(content(), Content::Foreign);
+        write("checkpoints/step-0000000010.safetensors");
+        assert_eq!(content(), Content::Run);
+        for name in ["config.toml", "model.safetensors", "metrics.jsonl", "loss.svg"] {
+            write(name);
+        }
+        write("checkpoints/step-best.safetensors");
+        folder.clear().expect("clears");
+        // What is not a run's stays.
+        assert_eq!(fs::read_dir(folder.checkpoints()).expect("lists").count(), 1);
+        assert!(folder.path().join("notes.txt").exists());
+        assert_eq!(content(), Content::Foreign);
+        fs::write(place.path().join("file"), "").expect("written");
+        let error = RunFolder::new(place.path().join("file")).content().unwrap_err().to_string();
+        assert!(error.contains("is a file"), "{error}");
+    }
+
+    /// Cut short after any number of removals, the folder is still a run's.
+    #[cfg(unix)]
+    #[test]
+    fn the_configuration_goes_last() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(place.path());
+        fs::create_dir(folder.checkpoints()).expect("made");
+        for file in folder.files() {
+            fs::write(file, "").expect("written");
+        }
+        // A folder in the place of a checkpoint cannot be removed as a file.
+        fs::create_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("made");
+        assert!(folder.clear().is_err());
+        assert!(folder.config().exists() && !folder.model().exists());
+        assert_eq!(folder.content().expect("lists"), Content::Run);
+    }
+}

@@ -1,0 +1,133 @@
+//! The way back: the newest whole checkpoint of a run, when it did the same work.
+
+use super::checkpoint::Checkpoint;
+use super::folder::RunFolder;
+use super::{Observer, read_metrics};
+use crate::config::{Config, OutputConfig, PrecisionName, Schedule};
+use crate::engine::TrainState;
+use crate::error::{Error, Result};
+
+/// What is known of the run before it is gone on with.
+pub(super) struct Earlier {
+    /// Where it stands; `None` before the first checkpoint.
+    pub state: Option<TrainState>,
+    /// Steps between its lines of metrics.
+    pub metrics_every: u64,
+}
+
+impl Default for Earlier {
+    fn default() -> Self {
+        Earlier { state: None, metrics_every: OutputConfig::default().metrics_every }
+    }
+}
+
+/// The run in `folder`, to go on with as `config` says. Writes nothing.
+///
+/// # Errors
+/// [`Error::Input`] when the run had other settings, named with both values, or other data, or has taken more steps than are wanted;
+/// [`Error::Io`] when a checkpoint may be there but cannot be seen.
+pub(super) fn load(
+    folder: &RunFolder,
+    config: &Config,
+    fingerprint: &str,
+    arithmetic: &str,
+    observer: &mut dyn Observer,
+) -> Result<Earlier> {
+    let old = Config::read(&folder.config(), &[]).ok();
+    let metrics_every = old.as_ref().unwrap_or(config).output.metrics_every;
+    let path = folder.checkpoints();
+    let newest = match path.try_exists().map_err(Error::io(&path, "look for"))? {
+        true => Checkpoint::load_newest(&path, |message| observer.warning(message))?,
+        false => None, // stopped before the first checkpoint
+    };
+    let Some(checkpoint) = newest else { return Ok(Earlier { state: None, metrics_every }) };
+    let refuse = |field: &str, problem: String, fix: &str| Err(Error::input(folder.path(), field, problem, fix));
+    if checkpoint.fingerprint != fingerprint {
+        let differences = old.as_ref().map(|old| differences(old, config)).unwrap_or_default();
+        let problem = match &differences[..] {
+            [] => "the run in this folder had other data, or was made by another version of the program".to_string(),
+            _ => format!("the run in this folder had other settings: {}", differences.join("; ")),
+        };
+        let fix = "restore them (its config.toml has them all), or start again with --force or another --out";
+        return refuse("--resume", problem, fix);
+    }
+    let (taken, wanted) = (checkpoint.state.step, config.training.steps);
+    if taken > wanted {
+        let problem = format!("is {wanted}, but the run in this folder has taken {taken} steps");
+        return refuse("training.steps", problem, "ask for more steps, or start again with --force or another --out");
+    }
+    if let Some(old) = old.filter(|old| old.training.steps != wanted) {
+        let schedule = match config.training.schedule {
+            Schedule::Cosine => {
+                format!("; from step {taken} on the learning rate follows the cosine of a run that long")
+            }
+            Schedule::Constant => String::new(),
+        };
+        observer.notice(&format!("training.steps is {wanted}, was {}{schedule}", old.training.steps));
+    }
+    if !checkpoint.arithmetic.is_empty() && checkpoint.arithmetic != arithmetic {
+        observer.notice(&format!(
+            "the run so far was computed on {}, the rest on {arithmetic}: sums have another order there, so the last bits will \
+             differ from those of a run in one place",
+            checkpoint.arithmetic
+        ));
+    }
+    Ok(Earlier { state: Some(checkpoint.state), metrics_every })
+}
+
+/// Settings that decide the result of a step and differ, each with its old and its new value.
+fn differences(old: &Config, new: &Config) -> Vec<String> {
+    // Where files lie decides nothing, nor how long a run is to be.
+    let table = |config: &Config| {
+        let mut config = config.clone();
+        config.output = OutputConfig::default();
+        config.data.path = Default::default();
+        config.data.times_path = None;
+        config.training.steps = 0;
+        config.training.precision = PrecisionName::Auto;
+        toml::Table::try_from(config).unwrap_or_default()
+    };
+    let (old, new) = (table(old), table(new));
+    let mut differences = Vec::new();
+    for (section, keys) in &new {
+        for (key, value) in keys.as_table().into_iter().flatten() {
+            let before = old.get(section).and_then(|keys| keys.get(key));
+            if before != Some(value) {
+                let before = before.map_or("not set".to_string(), ToString::to_string);
+                differences.push(format!("{section}.{key} was {before} and is {value}"));
+            }
+        }
+    }
+    differences
+}
+
+/// The run in `folder` in a few words, for whoever is about to lose it.
+pub(super) fn describe(folder: &RunFolder) -> String {
+    let step = Checkpoint::load_newest(&folder.checkpoints(), |_| ()).ok().flatten().map(|newest| newest.state.step);
+    let last = read_metrics(&folder.metrics(), |_| ()).ok().and_then(|lines| lines.last().map(|line| line.loss));
+    match (step, last) {
+        (Some(step), Some(loss)) => format!("a run of {step} steps, loss {loss:.5}"),
+        (Some(step), None) => format!("a run of {step} steps"),
+        _ => "a run without a checkpoint".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_differs_is_named_with_both_values() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.output.metrics_every = 3;
+        new.training.steps = 7;
+        assert!(differences(&old, &new).is_empty());
+        new.training.learning_rate = 5e-4;
+        new.model.hidden = vec![16, 16];
+        assert_eq!(
+            differences(&old, &new),
+            ["model.hidden was [128, 128, 128] and is [16, 16]", "training.learning_rate was 0.001 and is 0.0005"]
+        );
+    }
+}
