@@ -23,6 +23,7 @@ fn models() -> Vec<(String, Model)> {
         mean: vec![3.0, -40.25, 0.5, 1000.0, 0.0],
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
         time_range: [-2.0, 9.5],
+        columns: None,
     };
     let mut models = Vec::new();
     for head in Head::ALL {
@@ -62,8 +63,8 @@ fn numpy_finds_the_same_potential() {
         let case = folder.path().join(name);
         std::fs::create_dir(&case).expect("a folder");
         model.save(&case.join("model.safetensors")).expect("saves");
-        let Coordinates { mean, scale, time_range: [start, end] } = &model.coordinates;
-        let in_data = |(i, x): (usize, &f64)| f64::from(mean[i % DIM]) + f64::from(scale[i % DIM]) * x;
+        let Coordinates { mean, scale, time_range: [start, end], .. } = &model.coordinates;
+        let in_data = |(i, x): (usize, &f64)| mean[i % DIM] + scale[i % DIM] * x;
         let x: Vec<f64> = x_network.iter().enumerate().map(in_data).collect();
         let t: Vec<f64> = t_network.iter().map(|t| start + (end - start) * t).collect();
         let points = [Stored::f64("x", &[N, DIM], &x), Stored::f64("t", &[N], &t)];
