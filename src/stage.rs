@@ -1,10 +1,18 @@
 //! How a long stage of work runs: on how many threads, who hears of its progress, and who may end it.
 
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
 use crate::error::{Error, Result};
+
+/// Most threads of a stage: twice the cores of the largest machines; each takes memory of its own.
+pub const MAX_THREADS: usize = 1024;
 
 /// Hears how far a stage is, and may end it. Called from any thread of the stage, several times a second at least.
 pub trait Watch: Sync {
-    /// `done` of the `total` units of the stage are finished.
+    /// `done` of the `total` units of the stage are finished. Of calls from different threads, an older one may come later.
     fn advanced(&self, done: u64, total: u64) {
         let _ = (done, total);
     }
@@ -18,6 +26,11 @@ pub trait Watch: Sync {
 /// Nobody watches, and the stage runs to its end.
 impl Watch for () {}
 
+/// [`Error::Interrupted`] when `watch` asks for the end.
+pub(crate) fn check(watch: &dyn Watch) -> Result<()> {
+    if watch.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
 /// The resources of a stage and its watch.
 #[derive(Clone, Copy)]
 pub struct Stage<'a> {
@@ -28,9 +41,9 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// A stage of at most `threads` threads; 0 counts as 1.
+    /// A stage of at most `threads` threads, as [`thread_count`] counts them.
     pub fn new(threads: usize, watch: &'a dyn Watch) -> Self {
-        Stage { threads: threads.max(1), watch }
+        Stage { threads: thread_count(threads), watch }
     }
 
     /// Returns early from a stage that was cancelled.
@@ -38,24 +51,222 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// [`Error::Interrupted`] when the watch asks for it.
     pub fn check(&self) -> Result<()> {
-        if self.watch.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
+        check(self.watch)
+    }
+
+    /// What `work` makes of each of `items`, in order: `at_once` of them at a time at most, each on one thread. No item is begun after
+    /// one has failed or the stage was cancelled; `work` should look at the watch itself where an item takes long.
+    pub(crate) fn map<T: Sync, R: Send>(
+        &self,
+        at_once: usize,
+        items: &[T],
+        work: impl Fn(&T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let results: Vec<Mutex<Option<Result<R>>>> = items.iter().map(|_| Mutex::default()).collect();
+        let queue = Mutex::new(items.iter().zip(&results));
+        let done = AtomicU64::new(0);
+        on_threads(self.threads.min(at_once).min(items.len()), || {
+            while let Some((item, slot)) = next(&queue) {
+                let result = self.check().and_then(|()| work(item));
+                let failed = result.is_err();
+                *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
+                if failed {
+                    // What is left in the queue stays undone.
+                    while next(&queue).is_some() {}
+                }
+                self.watch.advanced(done.fetch_add(1, Relaxed) + 1, items.len() as u64);
+            }
+        });
+        // Items after the first failure may be missing; those before it were all begun, and ended.
+        results
+            .into_iter()
+            .map_while(|slot| slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+            .collect()
     }
 }
 
+/// A part of a longer stage: it counts `units` of the `total` units of the whole, after `before` of them.
+pub(crate) struct Part<'a> {
+    pub watch: &'a dyn Watch,
+    pub before: u64,
+    pub units: u64,
+    pub total: u64,
+}
+
+impl Watch for Part<'_> {
+    fn advanced(&self, done: u64, total: u64) {
+        let share = u128::from(self.units) * u128::from(done.min(total)) / u128::from(total.max(1));
+        self.watch.advanced(self.before + share as u64, self.total);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.watch.is_cancelled()
+    }
+}
+
+/// `asked` threads, at most [`MAX_THREADS`]; 0 stands for one for each core.
+pub fn thread_count(asked: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if asked == 0 { cores() } else { asked }.min(MAX_THREADS)
+}
+
+/// How many of [`thread_count`] threads the system lets run at once, the calling one among them: containers, `ulimit -u` and free memory
+/// limit them.
+pub fn startable_threads(asked: usize) -> usize {
+    let hold = Mutex::new(());
+    let held = hold.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    std::thread::scope(|scope| {
+        let wait = || drop(hold.lock());
+        let started = (1..thread_count(asked)).take_while(|_| spawn(scope, wait).is_ok()).count();
+        drop(held);
+        1 + started
+    })
+}
+
+/// Starts `work` on a thread of `scope`.
+///
+/// # Errors
+/// When the system starts no more threads.
+pub(crate) fn spawn<'scope, R: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> R + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, R>> {
+    #[cfg(test)]
+    tests::may_start()?;
+    Builder::new().spawn_scoped(scope, work)
+}
+
+/// Runs `work` on up to `threads` threads, the calling one among them: fewer where the system starts no more, so `work` must take what it
+/// does from a queue. A panic on any of them goes on to the caller once all have ended.
+pub(crate) fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        let _ = (1..threads).take_while(|_| spawn(scope, &work).is_ok()).count();
+        work();
+    });
+}
+
+/// The next item for whichever thread asks first.
+pub(crate) fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
+    items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::cell::Cell;
+    use std::collections::HashSet;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
+
+    thread_local! {
+        static STARTABLE: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// Whether one more thread may start within [`with_startable`].
+    pub fn may_start() -> io::Result<()> {
+        let left = STARTABLE.get();
+        if left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        STARTABLE.set(left - 1);
+        Ok(())
+    }
+
+    /// Runs `work`; the calling thread starts `startable` threads in it, and no more.
+    pub fn with_startable<R>(startable: usize, work: impl FnOnce() -> R) -> R {
+        STARTABLE.set(startable);
+        let result = work();
+        STARTABLE.set(usize::MAX);
+        result
+    }
+
+    pub struct Cancelled;
+
+    impl Watch for Cancelled {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
 
     #[test]
     fn a_cancelled_stage_is_interrupted() {
-        struct Cancelled;
-        impl Watch for Cancelled {
-            fn is_cancelled(&self) -> bool {
-                true
+        assert!(Stage::new(1, &()).check().is_ok());
+        assert!(matches!(Stage::new(2, &Cancelled).check(), Err(Error::Interrupted)));
+        let outcome = Stage::new(2, &Cancelled).map(9, &[1, 2, 3], |_| -> Result<()> { panic!("was begun") });
+        assert!(matches!(outcome, Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn threads_are_counted_within_bounds() {
+        assert!(thread_count(0) >= 1);
+        assert_eq!(thread_count(0), Stage::new(0, &()).threads);
+        assert_eq!(thread_count(3), 3);
+        assert_eq!(thread_count(usize::MAX), MAX_THREADS);
+        assert_eq!(startable_threads(5), 5);
+        assert_eq!(with_startable(2, || startable_threads(5)), 3);
+        assert_eq!(with_startable(0, || startable_threads(5)), 1);
+    }
+
+    /// As many threads as start do all the work; as many items at once as may be.
+    #[test]
+    fn work_is_done_by_the_threads_that_start() {
+        let items: Vec<u64> = (0..200).collect();
+        for (startable, at_once, most) in [(9, 9, 4), (2, 9, 3), (0, 9, 1), (9, 2, 2), (9, 0, 1)] {
+            let seen = Mutex::new(HashSet::new());
+            let squares = with_startable(startable, || {
+                Stage::new(4, &()).map(at_once, &items, |&item| {
+                    seen.lock().expect("whole").insert(std::thread::current().id());
+                    Ok(item * item)
+                })
+            });
+            assert_eq!(squares.expect("no failure"), items.iter().map(|item| item * item).collect::<Vec<u64>>());
+            assert!(seen.into_inner().expect("whole").len() <= most, "{startable} {at_once}");
+        }
+    }
+
+    /// The first failure in the order of items is the answer, whichever thread met it, and little is begun after it.
+    #[test]
+    fn a_failure_ends_the_stage() {
+        let items: Vec<u64> = (0..1000).collect();
+        for threads in [1, 4] {
+            let begun = AtomicU64::new(0);
+            let outcome = Stage::new(threads, &()).map(threads, &items, |&item| {
+                begun.fetch_add(1, Relaxed);
+                if item >= 10 { Err(Error::input("item", item.to_string(), "fails", "")) } else { Ok(item) }
+            });
+            let message = outcome.expect_err("item 10 fails").to_string();
+            assert!(message.contains("item: 10:"), "{message}");
+            assert!(begun.into_inner() <= 10 + threads as u64);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_when_all_have_ended() {
+        let begun = AtomicU64::new(0);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            on_threads(3, || {
+                if begun.fetch_add(1, Relaxed) == 1 {
+                    panic!("one of three");
+                }
+            });
+        }));
+        assert!(outcome.is_err());
+        assert_eq!(begun.into_inner(), 3);
+    }
+
+    #[test]
+    fn a_part_counts_within_the_whole() {
+        struct Last(Mutex<(u64, u64)>);
+        impl Watch for Last {
+            fn advanced(&self, done: u64, total: u64) {
+                *self.0.lock().expect("whole") = (done, total);
             }
         }
-        assert!(Stage::new(0, &()).check().is_ok());
-        assert_eq!(Stage::new(0, &()).threads, 1);
-        assert!(matches!(Stage::new(2, &Cancelled).check(), Err(Error::Interrupted)));
+        let last = Last(Mutex::default());
+        let part = Part { watch: &last, before: 3, units: 4, total: 10 };
+        for (done, total, want) in [(0, 8, 3), (1, 8, 3), (6, 8, 6), (8, 8, 7), (0, 0, 3)] {
+            part.advanced(done, total);
+            assert_eq!(*last.0.lock().expect("whole"), (want, 10));
+        }
     }
 }

@@ -1,15 +1,29 @@
 //! Exact optimal transport between two point sets, by the network simplex method.
 //!
-//! The transportation problem min Σ cᵢⱼ Pᵢⱼ with given row and column sums is a minimum-cost flow on a complete bipartite graph; masses are
-//! whole numbers (uniform ones n·m units in all, divided by their common factor), so flows are exact. A spanning tree is
-//! improved pivot by pivot: arcs enter by block search, leave by the rule that keeps the tree strongly feasible, so that ties and
-//! repeated points cannot make it cycle (Cunningham 1976; Kelly & O'Neill 1991). Crates for this solve assignments of equal sizes or
-//! floating-point flows; none that is maintained solves unequal sizes of thousands of points exactly, hence our own.
+//! Masses are whole numbers (uniform ones n·m units in all, divided by their common factor), so flows are exact, and so are the potentials
+//! that prove a plan optimal: results are right to rounding at any scale of the data, and beside rows far from all others.
+//! Crates for this solve assignments of equal sizes or floating-point flows; none that is maintained solves unequal sizes of thousands of
+//! points exactly, hence our own.
+//!
+//! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon after its watch asks for it.
 
+mod simplex;
+
+use self::simplex::{Masses, Solution};
 use crate::error::{Error, Result, check_len};
+use crate::stage::Watch;
 
 /// Most points on either side.
 pub const MAX_POINTS: usize = 5000;
+
+/// Bytes of costs that all problems solved at the same time may take together: as many problems run at once as fit, at least one
+/// (which takes 200 MB at most).
+pub const MEMORY: usize = 1 << 30;
+
+/// How many problems between up to `n` and `m` points fit into [`MEMORY`], at least one.
+pub(crate) fn problems_at_once(n: usize, m: usize) -> usize {
+    (MEMORY / (8 * n * m).max(1)).max(1)
+}
 
 /// What moving one point to another costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,70 +51,112 @@ pub struct Plan {
 ///
 /// # Errors
 /// As [`optimal_plan`].
-pub fn wasserstein1(dim: usize, x: &[f32], y: &[f32]) -> Result<f64> {
-    Ok(optimal_plan(dim, x, y, Cost::Euclidean)?.cost)
+pub fn wasserstein1<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], watch: &dyn Watch) -> Result<f64> {
+    Ok(optimal_plan(dim, x, y, Cost::Euclidean, watch)?.cost)
 }
 
 /// W₂ between rows `x [n, dim]` and `y [m, dim]`: the square root of the squared-cost optimum.
 ///
 /// # Errors
 /// As [`optimal_plan`].
-pub fn wasserstein2(dim: usize, x: &[f32], y: &[f32]) -> Result<f64> {
-    Ok(optimal_plan(dim, x, y, Cost::SquaredEuclidean)?.cost.max(0.0).sqrt())
+pub fn wasserstein2<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], watch: &dyn Watch) -> Result<f64> {
+    Ok(optimal_plan(dim, x, y, Cost::SquaredEuclidean, watch)?.cost.sqrt())
 }
 
-/// An optimal plan between rows `x [n, dim]` and `y [m, dim]`, each side with uniform masses. Takes 8·n·m bytes.
+/// An optimal plan between rows `x [n, dim]` and `y [m, dim]`, each side with uniform masses.
 ///
 /// # Errors
-/// [`Error::Input`] when a side has no points or more than [`MAX_POINTS`], or a coordinate is not finite.
-pub fn optimal_plan(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Result<Plan> {
+/// [`Error::Input`] when a side has no points or more than [`MAX_POINTS`], a coordinate is not finite, or a cost exceeds f64;
+/// [`Error::Interrupted`] when `watch` asks for it.
+pub fn optimal_plan<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cost, watch: &dyn Watch) -> Result<Plan> {
     check_points(dim, x, y)?;
     let (n, m) = (x.len() / dim, y.len() / dim);
     let factor = common_factor(n, m);
-    let masses = Masses {
-        supplies: vec![(m / factor) as i64; n],
-        demands: vec![(n / factor) as i64; m],
-        unit: factor as f64 / (n as f64 * m as f64),
-    };
-    Ok(Simplex::new(&masses, &cost_matrix(dim, x, y, cost)).solve())
+    let masses = Masses { supplies: vec![(m / factor) as i64; n], demands: vec![(n / factor) as i64; m] };
+    let costs = Costs::new(dim, x, y, cost, watch)?;
+    let solution = simplex::solve(&masses, &costs.values, watch)?;
+    Ok(plan(solution, &costs, factor as f64 / (n as f64 * m as f64)))
 }
 
 /// An optimal plan between rows `x [n, dim]` with the masses `x_weights [n]` and rows `y [m, dim]` with `y_weights [m]`. Each side's weights
-/// are divided by their sum, and rounded to whole multiples of 2⁻⁴⁰.
+/// are divided by their sum, and rounded to whole multiples of 2⁻⁴⁰. Rows without mass have the potential that just keeps to their costs.
 ///
 /// # Errors
 /// As [`optimal_plan`]; and when a weight is negative or not finite, or all of a side are 0.
-pub fn weighted_plan(
+pub fn weighted_plan<T: Copy + Into<f64>>(
     dim: usize,
-    (x, x_weights): (&[f32], &[f64]),
-    (y, y_weights): (&[f32], &[f64]),
+    (x, x_weights): (&[T], &[f64]),
+    (y, y_weights): (&[T], &[f64]),
     cost: Cost,
+    watch: &dyn Watch,
 ) -> Result<Plan> {
     const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
-    let units = |side: &'static str, points: &[f32], weights: &[f64]| -> Result<Vec<i64>> {
+    let units = |side: &'static str, points: &[T], weights: &[f64]| -> Result<Vec<i64>> {
         check_len(side, points.len() / dim, weights.len())?;
         let total: f64 = weights.iter().sum();
         if !(total.is_finite() && total > 0.0 && weights.iter().all(|&weight| weight >= 0.0)) {
             let fix = "give weights ≥ 0 with a finite, positive sum";
             return Err(Error::input("optimal transport", side, "cannot be divided by their sum", fix));
         }
-        // Rounding the running sum keeps the total exact.
+        // Rounding the running sum keeps the total exact; the last one may have lost a little on the way.
         let (mut sum, mut before) = (0.0, 0);
-        Ok((weights.iter())
+        let mut units: Vec<i64> = (weights.iter())
             .map(|weight| {
                 sum += weight;
                 let now = (sum / total * UNITS).round() as i64;
                 now - std::mem::replace(&mut before, now)
             })
-            .collect())
+            .collect();
+        if let Some(largest) = units.iter_mut().max() {
+            *largest += (1 << 40) - before;
+        }
+        Ok(units)
     };
-    let masses = Masses {
-        supplies: units("weights of x", x, x_weights)?,
-        demands: units("weights of y", y, y_weights)?,
-        unit: 1.0 / UNITS,
+    let (x_units, y_units) = (units("weights of x", x, x_weights)?, units("weights of y", y, y_weights)?);
+    // The simplex method's first tree needs mass at every node.
+    let (sources, targets) = (with_mass(&x_units), with_mass(&y_units));
+    let gather = |points: &[T], rows: &[usize]| -> Vec<T> {
+        rows.iter().flat_map(|&row| &points[row * dim..][..dim]).copied().collect()
     };
-    Ok(Simplex::new(&masses, &cost_matrix(dim, x, y, cost)).solve())
+    let costs = Costs::new(dim, &gather(x, &sources), &gather(y, &targets), cost, watch)?;
+    let of_rows = |units: &[i64], rows: &[usize]| rows.iter().map(|&row| units[row]).collect();
+    let masses = Masses { supplies: of_rows(&x_units, &sources), demands: of_rows(&y_units, &targets) };
+    let solution = simplex::solve(&masses, &costs.values, watch)?;
+    let mut plan = plan(solution, &costs, 1.0 / UNITS);
+    plan.moves.iter_mut().for_each(|(i, j, _)| (*i, *j) = (sources[*i], targets[*j]));
+    plan.source_potential = spread(&plan.source_potential, &sources, x_units.len());
+    plan.target_potential = spread(&plan.target_potential, &targets, y_units.len());
+    let between = |i: usize, j: usize| cost.between(&x[i * dim..][..dim], &y[j * dim..][..dim]);
+    for i in (0..x_units.len()).filter(|&i| x_units[i] == 0) {
+        let slack = targets.iter().map(|&j| between(i, j) - plan.target_potential[j]);
+        plan.source_potential[i] = slack.fold(f64::INFINITY, f64::min);
+    }
+    for j in (0..y_units.len()).filter(|&j| y_units[j] == 0) {
+        let slack = (0..x_units.len()).map(|i| between(i, j) - plan.source_potential[i]);
+        plan.target_potential[j] = slack.fold(f64::INFINITY, f64::min);
+    }
+    Ok(plan)
+}
+
+/// The rows with mass.
+fn with_mass(units: &[i64]) -> Vec<usize> {
+    (0..units.len()).filter(|&row| units[row] > 0).collect()
+}
+
+/// `values` of `rows` among `n`.
+fn spread(values: &[f64], rows: &[usize], n: usize) -> Vec<f64> {
+    let mut all = vec![0.0; n];
+    rows.iter().zip(values).for_each(|(&row, &value)| all[row] = value);
+    all
+}
+
+/// The plan of `solution`, whose flows count `unit` each.
+fn plan(solution: Solution, costs: &Costs, unit: f64) -> Plan {
+    let Solution { flows, source_potential, target_potential } = solution;
+    let moves: Vec<(usize, usize, f64)> = flows.into_iter().map(|(i, j, flow)| (i, j, flow as f64 * unit)).collect();
+    let cost = moves.iter().map(|&(i, j, mass)| costs.row(i)[j] * mass).sum();
+    Plan { cost, moves, source_potential, target_potential }
 }
 
 /// Rows (i, j) with the mass that leaves i and the mass that arrives at j.
@@ -114,12 +170,13 @@ pub type UnbalancedMove = (usize, usize, [f64; 2]);
 ///
 /// # Errors
 /// As [`optimal_plan`], for one point less on each side; when a mass or `relaxation` is not positive and finite.
-pub fn unbalanced_plan(
+pub fn unbalanced_plan<T: Copy + Into<f64>>(
     dim: usize,
-    x: &[f32],
-    y: &[f32],
+    x: &[T],
+    y: &[T],
     row_masses: [f64; 2],
     relaxation: f64,
+    watch: &dyn Watch,
 ) -> Result<Vec<UnbalancedMove>> {
     /// Units of the larger row mass: far below any mass of interest, and small enough for sums over all rows.
     const UNITS: f64 = (1i64 << 40) as f64;
@@ -130,303 +187,95 @@ pub fn unbalanced_plan(
     }
     let (n, m) = (x.len() / dim, y.len() / dim);
     let largest = row_masses[0].max(row_masses[1]);
-    let [supply, demand] = row_masses.map(|mass| (mass / largest * UNITS).round() as i64);
+    let [supply, demand] = row_masses.map(|mass| ((mass / largest * UNITS).round() as i64).max(1));
     // One more source feeds all that appears, one more target takes all that vanishes; between them flow is free.
-    let moving = cost_matrix(dim, x, y, Cost::SquaredEuclidean);
-    let mut costs = Vec::with_capacity((n + 1) * (m + 1));
-    for row in moving.chunks_exact(m) {
-        costs.extend_from_slice(row);
-        costs.push(0.5 * relaxation);
-    }
-    costs.extend(std::iter::repeat_n(0.5 * relaxation, m));
-    costs.push(0.0);
+    let costs = Costs::with_margin(dim, x, y, 0.5 * relaxation, watch)?;
     let masses = Masses {
         supplies: std::iter::repeat_n(supply, n).chain([demand * m as i64]).collect(),
         demands: std::iter::repeat_n(demand, m).chain([supply * n as i64]).collect(),
-        unit: largest / UNITS,
     };
-    let plan = Simplex::new(&masses, &costs).solve();
+    let solution = simplex::solve(&masses, &costs.values, watch)?;
     let nearest = |costs: &mut dyn Iterator<Item = f64>| {
         costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
     };
-    let to_move = |(i, j, mass): (usize, usize, f64)| match (i < n, j < m) {
-        (true, true) => Some((i, j, [mass, mass])),
-        (true, false) => Some((i, nearest(&mut moving[i * m..(i + 1) * m].iter().copied()), [mass, 0.0])),
-        (false, true) => Some((nearest(&mut moving[j..].iter().step_by(m).copied()), j, [0.0, mass])),
-        (false, false) => None,
+    let to_move = |(i, j, flow): (usize, usize, i64)| {
+        let mass = flow as f64 * (largest / UNITS);
+        match (i < n, j < m) {
+            (true, true) => Some((i, j, [mass, mass])),
+            (true, false) => Some((i, nearest(&mut costs.row(i)[..m].iter().copied()), [mass, 0.0])),
+            (false, true) => Some((nearest(&mut (0..n).map(|i| costs.row(i)[j])), j, [0.0, mass])),
+            (false, false) => None,
+        }
     };
-    Ok(plan.moves.into_iter().filter_map(to_move).collect())
+    Ok(solution.flows.into_iter().filter_map(to_move).collect())
 }
 
-fn check_points(dim: usize, x: &[f32], y: &[f32]) -> Result<()> {
+fn check_points<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T]) -> Result<()> {
     for (side, points) in [("x", x), ("y", y)] {
         let n = points.len() / dim.max(1);
         if n == 0 || n > MAX_POINTS {
             let fix = format!("give 1 to {MAX_POINTS}, a random subset if there are more");
             return Err(Error::input("optimal transport", side, format!("has {n} points"), fix));
         }
-        if points.iter().any(|value| !value.is_finite()) {
+        if points.iter().any(|&value| !value.into().is_finite()) {
             return Err(Error::input("optimal transport", side, "holds a value that is not finite", "remove it"));
         }
     }
     Ok(())
 }
 
-/// What each source has and each target takes, in whole units; both add up to the same.
-struct Masses {
-    supplies: Vec<i64>,
-    demands: Vec<i64>,
-    /// Mass of a unit.
-    unit: f64,
+impl Cost {
+    /// The cost between two points, formed in f64.
+    fn between<T: Copy + Into<f64>>(self, x: &[T], y: &[T]) -> f64 {
+        let squared: f64 = x.iter().zip(y).map(|(&a, &b)| (a.into() - b.into()).powi(2)).sum();
+        if self == Cost::Euclidean { squared.sqrt() } else { squared }
+    }
 }
 
 /// cᵢⱼ, row-major.
-fn cost_matrix(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Vec<f64> {
-    let mut costs = Vec::with_capacity(x.len() / dim * (y.len() / dim));
-    for x in x.chunks_exact(dim) {
-        costs.extend(y.chunks_exact(dim).map(|y| {
-            let squared: f64 = x.iter().zip(y).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-            if cost == Cost::Euclidean { squared.sqrt() } else { squared }
-        }));
-    }
-    costs
+struct Costs {
+    values: Vec<f64>,
+    columns: usize,
 }
 
-const NONE: usize = usize::MAX;
-
-/// The arc between a node and its parent in the spanning tree.
-#[derive(Clone, Copy)]
-struct TreeArc {
-    /// Index into the costs, or [`NONE`] for an artificial arc to the root.
-    arc: usize,
-    /// Whether the arc points from the node to its parent.
-    up: bool,
-    flow: i64,
-}
-
-/// Nodes are the sources `0..n`, the targets `n..n + m` and the root `n + m`, the tree's top.
-struct Simplex<'a> {
-    n: usize,
-    m: usize,
-    unit: f64,
-    costs: &'a [f64],
-    /// Entering arcs improve by more than this.
-    tolerance: f64,
-    /// Potential π: the reduced cost of arc i → j is c − πᵢ + πⱼ; 0 on the tree.
-    potential: Vec<f64>,
-    parent: Vec<usize>,
-    depth: Vec<u32>,
-    tree_arc: Vec<TreeArc>,
-    /// Children as doubly linked lists.
-    first_child: Vec<usize>,
-    next_sibling: Vec<usize>,
-    previous_sibling: Vec<usize>,
-    /// Where the block search goes on.
-    next_arc: usize,
-    stack: Vec<usize>,
-}
-
-impl<'a> Simplex<'a> {
-    /// All mass goes through the root at a cost that no real arc reaches.
-    fn new(masses: &Masses, costs: &'a [f64]) -> Self {
-        let (n, m) = (masses.supplies.len(), masses.demands.len());
-        let largest = costs.iter().fold(0.0_f64, |largest, &cost| largest.max(cost));
-        let artificial = (largest + 1.0) * (n + m) as f64;
-        let nodes = n + m + 1;
-        let mut simplex = Simplex {
-            n,
-            m,
-            unit: masses.unit,
-            costs,
-            tolerance: 1e-12 * largest,
-            potential: vec![0.0; nodes],
-            parent: vec![n + m; nodes],
-            depth: vec![1; nodes],
-            tree_arc: vec![TreeArc { arc: NONE, up: true, flow: 0 }; nodes],
-            first_child: vec![NONE; nodes],
-            next_sibling: vec![NONE; nodes],
-            previous_sibling: vec![NONE; nodes],
-            next_arc: 0,
-            stack: Vec::new(),
-        };
-        simplex.parent[n + m] = NONE;
-        simplex.depth[n + m] = 0;
-        for node in 0..n + m {
-            // A target that takes nothing hangs like a source: arcs without flow must point to the root.
-            if node < n || masses.demands[node - n] == 0 {
-                simplex.potential[node] = artificial;
-                simplex.tree_arc[node].flow = masses.supplies.get(node).copied().unwrap_or(0);
-            } else {
-                simplex.potential[node] = -artificial;
-                simplex.tree_arc[node] = TreeArc { arc: NONE, up: false, flow: masses.demands[node - n] };
-            }
-            simplex.link(node, n + m);
-        }
-        simplex
+impl Costs {
+    fn new<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cost, watch: &dyn Watch) -> Result<Self> {
+        Costs::fill(dim, x, y, cost, None, watch)
     }
 
-    fn solve(mut self) -> Plan {
-        while let Some(arc) = self.entering_arc() {
-            self.pivot(arc);
-        }
-        let unit = self.unit;
-        let mut moves: Vec<(usize, usize, f64)> = self
-            .tree_arc
-            .iter()
-            .filter(|tree| tree.arc != NONE && tree.flow > 0)
-            .map(|tree| (tree.arc / self.m, tree.arc % self.m, tree.flow as f64 * unit))
-            .collect();
-        moves.sort_by_key(|&(i, j, _)| (i, j));
-        let cost = moves.iter().map(|&(i, j, mass)| self.costs[i * self.m + j] * mass).sum();
-        let (sources, targets) = self.potential[..self.n + self.m].split_at(self.n);
-        Plan {
-            cost,
-            moves,
-            source_potential: sources.to_vec(),
-            target_potential: targets.iter().map(|potential| -potential).collect(),
-        }
+    /// Squared distances, with one more row and column of `margin`, where they meet 0.
+    fn with_margin<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], margin: f64, watch: &dyn Watch) -> Result<Self> {
+        let mut costs = Costs::fill(dim, x, y, Cost::SquaredEuclidean, Some(margin), watch)?;
+        costs.values.extend(std::iter::repeat_n(margin, costs.columns - 1).chain([0.0]));
+        Ok(costs)
     }
 
-    /// The arc of most negative reduced cost in the first block that has one; blocks take turns.
-    fn entering_arc(&mut self) -> Option<usize> {
-        let n_arcs = self.costs.len();
-        let block = ((n_arcs as f64).sqrt() as usize).max(16);
-        let (mut best, mut best_cost) = (NONE, -self.tolerance);
-        let (mut seen, mut in_block) = (0, 0);
-        while seen < n_arcs {
-            // The rest of one source's arcs, or of the block.
-            let (i, j) = (self.next_arc / self.m, self.next_arc % self.m);
-            let length = (self.m - j).min(block - in_block).min(n_arcs - seen);
-            let source = self.potential[i];
-            let targets = &self.potential[self.n + j..self.n + j + length];
-            let costs = &self.costs[self.next_arc..self.next_arc + length];
-            // First the least reduced cost, which vectorises, then where it is.
-            let reduced = |(cost, target): (&f64, &f64)| cost - source + target;
-            let least = costs.iter().zip(targets).map(reduced).fold(f64::INFINITY, |a, b| if b < a { b } else { a });
-            if least < best_cost
-                && let Some(offset) = costs.iter().zip(targets).map(reduced).position(|cost| cost == least)
-            {
-                (best, best_cost) = (self.next_arc + offset, least);
+    fn fill<T: Copy + Into<f64>>(
+        dim: usize,
+        x: &[T],
+        y: &[T],
+        cost: Cost,
+        margin: Option<f64>,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
+        let added = usize::from(margin.is_some());
+        let columns = y.len() / dim + added;
+        let mut values = Vec::with_capacity((x.len() / dim + added) * columns);
+        for x in x.chunks_exact(dim) {
+            if watch.is_cancelled() {
+                return Err(Error::Interrupted);
             }
-            seen += length;
-            in_block += length;
-            self.next_arc += length;
-            if self.next_arc == n_arcs {
-                self.next_arc = 0;
-            }
-            if in_block == block {
-                in_block = 0;
-                if best != NONE {
-                    break;
-                }
-            }
+            values.extend(y.chunks_exact(dim).map(|y| cost.between(x, y)).chain(margin));
         }
-        (best != NONE).then_some(best)
+        if values.iter().any(|value| !value.is_finite()) {
+            let fix = "divide the data by a constant";
+            return Err(Error::input("optimal transport", "x and y", "lie too far apart for 64-bit numbers", fix));
+        }
+        Ok(Costs { values, columns })
     }
 
-    /// Sends as much flow as possible around the cycle that `arc` closes, and exchanges it for the arc that blocks.
-    fn pivot(&mut self, arc: usize) {
-        let (from, to) = (arc / self.m, self.n + arc % self.m);
-        let join = self.join(from, to);
-        // The cycle runs join → … → from → to → … → join. Of the blocking arcs the last one leaves.
-        let (mut delta, mut leaving, mut on_from_side) = (i64::MAX, NONE, true);
-        let mut node = from;
-        while node != join {
-            let tree = self.tree_arc[node];
-            if tree.up && tree.flow < delta {
-                (delta, leaving, on_from_side) = (tree.flow, node, true);
-            }
-            node = self.parent[node];
-        }
-        let mut node = to;
-        while node != join {
-            let tree = self.tree_arc[node];
-            if !tree.up && tree.flow <= delta {
-                (delta, leaving, on_from_side) = (tree.flow, node, false);
-            }
-            node = self.parent[node];
-        }
-        if delta > 0 {
-            let mut node = from;
-            while node != join {
-                let tree = &mut self.tree_arc[node];
-                tree.flow += if tree.up { -delta } else { delta };
-                node = self.parent[node];
-            }
-            let mut node = to;
-            while node != join {
-                let tree = &mut self.tree_arc[node];
-                tree.flow += if tree.up { delta } else { -delta };
-                node = self.parent[node];
-            }
-        }
-
-        // The cut-off subtree hangs from its end of the entering arc: turn the path from there to its old top around.
-        let (inside, outside) = if on_from_side { (from, to) } else { (to, from) };
-        let entering = TreeArc { arc, up: inside == from, flow: delta };
-        let (mut node, mut above, mut carried) = (inside, outside, entering);
-        loop {
-            let old_parent = self.parent[node];
-            let old_arc = self.tree_arc[node];
-            self.unlink(node);
-            self.link(node, above);
-            self.tree_arc[node] = carried;
-            if node == leaving {
-                break;
-            }
-            carried = TreeArc { up: !old_arc.up, ..old_arc };
-            (above, node) = (node, old_parent);
-        }
-
-        // Inside the subtree, potentials move together until the entering arc's reduced cost is 0.
-        let reduced = self.costs[arc] - self.potential[from] + self.potential[to];
-        let shift = if inside == from { reduced } else { -reduced };
-        self.stack.clear();
-        self.stack.push(inside);
-        while let Some(node) = self.stack.pop() {
-            self.potential[node] += shift;
-            self.depth[node] = self.depth[self.parent[node]] + 1;
-            let mut child = self.first_child[node];
-            while child != NONE {
-                self.stack.push(child);
-                child = self.next_sibling[child];
-            }
-        }
-    }
-
-    /// Lowest common ancestor.
-    fn join(&self, mut a: usize, mut b: usize) -> usize {
-        while a != b {
-            if self.depth[a] >= self.depth[b] {
-                a = self.parent[a];
-            } else {
-                b = self.parent[b];
-            }
-        }
-        a
-    }
-
-    fn link(&mut self, node: usize, parent: usize) {
-        let next = self.first_child[parent];
-        self.parent[node] = parent;
-        self.previous_sibling[node] = NONE;
-        self.next_sibling[node] = next;
-        if next != NONE {
-            self.previous_sibling[next] = node;
-        }
-        self.first_child[parent] = node;
-    }
-
-    fn unlink(&mut self, node: usize) {
-        let (previous, next) = (self.previous_sibling[node], self.next_sibling[node]);
-        if previous == NONE {
-            self.first_child[self.parent[node]] = next;
-        } else {
-            self.next_sibling[previous] = next;
-        }
-        if next != NONE {
-            self.previous_sibling[next] = previous;
-        }
+    fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.columns..(i + 1) * self.columns]
     }
 }
 
@@ -450,10 +299,9 @@ mod tests {
     /// Masses are right, no potential pair exceeds its cost, and both sides of the duality agree: proof of optimality.
     #[track_caller]
     fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Plan {
-        let plan = optimal_plan(dim, x, y, cost).expect("solves");
+        let plan = optimal_plan(dim, x, y, cost, &()).expect("solves");
         let (n, m) = (x.len() / dim, y.len() / dim);
-        let costs = cost_matrix(dim, x, y, cost);
-        let largest = costs.iter().fold(1e-300_f64, |a, &b| a.max(b));
+        let costs = Costs::new(dim, x, y, cost, &()).expect("finite").values;
         let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; m]);
         for &(i, j, mass) in &plan.moves {
             assert!(mass > 0.0);
@@ -462,15 +310,18 @@ mod tests {
         }
         assert!(rows.iter().all(|mass| (mass * n as f64 - 1.0).abs() < 1e-12));
         assert!(columns.iter().all(|mass| (mass * m as f64 - 1.0).abs() < 1e-12));
+        // Each arc by its own measure: what is large elsewhere excuses nothing.
+        let (u, v) = (&plan.source_potential, &plan.target_potential);
         for i in 0..n {
             for j in 0..m {
-                let slack = costs[i * m + j] - plan.source_potential[i] - plan.target_potential[j];
-                assert!(slack > -1e-10 * largest, "({i}, {j}): slack {slack}");
+                let cost = costs[i * m + j];
+                let slack = cost - (u[i] + v[j]);
+                assert!(slack >= -1e-13 * cost - 1e-15 * (u[i].abs() + v[j].abs()), "({i}, {j}): slack {slack}");
             }
         }
-        let dual =
-            plan.source_potential.iter().sum::<f64>() / n as f64 + plan.target_potential.iter().sum::<f64>() / m as f64;
-        assert!((plan.cost - dual).abs() < 1e-10 * largest, "{} and {dual}", plan.cost);
+        let dual = u.iter().sum::<f64>() / n as f64 + v.iter().sum::<f64>() / m as f64;
+        let size = u.iter().map(|u| u.abs() / n as f64).chain(v.iter().map(|v| v.abs() / m as f64)).sum::<f64>();
+        assert!((plan.cost - dual).abs() <= 1e-12 * plan.cost + 1e-14 * size, "{} and {dual}", plan.cost);
         plan
     }
 
@@ -480,6 +331,86 @@ mod tests {
             for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
                 is_optimal(3, &points(n, 3, 1), &points(m, 3, 2), cost);
             }
+        }
+    }
+
+    #[test]
+    fn every_scale_is_solved_to_a_proof() {
+        for exponent in (-18..=18).step_by(3) {
+            let scale = 10.0_f32.powi(exponent);
+            let scaled = |n: usize, seed: u64| -> Vec<f32> { points(n, 3, seed).iter().map(|x| x * scale).collect() };
+            for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
+                is_optimal(3, &scaled(150, 1), &scaled(150, 2), cost);
+                is_optimal(3, &scaled(80, 1), &scaled(60, 2), cost);
+            }
+        }
+    }
+
+    /// Rows far from the others, near each other, are paired among themselves; the others are paired as if alone.
+    #[test]
+    fn far_rows_leave_the_others_alone() {
+        let (n, dim) = (120, 3);
+        let (x, y) = (points(n, dim, 40), points(n, dim, 41));
+        for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
+            let near = is_optimal(dim, &x, &y, cost).cost * n as f64;
+            for (n_far, far) in [(1, 1e6), (1, 1e7), (1, 1e9), (1, 1e12), (30, 1e6), (n, 1e6), (2 * n, 1e6)] {
+                let shifted = |seed: u64| -> Vec<f32> {
+                    points(n_far, dim, seed).iter().map(|x| far + if n_far == 1 { 0.0 } else { 100.0 * x }).collect()
+                };
+                let (x_far, y_far) = (shifted(42), shifted(43));
+                let apart = is_optimal(dim, &x_far, &y_far, cost).cost * n_far as f64;
+                // First among the rows, and last.
+                for [x, y] in [[[&x[..], &x_far], [&y[..], &y_far]], [[&x_far[..], &x], [&y[..], &y_far]]] {
+                    let got = is_optimal(dim, &x.concat(), &y.concat(), cost).cost * (n + n_far) as f64;
+                    let want = near + apart;
+                    assert!((got / want - 1.0).abs() < 1e-11, "{n_far} at {far:e}: {got}, not {want}");
+                }
+            }
+        }
+        // The near rows decide what the far ones cost on top: one far row has no partner.
+        let (mut x, mut y) = (points(50, 1, 44), points(50, 1, 45));
+        x[20] = 1e7;
+        let got = is_optimal(1, &x, &y, Cost::Euclidean).cost;
+        x.sort_by(f32::total_cmp);
+        y.sort_by(f32::total_cmp);
+        let want = x.iter().zip(&y).map(|(&a, &b)| f64::from(a - b).abs()).sum::<f64>() / 50.0;
+        assert!((got / want - 1.0).abs() < 1e-6, "{got}, not {want}");
+    }
+
+    /// Coordinates in f64 keep their digits far from 0.
+    #[test]
+    fn coordinates_may_be_f64() {
+        let x: Vec<f64> = points(40, 2, 46).iter().map(|&x| f64::from(x)).collect();
+        let far = |points: &[f64]| -> Vec<f64> { points.iter().map(|x| 2f64.powi(26) + x).collect() };
+        let y: Vec<f64> = points(40, 2, 47).iter().map(|&y| f64::from(y)).collect();
+        let want = wasserstein2(2, &x, &y, &()).expect("solves");
+        let got = wasserstein2(2, &far(&x), &far(&y), &()).expect("solves");
+        assert!((got / want - 1.0).abs() < 1e-7, "{got}, not {want}");
+        let error = wasserstein2(1, &[1e200], &[-1e200], &()).expect_err("squares that are infinite");
+        assert!(error.to_string().contains("too far apart"), "{error}");
+    }
+
+    /// Each of a problem's parts looks at the watch: the costs, the search and the pivots.
+    #[test]
+    fn a_cancelled_problem_ends_soon() {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        struct Patience(AtomicUsize);
+        impl Watch for Patience {
+            fn is_cancelled(&self) -> bool {
+                self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err()
+            }
+        }
+        let n = 700;
+        let (x, y) = (points(n, 2, 48), points(n, 2, 49));
+        let asked = |patience: usize| {
+            let watch = Patience(AtomicUsize::new(patience));
+            let outcome = wasserstein2(2, &x, &y, &watch);
+            (outcome, patience - watch.0.into_inner())
+        };
+        let (outcome, in_all) = asked(usize::MAX);
+        assert!(outcome.is_ok() && in_all > n + 5, "{in_all}");
+        for patience in [0, n / 2, n, in_all - 1] {
+            assert!(matches!(asked(patience).0, Err(Error::Interrupted)), "after {patience} of {in_all}");
         }
     }
 
@@ -495,7 +426,7 @@ mod tests {
         let x = points(150, 2, 3);
         assert_eq!(is_optimal(2, &x, &x, Cost::SquaredEuclidean).cost, 0.0);
         let doubled = [&x[..], &x[..]].concat();
-        assert!(is_optimal(2, &x, &doubled, Cost::Euclidean).cost.abs() < 1e-12);
+        assert_eq!(is_optimal(2, &x, &doubled, Cost::Euclidean).cost, 0.0);
     }
 
     /// In one dimension the optimum pairs quantiles.
@@ -528,7 +459,7 @@ mod tests {
         for seed in 10..30 {
             let (x, y) = (points(6, 4, seed), points(6, 4, seed + 100));
             for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
-                let want = best(&cost_matrix(4, &x, &y, cost), 0, 0) / 6.0;
+                let want = best(&Costs::new(4, &x, &y, cost, &()).expect("finite").values, 0, 0) / 6.0;
                 assert!((is_optimal(4, &x, &y, cost).cost - want).abs() < 1e-12);
             }
         }
@@ -543,15 +474,22 @@ mod tests {
             points.chunks_exact(2).enumerate().flat_map(|(i, point)| point.repeat(i % 4)).collect()
         };
         for cost in [Cost::Euclidean, Cost::SquaredEuclidean] {
-            let got = weighted_plan(2, (&x, &weights(20)), (&y, &weights(31)), cost).expect("solves");
-            let want = optimal_plan(2, &repeated(&x), &repeated(&y), cost).expect("solves").cost;
+            let got = weighted_plan(2, (&x, &weights(20)), (&y, &weights(31)), cost, &()).expect("solves");
+            let want = optimal_plan(2, &repeated(&x), &repeated(&y), cost, &()).expect("solves").cost;
             assert!((got.cost - want).abs() < 1e-9, "{}, not {want}", got.cost);
         }
-        let uniform = weighted_plan(2, (&x, &[3.0; 20]), (&y, &[0.1; 31]), Cost::Euclidean).expect("solves").cost;
-        assert!((uniform - wasserstein1(2, &x, &y).expect("solves")).abs() < 1e-9);
-        assert!(weighted_plan(2, (&x, &[0.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
-        assert!(weighted_plan(2, (&x, &[-1.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
-        assert!(weighted_plan(2, (&x, &[1.0; 19]), (&y, &[1.0; 31]), Cost::Euclidean).is_err());
+        let uniform = weighted_plan(2, (&x, &[3.0; 20]), (&y, &[0.1; 31]), Cost::Euclidean, &()).expect("solves").cost;
+        assert!((uniform - wasserstein1(2, &x, &y, &()).expect("solves")).abs() < 1e-9);
+        // Also beside what moves, a row without mass keeps to its costs.
+        let plan = weighted_plan(2, (&x, &weights(20)), (&y, &weights(31)), Cost::Euclidean, &()).expect("solves");
+        let costs = Costs::new(2, &x, &y, Cost::Euclidean, &()).expect("finite");
+        for (i, u) in plan.source_potential.iter().enumerate() {
+            let least = costs.row(i).iter().zip(&plan.target_potential).map(|(c, v)| c - v).fold(f64::MAX, f64::min);
+            assert!((least - u).abs() < 1e-12, "row {i}: {least} and {u}");
+        }
+        assert!(weighted_plan(2, (&x, &[0.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean, &()).is_err());
+        assert!(weighted_plan(2, (&x, &[-1.0; 20]), (&y, &[1.0; 31]), Cost::Euclidean, &()).is_err());
+        assert!(weighted_plan(2, (&x, &[1.0; 19]), (&y, &[1.0; 31]), Cost::Euclidean, &()).is_err());
     }
 
     /// Masses at both ends are those of the rows; with room to move it is balanced transport, with none nothing moves, and in between the
@@ -565,7 +503,7 @@ mod tests {
             |i: usize, j: usize| -> f64 { (0..2).map(|k| f64::from(x[2 * i + k] - y[2 * j + k]).powi(2)).sum() };
         let mut costs = Vec::new();
         for relaxation in [1e-12, 0.005, 0.02, 1e4] {
-            let moves = unbalanced_plan(2, &x, &y, row_masses, relaxation).expect("solves");
+            let moves = unbalanced_plan(2, &x, &y, row_masses, relaxation, &()).expect("solves");
             let (mut left, mut right, mut cost, mut moved) = (vec![0.0; n], vec![0.0; m], 0.0, 0.0);
             for &(i, j, [leaves, arrives]) in &moves {
                 left[i] += leaves;
@@ -586,18 +524,18 @@ mod tests {
         assert!(costs[0].2 < 1e-9 && (costs[3].2 - 1.0).abs() < 1e-9, "{costs:?}");
         assert!(costs.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].2 < pair[1].2), "{costs:?}");
         // Equal masses and room to move: balanced transport.
-        let moves = unbalanced_plan(2, &x, &y, [1.0 / n as f64, 1.0 / m as f64], 1e4).expect("solves");
+        let moves = unbalanced_plan(2, &x, &y, [1.0 / n as f64, 1.0 / m as f64], 1e4, &()).expect("solves");
         let cost: f64 = moves.iter().map(|&(i, j, [mass, _])| mass * squared(i, j)).sum();
-        let want = optimal_plan(2, &x, &y, Cost::SquaredEuclidean).expect("solves").cost;
+        let want = optimal_plan(2, &x, &y, Cost::SquaredEuclidean, &()).expect("solves").cost;
         assert!((cost - want).abs() < 1e-9, "{cost}, not {want}");
-        assert!(unbalanced_plan(2, &x, &y, [1.0, 0.0], 1.0).is_err());
-        assert!(unbalanced_plan(2, &x, &y, [1.0, 1.0], f64::NAN).is_err());
+        assert!(unbalanced_plan(2, &x, &y, [1.0, 0.0], 1.0, &()).is_err());
+        assert!(unbalanced_plan(2, &x, &y, [1.0, 1.0], f64::NAN, &()).is_err());
     }
 
     #[test]
     fn bad_sets_are_refused() {
-        assert!(wasserstein1(2, &[], &[0.0, 1.0]).is_err());
-        assert!(wasserstein1(1, &[0.0], &[f32::NAN]).is_err());
-        assert!(wasserstein2(1, &vec![0.0; MAX_POINTS + 1], &[0.0]).is_err());
+        assert!(wasserstein1(2, &[], &[0.0, 1.0], &()).is_err());
+        assert!(wasserstein1(1, &[0.0], &[f32::NAN], &()).is_err());
+        assert!(wasserstein2(1, &vec![0.0; MAX_POINTS + 1], &[0.0], &()).is_err());
     }
 }

@@ -208,8 +208,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     model.coordinates.to_data(&mut out);
     if matches!(start, Start::Gaussian) {
         // dx = scale dy: the density in data units is that of the network's over the product of the scales.
-        let log_volume: f32 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
-        log_density.iter_mut().for_each(|log_q| *log_q -= log_volume);
+        let log_volume: f64 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
+        log_density.iter_mut().for_each(|log_q| *log_q = (f64::from(*log_q) - log_volume) as f32);
     }
     if arguments.resample {
         resample(&mut out, &log_weights, n, dim, arguments.seed);

@@ -40,9 +40,9 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let coordinates = coordinates_of(source, &training, [first, last], &mut warnings);
+    let coordinates = coordinates_of(source, &training, [first, last], &mut warnings)?;
     for snapshots in [&mut training, &mut held_out] {
-        to_network(source, &coordinates, snapshots)?;
+        coordinates.to_network(&mut snapshots.samples);
         for time in &mut snapshots.times {
             *time = coordinates.network_time(*time);
         }
@@ -76,25 +76,11 @@ pub fn load_single(source: &DataSource) -> Result<Loaded> {
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let coordinates = coordinates_of(source, &training, [0.0, 1.0], &mut warnings);
-    to_network(source, &coordinates, &mut training)?;
+    let coordinates = coordinates_of(source, &training, [0.0, 1.0], &mut warnings)?;
+    coordinates.to_network(&mut training.samples);
     training.times = vec![1.0];
     let held_out = Snapshots { dim: training.dim, times: Vec::new(), offsets: vec![0], samples: Vec::new() };
     Ok(Loaded { training, held_out, coordinates, warnings })
-}
-
-/// Takes the samples to network coordinates.
-fn to_network(source: &DataSource, coordinates: &Coordinates, snapshots: &mut Snapshots) -> Result<()> {
-    coordinates.to_network(&mut snapshots.samples);
-    match snapshots.samples.iter().position(|y| !y.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(Error::input(
-            &source.path,
-            &source.samples,
-            format!("column {} overflows when it is standardised", at % snapshots.dim),
-            "rescale the data",
-        )),
-    }
 }
 
 /// Reads the snapshots of `source` in data units, nothing held out, and the warnings about them. One time is enough.

@@ -161,7 +161,7 @@ type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 /// As [`optimal_plan`].
 pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64) -> Result<Vec<Coupling>> {
     couplings(snapshots, block, seed, &|_, x, y| {
-        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean)?;
+        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, &())?;
         Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
     })
 }
@@ -182,7 +182,7 @@ pub fn unbalanced_couplings(
         let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
         let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
         let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
-        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation)?;
+        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation, &())?;
         Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
     })
 }
@@ -303,7 +303,7 @@ mod tests {
             x.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum()
         };
         let mean: f64 = coupling.pairs.iter().map(|&[i, j]| squared(i as usize, j as usize)).sum::<f64>() / 40.0;
-        let w2 = crate::transport::wasserstein2(2, snapshots.rows(0), snapshots.rows(1)).unwrap();
+        let w2 = crate::transport::wasserstein2(2, snapshots.rows(0), snapshots.rows(1), &()).unwrap();
         assert!((mean / (w2 * w2) - 1.0).abs() < 1e-6, "{mean}, not {}", w2 * w2);
     }
 }

@@ -16,7 +16,7 @@ use crate::data::{Snapshots, draw_gaussian};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
-use crate::model::Model;
+use crate::model::{Coordinates, Model};
 use crate::rng::{Purpose, index, words};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, weighted_plan};
 
@@ -62,7 +62,9 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units; the times of
+/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of the model's coordinates: see
+/// [`Coordinates::relative_to`] where they are given as differences from an origin); distances are taken between differences from
+/// the model's mean, so that they keep their digits far from 0. The times of
 /// `held_out` are those that the model did not see. `advanced(done, total)` is called as parts finish.
 ///
 /// # Errors
@@ -109,8 +111,10 @@ pub fn evaluate(
         return fail("--held-out", "names the first time".into(), "particles must start from a snapshot");
     }
 
-    let sets: Vec<PointSets> =
-        (0..snapshots.times.len()).map(|k| PointSets::new(snapshots, k, options.max_points, options.seed)).collect();
+    let mean = &model.coordinates.mean;
+    let sets: Vec<PointSets> = (0..snapshots.times.len())
+        .map(|k| PointSets::new(snapshots, k, mean, options.max_points, options.seed))
+        .collect();
     let mut ways = Vec::new();
     if options.start == StartFrom::Noise {
         ways.push(Way::travel(engine, model, snapshots, (None, 0), &sets, options)?);
@@ -190,8 +194,10 @@ fn distances(
     y: &[f32],
 ) -> Result<Distances> {
     let least_cost = |cost: Cost| match weights {
-        Some(weights) => weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost).map(|plan| plan.cost),
-        None => optimal_plan(dim, x, y, cost).map(|plan| plan.cost),
+        Some(weights) => {
+            weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost, &()).map(|plan| plan.cost)
+        }
+        None => optimal_plan(dim, x, y, cost, &()).map(|plan| plan.cost),
     };
     Ok(Distances {
         w1: least_cost(Cost::Euclidean)?,
@@ -200,7 +206,7 @@ fn distances(
     })
 }
 
-/// The points that stand for one snapshot, data units.
+/// The points that stand for one snapshot: data units, less the model's mean.
 struct PointSets {
     all: Vec<f32>,
     /// Two disjoint random halves of the whole snapshot, each at most as large as `all`.
@@ -209,7 +215,7 @@ struct PointSets {
 }
 
 impl PointSets {
-    fn new(snapshots: &Snapshots, k: usize, max_points: usize, seed: u64) -> Self {
+    fn new(snapshots: &Snapshots, k: usize, mean: &[f64], max_points: usize, seed: u64) -> Self {
         let (dim, rows, n) = (snapshots.dim, snapshots.rows(k), snapshots.n_rows(k));
         // A random order of the rows (Fisher–Yates).
         let mut order: Vec<usize> = (0..n).collect();
@@ -217,9 +223,11 @@ impl PointSets {
             order.swap(i, index(words(seed, Purpose::Evaluation, 2 + k as u64, i as u32)[0], i + 1));
         }
         let pick = |order: &[usize]| -> Vec<f32> {
-            order.iter().flat_map(|&row| rows[row * dim..][..dim].iter().copied()).collect()
+            let centred =
+                |row: usize| rows[row * dim..][..dim].iter().zip(mean).map(|(&x, m)| (f64::from(x) - m) as f32);
+            order.iter().flat_map(|&row| centred(row)).collect()
         };
-        let all = if n <= max_points { rows.to_vec() } else { pick(&order[..max_points]) };
+        let all = if n <= max_points { pick(&(0..n).collect::<Vec<_>>()) } else { pick(&order[..max_points]) };
         let half = (n / 2).min(max_points);
         let halves = (half > 0).then(|| [pick(&order[..half]), pick(&order[half..2 * half])]);
         let kernel = Kernel::median(dim, &all, seed);
@@ -231,7 +239,7 @@ impl PointSets {
 struct Way {
     from: Option<usize>,
     to: usize,
-    /// Positions at the start and at the end, data units.
+    /// Positions at the start and at the end, data units less the model's mean.
     departed: Vec<f32>,
     arrived: Vec<f32>,
     /// With growth: weights at the end, relative to the largest.
@@ -255,7 +263,9 @@ impl Way {
     ) -> Result<Way> {
         /// Equal stretches of the way, between which energy and residual are measured (Simpson's rule: an even number).
         const STRETCHES: usize = 8;
-        let (dim, coordinates) = (model.architecture.dim, &model.coordinates);
+        let dim = model.architecture.dim;
+        // Of points that are given as differences from the mean.
+        let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
         let network_time = |k: usize| coordinates.network_time(snapshots.times[k]);
         // Noise is at time 0 and the one snapshot it leads to at 1, whatever the data call it.
         let (start, end) = from.map_or((0.0, 1.0), |from| (network_time(from), network_time(to)));
@@ -315,7 +325,7 @@ impl Way {
             let control = (options.method, options.control);
             let of_rows = log_likelihood(engine, model, &truth, control, log_standard_normal)?;
             // dx = scale dy: the density in data units is that in network units over the product of the scales.
-            let log_volume: f64 = coordinates.scale.iter().map(|&scale| f64::from(scale).ln()).sum();
+            let log_volume: f64 = coordinates.scale.iter().map(|scale| scale.ln()).sum();
             Some(of_rows.iter().sum::<f64>() / of_rows.len() as f64 - log_volume)
         } else {
             None

@@ -126,7 +126,7 @@ impl TransportBound {
         let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
         let plan = Plan::new(Method::Dopri5, control, 0.0, vec![1.0]);
         engine.integrate(model, &plan, Trajectories::of(&mut moved), &|_| {})?;
-        let w2 = wasserstein2(dim, &moved, &at(1.0))?;
+        let w2 = wasserstein2(dim, &moved, &at(1.0), &())?;
 
         let times: Vec<f64> = (0..N_CURVED).map(|row| (row as f64 + 0.5) / N_CURVED as f64).collect();
         let x: Vec<f64> = z.chunks_exact(dim).zip(&times).flat_map(|(z, &t)| problem.point(z, t)).collect();

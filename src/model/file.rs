@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, Architecture, Coordinates, Head, Layer, Model, TimeEmbedding};
+use super::{Activation, Architecture, Coordinates, Head, Layer, MAX_MAGNITUDE, MIN_SCALE, Model, TimeEmbedding};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
@@ -25,9 +25,12 @@ struct Metadata {
     activation: Activation,
     head: Head,
     time_embedding: TimeEmbedding,
-    mean: Vec<f32>,
-    scale: Vec<f32>,
+    mean: Vec<f64>,
+    scale: Vec<f64>,
     time_range: [f64; 2],
+    /// Left out where the dimensions have no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    columns: Option<Vec<String>>,
     sigma: f64,
     /// Left out where it is constant.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -67,6 +70,7 @@ impl Model {
             mean: coordinates.mean.clone(),
             scale: coordinates.scale.clone(),
             time_range: coordinates.time_range,
+            columns: coordinates.columns.clone(),
             sigma: objective.sigma,
             sigma_schedule: objective.sigma_schedule,
             growth: objective.growth,
@@ -147,7 +151,8 @@ impl Model {
         for (name, shape) in &expected {
             parameters.extend(file.f32s(name, shape)?);
         }
-        let coordinates = Coordinates { mean: metadata.mean, scale: metadata.scale, time_range: metadata.time_range };
+        let Metadata { mean, scale, time_range, columns, .. } = metadata;
+        let coordinates = Coordinates { mean, scale, time_range, columns };
         let model = Model { architecture, coordinates, objective, parameters };
         model.check_storable(path)?;
         Ok(model)
@@ -157,22 +162,7 @@ impl Model {
     fn check_storable(&self, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Architecture { dim, .. } = self.architecture;
-        let Coordinates { mean, scale, time_range: [start, end] } = &self.coordinates;
-        for (field, values) in [("mean", mean), ("scale", scale)] {
-            if values.len() != dim {
-                let problem = format!("has {} values for {dim} dimensions", values.len());
-                return fail(field, problem, "store one value for each dimension");
-            }
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return fail(field, format!("contains {value}"), "store finite f32 numbers");
-            }
-        }
-        if let Some(value) = scale.iter().find(|value| **value <= 0.0) {
-            return fail("scale", format!("contains {value}"), "store positive numbers");
-        }
-        if !(start.is_finite() && end.is_finite() && start < end) {
-            return fail("time_range", format!("is [{start}, {end}]"), "store an increasing pair");
-        }
+        self.coordinates.check_storable(dim, path)?;
         self.objective.validate(path)?;
         self.validate()?;
         for (index, layer) in self.architecture.layers().iter().enumerate() {
@@ -212,6 +202,9 @@ impl Model {
         line("growth", objective.growth.to_string());
         line("cost exponent", objective.cost_exponent.to_string());
         line("time range", format!("{} to {}", coordinates.time_range[0], coordinates.time_range[1]));
+        if let Some(names) = &coordinates.columns {
+            line("columns", shown_names(names));
+        }
         line("mean", abbreviated(&coordinates.mean));
         line("scale", abbreviated(&coordinates.scale));
         for (index, layer) in architecture.layers().iter().enumerate() {
@@ -225,10 +218,61 @@ impl Model {
     }
 }
 
+impl Coordinates {
+    /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32 particles can have, times that
+    /// increase.
+    fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
+        let Coordinates { mean, scale, time_range: [start, end], columns } = self;
+        for (field, n) in [("mean", mean.len()), ("scale", scale.len())]
+            .into_iter()
+            .chain(columns.iter().map(|names| ("columns", names.len())))
+        {
+            if n != dim {
+                return fail(
+                    field,
+                    format!("has {n} values for {dim} dimensions"),
+                    "store one value for each dimension",
+                );
+            }
+        }
+        if let Some(value) = mean.iter().find(|value| !(value.abs() <= MAX_MAGNITUDE)) {
+            let fix = format!("store numbers of magnitude {MAX_MAGNITUDE:e} at most, in other units");
+            return fail("mean", format!("contains {value:e}"), &fix);
+        }
+        if let Some(value) = scale.iter().find(|value| !(MIN_SCALE..=MAX_MAGNITUDE).contains(*value)) {
+            let fix = format!("store positive numbers, {MIN_SCALE:e} to {MAX_MAGNITUDE:e}, in other units");
+            return fail("scale", format!("contains {value:e}"), &fix);
+        }
+        if !(start.is_finite() && end.is_finite() && start < end) {
+            return fail("time_range", format!("is [{start}, {end}]"), "store an increasing pair");
+        }
+        if !(end - start).is_finite() {
+            let problem = format!("is [{start:e}, {end:e}], whose length overflows");
+            return fail("time_range", problem, "store times in other units");
+        }
+        Ok(())
+    }
+}
+
 /// The first few of `values`.
-fn abbreviated(values: &[f32]) -> String {
+fn abbreviated(values: &[f64]) -> String {
     const SHOWN: usize = 8;
-    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| format!("{value:.5}")).collect();
+    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| significant(*value)).collect();
     let more = if values.len() > SHOWN { format!(", … ({} in all)", values.len()) } else { String::new() };
     format!("{}{more}", shown.join(", "))
+}
+
+/// The first few of `names`.
+fn shown_names(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let more = if names.len() > SHOWN { format!(", … ({} in all)", names.len()) } else { String::new() };
+    format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
+}
+
+/// Six significant digits, at any magnitude.
+fn significant(value: f64) -> String {
+    // Rounded by the formatter, then written in the shorter of the two forms.
+    let rounded: f64 = format!("{value:.5e}").parse().unwrap_or(value);
+    if rounded == 0.0 || (1e-4..1e16).contains(&rounded.abs()) { format!("{rounded}") } else { format!("{rounded:e}") }
 }

@@ -93,7 +93,7 @@ fn training_closes_the_gap_to_2_percent_of_the_kinetic_energy() {
     let ends = problem.snapshots(&[0.0, 1.0], 1000, 21);
     let report = evaluate(&engine, &model, &ends, &[], &EvaluateOptions::default(), &|_, _| {}).expect("evaluates");
     let comparison = &report.comparisons[0];
-    let floor = wasserstein1(2, ends.rows(1), problem.snapshots(&[1.0], 1000, 40).rows(0)).expect("solves");
+    let floor = wasserstein1(2, ends.rows(1), problem.snapshots(&[1.0], 1000, 40).rows(0), &()).expect("solves");
     assert!(comparison.model.w1 < 2.0 * floor, "{} against {floor}", comparison.model.w1);
     assert!(comparison.no_motion.w1 > 1.0, "{}", comparison.no_motion.w1);
     assert!((comparison.kinetic_energy / after.energy - 1.0).abs() < 0.1, "{comparison:?}");

@@ -354,8 +354,8 @@ fn densities_are_written_in_data_units() {
     let model = action_matching::model::Model::load(&folder.join("runs/run/model.safetensors")).expect("a model");
     let (mean, scale) = (&model.coordinates.mean, &model.coordinates.scale);
     for row in &rows[..30] {
-        let square: f64 = (0..2).map(|i| ((row[i] - f64::from(mean[i])) / f64::from(scale[i])).powi(2)).sum();
-        let volume: f64 = scale.iter().map(|&scale| f64::from(scale).ln()).sum();
+        let square: f64 = (0..2).map(|i| ((row[i] - mean[i]) / scale[i]).powi(2)).sum();
+        let volume: f64 = scale.iter().map(|scale| scale.ln()).sum();
         let want = -std::f64::consts::TAU.ln() - 0.5 * square - volume;
         assert!((row[3] - want).abs() < 1e-4, "{}, not {want}", row[3]);
     }

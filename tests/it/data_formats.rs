@@ -252,8 +252,8 @@ fn standardisation_sees_the_training_snapshots_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.csv");
     // Columns of the four training rows: mean 4, 20, 3; variance 9.5, 500, 0.
-    let isotropic = ((9.5f64 + 500.0) / 3.0).sqrt() as f32;
-    let per_dimension = [9.5f32.sqrt(), 500f32.sqrt(), 1.0];
+    let isotropic = ((9.5f64 + 500.0) / 3.0).sqrt();
+    let per_dimension = [9.5f64.sqrt(), 500f64.sqrt(), 1.0];
     for (standardise, mean, scale, n_warnings) in [
         (Standardisation::Isotropic, [4.0, 20.0, 3.0], [isotropic; 3], 0),
         (Standardisation::PerDimension, [4.0, 20.0, 3.0], per_dimension, 1),
@@ -262,7 +262,7 @@ fn standardisation_sees_the_training_snapshots_only() {
         let loaded = load(&with_hold_out(&path, standardise)).unwrap();
         assert_eq!(loaded.coordinates.mean, mean);
         for (got, wanted) in loaded.coordinates.scale.iter().zip(scale) {
-            assert!((got - wanted).abs() <= 1e-6 * wanted, "{standardise:?}: {got} for {wanted}");
+            assert!((got - wanted).abs() <= 1e-12 * wanted, "{standardise:?}: {got} for {wanted}");
         }
         assert_eq!(loaded.coordinates.time_range, [1.0, 5.0]);
         assert_eq!((loaded.training.times, loaded.training.offsets), (vec![0.0, 0.5, 1.0], vec![0, 2, 3, 4]));

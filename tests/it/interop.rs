@@ -1,5 +1,6 @@
-//! A reader of the model file that shares nothing with this program finds the same potential: `interop/potential.py`,
-//! numpy and safetensors only. `AMATCH_PYTHON` names the interpreter (default `python3`).
+//! What others compute is the same: a reader of the model file that shares nothing with this program finds the same potential
+//! (`interop/potential.py`, numpy and safetensors only), and SciPy the same distances (`interop/assignment.py`).
+//! `AMATCH_PYTHON` names the interpreter (default `python3`).
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +12,7 @@ use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
+use action_matching::transport::{wasserstein1, wasserstein2};
 
 const DIM: usize = 5;
 const N: usize = 97;
@@ -21,6 +23,7 @@ fn models() -> Vec<(String, Model)> {
         mean: vec![3.0, -40.25, 0.5, 1000.0, 0.0],
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
         time_range: [-2.0, 9.5],
+        columns: None,
     };
     let mut models = Vec::new();
     for head in Head::ALL {
@@ -35,16 +38,16 @@ fn models() -> Vec<(String, Model)> {
     models
 }
 
-fn run_python(folder: &Path, names: impl Iterator<Item = String>) {
+fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) {
     let python = std::env::var_os("AMATCH_PYTHON").unwrap_or_else(|| "python3".into());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/potential.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let output = Command::new(&python).arg(script).args(names).current_dir(folder).output();
     let output = output.unwrap_or_else(|error| {
         panic!("cannot run {python:?}: {error}; install Python 3, or name an interpreter in AMATCH_PYTHON")
     });
     assert!(
         output.status.success(),
-        "{python:?} failed; it needs numpy and safetensors, or name another interpreter in AMATCH_PYTHON\n{}",
+        "{python:?} failed; it needs numpy, safetensors and scipy, or name another interpreter in AMATCH_PYTHON\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
@@ -60,14 +63,14 @@ fn numpy_finds_the_same_potential() {
         let case = folder.path().join(name);
         std::fs::create_dir(&case).expect("a folder");
         model.save(&case.join("model.safetensors")).expect("saves");
-        let Coordinates { mean, scale, time_range: [start, end] } = &model.coordinates;
-        let in_data = |(i, x): (usize, &f64)| f64::from(mean[i % DIM]) + f64::from(scale[i % DIM]) * x;
+        let Coordinates { mean, scale, time_range: [start, end], .. } = &model.coordinates;
+        let in_data = |(i, x): (usize, &f64)| mean[i % DIM] + scale[i % DIM] * x;
         let x: Vec<f64> = x_network.iter().enumerate().map(in_data).collect();
         let t: Vec<f64> = t_network.iter().map(|t| start + (end - start) * t).collect();
         let points = [Stored::f64("x", &[N, DIM], &x), Stored::f64("t", &[N], &t)];
         files::write(&case.join("points.safetensors"), &points, Default::default());
     }
-    run_python(folder.path(), models.iter().map(|(name, _)| name.clone()));
+    run_python("potential.py", folder.path(), models.iter().map(|(name, _)| name.clone()));
 
     let cpu = CpuEngine::new(2);
     let engines: [(&str, &dyn Differentiate, f64); 2] = [("reference", &ReferenceEngine, 1e-11), ("cpu", &cpu, 1e-5)];
@@ -81,6 +84,70 @@ fn numpy_finds_the_same_potential() {
                 let want = files::find(&answer, tensor).values();
                 assert_close(&format!("{tensor}, {name}, {engine_name}"), &got, &want, tolerance);
             }
+        }
+    }
+}
+
+/// Two point sets, and how many of their rows, the last ones, lie far from the others. Those are shared by both.
+struct Sets {
+    name: String,
+    dim: usize,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    n_far: usize,
+}
+
+impl Sets {
+    /// `n` and `m` points in `dim` dimensions times `scale`, beside `n_far` shared rows at `far`.
+    fn new(name: String, [n, m, dim]: [usize; 3], scale: f32, (n_far, far): (usize, f32)) -> Self {
+        let mut numbers = Numbers::new(41);
+        let mut points = |n: usize| -> Vec<f32> { numbers.take(n * dim).iter().map(|&x| scale * x as f32).collect() };
+        let (mut x, mut y) = (points(n), points(m));
+        let shared: Vec<f32> = (0..n_far * dim).map(|i| far * (1.0 + (i / dim) as f32)).collect();
+        x.extend(&shared);
+        y.extend(&shared);
+        Sets { name, dim, x, y, n_far }
+    }
+}
+
+/// SciPy sees the near rows alone, so its own rounding of far ones plays no part: far rows move nowhere, at no cost.
+#[test]
+fn scipy_finds_the_same_distances() {
+    let mut all = Vec::new();
+    for exponent in (-12..=12).step_by(2) {
+        let scale = 10.0_f32.powi(exponent);
+        all.push(Sets::new(format!("60-by-60-at-1e{exponent}"), [60, 60, 4], scale, (0, 0.0)));
+        all.push(Sets::new(format!("48-by-72-at-1e{exponent}"), [48, 72, 3], scale, (0, 0.0)));
+    }
+    for (n_far, far) in [(1, 1e6), (1, 1e7), (1, 1e12), (7, 1e6)] {
+        all.push(Sets::new(format!("80-by-80-and-{n_far}-at-{far:e}"), [80, 80, 2], 1.0, (n_far, far)));
+    }
+    all.push(Sets::new("2000-by-2000-at-1e-6".into(), [2000, 2000, 5], 1e-6, (0, 0.0)));
+    all.push(Sets::new("300-by-300-and-1-at-1e7".into(), [300, 300, 2], 1e-3, (1, 1e7)));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for Sets { name, dim, x, y, n_far } in &all {
+        let case = folder.path().join(name);
+        std::fs::create_dir(&case).expect("a folder");
+        let near = |name: &str, points: &[f32]| {
+            let n = points.len() / dim - n_far;
+            Stored::f32(name, &[n, *dim], &points[..n * dim])
+        };
+        files::write(&case.join("points.safetensors"), &[near("x", x), near("y", y)], Default::default());
+    }
+    run_python("assignment.py", folder.path(), all.iter().map(|sets| sets.name.clone()));
+
+    for Sets { name, dim, x, y, n_far } in &all {
+        let (answer, _) = files::read(&folder.path().join(name).join("distances.safetensors"));
+        let n = x.len() / dim;
+        // With far rows, both sides have as many rows, and each weighs 1/n.
+        let near_share = (n - n_far) as f64 / n as f64;
+        let got =
+            [wasserstein1(*dim, x, y, &()), wasserstein2(*dim, x, y, &())].map(|distance| distance.expect("solves"));
+        let near = ["w1", "w2"].map(|distance| files::find(&answer, distance).values()[0]);
+        let want = [near[0] * near_share, near[1] * near_share.sqrt()];
+        for (got, want) in got.into_iter().zip(want) {
+            assert!(want > 0.0 && (got / want - 1.0).abs() < 1e-9, "{name}: {got}, not {want}");
         }
     }
 }

@@ -17,9 +17,10 @@ fn hard_model(head: Head, activation: Activation, time_embedding: TimeEmbedding)
     let third = 1.0 / 3.0;
     let objective = Objective { sigma: 0.1 + 0.2, growth: third, cost_exponent: 1.0 + third, ..Objective::default() };
     let coordinates = Coordinates {
-        mean: vec![0.1, -7.3e-8, 16_777_217.0],
-        scale: vec![1.0 / 3.0, 1.0e-30, 3.4e38],
+        mean: vec![0.1, -7.3e-8, 160_777_217.3],
+        scale: vec![1.0 / 3.0, 1.0e-30, 3.4e29],
         time_range: [-third, 7.0 + 0.1],
+        columns: Some(["PC1", "x, \"2\"", "größe"].map(String::from).to_vec()),
     };
     Model { coordinates, ..model(3, &[7, 11], activation, head, time_embedding, objective) }
 }
@@ -83,7 +84,7 @@ fn the_layout_is_the_documented_one() {
     let mut keys: Vec<_> = json.keys().map(String::as_str).collect();
     keys.sort_unstable();
     let mut documented = ["version", "dim", "hidden", "activation", "head", "time_embedding"].to_vec();
-    documented.extend(["mean", "scale", "time_range", "sigma", "growth", "cost_exponent"]);
+    documented.extend(["mean", "scale", "time_range", "columns", "sigma", "growth", "cost_exponent"]);
     documented.sort_unstable();
     assert_eq!(keys, documented);
 }
@@ -185,7 +186,12 @@ fn bad_metadata_is_named() {
         ("time_embedding", json!({"kind": "fourier"}), "frequencies"),
         ("time_embedding", json!({"kind": "fourier", "frequencies": []}), "0"),
         ("mean", json!([0.0, 0.0]), "2 values"),
-        ("mean", json!([0.0, 1e39, 0.0]), "out of range"),
+        ("mean", json!([0.0, 1e39, 0.0]), "1e39"),
+        ("scale", json!([1.0, 3e38, 1.0]), "3e38"),
+        ("scale", json!([1.0, 1e-31, 1.0]), "1e-31"),
+        ("columns", json!(["a", "b"]), "2 values"),
+        ("columns", json!([1, 2, 3]), "string"),
+        ("time_range", json!([-1e308, 1e308]), "overflows"),
         ("scale", json!([1.0, 1.0, 1.0, 1.0]), "4 values"),
         ("scale", json!([1.0, 0.0, 1.0]), "0"),
         ("scale", json!([1.0, -2.5, 1.0]), "-2.5"),
@@ -199,6 +205,22 @@ fn bad_metadata_is_named() {
     for (key, value, problem) in cases {
         refused(key, problem, |_, json| json[key] = value);
     }
+}
+
+/// Files of earlier programs have f32 numbers and no names.
+#[test]
+fn a_model_without_names_and_with_short_numbers_loads() {
+    let model = hard_model(Head::Dot, Activation::Sin, TimeEmbedding::Raw);
+    let (_folder, path) = saved(&model);
+    let (tensors, mut metadata) = files::read(&path);
+    let mut json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+    json.as_object_mut().expect("an object").remove("columns");
+    json["mean"] = json!([0.1f32, -7.3e-8f32, 16_777_216.0f32]);
+    metadata.insert("action_matching".into(), json.to_string());
+    files::write(&path, &tensors, metadata);
+    let coordinates = Model::load(&path).expect("loads").coordinates;
+    assert_eq!(coordinates.columns, None);
+    assert!((coordinates.mean[0] - 0.1).abs() < 1e-8 && coordinates.mean[2] == 16_777_216.0, "{coordinates:?}");
 }
 
 /// A field from a later revision of version 1 does not stop an older program.

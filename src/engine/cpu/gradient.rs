@@ -51,6 +51,11 @@ impl PartialSums {
         self.turns.iter().flatten().flatten().for_each(Turn::reset);
     }
 
+    /// Lets no thread wait for a turn any more.
+    pub fn poison(&self) {
+        self.turns.iter().flatten().flatten().for_each(Turn::poison);
+    }
+
     /// Adds up what the sums in `values` hold for `unit`; the total replaces the first sum's part.
     ///
     /// # Safety

@@ -54,6 +54,7 @@ use super::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
+use crate::stage::{next, on_threads, startable_threads};
 
 /// Training, evaluation and integration on the CPU. Results do not depend on the number of threads.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +64,10 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// An engine with `threads` threads; 0 stands for one for each core.
+    /// An engine with `threads` threads; 0 stands for one for each core. It has fewer where the system starts fewer
+    /// ([`startable_threads`]), and at most [`MAX_THREADS`](crate::stage::MAX_THREADS).
     pub fn new(threads: usize) -> Self {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        CpuEngine { threads: if threads == 0 { cores() } else { threads }, arch: Arch::new() }
+        CpuEngine { threads: startable_threads(threads), arch: Arch::new() }
     }
 
     /// Values of a vector of the instruction set.
@@ -176,21 +177,6 @@ fn place_probes(work: &mut Workspace, dim: usize, n: usize, probes: &[f64], rows
             }
         }
     }
-}
-
-/// Runs `work` on `threads` threads, the calling one among them.
-fn on_threads(threads: usize, work: impl Fn() + Sync) {
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(&work);
-        }
-        work();
-    });
-}
-
-/// The next item for whichever thread asks first.
-fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
-    items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
 }
 
 /// [`Differentiate::derivatives`].

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use pulp::{Simd, WithSimd};
 
 use super::epilogue::Plain;
-use super::on_threads;
 use super::panel::{Aligned, Tile, panel_width};
 use super::product::Product;
+use crate::stage::on_threads;
 
 /// A square product of the size that suits the kernel best: operands and result stay in a core's cache.
 const SIZE: usize = 192;

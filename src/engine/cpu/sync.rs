@@ -1,6 +1,6 @@
 //! How threads meet inside a step: a barrier that spins briefly, and turns that fix the order of sums.
 
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
 /// Spins before a waiting thread yields its core: about the length of a short phase.
 const SPINS: usize = 4096;
@@ -18,28 +18,55 @@ fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Leaves a thread whose partner panicked: unwinds, as the partner does, and prints nothing more.
+fn leave() -> ! {
+    std::panic::resume_unwind(Box::new("another thread of the step panicked"))
+}
+
 /// A reusable barrier for a fixed number of threads.
 pub struct Barrier {
     n_threads: usize,
     arrived: AtomicUsize,
     generation: AtomicUsize,
+    poisoned: AtomicBool,
 }
 
 impl Barrier {
     /// A barrier that opens when `n_threads` have arrived.
     pub fn new(n_threads: usize) -> Self {
-        Barrier { n_threads, arrived: AtomicUsize::new(0), generation: AtomicUsize::new(0) }
+        Barrier {
+            n_threads,
+            arrived: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Number of threads that meet.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
     }
 
     /// Waits for all threads. Everything written before is visible to all after.
+    ///
+    /// # Panics
+    /// When the barrier is poisoned: one of the threads will never arrive.
     pub fn wait(&self) {
         let generation = self.generation.load(Acquire);
         if self.arrived.fetch_add(1, AcqRel) + 1 == self.n_threads {
             self.arrived.store(0, Relaxed);
             self.generation.store(generation.wrapping_add(1), Release);
         } else {
-            wait_until(|| self.generation.load(Acquire) != generation);
+            wait_until(|| self.generation.load(Acquire) != generation || self.poisoned.load(Relaxed));
         }
+        if self.poisoned.load(Relaxed) {
+            leave();
+        }
+    }
+
+    /// Lets no thread through any more.
+    pub fn poison(&self) {
+        self.poisoned.store(true, Relaxed);
     }
 }
 
@@ -48,22 +75,48 @@ impl Barrier {
 #[repr(align(64))]
 pub struct Turn(AtomicUsize);
 
+/// The round of a turn that nobody gets any more.
+const POISONED: usize = usize::MAX;
+
 impl Turn {
     /// Waits until it is the turn of `round`. Everything written under earlier turns is visible after.
     ///
     /// Tiles are claimed in order and visit turns in the same order, so the wait always ends.
+    ///
+    /// # Panics
+    /// When the turn is poisoned: the thread that has it will never pass it on.
     pub fn take(&self, round: usize) {
-        wait_until(|| self.0.load(Acquire) == round);
+        wait_until(|| matches!(self.0.load(Acquire), now if now == round || now == POISONED));
+        if self.0.load(Relaxed) == POISONED {
+            leave();
+        }
     }
 
     /// Passes the turn on from `round`.
     pub fn pass(&self, round: usize) {
-        self.0.store(round + 1, Release);
+        // Unless it was poisoned meanwhile.
+        let _ = self.0.compare_exchange(round, round + 1, Release, Relaxed);
     }
 
     /// Back to round 0, between steps.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
+    }
+
+    /// Lets nobody have the turn any more.
+    pub fn poison(&self) {
+        self.0.store(POISONED, Relaxed);
+    }
+}
+
+/// Calls `poison` when the thread that holds it panics.
+pub struct OnPanic<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for OnPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
     }
 }
 
@@ -110,5 +163,66 @@ impl SharedMut {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: in bounds by the assertion; exclusive by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// What a thread got out of `work`: whether it unwound.
+    fn unwinds(work: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(work)).is_err()
+    }
+
+    #[test]
+    fn a_panic_lets_the_others_leave_the_barrier() {
+        let barrier = Barrier::new(3);
+        std::thread::scope(|scope| {
+            let waiting = || {
+                unwinds(|| {
+                    barrier.wait();
+                    barrier.wait();
+                })
+            };
+            let others = [scope.spawn(waiting), scope.spawn(waiting)];
+            let panics = unwinds(|| {
+                let _guard = OnPanic(|| barrier.poison());
+                barrier.wait();
+                panic!("between two barriers");
+            });
+            assert!(panics && others.into_iter().all(|other| other.join().expect("caught")));
+        });
+        assert!(unwinds(|| barrier.wait()), "nobody gets through later");
+    }
+
+    #[test]
+    fn a_panic_lets_the_others_leave_a_turn() {
+        let turn = Turn::default();
+        std::thread::scope(|scope| {
+            let others = [2, 3].map(|round| {
+                let turn = &turn;
+                scope.spawn(move || {
+                    unwinds(|| {
+                        turn.take(round);
+                        turn.pass(round);
+                    })
+                })
+            });
+            let panics = unwinds(|| {
+                let _guard = OnPanic(|| turn.poison());
+                turn.take(0);
+                turn.pass(0);
+                turn.take(1);
+                panic!("with the turn");
+            });
+            assert!(panics && others.into_iter().all(|other| other.join().expect("caught")));
+        });
+        turn.pass(1);
+        assert!(unwinds(|| turn.take(2)), "passing does not undo it");
+        turn.reset();
+        assert!(!unwinds(|| turn.take(0)));
     }
 }

@@ -3,8 +3,10 @@
 //! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
 //! after tile in the order of the batch, and sums over parameters unit after unit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, OnceLock, RwLock};
+use std::thread::ScopedJoinHandle;
 
 use pulp::Simd;
 
@@ -14,11 +16,12 @@ use super::gradient;
 use super::learner::{Learner, SharedLearner};
 use super::loss::{self, Form, Interior, LossTerms};
 use super::optimizer::StepSizes;
-use super::sync::Barrier;
+use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::stage;
 
 /// Which part of the batch a tile belongs to. Of two ends, `false` is the earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,20 +133,28 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             bend: (self.bend.as_mut().zip(self.state.bend.as_mut()))
                 .map(|(learner, state)| learner.share(self.simd, state)),
             next_tile: AtomicUsize::new(0),
-            barrier: Barrier::new(self.workspaces.len()),
-            n_threads: self.workspaces.len(),
+            barrier: OnceLock::new(),
         };
         let steps = self.state.step..self.state.step + n;
         records.reserve(n as usize);
         let taken = std::thread::scope(|scope| {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
-            for (index, work) in others.iter_mut().enumerate() {
-                let (crew, steps) = (&crew, steps.clone());
-                scope.spawn(move || crew.run(index + 1, work, steps, |_| {}));
-            }
-            crew.run(0, first, steps, |record| records.push(record))
+            let others: Vec<_> = (others.iter_mut().enumerate())
+                .map_while(|(index, work)| {
+                    let (crew, steps) = (&crew, steps.clone());
+                    // Where the system starts no more threads, those that run do the work.
+                    stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
+                })
+                .collect();
+            crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
+            let first = catch_unwind(AssertUnwindSafe(|| crew.run(0, first, steps, |record| records.push(record))));
+            (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
-        self.state.step += taken;
+        self.state.step += taken.map_err(|_| Error::Device {
+            device: format!("cpu, {} threads", self.workspaces.len()),
+            problem: "a thread of a training step panicked (its message stands above)".into(),
+            fix: "please report it; go on from the last checkpoint with --resume".into(),
+        })?;
         Ok(())
     }
 
@@ -175,12 +186,12 @@ struct Crew<'a, S> {
     action: SharedLearner<'a, S>,
     bend: Option<SharedLearner<'a, S>>,
     next_tile: AtomicUsize,
-    barrier: Barrier,
-    n_threads: usize,
+    /// Set when it is known how many threads have started.
+    barrier: OnceLock<Barrier>,
 }
 
 impl<S: Simd> Crew<'_, S> {
-    /// One thread's part of `steps`; returns the number of steps taken, the same on every thread.
+    /// One thread's part of `steps`; returns the number of steps taken, the same on every thread. When one panics, all do.
     fn run(
         &self,
         thread: usize,
@@ -189,6 +200,12 @@ impl<S: Simd> Crew<'_, S> {
         mut report: impl FnMut(StepRecord),
     ) -> u64 {
         let std::ops::Range { start, end } = steps;
+        let barrier = self.barrier.wait();
+        let n_threads = barrier.n_threads();
+        let _guard = OnPanic(|| {
+            barrier.poison();
+            self.learners().for_each(|learner| learner.sums.poison());
+        });
         for step in start..end {
             loop {
                 let tile = self.next_tile.fetch_add(1, Relaxed);
@@ -197,13 +214,13 @@ impl<S: Simd> Crew<'_, S> {
                 }
                 self.sweep(step, tile, work, bend_work.as_mut());
             }
-            self.barrier.wait(); // the partial sums are written; they are added up next
-            self.learners().for_each(|learner| learner.gather_gradient(thread, self.n_threads));
+            barrier.wait(); // the partial sums are written; they are added up next
+            self.learners().for_each(|learner| learner.gather_gradient(thread, n_threads));
             if thread == 0 {
                 self.next_tile.store(0, Relaxed);
                 self.learners().for_each(|learner| learner.sums.reset());
             }
-            self.barrier.wait(); // sums of squares are written; all threads read all of them next
+            barrier.wait(); // sums of squares are written; all threads read all of them next
             let record = self.record(step);
             report(record);
             if !(record.loss.is_finite() && record.gradient_norm.is_finite()) {
@@ -213,12 +230,12 @@ impl<S: Simd> Crew<'_, S> {
                 self.follow_integrand();
             }
             let optimizer = &self.training.optimizer;
-            self.action.update(thread, self.n_threads, StepSizes::new(optimizer, step, record.gradient_norm, 1.0));
+            self.action.update(thread, n_threads, StepSizes::new(optimizer, step, record.gradient_norm, 1.0));
             if let (Some(learner), Some(bend)) = (&self.bend, &self.training.bend) {
                 let sizes = StepSizes::new(optimizer, step, learner.gradient_norm(), bend.relative_rate);
-                learner.update(thread, self.n_threads, sizes);
+                learner.update(thread, n_threads, sizes);
             }
-            self.barrier.wait(); // the weights are written; the next step reads them
+            barrier.wait(); // the weights are written; the next step reads them
         }
         end - start
     }
@@ -325,5 +342,85 @@ impl<S: Simd> Crew<'_, S> {
         **list = moments.to_vec();
         // From what a checkpoint keeps, so that a resumed run draws the same times.
         *self.density.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = time_density(&list);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::{Snapshots, draw_gaussian};
+    use crate::density_path::{DensityPath, Interpolant};
+    use crate::engine::{Laplacian, LearningRate, Optimizer};
+    use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
+    use crate::objective::Objective;
+    use crate::stage::tests::with_startable;
+
+    fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
+        let snapshots =
+            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 50, 120], samples: draw_gaussian(120, 2, 3) };
+        let training = Training {
+            architecture: Architecture {
+                dim: 2,
+                hidden: vec![16, 16],
+                activation: Activation::Silu,
+                head: Head::Scalar,
+                time_embedding: TimeEmbedding::Raw,
+            },
+            objective: Objective::default(),
+            path: DensityPath {
+                snapshots: Arc::new(snapshots),
+                interpolant: Interpolant::Linear,
+                couplings: None,
+                masses: None,
+            },
+            bend: None,
+            estimator: Estimator::Action { centring: false },
+            time_rule: TimeRule::LowDiscrepancy,
+            laplacian: Laplacian::default(),
+            n_interior: 600,
+            n_boundary: 200,
+            optimizer: Optimizer {
+                learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+                clip_norm: None,
+                ema_decay: 0.99,
+            },
+            seed: 7,
+        };
+        let state = TrainState::initial(initial_parameters(&training.architecture, 7));
+        CpuTrainer::new(pulp::Scalar::new(), threads, training, state)
+    }
+
+    /// Those that start do the steps, to the same bits.
+    #[test]
+    fn threads_that_cannot_start_are_not_waited_for() {
+        let state_with = |startable: usize| {
+            let (mut trainer, mut records) = (trainer(4), Vec::new());
+            with_startable(startable, || trainer.steps(5, &mut records)).expect("steps");
+            assert_eq!(records.len(), 5);
+            trainer.state().expect("a state")
+        };
+        let all = state_with(usize::MAX);
+        assert_eq!(all.step, 5);
+        for startable in [0, 1, 2] {
+            assert_eq!(state_with(startable), all, "{startable} threads beside the first");
+        }
+    }
+
+    /// Whichever thread meets the fault, the others leave barrier and turns, and the step ends with an error.
+    #[test]
+    fn a_panic_ends_the_step_with_an_error() {
+        for threads in [1, 4] {
+            let mut trainer = trainer(threads);
+            assert!(trainer.tiles.len() > 4);
+            trainer.tile_sums.truncate(3);
+            let error = trainer.steps(5, &mut Vec::new()).expect_err("a tile without a place for its sums");
+            assert!(error.to_string().contains("panicked"), "{error}");
+        }
     }
 }

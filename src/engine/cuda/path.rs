@@ -190,7 +190,7 @@ impl DevicePath {
         blocks.write(device, &snapshots, block, &mut resident)?;
         let mut this = Self::with_samples(device, path, resident)?;
         let mut stream = Stream { snapshots, blocks, block, upload: None };
-        stream.begin(device, spare);
+        stream.begin(device, spare)?;
         this.stream = Some(stream);
         Ok(this)
     }
@@ -253,8 +253,7 @@ impl DevicePath {
         device.write(&mut self.told, &[self.params])?;
         device.hold_copies()?; // launches so far may read the block that is overwritten next
         stream.block = wanted;
-        stream.begin(device, spare);
-        Ok(())
+        stream.begin(device, spare)
     }
 }
 
@@ -268,13 +267,23 @@ fn lost(device: &Device) -> Error {
 
 impl Stream {
     /// Uploads the block after the resident one into `spare`, beside everything else.
-    fn begin(&mut self, device: &Arc<Device>, mut spare: Samples) {
+    ///
+    /// # Errors
+    /// When the system starts no thread for it.
+    fn begin(&mut self, device: &Arc<Device>, mut spare: Samples) -> Result<()> {
+        let name = device.describe();
         let (device, snapshots, blocks) = (device.clone(), self.snapshots.clone(), self.blocks.clone());
         let next = blocks.after(self.block);
-        self.upload = Some(std::thread::spawn(move || {
+        let upload = std::thread::Builder::new().spawn(move || {
             blocks.write(&device, &snapshots, next, &mut spare)?;
             Ok(spare)
-        }));
+        });
+        self.upload = Some(upload.map_err(|error| Error::Device {
+            device: name,
+            problem: format!("no thread can be started that uploads samples: {error}"),
+            fix: "raise the limit on processes (ulimit -u, a container's pids limit)".into(),
+        })?);
+        Ok(())
     }
 }
 
