@@ -20,7 +20,11 @@ mod interop;
 mod learned_path;
 mod model_file;
 #[cfg(unix)]
+mod outputs;
+#[cfg(unix)]
 mod resume;
 mod rounded;
 mod stochastic;
+#[cfg(unix)]
+mod streams;
 mod training;
