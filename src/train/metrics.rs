@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{open_file, write_atomically};
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Metrics {
 
 /// Reads the lines of `path`; one cut off in the middle ends the file.
 pub fn read_metrics(path: &Path) -> Result<Vec<Metrics>> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let (file, _) = open_file(path)?;
     let lines = BufReader::new(file).lines();
     Ok(lines.map_while(|line| serde_json::from_str(&line.ok()?).ok()).collect())
 }

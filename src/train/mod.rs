@@ -129,11 +129,12 @@ const CHUNK: Duration = Duration::from_millis(100);
 pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<Outcome> {
     let folder = RunFolder::new(&config.output.folder);
     refuse_existing(&folder, existing)?;
+    recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
     let source = config.source();
     let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
-    let fingerprint = config.fingerprint(&snapshots);
+    let fingerprint = config.fingerprint(&snapshots)?;
     let snapshots_dim = snapshots.dim;
     let mut training = Training {
         architecture: config.architecture(snapshots.dim),
@@ -290,6 +291,14 @@ fn resume(folder: &RunFolder, fingerprint: &str, observer: &mut dyn Observer) ->
     Ok(Some(checkpoint.state))
 }
 
+/// `config` as the run folder keeps it: its own path is absolute.
+fn recorded(config: &Config) -> Result<Config> {
+    let mut config = config.clone();
+    let folder = config.output.folder;
+    config.output.folder = std::path::absolute(&folder).map_err(Error::io(folder, "find"))?;
+    Ok(config)
+}
+
 /// What a run writes, and where.
 struct Run {
     folder: RunFolder,
@@ -310,10 +319,8 @@ impl Run {
             remove(&checkpoints, |path| std::fs::remove_dir_all(path))?;
         }
         std::fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
-        let mut config = config.clone();
-        let folder = self.folder.path();
-        config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
-        write_atomically(&self.folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
+        let text = recorded(config)?.to_toml()?;
+        write_atomically(&self.folder.config(), |out| out.write_all(text.as_bytes()))
     }
 
     /// Writes the checkpoint, then the model.

@@ -18,6 +18,8 @@ mod generative;
 mod integrate;
 mod interop;
 mod learned_path;
+#[cfg(unix)]
+mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
