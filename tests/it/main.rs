@@ -18,11 +18,17 @@ mod generative;
 mod integrate;
 mod interop;
 mod learned_path;
+#[cfg(unix)]
+mod messages;
 mod model_file;
+#[cfg(unix)]
+mod outputs;
 #[cfg(unix)]
 mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
 mod stochastic;
+#[cfg(unix)]
+mod streams;
 mod training;
