@@ -189,7 +189,7 @@ struct StepSizes {
   float step_size;               // rate / (1 - beta1^n)
   float root_correction;         // 1 / sqrt(1 - beta2^n)
   float epsilon, keep;           // keep: 1 - rate * decay
-  float toward_ema;              // 1 - beta of the moving average
+  float toward_ema;              // Optimizer::ema_rate
 };
 static_assert(sizeof(StepSizes) == 32, "StepSizes");
 

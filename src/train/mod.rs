@@ -133,6 +133,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
+    config.short_run().iter().for_each(|message| observer.warning(message));
     let fingerprint = config.fingerprint(&snapshots);
     let snapshots_dim = snapshots.dim;
     let mut training = Training {
