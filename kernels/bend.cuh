@@ -36,7 +36,7 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
     const auto row = head_row(sweeps, i);
     const float weight = *row.of(params.rows.weight);
     const float* grad_x = row.of(params.action.grad_x, dim);
-    // Of the outputs the first half bends. The gradient at the points carries the loss scale.
+    // Of the outputs the first half bends. The gradient at the points carries the loss scale, as operands do.
     row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return k < dim ? -weight * grad_x[k] : 0.0f; });
   });
   sweeps.adjoint(false);

@@ -74,7 +74,12 @@ enum class PartKind : uint32_t { kInterior, kCentre, kCentreEnds, kBoundary0, kB
 struct Part {
   PartKind kind;
   uint32_t first_tile, n_tiles, n_rows;  // n_rows of the tiles' rows count; the others have weight 0
+  // The factor that all rows have in common, 1 / n of a mean, is a power of two times this one from [1, 2). Operands of 16 bits carry the power of two,
+  // which rounds nothing; sums over the rows are multiplied with the rest. Else it would be rounded with each operand, to another value for each kind of
+  // rows, and terms that cancel, as those of an offset of s do, would no longer. 1 for other operands.
+  float sum_scale;
 };
+static_assert(sizeof(Part) == 20, "Part");
 
 // The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile + n_tiles, whose rows start at 0 of RowBuffers.
 struct Batch {
@@ -83,7 +88,7 @@ struct Batch {
   uint32_t n_interior, n_boundary;     // rows of a step, as engine::Training counts them
   Part parts[kMaxParts];
 };
-static_assert(sizeof(Batch) == 24 + 16 * kMaxParts, "Batch");
+static_assert(sizeof(Batch) == 24 + 20 * kMaxParts, "Batch");
 
 // A tile's sums over its rows, f64 in a fixed order.
 struct TileSums {
@@ -150,12 +155,11 @@ struct WeightGradParams {
   RowBuffers rows;
   const StepState* state;
   float* parts;              // [parts][n_parameters]
-  uint32_t n_tiles;          // of the chunk; all have z_bar and a
-  uint32_t n_interior_tiles; // of the chunk, the first ones: they have the other channels too
+  Batch batch;             // all tiles of the chunk have z_bar and a; the first n_interior_tiles of the batch the other channels too
   uint32_t tiles_per_part;
-  uint32_t accumulate;       // whether the parts hold the sums of earlier chunks
+  uint32_t accumulate;     // whether the parts hold the sums of earlier chunks
 };
-static_assert(sizeof(WeightGradParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + 32, "WeightGradParams");
+static_assert(sizeof(WeightGradParams) == sizeof(NetworkParams) + sizeof(RowBuffers) + sizeof(Batch) + 24, "WeightGradParams");
 
 // What `bend_forward` and `bend_backward` are told.
 struct BendParams {
@@ -189,7 +193,7 @@ struct StepSizes {
   float step_size;               // rate / (1 - beta1^n)
   float root_correction;         // 1 / sqrt(1 - beta2^n)
   float epsilon, keep;           // keep: 1 - rate * decay
-  float toward_ema;              // 1 - beta of the moving average
+  float toward_ema;              // Optimizer::ema_rate
 };
 static_assert(sizeof(StepSizes) == 32, "StepSizes");
 

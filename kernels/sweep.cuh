@@ -1,6 +1,7 @@
 // One tile of a batch: an interior tile's four sweeps and the head between them, or a boundary tile's primal and adjoint. The weight gradient reads
 // a, c, delta, z_bar and, of probes, e_a and e_bar: a kernel of its own, after one block a tile, or for narrow networks the same block.
 #pragma once
+#include "batch.cuh"
 #include "net/gradient.cuh"
 #include "net/hamiltonian.cuh"
 #include "tile/reduce.cuh"
@@ -21,7 +22,7 @@ struct InteriorRow {
   const SweepParams& params;
   HeadRow<Tile> head;
   bool is_centre;  // of a part that measures the time derivative alone
-  const float& loss_scale;
+  const float& operand_scale;  // see TileMemory
   RowTerms& terms;
 
   __device__ __forceinline__ bool has_time() const { return params.has_time != 0; }
@@ -40,7 +41,7 @@ struct InteriorRow {
   }
 
   // The tangent at the input, as the sweep carries it.
-  __device__ __forceinline__ float c(uint32_t i) const { return loss_scale * terms.weight * direction(i); }
+  __device__ __forceinline__ float c(uint32_t i) const { return operand_scale * terms.weight * direction(i); }
 
   // After the reverse sweep: the terms of the row, and the tangent's input.
   __device__ __forceinline__ void seed_tangent() const {
@@ -62,7 +63,7 @@ struct InteriorRow {
         total_ds_dt = fmaf(head.through(i), d_phi[i - dim], total_ds_dt);
         if (has_time()) c = d_phi[i - dim];
       }
-      c_in[i] = to_element<T>(loss_scale * weight * c);
+      c_in[i] = to_element<T>(operand_scale * weight * c);
     });
     squares = row_sum(squares), energy = row_sum(energy), along = row_sum(along), total_ds_dt = row_sum(total_ds_dt);
     if (!is_first_lane()) return;
@@ -82,7 +83,7 @@ struct InteriorRow {
   __device__ __forceinline__ void add_curvature(float probe_weight) const {
     const float generator = head.generator(probe_weight, [&](uint32_t i) { return c(i); });
     if (is_first_lane()) {
-      const double whole = static_cast<double>(generator) / loss_scale;
+      const double whole = static_cast<double>(generator) / operand_scale;
       *head.of(params.rows.generator) = static_cast<float>(whole);
       terms.value += whole - static_cast<double>(terms.along);
     }
@@ -96,7 +97,7 @@ struct InteriorRow {
   }
 
   __device__ __forceinline__ float potential_weight() const {
-    return loss_scale * (terms.weight * growth() * terms.s + terms.on_potential);
+    return operand_scale * (terms.weight * growth() * terms.s + terms.on_potential);
   }
 
   __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
@@ -149,6 +150,7 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
 
 // What a block keeps of its tile in shared memory.
 struct TileMemory {
+  float operand_scale;  // what operands carry beside the weights of their rows: the loss scale, without what sums are multiplied with
   RowTerms terms[kTileRows];
   float probe_weight[kTileRows];
 };
@@ -159,8 +161,10 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   constexpr bool kDiffusive = Tile::kProbes;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
-  const float& loss_scale = params.state->loss_scale;
+  const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
+  // The first product waits for it.
+  if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename Tile::Operand>(params.batch, index);
 
   if (!interior) {
     tile.primal(false);
@@ -174,7 +178,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
         sm_terms[i].value = static_cast<double>(weight) * static_cast<double>(s);
         sm_terms[i].kinetic = 0.0;
       }
-      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return loss_scale * weight * row.output_seed_of(k); });
+      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return operand_scale * weight * row.output_seed_of(k); });
     });
     tile.adjoint(false);
     sum_tile(params, index, tile.first_row, sm_terms, false);
@@ -182,16 +186,14 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   }
 
   // Tiles hold rows of one part alone.
-  bool is_centre = false;
-  for (uint32_t i = 0; i < params.batch.n_parts; ++i)
-    if (index >= params.batch.parts[i].first_tile) is_centre = params.batch.parts[i].kind == PartKind::kCentre;
-  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_centre, loss_scale, sm_terms[i]}; };
+  const bool is_centre = part_of(params.batch, index).kind == PartKind::kCentre;
+  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_centre, operand_scale, sm_terms[i]}; };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
   for_each_row([&](uint32_t i) {
     const auto row = row_of(i);
     row.seed_tangent();
-    if (kDiffusive && is_first_lane()) sm_tile.probe_weight[i] = loss_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
+    if (kDiffusive && is_first_lane()) sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
   });
   if (kDiffusive) {
     tile.diffusive_tangent();

@@ -32,6 +32,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   using P = GradProduct<T, kNarrow>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
+  __shared__ float sm_units;  // those of the sums before this tile, in units of its own
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
   const Batch& batch = sweep.batch;
@@ -62,22 +63,30 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
                                               sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
+    if (sizeof(T) == 2 && threadIdx.x == 0) {
+      const uint32_t before = index < gridDim.x ? index : index - gridDim.x;
+      sm_units = sum_scale<T>(batch, batch.first_tile + before) / sum_scale<T>(batch, batch.first_tile + index);
+    }
 #pragma unroll 1
     for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
       LayerSums<T>& sums = sums_of(layer);
       __syncthreads();  // the operands are written, and the product before this one has read its last stage
       P product;
       sums.give(product);
+      // What the tiles before left is counted in the units of the last of them.
+      if (sizeof(T) == 2) product.multiply_by(sm_units);
       add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
       sums.take(product);
     }
   }
 
   float* part = params.parts + static_cast<size_t>(blockIdx.x) * network.n_parameters;
+  const uint32_t last_tile = blockIdx.x + (batch.n_tiles - 1 - blockIdx.x) / gridDim.x * gridDim.x;
 #pragma unroll 1
   for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
     P product;
     sums_of(layer).give(product);
+    if (sizeof(T) == 2) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
     leave(product, part + network.layers[layer - 1].parameters, kNarrow, kNarrow, 0, 0, params.accumulate != 0);
   }
 }

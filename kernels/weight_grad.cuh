@@ -3,9 +3,19 @@
 // A block forms kGradTile x kGradTile elements of one layer's dW over its share of the rows (blockIdx.y) and adds them to its partial sum; whoever adds
 // the partial sums up does so in their order, so the result does not depend on which block was first.
 #pragma once
+#include "batch.cuh"
 #include "net/layer_gradient.cuh"
 
 constexpr uint32_t kGradTile = 128;
+
+// Adds tiles `begin` to `end` of the batch to the elements from (out0, in0) on.
+template <class T>
+__device__ __forceinline__ void add_tiles(GradProduct<T, kGradTile>& product, const WeightGradParams& params, uint32_t layer, uint32_t out0,
+                                          uint32_t in0, uint32_t begin, uint32_t end, unsigned char* sm) {
+  const uint32_t end_interior = max(begin, min(params.batch.n_interior_tiles, end)), first_row = (begin - params.batch.first_tile) * kTileRows;
+  const TileRows<T> tile{params.network, params.rows, first_row, first_row};
+  add_channels(product, tile, layer, out0, in0, (end - begin) * kTileRows, (end_interior - begin) * kTileRows, sm);
+}
 
 template <class T>
 __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
@@ -20,15 +30,30 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   const uint32_t index = blockIdx.x - map.grad_tile, tiles_across = (n_in + kGradTile - 1) / kGradTile;
   const uint32_t in0 = index % tiles_across * kGradTile, out0 = index / tiles_across * kGradTile;
 
-  const uint32_t first_tile = blockIdx.y * params.tiles_per_part;
-  const uint32_t end_tile = min(params.n_tiles, first_tile + params.tiles_per_part);
-  const uint32_t end_interior = max(first_tile, min(params.n_interior_tiles, end_tile));
-  const uint32_t n_rows = (end_tile - first_tile) * kTileRows, n_interior = (end_interior - first_tile) * kTileRows;
-  const TileRows<T> tile{network, params.rows, first_tile * kTileRows, first_tile * kTileRows};
+  // Tiles of the batch.
+  const Batch& batch = params.batch;
+  const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_part;
+  const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_part);
 
   P product;
   product.clear();
-  add_channels(product, tile, layer, out0, in0, n_rows, n_interior, sm);
+  if constexpr (sizeof(T) == 2) {
+    // Part by part: what the sums are counted in changes between them.
+#pragma unroll 1
+    for (uint32_t tile = begin; tile < end;) {
+      const Part& part = part_of(batch, tile);
+      const uint32_t end_of_part = min(end, part.first_tile + part.n_tiles);
+      if (tile > begin) {
+        product.multiply_by(sum_scale<T>(batch, tile - 1) / part.sum_scale);
+        __syncthreads();  // the part before has been read from shared memory
+      }
+      add_tiles(product, params, layer, out0, in0, tile, end_of_part, sm);
+      tile = end_of_part;
+    }
+    product.multiply_by(sum_scale<T>(batch, end - 1));
+  } else {
+    add_tiles(product, params, layer, out0, in0, begin, end, sm);
+  }
 
   float* part = params.parts + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
   leave(product, part, n_out, n_in, out0, in0, params.accumulate != 0);

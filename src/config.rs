@@ -169,7 +169,8 @@ pub struct TrainingConfig {
     pub boundary_rows: usize,
     /// Learning rate after warm-up.
     pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Steps of linear warm-up. A run of fewer than ten times as many steps warms up over a tenth of its steps: it would spend much
+    /// of them below its rate, or never reach it.
     pub warmup_steps: u64,
     /// `constant` or `cosine`.
     pub schedule: Schedule,
@@ -185,12 +186,19 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// Largest global gradient norm; 0 does not clip.
     pub clip_norm: f64,
-    /// β of the moving average that becomes the model.
+    /// β of the moving average that becomes the model; early on it averages over fewer steps: see [`Optimizer::ema_rate`].
     pub ema_decay: f64,
     /// Seed of initial parameters and batches.
     pub seed: u64,
     /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `auto` is bf16. A CPU computes in f32 whatever this says.
     pub precision: PrecisionName,
+}
+
+impl TrainingConfig {
+    /// Steps of warm-up that a run is given at most.
+    fn longest_warmup(&self) -> u64 {
+        self.steps / 10
+    }
 }
 
 /// Operands of matrix products on a GPU.
@@ -414,8 +422,9 @@ impl Config {
             Schedule::Constant => None,
             Schedule::Cosine => Some((training.steps, training.final_rate)),
         };
+        let warmup_steps = training.warmup_steps.min(training.longest_warmup());
         Optimizer {
-            learning_rate: LearningRate { peak: training.learning_rate, warmup_steps: training.warmup_steps, cosine },
+            learning_rate: LearningRate { peak: training.learning_rate, warmup_steps, cosine },
             beta1: training.beta1,
             beta2: training.beta2,
             epsilon: training.epsilon,
@@ -423,6 +432,26 @@ impl Config {
             clip_norm: (training.clip_norm > 0.0).then_some(training.clip_norm),
             ema_decay: training.ema_decay,
         }
+    }
+
+    /// What a run of so few steps does with settings that are made for a longer one, in words.
+    pub fn short_run(&self) -> Option<String> {
+        let TrainingConfig { steps, warmup_steps, ema_decay, .. } = self.training;
+        let mut shortened = Vec::new();
+        let warmup = self.training.longest_warmup();
+        if warmup_steps > warmup {
+            let what = "the learning rate rises over the first";
+            shortened.push(format!("{what} {warmup}, not {warmup_steps} (training.warmup_steps)"));
+        }
+        // 1 / rate is about how many of the newest steps an average is made of.
+        let last_rate = self.optimizer().ema_rate(steps.saturating_sub(1));
+        if last_rate > 1.0 - ema_decay {
+            let [averaged, asked] = [last_rate, 1.0 - ema_decay].map(|rate| (1.0 / rate).round());
+            let what = "the model averages about the last";
+            shortened.push(format!("{what} {averaged}, not {asked} (training.ema_decay)"));
+        }
+        let few = if steps == 1 { "1 step is".into() } else { format!("{steps} steps are") };
+        (!shortened.is_empty()).then(|| format!("{few} few for these settings: {}", shortened.join("; ")))
     }
 
     /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where files
@@ -819,5 +848,30 @@ mod tests {
             })
         };
         assert_eq!(constant(5), constant(9));
+    }
+
+    #[test]
+    fn a_short_run_reaches_its_rate_and_says_what_it_shortens() {
+        let config = |overrides: &[&str]| read("[data]\npath = \"a.npz\"", overrides).expect("reads");
+        for (overrides, warmup, said) in [
+            (&[][..], 500, vec![]),
+            (&["training.warmup_steps=1000"], 1000, vec![]),
+            (&["training.warmup_steps=1001"], 1000, vec!["first 1000, not 1001 (training.warmup_steps)"]),
+            (&["training.steps=2000"], 200, vec!["2000 steps are few", "first 200, not 500", "last 223, not 1000 (t"]),
+            (&["training.steps=2000", "training.warmup_steps=0"], 0, vec!["the model averages"]),
+            (&["training.steps=2000", "training.ema_decay=0.99"], 200, vec!["the learning rate rises"]),
+            (&["training.steps=1"], 0, vec!["1 step is few", "first 0, not 500", "last 1, not 1000"]),
+            (&["training.steps=300", "training.warmup_steps=300", "training.schedule=constant"], 30, vec!["first 30,"]),
+        ] {
+            let config = config(overrides);
+            let rate = config.optimizer().learning_rate;
+            assert_eq!(rate.warmup_steps, warmup, "{overrides:?}");
+            assert_eq!(rate.at(warmup), rate.peak, "{overrides:?}");
+            let message = config.short_run().unwrap_or_default();
+            assert_eq!(message.is_empty(), said.is_empty(), "{overrides:?}: {message}");
+            for part in said {
+                assert!(message.contains(part), "{part:?} is not in: {message}");
+            }
+        }
     }
 }

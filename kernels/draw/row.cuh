@@ -1,5 +1,6 @@
 // What a row of a batch is before its coordinates: the random choices and weights of engine::cpu::draw::Draw, part by part.
 #pragma once
+#include "../batch.cuh"
 #include "../exact.cuh"
 #include "../params.h"
 #include "../rng/philox.cuh"
@@ -154,10 +155,3 @@ struct Draw {
     return row;
   }
 };
-
-// The part that `tile` of the batch belongs to.
-__device__ __forceinline__ Part part_of(const Batch& batch, uint32_t tile) {
-  uint32_t k = 0;
-  while (k + 1 < batch.n_parts && tile - batch.parts[k].first_tile >= batch.parts[k].n_tiles) ++k;
-  return batch.parts[k];
-}

@@ -38,7 +38,7 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
   sizes.root_correction = static_cast<float>(1.0 / sqrt(correction2));
   sizes.epsilon = static_cast<float>(optimizer.epsilon);
   sizes.keep = static_cast<float>(1.0 - rate * optimizer.weight_decay);
-  sizes.toward_ema = static_cast<float>(1.0 - optimizer.ema_decay);
+  sizes.toward_ema = static_cast<float>(fmax(1.0 - optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(step))));  // Optimizer::ema_rate
   return sizes;
 }
 

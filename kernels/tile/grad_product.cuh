@@ -47,6 +47,18 @@ struct GradProduct {
     line_sums = Accumulator{};
   }
 
+  // Counts the sums in other units.
+  __device__ __forceinline__ void multiply_by(float factor) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) acc[m][n].value[i] *= factor;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) line_sums.value[i] *= factor;
+  }
+
   // `visit(out, in, values, ahead)` for each two neighbours of a row; `ahead` is what `load(out, in)` read, for 16 outputs together.
   template <class Load, class Visit>
   __device__ __forceinline__ void for_each(Load load, Visit visit) const {

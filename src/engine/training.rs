@@ -156,8 +156,19 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Largest global gradient norm; `None` does not clip.
     pub clip_norm: Option<f64>,
-    /// β of the moving average e += (1 − β)(p − e).
+    /// β of the moving average once it has run for 9 / (1 − β) steps: see [`Optimizer::ema_rate`].
     pub ema_decay: f64,
+}
+
+impl Optimizer {
+    /// What the step with index `step` (from 0) moves the average by, e += rate · (p − e): max(1 − β, 9 / (10 + step)).
+    ///
+    /// A constant 1 − β would leave a share βⁿ of the initial parameters in the average of n steps: 37 % after 1 / (1 − β) of
+    /// them. With this rate that share is 9! n! / (n + 9)!, 10⁻¹⁰ after 50 steps, and the average is one of about the last tenth
+    /// of the steps until 1 − β is reached. It depends on the step alone, so that a resumed run has the rates of one that went on.
+    pub fn ema_rate(&self, step: u64) -> f64 {
+        (1.0 - self.ema_decay).max(9.0 / (10.0 + step as f64))
+    }
 }
 
 /// Forms of the one loss, with the same minimiser ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
@@ -302,4 +313,32 @@ pub trait Trainer: Send {
     /// # Errors
     /// [`Error::Device`] when a device no longer answers.
     fn state(&self) -> Result<TrainState>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_forgets_the_start_before_it_goes_at_its_own_rate() {
+        let optimizer = Optimizer {
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: None,
+            ema_decay: 0.999,
+        };
+        let share_of_start = |steps: u64| (0..steps).map(|step| 1.0 - optimizer.ema_rate(step)).product::<f64>();
+        for (steps, most) in [(1, 0.11), (10, 4e-6), (50, 1e-10), (10_000, 1e-30)] {
+            assert!(share_of_start(steps) < most, "{steps}: {}", share_of_start(steps));
+        }
+        for (step, rate) in [(0, 0.9), (80, 0.1), (8989, 9.0 / 8999.0), (8990, 0.001), (u64::MAX, 0.001)] {
+            assert!((optimizer.ema_rate(step) - rate).abs() < 1e-15, "{step}: {}", optimizer.ema_rate(step));
+        }
+        // No average where none is asked for.
+        let none = Optimizer { ema_decay: 0.0, ..optimizer };
+        assert!((0..100).all(|step| none.ema_rate(step) == 1.0));
+    }
 }

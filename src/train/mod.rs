@@ -125,6 +125,7 @@ pub fn train(
     let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
+    config.short_run().iter().for_each(|message| observer.warning(message));
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be gone on with is refused before the long work.
     let earlier = match existing {

@@ -12,7 +12,8 @@
 //! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ē_a + 2k h e_z and its seed | g += ē_a f″ e_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ā + g and its seed | |
 //!
-//! Sums are exact. The row's weight and the loss scale are in c₀ and k, and so in c, g, ē and z̄. Heads see x, o and ∇s as they are.
+//! Sums are exact. The row's weight and the loss scale are in c₀ and k, and so in c, g, ē and z̄; where T has 16 bits, of the factor 1 / n that the rows
+//! of a kind share the power of two alone, and the rest of it multiplies their sums. Heads see x, o and ∇s as they are.
 
 use action_matching::engine::cuda::Precision;
 use action_matching::engine::{Batch, Derivatives, LossGradient};
@@ -32,6 +33,8 @@ pub struct Rounding {
     pub unit: f64,
     /// What gradients are multiplied with on their way, to start with: halved until they are finite.
     pub loss_scale: f64,
+    /// Whether operands carry no more than the power of two of what the rows of a kind have in common.
+    pub splits: bool,
 }
 
 fn to_f32(v: f64) -> f64 {
@@ -53,7 +56,8 @@ fn to_f16(v: f64) -> f64 {
 
 impl Rounding {
     /// None at all.
-    pub const EXACT: Rounding = Rounding { operand: |v| v, stored: |v| v, single: |v| v, unit: 0.0, loss_scale: 1.0 };
+    pub const EXACT: Rounding =
+        Rounding { operand: |v| v, stored: |v| v, single: |v| v, unit: 0.0, loss_scale: 1.0, splits: false };
 
     /// Of the kernels of `precision`.
     pub fn of(precision: Precision) -> Rounding {
@@ -62,11 +66,18 @@ impl Rounding {
         match precision {
             Precision::F32 => Rounding { operand: to_f32, stored: to_f32, unit: unit(24), ..exact },
             Precision::Tf32 => Rounding { operand: to_tf32, stored: to_f32, unit: unit(11), ..exact },
-            Precision::Bf16 => Rounding { operand: to_bf16, stored: to_bf16, unit: unit(8), ..exact },
+            Precision::Bf16 => Rounding { operand: to_bf16, stored: to_bf16, unit: unit(8), splits: true, ..exact },
             Precision::F16 => {
-                Rounding { operand: to_f16, stored: to_f16, unit: unit(11), loss_scale: 65536.0, ..exact }
+                let scaled = Rounding { loss_scale: 65536.0, splits: true, ..exact };
+                Rounding { operand: to_f16, stored: to_f16, unit: unit(11), ..scaled }
             }
         }
+    }
+
+    /// What sums over `n` rows are multiplied with that count 1 / n each.
+    fn sum_scale(&self, n: usize) -> f64 {
+        let share = (self.single)(1.0 / n as f64);
+        if self.splits { share / share.log2().floor().exp2() } else { 1.0 }
     }
 
     /// `model` and `batch` with the weights, points and probes that products see: what is off afterwards is arithmetic alone.
@@ -349,15 +360,15 @@ impl<'a> Twin<'a> {
         Tangents { c, e, g, e_z, o_c, o_e, generator, curvature_terms: curvature_terms.hypot(norm(&of_head)) }
     }
 
-    /// Adjoint sweeps from the seed `z_bar` of the output; adds the row's share to `gradient` and the squares of its terms to `squares`.
-    /// Boundary rows have no tangents.
+    /// Adjoint sweeps from the seed `z_bar` of the output; adds the row's share, times `sum_scale`, to `gradient` and the squares of its terms to
+    /// `squares`. Boundary rows have no tangents.
     fn adjoint(
         &self,
         row: &Row,
         tangents: Option<(&Tangents, &[&[f64]], f64)>,
         z_bar: &[f64],
-        gradient: &mut [f64],
-        squares: &mut [f64],
+        sum_scale: f64,
+        (gradient, squares): (&mut [f64], &mut [f64]),
     ) {
         let Rounding { operand, stored, .. } = self.rounding;
         let mut z_bar = each(z_bar.len(), |i| operand(z_bar[i]));
@@ -384,14 +395,16 @@ impl<'a> Twin<'a> {
                 for (j, adjoint) in adjoint.iter().enumerate() {
                     for (i, input) in input.iter().enumerate() {
                         let place = layer.weight + j * layer.n_in + i;
-                        gradient[place] += adjoint * input;
-                        squares[place] += (adjoint * input).powi(2);
+                        let term = sum_scale * adjoint * input;
+                        gradient[place] += term;
+                        squares[place] += term * term;
                     }
                 }
             }
             for (j, z_bar) in z_bar.iter().enumerate() {
-                gradient[layer.bias + j] += z_bar;
-                squares[layer.bias + j] += z_bar * z_bar;
+                let term = sum_scale * z_bar;
+                gradient[layer.bias + j] += term;
+                squares[layer.bias + j] += term * term;
             }
             let Some(hidden) = index.checked_sub(1) else { break };
             let (f1, f2, h) = (&row.f1[hidden], &row.f2[hidden], &row.h[hidden]);
@@ -424,22 +437,24 @@ impl<'a> Twin<'a> {
         let unit: Vec<Vec<f64>> = (0..dim).map(|i| each(dim, |j| f64::from(u8::from(i == j)))).collect();
         for (index, x) in batch.x.chunks_exact(dim).enumerate() {
             let row = self.row(x, batch.t[index]);
-            let (probes, share): (Vec<&[f64]>, f64) = match &batch.probe {
+            let (probes, per_probe): (Vec<&[f64]>, f64) = match &batch.probe {
                 _ if objective.sigma == 0.0 => (Vec::new(), 0.0),
                 Some(probe) => {
                     let of_row: Vec<_> =
                         probe.chunks_exact(n * dim).map(|probe| &probe[index * dim..][..dim]).collect();
-                    let share = 1.0 / of_row.len() as f64;
-                    (of_row, share)
+                    let per_probe = 1.0 / of_row.len() as f64;
+                    (of_row, per_probe)
                 }
                 None => (unit.iter().map(Vec::as_slice).collect(), 1.0),
             };
             let q = objective.cost_exponent;
             let drift: Vec<f64> = row.grad_s.iter().map(|p| p.abs().powf(q - 1.0).copysign(*p)).collect();
             let hamiltonian: f64 = row.grad_s.iter().map(|p| p.abs().powf(q) / q).sum();
-            let weight = single(loss_scale * batch.omega[index] / n as f64);
-            let on_potential = single(loss_scale * batch.d_omega[index] / n as f64);
-            let k = single(weight * objective.kappa_at(batch.t[index]) * share);
+            let sum_scale = self.rounding.sum_scale(n);
+            let share = loss_scale / sum_scale;
+            let weight = single(share * batch.omega[index] / n as f64);
+            let on_potential = single(share * batch.d_omega[index] / n as f64);
+            let k = single(weight * objective.kappa_at(batch.t[index]) * per_probe);
 
             let c0: Vec<f64> = drift.iter().chain(&row.d_phi).map(|v| weight * v).collect();
             let tangents = self.tangents(&row, &c0, &probes, k);
@@ -452,11 +467,11 @@ impl<'a> Twin<'a> {
             if !probes.is_empty() {
                 let along = weight * (row.ds_dt + dot(&drift, &row.grad_s));
                 of_loss.extend([tangents.generator, -along]);
-                let plain = self.tangents(&row, &vec![0.0; c0.len()], &probes, share);
+                let plain = self.tangents(&row, &vec![0.0; c0.len()], &probes, per_probe);
                 values.laplacian.push(plain.generator);
                 terms.laplacian.push(plain.curvature_terms);
             }
-            of_loss.iter_mut().for_each(|term| *term /= loss_scale);
+            of_loss.iter_mut().for_each(|term| *term /= share);
             add_to_loss(&mut values, &mut terms, &of_loss);
 
             let on_s = weight * objective.growth * row.s + on_potential;
@@ -468,16 +483,21 @@ impl<'a> Twin<'a> {
                 };
                 of_generator + on_s * row.seed[i]
             });
-            self.adjoint(&row, Some((&tangents, &probes, k)), &z_bar, &mut values.gradient, &mut terms.gradient);
+            let sums = (&mut values.gradient[..], &mut terms.gradient[..]);
+            self.adjoint(&row, Some((&tangents, &probes, k)), &z_bar, sum_scale, sums);
             row.append_to(&mut values.interior, &mut terms.interior);
         }
         for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
-            let weight = single(loss_scale * omega / (points.len() / dim) as f64);
+            let n = points.len() / dim;
+            let sum_scale = self.rounding.sum_scale(n.max(1));
+            let share = loss_scale / sum_scale;
+            let weight = single(share * omega / n as f64);
             for x in points.chunks_exact(dim) {
                 let row = self.row(x, t);
-                add_to_loss(&mut values, &mut terms, &[weight * row.s / loss_scale]);
+                add_to_loss(&mut values, &mut terms, &[weight * row.s / share]);
                 let z_bar = each(row.seed.len(), |i| weight * row.seed[i]);
-                self.adjoint(&row, None, &z_bar, &mut values.gradient, &mut terms.gradient);
+                let sums = (&mut values.gradient[..], &mut terms.gradient[..]);
+                self.adjoint(&row, None, &z_bar, sum_scale, sums);
             }
         }
         values.gradient.iter_mut().for_each(|g| *g /= loss_scale);

@@ -452,6 +452,33 @@ fn single_rows_of_large_weight_stay_in_the_range_of_f16() {
     report(precision, vec![check("one row of large weight", &engine, precision, &model, &rows)]);
 }
 
+/// An offset of s changes nothing in the loss where ω does not change, whatever the numbers of rows: the output's bias has no gradient but what f32
+/// rounds. 1 / n is rounded neither to the type of operands nor with them.
+#[test]
+fn the_loss_is_invariant_to_an_offset() {
+    for precision in Precision::ALL {
+        let engine = engine(precision);
+        // Narrow and wide.
+        for hidden in [&[37][..], &[70, 20]] {
+            let model = model(3, hidden, Activation::Silu, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+            for [n, n0, n1] in [[61, 5, 13], [129, 300, 7], [3, 1, 131]] {
+                let rows = Batch {
+                    omega: vec![1.0; n],
+                    d_omega: vec![0.0; n],
+                    omega0: 1.0,
+                    omega1: 1.0,
+                    ..batch(3, n, n0, n1)
+                };
+                let gradient = engine.loss_gradient(&model, &rows).expect("evaluates").gradient;
+                let of_offset = gradient[gradient.len() - 1];
+                let name = format!("{}, {hidden:?}, {n} + {n0} + {n1} rows", precision.name());
+                assert!(of_offset.abs() < 4e-6, "{name}: the gradient of the last bias is {of_offset:e}");
+                assert!(norm(&gradient) > 0.1, "{name}");
+            }
+        }
+    }
+}
+
 /// Wrong lengths are refused before any kernel sees them.
 #[test]
 fn wrong_lengths_are_errors() {

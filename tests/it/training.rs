@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::common::{Numbers, assert_close, embeddings, model};
-use action_matching::data::Snapshots;
+use action_matching::config::Config;
+use action_matching::data::{AnalyticProblem, Snapshots};
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -11,9 +12,11 @@ use action_matching::engine::{
     Batch, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer,
     StepRecord, TrainState, Training,
 };
-use action_matching::model::{Activation, Head, Model, TimeEmbedding};
+use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
+use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
+use action_matching::transport::wasserstein1;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 
@@ -313,4 +316,62 @@ fn training_that_cannot_work_is_refused() {
     );
     refused(Training { estimator: Estimator::Weak { intervals: 0 }, ..good.clone() }, state.clone(), "weak_intervals");
     refused(good.clone(), TrainState { time_moments: Vec::new(), ..state }, "time_moments");
+}
+
+/// W₁ between q₁ and where models take q₀ that have the moving average of a default run of `steps` steps, and its parameters.
+fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
+    let problem = AnalyticProblem::named("anisotropic").expect("a problem");
+    let dim = problem.dim();
+    let snapshots = problem.snapshots(&[0.0, 1.0], 500, seed);
+    let mut config = Config::default();
+    config.model.hidden = vec![16; 2];
+    config.training.steps = steps;
+    let training = Training {
+        architecture: config.architecture(dim),
+        objective: config.objective(),
+        path: DensityPath {
+            snapshots: Arc::new(snapshots),
+            interpolant: Interpolant::Linear,
+            couplings: None,
+            masses: None,
+        },
+        bend: None,
+        estimator: config.estimator(),
+        time_rule: config.objective.time_rule,
+        laplacian: config.laplacian(),
+        n_interior: 64,
+        n_boundary: 64,
+        optimizer: config.optimizer(),
+        seed,
+    };
+    let engine = CpuEngine::new(1);
+    let (architecture, objective) = (training.architecture.clone(), training.objective.clone());
+    let state = TrainState::initial(initial_parameters(&architecture, seed));
+    let mut trainer = engine.trainer(training, state).expect("a trainer");
+    trainer.steps(steps, &mut Vec::new()).expect("steps");
+    let NetworkState { parameters, ema, .. } = trainer.state().expect("a state").action;
+    let ends = problem.snapshots(&[0.0, 1.0], 300, 1000 + seed);
+    [ema, parameters].map(|parameters| {
+        let (architecture, objective) = (architecture.clone(), objective.clone());
+        let model = Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters };
+        let plan = Plan::new(Method::Rk4, StepControl::Fixed { steps: 20 }, 0.0, vec![1.0]);
+        let mut positions = ends.rows(0).to_vec();
+        engine.integrate(&model, &plan, Trajectories::of(&mut positions), &|_| {}).expect("integrates");
+        wasserstein1(dim, &positions, ends.rows(1)).expect("solves")
+    })
+}
+
+/// The model of a run of any length, which is the average, is as good as the run's parameters.
+#[test]
+fn the_average_forgets_the_start_in_a_run_of_any_length() {
+    for (steps, tolerance) in [(50, 0.10), (200, 0.03), (1000, 0.03), (10_000, 0.03)] {
+        let mut ratios: Vec<f64> = (1..=5)
+            .map(|seed| {
+                let [average, parameters] = distances_of_average_and_parameters(steps, seed);
+                average / parameters
+            })
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        assert!((ratios[2] - 1.0).abs() <= tolerance, "{steps} steps: average against parameters {ratios:.3?}");
+    }
 }

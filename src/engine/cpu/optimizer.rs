@@ -20,7 +20,7 @@ pub struct StepSizes {
     epsilon: f32,
     /// 1 − η·(weight decay).
     keep: f32,
-    /// 1 − β of the moving average.
+    /// [`Optimizer::ema_rate`].
     toward_ema: f32,
 }
 
@@ -38,7 +38,7 @@ impl StepSizes {
             root_correction: (1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()) as f32,
             epsilon: optimizer.epsilon as f32,
             keep: (1.0 - rate * optimizer.weight_decay) as f32,
-            toward_ema: (1.0 - optimizer.ema_decay) as f32,
+            toward_ema: optimizer.ema_rate(step) as f32,
         }
     }
 }
@@ -159,7 +159,9 @@ mod tests {
                 *v = 0.95 * *v + 0.05 * g * g;
                 let (m_hat, v_hat) = (*m / (1.0 - 0.8_f64.powi(step + 1)), *v / (1.0 - 0.95_f64.powi(step + 1)));
                 *p -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.3 * *p);
-                *e = 0.9 * *e + 0.1 * *p;
+                // 9/10 of the way after the first step, 9/11 after the second, …
+                let keep = [1.0 / 10.0, 2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0][step as usize];
+                *e = keep * *e + (1.0 - keep) * *p;
                 for (got, want) in [(parameters[i], *p), (ema[i], *e), (moment1[i], *m), (moment2[i], *v)] {
                     assert!((f64::from(got) - want).abs() < 1e-6, "parameter {i} at step {step}: {got}, not {want}");
                 }

@@ -1,14 +1,21 @@
 //! The batch of a step in tiles: its parts in the order and with the rows of the CPU engine's.
 
 use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
+use super::precision::Precision;
 use crate::engine::{Estimator, Training};
 use crate::error::{Error, Result};
 
-/// The whole batch of a step, as one chunk.
+/// m of `value` = m · 2ᵉ with m from 1 up to 2, for a normal number > 0.
+fn significand(value: f32) -> f32 {
+    const MANTISSA: u32 = (1 << 23) - 1;
+    f32::from_bits(value.to_bits() & MANTISSA | 1.0f32.to_bits())
+}
+
+/// The whole batch of a step, as one chunk, for products of `precision`.
 ///
 /// # Errors
 /// [`Error::Input`] for more rows than can be numbered.
-pub fn whole_batch(training: &Training) -> Result<BatchParams> {
+pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchParams> {
     let (n_interior, n_boundary) = (training.n_interior, training.n_boundary);
     // Interior-like parts first: launches work on them alone, too.
     let mut list = vec![(PartKind::Interior, n_interior)];
@@ -34,7 +41,13 @@ pub fn whole_batch(training: &Training) -> Result<BatchParams> {
         return Err(Error::input("training", "interior_rows, boundary_rows", problem, "use fewer than 2³² in all"));
     }
     let batch = BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..BatchParams::of(&list) };
-    Ok(batch)
+    Ok(batch.with_common_factors(precision, |kind| match kind {
+        PartKind::Interior | PartKind::Centre => 1.0 / n_interior as f32,
+        PartKind::CentreEnds => 1.0,
+        PartKind::Boundary0 | PartKind::Boundary1 | PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
+            1.0 / n_boundary as f32
+        }
+    }))
 }
 
 impl BatchParams {
@@ -44,7 +57,8 @@ impl BatchParams {
         debug_assert!(list.len() <= MAX_PARTS);
         for (&(kind, n_rows), part) in list.iter().filter(|part| part.1 > 0).zip(&mut batch.parts) {
             let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
-            *part = Part { kind: kind as u32, first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32 };
+            *part =
+                Part { kind: kind as u32, first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
             batch.n_parts += 1;
             batch.n_tiles += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
@@ -52,9 +66,17 @@ impl BatchParams {
         batch
     }
 
-    /// How many of the chunk's tiles are interior-like: the first ones.
-    pub fn n_interior_tiles_of_chunk(&self) -> u32 {
-        self.n_interior_tiles.saturating_sub(self.first_tile).min(self.n_tiles)
+    /// The batch where the rows of each kind have the factor `common(kind)` > 0 in common, for products of `precision`: operands of 16 bits leave
+    /// to sums what would be rounded of it.
+    pub fn with_common_factors(mut self, precision: Precision, common: impl Fn(PartKind) -> f32) -> BatchParams {
+        let n_parts = self.n_parts as usize;
+        for part in &mut self.parts[..n_parts] {
+            part.sum_scale = match (precision, PartKind::of(part.kind)) {
+                (Precision::Bf16 | Precision::F16, Some(kind)) => significand(common(kind)),
+                _ => 1.0,
+            };
+        }
+        self
     }
 
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its number there; `None` for one that only fills a

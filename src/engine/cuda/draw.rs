@@ -353,7 +353,7 @@ pub(super) mod tests {
             let drawer = Drawer::new(device, training, precision).expect("a drawer");
             let (network, n_probes) = (Network::new(&training.architecture), training.n_probes());
             let drawn = Drawn { path, state: &self.state, density: &self.density };
-            let batch = whole_batch(training).expect("a batch");
+            let batch = whole_batch(training, Precision::F32).expect("a batch");
             (batch.chunks(n_tiles))
                 .map(|chunk| {
                     let rows = Rows::new(device, &network, n_tiles as usize * TILE_ROWS, n_probes, precision);
@@ -383,7 +383,7 @@ pub(super) mod tests {
             let (n_probes, dim) = (training.n_probes(), training.architecture.dim);
             assert!(chunks.len() > 1, "one chunk alone");
             let mut seen = 0;
-            for part in whole_batch(training).expect("a batch").parts() {
+            for part in whole_batch(training, Precision::F32).expect("a batch").parts() {
                 let n_rows = part.n_rows as usize;
                 let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
                     k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
@@ -596,7 +596,7 @@ pub(super) mod tests {
         for precision in Precision::ALL {
             let drawer = Drawer::new(device, &training, precision).expect("a drawer");
             // The second chunk ends with boundary tiles, the third has nothing else.
-            for chunk in whole_batch(&training).expect("a batch").chunks(2) {
+            for chunk in whole_batch(&training, Precision::F32).expect("a batch").chunks(2) {
                 let rows = Rows::new(device, &network, 2 * TILE_ROWS, 0, precision);
                 let drawn = Drawn { path: &path, state: &bench.state, density: &bench.density };
                 drawer.draw_bend(&rows.params, &chunk, drawn).expect("drawn");
@@ -675,7 +675,7 @@ pub(super) mod tests {
         let drawer = Drawer::new(&bench.device, &training, Precision::F32).expect("a drawer");
         let network = Network::new(&training.architecture);
         let rows = Rows::new(&bench.device, &network, 2 * TILE_ROWS, 0, Precision::F32);
-        let batch = whole_batch(&training).expect("a batch");
+        let batch = whole_batch(&training, Precision::F32).expect("a batch");
         let chunk = batch.chunks(2).next().expect("a chunk");
         let halted = bench.device.upload(&[StepState { halted: 1, ..StepState::default() }]).expect("memory");
         let mut t = bench.device.upload(&[5.0f32; 2 * TILE_ROWS]).expect("memory");

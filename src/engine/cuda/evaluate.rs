@@ -294,6 +294,11 @@ fn scaled_loss_gradient(
     let (dim, n) = (model.architecture.dim, batch.t.len());
     let [n0, n1] = [&batch.x0, &batch.x1].map(|points| points.len() / dim);
     let whole = BatchParams::of(&[(PartKind::Interior, n), (PartKind::Boundary0, n0), (PartKind::Boundary1, n1)]);
+    let whole = whole.with_common_factors(precision, |kind| match kind {
+        PartKind::Boundary0 => 1.0 / n0 as f32,
+        PartKind::Boundary1 => 1.0 / n1 as f32,
+        _ => 1.0 / n as f32,
+    });
     if whole.n_tiles == 0 {
         return Ok(LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() });
     }

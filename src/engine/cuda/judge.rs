@@ -237,11 +237,15 @@ mod tests {
                             ("root_correction", root_correction, 1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()),
                             ("epsilon", epsilon, optimizer.epsilon),
                             ("keep", keep, 1.0 - relative * rate * optimizer.weight_decay),
-                            ("toward_ema", toward_ema, 1.0 - optimizer.ema_decay),
                         ] {
                             let error = (f64::from(got) - want).abs();
                             assert!(error <= 1e-7 * want.abs() + 1e-16, "{what} at {step}: {got}, not {want}");
                         }
+                        assert_eq!(
+                            toward_ema,
+                            optimizer.ema_rate(step) as f32,
+                            "the host's to the last bit, at {step}"
+                        );
                         assert_eq!(gradient_scale < 1.0, clip_norm == Some(0.7));
                     }
                     if clip_norm == Some(0.7) {

@@ -61,8 +61,7 @@ struct WeightGradParams {
     rows: RowBuffers,
     state: u64,
     parts: u64,
-    n_tiles: u32,
-    n_interior_tiles: u32,
+    batch: BatchParams,
     tiles_per_part: u32,
     accumulate: u32,
 }
@@ -89,7 +88,7 @@ const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 +
 twins! {
     SweepParams, SWEEP;
     SweepNarrowParams, SWEEP + 24;
-    WeightGradParams, NETWORK + ROWS + 32;
+    WeightGradParams, NETWORK + ROWS + size_of::<BatchParams>() + 24;
     BendParams, NETWORK + 2 * ROWS + 40;
 }
 
@@ -183,10 +182,8 @@ pub fn sweep_narrow(
 
 /// A chunk of tiles whose weight gradient is wanted.
 pub struct GradChunk {
-    /// Tiles of the chunk.
-    pub n_tiles: u32,
-    /// Those with all channels, the first ones.
-    pub n_interior_tiles: u32,
+    /// The chunk; interior-like tiles have all channels.
+    pub batch: BatchParams,
     /// Tiles that one partial sum has.
     pub tiles_per_part: u32,
     /// Whether earlier chunks are in the partial sums.
@@ -202,8 +199,10 @@ pub fn weight_grad(
     (state, parts): (&Buffer<StepState>, &Buffer<f32>),
     chunk: &GradChunk,
 ) -> Result<()> {
-    check_chunk(rows.n_slots, chunk.n_tiles as usize)?;
-    let n_parts = chunk.n_tiles.div_ceil(chunk.tiles_per_part);
+    let n_tiles = chunk.batch.n_tiles;
+    check_chunk(rows.n_slots, n_tiles as usize)?;
+    check_len("tiles of the parts", n_tiles as usize, n_tiles.min(chunk.batch.all_tiles()) as usize)?;
+    let n_parts = n_tiles.div_ceil(chunk.tiles_per_part);
     let n_values = n_parts as usize * network.params.n_parameters as usize;
     check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
     let params = WeightGradParams {
@@ -211,8 +210,7 @@ pub fn weight_grad(
         rows: *rows,
         state: state.address(),
         parts: parts.address(),
-        n_tiles: chunk.n_tiles,
-        n_interior_tiles: chunk.n_interior_tiles,
+        batch: chunk.batch,
         tiles_per_part: chunk.tiles_per_part,
         accumulate: u32::from(chunk.accumulate),
     };

@@ -183,7 +183,7 @@ pub(super) mod tests {
         let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::default() };
         let mut first_tile = 0;
         for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
-            *part = Part { kind: kind as u32, first_tile, n_tiles, n_rows: 64 * n_tiles };
+            *part = Part { kind: kind as u32, first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
             first_tile += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
         }
@@ -299,7 +299,7 @@ pub(super) mod tests {
         /// Takes step number `step` along `gradient`; returns its norm.
         fn step(&mut self, step: u64, gradient: &[f32]) -> f64 {
             let optimizer = optimizer();
-            let Optimizer { beta1, beta2, epsilon, weight_decay, ema_decay, .. } = optimizer;
+            let Optimizer { beta1, beta2, epsilon, weight_decay, .. } = optimizer;
             let rate = self.relative_rate * optimizer.learning_rate.at(step);
             let taken = (step + 1) as i32;
             let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
@@ -309,7 +309,7 @@ pub(super) mod tests {
                 *v = beta2 * *v + (1.0 - beta2) * g * g;
                 let (m_hat, v_hat) = (*m / (1.0 - beta1.powi(taken)), *v / (1.0 - beta2.powi(taken)));
                 *p -= rate * (m_hat / (v_hat.sqrt() + epsilon) + weight_decay * *p);
-                *e = ema_decay * *e + (1.0 - ema_decay) * *p;
+                *e += optimizer.ema_rate(step) * (*p - *e);
             }
             norm
         }

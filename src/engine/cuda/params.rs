@@ -110,6 +110,12 @@ pub enum PartKind {
 }
 
 impl PartKind {
+    /// The kind of this number.
+    pub fn of(number: u32) -> Option<PartKind> {
+        use PartKind::{Boundary0, Boundary1, Centre, CentreEnds, Interior, WeakEnds0, WeakEnds1};
+        [Interior, Centre, CentreEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
+    }
+
     /// Whether its rows have the interior term, and so the channels of δ and c.
     pub fn is_interior(self) -> bool {
         matches!(self, PartKind::Interior | PartKind::Centre)
@@ -124,6 +130,7 @@ pub struct Part {
     pub first_tile: u32,
     pub n_tiles: u32,
     pub n_rows: u32,
+    pub sum_scale: f32,
 }
 
 /// See `Batch` there.
@@ -178,8 +185,8 @@ twins! {
     LayerParams, 40;
     NetworkParams, 32 + 40 * MAX_LAYERS;
     RowBuffers, 16 + 31 * 8;
-    Part, 16;
-    BatchParams, 24 + 16 * MAX_PARTS;
+    Part, 20;
+    BatchParams, 24 + 20 * MAX_PARTS;
     TileSums, 16;
     StepState, 32;
     DeviceRecord, 64;

@@ -71,7 +71,7 @@ struct Layout {
 impl Layout {
     fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
-        let batch = whole_batch(training)?;
+        let batch = whole_batch(training, precision)?;
         let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), work: Work::Training };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
@@ -216,7 +216,9 @@ impl CudaTrainer {
             self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
             if let Some(bend) = bend {
                 bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
-                let grad_chunk = bend.division.grad_chunk(n_bent, 0, chunk.first_tile > 0);
+                // Its rows have one channel: in a batch of its own none is interior-like.
+                let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
+                let grad_chunk = bend.division.grad_chunk(bent);
                 let sums = (state, bend.learner.parts());
                 weight_grad(device, precision, bend.learner.network(), bend.rows.params(), sums, &grad_chunk)?;
             }

@@ -5,7 +5,7 @@ use super::launch::{
     GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, SweepParams, narrow_kernel, sweep, sweep_narrow, weight_grad,
 };
 use super::network::Network;
-use super::params::{StepState, TILE_ROWS};
+use super::params::{BatchParams, StepState, TILE_ROWS};
 use super::precision::Precision;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
@@ -54,9 +54,9 @@ impl Division {
         self.extent.rows / TILE_ROWS
     }
 
-    /// The weight gradient of the first `n_tiles` tiles, of which the first `n_interior_tiles` have all channels.
-    pub fn grad_chunk(&self, n_tiles: u32, n_interior_tiles: u32, accumulate: bool) -> GradChunk {
-        GradChunk { n_tiles, n_interior_tiles, tiles_per_part: self.tiles_per_part as u32, accumulate }
+    /// The weight gradient of the chunk `batch`.
+    pub fn grad_chunk(&self, batch: BatchParams) -> GradChunk {
+        GradChunk { batch, tiles_per_part: self.tiles_per_part as u32, accumulate: batch.first_tile > 0 }
     }
 }
 
@@ -132,7 +132,7 @@ impl GradientSweep {
         let accumulate = chunk.first_tile > 0;
         if !network.is_narrow() {
             sweep(device, precision, params)?;
-            let grad_chunk = self.division.grad_chunk(chunk.n_tiles, chunk.n_interior_tiles_of_chunk(), accumulate);
+            let grad_chunk = self.division.grad_chunk(*chunk);
             return weight_grad(device, precision, network, &params.rows, (state, parts), &grad_chunk);
         }
         sweep_narrow(device, precision, params, (parts, &self.far_sums), self.n_near as u32, accumulate)
