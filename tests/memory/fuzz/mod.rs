@@ -1,0 +1,25 @@
+//! Every reader of the library on random changes of valid files. See [`crate::common_fuzz`] for more inputs than usual.
+
+mod config;
+mod data;
+mod training;
+
+use crate::common_fuzz::{Bytes, Random};
+
+/// A `.safetensors` file whose length field fits its header in most cases, and whose values fill the file.
+fn seal_safetensors(random: &mut Random, header: &[u8], mut data: Vec<u8>, n_bytes: usize) -> Vec<u8> {
+    if random.percent(90) {
+        data.resize(n_bytes, 0);
+    }
+    let mut length = (header.len() as u64).to_le_bytes();
+    if random.percent(3) {
+        Bytes::extreme(random, &mut length, 0);
+    }
+    [&length[..], header, &data].concat()
+}
+
+/// Header and values of a `.safetensors` file.
+fn open_safetensors(file: &[u8]) -> (&[u8], &[u8]) {
+    let (length, rest) = file.split_first_chunk().expect("a valid file to begin with");
+    rest.split_at(u64::from_le_bytes(*length) as usize)
+}
