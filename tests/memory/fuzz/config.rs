@@ -4,7 +4,8 @@ use std::fs;
 
 use action_matching::config::Config;
 
-use crate::common_fuzz::{Answer, Folder, NUMBERS, Random, Target, Text, run};
+use super::Folder;
+use crate::common_fuzz::{Answer, NUMBERS, Random, Target, Text, run};
 
 const VALUES: [&str; 40] = [
     "true",

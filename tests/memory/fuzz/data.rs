@@ -8,8 +8,8 @@ use action_matching::data::{
 };
 use zip::CompressionMethod;
 
-use super::{open_safetensors, seal_safetensors};
-use crate::common_fuzz::{Answer, Bytes, Folder, NUMBERS, Random, Target, Text, run};
+use super::{Folder, open_safetensors, seal_safetensors};
+use crate::common_fuzz::{Answer, Bytes, NUMBERS, Random, Target, Text, run};
 use crate::data_support::{header, npy_with_header, npz, safetensors};
 
 /// Most bytes that a byte of a deflated stream stands for.

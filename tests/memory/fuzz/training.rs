@@ -11,8 +11,8 @@ use action_matching::train::{Checkpoint, read_metrics};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{open_safetensors, seal_safetensors};
-use crate::common_fuzz::{Answer, Bytes, Folder, Random, Target, Text, run};
+use super::{Folder, open_safetensors, seal_safetensors};
+use crate::common_fuzz::{Answer, Bytes, Random, Target, Text, run};
 
 const ACTIVATIONS: [Activation; 3] = [Activation::Silu, Activation::Tanh, Activation::Softplus];
 
