@@ -78,9 +78,11 @@ impl Device {
         };
         let globals = (module.globals.iter())
             .map(|global| {
-                let address = self.memory.allocate(global.bytes.len().max(1));
-                if let Ok((region, offset)) = self.memory.find(address, global.bytes.len()) {
-                    region.copy_in(offset, &global.bytes);
+                let address = self.memory.allocate(global.size.max(1));
+                if let Ok((region, offset)) = self.memory.find(address, global.size) {
+                    let mut bytes = global.initial.clone();
+                    bytes.resize(global.size, 0);
+                    region.copy_in(offset, &bytes);
                 }
                 address
             })
@@ -98,7 +100,7 @@ impl Device {
     pub fn global(&self, module: usize, name: &str) -> Option<(u64, usize)> {
         let loaded = self.modules.get(module)?.as_ref()?;
         let index = loaded.module.globals.iter().position(|global| global.name == name)?;
-        Some((loaded.globals[index], loaded.module.globals[index].bytes.len()))
+        Some((loaded.globals[index], loaded.module.globals[index].size))
     }
 
     /// Runs kernel `kernel` of module `module` to its end.

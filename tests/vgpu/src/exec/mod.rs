@@ -339,7 +339,7 @@ impl Block<'_> {
     fn preset(&self, warp: u32, preset: Preset) -> Lanes {
         match preset {
             Preset::Bits(bits) => [bits; LANES],
-            Preset::Global(index, offset) => [self.launch.globals[index as usize] + offset; LANES],
+            Preset::Global(index, offset) => [self.launch.globals[index as usize].wrapping_add(offset); LANES],
             Preset::Special(special) => self.special(warp, special),
         }
     }

@@ -149,8 +149,8 @@ impl Decoder<'_> {
             && let (Some(variable), Ok(offset)) = (self.names.variable(name.trim()), offset.trim().parse::<u64>())
         {
             return Some(match variable {
-                Preset::Bits(base) => Preset::Bits(base + offset),
-                Preset::Global(index, base) => Preset::Global(index, base + offset),
+                Preset::Bits(base) => Preset::Bits(base.wrapping_add(offset)),
+                Preset::Global(index, base) => Preset::Global(index, base.wrapping_add(offset)),
                 Preset::Special(_) => variable,
             });
         }
@@ -334,12 +334,15 @@ impl Decoder<'_> {
     fn mov(&self) -> Result<Op, String> {
         let ty = self.ty()?;
         let (to, from) = (self.list(0)?, self.list(1)?);
-        let bits = |n: usize| (8 * ty.bytes() / n) as u32;
+        let bits = |n: usize| match n {
+            2 | 4 if n < ty.bytes() => Ok((8 * ty.bytes() / n) as u32),
+            _ => Err("a vector of as many elements is not supported"),
+        };
         if to.len() > 1 {
-            return Ok(Op::Unpack { parts: self.registers(0)?, a: self.source(1, ty)?, bits: bits(to.len()) });
+            return Ok(Op::Unpack { parts: self.registers(0)?, a: self.source(1, ty)?, bits: bits(to.len())? });
         }
         if from.len() > 1 {
-            return Ok(Op::Pack { dst: self.dst(0)?, parts: self.sources(1, ty)?, bits: bits(from.len()) });
+            return Ok(Op::Pack { dst: self.dst(0)?, parts: self.sources(1, ty)?, bits: bits(from.len())? });
         }
         Ok(Op::Mov { dst: self.dst(0)?, a: self.source(1, ty)?, ty })
     }
@@ -369,7 +372,7 @@ impl Decoder<'_> {
 
     fn setp(&self) -> Result<Op, String> {
         let ty = self.ty()?;
-        let compare = match self.parts[1] {
+        let compare = match self.parts.get(1).copied().unwrap_or_default() {
             "eq" => Compare::Eq,
             "ne" => Compare::Ne,
             "lt" | "lo" => Compare::Lt,
@@ -532,7 +535,11 @@ impl Decoder<'_> {
                 Ok(Op::WaitGroup { pending })
             }
             Some(&("ca" | "cg")) if self.has("shared") && self.has("global") => {
-                let bytes = immediate(self.operand(2)?, Type::U64).ok_or("no size")? as usize;
+                let bytes = immediate(self.operand(2)?, Type::U64).ok_or("no size")?;
+                if !matches!(bytes, 4 | 8 | 16) {
+                    return Err("a copy of other than 4, 8 or 16 bytes".into());
+                }
+                let bytes = bytes as usize;
                 let from_source = if self.operands.len() > 3 { Some(self.source(3, Type::U32)?) } else { None };
                 Ok(Op::CopyAsync { bytes, shared: self.address(0)?, global: self.address(1)?, from_source })
             }

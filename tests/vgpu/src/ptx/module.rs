@@ -20,9 +20,19 @@ pub struct Module {
 #[derive(Clone, Debug)]
 pub struct Global {
     pub name: String,
-    pub bytes: Vec<u8>,
+    /// What it begins with; zeros follow up to its size.
+    pub initial: Vec<u8>,
+    /// Bytes.
+    pub size: usize,
     pub align: usize,
 }
+
+/// Most bytes of a variable.
+const MAX_VARIABLE: usize = 1 << 26;
+/// Most bytes of a kernel's parameters (PTX ISA, ".param").
+const MAX_PARAMETERS: usize = 32_764;
+/// Most bytes of local memory of a thread (CUDA C++ Programming Guide, "Technical Specifications").
+const MAX_LOCAL: usize = 512 << 10;
 
 /// One parameter of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +61,37 @@ pub struct Kernel {
     pub texts: Vec<String>,
 }
 
+/// Registers that one scope declares.
+#[derive(Default)]
+struct Scope {
+    names: HashMap<String, Register>,
+    /// `%r<9>` declares %r0 to %r8: the first register and how many, by stem. They may be billions.
+    ranges: HashMap<String, (Register, u32)>,
+}
+
+impl Scope {
+    fn register(&self, name: &str) -> Option<Register> {
+        if let Some(&register) = self.names.get(name) {
+            return Some(register);
+        }
+        if self.ranges.is_empty() {
+            return None;
+        }
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        // Digits may belong to the stem too, and an index has no zeros in front.
+        (stem.len()..name.len()).find_map(|split| {
+            let (first, count) = *self.ranges.get(&name[..split])?;
+            let index = &name[split..];
+            let number: u32 = index.parse().ok()?;
+            (number < count && (index == "0" || !index.starts_with('0'))).then(|| first + number)
+        })
+    }
+}
+
 /// Names inside a kernel, innermost scope last.
 pub(super) struct Names<'a> {
-    scopes: Vec<HashMap<String, Register>>,
-    n_registers: Cell<usize>,
+    scopes: Vec<Scope>,
+    n_registers: Cell<Register>,
     presets: RefCell<HashMap<Preset, Register>>,
     shared: &'a HashMap<String, u64>,
     local: HashMap<String, u64>,
@@ -67,7 +104,7 @@ impl Names<'_> {
         if name == "_" {
             return Some(SINK);
         }
-        self.scopes.iter().rev().find_map(|scope| scope.get(name).copied())
+        self.scopes.iter().rev().find_map(|scope| scope.register(name))
     }
 
     /// A variable's address.
@@ -91,16 +128,32 @@ impl Names<'_> {
         *self.presets.borrow_mut().entry(preset).or_insert_with(|| self.next())
     }
 
-    fn declare(&mut self, name: &str) {
-        let register = self.next();
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.insert(name.to_string(), register);
-        }
+    fn declare(&mut self, name: &str) -> Option<()> {
+        let register = self.take(1)?;
+        self.scopes.last_mut()?.names.insert(name.to_string(), register);
+        Some(())
+    }
+
+    /// Declares `stem0` and so on, `count` of them.
+    fn declare_range(&mut self, stem: &str, count: u32) -> Option<()> {
+        let first = self.take(count)?;
+        self.scopes.last_mut()?.ranges.insert(stem.to_string(), (first, count));
+        Some(())
     }
 
     fn next(&self) -> Register {
-        self.n_registers.set(self.n_registers.get() + 1);
-        self.n_registers.get() as Register
+        // Declarations leave room for the presets, which are not more than the characters of the text.
+        self.n_registers.set(self.n_registers.get().saturating_add(1));
+        self.n_registers.get()
+    }
+
+    /// The first of `count` new registers; `None` where there are too many.
+    fn take(&self, count: u32) -> Option<Register> {
+        const MAX_DECLARED: u32 = 1 << 31;
+        let first = self.n_registers.get() + 1;
+        let last = self.n_registers.get().checked_add(count).filter(|&last| last <= MAX_DECLARED)?;
+        self.n_registers.set(last);
+        Some(first)
     }
 }
 
@@ -135,13 +188,13 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
             Piece::Statement(statement) if depth == 0 && !is_function(statement) => {
                 let Some(variable) = parse_variable(statement)? else { continue };
                 if statement.contains(".shared") {
-                    if variable.bytes.is_empty() {
+                    if variable.size == 0 {
                         dynamic_shared.push(variable.name);
                         dynamic_align = dynamic_align.max(variable.align);
                     } else {
                         shared_bytes = shared_bytes.next_multiple_of(variable.align);
                         shared_names.insert(variable.name, shared_bytes as u64);
-                        shared_bytes += variable.bytes.len();
+                        shared_bytes += variable.size;
                     }
                 } else {
                     global_names.insert(variable.name.clone(), module.globals.len() as u32);
@@ -172,7 +225,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
                 {
                     bytes = bytes.next_multiple_of(variable.align);
                     shared.insert(variable.name, bytes as u64);
-                    bytes += variable.bytes.len();
+                    bytes += variable.size;
                 }
             }
             let static_bytes = bytes.next_multiple_of(dynamic_align);
@@ -300,7 +353,19 @@ fn is_label(statement: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '%'))
 }
 
-/// A declaration of a variable: `None` for other directives. Without a size its bytes are empty.
+/// The alignment among the words of a declaration.
+fn alignment(words: &[&str]) -> Result<Option<usize>, String> {
+    // No type needs more (PTX ISA, ".align").
+    const MAX_ALIGNMENT: usize = 1 << 10;
+    let Some(at) = words.iter().position(|&word| word == ".align") else { return Ok(None) };
+    let align = words.get(at + 1).and_then(|word| word.parse().ok());
+    match align.filter(|align: &usize| align.is_power_of_two() && *align <= MAX_ALIGNMENT) {
+        Some(align) => Ok(Some(align)),
+        None => Err(format!("an alignment that is no power of two up to {MAX_ALIGNMENT}")),
+    }
+}
+
+/// A declaration of a variable: `None` for other directives. Without a size it has no bytes.
 fn parse_variable(statement: &str) -> Result<Option<Global>, String> {
     let spaces = [".global", ".const", ".shared", ".local"];
     let (declaration, values) = match statement.split_once('=') {
@@ -312,35 +377,40 @@ fn parse_variable(statement: &str) -> Result<Option<Global>, String> {
         return Ok(None);
     }
     let fail = |what: &str| Err(format!("{statement}: {what}"));
-    let align = words.iter().position(|&word| word == ".align").and_then(|at| words.get(at + 1)?.parse().ok());
+    let align = alignment(&words).map_err(|problem| format!("{statement}: {problem}"))?;
     let Some(ty) = words.iter().find_map(|word| Type::parse(word.strip_prefix('.')?)) else { return fail("no type") };
     let Some(last) = words.last() else { return fail("no name") };
     let (name, sizes) = last.split_once('[').map_or((*last, None), |(name, sizes)| (name, Some(sizes)));
-    let count = match sizes.map(|sizes| sizes.trim_end_matches(']')) {
-        None => 1,
+    let size = match sizes.map(|sizes| sizes.trim_end_matches(']')) {
+        None => ty.bytes(),
         Some("") => 0,
         Some(sizes) => {
-            let mut count = 1usize;
+            let mut bytes = ty.bytes();
             for size in sizes.split("][") {
                 let Ok(size) = size.parse::<usize>() else { return fail("a size that is no number") };
-                count *= size;
+                match bytes.checked_mul(size) {
+                    Some(product) if product <= MAX_VARIABLE => bytes = product,
+                    _ => return fail("more bytes than are supported"),
+                }
             }
-            count
+            bytes
         }
     };
-    let mut bytes = vec![0; count * ty.bytes()];
+    let mut initial = Vec::new();
     if let Some(values) = values {
         let list = values.trim().trim_start_matches('{').trim_end_matches('}');
-        for (index, value) in list.split(',').map(str::trim).filter(|value| !value.is_empty()).enumerate() {
+        for value in list.split(',').map(str::trim).filter(|value| !value.is_empty()) {
             let Some(bits) = super::decode::immediate(value, ty) else {
                 return fail("an initial value that is no number");
             };
-            let start = index * ty.bytes();
-            let Some(target) = bytes.get_mut(start..start + ty.bytes()) else { return fail("too many values") };
-            target.copy_from_slice(&bits.to_le_bytes()[..ty.bytes()]);
+            // The upper half of 128 bits is zeros.
+            initial.extend((0..ty.bytes()).map(|byte| bits.to_le_bytes().get(byte).copied().unwrap_or(0)));
+            if initial.len() > size {
+                return fail("too many values");
+            }
         }
     }
-    Ok(Some(Global { name: name.to_string(), bytes, align: align.unwrap_or(ty.bytes()) }))
+    Ok(Some(Global { name: name.to_string(), initial, size, align: align.unwrap_or(ty.bytes()) }))
 }
 
 fn parse_kernel(
@@ -365,9 +435,13 @@ fn parse_kernel(
             }
             None => (*last, 1),
         };
-        let align = words.iter().position(|&word| word == ".align").and_then(|at| words.get(at + 1)?.parse().ok());
+        let align = alignment(&words).map_err(|problem| format!("{declaration}: {problem}"))?;
         let offset = kernel.parameter_bytes.next_multiple_of(align.unwrap_or(ty.bytes()));
-        let bytes = count * ty.bytes();
+        let Some(bytes) =
+            count.checked_mul(ty.bytes()).filter(|&bytes| offset + bytes.min(MAX_VARIABLE) <= MAX_PARAMETERS)
+        else {
+            return Err(format!("{declaration}: more than {MAX_PARAMETERS} bytes of parameters"));
+        };
         kernel.parameters.push(Parameter { name: name.to_string(), offset, bytes });
         kernel.parameter_bytes = offset + bytes;
     }
@@ -375,12 +449,12 @@ fn parse_kernel(
     while let Some(word) = words.next() {
         if word == ".maxntid" || word == ".reqntid" {
             let sizes = words.clone().map_while(|size| size.parse::<u32>().ok());
-            kernel.max_threads = Some(sizes.product());
+            kernel.max_threads = Some(sizes.fold(1, u32::saturating_mul));
         }
     }
     let mut names = Names {
-        scopes: vec![HashMap::new()],
-        n_registers: Cell::new(SINK as usize),
+        scopes: vec![Scope::default()],
+        n_registers: Cell::new(SINK),
         presets: RefCell::default(),
         shared,
         local: HashMap::new(),
@@ -392,7 +466,7 @@ fn parse_kernel(
     let mut source = (0, 0);
     for piece in body {
         match piece {
-            Piece::Open => names.scopes.push(HashMap::new()),
+            Piece::Open => names.scopes.push(Scope::default()),
             Piece::Close => {
                 names.scopes.pop();
             }
@@ -426,7 +500,6 @@ fn parse_kernel(
     // Control that falls off the end leaves the kernel.
     kernel.code.push(Instruction { guard: None, op: Op::Exit, source, text: kernel.texts.len() as u32 });
     kernel.texts.push("(end of the kernel)".into());
-    kernel.n_registers = names.n_registers.get() + 1;
     kernel.presets = names.presets.into_inner().into_iter().map(|(preset, register)| (register, preset)).collect();
     share_registers(&mut kernel);
     Ok(kernel)
@@ -441,14 +514,13 @@ fn declare(text: &str, names: &mut Names, kernel: &mut Kernel) -> Result<(), Str
             for name in list.split(',').map(str::trim) {
                 match name.split_once('<') {
                     Some((stem, count)) => {
-                        let count: usize = count
-                            .trim_end_matches('>')
-                            .parse()
-                            .map_err(|_| format!("{text}: no number of registers"))?;
-                        (0..count).for_each(|index| names.declare(&format!("{stem}{index}")));
+                        let count = count.trim_end_matches('>').parse();
+                        let count = count.map_err(|_| format!("{text}: no number of registers"))?;
+                        names.declare_range(stem, count)
                     }
                     None => names.declare(name),
                 }
+                .ok_or_else(|| format!("{text}: too many registers"))?;
             }
             Ok(())
         }
@@ -456,10 +528,67 @@ fn declare(text: &str, names: &mut Names, kernel: &mut Kernel) -> Result<(), Str
             let variable = parse_variable(text)?.ok_or_else(|| format!("{text}: no variable"))?;
             let offset = kernel.local_bytes.next_multiple_of(variable.align);
             names.local.insert(variable.name, offset as u64);
-            kernel.local_bytes = offset + variable.bytes.len();
+            kernel.local_bytes = offset + variable.size;
+            if kernel.local_bytes > MAX_LOCAL {
+                return Err(format!("{text}: more than {MAX_LOCAL} bytes of local memory"));
+            }
             Ok(())
         }
         ".shared" | ".pragma" | ".maxntid" | ".minnctapersm" | ".noreturn" => Ok(()),
         _ => Err(format!("{}: {text}: a directive that is not known", kernel.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_module;
+
+    fn kernel(declarations: &str, body: &str) -> Result<super::Module, String> {
+        parse_module(&format!("{declarations}\n.visible .entry k(.param .u64 p)\n{{\n{body}\nret;\n}}"))
+    }
+
+    #[test]
+    fn ranges_of_registers_are_names_of_their_own() {
+        assert!(kernel("", ".reg .b32 %r<4000000000>;").expect_err("too many").contains("too many registers"));
+        let module =
+            kernel("", ".reg .b32 %r<2000000000>, %r1x<12>, %s; mov.u32 %r1999999999, %s; mov.u32 %r1x11, %r0;");
+        assert_eq!(module.expect("parses").kernels[0].n_registers, 1 + 2);
+        for name in ["%r9", "%r00", "%r01", "%r", "%s0", "%r1x12"] {
+            let body = format!(".reg .b32 %r<9>, %r1x<12>, %s; mov.u32 %s, {name};");
+            assert!(kernel("", &body).is_err(), "{name}");
+        }
+        // A scope inside hides the names of those around it.
+        let hidden = ".reg .b32 %r<2>; { .reg .f32 %r1; mov.f32 %r1, 0f00000000; } mov.u32 %r1, %r0;";
+        assert_eq!(kernel("", hidden).expect("parses").kernels[0].code.len(), 4);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        for (declarations, body, part) in [
+            (".global .b8 a[9223372036854775807][4];", "", "more bytes than are supported"),
+            (".global .b8 a[1000000000];", "", "more bytes than are supported"),
+            (".global .align 0 .b8 a[4];", "", "no power of two"),
+            (".shared .align 9223372036854775808 .b8 a[4];", "", "no power of two"),
+            (".global .b8 a[2] = {1, 2, 3};", "", "too many values"),
+            ("", ".local .b8 a[1000000];", "local memory"),
+            ("", "setp;", "no type"),
+            ("", ".reg .b64 %d; .reg .b32 %r<3>; mov.b64 %d, {%r0, %r1, %r2};", "as many elements"),
+        ] {
+            let problem = kernel(declarations, body).expect_err("refused");
+            assert!(problem.contains(part), "{problem}");
+        }
+        let parameters = |list: &str| parse_module(&format!(".entry k({list}) {{ ret; }}"));
+        assert!(parameters(".param .b8 p[18446744073709551615]").is_err());
+        assert!(parameters(".param .b8 p[32000], .param .b8 q[1000]").is_err());
+        let threads = parse_module(".entry k() .maxntid 65536, 65536, 65536 { ret; }").expect("parses");
+        assert_eq!(threads.kernels[0].max_threads, Some(u32::MAX));
+    }
+
+    #[test]
+    fn variables_begin_with_their_values_and_zeros() {
+        let module = kernel(".global .b16 a[1000000] = {1, 258};\n.global .b128 b = {7};", "").expect("parses");
+        let [a, b] = &module.globals[..] else { panic!("two variables") };
+        assert_eq!((a.size, &a.initial[..]), (2_000_000, &[1, 0, 2, 1][..]));
+        assert_eq!((b.size, b.initial[0], b.initial.len()), (16, 7, 16));
     }
 }

@@ -1,0 +1,8 @@
+//! Tests that count allocations: one program, since an allocator serves a whole process.
+
+#[path = "../common/fuzz/mod.rs"]
+mod common_fuzz;
+#[path = "../data_support/mod.rs"]
+mod data_support;
+
+mod fuzz;
