@@ -357,7 +357,7 @@ fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
         let plan = Plan::new(Method::Rk4, StepControl::Fixed { steps: 20 }, 0.0, vec![1.0]);
         let mut positions = ends.rows(0).to_vec();
         engine.integrate(&model, &plan, Trajectories::of(&mut positions), &|_| {}).expect("integrates");
-        wasserstein1(dim, &positions, ends.rows(1)).expect("solves")
+        wasserstein1(dim, &positions, ends.rows(1), &()).expect("solves")
     })
 }
 

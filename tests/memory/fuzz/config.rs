@@ -62,12 +62,15 @@ fn valid() -> Vec<Vec<u8>> {
     paths.sort();
     assert!(!paths.is_empty());
     let examples = paths.iter().map(|path| fs::read(path).expect("readable"));
-    [defaults.to_toml().into_bytes(), b"[data]\npath = \"a.npz\"\n".to_vec()].into_iter().chain(examples).collect()
+    [defaults.to_toml().expect("TOML").into_bytes(), b"[data]\npath = \"a.npz\"\n".to_vec()]
+        .into_iter()
+        .chain(examples)
+        .collect()
 }
 
 /// Every `section.key` of the defaults.
 fn keys() -> Vec<String> {
-    let table: toml::Table = Config::default().to_toml().parse().expect("TOML");
+    let table: toml::Table = Config::default().to_toml().expect("TOML").parse().expect("TOML");
     let of = |(section, values): (&String, &toml::Value)| -> Vec<String> {
         values.as_table().expect("a section").keys().map(|key| format!("{section}.{key}")).collect()
     };
@@ -120,7 +123,7 @@ fn configurations() {
             fs::write(&path, input).expect("written");
             let overrides = overrides(random, &keys);
             let Ok(config) = Config::read(&path, &overrides) else { return Answer::Refused };
-            let text = config.to_toml();
+            let text = config.to_toml().expect("what was read from text can be written as text");
             fs::write(&again, &text).expect("written");
             let read = Config::read(&again, &[]).expect("what a run records can be read again");
             assert_eq!(read, config);
