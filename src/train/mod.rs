@@ -130,7 +130,7 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
     let folder = RunFolder::new(&config.output.folder);
     refuse_existing(&folder, existing)?;
     let source = config.source();
-    let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
+    let loaded = if config.objective.path.is_generative() { load_single(&source, &()) } else { load(&source, &()) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots);
