@@ -38,18 +38,18 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `.npz`, `.csv`, `.safetensors`, or the `.npy` of the samples; relative to the configuration file.
+    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.safetensors`, or the `.npy` of the samples; relative to the configuration file.
     pub path: PathBuf,
     /// The `.npy` of the times, beside a `.npy` of samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_path: Option<PathBuf>,
-    /// Name of the samples `[N, d]` (in a `.csv`: the sample columns, separated by commas).
+    /// Name of the samples `[N, d]` (in a table: columns, separated by commas; `*` and `?` stand for any characters and any one).
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,
     /// Times that are not trained on, for `evaluate` to predict.
     pub hold_out: Vec<f64>,
-    /// `isotropic`, `per-dimension` or `none`.
+    /// `isotropic`, `per-dimension`, `robust` or `none`.
     pub standardise: Standardisation,
 }
 

@@ -43,6 +43,26 @@ impl Element {
             ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
         }
     }
+
+    /// Whether f32 holds every value of the type.
+    pub fn fits_f32(self) -> bool {
+        use ElementType::{Bf16, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        match self.number {
+            F16 | Bf16 | F32 | I8 | I16 | U8 | U16 => true,
+            F64 | I32 | I64 | U32 | U64 => false,
+        }
+    }
+
+    /// Distance of 1 to the next larger number of the type; 0 for integers, which are exact.
+    pub fn epsilon(self) -> f64 {
+        match self.number {
+            ElementType::F16 => f16::EPSILON.to_f64(),
+            ElementType::Bf16 => bf16::EPSILON.to_f64(),
+            ElementType::F32 => f64::from(f32::EPSILON),
+            ElementType::F64 => f64::EPSILON,
+            _ => 0.0,
+        }
+    }
 }
 
 /// One decoder per target, so that every value is rounded once, from its own type.

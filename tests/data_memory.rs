@@ -47,10 +47,10 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// What `work` returns, and the most bytes in use meanwhile beyond those at its start.
 fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Ordering::Relaxed);
+    let before = IN_USE.load(Ordering::Relaxed, &());
     PEAK.store(before, Ordering::Relaxed);
     let result = work();
-    (result, PEAK.load(Ordering::Relaxed) - before)
+    (result, PEAK.load(Ordering::Relaxed, &()) - before)
 }
 
 fn word(i: usize) -> u32 {
@@ -93,7 +93,7 @@ fn loading_a_million_rows_needs_at_most_1_3_times_their_size() {
         ("data.safetensors", vec![]),
     ] {
         let source = DataSource { hold_out, ..DataSource::new(folder.path().join(name)) };
-        let (loaded, peak) = peak_of(|| load(&source).unwrap());
+        let (loaded, peak) = peak_of(|| load(&source, &()).unwrap());
         let ratio = peak as f64 / size as f64;
         println!("{name}, {} held out: peak {ratio:.3} times the samples", source.hold_out.len());
         assert!(ratio <= 1.3, "{name}: {ratio}");
@@ -115,7 +115,7 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
     }
     fs::write(&path, text).unwrap();
     let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
-    let (loaded, peak) = peak_of(|| load(&source).unwrap());
+    let (loaded, peak) = peak_of(|| load(&source, &()).unwrap());
     let ratio = peak as f64 / (n * dim * size_of::<f32>()) as f64;
     println!("table: peak {ratio:.3} times the samples");
     assert!(ratio <= 1.3, "{ratio}");
@@ -128,10 +128,10 @@ const ALLOWANCE: usize = 4 << 20;
 fn exercise(path: &Path, source: &DataSource) {
     let (_, peak) = peak_of(|| {
         // Damage may go unnoticed or be refused; both are fine.
-        let _ = read_snapshots(source);
-        let _ = load(source);
-        let _ = read_points(path, "samples");
-        let _ = describe(path);
+        let _ = read_snapshots(source, &());
+        let _ = load(source, &());
+        let _ = read_points(&DataSource::new(path), &());
+        let _ = describe(path, &());
     });
     assert!(peak < ALLOWANCE, "{}: {peak} bytes", path.display());
 }
@@ -160,13 +160,13 @@ fn damaged_files_neither_panic_nor_allocate_hugely() {
         let pair = (name == "a.npy").then(|| times_path.clone());
         let source = DataSource { times_path: pair, ..DataSource::new(&path) };
         fs::write(&path, &valid).unwrap();
-        let whole = read_snapshots(&source).unwrap().0;
+        let whole = read_snapshots(&source, &()).unwrap().snapshots;
         assert_eq!(whole.samples, [3.5, 4.0, 9.0, 10.0, 7.0, -8.0, 1.0, -2.0, 5.0, 6.25], "{name}");
 
         for length in 0..valid.len() {
             fs::write(&path, &valid[..length]).unwrap();
             if name != "a.csv" {
-                assert!(read_snapshots(&source).is_err(), "{name} cut to {length} bytes was read");
+                assert!(read_snapshots(&source, &()).is_err(), "{name} cut to {length} bytes was read");
             }
             exercise(&path, &source);
         }
@@ -198,5 +198,5 @@ fn a_claim_of_many_objects_costs_nothing() {
     fs::write(&path, npz(&[("samples", samples), ("times", times)], CompressionMethod::Stored)).unwrap();
     let source = DataSource::new(&path);
     exercise(&path, &source);
-    assert!(load(&source).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
+    assert!(load(&source, &()).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use action_matching::data::read_snapshots;
+use action_matching::data::{DataSet, check_fits, read_snapshots};
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
+use action_matching::model::Model;
 use action_matching::transport::MAX_POINTS;
 use action_matching::{Destination, Replace};
 use anyhow::Context;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use super::device::DeviceArguments;
 use super::output::{Progress, load_model, note, print_result};
 use super::problem::find;
-use super::sample::{MethodName, check_dim, snapshot_source};
+use super::sample::{MethodName, snapshot_source};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -85,9 +86,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
-    let (snapshots, warnings) = read_snapshots(&source)?;
+    let DataSet { snapshots, origin, columns, warnings } = read_snapshots(&source, &())?;
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
-    check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
+    check_fits(&source.path, snapshots.dim, columns.as_deref(), &model.coordinates)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.is_generative());
     let start = match arguments.start {
         Some(StartName::Previous) => StartFrom::Previous,
@@ -107,6 +108,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
     // First, as it refuses a model of other dynamics at once.
     let theorems = problem.map(|problem| Theorems::measure(&*engine, &model, &problem, arguments.seed)).transpose()?;
+    // Samples are differences from the origin.
+    let model = Model { coordinates: model.coordinates.relative_to(&origin), ..model };
     let options = EvaluateOptions {
         start,
         max_points: arguments.points,

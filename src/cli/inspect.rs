@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     } else if suffix == "safetensors" {
         describe_tensors(path)?
     } else {
-        describe(path)?
+        describe(path, &())?
     };
     print_result(text)
 }
@@ -41,7 +41,7 @@ fn describe_tensors(path: &Path) -> action_matching::Result<String> {
     match TensorFileKind::of(path)? {
         TensorFileKind::Checkpoint => Ok(format!("checkpoint\n{}", Checkpoint::load(path)?.describe())),
         TensorFileKind::Model => Ok(format!("model\n{}", Model::load(path)?.describe())),
-        TensorFileKind::Data => describe(path),
+        TensorFileKind::Data => describe(path, &()),
     }
 }
 

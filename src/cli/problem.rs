@@ -65,17 +65,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => hydrogen_snapshots(arguments.times, arguments.n, arguments.seed),
     };
-    let row_times: Vec<f32> = snapshots
-        .times
-        .iter()
-        .enumerate()
-        .flat_map(|(k, &t)| std::iter::repeat_n(t as f32, snapshots.n_rows(k)))
-        .collect();
+    let row_times: Vec<f64> =
+        snapshots.times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t, snapshots.n_rows(k))).collect();
     write_points(
         &out,
         &[
-            PointArray { name: "samples", dim: Some(snapshots.dim), values: &snapshots.samples },
-            PointArray { name: "times", dim: None, values: &row_times },
+            PointArray::new("samples", Some(snapshots.dim), &snapshots.samples[..]),
+            PointArray::new("times", None, &row_times[..]),
         ],
     )?;
     note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.path().display());

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    DataSource, PointArray, check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian, draw_rows,
+    read_points, read_snapshots, write_points,
 };
 use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
@@ -26,7 +27,8 @@ Examples:
   amatch sample model.safetensors --from cells.csv --method rk4 --steps 50 --save-at 0.5 1 1.5 2 --out paths.npz
   amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --density --out samples.safetensors
 
-Times and positions are in the units of the data. The output holds samples [times · n, d] and times: the particles at the first
+Times and positions are in the units of the data. Times are written in 64 bits; positions in 32, or in 64 where 32 would round
+them by more than 1e-5 scales of the model; a table has the columns of the model's own data. The output holds samples [times · n, d] and times: the particles at the first
 saved time, then at the second, and so on, each in the order of the start. With growth it holds log_weights too (the mean of their
 exponentials is the mass relative to the start). `amatch inspect` describes it.")]
 pub struct Arguments {
@@ -69,9 +71,9 @@ pub struct Arguments {
     /// Data for snapshot:T (default: the data of the run)
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Name of the samples in a start file
-    #[arg(long, default_value = "samples", value_name = "NAME")]
-    samples: String,
+    /// Samples in a start file: an array, or columns as in data.samples (default: samples, or the columns of the run)
+    #[arg(long, value_name = "NAME")]
+    samples: Option<String>,
     /// Writes log_density too: by the exact divergence along the flow, or its estimate with one probe. From gaussian it is log q in data
     /// units, from other starts log q(end) − log q(start)
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
@@ -174,7 +176,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.resample && !weighted {
         bail!("--resample: the model has no growth, so its particles carry no weights (leave it out)");
     }
-    for time in save_at.iter().chain([&t0]).filter(|time| **time < first.min(last) || **time > first.max(last)) {
+    // Times so close to the ends are theirs, rounded otherwise.
+    let slack = 1e-6 * (last - first);
+    for time in save_at.iter().chain([&t0]).filter(|time| !(first - slack..=last + slack).contains(*time)) {
         note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
     }
 
@@ -218,7 +222,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).0.finish();
     let report = report?;
-    model.coordinates.to_data(&mut out);
     if matches!(start, Start::Gaussian) {
         // dx = scale dy: the density in data units is that of the network's over the product of the scales.
         let log_volume: f64 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
@@ -228,14 +231,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         resample(&mut out, &log_weights, n, dim, arguments.seed);
         log_weights.clear();
     }
-    let times: Vec<f32> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time as f32, n)).collect();
+    let wide = model.coordinates.need_f64().then(|| model.coordinates.to_data_f64(&out));
+    if wide.is_none() {
+        model.coordinates.to_data(&mut out);
+    }
+    let positions = wide.as_deref().map_or(PointValues::F32(&out), PointValues::F64);
+    let times: Vec<f64> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time, n)).collect();
     let mut arrays = vec![
-        PointArray { name: "samples", dim: Some(dim), values: &out },
-        PointArray { name: "times", dim: None, values: &times },
+        PointArray::new("samples", Some(dim), positions).with_columns(model.coordinates.columns.as_deref()),
+        PointArray::new("times", None, &times[..]),
     ];
     for (name, values) in [("log_weights", &log_weights), ("log_density", &log_density)] {
         if !values.is_empty() {
-            arrays.push(PointArray { name, dim: None, values });
+            arrays.push(PointArray::new(name, None, &values[..]));
         }
     }
     write_points(&destination, &arrays)?;
@@ -280,34 +288,48 @@ impl Start {
     /// The particles in network coordinates.
     fn particles(&self, arguments: &Arguments, model: &Model, config: Option<&Config>) -> anyhow::Result<Vec<f32>> {
         let dim = model.architecture.dim;
-        let mut rows = match self {
+        let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
                 return Ok(draw_gaussian(n, dim, arguments.seed));
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let (snapshots, _) = read_snapshots(&source)?;
-                check_dim(&source.path, snapshots.dim, dim)?;
-                let k = snapshots.index_of(*time, &source.path, "--from")?;
-                draw_rows(&snapshots, k, arguments.n.unwrap_or(snapshots.n_rows(k)), arguments.seed)
+                let data = read_snapshots(&source, &())?;
+                data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
+                check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
+                let k = data.snapshots.index_of(*time, &source.path, "--from")?;
+                let n = arguments.n.unwrap_or(data.snapshots.n_rows(k));
+                (draw_rows(&data.snapshots, k, n, arguments.seed), data.origin)
             }
             Start::File(path) => {
-                let (file_dim, rows) = read_points(path, &arguments.samples)?;
-                check_dim(path, file_dim, dim)?;
-                match arguments.n {
+                let source = start_source(path, arguments.samples.as_deref(), model, config);
+                let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, &())?;
+                warnings.iter().for_each(|warning| note!("warning: {warning}"));
+                check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
+                let rows = match arguments.n {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
-                        let all = action_matching::data::Snapshots { dim, times: vec![0.0], offsets, samples: rows };
+                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
                         draw_rows(&all, 0, n, arguments.seed)
                     }
                     _ => rows,
-                }
+                };
+                (rows, origin)
             }
         };
-        model.coordinates.to_network(&mut rows);
+        model.coordinates.relative_to(&origin).to_network(&mut rows);
         Ok(rows)
     }
+}
+
+/// A start file, its samples named on the command line, or chosen as the run chose the columns of its own table.
+fn start_source(path: &Path, samples: Option<&str>, model: &Model, config: Option<&Config>) -> DataSource {
+    let plain = DataSource::new(path);
+    let of_run = config.filter(|_| model.coordinates.columns.is_some()).map(Config::source);
+    let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
+    let times = config.map_or(plain.times, |config| config.source().times);
+    DataSource { samples, times, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own.
@@ -320,13 +342,4 @@ pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::
             "the model has no configuration beside it that names its data (name the file: `sample --data FILE`, `evaluate MODEL FILE`)"
         ),
     }
-}
-
-/// Particles and data must have the model's dimension.
-pub fn check_dim(path: &Path, found: usize, model: usize) -> action_matching::Result<()> {
-    if found == model {
-        return Ok(());
-    }
-    let problem = format!("have dimension {found}, but the model has {model}");
-    Err(Error::input(path, "samples", problem, "give samples of the model's dimension"))
 }

@@ -3,12 +3,20 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::element::{Element, Refusal};
+use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, Result};
 use crate::model::MAX_DIM;
+use crate::stage::Watch;
+
+use super::grouping::RowTimes;
+use super::survey::Survey;
 
 /// Bytes read from a file at a time.
 const BLOCK_BYTES: usize = 1 << 18;
+
+/// How many bytes of memory a byte of the file vouches for. An array that claims more is read once before memory is taken for
+/// it: deflate can claim 1032 bytes for one, 4128 as f32.
+const MAX_TRUSTED_RATIO: u64 = 64;
 
 /// Most rows of a file: row numbers are 32-bit, here and in the random-number counters.
 const MAX_ROWS: u64 = u32::MAX as u64;
@@ -44,12 +52,43 @@ pub(super) struct Array<'a> {
     pub file: &'a Path,
     pub name: String,
     pub header: Header,
+    /// Bytes that it takes in the file, compressed or not.
+    pub stored: u64,
     pub data: Box<dyn Read + 'a>,
+}
+
+/// Tells a watch how far reading is, in bytes, and ends reading when the watch asks for it.
+pub(super) struct Meter<'a> {
+    watch: &'a dyn Watch,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(watch: &'a dyn Watch) -> Self {
+        Meter { watch, done: 0, total: 0 }
+    }
+
+    /// `bytes` more are to be read.
+    pub fn expect(&mut self, bytes: u64) {
+        self.total = self.total.saturating_add(bytes);
+    }
+
+    /// `bytes` more are read.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the watch asks for it.
+    pub fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.done = self.done.saturating_add(bytes);
+        self.watch.advanced(self.done.min(self.total), self.total);
+        if self.watch.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
+    }
 }
 
 /// The rows of the final buffers in the order of the file.
 pub(super) struct Rows<'a> {
-    dim: usize,
+    /// Subtracted from each row before it is rounded to f32, `[dim]`.
+    origin: &'a [f64],
     /// Final place of each row of the file; `None` when rows stay in file order.
     destination: Option<&'a [u32]>,
     /// Places below `training.len() / dim`.
@@ -59,27 +98,38 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(dim: usize, destination: Option<&'a [u32]>, training: &'a mut [f32], held_out: &'a mut [f32]) -> Self {
-        Rows { dim, destination, training, held_out }
+    pub fn new(
+        origin: &'a [f64],
+        destination: Option<&'a [u32]>,
+        training: &'a mut [f32],
+        held_out: &'a mut [f32],
+    ) -> Self {
+        Rows { origin, destination, training, held_out }
     }
 
     /// Number of columns.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.origin.len()
+    }
+
+    /// What is subtracted, `[dim]`.
+    pub fn origin(&self) -> &'a [f64] {
+        self.origin
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        (self.training.len() + self.held_out.len()) / self.dim
+        (self.training.len() + self.held_out.len()) / self.dim()
     }
 
     /// Where row `row` of the file belongs.
     #[inline]
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
-        let start = self.destination.map_or(row, |destination| destination[row] as usize) * self.dim;
+        let dim = self.origin.len();
+        let start = self.destination.map_or(row, |destination| destination[row] as usize) * dim;
         match start.checked_sub(self.training.len()) {
-            None => &mut self.training[start..start + self.dim],
-            Some(start) => &mut self.held_out[start..start + self.dim],
+            None => &mut self.training[start..start + dim],
+            Some(start) => &mut self.held_out[start..start + dim],
         }
     }
 }
@@ -115,17 +165,80 @@ impl Array<'_> {
         check_shape(self.file, &self.name, rows, columns)
     }
 
+    /// Whether the array, as f32, would take so many times its bytes in the file that it is to be read once to see that
+    /// it is there before memory is taken for it.
+    pub fn is_suspicious(&self) -> bool {
+        let n = self.header.shape.iter().fold(1u64, |n, &size| n.saturating_mul(size));
+        n.saturating_mul(size_of::<f32>() as u64) > MAX_TRUSTED_RATIO.saturating_mul(self.stored)
+    }
+
+    /// Reads `[N, d]` for what is to be known before it is read into f32.
+    ///
+    /// # Errors
+    /// As [`Self::read_rows`].
+    pub fn survey(self, meter: &mut Meter<'_>) -> Result<Survey> {
+        let (_, dim) = self.matrix_shape()?;
+        let mut survey = Survey::new(dim);
+        let order = self.header.order;
+        self.for_each_piece(
+            meter,
+            Element::decode_f64,
+            |x: &f64| (*x as f32).is_finite(),
+            |run, start, piece| {
+                for (at, &x) in (start..).zip(piece) {
+                    survey.see(if order == Order::C { at } else { run }, x);
+                }
+            },
+        )?;
+        Ok(survey)
+    }
+
     /// Reads `[N, d]` into `rows`, which has that shape.
     ///
     /// # Errors
     /// [`Error::Input`] naming row and column of a value that is not finite in f32, or saying how the file is damaged.
-    pub fn read_rows(mut self, rows: &mut Rows<'_>) -> Result<()> {
-        let element = self.element()?;
-        let (n_rows, dim) = (rows.len(), rows.dim());
-        if self.matrix_shape()? != (n_rows, dim) {
+    pub fn read_rows(self, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
+        if self.matrix_shape()? != (rows.len(), rows.dim()) {
             return self.refuse("changed while it was read", "read it when nothing writes to it");
         }
-        // Elements next to each other in the file run along `inner`; a block is whole runs, or a piece of one long run.
+        let (order, origin) = (self.header.order, rows.origin());
+        if origin.iter().all(|&o| o == 0.0) {
+            return self.for_each_piece(
+                meter,
+                Element::decode_f32,
+                |x: &f32| x.is_finite(),
+                |run, start, piece| match order {
+                    Order::C => rows.row_mut(run)[start..start + piece.len()].copy_from_slice(piece),
+                    Order::Fortran => (start..).zip(piece).for_each(|(row, &x)| rows.row_mut(row)[run] = x),
+                },
+            );
+        }
+        self.for_each_piece(
+            meter,
+            Element::decode_f64,
+            |x: &f64| (*x as f32).is_finite(),
+            |run, start, piece| match order {
+                Order::C => {
+                    let places = rows.row_mut(run)[start..].iter_mut().zip(&origin[start..]);
+                    places.zip(piece).for_each(|((place, o), x)| *place = (x - o) as f32);
+                }
+                Order::Fortran => (start..).zip(piece).for_each(|(row, x)| {
+                    rows.row_mut(row)[run] = (x - origin[run]) as f32;
+                }),
+            },
+        )
+    }
+
+    /// Calls `visit` with neighbouring elements along the dimension that varies fastest: (index along the other one,
+    /// first index along this one, values). In C order that is (row, first column), in Fortran order (column, first row).
+    fn for_each_piece<T: Copy + Default>(
+        mut self,
+        meter: &mut Meter<'_>,
+        decode: fn(Element, &[u8], &mut [T]),
+        is_good: fn(&T) -> bool,
+        mut visit: impl FnMut(usize, usize, &[T]),
+    ) -> Result<()> {
+        let (element, (n_rows, dim)) = (self.element()?, self.matrix_shape()?);
         let order = self.header.order;
         let row_and_column = |run: usize, at: usize| match order {
             Order::C => (run, at),
@@ -133,16 +246,17 @@ impl Array<'_> {
         };
         let (outer, inner) = row_and_column(n_rows, dim);
         let mut blocks = Blocks::new(element, outer as u64 * inner as u64);
-        let mut values = vec![0.0f32; blocks.capacity()];
+        let mut values = vec![T::default(); blocks.capacity()];
         let (mut run, mut start) = (0, 0);
-        while let Some(bytes) = blocks.next(&mut self)? {
+        // A block is whole runs, or a piece of one long run.
+        while let Some(bytes) = blocks.next(&mut self, meter)? {
             let values = &mut values[..bytes.len() / element.size()];
-            element.decode_f32(bytes, values);
+            decode(element, bytes, values);
             let mut done = 0;
             while done < values.len() {
                 let n = (inner - start).min(values.len() - done);
                 let piece = &values[done..done + n];
-                if let Some(at) = piece.iter().position(|x| !x.is_finite()) {
+                if let Some(at) = piece.iter().position(|x| !is_good(x)) {
                     let (row, column) = row_and_column(run, start + at);
                     let size = element.size();
                     let mut exact = [0.0];
@@ -150,14 +264,7 @@ impl Array<'_> {
                     let (problem, fix) = describe_not_finite(exact[0]);
                     return self.refuse(format!("row {row}, column {column} (counted from 0) {problem}"), fix);
                 }
-                match order {
-                    Order::C => rows.row_mut(run)[start..start + n].copy_from_slice(piece),
-                    Order::Fortran => {
-                        for (row, &value) in (start..).zip(piece) {
-                            rows.row_mut(row)[run] = value;
-                        }
-                    }
-                }
+                visit(run, start, piece);
                 done += n;
                 start += n;
                 if start == inner {
@@ -168,25 +275,30 @@ impl Array<'_> {
         self.expect_end()
     }
 
-    /// Reads `[N]` (or `[N, 1]`) as one finite f64 a row.
+    /// Reads `[N]` (or `[N, 1]`) as one finite time a row.
     ///
     /// # Errors
     /// [`Error::Input`] for another shape, a value that is not finite, or a damaged file.
-    pub fn read_times(mut self) -> Result<Vec<f64>> {
+    pub fn read_times(mut self, meter: &mut Meter<'_>) -> Result<RowTimes> {
         let (element, (n_rows, columns)) = (self.element()?, self.matrix_shape()?);
         if columns != 1 {
             return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one time per row: shape [rows]");
         }
-        let mut times = zeros(self.file, &self.name, n_rows, 1)?;
+        // No more at once than the file's bytes vouch for.
+        let trusted = (n_rows as u64).min(MAX_TRUSTED_RATIO.saturating_mul(self.stored) / 4) as usize;
+        let mut times = RowTimes::new(self.file, &self.name, trusted)?;
+        times.are_f32 = element.number == ElementType::F32;
         let mut blocks = Blocks::new(element, n_rows as u64);
+        let mut values = vec![0.0; blocks.capacity()];
         let mut read = 0;
-        while let Some(bytes) = blocks.next(&mut self)? {
-            let block: &mut [f64] = &mut times[read..read + bytes.len() / element.size()];
+        while let Some(bytes) = blocks.next(&mut self, meter)? {
+            let block = &mut values[..bytes.len() / element.size()];
             element.decode_f64(bytes, block);
             if let Some(row) = block.iter().position(|t| !t.is_finite()) {
                 let problem = format!("row {} (counted from 0) is {}", read + row, block[row]);
                 return self.refuse(problem, "remove rows without a time");
             }
+            block.iter().try_for_each(|&time| times.push(time))?;
             read += block.len();
         }
         self.expect_end()?;
@@ -225,7 +337,7 @@ impl Blocks {
         self.buffer.len() / self.element.size()
     }
 
-    fn next(&mut self, array: &mut Array<'_>) -> Result<Option<&[u8]>> {
+    fn next(&mut self, array: &mut Array<'_>, meter: &mut Meter<'_>) -> Result<Option<&[u8]>> {
         let n = self.left.min(self.capacity() as u64) as usize;
         if n == 0 {
             return Ok(None);
@@ -233,6 +345,7 @@ impl Blocks {
         self.left -= n as u64;
         let block = &mut self.buffer[..n * self.element.size()];
         array.read_exact(block)?;
+        meter.advance(block.len() as u64)?;
         Ok(Some(block))
     }
 }
@@ -265,17 +378,13 @@ pub(super) fn check_shape(file: &Path, name: &str, rows: u64, columns: u64) -> R
     }
 }
 
-/// A zeroed buffer of `rows · columns`, or an error where memory ends.
-pub(super) fn zeros<T: Default + Clone>(file: &Path, name: &str, rows: usize, columns: usize) -> Result<Vec<T>> {
-    let mut buffer = Vec::new();
-    match rows.checked_mul(columns).map(|n| (n, buffer.try_reserve_exact(n))) {
-        Some((n, Ok(()))) => buffer.resize(n, T::default()),
-        _ => {
-            let problem = format!("{rows} × {columns} values do not fit in memory");
-            return Err(Error::input(file, name, problem, "use fewer rows, or a machine with more memory"));
-        }
-    }
-    Ok(buffer)
+/// A zeroed buffer of `rows · columns`, or an error where memory ends. Systems that allow it take the memory as it is filled.
+pub(super) fn zeros(file: &Path, name: &str, rows: usize, columns: usize) -> Result<Vec<f32>> {
+    let buffer = rows.checked_mul(columns).and_then(|n| bytemuck::allocation::try_zeroed_slice_box(n).ok());
+    buffer.map(Vec::from).ok_or_else(|| {
+        let problem = format!("{rows} × {columns} values do not fit in memory");
+        Error::input(file, name, problem, "use fewer rows, or a machine with more memory")
+    })
 }
 
 /// A read that failed because of the file's content, or else of the system.

@@ -1,177 +1,319 @@
-//! `.csv`: a header line of column names, then one row of numbers a sample.
+//! Tables (`.csv`, `.tsv`, either also `.gz`): a header line of column names, then one row of numbers a sample.
 //!
-//! The file is read twice, for the times and then for the samples, so that memory holds the samples once.
+//! The file is read twice: for times, number of rows and origin, and then for the samples, so that memory holds the samples
+//! once. Beside them it takes a few times the header line and one row.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder, Trim};
+use flate2::read::MultiGzDecoder;
 
-use super::array::{Rows, check_shape, describe_not_finite, list};
+use super::array::{Meter, Rows, check_shape, describe_not_finite, list};
+use super::columns::{Names, Selection};
+use super::grouping::RowTimes;
+use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
 
-/// Columns never taken for samples unless asked for by name.
-const TIME_NAMES: [&str; 2] = ["times", "time"];
+/// Longest line. In a compressed file also [`LINE_BYTES`] and [`LINE_RATIO`] times its size: a few kB can hold a line of any
+/// length.
+const MAX_LINE: u64 = 1 << 24;
+const LINE_BYTES: u64 = 1 << 19;
+const LINE_RATIO: u64 = 16;
 
-/// The array name that, where no column bears it, stands for all columns but the times.
-const DEFAULT_SAMPLES: &str = "samples";
+/// Bytes read from a file at a time.
+const BLOCK_BYTES: usize = 1 << 18;
 
 /// A table on disk, known by its header.
 pub(super) struct Table {
     path: PathBuf,
-    columns: Vec<String>,
-    /// Counted by the first pass over the file.
-    n_rows: Option<usize>,
+    is_compressed: bool,
+    size: u64,
+    delimiter: u8,
+    names: Names,
+    selection: Option<Selection>,
+    /// From the first pass over the file.
+    first_pass: Option<(usize, Survey)>,
 }
 
 impl Table {
     /// # Errors
-    /// [`Error::Input`] when there is no header line.
-    pub fn open(path: &Path) -> Result<Self> {
-        let mut reader = reader(path)?;
-        let header = reader.byte_headers().map_err(|e| csv_error(path, e))?;
-        let columns: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    /// [`Error::Input`] when there is no header line, or the file is no UTF-8 text.
+    pub fn open(path: &Path, is_compressed: bool) -> Result<Self> {
+        let (_, size) = open_file(path)?;
         let refuse = |problem: &str, fix: &str| Err(Error::input(path, "header line", problem, fix));
+        let mut start = Vec::new();
+        let source = Source::open(path, is_compressed)?;
+        source.reader.take(BLOCK_BYTES as u64).read_to_end(&mut start).map_err(|e| read_error(path, e))?;
+        if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
+            return refuse("is UTF-16 text, or no text at all", "save the table as UTF-8");
+        }
+        let delimiter = delimiter_of(&start);
+        let mut table = Table {
+            path: path.into(),
+            is_compressed,
+            size,
+            delimiter,
+            names: Names::default(),
+            selection: None,
+            first_pass: None,
+        };
+        let mut reader = table.reader()?;
+        let header = reader.csv.byte_headers().map_err(|e| csv_error(path, e))?;
+        let columns: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         if columns.is_empty() {
             return refuse("is missing: the file is empty", "give a line of column names, then one row per sample");
         }
         if columns.iter().all(|name| name.parse::<f64>().is_ok()) {
             return refuse("is missing: the first line holds numbers", "name the columns in it, as in times,x1,x2");
         }
-        Ok(Table { path: path.into(), columns, n_rows: None })
+        table.names = Names::new(columns);
+        Ok(table)
     }
 
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
-        &self.columns
+        self.names.all()
+    }
+
+    /// The columns that `samples` selects.
+    pub fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
+        let selection = match self.selection.take() {
+            Some(selection) => selection,
+            None => self.names.select(&self.path, samples, times)?,
+        };
+        Ok(self.selection.insert(selection))
     }
 
     /// (rows, columns) of `samples`.
     ///
     /// # Errors
     /// As [`Self::read_rows`].
-    pub fn shape(&mut self, samples: &str, times: &str) -> Result<(usize, usize)> {
-        let dim = self.sample_columns(samples, times)?.len();
-        let n_rows = match self.n_rows {
-            Some(n_rows) => n_rows,
-            None => self.for_each_row(|_, _| Ok(()))?,
-        };
+    pub fn shape(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<(usize, usize)> {
+        let dim = self.selection(samples, times)?.columns.len();
+        let n_rows = self.survey(samples, times, meter)?.0;
         check_shape(&self.path, samples, n_rows as u64, dim as u64)
     }
 
-    /// The column `name` as finite times.
+    /// What the first pass found of the sample columns, and the number of rows.
+    pub fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
+        let found = match self.first_pass.take() {
+            Some(found) => found,
+            None => {
+                let columns = self.selection(samples, times)?.columns.clone();
+                self.first_pass(samples, &columns, meter, |_| Ok(()))?
+            }
+        };
+        Ok(self.first_pass.insert(found))
+    }
+
+    /// The column `times` as finite times; also the first pass over `samples`.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the row of a field that is no time.
-    pub fn times(&mut self, name: &str) -> Result<Vec<f64>> {
-        let Some(column) = self.column(name)? else {
-            let fix = format!("set times to one of its columns: {}", list(&self.columns));
-            return Err(Error::input(&self.path, name, "no such column of times", fix));
-        };
-        let mut times = Vec::new();
+    /// [`Error::Input`] naming the row of a field that is no time, or no sample.
+    pub fn times(&mut self, samples: &str, name: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         let path = self.path.clone();
-        self.for_each_row(|_, record| {
-            let time = number::<f64>(&path, name, record, column)?;
+        let Some(column) = self.names.find(&path, name)? else {
+            let fix = format!("set times to one of its columns: {}", list(self.names.all()));
+            return Err(Error::input(&path, name, "no such column of times", fix));
+        };
+        let columns = self.selection(samples, name)?.columns.clone();
+        let mut times = RowTimes::new(&path, name, 0)?;
+        let found = self.first_pass(samples, &columns, meter, |record| {
+            let time = number(&path, name, record, column)?;
             if !time.is_finite() {
                 let problem = format!("is {time} in {}", row_at(record.position()));
                 return Err(Error::input(&path, name, problem, "remove rows without a time"));
             }
-            times.push(time);
-            Ok(())
+            times.push(time)
         })?;
+        self.first_pass = Some(found);
         Ok(times)
+    }
+
+    /// Counts the rows and surveys `columns`, calling `visit` with each row.
+    fn first_pass(
+        &self,
+        samples: &str,
+        columns: &[usize],
+        meter: &mut Meter<'_>,
+        mut visit: impl FnMut(&ByteRecord) -> Result<()>,
+    ) -> Result<(usize, Survey)> {
+        if columns.is_empty() || columns.len() > MAX_DIM {
+            check_shape(&self.path, samples, 1, columns.len() as u64)?;
+        }
+        let mut survey = Survey::new(columns.len());
+        let n_rows = self.for_each_row(meter, |_, record| {
+            visit(record)?;
+            columns.iter().enumerate().try_for_each(|(i, &column)| {
+                survey.see(i, self.finite(record, column)?);
+                Ok(())
+            })
+        })?;
+        Ok((n_rows, survey))
     }
 
     /// Reads the sample columns into `rows`.
     ///
     /// # Errors
-    /// [`Error::Input`] naming row and column of a field that is no finite f32.
-    pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>) -> Result<()> {
-        let columns = self.sample_columns(samples, times)?;
-        let path = self.path.clone();
-        let names = self.columns.clone();
-        let changed = || Error::input(&path, samples, "changed while it was read", "read it when nothing writes to it");
-        let n_rows = rows.len();
-        let n_read = self.for_each_row(|row, record| {
+    /// [`Error::Input`] naming row and column of a field that is no number of f32's range.
+    pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
+        let columns = self.selection(samples, times)?.columns.clone();
+        let changed =
+            || Error::input(&self.path, samples, "changed while it was read", "read it when nothing writes to it");
+        let (n_rows, origin) = (rows.len(), rows.origin());
+        let n_read = self.for_each_row(meter, |row, record| {
             if row >= n_rows {
                 return Err(changed());
             }
-            for (value, &column) in rows.row_mut(row).iter_mut().zip(&columns) {
-                *value = number(&path, &names[column], record, column)?;
-                if !value.is_finite() {
-                    let (problem, fix) = describe_not_finite(number(&path, &names[column], record, column)?);
-                    let problem = format!("{problem} in {}", row_at(record.position()));
-                    return Err(Error::input(&path, &names[column], problem, fix));
-                }
-            }
-            Ok(())
+            let places = rows.row_mut(row).iter_mut().zip(origin);
+            places.zip(&columns).try_for_each(|((place, origin), &column)| {
+                *place = (self.finite(record, column)? - origin) as f32;
+                Ok(())
+            })
         })?;
         if n_read == n_rows { Ok(()) } else { Err(changed()) }
     }
 
+    /// Field `column` of `record`, finite in f32.
+    fn finite(&self, record: &ByteRecord, column: usize) -> Result<f64> {
+        let name = &self.names.all()[column];
+        let x = number(&self.path, name, record, column)?;
+        if (x as f32).is_finite() {
+            return Ok(x);
+        }
+        let (problem, fix) = describe_not_finite(x);
+        Err(Error::input(&self.path, name, format!("{problem} in {}", row_at(record.position())), fix))
+    }
+
     /// Calls `visit` with the number and the fields of each row; tells how many there were.
-    fn for_each_row(&mut self, mut visit: impl FnMut(usize, &ByteRecord) -> Result<()>) -> Result<usize> {
-        let mut reader = reader(&self.path)?;
+    fn for_each_row(
+        &self,
+        meter: &mut Meter<'_>,
+        mut visit: impl FnMut(usize, &ByteRecord) -> Result<()>,
+    ) -> Result<usize> {
+        /// Rows between looks at the watch.
+        const INTERVAL: usize = 256;
+        let OpenTable { mut csv, consumed, line_left } = self.reader()?;
+        let max_line = line_left.get();
+        meter.expect(self.size);
         let mut record = ByteRecord::new();
-        let mut n_rows = 0;
-        while reader.read_byte_record(&mut record).map_err(|e| csv_error(&self.path, e))? {
+        let (mut n_rows, mut seen) = (0, 0);
+        while csv.read_byte_record(&mut record).map_err(|e| csv_error(&self.path, e))? {
+            line_left.set(max_line);
             visit(n_rows, &record)?;
             n_rows += 1;
+            if n_rows % INTERVAL == 0 {
+                let now = consumed.get();
+                meter.advance(now - seen)?;
+                seen = now;
+            }
         }
-        self.n_rows = Some(n_rows);
+        meter.advance(self.size.saturating_sub(seen))?;
         Ok(n_rows)
     }
 
-    /// The columns that `samples` selects: a list `a,b,c`, a prefix `x*`, or an array `x`, which is the column of that
-    /// name or those of `x_0`, `x_1`, …
-    fn sample_columns(&self, samples: &str, times: &str) -> Result<Vec<usize>> {
-        if samples.contains(',') {
-            return samples.split(',').map(|name| self.require(name.trim(), samples)).collect();
-        }
-        let with_prefix = |prefix: &str| -> Vec<usize> {
-            (0..self.columns.len())
-                .filter(|&i| self.columns[i] != times && self.columns[i].starts_with(prefix))
-                .collect()
-        };
-        if let Some(prefix) = samples.strip_suffix('*') {
-            let columns = with_prefix(prefix);
-            return if columns.is_empty() { self.require(samples, samples).map(|i| vec![i]) } else { Ok(columns) };
-        }
-        if let Some(column) = self.column(samples)? {
-            return Ok(vec![column]);
-        }
-        let columns = (0..).map_while(|k| self.columns.iter().position(|name| *name == format!("{samples}_{k}")));
-        let columns: Vec<usize> = columns.take(MAX_DIM + 1).collect();
-        if columns.is_empty() && samples == DEFAULT_SAMPLES {
-            let is_time = |name: &String| name == times || TIME_NAMES.contains(&name.as_str());
-            return Ok((0..self.columns.len()).filter(|&i| !is_time(&self.columns[i])).collect());
-        }
-        if columns.is_empty() { self.require(samples, samples).map(|i| vec![i]) } else { Ok(columns) }
-    }
-
-    /// The column `name`, if there is one.
-    fn column(&self, name: &str) -> Result<Option<usize>> {
-        let mut found = (0..self.columns.len()).filter(|&i| self.columns[i] == name);
-        let first = found.next();
-        if found.next().is_some() {
-            return Err(Error::input(&self.path, name, "two columns have this name", "rename one of them"));
-        }
-        Ok(first)
-    }
-
-    fn require(&self, name: &str, samples: &str) -> Result<usize> {
-        self.column(name)?.ok_or_else(|| {
-            let fix = format!("samples = {samples:?} selects from its columns: {}", list(&self.columns));
-            Error::input(&self.path, name, "no such column", fix)
-        })
+    fn reader(&self) -> Result<OpenTable> {
+        let Source { reader, consumed, line_left } = Source::open(&self.path, self.is_compressed)?;
+        let mut builder = ReaderBuilder::new();
+        builder.delimiter(self.delimiter).trim(Trim::All).buffer_capacity(BLOCK_BYTES);
+        Ok(OpenTable { csv: builder.from_reader(reader), consumed, line_left })
     }
 }
 
-fn reader(path: &Path) -> Result<Reader<File>> {
-    let (file, _) = open_file(path)?;
-    Ok(ReaderBuilder::new().trim(Trim::All).buffer_capacity(1 << 18).from_reader(file))
+struct OpenTable {
+    csv: Reader<Box<dyn Read>>,
+    /// Bytes read from the file.
+    consumed: Rc<Cell<u64>>,
+    /// Bytes of text that the current line may still take.
+    line_left: Rc<Cell<u64>>,
+}
+
+/// The text of a table.
+struct Source {
+    reader: Box<dyn Read>,
+    consumed: Rc<Cell<u64>>,
+    line_left: Rc<Cell<u64>>,
+}
+
+impl Source {
+    fn open(path: &Path, is_compressed: bool) -> Result<Self> {
+        let (file, size) = open_file(path)?;
+        let consumed = Rc::new(Cell::new(0));
+        let max_line =
+            if is_compressed { LINE_BYTES.saturating_add(LINE_RATIO * size).min(MAX_LINE) } else { MAX_LINE };
+        let line_left = Rc::new(Cell::new(max_line));
+        let file = Counted { file, consumed: consumed.clone() };
+        let text: Box<dyn Read> = if is_compressed {
+            let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
+            let start = file.fill_buf().map_err(Error::io(path, "read"))?;
+            if !start.starts_with(&[0x1f, 0x8b]) {
+                return Err(Error::input(path, "path", "is not compressed by gzip", "leave .gz out of its name"));
+            }
+            Box::new(MultiGzDecoder::new(file))
+        } else {
+            Box::new(file)
+        };
+        let reader = Box::new(Bounded { text, line_left: line_left.clone() });
+        Ok(Source { reader, consumed, line_left })
+    }
+}
+
+/// Counts the bytes that come from a file.
+struct Counted {
+    file: File,
+    consumed: Rc<Cell<u64>>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.consumed.set(self.consumed.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// Ends text with an error when a line has no end.
+struct Bounded {
+    text: Box<dyn Read>,
+    line_left: Rc<Cell<u64>>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.text.read(buffer)?;
+        // A block is charged to the line that it begins in.
+        match self.line_left.get().checked_sub(n as u64) {
+            Some(left) => self.line_left.set(left),
+            None => return Err(io::Error::new(io::ErrorKind::FileTooLarge, LongLine)),
+        }
+        Ok(n)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a line is too long, here or in proportion to the size of the file (at most {} MiB)", MAX_LINE >> 20)]
+struct LongLine;
+
+/// What separates the fields of the header line: the most frequent of comma, semicolon and tab outside quotes.
+fn delimiter_of(text: &[u8]) -> u8 {
+    let mut quoted = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    for &byte in text {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' | b'\r' if !quoted => break,
+            _ if !quoted => counts.iter_mut().filter(|(d, _)| *d == byte).for_each(|(_, n)| *n += 1),
+            _ => {}
+        }
+    }
+    // The first of several.
+    counts.into_iter().rev().max_by_key(|(_, n)| *n).map_or(b',', |(delimiter, _)| delimiter)
 }
 
 /// Where `position` is, in words. Rows are counted as in arrays: blank lines are none, and the header line is not one.
@@ -181,29 +323,66 @@ fn row_at(position: Option<&Position>) -> String {
 }
 
 /// Field `column` of `record`, whose column is called `name`.
-fn number<T: std::str::FromStr>(path: &Path, name: &str, record: &ByteRecord, column: usize) -> Result<T> {
+fn number(path: &Path, name: &str, record: &ByteRecord, column: usize) -> Result<f64> {
     let field = record.get(column).unwrap_or_default();
     let parsed = std::str::from_utf8(field).ok().and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| {
         const SHOWN: usize = 40;
         let text = String::from_utf8_lossy(&field[..field.len().min(SHOWN)]);
-        let problem = match &*text {
-            "" => format!("is empty in {}", row_at(record.position())),
-            text => format!("is {text:?}, not a number, in {}", row_at(record.position())),
-        };
-        Error::input(path, name, problem, "give a number, or leave this column out with samples = \"a,b\" or \"x*\"")
+        let row = row_at(record.position());
+        let fix = "give a number, or leave this column out with samples = \"a,b\" or \"x*\"";
+        match &*text {
+            "" => Error::input(path, name, format!("is empty in {row}"), fix),
+            text if text.replacen(',', ".", 1).parse::<f64>().is_ok() => {
+                let problem = format!("is {text:?} in {row}: a decimal comma");
+                Error::input(path, name, problem, "write numbers with a decimal point")
+            }
+            text => Error::input(path, name, format!("is {text:?}, not a number, in {row}"), fix),
+        }
     })
+}
+
+fn read_error(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge if error.get_ref().is_some_and(|e| e.is::<LongLine>()) => {
+            Error::input(path, "table", error.to_string(), "give one line to each sample")
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+            Error::input(path, "table", format!("is damaged: {error}"), "copy or save the file again")
+        }
+        _ => Error::io(path, "read")(error),
+    }
 }
 
 fn csv_error(path: &Path, error: csv::Error) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(e) => Error::io(path, "read")(e),
+        csv::ErrorKind::Io(e) => read_error(path, e),
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let problem = format!("has {len} fields, the header line {expected_len}");
             Error::input(path, row_at(pos.as_ref()), problem, "give every row one field per column")
         }
         other => {
             Error::input(path, "table", format!("cannot be parsed: {other:?}"), "save it as plain comma-separated text")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delimiter_is_the_one_of_the_header_line() {
+        for (text, delimiter) in [
+            ("times,x\n1;2;3\n", b','),
+            ("times;x;y\n", b';'),
+            ("times\tx\r\n", b'\t'),
+            ("\"a,b,c\";x;\"y\"\n", b';'),
+            ("times\n0,1\n", b','),
+            ("a,b;c\n", b','),
+            ("", b','),
+        ] {
+            assert_eq!(delimiter_of(text.as_bytes()), delimiter, "{text}");
         }
     }
 }

@@ -6,19 +6,20 @@ use std::path::Path;
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
 use super::standardise::moments;
-use super::{DataSource, Snapshots, read_points, read_snapshots};
-use crate::error::Result;
+use super::{DataSet, DataSource, Points, read_points, read_snapshots};
+use crate::error::{Error, Result};
+use crate::stage::Watch;
 
 /// Dimensions and snapshots shown before the rest is only counted.
 const SHOWN_DIMENSIONS: usize = 4;
 const SHOWN_SNAPSHOTS: usize = 24;
 
 /// Describes the data file at `path`, line by line: its arrays (type, shape, order, compression) and, where `samples`
-/// and `times` make snapshots, their times, counts, means and deviations. Lines that start with `problem:` say why not.
+/// and `times` make snapshots, their times, counts, means and deviations. Lines that start with `problem:` say why not. `watch` hears of bytes.
 ///
 /// # Errors
 /// As [`super::load`], when nothing can be said of the file but that.
-pub fn describe(path: &Path) -> Result<String> {
+pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
     let mut text = String::new();
     let mut source = DataSource::new(path);
     let is_snapshots = match &mut DataFile::open(path)? {
@@ -45,19 +46,22 @@ pub fn describe(path: &Path) -> Result<String> {
         }
     };
     if is_snapshots {
-        match read_snapshots(&source) {
-            Ok((snapshots, warnings)) => {
-                describe_snapshots(&mut text, &snapshots);
-                warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
+        match read_snapshots(&source, watch) {
+            Ok(data) => {
+                describe_snapshots(&mut text, &data);
+                data.warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
             }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => line(&mut text, format!("problem: {error}")),
         }
     } else {
-        match read_points(path, &source.samples) {
-            Ok((dim, points)) => {
-                line(&mut text, format!("{} points of dimension {dim}, no times", points.len() / dim));
-                line(&mut text, format!("  {}", statistics(&points, dim)));
+        match read_points(&source, watch) {
+            Ok(Points { dim, rows, origin, warnings, .. }) => {
+                line(&mut text, format!("{} points of dimension {dim}, no times", rows.len() / dim));
+                line(&mut text, format!("  {}", statistics(&rows, &origin)));
+                warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
             }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => line(&mut text, format!("problem: {error}")),
         }
     }
@@ -94,12 +98,12 @@ fn array_header(array: &Array<'_>) -> String {
     format!("{} {:?}, {order}", array.header.dtype, array.header.shape)
 }
 
-fn describe_snapshots(text: &mut String, snapshots: &Snapshots) {
+fn describe_snapshots(text: &mut String, DataSet { snapshots, origin, .. }: &DataSet) {
     let (n, dim) = (snapshots.times.len(), snapshots.dim);
     let plural = if n == 1 { "" } else { "s" };
     line(text, format!("{n} snapshot{plural} of dimension {dim}, {} rows", snapshots.samples.len() / dim));
     for (k, time) in snapshots.times.iter().enumerate().take(SHOWN_SNAPSHOTS) {
-        let statistics = statistics(snapshots.rows(k), dim);
+        let statistics = statistics(snapshots.rows(k), origin);
         line(text, format!("  time {time}: {} rows, {statistics}", snapshots.n_rows(k)));
     }
     if n > SHOWN_SNAPSHOTS {
@@ -107,9 +111,11 @@ fn describe_snapshots(text: &mut String, snapshots: &Snapshots) {
     }
 }
 
-/// Mean ± deviation of the first columns.
-fn statistics(rows: &[f32], dim: usize) -> String {
+/// Mean ± deviation of the first columns; rows are differences from `origin`.
+fn statistics(rows: &[f32], origin: &[f64]) -> String {
+    let dim = origin.len();
     let (mean, variance) = moments(rows, dim);
+    let mean: Vec<f64> = mean.iter().zip(origin).map(|(mean, origin)| mean + origin).collect();
     let mut text = String::from("mean ± std");
     for (mean, variance) in mean.iter().zip(&variance).take(SHOWN_DIMENSIONS) {
         // Writing to a String cannot fail.

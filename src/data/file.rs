@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array::{Array, Rows};
+use super::array::{Array, Meter, Rows};
 use super::csv::Table;
+use super::grouping::RowTimes;
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
@@ -15,7 +16,11 @@ use crate::error::{Error, Result};
 pub(super) enum Format {
     Npy,
     Npz,
-    Csv,
+    /// Text, with what separates fields where it is written; read, the header line tells.
+    Table {
+        delimiter: u8,
+        is_compressed: bool,
+    },
     Safetensors,
 }
 
@@ -25,7 +30,11 @@ impl Format {
     /// # Errors
     /// As [`Format::of`].
     pub fn of_destination(to: &Destination) -> Result<Self> {
-        if to.is_stream() && to.path().extension().is_none() { Ok(Format::Csv) } else { Format::of(to.path()) }
+        if to.is_stream() && to.path().extension().is_none() {
+            Ok(Format::Table { delimiter: b',', is_compressed: false })
+        } else {
+            Format::of(to.path())
+        }
     }
 
     /// The format of `path` by its suffix, in any case.
@@ -33,18 +42,31 @@ impl Format {
     /// # Errors
     /// [`Error::Input`] listing the suffixes.
     pub fn of(path: &Path) -> Result<Self> {
-        let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-        match suffix.as_deref() {
-            Some("npy") => Ok(Format::Npy),
-            Some("npz") => Ok(Format::Npz),
-            Some("csv") => Ok(Format::Csv),
-            Some("safetensors") => Ok(Format::Safetensors),
-            other => {
-                let problem =
-                    other.map_or("has no suffix".into(), |suffix| format!("has the unknown suffix .{suffix}"));
-                Err(Error::input(path, "path", problem, "use a file that ends in .npz, .npy, .csv or .safetensors"))
+        let suffix_of = |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+        let suffix = suffix_of(path);
+        let is_compressed = suffix.as_deref() == Some("gz");
+        let inner = if is_compressed { suffix_of(&path.with_extension("")) } else { suffix.clone() };
+        match inner.as_deref() {
+            Some("npy") if !is_compressed => Ok(Format::Npy),
+            Some("npz") if !is_compressed => Ok(Format::Npz),
+            Some("csv") => Ok(Format::Table { delimiter: b',', is_compressed }),
+            Some("tsv") => Ok(Format::Table { delimiter: b'\t', is_compressed }),
+            Some("safetensors") if !is_compressed => Ok(Format::Safetensors),
+            _ => {
+                let problem = match (suffix, inner) {
+                    (None, _) => "has no suffix".into(),
+                    (Some(suffix), Some(inner)) if is_compressed => format!("has the unknown suffix .{inner}.{suffix}"),
+                    (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
+                };
+                let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors";
+                Err(Error::input(path, "path", problem, fix))
             }
         }
+    }
+
+    /// Whether it is a table, whose times are a column.
+    pub fn is_table(self) -> bool {
+        matches!(self, Format::Table { .. })
     }
 }
 
@@ -81,32 +103,83 @@ impl DataFile {
             Format::Npy => DataFile::Arrays(ArrayFile::Npy(path.into())),
             Format::Npz => DataFile::Arrays(ArrayFile::Npz(Archive::open(path)?)),
             Format::Safetensors => DataFile::Arrays(ArrayFile::Safetensors(Tensors::open(path)?)),
-            Format::Csv => DataFile::Table(Table::open(path)?),
+            Format::Table { is_compressed, .. } => DataFile::Table(Table::open(path, is_compressed)?),
         })
     }
 
     /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the times, which a table
     /// does not count among the samples.
-    pub fn shape(&mut self, samples: &str, times: &str) -> Result<(usize, usize)> {
+    pub fn shape(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<(usize, usize)> {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.matrix_shape(),
-            DataFile::Table(table) => table.shape(samples, times),
+            DataFile::Table(table) => table.shape(samples, times, meter),
         }
     }
 
-    /// The array `name` as one finite time a row.
-    pub fn times(&mut self, name: &str) -> Result<Vec<f64>> {
+    /// The array `times`, one finite time a row. A table looks at its `samples` too.
+    pub fn times(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         match self {
-            DataFile::Arrays(file) => file.array(name)?.read_times(),
-            DataFile::Table(table) => table.times(name),
+            DataFile::Arrays(file) => {
+                let array = file.array(times)?;
+                meter.expect(array.header.n_bytes().unwrap_or(0));
+                array.read_times(meter)
+            }
+            DataFile::Table(table) => table.times(samples, times, meter),
+        }
+    }
+
+    /// What there is to know of `samples` before they are read as f32.
+    pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
+        match self {
+            DataFile::Arrays(file) => {
+                let array = file.array(samples)?;
+                let (element, (_, dim)) = (array.element()?, array.matrix_shape()?);
+                let (epsilon, n_bytes) = (element.epsilon(), array.header.n_bytes().unwrap_or(0));
+                meter.expect(n_bytes);
+                let unknown = Features { epsilon, origin: vec![0.0; dim], ..Features::default() };
+                if element.fits_f32() && !array.is_suspicious() {
+                    return Ok(unknown);
+                }
+                meter.expect(n_bytes);
+                let survey = array.survey(meter)?;
+                Ok(Features { origin: survey.origin(), counting: Some(survey.counting()), ..unknown })
+            }
+            DataFile::Table(table) => {
+                let (_, survey) = table.survey(samples, times, meter)?;
+                let (origin, counting) = (survey.origin(), survey.counting());
+                let names: Vec<String> = table.names().to_vec();
+                let selection = table.selection(samples, times)?;
+                Ok(Features {
+                    epsilon: f64::EPSILON,
+                    origin,
+                    counting: Some(if selection.is_named { Vec::new() } else { counting }),
+                    columns: Some(selection.columns.iter().map(|&column| names[column].clone()).collect()),
+                    warnings: selection.warnings.clone(),
+                })
+            }
         }
     }
 
     /// Reads the array `samples` into `rows`, which has its shape.
-    pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>) -> Result<()> {
+    pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
         match self {
-            DataFile::Arrays(file) => file.array(samples)?.read_rows(rows),
-            DataFile::Table(table) => table.read_rows(samples, times, rows),
+            DataFile::Arrays(file) => file.array(samples)?.read_rows(rows, meter),
+            DataFile::Table(table) => table.read_rows(samples, times, rows, meter),
         }
     }
+}
+
+/// Samples as their file has them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Features {
+    /// Distance from 1 to the next number of the stored type; 0 for integers.
+    pub epsilon: f64,
+    /// What is to be subtracted before rounding to f32, `[dim]`; 0 where f32 holds every value.
+    pub origin: Vec<f64>,
+    /// Columns that only count the rows, where that was looked at; not those that the user named.
+    pub counting: Option<Vec<usize>>,
+    /// Names of the columns of a table.
+    pub columns: Option<Vec<String>>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
 }

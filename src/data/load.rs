@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::array::{Rows, check_shape, list, zeros};
-use super::file::{DataFile, Format};
-use super::grouping::Grouping;
+use super::array::{Meter, Rows, check_shape, list, zeros};
+use super::file::{DataFile, Features, Format};
+use super::grouping::{Grouping, SAME_TIME};
 use super::snapshots::find_time;
-use super::standardise::coordinates_of;
+use super::standardise::{Statistics, coordinates_of, warn_of_outliers};
+use super::survey::Survey;
 use super::{DataSource, Snapshots};
 use crate::error::{Error, Result};
 use crate::model::Coordinates;
+use crate::stage::Watch;
 
 /// A data set as training sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,36 +20,84 @@ pub struct Loaded {
     pub training: Snapshots,
     /// Snapshots at the held-out times, likewise; there may be none.
     pub held_out: Snapshots,
-    /// What took data units to network coordinates.
+    /// What took data units to network coordinates, with the names of the columns where the data are a table.
     pub coordinates: Coordinates,
     /// What a user should know, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads, checks, divides and standardises the snapshots of `source`.
+/// Snapshots in data units, as their file has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataSet {
+    /// Differences from `origin`, rounded to f32.
+    pub snapshots: Snapshots,
+    /// What to add to a row, `[dim]`: 0 where f32 holds every value of the column, else its mean.
+    pub origin: Vec<f64>,
+    /// Names of the columns, `[dim]`, where the data are a table.
+    pub columns: Option<Vec<String>>,
+    /// What a user should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Points in data units, without times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Points {
+    /// Dimension.
+    pub dim: usize,
+    /// Rows `[n, dim]`: differences from `origin`, rounded to f32.
+    pub rows: Vec<f32>,
+    /// What to add to a row, as in [`DataSet`].
+    pub origin: Vec<f64>,
+    /// Names of the columns, `[dim]`, where the data are a table.
+    pub columns: Option<Vec<String>>,
+    /// What a user should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl DataSet {
+    /// Rows `[n, dim]` of snapshot `k` in data units.
+    pub fn positions(&self, k: usize) -> Vec<f64> {
+        moved(self.snapshots.rows(k), &self.origin)
+    }
+}
+
+impl Points {
+    /// Rows `[n, dim]` in data units.
+    pub fn positions(&self) -> Vec<f64> {
+        moved(&self.rows, &self.origin)
+    }
+}
+
+/// rows + origin.
+fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
+    rows.iter().zip(origin.iter().cycle()).map(|(&x, origin)| f64::from(x) + origin).collect()
+}
+
+/// Reads, checks, divides and standardises the snapshots of `source`; `watch` hears of bytes. Files of types that f32 does
+/// not hold, and tables, are read twice, in rare cases up to four times.
 ///
-/// Peak memory: the samples in f32 and 4 bytes a row while they are read; or 20 bytes a row before, for the times.
+/// Peak memory: the samples in f32, and 4 bytes a row where rows of one time do not follow one another.
 ///
 /// # Errors
-/// [`Error::Input`] naming file, array (or row and column) and fix for every content that cannot be trained on.
-pub fn load(source: &DataSource) -> Result<Loaded> {
-    let (mut training, mut held_out, mut warnings) = read(source, |times| held_out_times(source, times))?;
-    let [first, .., last] = training.times[..] else {
+/// [`Error::Input`] naming file, array (or row and column) and fix for every content that cannot be trained on;
+/// [`Error::Interrupted`] when the watch asks for it.
+pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
+    let reading = Reading::new(source, |times| held_out_times(source, times), watch)?;
+    let [first, .., last] = reading.training.times[..] else {
         return Err(Error::input(
             times_file(source),
             &source.times,
-            format!("holds one time, {}", list(&training.times)),
+            format!("holds one time, {}", list(&reading.training.times)),
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let coordinates = coordinates_of(source, &training, [first, last], &mut warnings)?;
-    for snapshots in [&mut training, &mut held_out] {
-        coordinates.to_network(&mut snapshots.samples);
+    let mut loaded = standardised(source, reading, [first, last], watch)?;
+    for snapshots in [&mut loaded.training, &mut loaded.held_out] {
         for time in &mut snapshots.times {
-            *time = coordinates.network_time(*time);
+            *time = loaded.coordinates.network_time(*time);
         }
     }
-    let mut all: Vec<f64> = training.times.iter().chain(&held_out.times).copied().collect();
+    let mut all: Vec<f64> = loaded.training.times.iter().chain(&loaded.held_out.times).copied().collect();
     all.sort_unstable_by(f64::total_cmp);
     // Engines compute with f32 times.
     if !all.iter().all(|t| t.is_finite()) || all.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32) {
@@ -58,7 +108,7 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
             "merge them, or leave out times far from the others",
         ));
     }
-    Ok(Loaded { training, held_out, coordinates, warnings })
+    Ok(loaded)
 }
 
 /// Reads, checks and standardises the one snapshot that a generative path leads to, at network time 1. Data times of the model are
@@ -66,84 +116,214 @@ pub fn load(source: &DataSource) -> Result<Loaded> {
 ///
 /// # Errors
 /// As [`load`]; when there is more than one time.
-pub fn load_single(source: &DataSource) -> Result<Loaded> {
-    let (mut training, mut warnings) = read_snapshots(source)?;
-    if training.times.len() != 1 {
+pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
+    let reading = Reading::new(source, none_held_out, watch)?;
+    let times = &reading.training.times;
+    if times.len() != 1 {
         return Err(Error::input(
             times_file(source),
             &source.times,
-            format!("holds {} times, {}", training.times.len(), list(&training.times)),
+            format!("holds {} times, {}", times.len(), list(times)),
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let coordinates = coordinates_of(source, &training, [0.0, 1.0], &mut warnings)?;
-    coordinates.to_network(&mut training.samples);
-    training.times = vec![1.0];
-    let held_out = Snapshots { dim: training.dim, times: Vec::new(), offsets: vec![0], samples: Vec::new() };
+    let mut loaded = standardised(source, reading, [0.0, 1.0], watch)?;
+    loaded.training.times = vec![1.0];
+    Ok(loaded)
+}
+
+/// Takes the samples to network coordinates; times stay.
+fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
+    /// Readings that move the origin to the centre of the training rows. It is far from the mean of all rows where others
+    /// lie far out; the second time it is known to f32's precision there.
+    const READINGS: usize = 2;
+    let mut statistics = Statistics::of(source, &reading);
+    for _ in 0..READINGS {
+        if !statistics.far_from_origin(&reading) {
+            break;
+        }
+        reading.read_again(source, &statistics.center, watch)?;
+        statistics = Statistics::of(source, &reading);
+    }
+    let mut warnings = std::mem::take(&mut reading.warnings);
+    let coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
+    let relative = coordinates.relative_to(&reading.features.origin);
+    relative.to_network(&mut reading.training.samples);
+    relative.to_network(&mut reading.held_out.samples);
+    warn_of_outliers(source, &reading, &mut warnings);
+    let Reading { training, held_out, .. } = reading;
     Ok(Loaded { training, held_out, coordinates, warnings })
 }
 
-/// Reads the snapshots of `source` in data units, nothing held out, and the warnings about them. One time is enough.
+/// Reads the snapshots of `source` in data units, nothing held out; `watch` hears of bytes. One time is enough.
 ///
 /// # Errors
 /// As [`load`].
-pub fn read_snapshots(source: &DataSource) -> Result<(Snapshots, Vec<String>)> {
-    read(source, |times| Ok(vec![false; times.len()])).map(|(snapshots, _, warnings)| (snapshots, warnings))
+pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet> {
+    let Reading { training, features, warnings, .. } = Reading::new(source, none_held_out, watch)?;
+    Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
 }
 
-/// Reads the array `name` of `path` as points, no times needed: (dimension, rows `[n, dim]` in data units).
+/// Reads the samples of `source` as points, no times needed (of a table the column of the times is none); `watch` hears of
+/// bytes.
 ///
 /// # Errors
 /// As [`load`].
-pub fn read_points(path: &Path, name: &str) -> Result<(usize, Vec<f32>)> {
-    const NO_TIMES: &str = "";
+pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
+    let DataSource { path, samples, times, .. } = source;
+    let mut meter = Meter::new(watch);
     let mut file = DataFile::open(path)?;
-    let (n_rows, dim) = file.shape(name, NO_TIMES)?;
-    let mut points = zeros(path, name, n_rows, dim)?;
-    file.read_rows(name, NO_TIMES, &mut Rows::new(dim, None, &mut points, &mut []))?;
-    Ok((dim, points))
+    let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
+    let features = file.features(samples, times, &mut meter)?;
+    let mut rows = zeros(path, samples, n_rows, dim)?;
+    let destination = None;
+    file.read_rows(samples, times, &mut Rows::new(&features.origin, destination, &mut rows, &mut []), &mut meter)?;
+    let mut warnings = features.warnings.clone();
+    warnings.extend(counting_warning(source, &features, dim, [&rows[..]]));
+    Ok(Points { dim, rows, origin: features.origin, columns: features.columns, warnings })
 }
 
-/// The snapshots in data units: those whose time `hold_out` leaves, the others, and warnings.
-fn read(
-    source: &DataSource,
-    hold_out: impl FnOnce(&[f64]) -> Result<Vec<bool>>,
-) -> Result<(Snapshots, Snapshots, Vec<String>)> {
-    let mut file = DataFile::open(&source.path)?;
-    let row_times = match &source.times_path {
-        Some(path) if Format::of(&source.path)? == Format::Csv => {
-            let fix = "leave times_path out, and name the column with times";
-            return Err(Error::input(path, "times_path", "does not go with a .csv file", fix));
+fn none_held_out(times: &[f64]) -> Result<Vec<bool>> {
+    Ok(vec![false; times.len()])
+}
+
+/// Snapshots as their file has them, differences from an origin, and where their rows lie in it.
+pub(super) struct Reading {
+    pub training: Snapshots,
+    pub held_out: Snapshots,
+    pub features: Features,
+    pub warnings: Vec<String>,
+    /// Place among training and then held-out rows of each row of the file; `None` when they are in its order.
+    destination: Option<Vec<u32>>,
+    file: DataFile,
+}
+
+impl Reading {
+    /// The snapshots of `source`, divided by what `hold_out` says of the times.
+    fn new(
+        source: &DataSource,
+        hold_out: impl FnOnce(&[f64]) -> Result<Vec<bool>>,
+        watch: &dyn Watch,
+    ) -> Result<Reading> {
+        let DataSource { path, times_path, samples, times, .. } = source;
+        let mut meter = Meter::new(watch);
+        let mut file = DataFile::open(path)?;
+        let format = Format::of(path)?;
+        let row_times = match times_path {
+            Some(times_path) if format.is_table() => {
+                let fix = "leave times_path out, and name the column with times";
+                return Err(Error::input(times_path, "times_path", "does not go with a table", fix));
+            }
+            Some(times_path) => DataFile::open(times_path)?.times(samples, times, &mut meter)?,
+            None if format == Format::Npy => {
+                let fix = "name the .npy file of the times with times_path";
+                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix));
+            }
+            None => file.times(samples, times, &mut meter)?,
+        };
+        check_shape(times_file(source), times, row_times.len() as u64, 1)?;
+        let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
+        if row_times.len() != n_rows {
+            return Err(Error::input(
+                times_file(source),
+                times,
+                format!("has {} entries, but {samples} has {n_rows} rows", row_times.len()),
+                "give one time per row",
+            ));
         }
-        Some(path) => DataFile::open(path)?.times(&source.times)?,
-        None if Format::of(&source.path)? == Format::Npy => {
-            let fix = "name the .npy file of the times with times_path";
-            return Err(Error::input(&source.path, "times_path", "is missing: a .npy file holds one array", fix));
-        }
-        None => file.times(&source.times)?,
-    };
-    check_shape(times_file(source), &source.times, row_times.len() as u64, 1)?;
-    let (n_rows, dim) = file.shape(&source.samples, &source.times)?;
-    if row_times.len() != n_rows {
-        return Err(Error::input(
-            times_file(source),
-            &source.times,
-            format!("has {} entries, but {} has {n_rows} rows", row_times.len(), source.samples),
-            "give one time per row",
-        ));
+
+        let mut grouping = Grouping::of(row_times);
+        let held_out = hold_out(&grouping.times)?;
+        let select = |wanted: bool| -> Vec<usize> { (0..held_out.len()).filter(|&k| held_out[k] == wanted).collect() };
+        let (training_groups, held_out_groups) = (select(false), select(true));
+        let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
+        let features = file.features(samples, times, &mut meter)?;
+        let mut warnings = features.warnings.clone();
+        warnings.extend(merged_warning(source, &grouping));
+        warnings.extend(single_row_warning(&grouping));
+        let mut reading = Reading {
+            training: empty_snapshots(source, dim, &grouping, &training_groups)?,
+            held_out: empty_snapshots(source, dim, &grouping, &held_out_groups)?,
+            features,
+            warnings,
+            destination,
+            file,
+        };
+        reading.fill(source, &mut meter)?;
+        let parts = [&reading.training.samples[..], &reading.held_out.samples];
+        let counting = counting_warning(source, &reading.features, dim, parts);
+        reading.warnings.extend(counting);
+        Ok(reading)
     }
 
-    let grouping = Grouping::of(row_times);
-    let held_out = hold_out(&grouping.times)?;
-    let select = |wanted: bool| -> Vec<usize> { (0..held_out.len()).filter(|&k| held_out[k] == wanted).collect() };
-    let (training_groups, held_out_groups) = (select(false), select(true));
-    let warnings = single_row_warning(&grouping).into_iter().collect();
-    let mut training = empty_snapshots(source, dim, &grouping, &training_groups)?;
-    let mut held_out = empty_snapshots(source, dim, &grouping, &held_out_groups)?;
-    let destination = grouping.destinations(&[training_groups, held_out_groups].concat());
-    let mut rows = Rows::new(dim, destination.as_deref(), &mut training.samples, &mut held_out.samples);
-    file.read_rows(&source.samples, &source.times, &mut rows)?;
-    Ok((training, held_out, warnings))
+    /// Reads the samples once more, with the origin moved by `shift`.
+    fn read_again(&mut self, source: &DataSource, shift: &[f64], watch: &dyn Watch) -> Result<()> {
+        let moved = |(origin, shift): (&mut f64, &f64)| {
+            if *origin != 0.0 {
+                *origin += shift
+            }
+        };
+        self.features.origin.iter_mut().zip(shift).for_each(moved);
+        let mut meter = Meter::new(watch);
+        let size = std::fs::metadata(&source.path).map_or(0, |found| found.len());
+        meter.expect(size);
+        self.fill(source, &mut meter)
+    }
+
+    fn fill(&mut self, source: &DataSource, meter: &mut Meter<'_>) -> Result<()> {
+        let Reading { training, held_out, features, destination, file, .. } = self;
+        let training = &mut training.samples;
+        let mut rows = Rows::new(&features.origin, destination.as_deref(), training, &mut held_out.samples);
+        file.read_rows(&source.samples, &source.times, &mut rows, meter)
+    }
+
+    /// The row of the file that lies at `place`.
+    pub fn file_row(&self, place: usize) -> usize {
+        let rows = self.destination.iter().flatten();
+        rows.enumerate().find(|(_, at)| **at as usize == place).map_or(place, |(row, _)| row)
+    }
+
+    /// How column `i` reads in a message.
+    pub fn column_name(&self, i: usize) -> String {
+        column_name(&self.features, i)
+    }
+}
+
+fn column_name(features: &Features, i: usize) -> String {
+    match &features.columns {
+        Some(names) => names[i].clone(),
+        None => i.to_string(),
+    }
+}
+
+/// Says which columns only count the rows; `parts` are the rows read.
+fn counting_warning<'a>(
+    source: &DataSource,
+    features: &Features,
+    dim: usize,
+    parts: impl IntoIterator<Item = &'a [f32]>,
+) -> Option<String> {
+    let counting = features.counting.clone().unwrap_or_else(|| Survey::counters_of(dim, parts).counting());
+    (!counting.is_empty()).then(|| {
+        let columns = list(counting.iter().map(|&i| column_name(features, i)));
+        format!(
+            "{}: the numbers of the rows, in some order, are taken for a dimension: column {columns}; if they are no data, \
+             leave them out",
+            source.path.display()
+        )
+    })
+}
+
+/// Says which times were taken for one.
+fn merged_warning(source: &DataSource, grouping: &Grouping) -> Option<String> {
+    (!grouping.merged.is_empty()).then(|| {
+        let groups = list(grouping.merged.iter().map(|(times, taken)| {
+            let times: Vec<String> = times.iter().take(4).map(f64::to_string).collect();
+            format!("{} as {taken}", times.join(" and "))
+        }));
+        let file = times_file(source).display();
+        format!("{file}: times closer than {SAME_TIME:e} of their range are taken for one: {groups}")
+    })
 }
 
 /// Zeros in the shape of the named groups.

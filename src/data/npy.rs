@@ -26,7 +26,7 @@ pub(super) fn open<'a>(path: &'a Path, name: &str) -> Result<Array<'a>> {
     let mut reader = BufReader::new(file);
     let (header, n_header_bytes) = read_header(path, name, &mut reader)?;
     check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
-    Ok(Array { file: path, name: name.into(), header, data: Box::new(reader) })
+    Ok(Array { file: path, name: name.into(), header, stored: size, data: Box::new(reader) })
 }
 
 /// Reads a header and tells its length in bytes.
@@ -170,7 +170,8 @@ impl<'a> Scanner<'a> {
             let n_digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
             let (digits, rest) = self.rest.split_at(n_digits);
             shape.push(digits.parse().map_err(|_| NOT_A_TUPLE)?);
-            self.rest = rest;
+            // Python 2 wrote long integers as 300L.
+            self.rest = rest.strip_prefix('L').unwrap_or(rest);
             if !self.eat(",") {
                 if !self.eat(")") {
                     return Err(NOT_A_TUPLE);
@@ -220,11 +221,11 @@ fn element(dtype: &str) -> std::result::Result<Element, Refusal> {
     Ok(Element { number, big_endian })
 }
 
-/// Writes the version-1 header of a little-endian f32 array in C order; values are to follow.
-pub(super) fn write_header(writer: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
+/// Writes the version-1 header of an array in C order, of type `descr`; values are to follow.
+pub(super) fn write_header(writer: &mut dyn Write, descr: &str, shape: &[usize]) -> io::Result<()> {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
     let comma = if sizes.len() == 1 { "," } else { "" };
-    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", sizes.join(", "));
     // Values start at a multiple of 64 bytes, so that the file can be mapped.
     let n_before = MAGIC.len() + 4;
     let padded = (n_before + text.len() + 1).next_multiple_of(64) - n_before;
@@ -245,6 +246,8 @@ mod tests {
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (7, 3), }   \n", "<f4", Order::C, vec![7, 3]),
             ("{\"shape\":(5,),\"descr\":\">u2\",\"fortran_order\":True}", ">u2", Order::Fortran, vec![5]),
             ("{'descr': '|i1', 'fortran_order': False, 'shape': ()}", "|i1", Order::C, vec![]),
+            ("{'descr': '<f8', 'fortran_order': False, 'shape': (300L, 2L), }", "<f8", Order::C, vec![300, 2]),
+            ("{'descr': '<f8', 'fortran_order': False, 'shape': (300L,)}", "<f8", Order::C, vec![300]),
         ] {
             let header = parse(text).unwrap();
             assert_eq!((header.dtype.as_str(), header.order, header.shape), (dtype, order, shape));
@@ -271,6 +274,8 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': True, 'shape': (-1,)}",
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2}",
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1 2)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1LL,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (L,)}",
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1,)} é",
             "{'descr': 'é', 'fortran_order': True, 'shape': (1,), 'é': 1}",
             &deep,
@@ -286,7 +291,7 @@ mod tests {
     fn written_headers_are_aligned_and_read_back() {
         for shape in [vec![0], vec![11], vec![4_294_967_295, 1024], vec![7, 3]] {
             let mut bytes = Vec::new();
-            write_header(&mut bytes, &shape).unwrap();
+            write_header(&mut bytes, "<f4", &shape).unwrap();
             assert_eq!(bytes.len() % 64, 0);
             let (header, length) = read_header(Path::new("a.npy"), "a", &mut &bytes[..]).unwrap();
             assert_eq!(length as usize, bytes.len());

@@ -1,7 +1,7 @@
 //! `.npz`: a zip archive of `.npy` arrays, each stored or deflated.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use zip::CompressionMethod;
@@ -16,11 +16,16 @@ use crate::files::open_file;
 /// Deflate cannot shrink by more than this (two bits stand for 258 bytes): the limit on what a small member may claim.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
+/// Most bytes of a name in a message.
+const SHOWN_NAME: usize = 60;
+
 /// An open archive.
 pub(super) struct Archive {
     path: PathBuf,
     size: u64,
     zip: ZipArchive<BufReader<File>>,
+    /// The file once more, for the names in front of the members.
+    file: File,
 }
 
 impl Archive {
@@ -42,10 +47,18 @@ impl Archive {
             [0x80, ..] => return refuse("is a Python pickle, which is never loaded", "save it with numpy.savez"),
             _ => return refuse("is not a zip archive", "save it with numpy.savez"),
         }
-        match ZipArchive::new(reader) {
-            Ok(zip) => Ok(Archive { path: path.into(), size, zip }),
-            Err(e) => Err(zip_error(path, "archive", e)),
+        let zip = ZipArchive::new(reader).map_err(|e| zip_error(path, "archive", e))?;
+        let (file, _) = open_file(path)?;
+        let archive = Archive { path: path.into(), size, zip, file };
+        // Readers disagree about which one counts.
+        let mut names = archive.names();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse(&format!("has two arrays {:?}", twice[0]), "save it again with numpy.savez");
+        } else if archive.zip.has_duplicate_names() {
+            return refuse("has two arrays of one name", "save it again with numpy.savez");
         }
+        Ok(archive)
     }
 
     /// Names of the arrays, in the order of the archive.
@@ -64,7 +77,20 @@ impl Archive {
     }
 
     fn index_of(&self, name: &str) -> Option<usize> {
-        self.zip.index_for_name(&format!("{name}.npy")).or_else(|| self.zip.index_for_name(name))
+        // Raw names, which are hashed: other searches go through all of them.
+        let index = self.zip.index_for_name_raw(format!("{name}.npy").as_bytes());
+        index.or_else(|| self.zip.index_for_name_raw(name.as_bytes()))
+    }
+
+    /// The name in front of the member at `header_start`, which begins a local file header (APPNOTE 4.3.7).
+    fn local_name(&self, header_start: u64) -> std::io::Result<Vec<u8>> {
+        let mut header = [0; 30];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(header_start))?;
+        file.read_exact(&mut header)?;
+        let mut name = vec![0; usize::from(u16::from_le_bytes([header[26], header[27]]))];
+        file.read_exact(&mut name)?;
+        Ok(name)
     }
 
     /// Opens the array `name`.
@@ -83,6 +109,7 @@ impl Archive {
         if member.encrypted() {
             return refuse("is encrypted".into(), "save it with numpy.savez");
         }
+        let (header_start, in_directory) = (member.header_start(), member.name_raw().to_vec());
         if stored > self.size {
             return Err(truncated(path, name, format!("claims {stored} bytes of a file of {}", self.size)));
         }
@@ -102,10 +129,19 @@ impl Archive {
                 "the archive is damaged: save it again",
             );
         }
+        let before_it = self.local_name(header_start).map_err(|e| damaged(path, name, e))?;
+        if before_it != in_directory {
+            let problem = format!(
+                "is called {:?} in the directory of the archive, {:?} where it lies",
+                String::from_utf8_lossy(&in_directory),
+                String::from_utf8_lossy(&before_it[..before_it.len().min(SHOWN_NAME)])
+            );
+            return refuse(problem, "the archive is damaged: save it again with numpy.savez");
+        }
         let mut data = self.zip.by_index(index).map_err(|e| zip_error(path, name, e))?;
         let (header, n_header_bytes) = npy::read_header(path, name, &mut data)?;
         check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
-        Ok(Array { file: path, name: name.into(), header, data: Box::new(data) })
+        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(data) })
     }
 }
 

@@ -37,7 +37,8 @@ impl Tensors {
             shape: shape.iter().map(|&n| n as u64).collect(),
         };
         let (path, bytes) = (self.0.path(), self.0.bytes(name)?);
-        check_n_bytes(path, name, &header, bytes.limit())?;
-        Ok(Array { file: path, name: name.into(), header, data: Box::new(bytes) })
+        let stored = bytes.limit();
+        check_n_bytes(path, name, &header, stored)?;
+        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(bytes) })
     }
 }

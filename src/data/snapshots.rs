@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::array::list;
+use super::grouping::SAME_TIME;
 use crate::error::{Error, Result};
 
 /// Samples of a population at several times, one snapshot per time.
@@ -29,7 +30,7 @@ impl Snapshots {
         self.offsets[k + 1] - self.offsets[k]
     }
 
-    /// The snapshot at `time`; a decimal also finds the f32 nearest to it, for files of f32 times.
+    /// The snapshot at `time`, to within the millionth of the range below which times are one.
     pub fn find(&self, time: f64) -> Option<usize> {
         find_time(&self.times, time)
     }
@@ -46,10 +47,17 @@ impl Snapshots {
     }
 }
 
-/// The index of `wanted` among `times`, or else of the f32 nearest to it.
+/// The index of `wanted` among increasing `times`: itself, the f32 nearest to it, or else the nearest one that would be taken
+/// for the same time.
 pub(super) fn find_time(times: &[f64], wanted: f64) -> Option<usize> {
     let exact = times.iter().position(|&t| t == wanted);
-    exact.or_else(|| times.iter().position(|&t| t == f64::from(wanted as f32)))
+    let in_f32 = || times.iter().position(|&t| t == f64::from(wanted as f32));
+    exact.or_else(in_f32).or_else(|| {
+        let [first, .., last] = *times else { return None };
+        let distance = |k: &usize| (times[*k] - wanted).abs();
+        let nearest = (0..times.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        (distance(&nearest) <= SAME_TIME * (last - first)).then_some(nearest)
+    })
 }
 
 #[cfg(test)]
@@ -62,6 +70,8 @@ mod tests {
             Snapshots { dim: 1, times: vec![0.1, f64::from(0.3f32)], offsets: vec![0, 1, 2], samples: vec![5.0, 6.0] };
         let find = |time| snapshots.index_of(time, Path::new("a.npz"), "--from");
         assert_eq!((find(0.1).unwrap(), find(0.3).unwrap()), (0, 1));
+        assert_eq!((find(0.100_000_1).unwrap(), find(0.299_999_9).unwrap()), (0, 1));
+        assert!(find(0.100_001).is_err() && find(f64::NAN).is_err() && find(f64::INFINITY).is_err());
         let message = find(0.2).unwrap_err().to_string();
         assert_eq!(
             message,

@@ -1,49 +1,166 @@
-//! Mean and scale of the training snapshots: y = (x − mean) / scale.
+//! Centre and scale of the training snapshots: y = (x − mean) / scale.
 
 use super::array::list;
+use super::load::Reading;
 use super::{DataSource, Snapshots, Standardisation};
 use crate::error::{Error, Result};
 use crate::model::{Coordinates, MAX_MAGNITUDE, MIN_SCALE};
 
-/// The coordinates that `source` asks for, from the rows of `training` in data units. Warns of dimensions without spread.
+/// Network coordinates beyond which a value is reported: so far out it is a mistake, or sets the scale of all others.
+const FAR: f32 = 20.0;
+
+/// Distance of the quartiles of a standard normal.
+const NORMAL_QUARTILES: f64 = 1.348_979_500_392_163_6;
+
+/// Spreads of so many units in the last place of the stored type, at the magnitude of the values, are rounding.
+const ROUNDING_UNITS: f64 = 4.0;
+
+/// Centre and spread of each dimension, differences from the origin of the reading.
+pub(super) struct Statistics {
+    /// In the middle of the values.
+    pub center: Vec<f64>,
+    /// What becomes the scale; 0 where a column is constant up to rounding.
+    spread: Vec<f64>,
+    constant: Vec<usize>,
+    /// Columns whose quartiles are equal, so that their deviation counts.
+    without_quartiles: Vec<usize>,
+}
+
+impl Statistics {
+    /// Of the training rows of `reading`, as `source` wants them.
+    pub fn of(source: &DataSource, reading: &Reading) -> Statistics {
+        let Snapshots { dim, ref samples, .. } = reading.training;
+        let (mut center, variance) = moments(samples, dim);
+        let constant = constant_columns(reading);
+        let mut spread: Vec<f64> = variance.iter().map(|v| v.sqrt()).collect();
+        constant.iter().for_each(|&i| spread[i] = 0.0);
+        let mut without_quartiles = Vec::new();
+        match source.standardise {
+            Standardisation::Isotropic => {
+                let mean_variance = spread.iter().map(|s| s * s).sum::<f64>() / dim as f64;
+                spread.fill(mean_variance.sqrt());
+            }
+            Standardisation::Robust => {
+                for (i, [lower, median, upper]) in quartiles(samples, dim).into_iter().enumerate() {
+                    center[i] = median;
+                    if upper > lower && spread[i] > 0.0 {
+                        spread[i] = (upper - lower) / NORMAL_QUARTILES;
+                    } else if spread[i] > 0.0 {
+                        without_quartiles.push(i);
+                    }
+                }
+            }
+            Standardisation::PerDimension | Standardisation::None => {}
+        }
+        Statistics { center, spread, constant, without_quartiles }
+    }
+
+    /// Whether the values lie so far from the origin that rounding their differences from it lost digits, though f32 holds
+    /// the differences from the centre.
+    pub fn far_from_origin(&self, reading: &Reading) -> bool {
+        const FAR: f64 = 16.0;
+        (0..self.center.len()).any(|i| {
+            let unit = reading.features.epsilon * reading.features.origin[i].abs();
+            reading.features.origin[i] != 0.0 && self.center[i].abs() > FAR * self.spread[i].max(unit)
+        })
+    }
+}
+
+/// The coordinates that `source` asks for, in data units. Warns of dimensions without spread.
 ///
 /// # Errors
 /// [`Error::Input`] for means and scales that no model file holds.
 pub(super) fn coordinates_of(
     source: &DataSource,
-    training: &Snapshots,
+    reading: &Reading,
+    statistics: &Statistics,
     time_range: [f64; 2],
     warnings: &mut Vec<String>,
 ) -> Result<Coordinates> {
-    let identity = Coordinates { time_range, ..Coordinates::identity(training.dim) };
+    let dim = reading.training.dim;
+    let columns = reading.features.columns.clone();
+    let identity = Coordinates { time_range, columns, ..Coordinates::identity(dim) };
+    let Statistics { center, spread, constant, without_quartiles } = statistics;
+    let named = |columns: &[usize]| list(columns.iter().map(|&i| reading.column_name(i)));
+    let file = source.path.display();
     if source.standardise == Standardisation::None {
+        const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
+        let coarse: Vec<usize> = (0..dim)
+            .filter(|&i| {
+                (reading.features.origin[i] + center[i]).abs() * ROUNDING > 1e-3 * spread[i] && spread[i] > 0.0
+            })
+            .collect();
+        if !coarse.is_empty() {
+            let columns = named(&coarse);
+            warnings.push(format!(
+                "{file}: standardise = \"none\" leaves columns so far from 0 that 32-bit floats round their spread by more \
+                 than a thousandth: {columns}"
+            ));
+        }
         return Ok(identity);
     }
-    let (mean, variance) = moments(&training.samples, training.dim);
-    let mut scale: Vec<f64> = match source.standardise {
-        Standardisation::Isotropic => {
-            let mean_variance = variance.iter().sum::<f64>() / variance.len() as f64;
-            vec![mean_variance.sqrt(); training.dim]
-        }
-        _ => variance.iter().map(|v| v.sqrt()).collect(),
-    };
-    let constant: Vec<usize> = (0..training.dim).filter(|&i| scale[i] == 0.0).collect();
-    constant.iter().for_each(|&i| scale[i] = 1.0);
-    if constant.len() == training.dim {
-        warnings.push(format!("{}: no dimension varies: the scale is 1", source.path.display()));
-    } else if !constant.is_empty() {
-        let columns = list(&constant);
-        warnings.push(format!("{}: columns without spread keep scale 1: {columns}", source.path.display()));
+    let scale: Vec<f64> = spread.iter().map(|&spread| if spread == 0.0 { 1.0 } else { spread }).collect();
+    if constant.len() == dim {
+        warnings.push(format!("{file}: no dimension varies: the scale is 1"));
+    } else if !constant.is_empty() && source.standardise != Standardisation::Isotropic {
+        warnings.push(format!("{file}: columns without spread keep scale 1: {}", named(constant)));
     }
+    if !without_quartiles.is_empty() {
+        let columns = named(without_quartiles);
+        warnings.push(format!("{file}: columns whose quartiles are equal are scaled by their deviation: {columns}"));
+    }
+    let mean: Vec<f64> = center.iter().zip(&reading.features.origin).map(|(center, origin)| origin + center).collect();
     for (i, (mean, scale)) in mean.iter().zip(&scale).enumerate() {
         if mean.abs() > MAX_MAGNITUDE || !(MIN_SCALE..=MAX_MAGNITUDE).contains(scale) {
-            let problem = format!("column {i} has mean {mean:.3e} and scale {scale:.3e}");
+            let problem = format!("column {} has mean {mean:.3e} and scale {scale:.3e}", reading.column_name(i));
             let fix =
                 format!("rescale the data: means to {MAX_MAGNITUDE:e}, scales {MIN_SCALE:e} to {MAX_MAGNITUDE:e}");
             return Err(Error::input(&source.path, &source.samples, problem, fix));
         }
     }
     Ok(Coordinates { mean, scale, ..identity })
+}
+
+/// Says which value lies farthest out, when `reading` is in network coordinates and one is too far.
+pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings: &mut Vec<String>) {
+    if source.standardise == Standardisation::None {
+        return;
+    }
+    let Snapshots { dim, ref samples, .. } = reading.training;
+    let far = samples.iter().filter(|y| y.abs() > FAR).count();
+    let farthest = (0..samples.len()).max_by(|&a, &b| samples[a].abs().total_cmp(&samples[b].abs()));
+    let Some(at) = farthest.filter(|_| far > 0) else { return };
+    let values = if far == 1 { "1 value lies".into() } else { format!("{far} values lie") };
+    let remedy = match source.standardise {
+        Standardisation::Robust => "remove such rows if they are mistakes",
+        _ => {
+            "remove such rows if they are mistakes, or set data.standardise = \"robust\": they set the scale of all others"
+        }
+    };
+    warnings.push(format!(
+        "{}: {values} more than {FAR} scales from the centre; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
+        source.path.display(),
+        reading.file_row(at / dim),
+        reading.column_name(at % dim),
+        samples[at].abs(),
+    ));
+}
+
+/// The columns of the training rows that are constant up to the rounding of the stored type.
+fn constant_columns(reading: &Reading) -> Vec<usize> {
+    let Snapshots { dim, ref samples, .. } = reading.training;
+    let mut ranges = vec![[f32::INFINITY, f32::NEG_INFINITY]; dim];
+    for row in samples.chunks_exact(dim) {
+        for ([least, most], &x) in ranges.iter_mut().zip(row) {
+            (*least, *most) = (least.min(x), most.max(x));
+        }
+    }
+    let is_constant = |i: usize| {
+        let [least, most] = ranges[i].map(|x| reading.features.origin[i] + f64::from(x));
+        let unit = reading.features.epsilon * least.abs().max(most.abs());
+        f64::from(ranges[i][1]) - f64::from(ranges[i][0]) <= ROUNDING_UNITS * unit
+    };
+    (0..dim).filter(|&i| is_constant(i)).collect()
 }
 
 /// Mean and population variance of each column of `rows [n, dim]`, f64, in two passes.
@@ -64,4 +181,48 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     }
     variance.iter_mut().for_each(|sum| *sum /= n_rows);
     (mean, variance)
+}
+
+/// Lower quartile, median and upper quartile of each column of finite `rows [n, dim]`, with linear interpolation between
+/// neighbouring values as in NumPy. Takes the memory of one column, or of an eighth of them if that is more.
+fn quartiles(rows: &[f32], dim: usize) -> Vec<[f64; 3]> {
+    let n = rows.len() / dim;
+    // A line of the cache holds 16 values: several columns at a time need fewer sweeps.
+    let width = (dim / 8).clamp(1, 16);
+    let mut columns = vec![vec![0.0f32; n]; width];
+    let mut found = Vec::with_capacity(dim);
+    for first in (0..dim).step_by(width) {
+        let width = width.min(dim - first);
+        for (k, row) in rows.chunks_exact(dim).enumerate() {
+            columns[..width].iter_mut().zip(&row[first..]).for_each(|(column, &x)| column[k] = x);
+        }
+        found.extend(columns[..width].iter_mut().map(|column| [0.25, 0.5, 0.75].map(|share| quantile(column, share))));
+    }
+    found
+}
+
+/// The value that `share` of `values` lie below.
+fn quantile(values: &mut [f32], share: f64) -> f64 {
+    let position = share * (values.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let (_, &mut lower, above) = values.select_nth_unstable_by(below, f32::total_cmp);
+    let upper = above.iter().copied().min_by(f32::total_cmp).unwrap_or(lower);
+    f64::from(lower) + (position - below as f64) * (f64::from(upper) - f64::from(lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_are_those_of_numpy() {
+        // numpy.quantile([5, 1, 2, 9, 4], [.25, .5, .75]); of [10, 20, 30, 40]
+        assert_eq!(quartiles(&[5.0, 1.0, 2.0, 9.0, 4.0], 1), [[2.0, 4.0, 5.0]]);
+        let dim = 20;
+        let rows: Vec<f32> =
+            [30.0, 10.0, 40.0, 20.0].iter().flat_map(|x| (0..dim).map(move |j| x + j as f32)).collect();
+        for (j, got) in quartiles(&rows, dim).into_iter().enumerate() {
+            assert_eq!(got, [17.5, 25.0, 32.5].map(|x| x + j as f64));
+        }
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -16,21 +18,81 @@ use crate::tensors::{NewTensor, write_tensors};
 /// One named array to write: `samples [n, d]`, `times [n]`, or another with as many rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PointArray<'a> {
-    /// Name in the file.
-    pub name: &'a str,
-    /// Columns of `[n, d]`; `None` for `[n]`.
-    pub dim: Option<usize>,
-    /// The values, row by row.
-    pub values: &'a [f32],
+    name: &'a str,
+    dim: Option<usize>,
+    values: PointValues<'a>,
+    columns: Option<&'a [String]>,
 }
 
-impl PointArray<'_> {
+/// Values row by row, in the precision in which they are written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PointValues<'a> {
+    /// 32 bits.
+    F32(&'a [f32]),
+    /// 64 bits: times, and positions so far from 0 that 32 bits are too coarse.
+    F64(&'a [f64]),
+}
+
+impl<'a> From<&'a [f32]> for PointValues<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        PointValues::F32(values)
+    }
+}
+
+impl<'a> From<&'a [f64]> for PointValues<'a> {
+    fn from(values: &'a [f64]) -> Self {
+        PointValues::F64(values)
+    }
+}
+
+impl<'a> PointArray<'a> {
+    /// The array `name` of shape `[n, dim]`, or `[n]` without a `dim`.
+    pub fn new(name: &'a str, dim: Option<usize>, values: impl Into<PointValues<'a>>) -> Self {
+        PointArray { name, dim, values: values.into(), columns: None }
+    }
+
+    /// The same, whose columns have names in a table: `dim` of them.
+    pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
+        PointArray { columns, ..self }
+    }
+
+    fn width(&self) -> usize {
+        self.dim.unwrap_or(1)
+    }
+
+    fn len(&self) -> usize {
+        match self.values {
+            PointValues::F32(values) => values.len(),
+            PointValues::F64(values) => values.len(),
+        }
+    }
+
     fn n_rows(&self) -> usize {
-        self.values.len() / self.dim.unwrap_or(1).max(1)
+        self.len() / self.width().max(1)
     }
 
     fn shape(&self) -> Vec<usize> {
         [self.n_rows()].into_iter().chain(self.dim).collect()
+    }
+
+    /// Writes the array as `.npy`.
+    fn write_npy(&self, writer: &mut dyn Write) -> io::Result<()> {
+        match self.values {
+            PointValues::F32(values) => {
+                npy::write_header(writer, "<f4", &self.shape())?;
+                if cfg!(target_endian = "little") {
+                    return writer.write_all(bytemuck::cast_slice(values));
+                }
+                values.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
+            }
+            PointValues::F64(values) => {
+                npy::write_header(writer, "<f8", &self.shape())?;
+                if cfg!(target_endian = "little") {
+                    return writer.write_all(bytemuck::cast_slice(values));
+                }
+                values.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
+            }
+        }
     }
 }
 
@@ -42,10 +104,11 @@ pub fn check_points_format(to: &Destination) -> Result<()> {
     Format::of_destination(to).map(drop)
 }
 
-/// Writes `arrays`, f32, in the format of the suffix, streaming, whole or not at all. A pipe or device without a suffix gets `.csv`.
+/// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device without a suffix gets `.csv`.
 ///
-/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In `.csv`, the array `x [n, d]`
-/// becomes the columns `x_0`, …, and `x [n]` the column `x`.
+/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In a table, the array `x [n, d]`
+/// becomes the columns `x_0`, …, or those of its own names, and `x [n]` the column `x`; numbers have as many digits as it takes to
+/// read them back.
 ///
 /// # Errors
 /// [`Error::Input`] for a wrong suffix or arrays that do not fit one file, [`Error::Io`] when writing fails.
@@ -57,10 +120,16 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
         return refuse("arrays", "there are none to write".into(), "name at least one");
     };
     for (i, array) in arrays.iter().enumerate() {
-        if array.values.len() != array.n_rows() * array.dim.unwrap_or(1) || array.n_rows() != first.n_rows() {
-            let problem =
-                format!("{} values are not {} rows of {}", array.values.len(), first.n_rows(), array.dim.unwrap_or(1));
+        if array.len() != array.n_rows() * array.width() || array.n_rows() != first.n_rows() {
+            let problem = format!("{} values are not {} rows of {}", array.len(), first.n_rows(), array.width());
             return refuse(array.name, problem, "give every array as many rows as the first");
+        }
+        if array.columns.is_some_and(|names| names.len() != array.width()) {
+            return refuse(
+                array.name,
+                format!("has no name for each of {} columns", array.width()),
+                "name every column",
+            );
         }
         if arrays[..i].iter().any(|other| other.name == array.name) {
             return refuse(array.name, "two arrays have this name".into(), "rename one of them");
@@ -71,22 +140,25 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
         }
     }
     match format {
-        Format::Npy => to.write(|mut writer| {
-            npy::write_header(&mut writer, &first.shape())?;
-            write_values(&mut writer, first.values)
-        }),
+        Format::Npy => to.write(|writer| first.write_npy(writer)),
         Format::Npz => to.write_seekable(|writer| write_npz(writer, arrays)),
         Format::Safetensors => {
-            let tensors =
-                arrays.iter().map(|array| (array.name.to_owned(), NewTensor::f32(&array.shape(), array.values)));
+            let tensors = arrays.iter().map(|array| {
+                let tensor = match array.values {
+                    PointValues::F32(values) => NewTensor::f32(&array.shape(), values),
+                    PointValues::F64(values) => NewTensor::f64(&array.shape(), values),
+                };
+                (array.name.to_owned(), tensor)
+            });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }
-        Format::Csv => to.write(|writer| {
-            write_csv(writer, arrays, first.n_rows()).map_err(|error| match error.into_kind() {
-                // The system's own answer, so that its kind is known.
-                csv::ErrorKind::Io(error) => error,
-                other => io::Error::other(format!("{other:?}")),
-            })
+        Format::Table { delimiter, is_compressed: false } => {
+            to.write(|writer| write_table(writer, delimiter, arrays, first.n_rows()).map_err(system_error))
+        }
+        Format::Table { delimiter, is_compressed: true } => to.write(|writer| {
+            let mut encoder = GzEncoder::new(writer, Compression::default());
+            write_table(&mut encoder, delimiter, arrays, first.n_rows()).map_err(system_error)?;
+            encoder.finish().map(drop)
         }),
     }
 }
@@ -96,8 +168,7 @@ fn write_npz(writer: &mut BufWriter<File>, arrays: &[PointArray<'_>]) -> io::Res
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
     for array in arrays {
         zip.start_file(format!("{}.npy", array.name), options)?;
-        npy::write_header(&mut zip, &array.shape())?;
-        write_values(&mut zip, array.values)?;
+        array.write_npy(&mut zip)?;
     }
     zip.finish()?;
     Ok(())
@@ -141,34 +212,38 @@ fn note_failure<T>(result: io::Result<T>, failed: &mut bool) -> io::Result<T> {
     result
 }
 
-fn write_csv(writer: &mut dyn Write, arrays: &[PointArray<'_>], n_rows: usize) -> csv::Result<()> {
-    let mut table = csv::Writer::from_writer(writer);
+/// The system's own answer, so that its kind is known.
+fn system_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+fn write_table(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], n_rows: usize) -> csv::Result<()> {
+    let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
     for array in arrays {
-        match array.dim {
-            None => table.write_field(array.name)?,
-            Some(dim) => (0..dim).try_for_each(|j| table.write_field(format!("{}_{j}", array.name)))?,
+        match (array.columns, array.dim) {
+            (Some(names), _) => names.iter().try_for_each(|name| table.write_field(name))?,
+            (None, None) => table.write_field(array.name)?,
+            (None, Some(dim)) => (0..dim).try_for_each(|j| table.write_field(format!("{}_{j}", array.name)))?,
         }
     }
     table.write_record(None::<&[u8]>)?;
     let mut text = Vec::new();
     for row in 0..n_rows {
         for array in arrays {
-            let dim = array.dim.unwrap_or(1);
-            for value in &array.values[row * dim..(row + 1) * dim] {
+            let width = array.width();
+            for at in row * width..(row + 1) * width {
                 text.clear();
-                write!(text, "{value}")?;
+                match array.values {
+                    PointValues::F32(values) => write!(text, "{}", values[at])?,
+                    PointValues::F64(values) => write!(text, "{}", values[at])?,
+                }
                 table.write_field(&text)?;
             }
         }
         table.write_record(None::<&[u8]>)?;
     }
     Ok(table.flush()?)
-}
-
-/// Little-endian values.
-fn write_values(writer: &mut impl Write, values: &[f32]) -> io::Result<()> {
-    if cfg!(target_endian = "little") {
-        return writer.write_all(bytemuck::cast_slice(values));
-    }
-    values.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
 }

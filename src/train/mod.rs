@@ -122,7 +122,7 @@ pub fn train(
     recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
     let claim = claim(&folder, existing, observer)?;
     let source = config.source();
-    let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
+    let loaded = if config.objective.path.is_generative() { load_single(&source, &()) } else { load(&source, &()) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     config.short_run().iter().for_each(|message| observer.warning(message));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use action_matching::data::{PointArray, draw_gaussian, read_points, write_points};
+use action_matching::data::{DataSource, PointArray, draw_gaussian, read_points, write_points};
 use action_matching::train::{Metrics, read_metrics};
 
 /// A folder for runs.
@@ -32,10 +32,7 @@ impl Place {
         let mut samples = draw_gaussian(2 * n, dim, 1);
         samples[n * dim..].iter_mut().for_each(|x| *x += 1.0);
         let times: Vec<f32> = (0..2 * n).map(|row| (row / n) as f32).collect();
-        let arrays = [
-            PointArray { name: "samples", dim: Some(dim), values: &samples },
-            PointArray { name: "times", dim: None, values: &times },
-        ];
+        let arrays = [PointArray::new("samples", Some(dim), &samples[..]), PointArray::new("times", None, &times[..])];
         write_points(&place.path("data.npz"), &arrays).expect("written");
         std::fs::write(place.path("run.toml"), RUN).expect("written");
         place
@@ -175,7 +172,7 @@ fn the_example_goes_from_training_to_evaluation() {
     let sampled = |out: &str, more: &[&str]| {
         let arguments = ["sample", "run", "--from", "snapshot:0", "-n", "70", "--save-at", "1", "2", "--out", out];
         let said = place.succeeds(&[&arguments[..], more].concat()).1;
-        (said, read_points(&place.path(out), "samples").expect("points").1)
+        (said, read_points(&DataSource::new(place.path(out)), &()).expect("points").rows)
     };
     let (said, of_gpu) = sampled("gpu.npz", &["--device", "cuda", "--precision", "f32"]);
     assert!(stated(&said) >= 1 && said.contains("70 particles from 0 to 2"), "{said}");

@@ -115,13 +115,16 @@ fn a_run_trains_samples_evaluates_and_describes_itself() {
     }
 
     succeeds(&folder, &["sample", "runs/run", "--from", "snapshot:0", "--save-at", "0", "1.5", "2", "--out", "p.npz"]);
-    let (particles, _) = read_snapshots(&DataSource::new(folder.join("p.npz"))).expect("readable");
+    let particles = read_snapshots(&DataSource::new(folder.join("p.npz")), &()).expect("readable").snapshots;
     assert_eq!((&particles.times[..], &particles.offsets[..]), (&[0.0, 1.5, 2.0][..], &[0, 50, 100, 150][..]));
-    let (data, _) = read_snapshots(&DataSource::new(folder.join("data.csv"))).expect("readable");
-    for (got, want) in particles.rows(0).iter().zip(data.rows(0)) {
-        assert!((got - want).abs() < 1e-5, "the start is the snapshot");
+    let data = read_snapshots(&DataSource::new(folder.join("data.csv")), &()).expect("readable").positions(0);
+    for (&got, want) in particles.rows(0).iter().zip(&data) {
+        assert!((f64::from(got) - want).abs() < 1e-5, "the start is the snapshot");
     }
-    assert!(particles.rows(2).iter().zip(data.rows(0)).any(|(end, start)| (end - start).abs() > 1e-3), "they moved");
+    assert!(
+        particles.rows(2).iter().zip(&data).any(|(&end, start)| (f64::from(end) - start).abs() > 1e-3),
+        "they moved"
+    );
 
     let backward = ["sample", "runs/run", "--from", "p.npz", "--t0", "2", "--t1", "0", "-n", "7", "--method", "rk4"];
     succeeds(&folder, &[&backward[..], &["--steps", "9", "--out", "b.csv"]].concat());
@@ -253,7 +256,7 @@ fn bad_sampling_and_evaluation_input_writes_nothing() {
     sample(&["--from", "gaussian", "-n", "3", "--steps", "0"], &["--steps", "0"]);
     sample(&["--from", "gaussian", "-n", "3", "--save-at", "2", "1"], &["--save-at", "order"]);
     std::fs::write(folder.join("three.csv"), "a,b,c\n1,2,3\n").expect("written");
-    sample(&["--from", "three.csv"], &["three.csv", "dimension 3", "has 2"]);
+    sample(&["--from", "three.csv"], &["three.csv: columns: a, b, c are not those", "trained on x, y"]);
     fails(&folder, &["sample", "runs/run", "--from", "gaussian", "-n", "3", "--out", "out.txt"], &["out.txt", ".npz"]);
     fails(&folder, &["sample", "runs/run", "--from", "gaussian", "-n", "3", "--out", "no/out.npz"], &["no/out.npz"]);
     fails(

@@ -27,7 +27,7 @@ impl Folder {
 
     /// Asserts that loading `source` fails with `{path of the file}: {start}… ({fix}…`.
     fn refuses(&self, source: &DataSource, file: &str, start: &str, fix: &str) {
-        let message = load(source).unwrap_err().to_string();
+        let message = load(source, &()).unwrap_err().to_string();
         let wanted = format!("{}: {start}", self.path(file).display());
         assert!(message.starts_with(&wanted), "\n got: {message}\nfrom: {wanted}");
         assert!(message.contains(&format!("({fix}")) && message.ends_with(')'), "\n got: {message}\n fix: {fix}");
@@ -64,13 +64,13 @@ fn paths() {
     folder.refuses(&source("absent.npz"), "absent.npz", "path: does not exist", "check the name");
     fs::create_dir(folder.path("folder.npz")).unwrap();
     folder.refuses(&source("folder.npz"), "folder.npz", "path: is a folder", "name a file");
-    let suffixes = "use a file that ends in .npz, .npy, .csv or .safetensors)";
+    let suffixes = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors)";
     folder.refuses(&source("a.h5ad"), "a.h5ad", "path: has the unknown suffix .h5ad", suffixes);
     folder.refuses(&source("noext"), "noext", "path: has no suffix", suffixes);
     let alone = folder.file("x.npy", good_samples());
     folder.refuses(&DataSource::new(&alone), "x.npy", "times_path: is missing", "name the .npy file of the times");
     let table = DataSource { times_path: Some(alone), ..DataSource::new(folder.file("x.csv", "times,x\n0,1\n")) };
-    folder.refuses(&table, "x.npy", "times_path: does not go with a .csv file", "leave times_path out");
+    folder.refuses(&table, "x.npy", "times_path: does not go with a table", "leave times_path out");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn shapes() {
     let two_columns = npy("<f4", false, &[2, 2], &[0; 16]);
     refuses(archive(good_samples(), two_columns), "times: has shape [2, 2]", "give one time per row");
     refuses(archive(good_samples(), npy("<f4", false, &[0], &[])), "times: has no rows", "give at least one sample");
-    assert!(load(&DataSource::new(folder.file("a.npz", with_samples("|i1", &[2, 1024], &[1; 2048])))).is_ok());
+    assert!(load(&DataSource::new(folder.file("a.npz", with_samples("|i1", &[2, 1024], &[1; 2048]))), &()).is_ok());
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn values_that_are_not_finite_are_named_by_row_and_column() {
 #[test]
 fn times() {
     let folder = Folder::new();
-    let table = "times,x\n0,1\n0,2\n1,3\n2.5,4\n4,5\n4,6\n";
+    let table = "times,x\n0,1\n0,2\n1,3\n2.5,4\n4,5\n4,7\n";
     let source = DataSource::new(folder.file("a.csv", table));
     let hold_out = |times: &[f64]| DataSource { hold_out: times.into(), ..source.clone() };
     folder.refuses(&hold_out(&[0.0]), "a.csv", "hold_out: 0 is the first time", "hold out any of: 1, 2.5)");
@@ -292,13 +292,13 @@ fn times() {
     let unknown = "hold_out: 3 is not one of the times 0, 1, 2.5, 4";
     folder.refuses(&hold_out(&[3.0]), "a.csv", unknown, "hold out any of: 1, 2.5)");
     folder.refuses(&hold_out(&[f64::NAN]), "a.csv", "hold_out: NaN is not one", "hold out any of: 1, 2.5)");
-    let loaded = load(&hold_out(&[2.5, 1.0])).unwrap();
+    let loaded = load(&hold_out(&[2.5, 1.0]), &()).unwrap();
     assert_eq!((loaded.training.times.len(), loaded.held_out.times), (2, vec![0.25, 0.625]));
     assert_eq!(loaded.warnings, ["these times have a single row each: 1, 2.5: a distribution needs many samples"]);
 
     let one = DataSource::new(folder.file("one.csv", "times,x\n3,1\n3,2\n"));
     folder.refuses(&one, "one.csv", "times: holds one time, 3", "give samples of at least two times");
-    assert_eq!(read_snapshots(&one).unwrap().0.times, [3.0]);
+    assert_eq!(read_snapshots(&one, &()).unwrap().snapshots.times, [3.0]);
     let close = DataSource::new(folder.file("close.csv", "times,x\n0,1\n0.999999999,2\n1,3\n"));
     folder.refuses(&close, "close.csv", "times: two times are too close", "merge them");
     let far = DataSource::new(folder.file("far.csv", "times,x\n-1e308,1\n1e308,2\n"));
@@ -353,7 +353,8 @@ fn tables() {
 fn points() {
     let folder = Folder::new();
     let refuses = |path: &Path, name: &str, wanted: &str| {
-        let message = read_points(path, name).unwrap_err().to_string();
+        let source = DataSource { samples: name.into(), ..DataSource::new(path) };
+        let message = read_points(&source, &()).unwrap_err().to_string();
         assert!(message.contains(wanted) && message.starts_with(&path.display().to_string()), "{message}");
     };
     let path = folder.file("p.npz", archive(good_samples(), good_times()));

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::data_support::{f32s, npy, npz, safetensors};
 use action_matching::data::{
-    DataSource, PointArray, Snapshots, Standardisation, describe, load, read_points, read_snapshots, write_points,
+    DataSet, DataSource, PointArray, Points, Snapshots, Standardisation, describe, load, read_points, read_snapshots,
+    write_points,
 };
 use half::{bf16, f16};
 use zip::CompressionMethod;
@@ -74,7 +75,7 @@ fn offset_of(encoding: Encoding) -> i64 {
 }
 
 fn read(path: &Path) -> Snapshots {
-    let (snapshots, warnings) = read_snapshots(&DataSource::new(path)).unwrap();
+    let DataSet { snapshots, warnings, .. } = read_snapshots(&DataSource::new(path), &()).unwrap();
     assert_eq!(warnings, ["time 9 has a single row: a distribution needs many samples"]);
     snapshots
 }
@@ -93,7 +94,7 @@ fn npy_pairs_and_archives_of_every_type_and_order() {
             fs::write(&samples_path, &samples).unwrap();
             fs::write(&times_path, &times).unwrap();
             let pair = DataSource { times_path: Some(times_path.clone()), ..DataSource::new(&samples_path) };
-            assert_eq!(read_snapshots(&pair).unwrap().0, expected(offset), "{descr} fortran {fortran}");
+            assert_eq!(read_snapshots(&pair, &()).unwrap().snapshots, expected(offset), "{descr} fortran {fortran}");
             for compression in [CompressionMethod::Stored, CompressionMethod::Deflated] {
                 let members = [("times", times.clone()), ("other", vec![1, 2, 3]), ("samples", samples.clone())];
                 fs::write(&archive_path, npz(&members, compression)).unwrap();
@@ -132,13 +133,13 @@ fn tables_select_columns_by_default_name_list_and_prefix() {
     fs::write(&path, &text).unwrap();
     for samples in ["samples", "x*", "x1,x2,x3"] {
         let source = DataSource { samples: samples.into(), ..DataSource::new(&path) };
-        assert_eq!(read_snapshots(&source).unwrap().0, expected(-50), "{samples}");
+        assert_eq!(read_snapshots(&source, &()).unwrap().snapshots, expected(-50), "{samples}");
     }
     let swapped = DataSource { samples: "x3, x1".into(), ..DataSource::new(&path) };
-    let (swapped, _) = read_snapshots(&swapped).unwrap();
+    let swapped = read_snapshots(&swapped, &()).unwrap().snapshots;
     assert_eq!((swapped.dim, &swapped.samples[..2]), (2, &[value(1, 2, -50) as f32, value(1, 0, -50) as f32][..]));
-    let (dim, points) = read_points(&path, "samples").unwrap();
-    assert_eq!((dim, points.len(), points[1]), (DIM, N_ROWS * DIM, value(0, 1, -50) as f32));
+    let Points { dim, rows, .. } = read_points(&DataSource::new(&path), &()).unwrap();
+    assert_eq!((dim, rows.len(), rows[1]), (DIM, N_ROWS * DIM, value(0, 1, -50) as f32));
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn one_dimensional_samples_and_other_names() {
         [("x", npy("<f4", false, &[3], &f32s(&[5.0, -1.0, 2.5]))), ("hour", npy("|u1", false, &[3], &[7, 3, 7]))];
     fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
     let source = DataSource { samples: "x".into(), times: "hour".into(), ..DataSource::new(&path) };
-    let (snapshots, _) = read_snapshots(&source).unwrap();
+    let snapshots = read_snapshots(&source, &()).unwrap().snapshots;
     assert_eq!(
         (snapshots.dim, &snapshots.times[..], &snapshots.samples[..]),
         (1, &[3.0, 7.0][..], &[-1.0, 5.0, 2.5][..])
@@ -175,7 +176,7 @@ fn arrays_of_several_blocks_keep_every_value_in_place() {
             ("times", npy("<f4", false, &[n], &f32s(&times))),
         ];
         fs::write(&path, npz(&members, CompressionMethod::Stored)).unwrap();
-        let (snapshots, _) = read_snapshots(&DataSource::new(&path)).unwrap();
+        let snapshots = read_snapshots(&DataSource::new(&path), &()).unwrap().snapshots;
         assert_eq!(snapshots.times, [0.0, 1.0, 4.0]);
         for (k, &time) in snapshots.times.iter().enumerate() {
             let rows = (0..n).filter(|&row| f64::from(times[row]) == time);
@@ -192,31 +193,37 @@ fn what_is_written_reads_back_with_its_extra_arrays() {
     let times: Vec<f32> = (0..N_ROWS).map(|row| if row < 6 { 0.25 } else { 1.5 }).collect();
     let weights: Vec<f32> = (0..N_ROWS).map(|row| -1e-30 * row as f32).collect();
     let arrays = [
-        PointArray { name: "samples", dim: Some(DIM), values: &samples },
-        PointArray { name: "times", dim: None, values: &times },
-        PointArray { name: "log_weight", dim: None, values: &weights },
+        PointArray::new("samples", Some(DIM), &samples[..]),
+        PointArray::new("times", None, &times[..]),
+        PointArray::new("log_weight", None, &weights[..]),
     ];
     for name in ["out.npz", "out.csv", "out.safetensors"] {
         let path = folder.path().join(name);
         write_points(&path, &arrays).unwrap();
-        let (snapshots, warnings) = read_snapshots(&DataSource::new(&path)).unwrap();
+        let data = read_snapshots(&DataSource::new(&path), &()).unwrap();
+        let positions: Vec<f32> = (0..2).flat_map(|k| data.positions(k)).map(|x| x as f32).collect();
+        let DataSet { snapshots, warnings, .. } = data;
         assert_eq!((snapshots.times.as_slice(), snapshots.offsets.as_slice()), (&[0.25, 1.5][..], &[0, 6, 11][..]));
-        assert_eq!((snapshots.dim, &snapshots.samples, warnings.len()), (DIM, &samples, 0), "{name}");
-        assert_eq!(read_points(&path, "log_weight").unwrap(), (1, weights.clone()), "{name}");
+        assert_eq!((snapshots.dim, &positions, warnings.len()), (DIM, &samples, 0), "{name}");
+        let source = DataSource { samples: "log_weight".into(), ..DataSource::new(&path) };
+        let points = read_points(&source, &()).unwrap();
+        let got: Vec<f32> = points.positions().iter().map(|&x| x as f32).collect();
+        assert_eq!((points.dim, got), (1, weights.clone()), "{name}");
     }
     let path = folder.path().join("out.npy");
     write_points(&path, &arrays[..2]).unwrap();
-    assert_eq!(read_points(&path, "samples").unwrap(), (DIM, samples));
+    let points = read_points(&DataSource::new(&path), &()).unwrap();
+    assert_eq!((points.dim, points.rows), (DIM, samples));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
 #[test]
 fn writing_refuses_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
-    let samples = PointArray { name: "samples", dim: Some(2), values: &[1.0, 2.0, 3.0, 4.0] };
-    let weights = PointArray { name: "log_weight", dim: None, values: &[1.0, 2.0] };
-    let short = PointArray { name: "times", dim: None, values: &[1.0] };
-    let ragged = PointArray { name: "samples", dim: Some(2), values: &[1.0, 2.0, 3.0] };
+    let samples = PointArray::new("samples", Some(2), &[1.0, 2.0, 3.0, 4.0][..]);
+    let weights = PointArray::new("log_weight", None, &[1.0, 2.0][..]);
+    let short = PointArray::new("times", None, &[1.0][..]);
+    let ragged = PointArray::new("samples", Some(2), &[1.0, 2.0, 3.0][..]);
     for (name, arrays, wanted) in [
         ("a.txt", vec![samples], "a.txt: path: has the unknown suffix .txt (use a file that ends in .npz"),
         ("a.npz", vec![], "a.npz: arrays: there are none"),
@@ -259,7 +266,7 @@ fn standardisation_sees_the_training_snapshots_only() {
         (Standardisation::PerDimension, [4.0, 20.0, 3.0], per_dimension, 1),
         (Standardisation::None, [0.0; 3], [1.0; 3], 0),
     ] {
-        let loaded = load(&with_hold_out(&path, standardise)).unwrap();
+        let loaded = load(&with_hold_out(&path, standardise), &()).unwrap();
         assert_eq!(loaded.coordinates.mean, mean);
         for (got, wanted) in loaded.coordinates.scale.iter().zip(scale) {
             assert!((got - wanted).abs() <= 1e-12 * wanted, "{standardise:?}: {got} for {wanted}");
@@ -287,7 +294,7 @@ fn decimal_hold_outs_find_f32_times() {
         ("times", npy("<f4", false, &[4], &f32s(&[0.0, 0.1, 0.7, 1.0]))),
     ];
     fs::write(&path, npz(&members, CompressionMethod::Stored)).unwrap();
-    let loaded = load(&DataSource { hold_out: vec![0.7, 0.1], ..DataSource::new(&path) }).unwrap();
+    let loaded = load(&DataSource { hold_out: vec![0.7, 0.1], ..DataSource::new(&path) }, &()).unwrap();
     assert_eq!((loaded.training.times, loaded.held_out.times.len()), (vec![0.0, 1.0], 2));
 }
 
@@ -297,11 +304,11 @@ fn shipped_examples_load_and_describe_themselves() {
         [("mouse_hematopoiesis", 2, vec![1429, 3781, 5788]), ("emt", 10, vec![577, 885, 788, 883])]
     {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/data/{name}.npz"));
-        let loaded = load(&DataSource::new(&path)).unwrap();
+        let loaded = load(&DataSource::new(&path), &()).unwrap();
         assert_eq!(loaded.warnings, [""; 0]);
         let got: Vec<usize> = (0..counts.len()).map(|k| loaded.training.n_rows(k)).collect();
         assert_eq!((loaded.training.dim, &got), (dim, &counts));
-        let text = describe(&path).unwrap();
+        let text = describe(&path, &()).unwrap();
         let n_rows: usize = counts.iter().sum();
         for wanted in [
             format!("array samples: <f4 [{n_rows}, {dim}], C order, stored"),
@@ -324,7 +331,7 @@ fn descriptions_say_what_is_wrong() {
         ("names", npy("|O", false, &[2], b"pickle")),
     ];
     fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
-    let text = describe(&path).unwrap();
+    let text = describe(&path, &()).unwrap();
     for wanted in [
         "array times: <f4 [2], Fortran order, deflated\n",
         "array names: |O [2], C order, deflated\nproblem: ",
@@ -333,6 +340,8 @@ fn descriptions_say_what_is_wrong() {
         assert!(text.contains(wanted), "{text}");
     }
     let points = folder.path().join("points.npy");
-    write_points(&points, &[PointArray { name: "samples", dim: Some(1), values: &[1.0, 3.0] }]).unwrap();
-    assert!(describe(&points).unwrap().contains("2 points of dimension 1, no times\n  mean ± std 2.0000 ± 1.0000\n"));
+    write_points(&points, &[PointArray::new("samples", Some(1), &[1.0, 3.0][..])]).unwrap();
+    assert!(
+        describe(&points, &()).unwrap().contains("2 points of dimension 1, no times\n  mean ± std 2.0000 ± 1.0000\n")
+    );
 }

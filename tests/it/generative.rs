@@ -53,7 +53,7 @@ fn noise_arrives_as_the_data_with_their_likelihood() {
         assert!(comparison.no_motion.w1 > 5.0 * floor, "{path}: {:?}", comparison.no_motion);
 
         // The normal density of the samples' own moments is the best normal one.
-        let loaded = load_single(&config.source()).expect("loads");
+        let loaded = load_single(&config.source(), &()).expect("loads");
         assert_eq!(loaded.training.times, [1.0]);
         let variance = |i: usize| {
             let column: Vec<f64> = snapshots().samples.iter().skip(i).step_by(2).map(|&x| f64::from(x)).collect();

@@ -114,8 +114,12 @@ fn check(snapshots: &Snapshots) {
 /// What the commands do with data files; one of the ways for each input.
 fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
     let hold_out = if random.percent(20) { vec![random.choose(&[0.5, 0.0, 1.0, f64::NAN, -3.0])] } else { Vec::new() };
-    let standardise =
-        random.choose(&[Standardisation::Isotropic, Standardisation::PerDimension, Standardisation::None]);
+    let standardise = random.choose(&[
+        Standardisation::Isotropic,
+        Standardisation::PerDimension,
+        Standardisation::Robust,
+        Standardisation::None,
+    ]);
     let mut source =
         DataSource { times_path: times_path.map(Into::into), hold_out, standardise, ..DataSource::new(path) };
     if random.percent(20) {
@@ -123,18 +127,19 @@ fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
         source.times = random.pick::<str>(&["time", "times", "samples", ""]).into();
     }
     match random.below(10) {
-        0..4 => Answer::from(load(&source).map(|loaded| {
+        0..4 => Answer::from(load(&source, &()).map(|loaded| {
             check(&loaded.training);
             check_held_out(&loaded.held_out);
             let coordinates = &loaded.coordinates;
             assert!(coordinates.scale.iter().all(|&scale| scale.is_finite() && scale > 0.0), "{:?}", coordinates.scale);
         })),
-        4..6 => Answer::from(read_snapshots(&source).map(|(snapshots, _)| check(&snapshots))),
-        6 => Answer::from(load_single(&source).map(|loaded| check(&loaded.training))),
-        7 => Answer::from(read_points(path, &source.samples).map(|(dim, points)| {
-            assert!(dim > 0 && points.len().is_multiple_of(dim) && points.iter().all(|x| x.is_finite()));
+        4..6 => Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots))),
+        6 => Answer::from(load_single(&source, &()).map(|loaded| check(&loaded.training))),
+        7 => Answer::from(read_points(&source, &()).map(|points| {
+            let finite = points.rows.iter().all(|x| x.is_finite()) && points.origin.iter().all(|x| x.is_finite());
+            assert!(points.dim > 0 && points.rows.len().is_multiple_of(points.dim) && finite);
         })),
-        _ => Answer::from(describe(path)),
+        _ => Answer::from(describe(path, &())),
     }
 }
 

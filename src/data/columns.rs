@@ -1,0 +1,340 @@
+//! The columns of a table: which of them are samples, and whether they are those that a model was trained on.
+
+use std::path::Path;
+
+use super::array::list;
+use crate::error::{Error, Result};
+use crate::model::Coordinates;
+
+/// Columns never taken for samples unless asked for by name.
+const TIME_NAMES: [&str; 2] = ["times", "time"];
+
+/// Columns that `amatch sample` writes beside positions.
+const BESIDE_SAMPLES: [&str; 2] = ["log_weights", "log_density"];
+
+/// The array name that, where no column bears it, stands for all columns but the times.
+const DEFAULT_SAMPLES: &str = "samples";
+
+/// The names in a header line.
+#[derive(Default)]
+pub(super) struct Names {
+    all: Vec<String>,
+    /// Places of the columns in the order of their names: tables may be wide.
+    by_name: Vec<u32>,
+}
+
+/// Columns that were selected.
+pub(super) struct Selection {
+    /// Their places.
+    pub columns: Vec<usize>,
+    /// Whether the user named each of them, rather than a pattern.
+    pub is_named: bool,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Names {
+    pub fn new(all: Vec<String>) -> Self {
+        let mut by_name: Vec<u32> = (0..all.len() as u32).collect();
+        by_name.sort_unstable_by_key(|&i| &all[i as usize]);
+        Names { all, by_name }
+    }
+
+    /// The names, in the order of the columns.
+    pub fn all(&self) -> &[String] {
+        &self.all
+    }
+
+    /// The column `name`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Input`] about `path` when there are two.
+    pub fn find(&self, path: &Path, name: &str) -> Result<Option<usize>> {
+        let from = self.by_name.partition_point(|&i| self.all[i as usize].as_str() < name);
+        match self.by_name[from..].iter().take_while(|&&i| self.all[i as usize] == name).take(2).collect::<Vec<_>>()[..]
+        {
+            [] => Ok(None),
+            [&column] => Ok(Some(column as usize)),
+            _ => Err(Error::input(path, name, "two columns have this name", "rename one of them")),
+        }
+    }
+
+    /// The columns that `samples` selects: the column of that name; or a list of names and of patterns with `*` (any
+    /// characters) and `?` (any one); or `x` for the columns `x_0`, `x_1`, …; or, by the default name, all that are data.
+    /// Patterns leave out the column `times`, and columns without a name (the row numbers that pandas and R write).
+    ///
+    /// # Errors
+    /// [`Error::Input`] about `path` when there are none such, or one is missing.
+    pub fn select(&self, path: &Path, samples: &str, times: &str) -> Result<Selection> {
+        if let Some(column) = self.find(path, samples)? {
+            let mut warnings = Vec::new();
+            let numbered = self.numbered(samples);
+            if !numbered.is_empty() {
+                let others = list(numbered.iter().map(|(_, column)| &self.all[*column]));
+                warnings.push(format!(
+                    "{}: samples = {samples:?} takes the column {samples:?} alone; write \"{samples}_*\" for {others}",
+                    path.display()
+                ));
+            }
+            return Ok(Selection { columns: vec![column], is_named: true, warnings });
+        }
+        if samples.contains([',', '*', '?']) {
+            return self.select_listed(path, samples, times);
+        }
+        let numbered = self.numbered(samples);
+        if !numbered.is_empty() {
+            if let Some(gap) = (0..numbered.len()).find(|&k| numbered[k].0 != k as u64) {
+                let found = list(numbered.iter().map(|(_, column)| &self.all[*column]));
+                let problem = format!("has the columns {found}, but no {samples}_{gap}");
+                return Err(Error::input(
+                    path,
+                    samples,
+                    problem,
+                    format!("write samples = \"{samples}_*\" to take those"),
+                ));
+            }
+            let columns = numbered.into_iter().map(|(_, column)| self.unambiguous(path, column));
+            return Ok(Selection { columns: columns.collect::<Result<_>>()?, is_named: false, warnings: Vec::new() });
+        }
+        if samples != DEFAULT_SAMPLES {
+            return Err(self.no_such(path, samples, samples));
+        }
+        let is_data = |name: &str| name != times && !TIME_NAMES.contains(&name);
+        let (left_out, columns): (Vec<usize>, Vec<usize>) = (0..self.all.len())
+            .filter(|&i| is_data(&self.all[i]))
+            .partition(|&i| is_unnamed(&self.all[i]) || BESIDE_SAMPLES.contains(&self.all[i].as_str()));
+        self.selection(path, columns, &left_out)
+    }
+
+    /// By a list of names and patterns.
+    fn select_listed(&self, path: &Path, samples: &str, times: &str) -> Result<Selection> {
+        let (mut columns, mut left_out, mut is_named) = (Vec::new(), Vec::new(), true);
+        let mut taken = vec![false; self.all.len()];
+        for part in samples.split(',').map(str::trim) {
+            if let Some(column) = self.find(path, part)? {
+                if taken[column] {
+                    return Err(Error::input(
+                        path,
+                        part,
+                        format!("samples = {samples:?} names it twice"),
+                        "name it once",
+                    ));
+                }
+                taken[column] = true;
+                columns.push(column);
+                continue;
+            }
+            if !part.contains(['*', '?']) {
+                return Err(self.no_such(path, part, samples));
+            }
+            is_named = false;
+            let matching: Vec<usize> =
+                (0..self.all.len()).filter(|&i| self.all[i] != times && matches(part, &self.all[i])).collect();
+            let (unnamed, named): (Vec<usize>, Vec<usize>) =
+                matching.into_iter().partition(|&i| is_unnamed(&self.all[i]));
+            if named.is_empty() {
+                return Err(self.no_such(path, part, samples));
+            }
+            left_out.extend(unnamed);
+            for column in named {
+                if !std::mem::replace(&mut taken[column], true) {
+                    columns.push(column);
+                }
+            }
+        }
+        let selection = self.selection(path, columns, &left_out)?;
+        Ok(Selection { is_named, ..selection })
+    }
+
+    fn selection(&self, path: &Path, columns: Vec<usize>, left_out: &[usize]) -> Result<Selection> {
+        for &column in &columns {
+            self.unambiguous(path, column)?;
+        }
+        let warnings = (!left_out.is_empty()).then(|| {
+            let names = list(left_out.iter().map(|&column| match self.all[column].as_str() {
+                "" => format!("column {column} (counted from 0; it has no name)"),
+                name => format!("{name:?}"),
+            }));
+            format!("{}: not taken for samples: {names}; name a column in samples to take it", path.display())
+        });
+        Ok(Selection { columns, is_named: false, warnings: warnings.into_iter().collect() })
+    }
+
+    /// `column`, if no other has its name.
+    fn unambiguous(&self, path: &Path, column: usize) -> Result<usize> {
+        self.find(path, &self.all[column])?;
+        Ok(column)
+    }
+
+    /// The columns `{name}_0`, `{name}_1`, … that there are, in the order of their numbers.
+    fn numbered(&self, name: &str) -> Vec<(u64, usize)> {
+        let number = |column: &str| {
+            let digits = column.strip_prefix(name)?.strip_prefix('_')?;
+            let number: u64 = digits.parse().ok()?;
+            (number.to_string() == digits).then_some(number)
+        };
+        let mut numbered: Vec<(u64, usize)> =
+            self.all.iter().enumerate().filter_map(|(i, column)| Some((number(column)?, i))).collect();
+        numbered.sort_unstable();
+        numbered.dedup_by_key(|(number, _)| *number); // two columns of one name are refused when they are taken
+        numbered
+    }
+
+    fn no_such(&self, path: &Path, name: &str, samples: &str) -> Error {
+        let fix = format!("samples = {samples:?} selects from its columns: {}", list(&self.all));
+        Error::input(path, name, "no such column", fix)
+    }
+}
+
+/// Whether pandas or R would write a column of row numbers under `name`.
+fn is_unnamed(name: &str) -> bool {
+    let number = name.strip_prefix("Unnamed: ").or_else(|| name.strip_prefix("Unnamed:"));
+    name.is_empty() || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+}
+
+/// Whether `name` is of the form `pattern`: `*` stands for any characters, `?` for any one.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when what follows the last star does not fit: one character more to that star.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == '?' || c == name[n] => (p, n) = (p + 1, n + 1),
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    (p, n) = (star + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+/// Checks that samples of `path`, of dimension `dim` and with these `columns` if they come from a table, are what a model of
+/// `coordinates` moves: as many dimensions, and where both have names, the same in the same order.
+///
+/// # Errors
+/// [`Error::Input`] that lists both.
+pub fn check_fits(path: &Path, dim: usize, columns: Option<&[String]>, coordinates: &Coordinates) -> Result<()> {
+    let wanted = coordinates.mean.len();
+    match (columns, &coordinates.columns) {
+        (Some(found), Some(names)) if found != names => {
+            let (mut a, mut b) = (found.to_vec(), names.clone());
+            a.sort_unstable();
+            b.sort_unstable();
+            let what = if a == b { "are in another order" } else { "are not those of the model" };
+            let problem = format!("{} {what}, trained on {}", list(found), list(names));
+            let fix = format!("give these columns in this order, by samples = \"{}\"", list(names).replace(", ", ","));
+            Err(Error::input(path, "columns", problem, fix))
+        }
+        _ if dim != wanted => {
+            let problem = format!("have dimension {dim}, but the model has {wanted}");
+            Err(Error::input(path, "samples", problem, "give samples of the model's dimension"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(header: &str) -> Names {
+        Names::new(header.split(';').map(String::from).collect())
+    }
+
+    fn selected(header: &str, samples: &str) -> Result<(Vec<String>, usize)> {
+        let names = names(header);
+        let selection = names.select(Path::new("a.csv"), samples, "day")?;
+        let chosen = selection.columns.iter().map(|&i| names.all[i].clone()).collect();
+        Ok((chosen, selection.warnings.len()))
+    }
+
+    #[test]
+    fn columns_are_chosen_by_name_list_pattern_and_number() {
+        for (header, samples, wanted, n_warnings) in [
+            ("day;x;y", "samples", "x y", 0),
+            (";day;x;y", "samples", "x y", 1),
+            ("Unnamed: 0;Unnamed: 12;day;x", "samples", "x", 1),
+            ("Unnamed: 0;day;x", "*", "x", 1),
+            ("Unnamed: 0;day;x", "Unnamed: 0,x", "Unnamed: 0 x", 0),
+            ("day;x;log_weights;log_density", "samples", "x", 1),
+            ("day;x;log_weights", "log_weights", "log_weights", 0),
+            ("day;time;times;x", "samples", "x", 0),
+            ("type;PC1;PC2;day", "PC*", "PC1 PC2", 0),
+            ("aXb1;aYb2;ab3;b", "a?b*,b", "aXb1 aYb2 b", 0),
+            ("a1;a2;b", "b,a*,a1*", "b a1 a2", 0),
+            ("x_10;x_9;x_8;x_7;x_6;x_5;x_4;x_3;x_2;x_1;x_0", "x", "x_0 x_1 x_2 x_3 x_4 x_5 x_6 x_7 x_8 x_9 x_10", 0),
+            ("samples_1;samples_0;z", "samples", "samples_0 samples_1", 0),
+            ("x;x_0;x_1", "x", "x", 1),
+            ("a,b;c", "a,b", "a,b", 0),
+            ("day;x", "day", "day", 0),
+        ] {
+            let (chosen, warnings) = selected(header, samples).unwrap();
+            assert_eq!((chosen.join(" ").as_str(), warnings), (wanted, n_warnings), "{header}, {samples}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_is_named() {
+        for (header, samples, wanted) in [
+            ("x_0;x_2;x_3", "x", "a.csv: x: has the columns x_0, x_2, x_3, but no x_1"),
+            ("x_1;x_2", "x", "but no x_0 (write samples = \"x_*\" to take those)"),
+            ("x_0;x_1;x_1", "x", "x_1: two columns have this name"),
+            ("x;y;y", "samples", "y: two columns have this name"),
+            ("x;y", "z*", "z*: no such column"),
+            ("x;y", "x,z", "z: no such column"),
+            ("x;y", "x,x", "x: samples = \"x,x\" names it twice"),
+            (";y", "Unnamed*", "Unnamed*: no such column"),
+        ] {
+            let message = selected(header, samples).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, wanted) in [
+            ("*", "", true),
+            ("**", "ab", true),
+            ("?", "", false),
+            ("?", "ä", true),
+            ("a*b*c", "axbxbxc", true),
+            ("a*b*c", "axbxbx", false),
+            ("*ab", "aab", true),
+            ("ab", "abc", false),
+            ("*?c", "c", false),
+        ] {
+            assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_model_refuses_other_columns_and_another_order() {
+        let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        let coordinates = Coordinates { columns: own(&["PC1", "PC2"]), ..Coordinates::identity(2) };
+        let check = |columns: Option<Vec<String>>, dim| {
+            check_fits(Path::new("a.csv"), dim, columns.as_deref(), &coordinates).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(own(&["PC1", "PC2"]), 2), Ok(()));
+        assert_eq!(check(None, 2), Ok(()));
+        for (columns, dim, wanted) in [
+            (own(&["PC2", "PC1"]), 2, "PC2, PC1 are in another order, trained on PC1, PC2 (give"),
+            (own(&["PC1", "PC3"]), 2, "PC1, PC3 are not those of the model, trained on PC1, PC2 (give"),
+            (own(&["PC1"]), 1, "PC1 are not those of the model"),
+            (None, 3, "have dimension 3, but the model has 2"),
+        ] {
+            let message = check(columns, dim).unwrap_err();
+            assert!(message.contains(wanted), "{message}");
+        }
+        let unnamed = Coordinates::identity(2);
+        assert!(check_fits(Path::new("a.csv"), 2, own(&["a", "b"]).as_deref(), &unnamed).is_ok());
+    }
+}
