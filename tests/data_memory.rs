@@ -47,10 +47,10 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// What `work` returns, and the most bytes in use meanwhile beyond those at its start.
 fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Ordering::Relaxed, &());
+    let before = IN_USE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let result = work();
-    (result, PEAK.load(Ordering::Relaxed, &()) - before)
+    (result, PEAK.load(Ordering::Relaxed) - before)
 }
 
 fn word(i: usize) -> u32 {

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use action_matching::data::read_points;
+use action_matching::data::{DataSource, read_points};
 
 use super::cli::{amatch, command, fails, succeeds, text, trained};
 use crate::common::files::{Stored, write};
@@ -163,8 +163,8 @@ fn pipes_and_devices_are_written_to() {
     let mut run = command(&folder, &[&SAMPLE[..], &["particles.npz"]].concat()).spawn().expect("starts");
     std::fs::write(folder.join("copy.npz"), std::fs::read(&fifo).expect("readable")).expect("written");
     assert!(run.wait().expect("ends").success());
-    let (dim, rows) = read_points(&folder.join("copy.npz"), "samples").expect("particles");
-    assert_eq!((dim, rows.len()), (2, 100));
+    let points = read_points(&DataSource::new(folder.join("copy.npz")), &()).expect("particles");
+    assert_eq!((points.dim, points.rows.len()), (2, 100));
     assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fifo.metadata().expect("there").file_type()));
 
     for command in [&SAMPLE[..], &PROBLEM, &[&CHECK[..], &["--out"]].concat(), &["evaluate", "runs/run", "--json"]] {
