@@ -660,7 +660,12 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
             likeness(a).total_cmp(&likeness(b))
         });
         let nearest = nearest.map(String::as_str).unwrap_or_default();
-        Err(Error::input(path, &key, "is not a key of the configuration", format!("did you mean {nearest}?")))
+        Err(Error::input(
+            path,
+            keys::shortened(&key),
+            "is not a key of the configuration",
+            format!("did you mean {nearest}?"),
+        ))
     };
     let all_keys = || -> Vec<String> {
         let keys = |(section, values): (&String, &toml::Value)| -> Vec<String> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use action_matching::TensorFileKind;
 use action_matching::config::Config;
 use action_matching::data::describe;
+use action_matching::display::significant;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
 
@@ -52,7 +53,7 @@ fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     let step = newest.map_or(0, |checkpoint| checkpoint.state.step);
     text += &format!("steps            {step} of {}\n", config.training.steps);
     if let Some(last) = read_metrics(&folder.metrics())?.last() {
-        text += &format!("loss             {:.6} at step {}\n", last.loss, last.step);
+        text += &format!("loss             {} at step {}\n", significant(last.loss, 6), last.step);
     }
     if folder.model().exists() {
         text += &Model::load(&folder.model())?.describe();

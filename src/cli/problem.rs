@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use action_matching::data::{AnalyticProblem, PointArray, check_points_format, hydrogen_snapshots, write_points};
+use action_matching::memory;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
@@ -56,6 +57,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.n == 0 || arguments.times < 2 {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
+    let (n, times) = (arguments.n, arguments.times);
+    // Samples and, beside them, the z or the paths that they are made from.
+    let (dim, made_from) = problem.as_ref().map_or((3, times), |problem| (problem.dim(), 1));
+    let samples = memory::bytes(&[n, times, dim * size_of::<f32>() + size_of::<f64>()]);
+    let least = samples.saturating_add(memory::bytes(&[n, made_from, dim, size_of::<f64>()]));
+    memory::require("command line", &format!("-n {n} --times {times}"), least)?;
     let out = Destination::check(out, NO_FILES, replace_files(arguments.force))?;
     check_points_format(&out)?;
     let snapshots = match problem {

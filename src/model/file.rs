@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, Architecture, Coordinates, Head, Layer, Model, TimeEmbedding};
+use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
@@ -218,7 +219,7 @@ impl Model {
             let values = [&parameters[layer.weight..layer.bias], &parameters[layer.bias..layer.bias + layer.n_out]];
             for ((name, shape), values) in tensor_names(index, layer).into_iter().zip(values) {
                 let square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64;
-                line(&name, format!("{shape:?}, root mean square {:.4}", square.sqrt()));
+                line(&name, format!("{shape:?}, root mean square {}", significant(square.sqrt(), 4)));
             }
         }
         text
@@ -228,7 +229,7 @@ impl Model {
 /// The first few of `values`.
 fn abbreviated(values: &[f32]) -> String {
     const SHOWN: usize = 8;
-    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| format!("{value:.5}")).collect();
+    let shown: Vec<String> = values.iter().take(SHOWN).map(|&value| significant(value.into(), 6)).collect();
     let more = if values.len() > SHOWN { format!(", … ({} in all)", values.len()) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
