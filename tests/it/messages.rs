@@ -35,6 +35,7 @@ fn a_cause_is_told_once() {
     for (arguments, cause) in [
         (&["train", "absent.toml"][..], "does not exist"),
         (&["train", "folder.toml"], "is a folder"),
+        (&["inspect", "absent"], "does not exist"),
         (&["train", "run.toml", "--out", "/proc/run"], "os error"),
         (&["sample", "runs/run", "--from", "gaussian", "-n", "5", "--out", "/proc/p.npz"], "os error"),
     ] {
