@@ -357,7 +357,7 @@ impl Config {
     /// The file that reproduces the run: every key with its value.
     ///
     /// # Errors
-    /// [`Error::Input`] names the key whose value no TOML file holds: a path that is not UTF-8, an integer beyond 2⁶³ − 1.
+    /// [`Error::Input`] names the key whose value no text holds: a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         let paths = [
             ("data.path", Some(&self.data.path)),
@@ -371,7 +371,7 @@ impl Config {
             }
         }
         toml::to_string(self).map_err(|error| {
-            Error::input("configuration", "values", error.to_string(), "use integers up to 9223372036854775807")
+            Error::input("configuration", "values", error.to_string(), "use values that a TOML file can hold")
         })
     }
 
@@ -612,8 +612,8 @@ fn read_text(path: &Path) -> Result<String> {
 
 /// What is wrong with text that is no TOML, in the line where it is.
 fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
-    let start = error.span().map_or(0, |span| text.floor_char_boundary(span.start));
-    let number = text[..start].matches('\n').count() + 1;
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
     let message = error.message();
     // What the parser would have liked next helps where it is a character.
@@ -623,16 +623,19 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
             ("has a backslash in double quotes".into(), "write paths with /, or in single quotes: 'C:\\cells.npz'")
         }
         "string values must be quoted" => ("has no value in quotes".into(), "write text in quotes: key = \"text\""),
+        "invalid basic string" | "invalid literal string" => {
+            ("has no closing quote".into(), "write text in quotes: key = \"text\"")
+        }
         "key with no value" => ("has no = after the key".into(), "write key = value"),
         "duplicate key" => ("is there twice".into(), "keep one of the two"),
         _ if what.starts_with("invalid type: integer") => {
-            ("holds too large an integer".into(), "use integers up to 9223372036854775807")
+            ("holds too large an integer".into(), "use integers up to 18446744073709551615")
         }
         _ if what.contains("recurs") => ("is nested too deeply".into(), "write key = value under [section]"),
         _ if wanted.contains('`') => (format!("{what}, expected {wanted}"), "write key = value under [section]"),
         _ => (what.to_string(), "write key = value under [section]"),
     };
-    let problem = if line.is_empty() { problem } else { format!("{}: {problem}", keys::shortened(line)) };
+    let problem = if line.is_empty() { problem } else { format!("`{}`: {problem}", keys::shortened(line)) };
     Error::input(path, format!("line {number}"), problem, fix)
 }
 
@@ -687,7 +690,12 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
             likeness(a).total_cmp(&likeness(b))
         });
         let nearest = nearest.map(String::as_str).unwrap_or_default();
-        Err(Error::input(path, &key, "is not a key of the configuration", format!("did you mean {nearest}?")))
+        Err(Error::input(
+            path,
+            keys::shortened(&key),
+            "is not a key of the configuration",
+            format!("did you mean {nearest}?"),
+        ))
     };
     let all_keys = || -> Vec<String> {
         let keys = |(section, values): (&String, &toml::Value)| -> Vec<String> {
@@ -821,6 +829,47 @@ mod tests {
             for part in parts {
                 assert!(error.contains(part), "{part:?} is not in: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_toml_is_shown_with_what_is_wrong() {
+        for (line, problem) in [
+            ("a = ", "`a =`: has no value in quotes (write text in quotes"),
+            ("a = x", "`a = x`: has no value in quotes"),
+            ("a = \"x", "has no closing quote"),
+            ("a = 'x", "has no closing quote"),
+            ("a", "has no = after the key"),
+            ("a: 3", "has no = after the key"),
+            ("path = 1", "is there twice"),
+            ("a = 99999999999999999999999", "holds too large an integer"),
+            ("a = \"C:\\xells\\a.npz\"", "has a backslash in double quotes (write paths with /"),
+            ("a = \"C:\\cells\\a.npz\"", "has a backslash in double quotes (write paths with /"),
+            ("a = [1, 2", "unclosed array, expected `]`"),
+            ("a = 01", "unexpected leading zero (write key = value"),
+        ] {
+            let error = read(&format!("[data]\npath = \"x\"\n{line}\n"), &[]).expect_err("an error").to_string();
+            assert!(error.contains("run.toml: line 3: ") && error.contains(problem), "{line}: {error}");
+            assert!(!error.contains("literal") && !error.contains("TOML value"), "{error}");
+        }
+    }
+
+    /// No text at all would be a configuration of defaults: what cannot be written is an error.
+    #[cfg(unix)]
+    #[test]
+    fn what_no_text_can_hold_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let foreign = PathBuf::from(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+        let data = DataConfig { path: foreign.clone(), ..DataConfig::default() };
+        let times = DataConfig { times_path: Some(foreign.clone()), ..DataConfig::default() };
+        let output = OutputConfig { folder: foreign, ..OutputConfig::default() };
+        for (config, parts) in [
+            (Config { data, ..Config::default() }, ["data.path", "is not UTF-8"]),
+            (Config { data: times, ..Config::default() }, ["data.times_path", "is not UTF-8"]),
+            (Config { output, ..Config::default() }, ["output.folder", "is not UTF-8"]),
+        ] {
+            let error = config.to_toml().expect_err("no text").to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }
 

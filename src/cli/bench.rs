@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
+use action_matching::display::{shortest, significant};
 use action_matching::engine::cuda::Precision;
 use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
+use action_matching::memory;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
@@ -165,8 +167,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
         return print_result(WORKLOADS.iter().map(|workload| format!("{}\n", workload.name)).collect::<String>());
     }
-    if !(arguments.seconds.is_finite() && arguments.seconds > 0.0) {
-        bail!("--seconds is {}: use a positive number", arguments.seconds);
+    // A month: what is longer is a slip, and far longer no duration at all.
+    const MAX_SECONDS: f64 = 30.0 * 86_400.0;
+    if !(arguments.seconds > 0.0 && arguments.seconds <= MAX_SECONDS) {
+        bail!("--seconds {}: use a number > 0, at most {MAX_SECONDS}", shortest(arguments.seconds));
+    }
+    if arguments.rows == Some(0) {
+        bail!("--rows 0: use at least 1");
     }
     let name = arguments.workload.as_deref().unwrap_or_default();
     let bench = Bench::new(arguments.device.open(Precision::default())?)?;
@@ -177,6 +184,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .find(|workload| workload.name == name)
         .with_context(|| format!("no workload is called {name:?}: `amatch bench --list` names them"))?;
+    if let Some(rows) = arguments.rows {
+        memory::require("command line", &format!("--rows {rows}"), workload.least_bytes(rows))?;
+    }
     let figures = workload.measure(&bench, arguments)?;
     let line = if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? };
     print_result(line + "\n")
@@ -226,7 +236,7 @@ impl Bench {
             }
             print_result(format_args!("{line}\n"))
         } else {
-            print_result(format_args!("peak: {gflops:.1} GFLOP/s, {}\n", self.engine().describe()))
+            print_result(format_args!("peak: {} GFLOP/s, {}\n", significant(gflops, 4), self.engine().describe()))
         }
     }
 
@@ -238,22 +248,25 @@ impl Bench {
             _ => bail!("{}: nothing was measured", figures.workload),
         };
         let rate = match self.device {
-            DeviceEngine::Cpu(_) => format!("{:.1} GFLOP/s", figures.gflops),
+            DeviceEngine::Cpu(_) => format!("{} GFLOP/s", significant(figures.gflops, 4)),
             DeviceEngine::Cuda(_) => gpu_rate(unit, seconds, figures.gflops, self.peak_gflops),
         };
         let Figures { workload, rows_per_s, .. } = figures;
         let device = self.engine().describe();
-        Ok(format!("{workload}: {:.3} ms a {unit}, {rate}, {rows_per_s:.3e} rows/s, {device}", seconds * 1e3))
+        let milliseconds = significant(seconds * 1e3, 4);
+        Ok(format!("{workload}: {milliseconds} ms a {unit}, {rate}, {rows_per_s:.3e} rows/s, {device}"))
     }
 }
 
 /// How fast a GPU is, and what share of its peak that is.
 fn gpu_rate(unit: &str, seconds: f64, gflops: f64, peak_gflops: Option<f64>) -> String {
     let of_peak = match peak_gflops {
-        Some(peak) => format!("{:.1} % of the card's {:.1}", gflops / peak * 100.0, peak / 1e3),
+        Some(peak) => {
+            format!("{} % of the card's {}", significant(gflops / peak * 100.0, 4), significant(peak / 1e3, 4))
+        }
         None => "peak of the card not known".into(),
     };
-    format!("{:.1} {unit}s/s, {:.2} TFLOP/s ({of_peak})", 1.0 / seconds, gflops / 1e3)
+    format!("{} {unit}s/s, {} TFLOP/s ({of_peak})", significant(1.0 / seconds, 4), significant(gflops / 1e3, 4))
 }
 
 impl Workload {
@@ -270,6 +283,14 @@ impl Workload {
     /// Floating-point operations of one product with all weights for one row.
     fn flop_per_product(&self) -> f64 {
         self.architecture().layers().iter().map(|layer| 2.0 * (layer.n_in * layer.n_out) as f64).sum()
+    }
+
+    /// Memory that `rows` rows take at least: start and end of each particle; of a training step, the list of its tiles.
+    fn least_bytes(&self, rows: usize) -> u128 {
+        match self.work {
+            Work::Sample { .. } => memory::bytes(&[rows, self.dim, 2 * size_of::<f32>()]),
+            Work::Train { .. } => memory::bytes(&[rows, 3]),
+        }
     }
 
     fn measure(&self, bench: &Bench, arguments: &Arguments) -> anyhow::Result<Figures> {
@@ -424,7 +445,7 @@ mod tests {
     #[test]
     fn figures_of_a_gpu_name_their_units_and_the_peak() {
         let line = gpu_rate("step", 2e-3, 1024.0, Some(8192.0));
-        assert_eq!(line, "500.0 steps/s, 1.02 TFLOP/s (12.5 % of the card's 8.2)");
-        assert!(gpu_rate("run", 2.0, 1024.0, None).ends_with("1.02 TFLOP/s (peak of the card not known)"));
+        assert_eq!(line, "500.0 steps/s, 1.024 TFLOP/s (12.50 % of the card's 8.192)");
+        assert!(gpu_rate("run", 2.0, 1024.0, None).ends_with("1.024 TFLOP/s (peak of the card not known)"));
     }
 }

@@ -14,7 +14,7 @@ pub struct DeviceArguments {
     #[arg(long, value_parser = parse_precision)]
     precision: Option<Precision>,
     /// CPU threads (0: one for each core); results do not depend on it
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     threads: usize,
 }
 
@@ -89,6 +89,13 @@ pub fn gpu_only(device: &str, precision: Precision) -> Error {
         problem: format!("--precision {} is for GPUs", precision.name()),
         fix: "use --device cuda, or leave --precision out: a CPU computes in f32".into(),
     }
+}
+
+/// A number of threads, which no machine has more of than this.
+fn parse_threads(text: &str) -> Result<usize, String> {
+    const MAX_THREADS: usize = 4096;
+    let threads = text.parse().ok().filter(|threads| *threads <= MAX_THREADS);
+    threads.ok_or_else(|| format!("use a whole number from 0 (one thread for each core) to {MAX_THREADS}"))
 }
 
 /// A precision by its name.

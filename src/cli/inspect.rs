@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::TensorFileKind;
 use action_matching::config::Config;
 use action_matching::data::describe;
+use action_matching::display::significant;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
+use action_matching::{Error, TensorFileKind};
 
 use super::output::{note, print_result};
 
@@ -24,6 +25,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let path = &arguments.file;
     let suffix = path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        // Before its suffix, which says nothing of what is not there.
+        let fix = "check the name, and the folder that relative paths start from";
+        return Err(Error::input(path, "path", "does not exist", fix).into());
+    }
     let text = if path.is_dir() {
         describe_run(&RunFolder::new(path))?
     } else if suffix == "toml" {
@@ -52,7 +58,7 @@ fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     let step = newest.map_or(0, |checkpoint| checkpoint.state.step);
     text += &format!("steps            {step} of {}\n", config.training.steps);
     if let Some(last) = read_metrics(&folder.metrics(), |warning| note!("warning: {warning}"))?.last() {
-        text += &format!("loss             {:.6} at step {}\n", last.loss, last.step);
+        text += &format!("loss             {} at step {}\n", significant(last.loss, 6), last.step);
     }
     if folder.model().exists() {
         text += &Model::load(&folder.model())?.describe();

@@ -67,7 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),
-        Command::Problem(arguments) => problem::run(&arguments).map(done),
+        Command::Problem(arguments) => problem::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments).map(done),
         Command::Devices(arguments) => devices::run(&arguments).map(done),
     }

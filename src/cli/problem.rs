@@ -1,12 +1,16 @@
 //! `amatch problem`: samples of problems whose action is known.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use action_matching::data::{AnalyticProblem, PointArray, check_points_format, hydrogen_snapshots, write_points};
+use action_matching::memory;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
+use super::exit;
 use super::output::{note, print_result, replace_files};
+use super::signal::Signals;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -42,20 +46,26 @@ pub struct Arguments {
     seed: u64,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
         let hydrogen = (
             HYDROGEN,
             "an electron in a superposition of two states, followed by Bohm's particles (3-D, no action known)",
         );
         let lines = AnalyticProblem::NAMES.iter().chain([&hydrogen]).map(|(name, what)| format!("{name:<20} {what}\n"));
-        return print_result(lines.collect::<String>());
+        return print_result(lines.collect::<String>()).map(|()| ExitCode::from(exit::DONE));
     }
     let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
     let problem = if name == HYDROGEN { None } else { Some(find(name)?) };
     if arguments.n == 0 || arguments.times < 2 {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
+    let (n, times) = (arguments.n, arguments.times);
+    // Samples and, beside them, the z or the paths that they are made from.
+    let (dim, made_from) = problem.as_ref().map_or((3, times), |problem| (problem.dim(), 1));
+    let samples = memory::bytes(&[n, times, dim * size_of::<f32>() + size_of::<f64>()]);
+    let least = samples.saturating_add(memory::bytes(&[n, made_from, dim, size_of::<f64>()]));
+    memory::require("command line", &format!("-n {n} --times {times}"), least)?;
     let out = Destination::check(out, NO_FILES, replace_files(arguments.force))?;
     check_points_format(&out)?;
     let snapshots = match problem {
@@ -67,6 +77,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let row_times: Vec<f64> =
         snapshots.times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t, snapshots.n_rows(k))).collect();
+    // Until here a signal ends the command at once. Now it waits for the file, lest half of it stays under another name.
+    let signals = Signals::watch()?;
     write_points(
         &out,
         &[
@@ -75,7 +87,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ],
     )?;
     note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.path().display());
-    Ok(())
+    Ok(ExitCode::from(signals.ending().map_or(exit::DONE, |signal| exit::SIGNAL + signal as u8)))
 }
 
 /// The samples are made from nothing.

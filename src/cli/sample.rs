@@ -10,6 +10,7 @@ use action_matching::data::{
 };
 use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
+use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
@@ -182,9 +183,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
     }
 
+    // Of a particle at a saved time: its position, the time, and what else is written.
+    let values = model.architecture.dim + usize::from(weighted) + usize::from(arguments.density.is_some());
+    let require = |n: usize, flag: &str| {
+        let least = memory::bytes(&[n, save_at.len(), values * size_of::<f32>() + size_of::<f64>()]);
+        memory::require("command line", flag, least)
+    };
+    if let Some(n) = arguments.n {
+        require(n, &format!("-n {n}"))?;
+    }
     let mut out = start.particles(arguments, &model, config.as_ref())?;
     let (dim, len) = (model.architecture.dim, out.len());
     let n = len / dim;
+    require(n, "--save-at")?;
     if n == 0 {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }

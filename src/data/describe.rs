@@ -7,6 +7,7 @@ use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
 use super::standardise::moments;
 use super::{DataSet, DataSource, Points, read_points, read_snapshots};
+use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::stage::Watch;
 
@@ -119,7 +120,7 @@ fn statistics(rows: &[f32], origin: &[f64]) -> String {
     let mut text = String::from("mean ± std");
     for (mean, variance) in mean.iter().zip(&variance).take(SHOWN_DIMENSIONS) {
         // Writing to a String cannot fail.
-        let _ = write!(text, " {mean:.4} ± {:.4}", variance.sqrt());
+        let _ = write!(text, " {} ± {}", significant(*mean, 4), significant(variance.sqrt(), 4));
         text.push(',');
     }
     if dim > SHOWN_DIMENSIONS { text + " …" } else { text.trim_end_matches(',').into() }

@@ -37,7 +37,7 @@ impl Kernel {
 
     /// Name for reports.
     pub fn name(self) -> String {
-        format!("exp(−‖x−y‖²/(2h²)), h = {:.4}", self.bandwidth)
+        format!("exp(−‖x−y‖²/(2h²)), h = {}", crate::display::significant(self.bandwidth, 4))
     }
 }
 

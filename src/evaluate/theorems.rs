@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::likelihood::log_likelihood;
 use crate::data::AnalyticProblem;
+use crate::display::significant;
 use crate::engine::reference::ReferenceEngine;
 use crate::engine::{Batch, Differentiate, Engine};
 use crate::error::{Error, Result};
@@ -235,29 +236,23 @@ impl Theorems {
 
 impl fmt::Display for Theorems {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let number = |value: f64| significant(value, 6);
         let gap = &self.gap;
-        writeln!(
-            f,
-            "action gap ½∫E‖∇s − ∇s*‖²    {:.6}  ({:.3} % of the energy)",
-            gap.gap,
-            100.0 * gap.gap / gap.energy
-        )?;
-        writeln!(f, "L(s) + ½∫E‖∇s*‖²            {:.6}  (the same by the gap identity)", gap.from_loss())?;
-        writeln!(f, "energy ½∫E‖∇s*‖²            {:.6}", gap.energy)?;
-        writeln!(f, "relative error of the drift {:.6}", gap.drift_error)?;
+        let share = significant(100.0 * gap.gap / gap.energy, 4);
+        writeln!(f, "action gap ½∫E‖∇s − ∇s*‖²    {}  ({share} % of the energy)", number(gap.gap))?;
+        writeln!(f, "L(s) + ½∫E‖∇s*‖²            {}  (the same by the gap identity)", number(gap.from_loss()))?;
+        writeln!(f, "energy ½∫E‖∇s*‖²            {}", number(gap.energy))?;
+        writeln!(f, "relative error of the drift {}", number(gap.drift_error))?;
         if let Some(error) = gap.growth_error {
-            writeln!(f, "relative error of growth    {error:.6}")?;
+            writeln!(f, "relative error of growth    {}", number(error))?;
         }
         if let Some(TransportBound { w2_squared, smoothness, bound }) = self.bound {
-            writeln!(f, "W₂²(moved, exact)           {w2_squared:.6}")?;
-            writeln!(f, "≤ e^(1 + 2K)·∫E‖∇s − ∇s*‖²  {bound:.6}  (K = {smoothness:.4})")?;
+            writeln!(f, "W₂²(moved, exact)           {}", number(w2_squared))?;
+            writeln!(f, "≤ e^(1 + 2K)·∫E‖∇s − ∇s*‖²  {}  (K = {})", number(bound), significant(smoothness, 4))?;
         }
         if let Some(Likelihood { model, exact }) = self.likelihood {
-            writeln!(
-                f,
-                "log-likelihood at t = 1      {model:.6}  (exact {exact:.6}: KL divergence {:.6})",
-                exact - model
-            )?;
+            let (divergence, model, exact) = (number(exact - model), number(model), number(exact));
+            writeln!(f, "log-likelihood at t = 1      {model}  (exact {exact}: KL divergence {divergence})")?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, Architecture, Coordinates, Head, Layer, MAX_MAGNITUDE, MIN_SCALE, Model, TimeEmbedding};
+use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
@@ -211,7 +212,7 @@ impl Model {
             let values = [&parameters[layer.weight..layer.bias], &parameters[layer.bias..layer.bias + layer.n_out]];
             for ((name, shape), values) in tensor_names(index, layer).into_iter().zip(values) {
                 let square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64;
-                line(&name, format!("{shape:?}, root mean square {:.4}", square.sqrt()));
+                line(&name, format!("{shape:?}, root mean square {}", significant(square.sqrt(), 4)));
             }
         }
         text
@@ -258,7 +259,7 @@ impl Coordinates {
 /// The first few of `values`.
 fn abbreviated(values: &[f64]) -> String {
     const SHOWN: usize = 8;
-    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| significant(*value)).collect();
+    let shown: Vec<String> = values.iter().take(SHOWN).map(|value| significant(*value, 6)).collect();
     let more = if values.len() > SHOWN { format!(", … ({} in all)", values.len()) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
@@ -268,11 +269,4 @@ fn shown_names(names: &[String]) -> String {
     const SHOWN: usize = 12;
     let more = if names.len() > SHOWN { format!(", … ({} in all)", names.len()) } else { String::new() };
     format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
-}
-
-/// Six significant digits, at any magnitude.
-fn significant(value: f64) -> String {
-    // Rounded by the formatter, then written in the shorter of the two forms.
-    let rounded: f64 = format!("{value:.5e}").parse().unwrap_or(value);
-    if rounded == 0.0 || (1e-4..1e16).contains(&rounded.abs()) { format!("{rounded}") } else { format!("{rounded:e}") }
 }

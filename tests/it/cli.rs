@@ -84,6 +84,21 @@ fn help_teaches_with_examples() {
     assert_eq!(amatch(here, &["train"]).status.code(), Some(2), "a usage error");
 }
 
+/// What a script may rely on: the table is complete, and these are the codes.
+#[test]
+fn help_lists_the_exit_codes() {
+    let here = Path::new(".");
+    let help = succeeds(here, &["--help"]);
+    let (_, table) = help.split_once("Exit codes:\n").expect("a table");
+    let codes: Vec<&str> = table.lines().map(|line| line.split("  ").nth(1).unwrap_or_default().trim()).collect();
+    assert_eq!(codes, ["0", "1", "2", "3", "75", "128 + n"], "{table}");
+    for part in ["done", "error", "usage", "failed its own test", "--resume", "signal"] {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+    assert_eq!(amatch(here, &["inspect", "absent.npz"]).status.code(), Some(1));
+    assert_eq!(amatch(here, &["--unknown"]).status.code(), Some(2));
+}
+
 /// Without a driver the CPU is listed, and what to install; that is no failure.
 #[test]
 fn devices_says_what_is_missing() {

@@ -342,6 +342,6 @@ fn descriptions_say_what_is_wrong() {
     let points = folder.path().join("points.npy");
     write_points(&points, &[PointArray::new("samples", Some(1), &[1.0, 3.0][..])]).unwrap();
     assert!(
-        describe(&points, &()).unwrap().contains("2 points of dimension 1, no times\n  mean ± std 2.0000 ± 1.0000\n")
+        describe(&points, &()).unwrap().contains("2 points of dimension 1, no times\n  mean ± std 2.000 ± 1.000\n")
     );
 }

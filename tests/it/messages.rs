@@ -35,6 +35,7 @@ fn a_cause_is_told_once() {
     for (arguments, cause) in [
         (&["train", "absent.toml"][..], "does not exist"),
         (&["train", "folder.toml"], "is a folder"),
+        (&["inspect", "absent"], "does not exist"),
         (&["train", "run.toml", "--out", "/proc/run"], "os error"),
         (&["sample", "runs/run", "--from", "gaussian", "-n", "5", "--out", "/proc/p.npz"], "os error"),
     ] {
@@ -132,4 +133,60 @@ fn paths_that_are_not_utf_8_are_refused_before_the_work() {
     let (code, said) = train(&latin, &["run.toml".as_ref()]);
     assert!(code == Some(1) && said.contains("data.path: ") && said.contains("not UTF-8"), "{code:?} {said}");
     assert_eq!(std::fs::read_dir(&latin).expect("a folder").count(), 2, "something was written");
+}
+
+/// Sizes beyond any machine: an error that names the flag and the bytes, before anything is read or allocated.
+#[test]
+fn absurd_sizes_are_refused_with_flag_and_bytes() {
+    let (_guard, folder) = trained();
+    const MOST: &str = "18446744073709551615";
+
+    for (arguments, parts) in [
+        (vec!["sample", "--from", "gaussian", "-n", MOST], vec![MOST, "takes", "bytes", "use fewer"]),
+        (vec!["sample", "--from", "snapshot:0", "-n", MOST], vec![MOST, "bytes"]),
+        (vec!["sample", "--from", "gaussian", "-n", "1000000000000"], vec!["-n 1000000000000", "16000000000000 bytes"]),
+        (vec!["sample", "--from", "snapshot:0", "-n", "1000000000000"], vec!["-n 1000000000000", "bytes (14.55 TiB)"]),
+        (vec!["sample", "--from", "data.csv", "--samples", "x,y", "-n", "1000000000000"], vec!["-n 1000000000000"]),
+        (vec!["problem", "anisotropic", "-n", "1000000000000"], vec!["-n 1000000000000 --times 101", "bytes"]),
+        (vec!["problem", "anisotropic", "-n", MOST, "--times", MOST], vec![MOST, "more than 10³⁸ bytes"]),
+        (vec!["problem", "hydrogen", "-n", "10", "--times", MOST], vec!["--times", MOST, "bytes"]),
+        (vec!["problem", "growth", "-n", "1", "--times", "1000000000000000"], vec!["--times", "bytes"]),
+    ] {
+        let mut arguments = arguments.clone();
+        if arguments[0] == "sample" {
+            arguments.insert(1, "runs/run");
+        }
+        fails_soon(&folder, &[&arguments[..], &["--out", "p.npz"]].concat(), &parts);
+    }
+    fails_soon(&folder, &["bench", "sampling-toy2d", "--rows", MOST], &["--rows", MOST, "bytes"]);
+    fails_soon(&folder, &["bench", "toy2d", "--rows", MOST], &["--rows", MOST, "bytes"]);
+    fails_soon(&folder, &["bench", "sampling-toy2d", "--rows", "0"], &["--rows 0"]);
+    fails_soon(&folder, &["bench", "toy2d", "--rows", "10", "--seconds", "1e300"], &["--seconds 1e300:", "at most"]);
+    fails_soon(&folder, &["bench", "toy2d", "--rows", "10", "--seconds", "nan"], &["--seconds NaN"]);
+    fails_soon(&folder, &["evaluate", "runs/run", "--points", MOST], &["--points", MOST]);
+    assert!(!folder.join("p.npz").exists());
+    let threads = amatch(&folder, &["train", "run.toml", "--out", "x", "--threads", MOST]);
+    let said = text(&threads.stderr);
+    assert!(threads.status.code() == Some(2) && said.contains("--threads") && said.contains("4096"), "{said}");
+}
+
+/// Keys and nesting without end, on the command line and in the file.
+#[test]
+fn endless_keys_are_refused_in_a_short_message() {
+    let (_guard, folder) = workplace();
+    let key = vec!["a"; 60_000].join(".");
+    let refused = |arguments: &[&str], parts: &[&str]| {
+        fails_soon(&folder, arguments, parts);
+        let message = text(&amatch(&folder, arguments).stderr);
+        assert!(message.len() < 500, "{} bytes", message.len());
+    };
+    refused(&["train", "run.toml", "--set", &format!("{key}=1")], &["--set", "a.a.a", "too many parts"]);
+    refused(&["train", "run.toml", "--set", &format!("training.steps={}", "[".repeat(60_000))], &["training.steps"]);
+    for text in [format!("{key} = 1\n"), format!("[{key}]\n"), format!("a = {}\n", "[".repeat(60_000))] {
+        std::fs::write(folder.join("deep.toml"), text).expect("written");
+        refused(&["train", "deep.toml"], &["deep.toml", "line 1", "nested too deeply"]);
+    }
+    let long = format!("\"{}\" = 1\n", "k".repeat(100_000));
+    std::fs::write(folder.join("long.toml"), long).expect("written");
+    refused(&["train", "long.toml"], &["long.toml", "is not a key"]);
 }
