@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::destination::Destination;
 use crate::engine::{Batch, LossGradient};
 use crate::error::{Error, Result, check_len};
 use crate::model::{Model, tensor_names};
@@ -53,7 +54,7 @@ pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
 ///
 /// # Errors
 /// [`Error::Shape`] when `result` is not of this model, [`Error::Io`] when the file cannot be written.
-pub fn write_loss_gradient(path: &Path, model: &Model, result: &LossGradient) -> Result<()> {
+pub fn write_loss_gradient(to: impl Into<Destination>, model: &Model, result: &LossGradient) -> Result<()> {
     let LossGradient { loss, gradient, interior, laplacian } = result;
     let (n, architecture) = (interior.s.len(), &model.architecture);
     check_len("gradient", architecture.n_parameters(), gradient.len())?;
@@ -76,7 +77,7 @@ pub fn write_loss_gradient(path: &Path, model: &Model, result: &LossGradient) ->
         tensors.push((format!("grad.{weight}"), NewTensor::f64(&weight_shape, d_weight)));
         tensors.push((format!("grad.{bias}"), NewTensor::f64(&bias_shape, d_bias)));
     }
-    write_tensors(path, tensors, HashMap::new())
+    write_tensors(&to.into(), tensors, HashMap::new())
 }
 
 /// Number of rows (of probes) of a tensor that must be there; 0 for a scalar, whose shape is refused when it is read.

@@ -1,5 +1,8 @@
 //! One TOML file describes one run. Every default lives here; every value is checked with its key named.
 
+mod keys;
+
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,7 @@ use crate::density_path::{Interpolant, TimeRule};
 use crate::engine::cuda::Precision;
 use crate::engine::{Bend, Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
 use crate::error::{Error, Result};
+use crate::files::open_file;
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::transport::MAX_POINTS;
@@ -321,19 +325,14 @@ impl Config {
     /// # Errors
     /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            Error::input(path, format!("line {line}"), error.message(), "write TOML: key = value under [section]")
-        })?;
+        let text = read_text(path)?;
+        let mut table: toml::Table = text.parse().map_err(|error| syntax_error(path, &text, &error))?;
         for assignment in overrides {
             set(&mut table, assignment)?;
         }
         check_keys(path, &table)?;
-        let mut config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
-            let problem = error.inner().message().trim().to_string();
-            Error::input(path, error.path().to_string(), problem, "see the configuration table in the README")
-        })?;
+        let mut config: Config = serde_path_to_error::deserialize(table.clone())
+            .map_err(|error| keys::unfit_value(path, &error.path().to_string(), &table))?;
         config.validate(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let absolute = |data: &Path| std::path::absolute(folder.join(data)).map_err(Error::io(data, "find"));
@@ -348,9 +347,24 @@ impl Config {
     }
 
     /// The file that reproduces the run: every key with its value.
-    pub fn to_toml(&self) -> String {
-        // Plain tables of numbers, strings and lists: serialisation has nothing to fail on.
-        toml::to_string(self).unwrap_or_default()
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the key whose value no TOML file holds: a path that is not UTF-8, an integer beyond 2⁶³ − 1.
+    pub fn to_toml(&self) -> Result<String> {
+        let paths = [
+            ("data.path", Some(&self.data.path)),
+            ("data.times_path", self.data.times_path.as_ref()),
+            ("output.folder", Some(&self.output.folder)),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                let problem = format!("{path:?} is not UTF-8, as the text of a configuration must be");
+                return Err(Error::input("configuration", key, problem, "rename the folder or file, or use another"));
+            }
+        }
+        toml::to_string(self).map_err(|error| {
+            Error::input("configuration", "values", error.to_string(), "use integers up to 9223372036854775807")
+        })
     }
 
     /// Where the data lies.
@@ -414,7 +428,10 @@ impl Config {
     /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where files
     /// lie does not count, nor the number of steps, so that a run can be made longer, nor the precision: checkpoints go from
     /// device to device.
-    pub fn fingerprint(&self, snapshots: &Snapshots) -> String {
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`], but for paths.
+    pub fn fingerprint(&self, snapshots: &Snapshots) -> Result<String> {
         let mut settings = self.clone();
         settings.output = OutputConfig::default();
         settings.data = DataConfig::default();
@@ -422,14 +439,14 @@ impl Config {
         // Neither the precision nor that there is such a key.
         settings.training.precision = PrecisionName::Auto;
         let mut hash = Sha256::new();
-        hash.update(settings.to_toml().replace("precision = \"auto\"\n", ""));
+        hash.update(settings.to_toml()?.replace("precision = \"auto\"\n", ""));
         hash.update((snapshots.dim as u64).to_le_bytes());
         for (time, offset) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
             hash.update(time.to_le_bytes());
             hash.update((*offset as u64).to_le_bytes());
         }
         hash.update(bytemuck::cast_slice::<f32, u8>(&snapshots.samples));
-        hexadecimal(&hash.finalize())
+        Ok(hexadecimal(&hash.finalize()))
     }
 
     fn validate(&self, path: &Path) -> Result<()> {
@@ -539,10 +556,72 @@ impl Config {
     }
 }
 
+/// The text of the configuration `path`.
+fn read_text(path: &Path) -> Result<String> {
+    let (file, size) = open_file(path)?;
+    let too_large = |size: u64| {
+        let problem = format!("has {size} bytes, more than the {MAX_BYTES} of any configuration");
+        Err(Error::input(path, "path", problem, "name a configuration: a text file of a few lines"))
+    };
+    if size > MAX_BYTES {
+        return too_large(size);
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    // It may have grown since, and files of some systems have no size.
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return too_large(bytes.len() as u64);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let is_utf16 = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let problem = if is_utf16 { "is UTF-16 text" } else { "is not UTF-8 text" };
+        Error::input(path, format!("line {line}"), problem, "save the file as UTF-8")
+    })
+}
+
+/// What is wrong with text that is no TOML, in the line where it is.
+fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let start = error.span().map_or(0, |span| text.floor_char_boundary(span.start));
+    let number = text[..start].matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+    let message = error.message();
+    // What the parser would have liked next helps where it is a character.
+    let (what, wanted) = message.split_once(", expected ").unwrap_or((message, ""));
+    let (problem, fix) = match what {
+        _ if line.contains('"') && line.contains('\\') && what.contains("unicode") || what.contains("escape") => {
+            ("has a backslash in double quotes".into(), "write paths with /, or in single quotes: 'C:\\cells.npz'")
+        }
+        "string values must be quoted" => ("has no value in quotes".into(), "write text in quotes: key = \"text\""),
+        "key with no value" => ("has no = after the key".into(), "write key = value"),
+        "duplicate key" => ("is there twice".into(), "keep one of the two"),
+        _ if what.starts_with("invalid type: integer") => {
+            ("holds too large an integer".into(), "use integers up to 9223372036854775807")
+        }
+        _ if what.contains("recurs") => ("is nested too deeply".into(), "write key = value under [section]"),
+        _ if wanted.contains('`') => (format!("{what}, expected {wanted}"), "write key = value under [section]"),
+        _ => (what.to_string(), "write key = value under [section]"),
+    };
+    let problem = if line.is_empty() { problem } else { format!("{}: {problem}", keys::shortened(line)) };
+    Error::input(path, format!("line {number}"), problem, fix)
+}
+
+/// Largest configuration file.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Parts of the longest key there is: section, key, and the parts of an inline table.
+const MAX_KEY_PARTS: usize = 4;
+
 /// Replaces one value: `key=value` with a dotted key. What is not TOML is taken as a string.
 fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let fail = |problem: &str| {
-        Err(Error::input("--set", assignment, problem, "write --set section.key=value, as in training.steps=2000"))
+        Err(Error::input(
+            "--set",
+            keys::shortened(assignment),
+            problem,
+            "write --set section.key=value, as in training.steps=2000",
+        ))
     };
     let Some((key, value)) = assignment.split_once('=') else { return fail("has no =") };
     let value = format!("value = {value}")
@@ -550,10 +629,13 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
         .ok()
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
-    let mut keys: Vec<&str> = key.trim().split('.').collect();
-    let Some(last) = keys.pop().filter(|key| !key.is_empty()) else { return fail("has no key") };
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    if parts.len() > MAX_KEY_PARTS {
+        return fail("has a key of too many parts");
+    }
+    let Some(last) = parts.pop().filter(|key| !key.is_empty()) else { return fail("has no key") };
     let mut section = table;
-    for key in keys {
+    for key in parts {
         let next = section.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let Some(next) = next.as_table_mut() else { return fail("goes through a value that is no section") };
         section = next;
@@ -623,7 +705,7 @@ mod tests {
         assert_eq!(config.training, TrainingConfig::default());
         assert!(config.data.path.is_absolute());
         assert_eq!(config.output.folder, Path::new("runs/run"));
-        assert_eq!(read(&config.to_toml(), &[]).expect("reads"), config);
+        assert_eq!(read(&config.to_toml().expect("UTF-8"), &[]).expect("reads"), config);
         let every = Config {
             model: ModelConfig {
                 time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] },
@@ -635,7 +717,7 @@ mod tests {
             },
             ..config
         };
-        assert_eq!(read(&every.to_toml(), &[]).expect("reads"), every);
+        assert_eq!(read(&every.to_toml().expect("UTF-8"), &[]).expect("reads"), every);
     }
 
     #[test]
@@ -717,18 +799,19 @@ mod tests {
     fn the_fingerprint_follows_what_decides_the_result() {
         let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
         let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 1, 2], samples: vec![0.5, 1.5] };
-        let fingerprint = config.fingerprint(&snapshots);
+        let fingerprint = config.fingerprint(&snapshots).expect("a fingerprint");
         let changed = |change: &dyn Fn(&mut Config)| {
             let mut config = config.clone();
             change(&mut config);
-            config.fingerprint(&snapshots)
+            config.fingerprint(&snapshots).expect("a fingerprint")
         };
         assert_eq!(changed(&|config| config.output.checkpoint_every = 7), fingerprint);
         assert_eq!(changed(&|config| config.data.path = "moved.npz".into()), fingerprint);
         assert_eq!(changed(&|config| config.training.precision = PrecisionName::F16), fingerprint);
         assert_ne!(changed(&|config| config.training.steps += 1), fingerprint);
         assert_ne!(changed(&|config| config.training.seed += 1), fingerprint);
-        assert_ne!(config.fingerprint(&Snapshots { samples: vec![0.5, 1.25], ..snapshots.clone() }), fingerprint);
+        let others = Snapshots { samples: vec![0.5, 1.25], ..snapshots.clone() };
+        assert_ne!(config.fingerprint(&others).expect("a fingerprint"), fingerprint);
         let constant = |steps| {
             changed(&|config| {
                 config.training.schedule = Schedule::Constant;

@@ -9,14 +9,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a file.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What was tried, as a verb phrase (`"read"`, `"create the folder"`).
         action: &'static str,
-        /// The system's answer.
-        source: std::io::Error,
+        /// The system's answer. Part of the message, and therefore not the error's `source`: whoever prints a chain of causes
+        /// would print it twice.
+        cause: std::io::Error,
     },
     /// The content of a file (data, configuration, model, checkpoint) or of an argument is unusable.
     #[error("{file}: {field}: {problem} ({fix})")]
@@ -84,7 +85,7 @@ impl Error {
     /// An [`Error::Io`]: `action` is what was tried on `path`. Fits `map_err`.
     pub fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Error::Io { path, action, source }
+        move |cause| Error::Io { path, action, cause }
     }
 }
 

@@ -41,6 +41,15 @@ pub(crate) fn write_atomically_seekable(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
+    write_whole(path, true, write)
+}
+
+/// Writes `path` whole or not at all. Unless it may `replace` a file, one that came there in the meantime is an error and stays.
+pub(crate) fn write_whole(
+    path: &Path,
+    replace: bool,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     let target = resolved(path)?;
     let folder = folder_of(&target);
     let temporary = temporary_in(folder, PART).map_err(Error::io(path, "create a file beside it"))?;
@@ -53,7 +62,13 @@ pub(crate) fn write_atomically_seekable(
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
     writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
-    temporary_path.persist(&target).map_err(|e| e.error).map_err(Error::io(path, "rename the finished file to it"))?;
+    let renamed = if replace { temporary_path.persist(&target) } else { temporary_path.persist_noclobber(&target) };
+    renamed.map_err(|refused| match refused.error.kind() {
+        io::ErrorKind::AlreadyExists if !replace => {
+            Error::input(path, "output path", "appeared while its content was made", "name another file")
+        }
+        _ => Error::io(path, "rename the finished file to it")(refused.error),
+    })?;
     sync_folder(folder).map_err(Error::io(path, "sync the folder of"))
 }
 

@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod data;
 pub mod density_path;
+mod destination;
 mod element;
 pub mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod tensors;
 pub mod train;
 pub mod transport;
 
+pub use destination::{Destination, Replace};
 pub use error::{Error, Result};
 pub use files::{check_writable, write_atomically};
 pub use tensors::TensorFileKind;

@@ -7,11 +7,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return cli::output::print_answer(&answer),
+    };
+    match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
             cli::output::note!("error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(cli::exit::ERROR)
         }
     }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use crate::destination::Destination;
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, Result};
-use crate::files::{open_file, write_atomically};
+use crate::files::open_file;
 
 /// Key of a model's metadata in the header.
 pub(crate) const MODEL_KEY: &str = "action_matching";
@@ -239,9 +240,9 @@ impl<'a> NewTensor<'a> {
     }
 }
 
-/// Writes `tensors` and `metadata` to `path`, whole or not at all. The data is streamed, not copied.
+/// Writes `tensors` and `metadata`, whole or not at all. The data is streamed, not copied.
 pub(crate) fn write_tensors(
-    path: &Path,
+    to: &Destination,
     mut tensors: Vec<(String, NewTensor)>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
@@ -259,9 +260,9 @@ pub(crate) fn write_tensors(
     let header = Metadata::new((!metadata.is_empty()).then_some(metadata), infos)
         .map_err(std::io::Error::other)
         .and_then(|metadata| Ok(serde_json::to_string(&metadata)?));
-    let mut header = header.map_err(Error::io(path, "write"))?;
+    let mut header = header.map_err(Error::io(to.path(), "write"))?;
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    write_atomically(path, |out| {
+    to.write(|out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
         tensors.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.bytes))

@@ -9,10 +9,10 @@ use action_matching::engine::cuda::{CudaEngine, Precision};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
-use action_matching::{Error, check_writable};
+use action_matching::{Destination, Error};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};
-use super::output::print_result;
+use super::output::{print_result, replace_files};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Result (safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Replaces the result if it exists (never a model, a file of a run, or one that this command reads)
+    #[arg(long)]
+    force: bool,
     /// Diffusion σ instead of the model's
     #[arg(long, value_name = "SIGMA")]
     sigma: Option<f64>,
@@ -83,6 +86,8 @@ impl Arithmetic {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let out =
+        Destination::check(&arguments.out, &[&arguments.model, &arguments.batch], replace_files(arguments.force))?;
     let mut model = Model::load(&arguments.model)?;
     let Objective { sigma, growth, cost_exponent, .. } = &mut model.objective;
     *sigma = arguments.sigma.unwrap_or(*sigma);
@@ -90,9 +95,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     *cost_exponent = arguments.cost_exponent.unwrap_or(*cost_exponent);
     model.objective.validate("command line".as_ref())?;
     let batch = read_batch(&arguments.batch, &model)?;
-    check_writable(&arguments.out)?;
     let engine = arguments.precision.on(&arguments.device)?;
     let result = engine.loss_gradient(&model, &batch)?;
-    write_loss_gradient(&arguments.out, &model, &result)?;
+    write_loss_gradient(&out, &model, &result)?;
     print_result(format_args!("loss {}\n", result.loss))
 }

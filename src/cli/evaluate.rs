@@ -1,12 +1,12 @@
 //! `amatch evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use action_matching::check_writable;
 use action_matching::data::read_snapshots;
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
 use action_matching::transport::MAX_POINTS;
+use action_matching::{Destination, Replace};
 use anyhow::Context;
 
 use super::device::DeviceArguments;
@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Writes the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Replaces the JSON file even if it is no earlier report (never a model, a file of a run, or one that this command reads)
+    #[arg(long, requires = "json")]
+    force: bool,
     /// Method of integration (default: dopri5, or stochastic-heun for a model with diffusion)
     #[arg(long, value_enum)]
     method: Option<MethodName>,
@@ -76,12 +79,12 @@ enum StartName {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if let Some(json) = &arguments.json {
-        check_writable(json)?;
-    }
     let problem = arguments.problem.as_deref().map(find).transpose()?;
-    let (_, model, config) = load_model(&arguments.model)?;
+    let (model_file, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
+    let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
+    let replace = if arguments.force { Replace::Files } else { Replace::Reports };
+    let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
     let (snapshots, warnings) = read_snapshots(&source)?;
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
     check_dim(&source.path, snapshots.dim, model.architecture.dim)?;
@@ -121,10 +124,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
     let report = Report { theorems, ..report? };
     // The file first: nobody may be reading what is printed.
-    if let Some(path) = &arguments.json {
+    if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
         text.push(b'\n');
-        action_matching::write_atomically(path, |out| out.write_all(&text))?;
+        json.write(|out| out.write_all(&text))?;
     }
     print_result(report)
 }

@@ -5,6 +5,7 @@ mod check;
 mod device;
 mod devices;
 mod evaluate;
+pub mod exit;
 mod inspect;
 pub mod output;
 mod problem;
@@ -22,13 +23,15 @@ use clap::{Parser, Subcommand};
     name = "amatch",
     version,
     propagate_version = true,
-    after_help = "\
+    after_help = format!("\
 A first run, from snapshots to particles:
   amatch train examples/hematopoiesis.toml
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz
 
-`amatch COMMAND --help` explains each command with examples."
+`amatch COMMAND --help` explains each command with examples.
+
+{}", exit::table())
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -57,14 +60,15 @@ enum Command {
 
 /// Runs the command.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = |()| ExitCode::from(exit::DONE);
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),
-        Command::Sample(arguments) => sample::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Problem(arguments) => problem::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Devices(arguments) => devices::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Sample(arguments) => sample::run(&arguments).map(done),
+        Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
+        Command::Check(arguments) => check::run(&arguments).map(done),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(done),
+        Command::Problem(arguments) => problem::run(&arguments).map(done),
+        Command::Bench(arguments) => bench::run(&arguments).map(done),
+        Command::Devices(arguments) => devices::run(&arguments).map(done),
     }
 }

@@ -2,12 +2,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use action_matching::Replace;
 use action_matching::config::Config;
 use action_matching::model::Model;
 use action_matching::train::RunFolder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::exit;
 
 /// Prints a line of messages to standard error, like `eprintln!`. A message that cannot be written is dropped: work goes on
 /// when the reader of the messages is gone or their disk is full.
@@ -31,6 +35,23 @@ pub fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints what the command line was answered with: help or the version to standard output, or a usage error to standard error.
+pub fn print_answer(answer: &clap::Error) -> ExitCode {
+    match answer.print().and_then(|()| std::io::stdout().flush()) {
+        Err(error) if !answer.use_stderr() && error.kind() != std::io::ErrorKind::BrokenPipe => {
+            note!("error: standard output: cannot write the help: {error}");
+            ExitCode::from(exit::ERROR)
+        }
+        _ if answer.use_stderr() => ExitCode::from(exit::USAGE),
+        _ => ExitCode::from(exit::DONE),
+    }
+}
+
+/// What `--force` lets a command replace.
+pub fn replace_files(force: bool) -> Replace {
+    if force { Replace::Files } else { Replace::Nothing }
 }
 
 /// How often a line is printed when standard error is not a terminal.
@@ -88,11 +109,15 @@ impl Progress {
     }
 }
 
-/// A model given as a file or as its run folder, and the run's configuration where there is one.
+/// A model given as a file or as its run folder, and the run's configuration where there is one that can be read. The model does
+/// not need it: what is wrong with it is said, and is an error only to whoever needs what it holds.
 pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Option<Config>)> {
     let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() };
     let model = Model::load(&file)?;
     let config = file.parent().map(|folder| RunFolder::new(folder).config()).filter(|config| config.exists());
-    let config = config.map(|config| Config::read(&config, &[])).transpose()?;
+    let config = config.and_then(|config| {
+        let read = Config::read(&config, &[]);
+        read.inspect_err(|error| note!("warning: {error}; the model is used without its configuration")).ok()
+    });
     Ok((file, model, config))
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use action_matching::Error;
-use action_matching::data::{AnalyticProblem, PointArray, check_points_path, hydrogen_snapshots, write_points};
+use action_matching::data::{AnalyticProblem, PointArray, check_points_format, hydrogen_snapshots, write_points};
+use action_matching::{Destination, Error};
 use anyhow::bail;
 
-use super::output::{note, print_result};
+use super::output::{note, print_result, replace_files};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -31,9 +31,12 @@ pub struct Arguments {
     /// Equally spaced times from 0 to 1 (hydrogen: to 14000)
     #[arg(long, default_value_t = 101, value_name = "N")]
     times: usize,
-    /// Output: .npz, .csv or .safetensors
+    /// Output: .npz, .csv or .safetensors; a pipe or device without a suffix gets CSV
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     out: Option<PathBuf>,
+    /// Replaces the output if it exists (never a model or a file of a run)
+    #[arg(long)]
+    force: bool,
     /// Seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -53,7 +56,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.n == 0 || arguments.times < 2 {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
-    check_points_path(out)?;
+    let out = Destination::check(out, NO_FILES, replace_files(arguments.force))?;
+    check_points_format(&out)?;
     let snapshots = match problem {
         Some(problem) => {
             let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
@@ -68,16 +72,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .flat_map(|(k, &t)| std::iter::repeat_n(t as f32, snapshots.n_rows(k)))
         .collect();
     write_points(
-        out,
+        &out,
         &[
             PointArray { name: "samples", dim: Some(snapshots.dim), values: &snapshots.samples },
             PointArray { name: "times", dim: None, values: &row_times },
         ],
     )?;
-    note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.display());
+    note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.path().display());
     Ok(())
 }
 
+/// The samples are made from nothing.
+const NO_FILES: &[PathBuf] = &[];
 const HYDROGEN: &str = "hydrogen";
 
 /// The problem `name`, or an error that lists them.

@@ -3,20 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::data::{
-    DataSource, PointArray, check_points_path, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    DataSource, PointArray, check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::model::Model;
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
+use action_matching::{Destination, Error};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model, note};
+use super::output::{Progress, load_model, note, replace_files};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -60,9 +60,12 @@ pub struct Arguments {
     /// Times at which particles are written, in the order they are reached (default: the end)
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors
+    /// Output: .npz, .npy, .csv or .safetensors; a pipe or device without a suffix gets CSV
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Replaces the output if it exists (never a model, a file of a run, or one that this command reads)
+    #[arg(long)]
+    force: bool,
     /// Data for snapshot:T (default: the data of the run)
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -132,10 +135,20 @@ impl MethodName {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    check_points_path(&arguments.out)?;
-    let (_, model, config) = load_model(&arguments.model)?;
-    let engine = arguments.device.engine()?;
     let start = Start::parse(&arguments.from)?;
+    let (model_file, model, config) = load_model(&arguments.model)?;
+    let mut reads = vec![model_file];
+    match &start {
+        Start::File(path) => reads.push(path.clone()),
+        Start::Snapshot(_) => {
+            let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
+            reads.extend(source.files().map(Path::to_owned));
+        }
+        Start::Gaussian => {}
+    }
+    let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
+    check_points_format(&destination)?;
+    let engine = arguments.device.engine()?;
     let (first, last) = (model.coordinates.time_range[0], model.coordinates.time_range[1]);
     let t0 = arguments.t0.unwrap_or(if let Start::Snapshot(time) = start { time } else { first });
     let mut save_at = arguments.save_at.clone();
@@ -225,12 +238,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             arrays.push(PointArray { name, dim: None, values });
         }
     }
-    write_points(&arguments.out, &arrays)?;
+    write_points(&destination, &arrays)?;
     note!(
         "{n} particles from {t0} to {}, {:.1} velocities each: {}",
         save_at[save_at.len() - 1],
         report.velocity_evaluations as f64 / n as f64,
-        arguments.out.display()
+        destination.path().display()
     );
     Ok(())
 }
@@ -303,7 +316,9 @@ pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::
         (Some(path), Some(config)) => Ok(DataSource { path: path.to_owned(), times_path: None, ..config.source() }),
         (Some(path), None) => Ok(DataSource::new(path)),
         (None, Some(config)) => Ok(config.source()),
-        (None, None) => bail!("--from snapshot: the model has no run folder beside it (name the data with --data)"),
+        (None, None) => bail!(
+            "the model has no configuration beside it that names its data (name the file: `sample --data FILE`, `evaluate MODEL FILE`)"
+        ),
     }
 }
 

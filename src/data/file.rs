@@ -7,6 +7,7 @@ use super::csv::Table;
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
+use crate::destination::Destination;
 use crate::error::{Error, Result};
 
 /// The formats read and written.
@@ -19,6 +20,14 @@ pub(super) enum Format {
 }
 
 impl Format {
+    /// The format that `to` is written in: that of its suffix; a pipe or device without one gets a table of text.
+    ///
+    /// # Errors
+    /// As [`Format::of`].
+    pub fn of_destination(to: &Destination) -> Result<Self> {
+        if to.is_stream() && to.path().extension().is_none() { Ok(Format::Csv) } else { Format::of(to.path()) }
+    }
+
     /// The format of `path` by its suffix, in any case.
     ///
     /// # Errors

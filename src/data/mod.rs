@@ -28,4 +28,4 @@ pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{Loaded, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardisation};
-pub use write::{PointArray, check_points_path, write_points};
+pub use write::{PointArray, check_points_format, write_points};

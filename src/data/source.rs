@@ -1,6 +1,6 @@
 //! What to read, as a configuration names it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,5 +49,10 @@ impl DataSource {
             hold_out: Vec::new(),
             standardise: Standardisation::default(),
         }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.path), self.times_path.as_ref()].into_iter().flatten().map(PathBuf::as_path)
     }
 }

@@ -85,7 +85,7 @@ impl Model {
                 (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
             ]
         });
-        write_tensors(path, tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
+        write_tensors(&path.into(), tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
     }
 
     /// Reads a model file. Tensors may be f16, bf16, f32 or f64; the time weight is ω = 1.

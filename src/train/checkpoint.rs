@@ -71,7 +71,7 @@ impl Checkpoint {
         };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let metadata = HashMap::from([(CHECKPOINT_KEY.to_string(), json)]);
-        write_tensors(&path, tensors.collect(), metadata)?;
+        write_tensors(&(&path).into(), tensors.collect(), metadata)?;
         for old in list(folder)?.into_iter().rev().skip(KEPT) {
             std::fs::remove_file(&old).map_err(Error::io(old, "remove"))?;
         }
@@ -310,7 +310,8 @@ mod tests {
         let json = format!(r#"{{"version":2,"step":12,"fingerprint":"abc","sha256":"{sha256}"}}"#);
         let tensors =
             parts(&expected.state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
-        write_tensors(&path, tensors.collect(), HashMap::from([(CHECKPOINT_KEY.to_string(), json)])).expect("writes");
+        write_tensors(&(&path).into(), tensors.collect(), HashMap::from([(CHECKPOINT_KEY.to_string(), json)]))
+            .expect("writes");
         assert_eq!(Checkpoint::load(&path).expect("loads"), expected);
     }
 

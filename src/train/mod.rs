@@ -119,12 +119,13 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let folder = RunFolder::new(&config.output.folder);
+    recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
     let claim = claim(&folder, existing, observer)?;
     let source = config.source();
     let loaded = if config.objective.path.is_generative() { load_single(&source) } else { load(&source) };
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
-    let fingerprint = config.fingerprint(&snapshots);
+    let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be gone on with is refused before the long work.
     let earlier = match existing {
         Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
@@ -227,9 +228,16 @@ fn prepare_folder(folder: &RunFolder, config: &Config, existing: Existing, obser
         folder.clear()?;
     }
     folder.tidy()?;
+    let text = recorded(config)?.to_toml()?;
+    write_atomically(&folder.config(), |out| out.write_all(text.as_bytes()))
+}
+
+/// The configuration as the run folder keeps it: it finds the folder from wherever the program is started.
+fn recorded(config: &Config) -> Result<Config> {
     let mut config = config.clone();
-    config.output.folder = std::path::absolute(folder.path()).map_err(Error::io(folder.path(), "find"))?;
-    write_atomically(&folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
+    let folder = &config.output.folder;
+    config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
+    Ok(config)
 }
 
 /// The path through `snapshots` with the masses it needs; without a single pair where it needs couplings.

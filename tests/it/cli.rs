@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use action_matching::data::{DataSource, read_snapshots};
 
-const SMALL: [&str; 10] = [
+pub const SMALL: [&str; 10] = [
     "--set",
     "training.steps=60",
     "--set",
@@ -19,22 +19,22 @@ const SMALL: [&str; 10] = [
 ];
 
 /// The program on a machine where no GPU shows: `--device auto` is the CPU.
-fn command(folder: &Path, arguments: &[&str]) -> Command {
+pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
     command.args(arguments).current_dir(folder).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 
-fn amatch(folder: &Path, arguments: &[&str]) -> Output {
+pub fn amatch(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().expect("the program starts")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[track_caller]
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+pub fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     let output = amatch(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     text(&output.stdout)
@@ -42,7 +42,7 @@ fn succeeds(folder: &Path, arguments: &[&str]) -> String {
 
 /// Fails with exit code 1, one line that holds every part, and no panic.
 #[track_caller]
-fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
+pub fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
     let output = amatch(folder, arguments);
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
@@ -53,7 +53,7 @@ fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
 }
 
 /// A folder with a data set and a configuration of it.
-fn workplace() -> (tempfile::TempDir, PathBuf) {
+pub fn workplace() -> (tempfile::TempDir, PathBuf) {
     let guard = tempfile::tempdir().expect("a folder");
     let folder = guard.path().to_owned();
     let mut csv = String::from("times,x,y\n");
@@ -66,7 +66,7 @@ fn workplace() -> (tempfile::TempDir, PathBuf) {
     (guard, folder)
 }
 
-fn trained() -> (tempfile::TempDir, PathBuf) {
+pub fn trained() -> (tempfile::TempDir, PathBuf) {
     let (guard, folder) = workplace();
     succeeds(&folder, &[&["train", "run.toml"][..], &SMALL].concat());
     (guard, folder)
@@ -188,7 +188,7 @@ fn existing_run_folders_are_left_alone_unless_told_otherwise() {
 fn bad_training_input_names_file_field_and_fix_and_writes_nothing() {
     let (_guard, folder) = workplace();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
-    fails(&folder, &["train", "absent.toml"], &["absent.toml", "cannot read"]);
+    fails(&folder, &["train", "absent.toml"], &["absent.toml", "does not exist"]);
     write("bad.toml", "[data]\npath = \"data.csv\"\n[training]\nlearing_rate = 1.0\n");
     fails(
         &folder,
@@ -301,7 +301,7 @@ fn check_writes_what_porters_need() {
         fails(&folder, &[&check[..], &["none.safetensors"], &arguments].concat(), &parts);
         assert!(!folder.join("none.safetensors").exists());
     }
-    let automatic = ["double.safetensors", "--precision", "f64", "--device", "auto"];
+    let automatic = ["double.safetensors", "--force", "--precision", "f64", "--device", "auto"];
     assert_eq!(succeeds(&folder, &[&check[..], &automatic].concat()), double);
     let loss = |text: &str| -> f64 {
         text.trim().strip_prefix("loss ").and_then(|loss| loss.parse().ok()).unwrap_or_else(|| panic!("{text}"))
@@ -335,7 +335,7 @@ fn particles_of_a_growing_population_carry_weights() {
     assert!(header.ends_with(",times,log_weights"), "{header}");
     assert_eq!(rows.len(), 80);
     assert!(rows.iter().any(|row| row[3] != rows[0][3]));
-    succeeds(&folder, &[&sample[..], &["--resample"]].concat());
+    succeeds(&folder, &[&sample[..], &["--resample", "--force"]].concat());
     let (header, resampled) = table(&folder.join("p.csv"));
     assert!(header.ends_with(",times"), "{header}");
     assert!(resampled.iter().all(|row| rows.iter().any(|all| all[..3] == row[..])));
@@ -394,7 +394,19 @@ fn noise_follows_the_seed() {
     let sample = |seed: &str| {
         succeeds(
             &folder,
-            &["sample", "runs/run", "--from", "snapshot:0", "--seed", seed, "--steps", "5", "--out", "p.csv"],
+            &[
+                "sample",
+                "runs/run",
+                "--from",
+                "snapshot:0",
+                "--seed",
+                seed,
+                "--steps",
+                "5",
+                "--out",
+                "p.csv",
+                "--force",
+            ],
         );
         table(&folder.join("p.csv")).1
     };

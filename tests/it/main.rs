@@ -6,7 +6,7 @@ mod common;
 mod data_support;
 
 mod analytic;
-mod build;
+mod build_script;
 mod check;
 mod cli;
 mod data_bad_input;
@@ -18,11 +18,17 @@ mod generative;
 mod integrate;
 mod interop;
 mod learned_path;
+#[cfg(unix)]
+mod messages;
 mod model_file;
+#[cfg(unix)]
+mod outputs;
 #[cfg(unix)]
 mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
 mod stochastic;
+#[cfg(unix)]
+mod streams;
 mod training;

@@ -1,0 +1,29 @@
+//! What the program's exit code says: the one table of them.
+
+/// Everything asked for was done.
+pub const DONE: u8 = 0;
+/// Something failed; a message says what.
+pub const ERROR: u8 = 1;
+/// The command line cannot be understood.
+pub const USAGE: u8 = 2;
+/// The model failed its own test.
+pub const FAILED_TEST: u8 = 3;
+/// The run was interrupted from outside and left a checkpoint: start it again with `--resume`. The number is `EX_TEMPFAIL` of
+/// sysexits.h, which batch systems take for "try again".
+pub const INTERRUPTED: u8 = 75;
+/// Added to the number of the signal that ended the command.
+pub const SIGNAL: u8 = 128;
+
+/// The table as `--help` shows it.
+pub fn table() -> String {
+    let rows = [
+        (DONE.to_string(), "done"),
+        (ERROR.to_string(), "error: the message names what is wrong and what helps"),
+        (USAGE.to_string(), "usage: the command line cannot be understood"),
+        (FAILED_TEST.to_string(), "the model failed its own test (reserved for --strict)"),
+        (INTERRUPTED.to_string(), "interrupted (hang-up, a lost rank): go on with --resume"),
+        (format!("{SIGNAL} + n"), "ended by signal n: 130 Ctrl-C, 143 SIGTERM"),
+    ];
+    let rows = rows.map(|(code, meaning)| format!("  {code:<9}{meaning}"));
+    format!("Exit codes:\n{}", rows.join("\n"))
+}

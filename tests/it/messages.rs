@@ -1,0 +1,135 @@
+//! What the program says of input that is absurd, hostile or damaged: one error with a cause told once, soon, and in its own words.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::cli::{amatch, command, fails, succeeds, text, trained, workplace};
+
+/// As [`fails`], for a command that might wait for ever.
+#[track_caller]
+fn fails_soon(folder: &Path, arguments: &[&str], parts: &[&str]) {
+    let mut run = command(folder, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let began = Instant::now();
+    while run.try_wait().expect("waits").is_none() {
+        if began.elapsed() > Duration::from_secs(20) {
+            run.kill().expect("killed");
+            panic!("{arguments:?} is still running");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = run.wait_with_output().expect("ends");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+#[test]
+fn a_cause_is_told_once() {
+    let (_guard, folder) = trained();
+    std::fs::create_dir(folder.join("folder.toml")).expect("created");
+    for (arguments, cause) in [
+        (&["train", "absent.toml"][..], "does not exist"),
+        (&["train", "folder.toml"], "is a folder"),
+        (&["train", "run.toml", "--out", "/proc/run"], "os error"),
+        (&["sample", "runs/run", "--from", "gaussian", "-n", "5", "--out", "/proc/p.npz"], "os error"),
+    ] {
+        let message = text(&amatch(&folder, arguments).stderr);
+        assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
+        assert_eq!(message.matches(cause).count(), 1, "{message}");
+    }
+    // A disk that is full in the middle, as a limit on the size of files has it: for every format.
+    for file in ["p.npz", "p.npy", "p.csv", "p.safetensors"] {
+        let script = format!(
+            "ulimit -f 100; trap '' XFSZ; exec {} sample runs/run --from gaussian -n 100000 --method euler --steps 1 --out {file}",
+            env!("CARGO_BIN_EXE_amatch")
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir(&folder).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
+        let output = shell.output().expect("starts");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        let wanted = format!("error: {file}: cannot write: File too large (os error 27)\n");
+        assert_eq!(message, wanted);
+        assert!(!folder.join(file).exists());
+    }
+}
+
+#[test]
+fn configurations_are_regular_files_of_bounded_size() {
+    let (_guard, folder) = workplace();
+    assert!(Command::new("mkfifo").arg(folder.join("fifo.toml")).status().expect("starts").success());
+    std::os::unix::fs::symlink("/dev/zero", folder.join("zero.toml")).expect("linked");
+    std::fs::File::create(folder.join("large.toml")).expect("created").set_len(1 << 40).expect("sparse");
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain("[data]\n".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    std::fs::write(folder.join("utf16.toml"), utf16).expect("written");
+    std::fs::write(folder.join("latin.toml"), b"[data]\npath = \"caf\xe9.npz\"\n").expect("written");
+    for (file, problem) in [
+        ("fifo.toml", "is not a regular file"),
+        ("zero.toml", "is not a regular file"),
+        ("large.toml", "has 1099511627776 bytes"),
+        ("utf16.toml", "line 1: is UTF-16 text"),
+        ("latin.toml", "line 2: is not UTF-8 text"),
+    ] {
+        fails_soon(&folder, &["inspect", file], &[file, problem]);
+        fails_soon(&folder, &["train", file], &[file, problem]);
+    }
+}
+
+#[test]
+fn metrics_that_are_no_file_do_not_block() {
+    let (_guard, folder) = trained();
+    std::fs::remove_file(folder.join("runs/run/metrics.jsonl")).expect("removed");
+    assert!(Command::new("mkfifo").arg(folder.join("runs/run/metrics.jsonl")).status().expect("starts").success());
+    fails_soon(&folder, &["inspect", "runs/run"], &["metrics.jsonl", "is not a regular file"]);
+    fails_soon(&folder, &["train", "runs/run/config.toml", "--out", "runs/run", "--resume"], &["metrics.jsonl"]);
+}
+
+/// A model does not need the configuration beside it.
+#[test]
+fn a_damaged_configuration_is_no_hindrance_where_it_is_not_needed() {
+    let (_guard, folder) = trained();
+    let config = folder.join("runs/run/config.toml");
+    let text_of_config = std::fs::read_to_string(&config).expect("readable");
+    std::fs::write(&config, text_of_config.replace("[output]", "[output]\nlater_key = 3")).expect("written");
+    for model in ["runs/run", "runs/run/model.safetensors"] {
+        let out = format!("{}.csv", model.replace('/', "-"));
+        let sample = ["sample", model, "--from", "gaussian", "-n", "10", "--out", &out];
+        let warned = amatch(&folder, &sample);
+        assert!(warned.status.success(), "{}", text(&warned.stderr));
+        let said = text(&warned.stderr);
+        assert!(said.contains("warning: ") && said.contains("output.later_key"), "{said}");
+        succeeds(&folder, &["evaluate", model, "data.csv"]);
+        fails(&folder, &["evaluate", model], &["warning: ", "output.later_key", "names its data"]);
+        let snapshot = ["sample", model, "--from", "snapshot:0", "--out", "snapshot.csv"];
+        fails(&folder, &snapshot, &["output.later_key", "--data"]);
+        succeeds(&folder, &[&snapshot[..], &["--data", "data.csv", "--force"]].concat());
+        std::fs::remove_file(folder.join("snapshot.csv")).expect("written");
+    }
+}
+
+/// No text file holds a path that is not UTF-8: refused before the first step, with the key named.
+#[test]
+fn paths_that_are_not_utf_8_are_refused_before_the_work() {
+    let (_guard, folder) = workplace();
+    let latin = folder.join(OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&latin).expect("created");
+    let train = |place: &Path, arguments: &[&OsStr]| {
+        let mut run = command(place, &["train"]);
+        let output = run.args(arguments).args(["--set", "training.steps=3"]).output().expect("starts");
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = train(&folder, &["run.toml".as_ref(), "--out".as_ref(), latin.join("run").as_os_str()]);
+    assert!(code == Some(1) && said.contains("output.folder: ") && said.contains("not UTF-8"), "{code:?} {said}");
+    for file in ["run.toml", "data.csv"] {
+        std::fs::copy(folder.join(file), latin.join(file)).expect("copied");
+    }
+    // Started inside such a folder: its name comes into the absolute paths.
+    let (code, said) = train(&latin, &["run.toml".as_ref()]);
+    assert!(code == Some(1) && said.contains("data.path: ") && said.contains("not UTF-8"), "{code:?} {said}");
+    assert_eq!(std::fs::read_dir(&latin).expect("a folder").count(), 2, "something was written");
+}
