@@ -1,18 +1,22 @@
 //! `amatch evaluate`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::ExitCode;
 
 use action_matching::data::read_snapshots;
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
+use action_matching::stage::Stage;
 use action_matching::transport::MAX_POINTS;
-use action_matching::{Destination, Replace};
+use action_matching::{Destination, Error, Replace};
 use anyhow::Context;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model, note, print_result};
+use super::exit;
+use super::output::{load_model, note, print_result};
 use super::problem::find;
 use super::sample::{MethodName, check_dim, snapshot_source};
+use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -78,7 +82,7 @@ enum StartName {
     Noise,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let problem = arguments.problem.as_deref().map(find).transpose()?;
     let (model_file, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
@@ -106,28 +110,30 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
     let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
     // First, as it refuses a model of other dynamics at once.
-    let theorems = problem.map(|problem| Theorems::measure(&*engine, &model, &problem, arguments.seed)).transpose()?;
-    let options = EvaluateOptions {
-        start,
-        max_points: arguments.points,
-        method,
-        control,
-        seed: arguments.seed,
-        ..EvaluateOptions::default()
+    let signals = Signals::watch()?;
+    let mut theorems = None;
+    if let Some(problem) = problem {
+        let screen = OnScreen::new("theorems", &signals);
+        let stage = Stage::new(arguments.device.threads(), &screen);
+        theorems = match Theorems::measure(&*engine, &model, &problem, arguments.seed, &stage) {
+            Err(Error::Interrupted) => return Ok(screen.interrupted()),
+            measured => Some(measured?),
+        };
+    }
+    let options = EvaluateOptions { start, max_points: arguments.points, method, control, seed: arguments.seed };
+    let screen = OnScreen::new("ways and comparisons", &signals);
+    let stage = Stage::new(arguments.device.threads(), &screen);
+    let report = match evaluate(&*engine, &model, &snapshots, &held_out, &options, &stage) {
+        Err(Error::Interrupted) => return Ok(screen.interrupted()),
+        report => Report { theorems, ..report? },
     };
-    let progress = Mutex::new(Progress::new("comparisons", 0, 1));
-    let report = evaluate(&*engine, &model, &snapshots, &held_out, &options, &|done, total| {
-        let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        progress.of(total);
-        progress.at(done, String::new);
-    });
-    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
-    let report = Report { theorems, ..report? };
+    drop(screen);
     // The file first: nobody may be reading what is printed.
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
         text.push(b'\n');
         json.write(|out| out.write_all(&text))?;
     }
-    print_result(report)
+    print_result(report)?;
+    Ok(ExitCode::from(exit::DONE))
 }

@@ -12,6 +12,7 @@ mod problem;
 mod sample;
 mod signal;
 mod train;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -63,11 +64,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::from(exit::DONE);
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),
-        Command::Sample(arguments) => sample::run(&arguments).map(done),
-        Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
+        Command::Sample(arguments) => sample::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),
-        Command::Problem(arguments) => problem::run(&arguments).map(done),
+        Command::Problem(arguments) => problem::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments).map(done),
         Command::Devices(arguments) => devices::run(&arguments).map(done),
     }

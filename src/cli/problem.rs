@@ -1,12 +1,17 @@
 //! `amatch problem`: samples of problems whose action is known.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use action_matching::data::{AnalyticProblem, PointArray, check_points_format, hydrogen_snapshots, write_points};
+use action_matching::stage::Stage;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
+use super::exit;
 use super::output::{note, print_result, replace_files};
+use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -42,14 +47,14 @@ pub struct Arguments {
     seed: u64,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
         let hydrogen = (
             HYDROGEN,
             "an electron in a superposition of two states, followed by Bohm's particles (3-D, no action known)",
         );
         let lines = AnalyticProblem::NAMES.iter().chain([&hydrogen]).map(|(name, what)| format!("{name:<20} {what}\n"));
-        return print_result(lines.collect::<String>());
+        return print_result(lines.collect::<String>()).map(|()| ExitCode::from(exit::DONE));
     }
     let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
     let problem = if name == HYDROGEN { None } else { Some(find(name)?) };
@@ -63,7 +68,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
             problem.snapshots(&times, arguments.n, arguments.seed)
         }
-        None => hydrogen_snapshots(arguments.times, arguments.n, arguments.seed),
+        None => {
+            let signals = Signals::watch()?;
+            let screen = OnScreen::new("particles", &signals);
+            let stage = Stage::new(0, &screen);
+            match hydrogen_snapshots(arguments.times, arguments.n, arguments.seed, &stage) {
+                Err(Error::Interrupted) => return Ok(screen.interrupted()),
+                snapshots => snapshots?,
+            }
+        }
     };
     let row_times: Vec<f32> = snapshots
         .times
@@ -79,7 +92,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ],
     )?;
     note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.path().display());
-    Ok(())
+    Ok(ExitCode::from(exit::DONE))
 }
 
 /// The samples are made from nothing.

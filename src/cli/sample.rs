@@ -1,7 +1,7 @@
 //! `amatch sample`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::ExitCode;
 
 use action_matching::config::Config;
 use action_matching::data::{
@@ -16,7 +16,10 @@ use action_matching::{Destination, Error};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model, note, replace_files};
+use super::exit;
+use super::output::{load_model, note, replace_files};
+use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -134,7 +137,7 @@ impl MethodName {
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let start = Start::parse(&arguments.from)?;
     let (model_file, model, config) = load_model(&arguments.model)?;
     let mut reads = vec![model_file];
@@ -209,15 +212,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(bytes) = engine.integration_memory(&model, &plan, &trajectories)? {
         note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
-    let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
-    let report = engine.integrate(&model, &plan, trajectories, &|rows| {
-        let mut guard = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (progress, done) = &mut *guard;
-        *done += rows;
-        progress.at(*done, String::new);
-    });
-    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).0.finish();
-    let report = report?;
+    let signals = Signals::watch()?;
+    let screen = OnScreen::new("particles", &signals);
+    let report = match engine.integrate(&model, &plan, trajectories, &screen) {
+        Err(Error::Interrupted) => return Ok(screen.interrupted()),
+        report => report?,
+    };
+    drop(screen);
     model.coordinates.to_data(&mut out);
     if matches!(start, Start::Gaussian) {
         // dx = scale dy: the density in data units is that of the network's over the product of the scales.
@@ -245,7 +246,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         report.velocity_evaluations as f64 / n as f64,
         destination.path().display()
     );
-    Ok(())
+    Ok(ExitCode::from(exit::DONE))
 }
 
 /// Replaces the particles of each slab by as many that systematic resampling draws from them.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
 use action_matching::stage::Watch;
@@ -12,6 +13,7 @@ use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
 use super::device::{DeviceArguments, DeviceEngine};
 use super::output::{Progress, note};
 use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -67,12 +69,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         _ => Existing::Refuse,
     };
     let signals = Signals::watch()?;
-    let mut screen = Screen { progress: None, signals: signals.clone(), began: Instant::now(), last: None };
+    let pairing = OnScreen::new("blocks paired", &signals);
+    let mut screen = Screen { progress: None, pairing, signals: signals.clone(), began: Instant::now(), last: None };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
     }
     let folder = RunFolder::new(&config.output.folder);
+    if matches!(outcome, Err(Error::Interrupted)) {
+        return Ok(screen.pairing.interrupted());
+    }
     match outcome? {
         Outcome::Finished => {
             if let Some(last) = screen.last {
@@ -111,6 +117,8 @@ fn rerun(arguments: &Arguments) -> String {
 /// The run on screen.
 struct Screen {
     progress: Option<Progress>,
+    /// What comes before the first step.
+    pairing: OnScreen,
     signals: Signals,
     began: Instant,
     last: Option<StepRecord>,
@@ -118,6 +126,7 @@ struct Screen {
 
 impl Observer for Screen {
     fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
+        self.pairing.clear();
         note!("{}: steps {from} to {to} on {device}", folder.display());
         self.began = Instant::now();
         self.progress = Some(Progress::new("steps", from, to));
@@ -150,7 +159,7 @@ impl Observer for Screen {
     }
 
     fn watch(&self) -> &dyn Watch {
-        &self.signals
+        &self.pairing
     }
 
     fn wants_checkpoint(&mut self) -> bool {

@@ -256,13 +256,12 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
 
 /// The couplings of `path`.
 fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let _ = stage;
     let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
     if objective.pairing == Pairing::Unbalanced {
         let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed);
+        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed, stage);
     }
-    optimal_couplings(snapshots, rows, seed)
+    optimal_couplings(snapshots, rows, seed, stage)
 }
 
 /// A run under way: what it writes, and where.

@@ -14,6 +14,7 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
+use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 
@@ -135,7 +136,8 @@ fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
 fn optimal_pairs_and_masses_enter_the_batch() {
     let model = small_model(Head::Scalar, TimeEmbedding::Raw);
     let plain = training(&model, Interpolant::Linear, TimeRule::LowDiscrepancy);
-    let couplings = Some(Arc::new(optimal_couplings(&plain.path.snapshots, 40, 1).expect("couplings")));
+    let couplings =
+        Some(Arc::new(optimal_couplings(&plain.path.snapshots, 40, 1, &Stage::default()).expect("couplings")));
     let masses = Some(vec![1.0, 0.6, 2.5]);
     let with = |path: DensityPath| Training { path, ..plain.clone() };
     first_step_agrees("pairs", &model, with(DensityPath { couplings: couplings.clone(), ..plain.path.clone() }));
