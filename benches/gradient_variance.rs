@@ -14,6 +14,7 @@ use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
 use action_matching::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::stage::Stage;
 use action_matching::{Error, Result};
 
 const BATCHES: u64 = 256;
@@ -115,7 +116,7 @@ fn main() -> Result<()> {
         return Err(Error::input(data, "examples/data", "is missing", "run from a checkout"));
     }
     let snapshots = Arc::new(load(&DataSource::new(data))?.training);
-    let couplings = Some(Arc::new(optimal_couplings(&snapshots, 1024, 0)?));
+    let couplings = Some(Arc::new(optimal_couplings(&snapshots, 1024, 0, &Stage::default())?));
     let rules = [TimeRule::Uniform, TimeRule::LowDiscrepancy, TimeRule::Stratified, TimeRule::Importance];
     let weak = |intervals| Estimator::Weak { intervals };
     let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();

@@ -40,10 +40,22 @@ pub struct Stage<'a> {
     pub watch: &'a dyn Watch,
 }
 
+/// All cores, and nobody watches.
+impl Default for Stage<'_> {
+    fn default() -> Self {
+        Stage::new(0, &())
+    }
+}
+
 impl<'a> Stage<'a> {
     /// A stage of at most `threads` threads, as [`thread_count`] counts them.
     pub fn new(threads: usize, watch: &'a dyn Watch) -> Self {
         Stage { threads: thread_count(threads), watch }
+    }
+
+    /// The same stage under another watch.
+    pub(crate) fn watched_by<'b>(&self, watch: &'b dyn Watch) -> Stage<'b> {
+        Stage { threads: self.threads, watch }
     }
 
     /// Returns early from a stage that was cancelled.

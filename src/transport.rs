@@ -533,6 +533,16 @@ mod tests {
     }
 
     #[test]
+    fn problems_that_run_at_once_fit_the_memory() {
+        assert_eq!(problems_at_once(MAX_POINTS, MAX_POINTS), 5);
+        assert_eq!(problems_at_once(1 << 13, 1 << 14), 1);
+        assert_eq!(problems_at_once(1 << 20, 1 << 20), 1);
+        for n in [1, 100, 1024, 5000] {
+            assert!(problems_at_once(n, n) * 8 * n * n <= MEMORY);
+        }
+    }
+
+    #[test]
     fn bad_sets_are_refused() {
         assert!(wasserstein1(2, &[], &[0.0, 1.0], &()).is_err());
         assert!(wasserstein1(1, &[0.0], &[f32::NAN], &()).is_err());

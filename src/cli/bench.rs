@@ -13,6 +13,7 @@ use action_matching::memory;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
+use action_matching::stage::Stage;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
@@ -310,7 +311,8 @@ impl Workload {
         match self.work {
             Work::Train { interior, boundary } => {
                 let (interior, boundary) = (arguments.rows.unwrap_or(interior), arguments.rows.unwrap_or(boundary));
-                let seconds = self.seconds_per_step(bench.engine(), interior, boundary, budget)?;
+                let seconds =
+                    self.seconds_per_step(bench.engine(), interior, boundary, budget, arguments.device.threads())?;
                 let rows = (interior + 2 * boundary) as f64;
                 let of_interior = if self.sigma > 0.0 { 9 } else { 6 };
                 let products = (of_interior * interior + 3 * 2 * boundary) as f64;
@@ -331,11 +333,16 @@ impl Workload {
         n_interior: usize,
         n_boundary: usize,
         budget: Duration,
+        threads: usize,
     ) -> anyhow::Result<f64> {
         let architecture = self.architecture();
         let state = TrainState::initial(initial_parameters(&architecture, SEED));
         let snapshots = normal_snapshots(self.dim);
-        let couplings = if self.paired { Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED)?)) } else { None };
+        let couplings = if self.paired {
+            Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED, &Stage::new(threads, &()))?))
+        } else {
+            None
+        };
         let training = Training {
             architecture,
             objective: Objective { sigma: self.sigma, ..Objective::default() },
@@ -402,7 +409,7 @@ impl Workload {
         let run = |n: usize| -> anyhow::Result<f64> {
             let mut out = start[..n * self.dim].to_vec();
             let started = Instant::now();
-            bench.engine().integrate(&model, &plan, Trajectories::of(&mut out), &|_| {})?;
+            bench.engine().integrate(&model, &plan, Trajectories::of(&mut out), &())?;
             Ok(started.elapsed().as_secs_f64())
         };
         let probe = particles.min(bench.threads().map_or(GPU_PARTICLES, |threads| 4096 * threads));

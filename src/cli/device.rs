@@ -4,6 +4,9 @@ use action_matching::Error;
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, CudaEngine, Precision};
+use action_matching::stage::{MAX_THREADS, startable_threads, thread_count};
+
+use super::output::note;
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
@@ -30,10 +33,9 @@ impl DeviceArguments {
         Ok(self.open(Precision::default())?.boxed())
     }
 
-    /// Threads of the CPU: as many as asked for, or one for each core.
+    /// Threads of the CPU that are asked for, or one for each core, within what the system lets run.
     pub fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        if self.threads == 0 { cores() } else { self.threads }
+        startable_threads(self.threads)
     }
 
     /// The options that name the same device and precision again, where they were given.
@@ -44,6 +46,14 @@ impl DeviceArguments {
 
     /// The engine of the device; on a GPU in the precision of the command line, else in `precision`.
     pub fn open(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
+        let (wanted, startable) = (thread_count(self.threads), self.threads());
+        if wanted < self.threads {
+            note!("warning: --threads {} is more than the {MAX_THREADS} that are of use", self.threads);
+        }
+        if startable < wanted {
+            let limits = "ulimit -u, a container's limit on processes, or memory";
+            note!("warning: of {wanted} threads the system lets {startable} run ({limits}); going on with those");
+        }
         match device_ordinal(&self.device)? {
             Some(ordinal) => CudaEngine::new(ordinal, self.precision.unwrap_or(precision)).map(DeviceEngine::Cuda),
             None => {

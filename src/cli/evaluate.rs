@@ -1,19 +1,21 @@
 //! `amatch evaluate`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use action_matching::data::{DataSet, check_fits, read_snapshots};
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
 use action_matching::model::Model;
+use action_matching::stage::Stage;
 use action_matching::transport::MAX_POINTS;
 use action_matching::{Destination, Replace};
 use anyhow::Context;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model, note, print_result};
+use super::output::{load_model, note, print_result};
 use super::problem::find;
 use super::sample::{MethodName, snapshot_source};
+use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -80,13 +82,17 @@ enum StartName {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
     let (model_file, model, config) = load_model(&arguments.model)?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
-    let DataSet { snapshots, origin, columns, warnings } = read_snapshots(&source, &())?;
+    let DataSet { snapshots, origin, columns, warnings } = {
+        let screen = OnScreen::new("bytes of data", &signals);
+        read_snapshots(&source, &screen)?
+    };
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
     check_fits(&source.path, snapshots.dim, columns.as_deref(), &model.coordinates)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.is_generative());
@@ -107,25 +113,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
     let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
     // First, as it refuses a model of other dynamics at once.
-    let theorems = problem.map(|problem| Theorems::measure(&*engine, &model, &problem, arguments.seed)).transpose()?;
+    let theorems = (problem.map(|problem| {
+        let screen = OnScreen::new("theorems", &signals);
+        let stage = Stage::new(arguments.device.threads(), &screen);
+        Theorems::measure(&*engine, &model, &problem, arguments.seed, &stage)
+    }))
+    .transpose()?;
     // Samples are differences from the origin.
     let model = Model { coordinates: model.coordinates.relative_to(&origin), ..model };
-    let options = EvaluateOptions {
-        start,
-        max_points: arguments.points,
-        method,
-        control,
-        seed: arguments.seed,
-        ..EvaluateOptions::default()
-    };
-    let progress = Mutex::new(Progress::new("comparisons", 0, 1));
-    let report = evaluate(&*engine, &model, &snapshots, &held_out, &options, &|done, total| {
-        let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        progress.of(total);
-        progress.at(done, String::new);
-    });
-    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).finish();
-    let report = Report { theorems, ..report? };
+    let options = EvaluateOptions { start, max_points: arguments.points, method, control, seed: arguments.seed };
+    let screen = OnScreen::new("ways and comparisons", &signals);
+    let stage = Stage::new(arguments.device.threads(), &screen);
+    let report = Report { theorems, ..evaluate(&*engine, &model, &snapshots, &held_out, &options, &stage)? };
+    drop(screen);
     // The file first: nobody may be reading what is printed.
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;

@@ -12,10 +12,15 @@ mod problem;
 mod sample;
 mod signal;
 mod train;
+mod watch;
 
 use std::process::ExitCode;
 
+use action_matching::Error;
 use clap::{Parser, Subcommand};
+
+use self::output::note;
+use self::signal::Signals;
 
 /// Learn the dynamics of a population from snapshots: Action Matching, trained and sampled fast
 #[derive(Parser)]
@@ -61,14 +66,21 @@ enum Command {
 /// Runs the command.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::from(exit::DONE);
-    match cli.command {
+    let outcome = match cli.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),
-        Command::Problem(arguments) => problem::run(&arguments),
+        Command::Problem(arguments) => problem::run(&arguments).map(done),
         Command::Bench(arguments) => bench::run(&arguments).map(done),
         Command::Devices(arguments) => devices::run(&arguments).map(done),
+    };
+    match outcome {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => {
+            note!("interrupted");
+            Ok(Signals::watch()?.exit_code())
+        }
+        outcome => outcome,
     }
 }

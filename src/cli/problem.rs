@@ -1,16 +1,16 @@
 //! `amatch problem`: samples of problems whose action is known.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use action_matching::data::{AnalyticProblem, PointArray, check_points_format, hydrogen_snapshots, write_points};
 use action_matching::memory;
+use action_matching::stage::{Stage, Watch};
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
-use super::exit;
 use super::output::{note, print_result, replace_files};
 use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -46,14 +46,14 @@ pub struct Arguments {
     seed: u64,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
         let hydrogen = (
             HYDROGEN,
             "an electron in a superposition of two states, followed by Bohm's particles (3-D, no action known)",
         );
         let lines = AnalyticProblem::NAMES.iter().chain([&hydrogen]).map(|(name, what)| format!("{name:<20} {what}\n"));
-        return print_result(lines.collect::<String>()).map(|()| ExitCode::from(exit::DONE));
+        return print_result(lines.collect::<String>());
     }
     let (Some(name), Some(out)) = (&arguments.name, &arguments.out) else { bail!("name a problem and --out") };
     let problem = if name == HYDROGEN { None } else { Some(find(name)?) };
@@ -73,7 +73,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();
             problem.snapshots(&times, arguments.n, arguments.seed)
         }
-        None => hydrogen_snapshots(arguments.times, arguments.n, arguments.seed),
+        None => {
+            let screen = OnScreen::new("particles", &Signals::watch()?);
+            hydrogen_snapshots(arguments.times, arguments.n, arguments.seed, &Stage::new(0, &screen))?
+        }
     };
     let row_times: Vec<f64> =
         snapshots.times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t, snapshots.n_rows(k))).collect();
@@ -87,7 +90,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ],
     )?;
     note!("{} samples at {} times: {}", row_times.len(), snapshots.times.len(), out.path().display());
-    Ok(ExitCode::from(signals.ending().map_or(exit::DONE, |signal| exit::SIGNAL + signal as u8)))
+    if signals.is_cancelled() { Err(Error::Interrupted.into()) } else { Ok(()) }
 }
 
 /// The samples are made from nothing.

@@ -1,7 +1,6 @@
 //! `amatch sample`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use action_matching::config::Config;
 use action_matching::data::{
@@ -14,11 +13,14 @@ use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose};
+use action_matching::stage::Watch;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
-use super::output::{Progress, load_model, note, replace_files};
+use super::output::{load_model, note, replace_files};
+use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -138,6 +140,7 @@ impl MethodName {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let signals = Signals::watch()?;
     let start = Start::parse(&arguments.from)?;
     let (model_file, model, config) = load_model(&arguments.model)?;
     let mut reads = vec![model_file];
@@ -192,7 +195,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(n) = arguments.n {
         require(n, &format!("-n {n}"))?;
     }
-    let mut out = start.particles(arguments, &model, config.as_ref())?;
+    let mut out = start.particles(arguments, &model, config.as_ref(), &OnScreen::new("bytes of data", &signals))?;
     let (dim, len) = (model.architecture.dim, out.len());
     let n = len / dim;
     require(n, "--save-at")?;
@@ -224,15 +227,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(bytes) = engine.integration_memory(&model, &plan, &trajectories)? {
         note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
-    let progress = Mutex::new((Progress::new("particles", 0, n as u64), 0));
-    let report = engine.integrate(&model, &plan, trajectories, &|rows| {
-        let mut guard = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (progress, done) = &mut *guard;
-        *done += rows;
-        progress.at(*done, String::new);
-    });
-    progress.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).0.finish();
-    let report = report?;
+    let screen = OnScreen::new("particles", &signals);
+    let report = engine.integrate(&model, &plan, trajectories, &screen)?;
+    drop(screen);
     if matches!(start, Start::Gaussian) {
         // dx = scale dy: the density in data units is that of the network's over the product of the scales.
         let log_volume: f64 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
@@ -297,7 +294,13 @@ impl Start {
     }
 
     /// The particles in network coordinates.
-    fn particles(&self, arguments: &Arguments, model: &Model, config: Option<&Config>) -> anyhow::Result<Vec<f32>> {
+    fn particles(
+        &self,
+        arguments: &Arguments,
+        model: &Model,
+        config: Option<&Config>,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Vec<f32>> {
         let dim = model.architecture.dim;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
@@ -306,7 +309,7 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let data = read_snapshots(&source, &())?;
+                let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
                 let k = data.snapshots.index_of(*time, &source.path, "--from")?;
@@ -315,7 +318,7 @@ impl Start {
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), model, config);
-                let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, &())?;
+                let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
                 let rows = match arguments.n {

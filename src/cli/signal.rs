@@ -1,12 +1,14 @@
 //! Signals: the first one asks for an orderly end, a second one ends the process at once.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use action_matching::stage::Watch;
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+use super::exit;
 
 /// What signals have asked for since [`Signals::watch`].
 #[derive(Clone, Default)]
@@ -24,6 +26,10 @@ impl Signals {
     /// # Errors
     /// When the system refuses a handler.
     pub fn watch() -> anyhow::Result<Signals> {
+        static WATCHED: OnceLock<Signals> = OnceLock::new();
+        if let Some(signals) = WATCHED.get() {
+            return Ok(signals.clone());
+        }
         let signals = Signals::default();
         let asked = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP] {
@@ -37,7 +43,7 @@ impl Signals {
                 .with_context(|| format!("cannot watch for signal {number}"))?;
         }
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;
-        Ok(signals)
+        Ok(WATCHED.get_or_init(|| signals).clone())
     }
 
     /// The signal that asked for the end.
@@ -49,8 +55,8 @@ impl Signals {
     /// again, else 128 plus the signal's number.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.ending() {
-            Some(SIGHUP) => 75,
-            number => 128 + number.unwrap_or(0) as u8,
+            Some(SIGHUP) => exit::INTERRUPTED,
+            number => exit::SIGNAL + number.unwrap_or(0) as u8,
         })
     }
 

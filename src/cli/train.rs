@@ -12,6 +12,7 @@ use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
 use super::device::{DeviceArguments, DeviceEngine};
 use super::output::{Progress, note};
 use super::signal::Signals;
+use super::watch::OnScreen;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -67,12 +68,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         _ => Existing::Refuse,
     };
     let signals = Signals::watch()?;
-    let mut screen = Screen { progress: None, signals: signals.clone(), began: Instant::now(), last: None };
+    let preparation = OnScreen::new("prepared", &signals);
+    let mut screen =
+        Screen { progress: None, preparation, signals: signals.clone(), began: Instant::now(), last: None };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
     }
     let folder = RunFolder::new(&config.output.folder);
+    screen.preparation.clear();
     match outcome? {
         Outcome::Finished => {
             if let Some(last) = screen.last {
@@ -111,6 +115,8 @@ fn rerun(arguments: &Arguments) -> String {
 /// The run on screen.
 struct Screen {
     progress: Option<Progress>,
+    /// What comes before the first step.
+    preparation: OnScreen,
     signals: Signals,
     began: Instant,
     last: Option<StepRecord>,
@@ -118,6 +124,7 @@ struct Screen {
 
 impl Observer for Screen {
     fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
+        self.preparation.clear();
         note!("{}: steps {from} to {to} on {device}", folder.display());
         self.began = Instant::now();
         self.progress = Some(Progress::new("steps", from, to));
@@ -150,7 +157,7 @@ impl Observer for Screen {
     }
 
     fn watch(&self) -> &dyn Watch {
-        &self.signals
+        &self.preparation
     }
 
     fn wants_checkpoint(&mut self) -> bool {

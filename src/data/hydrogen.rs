@@ -9,7 +9,9 @@
 use std::f64::consts::PI;
 
 use super::Snapshots;
+use crate::error::Result;
 use crate::rng::{self, Purpose};
+use crate::stage::Stage;
 
 /// a, chosen in the paper so that the states beat once in about the horizon.
 const BOHR_RADIUS: f64 = 4.0 * PI;
@@ -57,24 +59,16 @@ fn velocity(x: &[f64; 3], t: f64) -> [f64; 3] {
 }
 
 /// `n` particles drawn from |ψ|² at time 0 by Metropolis (independent chains), then moved by the guidance velocity and seen at `n_times`
-/// equally spaced times from 0 to [`HYDROGEN_HORIZON`].
-pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64) -> Snapshots {
+/// equally spaced times from 0 to [`HYDROGEN_HORIZON`]. Results do not depend on the threads of `stage`; its watch counts particles.
+///
+/// # Errors
+/// [`Error::Interrupted`](crate::Error::Interrupted) when the watch asks for it.
+pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64, stage: &Stage) -> Result<Snapshots> {
     let times: Vec<f64> = (0..n_times).map(|k| HYDROGEN_HORIZON * k as f64 / (n_times - 1).max(1) as f64).collect();
-    let mut paths: Vec<Vec<[f64; 3]>> = vec![Vec::new(); n];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let chunk = n.div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        for (index, paths) in paths.chunks_mut(chunk).enumerate() {
-            let times = &times;
-            scope.spawn(move || {
-                for (i, path) in paths.iter_mut().enumerate() {
-                    *path = follow(metropolis(seed, (index * chunk + i) as u32), times);
-                }
-            });
-        }
-    });
+    let chains: Vec<u32> = (0..n as u32).collect();
+    let paths = stage.map(stage.threads, &chains, |&chain| Ok(follow(metropolis(seed, chain), &times)))?;
     let samples = (0..n_times).flat_map(|k| paths.iter().flat_map(move |path| path[k].map(|x| x as f32))).collect();
-    Snapshots { dim: 3, offsets: (0..=n_times).map(|k| k * n).collect(), times, samples }
+    Ok(Snapshots { dim: 3, offsets: (0..=n_times).map(|k| k * n).collect(), times, samples })
 }
 
 /// The end of chain `chain`.
@@ -197,7 +191,7 @@ mod tests {
     #[test]
     fn particles_follow_the_density() {
         let n = 12_000;
-        let snapshots = hydrogen_snapshots(3, n, 5);
+        let snapshots = hydrogen_snapshots(3, n, 5, &Stage::default()).expect("is not cancelled");
         assert_eq!(snapshots.times, [0.0, 7000.0, 14_000.0]);
         let moment = |k: usize, of: fn(&[f32]) -> f32| {
             snapshots.rows(k).chunks_exact(3).map(|x| f64::from(of(x))).sum::<f64>() / n as f64

@@ -1,11 +1,10 @@
 //! Which samples of neighbouring snapshots belong together: optimal transport, balanced or not, solved once before training.
 
-use std::sync::Mutex;
-
 use crate::data::Snapshots;
 use crate::error::Result;
 use crate::rng::{Purpose, index, words};
-use crate::transport::{Cost, MAX_POINTS, optimal_plan, unbalanced_plan};
+use crate::stage::Stage;
+use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan};
 
 /// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way; at each end the masses of all pairs
 /// make the uniform distribution over the snapshot's rows.
@@ -155,13 +154,14 @@ type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 /// Squared-distance optimal couplings of all neighbouring `snapshots`. Snapshots of more than `block` rows are divided into random
 /// blocks of nearly equal sizes at most `block`, each solved exactly (minibatch optimal transport); every row is in one.
 ///
-/// Takes about 8·`block`² bytes a thread, and seconds a block of 5000.
+/// A block takes 8·`block`² bytes, and seconds where `block` is 5000. Blocks are solved on the threads of `stage`, as many at once as
+/// [`MEMORY`](crate::transport::MEMORY) lets; its watch counts blocks.
 ///
 /// # Errors
 /// As [`optimal_plan`].
-pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64) -> Result<Vec<Coupling>> {
-    couplings(snapshots, block, seed, &|_, x, y| {
-        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, &())?;
+pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage) -> Result<Vec<Coupling>> {
+    couplings(snapshots, block, seed, stage, &|_, x, y| {
+        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, stage.watch)?;
         Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
     })
 }
@@ -177,25 +177,25 @@ pub fn unbalanced_couplings(
     relaxation: f64,
     block: usize,
     seed: u64,
+    stage: &Stage,
 ) -> Result<Vec<Coupling>> {
-    couplings(snapshots, block, seed, &|k, x, y| {
+    couplings(snapshots, block, seed, stage, &|k, x, y| {
         let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
         let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
         let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
-        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation, &())?;
+        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation, stage.watch)?;
         Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
     })
 }
 
 /// Couplings of neighbouring snapshots from `solve`.
-fn couplings(snapshots: &Snapshots, block: usize, seed: u64, solve: &Solve) -> Result<Vec<Coupling>> {
+fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solve: &Solve) -> Result<Vec<Coupling>> {
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;
     let n_blocks = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(block);
     let orders: Vec<Vec<usize>> =
         (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Blocks, k as u64)).collect();
     let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_blocks(k)).map(move |b| (k, b))).collect();
-    let solved: Vec<Mutex<Option<Result<Moves>>>> = tasks.iter().map(|_| Mutex::default()).collect();
     // The smaller side may have fewer rows than there are blocks; then blocks share its rows in turn.
     let rows_of_block = |k: usize, of: usize, b: usize| -> &[usize] {
         let (n, order) = (n_blocks(of), &orders[k]);
@@ -205,29 +205,19 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, solve: &Solve) -> R
     let gather = |k: usize, rows: &[usize]| -> Vec<f32> {
         rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied().collect()
     };
-    let queue = Mutex::new(tasks.iter().zip(&solved));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(tasks.len());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
-                    let Some((&(k, b), slot)) = next else { break };
-                    let (x, y) = (gather(k, rows_of_block(k, k, b)), gather(k + 1, rows_of_block(k + 1, k, b)));
-                    let moves = solve(k, &x, &y);
-                    *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(moves);
-                }
-            });
-        }
-    });
+    // Room for the largest block, with the row and column more of an unbalanced one.
+    let rows = |k: usize, b: usize| rows_of_block(k, k, b).len().max(rows_of_block(k + 1, k, b).len()) + 1;
+    let largest = tasks.iter().map(|&(k, b)| rows(k, b)).max().unwrap_or(1);
+    let solved = stage.map(problems_at_once(largest, largest), &tasks, |&(k, b)| {
+        solve(k, &gather(k, rows_of_block(k, k, b)), &gather(k + 1, rows_of_block(k + 1, k, b)))
+    })?;
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
-    for (&(k, b), slot) in tasks.iter().zip(solved) {
-        let Some(solved) = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) else { continue };
+    for (&(k, b), solved) in tasks.iter().zip(solved) {
         let (from, to) = (rows_of_block(k, k, b), rows_of_block(k + 1, k, b));
         // Blocks weigh as many rows as they hold of the larger side.
         let larger = snapshots.n_rows(k).max(snapshots.n_rows(k + 1));
         let weight = from.len().max(to.len()) as f64 / larger as f64;
-        moves[k].extend(solved?.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
+        moves[k].extend(solved.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
     }
     let coupling = |(k, moves): (usize, &Moves)| Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves);
     Ok(moves.iter().enumerate().map(coupling).collect())
@@ -246,6 +236,7 @@ pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Ve
 mod tests {
     use super::*;
     use crate::data::draw_gaussian;
+    use crate::error::Error;
 
     fn snapshots(sizes: &[usize]) -> Snapshots {
         let mut offsets = vec![0];
@@ -271,7 +262,8 @@ mod tests {
     fn marginals_are_uniform() {
         let snapshots = snapshots(&[30, 47, 60]);
         for (k, (n, m)) in [(30, 47), (47, 60)].into_iter().enumerate() {
-            let (rows, columns) = marginals(&optimal_couplings(&snapshots, 100, 1).unwrap()[k], n, m);
+            let (rows, columns) =
+                marginals(&optimal_couplings(&snapshots, 100, 1, &Stage::default()).unwrap()[k], n, m);
             assert!(rows.iter().all(|share| (share * n as f64 - 1.0).abs() < 0.02), "{rows:?}");
             assert!(columns.iter().all(|share| (share * m as f64 - 1.0).abs() < 0.02), "{columns:?}");
         }
@@ -281,23 +273,39 @@ mod tests {
     #[test]
     fn blocks_cover_every_row() {
         let snapshots = snapshots(&[31, 47]);
-        let couplings = optimal_couplings(&snapshots, 16, 1).unwrap();
+        let couplings = optimal_couplings(&snapshots, 16, 1, &Stage::default()).unwrap();
         let (rows, columns) = marginals(&couplings[0], 31, 47);
         assert!(rows.iter().all(|share| (0.8..1.25).contains(&(share * 31.0))), "{rows:?}");
         assert!(columns.iter().all(|share| (0.9..1.1).contains(&(share * 47.0))), "{columns:?}");
-        assert_eq!(optimal_couplings(&snapshots, 16, 1).unwrap(), couplings);
-        assert_ne!(optimal_couplings(&snapshots, 16, 2).unwrap(), couplings);
+        assert_eq!(optimal_couplings(&snapshots, 16, 1, &Stage::default()).unwrap(), couplings);
+        assert_ne!(optimal_couplings(&snapshots, 16, 2, &Stage::default()).unwrap(), couplings);
         // A side with fewer rows than blocks.
-        let few = optimal_couplings(&self::snapshots(&[2, 47]), 8, 1).unwrap();
+        let few = optimal_couplings(&self::snapshots(&[2, 47]), 8, 1, &Stage::default()).unwrap();
         let (rows, columns) = marginals(&few[0], 2, 47);
         assert!(rows.iter().all(|&share| share > 0.3) && columns.iter().all(|&share| share > 0.0), "{rows:?}");
+    }
+
+    /// Neither threads nor how many start change a coupling; a watch ends it, in either kind.
+    #[test]
+    fn threads_change_nothing_and_a_watch_ends_it() {
+        use crate::stage::tests::{Cancelled, with_startable};
+        let snapshots = snapshots(&[50, 60, 70]);
+        let want = optimal_couplings(&snapshots, 16, 1, &Stage::new(1, &())).unwrap();
+        for startable in [0, 1, 9] {
+            let got = with_startable(startable, || optimal_couplings(&snapshots, 16, 1, &Stage::new(4, &())));
+            assert_eq!(got.unwrap(), want);
+        }
+        let stage = Stage::new(2, &Cancelled);
+        assert!(matches!(optimal_couplings(&snapshots, 16, 1, &stage), Err(Error::Interrupted)));
+        let masses = [1.0, 2.0, 1.0];
+        assert!(matches!(unbalanced_couplings(&snapshots, &masses, 1.0, 16, 1, &stage), Err(Error::Interrupted)));
     }
 
     /// Pairs are those of the plan: moving along them costs W₂².
     #[test]
     fn pairs_move_at_the_least_cost() {
         let snapshots = snapshots(&[40, 40]);
-        let coupling = &optimal_couplings(&snapshots, 100, 1).unwrap()[0];
+        let coupling = &optimal_couplings(&snapshots, 100, 1, &Stage::default()).unwrap()[0];
         let squared = |i: usize, j: usize| -> f64 {
             let (x, y) = (&snapshots.rows(0)[2 * i..][..2], &snapshots.rows(1)[2 * j..][..2]);
             x.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum()

@@ -293,6 +293,7 @@ fn spline(ends: [f32; 4], lengths: [f32; 3], has: [bool; 2], ratio: f32) -> (f32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Stage;
 
     fn path(interpolant: Interpolant, couplings: bool) -> DensityPath {
         let samples = crate::data::draw_gaussian(90, 2, 3);
@@ -302,7 +303,8 @@ mod tests {
         } else {
             Snapshots { dim: 2, times, offsets: vec![0, 20, 45, 70, 90], samples }
         };
-        let couplings = couplings.then(|| Arc::new(optimal_couplings(&snapshots, 100, 1).expect("couplings")));
+        let couplings =
+            couplings.then(|| Arc::new(optimal_couplings(&snapshots, 100, 1, &Stage::default()).expect("couplings")));
         DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
     }
 

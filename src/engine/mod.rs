@@ -14,6 +14,7 @@ pub use training::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
+use crate::stage::Watch;
 
 /// A batch given by the caller, in network coordinates: what `amatch check` reads.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,13 +137,14 @@ pub trait Engine: Differentiate + Send + Sync {
     }
 
     /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at `plan.save_at[k]`.
-    /// `advanced(rows)` is called now and then with the number of particles newly finished.
+    /// `watch` counts particles, those on their way by the share of it that they have behind them. It is asked after each step of a tile on
+    /// the CPU, between launches on a GPU; what `out` holds after [`Error::Interrupted`](crate::Error::Interrupted) is of no use.
     fn integrate(
         &self,
         model: &Model,
         plan: &Plan,
         out: Trajectories<'_>,
-        advanced: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<IntegrationReport>;
 
     /// A trainer that continues from `state`.

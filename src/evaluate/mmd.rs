@@ -1,6 +1,8 @@
 //! Unbiased maximum mean discrepancy (Gretton et al., JMLR 2012, equation 3).
 
+use crate::error::Result;
 use crate::rng::{Purpose, index, words};
+use crate::stage::{Watch, check};
 
 /// Radial basis kernel k(x, y) = exp(−‖x − y‖² / (2h²)).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +45,17 @@ impl Kernel {
 
 /// Unbiased MMD² between rows `x [n, dim]` and `y [m, dim]`; it may be negative. Rows of x may have `weights [n]`, whose sum counts as 1.
 /// `None` when a side has fewer than two rows with weight.
-pub fn mmd2(kernel: Kernel, dim: usize, x: &[f32], weights: Option<&[f64]>, y: &[f32]) -> Option<f64> {
+///
+/// # Errors
+/// [`Error::Interrupted`](crate::Error::Interrupted) when `watch` asks for it.
+pub fn mmd2(
+    kernel: Kernel,
+    dim: usize,
+    x: &[f32],
+    weights: Option<&[f64]>,
+    y: &[f32],
+    watch: &dyn Watch,
+) -> Result<Option<f64>> {
     let uniform = |rows: &[f32]| vec![(dim as f64) / rows.len() as f64; rows.len() / dim];
     let normalised = |weights: &[f64]| -> Vec<f64> {
         let total: f64 = weights.iter().sum();
@@ -51,18 +63,24 @@ pub fn mmd2(kernel: Kernel, dim: usize, x: &[f32], weights: Option<&[f64]>, y: &
     };
     let (p, q) = (weights.map_or_else(|| uniform(x), normalised), uniform(y));
     // Σ_{i ≠ j} pᵢ pⱼ k(i, j) / Σ_{i ≠ j} pᵢ pⱼ.
-    let within = |rows: &[f32], p: &[f64]| -> Option<f64> {
+    let within = |rows: &[f32], p: &[f64]| -> Result<Option<f64>> {
         let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();
         let mut sum = 0.0;
         for (i, a) in rows.chunks_exact(dim).enumerate() {
+            check(watch)?;
             let others = rows[(i + 1) * dim..].chunks_exact(dim).zip(&p[i + 1..]);
             sum += p[i] * others.map(|(b, p)| p * kernel.at(squared_distance(a, b))).sum::<f64>();
         }
-        (different > 1e-12).then(|| 2.0 * sum / different)
+        Ok((different > 1e-12).then(|| 2.0 * sum / different))
     };
     let to_y = |a: &[f32]| y.chunks_exact(dim).zip(&q).map(|(b, q)| q * kernel.at(squared_distance(a, b))).sum::<f64>();
-    let across: f64 = x.chunks_exact(dim).zip(&p).map(|(a, p)| p * to_y(a)).sum();
-    Some(within(x, &p)? + within(y, &q)? - 2.0 * across)
+    let (Some(within_x), Some(within_y)) = (within(x, &p)?, within(y, &q)?) else { return Ok(None) };
+    let mut across = 0.0;
+    for (a, p) in x.chunks_exact(dim).zip(&p) {
+        check(watch)?;
+        across += p * to_y(a);
+    }
+    Ok(Some(within_x + within_y - 2.0 * across))
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
@@ -72,6 +90,17 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mmd2(kernel: Kernel, dim: usize, x: &[f32], weights: Option<&[f64]>, y: &[f32]) -> Option<f64> {
+        super::mmd2(kernel, dim, x, weights, y, &()).expect("is not cancelled")
+    }
+
+    #[test]
+    fn a_cancelled_discrepancy_is_interrupted() {
+        let outcome =
+            super::mmd2(Kernel { bandwidth: 1.0 }, 1, &[0.0, 1.0], None, &[2.0, 3.0], &crate::stage::tests::Cancelled);
+        assert!(matches!(outcome, Err(crate::Error::Interrupted)));
+    }
 
     /// Written out for two and three points on a line.
     #[test]

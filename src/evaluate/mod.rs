@@ -5,8 +5,6 @@ mod mmd;
 mod report;
 mod theorems;
 
-use std::sync::Mutex;
-
 use likelihood::{log_likelihood, log_standard_normal};
 pub use mmd::{Kernel, mmd2};
 pub use report::{Comparison, Distances, Report};
@@ -18,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
 use crate::rng::{Purpose, index, words};
-use crate::transport::{Cost, MAX_POINTS, optimal_plan, weighted_plan};
+use crate::stage::{Part, Stage, Watch, check};
+use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
 /// Where particles start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +44,6 @@ pub struct EvaluateOptions {
     pub control: StepControl,
     /// Seed of subsets and halves.
     pub seed: u64,
-    /// Threads for the distances.
-    pub threads: usize,
 }
 
 impl Default for EvaluateOptions {
@@ -57,7 +54,6 @@ impl Default for EvaluateOptions {
             method: Method::Dopri5,
             control: StepControl::Adaptive { rtol: 1e-4, atol: 1e-5 },
             seed: 0,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -65,9 +61,13 @@ impl Default for EvaluateOptions {
 /// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of the model's coordinates: see
 /// [`Coordinates::relative_to`] where they are given as differences from an origin); distances are taken between differences from
 /// the model's mean, so that they keep their digits far from 0. The times of
-/// `held_out` are those that the model did not see. `advanced(done, total)` is called as parts finish.
+/// `held_out` are those that the model did not see.
+///
+/// Distances are found on the threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) lets. Its watch counts ways,
+/// each with the integration along it and three comparisons.
 ///
 /// # Errors
+/// [`Error::Interrupted`] when the watch asks for it.
 /// [`Error::Input`] when dimensions differ, the number of snapshots does not suit the start, the first is held out, or the options are
 /// out of range; the engine's errors.
 pub fn evaluate(
@@ -76,7 +76,7 @@ pub fn evaluate(
     snapshots: &Snapshots,
     held_out: &[f64],
     options: &EvaluateOptions,
-    advanced: &(dyn Fn(u64, u64) + Sync),
+    stage: &Stage,
 ) -> Result<Report> {
     let fail = |field: &str, problem: String, fix: &str| Err(Error::input("evaluation", field, problem, fix));
     let dim = model.architecture.dim;
@@ -112,53 +112,51 @@ pub fn evaluate(
     }
 
     let mean = &model.coordinates.mean;
-    let sets: Vec<PointSets> = (0..snapshots.times.len())
-        .map(|k| PointSets::new(snapshots, k, mean, options.max_points, options.seed))
-        .collect();
-    let mut ways = Vec::new();
+    let mut sets = Vec::new();
+    for k in 0..snapshots.times.len() {
+        stage.check()?;
+        sets.push(PointSets::new(snapshots, k, mean, options.max_points, options.seed));
+    }
+    let mut ends = Vec::new();
     if options.start == StartFrom::Noise {
-        ways.push(Way::travel(engine, model, snapshots, (None, 0), &sets, options)?);
+        ends.push((None, 0));
     }
     let mut start = 0;
     for k in 1..sets.len() {
-        ways.push(Way::travel(engine, model, snapshots, (Some(start), k), &sets, options)?);
+        ends.push((Some(start), k));
         if options.start == StartFrom::Previous && !is_held_out(k) {
             start = k;
         }
     }
+    // Of each way the integration counts one, and so does each comparison.
+    let total = 4 * ends.len() as u64;
+    let mut ways = Vec::new();
+    for &ends in &ends {
+        let watch = &Part { watch: stage.watch, before: ways.len() as u64, units: 1, total };
+        ways.push(Way::travel(engine, model, snapshots, ends, &sets, options, watch)?);
+        watch.advanced(1, 1);
+    }
 
     // Each of the three comparisons of each way is a task of its own.
     let tasks: Vec<(usize, usize)> = (0..ways.len()).flat_map(|way| (0..3).map(move |part| (way, part))).collect();
-    let results: Vec<Mutex<Option<Result<Distances>>>> = tasks.iter().map(|_| Mutex::default()).collect();
-    let queue = Mutex::new(tasks.iter().enumerate());
-    let done = std::sync::atomic::AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..options.threads.clamp(1, tasks.len()) {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
-                    let Some((task, &(way, part))) = next else { break };
-                    let (way, truth) = (&ways[way], &sets[ways[way].to]);
-                    let kernel = truth.kernel;
-                    let distances = match part {
-                        0 => Some(distances(kernel, dim, (&way.arrived, way.weights.as_deref()), &truth.all)),
-                        1 => Some(distances(kernel, dim, (&way.departed, None), &truth.all)),
-                        _ => truth.halves.as_ref().map(|[a, b]| distances(kernel, dim, (a, None), b)),
-                    };
-                    *results[task].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = distances;
-                    let done = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                    advanced(done, tasks.len() as u64);
-                }
-            });
+    let watch = &Part { watch: stage.watch, before: ways.len() as u64, units: total - ways.len() as u64, total };
+    let largest = sets.iter().map(|set| set.all.len() / dim).max().unwrap_or(0);
+    let at_once = problems_at_once(largest, largest);
+    let results = stage.watched_by(watch).map(at_once, &tasks, |&(way, part)| {
+        let (way, truth) = (&ways[way], &sets[ways[way].to]);
+        let kernel = truth.kernel;
+        match part {
+            0 => distances(kernel, dim, (&way.arrived, way.weights.as_deref()), &truth.all, watch).map(Some),
+            1 => distances(kernel, dim, (&way.departed, None), &truth.all, watch).map(Some),
+            _ => truth.halves.as_ref().map(|[a, b]| distances(kernel, dim, (a, None), b, watch)).transpose(),
         }
-    });
-    let mut results =
-        results.into_iter().map(|result| result.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    let mut next = || results.next().flatten().transpose();
+    })?;
+    let mut results = results.into_iter();
+    let mut next = || results.next().flatten();
 
     let mut comparisons = Vec::new();
     for way in &ways {
-        let (Some(model), Some(no_motion), sampling_floor) = (next()?, next()?, next()?) else {
+        let (Some(model), Some(no_motion), sampling_floor) = (next(), next(), next()) else {
             return fail("distances", "were not computed".into(), "run again");
         };
         comparisons.push(Comparison {
@@ -192,17 +190,18 @@ fn distances(
     dim: usize,
     (x, weights): (&[f32], Option<&[f64]>),
     y: &[f32],
+    watch: &dyn Watch,
 ) -> Result<Distances> {
     let least_cost = |cost: Cost| match weights {
         Some(weights) => {
-            weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost, &()).map(|plan| plan.cost)
+            weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost, watch).map(|plan| plan.cost)
         }
-        None => optimal_plan(dim, x, y, cost, &()).map(|plan| plan.cost),
+        None => optimal_plan(dim, x, y, cost, watch).map(|plan| plan.cost),
     };
     Ok(Distances {
         w1: least_cost(Cost::Euclidean)?,
-        w2: least_cost(Cost::SquaredEuclidean)?.max(0.0).sqrt(),
-        mmd2: kernel.and_then(|kernel| mmd2(kernel, dim, x, weights, y)),
+        w2: least_cost(Cost::SquaredEuclidean)?.sqrt(),
+        mmd2: kernel.map(|kernel| mmd2(kernel, dim, x, weights, y, watch)).transpose()?.flatten(),
     })
 }
 
@@ -260,6 +259,7 @@ impl Way {
         (from, to): (Option<usize>, usize),
         sets: &[PointSets],
         options: &EvaluateOptions,
+        watch: &dyn Watch,
     ) -> Result<Way> {
         /// Equal stretches of the way, between which energy and residual are measured (Simpson's rule: an even number).
         const STRETCHES: usize = 8;
@@ -288,10 +288,11 @@ impl Way {
         let mut log_weights = vec![0.0; if weighted { n * plan.save_at.len() } else { 0 }];
         let trajectories =
             Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
-        engine.integrate(model, &plan, trajectories, &|_| {})?;
+        engine.integrate(model, &plan, trajectories, watch)?;
 
         let (mut kinetic_energy, mut residual) = (0.0, 0.0);
         for (stretch, slab) in positions.chunks_exact(n_values).enumerate() {
+            check(watch)?;
             let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
             let derivatives = engine.derivatives(model, &x, &vec![at(stretch); n])?;
             let simpson = match stretch {
@@ -323,7 +324,7 @@ impl Way {
             let mut truth = sets[to].all.clone();
             coordinates.to_network(&mut truth);
             let control = (options.method, options.control);
-            let of_rows = log_likelihood(engine, model, &truth, control, log_standard_normal)?;
+            let of_rows = log_likelihood(engine, model, &truth, control, log_standard_normal, watch)?;
             // dx = scale dy: the density in data units is that in network units over the product of the scales.
             let log_volume: f64 = coordinates.scale.iter().map(|scale| scale.ln()).sum();
             Some(of_rows.iter().sum::<f64>() / of_rows.len() as f64 - log_volume)

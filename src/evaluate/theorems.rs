@@ -12,6 +12,7 @@ use crate::engine::{Batch, Differentiate, Engine};
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{MAX_POINTS, wasserstein2};
 
 /// How far an action is from the true one: `ActionGap(s, s*) = L(s) + E*`, with m the mass of q_t:
@@ -41,18 +42,52 @@ impl ActionGap {
     /// and its start and end give the boundary terms, so that the two sides share their noise.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Differentiate,
         model: &Model,
         problem: &AnalyticProblem,
         n: usize,
         seed: u64,
+        watch: &dyn Watch,
     ) -> Result<ActionGap> {
+        /// Rows between two looks at the watch.
+        const ROWS: usize = 2000;
         check_fit(model, problem)?;
-        let dim = problem.dim();
         let z = problem.draw(n, seed);
         let times: Vec<f64> = (0..n).map(|row| (row as f64 + 0.5) / n as f64).collect();
+        let mut sum = ActionGapSums::default();
+        for (z, times) in z.chunks(ROWS * problem.dim()).zip(times.chunks(ROWS)) {
+            check(watch)?;
+            sum.add(engine, model, problem, z, times)?;
+            watch.advanced(sum.n as u64, n as u64);
+        }
+        Ok(sum.gap(problem.objective().growth))
+    }
+}
+
+/// Sums over exact samples, of which each has a time of its own.
+#[derive(Default)]
+struct ActionGapSums {
+    n: usize,
+    loss: f64,
+    drift: f64,
+    exact_drift: f64,
+    value: f64,
+    exact_value: f64,
+}
+
+impl ActionGapSums {
+    /// Adds the samples `z` at `times`.
+    fn add(
+        &mut self,
+        engine: &dyn Differentiate,
+        model: &Model,
+        problem: &AnalyticProblem,
+        z: &[f64],
+        times: &[f64],
+    ) -> Result<()> {
+        let (dim, n) = (problem.dim(), times.len());
         let points = |time: &dyn Fn(usize) -> f64| -> Vec<f64> {
             z.chunks_exact(dim).enumerate().flat_map(|(row, z)| problem.point(z, time(row))).collect()
         };
@@ -65,30 +100,36 @@ impl ActionGap {
             omega0: problem.mass(0.0),
             omega1: problem.mass(1.0),
             probe: None,
-            t: times,
+            t: times.to_vec(),
         };
         let result = engine.loss_gradient(model, &batch)?;
-        let growth = problem.objective().growth;
-        let (mut drift, mut exact_drift, mut value, mut exact_value) = (0.0, 0.0, 0.0, 0.0);
+        self.n += n;
+        self.loss += result.loss * n as f64;
         for (row, x) in batch.x.chunks_exact(dim).enumerate() {
-            let weight = batch.omega[row] / n as f64;
+            let weight = batch.omega[row];
             let grad = &result.interior.grad_s[row * dim..][..dim];
             for (p, exact) in grad.iter().zip(problem.grad_action(x, batch.t[row])) {
-                drift += weight * (p - exact).powi(2);
-                exact_drift += weight * exact * exact;
+                self.drift += weight * (p - exact).powi(2);
+                self.exact_drift += weight * exact * exact;
             }
             if let Some(exact) = problem.action(x) {
-                value += weight * (result.interior.s[row] - exact).powi(2);
-                exact_value += weight * exact * exact;
+                self.value += weight * (result.interior.s[row] - exact).powi(2);
+                self.exact_value += weight * exact * exact;
             }
         }
-        Ok(ActionGap {
-            loss: result.loss,
-            energy: 0.5 * (exact_drift + growth * exact_value),
-            gap: 0.5 * (drift + growth * value),
+        Ok(())
+    }
+
+    /// Means of the samples.
+    fn gap(self, growth: f64) -> ActionGap {
+        let ActionGapSums { n, loss, drift, exact_drift, value, exact_value } = self;
+        ActionGap {
+            loss: loss / n as f64,
+            energy: 0.5 * (exact_drift + growth * exact_value) / n as f64,
+            gap: 0.5 * (drift + growth * value) / n as f64,
             drift_error: (drift / exact_drift).sqrt(),
             growth_error: (growth > 0.0).then(|| (value / exact_value).sqrt()),
-        })
+        }
     }
 }
 
@@ -107,13 +148,14 @@ impl TransportBound {
     /// Measures both sides for `model` whose `gap` is known.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
         problem: &AnalyticProblem,
         gap: &ActionGap,
         seed: u64,
+        stage: &Stage,
     ) -> Result<TransportBound> {
         /// Particles moved, and points where K is looked for: eigenvalues cost 2d evaluations each.
         const N_MOVED: usize = 2000;
@@ -126,22 +168,32 @@ impl TransportBound {
         let mut moved = at(0.0);
         let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
         let plan = Plan::new(Method::Dopri5, control, 0.0, vec![1.0]);
-        engine.integrate(model, &plan, Trajectories::of(&mut moved), &|_| {})?;
-        let w2 = wasserstein2(dim, &moved, &at(1.0), &())?;
+        engine.integrate(model, &plan, Trajectories::of(&mut moved), stage.watch)?;
+        let w2 = wasserstein2(dim, &moved, &at(1.0), stage.watch)?;
 
         let times: Vec<f64> = (0..N_CURVED).map(|row| (row as f64 + 0.5) / N_CURVED as f64).collect();
         let x: Vec<f64> = z.chunks_exact(dim).zip(&times).flat_map(|(z, &t)| problem.point(z, t)).collect();
-        let smoothness = largest_curvature(model, &x, &times)?;
+        let smoothness = largest_curvature(model, &x, &times, stage)?;
         Ok(TransportBound { w2_squared: w2 * w2, smoothness, bound: (1.0 + 2.0 * smoothness).exp() * 2.0 * gap.gap })
     }
 }
 
 /// Largest |eigenvalue| of ∇²s over the points, in f64 with differences of ∇s.
-fn largest_curvature(model: &Model, x: &[f64], times: &[f64]) -> Result<f64> {
+fn largest_curvature(model: &Model, x: &[f64], times: &[f64], stage: &Stage) -> Result<f64> {
+    /// Points of a task.
+    const ROWS: usize = 20;
+    let tasks: Vec<(&[f64], &[f64])> = x.chunks(ROWS * model.architecture.dim).zip(times.chunks(ROWS)).collect();
+    let largest = stage.map(stage.threads, &tasks, |(x, times)| curvature_of_rows(model, x, times, stage.watch))?;
+    Ok(largest.into_iter().fold(0.0, f64::max))
+}
+
+/// [`largest_curvature`] of some points.
+fn curvature_of_rows(model: &Model, x: &[f64], times: &[f64], watch: &dyn Watch) -> Result<f64> {
     const H: f64 = 1e-4;
     let dim = model.architecture.dim;
     let columns = (0..dim)
         .map(|i| {
+            check(watch)?;
             let moved = |h: f64| {
                 let mut x = x.to_vec();
                 x.chunks_exact_mut(dim).for_each(|x| x[i] += h);
@@ -187,13 +239,14 @@ impl Likelihood {
     /// Measures both with `n` exact samples, starting the model's flow from the exact q₀.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
         problem: &AnalyticProblem,
         n: usize,
         seed: u64,
+        watch: &dyn Watch,
     ) -> Result<Likelihood> {
         check_fit(model, problem)?;
         let points: Vec<f64> =
@@ -201,7 +254,7 @@ impl Likelihood {
         let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
         let log_start = |x: &[f32]| problem.log_density(&x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>(), 0.0);
         let narrow: Vec<f32> = points.iter().map(|&x| x as f32).collect();
-        let of_points = log_likelihood(engine, model, &narrow, (Method::Dopri5, control), log_start)?;
+        let of_points = log_likelihood(engine, model, &narrow, (Method::Dopri5, control), log_start, watch)?;
         let exact: f64 = points.chunks_exact(problem.dim()).map(|x| problem.log_density(x, 1.0)).sum();
         Ok(Likelihood { model: of_points.iter().sum::<f64>() / n as f64, exact: exact / n as f64 })
     }
@@ -222,15 +275,27 @@ impl Theorems {
     /// Measures `model` on `problem`.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's.
-    pub fn measure(engine: &dyn Engine, model: &Model, problem: &AnalyticProblem, seed: u64) -> Result<Theorems> {
+    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
+    pub fn measure(
+        engine: &dyn Engine,
+        model: &Model,
+        problem: &AnalyticProblem,
+        seed: u64,
+        stage: &Stage,
+    ) -> Result<Theorems> {
         const N: usize = 100_000;
-        let gap = ActionGap::measure(engine, model, problem, N, seed)?;
         let plain = problem.objective().is_continuity();
-        let bound = plain.then(|| TransportBound::measure(engine, model, problem, &gap, seed.wrapping_add(1)));
-        let likelihood =
-            plain.then(|| Likelihood::measure(engine, model, problem, N / 10, seed.wrapping_add(2))).transpose()?;
-        Ok(Theorems { gap, bound: bound.transpose()?, likelihood })
+        let total = if plain { 3 } else { 1 };
+        let part = |before: u64| Part { watch: stage.watch, before, units: 1, total };
+        let gap = ActionGap::measure(engine, model, problem, N, seed, &part(0))?;
+        let (mut bound, mut likelihood) = (None, None);
+        if plain {
+            let watch = part(1);
+            let stage = stage.watched_by(&watch);
+            bound = Some(TransportBound::measure(engine, model, problem, &gap, seed.wrapping_add(1), &stage)?);
+            likelihood = Some(Likelihood::measure(engine, model, problem, N / 10, seed.wrapping_add(2), &part(2))?);
+        }
+        Ok(Theorems { gap, bound, likelihood })
     }
 }
 

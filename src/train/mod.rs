@@ -121,8 +121,10 @@ pub fn train(
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
     let claim = claim(&folder, existing, observer)?;
+    observer.preparing("reading the data");
     let source = config.source();
-    let loaded = if config.objective.path.is_generative() { load_single(&source, &()) } else { load(&source, &()) };
+    let read = if config.objective.path.is_generative() { load_single } else { load };
+    let loaded = read(&source, observer.watch());
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     config.short_run().iter().for_each(|message| observer.warning(message));
@@ -257,13 +259,12 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
 
 /// The couplings of `path`.
 fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let _ = stage;
     let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
     if objective.pairing == Pairing::Unbalanced {
         let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed);
+        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed, stage);
     }
-    optimal_couplings(snapshots, rows, seed)
+    optimal_couplings(snapshots, rows, seed, stage)
 }
 
 /// A run under way: what it writes, and where.

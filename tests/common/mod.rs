@@ -5,10 +5,15 @@
 pub mod files;
 pub mod rounded;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use action_matching::Error;
 use action_matching::engine::{Batch, LearningRate, Optimizer};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::stage::Watch;
 
 /// Uniform numbers in −1..1, one stream for each seed.
 pub struct Numbers {
@@ -28,6 +33,60 @@ impl Numbers {
 
     pub fn take(&mut self, n: usize) -> Vec<f64> {
         (0..n).map(|_| self.next()).collect()
+    }
+}
+
+/// A watch that keeps what it is told.
+#[derive(Default)]
+pub struct Counted(Mutex<Vec<(u64, u64)>>);
+
+impl Counted {
+    /// How often it was told.
+    pub fn reports(&self) -> usize {
+        self.0.lock().expect("no panic").len()
+    }
+
+    /// Progress went up to all of `n`.
+    #[track_caller]
+    pub fn assert_whole(&self, n: usize) {
+        let mut told = self.0.lock().expect("no panic").clone();
+        assert!(told.iter().all(|&(_, total)| total == n as u64), "{told:?}");
+        told.sort_unstable();
+        assert_eq!(told.last().map_or(0, |&(done, _)| done), n as u64, "{told:?}");
+    }
+}
+
+impl Watch for Counted {
+    fn advanced(&self, done: u64, total: u64) {
+        self.0.lock().expect("no panic").push((done, total));
+    }
+}
+
+/// A watch that asks for the end once it was asked `patience` times whether to.
+pub struct Patience(AtomicUsize);
+
+impl Patience {
+    pub fn new(patience: usize) -> Self {
+        Patience(AtomicUsize::new(patience))
+    }
+
+    /// Of `work` that ends well when nobody ends it: ended after any number of questions it says so. Returns how many it asks.
+    #[track_caller]
+    pub fn ends<R: std::fmt::Debug>(work: impl Fn(&dyn Watch) -> action_matching::Result<R>) -> usize {
+        let whole = Patience::new(usize::MAX);
+        work(&whole).expect("is not ended");
+        let asked = usize::MAX - whole.0.into_inner();
+        for patience in [0, asked / 4, asked / 2, asked * 3 / 4, asked - 1] {
+            let outcome = work(&Patience::new(patience));
+            assert!(matches!(outcome, Err(Error::Interrupted)), "after {patience} of {asked}: {outcome:?}");
+        }
+        asked
+    }
+}
+
+impl Watch for Patience {
+    fn is_cancelled(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Particles on the CUDA engine against the CPU engine: every method, every channel, every way to save.
 
-use crate::common::{Numbers, assert_close, embeddings, model};
+use crate::common::{Counted, Numbers, Patience, assert_close, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{CudaEngine, Precision};
 use action_matching::engine::{Engine, IntegrationReport, Laplacian, LaplacianRule};
@@ -62,11 +62,9 @@ fn run(engine: &dyn Engine, model: &Model, plan: &Plan, n: usize, followed: Foll
         log_weights: followed.weights.then_some(&mut saved.log_weights),
         log_density: followed.density.then_some(&mut saved.log_density),
     };
-    let moved = std::sync::atomic::AtomicU64::new(0);
-    saved.report = engine.integrate(model, plan, out, &|rows| {
-        moved.fetch_add(rows, std::sync::atomic::Ordering::Relaxed);
-    })?;
-    assert_eq!(moved.into_inner(), n as u64, "progress adds up to the particles");
+    let counted = Counted::default();
+    saved.report = engine.integrate(model, plan, out, &counted)?;
+    counted.assert_whole(n);
     Ok(saved)
 }
 
@@ -323,6 +321,18 @@ fn what_the_cpu_refuses_is_refused() {
     }
     let mut short = vec![0.0; 5];
     let plan = fixed(Method::EulerMaruyama, 1);
-    let error = engine.integrate(&model, &plan, Trajectories::of(&mut short), &|_| {}).expect_err("an error");
+    let error = engine.integrate(&model, &plan, Trajectories::of(&mut short), &()).expect_err("an error");
     assert!(error.to_string().contains("positions"), "{error}");
+}
+
+/// Between two launches; nothing was launched here.
+#[test]
+fn an_integration_can_be_ended() {
+    let engine = CudaEngine::new(0, Precision::F32).expect("a GPU, or the virtual one in LD_LIBRARY_PATH");
+    let model = model(2, &[16], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    let plan = Plan::new(Method::Euler, StepControl::Fixed { steps: 2 }, 0.0, vec![1.0]);
+    let mut out = vec![0.5; 2 * 64];
+    let outcome = engine.integrate(&model, &plan, Trajectories::of(&mut out), &Patience::new(0));
+    assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
+    assert!(out.iter().all(|&value| value == 0.5));
 }

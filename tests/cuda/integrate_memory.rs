@@ -1,9 +1,8 @@
 //! Particles that do not fit the memory of a GPU at once. In a process of its own, as the virtual GPU's memory is set when the driver starts.
 
 use std::process::Command;
-use std::sync::Mutex;
 
-use crate::common::{Numbers, assert_close, model};
+use crate::common::{Counted, Numbers, assert_close, model};
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{CudaEngine, Precision};
@@ -38,17 +37,16 @@ fn particles_go_in_chunks_that_fit() {
         for (value, number) in out.iter_mut().zip(Numbers::new(29).take(n * dim)) {
             *value = number as f32;
         }
-        let moved = Mutex::new(Vec::new());
-        let outcome = engine.integrate(&model, plan, Trajectories::of(&mut out), &|rows| {
-            moved.lock().expect("no panic").push(rows);
-        });
-        outcome.map(|report| (out, report, moved.into_inner().expect("no panic")))
+        let counted = Counted::default();
+        let outcome = engine.integrate(&model, plan, Trajectories::of(&mut out), &counted);
+        outcome.map(|report| (out, report, counted))
     };
     let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
 
-    let (got, report, chunks) = run(&engine, &plan(1000)).expect("integrates");
+    let (got, report, counted) = run(&engine, &plan(1000)).expect("integrates");
     let (want, ..) = run(&CpuEngine::new(1), &plan(1000)).expect("integrates");
-    assert!(chunks.len() > 1 && chunks.iter().sum::<u64>() == n as u64, "{chunks:?}");
+    counted.assert_whole(n);
+    assert!(counted.reports() > 1);
     assert_eq!(report.velocity_evaluations, 2 * n as u64);
     assert_close("positions", &wide(&got), &wide(&want), 2e-5);
 

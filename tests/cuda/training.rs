@@ -17,6 +17,7 @@ use action_matching::engine::{
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
 const DIM: usize = 2;
@@ -39,7 +40,7 @@ fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
         snapshots(dim)
     };
     let couplings = (interpolant == Interpolant::Spline)
-        .then(|| Arc::new(optimal_couplings(&snapshots, 200, 1).expect("couplings")));
+        .then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
     DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
 }
 
@@ -283,7 +284,8 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         let mut path = path(dim, interpolant);
         if interpolant == Interpolant::Linear && estimator == weak {
             let masses = vec![1.0, 0.6, 2.5];
-            let couplings = unbalanced_couplings(&path.snapshots, &masses, 1.5, 200, 1).expect("couplings");
+            let couplings =
+                unbalanced_couplings(&path.snapshots, &masses, 1.5, 200, 1, &Stage::default()).expect("couplings");
             (path.couplings, path.masses) = (Some(Arc::new(couplings)), Some(masses));
         }
         let training = Training {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::model;
+use crate::common::{Counted, Patience, model};
 use action_matching::data::AnalyticProblem;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
@@ -10,6 +10,7 @@ use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimi
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::stage::Stage;
 use action_matching::transport::wasserstein1;
 
 fn problem() -> AnalyticProblem {
@@ -22,7 +23,7 @@ fn the_gap_identity_holds_for_any_action() {
     let engine = CpuEngine::new(0);
     for head in Head::ALL {
         let model = model(2, &[23, 17], Activation::Tanh, head, TimeEmbedding::Raw, Objective::default());
-        let gap = ActionGap::measure(&engine, &model, &problem(), 200_000, 5).expect("measures");
+        let gap = ActionGap::measure(&engine, &model, &problem(), 200_000, 5, &()).expect("measures");
         let difference = gap.from_loss() - gap.gap;
         assert!(difference.abs() < 0.01 * gap.gap, "{head:?}: {gap:?}, difference {difference}");
     }
@@ -78,7 +79,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
 #[test]
 fn training_closes_the_gap_to_2_percent_of_the_kinetic_energy() {
     let (problem, engine) = (problem(), CpuEngine::new(0));
-    let gap = |model: &Model| ActionGap::measure(&engine, model, &problem, 50_000, 9).expect("measures");
+    let gap = |model: &Model| ActionGap::measure(&engine, model, &problem, 50_000, 9, &()).expect("measures");
     let before = gap(&trained(&problem, 1000, 1));
     assert!(before.gap > 0.5 * before.energy, "{before:?}");
 
@@ -91,7 +92,8 @@ fn training_closes_the_gap_to_2_percent_of_the_kinetic_energy() {
 
     // Particles of q₀ arrive as q₁: closer to it than twice the distance between two samples of q₁.
     let ends = problem.snapshots(&[0.0, 1.0], 1000, 21);
-    let report = evaluate(&engine, &model, &ends, &[], &EvaluateOptions::default(), &|_, _| {}).expect("evaluates");
+    let report =
+        evaluate(&engine, &model, &ends, &[], &EvaluateOptions::default(), &Stage::default()).expect("evaluates");
     let comparison = &report.comparisons[0];
     let floor = wasserstein1(2, ends.rows(1), problem.snapshots(&[1.0], 1000, 40).rows(0), &()).expect("solves");
     assert!(comparison.model.w1 < 2.0 * floor, "{} against {floor}", comparison.model.w1);
@@ -105,7 +107,8 @@ fn training_recovers_drift_and_growth() {
     let engine = CpuEngine::new(0);
     for name in ["ornstein-uhlenbeck", "growth"] {
         let problem = AnalyticProblem::named(name).expect("a problem");
-        let theorems = Theorems::measure(&engine, &trained(&problem, 100_000, 6000), &problem, 3).expect("measures");
+        let theorems = Theorems::measure(&engine, &trained(&problem, 100_000, 6000), &problem, 3, &Stage::default())
+            .expect("measures");
         assert!(theorems.gap.drift_error < 0.03, "{name}: {theorems:?}");
         assert_eq!(theorems.gap.growth_error.is_some(), name == "growth");
         assert!(theorems.gap.growth_error.is_none_or(|error| error < 0.03), "{name}: {theorems:?}");
@@ -120,7 +123,8 @@ fn the_bound_holds_for_every_trained_flow() {
     let engine = CpuEngine::new(0);
     for name in ["translation", "scaling", "anisotropic", "mixture"] {
         let problem = AnalyticProblem::named(name).expect("a problem");
-        let theorems = Theorems::measure(&engine, &trained(&problem, 5000, 1500), &problem, 3).expect("measures");
+        let theorems = Theorems::measure(&engine, &trained(&problem, 5000, 1500), &problem, 3, &Stage::default())
+            .expect("measures");
         assert!(theorems.gap.gap < 0.1 * theorems.gap.energy, "{name}: {theorems:?}");
         let bound = theorems.bound.expect("a bound");
         assert!(bound.w2_squared <= bound.bound && bound.w2_squared > 0.0, "{name}: {bound:?}");
@@ -141,7 +145,10 @@ fn the_bound_holds_for_any_action() {
     let engine = CpuEngine::new(0);
     for head in Head::ALL {
         let model = model(2, &[23, 17], Activation::Tanh, head, TimeEmbedding::Raw, Objective::default());
-        let bound = Theorems::measure(&engine, &model, &problem(), 3).expect("measures").bound.expect("a bound");
+        let bound = Theorems::measure(&engine, &model, &problem(), 3, &Stage::default())
+            .expect("measures")
+            .bound
+            .expect("a bound");
         assert!(bound.w2_squared > 0.1 && bound.w2_squared <= bound.bound, "{head:?}: {bound:?}");
         assert!(bound.smoothness > 0.05, "{head:?}: {bound:?}");
     }
@@ -153,7 +160,8 @@ fn a_model_of_other_dynamics_is_refused() {
     let model = model(2, &[4], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
     let refused = |model: &Model, name: &str, field: &str| {
         let problem = AnalyticProblem::named(name).expect("a problem");
-        let error = Theorems::measure(&engine, model, &problem, 1).expect_err("an error").to_string();
+        let error =
+            Theorems::measure(&engine, model, &problem, 1, &Stage::default()).expect_err("an error").to_string();
         assert!(error.contains(field), "{error}");
     };
     refused(&model, "ornstein-uhlenbeck", "sigma");
@@ -161,4 +169,26 @@ fn a_model_of_other_dynamics_is_refused() {
     refused(&model, "scaling", "dimension");
     let coordinates = Coordinates { scale: vec![2.0; 2], ..Coordinates::identity(2) };
     refused(&Model { coordinates, ..model }, "anisotropic", "coordinates");
+}
+
+/// Everything that an evaluation does looks at the watch, and its progress adds up.
+#[test]
+fn an_evaluation_can_be_watched_and_ended() {
+    let engine = CpuEngine::new(1);
+    let problem = problem();
+    let model = model(2, &[9], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    let ends = problem.snapshots(&[0.0, 0.5, 1.0], 40, 2);
+    let options = EvaluateOptions::default();
+    let asked = Patience::ends(|watch| evaluate(&engine, &model, &ends, &[], &options, &Stage::new(1, watch)));
+    // For each of two ways and three comparisons of 40 rows: each row of two tables of costs and of three discrepancies.
+    assert!(asked > 2 * 3 * 40 * 2, "{asked}");
+    let counted = Counted::default();
+    evaluate(&engine, &model, &ends, &[], &options, &Stage::new(2, &counted)).expect("evaluates");
+    counted.assert_whole(2 * 4);
+
+    let asked = Patience::ends(|watch| Theorems::measure(&engine, &model, &problem, 3, &Stage::new(1, watch)));
+    assert!(asked > 2000, "{asked}");
+    let counted = Counted::default();
+    Theorems::measure(&engine, &model, &problem, 3, &Stage::new(2, &counted)).expect("measures");
+    counted.assert_whole(3);
 }

@@ -13,6 +13,7 @@ use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Lap
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::stage::Stage;
 
 const SEED: u64 = 77;
 const DIM: usize = 3;
@@ -31,10 +32,12 @@ fn path(interpolant: Interpolant, masses: Option<Vec<f64>>) -> DensityPath {
         snapshots()
     };
     let couplings = match interpolant {
-        Interpolant::Spline => Some(Arc::new(optimal_couplings(&snapshots, 200, 1).expect("couplings"))),
+        Interpolant::Spline => {
+            Some(Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")))
+        }
         Interpolant::Linear if masses.is_some() => {
             let masses = masses.as_deref().unwrap_or_default();
-            Some(Arc::new(unbalanced_couplings(&snapshots, masses, 1.5, 200, 1).expect("couplings")))
+            Some(Arc::new(unbalanced_couplings(&snapshots, masses, 1.5, 200, 1, &Stage::default()).expect("couplings")))
         }
         _ => None,
     };

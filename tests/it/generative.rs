@@ -7,6 +7,7 @@ use action_matching::data::{Snapshots, draw_gaussian, load_single};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::evaluate::{EvaluateOptions, StartFrom, evaluate};
 use action_matching::model::Model;
+use action_matching::stage::Stage;
 use action_matching::train::{Existing, Outcome, RunFolder, Unobserved, train};
 
 const SCALE: [f32; 2] = [3.0, 0.5];
@@ -45,7 +46,7 @@ fn noise_arrives_as_the_data_with_their_likelihood() {
         assert_eq!(outcome, Outcome::Finished);
         let model = Model::load(&RunFolder::new(&config.output.folder).model()).expect("a model");
         let options = EvaluateOptions { start: StartFrom::Noise, ..EvaluateOptions::default() };
-        let report = evaluate(&engine, &model, &snapshots(), &[], &options, &|_, _| {}).expect("evaluates");
+        let report = evaluate(&engine, &model, &snapshots(), &[], &options, &Stage::default()).expect("evaluates");
         let comparison = &report.comparisons[0];
         assert_eq!(comparison.from, None);
         let floor = comparison.sampling_floor.expect("a floor").w1;
@@ -81,7 +82,8 @@ fn snapshots_that_do_not_suit_the_start_are_refused() {
         (two.clone(), StartFrom::Noise, "one snapshot"),
     ] {
         let options = EvaluateOptions { start, ..EvaluateOptions::default() };
-        let error = evaluate(&engine, &model, &snapshots, &[], &options, &|_, _| {}).expect_err("refused").to_string();
+        let error =
+            evaluate(&engine, &model, &snapshots, &[], &options, &Stage::default()).expect_err("refused").to_string();
         assert!(error.contains(part), "{error}");
     }
     let mut csv = String::from("times,x,y\n");

@@ -1,6 +1,7 @@
 //! Particles: the order of each method, error control, saved times, both directions, every division into tiles.
 
-use crate::common::{Numbers, model};
+use crate::common::{Counted, Numbers, Patience, model};
+use action_matching::Error;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Differentiate, Engine, IntegrationReport};
@@ -26,13 +27,10 @@ fn start(n: usize) -> Vec<f32> {
 fn integrate(threads: usize, model: &Model, plan: &Plan, n: usize) -> (Vec<f32>, IntegrationReport) {
     let mut out = vec![f32::NAN; plan.save_at.len() * n * DIM];
     out[..n * DIM].copy_from_slice(&start(n));
-    let moved = std::sync::atomic::AtomicU64::new(0);
-    let report = CpuEngine::new(threads)
-        .integrate(model, plan, Trajectories::of(&mut out), &|rows| {
-            moved.fetch_add(rows, std::sync::atomic::Ordering::Relaxed);
-        })
-        .expect("integrates");
-    assert_eq!(moved.into_inner(), n as u64, "progress adds up to the particles");
+    let counted = Counted::default();
+    let engine = CpuEngine::new(threads);
+    let report = engine.integrate(model, plan, Trajectories::of(&mut out), &counted).expect("integrates");
+    counted.assert_whole(n);
     (out, report)
 }
 
@@ -94,7 +92,7 @@ fn each_method_has_its_order() {
         let errors = steps.map(|steps| {
             let plan = Plan { save_at: vec![end], ..fixed(method, steps) };
             let mut out = starts.clone();
-            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut out), &|_| {}).expect("integrates");
+            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut out), &()).expect("integrates");
             distance(&out, &want)
         });
         let fitted = (errors[0] / errors[1]).ln() / (steps[1] as f64 / steps[0] as f64).ln();
@@ -135,7 +133,7 @@ fn particles_go_back_where_they_came_from() {
     let forward = Plan::new(Method::Rk4, StepControl::Fixed { steps: 50 }, 0.0, vec![1.0]);
     let (mut there, _) = integrate(2, &model, &forward, n);
     let back = Plan { t0: 1.0, save_at: vec![0.0], ..forward };
-    CpuEngine::new(1).integrate(&model, &back, Trajectories::of(&mut there), &|_| {}).expect("integrates");
+    CpuEngine::new(1).integrate(&model, &back, Trajectories::of(&mut there), &()).expect("integrates");
     let want: Vec<f64> = start(n).iter().map(|&x| f64::from(x)).collect();
     assert!(distance(&there, &want) < 2e-5);
     // Error control backwards, through a saved time.
@@ -185,7 +183,7 @@ fn a_particle_that_leaves_every_bound_is_an_error() {
     let mut model = field(Head::Quadratic, 2.0);
     model.parameters.iter_mut().for_each(|p| *p *= 1e20);
     let mut out = start(8);
-    let error = CpuEngine::new(2).integrate(&model, &fixed(Method::Euler, 10), Trajectories::of(&mut out), &|_| {});
+    let error = CpuEngine::new(2).integrate(&model, &fixed(Method::Euler, 10), Trajectories::of(&mut out), &());
     assert!(error.expect_err("an error").to_string().contains("not finite"));
 }
 
@@ -202,7 +200,31 @@ fn plans_that_cannot_work_are_refused() {
         (Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good }, "--rtol"),
     ] {
         let error =
-            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut start(2)), &|_| {}).expect_err("an error");
+            CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut start(2)), &()).expect_err("an error");
         assert!(error.to_string().contains(field), "{error}");
     }
+}
+
+/// One tile alone, on a way of a million steps: the watch is asked after each, whatever the method, and told while it goes on.
+#[test]
+fn a_long_integration_can_be_watched_and_ended() {
+    let plain = model(DIM, &[8], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    let noisy = Model { objective: Objective { sigma: 0.1, ..Objective::default() }, ..plain.clone() };
+    let adaptive = Plan::new(Method::Dopri5, StepControl::Adaptive { rtol: 0.0, atol: 1e-12 }, 0.0, vec![1.0]);
+    for (model, plan) in [
+        (&plain, fixed(Method::Euler, 1_000_000)),
+        (&plain, adaptive),
+        (&noisy, fixed(Method::StochasticHeun, 1_000_000)),
+    ] {
+        let mut out = start(3);
+        let watch = Patience::new(20);
+        let error = CpuEngine::new(2).integrate(model, &plan, Trajectories::of(&mut out), &watch).expect_err("ends");
+        assert!(matches!(error, Error::Interrupted), "{error}");
+    }
+    // Told of a share of the particles before any has arrived.
+    let (counted, mut out) = (Counted::default(), start(60));
+    let plan = fixed(Method::Euler, 100_000);
+    CpuEngine::new(1).integrate(&plain, &plan, Trajectories::of(&mut out), &counted).expect("integrates");
+    counted.assert_whole(60);
+    assert!(counted.reports() > 1, "{} reports", counted.reports());
 }

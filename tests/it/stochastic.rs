@@ -10,7 +10,7 @@ use action_matching::objective::{Objective, SigmaSchedule};
 
 fn run(threads: usize, model: &Model, plan: &Plan, starts: &[f32]) -> Vec<f32> {
     let mut out = starts.repeat(plan.save_at.len());
-    CpuEngine::new(threads).integrate(model, plan, Trajectories::of(&mut out), &|_| {}).expect("integrates");
+    CpuEngine::new(threads).integrate(model, plan, Trajectories::of(&mut out), &()).expect("integrates");
     out
 }
 
@@ -102,13 +102,13 @@ fn a_model_with_diffusion_needs_noise_and_goes_forward() {
         (Plan { t0: 1.0, save_at: vec![0.0], ..good.clone() }, "--t0"),
         (Plan { noise: Noise { seed: 0, increments_per_step: 0 }, ..good.clone() }, "noise"),
     ] {
-        let error = CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut [0.0; 2]), &|_| {});
+        let error = CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut [0.0; 2]), &());
         let error = error.expect_err("an error").to_string();
         assert!(error.contains(field), "{error}");
     }
     let (mut positions, mut log_density) = ([0.0; 2], [0.0; 2]);
     let out = Trajectories { log_density: Some(&mut log_density), ..Trajectories::of(&mut positions) };
-    let error = CpuEngine::new(1).integrate(&model, &good, out, &|_| {}).expect_err("an error").to_string();
+    let error = CpuEngine::new(1).integrate(&model, &good, out, &()).expect_err("an error").to_string();
     assert!(error.contains("log-density"), "{error}");
 }
 
@@ -182,7 +182,7 @@ fn weights_and_densities_follow_the_flow() {
                 let (mut log_w, mut log_q) = (vec![0.25; 2 * n], vec![-1.5; 2 * n]);
                 let trajectories =
                     Trajectories { positions: &mut out, log_weights: Some(&mut log_w), log_density: Some(&mut log_q) };
-                CpuEngine::new(2).integrate(&model, &plan, trajectories, &|_| {}).expect("integrates");
+                CpuEngine::new(2).integrate(&model, &plan, trajectories, &()).expect("integrates");
                 log_w.iter_mut().for_each(|w| *w -= 0.25);
                 log_q.iter_mut().for_each(|q| *q += 1.5);
                 // Where a component of ∇s passes 0 its |p|^1.5 has no second derivative, so the steps' order is lost there.
@@ -210,7 +210,7 @@ fn probed_densities_agree_on_average() {
         let mut log_q = vec![0.0; n];
         let plan = Plan { divergence, ..Plan::new(Method::Heun, StepControl::Fixed { steps: 5 }, 0.0, vec![1.0]) };
         let trajectories = Trajectories { log_density: Some(&mut log_q), ..Trajectories::of(&mut out) };
-        CpuEngine::new(2).integrate(&model, &plan, trajectories, &|_| {}).expect("integrates");
+        CpuEngine::new(2).integrate(&model, &plan, trajectories, &()).expect("integrates");
         log_q
     };
     let (exact, probed) = (density(Laplacian::EXACT)[0], density(Laplacian::default()));

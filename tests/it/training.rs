@@ -16,6 +16,7 @@ use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
+use action_matching::stage::Stage;
 use action_matching::transport::wasserstein1;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -138,7 +139,8 @@ fn first_step_agrees(name: &str, model: &Model, mut training: Training) {
 fn optimal_pairs_and_masses_enter_the_batch() {
     let model = small_model(Head::Scalar, TimeEmbedding::Raw);
     let plain = training(&model, Interpolant::Linear, TimeRule::LowDiscrepancy);
-    let couplings = Some(Arc::new(optimal_couplings(&plain.path.snapshots, 40, 1).expect("couplings")));
+    let couplings =
+        Some(Arc::new(optimal_couplings(&plain.path.snapshots, 40, 1, &Stage::default()).expect("couplings")));
     let masses = Some(vec![1.0, 0.6, 2.5]);
     let with = |path: DensityPath| Training { path, ..plain.clone() };
     first_step_agrees("pairs", &model, with(DensityPath { couplings: couplings.clone(), ..plain.path.clone() }));
@@ -356,7 +358,7 @@ fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
         let model = Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters };
         let plan = Plan::new(Method::Rk4, StepControl::Fixed { steps: 20 }, 0.0, vec![1.0]);
         let mut positions = ends.rows(0).to_vec();
-        engine.integrate(&model, &plan, Trajectories::of(&mut positions), &|_| {}).expect("integrates");
+        engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("integrates");
         wasserstein1(dim, &positions, ends.rows(1), &()).expect("solves")
     })
 }

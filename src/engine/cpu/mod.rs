@@ -34,6 +34,7 @@ mod weights;
 mod workspace;
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -42,7 +43,7 @@ pub(crate) use self::draw::{Draw, PlainRows};
 use self::gradient::PartialSums;
 use self::loss::{Form, Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
-use self::particles::{Channels, Particles, TileSlabs};
+use self::particles::{Channels, Particles, TileProgress, TileSlabs};
 use self::sweeps::{Keep, Sweeps};
 use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
@@ -54,7 +55,7 @@ use super::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
-use crate::stage::{next, on_threads, startable_threads};
+use crate::stage::{Watch, next, on_threads, startable_threads};
 
 /// Training, evaluation and integration on the CPU. Results do not depend on the number of threads.
 #[derive(Clone, Copy, Debug)]
@@ -127,10 +128,10 @@ impl Engine for CpuEngine {
         model: &Model,
         plan: &Plan,
         out: Trajectories<'_>,
-        advanced: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<IntegrationReport> {
         out.validate(model, plan)?;
-        self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, advanced })
+        self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, watch })
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
@@ -307,14 +308,14 @@ struct Integrate<'a> {
     model: &'a Model,
     plan: &'a Plan,
     out: Trajectories<'a>,
-    advanced: &'a (dyn Fn(u64) + Sync),
+    watch: &'a dyn Watch,
 }
 
 impl WithSimd for Integrate<'_> {
     type Output = Result<IntegrationReport>;
 
     fn with_simd<S: Simd>(self, simd: S) -> Result<IntegrationReport> {
-        let Integrate { threads, model, plan, out, advanced } = self;
+        let Integrate { threads, model, plan, out, watch } = self;
         let dim = model.architecture.dim;
         let n = out.positions.len() / plan.save_at.len() / dim;
         if n == 0 {
@@ -325,12 +326,17 @@ impl WithSimd for Integrate<'_> {
         let channels = Channels { weights: out.log_weights.is_some(), density: out.log_density.is_some() };
         let tiles = Mutex::new(tiles(out, n, rows, dim).enumerate());
         let total = Mutex::new(Ok(IntegrationReport::default()));
+        let done = AtomicU64::new(0);
         on_threads(threads.min(n.div_ceil(rows)), || {
             let mut particles = Particles::new(network.sweeps(simd), &model.objective, plan, channels, rows);
             let mut outcome = Ok(());
             while let (Ok(()), Some((index, mut saved))) = (&outcome, next(&tiles)) {
-                outcome = particles.run(index * rows, &mut saved);
-                advanced((saved.positions[0].len() / dim) as u64);
+                let mut progress = TileProgress::new(watch, &done, n as u64, saved.positions[0].len() / dim);
+                outcome = particles.run(index * rows, &mut saved, &mut progress);
+            }
+            if outcome.is_err() {
+                // What is left in the queue stays undone.
+                while next(&tiles).is_some() {}
             }
             let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             match (outcome, total.as_mut()) {

@@ -4,6 +4,8 @@
 //! A state and its stages hold positions `[n_rows, dim]`, then log w and log q `[n_rows]` where they are asked for.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use pulp::{Simd, WithSimd};
 
@@ -16,6 +18,7 @@ use crate::error::Result;
 use crate::integrate::{Noise, Plan, StepControl};
 use crate::objective::Objective;
 use crate::rng::{self, Purpose, RowWords};
+use crate::stage::{Watch, check};
 
 /// Most steps that error control may try between two saved times before it gives up.
 const MAX_ADAPTIVE_STEPS: u64 = 100_000;
@@ -35,6 +38,48 @@ pub struct TileSlabs<'a> {
     pub positions: Vec<&'a mut [f32]>,
     pub log_weights: Vec<&'a mut [f32]>,
     pub log_density: Vec<&'a mut [f32]>,
+}
+
+/// Tells a watch how far a tile is, and hears from it whether to go on.
+pub struct TileProgress<'a> {
+    watch: &'a dyn Watch,
+    /// Particles finished by all tiles, those on their way by their share.
+    done: &'a AtomicU64,
+    total: u64,
+    n_rows: u64,
+    /// How many of the tile's rows are counted in `done`.
+    counted: u64,
+    told: Instant,
+}
+
+impl<'a> TileProgress<'a> {
+    /// How often a watch hears of a tile.
+    const EVERY: Duration = Duration::from_millis(100);
+
+    /// Progress of a tile of `n_rows` of the `total` particles, of which `done` are.
+    pub fn new(watch: &'a dyn Watch, done: &'a AtomicU64, total: u64, n_rows: usize) -> Self {
+        TileProgress { watch, done, total, n_rows: n_rows as u64, counted: 0, told: Instant::now() }
+    }
+
+    /// `share` of the way is behind.
+    fn at(&mut self, share: f64) -> Result<()> {
+        check(self.watch)?;
+        if self.told.elapsed() >= Self::EVERY {
+            self.told = Instant::now();
+            self.count((share * self.n_rows as f64) as u64);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.count(self.n_rows);
+    }
+
+    fn count(&mut self, rows: u64) {
+        let new = rows.min(self.n_rows).saturating_sub(self.counted);
+        self.counted += new;
+        self.watch.advanced(self.done.fetch_add(new, Relaxed) + new, self.total);
+    }
 }
 
 /// One tile of particles and the space to move them.
@@ -108,7 +153,11 @@ impl<'a, S: Simd> Particles<'a, S> {
 
     /// Moves the particles of the first slab, of which the first has the index `first`, along the plan and leaves them in slab k at
     /// the k-th saved time.
-    pub fn run(&mut self, first: usize, saved: &mut TileSlabs<'_>) -> Result<()> {
+    ///
+    /// # Errors
+    /// When a particle or the tolerance is lost; [`Error::Interrupted`](crate::Error::Interrupted) after the step in which `progress` was
+    /// told to stop.
+    pub fn run(&mut self, first: usize, saved: &mut TileSlabs<'_>, progress: &mut TileProgress) -> Result<()> {
         let dim = self.sweeps.architecture.dim;
         let Some(start) = saved.positions.first() else { return Ok(()) };
         self.n_rows = start.len() / dim;
@@ -132,16 +181,19 @@ impl<'a, S: Simd> Particles<'a, S> {
                 }
             }
         }
-        let mut t = self.plan.t0;
+        let (start, end) = (self.plan.t0, self.plan.save_at.last().copied().unwrap_or(self.plan.t0));
+        let mut step_done = |t: f64| progress.at(if end == start { 0.0 } else { (t - start) / (end - start) });
+        let mut t = start;
         for (k, &to) in self.plan.save_at.iter().enumerate() {
             match self.plan.control {
                 StepControl::Fixed { .. } => {
                     for (t, h) in self.plan.steps_between(t, to) {
                         self.step(t, h);
                         self.accept();
+                        step_done(t + h)?;
                     }
                 }
-                StepControl::Adaptive { rtol, atol } => self.adaptive_steps(t, to, rtol, atol)?,
+                StepControl::Adaptive { rtol, atol } => self.adaptive_steps(t, to, (rtol, atol), &mut step_done)?,
             }
             let positions = 0..self.n_rows * dim;
             for (range, slabs) in [
@@ -158,6 +210,7 @@ impl<'a, S: Simd> Particles<'a, S> {
             }
             t = to;
         }
+        progress.finish();
         Ok(())
     }
 
@@ -178,7 +231,13 @@ impl<'a, S: Simd> Particles<'a, S> {
         start..start + if self.channels.density { self.n_rows } else { 0 }
     }
 
-    fn adaptive_steps(&mut self, from: f64, to: f64, rtol: f64, atol: f64) -> Result<()> {
+    fn adaptive_steps(
+        &mut self,
+        from: f64,
+        to: f64,
+        (rtol, atol): (f64, f64),
+        step_done: &mut impl FnMut(f64) -> Result<()>,
+    ) -> Result<()> {
         let direction = if to >= from { 1.0 } else { -1.0 };
         let (mut t, mut attempts) = (from, 0);
         if self.proposed == 0.0 && from != to {
@@ -205,6 +264,7 @@ impl<'a, S: Simd> Particles<'a, S> {
                 self.report.rejected_steps += 1;
                 self.proposed = h * factor.min(1.0);
             }
+            step_done(t)?;
         }
         Ok(())
     }

@@ -175,6 +175,7 @@ pub(super) mod tests {
     use crate::engine::{Bend, Laplacian, LaplacianRule, LearningRate, Optimizer};
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::objective::{Objective, SigmaSchedule};
+    use crate::stage::Stage;
 
     /// Tiles of a chunk here: batches have several.
     const CHUNK_TILES: u32 = 2;
@@ -192,13 +193,15 @@ pub(super) mod tests {
     }
 
     pub fn coupled(mut path: DensityPath) -> DensityPath {
-        path.couplings = Some(Arc::new(optimal_couplings(&path.snapshots, 100, 1).expect("couplings")));
+        path.couplings =
+            Some(Arc::new(optimal_couplings(&path.snapshots, 100, 1, &Stage::default()).expect("couplings")));
         path
     }
 
     pub fn unbalanced(mut path: DensityPath) -> DensityPath {
-        path.couplings =
-            Some(Arc::new(unbalanced_couplings(&path.snapshots, &MASSES, 4.0, 100, 1).expect("couplings")));
+        path.couplings = Some(Arc::new(
+            unbalanced_couplings(&path.snapshots, &MASSES, 4.0, 100, 1, &Stage::default()).expect("couplings"),
+        ));
         path.masses = Some(MASSES.to_vec());
         path
     }

@@ -33,6 +33,7 @@ use super::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
+use crate::stage::Watch;
 
 /// Training, evaluation and integration on one GPU.
 pub struct CudaEngine {
@@ -92,9 +93,9 @@ impl Engine for CudaEngine {
         model: &Model,
         plan: &Plan,
         out: Trajectories<'_>,
-        advanced: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<IntegrationReport> {
-        particles::integrate(&self.device, self.precision, model, plan, out, advanced)
+        particles::integrate(&self.device, self.precision, model, plan, out, watch)
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {

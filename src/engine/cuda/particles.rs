@@ -1,6 +1,7 @@
 //! Particles along their flow, all steps of a tile in one kernel: `kernels/integrate.cu`.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
@@ -16,6 +17,7 @@ use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
 use crate::integrate::{Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::stage::{Watch, check};
 
 /// Stages of a method at most.
 const MAX_STAGES: usize = 7;
@@ -30,8 +32,11 @@ fn kernel_of_network(network: &Network, precision: Precision, has_density: bool)
     }
 }
 
-/// Particles of a launch at most: beyond, progress shows.
+/// Particles of a launch at most.
 const MAX_CHUNK: usize = 1 << 20;
+
+/// How long a launch should take: between two, progress shows and the watch is asked. A single tile may take longer.
+const LAUNCH: Duration = Duration::from_millis(250);
 
 /// See `Tableau` in `kernels/params.h`.
 #[repr(C)]
@@ -141,7 +146,7 @@ pub fn integrate(
     model: &Model,
     plan: &Plan,
     mut out: Trajectories<'_>,
-    advanced: &(dyn Fn(u64) + Sync),
+    watch: &dyn Watch,
 ) -> Result<IntegrationReport> {
     let n = out.validate(model, plan)?;
     let mut report = IntegrationReport::default();
@@ -151,10 +156,17 @@ pub fn integrate(
     let layout = Layout::new(device, precision, model, plan, &out, n)?;
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
-    for first in (0..n).step_by(integration.chunk) {
-        let rows = first..n.min(first + integration.chunk);
-        report.add(&integration.run(rows.clone(), n, &mut out)?);
-        advanced(rows.len() as u64);
+    // One tile for each block first, then as many as take about as long as a launch should.
+    let (mut first, mut rows) = (0, (integration.n_blocks * TILE_ROWS).min(integration.chunk));
+    while first < n {
+        check(watch)?;
+        let began = Instant::now();
+        let range = first..n.min(first + rows);
+        report.add(&integration.run(range.clone(), n, &mut out)?);
+        watch.advanced(range.end as u64, n as u64);
+        let fit = range.len() as f64 * LAUNCH.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
+        (first, rows) = (range.end, (fit as usize / TILE_ROWS).max(1) * TILE_ROWS);
+        rows = rows.min(integration.chunk);
     }
     Ok(report)
 }
@@ -482,7 +494,7 @@ mod tests {
                 };
                 let stated = integration_memory(&device, Precision::Bf16, &model, &plan, &out).expect("fits");
                 assert_eq!(device.taken.load(Relaxed), 0);
-                integrate(&device, Precision::Bf16, &model, &plan, out, &|_| {}).expect("integrates");
+                integrate(&device, Precision::Bf16, &model, &plan, out, &()).expect("integrates");
                 let taken = device.taken.load(Relaxed);
                 assert!((stated..stated + 1024).contains(&taken), "{method:?}: {taken}, said to be {stated}");
             }

@@ -22,6 +22,7 @@ use action_matching::engine::{
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::stage::Stage;
 use common::folder_with_driver;
 
 /// What a child does.
@@ -819,7 +820,8 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         offsets: vec![0, 31, 48, 101],
         samples: draw_gaussian(101, DIM, 3),
     };
-    let couplings = is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1).expect("couplings")));
+    let couplings =
+        is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
     let bend = is(Case::Learned).then(|| Bend::new(&model.architecture, vec![13], 0.3));
     let training = Training {
         architecture: model.architecture.clone(),
@@ -910,7 +912,7 @@ fn particles(engine: &CudaEngine, has_noise: bool, tolerance: f64) {
             log_weights: Some(log_weights),
             log_density: (!has_noise).then_some(&mut log_density[..]),
         };
-        engine.integrate(&model, &plan, out, &|_| {}).expect("integrates");
+        engine.integrate(&model, &plan, out, &()).expect("integrates");
         channels
     };
     let (got, want) = (run(engine), run(&CpuEngine::new(1)));

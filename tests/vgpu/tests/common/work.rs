@@ -119,7 +119,7 @@ pub fn work_of_child() -> bool {
         divergence: Laplacian::default(),
     };
     let mut positions = vec![0.5; PARTICLES * shape.dim];
-    engine.integrate(&model, &plan, Trajectories::of(&mut positions), &|_| ()).expect("an integration");
+    engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("an integration");
     true
 }
 
