@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
-use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
+use action_matching::train::{Existing, Observer, Outcome, RunFolder, Unexplained, train};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -71,7 +71,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)
             .context("cannot watch for Ctrl-C")?;
     }
-    let mut screen = Screen { progress: None, signal: Arc::clone(&signal), began: Instant::now(), last: None };
+    let mut screen =
+        Screen { progress: None, signal: Arc::clone(&signal), began: Instant::now(), last: None, unexplained: None };
     let outcome = train(&*engine, &config, existing, &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
@@ -81,7 +82,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Outcome::Finished => {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();
-                note!("{} steps, loss {:.5}, {seconds:.1} s", last.step + 1, last.loss);
+                note!("{} steps, loss {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
+            }
+            if let Some(unexplained) = screen.unexplained {
+                note!("{unexplained}");
             }
             note!("model: {}", folder.model().display());
             Ok(ExitCode::SUCCESS)
@@ -92,6 +96,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+const ABOUT_THE_LOSS: &str = "less is better; it lacks the loss's constant, so it is usually negative";
 
 /// The arguments that name the same run.
 fn rerun(arguments: &Arguments) -> String {
@@ -118,6 +124,7 @@ struct Screen {
     signal: Arc<AtomicUsize>,
     began: Instant,
     last: Option<StepRecord>,
+    unexplained: Option<Unexplained>,
 }
 
 impl Observer for Screen {
@@ -144,6 +151,10 @@ impl Observer for Screen {
             Some(progress) => progress.line(&line),
             None => note!("{line}"),
         }
+    }
+
+    fn finished(&mut self, unexplained: Option<Unexplained>) {
+        self.unexplained = unexplained;
     }
 
     fn stop(&self) -> bool {

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod metrics;
 mod plot;
+mod unexplained;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
+pub use unexplained::Unexplained;
 
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
@@ -93,6 +95,11 @@ pub trait Observer {
     /// Something the user should know.
     fn warning(&mut self, message: &str) {
         let _ = message;
+    }
+
+    /// All steps are taken and the model is written; `unexplained` says how well it follows the path, where that can be said.
+    fn finished(&mut self, unexplained: Option<Unexplained>) {
+        let _ = unexplained;
     }
 
     /// Whether to stop at the next occasion, with a checkpoint.
@@ -217,6 +224,12 @@ pub fn train(engine: &dyn Engine, config: &Config, existing: Existing, observer:
         run.save(trainer.state()?)?;
     }
     plot_loss(&run.folder.plot(), &read_metrics(&run.folder.metrics())?)?;
+    let model = run.model(trainer.state()?.action.ema);
+    match Unexplained::measure(engine, &model, &run.training.path, Unexplained::ROWS, seed) {
+        Ok(unexplained) => observer.finished(unexplained),
+        // The model is there, whatever became of its measure.
+        Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
+    }
     Ok(Outcome::Finished)
 }
 
@@ -317,14 +330,19 @@ impl Run {
         write_atomically(&self.folder.config(), |out| out.write_all(config.to_toml().as_bytes()))
     }
 
-    /// Writes the checkpoint, then the model.
-    fn save(&mut self, state: TrainState) -> Result<()> {
-        let model = Model {
+    /// The model with `parameters`.
+    fn model(&self, parameters: Vec<f32>) -> Model {
+        Model {
             architecture: self.training.architecture.clone(),
             coordinates: self.coordinates.clone(),
             objective: self.training.objective.clone(),
-            parameters: state.action.ema.clone(),
-        };
+            parameters,
+        }
+    }
+
+    /// Writes the checkpoint, then the model.
+    fn save(&mut self, state: TrainState) -> Result<()> {
+        let model = self.model(state.action.ema.clone());
         self.checkpointed = Some(state.step);
         Checkpoint { state, fingerprint: self.fingerprint.clone() }.save(&self.folder.checkpoints())?;
         model.save(&self.folder.model())
