@@ -77,7 +77,7 @@ impl fmt::Display for Unexplained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.2} % of the path's kinetic energy is left unexplained: ", 100.0 * self.share)?;
         f.write_str(if self.independent_pairs {
-            "its pairs are independent, so trajectories cross and most of it cannot be explained"
+            "its pairs are independent, and what crossing trajectories differ by cannot be explained"
         } else {
             "its pairs are those of optimal transport, which hardly cross, so a good model leaves little"
         })
