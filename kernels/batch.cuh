@@ -1,5 +1,7 @@
 // The parts of a batch.
 #pragma once
+#include <type_traits>
+
 #include "params.h"
 
 // The part that `tile` of the batch belongs to.
@@ -9,9 +11,13 @@ __device__ __forceinline__ const Part& part_of(const Batch& batch, uint32_t tile
   return batch.parts[k];
 }
 
-// Part::sum_scale of the rows of `tile` where operands are of type T: only those of 16 bits have one.
+// Whether operands of type T are rounded.
+template <class T>
+constexpr bool kRounds = !std::is_same<T, float>::value;
+
+// Part::sum_scale of the rows of `tile` where operands are of type T.
 template <class T>
 __device__ __forceinline__ float sum_scale(const Batch& batch, uint32_t tile) {
-  if constexpr (sizeof(T) == 2) return part_of(batch, tile).sum_scale;
+  if constexpr (kRounds<T>) return part_of(batch, tile).sum_scale;
   return 1.0f;
 }

@@ -32,12 +32,14 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,
                        {sm, params.n_operand_chunks}, nullptr};
+  // Of the outputs the first half bends. The gradient at the points carries the loss scale, as operands do.
+  const auto seed = [&](const auto& row, uint32_t k) {
+    return k < dim ? -*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k] : 0.0f;
+  };
   for_each_row([&](uint32_t i) {
     const auto row = head_row(sweeps, i);
-    const float weight = *row.of(params.rows.weight);
-    const float* grad_x = row.of(params.action.grad_x, dim);
-    // Of the outputs the first half bends. The gradient at the points carries the loss scale, as operands do.
-    row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return k < dim ? -weight * grad_x[k] : 0.0f; });
+    row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return seed(row, k); });
   });
   sweeps.adjoint(false);
+  sum_seeds(sweeps, [&](uint32_t i, uint32_t k) { return seed(head_row(sweeps, i), k); });
 }

@@ -8,6 +8,7 @@
 
 constexpr uint32_t kMaxLayers = 17;  // MAX_DEPTH hidden layers and the output
 constexpr uint32_t kTileRows = 128;
+constexpr uint32_t kWarps = 8;  // of a block that has a tile
 constexpr uint32_t kWidthUnit = 64;
 constexpr uint32_t kTimeKnots = 33;  // density_path::TIME_KNOTS
 constexpr uint32_t kMaxParts = 8;
@@ -66,17 +67,18 @@ struct RowBuffers {
   float *output, *output_c;           // [slots][n_out of the last layer]
   float *output_e;                    // [probe][slots][n_out of the last layer]
   float *input_grad;                  // [slots][n_in of the first layer]
+  float *seed_sums;                   // [tiles of slots][kWarps][n_out of the last layer]: of the output's z_bar before it is rounded
 };
-static_assert(sizeof(RowBuffers) == 16 + 31 * 8, "RowBuffers");
+static_assert(sizeof(RowBuffers) == 16 + 32 * 8, "RowBuffers");
 
 // What a stretch of the batch's tiles holds. Interior-like parts (kInterior, kCentre) come first in a batch.
 enum class PartKind : uint32_t { kInterior, kCentre, kCentreEnds, kBoundary0, kBoundary1, kWeakEnds0, kWeakEnds1 };
 struct Part {
   PartKind kind;
   uint32_t first_tile, n_tiles, n_rows;  // n_rows of the tiles' rows count; the others have weight 0
-  // The factor that all rows have in common, 1 / n of a mean, is a power of two times this one from [1, 2). Operands of 16 bits carry the power of two,
-  // which rounds nothing; sums over the rows are multiplied with the rest. Else it would be rounded with each operand, to another value for each kind of
-  // rows, and terms that cancel, as those of an offset of s do, would no longer. 1 for other operands.
+  // The factor that all rows have in common, 1 / n of a mean, is a power of two times this one from [1, 2). Operands carry the power of two, which
+  // rounds nothing; sums over the rows are multiplied with the rest. Else it would be rounded with each operand, to another value for each kind of
+  // rows, and terms that cancel, as those of an offset of s do, would no longer. 1 for operands in f32.
   float sum_scale;
 };
 static_assert(sizeof(Part) == 20, "Part");

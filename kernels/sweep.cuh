@@ -102,12 +102,15 @@ struct InteriorRow {
 
   __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
 
+  // Of output i, where s weighs `on_s`.
+  __device__ __forceinline__ float adjoint_seed(uint32_t i, float on_s) const {
+    const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
+    return along_c + on_s * head.output_seed_of(i);
+  }
+
   __device__ __forceinline__ void seed_adjoint() const {
     const float on_s = potential_weight();
-    head.seed(head.seed_in(params.rows.z_bar), [&](uint32_t i) {
-      const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
-      return along_c + on_s * head.output_seed_of(i);
-    });
+    head.seed(head.seed_in(params.rows.z_bar), [&](uint32_t i) { return adjoint_seed(i, on_s); });
   }
 
   // After the adjoint sweep has gone down to the input. By the same argument as for the parameters the drift counts as constant.
@@ -167,6 +170,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename Tile::Operand>(params.batch, index);
 
   if (!interior) {
+    const auto seed = [&](const HeadRow<Tile>& row, uint32_t k) { return operand_scale * *row.of(rows.weight) * row.output_seed_of(k); };
     tile.primal(false);
     tile.output();
     __syncthreads();  // the output is written
@@ -178,9 +182,10 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
         sm_terms[i].value = static_cast<double>(weight) * static_cast<double>(s);
         sm_terms[i].kinetic = 0.0;
       }
-      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return operand_scale * weight * row.output_seed_of(k); });
+      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return seed(row, k); });
     });
     tile.adjoint(false);
+    sum_seeds(tile, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
     sum_tile(params, index, tile.first_row, sm_terms, false);
     return;
   }
@@ -212,6 +217,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
+  sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k, row_of(i).potential_weight()); });
   sum_tile(params, index, tile.first_row, sm_terms, true);
 }
 

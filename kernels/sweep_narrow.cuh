@@ -63,7 +63,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
                                               sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
-    if (sizeof(T) == 2 && threadIdx.x == 0) {
+    if (kRounds<T> && threadIdx.x == 0) {
       const uint32_t before = index < gridDim.x ? index : index - gridDim.x;
       sm_units = sum_scale<T>(batch, batch.first_tile + before) / sum_scale<T>(batch, batch.first_tile + index);
     }
@@ -74,7 +74,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
       P product;
       sums.give(product);
       // What the tiles before left is counted in the units of the last of them.
-      if (sizeof(T) == 2) product.multiply_by(sm_units);
+      if (kRounds<T>) product.multiply_by(sm_units);
       add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
       sums.take(product);
     }
@@ -86,7 +86,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
     P product;
     sums_of(layer).give(product);
-    if (sizeof(T) == 2) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
+    if (kRounds<T>) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
     leave(product, part + network.layers[layer - 1].parameters, kNarrow, kNarrow, 0, 0, params.accumulate != 0);
   }
 }

@@ -37,7 +37,7 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
 
   P product;
   product.clear();
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (kRounds<T>) {
     // Part by part: what the sums are counted in changes between them.
 #pragma unroll 1
     for (uint32_t tile = begin; tile < end;) {

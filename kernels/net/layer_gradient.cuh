@@ -1,5 +1,5 @@
 // The gradient of one layer over rows: dW = z_bar^T a + delta^T c + Σ e_bar^T e_a, one product whose inner dimension stacks the channels, and
-// db = Σ z_bar. Rows begin at a tile's: all of them have the first channel, the first `n_interior` the others.
+// db = Σ z_bar, of the output before it was rounded. Rows begin at a tile's: all of them have the first channel, the first `n_interior` the others.
 #pragma once
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
@@ -37,7 +37,8 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   const uint32_t own = shared_address(sm) + P::swizzled(line, byte);
   const uint32_t of_interior = n_interior / P::kRowsPerChunk;
   uint32_t channel = 0, remaining = n_rows / P::kRowsPerChunk;
-  const int n_of_bias = has_outputs && in0 == 0 ? static_cast<int>(remaining) : 0;
+  const bool has_bias = has_outputs && in0 == 0, is_output = layer == tile.network.n_layers;
+  const int n_of_bias = has_bias && !is_output ? static_cast<int>(remaining) : 0;
   const uint32_t n_chunks = remaining + of_interior * (1 + tile.rows.n_probes);
   turn_to(0);
   pipelined<P::kStages>(
@@ -58,6 +59,14 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
         if (has_elements) product.multiply(sm + index * P::kStageBytes);
         if (chunk < n_of_bias) product.add_lines(sm + index * P::kStageBytes);
       });
+  if (!has_bias || !is_output) return;
+  product.add_to_lines([&](int out) {
+    const float* sums = tile.seed_sums(tile.first_slot / kTileRows, 0) + out0 + out;
+    float sum = 0.0f;
+#pragma unroll 8  // loads in flight; the order of the sum stays
+    for (uint32_t k = 0; k < n_rows / kTileRows * kWarps; ++k) sum += sums[k * n_out];
+    return sum;
+  });
 }
 
 // The layer's part of a gradient, weights [n_out][n_in] and then biases, takes the elements from (out0, in0) on, or is added to.

@@ -98,3 +98,17 @@ template <class Tile>
 __device__ __forceinline__ HeadRow<Tile> head_row(const Tile& tile, uint32_t row) {
   return {tile, row};
 }
+
+// Sums over the tile's rows of the seed of the adjoint sweep before it is rounded, which are the gradient of the output's bias: `component(row, i)`
+// for each output. A warp adds its own rows up.
+template <class Tile, class Component>
+__device__ __forceinline__ void sum_seeds(const Tile& tile, Component component) {
+  static_assert(kThreads == 32 * kWarps && kRowLanes == 16, "a warp has two rows at a time");
+#pragma unroll 1
+  for (uint32_t i = this_thread() % kRowLanes; i < tile.width(tile.network.n_layers); i += kRowLanes) {
+    float sum = 0.0f;
+    if (i < tile.network.n_outputs) for_each_row([&](uint32_t row) { sum += component(row, i); });
+    sum += __shfl_xor_sync(0xffffffffu, sum, kRowLanes);
+    if (this_thread() % 32 < kRowLanes) tile.seed_sums(tile.first_slot / kTileRows, this_thread() / 32)[i] = sum;
+  }
+}

@@ -34,6 +34,11 @@ struct TileRows {
     return static_cast<E*>(buffer) + (k * probe_pitch() + origin(l));
   }
 
+  // Sums over the rows that warp `warp` has of the tile in slots `tile`.
+  __device__ __forceinline__ float* seed_sums(uint32_t tile, uint32_t warp) const {
+    return rows.seed_sums + static_cast<size_t>(tile * kWarps + warp) * width(network.n_layers);
+  }
+
   // Activations, tangents and probes from the input on.
   __device__ __forceinline__ T* a(uint32_t l) const {
     if (l == 0) return of_rows(static_cast<T*>(rows.a_in), width(0));

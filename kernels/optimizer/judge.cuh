@@ -27,7 +27,7 @@ __device__ __forceinline__ double learning_rate(const OptimizerParams& optimizer
   return optimizer.peak * (optimizer.floor + (1.0 - optimizer.floor) * cosine);
 }
 
-__device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer, uint64_t step, double norm, double rate) {
+__device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer, uint64_t step, double norm, double rate, float ema_rate) {
   const double correction1 = 1.0 - power(optimizer.beta1, step + 1), correction2 = 1.0 - power(optimizer.beta2, step + 1);
   const double clip = optimizer.clip_norm;
   StepSizes sizes;
@@ -38,7 +38,7 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
   sizes.root_correction = static_cast<float>(1.0 / sqrt(correction2));
   sizes.epsilon = static_cast<float>(optimizer.epsilon);
   sizes.keep = static_cast<float>(1.0 - rate * optimizer.weight_decay);
-  sizes.toward_ema = static_cast<float>(fmax(1.0 - optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(step))));  // Optimizer::ema_rate
+  sizes.toward_ema = ema_rate;
   return sizes;
 }
 
@@ -97,11 +97,13 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   state.apply = good;
   state.halted = !good;
   if (!good) return;
+  // Optimizer::ema_rate, to the last bit. Once for both networks: a division in f64 takes many registers.
+  const float ema_rate = static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
 #pragma unroll
   for (uint32_t k = 0; k < 2; ++k) {
     const JudgedNetwork& network = params.networks[k];
     if (k < params.n_networks)
-      *network.sizes = step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate);
+      *network.sizes = step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate, ema_rate);
   }
   ++state.step;
   if (params.scales_loss && ++state.good_steps >= kStepsBeforeGrowth) {

@@ -87,6 +87,15 @@ struct GradProduct {
     visit(first_line() + lane / 4 + 8, line_sums.value[2]);
   }
 
+  // Adds `sum(out)` to each line's.
+  template <class Sum>
+  __device__ __forceinline__ void add_to_lines(Sum sum) {
+    const int lane = threadIdx.x % 32;
+    if (!has_lines() || lane % 4 != 0) return;
+    line_sums.value[0] += sum(first_line() + lane / 4);
+    line_sums.value[2] += sum(first_line() + lane / 4 + 8);
+  }
+
   // Adds the lines of left^T of the chunk in `sm_stage` up: a product with ones.
   __device__ __forceinline__ void add_lines(const unsigned char* sm_stage) {
     const int lane = threadIdx.x % 32;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Observer, Outcome, RunFolder, train};
+use action_matching::train::{Existing, Observer, Outcome, RunFolder, Unexplained, train};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::output::{Progress, note};
@@ -69,8 +69,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let signals = Signals::watch()?;
     let preparation = OnScreen::new("prepared", &signals);
-    let mut screen =
-        Screen { progress: None, preparation, signals: signals.clone(), began: Instant::now(), last: None };
+    let mut screen = Screen {
+        progress: None,
+        preparation,
+        signals: signals.clone(),
+        began: Instant::now(),
+        last: None,
+        unexplained: None,
+    };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
@@ -81,7 +87,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Outcome::Finished => {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();
-                note!("{} steps, loss {:.5}, {seconds:.1} s", last.step + 1, last.loss);
+                note!("{} steps, loss {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
+            }
+            if let Some(unexplained) = screen.unexplained {
+                note!("{unexplained}");
             }
             note!("model: {}", folder.model().display());
             Ok(ExitCode::SUCCESS)
@@ -92,6 +101,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+const ABOUT_THE_LOSS: &str = "less is better; it lacks the loss's constant, so it is usually negative";
 
 /// The arguments that name the same run.
 fn rerun(arguments: &Arguments) -> String {
@@ -120,6 +131,7 @@ struct Screen {
     signals: Signals,
     began: Instant,
     last: Option<StepRecord>,
+    unexplained: Option<Unexplained>,
 }
 
 impl Observer for Screen {
@@ -154,6 +166,10 @@ impl Observer for Screen {
 
     fn warning(&mut self, message: &str) {
         self.notice(&format!("warning: {message}"));
+    }
+
+    fn finished(&mut self, unexplained: Option<Unexplained>) {
+        self.unexplained = unexplained;
     }
 
     fn watch(&self) -> &dyn Watch {

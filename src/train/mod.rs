@@ -6,6 +6,7 @@ mod folder;
 mod metrics;
 mod plot;
 mod resume;
+mod unexplained;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use checkpoint::Checkpoint;
 pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
+pub use unexplained::Unexplained;
 
 use self::claim::Claim;
 use self::folder::Content;
@@ -70,6 +72,11 @@ pub trait Observer {
     /// Something that may make the result worse than it looks.
     fn warning(&mut self, message: &str) {
         let _ = message;
+    }
+
+    /// All steps are taken and the model is written; `unexplained` says how well it follows the path, where that can be said.
+    fn finished(&mut self, unexplained: Option<Unexplained>) {
+        let _ = unexplained;
     }
 
     /// Ends the run when it is cancelled: what comes before the first step with [`Error::Interrupted`], the steps with a checkpoint and
@@ -145,7 +152,7 @@ pub fn train(
     if let Some(bytes) = engine.training_memory(&training)? {
         observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
     }
-    let trainer = engine.trainer(training.clone(), state)?;
+    let mut trainer = engine.trainer(training.clone(), state)?;
     prepare_folder(&folder, config, existing, observer)?;
     let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
@@ -153,11 +160,20 @@ pub fn train(
     let kept = (start > 0).then_some(start);
     let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, kept };
     run.claim.keep_folder();
-    let outcome = run.steps(trainer, config, start, observer);
+    let outcome = run.steps(&mut *trainer, config, start, observer);
     if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (&outcome, run.kept) {
         observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));
     }
-    outcome
+    let outcome = outcome?;
+    if outcome == Outcome::Finished {
+        let model = run.model(trainer.state()?.action.ema);
+        match Unexplained::measure(engine, &model, &run.training.path, Unexplained::ROWS, run.training.seed) {
+            Ok(unexplained) => observer.finished(unexplained),
+            // The model is there, whatever became of its measure.
+            Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
+        }
+    }
+    Ok(outcome)
 }
 
 /// Claims the folder and checks that what it holds suits `existing`.
@@ -284,7 +300,7 @@ impl Run {
     /// Takes the steps from `start` to the end of `config`.
     fn steps(
         &mut self,
-        mut trainer: Box<dyn Trainer>,
+        trainer: &mut dyn Trainer,
         config: &Config,
         start: u64,
         observer: &mut dyn Observer,
@@ -349,14 +365,19 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
-    /// Writes the checkpoint, behind its metrics, and then the model.
-    fn save(&mut self, state: TrainState) -> Result<()> {
-        let model = Model {
+    /// The model with `parameters`.
+    fn model(&self, parameters: Vec<f32>) -> Model {
+        Model {
             architecture: self.training.architecture.clone(),
             coordinates: self.coordinates.clone(),
             objective: self.training.objective.clone(),
-            parameters: state.action.ema.clone(),
-        };
+            parameters,
+        }
+    }
+
+    /// Writes the checkpoint, then the model.
+    fn save(&mut self, state: TrainState) -> Result<()> {
+        let model = self.model(state.action.ema.clone());
         self.metrics.sync()?;
         let step = state.step;
         let (fingerprint, arithmetic) = (self.fingerprint.clone(), self.arithmetic.clone());

@@ -12,8 +12,9 @@
 //! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ē_a + 2k h e_z and its seed | g += ē_a f″ e_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ā + g and its seed | |
 //!
-//! Sums are exact. The row's weight and the loss scale are in c₀ and k, and so in c, g, ē and z̄; where T has 16 bits, of the factor 1 / n that the rows
-//! of a kind share the power of two alone, and the rest of it multiplies their sums. Heads see x, o and ∇s as they are.
+//! Sums are exact. The row's weight and the loss scale are in c₀ and k, and so in c, g, ē and z̄; where T is not f32, of the factor 1 / n that the rows
+//! of a kind share the power of two alone, and the rest of it multiplies their sums. The output's bias has the sum of z̄'s
+//! seeds before they are rounded. Heads see x, o and ∇s as they are.
 
 use action_matching::engine::cuda::Precision;
 use action_matching::engine::{Batch, Derivatives, LossGradient};
@@ -65,7 +66,7 @@ impl Rounding {
         let unit = |bits: i32| 0.5_f64.powi(bits);
         match precision {
             Precision::F32 => Rounding { operand: to_f32, stored: to_f32, unit: unit(24), ..exact },
-            Precision::Tf32 => Rounding { operand: to_tf32, stored: to_f32, unit: unit(11), ..exact },
+            Precision::Tf32 => Rounding { operand: to_tf32, stored: to_f32, unit: unit(11), splits: true, ..exact },
             Precision::Bf16 => Rounding { operand: to_bf16, stored: to_bf16, unit: unit(8), splits: true, ..exact },
             Precision::F16 => {
                 let scaled = Rounding { loss_scale: 65536.0, splits: true, ..exact };
@@ -371,10 +372,11 @@ impl<'a> Twin<'a> {
         (gradient, squares): (&mut [f64], &mut [f64]),
     ) {
         let Rounding { operand, stored, .. } = self.rounding;
-        let mut z_bar = each(z_bar.len(), |i| operand(z_bar[i]));
+        let seed = z_bar;
+        let mut z_bar = each(seed.len(), |i| operand(seed[i]));
         // Seeds ē of the probes.
         let mut e_bar: Vec<Vec<f64>> = tangents.map_or(Vec::new(), |(tangents, probes, k)| {
-            let seed = |(probe, o_e): (&&[f64], &Vec<f64>)| {
+            let seed_of = |(probe, o_e): (&&[f64], &Vec<f64>)| {
                 each(o_e.len(), |i| {
                     operand(match self.architecture.head {
                         Head::Scalar => 0.0,
@@ -383,7 +385,7 @@ impl<'a> Twin<'a> {
                     })
                 })
             };
-            probes.iter().zip(&tangents.o_e).map(seed).collect()
+            probes.iter().zip(&tangents.o_e).map(seed_of).collect()
         });
         for (index, layer) in self.layers.iter().enumerate().rev() {
             let mut channels = vec![(&z_bar, &row.a[index])];
@@ -401,7 +403,7 @@ impl<'a> Twin<'a> {
                     }
                 }
             }
-            for (j, z_bar) in z_bar.iter().enumerate() {
+            for (j, z_bar) in (if index + 1 == self.layers.len() { seed } else { &z_bar }).iter().enumerate() {
                 let term = sum_scale * z_bar;
                 gradient[layer.bias + j] += term;
                 squares[layer.bias + j] += term * term;

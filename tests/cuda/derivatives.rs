@@ -479,6 +479,24 @@ fn the_loss_is_invariant_to_an_offset() {
     }
 }
 
+/// The gradient of a scalar head's last bias is the sum of what the rows weigh s with, in f32 whatever the type of operands: here by the engine's own s.
+#[test]
+fn the_gradient_of_the_last_bias_is_not_rounded() {
+    for precision in Precision::ALL {
+        let engine = engine(precision);
+        for hidden in [&[37][..], &[70, 20]] {
+            let objective = Objective { growth: 0.4, ..Objective::default() };
+            let model = model(3, hidden, Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+            let rows = Batch { omega0: 1.1, omega1: 0.7, ..batch(3, 301, 5, 131) };
+            let LossGradient { gradient, interior, .. } = engine.loss_gradient(&model, &rows).expect("evaluates");
+            let of_rows = (0..301).map(|row| rows.omega[row] * 0.4 * interior.s[row] + rows.d_omega[row]);
+            let want = of_rows.sum::<f64>() / 301.0 + rows.omega0 - rows.omega1;
+            let got = gradient[gradient.len() - 1];
+            assert!((got - want).abs() < 4e-6, "{}, {hidden:?}: {got}, not {want}", precision.name());
+        }
+    }
+}
+
 /// Wrong lengths are refused before any kernel sees them.
 #[test]
 fn wrong_lengths_are_errors() {

@@ -17,6 +17,7 @@ use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
 use action_matching::stage::Stage;
+use action_matching::train::{Existing, Observer, Outcome, Unexplained, train};
 use action_matching::transport::wasserstein1;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -376,4 +377,96 @@ fn the_average_forgets_the_start_in_a_run_of_any_length() {
         ratios.sort_by(f64::total_cmp);
         assert!((ratios[2] - 1.0).abs() <= tolerance, "{steps} steps: average against parameters {ratios:.3?}");
     }
+}
+
+/// A cloud of 200 rows and the same moved by (0.8, -0.5).
+fn moved_cloud() -> Snapshots {
+    let start: Vec<f32> = Numbers::new(31).take(400).iter().map(|x| *x as f32).collect();
+    let end = start.chunks_exact(2).flat_map(|x| [x[0] + 0.8, x[1] - 0.5]);
+    let samples = start.iter().copied().chain(end).collect();
+    Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 200, 400], samples }
+}
+
+/// Actions b·x, whose velocity is known, on pairs that move by (0.8, -0.5) and on pairs that cross.
+#[test]
+fn what_a_model_leaves_unexplained_is_its_distance_to_the_velocity_of_the_path() {
+    let path = |pairs: bool, interpolant| {
+        let snapshots = moved_cloud();
+        let couplings =
+            pairs.then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
+        DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+    };
+    let linear = |objective: Objective, b: [f32; 2]| {
+        let mut model = model(2, &[4], Activation::Tanh, Head::Dot, TimeEmbedding::Raw, objective);
+        model.parameters.fill(0.0);
+        let n = model.parameters.len();
+        model.parameters[n - 2..].copy_from_slice(&b);
+        model
+    };
+    let measure = |threads, model: &Model, path: &DensityPath| {
+        Unexplained::measure(&CpuEngine::new(threads), model, path, 4096, 5).expect("measures")
+    };
+    let share = |model: &Model, path: &DensityPath| {
+        let unexplained = measure(1, model, path).expect("a share");
+        assert_eq!(unexplained.independent_pairs, path.couplings.is_none());
+        assert_eq!(measure(3, model, path), Some(unexplained), "another number of threads");
+        unexplained.share
+    };
+    let plain = Objective::default();
+    let pairs = path(true, Interpolant::Linear);
+    assert!(share(&linear(plain.clone(), [0.8, -0.5]), &pairs) < 1e-10);
+    assert!((share(&linear(plain.clone(), [0.4, -0.25]), &pairs) - 0.25).abs() < 1e-6);
+    assert_eq!(share(&linear(plain.clone(), [0.0, 0.0]), &pairs), 1.0);
+    // With another cost the velocity is ∇H(∇s): here p|p|.
+    let cubic = Objective { cost_exponent: 3.0, ..plain.clone() };
+    assert!(share(&linear(cubic, [0.8f32.sqrt(), -0.5f32.sqrt()]), &pairs) < 1e-10);
+    // Differences of two uniform coordinates have the variance 2/3 each, which no function of x and t explains.
+    let crossing = 4.0 / 3.0;
+    let expected = crossing / (crossing + 0.89);
+    let got = share(&linear(plain.clone(), [0.8, -0.5]), &path(false, Interpolant::Linear));
+    assert!((got / expected - 1.0).abs() < 0.1, "{got}, not {expected}");
+    // Where there is no velocity, or it is not the model's drift.
+    let diffusive = Objective { sigma: 0.5, ..plain.clone() };
+    assert_eq!(measure(1, &linear(diffusive, [0.8, -0.5]), &pairs), None);
+    assert_eq!(measure(1, &linear(plain, [0.8, -0.5]), &path(false, Interpolant::Nearest)), None);
+}
+
+/// The observer of a run hears of it; with pairs of optimal transport little is left.
+#[test]
+fn a_run_says_what_its_model_leaves_unexplained() {
+    #[derive(Default)]
+    struct Listener(Vec<Option<Unexplained>>, Vec<String>);
+    impl Observer for Listener {
+        fn finished(&mut self, unexplained: Option<Unexplained>) {
+            self.0.push(unexplained);
+        }
+        fn warning(&mut self, message: &str) {
+            self.1.push(message.into());
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = moved_cloud();
+    let mut csv = String::from("times,x,y\n");
+    for (row, x) in data.samples.chunks_exact(2).enumerate() {
+        csv += &format!("{},{},{}\n", row / 200, x[0], x[1]);
+    }
+    std::fs::write(folder.path().join("data.csv"), csv).expect("written");
+    let text = "[data]\npath = \"data.csv\"\n[model]\nhidden = [32]\n[training]\nsteps = 400\ninterior_rows = 256\n\
+                learning_rate = 0.01\nema_decay = 0.9\n";
+    std::fs::write(folder.path().join("run.toml"), text).expect("written");
+    let run = |pairing: &str| {
+        let overrides = [format!("objective.pairing={pairing}"), "training.warmup_steps=20".into()];
+        let mut config = Config::read(&folder.path().join("run.toml"), &overrides).expect("reads");
+        config.output.folder = folder.path().join(pairing);
+        let mut listener = Listener::default();
+        let outcome = train(&CpuEngine::new(1), &config, Existing::Refuse, 1, &mut listener).expect("trains");
+        assert_eq!(outcome, Outcome::Finished);
+        assert_eq!(listener.1, Vec::<String>::new());
+        let [Some(unexplained)] = listener.0[..] else { panic!("{:?}", listener.0) };
+        unexplained
+    };
+    let [paired, independent] = ["ot", "independent"].map(run);
+    assert!(paired.share < 0.02 && !paired.independent_pairs, "{paired:?}");
+    assert!((0.4..0.7).contains(&independent.share) && independent.independent_pairs, "{independent:?}");
+    assert!(independent.to_string().contains("cannot be explained"), "{independent}");
 }

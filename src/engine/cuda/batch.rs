@@ -66,13 +66,13 @@ impl BatchParams {
         batch
     }
 
-    /// The batch where the rows of each kind have the factor `common(kind)` > 0 in common, for products of `precision`: operands of 16 bits leave
-    /// to sums what would be rounded of it.
+    /// The batch where the rows of each kind have the factor `common(kind)` > 0 in common, for products of `precision`: operands leave to sums
+    /// what they would round of it.
     pub fn with_common_factors(mut self, precision: Precision, common: impl Fn(PartKind) -> f32) -> BatchParams {
         let n_parts = self.n_parts as usize;
         for part in &mut self.parts[..n_parts] {
             part.sum_scale = match (precision, PartKind::of(part.kind)) {
-                (Precision::Bf16 | Precision::F16, Some(kind)) => significand(common(kind)),
+                (Precision::Tf32 | Precision::Bf16 | Precision::F16, Some(kind)) => significand(common(kind)),
                 _ => 1.0,
             };
         }

@@ -7,6 +7,8 @@ use super::network::MAX_LAYERS;
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 128;
+/// Warps of a block that has a tile.
+pub const WARPS: usize = 8;
 /// Widths are padded to multiples of it.
 pub const WIDTH_UNIT: usize = 64;
 /// Parts of a batch at most.
@@ -94,6 +96,7 @@ pub struct RowBuffers {
     pub output_c: u64,
     pub output_e: u64,
     pub input_grad: u64,
+    pub seed_sums: u64,
 }
 
 /// What a stretch of a batch's tiles holds, as `PartKind` numbers them.
@@ -184,7 +187,7 @@ pub struct DeviceRecord {
 twins! {
     LayerParams, 40;
     NetworkParams, 32 + 40 * MAX_LAYERS;
-    RowBuffers, 16 + 31 * 8;
+    RowBuffers, 16 + 32 * 8;
     Part, 20;
     BatchParams, 24 + 20 * MAX_PARTS;
     TileSums, 16;

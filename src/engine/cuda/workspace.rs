@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Device};
 use super::network::Network;
-use super::params::{RowBuffers, TILE_ROWS};
+use super::params::{RowBuffers, TILE_ROWS, WARPS};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 
@@ -46,7 +46,7 @@ impl Extent {
 }
 
 /// The buffers of [`RowBuffers`] with their bytes for one row and for one slot, in the order of its fields.
-fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 16]) {
+fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
@@ -55,6 +55,7 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
     let when = |is_needed: bool, bytes: usize| if is_needed { bytes } else { 0 };
     let (trains, probed) = (work == Work::Training, n_probes > 0);
     let (reverse, tangent) = (work != Work::Bend, trains || probed);
+    let adjoint = work != Work::Particles;
     let (own_delta, own_z_bar) = (reverse && !in_place_of_f1(needs), work == Work::Bend);
     let rows = [
         f32s(dim),                     // x
@@ -74,22 +75,23 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
         when(grad_x, f32s(dim)),       // grad_x
     ];
     let slots = [
-        when(tangent, in_width * operand), // c_in
-        activations(true),                 // a
-        activations(tangent),              // c
-        activations(own_delta),            // delta
-        activations(own_z_bar),            // z_bar
-        activations(true),                 // f1
-        activations(tangent),              // g
-        activations(probed),               // f2
-        activations(probed),               // h
-        activations(probed),               // u_f3
-        n_probes * activations(true),      // e_a
-        n_probes * activations(true),      // e_z
-        f32s(out_width),                   // output
-        when(tangent, f32s(out_width)),    // output_c
-        f32s(n_probes * out_width),        // output_e
-        when(reverse, f32s(in_width)),     // input_grad
+        when(tangent, in_width * operand),                  // c_in
+        activations(true),                                  // a
+        activations(tangent),                               // c
+        activations(own_delta),                             // delta
+        activations(own_z_bar),                             // z_bar
+        activations(true),                                  // f1
+        activations(tangent),                               // g
+        activations(probed),                                // f2
+        activations(probed),                                // h
+        activations(probed),                                // u_f3
+        n_probes * activations(true),                       // e_a
+        n_probes * activations(true),                       // e_z
+        f32s(out_width),                                    // output
+        when(tangent, f32s(out_width)),                     // output_c
+        f32s(n_probes * out_width),                         // output_e
+        when(reverse, f32s(in_width)),                      // input_grad
+        when(adjoint, f32s(out_width * WARPS / TILE_ROWS)), // seed_sums
     ];
     (rows, slots)
 }
