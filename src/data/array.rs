@@ -275,7 +275,8 @@ impl Array<'_> {
         self.expect_end()
     }
 
-    /// Reads `[N]` (or `[N, 1]`) as one finite time a row.
+    /// Reads `[N]` (or `[N, 1]`) as one finite time a row; an array that [is suspicious](Self::is_suspicious) was surveyed
+    /// before.
     ///
     /// # Errors
     /// [`Error::Input`] for another shape, a value that is not finite, or a damaged file.
@@ -284,9 +285,7 @@ impl Array<'_> {
         if columns != 1 {
             return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one time per row: shape [rows]");
         }
-        // No more at once than the file's bytes vouch for.
-        let trusted = (n_rows as u64).min(MAX_TRUSTED_RATIO.saturating_mul(self.stored) / 4) as usize;
-        let mut times = RowTimes::new(self.file, &self.name, trusted)?;
+        let mut times = RowTimes::new(self.file, &self.name, n_rows)?;
         times.are_f32 = element.number == ElementType::F32;
         let mut blocks = Blocks::new(element, n_rows as u64);
         let mut values = vec![0.0; blocks.capacity()];

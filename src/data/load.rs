@@ -150,6 +150,14 @@ fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     let relative = coordinates.relative_to(&reading.features.origin);
     relative.to_network(&mut reading.training.samples);
     relative.to_network(&mut reading.held_out.samples);
+    let parts = [&reading.training.samples[..], &reading.held_out.samples];
+    if let Some(at) = parts.into_iter().flatten().position(|y| !y.is_finite()) {
+        let dim = reading.training.dim;
+        let row = reading.file_row(at / dim);
+        let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
+        let fix = "remove such rows if they are mistakes, or rescale the data";
+        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardised"), fix));
+    }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;
     Ok(Loaded { training, held_out, coordinates, warnings })
