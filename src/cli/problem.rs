@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use action_matching::Error;
-use action_matching::data::{AnalyticProblem, PointArray, check_points_path, hydrogen_snapshots, write_points};
+use action_matching::data::{
+    AnalyticProblem, PointArray, check_points_path, check_room, hydrogen_snapshots, write_points,
+};
 use anyhow::bail;
 
 use super::output::{note, print_result};
@@ -54,6 +56,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
     check_points_path(out)?;
+    let dim = problem.as_ref().map_or(3, AnalyticProblem::dim);
+    check_room("-n and --times", arguments.n.saturating_mul(arguments.times), dim)?;
     let snapshots = match problem {
         Some(problem) => {
             let times: Vec<f64> = (0..arguments.times).map(|k| k as f64 / (arguments.times - 1) as f64).collect();

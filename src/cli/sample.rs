@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::data::{
-    DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_path, draw_gaussian, draw_rows,
-    read_points, read_snapshots, write_points,
+    DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_path, check_room, draw_gaussian,
+    draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
@@ -275,6 +275,7 @@ impl Start {
     /// The particles in network coordinates.
     fn particles(&self, arguments: &Arguments, model: &Model, config: Option<&Config>) -> anyhow::Result<Vec<f32>> {
         let dim = model.architecture.dim;
+        check_room("-n", arguments.n.unwrap_or(0), dim)?;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };

@@ -1,7 +1,24 @@
 //! Start particles, drawn with counter-based random numbers.
 
 use super::Snapshots;
+use crate::error::{Error, Result};
 use crate::rng::{self, Purpose};
+
+/// Whether there is memory for `n` points of dimension `dim`, before they are drawn; `flag` is what asked for them.
+///
+/// # Errors
+/// [`Error::Input`] naming the flag and the bytes.
+pub fn check_room(flag: &str, n: usize, dim: usize) -> Result<()> {
+    let size = n as u128 * dim as u128 * size_of::<f32>() as u128;
+    let mut room: Vec<f32> = Vec::new();
+    match n.checked_mul(dim).map(|values| room.try_reserve_exact(values)) {
+        Some(Ok(())) => Ok(()),
+        _ => {
+            let problem = format!("{n} points of dimension {dim} take {size} bytes, more than there is memory");
+            Err(Error::input("arguments", flag, problem, "ask for fewer"))
+        }
+    }
+}
 
 /// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement; each row once, in order, when `n` is their number.
 /// Otherwise particle `i` depends on `seed` and `i` alone.
@@ -50,6 +67,15 @@ mod tests {
             times: vec![0.0, 1.0],
             offsets: vec![0, 2, 5],
             samples: (0..10).map(|i| i as f32).collect(),
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_of_points_are_refused_with_their_bytes() {
+        assert!(check_room("-n", 1000, 3).is_ok());
+        for (n, bytes) in [(usize::MAX, "221360928884514619380 bytes"), (1 << 60, "13835058055282163712 bytes")] {
+            let message = check_room("-n", n, 3).unwrap_err().to_string();
+            assert!(message.starts_with("arguments: -n: ") && message.contains(bytes), "{message}");
         }
     }
 

@@ -31,7 +31,7 @@ mod write;
 pub use analytic::AnalyticProblem;
 pub use columns::check_fits;
 pub use describe::describe;
-pub use draw::{draw_gaussian, draw_rows};
+pub use draw::{check_room, draw_gaussian, draw_rows};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;

@@ -236,7 +236,7 @@ impl Coordinates {
                 );
             }
         }
-        if let Some(value) = mean.iter().find(|value| !(value.abs() <= MAX_MAGNITUDE)) {
+        if let Some(value) = mean.iter().find(|value| !(-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(*value)) {
             let fix = format!("store numbers of magnitude {MAX_MAGNITUDE:e} at most, in other units");
             return fail("mean", format!("contains {value:e}"), &fix);
         }
