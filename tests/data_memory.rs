@@ -201,7 +201,8 @@ fn a_claim_of_many_objects_costs_nothing() {
     assert!(load(&source, &()).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
 }
 
-/// A small archive may hold much, but what it holds costs no more than the samples in f32 and 4 bytes a row.
+/// A small archive may hold much, but what it holds costs no more than the samples in f32 and 4
+/// bytes a row.
 #[test]
 fn an_archive_of_zeros_costs_the_array_it_holds() {
     let _turn = turn();
@@ -243,7 +244,8 @@ fn a_compressed_claim_costs_nothing_before_it_is_seen() {
     assert!(peak <= 64 * bytes.len() + ALLOWANCE && peak < n, "{peak} bytes for a file of {}", bytes.len());
 }
 
-/// Wide tables, archives of many members and lines without end cost a bounded multiple of their bytes, and time in proportion.
+/// Wide tables, archives of many members and lines without end cost a bounded multiple of their
+/// bytes, and time in proportion.
 #[test]
 fn odd_files_cost_no_more_than_64_times_their_bytes() {
     let _turn = turn();

@@ -4,7 +4,8 @@ use super::Snapshots;
 use crate::error::{Error, Result};
 use crate::rng::{self, Purpose};
 
-/// Whether there is memory for `n` points of dimension `dim`, before they are drawn; `flag` is what asked for them.
+/// Whether there is memory for `n` points of dimension `dim`, before they are drawn; `flag` is what
+/// asked for them.
 ///
 /// # Errors
 /// [`Error::Input`] naming the flag and the bytes.

@@ -49,8 +49,8 @@ impl Survey {
         }
     }
 
-    /// What to subtract from each column before it is rounded to f32: the mean, or 0 where f32 holds every value, or where a
-    /// difference might overflow.
+    /// What to subtract from each column before it is rounded to f32: the mean, or 0 where f32
+    /// holds every value, or where a difference might overflow.
     pub fn origin(&self) -> Vec<f64> {
         let origin = |column: &Column| {
             let mean = column.sum / column.n as f64;
@@ -69,8 +69,8 @@ impl Survey {
 /// Fewest rows of which it is said that a column counts them: 1, 2 is as likely to be data.
 const MIN_COUNTED: u64 = 4;
 
-/// Tells whether integers are a permutation of consecutive ones without keeping them: the sum of their hashes is that of the
-/// consecutive ones. Others have it with probability 2⁻⁶⁴.
+/// Tells whether integers are a permutation of consecutive ones without keeping them: the sum of
+/// their hashes is that of the consecutive ones. Others have it with probability 2⁻⁶⁴.
 struct Counter {
     min: u64,
     max: u64,

@@ -62,10 +62,11 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of the model's coordinates: see
-/// [`Coordinates::relative_to`] where they are given as differences from an origin); distances are taken between differences from
-/// the model's mean, so that they keep their digits far from 0. The times of
-/// `held_out` are those that the model did not see. `advanced(done, total)` is called as parts finish.
+/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of
+/// the model's coordinates: see [`Coordinates::relative_to`] where they are given as differences
+/// from an origin); distances are taken between differences from the model's mean, so that they
+/// keep their digits far from 0. The times of `held_out` are those that the model did not see.
+/// `advanced(done, total)` is called as parts finish.
 ///
 /// # Errors
 /// [`Error::Input`] when dimensions differ, the number of snapshots does not suit the start, the first is held out, or the options are

@@ -219,8 +219,8 @@ impl Model {
 }
 
 impl Coordinates {
-    /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32 particles can have, times that
-    /// increase.
+    /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32
+    /// particles can have, times that increase.
     fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Coordinates { mean, scale, time_range: [start, end], columns } = self;

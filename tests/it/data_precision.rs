@@ -1,4 +1,5 @@
-//! Digits of samples and times that 32 bits do not hold, values that ruin a scale, and times a rounding apart.
+//! Digits of samples and times that 32 bits do not hold, values that ruin a scale, and times a
+//! rounding apart.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Tables end to end: which columns are data, that their names go with the model, and that every command agrees on them.
+//! Tables end to end: which columns are data, that their names go with the model, and that every
+//! command agrees on them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,8 @@ fn row_numbers_are_not_data() {
         // A start file has the dimension of the same file as data.
         assert_eq!(read_points(&source, &()).expect("reads").dim, 2);
     }
-    // Counted in any order, from 0 or 1, under a name: taken, with a word; by its own name without one.
+    // Counted in any order, from 0 or 1, under a name: taken, with a word; by its own name without
+    // one.
     for first in [0, 1] {
         let number = |row: usize| first + (row * 7) % 60;
         let content = table("cell,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
