@@ -115,7 +115,7 @@ fn main() -> Result<()> {
     if !data.exists() {
         return Err(Error::input(data, "examples/data", "is missing", "run from a checkout"));
     }
-    let snapshots = Arc::new(load(&DataSource::new(data))?.training);
+    let snapshots = Arc::new(load(&DataSource::new(data), &())?.training);
     let couplings = Some(Arc::new(optimal_couplings(&snapshots, 1024, 0, &Stage::default())?));
     let rules = [TimeRule::Uniform, TimeRule::LowDiscrepancy, TimeRule::Stratified, TimeRule::Importance];
     let weak = |intervals| Estimator::Weak { intervals };

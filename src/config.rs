@@ -38,12 +38,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.safetensors`, or the `.npy` of the samples; relative to the configuration file.
+    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.safetensors`, or the `.npy` of the samples;
+    /// relative to the configuration file.
     pub path: PathBuf,
     /// The `.npy` of the times, beside a `.npy` of samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_path: Option<PathBuf>,
-    /// Name of the samples `[N, d]` (in a table: columns, separated by commas; `*` and `?` stand for any characters and any one).
+    /// Name of the samples `[N, d]` (in a table: columns, separated by commas; `*` and `?` stand
+    /// for any characters and any one).
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,

@@ -58,7 +58,7 @@ fn word(i: usize) -> u32 {
 }
 
 #[test]
-fn loading_a_million_rows_needs_at_most_1_3_times_their_size() {
+fn loading_a_million_rows_needs_at_most_1_1_times_their_size() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let (n, dim) = (1_000_003, 16);
@@ -96,7 +96,7 @@ fn loading_a_million_rows_needs_at_most_1_3_times_their_size() {
         let (loaded, peak) = peak_of(|| load(&source, &()).unwrap());
         let ratio = peak as f64 / size as f64;
         println!("{name}, {} held out: peak {ratio:.3} times the samples", source.hold_out.len());
-        assert!(ratio <= 1.3, "{name}: {ratio}");
+        assert!(ratio <= 1.1, "{name}: {ratio}");
         assert_eq!(loaded.training.samples.len() + loaded.held_out.samples.len(), n * dim);
     }
 }
@@ -199,4 +199,82 @@ fn a_claim_of_many_objects_costs_nothing() {
     let source = DataSource::new(&path);
     exercise(&path, &source);
     assert!(load(&source, &()).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
+}
+
+/// A small archive may hold much, but what it holds costs no more than the samples in f32 and 4
+/// bytes a row.
+#[test]
+fn an_archive_of_zeros_costs_the_array_it_holds() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zeros.npz");
+    let n = 4_000_000;
+    for shuffled in [false, true] {
+        let times: Vec<u8> = (0..n).map(|row| if shuffled { row % 2 } else { row * 2 / n } as u8).collect();
+        let members =
+            [("samples", npy("|u1", false, &[n, 1], &vec![0; n])), ("times", npy("|u1", false, &[n], &times))];
+        fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
+        drop((members, times));
+        let (data, peak) = peak_of(|| read_snapshots(&DataSource::new(&path), &()).unwrap());
+        let bound = 4 * n * if shuffled { 2 } else { 1 } + ALLOWANCE;
+        // Labels are dropped before the samples come where rows stay in place.
+        assert!(peak <= bound.max(4 * n + ALLOWANCE), "{peak} bytes for {n} rows, shuffled {shuffled}");
+        assert_eq!(data.snapshots.samples.len(), n);
+    }
+}
+
+/// What deflate could hold is no reason to take memory: first the bytes are seen.
+#[test]
+fn a_compressed_claim_costs_nothing_before_it_is_seen() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("liar.npz");
+    let n = 64 << 20;
+    let mut bytes = npz(
+        &[("samples", npy("|u1", false, &[n, 1], &vec![0; n])), ("times", npy("|u1", false, &[2], &[0, 1]))],
+        CompressionMethod::Deflated,
+    );
+    // Damage in the middle of the zeros.
+    let at = 30 + "samples.npy".len() + n / 2000;
+    bytes[at..at + 64].fill(0x5a);
+    fs::write(&path, &bytes).unwrap();
+    let points = DataSource::new(&path);
+    let (result, peak) = peak_of(|| read_points(&points, &()));
+    assert!(result.is_err());
+    assert!(peak <= 64 * bytes.len() + ALLOWANCE && peak < n, "{peak} bytes for a file of {}", bytes.len());
+}
+
+/// Wide tables, archives of many members and lines without end cost a bounded multiple of their
+/// bytes, and time in proportion.
+#[test]
+fn odd_files_cost_no_more_than_64_times_their_bytes() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let bounded = |name: &str, content: &[u8], wanted: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        let source = DataSource::new(&path);
+        let (result, peak) = peak_of(|| read_snapshots(&source, &()).map(drop));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(wanted), "{message}");
+        assert!(peak <= 64 * content.len() + ALLOWANCE, "{name}: {peak} bytes for {}", content.len());
+    };
+    let wide = format!("times,{}\n", (0..300_000).map(|i| format!("c{i:x}")).collect::<Vec<_>>().join(","));
+    let took = std::time::Instant::now();
+    bounded("wide.csv", wide.as_bytes(), "300000 columns");
+    let numbered = format!("times,{}\n", (0..300_000).map(|i| format!("samples_{i}")).collect::<Vec<_>>().join(","));
+    bounded("numbered.csv", numbered.as_bytes(), "300000 columns");
+    let names: Vec<String> = (0..20_000).map(|i| format!("{i:08x}")).collect();
+    let members: Vec<(&str, Vec<u8>)> =
+        names.iter().map(|name| (name.as_str(), npy("<f4", false, &[0], &[]))).collect();
+    let many = npz(&members, CompressionMethod::Stored);
+    bounded("many.npz", &many, "no such array");
+    let description = describe(&folder.path().join("many.npz"), &()).unwrap();
+    assert_eq!(description.lines().count(), 20_001);
+    // With the names compared one by one this took minutes.
+    assert!(took.elapsed().as_secs() < 60, "{:?}", took.elapsed());
+
+    let mut line = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut line, &vec![b'x'; 64 << 20]).unwrap();
+    bounded("line.csv.gz", &line.finish().unwrap(), "a line is too long");
 }

@@ -74,7 +74,8 @@ pub struct Arguments {
     /// Data for snapshot:T (default: the data of the run)
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Samples in a start file: an array, or columns as in data.samples (default: samples, or the columns of the run)
+    /// Samples in a start file: an array, or columns as in data.samples (default: samples, or the
+    /// columns of the run)
     #[arg(long, value_name = "NAME")]
     samples: Option<String>,
     /// Writes log_density too: by the exact divergence along the flow, or its estimate with one probe. From gaussian it is log q in data
@@ -337,7 +338,8 @@ impl Start {
     }
 }
 
-/// A start file, its samples named on the command line, or chosen as the run chose the columns of its own table.
+/// A start file, its samples named on the command line, or chosen as the run chose the columns of
+/// its own table.
 fn start_source(path: &Path, samples: Option<&str>, model: &Model, config: Option<&Config>) -> DataSource {
     let plain = DataSource::new(path);
     let of_run = config.filter(|_| model.coordinates.columns.is_some()).map(Config::source);

@@ -14,8 +14,8 @@ use super::survey::Survey;
 /// Bytes read from a file at a time.
 const BLOCK_BYTES: usize = 1 << 18;
 
-/// How many bytes of memory a byte of the file vouches for. An array that claims more is read once before memory is taken for
-/// it: deflate can claim 1032 bytes for one, 4128 as f32.
+/// How many bytes of memory a byte of the file vouches for. An array that claims more is read once
+/// before memory is taken for it: deflate can claim 1032 bytes for one, 4128 as f32.
 const MAX_TRUSTED_RATIO: u64 = 64;
 
 /// Most rows of a file: row numbers are 32-bit, here and in the random-number counters.
@@ -165,8 +165,8 @@ impl Array<'_> {
         check_shape(self.file, &self.name, rows, columns)
     }
 
-    /// Whether the array, as f32, would take so many times its bytes in the file that it is to be read once to see that
-    /// it is there before memory is taken for it.
+    /// Whether the array, as f32, would take so many times its bytes in the file that it is to be
+    /// read once to see that it is there before memory is taken for it.
     pub fn is_suspicious(&self) -> bool {
         let n = self.header.shape.iter().fold(1u64, |n, &size| n.saturating_mul(size));
         n.saturating_mul(size_of::<f32>() as u64) > MAX_TRUSTED_RATIO.saturating_mul(self.stored)
@@ -229,8 +229,9 @@ impl Array<'_> {
         )
     }
 
-    /// Calls `visit` with neighbouring elements along the dimension that varies fastest: (index along the other one,
-    /// first index along this one, values). In C order that is (row, first column), in Fortran order (column, first row).
+    /// Calls `visit` with neighbouring elements along the dimension that varies fastest: (index
+    /// along the other one, first index along this one, values). In C order that is (row, first
+    /// column), in Fortran order (column, first row).
     fn for_each_piece<T: Copy + Default>(
         mut self,
         meter: &mut Meter<'_>,
@@ -275,7 +276,8 @@ impl Array<'_> {
         self.expect_end()
     }
 
-    /// Reads `[N]` (or `[N, 1]`) as one finite time a row.
+    /// Reads `[N]` (or `[N, 1]`) as one finite time a row; an array that [is
+    /// suspicious](Self::is_suspicious) was surveyed before.
     ///
     /// # Errors
     /// [`Error::Input`] for another shape, a value that is not finite, or a damaged file.
@@ -284,9 +286,7 @@ impl Array<'_> {
         if columns != 1 {
             return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one time per row: shape [rows]");
         }
-        // No more at once than the file's bytes vouch for.
-        let trusted = (n_rows as u64).min(MAX_TRUSTED_RATIO.saturating_mul(self.stored) / 4) as usize;
-        let mut times = RowTimes::new(self.file, &self.name, trusted)?;
+        let mut times = RowTimes::new(self.file, &self.name, n_rows)?;
         times.are_f32 = element.number == ElementType::F32;
         let mut blocks = Blocks::new(element, n_rows as u64);
         let mut values = vec![0.0; blocks.capacity()];
@@ -378,7 +378,8 @@ pub(super) fn check_shape(file: &Path, name: &str, rows: u64, columns: u64) -> R
     }
 }
 
-/// A zeroed buffer of `rows · columns`, or an error where memory ends. Systems that allow it take the memory as it is filled.
+/// A zeroed buffer of `rows · columns`, or an error where memory ends. Systems that allow it take
+/// the memory as it is filled.
 pub(super) fn zeros(file: &Path, name: &str, rows: usize, columns: usize) -> Result<Vec<f32>> {
     let buffer = rows.checked_mul(columns).and_then(|n| bytemuck::allocation::try_zeroed_slice_box(n).ok());
     buffer.map(Vec::from).ok_or_else(|| {

@@ -1,4 +1,5 @@
-//! The columns of a table: which of them are samples, and whether they are those that a model was trained on.
+//! The columns of a table: which of them are samples, and whether they are those that a model was
+//! trained on.
 
 use std::path::Path;
 
@@ -59,9 +60,10 @@ impl Names {
         }
     }
 
-    /// The columns that `samples` selects: the column of that name; or a list of names and of patterns with `*` (any
-    /// characters) and `?` (any one); or `x` for the columns `x_0`, `x_1`, …; or, by the default name, all that are data.
-    /// Patterns leave out the column `times`, and columns without a name (the row numbers that pandas and R write).
+    /// The columns that `samples` selects: the column of that name; or a list of names and of
+    /// patterns with `*` (any characters) and `?` (any one); or `x` for the columns `x_0`, `x_1`,
+    /// …; or, by the default name, all that are data. Patterns leave out the column `times`, and
+    /// columns without a name (the row numbers that pandas and R write).
     ///
     /// # Errors
     /// [`Error::Input`] about `path` when there are none such, or one is missing.
@@ -217,8 +219,9 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|&c| c == '*')
 }
 
-/// Checks that samples of `path`, of dimension `dim` and with these `columns` if they come from a table, are what a model of
-/// `coordinates` moves: as many dimensions, and where both have names, the same in the same order.
+/// Checks that samples of `path`, of dimension `dim` and with these `columns` if they come from a
+/// table, are what a model of `coordinates` moves: as many dimensions, and where both have names,
+/// the same in the same order.
 ///
 /// # Errors
 /// [`Error::Input`] that lists both.

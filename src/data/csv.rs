@@ -1,7 +1,8 @@
-//! Tables (`.csv`, `.tsv`, either also `.gz`): a header line of column names, then one row of numbers a sample.
+//! Tables (`.csv`, `.tsv`, either also `.gz`): a header line of column names, then one row of
+//! numbers a sample.
 //!
-//! The file is read twice: for times, number of rows and origin, and then for the samples, so that memory holds the samples
-//! once. Beside them it takes a few times the header line and one row.
+//! The file is read twice: for times, number of rows and origin, and then for the samples, so that
+//! memory holds the samples once. Beside them it takes a few times the header line and one row.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -20,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
 
-/// Longest line. In a compressed file also [`LINE_BYTES`] and [`LINE_RATIO`] times its size: a few kB can hold a line of any
-/// length.
+/// Longest line. In a compressed file also [`LINE_BYTES`] and [`LINE_RATIO`] times its size: a few
+/// kB can hold a line of any length.
 const MAX_LINE: u64 = 1 << 24;
 const LINE_BYTES: u64 = 1 << 19;
 const LINE_RATIO: u64 = 16;
@@ -300,7 +301,8 @@ impl Read for Bounded {
 #[error("a line is too long, here or in proportion to the size of the file (at most {} MiB)", MAX_LINE >> 20)]
 struct LongLine;
 
-/// What separates the fields of the header line: the most frequent of comma, semicolon and tab outside quotes.
+/// What separates the fields of the header line: the most frequent of comma, semicolon and tab
+/// outside quotes.
 fn delimiter_of(text: &[u8]) -> u8 {
     let mut quoted = false;
     let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];

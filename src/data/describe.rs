@@ -15,8 +15,9 @@ use crate::stage::Watch;
 const SHOWN_DIMENSIONS: usize = 4;
 const SHOWN_SNAPSHOTS: usize = 24;
 
-/// Describes the data file at `path`, line by line: its arrays (type, shape, order, compression) and, where `samples`
-/// and `times` make snapshots, their times, counts, means and deviations. Lines that start with `problem:` say why not. `watch` hears of bytes.
+/// Describes the data file at `path`, line by line: its arrays (type, shape, order, compression)
+/// and, where `samples` and `times` make snapshots, their times, counts, means and deviations.
+/// Lines that start with `problem:` say why not. `watch` hears of bytes.
 ///
 /// # Errors
 /// As [`super::load`], when nothing can be said of the file but that.

@@ -120,8 +120,15 @@ impl DataFile {
     pub fn times(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         match self {
             DataFile::Arrays(file) => {
-                let array = file.array(times)?;
-                meter.expect(array.header.n_bytes().unwrap_or(0));
+                let mut array = file.array(times)?;
+                let n_bytes = array.header.n_bytes().unwrap_or(0);
+                meter.expect(n_bytes);
+                if array.is_suspicious() {
+                    // Too wide an array is refused as such below.
+                    meter.expect(n_bytes);
+                    array.survey(meter)?;
+                    array = file.array(times)?;
+                }
                 array.read_times(meter)
             }
             DataFile::Table(table) => table.times(samples, times, meter),

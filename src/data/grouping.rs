@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Times closer than this share of the whole range are one time: rounding apart (0.7 and 0.70000005, a sum in f32), and no
-/// resolution that a network has.
+/// Times closer than this share of the whole range are one time: rounding apart (0.7 and
+/// 0.70000005, a sum in f32), and no resolution that a network has.
 pub(super) const SAME_TIME: f64 = 1e-6;
 
 /// Most distinct times: at [`SAME_TIME`] more cannot be told apart.
@@ -18,7 +18,8 @@ const MAX_TIMES: usize = 1 << 20;
 pub(super) struct RowTimes {
     file: PathBuf,
     name: String,
-    /// Whether the file holds them in f32: they are meant to be the shortest decimals that round to them.
+    /// Whether the file holds them in f32: they are meant to be the shortest decimals that round to
+    /// them.
     pub are_f32: bool,
     /// Index into `distinct` of each row.
     labels: Vec<u32>,
@@ -99,7 +100,8 @@ pub(super) struct Grouping {
 }
 
 impl Grouping {
-    /// Groups rows by their times; those within [`SAME_TIME`] of the range after the first of a group belong to it.
+    /// Groups rows by their times; those within [`SAME_TIME`] of the range after the first of a
+    /// group belong to it.
     pub fn of(row_times: RowTimes) -> Self {
         let RowTimes { are_f32, mut labels, distinct, label_of, .. } = row_times;
         drop(label_of);
@@ -154,7 +156,8 @@ impl Grouping {
     }
 }
 
-/// The f64 with the fewest decimal digits that rounds to `x`: what was meant where 7.2 was stored in 32 bits.
+/// The f64 with the fewest decimal digits that rounds to `x`: what was meant where 7.2 was stored
+/// in 32 bits.
 fn shortest_decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }

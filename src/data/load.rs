@@ -20,7 +20,8 @@ pub struct Loaded {
     pub training: Snapshots,
     /// Snapshots at the held-out times, likewise; there may be none.
     pub held_out: Snapshots,
-    /// What took data units to network coordinates, with the names of the columns where the data are a table.
+    /// What took data units to network coordinates, with the names of the columns where the data
+    /// are a table.
     pub coordinates: Coordinates,
     /// What a user should know, a sentence each.
     pub warnings: Vec<String>,
@@ -73,14 +74,15 @@ fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
     rows.iter().zip(origin.iter().cycle()).map(|(&x, origin)| f64::from(x) + origin).collect()
 }
 
-/// Reads, checks, divides and standardises the snapshots of `source`; `watch` hears of bytes. Files of types that f32 does
-/// not hold, and tables, are read twice, in rare cases up to four times.
+/// Reads, checks, divides and standardises the snapshots of `source`; `watch` hears of bytes. Files
+/// of types that f32 does not hold, and tables, are read twice, in rare cases up to four times.
 ///
-/// Peak memory: the samples in f32, and 4 bytes a row where rows of one time do not follow one another.
+/// Peak memory: the samples in f32, and 4 bytes a row where rows of one time do not follow one
+/// another.
 ///
 /// # Errors
-/// [`Error::Input`] naming file, array (or row and column) and fix for every content that cannot be trained on;
-/// [`Error::Interrupted`] when the watch asks for it.
+/// [`Error::Input`] naming file, array (or row and column) and fix for every content that cannot be
+/// trained on; [`Error::Interrupted`] when the watch asks for it.
 pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     let reading = Reading::new(source, |times| held_out_times(source, times), watch)?;
     let [first, .., last] = reading.training.times[..] else {
@@ -134,8 +136,8 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
 
 /// Takes the samples to network coordinates; times stay.
 fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
-    /// Readings that move the origin to the centre of the training rows. It is far from the mean of all rows where others
-    /// lie far out; the second time it is known to f32's precision there.
+    /// Readings that move the origin to the centre of the training rows. It is far from the mean of
+    /// all rows where others lie far out; the second time it is known to f32's precision there.
     const READINGS: usize = 2;
     let mut statistics = Statistics::of(source, &reading);
     for _ in 0..READINGS {
@@ -150,12 +152,21 @@ fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     let relative = coordinates.relative_to(&reading.features.origin);
     relative.to_network(&mut reading.training.samples);
     relative.to_network(&mut reading.held_out.samples);
+    let parts = [&reading.training.samples[..], &reading.held_out.samples];
+    if let Some(at) = parts.into_iter().flatten().position(|y| !y.is_finite()) {
+        let dim = reading.training.dim;
+        let row = reading.file_row(at / dim);
+        let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
+        let fix = "remove such rows if they are mistakes, or rescale the data";
+        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardised"), fix));
+    }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;
     Ok(Loaded { training, held_out, coordinates, warnings })
 }
 
-/// Reads the snapshots of `source` in data units, nothing held out; `watch` hears of bytes. One time is enough.
+/// Reads the snapshots of `source` in data units, nothing held out; `watch` hears of bytes. One
+/// time is enough.
 ///
 /// # Errors
 /// As [`load`].
@@ -164,8 +175,8 @@ pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet>
     Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
 }
 
-/// Reads the samples of `source` as points, no times needed (of a table the column of the times is none); `watch` hears of
-/// bytes.
+/// Reads the samples of `source` as points, no times needed (of a table the column of the times is
+/// none); `watch` hears of bytes.
 ///
 /// # Errors
 /// As [`load`].
@@ -193,7 +204,8 @@ pub(super) struct Reading {
     pub held_out: Snapshots,
     pub features: Features,
     pub warnings: Vec<String>,
-    /// Place among training and then held-out rows of each row of the file; `None` when they are in its order.
+    /// Place among training and then held-out rows of each row of the file; `None` when they are in
+    /// its order.
     destination: Option<Vec<u32>>,
     file: DataFile,
 }

@@ -82,7 +82,8 @@ impl Archive {
         index.or_else(|| self.zip.index_for_name_raw(name.as_bytes()))
     }
 
-    /// The name in front of the member at `header_start`, which begins a local file header (APPNOTE 4.3.7).
+    /// The name in front of the member at `header_start`, which begins a local file header (APPNOTE
+    /// 4.3.7).
     fn local_name(&self, header_start: u64) -> std::io::Result<Vec<u8>> {
         let mut header = [0; 30];
         let mut file = &self.file;

@@ -47,8 +47,8 @@ impl Snapshots {
     }
 }
 
-/// The index of `wanted` among increasing `times`: itself, the f32 nearest to it, or else the nearest one that would be taken
-/// for the same time.
+/// The index of `wanted` among increasing `times`: itself, the f32 nearest to it, or else the
+/// nearest one that would be taken for the same time.
 pub(super) fn find_time(times: &[f64], wanted: f64) -> Option<usize> {
     let exact = times.iter().position(|&t| t == wanted);
     let in_f32 = || times.iter().position(|&t| t == f64::from(wanted as f32));

@@ -15,8 +15,9 @@ pub enum Standardisation {
     Isotropic,
     /// Mean 0 and deviation 1 in each dimension.
     PerDimension,
-    /// Median 0 in each dimension, and the distance of its quartiles that of a standard normal's, 1.349: a few values far
-    /// out move neither. A dimension whose quartiles are equal has deviation 1.
+    /// Median 0 in each dimension, and the distance of its quartiles that of a standard normal's,
+    /// 1.349: a few values far out move neither. A dimension whose quartiles are equal has
+    /// deviation 1.
     Robust,
     /// Samples stay as they are.
     None,
@@ -29,10 +30,11 @@ pub struct DataSource {
     pub path: PathBuf,
     /// The file of the times, where it is not `path`: the second of a pair of `.npy` files.
     pub times_path: Option<PathBuf>,
-    /// Array of samples, `[N, d]`, or `[N]` for one dimension. Of a table: a name `x` for the column `x` or else the
-    /// columns `x_0`, `x_1`, …; a list `a,b,c` of columns and patterns, in which `*` stands for any characters and `?` for
-    /// any one; the default takes all columns but the times where none bears its name. Columns without a name (row numbers,
-    /// as pandas and R write them) are taken only by name.
+    /// Array of samples, `[N, d]`, or `[N]` for one dimension. Of a table: a name `x` for the
+    /// column `x` or else the columns `x_0`, `x_1`, …; a list `a,b,c` of columns and patterns, in
+    /// which `*` stands for any characters and `?` for any one; the default takes all columns but
+    /// the times where none bears its name. Columns without a name (row numbers, as pandas and R
+    /// write them) are taken only by name.
     pub samples: String,
     /// Array (or column) of times, `[N]`.
     pub times: String,

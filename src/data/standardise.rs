@@ -6,13 +6,15 @@ use super::{DataSource, Snapshots, Standardisation};
 use crate::error::{Error, Result};
 use crate::model::{Coordinates, MAX_MAGNITUDE, MIN_SCALE};
 
-/// Network coordinates beyond which a value is reported: so far out it is a mistake, or sets the scale of all others.
+/// Network coordinates beyond which a value is reported: so far out it is a mistake, or sets the
+/// scale of all others.
 const FAR: f32 = 20.0;
 
 /// Distance of the quartiles of a standard normal.
 const NORMAL_QUARTILES: f64 = 1.348_979_500_392_163_6;
 
-/// Spreads of so many units in the last place of the stored type, at the magnitude of the values, are rounding.
+/// Spreads of so many units in the last place of the stored type, at the magnitude of the values,
+/// are rounding.
 const ROUNDING_UNITS: f64 = 4.0;
 
 /// Centre and spread of each dimension, differences from the origin of the reading.
@@ -55,8 +57,8 @@ impl Statistics {
         Statistics { center, spread, constant, without_quartiles }
     }
 
-    /// Whether the values lie so far from the origin that rounding their differences from it lost digits, though f32 holds
-    /// the differences from the centre.
+    /// Whether the values lie so far from the origin that rounding their differences from it lost
+    /// digits, though f32 holds the differences from the centre.
     pub fn far_from_origin(&self, reading: &Reading) -> bool {
         const FAR: f64 = 16.0;
         (0..self.center.len()).any(|i| {
@@ -183,8 +185,9 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     (mean, variance)
 }
 
-/// Lower quartile, median and upper quartile of each column of finite `rows [n, dim]`, with linear interpolation between
-/// neighbouring values as in NumPy. Takes the memory of one column, or of an eighth of them if that is more.
+/// Lower quartile, median and upper quartile of each column of finite `rows [n, dim]`, with linear
+/// interpolation between neighbouring values as in NumPy. Takes the memory of one column, or of an
+/// eighth of them if that is more.
 fn quartiles(rows: &[f32], dim: usize) -> Vec<[f64; 3]> {
     let n = rows.len() / dim;
     // A line of the cache holds 16 values: several columns at a time need fewer sweeps.

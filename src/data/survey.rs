@@ -1,5 +1,7 @@
 //! What is known of each column before its values are rounded to f32.
 
+use crate::model::MAX_MAGNITUDE;
+
 /// The columns of some samples, seen value by value in any order.
 pub(super) struct Survey {
     columns: Vec<Column>,
@@ -47,9 +49,14 @@ impl Survey {
         }
     }
 
-    /// What to subtract from each column before it is rounded to f32: 0 where f32 holds every value, else the mean.
+    /// What to subtract from each column before it is rounded to f32: the mean, or 0 where f32
+    /// holds every value, or where a difference might overflow.
     pub fn origin(&self) -> Vec<f64> {
-        self.columns.iter().map(|c| if c.fits_f32 { 0.0 } else { c.sum / c.n as f64 }).collect()
+        let origin = |column: &Column| {
+            let mean = column.sum / column.n as f64;
+            if column.fits_f32 || mean.abs() > MAX_MAGNITUDE { 0.0 } else { mean }
+        };
+        self.columns.iter().map(origin).collect()
     }
 
     /// The columns that only count the rows, in whatever order: 0 to n − 1 or 1 to n, each once.
@@ -62,8 +69,8 @@ impl Survey {
 /// Fewest rows of which it is said that a column counts them: 1, 2 is as likely to be data.
 const MIN_COUNTED: u64 = 4;
 
-/// Tells whether integers are a permutation of consecutive ones without keeping them: the sum of their hashes is that of the
-/// consecutive ones. Others have it with probability 2⁻⁶⁴.
+/// Tells whether integers are a permutation of consecutive ones without keeping them: the sum of
+/// their hashes is that of the consecutive ones. Others have it with probability 2⁻⁶⁴.
 struct Counter {
     min: u64,
     max: u64,

@@ -106,9 +106,9 @@ pub fn check_points_format(to: &Destination) -> Result<()> {
 
 /// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device without a suffix gets `.csv`.
 ///
-/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In a table, the array `x [n, d]`
-/// becomes the columns `x_0`, …, or those of its own names, and `x [n]` the column `x`; numbers have as many digits as it takes to
-/// read them back.
+/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In a
+/// table, the array `x [n, d]` becomes the columns `x_0`, …, or those of its own names, and `x [n]`
+/// the column `x`; numbers have as many digits as it takes to read them back.
 ///
 /// # Errors
 /// [`Error::Input`] for a wrong suffix or arrays that do not fit one file, [`Error::Io`] when writing fails.

@@ -58,13 +58,14 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of the model's coordinates: see
-/// [`Coordinates::relative_to`] where they are given as differences from an origin); distances are taken between differences from
-/// the model's mean, so that they keep their digits far from 0. The times of
-/// `held_out` are those that the model did not see.
+/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of
+/// the model's coordinates: see [`Coordinates::relative_to`] where they are given as differences
+/// from an origin); distances are taken between differences from the model's mean, so that they
+/// keep their digits far from 0. The times of `held_out` are those that the model did not see.
 ///
-/// Distances are found on the threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) lets. Its watch counts ways,
-/// each with the integration along it and three comparisons.
+/// Distances are found on the threads of `stage`, as many at once as
+/// [`MEMORY`](crate::transport::MEMORY) lets. Its watch counts ways, each with the integration along
+/// it and three comparisons.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when the watch asks for it.

@@ -220,8 +220,8 @@ impl Model {
 }
 
 impl Coordinates {
-    /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32 particles can have, times that
-    /// increase.
+    /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32
+    /// particles can have, times that increase.
     fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Coordinates { mean, scale, time_range: [start, end], columns } = self;
@@ -237,7 +237,7 @@ impl Coordinates {
                 );
             }
         }
-        if let Some(value) = mean.iter().find(|value| !(value.abs() <= MAX_MAGNITUDE)) {
+        if let Some(value) = mean.iter().find(|value| !(-MAX_MAGNITUDE..=MAX_MAGNITUDE).contains(*value)) {
             let fix = format!("store numbers of magnitude {MAX_MAGNITUDE:e} at most, in other units");
             return fail("mean", format!("contains {value:e}"), &fix);
         }

@@ -17,17 +17,18 @@ pub use shape::{Architecture, Layer, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
 
-/// Largest |mean| and scale of [`Coordinates`]: below the largest f32 is room for particles 10⁸ scales away.
+/// Largest |mean| and scale of [`Coordinates`]: below the largest f32 is room for particles 10⁸
+/// scales away.
 pub(crate) const MAX_MAGNITUDE: f64 = 1e30;
 
 /// Smallest scale of [`Coordinates`].
 pub(crate) const MIN_SCALE: f64 = 1e-30;
 
-/// The affine change from data units to network coordinates, y = (x − mean) / scale, τ = (t − t₀) / (t₁ − t₀), and what
-/// the dimensions are called.
+/// The affine change from data units to network coordinates, y = (x − mean) / scale, τ = (t − t₀) /
+/// (t₁ − t₀), and what the dimensions are called.
 ///
-/// Data may lie far from 0 (map coordinates, identifiers of instruments), where f32 is coarser than their spread: mean and
-/// scale are f64, and only differences from the mean are rounded to f32.
+/// Data may lie far from 0 (map coordinates, identifiers of instruments), where f32 is coarser than
+/// their spread: mean and scale are f64, and only differences from the mean are rounded to f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coordinates {
     /// Subtracted from each dimension, length `dim`.
@@ -36,7 +37,8 @@ pub struct Coordinates {
     pub scale: Vec<f64>,
     /// First and last time of the data, in data units; increasing.
     pub time_range: [f64; 2],
-    /// Names of the dimensions, length `dim`, where the data are a table: other tables must have the same.
+    /// Names of the dimensions, length `dim`, where the data are a table: other tables must have
+    /// the same.
     pub columns: Option<Vec<String>>,
 }
 
@@ -86,7 +88,8 @@ impl Coordinates {
         rows.iter().zip(affine).map(|(&y, (scale, mean))| f64::from(y) * scale + mean).collect()
     }
 
-    /// Whether f32 is too coarse for positions in data units: it would round one near the mean by more than 10⁻⁵ scales.
+    /// Whether f32 is too coarse for positions in data units: it would round one near the mean by
+    /// more than 10⁻⁵ scales.
     pub fn need_f64(&self) -> bool {
         const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
         self.mean.iter().zip(&self.scale).any(|(mean, scale)| mean.abs() * ROUNDING > 1e-5 * scale)

@@ -118,6 +118,42 @@ fn archives() {
     folder.refuses_content("a.npz", flipped, "samples: is damaged: ", "copy or save the file again");
 }
 
+/// Readers disagree about which of two arrays counts.
+#[test]
+fn ambiguous_archives() {
+    let folder = Folder::new();
+    let times = good_times();
+    let members = [("samples", good_samples()), ("samplex", good_samples()), ("times", times)];
+    let good = npz(&members, CompressionMethod::Stored);
+    let renamed = |from: &[u8], to: &[u8], only: Option<usize>| {
+        let mut bytes = good.clone();
+        let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|&at| bytes[at..].starts_with(from)).collect();
+        assert_eq!(places.len(), 2, "in front of the member and in the directory");
+        for (k, at) in places.into_iter().enumerate() {
+            if only.is_none_or(|only| only == k) {
+                bytes[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+        bytes
+    };
+    let savez = "save it again with numpy.savez";
+    folder.refuses_content("a.npz", renamed(b"samplex.npy", b"samples.npy", None), "archive: has two arrays", savez);
+    folder.refuses_content(
+        "a.npz",
+        renamed(b"samples.npy", b"samplez.npy", Some(0)),
+        "samples: is called \"samples.npy\" in the directory of the archive, \"samplez.npy\" where it lies",
+        "the archive is damaged",
+    );
+    let both = [("samples", good_samples()), ("times", good_times())];
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in [("samples", &both[0].1), ("samples.npy", &both[0].1), ("times.npy", &both[1].1)] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, content).unwrap();
+    }
+    let content = zip.finish().unwrap().into_inner();
+    folder.refuses_content("a.npz", content, "archive: has two arrays \"samples\"", savez);
+}
+
 #[test]
 fn a_bomb_is_refused_by_its_claim() {
     let folder = Folder::new();
@@ -299,13 +335,15 @@ fn times() {
     let one = DataSource::new(folder.file("one.csv", "times,x\n3,1\n3,2\n"));
     folder.refuses(&one, "one.csv", "times: holds one time, 3", "give samples of at least two times");
     assert_eq!(read_snapshots(&one, &()).unwrap().snapshots.times, [3.0]);
-    let close = DataSource::new(folder.file("close.csv", "times,x\n0,1\n0.999999999,2\n1,3\n"));
-    folder.refuses(&close, "close.csv", "times: two times are too close", "merge them");
     let far = DataSource::new(folder.file("far.csv", "times,x\n-1e308,1\n1e308,2\n"));
     folder.refuses(&far, "far.csv", "times: two times are too close", "merge them");
+    let out = DataSource::new(folder.file("out.csv", "times,x\n0,1e-10\n0,2e-10\n1,3e38\n1,3e-10\n1,4e-10\n1,5e-10\n"));
+    let out = DataSource { standardise: action_matching::data::Standardisation::Robust, ..out };
+    let start = "samples: row 2 (counted from 0), column x overflows when it is standardised";
+    folder.refuses(&out, "out.csv", start, "remove such rows if they are mistakes");
     let wide = DataSource::new(folder.file("wide.csv", "times,x,y\n0,3e38,1\n0,-3e38,1\n1,-3e38,2\n"));
     let wide = DataSource { standardise: action_matching::data::Standardisation::PerDimension, ..wide };
-    folder.refuses(&wide, "wide.csv", "samples: column 0 has mean -1.000e38 and scale 2.828e38", "rescale the data");
+    folder.refuses(&wide, "wide.csv", "samples: column x has mean -1.000e38 and scale 2.828e38", "rescale the data");
 }
 
 #[test]
@@ -336,7 +374,20 @@ fn tables() {
         "rescale the data",
     );
     refuses("times,x\n0,1\ninf,1\n", "times: is inf in row 1 (counted from 0)", "remove rows without a time");
+    refuses(
+        "times;x\n0;1,5\n1;2,5\n",
+        "x: is \"1,5\" in row 0 (counted from 0): a decimal comma",
+        "write numbers with a decimal point",
+    );
     refuses("times,x\n0,\"1\n1,2\n", "x: is \"1\\n1,2\", not a number", "give a number");
+    let gap = "samples: has the columns samples_0, samples_2, but no samples_1";
+    refuses("times,samples_0,samples_2\n0,1,2\n1,2,3\n", gap, "write samples = \"samples_*\" to take those");
+    for utf16 in [&b"\xff\xfet\0i\0"[..], b"\xfe\xff\0t\0i", b"t\0,\0x\0\n\0"] {
+        folder.refuses_content("a.csv", utf16, "header line: is UTF-16 text", "save the table as UTF-8");
+    }
+    folder.refuses_content("a.csv.gz", "times,x\n", "path: is not compressed by gzip", "leave .gz out of its name");
+    let damaged = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 40]].concat();
+    folder.refuses_content("b.csv.gz", damaged, "table: is damaged", "copy or save the file again");
     let table = folder.file("a.csv", "times,x,y\n0,1,2\n1,3,4\n");
     for (samples, start) in [("x,z", "z: no such column"), ("q*", "q*: no such column"), ("pc", "pc: no such column")] {
         let source = DataSource { samples: samples.into(), ..DataSource::new(&table) };

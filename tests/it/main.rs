@@ -11,6 +11,8 @@ mod check;
 mod cli;
 mod data_bad_input;
 mod data_formats;
+mod data_precision;
+mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;

@@ -1,0 +1,192 @@
+//! Tables end to end: which columns are data, that their names go with the model, and that every
+//! command agrees on them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use action_matching::Error;
+use action_matching::data::{DataSource, load, read_points, read_snapshots};
+use action_matching::model::Model;
+use action_matching::stage::Watch;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// Rows of a table whose two data columns are nothing special.
+fn rows(n: usize) -> impl Iterator<Item = (f64, f64, f64)> {
+    (0..n).map(|row| (row as f64 * 0.7, (row % 3) as f64)).map(|(a, t)| (t, a.cos() + t, a.sin() * (1.0 + 0.1 * t)))
+}
+
+fn table(header: &str, line: impl Fn(usize, (f64, f64, f64)) -> String) -> String {
+    let lines: String = rows(60).enumerate().map(|(row, values)| line(row, values) + "\n").collect();
+    format!("{header}\n{lines}")
+}
+
+fn plain() -> String {
+    table("times,PC1,PC2", |_, (t, x, y)| format!("{t},{x},{y}"))
+}
+
+fn file(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, content).expect("written");
+    path
+}
+
+fn amatch(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
+    command.args(arguments).current_dir(folder).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
+    command.output().expect("the program starts")
+}
+
+/// Standard output and error of a command that ends well, or not.
+#[track_caller]
+fn said(folder: &Path, arguments: &[&str], succeeds: bool) -> String {
+    let output = amatch(folder, arguments);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.success(), succeeds, "{arguments:?}: {said}");
+    said
+}
+
+const SMALL: [&str; 6] = ["--set", "training.steps=3", "--set", "model.hidden=[8]", "--set", "training.warmup_steps=1"];
+
+#[test]
+fn row_numbers_are_not_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let want = load(&DataSource::new(file(folder.path(), "plain.csv", plain())), &()).expect("loads");
+    assert_eq!((want.warnings.len(), want.coordinates.columns.clone()), (0, Some(vec!["PC1".into(), "PC2".into()])));
+    for (name, header) in [("pandas.csv", ",times,PC1,PC2"), ("again.csv", "Unnamed: 0,times,PC1,PC2")] {
+        let content = table(header, |row, (t, x, y)| format!("{row},{t},{x},{y}"));
+        let source = DataSource::new(file(folder.path(), name, content));
+        let got = load(&source, &()).expect("loads");
+        assert_eq!((&got.training, &got.coordinates), (&want.training, &want.coordinates));
+        assert!(got.warnings.len() == 1 && got.warnings[0].contains("not taken for samples"), "{:?}", got.warnings);
+        // A start file has the dimension of the same file as data.
+        assert_eq!(read_points(&source, &()).expect("reads").dim, 2);
+    }
+    // Counted in any order, from 0 or 1, under a name: taken, with a word; by its own name without
+    // one.
+    for first in [0, 1] {
+        let number = |row: usize| first + (row * 7) % 60;
+        let content = table("cell,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
+        let source = DataSource::new(file(folder.path(), "cells.csv", content));
+        let got = load(&source, &()).expect("loads");
+        assert_eq!(got.training.dim, 3);
+        let warned =
+            |warnings: &[String]| warnings.iter().any(|w| w.contains("numbers of the rows") && w.contains("cell"));
+        assert!(warned(&got.warnings), "{:?}", got.warnings);
+        let named = DataSource { samples: "cell,PC1,PC2".into(), ..source.clone() };
+        assert!(!warned(&load(&named, &()).expect("loads").warnings));
+        let chosen = DataSource { samples: "PC?".into(), ..source };
+        assert_eq!(load(&chosen, &()).expect("loads").training, want.training);
+    }
+}
+
+#[test]
+fn separators_and_compression() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let want = read_snapshots(&DataSource::new(file(folder.path(), "plain.csv", plain())), &()).expect("reads");
+    let gz = |text: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).expect("compressed");
+        encoder.finish().expect("compressed")
+    };
+    let [semicolons, tabs] = [";", "\t"].map(|separator| plain().replace(',', separator));
+    for (name, content) in [
+        ("semicolon.csv", semicolons.clone().into_bytes()),
+        ("tab.csv", tabs.clone().into_bytes()),
+        ("tab.tsv", tabs.clone().into_bytes()),
+        ("comma.CSV.GZ", gz(&plain())),
+        ("tab.tsv.gz", gz(&tabs)),
+        ("bom.csv", format!("\u{feff}{semicolons}").into_bytes()),
+        // Two members of gzip, one after the other, are one text.
+        ("two.csv.gz", [gz(&plain()[..100]), gz(&plain()[100..])].concat()),
+    ] {
+        let got = read_snapshots(&DataSource::new(file(folder.path(), name, content)), &()).expect(name);
+        assert_eq!(got, want, "{name}");
+    }
+}
+
+#[test]
+fn a_model_keeps_the_names_and_every_command_wants_them() {
+    let guard = tempfile::tempdir().expect("a folder");
+    let folder = guard.path();
+    file(folder, "data.csv", table(",times,PC1,PC2", |row, (t, x, y)| format!("{row},{t},{x},{y}")));
+    file(folder, "run.toml", "[data]\npath = \"data.csv\"\n");
+    assert!(said(folder, &[&["train", "run.toml"][..], &SMALL].concat(), true).contains("not taken for samples"));
+    let model = Model::load(&folder.join("runs/run/model.safetensors")).expect("a model");
+    assert_eq!(model.coordinates.columns, Some(vec!["PC1".into(), "PC2".into()]));
+    assert!(said(folder, &["inspect", "runs/run"], true).contains("PC1, PC2"));
+
+    // The table itself starts particles, and so does what they are written to.
+    let sample = |from: &str, out: &str| said(folder, &["sample", "runs/run", "--from", from, "--out", out], true);
+    sample("data.csv", "p.csv");
+    assert!(fs::read_to_string(folder.join("p.csv")).expect("readable").starts_with("PC1,PC2,times\n"));
+    sample("p.csv", "p.npz");
+    sample("p.npz", "q.tsv.gz");
+    sample("q.tsv.gz", "r.npz");
+
+    for (name, header, part) in [
+        ("order.csv", "times,PC2,PC1", "PC2, PC1 are in another order, trained on PC1, PC2"),
+        ("other.csv", "times,PC1,PC3", "PC1, PC3 are not those of the model, trained on PC1, PC2"),
+    ] {
+        file(folder, name, table(header, |_, (t, x, y)| format!("{t},{x},{y}")));
+        for arguments in [
+            &["sample", "runs/run", "--from", name, "--out", "x.npz"][..],
+            &["sample", "runs/run", "--from", "snapshot:0", "--data", name, "--out", "x.npz"],
+            &["evaluate", "runs/run", name],
+        ] {
+            let message = said(folder, arguments, false);
+            assert!(message.contains(part) && message.contains(name), "{message}");
+        }
+    }
+    assert!(!folder.join("x.npz").exists());
+    // Named, they are taken in that order.
+    said(folder, &["sample", "runs/run", "--from", "order.csv", "--samples", "PC1,PC2", "--out", "x.npz"], true);
+    said(folder, &["evaluate", "runs/run", "--points", "20"], true);
+}
+
+/// A watch that ends the stage at the `n`-th report.
+struct Ends(std::sync::atomic::AtomicU64, std::sync::Mutex<Vec<(u64, u64)>>);
+
+impl Ends {
+    fn after(n: u64) -> Self {
+        Ends(n.into(), Default::default())
+    }
+}
+
+impl Watch for Ends {
+    fn advanced(&self, done: u64, total: u64) {
+        self.1.lock().expect("unpoisoned").push((done, total));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        let left = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        self.0.store(left.saturating_sub(1), std::sync::atomic::Ordering::Relaxed);
+        left == 0
+    }
+}
+
+#[test]
+fn reading_reports_how_far_it_is_and_can_be_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut text = String::from("times,x,y\n");
+    (0..20_000).for_each(|row| text += &format!("{},{}.25,{}\n", row % 2, row % 97, row % 89));
+    let n = 200_000;
+    let zeros = crate::data_support::npy("<f8", false, &[n, 2], &vec![0; 16 * n]);
+    let times = crate::data_support::npy("|u1", false, &[n], &(0..n).map(|row| (row % 2) as u8).collect::<Vec<_>>());
+    let archive = crate::data_support::npz(&[("samples", zeros), ("times", times)], zip::CompressionMethod::Deflated);
+    for source in [file(folder.path(), "a.csv", text), file(folder.path(), "a.npz", archive)].map(DataSource::new) {
+        let patient = Ends::after(u64::MAX);
+        load(&source, &patient).expect("loads");
+        let reports = patient.1.into_inner().expect("unpoisoned");
+        assert!(reports.len() > 20, "{} reports", reports.len());
+        assert!(reports.windows(2).all(|pair| pair[0].0 <= pair[1].0), "progress goes back");
+        let (done, total) = reports[reports.len() - 1];
+        assert_eq!(done, total);
+        for n in [0, 1, reports.len() as u64 / 2, reports.len() as u64 - 1] {
+            assert!(matches!(load(&source, &Ends::after(n)), Err(Error::Interrupted)), "report {n}");
+        }
+        assert!(matches!(read_snapshots(&source, &Ends::after(2)), Err(Error::Interrupted)));
+        assert!(matches!(read_points(&source, &Ends::after(2)), Err(Error::Interrupted)));
+    }
+}
