@@ -17,6 +17,8 @@ mod estimators;
 mod generative;
 mod integrate;
 mod interop;
+#[cfg(unix)]
+mod kill;
 mod learned_path;
 #[cfg(unix)]
 mod messages;
