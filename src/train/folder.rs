@@ -84,7 +84,7 @@ impl RunFolder {
     }
 
     /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
-    /// run that can be replaced.
+    /// run that can be replaced, or gone on with: metrics stay as long as a checkpoint that they lead to.
     ///
     /// # Errors
     /// [`Error::Io`] names the file that cannot be removed.
@@ -92,7 +92,7 @@ impl RunFolder {
         let checkpoints = self.checkpoints();
         let old = if checkpoints.is_dir() { checkpoint::list(&checkpoints)? } else { Vec::new() };
         let [model, plot, metrics, config] = self.files();
-        for file in [model, plot, metrics].into_iter().chain(old).chain([config]) {
+        for file in old.into_iter().chain([model, plot, metrics, config]) {
             remove(&file)?;
         }
         Ok(())
