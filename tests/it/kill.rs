@@ -45,8 +45,13 @@ struct Ended {
 }
 
 impl Place {
-    fn new(steps: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+    /// In `memory`, where there is such a file system, syncing costs nothing: for tests of thousands of runs.
+    fn new(steps: u64, memory: &str) -> Self {
+        let folder = match Path::new(memory).is_dir() {
+            true => tempfile::tempdir_in(memory),
+            false => tempfile::tempdir(),
+        };
+        let folder = folder.expect("a folder");
         let mut csv = String::from("times,x,y\n");
         for row in 0..60 {
             let angle = row as f64 * 0.9;
@@ -219,7 +224,7 @@ fn runs_killed_at_random_moments() {
         Ok(text) => text.parse().expect("AMATCH_KILLS is a number"),
         Err(_) => 20,
     };
-    let place = Place::new(40);
+    let place = Place::new(40, "");
     let (mut killed, mut attempts) = ([0u32; 3], 0);
     while killed.iter().sum::<u32>() < n_kills {
         attempts += 1;
@@ -365,7 +370,7 @@ const SHORT: u64 = 20;
 #[test]
 #[ignore = "needs strace and takes minutes: a kill at every system call"]
 fn runs_killed_at_every_system_call() {
-    let place = Place::new(SHORT);
+    let place = Place::new(SHORT, "/dev/shm");
     let n_killed = std::cell::Cell::new(0);
     let n = at_every_call(&place, "signal=KILL", |ended, what| match ended.status.signal() {
         Some(9) => n_killed.set(n_killed.get() + 1),
@@ -379,7 +384,7 @@ fn runs_killed_at_every_system_call() {
 #[test]
 #[ignore = "needs strace and takes minutes: an error at every system call"]
 fn errors_at_every_system_call() {
-    let place = Place::new(SHORT);
+    let place = Place::new(SHORT, "/dev/shm");
     for error in ["ENOSPC", "EIO"] {
         let n_failed = std::cell::Cell::new(0);
         let n = at_every_call(&place, &format!("error={error}"), |ended, what| {
