@@ -198,7 +198,7 @@ mod tests {
     /// Cut short after any number of removals, the folder is still a run's.
     #[cfg(unix)]
     #[test]
-    fn the_configuration_goes_last() {
+    fn checkpoints_go_first_and_the_configuration_last() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::new(place.path());
         fs::create_dir(folder.checkpoints()).expect("made");
@@ -208,7 +208,13 @@ mod tests {
         // A folder in the place of a checkpoint cannot be removed as a file.
         fs::create_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("made");
         assert!(folder.clear().is_err());
-        assert!(folder.config().exists() && !folder.model().exists());
+        assert!(folder.config().exists() && folder.metrics().exists(), "metrics go before a checkpoint");
+        assert_eq!(folder.content().expect("lists"), Content::Run);
+        fs::remove_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("removed");
+        fs::remove_file(folder.metrics()).expect("removed");
+        fs::create_dir(folder.metrics()).expect("made");
+        assert!(folder.clear().is_err());
+        assert!(folder.config().exists() && !folder.model().exists(), "the configuration goes before the rest");
         assert_eq!(folder.content().expect("lists"), Content::Run);
     }
 }
