@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint;
 use super::claim::{CLAIM, TAKEOVER};
 use crate::error::{Error, Result};
-use crate::files::{is_part, is_temporary};
+use crate::files::{is_part, is_temporary, look_at};
 
 /// The files of a run folder.
 #[derive(Clone, Debug)]
@@ -59,19 +59,22 @@ impl RunFolder {
     /// [`Error::Input`] when the path is a file, [`Error::Io`] when the folder cannot be listed.
     pub(super) fn content(&self) -> Result<Content> {
         let path = self.path();
-        if path.exists() && !path.is_dir() {
+        if look_at(path)?.is_some_and(|found| !found.is_dir()) {
             return Err(Error::input(path, "output.folder", "is a file", "name another folder with --out"));
         }
         let checkpoints = self.checkpoints();
-        if checkpoints.is_dir() && !checkpoint::list(&checkpoints)?.is_empty() {
+        if !list_checkpoints(&checkpoints)?.is_empty() {
             return Ok(Content::Run);
         }
-        if self.files().iter().any(|file| file.symlink_metadata().is_ok()) {
+        let all = names(path)?;
+        let is_of_run = |name: &String| self.files().iter().any(|file| *file == path.join(name));
+        if all.iter().any(is_of_run) {
             return Ok(Content::Run);
         }
-        for name in names(path)? {
-            let is_unused = || names(&checkpoints).is_ok_and(|names| names.iter().all(|name| is_leftover(name)));
-            if !(is_leftover(&name) || name == "checkpoints" && is_unused()) {
+        for name in all {
+            let is_folder = name == "checkpoints" && look_at(&checkpoints)?.is_some_and(|found| found.is_dir());
+            let is_unused = is_folder && names(&checkpoints)?.iter().all(|name| is_leftover(name));
+            if !(is_leftover(&name) || is_unused) {
                 return Ok(Content::Foreign);
             }
         }
@@ -84,15 +87,14 @@ impl RunFolder {
     }
 
     /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
-    /// run that can be replaced.
+    /// run that can be replaced, or gone on with: metrics stay as long as a checkpoint that they lead to.
     ///
     /// # Errors
     /// [`Error::Io`] names the file that cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
-        let checkpoints = self.checkpoints();
-        let old = if checkpoints.is_dir() { checkpoint::list(&checkpoints)? } else { Vec::new() };
+        let old = list_checkpoints(&self.checkpoints())?;
         let [model, plot, metrics, config] = self.files();
-        for file in [model, plot, metrics].into_iter().chain(old).chain([config]) {
+        for file in old.into_iter().chain([model, plot, metrics, config]) {
             remove(&file)?;
         }
         Ok(())
@@ -131,9 +133,17 @@ fn is_leftover(name: &str) -> bool {
     name == CLAIM || name == TAKEOVER || is_temporary(name)
 }
 
+/// The checkpoints in `folder`, none when there is no such folder.
+fn list_checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
+    match look_at(folder)? {
+        Some(found) if found.is_dir() => checkpoint::list(folder),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Names in `folder`, none when there is no such folder. Names that are not UTF-8 are no run's and come with replacements.
 fn names(folder: &Path) -> Result<Vec<String>> {
-    if !folder.exists() {
+    if look_at(folder)?.is_none() {
         return Ok(Vec::new());
     }
     let list = || -> std::io::Result<Vec<String>> {
@@ -188,7 +198,7 @@ mod tests {
     /// Cut short after any number of removals, the folder is still a run's.
     #[cfg(unix)]
     #[test]
-    fn the_configuration_goes_last() {
+    fn checkpoints_go_first_and_the_configuration_last() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::new(place.path());
         fs::create_dir(folder.checkpoints()).expect("made");
@@ -198,7 +208,13 @@ mod tests {
         // A folder in the place of a checkpoint cannot be removed as a file.
         fs::create_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("made");
         assert!(folder.clear().is_err());
-        assert!(folder.config().exists() && !folder.model().exists());
+        assert!(folder.config().exists() && folder.metrics().exists(), "metrics go before a checkpoint");
+        assert_eq!(folder.content().expect("lists"), Content::Run);
+        fs::remove_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("removed");
+        fs::remove_file(folder.metrics()).expect("removed");
+        fs::create_dir(folder.metrics()).expect("made");
+        assert!(folder.clear().is_err());
+        assert!(folder.config().exists() && !folder.model().exists(), "the configuration goes before the rest");
         assert_eq!(folder.content().expect("lists"), Content::Run);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::{open_file, write_atomically};
+use crate::files::{look_at, open_file, write_atomically};
 
 /// One line of `metrics.jsonl`. Numbers that are not finite are written as `null`, and read back as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl MetricsWriter {
     /// # Errors
     /// [`Error::Input`] when `path` is no regular file, [`Error::Io`] when it cannot be read or written.
     pub fn open(path: &Path, step: u64, every: u64, mut warn: impl FnMut(&str)) -> Result<Self> {
-        let mut kept = if path.exists() { read_metrics(path, &mut warn)? } else { Vec::new() };
+        let mut kept = if look_at(path)?.is_some() { read_metrics(path, &mut warn)? } else { Vec::new() };
         kept.retain(|metrics| metrics.step < step);
         let is_there = |step: &u64| kept.binary_search_by_key(step, |metrics| metrics.step).is_ok();
         let mut missing = (0..step).step_by(every.max(1) as usize).filter(|step| !is_there(step));

@@ -21,6 +21,8 @@ mod integrate;
 mod interop;
 #[cfg(unix)]
 mod interrupt;
+#[cfg(unix)]
+mod kill;
 mod learned_path;
 #[cfg(unix)]
 mod messages;

@@ -71,7 +71,7 @@ impl Workplace {
 }
 
 /// Metrics without rows/s, which no two runs share.
-fn metrics(run: &Path) -> Vec<String> {
+pub fn metrics(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("readable");
     text.lines().map(|line| line.split(",\"rows_per_s\"").next().unwrap_or_default().to_string()).collect()
 }

@@ -123,7 +123,7 @@ fn configurations() {
             fs::write(&path, input).expect("written");
             let overrides = overrides(random, &keys);
             let Ok(config) = Config::read(&path, &overrides) else { return Answer::Refused };
-            let text = config.to_toml().expect("what was read from text can be written as text");
+            let text = config.to_toml().expect("what was read can be recorded");
             fs::write(&again, &text).expect("written");
             let read = Config::read(&again, &[]).expect("what a run records can be read again");
             assert_eq!(read, config);
