@@ -160,9 +160,13 @@ fn pipes_and_devices_are_written_to() {
     let (_guard, folder) = place();
     let fifo = folder.join("particles.npz");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("starts").success());
-    let mut run = command(&folder, &[&SAMPLE[..], &["particles.npz"]].concat()).spawn().expect("starts");
-    std::fs::write(folder.join("copy.npz"), std::fs::read(&fifo).expect("readable")).expect("written");
-    assert!(run.wait().expect("ends").success());
+    let copy = std::fs::File::create(folder.join("copy.npz")).expect("created");
+    let mut reader = std::process::Command::new("cat").arg(&fifo).stdout(copy).spawn().expect("starts");
+    let written = amatch(&folder, &[&SAMPLE[..], &["particles.npz"]].concat());
+    if !written.status.success() {
+        reader.kill().expect("killed"); // it would wait for ever
+    }
+    assert!(reader.wait().expect("ends").success(), "{}", text(&written.stderr));
     let points = read_points(&DataSource::new(folder.join("copy.npz")), &()).expect("particles");
     assert_eq!((points.dim, points.rows.len()), (2, 100));
     assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fifo.metadata().expect("there").file_type()));
