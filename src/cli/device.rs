@@ -16,7 +16,7 @@ pub struct DeviceArguments {
     /// Operands of matrix products on a GPU: f32, tf32, bf16 or f16 [default: bf16]; a CPU has f32
     #[arg(long, value_parser = parse_precision)]
     precision: Option<Precision>,
-    /// CPU threads (0: one for each core); results do not depend on it
+    /// CPU threads, at most 1024 (0: one for each core); results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     threads: usize,
 }
@@ -47,9 +47,6 @@ impl DeviceArguments {
     /// The engine of the device; on a GPU in the precision of the command line, else in `precision`.
     pub fn open(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
         let (wanted, startable) = (thread_count(self.threads), self.threads());
-        if wanted < self.threads {
-            note!("warning: --threads {} is more than the {MAX_THREADS} that are of use", self.threads);
-        }
         if startable < wanted {
             let limits = "ulimit -u, a container's limit on processes, or memory";
             note!("warning: of {wanted} threads the system lets {startable} run ({limits}); going on with those");
@@ -101,9 +98,8 @@ pub fn gpu_only(device: &str, precision: Precision) -> Error {
     }
 }
 
-/// A number of threads, which no machine has more of than this.
+/// A number of threads within [`MAX_THREADS`].
 fn parse_threads(text: &str) -> Result<usize, String> {
-    const MAX_THREADS: usize = 4096;
     let threads = text.parse().ok().filter(|threads| *threads <= MAX_THREADS);
     threads.ok_or_else(|| format!("use a whole number from 0 (one thread for each core) to {MAX_THREADS}"))
 }

@@ -73,7 +73,7 @@ fn signals_end_every_long_stage_within_a_second() {
         "sample model.safetensors --from gaussian -n 40 --method euler --steps 1000000000 --out out.npz --device cpu";
     for (place, command) in [
         (small.path(), sample),
-        (small.path(), "problem hydrogen -n 1000000 --times 1001 --out out.npz"),
+        (small.path(), "problem hydrogen -n 200000 --times 101 --out out.npz"),
         (large.path(), "evaluate model.safetensors data.csv --json out.json --device cpu"),
         (large.path(), "train run.toml --out run --force --device cpu"),
     ] {
@@ -160,19 +160,6 @@ fn no_stage_takes_more_threads_than_asked_for() {
             assert!(most <= threads + beside, "{command:?}: {most} threads");
             assert!(threads == 1 || most > 1 + beside, "{command:?}: {most} threads");
         }
-    }
-}
-
-/// More threads than any machine has are capped, and said to be.
-#[test]
-fn absurd_numbers_of_threads_are_capped() {
-    let place = place(40, 2);
-    for (n, threads) in [("18446744073709551615", "1024"), ("1000000", "1024")] {
-        let command = ["sample", "model.safetensors", "--from", "gaussian", "-n", "5", "--out", "out.npz", "--force"];
-        let output = amatch(place.path(), &command).args(["--device", "cpu", "--threads", n]).output().expect("runs");
-        let message = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{message}");
-        assert!(message.contains(&format!("--threads {n} is more than the {threads}")), "{message}");
     }
 }
 

@@ -167,7 +167,7 @@ fn absurd_sizes_are_refused_with_flag_and_bytes() {
     assert!(!folder.join("p.npz").exists());
     let threads = amatch(&folder, &["train", "run.toml", "--out", "x", "--threads", MOST]);
     let said = text(&threads.stderr);
-    assert!(threads.status.code() == Some(2) && said.contains("--threads") && said.contains("4096"), "{said}");
+    assert!(threads.status.code() == Some(2) && said.contains("--threads") && said.contains("1024"), "{said}");
 }
 
 /// Keys and nesting without end, on the command line and in the file.

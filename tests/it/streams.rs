@@ -152,7 +152,7 @@ fn particles_go_down_a_pipe() {
     let sample = ["sample", "runs/run", "--from", "gaussian", "-n", "20000", "--steps", "1", "--method", "euler"];
     let sample = [&sample[..], &["--out", "/dev/stdout"]].concat();
     let table = succeeds(&folder, &sample);
-    assert!(table.starts_with("samples_0,samples_1,times\n"), "{}", &table[..60]);
+    assert!(table.starts_with("x,y,times\n"), "{}", &table[..60]);
     assert_eq!(table.lines().count(), 20_001);
     let (code, said) = without_stdout(&folder, &sample, Broken::Closed);
     assert!(code == Some(0) && !said.contains("error"), "{code:?} {said}");

@@ -5,4 +5,5 @@ mod common_fuzz;
 #[path = "../data_support/mod.rs"]
 mod data_support;
 
+mod data_memory;
 mod fuzz;

@@ -1,57 +1,15 @@
 //! Loading needs little more memory than the samples themselves, and damaged files neither panic nor allocate more
-//! than their size justifies. One counting allocator serves both, so the tests take turns.
+//! than their size justifies. Readers work on the calling thread, whose allocations are counted.
 
-mod data_support;
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use action_matching::data::{DataSource, Standardisation, describe, load, read_points, read_snapshots};
 use action_matching::rng::{Purpose, words};
-use data_support::{f32s, npy, npz, safetensors};
 use zip::CompressionMethod;
 
-/// Counts the bytes in use and their peak.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: forwards to the system's allocator and only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let in_use = IN_USE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(in_use, Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// What `work` returns, and the most bytes in use meanwhile beyond those at its start.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let result = work();
-    (result, PEAK.load(Ordering::Relaxed) - before)
-}
+use crate::common_fuzz::thread_peak_of;
+use crate::data_support::{f32s, npy, npz, safetensors};
 
 fn word(i: usize) -> u32 {
     words(11, Purpose::Evaluation, 0, i as u32)[0]
@@ -59,7 +17,6 @@ fn word(i: usize) -> u32 {
 
 #[test]
 fn loading_a_million_rows_needs_at_most_1_1_times_their_size() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let (n, dim) = (1_000_003, 16);
     let size = n * dim * size_of::<f32>();
@@ -93,7 +50,7 @@ fn loading_a_million_rows_needs_at_most_1_1_times_their_size() {
         ("data.safetensors", vec![]),
     ] {
         let source = DataSource { hold_out, ..DataSource::new(folder.path().join(name)) };
-        let (loaded, peak) = peak_of(|| load(&source, &()).unwrap());
+        let (loaded, peak) = thread_peak_of(|| load(&source, &()).unwrap());
         let ratio = peak as f64 / size as f64;
         println!("{name}, {} held out: peak {ratio:.3} times the samples", source.hold_out.len());
         assert!(ratio <= 1.1, "{name}: {ratio}");
@@ -103,7 +60,6 @@ fn loading_a_million_rows_needs_at_most_1_1_times_their_size() {
 
 #[test]
 fn loading_a_table_needs_at_most_1_3_times_its_rows() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.csv");
     let (n, dim) = (100_003, 16);
@@ -115,7 +71,7 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
     }
     fs::write(&path, text).unwrap();
     let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
-    let (loaded, peak) = peak_of(|| load(&source, &()).unwrap());
+    let (loaded, peak) = thread_peak_of(|| load(&source, &()).unwrap());
     let ratio = peak as f64 / (n * dim * size_of::<f32>()) as f64;
     println!("table: peak {ratio:.3} times the samples");
     assert!(ratio <= 1.3, "{ratio}");
@@ -126,7 +82,7 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
 const ALLOWANCE: usize = 4 << 20;
 
 fn exercise(path: &Path, source: &DataSource) {
-    let (_, peak) = peak_of(|| {
+    let (_, peak) = thread_peak_of(|| {
         // Damage may go unnoticed or be refused; both are fine.
         let _ = read_snapshots(source, &());
         let _ = load(source, &());
@@ -138,7 +94,6 @@ fn exercise(path: &Path, source: &DataSource) {
 
 #[test]
 fn damaged_files_neither_panic_nor_allocate_hugely() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let samples = f32s(&[1.0, -2.0, 3.5, 4.0, 5.0, 6.25, 7.0, -8.0, 9.0, 10.0]);
     let times = f32s(&[2.0, 0.0, 2.0, 1.0, 0.0]);
@@ -190,7 +145,6 @@ fn damaged_files_neither_panic_nor_allocate_hugely() {
 /// Only the sizes of numbers are checked against the file, so nothing may be allocated for other elements.
 #[test]
 fn a_claim_of_many_objects_costs_nothing() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.npz");
     let samples = npy("|O", false, &[100_000_000, 16], b"pickle");
@@ -205,7 +159,6 @@ fn a_claim_of_many_objects_costs_nothing() {
 /// bytes a row.
 #[test]
 fn an_archive_of_zeros_costs_the_array_it_holds() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zeros.npz");
     let n = 4_000_000;
@@ -215,7 +168,7 @@ fn an_archive_of_zeros_costs_the_array_it_holds() {
             [("samples", npy("|u1", false, &[n, 1], &vec![0; n])), ("times", npy("|u1", false, &[n], &times))];
         fs::write(&path, npz(&members, CompressionMethod::Deflated)).unwrap();
         drop((members, times));
-        let (data, peak) = peak_of(|| read_snapshots(&DataSource::new(&path), &()).unwrap());
+        let (data, peak) = thread_peak_of(|| read_snapshots(&DataSource::new(&path), &()).unwrap());
         let bound = 4 * n * if shuffled { 2 } else { 1 } + ALLOWANCE;
         // Labels are dropped before the samples come where rows stay in place.
         assert!(peak <= bound.max(4 * n + ALLOWANCE), "{peak} bytes for {n} rows, shuffled {shuffled}");
@@ -226,7 +179,6 @@ fn an_archive_of_zeros_costs_the_array_it_holds() {
 /// What deflate could hold is no reason to take memory: first the bytes are seen.
 #[test]
 fn a_compressed_claim_costs_nothing_before_it_is_seen() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("liar.npz");
     let n = 64 << 20;
@@ -239,7 +191,7 @@ fn a_compressed_claim_costs_nothing_before_it_is_seen() {
     bytes[at..at + 64].fill(0x5a);
     fs::write(&path, &bytes).unwrap();
     let points = DataSource::new(&path);
-    let (result, peak) = peak_of(|| read_points(&points, &()));
+    let (result, peak) = thread_peak_of(|| read_points(&points, &()));
     assert!(result.is_err());
     assert!(peak <= 64 * bytes.len() + ALLOWANCE && peak < n, "{peak} bytes for a file of {}", bytes.len());
 }
@@ -248,13 +200,12 @@ fn a_compressed_claim_costs_nothing_before_it_is_seen() {
 /// bytes, and time in proportion.
 #[test]
 fn odd_files_cost_no_more_than_64_times_their_bytes() {
-    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let bounded = |name: &str, content: &[u8], wanted: &str| {
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
         let source = DataSource::new(&path);
-        let (result, peak) = peak_of(|| read_snapshots(&source, &()).map(drop));
+        let (result, peak) = thread_peak_of(|| read_snapshots(&source, &()).map(drop));
         let message = result.unwrap_err().to_string();
         assert!(message.contains(wanted), "{message}");
         assert!(peak <= 64 * content.len() + ALLOWANCE, "{name}: {peak} bytes for {}", content.len());
