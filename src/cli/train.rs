@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         _ => Existing::Refuse,
     };
     let signals = Signals::watch()?;
-    let preparation = OnScreen::new("prepared", &signals);
+    let preparation = OnScreen::new("bytes of data", &signals);
     let mut screen = Screen {
         progress: None,
         preparation,
@@ -144,6 +144,8 @@ impl Observer for Screen {
 
     fn preparing(&mut self, what: &str) {
         note!("{what}");
+        // Reading is over: what is heard of from now on is pairing.
+        self.preparation = OnScreen::new("blocks paired", &self.signals);
     }
 
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {

@@ -128,13 +128,12 @@ pub fn train(
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
     let claim = claim(&folder, existing, observer)?;
-    observer.preparing("reading the data");
     let source = config.source();
     let read = if config.objective.path.is_generative() { load_single } else { load };
     let loaded = read(&source, observer.watch());
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
-    config.short_run().iter().for_each(|message| observer.warning(message));
+    config.short_run().iter().for_each(|message| observer.notice(message));
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be gone on with is refused before the long work.
     let earlier = match existing {
