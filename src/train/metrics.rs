@@ -82,8 +82,10 @@ pub fn read_metrics(path: &Path, mut warn: impl FnMut(&str)) -> Result<Vec<Metri
         }
     }
     if let [first, ..] = unreadable[..] {
-        let lines = if unreadable.len() == 1 { "line" } else { "lines" };
-        let problem = format!("{} {lines} cannot be read (line {first} first) and are left out", unreadable.len());
+        let problem = match unreadable.len() {
+            1 => format!("line {first} cannot be read and is left out"),
+            n => format!("{n} lines cannot be read and are left out, line {first} first"),
+        };
         warn(&format!("{}: {problem}", path.display()));
     }
     Ok(lines)
@@ -107,8 +109,11 @@ impl MetricsWriter {
         let is_there = |step: &u64| kept.binary_search_by_key(step, |metrics| metrics.step).is_ok();
         let mut missing = (0..step).step_by(every.max(1) as usize).filter(|step| !is_there(step));
         if let Some(first) = missing.next() {
-            let last = missing.last().unwrap_or(first);
-            warn(&format!("{}: lines of steps {first} to {last} are missing", path.display()));
+            let steps = match missing.last() {
+                Some(last) => format!("the lines of steps {first} to {last} are missing, in part or all"),
+                None => format!("the line of step {first} is missing"),
+            };
+            warn(&format!("{}: {steps}", path.display()));
         }
         write_atomically(path, |out| kept.iter().try_for_each(|metrics| write_line(&mut *out, metrics)))?;
         let out = OpenOptions::new().append(true).open(path).map_err(Error::io(path, "open"))?;
@@ -167,7 +172,7 @@ mod tests {
         content[300] = 1;
         let (steps, warnings) = read(&content);
         assert_eq!(steps.len(), 99);
-        assert!(warnings.len() == 1 && warnings[0].contains("1 line cannot be read (line 3 first)"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("line 3 cannot be read and is left out"), "{warnings:?}");
         content[300] = b'\n';
         assert_eq!(read(&content).0.len(), 99);
         // Zeros, as a crash of the machine leaves them, and a last line that was cut off.
@@ -201,7 +206,7 @@ mod tests {
         };
         assert_eq!(open((0..200).step_by(10).collect()), (10, vec![]));
         let (n, warnings) = open([0, 10, 60, 70, 80, 90, 110].into());
-        assert!(n == 6 && warnings[0].contains("steps 20 to 50 are missing"), "{n} {warnings:?}");
+        assert!(n == 6 && warnings[0].contains("the lines of steps 20 to 50 are missing"), "{n} {warnings:?}");
     }
 
     #[cfg(unix)]

@@ -255,7 +255,7 @@ fn damaged_metrics_and_copies_of_checkpoints_do_not_mislead_a_resumed_run() {
     )
     .expect("copied");
     let message = place.trains(&["--out", "run", "--resume", "--set", "training.steps=44"]);
-    assert!(message.contains("1 line cannot be read") && message.contains("are missing"), "{message}");
+    assert!(message.contains("cannot be read and is left out") && message.contains("is missing"), "{message}");
     assert!(message.contains("steps 40 to 44"), "{message}");
     // Steps 40 and 42, and 43 as the last; one line was lost.
     assert_eq!(lines("run/metrics.jsonl"), n - 1 + 3);
