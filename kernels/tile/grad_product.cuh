@@ -22,8 +22,8 @@ struct GradProduct {
   }
 
   // 2 x 4 warps of kTile / 2 outputs x kTile / 4 inputs; acc[m][n] are 16 x 8 tiles. The 4 warps of
-  // a row share their outputs; each sums over the batch for another 16 of them, the bias gradient.
-  // All columns of `line_sums` are equal.
+  // a row share their outputs; the first kM of them each sum over the batch for another 16 of them,
+  // the bias gradient. All columns of `line_sums` are equal.
   Accumulator acc[kM][kN], line_sums;
 
   static __device__ __forceinline__ int first_out() { return 16 * kM * (static_cast<int>(threadIdx.x) / 128); }
