@@ -1,4 +1,4 @@
-// The parts of a batch.
+// Looks up the part of a batch that a tile belongs to.
 #pragma once
 #include <type_traits>
 
@@ -11,11 +11,11 @@ __device__ __forceinline__ const Part& part_of(const Batch& batch, uint32_t tile
   return batch.parts[k];
 }
 
-// Whether operands of type T are rounded.
+// Whether operands of type T are rounded from f32.
 template <class T>
 constexpr bool kRounds = !std::is_same<T, float>::value;
 
-// Part::sum_scale of the rows of `tile` where operands are of type T.
+// Part::sum_scale of the rows of `tile` for operands of type T; 1 if those are not rounded.
 template <class T>
 __device__ __forceinline__ float sum_scale(const Batch& batch, uint32_t tile) {
   if constexpr (kRounds<T>) return part_of(batch, tile).sum_scale;

@@ -1,4 +1,4 @@
-// The network that bends a learned path: see bend.cuh.
+// Entry points of the network of a learned path: see bend.cuh.
 #include "bend.cuh"
 
 #define BEND(NAME, TYPE)                                                                                    \

@@ -1,5 +1,6 @@
-// The learned path: a second network moves the points of interior rows by weight · net(t, xₗ, xᵣ), and its adjoint takes the gradient at the points
-// with the opposite sign: it ascends the loss that the action descends. Twin of src/engine/cpu/bend.rs.
+// The learned path: a second network displaces the points of interior rows by weight · net(t, xₗ,
+// xᵣ). Its adjoint starts from the negative gradient at the points, so it ascends the loss that the
+// action descends. Counterpart of src/engine/cpu/bend.rs.
 #pragma once
 #include "net/gradient.cuh"
 
@@ -32,7 +33,8 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
   Sweeps<T, 1> sweeps{{params.network, params.rows, first_row, first_row}, static_cast<const T*>(params.weights), params.biases,
                        {sm, params.n_operand_chunks}, nullptr};
-  // Of the outputs the first half bends. The gradient at the points carries the loss scale, as operands do.
+  // Only the first half of the outputs displaces points. The gradient at the points already carries
+  // the loss scale.
   const auto seed = [&](const auto& row, uint32_t k) {
     return k < dim ? -*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k] : 0.0f;
   };

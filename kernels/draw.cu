@@ -1,8 +1,9 @@
-// Draws the rows of a training batch into RowBuffers: twin of src/engine/cpu/draw.rs, launched by src/engine/cuda/draw.rs with one block for each
-// tile of the chunk.
+// Draws the rows of a training batch into RowBuffers. Counterpart of src/engine/cpu/draw.rs;
+// launched by src/engine/cuda/draw.rs with one block per tile of the chunk.
 //
-// A thread for each row makes the choices; then the warps write row after row, a lane a coordinate, so that stores are whole lines. A row depends
-// on (seed, step, row) alone: every division into chunks draws the same batch.
+// First one thread per row makes the random choices; then each warp writes whole rows, one lane per
+// coordinate, so that stores are coalesced. A row depends only on (seed, step, row), so any
+// division into chunks draws the same batch.
 #include "draw/embedding.cuh"
 #include "draw/probes.cuh"
 #include "draw/row.cuh"
@@ -12,7 +13,8 @@
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarpSize = 32;
 
-// Column `column` of the network's input in a row: x, the time features, zeros. Keeps x, phi' and the velocity aside.
+// Writes one row of the network's input: x, the time features, zero padding. Also stores x, phi',
+// the velocity, t and the weight in their own buffers.
 template <class T, class Coordinate>
 __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnRow& row, size_t at, Coordinate coordinate) {
   const RowBuffers& rows = params.rows;
@@ -79,7 +81,7 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
   }
 }
 
-// The two ends of a pair are one point of twice the dimension.
+// Draws the input of the bend: the two ends of a pair, as one point of twice the dimension.
 template <class T>
 __device__ __forceinline__ void draw_bend(const DrawParams& params) {
   __shared__ DrawnRow sm_rows[kTileRows];
@@ -105,7 +107,8 @@ __device__ __forceinline__ void draw_bend(const DrawParams& params) {
   }
 }
 
-// One block a multiprocessor at least: the compiler may take the registers it wants, and spills nothing on any architecture.
+// At least one block per multiprocessor, so the compiler may use as many registers as it needs and
+// spills none on any architecture.
 #define DRAW(NAME, TYPE)                                                                                                  \
   extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_##NAME(const __grid_constant__ DrawParams params) {      \
     draw<TYPE>(params);                                                                                                   \

@@ -1,5 +1,5 @@
-// Numbers whose operations round one by one, as Rust's do: nvcc never contracts these to a fused multiply-add. For whatever has to agree with the
-// host to the last bit.
+// Scalars whose operations are rounded individually, as in Rust: nvcc never contracts them to a
+// fused multiply-add. Used for everything that must equal the host's result bit for bit.
 #pragma once
 
 __device__ __forceinline__ double add_rn(double a, double b) { return __dadd_rn(a, b); }

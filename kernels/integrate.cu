@@ -1,4 +1,5 @@
-// Particles along their flow: positions and log w, or with the log-density too. A block takes tiles one after the other and all steps of each.
+// Integrates particles along their flow: positions and log w; `integrate_density` also the
+// log-density. A block loops over tiles and takes all steps of each.
 #include "integrate/particles.cuh"
 
 #define INTEGRATE(NAME, TYPE, BLOCKS)                                                                                      \

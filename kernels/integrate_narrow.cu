@@ -1,4 +1,4 @@
-// Particles along the flow of a narrow network, all of whose layers have 64 columns: see integrate.cu.
+// Integrates particles with a narrow network, whose layers all have 64 columns: see integrate.cu.
 #include "integrate/particles.cuh"
 
 #define INTEGRATE_NARROW(NAME, TYPE)                                                                                          \

@@ -1,4 +1,5 @@
-// Everything between the parts of the weight gradients and the next step: gather_gradient for each network, judge once, update for each network.
+// From the partial weight gradients to the next weights: gather_gradient for each network, judge
+// once, update for each network.
 #include "optimizer/gather.cuh"
 #include "optimizer/judge.cuh"
 #include "optimizer/update.cuh"
@@ -11,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(kOptimizerThreads) judge(const __gr
   judge_step(params);
 }
 
-// The density of times before the first step.
+// Forms the density of times before the first step.
 extern "C" __global__ void __launch_bounds__(kOptimizerThreads) renew_density(const __grid_constant__ TimesParams params) {
   __shared__ TimesMemory sm_times;
   form_density(params, sm_times);

@@ -1,4 +1,5 @@
-// Training tiles: see sweep.cuh. Two blocks share a multiprocessor where registers allow it: in bf16, whose logistic function is the shortest.
+// Entry points of training tiles: see sweep.cuh. Registers allow two blocks per multiprocessor
+// only in bf16, whose logistic function is the shortest.
 #include "sweep.cuh"
 
 #define SWEEP(NAME, TYPE, BLOCKS)                                                                        \

@@ -1,27 +1,29 @@
-// One tile of a batch: an interior tile's four sweeps and the head between them, or a boundary tile's primal and adjoint. The weight gradient reads
-// a, c, delta, z_bar and, of probes, e_a and e_bar: a kernel of its own, after one block a tile, or for narrow networks the same block.
+// The sweeps of one tile: all four for an interior tile, with the head between them; primal and
+// adjoint for a boundary tile. The weight gradient reads a, c, delta, z_bar and, with probes, e_a
+// and e_bar. It is a kernel of its own (weight_grad.cuh), or, for narrow networks, part of this one
+// (sweep_narrow.cuh).
 #pragma once
 #include "batch.cuh"
 #include "net/gradient.cuh"
 #include "net/hamiltonian.cuh"
 #include "tile/reduce.cuh"
 
-// What is known of a row between the sweeps.
+// Per-row values carried from sweep to sweep.
 struct RowTerms {
-  double value, kinetic;       // of the loss, scaled to a share of the batch
-  float weight, on_potential;  // scaled so too
-  float s, along;              // along: weight (d_t s + w.grad s)
+  double value, kinetic;       // of the loss, scaled by 1 / interior rows of the batch
+  float weight, on_potential;  // scaled likewise
+  float s, along;              // along = weight (d_t s + w.grad s)
   float integrand;
 };
 
-// One interior row between the sweeps.
+// The formulas of one interior row between the sweeps.
 template <class Tile>
 struct InteriorRow {
   using T = typename Tile::Operand;
 
   const SweepParams& params;
   HeadRow<Tile> head;
-  bool is_centre;  // of a part that measures the time derivative alone
+  bool is_centre;  // row of a centring part: only the time derivative contributes
   const float& operand_scale;  // see TileMemory
   RowTerms& terms;
 
@@ -40,10 +42,10 @@ struct InteriorRow {
     return direction;
   }
 
-  // The tangent at the input, as the sweep carries it.
+  // The tangent at the input, scaled as the sweep carries it.
   __device__ __forceinline__ float c(uint32_t i) const { return operand_scale * terms.weight * direction(i); }
 
-  // After the reverse sweep: the terms of the row, and the tangent's input.
+  // After the reverse sweep: forms the row's loss terms and the tangent's input.
   __device__ __forceinline__ void seed_tangent() const {
     const uint32_t dim = head.dim(), n_features = head.tile.network.n_features;
     const float* d_phi = head.of(params.rows.d_phi, n_features);
@@ -79,7 +81,7 @@ struct InteriorRow {
     terms.integrand = measure != 0.0f ? static_cast<float>(terms.value / params.scale) / measure : 0.0f;
   }
 
-  // After the tangent sweep, with probes: what the generator has beyond d_t s + w.grad s is the Laplacian.
+  // After the tangent sweep with probes: adds the Laplacian term, the generator minus `along`.
   __device__ __forceinline__ void add_curvature(float probe_weight) const {
     const float generator = head.generator(probe_weight, [&](uint32_t i) { return c(i); });
     if (is_first_lane()) {
@@ -102,7 +104,7 @@ struct InteriorRow {
 
   __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
 
-  // Of output i, where s weighs `on_s`.
+  // Adjoint seed of output i, if s has weight `on_s`.
   __device__ __forceinline__ float adjoint_seed(uint32_t i, float on_s) const {
     const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
     return along_c + on_s * head.output_seed_of(i);
@@ -113,7 +115,8 @@ struct InteriorRow {
     head.seed(head.seed_in(params.rows.z_bar), [&](uint32_t i) { return adjoint_seed(i, on_s); });
   }
 
-  // After the adjoint sweep has gone down to the input. By the same argument as for the parameters the drift counts as constant.
+  // After the adjoint sweep has reached the input: the gradient of the row's term in x. The drift
+  // is held constant, for the same reason as in the parameter gradient.
   __device__ __forceinline__ void gradient_at_point() const {
     float* grad_x = head.of(params.rows.grad_x, head.dim());
     for_each_component(head.dim(), [&](uint32_t i) {
@@ -126,7 +129,8 @@ struct InteriorRow {
   }
 };
 
-// The tile's sums, in a fixed order, of terms that are written and waited for. Interior tiles add their moments of the integrand.
+// Sums the tile's terms in a fixed order. Interior tiles also form their moments of the integrand.
+// Precondition: the terms are visible to the block.
 __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row, const RowTerms* sm_terms,
                                          bool interior) {
   if (threadIdx.x < 32) {
@@ -135,7 +139,7 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
     sums = {warp_sum(sums.value), warp_sum(sums.kinetic)};
     if (threadIdx.x == 0) params.sums[tile] = sums;
   }
-  // A thread a knot, with its hat function.
+  // One thread per knot, each with its hat function.
   if (params.moments == nullptr || !interior || threadIdx.x >= kTimeKnots) return;
   double squares = 0.0, weights = 0.0;
   for (uint32_t i = 0; i < kTileRows; ++i) {
@@ -151,14 +155,14 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
   params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + kTimeKnots + threadIdx.x] = weights;
 }
 
-// What a block keeps of its tile in shared memory.
+// Shared memory of a tile.
 struct TileMemory {
-  float operand_scale;  // what operands carry beside the weights of their rows: the loss scale, without what sums are multiplied with
+  float operand_scale;  // factor of operands besides their rows' weights: loss scale / Part::sum_scale
   RowTerms terms[kTileRows];
   float probe_weight[kTileRows];
 };
 
-// Tile `index` of the batch, and whether it is interior-like.
+// Runs the sweeps of tile `index` of the batch. `interior`: whether it is interior-like.
 template <class Tile>
 __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, Tile& tile, TileMemory& sm_tile) {
   constexpr bool kDiffusive = Tile::kProbes;
@@ -166,7 +170,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   const RowBuffers& rows = params.rows;
   const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
-  // The first product waits for it.
+  // The barrier at the beginning of the first product makes it visible.
   if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename Tile::Operand>(params.batch, index);
 
   if (!interior) {
@@ -190,7 +194,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     return;
   }
 
-  // Tiles hold rows of one part alone.
+  // All rows of a tile belong to one part.
   const bool is_centre = part_of(params.batch, index).kind == PartKind::kCentre;
   const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_centre, operand_scale, sm_terms[i]}; };
 

@@ -1,4 +1,5 @@
-// Training tiles of narrow networks: see sweep_narrow.cuh. Two blocks share a multiprocessor where registers allow it: not in f32, not with probes.
+// Entry points of training tiles of narrow networks: see sweep_narrow.cuh. Two blocks share a
+// multiprocessor if registers allow it: not in f32, and not with probes.
 #include "sweep_narrow.cuh"
 
 #define SWEEP_NARROW(NAME, TYPE, BLOCKS)                                                                                    \

@@ -1,12 +1,13 @@
-// Tiles of a narrow network, all of whose layers have kNarrow columns, and their weight gradient. A block goes from tile to tile with one slot for
-// activations and adds each tile's share of the gradient up as it goes: no operand of the gradient outlives its tile, and no second kernel reads it.
+// Sweeps and weight gradient of a narrow network, whose layers all have kNarrow columns. A block
+// loops over tiles, reuses one tile of slots for their activations and accumulates the gradient as
+// it goes, so no operand of the gradient outlives its tile and no second kernel is needed.
 #pragma once
 #include "net/layer_gradient.cuh"
 #include "sweep.cuh"
 
 constexpr uint32_t kNarrow = 64;
 
-// A layer's gradient in the making, element by element where its threads have it.
+// Running sum of a layer's gradient, stored in each thread's own fragment order.
 template <class T>
 struct LayerSums {
   using P = GradProduct<T, kNarrow>;
@@ -32,7 +33,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   using P = GradProduct<T, kNarrow>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
-  __shared__ float sm_units;  // those of the sums before this tile, in units of its own
+  __shared__ float sm_units;  // sum_scale of the previous tile over this tile's: rescales the sums so far
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
   const Batch& batch = sweep.batch;
@@ -42,7 +43,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
   LayerSums<T>* far_sums = static_cast<LayerSums<T>*>(params.far_sums) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_near);
-  // The first layers' sums are on the chip, as many as there is memory for.
+  // The sums of the first n_near layers are in shared memory, the others spill to global memory.
   const auto sums_of = [&](uint32_t layer) -> LayerSums<T>& {
     if (layer <= params.n_near) return sm_sums[layer - 1];
     return far_sums[layer - 1 - params.n_near];
@@ -73,7 +74,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
       __syncthreads();  // the operands are written, and the product before this one has read its last stage
       P product;
       sums.give(product);
-      // What the tiles before left is counted in the units of the last of them.
+      // The sums so far have the scale of the previous tile's part.
       if (kRounds<T>) product.multiply_by(sm_units);
       add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
       sums.take(product);

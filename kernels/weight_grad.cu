@@ -1,4 +1,4 @@
-// The weight gradient: see weight_grad.cuh.
+// Entry points of the weight gradient: see weight_grad.cuh.
 #include "weight_grad.cuh"
 
 #define WEIGHT_GRAD(NAME, TYPE, BLOCKS)                                                                          \

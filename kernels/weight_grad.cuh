@@ -1,14 +1,15 @@
-// The weight gradient of all layers from what the sweeps left of all rows of a chunk.
+// Weight gradient of all layers, from the operands that the sweeps stored for the rows of a chunk.
 //
-// A block forms kGradTile x kGradTile elements of one layer's dW over its share of the rows (blockIdx.y) and adds them to its partial sum; whoever adds
-// the partial sums up does so in their order, so the result does not depend on which block was first.
+// A block forms kGradTile x kGradTile elements of one layer's dW over its tiles (blockIdx.y) and
+// writes them to a partial gradient of its own. `gather_gradient` sums the partial gradients in
+// their order, so the result does not depend on the order in which blocks run.
 #pragma once
 #include "batch.cuh"
 #include "net/layer_gradient.cuh"
 
 constexpr uint32_t kGradTile = 128;
 
-// Adds tiles `begin` to `end` of the batch to the elements from (out0, in0) on.
+// Adds tiles `begin` .. `end` of the batch to the elements that start at (out0, in0).
 template <class T>
 __device__ __forceinline__ void add_tiles(GradProduct<T, kGradTile>& product, const WeightGradParams& params, uint32_t layer, uint32_t out0,
                                           uint32_t in0, uint32_t begin, uint32_t end, unsigned char* sm) {
@@ -30,7 +31,7 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   const uint32_t index = blockIdx.x - map.grad_tile, tiles_across = (n_in + kGradTile - 1) / kGradTile;
   const uint32_t in0 = index % tiles_across * kGradTile, out0 = index / tiles_across * kGradTile;
 
-  // Tiles of the batch.
+  // Tile indices within the batch.
   const Batch& batch = params.batch;
   const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_part;
   const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_part);
@@ -38,7 +39,7 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   P product;
   product.clear();
   if constexpr (kRounds<T>) {
-    // Part by part: what the sums are counted in changes between them.
+    // Part by part, as each has its own sum_scale: the sums are rescaled in between.
 #pragma unroll 1
     for (uint32_t tile = begin; tile < end;) {
       const Part& part = part_of(batch, tile);

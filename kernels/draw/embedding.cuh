@@ -1,4 +1,4 @@
-// The time features: twin of model::TimeEmbedding.
+// Time features. Counterpart of model::TimeEmbedding.
 #pragma once
 #include <cstdint>
 
@@ -14,7 +14,7 @@ __device__ __forceinline__ TimeFeature time_feature(const double* frequencies, u
   const double f = frequencies[is_sine ? i - 1 : i - 1 - m];
   const double angular = 6.283185307179586 * f;
   double sine, cosine;
-  // Of turns rather than radians: their reduction is exact and takes no local memory.
+  // In half turns rather than radians: argument reduction is exact and needs no local memory.
   sincospi(2.0 * f * t, &sine, &cosine);
   const double phi = is_sine ? sine : cosine, d_phi = angular * (is_sine ? cosine : -sine);
   return {static_cast<float>(phi), static_cast<float>(d_phi)};

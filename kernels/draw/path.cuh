@@ -1,5 +1,5 @@
-// How x moves between snapshots: twin of src/density_path/mod.rs, coupling.rs and generative.rs. Indices, times, masses and straight lines are the
-// host's to the last bit.
+// How x moves between snapshots. Counterpart of src/density_path/mod.rs, coupling.rs and
+// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit.
 #pragma once
 #include "../exact.cuh"
 #include "../params.h"
@@ -14,7 +14,7 @@ struct Moment {
   float t;
 };
 
-// The rows that a row of a batch moves between, as indices into their snapshots.
+// The samples that a batch row moves between, as indices into their snapshots.
 struct Trajectory {
   uint32_t left, from, to, before, after;
   f64 start_mass, end_mass;
@@ -22,11 +22,11 @@ struct Trajectory {
 
 enum class CurveKind : uint32_t { kOrigin, kRow, kLine, kSpline, kNoise };
 
-// The point of a trajectory at a moment, ready for its coordinates.
+// Everything needed to form the coordinates of a point of a trajectory at a moment.
 struct Curve {
   CurveKind kind;
   bool has_before, has_after;
-  const float *before, *from, *to, *after;  // kRow has `from` alone, kNoise `to`
+  const float *before, *from, *to, *after;  // kRow uses only `from`, kNoise only `to`
   float ratio, per_time;
   float length_before, length, length_after;
   float noise, data, noise_slope, data_slope;
@@ -53,18 +53,18 @@ struct Path {
     return {left, ratio, to_f32(time(left) + ratio * length(left))};
   }
 
-  // The moment that `rule` visits for a time `t` drawn in 0..=1.
+  // The moment that `rule` visits if `t` in 0..=1 is drawn.
   __device__ __forceinline__ Moment moment(TimeRule rule, f64 t) const {
     const double* times = params.times;
     const uint32_t beyond = partition_point(params.n_times, [&](uint32_t k) { return times[k] <= t.value; });
     const uint32_t left = min(max(beyond, 1u), params.n_times - 1) - 1;
     const f64 drawn = (t - time(left)) / length(left);
     const double ratio = time_node(rule, drawn.value);
-    // Untouched by a rule without nodes, to the last bit.
+    // A rule without nodes keeps t bit for bit.
     return ratio == drawn.value ? Moment{left, ratio, to_f32(t)} : at(left, ratio);
   }
 
-  // Links::partner.
+  // Counterpart of Links::partner.
   static __device__ __forceinline__ uint32_t partner(const LinkParams& links, uint32_t row, uint32_t word) {
     const uint32_t start = links.starts[row], n = links.starts[row + 1] - start;
     const uint32_t chosen = partition_point(n, [&](uint32_t link) { return links.cumulative[start + link] <= word; });
@@ -72,7 +72,7 @@ struct Path {
     return link < links.n_partners ? links.partners[link] : 0;
   }
 
-  // The trajectory through the interval after snapshot `left` that words 1, 2 and 3 choose.
+  // Chooses a trajectory through the interval after snapshot `left` by words 1, 2 and 3.
   __device__ __forceinline__ Trajectory trajectory(uint32_t left, uint4 words) const {
     if (is_generative()) {
       const uint32_t to = random_index(words.y, n_rows(0));
@@ -81,7 +81,8 @@ struct Path {
     const f64 start_mass = snapshot_mass(left), end_mass = snapshot_mass(left + 1);
     if (params.couplings == nullptr) {
       const uint32_t from = random_index(words.y, n_rows(left));
-      // Frames of the same number of rows may follow the same particles: one word keeps to one particle.
+      // Snapshots with equally many rows may follow the same particles: one word then chooses the
+      // same particle in both.
       const uint32_t word = params.interpolant == Interpolant::kNearest ? words.y : words.z;
       const uint32_t to = random_index(word, n_rows(left + 1));
       return {left, from, to, from, to, start_mass, end_mass};
@@ -102,7 +103,7 @@ struct Path {
     return trajectory;
   }
 
-  // Mass of the trajectory at `moment`, and its slope in network time.
+  // Mass of the trajectory at `moment`, and its derivative in network time.
   __device__ __forceinline__ f64 mass(const Trajectory& trajectory, const Moment& moment) const {
     return trajectory.start_mass + moment.ratio * (trajectory.end_mass - trajectory.start_mass);
   }
@@ -111,7 +112,7 @@ struct Path {
     return rise.value == 0.0 ? f64(0.0) : rise / length(trajectory.left);
   }
 
-  // x = alpha noise + beta data, with slopes.
+  // Coefficients of x = alpha noise + beta data and their time derivatives.
   __device__ __forceinline__ void set_coefficients(Curve& curve, double ratio) const {
     const f64 t = fmin(fmax(ratio, 1e-6), 1.0 - 1e-6);  // slopes may be infinite at the very ends
     f64 noise, data, noise_slope, data_slope;
@@ -121,7 +122,7 @@ struct Path {
       noise = __dsqrt_rn((1.0 - t).value), data = __dsqrt_rn(t.value);
       noise_slope = -0.5 / noise, data_slope = 0.5 / data;
     } else {
-      // Variance-preserving diffusion, backward: rates from 0.1 to 20.
+      // Variance-preserving diffusion in reverse time, with rates from 0.1 to 20.
       constexpr double kFirst = 0.1, kRise = 20.0 - 0.1;
       const f64 tau = 1.0 - t;
       const f64 rate = kFirst + tau * kRise;
@@ -135,7 +136,7 @@ struct Path {
     curve.noise_slope = to_f32(noise_slope), curve.data_slope = to_f32(data_slope);
   }
 
-  // DensityPath::point, up to its coordinates. `noise_row` names the row's start noise.
+  // DensityPath::point without its coordinates. `noise_row` selects the start noise.
   __device__ __forceinline__ Curve curve(const Trajectory& trajectory, const Moment& moment, uint32_t noise_row) const {
     const uint32_t left = trajectory.left;
     Curve curve{};
@@ -169,13 +170,13 @@ struct Path {
     return curve;
   }
 
-  // DensityPath::end_point: a row at the first (`at_end`: last) time.
+  // DensityPath::end_point: a sample at the first time, or at the last if `at_end`.
   __device__ __forceinline__ Curve end_point(bool at_end, uint32_t word, uint32_t noise_row) const {
     Curve curve{};
     curve.noise_row = noise_row;
     if (is_generative() && !at_end) {
       curve.kind = CurveKind::kNoise;
-      curve.to = row(0, 0);  // counts nothing
+      curve.to = row(0, 0);  // its coefficient is 0
       curve.noise = 1.0f;
     } else {
       const uint32_t snapshot = at_end ? params.n_snapshots - 1 : 0;
@@ -190,7 +191,7 @@ struct PointAndVelocity {
   float x, u;
 };
 
-// The cubic of density_path::spline in one coordinate.
+// One coordinate of the cubic of density_path::spline.
 __device__ __forceinline__ PointAndVelocity spline(const Curve& curve, uint32_t i) {
   const f32 h0 = curve.length_before, h = curve.length, h2 = curve.length_after;
   const f32 from = curve.from[i], to = curve.to[i];
@@ -205,7 +206,7 @@ __device__ __forceinline__ PointAndVelocity spline(const Curve& curve, uint32_t 
   return {x.value, slope.value};
 }
 
-// Coordinate i of the point, and of its velocity where that is known, else 0.
+// Coordinate i of the point and of its velocity; velocity 0 if the path does not define one.
 __device__ __forceinline__ PointAndVelocity point(const Curve& curve, uint32_t i, const RowWords& start_noise) {
   switch (curve.kind) {
     case CurveKind::kRow:

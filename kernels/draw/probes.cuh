@@ -1,4 +1,5 @@
-// Probes of the Laplacian: twin of engine::cpu::draw::probes. Component i of probe k has the number k dim + i in its row.
+// Probes of the Laplacian. Counterpart of engine::cpu::draw::probes. Component i of probe k uses
+// random number k dim + i of its row.
 #pragma once
 #include "../params.h"
 #include "../rng/normal.cuh"

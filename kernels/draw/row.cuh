@@ -1,4 +1,5 @@
-// What a row of a batch is before its coordinates: the random choices and weights of engine::cpu::draw::Draw, part by part.
+// Random choices and weights of a batch row, for each kind of part; its coordinates are formed
+// later. Counterpart of engine::cpu::draw::Draw.
 #pragma once
 #include "../batch.cuh"
 #include "../exact.cuh"
@@ -10,9 +11,9 @@
 struct DrawnRow {
   Curve curve;
   float t, weight, on_potential, measure, kappa;
-  uint32_t index;    // in its part
-  bool is_used;      // else everything is 0
-  bool is_interior;  // with velocity, probes and their curvature
+  uint32_t index;    // within its part
+  bool is_used;      // otherwise all fields are 0
+  bool is_interior;  // has velocity and probes
 };
 
 struct Weight {
@@ -26,7 +27,7 @@ struct Draw {
 
   __device__ __forceinline__ Draw(const DrawParams& params, uint32_t dim) : params(params), path{*params.path, dim}, step(params.state->step) {}
 
-  // The time weight and its slope.
+  // The time weight and its derivative.
   __device__ __forceinline__ Weight time_weight(f64 t) const {
     f64 value = 0.0, slope = 0.0;
     for (uint32_t k = params.n_coefficients; k-- > 0;) {
@@ -40,7 +41,8 @@ struct Draw {
     return random_words(params.seed, Purpose::kTimeOffset, step, row).x;
   }
 
-  // The moment of row `row` of `n`, and what a mean over rows multiplies it with.
+  // The moment of row `row` of `n`. `measure`: the weight that makes the mean over rows a mean over
+  // times.
   __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own, f64& measure) const {
     const f64 u = static_cast<double>(unit_f32(time_word(params.time_rule, row, n, offset, own)));
     WeighedTime time{u, 1.0};
@@ -64,7 +66,7 @@ struct Draw {
     const f64 t = static_cast<double>(moment.t);
     const Weight weight = time_weight(t);
     const f64 mass = path.mass(trajectory, moment);
-    f64 on_potential = 0.0;  // the boundary terms of the parts of kWeak have the change of mass
+    f64 on_potential = 0.0;  // with kWeak the boundary terms contain the change of mass
     if (params.estimator == Estimator::kAction) on_potential = weight.d_omega * mass;
     if (params.estimator == Estimator::kRegression) on_potential = -weight.omega * path.mass_slope(trajectory);
     row.weight = to_f32(weight.omega * mass * measure);
@@ -75,7 +77,7 @@ struct Draw {
     row.is_interior = true;
   }
 
-  // The rows of `interior` moved to x = 0, with the opposite weights and mass 1.
+  // Centring: the times of `interior` at x = 0, with opposite weights and mass 1.
   __device__ __forceinline__ void centre(DrawnRow& row) const {
     uint4 words;
     f64 measure;
@@ -86,7 +88,8 @@ struct Draw {
     row.on_potential = to_f32(-weight.d_omega * measure);
   }
 
-  // x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
+  // Centring of the boundary: x = 0 at both ends, two rows, with the opposite of the weight of
+  // boundary rows of mass 1.
   __device__ __forceinline__ void centre_ends(DrawnRow& row) const {
     row.t = row.index == 0 ? 0.0f : 1.0f;
     const f64 omega = time_weight(static_cast<double>(row.t)).omega;
@@ -102,10 +105,11 @@ struct Draw {
     row.weight = to_f32(weight / static_cast<double>(params.batch.n_boundary));
   }
 
-  // Draw::part: samples at the start or (`at_end`) end of a part of an interval, each at both times of its part.
+  // Counterpart of Draw::part, the weak form: samples at the start or, if `at_end`, the end of a
+  // part of an interval, each evaluated at both times of its part.
   __device__ __forceinline__ void weak_ends(DrawnRow& row, bool at_end) const {
     const uint32_t index = row.index / 2, at_later_time = row.index % 2, n = params.batch.n_boundary;
-    // Both ends of a part draw from the same words, so they lie on one trajectory.
+    // Both ends of a part use the same words, so they lie on one trajectory.
     const uint4 words = random_words(params.seed, Purpose::kBoundary0, step, index);
     f64 measure;
     const Moment moment = this->moment(index, n, offset(1), words.x, measure);
@@ -122,7 +126,7 @@ struct Draw {
     row.weight = to_f32(at_end ? -weight : weight);
   }
 
-  // Row `index` of a part of kind `kind`; nothing but zeros where the part has no such row.
+  // Row `index` of `part`; all zeros beyond its last row.
   __device__ __forceinline__ DrawnRow row(const Part& part, uint32_t index) const {
     DrawnRow row{};
     row.index = index;
@@ -140,7 +144,8 @@ struct Draw {
     return row;
   }
 
-  // Draw::bend_inputs: the straight line between the ends of an interior row's trajectory.
+  // Counterpart of Draw::bend_inputs: the straight line between the ends of an interior row's
+  // trajectory.
   __device__ __forceinline__ DrawnRow bend_row(uint32_t index, uint32_t n_rows) const {
     DrawnRow row{};
     row.index = index;

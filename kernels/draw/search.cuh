@@ -1,7 +1,8 @@
 #pragma once
 #include <cstdint>
 
-// How many of 0..n come before the first for which `is_below` is false; it is true up to there. Rust's partition_point.
+// Rust's partition_point: the first index in 0..n for which `is_below` is false, or n. `is_below`
+// must be true for all smaller indices.
 template <class IsBelow>
 __device__ __forceinline__ uint32_t partition_point(uint32_t n, IsBelow is_below) {
   uint32_t start = 0;

@@ -1,4 +1,4 @@
-// Where in time a row lies: twin of src/density_path/times.rs.
+// The time of a row. Counterpart of src/density_path/times.rs.
 #pragma once
 #include "../exact.cuh"
 #include "../params.h"
@@ -13,7 +13,8 @@ __device__ __forceinline__ uint32_t time_word(TimeRule rule, uint32_t row, uint3
   return static_cast<uint32_t>(start + (own * width >> 32));
 }
 
-// The node that stands for the place `ratio` of an interval; the place itself for rules without nodes.
+// The quadrature node that stands for position `ratio` of an interval; `ratio` itself for rules
+// without nodes.
 __device__ __forceinline__ double time_node(TimeRule rule, double ratio) {
   switch (rule) {
     case TimeRule::kTrapezoid:
@@ -31,7 +32,8 @@ struct WeighedTime {
   f64 t, weight;
 };
 
-// TimeDensity::draw: the time at which the cumulative density is `u`, and the weight 1 / density of a row there.
+// Counterpart of TimeDensity::draw: the time at which the cumulative density is `u`, and the weight
+// 1 / density of a row there.
 __device__ __forceinline__ WeighedTime draw_time(const double* density, double u) {
   constexpr double kIntervals = kTimeKnots - 1;
   const double* cumulative = density + kTimeKnots;

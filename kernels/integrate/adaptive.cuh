@@ -1,12 +1,13 @@
-// Error control of a tile: the formulas of src/engine/cpu/particles.rs, in f64. All threads of the block come to the same numbers.
+// Error control of a tile: the formulas of src/engine/cpu/particles.rs, in f64. All threads of the
+// block get the same numbers.
 #pragma once
 #include "block_sum.cuh"
 #include "state.cuh"
 
-// Most steps that may be tried between two saved times before giving up.
+// Maximum number of attempted steps between two saved times.
 constexpr uint32_t kMaxAttempts = 100000;
 
-// Root mean square over the values that count of value(i) / (atol + rtol size(i)).
+// Root mean square of value(i) / (atol + rtol size(i)) over the values of real rows.
 template <class Value, class Size>
 __device__ __forceinline__ double scaled_norm(const ParticleState& state, Value value, Size size) {
   double sum = 0.0;
@@ -34,15 +35,16 @@ __device__ __forceinline__ double error_norm(const ParticleState& state, double 
       [&](uint32_t i) { return fmaxf(fabsf(y[i]), fabsf(point[i])); });
 }
 
-// Sizes of steps need no more than the digits of f32.
+// f32 accuracy suffices for step sizes.
 __device__ __forceinline__ double power(double base, float exponent) { return powf(static_cast<float>(base), exponent); }
 
-// How the next step compares with this one (Hairer, Nørsett & Wanner, Solving ODEs I, II.4); a NaN shrinks it.
+// Ratio of the next step size to this one (Hairer, Nørsett & Wanner, Solving ODEs I, II.4); a NaN
+// shrinks it.
 __device__ __forceinline__ double step_factor(double error) {
   return isfinite(error) ? fmin(fmax(0.9 * power(error, -0.2f), 0.2), 5.0) : 0.2;
 }
 
-// Length of the Euler step that the first step is chosen by, from the sizes of y and its velocity.
+// Length of the trial Euler step for choosing the first step, from the sizes of y and its velocity.
 __device__ __forceinline__ double first_probe(const ParticleState& state) {
   const float *y = state.y(), *velocity = state.stage(0);
   const auto size = [&](uint32_t i) { return fabsf(y[i]); };
@@ -51,7 +53,7 @@ __device__ __forceinline__ double first_probe(const ParticleState& state) {
   return position < 1e-5 || speed < 1e-5 ? 1e-6 : 0.01 * position / speed;
 }
 
-// First step of error control, from the velocity's change over the Euler step `probe`.
+// First step size, from the change of the velocity over the trial Euler step `probe`.
 __device__ __forceinline__ double first_step(const ParticleState& state, double probe) {
   const float *y = state.y(), *velocity = state.stage(0), *later = state.stage(1);
   const auto size = [&](uint32_t i) { return fabsf(y[i]); };

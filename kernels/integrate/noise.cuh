@@ -3,7 +3,8 @@
 #include "../rng/normal.cuh"
 #include "state.cuh"
 
-// The noise of step `n_steps`, whose increments have the standard deviation `deviation`.
+// Draws the noise of step `n_steps`. `deviation` is the standard deviation of each of its
+// increments.
 __device__ __forceinline__ void draw_noise(const ParticleState& state, uint64_t n_steps, float deviation) {
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_counters = (dim + 3) / 4;

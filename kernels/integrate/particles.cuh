@@ -1,43 +1,45 @@
-// A tile of particles on its way: twin of src/engine/cpu/particles.rs.
+// Integration of a tile of particles. Counterpart of src/engine/cpu/particles.rs.
 //
-// Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along their way d log w = λ s dτ and d log q = -∇·v dτ.
+// Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along their way d log w = λ s dτ and
+// d log q = -∇·v dτ.
 //
-// The velocity is a whole network, so it stands in one place: a tile is a loop of `next`, which does what a method does between two evaluations,
-// and the evaluation. All of the course is the same in every thread of the block.
+// The velocity inlines the whole network, so the code contains it once: a tile alternates `next`,
+// the work of a method between two evaluations, with one evaluation. Control flow is block-uniform.
 #pragma once
 #include "adaptive.cuh"
 #include "noise.cuh"
 #include "velocity.cuh"
 
-// What an evaluation is for.
+// Purpose of an evaluation.
 enum class Phase : uint32_t { kStart, kBetween, kStage, kFirstSpeed, kFirstBend };
 
-// Where a tile is on its way. It lies in shared memory while the network needs all registers.
+// Integration state of a tile, parked in shared memory during evaluations, which need all
+// registers.
 struct Progress {
   uint32_t slot_row;  // the block's first row of RowBuffers
   Tile tile;
   Phase phase;
-  bool first_stage_ready;  // the first stage already holds the velocity at y
+  bool first_stage_ready;  // stage 0 already holds the velocity at y
   bool is_last;            // the step ends at the saved time
-  uint32_t stage;          // to evaluate, at y or, after the first, at the point
+  uint32_t stage;          // to evaluate: stage 0 at y, later ones at the point
   uint32_t saved;          // saved times reached
-  uint32_t attempts;       // since the last of them
-  uint64_t n_steps;        // steps accepted: numbers the noise
+  uint32_t attempts;       // since the last saved time
+  uint64_t n_steps;        // accepted steps; numbers the noise
   double t, h, t_stage;
-  double proposed;  // step that error control proposes next, with the sign of the direction; 0 before the first
-  bool has_failed;         // a block that fails goes no further
+  double proposed;  // next step by error control, signed by direction; 0 before the first
+  bool has_failed;         // a block stops at its first failure
 };
 
-// The same in registers.
+// The same in registers, with the stepping logic.
 struct Course : Progress {
   const IntegrateParams& params;
 
   __device__ __forceinline__ ParticleState state() const { return {params, tile}; }
 
-  // Zeros at first; one thread counts.
+  // Starts as zeros; only thread 0 writes it.
   __device__ __forceinline__ IntegrationBlock& report() const { return params.blocks[blockIdx.x]; }
 
-  // Begins with the block's next tile; false without one.
+  // Begins the block's next tile; false if there is none.
   __device__ __forceinline__ bool start() {
     if (tile.index * kTileRows >= params.n_particles) return false;
     const uint64_t n_left = params.n_particles - tile.index * kTileRows;
@@ -89,7 +91,8 @@ struct Course : Progress {
     return true;
   }
 
-  // Saves what is due and chooses t and h of the next step; false where there is none.
+  // Saves the state if it is due and chooses t and h of the next step; false if the tile is
+  // finished or has failed.
   __device__ __forceinline__ bool begin_step() {
     const bool is_fixed = params.steps != nullptr;
     while (is_fixed ? n_steps == params.steps_before[saved] : !((params.save_at[saved] - t) * params.direction > 0.0)) {
@@ -118,7 +121,7 @@ struct Course : Progress {
     return true;
   }
 
-  // The result of a step of which all stages are evaluated, and whether it counts.
+  // Forms the result of a step whose stages are all evaluated, and accepts or rejects it.
   __device__ __forceinline__ void finish_step() {
     const Tableau& tableau = params.tableau;
     phase = Phase::kBetween;
@@ -142,7 +145,8 @@ struct Course : Progress {
     if (threadIdx.x == 0) ++report().accepted_steps;
   }
 
-  // point = y + noise + Σ factor(k) stage k. Since the noise was drawn there was an evaluation, which waits for it.
+  // point = y + noise + Σ factor(k) stage k. At least one evaluation, with its barriers, lies
+  // between drawing the noise and this.
   template <class Factor>
   __device__ __forceinline__ void combine(uint32_t n, Factor factor) {
     const float *y = state().y(), *noise = state().noise();
@@ -161,7 +165,7 @@ struct Course : Progress {
     }
   }
 
-  // Leaves the state at the saved time that is due; false if a value that counts is not finite.
+  // Stores the state for the saved time that is due; false if a value of a real row is not finite.
   __device__ __forceinline__ bool save() const {
     const float* y = state().y();
     double n_lost = 0.0;
@@ -186,7 +190,7 @@ struct Course : Progress {
   }
 };
 
-// `next`, on what lies in shared memory.
+// Runs `next` on the state in shared memory.
 __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress& sm_progress) {
   Course course{sm_progress, params};
   const bool goes_on = course.next();
@@ -196,7 +200,7 @@ __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress&
   return goes_on;
 }
 
-// Tiles of a block one after the other, all steps of each. kWide: see Sweeps.
+// Integrates a block's tiles one after the other, all steps of each. kWide: see Sweeps.
 template <class T, bool kDensity, bool kWide>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
@@ -213,7 +217,8 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   __syncthreads();  // the progress is written
 #pragma unroll 1
   while (advance(params, sm_progress)) {
-    // Read anew each time, so that addresses made of it are not kept in registers over the network.
+    // Read again each time, so that addresses derived from it do not stay in registers across the
+    // network.
     const uint32_t first_row = sm_progress.slot_row;
     Sweeps<T, kDensity ? 3 : 1, kWide> sweeps{{params.network, params.rows, first_row, first_row},
                                               static_cast<const T*>(params.weights),

@@ -1,18 +1,19 @@
-// Where a tile of particles lies: its slot of scratch memory, which stays in L2.
+// Scratch memory of a tile of particles: the slot of its block, small enough to stay in L2.
 //
-// A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] where they are followed. Value i of all of them belongs
-// to thread i % kThreads, whoever else reads it waits.
+// A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] if they
+// are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
 #include "../params.h"
 #include "../tile/product.cuh"
 
 struct Tile {
   uint64_t index;
-  uint32_t n_rows;  // rows that count
-  // Which of two slabs is y, and whether the first stage has changed places with the last: an accepted step moves nothing.
+  uint32_t n_rows;  // real rows; the others are padding
+  // Which of two slabs is y, and whether the first and last stage are swapped: an accepted step
+  // copies nothing.
   bool is_second, is_swapped;
-  bool is_fresh;  // before the first velocity
-  bool has_weights;  // whether log w is followed: kept here, as it would take a register over the network
+  bool is_fresh;  // before the first evaluation
+  bool has_weights;  // whether log w is integrated: cached to save a register
 };
 
 struct ParticleState {
@@ -30,24 +31,24 @@ struct ParticleState {
 
   __device__ __forceinline__ float* slot() const { return params.scratch + opaque(blockIdx.x) * params.slot_size; }
   __device__ __forceinline__ float* y() const { return slot() + (tile.is_second ? n_values() : 0); }
-  // Where the velocity is evaluated; after a step, the new state.
+  // The point where the velocity is evaluated; after a step, the new state.
   __device__ __forceinline__ float* point() const { return slot() + (tile.is_second ? 0 : n_values()); }
   __device__ __forceinline__ float* stage(uint32_t i) const {
     const uint32_t last = params.tableau.n_stages - 1;
     const bool moved = tile.is_swapped && (i == 0 || i == last);
     return slot() + (2 + (moved ? last - i : i)) * n_values();
   }
-  // ∫σ dW over the step, of positions alone.
+  // ∫σ dW over the step, for positions only.
   __device__ __forceinline__ float* noise() const { return slot() + (2 + params.tableau.n_stages) * n_values(); }
   __device__ __forceinline__ float* features() const { return noise() + kTileRows * dim(); }
 
-  // Whether value i belongs to a row that counts.
+  // Whether value i belongs to a real row.
   __device__ __forceinline__ bool counts(uint32_t i) const {
     return i < weights() ? i < tile.n_rows * dim() : (i - weights()) % kTileRows < tile.n_rows;
   }
   __device__ __forceinline__ uint32_t n_counted() const { return n_values() / kTileRows * tile.n_rows; }
 
-  // Value i among what the host reads and writes, at saved time k.
+  // Address of value i at saved time k in the buffers that the host reads and writes.
   __device__ __forceinline__ float* saved(uint32_t k, uint32_t i) const {
     const uint64_t slab = k * params.n_particles + tile.index * kTileRows;
     if (i < weights()) return params.positions + slab * dim() + i;

@@ -1,4 +1,5 @@
-// Velocity ∇H(∇s) of a tile of particles, with the rates λs of log w and -∇·v of log q: twin of Particles::velocity.
+// Velocity ∇H(∇s) of a tile of particles, and the rates λs of log w and -∇·v of log q. Counterpart
+// of Particles::velocity.
 #pragma once
 #include "../draw/embedding.cuh"
 #include "../draw/probes.cuh"
@@ -6,8 +7,8 @@
 #include "../net/hamiltonian.cuh"
 #include "state.cuh"
 
-// The directions of the divergence into e_a's input. They stay the same along a path; but ∇·∇H(∇s) is the trace of D∇²s with the diagonal
-// D = H''(∇s), so each is scaled by √D.
+// Writes the directions of the divergence to e_a of the input. They are fixed along a path, but
+// ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s), so each is scaled by √D.
 template <class Tile>
 __device__ __forceinline__ void place_directions(const Tile& sweeps, const ParticleState& state) {
   const IntegrateParams& params = state.params;
@@ -31,7 +32,7 @@ __device__ __forceinline__ void place_directions(const Tile& sweeps, const Parti
   }
 }
 
-// The velocity of stage `stage` at time t: at y, or after the first at the point.
+// Evaluates stage `stage` at time t: at y for stage 0, else at the point.
 template <class Tile>
 __device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
   using T = typename Tile::Operand;

@@ -1,4 +1,4 @@
-// f, f', f'', f''' of each activation at z, side by side: twins of src/engine/cpu/activation.rs.
+// f, f', f'', f''' of each activation at z. Counterpart of src/engine/cpu/activation.rs.
 // GELU is the exact one (erf), softplus has beta = 1, sine is sin z.
 #pragma once
 #include <cuda_bf16.h>
@@ -18,7 +18,7 @@ struct Logistic {
     return z >= 0.0f ? make_float2(large, small) : make_float2(small, large);
   }
 };
-// One special function instead of two, to 2^-12: less than what bf16 rounds away.
+// One special function instead of two, accurate to 2^-12, which is finer than bf16 rounding.
 template <>
 struct Logistic<__nv_bfloat16> {
   static __device__ __forceinline__ float2 at(float z) {
@@ -28,9 +28,11 @@ struct Logistic<__nv_bfloat16> {
   }
 };
 
-// sin z and cos z for every finite z. The library's have a slow path for large z that keeps a table in local memory.
+// sin z and cos z for every finite z. The library functions have a slow path for large z with a
+// table in local memory.
 __device__ __forceinline__ float2 sine_and_cosine(float z) {
-  // Quarter turns, and what is left of z: pi/2 in three parts of which the first two are short, so that products with quarter turns are exact.
+  // Reduces z to quarter turns and a remainder. pi/2 is split into three terms; the first two have
+  // few digits, so that their products with the number of turns are exact.
   float turns = rintf(z * 0.63661977f);
   float r = fmaf(turns, -1.5703125f, z);
   r = fmaf(turns, -4.837513e-4f, r);

@@ -1,8 +1,8 @@
-// The types that activations are kept in, eight neighbours at a time.
+// Types that activations are stored in, and access to eight consecutive elements at a time.
 #pragma once
 #include "../tile/mma.cuh"
 
-// What only elementwise parts read (f', g, …) has 16 bits where operands have, else it is f32.
+// Type of values that only elementwise code reads (f', g, …): T if T has 16 bits, else f32.
 template <class T>
 struct StateOf {
   using type = T;
@@ -34,7 +34,8 @@ __device__ __forceinline__ float from_element(tf32 value) { return __uint_as_flo
 __device__ __forceinline__ float from_element(__nv_bfloat16 value) { return __bfloat162float(value); }
 __device__ __forceinline__ float from_element(__half value) { return __half2float(value); }
 
-// Eight neighbours as they lie in memory: what is loaded ahead of its use, in as few registers as it has words.
+// Eight consecutive elements as they lie in memory. Loads ahead of use are kept packed to save
+// registers.
 template <class E>
 struct Packed8 {
   uint4 pieces[sizeof(E) / 2];

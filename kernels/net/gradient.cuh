@@ -2,8 +2,9 @@
 #pragma once
 #include "row.cuh"
 
-// From rows.x and the input, both written: s where it is asked for, and the gradient; what the sweeps' order says stays for those that
-// follow. `asks_for_potential()` is asked when its answer is needed.
+// Forms the gradient of s and, if asked for, s, from rows.x and the input, which must be written.
+// Leaves the derivatives that kOrders keeps. The predicate `asks_for_potential` is evaluated late
+// to save a register.
 template <class Tile, class Asks>
 __device__ __forceinline__ void potential_and_gradient(Tile& tile, Asks asks_for_potential) {
   const NetworkParams& network = tile.network;

@@ -1,4 +1,4 @@
-// The cost: twin of Objective::hamiltonian.
+// The Hamiltonian of the cost. Counterpart of Objective::hamiltonian.
 #pragma once
 
 // H(p) and dH/dp of one component, H = |p|^q / q.

@@ -1,4 +1,5 @@
-// The head: the output o as potential s, the seed ds/do of the reverse sweep, and the adjoint seeds of the generator J. One component each.
+// The head, one component at a time: the potential s from the output o, the seed ds/do of the
+// reverse sweep, and the adjoint seeds of the generator J.
 #pragma once
 #include "../params.h"
 
@@ -6,22 +7,24 @@ __device__ __forceinline__ float output_seed(Head head, float x, float o) {
   return head == Head::kScalar ? 1.0f : head == Head::kQuadratic ? o - x : x;
 }
 
-// The share of one output in s.
+// Contribution of one output to s.
 __device__ __forceinline__ float potential_term(Head head, float x, float o) {
   return head == Head::kScalar ? o : head == Head::kQuadratic ? 0.5f * (x - o) * (x - o) : o * x;
 }
 
-// What the head itself adds to ds/dx.
+// Contribution of the head itself to ds/dx.
 __device__ __forceinline__ float direct_gradient(Head head, float x, float o) {
   return head == Head::kScalar ? 0.0f : head == Head::kQuadratic ? x - o : o;
 }
 
-// The share of one output in the generator along the drift, from the tangent c at the input and o_c at the output, both scaled.
+// Contribution of one output to the generator along the drift, from the tangent c at the input and
+// o_c at the output, both scaled.
 __device__ __forceinline__ float generator_term(Head head, float x, float o, float c, float o_c) {
   return head == Head::kScalar ? o_c : head == Head::kQuadratic ? (x - o) * (c - o_c) : o_c * x + o * c;
 }
 
-// What the head itself adds to the curvature along a probe, from the probe and its tangent o_e.
+// Contribution of the head itself to the curvature along a probe, from the probe and its tangent
+// o_e.
 __device__ __forceinline__ float probe_term(Head head, float probe, float o_e) {
   return head == Head::kScalar ? 0.0f : head == Head::kQuadratic ? (probe - o_e) * (probe - o_e) : 2.0f * probe * o_e;
 }

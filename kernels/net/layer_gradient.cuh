@@ -1,11 +1,12 @@
-// The gradient of one layer over rows: dW = z_bar^T a + delta^T c + Σ e_bar^T e_a, one product whose inner dimension stacks the channels, and
-// db = Σ z_bar, of the output before it was rounded. Rows begin at a tile's: all of them have the first channel, the first `n_interior` the others.
+// Gradient of one layer over rows: dW = z_bar^T a + delta^T c + Σ e_bar^T e_a, one product whose
+// inner dimension stacks these channels, and db = Σ z_bar, for the output layer of its unrounded
+// z_bar. All rows have the first channel; only the first `n_interior` have the others.
 #pragma once
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
 
-// Adds the kTile x kTile elements from (out0, in0) on to `product`, and if they are the first inputs' the outputs' share of db. The operands are written
-// and waited for, and nobody reads `sm` any more.
+// Adds the kTile x kTile elements that start at (out0, in0) to `product`, and db of their outputs
+// if in0 = 0. Precondition: operands visible to the block, `sm` free.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer, uint32_t out0,
                                              uint32_t in0, uint32_t n_rows, uint32_t n_interior, unsigned char* sm) {
@@ -13,14 +14,15 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   const uint32_t n_out = tile.width(layer), n_in = tile.width(layer - 1);
   const int n_left = min(kTile, n_out - out0), n_right = min(kTile, n_in - in0);
   const bool has_outputs = P::first_out() < n_left, has_elements = has_outputs && P::first_in() < n_right;
-  // Where this thread's piece of a channel's first line lies, on both sides; null where there are no columns.
+  // Addresses of this thread's piece of a channel's first line on both sides; null beyond the
+  // columns.
   const int line = threadIdx.x / P::kPieces, byte = threadIdx.x % P::kPieces * 16;
   const bool has_left = byte < n_left * static_cast<int>(sizeof(T)), has_right = byte < n_right * static_cast<int>(sizeof(T));
   const auto piece = [&](const T* side, uint32_t width, uint32_t column) {
     return reinterpret_cast<const unsigned char*>(side + static_cast<size_t>(line) * width + column) + byte;
   };
   const unsigned char *left = nullptr, *right = nullptr;
-  // Chunks are asked for in their order, channel after channel.
+  // Chunks are loaded in order, channel after channel.
   const auto turn_to = [&](uint32_t channel) {
     const T *adjoint = nullptr, *input = nullptr;
     if (channel == 0) {
@@ -63,13 +65,14 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   product.add_to_lines([&](int out) {
     const float* sums = tile.seed_sums(tile.first_slot / kTileRows, 0) + out0 + out;
     float sum = 0.0f;
-#pragma unroll 8  // loads in flight; the order of the sum stays
+#pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
     for (uint32_t k = 0; k < n_rows / kTileRows * kWarps; ++k) sum += sums[k * n_out];
     return sum;
   });
 }
 
-// The layer's part of a gradient, weights [n_out][n_in] and then biases, takes the elements from (out0, in0) on, or is added to.
+// Stores the elements that start at (out0, in0) to the layer's stretch of a gradient, weights
+// [n_out][n_in] and then biases; `add` adds to what is there.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void leave(const GradProduct<T, kTile>& product, float* part, uint32_t n_out, uint32_t n_in, uint32_t out0,
                                       uint32_t in0, bool add) {

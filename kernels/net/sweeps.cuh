@@ -1,4 +1,5 @@
-// The sweeps over one tile of rows, each a chain of products with its elementwise part behind it: twin of src/engine/cpu/sweeps.rs.
+// The sweeps over one tile of rows, each a chain of matrix products with an elementwise part after
+// each. Counterpart of src/engine/cpu/sweeps.rs.
 //
 //   primal    z = W a + b    a = f(z), f'(z), f''(z)
 //   reverse   u = W' delta   delta = u f', h = u f''
@@ -8,16 +9,17 @@
 // and with probes of weight k
 //
 //   primal           f'''(z) too
-//   reverse          h beside f'', u f'''
+//   reverse          h in addition to f'', u f'''
 //   probe tangent    e_z = W e      e_a = f' e_z
 //   tangent          c_a = f' c_z + k f'' Σ e_z², g = h c_z + k u f''' Σ e_z²
 //   probe adjoint    e_a_bar = W' e_bar   e_bar = f' e_a_bar + 2 k h e_z, g += e_a_bar f'' e_z
 //
-// The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled. kOrders: derivatives of the activation kept: 1 for
-// a gradient alone, 2 for interior rows, 3 with probes. kWide: wide products, right for every network; the others are for
-// layers of no more than 64 columns.
+// The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled.
+// kOrders: number of activation derivatives that are kept: 1 for a gradient alone, 2 for interior
+// rows, 3 with probes. kWide: 128-column products, valid for every network; 64-column ones need
+// layers ≤ 64 wide.
 //
-// A product waits for what the block wrote before it; whoever else reads a result must wait itself.
+// Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
 #include "../params.h"
 #include "../tile/product.cuh"
@@ -38,7 +40,7 @@ struct Sweeps : TileRows<T> {
   const T* weights;
   const float* biases;
   ProductMemory memory;
-  float* sm_probe_weight;  // [kTileRows]: k of each row, where there are probes
+  float* sm_probe_weight;  // [kTileRows]: k of each row; only with probes
 
   // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
   template <class E>
@@ -46,26 +48,27 @@ struct Sweeps : TileRows<T> {
     return TileRows<T>::template at<E>(buffer, l, k);
   }
 
-  // Buffers that an elementwise part reads beside its product; null ones count as zeros.
+  // Buffers that an elementwise part reads besides its product; null counts as zeros.
   template <int kBuffers>
   struct Sources {
     const S* of[kBuffers];
   };
-  // Eight neighbours of each.
+  // Eight consecutive elements of each.
   template <int kBuffers>
   struct Ahead {
     Packed8<S> of[kBuffers];
   };
   struct NoSources {};
 
-  // A tile of columns of a product that is done. Places are counted from the beginning of the buffers that activations lie in, so that addresses are made
-  // of the buffers' own, which take no registers.
+  // A finished column tile of a product. Indices are relative to the start of the activation
+  // buffers, so addresses use kernel parameters directly and cost no registers.
   template <class P>
   struct Result {
     P& product;
     Lines lines;
 
-    // `visit(place, values, ahead)` for each eight neighbours, where `ahead` is what the sources have there.
+    // Calls `visit(place, values, ahead)` for each eight consecutive elements; `ahead` holds those
+    // of the sources.
     template <int kBuffers, class Visit>
     __device__ __forceinline__ void for_each(const Sources<kBuffers>& sources, Visit visit) const {
       constexpr int kWords = kBuffers * static_cast<int>(sizeof(Packed8<S>)) / 4;
@@ -86,9 +89,11 @@ struct Sweeps : TileRows<T> {
 
   enum class Way { kForward, kBackward };
 
-  // `finish(result)` for each tile of columns of W x operand, added to the bias if kBiased, or of W' x operand, where W is that of the layer `map`, and
-  // `operand(map)` the operand. The result is that of activation l = map, or map - 1, or lies at `origin_of(l)`; there `finish` will read the sources,
-  // which are fetched meanwhile. All that is made of `map` and l is made anew for each tile, so that the products have the registers.
+  // Forms W x operand (plus the bias if kBiased) or, backward, W' x operand, and calls
+  // `finish(result)` for each column tile. W belongs to the layer `map`; `operand(map)` returns the
+  // operand. The result belongs to activation l = map, or l = map - 1 backward, and lies at
+  // `origin_of(l)`. `finish` reads the sources there, which are prefetched meanwhile. Addresses are
+  // recomputed for every tile to leave registers to the product (opaque.cuh).
   template <Way kWay, bool kWideProduct, bool kBiased, class Operand, class OriginOf, class From, class Finish>
   __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, const From& sources, Finish finish) {
     using P = Product<T, kWideProduct, kStages>;
@@ -108,18 +113,18 @@ struct Sweeps : TileRows<T> {
       finish(Result<P>{product, lines()});
     }
   }
-  // The same between activations.
+  // The same, for results that are activations.
   template <Way kWay, class Operand, class From, class Finish>
   __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, const From& sources, Finish finish) {
     multiply<kWay, kWide, false>(layer, operand, [&](uint32_t l) { return this->origin(l); }, sources, finish);
   }
 
-  // Brings this tile's columns of the sources to L2, line by line, if they are not there.
+  // Prefetches this tile's columns of the sources into L2, line by line.
   template <int kColumns>
   static __device__ __forceinline__ void fetch(NoSources, const Lines&) {}
   template <int kColumns, int kBuffers>
   static __device__ __forceinline__ void fetch(const Sources<kBuffers>& sources, const Lines& lines) {
-    constexpr uint32_t kLine = 128 / sizeof(S), kLinesOfRow = kColumns / kLine;  // elements of a line of L2
+    constexpr uint32_t kLine = 128 / sizeof(S), kLinesOfRow = kColumns / kLine;  // elements per line of L2
 #pragma unroll
     for (uint32_t i = 0; i < kTileRows * kLinesOfRow; i += kThreads) {
       const uint32_t line = i + this_thread(), column = line % kLinesOfRow * kLine;
@@ -131,7 +136,7 @@ struct Sweeps : TileRows<T> {
     }
   }
 
-  // Eight neighbours of `order` times `values`, into `to`.
+  // Stores eight consecutive elements of `order` times `values` to `to`.
   template <class E>
   static __device__ __forceinline__ void scale8(const Packed8<S>& order, const float (&values)[8], E* to) {
     float product[8];
@@ -141,7 +146,8 @@ struct Sweeps : TileRows<T> {
     store8(to, pack8<E>(product));
   }
 
-  // The output of the network, or of a tangent, in f32, into probe k of `out` where it has them; its pads are left out.
+  // Stores the output of the network or of a tangent, in f32, to probe k of `out`. Padding is not
+  // written.
   template <bool kBiased, class Operand>
   __device__ __forceinline__ void to_output(Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
@@ -152,7 +158,8 @@ struct Sweeps : TileRows<T> {
     });
   }
 
-  // W' adjoint of the first layer: the gradient at the input, in f32; its pads are left out.
+  // Stores W' adjoint of the first layer, the gradient at the input, in f32. Padding is not
+  // written.
   template <class Adjoint>
   __device__ __forceinline__ void to_input(Adjoint adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
@@ -185,7 +192,8 @@ struct Sweeps : TileRows<T> {
     });
   }
 
-  // a, f' and, for rows that are `curved`, what kOrders says of the hidden layers.
+  // Primal sweep of the hidden layers: a, f' and, if `curved`, the further derivatives that kOrders
+  // keeps.
   __device__ __forceinline__ void primal(bool curved) {
     const auto operand = [&](uint32_t l) { return this->a(l - 1); };
     const auto origin_of = [&](uint32_t l) { return this->origin(l); };
@@ -207,7 +215,8 @@ struct Sweeps : TileRows<T> {
     to_output<true>([&](uint32_t l) { return this->a(l - 1); }, rows.output);
   }
 
-  // delta, and h and u f''' as kOrders says, of the hidden layers from the seed in delta's output; the gradient at the input.
+  // Reverse sweep, from the seed in delta of the output: delta of the hidden layers, h and u f'''
+  // as kOrders asks, and the gradient at the input.
   __device__ __forceinline__ void reverse() {
     const auto operand = [&](uint32_t map) { return at<T>(rows.delta, map); };
     S *f1 = as<S>(rows.f1), *f2 = as<S>(kOrders == 3 ? rows.f2 : rows.g), *h = as<S>(kOrders == 3 ? rows.h : rows.g), *u_f3 = as<S>(rows.u_f3);
@@ -227,7 +236,7 @@ struct Sweeps : TileRows<T> {
     to_input(operand);
   }
 
-  // c_a and g of the hidden layers from c's input, without probes.
+  // Tangent sweep without probes: c_a and g of the hidden layers, from c at the input.
   __device__ __forceinline__ void tangent() {
     const auto operand = [&](uint32_t l) { return this->c(l - 1); };
     const Sources<2> sources{as<S>(rows.f1), as<S>(rows.g)};
@@ -242,10 +251,11 @@ struct Sweeps : TileRows<T> {
     }
   }
 
-  // The same with probes: e_z and e_a of each, whose curvature joins c_a and g.
+  // Tangent sweep with probes: also e_z and e_a of each probe, whose curvature is added to c_a and
+  // g.
   __device__ __forceinline__ void diffusive_tangent() {
     const auto operand = [&](uint32_t l) { return this->c(l - 1); };
-    // There is a first probe.
+    // At least one probe exists, so e_z of the first is among the sources.
     const Sources<5> sources{as<S>(rows.e_z), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h), as<S>(rows.u_f3)};
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
@@ -274,7 +284,7 @@ struct Sweeps : TileRows<T> {
           const float weight = sm_probe_weight[place.row];
 #pragma unroll
           for (int i = 0; i < 8; ++i) squares[i] *= weight;
-          // An order along c, with the curvature of the next.
+          // One derivative times c_z, plus the next derivative times the curvature.
           const auto bend = [&](const Packed8<S>& along, const Packed8<S>& next) {
             unpack8(along, order);
             unpack8(next, other);
@@ -290,7 +300,7 @@ struct Sweeps : TileRows<T> {
     }
   }
 
-  // The outputs of the tangents: o_c, and o_e of each probe.
+  // Outputs of the tangents: o_c, and o_e of each probe.
   __device__ __forceinline__ void tangent_outputs() {
     if (kOrders == 3 && network.head != Head::kScalar) {
 #pragma unroll 1
@@ -300,7 +310,8 @@ struct Sweeps : TileRows<T> {
     to_output<false>([&](uint32_t l) { return this->c(l - 1); }, rows.output_c);
   }
 
-  // z_bar of the hidden layers from its seed, and with probes e_bar of each from theirs. `interior` rows have g.
+  // Adjoint sweep of the hidden layers, from the seeds: z_bar and, with probes, e_bar. Only
+  // `interior` rows have g.
   __device__ __forceinline__ void adjoint(bool interior) {
     const Sources<2> sources{as<S>(rows.f1), interior ? as<S>(rows.g) : nullptr};
 #pragma unroll 1
@@ -323,7 +334,8 @@ struct Sweeps : TileRows<T> {
   }
 
  private:
-  // e_bar of probe k at the input of `layer`, and its part of g. e_z makes way for e_bar, in the type of operands.
+  // e_bar of probe k at the input of `layer`, and its contribution to g. e_bar overwrites e_z
+  // (stored as T).
   __device__ __forceinline__ void adjoint_of_probe(uint32_t layer, uint32_t k) {
     const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h), as<S>(rows.g)};
     multiply<Way::kBackward>(layer, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources, [&](const auto& result) {

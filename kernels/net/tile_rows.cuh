@@ -1,4 +1,4 @@
-// Where the rows of a tile and what is kept of them lie: see RowBuffers.
+// Addresses of the rows of a tile and of their scratch memory: see RowBuffers.
 #pragma once
 #include "../params.h"
 #include "../tile/opaque.cuh"
@@ -14,7 +14,7 @@ struct TileRows {
     return l == 0 ? network.layers[0].n_in : network.layers[l - 1].n_out;
   }
 
-  // What belongs to rows or slots, `columns` values each, of probe k where it has them.
+  // The tile in a per-row or per-slot buffer of `columns` values each, of probe k if it has probes.
   template <class E>
   __device__ __forceinline__ E* of_rows(E* buffer, uint32_t columns, uint32_t k = 0) const {
     return buffer + (static_cast<size_t>(k) * rows.n_rows + opaque(first_row)) * columns;
@@ -24,7 +24,7 @@ struct TileRows {
     return buffer + (static_cast<size_t>(k) * rows.n_slots + opaque(first_slot)) * columns;
   }
 
-  // Where activation l > 0 begins in a buffer of slots, and how much further on the next probe's where it has them.
+  // Start of activation l > 0 in a per-slot buffer, and the distance to the next probe's.
   __device__ __forceinline__ size_t origin(uint32_t l) const {
     return static_cast<size_t>(network.layers[l - 1].place) * rows.n_slots + static_cast<size_t>(opaque(first_slot)) * width(l);
   }
@@ -34,12 +34,12 @@ struct TileRows {
     return static_cast<E*>(buffer) + (k * probe_pitch() + origin(l));
   }
 
-  // Sums over the rows that warp `warp` has of the tile in slots `tile`.
+  // Seed sums of warp `warp` for the tile in slots `tile`.
   __device__ __forceinline__ float* seed_sums(uint32_t tile, uint32_t warp) const {
     return rows.seed_sums + static_cast<size_t>(tile * kWarps + warp) * width(network.n_layers);
   }
 
-  // Activations, tangents and probes from the input on.
+  // Activations, tangents and probes; l = 0 is the input.
   __device__ __forceinline__ T* a(uint32_t l) const {
     if (l == 0) return of_rows(static_cast<T*>(rows.a_in), width(0));
     return at<T>(rows.a, l);

@@ -1,4 +1,5 @@
-// The gradient from its parts: Σ over parts in their order, without the loss scale, and the sum of squares of each block.
+// Sums the partial gradients in their order, removes the loss scale, and forms the sum of squares
+// of each block.
 #pragma once
 #include "../tile/reduce.cuh"
 #include "share.cuh"
@@ -12,12 +13,12 @@ __device__ __forceinline__ void gather(const GatherParams& params) {
   if (place.n_real > 0) {
     const float4* part = reinterpret_cast<const float4*>(params.parts + place.index);
     const size_t stride = params.network.n_parameters / kElementsOfThread;
-#pragma unroll 16  // loads in flight; the order of the sum stays
+#pragma unroll 16  // keeps loads in flight; the order of the sum is unchanged
     for (uint32_t k = 0; k < params.n_parts; ++k) {
       const float4 value = part[k * stride];
       sum.x += value.x, sum.y += value.y, sum.z += value.z, sum.w += value.w;
     }
-    // The scale is a power of two: nothing is rounded.
+    // The scale is a power of two, so this is exact.
     const float unscale = 1.0f / params.state->loss_scale;
     sum.x = sum.x * unscale;
     sum.y = place.n_real > 1 ? sum.y * unscale : 0.0f;

@@ -1,5 +1,6 @@
-// One block between the gradients and the updates: the norm and the loss, whether the step counts, its record, and the step sizes. Twin of
-// src/engine/cpu/trainer.rs (record, follow_integrand) and of StepSizes::new there.
+// Single-block kernel between gather and update: reduces loss and norms, accepts or rejects the
+// step, writes its record and AdamW step sizes. Counterpart of src/engine/cpu/trainer.rs (record,
+// follow_integrand) and of StepSizes::new.
 #pragma once
 #include "../tile/reduce.cuh"
 #include "times.cuh"
@@ -7,7 +8,7 @@
 constexpr uint32_t kStepsBeforeGrowth = 2000;     // good steps after which the loss scale doubles
 constexpr float kLargestScale = 16777216.0f;      // 2^24
 
-// base^n by squaring: a function of the step alone, within n units of the last place.
+// base^n by squaring, so that it depends only on the step; error at most n units in the last place.
 __device__ __forceinline__ double power(double base, uint64_t n) {
   double product = 1.0;
   for (; n > 0; n >>= 1) {
@@ -78,16 +79,17 @@ __device__ __forceinline__ double sum_of_squares(const JudgedNetwork& network) {
   return sum;
 }
 
-// What is left for one thread: verdict, record, step sizes, loss scale.
+// Serial tail, thread 0 only: accepts or rejects the step; writes record, step sizes and loss
+// scale.
 __device__ __forceinline__ void decide(const JudgeParams& params, StepState& state, StepRecord record, const double (&norms)[2]) {
   record.step = state.step;
   record.loss = record.boundary0 + record.boundary1 + record.interior;
   record.learning_rate = learning_rate(params.optimizer, state.step);
-  // A bend that is lost ends the run like an action that is.
+  // A non-finite gradient of either network ends the run.
   record.gradient_norm = params.n_networks > 1 && !isfinite(norms[1]) ? norms[1] : norms[0];
   const bool good = isfinite(record.loss) && isfinite(record.gradient_norm);
   if (!good && params.scales_loss && state.loss_scale > 1.0f) {
-    // Too large for the products' type, most likely: the same step again, scaled less.
+    // Most likely an overflow of the operands' type: repeat the step with half the loss scale.
     state.loss_scale *= 0.5f;
     state.good_steps = 0;
     state.apply = 0;
@@ -97,7 +99,8 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   state.apply = good;
   state.halted = !good;
   if (!good) return;
-  // Optimizer::ema_rate, to the last bit. Once for both networks: a division in f64 takes many registers.
+  // Optimizer::ema_rate, bit for bit. Computed once for both networks, as an f64 division takes
+  // many registers.
   const float ema_rate = static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
 #pragma unroll
   for (uint32_t k = 0; k < 2; ++k) {

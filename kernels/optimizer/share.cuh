@@ -1,17 +1,18 @@
-// Who works on which parameters: a block has kShare x kShare elements of a weight, or kShare² of a bias, and a thread four neighbours of them.
-// engine::cuda::optimizer counts the blocks.
+// Division of the parameters among blocks and threads: a block has kShare x kShare elements of a
+// weight or kShare² of a bias, a thread four consecutive ones. engine::cuda::optimizer counts the
+// blocks.
 #pragma once
 #include "../params.h"
 
 constexpr uint32_t kOptimizerThreads = 256;
-constexpr uint32_t kShare = 32;           // elements of a row: 128 bytes of f32, and whole sectors of 16-bit copies both ways
+constexpr uint32_t kShare = 32;           // side of a share: 128 bytes in f32, whole sectors in 16-bit copies of W and its transpose
 constexpr uint32_t kElementsOfThread = 4;  // one 16-byte access
 constexpr uint32_t kThreadsOfRow = kShare / kElementsOfThread;
 static_assert(kShare * kShare == kOptimizerThreads * kElementsOfThread, "a block has one share");
 static_assert(kWidthUnit % kShare == 0, "shares do not reach over edges of weights");
 
 struct Share {
-  uint32_t layer, row, column;  // of the block's first element; of a bias, row is that of the parameter
+  uint32_t layer, row, column;  // of the block's first element; for a bias, row is its index
   bool is_bias;
 
   __device__ __forceinline__ explicit Share(const NetworkParams& network) {
@@ -33,11 +34,11 @@ struct Share {
   }
 };
 
-// The four neighbours of this thread.
+// The four consecutive parameters of this thread.
 struct Place {
-  uint32_t row, column;  // of the first; neighbours differ in the column of a weight, in the row of a bias
-  uint32_t index;        // among the padded parameters
-  uint32_t n_real;       // elements that are no padding: the first ones
+  uint32_t row, column;  // of the first; the others follow in column (weight) or row (bias)
+  uint32_t index;        // within the padded parameters
+  uint32_t n_real;       // the first n_real are no padding
   bool exists;
 
   __device__ __forceinline__ Place(const LayerParams& layer, const Share& share) {

@@ -1,4 +1,5 @@
-// The density of times that follows the integrand: twin of TimeMoments and TimeDensity in src/density_path/times.rs, to the last bit.
+// Density of importance-sampled times, from moments of the integrand. Equals TimeMoments and
+// TimeDensity of src/density_path/times.rs bit for bit.
 #pragma once
 #include "share.cuh"
 
@@ -13,13 +14,14 @@ struct TimesMemory {
   double total;
 };
 
-// Forgets a little of the past and adds the tiles of `part`; rounds to what a checkpoint keeps, so that a resumed run draws the same times.
+// Exponential moving average of the tiles' moments, over the tiles of `part`. Rounded to the f32
+// that a checkpoint stores, so that a resumed run draws the same times.
 __device__ __forceinline__ void follow_integrand(const TimesParams& params, const Part& part, TimesMemory& sm) {
   const uint32_t group = threadIdx.x / kMoments, moment = threadIdx.x % kMoments;
   if (group < kMomentGroups) {
     double sum = 0.0;
     const double* of_tile = params.tile_moments + static_cast<size_t>(part.first_tile) * kMoments + moment;
-#pragma unroll 8  // loads in flight; the order of the sum stays
+#pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
     for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups) sum += of_tile[static_cast<size_t>(tile) * kMoments];
     sm.groups[group][moment] = sum;
   }
@@ -37,7 +39,8 @@ __device__ __forceinline__ double trapezoid(double left, double right) {
   return __dmul_rn(0.5 / (kTimeKnots - 1), __dadd_rn(left, right));
 }
 
-// The density for the moments, of which this thread wrote those of its number; uniform where nothing is known yet.
+// Forms the density from the moments; uniform if they are not known yet. Each thread reads the
+// moment that it wrote itself.
 __device__ __forceinline__ void form_density(const TimesParams& params, TimesMemory& sm) {
   const uint32_t knot = threadIdx.x;
   if (knot < kMoments) sm.moments[knot] = params.moments[knot];

@@ -1,5 +1,5 @@
-// The optimiser's step (AdamW, Loshchilov & Hutter 2019) with the moving average, and the weights in the type of the products, both ways.
-// Twin of src/engine/cpu/optimizer.rs.
+// One optimizer step (AdamW, Loshchilov & Hutter 2019) with the moving average; also stores W and
+// its transpose in the type of the products. Counterpart of src/engine/cpu/optimizer.rs.
 #pragma once
 #include "../net/element.cuh"
 #include "share.cuh"
@@ -13,7 +13,8 @@ __device__ __forceinline__ uint32_t bits_of(tf32 value) { return value.bits; }
 __device__ __forceinline__ uint32_t bits_of(__nv_bfloat16 value) { return __bfloat16_as_ushort(value); }
 __device__ __forceinline__ uint32_t bits_of(__half value) { return __half_as_ushort(value); }
 
-// Rounds to T and stores neighbours in one access: __stwb is a plain store that the compiler does not split.
+// Rounds to T and stores four elements in one access: __stwb is a plain store that the compiler
+// does not split.
 template <class T>
 __device__ __forceinline__ void store_as(T* to, float x, float y, float z, float w) {
   const uint32_t bits[4] = {bits_of(to_element<T>(x)), bits_of(to_element<T>(y)), bits_of(to_element<T>(z)), bits_of(to_element<T>(w))};
@@ -40,7 +41,8 @@ __device__ __forceinline__ Parameter stepped(const StepSizes& sizes, float gradi
 
 template <class T>
 __device__ __forceinline__ void update(const UpdateParams& params) {
-  // For the reverse copy, whose neighbours are those of a column; the odd pitch keeps reads and writes free of bank conflicts.
+  // Transposes the share for the reverse copy; the odd pitch keeps reads and writes free of bank
+  // conflicts.
   __shared__ float sm_weights[kShare][kShare + 1];
   if (params.state->halted || !params.state->apply) return;
   const Share share(params.network);

@@ -1,9 +1,9 @@
-// Philox4x32-10 (Salmon et al., SC 2011): the same stream as src/rng.rs, to the last bit.
+// Philox4x32-10 (Salmon et al., SC 2011): the same stream as src/rng.rs, bit for bit.
 // Key = seed, counter = (row, purpose, step).
 #pragma once
 #include <cstdint>
 
-// Twin of rng::Purpose. A value is never reused.
+// Same values as rng::Purpose. A value is never reused.
 enum class Purpose : uint32_t {
   kInterior = 0,
   kBoundary0 = 1,
@@ -14,7 +14,7 @@ enum class Purpose : uint32_t {
   kStartNoise = 11,
 };
 
-// The ten-round bijection of `counter` under `key`.
+// Ten-round bijection of `counter` under `key`.
 __device__ __forceinline__ uint4 philox4x32(uint2 key, uint4 counter) {
   constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;

@@ -1,4 +1,5 @@
-// A block's share of a weight gradient: kTile x kTile elements of left^T right, both sides row-major with rows of the batch as lines.
+// One block's kTile x kTile elements of a weight gradient left^T right. Both sides are row-major; a
+// line is a row of the batch.
 #pragma once
 #include "product.cuh"
 
@@ -13,14 +14,16 @@ struct GradProduct {
   static constexpr int kBytes = kStages * kStageBytes;  // of shared memory
   static constexpr int kM = kTile / 32, kN = kTile / 32;
 
-  // Lines are rows of the batch. A fragment reads one piece of 8 lines (16 bit), or 8 words of 4 lines (32 bit): each line has its pieces
-  // in another order, so that they cover all banks.
+  // Offset of byte `byte` of a line. A fragment reads one piece of 8 lines (16-bit types) or 8
+  // words of 4 lines (32-bit types). Swizzle: each line permutes its pieces so that together they
+  // touch all banks.
   static __device__ __forceinline__ int swizzled(int line, int byte) {
     return line * kLineBytes + (byte ^ (sizeof(T) == 2 ? line % 8 * 16 : line % 4 * 32));
   }
 
-  // 2 x 4 warps of kTile / 2 outputs x kTile / 4 inputs: acc[m][n] are 16 x 8 tiles. Warps beside each other have the same outputs, and each of them
-  // adds up the lines of another 16: all columns of `line_sums` are the same.
+  // 2 x 4 warps of kTile / 2 outputs x kTile / 4 inputs; acc[m][n] are 16 x 8 tiles. The 4 warps of
+  // a row share their outputs; the first kM of them each sum over the batch for another 16 of them,
+  // the bias gradient. All columns of `line_sums` are equal.
   Accumulator acc[kM][kN], line_sums;
 
   static __device__ __forceinline__ int first_out() { return 16 * kM * (static_cast<int>(threadIdx.x) / 128); }
@@ -29,7 +32,8 @@ struct GradProduct {
   static __device__ __forceinline__ int first_line() { return first_out() + 16 * beside(); }
   static __device__ __forceinline__ bool has_lines() { return beside() < kM; }
 
-  // Starts the copies of kRowsPerChunk rows of one side, from `source`: the thread's own piece of its first line, or null where that is nobody's.
+  // Starts the asynchronous copies of kRowsPerChunk rows of one side. `source` is this thread's
+  // piece of its first line, or null if it lies beyond the columns.
   static constexpr int kLinesAtOnce = kThreads / kPieces;
   static_assert(kLinesAtOnce % 8 == 0, "lines of a thread have their pieces in one order");
   static __device__ __forceinline__ void load(const unsigned char* source, uint32_t pitch_bytes, uint32_t side) {
@@ -47,7 +51,7 @@ struct GradProduct {
     line_sums = Accumulator{};
   }
 
-  // Counts the sums in other units.
+  // Rescales all sums.
   __device__ __forceinline__ void multiply_by(float factor) {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
@@ -59,7 +63,8 @@ struct GradProduct {
     for (int i = 0; i < 4; ++i) line_sums.value[i] *= factor;
   }
 
-  // `visit(out, in, values, ahead)` for each two neighbours of a row; `ahead` is what `load(out, in)` read, for 16 outputs together.
+  // Calls `visit(out, in, values, ahead)` for each two consecutive elements of a row. `ahead` is
+  // the result of `load(out, in)`; the loads of 16 outputs are issued together.
   template <class Load, class Visit>
   __device__ __forceinline__ void for_each(Load load, Visit visit) const {
     const int lane = threadIdx.x % 32;
@@ -78,7 +83,7 @@ struct GradProduct {
     }
   }
 
-  // `visit(out, sum)` for each line's sum, by one thread.
+  // Calls `visit(out, sum)` for each output's sum over the batch, from one thread.
   template <class Visit>
   __device__ __forceinline__ void for_each_line(Visit visit) const {
     const int lane = threadIdx.x % 32;
@@ -87,7 +92,7 @@ struct GradProduct {
     visit(first_line() + lane / 4 + 8, line_sums.value[2]);
   }
 
-  // Adds `sum(out)` to each line's.
+  // Adds `sum(out)` to each output's sum.
   template <class Sum>
   __device__ __forceinline__ void add_to_lines(Sum sum) {
     const int lane = threadIdx.x % 32;
@@ -96,7 +101,7 @@ struct GradProduct {
     line_sums.value[2] += sum(first_line() + lane / 4 + 8);
   }
 
-  // Adds the lines of left^T of the chunk in `sm_stage` up: a product with ones.
+  // Adds the rows of the chunk in `sm_stage` to the sums of the outputs, as a product with ones.
   __device__ __forceinline__ void add_lines(const unsigned char* sm_stage) {
     const int lane = threadIdx.x % 32;
     if (!has_lines()) return;
@@ -125,7 +130,8 @@ struct GradProduct {
 #pragma unroll
       for (int row = 0; row < kRowsPerChunk; row += 16) {
         uint32_t a_frag[kM][4], b_frag[kN / 2][4];
-        // Transposed matrices: lines are the inner dimension, pieces the outputs (left) or inputs (right).
+        // Transposed matrices: lines are the inner dimension, pieces the outputs (left) or inputs
+        // (right).
 #pragma unroll
         for (int m = 0; m < kM; ++m)
           load_matrices_transposed(a_frag[m], left + swizzled(row + lane / 16 * 8 + lane % 8,
@@ -169,7 +175,7 @@ struct GradProduct {
   }
 };
 
-// f32 keeps the fragments, with plain fused multiply-adds over the whole warp's tile: the reference.
+// The f32 path, the reference: same fragments, scalar fused multiply-adds over the warp's tile.
 template <uint32_t kTile>
 __device__ __forceinline__ void multiply_f32(GradProduct<float, kTile>& product, const unsigned char* sm_stage) {
   using P = GradProduct<float, kTile>;

@@ -1,7 +1,8 @@
 // Fragments and matrix products of one warp: the only arithmetic PTX.
 //
-// All operand types share one picture in bytes: a product takes 16 rows x 32 bytes of A, 8 rows x 32 bytes of B (B stored by output column),
-// each as 8 x 16-byte matrices, and adds to a 16 x 8 tile of f32.
+// All operand types share one byte layout: a product takes 16 rows x 32 bytes of A, 8 rows x 32
+// bytes of B (B stored by output column), each as 8 x 16-byte matrices, and adds to a 16 x 8 tile
+// of f32.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -51,7 +52,7 @@ AMATCH_MMA(__half, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 AMATCH_MMA(tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef AMATCH_MMA
 
-// 16 bytes from global to shared memory, behind the back of the warp.
+// Copies 16 bytes from global to shared memory asynchronously (cp.async).
 __device__ __forceinline__ void copy_async16(uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(__cvta_generic_to_global(global)));
 }
@@ -61,7 +62,7 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending));
 }
 
-// The line of `global` comes to L2, behind the back of the warp.
+// Prefetches the line of `global` into L2.
 __device__ __forceinline__ void prefetch(const void* global) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(global)));
 }

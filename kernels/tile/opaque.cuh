@@ -1,5 +1,5 @@
-// Values of which the compiler knows nothing. What is made of one is worked out where it is used, not once and then kept in registers over the
-// products of a kernel, which need all of them.
+// Hides a value from the optimizer, so that expressions of it are recomputed at each use instead of
+// being hoisted and kept live in registers across the matrix products.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,8 @@
-// A block's share of a matrix product: kTileRows rows of A times up to kColumns rows of B, both row-major with the inner dimension along the row:
-// C = A B^T. A holds activations [row][input], B weights [output][input] or, for the transpose, [input][output].
+// One block's tile of a matrix product C = A B^T: kTileRows rows of A times up to kColumns rows of
+// B, both row-major with the inner dimension along the row. A holds activations [row][input], B
+// weights [output][input] or, for the transpose, [input][output].
 //
-// Rows and columns are padded to whole tiles by whoever allocates them: nothing is checked here.
+// Precondition: buffers are padded to whole tiles. Nothing is checked here.
 #pragma once
 #include <type_traits>
 
@@ -10,33 +11,35 @@
 #include "opaque.cuh"
 
 constexpr int kThreads = 256;  // 8 warps
-constexpr int kChunkBytes = 64;  // of the inner dimension, a line at a time
-constexpr int kLinesAtOnce = kThreads / 4;  // a thread copies one piece of a line
+constexpr int kChunkBytes = 64;  // of the inner dimension of each row: one pipeline step
+constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
-// Shared memory of a product: first a chunk of A's lines in each of `n_operand_chunks` places, then the stages of B. An A that has places for all of
-// its chunks stays there for all tiles of columns; else it goes through the first places in turns.
+// Shared memory of a product: `n_operand_chunks` chunk buffers for A, then the pipeline stages of
+// B. If all of A fits, it is loaded once and reused for every column tile; otherwise it cycles
+// through the first buffers.
 struct ProductMemory {
   unsigned char* sm;
   uint32_t n_operand_chunks;
 };
 constexpr int kOperandChunkBytes = static_cast<int>(kTileRows) * kChunkBytes;
 
-// Eight neighbours of a product: index = origin + row * width + column.
+// Position of eight consecutive elements of a result: index = origin + row * width + column.
 struct Place {
   uint32_t row, column;
   size_t index;
 };
-// Where the results of a product lie: lines of `width` elements from `origin` on; its tile of columns begins at column0 and has n_columns.
+// Layout of the result of a product: lines of `width` elements that start at `origin`. The current
+// column tile starts at column0 and has n_columns.
 struct Lines {
   size_t origin;
   uint32_t width, column0, n_columns;
 };
-constexpr int kWordsAhead = 16;  // registers for what elementwise parts load ahead of its use
+constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
 
-// Where byte `byte` of a line lies in a chunk. Two lines fill the 32 banks; lines that a fragment reads together have their 16-byte pieces in
-// different orders, so that one piece of 8 of them, a matrix, covers all banks too. Those of A are neighbours, those of B pairs 8 apart (see
-// Product).
+// Offset of byte `byte` of a line in a chunk. Two lines fill the 32 banks. Swizzle: the eight rows
+// of one ldmatrix permute their 16-byte pieces so that together they touch all 32 banks once. For A
+// they are consecutive rows, for B pairs eight rows apart (see Product).
 __device__ __forceinline__ int swizzled_a(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 2 % 4 * 16));
 }
@@ -44,7 +47,8 @@ __device__ __forceinline__ int swizzled_b(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 8 % 4 * 16));
 }
 
-// `load(chunk, stage)` starts the copies of a chunk into a stage, `multiply(chunk, stage)` uses them, with the copies of the next chunks on their way.
+// Software pipeline: `load(chunk, stage)` starts the asynchronous copies of a chunk into a stage,
+// `multiply(chunk, stage)` uses them while the copies of the next chunks are in flight.
 template <int kStages, class Load, class Multiply>
 __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply multiply) {
 #pragma unroll
@@ -64,7 +68,7 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
   wait_copies<0>();
 }
 
-// f32 keeps the picture, with plain fused multiply-adds: the reference.
+// The f32 path, the reference: same layout, scalar fused multiply-adds.
 template <class P>
 __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm_a, const unsigned char* sm_b) {
   const int lane = this_thread() % 32;
@@ -95,7 +99,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
   }
 }
 
-// Wide: 2 x 4 warps of 64 x 32. Narrow: 4 x 2 warps of 32 x 32, for results that few columns have.
+// Wide (128 columns): 2 x 4 warps of 64 x 32. Narrow (64 columns): 4 x 2 warps of 32 x 32.
 template <class T, bool kWide, int kStages>
 struct Product {
   static constexpr int kColumns = kWide ? 128 : 64;
@@ -105,8 +109,9 @@ struct Product {
   static constexpr int kWarpColumns = kWide ? 4 : 2;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
 
-  // acc[m][n]: 16 x 8 tiles of the warp's. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1: each thread so has 8 neighbours of a row, which it moves
-  // as one, and 4 threads whole sectors of memory.
+  // acc[m][n]: the warp's 16 x 8 tiles. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1, so each
+  // thread owns 8 consecutive elements of a row (one vector access) and 4 threads cover whole
+  // sectors.
   Accumulator acc[kM][kN];
 
   static __device__ __forceinline__ int first_row() {
@@ -116,9 +121,10 @@ struct Product {
     return 8 * kN * (static_cast<int>(this_thread()) / 32 % kWarpColumns);
   }
 
-  // `a` and `b` point at the first line of the tile, lines of `depth` elements, a multiple of 64; `n_columns` lines of B, another one. A warp without
-  // columns only copies. `is_first`: of the tiles of columns with the same A one after the other. The sums begin at `bias`, of the tile's columns, where
-  // there is one.
+  // Forms the product. `a` and `b` point at the first line of the tile; lines have `depth`
+  // elements, a multiple of 64. B has `n_columns` lines, a multiple of 64. Warps beyond `n_columns`
+  // only help copy. `is_first`: first column tile for this A, which must be loaded. Sums start at
+  // `bias`, if there is one.
   __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns, bool is_first,
                                       ProductMemory memory) {
     begin(bias, n_columns);
@@ -130,7 +136,7 @@ struct Product {
     const int n_chunks = static_cast<int>(depth) / kChunk;
     const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks), copies_a = is_first || !stays;
     const auto place_of = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
-    // A thread's own lines and fragments lie at the same place in each chunk.
+    // A thread's lines and fragments have the same offset in every chunk.
     const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunkBytes;
     const uint32_t own_a = operand + swizzled_a(line, byte), own_b = stages + swizzled_b(line, byte);
     const uint32_t left = operand + fragment_a(), right = stages + fragment_b();
@@ -160,8 +166,9 @@ struct Product {
         });
   }
 
-  // `visit(place, values, ahead)` for each eight neighbours of a row. `load(place)` is called for several of them before the first is visited, so that
-  // what it loads in `kWords` registers each is on its way together.
+  // Calls `visit(place, values, ahead)` for each eight consecutive elements of a row. `load(place)`
+  // is called for several of them before the first visit, so that their loads, of `kWords`
+  // registers each, are in flight together.
   template <int kWords, class Load, class Visit>
   __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
     if (first_column() >= static_cast<int>(lines.n_columns)) return;
@@ -183,13 +190,13 @@ struct Product {
         float values[8];
         take(first + i, values);
         visit(places[i], values, ahead[i]);
-        __syncwarp();  // visits do not mix, which would take more registers than there are
+        __syncwarp();  // keeps the compiler from interleaving visits, which would spill
       }
     }
   }
 
-  // `visit(place, values)` where nothing is loaded: in a loop, so that long visits stand twice in the code, not eight times. The sums move up as they are
-  // visited, and are lost.
+  // Calls `visit(place, values)`, without loads. Looped so that a long `visit` is instantiated
+  // twice, not eight times. Destroys `acc`: its rows shift up as they are consumed.
   template <class Visit>
   __device__ __forceinline__ void for_each_sum(const Lines& lines, Visit visit) {
     if (first_column() >= static_cast<int>(lines.n_columns)) return;
@@ -242,9 +249,11 @@ struct Product {
         acc[m][n] = Accumulator{{values[2 * n], values[2 * n + 1], values[2 * n], values[2 * n + 1]}};
   }
 
-  // Where a thread's line of the matrices of its fragments lies in a chunk, on either side: of A upper rows, lower rows, then the second 16 bytes of
-  // both; of B both 16-byte halves of a tile of columns, then those of its partner. The other tiles' are some lines further in the same order, as the
-  // swizzle says, and the second half of a chunk's bytes lies where the sixth bit of the address is the other one.
+  // Offset in a chunk of the line whose address this thread gives to ldmatrix. Matrices of A: upper
+  // rows, lower rows, then the second 16 bytes of both. Matrices of B: both 16-byte halves of a
+  // tile of columns, then those of its partner. Other tiles are a fixed number of lines further,
+  // with the same swizzle; the second half of a chunk is reached by flipping address bit 5 (`^
+  // step` in `multiply`).
   static __device__ __forceinline__ uint32_t fragment_a() {
     const int lane = this_thread() % 32;
     return swizzled_a(first_row() + lane % 16, lane / 16 * 16);
@@ -254,7 +263,7 @@ struct Product {
     return swizzled_b(first_column() + lane % 8 / 2 * 8 + lane % 2 + lane / 16 * 2, lane / 8 % 2 * 16);
   }
 
-  // Chunks begin at multiples of 64 bytes.
+  // Chunks start at multiples of 64 bytes, so `^ step` stays within the line.
   __device__ __forceinline__ void multiply(uint32_t left, uint32_t right) {
 #pragma unroll
     for (int step = 0; step < kChunkBytes; step += 32) {

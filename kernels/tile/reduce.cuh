@@ -9,7 +9,8 @@ __device__ __forceinline__ double warp_sum(double value) {
   return value;
 }
 
-// Σ over the threads of a block of kWarps warps, for all of them. Every thread must come, and must not write sm_sums before another barrier.
+// Σ over the threads of a block of kWarps warps, returned to all of them. All threads must call it,
+// and none may write sm_sums before the next barrier.
 template <uint32_t kWarps>
 __device__ __forceinline__ double block_sum(double value, double (&sm_sums)[kWarps]) {
   value = warp_sum(value);
