@@ -172,14 +172,19 @@ fn remove_abandoned(folder: &Path, newest: &Path) {
 
 /// Makes the rename itself durable, where the file system can: some cannot sync folders, or not for everybody.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     if !cfg!(unix) {
         return Ok(());
     }
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => Ok(()),
+        Err(error) if cannot_be_synced(&error) => Ok(()),
         result => result,
     }
+}
+
+/// Whether `error` says that a folder cannot be synced at all, rather than that syncing it went wrong.
+fn cannot_be_synced(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
 }
 
 #[cfg(test)]
@@ -224,6 +229,17 @@ mod tests {
         check_writable(&file).unwrap();
         check_writable(&folder.path().join("new.npz")).unwrap();
         assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn folders_that_cannot_be_synced_are_told_from_those_that_failed() {
+        let [eperm, eio, eacces, einval, enospc, eopnotsupp] = [1, 5, 13, 22, 28, 95];
+        for (number, wanted) in
+            [(eperm, true), (eacces, true), (einval, true), (eopnotsupp, true), (eio, false), (enospc, false)]
+        {
+            assert_eq!(cannot_be_synced(&io::Error::from_raw_os_error(number)), wanted, "error {number}");
+        }
     }
 
     #[cfg(unix)]
