@@ -6,9 +6,20 @@ use std::sync::{Arc, OnceLock};
 
 use action_matching::stage::Watch;
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+#[cfg(unix)]
+use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::exit;
+
+/// A hang-up, as when the terminal is closed: the same number on every Unix.
+const SIGHUP: i32 = 1;
+
+/// Signals that ask for the end.
+#[cfg(unix)]
+const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+#[cfg(not(unix))]
+const ENDING: [i32; 2] = [SIGINT, SIGTERM];
 
 /// What signals have asked for since [`Signals::watch`].
 #[derive(Clone, Default)]
@@ -32,7 +43,7 @@ impl Signals {
         }
         let signals = Signals::default();
         let asked = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM, SIGHUP] {
+        for number in ENDING {
             if number == SIGHUP && is_ignored(SIGHUP) {
                 continue;
             }
@@ -42,6 +53,7 @@ impl Signals {
                 .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
                 .with_context(|| format!("cannot watch for signal {number}"))?;
         }
+        #[cfg(unix)]
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;
         Ok(WATCHED.get_or_init(|| signals).clone())
     }

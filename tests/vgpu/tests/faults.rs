@@ -30,7 +30,9 @@ use common::folder_with_driver;
 enum Case {
     /// Loss and gradient of given rows, with probes.
     Gradient,
-    /// The same of a narrow network.
+    /// The same of so many rows that a block has tiles of different parts of the batch.
+    Parts,
+    /// Loss and gradient of a narrow network.
     Narrow,
     /// Steps on a spline between paired samples, with probes, whose times follow the integrand.
     Steps,
@@ -44,8 +46,8 @@ enum Case {
     Density,
 }
 
-const CASES: [Case; 7] =
-    [Case::Gradient, Case::Narrow, Case::Steps, Case::Learned, Case::Chunks, Case::Noise, Case::Density];
+const CASES: [Case; 8] =
+    [Case::Gradient, Case::Parts, Case::Narrow, Case::Steps, Case::Learned, Case::Chunks, Case::Noise, Case::Density];
 
 /// How a fault shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,6 +118,7 @@ const BEND: At = at("bend", &["bend_forward", "bend_backward"], "f32", Case::Lea
 const BEND_BF16: At = At { operands: "bf16", ..BEND };
 const GRAD: At = at("weight_grad", &["weight_grad"], "f32", Case::Gradient);
 const GRAD_BF16: At = At { operands: "bf16", ..GRAD };
+const GRAD_PARTS: At = At { operands: "bf16", case: Case::Parts, ..GRAD };
 const GRAD_CHUNKS: At = At { case: Case::Chunks, ..GRAD };
 const DRAW: At = at("draw", &["draw", "draw_bend"], "f32", Case::Steps);
 const DRAW_LEARNED: At = At { case: Case::Learned, ..DRAW };
@@ -261,7 +264,7 @@ const FAULTS: &[Fault] = &[
         "weight_grad.cuh",
         "product.multiply_by(sum_scale<T>(batch, tile - 1) / part.sum_scale);",
         "",
-        GRAD_BF16,
+        GRAD_PARTS,
         Comparison,
     ),
     fault(
@@ -486,7 +489,7 @@ const BARRIERS: &[(&str, &[At])] = &[
     ("sweep.cuh", &[SWEEP]),
     ("sweep_narrow.cuh", &[NARROW]),
     ("bend.cuh", &[BEND]),
-    ("weight_grad.cuh", &[GRAD_BF16]),
+    ("weight_grad.cuh", &[GRAD_PARTS]),
     ("draw.cu", &[DRAW_LEARNED]),
     ("tile/reduce.cuh", &[OPTIMIZER, DENSITY]),
     ("optimizer/", &[OPTIMIZER]),
@@ -804,17 +807,18 @@ fn case() {
         Precision::Bf16 => 5e-2,
     };
     match case {
-        Case::Gradient => gradient(&engine, &[70, 9], tolerance),
-        Case::Narrow => gradient(&engine, &[40, 9], tolerance),
+        Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance),
+        Case::Parts => gradient(&engine, &[70, 9], 2000, tolerance),
+        Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance),
         Case::Noise | Case::Density => particles(&engine, case == Case::Noise, tolerance),
         Case::Steps | Case::Learned | Case::Chunks => steps(&engine, case, tolerance),
     }
 }
 
-fn gradient(engine: &CudaEngine, hidden: &[usize], tolerance: f64) {
+fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
     let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
     let model = model(hidden, Head::Quadratic, objective);
-    let (n, n0, n1) = (165, 5, 131);
+    let (n, n0) = (165, 5);
     let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, seed));
     let number = |i: usize| (i as f64 * 0.37).fract();
     let batch = Batch {
