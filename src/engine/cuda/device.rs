@@ -1,4 +1,5 @@
-//! One GPU: its context, streams, memory and kernels. The only file that talks to the driver, and the only one with launches.
+//! One GPU: its context, streams, memory and kernels. Only this file and `devices.rs` call the
+//! driver; only this one launches.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -14,14 +15,14 @@ use super::devices::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
 use crate::error::{Error, Result, check_len};
 
-/// Threads of a block, in every kernel.
+/// Threads per block, in every kernel.
 pub const THREADS: u32 = 256;
 
-/// Plain data that kernels read or write: no padding, every pattern of bits a value.
+/// Plain data that kernels read or write: no padding, every bit pattern valid.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
 impl<T: DeviceRepr + bytemuck::Pod> Pod for T {}
 
-/// Memory of the device.
+/// Device memory.
 pub struct Buffer<T> {
     bytes: CudaSlice<u8>,
     address: u64,
@@ -41,13 +42,13 @@ impl<T> Buffer<T> {
     }
 }
 
-/// Launches that go out as one: a CUDA graph.
+/// A recorded sequence of launches: a CUDA graph.
 pub struct Recording(CudaGraph);
 
-// SAFETY: the driver asks that a graph is used by one thread at a time, and `replay` borrows it mutably.
+// SAFETY: the driver requires that one thread at a time uses a graph; `replay` borrows it mutably.
 unsafe impl Send for Recording {}
 
-/// Page-locked memory of the host, which copies reach without a detour.
+/// Page-locked host memory: copies to and from it are asynchronous.
 pub struct Pinned {
     memory: PinnedHostSlice<u8>,
     /// The last copy into it has happened.
@@ -56,19 +57,20 @@ pub struct Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // The memory is freed next. Should this fail, so has the device, and no copy is under way.
+        // Wait for the copy before freeing. If waiting fails the device is gone and no copy is
+        // running.
         let _ = self.copied.synchronize();
     }
 }
 
-/// A kernel, and the bytes of shared memory that a block may have beside its static arrays.
+/// A kernel, and the bytes of shared memory that a block may have besides its static arrays.
 struct Kernel {
     function: CudaFunction,
     most_shared: usize,
     static_shared: usize,
 }
 
-/// A GPU, ready for work.
+/// An open GPU.
 pub struct Device {
     /// As the user names it.
     name: String,
@@ -87,14 +89,16 @@ pub struct Device {
 }
 
 impl Kernel {
-    /// Gives it as much shared memory as the device has: without permission it is 48 KiB with all static arrays.
+    /// Gives it as much shared memory as the device has: without permission it is 48 KiB with all
+    /// static arrays.
     fn new(function: CudaFunction, context: &CudaContext) -> std::result::Result<Kernel, DriverError> {
         use sys::CUfunction_attribute_enum as Attribute;
         let of_device = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let static_shared = function.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0);
         let most = (context.attribute(of_device)? - static_shared).max(0);
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
-        // Nothing that kernels read is worth its room in L1; with less shared memory fewer blocks might share a multiprocessor.
+        // Nothing that kernels read is worth its room in L1; with less shared memory fewer blocks
+        // might share a multiprocessor.
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
         Ok(Kernel { function, most_shared: most as usize, static_shared: static_shared as usize })
     }
@@ -177,7 +181,8 @@ impl Device {
         Ok((all.max(0) as usize / n_blocks).saturating_sub(RESERVED + static_shared).min(*most_shared))
     }
 
-    /// Blocks of `kernel`, with `shared` bytes of shared memory beside its static arrays, that a multiprocessor works on at a time.
+    /// Blocks of `kernel`, with `shared` bytes of shared memory beside its static arrays, that a
+    /// multiprocessor works on at a time.
     pub fn blocks_at_once(&self, kernel: &'static str, threads: u32, shared: u32) -> Result<usize> {
         let function = &self.kernel(kernel)?.function;
         let n_blocks = function
@@ -262,8 +267,8 @@ impl Device {
         self.copies.join(&self.stream).map_err(|error| self.failure("copies after kernels", error))
     }
 
-    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that is done. No kernel may use them meanwhile: see
-    /// [`Device::hold_copies`].
+    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that
+    /// is done. No kernel may use them meanwhile: see [`Device::hold_copies`].
     pub fn write_beside<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.is_empty() {
@@ -301,11 +306,12 @@ impl Device {
         })
     }
 
-    /// Runs `kernel` on `grid` blocks with one block of arguments, behind all that was launched before.
+    /// Runs `kernel` on `grid` blocks with one block of arguments, behind all that was launched
+    /// before.
     ///
     /// # Safety
-    /// `arguments` is the twin of the kernel's argument block, and every address in it leads to memory that outlives the work and is as large as
-    /// the kernel expects.
+    /// `arguments` is the twin of the kernel's argument block, and every address in it leads to
+    /// memory that outlives the work and is as large as the kernel expects.
     pub unsafe fn launch<P: Pod>(
         &self,
         kernel: &'static str,
@@ -355,8 +361,8 @@ impl Device {
         Ok(Pinned { memory, copied })
     }
 
-    /// Begins to copy `buffers` as they are after all that was launched before, each into its place of `to`, on a stream of its own. Later
-    /// launches wait for the copies; the host does not.
+    /// Begins to copy `buffers` as they are after all that was launched before, each into its place
+    /// of `to`, on a stream of its own. Later launches wait for the copies; the host does not.
     pub fn snapshot<T: Pod>(&self, buffers: &[&Buffer<T>], to: &mut [Pinned]) -> Result<()> {
         let fail = |error| self.failure("a copy from the device", error);
         let written = self.stream.record_event(None).map_err(fail)?;
