@@ -159,7 +159,7 @@ pub fn integrate(
     let layout = Layout::new(device, precision, model, plan, &out, n)?;
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
-    // One tile for each block first, then as many as take about as long as a launch should.
+    // First one tile per block, to measure; then as many as take about the target duration.
     let (mut first, mut rows) = (0, (integration.n_blocks * TILE_ROWS).min(integration.chunk));
     while first < n {
         check(watch)?;
@@ -190,7 +190,7 @@ pub fn integration_memory(
 struct Layout {
     network: Network,
     needs: RowNeeds,
-    /// Values of a particle in each channel: none where it is not followed.
+    /// Values per particle in each channel; 0 if the channel is not integrated.
     columns: [usize; 3],
     /// Floats of a block's scratch memory.
     slot: usize,

@@ -51,7 +51,7 @@ pub struct CudaTrainer {
     judge: Judge,
     /// Steps taken, as far as the host knows.
     step: u64,
-    /// [`RECORDED_STEPS`] steps; made when that many are asked for at once.
+    /// Recording of [`RECORDED_STEPS`] steps, made when that many are first asked for at once.
     recording: Option<Recording>,
 }
 
@@ -154,10 +154,10 @@ impl CudaTrainer {
         })
     }
 
-    /// What the sweep over `chunk` is told.
+    /// Arguments of the sweep over `chunk`.
     fn sweep_params(&self, chunk: &BatchParams) -> SweepParams {
         let Training { objective, estimator, path, .. } = &self.training;
-        // s has a weight of its own where ω or the mass of a trajectory changes over time.
+        // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
             Estimator::Action { .. } => objective.time_weight != TimeWeight::Constant,
             Estimator::Weak { .. } => false,
@@ -217,7 +217,7 @@ impl CudaTrainer {
             self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
             if let Some(bend) = bend {
                 bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
-                // Its rows have one channel: in a batch of its own none is interior-like.
+                // Rows of the bend have one channel, so none of them counts as interior-like.
                 let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
                 let grad_chunk = bend.division.grad_chunk(bent);
                 let sums = (state, bend.learner.parts());

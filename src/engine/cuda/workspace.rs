@@ -21,11 +21,11 @@ pub enum Work {
 /// What rows need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
-    /// Probes of a row.
+    /// Probes per row.
     pub n_probes: usize,
-    /// Whether a bend asks for the gradient at the points.
+    /// Whether a bend needs the gradient at the points.
     pub grad_x: bool,
-    /// What they are for.
+    /// Purpose of the rows.
     pub work: Work,
 }
 
@@ -34,7 +34,7 @@ pub struct RowNeeds {
 pub struct Extent {
     /// Rows.
     pub rows: usize,
-    /// As many slots, or fewer where blocks use theirs for one tile after the other.
+    /// Equally many slots, or fewer if blocks reuse theirs for all their tiles.
     pub slots: usize,
 }
 
