@@ -344,8 +344,9 @@ mod tests {
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
-    /// Blocks that go from tile to tile, chunks one after the other, sums on the chip or beside it:
-    /// the same gradient but for the order of sums, and where that is the same, too, the same bits.
+    /// Blocks that go from tile to tile, chunks one after the other, sums in shared memory or
+    /// spilled: the same gradient but for the order of sums, and where that is the same, too, the
+    /// same bits.
     #[test]
     fn every_division_has_the_same_gradient() {
         let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");

@@ -18,7 +18,7 @@ pub const GRAD_TILE: usize = 128;
 pub struct Network {
     /// What it lays out.
     pub architecture: Architecture,
-    /// What kernels are told.
+    /// Kernel arguments of the network.
     pub params: NetworkParams,
     /// Elements of the packed weights.
     pub n_packed: usize,

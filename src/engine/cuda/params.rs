@@ -1,5 +1,5 @@
 //! Kernel argument blocks that several launches use, with the layout of `kernels/params.h`. Those
-//! of one kernel are beside its launch.
+//! of one kernel stand with its launch.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;

@@ -361,9 +361,9 @@ impl<'a> Integration<'a> {
             blocks: blocks.address(),
             ..self.params
         };
-        // SAFETY: the twin of the kernel's block; its addresses lead to buffers of `self` and to
-        // `blocks`, with the sizes that `Integration::new` gives them for `n_blocks` blocks and
-        // `chunk` particles. `read` waits for the end.
+        // SAFETY: the layout of the kernel's argument block; its addresses point to buffers of
+        // `self` and to `blocks`, with the sizes that `Integration::new` gives them for `n_blocks`
+        // blocks and `chunk` particles. `read` waits for the end.
         unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, self.shared, &params)? };
         let report = summary(&device.read(&blocks, self.n_blocks)?)?;
         for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
@@ -411,7 +411,7 @@ fn fixed_steps(model: &Model, plan: &Plan) -> (Vec<FixedStep>, Vec<u32>) {
 }
 
 /// Blocks of a launch and its particles at most, for what a block and a particle take in bytes
-/// beside `tables`.
+/// besides `tables`.
 fn divide(
     device: &Device,
     (tables, of_block, of_particle): (usize, usize, usize),

@@ -75,7 +75,7 @@ struct CouplingBuffers {
 /// A path on the device.
 pub struct DevicePath {
     device: Arc<Device>,
-    /// What the device is told, and where.
+    /// The arguments and their device address.
     params: PathParams,
     told: Buffer<PathParams>,
     resident: Samples,
@@ -270,7 +270,7 @@ fn lost(device: &Device) -> Error {
 }
 
 impl Stream {
-    /// Uploads the block after the resident one into `spare`, beside everything else.
+    /// Uploads the block after the resident one into `spare`, alongside all other work.
     ///
     /// # Errors
     /// When the system starts no thread for it.
@@ -418,7 +418,7 @@ impl Blocks {
         Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
     }
 
-    /// Writes `block` into `samples`, beside the kernels.
+    /// Writes `block` into `samples`, alongside the kernels.
     fn write(&self, device: &Device, snapshots: &Snapshots, block: usize, samples: &mut Samples) -> Result<()> {
         let dim = snapshots.dim;
         let (mut offsets, mut written) = (vec![0u64], 0);
