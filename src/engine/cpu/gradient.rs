@@ -1,4 +1,5 @@
-//! From the sweeps of a tile to the packed parameter gradient: adjoint sweep and weight gradients, layer by layer.
+//! From the sweeps of a tile to the packed parameter gradient: adjoint sweep and weight gradients,
+//! layer by layer.
 
 use pulp::{Simd, WithSimd};
 
@@ -10,16 +11,19 @@ use super::weight_grad::{Channel, WeightGrad};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
 
-/// Panels of a weight gradient that change under one turn: small enough that threads queue behind each other
-/// without waiting, large enough that turns cost nothing.
+/// Panels of a weight gradient that change under one turn: small enough that threads queue behind
+/// each other without waiting, large enough that turns cost nothing.
 const TURN_PANELS: usize = 4;
 
-/// Bytes of all partial sums of small networks: they stay in a core's share of the cache while they are added up.
+/// Bytes of all partial sums of small networks: they stay in a core's share of the cache while they
+/// are added up.
 const PARTIAL_BYTES: usize = 1 << 19;
 
-/// The gradient as a few partial sums: tile k adds to sum k mod n, in the order of tiles, whichever thread runs it.
+/// The gradient as a few partial sums: tile k adds to sum k mod n, in the order of tiles, whichever
+/// thread runs it.
 ///
-/// One sum alone would make each thread wait for the tile before its own (measured: 10 % of a step on two threads).
+/// One sum alone would make each thread wait for the tile before its own (measured: 10 % of a step
+/// on two threads).
 pub struct PartialSums {
     /// For each sum and layer, the turns of its parts.
     turns: Vec<Vec<Vec<Turn>>>,
@@ -28,7 +32,8 @@ pub struct PartialSums {
 }
 
 impl PartialSums {
-    /// Sums of the packed gradient of `packing` for batches of `n_tiles` tiles. Their number depends on both alone.
+    /// Sums of the packed gradient of `packing` for batches of `n_tiles` tiles. Their number
+    /// depends on both alone.
     pub fn new(packing: &Packing, n_tiles: usize) -> Self {
         let turns = |layer: &PackedLayer| {
             (0..layer.gradient_shape().0.div_ceil(TURN_PANELS)).map(|_| Turn::default()).collect()
@@ -62,7 +67,7 @@ impl PartialSums {
     /// No other thread touches this unit's part of `values` before the next barrier.
     pub unsafe fn add_up<S: Simd>(&self, simd: S, packing: &Packing, unit: Unit, values: SharedMut) {
         for range in packing.gradient_ranges(unit) {
-            // SAFETY: sums do not overlap; the caller vouches for the rest.
+            // SAFETY: sums do not overlap; caller guarantees the rest.
             let total = unsafe { values.slice(range.clone()) };
             for sum in 1..self.turns.len() {
                 let start = sum * self.n_gradient;
@@ -91,9 +96,9 @@ impl WithSimd for AddTo<'_> {
     }
 }
 
-/// Adjoint sweep of the tile in `work` (seeded in `output_bar`) with the gradient of every layer added to its sum in `values`
-/// when the turn of `tile` comes; the first tile of a sum overwrites. `interior` tiles have g and the channels of
-/// δ, c and of the probes.
+/// Adjoint sweep of the tile in `work` (seeded in `output_bar`) with the gradient of every layer
+/// added to its sum in `values` when the turn of `tile` comes; the first tile of a sum overwrites.
+/// `interior` tiles have g and the channels of δ, c and of the probes.
 pub fn accumulate<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
@@ -176,7 +181,8 @@ impl WithSimd for BiasGrad {
     fn with_simd<S: Simd>(self, simd: S) {
         let width = panel_width::<S>();
         for panel in 0..self.n_panels {
-            // SAFETY: `n_panels` panels of `n_rows` rows lie in the tile, one panel width each in the sum.
+            // SAFETY: `n_panels` panels of `n_rows` rows lie in the tile, one panel width each in
+            // the sum.
             unsafe {
                 let out = self.sum.add(panel * width);
                 let mut sum = if self.accumulate { load_pair::<S>(out) } else { [simd.splat_f32s(0.0); 2] };

@@ -1,7 +1,9 @@
-//! The register-blocked product of a tile with a weight matrix, with what follows fused into its last step.
+//! The register-blocked product of a tile with a weight matrix, with what follows fused into its
+//! last step.
 //!
-//! `out[row, lane] = epilogue(start[lane] + Σₖ a[row, k] · weight[k, lane])`: values of `a` are broadcast, lanes of the packed
-//! weights loaded. Used by all four sweeps (design: primal and tangent with W, reverse and adjoint with Wᵀ).
+//! `out[row, lane] = epilogue(start[lane] + Σₖ a[row, k] · weight[k, lane])`: values of `a` are
+//! broadcast, lanes of the packed weights loaded. Used by all four sweeps (design: primal and
+//! tangent with W, reverse and adjoint with Wᵀ).
 
 use pulp::{Simd, WithSimd};
 
@@ -11,7 +13,8 @@ use super::panel::{panel_width, prefetch};
 /// Rows of the register block: 6 rows × 2 vectors leave 4 of 16 registers for operands.
 pub const BLOCK_ROWS: usize = 6;
 
-/// Inner length after which a product parks its sums: 256 × 64 bytes of packed weights are half of a 32 KiB cache.
+/// Inner length after which a product parks its sums: 256 × 64 bytes of packed weights are half of
+/// a 32 KiB cache.
 const INNER_BLOCK: usize = 256;
 
 /// Vectors that an epilogue handles in step: two rows.
@@ -22,8 +25,8 @@ pub trait Epilogue: Copy {
     /// Asks for the lines that [`Epilogue::apply`] will touch at `offset`.
     fn prefetch(&self, offset: usize);
 
-    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start of each tile involved,
-    /// `offset_in_panel` floats from the start of their panel.
+    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start
+    /// of each tile involved, `offset_in_panel` floats from the start of their panel.
     ///
     /// # Safety
     /// `offset..offset + GROUP * S::F32_LANES` lies inside every tile that the epilogue holds.
@@ -118,8 +121,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
 /// `sums[i] += Σₖ a[i, k] · weight[k]` over `length` values of k.
 ///
 /// # Safety
-/// `a` points at row 0 of a block of [`BLOCK_ROWS`] rows in a panel tile with `stride` floats between panels and at
-/// least `length` columns from there; `weight` at `length` packed rows.
+/// `a` points at row 0 of a block of [`BLOCK_ROWS`] rows in a panel tile with `stride` floats
+/// between panels and at least `length` columns from there; `weight` at `length` packed rows.
 #[inline(always)]
 unsafe fn accumulate<S: Simd>(
     simd: S,
@@ -133,7 +136,7 @@ unsafe fn accumulate<S: Simd>(
     let mut weight = weight;
     let mut panel = a;
     let mut left = length;
-    // SAFETY: the caller vouches for `length` columns of `a` and rows of `weight`.
+    // SAFETY: caller guarantees `length` columns of `a` and rows of `weight`.
     unsafe {
         while left >= width {
             // The next block of rows will read the same panels one block further on.
@@ -153,14 +156,14 @@ unsafe fn accumulate<S: Simd>(
     }
 }
 
-/// `sums[i] += a[i] · weight` for one inner index. A function, not a closure: a closure that is not inlined would not be compiled
-/// for the instruction set.
+/// `sums[i] += a[i] · weight` for one inner index. A function, not a closure: a closure that is not
+/// inlined would not be compiled for the instruction set.
 ///
 /// # Safety
 /// As [`accumulate`], with `a` and `weight` at that index.
 #[inline(always)]
 unsafe fn step<S: Simd>(simd: S, a: *const f32, weight: *const f32, sums: &mut [[S::f32s; 2]; BLOCK_ROWS]) {
-    // SAFETY: the caller vouches for both.
+    // SAFETY: caller guarantees both.
     unsafe {
         let [low, high] = load_pair::<S>(weight);
         for (i, sum) in sums.iter_mut().enumerate() {
@@ -173,7 +176,8 @@ unsafe fn step<S: Simd>(simd: S, a: *const f32, weight: *const f32, sums: &mut [
 
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd>(from: *const f32) -> S::f32s {
-    // SAFETY: the caller vouches for `S::F32_LANES` readable floats; f32 vectors accept every bit pattern.
+    // SAFETY: caller guarantees `S::F32_LANES` readable floats; f32 vectors accept every bit
+    // pattern.
     unsafe { from.cast::<S::f32s>().read_unaligned() }
 }
 
@@ -188,7 +192,7 @@ pub(super) unsafe fn load_pair<S: Simd>(from: *const f32) -> [S::f32s; 2] {
 pub(super) unsafe fn load_group<S: Simd>(like: Lanes<S, GROUP>, from: *const f32) -> Lanes<S, GROUP> {
     let mut group = like;
     for (i, vector) in group.vectors.iter_mut().enumerate() {
-        // SAFETY: the caller vouches for `GROUP` readable vectors.
+        // SAFETY: caller guarantees `GROUP` readable vectors.
         *vector = unsafe { load::<S>(from.add(i * S::F32_LANES)) };
     }
     group
@@ -198,13 +202,13 @@ pub(super) unsafe fn load_group<S: Simd>(like: Lanes<S, GROUP>, from: *const f32
 #[inline(always)]
 pub(super) unsafe fn store_group<S: Simd>(to: *mut f32, group: Lanes<S, GROUP>) {
     for (i, vector) in group.vectors.into_iter().enumerate() {
-        // SAFETY: the caller vouches for `GROUP` writable vectors.
+        // SAFETY: caller guarantees `GROUP` writable vectors.
         unsafe { store::<S>(to.add(i * S::F32_LANES), vector) };
     }
 }
 
 #[inline(always)]
 pub(super) unsafe fn store<S: Simd>(to: *mut f32, value: S::f32s) {
-    // SAFETY: the caller vouches for `S::F32_LANES` writable floats.
+    // SAFETY: caller guarantees `S::F32_LANES` writable floats.
     unsafe { to.cast::<S::f32s>().write_unaligned(value) }
 }

@@ -1,4 +1,5 @@
-//! How threads meet inside a step: a barrier that spins briefly, and turns that fix the order of sums.
+//! How threads meet inside a step: a barrier that spins briefly, and turns that fix the order of
+//! sums.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
@@ -70,7 +71,8 @@ impl Barrier {
     }
 }
 
-/// Grants a resource in rounds 0, 1, …: sums formed under a turn do not depend on the number of threads.
+/// Grants a resource in rounds 0, 1, …: sums formed under a turn do not depend on the number of
+/// threads.
 #[derive(Default)]
 #[repr(align(64))]
 pub struct Turn(AtomicUsize);
@@ -79,7 +81,8 @@ pub struct Turn(AtomicUsize);
 const POISONED: usize = usize::MAX;
 
 impl Turn {
-    /// Waits until it is the turn of `round`. Everything written under earlier turns is visible after.
+    /// Waits until it is the turn of `round`. Everything written under earlier turns is visible
+    /// after.
     ///
     /// Tiles are claimed in order and visit turns in the same order, so the wait always ends.
     ///
@@ -127,7 +130,8 @@ pub struct SharedMut {
     len: usize,
 }
 
-// SAFETY: only the unsafe methods touch the memory, and their callers vouch for disjoint or ordered access.
+// SAFETY: only the unsafe methods touch the memory, and their callers guarantee disjoint or ordered
+// access.
 unsafe impl Send for SharedMut {}
 // SAFETY: as above.
 unsafe impl Sync for SharedMut {}
@@ -150,7 +154,7 @@ impl SharedMut {
     /// The buffer is alive, and no thread writes `range` before the next barrier.
     pub unsafe fn read(&self, range: std::ops::Range<usize>) -> &[f32] {
         assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: in bounds by the assertion; not written by the caller's word.
+        // SAFETY: range checked above; caller guarantees no writer before the next barrier.
         unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.end - range.start) }
     }
 
@@ -161,7 +165,7 @@ impl SharedMut {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice(&self, range: std::ops::Range<usize>) -> &mut [f32] {
         assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: in bounds by the assertion; exclusive by the caller's word.
+        // SAFETY: range checked above; caller guarantees exclusive access.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start) }
     }
 }

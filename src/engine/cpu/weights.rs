@@ -1,4 +1,5 @@
-//! The weights packed for the products: W for primal and tangent, Wᵀ for reverse and adjoint, biases by panel.
+//! The weights packed for the products: W for primal and tangent, Wᵀ for reverse and adjoint,
+//! biases by panel.
 
 use super::panel::Aligned;
 use super::sync::SharedMut;
@@ -19,7 +20,8 @@ pub struct PackedLayer {
     reverse: usize,
     /// `[out_panel][lane]`.
     bias: usize,
-    /// Whether the lanes of the packed gradient are outputs (else inputs): whichever wastes fewer lanes.
+    /// Whether the lanes of the packed gradient are outputs (else inputs): whichever wastes fewer
+    /// lanes.
     pub gradient_lanes_are_outputs: bool,
     /// Where the packed weight gradient starts.
     pub gradient: usize,
@@ -38,7 +40,8 @@ impl PackedLayer {
     }
 }
 
-/// A piece of one layer that a thread updates on its own: the weights and biases of one panel of outputs.
+/// A piece of one layer that a thread updates on its own: the weights and biases of one panel of
+/// outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
     /// The layer's index.
@@ -124,8 +127,8 @@ impl Packing {
         let PackedLayer { layer, in_panels, forward, reverse, bias: bias_start, .. } = self.layers[unit.layer];
         let width = self.width;
         let out_panel = unit.first / width;
-        // SAFETY: the ranges belong to this unit alone (forward, bias), or interleave with other units' rows
-        // without overlap (reverse); the caller vouches for the rest.
+        // SAFETY: the ranges belong to this unit alone (forward, bias), or interleave with other
+        // units' rows without overlap (reverse); caller guarantees the rest.
         unsafe {
             let forward =
                 packed.slice(forward + out_panel * layer.n_in * width..forward + (out_panel + 1) * layer.n_in * width);
@@ -144,7 +147,8 @@ impl Packing {
         }
     }
 
-    /// Where the packed gradient of `unit` lies: a range for each piece of its weights, then the biases. No other unit shares them.
+    /// Where the packed gradient of `unit` lies: a range for each piece of its weights, then the
+    /// biases. No other unit shares them.
     pub fn gradient_ranges(&self, unit: Unit) -> impl Iterator<Item = std::ops::Range<usize>> {
         let PackedLayer { layer, in_panels, gradient_lanes_are_outputs, gradient, bias_gradient, .. } =
             self.layers[unit.layer];
@@ -171,7 +175,7 @@ impl Packing {
         let mut ranges = self.gradient_ranges(unit);
         let n_pieces = if gradient_lanes_are_outputs { 1 } else { layer.n_in.div_ceil(width) };
         for (panel, range) in ranges.by_ref().take(n_pieces).enumerate() {
-            // SAFETY: the caller vouches for it.
+            // SAFETY: caller guarantees it.
             let packed = unsafe { packed.read(range) };
             if gradient_lanes_are_outputs {
                 for (lane, row) in weight.chunks_exact_mut(layer.n_in).enumerate() {
@@ -187,7 +191,7 @@ impl Packing {
             }
         }
         for range in ranges {
-            // SAFETY: the caller vouches for it.
+            // SAFETY: caller guarantees it.
             bias.copy_from_slice(unsafe { packed.read(range) });
         }
     }

@@ -1,11 +1,11 @@
-//! The batch of a step in tiles: its parts in the order and with the rows of the CPU engine's.
+//! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
 
 use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
 use super::precision::Precision;
 use crate::engine::{Estimator, Training};
 use crate::error::{Error, Result};
 
-/// m of `value` = m · 2ᵉ with m from 1 up to 2, for a normal number > 0.
+/// The mantissa m in [1, 2) of `value` = m · 2ᵉ, for a normal number > 0.
 fn significand(value: f32) -> f32 {
     const MANTISSA: u32 = (1 << 23) - 1;
     f32::from_bits(value.to_bits() & MANTISSA | 1.0f32.to_bits())
@@ -17,7 +17,7 @@ fn significand(value: f32) -> f32 {
 /// [`Error::Input`] for more rows than can be numbered.
 pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchParams> {
     let (n_interior, n_boundary) = (training.n_interior, training.n_boundary);
-    // Interior-like parts first: launches work on them alone, too.
+    // Interior-like parts come first, since some launches work on them only.
     let mut list = vec![(PartKind::Interior, n_interior)];
     match training.estimator {
         Estimator::Action { centring } => {
@@ -29,7 +29,7 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
                 list.push((PartKind::CentreEnds, 2));
             }
         }
-        // Each sample stands at both times of its part.
+        // Each sample is evaluated at both times of its part.
         Estimator::Weak { .. } => {
             list.extend([PartKind::WeakEnds0, PartKind::WeakEnds1].map(|kind| (kind, 2 * n_boundary)));
         }
@@ -51,7 +51,8 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
 }
 
 impl BatchParams {
-    /// Parts with their numbers of rows, interior-like ones first, as one chunk; those without rows are left out.
+    /// Parts with their numbers of rows, interior-like ones first, as one chunk; those without rows
+    /// are left out.
     pub fn of(list: &[(PartKind, usize)]) -> BatchParams {
         let mut batch = BatchParams::default();
         debug_assert!(list.len() <= MAX_PARTS);
@@ -66,8 +67,8 @@ impl BatchParams {
         batch
     }
 
-    /// The batch where the rows of each kind have the factor `common(kind)` > 0 in common, for products of `precision`: operands leave to sums
-    /// what they would round of it.
+    /// The batch where the rows of each kind have the factor `common(kind)` > 0 in common, for
+    /// products of `precision`: operands leave to sums what they would round of it.
     pub fn with_common_factors(mut self, precision: Precision, common: impl Fn(PartKind) -> f32) -> BatchParams {
         let n_parts = self.n_parts as usize;
         for part in &mut self.parts[..n_parts] {
@@ -79,8 +80,8 @@ impl BatchParams {
         self
     }
 
-    /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its number there; `None` for one that only fills a
-    /// tile.
+    /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
+    /// number there; `None` for one that only fills a tile.
     pub fn place(&self, row: usize) -> Option<(u32, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;

@@ -1,4 +1,5 @@
-//! One GPU: its context, streams, memory and kernels. The only file that talks to the driver, and the only one with launches.
+//! One GPU: its context, streams, memory and kernels. Only this file and `devices.rs` call the
+//! driver; only this one launches.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -14,14 +15,14 @@ use super::devices::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
 use crate::error::{Error, Result, check_len};
 
-/// Threads of a block, in every kernel.
+/// Threads per block, in every kernel.
 pub const THREADS: u32 = 256;
 
-/// Plain data that kernels read or write: no padding, every pattern of bits a value.
+/// Plain data that kernels read or write: no padding, every bit pattern valid.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
 impl<T: DeviceRepr + bytemuck::Pod> Pod for T {}
 
-/// Memory of the device.
+/// Device memory.
 pub struct Buffer<T> {
     bytes: CudaSlice<u8>,
     address: u64,
@@ -41,13 +42,13 @@ impl<T> Buffer<T> {
     }
 }
 
-/// Launches that go out as one: a CUDA graph.
+/// A recorded sequence of launches: a CUDA graph.
 pub struct Recording(CudaGraph);
 
-// SAFETY: the driver asks that a graph is used by one thread at a time, and `replay` borrows it mutably.
+// SAFETY: the driver requires that one thread at a time uses a graph; `replay` borrows it mutably.
 unsafe impl Send for Recording {}
 
-/// Page-locked memory of the host, which copies reach without a detour.
+/// Page-locked host memory: copies to and from it are asynchronous.
 pub struct Pinned {
     memory: PinnedHostSlice<u8>,
     /// The last copy into it has happened.
@@ -56,45 +57,48 @@ pub struct Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // The memory is freed next. Should this fail, so has the device, and no copy is under way.
+        // Wait for the copy before freeing. If waiting fails the device is gone and no copy is
+        // running.
         let _ = self.copied.synchronize();
     }
 }
 
-/// A kernel, and the bytes of shared memory that a block may have beside its static arrays.
+/// A kernel, and the bytes of shared memory that a block may have besides its static arrays.
 struct Kernel {
     function: CudaFunction,
     most_shared: usize,
     static_shared: usize,
 }
 
-/// A GPU, ready for work.
+/// An open GPU.
 pub struct Device {
-    /// As the user names it.
+    /// Its number, as the user names it.
     name: String,
     model: String,
     context: Arc<CudaContext>,
-    /// Where kernels run, in order.
+    /// Stream of the kernels.
     stream: Arc<CudaStream>,
-    /// For copies beside the kernels.
+    /// Stream for copies that run alongside the kernels.
     copies: Arc<CudaStream>,
     functions: HashMap<&'static str, Kernel>,
-    /// Kernels launched since the device was last known to be well.
+    /// Kernels launched since the last successful synchronization.
     launched: Mutex<Vec<&'static str>>,
-    /// Bytes ever allocated.
+    /// Bytes allocated so far, never reduced.
     #[cfg(test)]
     pub taken: std::sync::atomic::AtomicUsize,
 }
 
 impl Kernel {
-    /// Gives it as much shared memory as the device has: without permission it is 48 KiB with all static arrays.
+    /// Lets the kernel use all shared memory of the device; the default limit is 48 KiB including
+    /// static arrays.
     fn new(function: CudaFunction, context: &CudaContext) -> std::result::Result<Kernel, DriverError> {
         use sys::CUfunction_attribute_enum as Attribute;
         let of_device = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let static_shared = function.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0);
         let most = (context.attribute(of_device)? - static_shared).max(0);
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)?;
-        // Nothing that kernels read is worth its room in L1; with less shared memory fewer blocks might share a multiprocessor.
+        // Prefer shared memory to L1: kernels gain nothing from L1, and with less shared memory
+        // fewer blocks might share a multiprocessor.
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
         Ok(Kernel { function, most_shared: most as usize, static_shared: static_shared as usize })
     }
@@ -118,7 +122,7 @@ impl Device {
             }
         };
         let context = CudaContext::new(ordinal).map_err(driver("cannot be opened"))?;
-        // SAFETY: this file orders streams itself, by events of its own.
+        // SAFETY: this file orders the streams itself, with its own events.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("cannot make a stream"))?;
         let copies = context.new_stream().map_err(driver("cannot make a stream"))?;
@@ -151,7 +155,7 @@ impl Device {
         format!("{} ({})", self.name, self.model)
     }
 
-    /// What the driver says of it.
+    /// Properties that the driver reports.
     pub fn info(&self) -> Result<DeviceInfo> {
         DeviceInfo::new(&self.context).map_err(|error| self.failure("its attributes", error))
     }
@@ -162,14 +166,14 @@ impl Device {
         Ok(self.context.attribute(attribute).map_err(|error| self.failure("multiprocessors", error))?.max(1) as usize)
     }
 
-    /// Bytes of shared memory that a block of `kernel` may have beside its static arrays.
+    /// Bytes of shared memory that a block of `kernel` may have besides its static arrays.
     pub fn most_shared_memory(&self, kernel: &'static str) -> Result<usize> {
         Ok(self.kernel(kernel)?.most_shared)
     }
 
-    /// The same where a multiprocessor is to have room for `n_blocks` of them.
+    /// The same, if `n_blocks` blocks should fit a multiprocessor.
     pub fn shared_memory_among(&self, kernel: &'static str, n_blocks: usize) -> Result<usize> {
-        // What each block takes for the system.
+        // Reserved by the system for each block.
         const RESERVED: usize = 1 << 10;
         let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
         let all = self.context.attribute(attribute).map_err(|error| self.failure("shared memory", error))?;
@@ -177,7 +181,8 @@ impl Device {
         Ok((all.max(0) as usize / n_blocks).saturating_sub(RESERVED + static_shared).min(*most_shared))
     }
 
-    /// Blocks of `kernel`, with `shared` bytes of shared memory beside its static arrays, that a multiprocessor works on at a time.
+    /// Blocks of `kernel`, with `shared` bytes of shared memory besides its static arrays, that fit
+    /// a multiprocessor at a time.
     pub fn blocks_at_once(&self, kernel: &'static str, threads: u32, shared: u32) -> Result<usize> {
         let function = &self.kernel(kernel)?.function;
         let n_blocks = function
@@ -186,17 +191,17 @@ impl Device {
         Ok(n_blocks as usize)
     }
 
-    /// Bytes of its memory, whoever uses them.
+    /// Total bytes of device memory.
     pub fn total_memory(&self) -> Result<usize> {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.1)
     }
 
-    /// Free bytes of its memory.
+    /// Free bytes of device memory.
     pub fn free_memory(&self) -> Result<usize> {
         Ok(self.context.mem_get_info().map_err(|error| self.failure("memory", error))?.0)
     }
 
-    /// Whether `bytes` more of memory can be had, for `what`: "rows take", say.
+    /// Checks that `bytes` of device memory are free; `what` begins the message, e.g. "rows take".
     ///
     /// # Errors
     /// [`Error::Device`] says how much is free, and what to reduce.
@@ -213,11 +218,12 @@ impl Device {
         })
     }
 
-    /// `len` elements that nobody has written.
+    /// `len` uninitialized elements.
     pub fn allocate<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
-        // A buffer of nothing has an address too.
+        // Zero-length buffers get a valid address too.
         let n_bytes = (len * size_of::<T>()).max(1);
-        // SAFETY: kernels and copies write what is read; the virtual GPU checks that.
+        // SAFETY: kernels and copies write every element before it is read; the virtual GPU checks
+        // this.
         let bytes = unsafe { self.stream.alloc::<u8>(n_bytes) };
         let bytes = bytes.map_err(|error| self.failure(&format!("memory for {n_bytes} bytes"), error))?;
         #[cfg(test)]
@@ -257,13 +263,13 @@ impl Device {
         self.stream.memcpy_htod(bytes, &mut target).map_err(|error| self.failure("a copy to the device", error))
     }
 
-    /// Makes copies beside the kernels wait for all that was launched before.
+    /// Orders the copy stream after all kernels launched so far.
     pub fn hold_copies(&self) -> Result<()> {
         self.copies.join(&self.stream).map_err(|error| self.failure("copies after kernels", error))
     }
 
-    /// Replaces the elements of `buffer` from `start` on, beside the kernels, and waits until that is done. No kernel may use them meanwhile: see
-    /// [`Device::hold_copies`].
+    /// Replaces the elements of `buffer` from `start` on, on the copy stream, and waits for the
+    /// copy. No kernel may use them meanwhile: see [`Device::hold_copies`].
     pub fn write_beside<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.is_empty() {
@@ -301,11 +307,11 @@ impl Device {
         })
     }
 
-    /// Runs `kernel` on `grid` blocks with one block of arguments, behind all that was launched before.
+    /// Launches `kernel` on `grid` blocks with one argument block, after all earlier launches.
     ///
     /// # Safety
-    /// `arguments` is the twin of the kernel's argument block, and every address in it leads to memory that outlives the work and is as large as
-    /// the kernel expects.
+    /// `arguments` has the layout of the kernel's argument block, and every address in it points to
+    /// memory that outlives the kernel and is as large as the kernel expects.
     pub unsafe fn launch<P: Pod>(
         &self,
         kernel: &'static str,
@@ -319,11 +325,11 @@ impl Device {
         let [x, y, z] = grid;
         let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
         self.launched().push(kernel);
-        // SAFETY: the caller vouches for the arguments; the sizes are checked by the driver.
+        // SAFETY: the caller guarantees the arguments; the driver checks the sizes.
         unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel, error))
     }
 
-    /// Records what `launches` launches, to be launched again as one.
+    /// Records the launches of `launches`, to be replayed as one.
     pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(|error| self.failure("a recording", error))?;
@@ -338,7 +344,7 @@ impl Device {
         graph.map_err(|error| self.failure("a recording", error))?.map(Recording).ok_or_else(missing)
     }
 
-    /// Launches what was recorded.
+    /// Replays a recording.
     pub fn replay(&self, recording: &mut Recording) -> Result<()> {
         self.launched().push("recorded steps");
         recording.0.launch().map_err(|error| self.failure("recorded steps", error))
@@ -346,17 +352,17 @@ impl Device {
 
     /// Page-locked memory for `len` elements of `T`.
     pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned> {
-        // Memory that the host reads; what the driver calls write-combined is slow to read.
+        // Not write-combined, which the host reads slowly.
         const READABLE: u32 = 0;
-        // SAFETY: a copy fills it before it is read.
+        // SAFETY: a copy fills the memory before it is read.
         let memory = unsafe { self.context.alloc_pinned_with_flags((len * size_of::<T>()).max(1), READABLE) };
         let memory = memory.map_err(|error| self.failure("page-locked memory", error))?;
         let copied = self.context.new_event(None).map_err(|error| self.failure("page-locked memory", error))?;
         Ok(Pinned { memory, copied })
     }
 
-    /// Begins to copy `buffers` as they are after all that was launched before, each into its place of `to`, on a stream of its own. Later
-    /// launches wait for the copies; the host does not.
+    /// Starts to copy `buffers`, as earlier launches leave them, to the matching elements of `to`,
+    /// on the copy stream. Later launches wait for the copies; the host does not.
     pub fn snapshot<T: Pod>(&self, buffers: &[&Buffer<T>], to: &mut [Pinned]) -> Result<()> {
         let fail = |error| self.failure("a copy from the device", error);
         let written = self.stream.record_event(None).map_err(fail)?;
@@ -370,7 +376,7 @@ impl Device {
         Ok(())
     }
 
-    /// What [`Device::snapshot`] put into `pinned`, after waiting for it.
+    /// Waits for [`Device::snapshot`] and returns what it copied to `pinned`.
     pub fn copied<T: Pod>(&self, pinned: &Pinned, len: usize) -> Result<Vec<T>> {
         pinned.copied.synchronize().map_err(|error| self.failure("work", error))?;
         let bytes = pinned.memory.as_slice().map_err(|error| self.failure("work", error))?;
@@ -384,7 +390,7 @@ impl Device {
     /// Waits until everything launched so far is done.
     ///
     /// # Errors
-    /// [`Error::Device`] names the launches since the last time that all was well.
+    /// [`Error::Device`] names the kernels launched since the last successful synchronization.
     pub fn synchronise(&self) -> Result<()> {
         self.stream.synchronize().map_err(|error| self.failure("work", error))?;
         self.launched().clear();
@@ -416,7 +422,7 @@ impl Device {
 const OUT_OF_MEMORY_FIX: &str =
     "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
-/// The driver's own words.
+/// The driver's error text.
 pub(super) fn describe(error: DriverError) -> String {
     let words = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
     format!("{words} ({:?})", error.0)

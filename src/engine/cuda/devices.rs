@@ -1,4 +1,4 @@
-//! Which GPUs there are, and what is missing where there are none.
+//! The GPUs of this machine, and what is missing if there are none.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 use super::modules::{MODULES, NVCC};
 use crate::error::{Error, Result};
 
-/// How to get the compiler where the system has none.
+/// How to get the compiler if the system has none.
 const PACKAGES: &str = "pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl";
 
 /// A GPU as the driver describes it.
@@ -59,7 +59,7 @@ impl DeviceInfo {
     }
 }
 
-/// The GPUs of this machine; none where the driver sees none.
+/// The GPUs of this machine; empty if the driver sees none.
 ///
 /// # Errors
 /// [`Error::Device`]: there is no driver, or it fails.
@@ -67,7 +67,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     check_driver("cuda")?;
     let list = || -> std::result::Result<Vec<DeviceInfo>, DriverError> {
         let count = count()?;
-        // Free memory takes a context, which a device in exclusive use refuses.
+        // Asking for free memory needs a context, which a device in exclusive use refuses.
         let free = |ordinal| CudaContext::new(ordinal).and_then(|context| context.mem_get_info()).map(|(free, _)| free);
         (0..count).map(|ordinal| DeviceInfo::of(ordinal, free(ordinal).ok())).collect()
     };
@@ -78,7 +78,8 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     })
 }
 
-/// Whether this program has kernels and the machine a driver that sees a GPU: what `--device auto` asks.
+/// Whether this program has kernels and the machine a driver that sees a GPU. Decides `--device
+/// auto`.
 pub fn is_available() -> bool {
     !MODULES.is_empty() && check_driver("cuda").is_ok() && count().is_ok_and(|count| count > 0)
 }
@@ -95,12 +96,13 @@ pub fn driver() -> Result<String> {
         Ok(()) => format!("CUDA {}.{}", version / 1000, version % 1000 / 10),
         Err(error) => super::device::describe(error),
     };
-    // The driver interface does not know its own release; the kernel module says it.
+    // The driver interface does not report its release; the kernel module does.
     let module = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     Ok(release(&module).map_or(cuda.clone(), |release| format!("{release}, {cuda}")))
 }
 
-/// The number in what the kernel module says of itself, as in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 …`.
+/// The release in the version text of the kernel module, such as `NVRM version: NVIDIA UNIX x86_64
+/// Kernel Module  550.54.14  Thu Feb 22 …`.
 fn release(module: &str) -> Option<&str> {
     let line = module.lines().find(|line| line.starts_with("NVRM version"))?;
     line.split_whitespace().find(|word| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok()))
@@ -109,13 +111,14 @@ fn release(module: &str) -> Option<&str> {
 /// The compiler that made the kernels in this program, and for which architectures.
 ///
 /// # Errors
-/// [`Error::Device`]: there are none, and how to get them.
+/// [`Error::Device`] if there are none, with how to get them.
 pub fn kernels() -> Result<&'static str> {
     check_kernels("cuda")?;
     Ok(NVCC.unwrap_or_default())
 }
 
-/// The first release of the driver that runs the kernels in this program; where there are none, those of the newest compiler.
+/// The oldest driver release that runs the kernels in this program, or, without kernels, those of
+/// the newest compiler.
 pub fn oldest_driver() -> u32 {
     driver_of(NVCC.ok())
 }
@@ -130,7 +133,7 @@ fn driver_of(compiler: Option<&str>) -> u32 {
     }
 }
 
-/// Refuses to go on without kernels.
+/// Fails if this program has no kernels.
 pub(super) fn check_kernels(device: &str) -> Result<()> {
     if !MODULES.is_empty() {
         return Ok(());
@@ -145,9 +148,9 @@ pub(super) fn check_kernels(device: &str) -> Result<()> {
     })
 }
 
-/// Refuses to go on without a driver, whose functions may then be called.
+/// Fails if there is no driver. After success the driver's functions may be called.
 pub(super) fn check_driver(device: &str) -> Result<()> {
-    // SAFETY: looks for a library by name; nothing of it is called.
+    // SAFETY: looks for a library by name; none of its functions is called.
     if unsafe { sys::is_culib_present() } {
         return Ok(());
     }
@@ -158,7 +161,7 @@ pub(super) fn check_driver(device: &str) -> Result<()> {
     })
 }
 
-/// Number of GPUs; a driver that finds none says so with an error of its own.
+/// Number of GPUs. The driver reports having none as an error, which counts as 0.
 fn count() -> std::result::Result<usize, DriverError> {
     match result::init().and_then(|()| result::device::get_count()) {
         Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),

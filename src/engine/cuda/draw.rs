@@ -1,4 +1,4 @@
-//! Drawing the rows of a batch on the device: what `kernels/draw.cu` is told, and its launches.
+//! Drawing the rows of a batch on the device: arguments and launches of `kernels/draw.cu`.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub struct Drawer {
     _constants: Vec<Buffer<f64>>,
 }
 
-/// What changes where rows come from, on the device.
+/// Device state that decides where rows come from.
 #[derive(Clone, Copy)]
 pub struct Drawn<'a> {
     pub path: &'a DevicePath,
@@ -106,17 +106,19 @@ impl Drawer {
         Ok(Drawer { device: device.clone(), precision, params, bend, _constants: constants })
     }
 
-    /// Draws the chunk of `batch` into `rows`, which name the buffers of a workspace for the action with as many probes as the training has.
+    /// Draws the chunk of `batch` into `rows`, which name the buffers of a workspace for the action
+    /// with as many probes as the training has.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for buffers that are too small, else what the device says.
+    /// [`Error::Shape`](crate::Error::Shape) for buffers that are too small, else what the device
+    /// says.
     pub fn draw(&self, rows: &RowBuffers, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
         let kernel = kernel_of!(self.precision, "draw");
         self.launch(kernel, self.params, rows, batch, batch.n_tiles, drawn)
     }
 
-    /// Draws the pairs behind the chunk's interior rows into `rows`, which name the buffers of a workspace for the network that bends the path.
-    /// Nothing where there is none.
+    /// Draws the pairs behind the chunk's interior rows into `rows`, which name the buffers of a
+    /// workspace for the network that bends the path. Nothing where there is none.
     ///
     /// # Errors
     /// As [`Drawer::draw`].
@@ -155,8 +157,9 @@ impl Drawer {
             density: density.address(),
             ..params
         };
-        // SAFETY: DrawParams is the twin of the kernel's; `rows` name a workspace's buffers of at least the chunk's rows, checked above; the other
-        // addresses are those of buffers that live as long as `self` and what `drawn` borrows, which the caller keeps until the work is done.
+        // SAFETY: DrawParams has the kernel's layout. `rows` are buffers of a workspace with at
+        // least the chunk's rows (checked above). All other addresses belong to buffers owned by
+        // `self` or borrowed by `drawn`, which the caller keeps until the work is done.
         unsafe { self.device.launch(kernel, [n_tiles, 1, 1], THREADS, 0, &params) }
     }
 }
@@ -629,7 +632,8 @@ pub(super) mod tests {
         }
     }
 
-    /// A path in blocks draws the host's rows of the block that the step belongs to, from every block in turn.
+    /// A path in blocks draws the host's rows of the block that the step belongs to, from every
+    /// block in turn.
     #[test]
     fn blocks_take_turns() {
         let bench = Bench::new();

@@ -1,4 +1,5 @@
-//! Derivatives, loss and gradient on points that the caller gives: the sweeps of training on rows from the host.
+//! Derivatives, loss and gradient at points given by the caller: the sweeps of training, on rows
+//! from the host.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
 
-/// A model on the device, with what its sweeps need.
+/// A model on the device, with the buffers of its sweeps.
 struct Evaluation<'a> {
     device: &'a Device,
     precision: Precision,
@@ -25,7 +26,7 @@ struct Evaluation<'a> {
     state: Buffer<StepState>,
 }
 
-/// What a sweep over given rows is asked for.
+/// What a sweep over given rows should compute.
 #[derive(Clone, Copy)]
 struct Request {
     has_time: bool,
@@ -42,7 +43,7 @@ struct GivenRow<'a> {
     kappa: f64,
 }
 
-/// The state that sweeps outside of training see.
+/// The step state for sweeps outside of training.
 fn step_state(device: &Device, loss_scale: f32) -> Result<Buffer<StepState>> {
     device.upload(&[StepState { apply: 1, loss_scale, ..StepState::default() }])
 }
@@ -73,7 +74,8 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Places the rows of `chunk` that `given` knows; others weigh nothing. `probes(k, row)` is the probe k of an interior row.
+    /// Places the rows of `chunk` that `given` knows; others weigh nothing. `probes(k, row)` is the
+    /// probe k of an interior row.
     fn place<'r>(
         &self,
         rows: &mut Rows,
@@ -158,7 +160,7 @@ impl Evaluation<'_> {
     }
 }
 
-/// s, ∇s, ∂ₜs of the first `n` rows of a chunk that was swept, behind what `to` holds.
+/// Appends s, ∇s, ∂ₜs of the first `n` rows of a swept chunk to `to`.
 fn read_derivatives(device: &Device, rows: &mut Rows, n: usize, dim: usize, to: &mut Derivatives) -> Result<()> {
     let at = *rows.params();
     let widen = |values: Vec<f32>| values.into_iter().map(f64::from);
@@ -191,7 +193,8 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     Ok(all)
 }
 
-/// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss scale whose gradient is finite, as in training.
+/// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss
+/// scale whose gradient is finite, as in training.
 pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
     let mut scale = if precision == Precision::F16 { LossScale::default().scale } else { 1.0 };
     loop {
@@ -258,12 +261,13 @@ impl<'a> GivenBatch<'a> {
     }
 }
 
-/// The Laplacian of s at the interior rows: the generator without drift or time, of rows of weight 1.
+/// The Laplacian of s at the interior rows: the generator of rows of weight 1 without drift and
+/// time derivative.
 fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
     let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
     let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
     let probe = |k: usize, row: usize, to: &mut [f32]| given.probe(k, row, to);
-    // A Laplacian needs no loss scale: the rows' undo it.
+    // The rows' scale cancels the loss scale of the operands, as a Laplacian needs none.
     let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
     let mut laplacians = Vec::new();
     evaluation.sweep_interior(needs, given.batch.t.len(), row, probe, request, |rows, n| {
@@ -274,7 +278,7 @@ fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Re
     Ok(laplacians)
 }
 
-/// What tests choose, and others leave to the shape of the batch and the GPU.
+/// Choices of tests; otherwise made by the shape of the batch and the GPU.
 #[derive(Clone, Copy, Default)]
 struct Means {
     division: Option<Division>,
@@ -305,7 +309,7 @@ fn scaled_loss_gradient(
     let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
     let network = &Network::new(&model.architecture);
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
-    // The host holds the rows of a chunk several times over.
+    // The host holds several copies of the rows of a chunk.
     const MOST_ROWS: usize = 1 << 14;
     let division = means.division.unwrap_or_else(|| Division::of(network, precision, needs, n_rows, MOST_ROWS));
     let initial = NetworkState::initial(model.parameters.clone());
@@ -340,8 +344,9 @@ mod tests {
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
-    /// Blocks that go from tile to tile, chunks one after the other, sums on the chip or beside it: the same gradient but for the order of sums, and
-    /// where that is the same, too, the same bits.
+    /// Blocks that go from tile to tile, chunks one after the other, sums in shared memory or
+    /// spilled: the same gradient but for the order of sums, and where that is the same, too, the
+    /// same bits.
     #[test]
     fn every_division_has_the_same_gradient() {
         let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");

@@ -1,4 +1,4 @@
-//! The step's judge on the host's side: the state of the steps, their records, and the density of times.
+//! Host side of the kernel `judge`: state of the steps, their records, and the density of times.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
 
-/// What a judge goes by.
+/// Settings of a [`Judge`].
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Parts of the batch; the interior one first.
@@ -22,11 +22,12 @@ pub struct Rules {
     pub follows_integrand: bool,
     /// The type of the products: f16 alone scales the loss.
     pub precision: Precision,
-    /// Records that the device holds before the host must read them: with a full history no step is taken.
+    /// Records that the device holds before the host must read them: with a full history no step is
+    /// taken.
     pub capacity: usize,
 }
 
-/// Decides on steps, on the device.
+/// Accepts or rejects steps on the device.
 pub struct Judge {
     device: Arc<Device>,
     rules: Rules,
@@ -105,14 +106,15 @@ impl Judge {
         verdict.launch(&self.device)
     }
 
-    /// Waits for all steps launched, appends their records and makes room for more. Returns the state of the steps.
+    /// Waits for all steps launched, appends their records and makes room for more. Returns the
+    /// state of the steps.
     pub fn records(&mut self, records: &mut Vec<StepRecord>) -> Result<StepState> {
         let mut state = self.read_state()?;
         let written = self.device.read(&self.history, state.n_records as usize)?;
         records.extend(written.iter().map(StepRecord::from));
         if state.n_records > 0 {
             state.n_records = 0;
-            // No kernel is under way: what was read is what is there.
+            // No kernel is running, so the value read is current.
             self.device.write(&mut self.state, &[state])?;
         }
         Ok(state)
@@ -353,7 +355,8 @@ mod tests {
         bench.device.read(&bench.judge.times().density, 2 * TIME_KNOTS).expect("read")
     }
 
-    /// The same numbers as the host's, before the first step and after each that counts, and again after a new start.
+    /// The same numbers as the host's, before the first step and after each that counts, and again
+    /// after a new start.
     #[test]
     fn the_density_of_times_is_the_hosts_to_the_last_bit() {
         let expected = |list: &[f32]| {
@@ -373,7 +376,8 @@ mod tests {
             bench.set_parts(|k, i| number(k + 3, i));
             let mut list = time_moments;
             for step in 0..2 {
-                // Multiples of a power of two, whose sums are exact in any order. Those of the centring do not count.
+                // Multiples of a power of two, whose sums are exact in any order. Those of the
+                // centring do not count.
                 let tile_moments: Vec<f64> =
                     (0..7 * MOMENTS).map(|i| (f64::from(number(20 + step, i)) * 1024.0).round().abs() / 64.0).collect();
                 bench.judge.set_tile_moments(&tile_moments);

@@ -1,4 +1,5 @@
-//! One safe function for each kernel of a training tile: it checks sizes, chooses grid and shared memory, and launches.
+//! One function per kernel of a training tile: checks sizes, chooses grid and shared memory,
+//! launches.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
@@ -15,7 +16,7 @@ const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
 const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 /// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
 pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
-/// A layer's gradient in the making: kLayerSumBytes.
+/// Running sum of a layer's gradient: kLayerSumBytes.
 pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
 
 /// See `SweepParams` of `kernels/params.h`.
@@ -101,8 +102,8 @@ pub struct Operands {
 }
 
 impl Operands {
-    /// Places for the widest operand of `network` that there is room for, or as many as a product has stages. Wide products have three stages of 128
-    /// columns, the others two of 64.
+    /// Places for the widest operand of `network` that there is room for, or as many as a product
+    /// has stages. Wide products have three stages of 128 columns, the others two of 64.
     pub fn of(
         device: &Device,
         precision: Precision,
@@ -121,7 +122,7 @@ impl Operands {
     }
 }
 
-/// Whether a chunk of tiles fits the rows, or the slots.
+/// Checks that a chunk of tiles fits the rows, or the slots.
 fn check_chunk(capacity: u32, n_tiles: usize) -> Result<()> {
     check_len("rows (tiles)", n_tiles, n_tiles.min(capacity as usize / TILE_ROWS))
 }
@@ -137,11 +138,12 @@ pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Res
     };
     let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
     let params = SweepParams { n_operand_chunks: n_chunks, ..*params };
-    // SAFETY: the rows hold `n_tiles` tiles of this network (checked); addresses come from live buffers of the caller's learner and workspace.
+    // SAFETY: the rows hold `n_tiles` tiles of this network (checked); the caller takes addresses
+    // from live buffers of its learner and workspace.
     unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
 }
 
-/// The kernel of narrow networks, and how many of its blocks the registers of a multiprocessor have room for.
+/// The kernel of narrow networks, and how many of its blocks fit the registers of a multiprocessor.
 pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, usize) {
     if n_probes > 0 {
         (kernel_of!(precision, "sweep_narrow_diffusive"), 1)
@@ -150,8 +152,9 @@ pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, us
     }
 }
 
-/// Sweeps over the chunk of tiles in `params.batch` with partial sums of the weight gradient, one for each block: those of the first `n_near` layers
-/// on the chip, the others' in `far_sums`. `accumulate`: whether earlier chunks are in the parts.
+/// Sweeps over the chunk of tiles in `params.batch`, with one partial weight gradient per block:
+/// running sums of the first `n_near` layers in shared memory, the others in `far_sums`.
+/// `accumulate`: whether the partial gradients already hold earlier chunks.
 pub fn sweep_narrow(
     device: &Device,
     precision: Precision,
@@ -176,7 +179,8 @@ pub fn sweep_narrow(
         accumulate: u32::from(accumulate),
     };
     let (kernel, _) = narrow_kernel(precision, rows.n_probes as usize);
-    // SAFETY: the rows hold the tiles, and there is a slot, a part and far sums for each block (checked); addresses come from live buffers.
+    // SAFETY: the rows hold the tiles, and each block has slots, a partial gradient and `far_sums`
+    // (checked); the caller takes addresses from live buffers.
     unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
 }
 
@@ -219,7 +223,7 @@ pub fn weight_grad(
     unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
 }
 
-/// Bends the points of the first `params.n_tiles` tiles.
+/// Displaces the points of the first `params.n_tiles` tiles by the bend.
 pub fn bend_forward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
     bend(device, precision, kernel_of!(precision, "bend_forward"), params)
 }
@@ -234,6 +238,7 @@ fn bend(device: &Device, precision: Precision, kernel: &'static str, params: &Be
     check_chunk(params.action.n_rows, params.n_tiles as usize)?;
     let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
     let params = BendParams { n_operand_chunks: n_chunks, ..*params };
-    // SAFETY: both kinds of rows hold the tiles (checked); addresses come from live buffers.
+    // SAFETY: both sets of rows hold the tiles (checked); the caller takes addresses from live
+    // buffers.
     unsafe { device.launch(kernel, [params.n_tiles, 1, 1], THREADS, shared, &params) }
 }

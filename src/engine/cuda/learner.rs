@@ -1,4 +1,5 @@
-//! One network in training on the device: parameters and moments in the padded order, its gradient, and its weights as products read them.
+//! One network in training on the device: parameters and moments in padded order, gradient, and
+//! weights packed for the products.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use super::precision::Precision;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
 
-/// A network, the state of its optimiser, and what a step leaves of it between kernels.
+/// A network, its optimizer state, and the buffers that carry a step from kernel to kernel.
 pub struct Learner {
     device: Arc<Device>,
     network: Network,
@@ -41,7 +42,8 @@ pub fn learner_bytes(network: &Network, precision: Precision, n_parts: usize) ->
 }
 
 impl Learner {
-    /// A network with the parameters and moments of `state`, whose gradient comes in `n_parts` parts.
+    /// A network with the parameters and moments of `state`, whose gradient comes in `n_parts`
+    /// parts.
     ///
     /// # Errors
     /// `Shape` for a state of another network, `Device` for want of memory.

@@ -1,4 +1,5 @@
-//! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only orchestrates.
+//! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only
+//! orchestrates.
 
 mod batch;
 mod device;

@@ -1,4 +1,5 @@
-//! A network as kernels see it: layers padded to whole tiles, weights packed both ways in the type of the products.
+//! Device layout of a network: layers padded to whole tiles, W and its transpose packed in the type
+//! of the products.
 
 use half::{bf16, f16};
 
@@ -6,10 +7,10 @@ use super::params::{LayerParams, NetworkParams, WIDTH_UNIT};
 use super::precision::Precision;
 use crate::model::{Architecture, MAX_DEPTH};
 
-/// Linear maps of a network at most.
+/// Maximum number of linear maps of a network.
 pub const MAX_LAYERS: usize = MAX_DEPTH + 1;
 
-/// Outputs and inputs of a tile of the weight gradient.
+/// Outputs, and inputs, per tile of the weight gradient.
 pub const GRAD_TILE: usize = 128;
 
 /// The padded layout of one architecture.
@@ -17,7 +18,7 @@ pub const GRAD_TILE: usize = 128;
 pub struct Network {
     /// What it lays out.
     pub architecture: Architecture,
-    /// What kernels are told.
+    /// Kernel arguments of the network.
     pub params: NetworkParams,
     /// Elements of the packed weights.
     pub n_packed: usize,
@@ -116,7 +117,8 @@ impl Network {
         flat
     }
 
-    /// The weights of flat `parameters` packed for products of `precision`, both ways, as bytes; and the biases.
+    /// The weights of flat `parameters` packed for products of `precision`, both ways, as bytes;
+    /// and the biases.
     pub fn pack(&self, parameters: &[f32], precision: Precision) -> (Vec<u8>, Vec<f32>) {
         let (mut packed, mut biases) = (vec![0.0f32; self.n_packed], vec![0.0; self.n_biases]);
         for (layer, padded) in self.architecture.layers().iter().zip(self.layers()) {

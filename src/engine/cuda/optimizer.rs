@@ -1,5 +1,5 @@
-//! What lies between the parts of the weight gradients and the next weights: twins of the argument blocks and the launches of
-//! `kernels/optimizer.cu`. Each launch checks the sizes of what its kernel reads and writes.
+//! Launches of `kernels/optimizer.cu`: sum partial gradients, decide the step, update. Each launch
+//! checks the sizes of the buffers that its kernel reads and writes.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
@@ -12,10 +12,10 @@ use crate::density_path::TIME_KNOTS;
 use crate::engine::Optimizer;
 use crate::error::{Result, check_len};
 
-/// Elements of a block's share, as `kernels/optimizer/share.cuh` gives them out.
+/// Parameters per block: kShare² of `kernels/optimizer/share.cuh`.
 const SHARE: usize = 32 * 32;
 
-/// Moments of a tile: squares, then weights.
+/// Moments per tile: squares, then weights.
 pub const MOMENTS: usize = 2 * TIME_KNOTS;
 
 /// See `GatherParams` in `kernels/params.h`.
@@ -143,13 +143,13 @@ impl From<&Optimizer> for OptimizerParams {
     }
 }
 
-/// Blocks that share out the parameters of `network`, and so its sums of squares.
+/// Blocks that divide the parameters of `network`, and the number of its sums of squares.
 pub fn n_blocks(network: &Network) -> usize {
     let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / SHARE + n_out.div_ceil(SHARE);
     network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
 }
 
-/// The gradient of one network, from its parts.
+/// Sums the partial gradients of one network.
 pub struct Gather<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
@@ -186,12 +186,13 @@ impl Gather<'_> {
             gradient: gradient.address(),
             squares: squares.address(),
         };
-        // SAFETY: reads `state` and `parts`, writes `gradient` and `squares`, whose lengths are checked above.
+        // SAFETY: reads `state` and `parts`, writes `gradient` and `squares`, whose lengths are
+        // checked above.
         unsafe { device.launch("gather_gradient", [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
     }
 }
 
-/// One network's optimiser step.
+/// One optimizer step of one network.
 pub struct Update<'a> {
     /// What is updated.
     pub network: &'a Network,
@@ -246,9 +247,10 @@ impl Update<'_> {
     }
 }
 
-/// The running moments of the integrand and the density of times that follows them.
+/// Running moments of the integrand, and the density of times formed from them.
 pub struct Times {
-    /// Written by the sweeps: `[interior tiles, MOMENTS]`; `None` where times do not follow the integrand.
+    /// Written by the sweeps: `[interior tiles, MOMENTS]`; `None` where times do not follow the
+    /// integrand.
     pub tile_moments: Option<Buffer<f64>>,
     /// As a checkpoint holds them.
     pub moments: Buffer<f32>,
@@ -257,7 +259,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// Continues from `moments`, for `n_tiles` interior tiles if the times follow the integrand; the density is there after it.
+    /// Continues from `moments`, for `n_tiles` interior tiles if the times follow the integrand;
+    /// the density is there after it.
     pub fn new(device: &Device, moments: &[f32], n_tiles: Option<usize>) -> Result<Times> {
         let times = Times {
             tile_moments: n_tiles.map(|n| device.zeros(n * MOMENTS)).transpose()?,
@@ -281,7 +284,7 @@ impl Times {
     }
 }
 
-/// One network before the judge.
+/// What `judge` reads and writes for one network.
 #[derive(Clone, Copy)]
 pub struct Judged<'a> {
     /// Whose gradient it is.
@@ -308,7 +311,7 @@ impl Judged<'_> {
     }
 }
 
-/// Whether a step counts, with its record and its step sizes.
+/// Accepts or rejects a step; writes its record and step sizes.
 pub struct Verdict<'a> {
     /// Its parts; the interior one first.
     pub batch: &'a BatchParams,
@@ -364,7 +367,8 @@ impl Verdict<'_> {
             state: state.address(),
             history: history.address(),
         };
-        // SAFETY: reads and writes the buffers above, whose lengths are checked; records go no further than the length of `history`.
+        // SAFETY: reads and writes the buffers above, whose lengths are checked; at most
+        // `history.len()` records are written.
         unsafe { device.launch("judge", [1, 1, 1], THREADS, 0, &arguments) }
     }
 }

@@ -1,20 +1,21 @@
-//! What kernels are told: twins of `kernels/params.h`, field by field.
+//! Kernel argument blocks that several launches use, with the layout of `kernels/params.h`. Those
+//! of one kernel stand with its launch.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
 use super::network::MAX_LAYERS;
 
-/// Rows of a tile.
+/// Rows per tile.
 pub const TILE_ROWS: usize = 128;
-/// Warps of a block that has a tile.
+/// Warps per block that works on a tile.
 pub const WARPS: usize = 8;
-/// Widths are padded to multiples of it.
+/// Layer widths are padded to multiples of this.
 pub const WIDTH_UNIT: usize = 64;
-/// Parts of a batch at most.
+/// Maximum number of parts of a batch.
 pub const MAX_PARTS: usize = 8;
 
-/// Declares twins: plain data of the same layout as in C++, whose size is asserted.
+/// Declares plain data with the same layout as in C++; the size is asserted.
 macro_rules! twins {
     ($($(#[$doc:meta])* $name:ident, $bytes:expr;)*) => {
         $(
@@ -99,7 +100,7 @@ pub struct RowBuffers {
     pub seed_sums: u64,
 }
 
-/// What a stretch of a batch's tiles holds, as `PartKind` numbers them.
+/// Kind of a part of a batch, numbered as `PartKind` there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum PartKind {

@@ -1,4 +1,5 @@
-//! Particles along their flow, all steps of a tile in one kernel: `kernels/integrate.cu`.
+//! Integration of particles along their flow, all steps of a tile in one kernel:
+//! `kernels/integrate.cu`.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::integrate::{Plan, StepControl, Trajectories};
 use crate::model::Model;
 use crate::stage::{Watch, check};
 
-/// Stages of a method at most.
+/// Maximum number of stages of a method.
 const MAX_STAGES: usize = 7;
 
 /// The kernel for a network.
@@ -32,10 +33,11 @@ fn kernel_of_network(network: &Network, precision: Precision, has_density: bool)
     }
 }
 
-/// Particles of a launch at most.
+/// Maximum particles per launch; progress is reported between launches.
 const MAX_CHUNK: usize = 1 << 20;
 
-/// How long a launch should take: between two, progress shows and the watch is asked. A single tile may take longer.
+/// Target duration of a launch: progress and cancellation are handled between launches. A single
+/// tile may take longer.
 const LAUNCH: Duration = Duration::from_millis(250);
 
 /// See `Tableau` in `kernels/params.h`.
@@ -139,7 +141,8 @@ impl TableauParams {
     }
 }
 
-/// Moves the particles of `out` along `plan`: see [`Engine::integrate`](crate::engine::Engine::integrate).
+/// Moves the particles of `out` along `plan`: see
+/// [`Engine::integrate`](crate::engine::Engine::integrate).
 pub fn integrate(
     device: &Device,
     precision: Precision,
@@ -156,7 +159,7 @@ pub fn integrate(
     let layout = Layout::new(device, precision, model, plan, &out, n)?;
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
-    // One tile for each block first, then as many as take about as long as a launch should.
+    // First one tile per block, to measure; then as many as take about the target duration.
     let (mut first, mut rows) = (0, (integration.n_blocks * TILE_ROWS).min(integration.chunk));
     while first < n {
         check(watch)?;
@@ -183,11 +186,11 @@ pub fn integration_memory(
     Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
 }
 
-/// How an integration lies on the device, before anything of it does.
+/// Device layout of an integration, planned before anything is allocated.
 struct Layout {
     network: Network,
     needs: RowNeeds,
-    /// Values of a particle in each channel: none where it is not followed.
+    /// Values per particle in each channel; 0 if the channel is not integrated.
     columns: [usize; 3],
     /// Floats of a block's scratch memory.
     slot: usize,
@@ -215,7 +218,8 @@ impl Layout {
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
         let needs = RowNeeds { n_probes, grad_x: false, work: Work::Particles };
 
-        // A block's rows, its slot of scratch memory and its report; and what is saved of a particle.
+        // A block's rows, its slot of scratch memory and its report; and what is saved of a
+        // particle.
         let n_values: usize = columns.iter().sum();
         let n_stages = Tableau::of(plan.method).nodes.len();
         let slot = TILE_ROWS * (n_values * (2 + n_stages) + dim) + network.params.n_features as usize;
@@ -251,15 +255,16 @@ struct Integration<'a> {
     n_blocks: usize,
     /// Particles of a launch.
     chunk: usize,
-    /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not followed have no columns.
+    /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not followed have no
+    /// columns.
     channels: [Channel; 3],
-    // What `params` points at beside.
+    // Further buffers that `params` points to.
     _rows: Rows,
     _scratch: Buffer<f32>,
     _tables: Vec<Buffer<u8>>,
 }
 
-/// One of the things that are followed.
+/// One integrated quantity: positions, log w or log q.
 struct Channel {
     columns: usize,
     values: Buffer<f32>,
@@ -356,8 +361,9 @@ impl<'a> Integration<'a> {
             blocks: blocks.address(),
             ..self.params
         };
-        // SAFETY: the twin of the kernel's block; its addresses lead to buffers of `self` and to `blocks`, with the sizes that `Integration::new` gives them for
-        // `n_blocks` blocks and `chunk` particles. `read` waits for the end.
+        // SAFETY: the layout of the kernel's argument block; its addresses point to buffers of
+        // `self` and to `blocks`, with the sizes that `Integration::new` gives them for `n_blocks`
+        // blocks and `chunk` particles. `read` waits for the end.
         unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, self.shared, &params)? };
         let report = summary(&device.read(&blocks, self.n_blocks)?)?;
         for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
@@ -370,12 +376,12 @@ impl<'a> Integration<'a> {
     }
 }
 
-/// The stretches from saved time to saved time.
+/// The intervals between consecutive saved times.
 fn stretches(plan: &Plan) -> impl Iterator<Item = (f64, f64)> + '_ {
     [plan.t0].into_iter().chain(plan.save_at.iter().copied()).zip(plan.save_at.iter().copied())
 }
 
-/// How many steps a plan has.
+/// Number of fixed steps of a plan.
 ///
 /// # Errors
 /// [`Error::Input`] for more than half of the free memory holds.
@@ -400,11 +406,12 @@ fn fixed_steps(model: &Model, plan: &Plan) -> (Vec<FixedStep>, Vec<u32>) {
         }));
         before.push(steps.len() as u32);
     }
-    // A plan without steps has a table all the same: its address says that steps are fixed.
+    // An empty plan still needs a non-null table: null means adaptive.
     (steps, before)
 }
 
-/// Blocks of a launch and its particles at most, for what a block and a particle take in bytes beside `tables`.
+/// Blocks of a launch and its particles at most, for what a block and a particle take in bytes
+/// besides `tables`.
 fn divide(
     device: &Device,
     (tables, of_block, of_particle): (usize, usize, usize),
@@ -433,7 +440,7 @@ fn divide(
     Ok((n_blocks, if n <= chunk { n } else { chunk / TILE_ROWS * TILE_ROWS }))
 }
 
-/// What all blocks did, or the failure of the first tile that failed.
+/// Sums the reports of all blocks, or returns the failure of the first failed tile.
 fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
     let failed = blocks.iter().filter(|block| block.failure != 0).min_by_key(|block| block.failed_tile);
     match failed.map(|block| (block.failure, block)) {

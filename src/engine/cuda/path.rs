@@ -1,4 +1,5 @@
-//! A density path on the device: snapshots, couplings and masses, all of them or, for more samples than its memory holds, block after block.
+//! A density path on the device: snapshots, couplings and masses; all samples, or, if they do not
+//! fit, one block of them at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ struct Samples {
     offsets: Buffer<u64>,
 }
 
-/// What keeps the tables of couplings alive.
+/// Owns the tables of couplings.
 struct CouplingBuffers {
     _words: Vec<Buffer<u32>>,
     _masses: Option<Buffer<f32>>,
@@ -74,7 +75,7 @@ struct CouplingBuffers {
 /// A path on the device.
 pub struct DevicePath {
     device: Arc<Device>,
-    /// What the device is told, and where.
+    /// The arguments and their device address.
     params: PathParams,
     told: Buffer<PathParams>,
     resident: Samples,
@@ -84,7 +85,7 @@ pub struct DevicePath {
     _couplings: Option<(Vec<CouplingBuffers>, Buffer<CouplingParams>)>,
 }
 
-/// The blocks that follow the resident one.
+/// Blocks of samples that become resident later.
 struct Stream {
     snapshots: Arc<Snapshots>,
     blocks: Arc<Blocks>,
@@ -94,7 +95,7 @@ struct Stream {
     upload: Option<JoinHandle<Result<Samples>>>,
 }
 
-/// How the samples of a path lie on a device.
+/// Device layout of the samples of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residence {
     /// All of them, all the time.
@@ -138,7 +139,8 @@ fn block_rows(snapshots: &Snapshots, n_blocks: usize, block: usize) -> usize {
     (0..snapshots.times.len()).map(|k| rows_of_block(snapshots.n_rows(k), n_blocks, block).len()).sum()
 }
 
-/// Which of `n` rows are in block `block` of `n_blocks`. Fewer rows than there are blocks are lent in turn.
+/// Which of `n` rows are in block `block` of `n_blocks`. Snapshots with fewer rows than blocks
+/// repeat rows.
 fn rows_of_block(n: usize, n_blocks: usize, block: usize) -> Range<usize> {
     let (first, end) = (block * n / n_blocks, (block + 1) * n / n_blocks);
     first..end.max(first + 1)
@@ -177,7 +179,8 @@ impl DevicePath {
         Self::with_samples(device, path, samples)
     }
 
-    /// `path`, which is valid, with the block of `blocks` that belongs to `step`. The next one follows in the background.
+    /// `path`, which is valid, with the block of `blocks` that belongs to `step`. The next one
+    /// follows in the background.
     pub fn in_blocks(device: &Arc<Device>, path: &DensityPath, blocks: Blocks, step: u64) -> Result<Self> {
         let (snapshots, blocks) = (path.snapshots.clone(), Arc::new(blocks));
         let block = blocks.at(step);
@@ -234,7 +237,8 @@ impl DevicePath {
         self.stream.as_ref().map(|stream| stream.blocks.steps_left(step))
     }
 
-    /// Makes the block of `step` the resident one for whatever is launched from now on, and begins to upload the one after it.
+    /// Makes the block of `step` the resident one for whatever is launched from now on, and begins
+    /// to upload the one after it.
     pub fn advance(&mut self, step: u64) -> Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let device = &self.device;
@@ -251,7 +255,7 @@ impl DevicePath {
         self.params.offsets = self.resident.offsets.address();
         self.params.samples = self.resident.values.address();
         device.write(&mut self.told, &[self.params])?;
-        device.hold_copies()?; // launches so far may read the block that is overwritten next
+        device.hold_copies()?; // earlier launches may still read the block that is overwritten next
         stream.block = wanted;
         stream.begin(device, spare)
     }
@@ -266,7 +270,7 @@ fn lost(device: &Device) -> Error {
 }
 
 impl Stream {
-    /// Uploads the block after the resident one into `spare`, beside everything else.
+    /// Uploads the block after the resident one into `spare`, alongside all other work.
     ///
     /// # Errors
     /// When the system starts no thread for it.
@@ -289,7 +293,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Whoever frees a path may count on its memory.
+        // Wait, so that dropping a path really frees its memory.
         if let Some(upload) = self.upload.take() {
             let _ = upload.join();
         }
@@ -332,11 +336,11 @@ fn upload_couplings(device: &Device, couplings: &[Coupling]) -> Result<(Vec<Coup
     Ok((kept, device.upload(&list)?))
 }
 
-/// Values copied to the device at a time.
+/// Values per copy to the device.
 const PIECE: usize = 1 << 22;
 
-/// The rows of each snapshot divided into random blocks, one of which lies on the device at a time. Which one depends on the step alone, so a
-/// resumed run goes on with the same rows.
+/// The rows of each snapshot divided into random blocks, one of which lies on the device at a time.
+/// Which one depends on the step alone, so a resumed run goes on with the same rows.
 #[derive(Debug)]
 pub struct Blocks {
     /// Rows of each snapshot in random order.
@@ -347,7 +351,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// `path` in `n_blocks` blocks, for steps of `rows_per_step` rows: a block stays until about as many rows are drawn as it has.
+    /// `path` in `n_blocks` blocks, for steps of `rows_per_step` rows: a block stays until about as
+    /// many rows are drawn as it has.
     ///
     /// # Errors
     /// [`Error::Input`] for couplings, which pair rows of all blocks.
@@ -356,7 +361,8 @@ impl Blocks {
         refuse_couplings(path)?;
         let n_blocks = n_blocks.max(1);
         let order = |k: usize| {
-            // Frames of the same number of rows may follow the same particles: in the same order they stay together.
+            // Snapshots with equally many rows may follow the same particles: the same order keeps
+            // them together.
             let stream = if path.interpolant == Interpolant::Nearest { 0 } else { k as u64 };
             let order = shuffled(snapshots.n_rows(k), seed, Purpose::DeviceBlocks, stream);
             order.into_iter().map(|row| row as u32).collect()
@@ -412,7 +418,7 @@ impl Blocks {
         Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
     }
 
-    /// Writes `block` into `samples`, beside the kernels.
+    /// Writes `block` into `samples`, alongside the kernels.
     fn write(&self, device: &Device, snapshots: &Snapshots, block: usize, samples: &mut Samples) -> Result<()> {
         let dim = snapshots.dim;
         let (mut offsets, mut written) = (vec![0u64], 0);

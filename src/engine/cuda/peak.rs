@@ -1,15 +1,19 @@
-//! What a card can do: multiply-adds of a multiprocessor in a clock, multiprocessors, highest clock. `amatch bench --device cuda` is held against it.
+//! Peak rates of GPUs: multiply-adds per multiprocessor and clock, multiprocessors, highest clock.
+//! `amatch bench --device cuda` is compared with them.
 //!
-//! Rates are of dense products with sums in f32, from NVIDIA's white papers (A100 Tensor Core GPU Architecture, Ampere GA102 GPU Architecture, Ada GPU
-//! Architecture, H100 Tensor Core GPU Architecture, RTX Blackwell GPU Architecture) and the data sheet of HGX B200: operations a second divided by
-//! 2 × multiprocessors × boost clock. f32: CUDA C++ Programming Guide, throughput of arithmetic instructions.
+//! Rates are of dense products with sums in f32, from NVIDIA's white papers (A100 Tensor Core GPU
+//! Architecture, Ampere GA102 GPU Architecture, Ada GPU Architecture, H100 Tensor Core GPU
+//! Architecture, RTX Blackwell GPU Architecture) and the data sheet of HGX B200: operations a
+//! second divided by 2 × multiprocessors × boost clock. f32: CUDA C++ Programming Guide, throughput
+//! of arithmetic instructions.
 //!
-//! 9.0 and 10.0 reach the rate of tensor cores only by instructions of their own (wgmma, tcgen05). The kernels' mma.sync, which runs everywhere, stays below.
+//! sm_90 and sm_100 reach their tensor peak only with wgmma and tcgen05; the kernels' portable
+//! mma.sync stays below.
 
 use super::{CudaEngine, DeviceInfo, Precision};
 use crate::error::Result;
 
-/// Multiply-adds of a multiprocessor in a clock.
+/// Multiply-adds per multiprocessor and clock.
 struct Rates {
     compute_capability: (u32, u32),
     f32: u32,
@@ -33,7 +37,8 @@ const RATES: [Rates; 6] = [
     rates((12, 0), 128, 256, 512, true),
 ];
 
-/// Floating-point operations a second that `device` does at most in products of `precision`; `None` for a card that is not in the table.
+/// Floating-point operations a second that `device` does at most in products of `precision`; `None`
+/// for a card that is not in the table.
 pub fn peak_flops(device: &DeviceInfo, precision: Precision) -> Option<f64> {
     let rates = RATES.iter().find(|rates| rates.compute_capability == device.compute_capability)?;
     let whole = match precision {
@@ -47,7 +52,8 @@ pub fn peak_flops(device: &DeviceInfo, precision: Precision) -> Option<f64> {
 }
 
 impl CudaEngine {
-    /// Floating-point operations a second that products can reach on this GPU at most; `None` for a card that is not in the table.
+    /// Floating-point operations a second that products can reach on this GPU at most; `None` for a
+    /// card that is not in the table.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device): the driver fails.

@@ -1,4 +1,5 @@
-//! The type of operands of matrix products. Sums, master weights, moments and the moving average are f32 in all of them.
+//! The type of operands of matrix products. Sums, master weights, moments and the moving average
+//! are f32 in all of them.
 
 use serde::{Deserialize, Serialize};
 

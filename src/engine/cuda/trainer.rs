@@ -1,5 +1,5 @@
-//! Optimiser steps on the device: drawing, sweeps, weight gradients, judgement and update of many steps go out as one recording, and the host reads
-//! their records.
+//! Optimizer steps on the device. Draw, sweeps, weight gradients, `judge` and update of many steps
+//! are replayed as one recording (a CUDA graph); the host then reads their records.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
 
-/// Steps of a recording: enough that launching costs nothing beside them.
+/// Steps per recording: enough to make the cost of launching negligible.
 const RECORDED_STEPS: u64 = 32;
 
-/// Records that the device holds until the host reads them.
+/// Capacity for records until the host reads them.
 const HISTORY: usize = 1024;
 
 /// A bend's own rows.
@@ -51,11 +51,11 @@ pub struct CudaTrainer {
     judge: Judge,
     /// Steps taken, as far as the host knows.
     step: u64,
-    /// [`RECORDED_STEPS`] steps; made when that many are asked for at once.
+    /// Recording of [`RECORDED_STEPS`] steps, made when that many are first asked for at once.
     recording: Option<Recording>,
 }
 
-/// How a training lies on the device, before anything of it does.
+/// Device layout of a training, planned before anything is allocated.
 struct Layout {
     network: Network,
     batch: BatchParams,
@@ -96,7 +96,8 @@ impl Layout {
         if let Some((network, division)) = &bend {
             n_bytes += of_network(network, division, BEND_NEEDS);
         }
-        // By what the device has, whoever uses it now: a resumed run has the same blocks. The rest is for what the driver itself needs.
+        // Sized from total, not free, memory so that a resumed run has the same blocks; the rest is
+        // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         let residence = Residence::of(&training.path, room)?;
         n_bytes += residence.n_bytes(&training.path);
@@ -153,10 +154,10 @@ impl CudaTrainer {
         })
     }
 
-    /// What the sweep over `chunk` is told.
+    /// Arguments of the sweep over `chunk`.
     fn sweep_params(&self, chunk: &BatchParams) -> SweepParams {
         let Training { objective, estimator, path, .. } = &self.training;
-        // s has a weight of its own where ω or the mass of a trajectory changes over time.
+        // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
             Estimator::Action { .. } => objective.time_weight != TimeWeight::Constant,
             Estimator::Weak { .. } => false,
@@ -216,7 +217,7 @@ impl CudaTrainer {
             self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
             if let Some(bend) = bend {
                 bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
-                // Its rows have one channel: in a batch of its own none is interior-like.
+                // Rows of the bend have one channel, so none of them counts as interior-like.
                 let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
                 let grad_chunk = bend.division.grad_chunk(bent);
                 let sums = (state, bend.learner.parts());
@@ -251,7 +252,7 @@ impl Trainer for CudaTrainer {
         while self.step < end {
             self.path.advance(self.step)?;
             let in_block = self.path.steps_in_block(self.step).unwrap_or(u64::MAX);
-            // In f16 a step may be tried again, so that fewer are taken than launched; never more.
+            // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
             self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
             let state = self.judge.records(records)?;
             self.step = state.step;
@@ -310,7 +311,8 @@ mod tests {
         }
     }
 
-    /// The same for samples that take turns: their number, not the memory that is free, makes the blocks.
+    /// The same for samples that take turns: their number, not the memory that is free, makes the
+    /// blocks.
     #[test]
     fn memory_of_blocks_is_stated() {
         let path = path(Interpolant::Linear, 2);

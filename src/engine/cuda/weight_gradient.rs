@@ -1,4 +1,5 @@
-//! A batch's sweeps with the partial sums of its weight gradient: one kernel for narrow networks, two for the others.
+//! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
+//! others.
 
 use super::device::{Buffer, Device};
 use super::launch::{
@@ -10,12 +11,13 @@ use super::precision::Precision;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
 
-/// Partial sums of a weight gradient at most: enough blocks for a large GPU, few enough to add up quickly.
+/// Maximum number of partial gradients: enough blocks for a large GPU, few enough to sum quickly.
 const MOST_PARTS: usize = 16;
-/// Blocks of a narrow network at most, each with a partial sum: enough to fill a large GPU evenly.
+/// Maximum blocks for a narrow network, each with a partial gradient: enough to fill a large GPU
+/// evenly.
 const MOST_BLOCKS: usize = 256;
 
-/// How a batch is divided; by its shape alone, so that sums have the same order on every GPU.
+/// Division of a batch. Depends only on its shape, so that sums have the same order on every GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Division {
     /// Rows that are worked on at a time, and slots.
@@ -68,7 +70,8 @@ pub struct GradientSweep {
     far_sums: Buffer<u8>,
 }
 
-/// Layers of a narrow network whose sums have room on the chip, and the bytes that those of the others take.
+/// Layers of a narrow network whose sums have room on the chip, and the bytes that those of the
+/// others take.
 fn layer_sums(
     device: &Device,
     network: &Network,
@@ -81,7 +84,7 @@ fn layer_sums(
         return Ok((0, 0));
     }
     let n_layers = network.layers().len();
-    // As many blocks as the registers of a multiprocessor have room for must fit its shared memory.
+    // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
     let (kernel, blocks_at_once) = narrow_kernel(precision, needs.n_probes);
     let room = device.shared_memory_among(kernel, blocks_at_once)?;
     let n_near =
@@ -101,7 +104,8 @@ pub fn gradient_sweep_bytes(
 }
 
 impl GradientSweep {
-    /// Sweeps over what `division` divides. At most `most_near` layers have their sums on the chip; by default as many as there is memory for.
+    /// Sweeps over what `division` divides. At most `most_near` layers have their sums on the chip;
+    /// by default as many as there is memory for.
     pub fn new(
         device: &Device,
         network: &Network,
@@ -119,7 +123,8 @@ impl GradientSweep {
         &self.division
     }
 
-    /// Sweeps over the chunk in `params.batch`; the partial sums of the gradient go to `parts`, behind those of the chunks before it.
+    /// Sweeps over the chunk in `params.batch`; the partial sums of the gradient go to `parts`,
+    /// behind those of the chunks before it.
     pub fn launch(
         &self,
         device: &Device,
@@ -145,7 +150,8 @@ mod tests {
     use super::*;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 
-    /// However many probes rows have, what is kept of a narrow network's fits any GPU, and each block has its partial sum.
+    /// However many probes rows have, what is kept of a narrow network's fits any GPU, and each
+    /// block has its partial sum.
     #[test]
     fn memory_has_a_bound() {
         for (dim, hidden) in [(2, vec![64; 3]), (50, vec![64; 16])] {

@@ -1,4 +1,4 @@
-//! Memory for the rows that a launch works on: sizes first, then the allocations.
+//! Memory for the rows of a launch: first the sizes, then the allocation.
 
 use super::device::{Buffer, Device};
 use super::network::Network;
@@ -6,7 +6,7 @@ use super::params::{RowBuffers, TILE_ROWS, WARPS};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 
-/// What rows are for, and so which sweeps go over them.
+/// Purpose of rows, which decides the sweeps they get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Work {
     /// The loss of a batch and its gradient: all sweeps.
@@ -21,20 +21,20 @@ pub enum Work {
 /// What rows need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
-    /// Probes of a row.
+    /// Probes per row.
     pub n_probes: usize,
-    /// Whether a bend asks for the gradient at the points.
+    /// Whether a bend needs the gradient at the points.
     pub grad_x: bool,
-    /// What they are for.
+    /// Purpose of the rows.
     pub work: Work,
 }
 
-/// Rows that are worked on at a time, and slots for what the sweeps keep of a row; multiples of [`TILE_ROWS`].
+/// Rows per launch, and slots for their activations; multiples of [`TILE_ROWS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Rows.
     pub rows: usize,
-    /// As many slots, or fewer where blocks use theirs for one tile after the other.
+    /// Equally many slots, or fewer if blocks reuse theirs for all their tiles.
     pub slots: usize,
 }
 
@@ -45,7 +45,7 @@ impl Extent {
     }
 }
 
-/// The buffers of [`RowBuffers`] with their bytes for one row and for one slot, in the order of its fields.
+/// Bytes per row and per slot of each buffer of [`RowBuffers`], in the order of its fields.
 fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
@@ -96,7 +96,7 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
     (rows, slots)
 }
 
-/// Whether f' is read for the last time where delta is written, so that delta takes its place.
+/// Whether delta may overwrite f', which is read last at that point.
 fn in_place_of_f1(needs: RowNeeds) -> bool {
     needs.work == Work::Particles && needs.n_probes == 0
 }
@@ -107,11 +107,12 @@ pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, exte
     extent.rows * row.iter().sum::<usize>() + extent.slots * slot.iter().sum::<usize>()
 }
 
-/// Bytes that rows and slots take at most, unless one tile alone takes more: no more memory than a GPU of any size has.
+/// Maximum bytes of rows and slots, unless a single tile needs more: fits the memory of any GPU.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles for every multiprocessor of a large GPU, if need be
-/// twice. Depends on shape and batch alone, so that sums do too.
+/// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles
+/// for every multiprocessor of a large GPU, if need be twice. Depends on shape and batch alone, so
+/// that sums do too.
 pub fn chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
     const MOST_ROWS: usize = 1 << 15;
     tiles_within(n_rows.min(MOST_ROWS), rows_bytes(network, precision, needs, Extent::of_rows(1)))
@@ -161,7 +162,7 @@ impl Rows {
         let (row, slot) = bytes_of_one(network, precision, needs);
         let bytes = row.iter().map(|bytes| bytes * rows).chain(slot.iter().map(|bytes| bytes * slots));
         let buffers = bytes.map(|bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
-        // The sizes stand in the order of the fields, so the addresses do; what nobody needs has none.
+        // Sizes are in field order, so addresses can be assigned in order; unused buffers get none.
         let mut params = RowBuffers {
             n_rows: rows as u32,
             n_slots: slots as u32,
@@ -172,7 +173,7 @@ impl Rows {
         debug_assert_eq!(addresses.len(), buffers.len());
         let places = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
         places.for_each(|(address, buffer)| *address = buffer.address());
-        // What is in flight does not fit L2: an adjoint takes the place of what is read for the last time where it is written.
+        // Activations exceed L2, so an adjoint overwrites the buffer read last at that point.
         if in_place_of_f1(needs) {
             params.delta = params.f1;
         }

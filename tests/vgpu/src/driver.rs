@@ -1,8 +1,11 @@
-//! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`] and [`Queue`].
+//! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`]
+//! and [`Queue`].
 //!
-//! Everything it does is strict: what fails is written to standard error in full, and every later call returns the error. `VGPU_SEED` sets
-//! the order of warps, blocks and streams; `VGPU_MEMORY` the bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a file for the counters, written at
-//! every synchronisation, and `VGPU_OVERRIDE` PTX in the place of modules (see [`overrides`]).
+//! Everything it does is strict: what fails is written to standard error in full, and every later
+//! call returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY`
+//! the bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a
+//! file for the counters, written at every synchronisation, and `VGPU_OVERRIDE` PTX in the place of
+//! modules (see [`overrides`]).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -141,8 +144,9 @@ impl Driver {
     }
 }
 
-/// What a multiprocessor has (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), what a block takes beside its own shared memory,
-/// and registers as a compiler would give to a large kernel: PTX does not say how many there will be.
+/// What a multiprocessor has (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), what a
+/// block takes beside its own shared memory, and registers as a compiler would give to a large
+/// kernel: PTX does not say how many there will be.
 const THREADS: usize = 2048;
 const BLOCKS: usize = 32;
 const REGISTERS: usize = 65_536;
@@ -180,13 +184,13 @@ unsafe fn give<T>(to: *mut T, value: T) -> Status {
     if to.is_null() {
         return INVALID_VALUE;
     }
-    // SAFETY: not null; the caller vouches for the rest.
+    // SAFETY: not null; caller guarantees the rest.
     unsafe { to.write(value) };
     SUCCESS
 }
 
-// SAFETY of all functions below: pointers come from a host program that follows the documentation of the driver interface, each valid
-// for what the function of its name reads or writes.
+// SAFETY of all functions below: pointers come from a host program that follows the documentation
+// of the driver interface, each valid for what the function of its name reads or writes.
 
 macro_rules! entry {
     ($(fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $body:block)*) => {
