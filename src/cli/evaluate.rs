@@ -130,6 +130,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
         text.push(b'\n');
+        if json.is_stream() {
+            signals.end_at_once();
+        }
         json.write(|out| out.write_all(&text))?;
     }
     print_result(report)

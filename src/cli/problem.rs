@@ -82,6 +82,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         snapshots.times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t, snapshots.n_rows(k))).collect();
     // Until here a signal ends the command at once. Now it waits for the file, lest half of it stays under another name.
     let signals = Signals::watch()?;
+    if out.is_stream() {
+        signals.end_at_once();
+    }
     write_points(
         &out,
         &[

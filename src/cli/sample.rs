@@ -255,6 +255,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             arrays.push(PointArray::new(name, None, &values[..]));
         }
     }
+    if destination.is_stream() {
+        signals.end_at_once();
+    }
     write_points(&destination, &arrays)?;
     note!(
         "{n} particles from {t0} to {}, {:.1} velocities each: {}",

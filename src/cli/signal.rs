@@ -28,6 +28,8 @@ pub struct Signals {
     ending: Arc<AtomicUsize>,
     /// Whether SIGUSR1 asked for a checkpoint.
     checkpoint: Arc<AtomicBool>,
+    /// Whether the next signal that asks for the end ends the process at once.
+    at_once: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -42,20 +44,25 @@ impl Signals {
             return Ok(signals.clone());
         }
         let signals = Signals::default();
-        let asked = Arc::new(AtomicBool::new(false));
         for number in ENDING {
             if number == SIGHUP && is_ignored(SIGHUP) {
                 continue;
             }
-            // In this order: the first signal finds `asked` false and sets it, the second finds it true.
-            signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))
-                .and_then(|_| signal_hook::flag::register(number, Arc::clone(&asked)))
+            // In this order: the first signal finds `at_once` false and sets it, the second finds it true.
+            signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&signals.at_once))
+                .and_then(|_| signal_hook::flag::register(number, Arc::clone(&signals.at_once)))
                 .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
                 .with_context(|| format!("cannot watch for signal {number}"))?;
         }
         #[cfg(unix)]
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;
         Ok(WATCHED.get_or_init(|| signals).clone())
+    }
+
+    /// From now on already the first signal ends the process at once: while it waits for the reader of a pipe, say, where nobody
+    /// looks at what signals ask for.
+    pub fn end_at_once(&self) {
+        self.at_once.store(true, Relaxed);
     }
 
     /// The signal that asked for the end.

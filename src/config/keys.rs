@@ -22,15 +22,16 @@ enum Takes {
 }
 use Takes::{Name, Words};
 
-const WHOLE: Takes = Words("a whole number ≥ 0");
+const WHOLE: Takes = Words("a whole number from 0 to 2⁶³ − 1");
 const NUMBER: Takes = Words("a number");
 const TEXT: Takes = Words("text in quotes");
+const SAMPLES: Takes = Words("text in quotes, a list of columns too: \"x1,x2\" or \"PC*\"");
 
 /// Every key: what it takes, and an example.
 const KEYS: &[(&str, Takes, &str)] = &[
     ("data.path", TEXT, "\"cells.npz\""),
     ("data.times_path", TEXT, "\"times.npy\""),
-    ("data.samples", TEXT, "\"samples\""),
+    ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
     ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
     ("data.standardise", Name(names::<Standardisation>), "\"isotropic\""),
@@ -57,7 +58,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ),
     ("objective.estimator", Name(names::<EstimatorName>), "\"auto\""),
     ("objective.centring", Words("true or false"), "false"),
-    ("objective.weak_intervals", WHOLE, "16"),
+    ("objective.weak_intervals", Words("a whole number from 1 to 2³² − 1"), "16"),
     ("objective.path", Name(names::<Interpolant>), "\"linear\""),
     ("objective.bend_hidden", Words("a list of widths, whole numbers"), "[64, 64]"),
     ("objective.bend_rate", NUMBER, "0.3"),

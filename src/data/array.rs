@@ -172,6 +172,14 @@ impl Array<'_> {
         n.saturating_mul(size_of::<f32>() as u64) > MAX_TRUSTED_RATIO.saturating_mul(self.stored)
     }
 
+    /// Reads `[N, d]` to see that it is there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a value that is not finite, or saying how the file is damaged.
+    pub fn verify(self, meter: &mut Meter<'_>) -> Result<()> {
+        self.for_each_piece(meter, Element::decode_f64, |x: &f64| x.is_finite(), |_, _, _| ())
+    }
+
     /// Reads `[N, d]` for what is to be known before it is read into f32.
     ///
     /// # Errors
@@ -180,16 +188,14 @@ impl Array<'_> {
         let (_, dim) = self.matrix_shape()?;
         let mut survey = Survey::new(dim);
         let order = self.header.order;
-        self.for_each_piece(
-            meter,
-            Element::decode_f64,
-            |x: &f64| (*x as f32).is_finite(),
-            |run, start, piece| {
-                for (at, &x) in (start..).zip(piece) {
-                    survey.see(if order == Order::C { at } else { run }, x);
-                }
-            },
-        )?;
+        let is_integer = self.element()?.epsilon() == 0.0;
+        let is_good: fn(&f64) -> bool =
+            if is_integer { |x| x.abs() < FIRST_ROUNDED_INTEGER } else { |x| (*x as f32).is_finite() };
+        self.for_each_piece(meter, Element::decode_f64, is_good, |run, start, piece| {
+            for (at, &x) in (start..).zip(piece) {
+                survey.see(if order == Order::C { at } else { run }, x);
+            }
+        })?;
         Ok(survey)
     }
 
@@ -262,7 +268,7 @@ impl Array<'_> {
                     let size = element.size();
                     let mut exact = [0.0];
                     element.decode_f64(&bytes[(done + at) * size..(done + at + 1) * size], &mut exact);
-                    let (problem, fix) = describe_not_finite(exact[0]);
+                    let (problem, fix) = describe_unusable(exact[0]);
                     return self.refuse(format!("row {row}, column {column} (counted from 0) {problem}"), fix);
                 }
                 visit(run, start, piece);
@@ -348,6 +354,18 @@ impl Blocks {
         meter.advance(block.len() as u64)?;
         Ok(Some(block))
     }
+}
+
+/// Of larger integers, 64-bit floats round some.
+const FIRST_ROUNDED_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// How a value that samples cannot have reads in a message: (problem, fix).
+fn describe_unusable(value: f64) -> (String, &'static str) {
+    if (value as f32).is_finite() {
+        let problem = format!("is about {value:e}, an integer that 64-bit floats round");
+        return (problem, "subtract a common offset from the integers before they are saved");
+    }
+    describe_not_finite(value)
 }
 
 /// How a value that is not finite after conversion to f32 reads in a message: (problem, fix).

@@ -77,6 +77,11 @@ impl Table {
         Ok(table)
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
@@ -120,7 +125,12 @@ impl Table {
     pub fn times(&mut self, samples: &str, name: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         let path = self.path.clone();
         let Some(column) = self.names.find(&path, name)? else {
-            let fix = format!("set times to one of its columns: {}", list(self.names.all()));
+            const LIKELY: [&str; 7] = ["times", "time", "t", "day", "days", "timepoint", "time_point"];
+            let likely = self.names.all().iter().find(|name| LIKELY.contains(&name.to_lowercase().as_str()));
+            let fix = match likely {
+                Some(likely) => format!("set data.times = {likely:?}"),
+                None => format!("set data.times to one of its columns: {}", list(self.names.all())),
+            };
             return Err(Error::input(&path, name, "no such column of times", fix));
         };
         let columns = self.selection(samples, name)?.columns.clone();

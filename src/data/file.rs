@@ -8,6 +8,7 @@ use super::grouping::RowTimes;
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
+use super::survey::Survey;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 
@@ -126,7 +127,7 @@ impl DataFile {
                 if array.is_suspicious() {
                     // Too wide an array is refused as such below.
                     meter.expect(n_bytes);
-                    array.survey(meter)?;
+                    array.verify(meter)?;
                     array = file.array(times)?;
                 }
                 array.read_times(meter)
@@ -148,11 +149,15 @@ impl DataFile {
                     return Ok(unknown);
                 }
                 meter.expect(n_bytes);
+                let path = array.file;
                 let survey = array.survey(meter)?;
+                refuse_too_small(path, samples, &survey)?;
                 Ok(Features { origin: survey.origin(), counting: Some(survey.counting()), ..unknown })
             }
             DataFile::Table(table) => {
+                let path = table.path().to_owned();
                 let (_, survey) = table.survey(samples, times, meter)?;
+                refuse_too_small(&path, samples, survey)?;
                 let (origin, counting) = (survey.origin(), survey.counting());
                 let names: Vec<String> = table.names().to_vec();
                 let selection = table.selection(samples, times)?;
@@ -172,6 +177,18 @@ impl DataFile {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.read_rows(rows, meter),
             DataFile::Table(table) => table.read_rows(samples, times, rows, meter),
+        }
+    }
+}
+
+/// Fails where a column holds numbers so small that f32 makes them 0.
+fn refuse_too_small(path: &Path, samples: &str, survey: &Survey) -> Result<()> {
+    match survey.too_small() {
+        None => Ok(()),
+        Some((column, largest)) => {
+            let problem =
+                format!("column {column} (counted from 0) holds {largest:.3e} at most, too small for 32-bit floats");
+            Err(Error::input(path, samples, problem, "rescale the data"))
         }
     }
 }

@@ -10,6 +10,8 @@ pub(super) struct Survey {
 struct Column {
     n: u64,
     sum: f64,
+    /// Largest magnitude.
+    largest: f64,
     fits_f32: bool,
     counter: Option<Counter>,
 }
@@ -17,7 +19,7 @@ struct Column {
 impl Survey {
     /// Nothing seen yet of `dim` columns.
     pub fn new(dim: usize) -> Self {
-        let column = || Column { n: 0, sum: 0.0, fits_f32: true, counter: Some(Counter::default()) };
+        let column = || Column { n: 0, sum: 0.0, largest: 0.0, fits_f32: true, counter: Some(Counter::default()) };
         Survey { columns: (0..dim).map(|_| column()).collect() }
     }
 
@@ -41,6 +43,7 @@ impl Survey {
         let column = &mut self.columns[column];
         column.n += 1;
         column.sum += x;
+        column.largest = column.largest.max(x.abs());
         column.fits_f32 &= f64::from(x as f32) == x;
         if let Some(counter) = &mut column.counter
             && !counter.see(x)
@@ -57,6 +60,14 @@ impl Survey {
             if column.fits_f32 || mean.abs() > MAX_MAGNITUDE { 0.0 } else { mean }
         };
         self.columns.iter().map(origin).collect()
+    }
+
+    /// A column whose values all vanish in f32, or lose digits to its smallest numbers, though they
+    /// are not 0: (index, largest magnitude).
+    pub fn too_small(&self) -> Option<(usize, f64)> {
+        let vanishes = |column: &Column| column.largest > 0.0 && column.largest < f64::from(f32::MIN_POSITIVE);
+        let at = self.columns.iter().position(vanishes)?;
+        Some((at, self.columns[at].largest))
     }
 
     /// The columns that only count the rows, in whatever order: 0 to n − 1 or 1 to n, each once.

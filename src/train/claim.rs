@@ -121,6 +121,20 @@ impl Claim {
         Err(Error::input(folder, "output.folder", problem, "leave it to the other process"))
     }
 
+    /// [`Claim::check`], looking at the claim itself: before a file is replaced, as a process that was suspended comes back here before
+    /// its next beat.
+    ///
+    /// # Errors
+    /// As [`Claim::check`].
+    pub fn verify(&self) -> Result<()> {
+        if let Ok(found) = read(&self.path)
+            && found.is_none_or(|(holder, _)| holder != self.holder)
+        {
+            self.lost.store(true, Relaxed);
+        }
+        self.check()
+    }
+
     /// Writes the claim again and again, on a thread of its own: pairing and steps may take longer than a beat.
     fn start_beat(&self, interval: Duration) -> Result<JoinHandle<()>> {
         let (path, holder) = (self.path.clone(), self.holder.clone());

@@ -133,13 +133,13 @@ pub fn train(
     let loaded = read(&source, observer.watch());
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
-    config.short_run().iter().for_each(|message| observer.notice(message));
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be gone on with is refused before the long work.
     let earlier = match existing {
         Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
         _ => Earlier::default(),
     };
+    config.short_run().iter().for_each(|message| observer.notice(message));
     let training = training(engine, config, snapshots, threads, observer)?;
     let state = earlier.state.unwrap_or_else(|| TrainState {
         bend: training.bend.as_ref().map(|bend| NetworkState::initial(bend.initial_parameters(training.seed))),
@@ -377,11 +377,13 @@ impl Run {
     /// Writes the checkpoint, then the model.
     fn save(&mut self, state: TrainState) -> Result<()> {
         let model = self.model(state.action.ema.clone());
+        self.claim.verify()?;
         self.metrics.sync()?;
         let step = state.step;
         let (fingerprint, arithmetic) = (self.fingerprint.clone(), self.arithmetic.clone());
         Checkpoint { state, fingerprint, arithmetic }.save(&self.folder.checkpoints())?;
         self.kept = Some(step);
+        self.claim.verify()?;
         model.save(&self.folder.model())
     }
 

@@ -33,7 +33,7 @@ pub(super) fn load(
     arithmetic: &str,
     observer: &mut dyn Observer,
 ) -> Result<Earlier> {
-    let old = Config::read(&folder.config(), &[]).ok();
+    let old = Config::read(&folder.config(), &[]);
     let metrics_every = old.as_ref().unwrap_or(config).output.metrics_every;
     let path = folder.checkpoints();
     let newest = match path.try_exists().map_err(Error::io(&path, "look for"))? {
@@ -43,7 +43,20 @@ pub(super) fn load(
     let Some(checkpoint) = newest else { return Ok(Earlier { state: None, metrics_every }) };
     let refuse = |field: &str, problem: String, fix: &str| Err(Error::input(folder.path(), field, problem, fix));
     if checkpoint.fingerprint != fingerprint {
-        let differences = old.as_ref().map(|old| differences(old, config)).unwrap_or_default();
+        let old = match &old {
+            Ok(old) => old,
+            Err(error) => {
+                let problem = format!(
+                    "the run in this folder had other settings or data, and what they were cannot be read: {error}"
+                );
+                return refuse(
+                    "--resume",
+                    problem,
+                    "mend its config.toml, or start again with --force or another --out",
+                );
+            }
+        };
+        let differences = differences(old, config);
         let problem = match &differences[..] {
             [] => "the run in this folder had other data, or was made by another version of the program".to_string(),
             _ => format!("the run in this folder had other settings: {}", differences.join("; ")),
@@ -56,7 +69,7 @@ pub(super) fn load(
         let problem = format!("is {wanted}, but the run in this folder has taken {taken} steps");
         return refuse("training.steps", problem, "ask for more steps, or start again with --force or another --out");
     }
-    if let Some(old) = old.filter(|old| old.training.steps != wanted) {
+    if let Some(old) = old.ok().filter(|old| old.training.steps != wanted) {
         let schedule = match config.training.schedule {
             Schedule::Cosine => {
                 format!("; from step {taken} on the learning rate follows the cosine of a run that long")

@@ -46,6 +46,36 @@ fn assert_same(name: &str, got: &Loaded, want: &Loaded, center: [f64; 2], tolera
     }
 }
 
+/// Integers beyond 2⁵³, which f64 rounds, and numbers that f32 makes 0 are refused; what f64 and f32 hold is not.
+#[test]
+fn what_would_be_rounded_away_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let try_load = |samples: Vec<u8>| {
+        let path = archive(folder.path(), "data.npz", samples, two_times());
+        load(&DataSource::new(path), &()).map(|loaded| loaded.coordinates)
+    };
+    let integers = |offset: i64| {
+        let bytes: Vec<u8> = (0..2 * N as i64).flat_map(|k| (offset + k % 97).to_le_bytes()).collect();
+        npy("<i8", false, &[N, 2], &bytes)
+    };
+    try_load(integers(1 << 52)).expect("loads");
+    let message = try_load(integers(1 << 60)).unwrap_err().to_string();
+    assert!(message.contains("row 0, column 0") && message.contains("subtract a common offset"), "{message}");
+    let scaled = |scale: f64| {
+        let values: Vec<f64> = around([0.0; 2]).into_iter().map(|x| scale * x).collect();
+        npy("<f8", false, &[N, 2], &f64s(&values))
+    };
+    try_load(scaled(1e-25)).expect("loads");
+    for scale in [1e-40, 1e-300] {
+        let message = try_load(scaled(scale)).unwrap_err().to_string();
+        assert!(message.contains("too small for 32-bit floats (rescale the data)"), "{message}");
+    }
+    let text: String = (0..N).map(|k| format!("{},{:e}\n", k % 2, 1e-300 * fraction(k, 0.3))).collect();
+    let path = folder.path().join("tiny.csv");
+    fs::write(&path, format!("times,x\n{text}")).expect("written");
+    assert!(load(&DataSource::new(path), &()).unwrap_err().to_string().contains("too small"));
+}
+
 /// Around 10⁸ the grid of f32 is 8, sixteen times the spread.
 #[test]
 fn data_far_from_0_are_the_same_data() {

@@ -155,6 +155,29 @@ fn a_place_that_does_not_do_is_refused_before_the_work() {
     }
 }
 
+/// A pipe that nobody reads is waited for, and the first signal ends the wait.
+#[test]
+fn a_signal_ends_the_wait_for_the_reader_of_a_pipe() {
+    let (_guard, folder) = place();
+    let fifo = folder.join("particles.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("starts").success());
+    let mut run =
+        command(&folder, &[&SAMPLE[..], &["particles.csv"]].concat()).stderr(Stdio::null()).spawn().expect("starts");
+    std::thread::sleep(std::time::Duration::from_secs(2)); // the particles have arrived
+    assert!(run.try_wait().expect("a child").is_none());
+    let killed = std::process::Command::new("kill").args(["-TERM", &run.id().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while run.try_wait().expect("a child").is_none() {
+        if std::time::Instant::now() > deadline {
+            run.kill().expect("is killed");
+            panic!("deaf to the signal");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(run.wait().expect("ends").code(), Some(143));
+}
+
 #[test]
 fn pipes_and_devices_are_written_to() {
     let (_guard, folder) = place();

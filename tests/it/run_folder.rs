@@ -216,6 +216,13 @@ fn resuming_is_refused_with_the_setting_that_differs_and_a_finished_run_can_be_e
         ["config.toml", "model.safetensors"].map(|name| place.bytes(&format!("run/{name}"))).into();
     assert!(before == after, "a refused run wrote");
 
+    // Without its configuration the run can be gone on with; what differs cannot be named, and that is said.
+    let config = place.bytes("run/config.toml");
+    fs::write(place.path("run/config.toml"), "junk = [").expect("written");
+    place.refuses(&rate, &["what they were cannot be read", "config.toml"]);
+    place.trains(&resume);
+    assert!(place.bytes("run/config.toml") == config);
+
     let longer = place.trains(&[&resume[..], &["--set", "training.steps=70"]].concat());
     assert!(
         longer.contains("training.steps is 70, was 40; from step 40 on the learning rate follows the cosine"),
