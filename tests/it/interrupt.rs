@@ -1,7 +1,6 @@
 //! Long stages of the commands: threads stay within what is asked for and what the system gives, and signals end them soon.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -93,36 +92,23 @@ fn signals_end_every_long_stage_within_a_second() {
     }
 }
 
-/// Nobody reads what is written, so the first signal changes nothing: the second one ends the process.
+/// One step of so many rows is not interrupted, so the first signal waits for its end: the second one ends the process.
 #[test]
 fn a_second_signal_ends_what_does_not_hear_the_first() {
     let place = place(40, 2);
-    let mut child = amatch(
-        place.path(),
-        &[
-            "sample",
-            "model.safetensors",
-            "--from",
-            "gaussian",
-            "-n",
-            "100000",
-            "--method",
-            "euler",
-            "--steps",
-            "1",
-            "--out",
-            "/dev/stdout",
-            "--device",
-            "cpu",
-        ],
-    )
-    .spawn()
-    .expect("starts");
-    let mut some = [0; 64];
-    child.stdout.as_mut().expect("a pipe").read_exact(&mut some).expect("some particles");
+    let train = ["train", "run.toml", "--out", "slow", "--device", "cpu", "--threads", "1"];
+    let rows = ["--set", "training.interior_rows=100000000"];
+    let mut child = amatch(place.path(), &[&train[..], &rows].concat()).spawn().expect("starts");
+    // Written right before the first step.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !place.path().join("slow/metrics.jsonl").exists() {
+        assert!(Instant::now() < deadline && child.try_wait().expect("a child").is_none(), "no step was begun");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
     send("-INT", &child);
     std::thread::sleep(Duration::from_millis(300));
-    assert!(child.try_wait().expect("a child").is_none(), "the first signal waits for the file");
+    assert!(child.try_wait().expect("a child").is_none(), "the first signal waits for the step");
     send("-INT", &child);
     assert_eq!(end_within(SOON, child).status.code(), Some(130));
 }
