@@ -3,11 +3,11 @@
 use super::Snapshots;
 use crate::rng::{self, Purpose};
 
-/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement; each row once, in order, when `n` is their number.
-/// Otherwise particle `i` depends on `seed` and `i` alone.
+/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement, or each row once and in order if
+/// `n` is their number. Otherwise particle `i` depends only on `seed` and `i`.
 ///
 /// # Panics
-/// When there is no snapshot `k`, or it has no rows; [`super::load`] yields none such.
+/// If there is no snapshot `k`, or it has no rows. Snapshots from [`super::load`] always have rows.
 pub fn draw_rows(snapshots: &Snapshots, k: usize, n: usize, seed: u64) -> Vec<f32> {
     let (rows, dim, n_rows) = (snapshots.rows(k), snapshots.dim, snapshots.n_rows(k));
     if n == n_rows {
@@ -34,7 +34,8 @@ pub fn draw_gaussian(n: usize, dim: usize, seed: u64) -> Vec<f32> {
     drawn
 }
 
-/// The words of dimensions `4·block..4·block + 4` of a particle. Steps are 64-bit: the upper half extends the particle.
+/// The random words of dimensions `4·block..4·block + 4` of a particle. Step numbers are 64-bit:
+/// their upper half extends the particle's index.
 fn words(seed: u64, particle: usize, block: usize) -> [u32; 4] {
     let particle = particle as u64;
     rng::words(seed, Purpose::Particles, (particle >> 32) << 32 | block as u64, particle as u32)
@@ -60,7 +61,7 @@ mod tests {
         let many = draw_rows(&snapshots, 1, 3001, 7);
         for first in [4.0, 6.0, 8.0] {
             let share = many.chunks_exact(2).filter(|row| **row == [first, first + 1.0]).count() as f64 / 3001.0;
-            // Five standard deviations of a binomial share.
+            // Five standard deviations of a binomial fraction.
             assert!((share - 1.0 / 3.0).abs() < 5.0 * (2.0 / 9.0 / 3001.0f64).sqrt(), "row {first}: {share}");
         }
         assert_eq!(draw_rows(&snapshots, 1, 100, 7), many[..200]);

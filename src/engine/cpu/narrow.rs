@@ -1,25 +1,27 @@
-//! The product of a tile with a weight matrix that has few columns, one dot product each: the register blocks of
-//! [`product`](super::product) would compute a whole panel for them.
+//! The product of a tile with a weight matrix of few columns, one dot product for each column. The
+//! register blocks of [`product`](super::product) would compute a whole panel instead.
 //!
-//! `out[row, column] = start[column] + Σ a[row, :] · weight[column, :]`. Used where a sweep meets the data or the head.
+//! `out[row, column] = start[column] + Σ a[row, :] · weight[column, :]`. Used for the layers next
+//! to the data and the head.
 
 use pulp::{Simd, WithSimd};
 
 use super::panel::panel_width;
 use super::product::{BLOCK_ROWS, load_pair};
 
-/// Whether `n_columns` are so few that dot products take less time than a panel (measured at 64 to 512 values each).
+/// True if `n_columns` are so few that dot products take less time than a panel (measured with 64
+/// to 512 values in each sum).
 pub fn is_narrow(n_columns: usize, width: usize) -> bool {
     4 * n_columns <= width
 }
 
-/// One product: see the module.
+/// One product, as described at the top of the module.
 pub struct NarrowProduct {
     /// Tile `a`, panel layout.
     pub a: *const f32,
     /// Floats between panels of `a`.
     pub a_stride: usize,
-    /// Packed weights `[panel][column][lane]`: lanes run along the sums.
+    /// Packed weights `[panel][column][lane]`: lanes run along the summed index.
     pub weight: *const f32,
     /// Start of the sums, one for each column; null for zero.
     pub start: *const f32,
@@ -42,7 +44,8 @@ impl WithSimd for NarrowProduct {
         debug_assert_eq!(self.n_rows % BLOCK_ROWS, 0);
         for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
             for column in 0..self.n_columns {
-                // SAFETY: the caller's sizes bound `panel`, `row` and `column`; see the fields.
+                // SAFETY: the fields' sizes, which the caller guarantees, bound `panel`, `row` and
+                // `column`.
                 unsafe {
                     let mut sums = [simd.splat_f32s(0.0); BLOCK_ROWS];
                     for panel in 0..self.n_panels {

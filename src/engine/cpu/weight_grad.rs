@@ -1,6 +1,7 @@
 //! The weight gradient of one layer over one tile: `dWᵀ`-shaped sums over rows of stacked channels.
 //!
-//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]` (design: dW = z̄ᵀa + (ωδ)ᵀc + Σ ēᵀe over probes).
+//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]`: dW = z̄ᵀa + (ωδ)ᵀc + Σ
+//! ēᵀe over probes.
 
 use pulp::{Simd, WithSimd};
 
@@ -34,7 +35,7 @@ pub struct WeightGrad<F> {
     pub n_rows: usize,
     /// Sums `[panel][n_broadcast][lane]`.
     pub sum: *mut f32,
-    /// Whether to add to what `sum` holds (else overwrite it).
+    /// Adds to the values of `sum` (otherwise overwrites them).
     pub accumulate: bool,
 }
 
@@ -65,7 +66,8 @@ impl<F: Fn(usize) -> Channel> WeightGrad<F> {
     #[inline(always)]
     fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
-        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles and the sum; see the fields.
+        // SAFETY: `first + M <= n_broadcast`, and `panel` and `n_rows` are inside the tiles and the
+        // sum; see the fields.
         unsafe {
             let out = self.sum.add((panel * self.n_broadcast + first) * width);
             for i in 0..M {
