@@ -6,7 +6,7 @@ use crate::common::rounded::{self, Rounding};
 use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
@@ -317,7 +317,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
     for row in 0..training.n_interior {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let moment = path.moment(training.time_rule, f64::from(unit_f32(own[0])));
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let mut x = vec![0.0; dim];
         path.point(&trajectory, &moment, |i, x_i, _| x[i] = f64::from(x_i));
         batch.x.extend(x);
@@ -330,7 +330,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
         [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
     {
         for row in 0..training.n_boundary {
-            let noise = (SEED, step, (training.n_interior + row) as u32);
+            let noise = RowKey { seed: SEED, step, row: (training.n_interior + row) as u32 };
             let mut x = vec![0.0; dim];
             let word = words(SEED, purpose, step, row as u32)[0];
             path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -126,7 +126,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let (moment, measure) = moment(row, n, offset(0), own[0]);
         let share = measure / n as f64;
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let (mut x, mut u) = (vec![0.0; DIM], vec![0.0; DIM]);
         path.point(&trajectory, &moment, |i, x_i, u_i| (x[i], u[i]) = (f64::from(x_i), f64::from(u_i)));
         let t = f64::from(moment.t);
@@ -146,7 +146,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         }
     }
     for row in 0..n_boundary {
-        let noise = (SEED, step, (n + row) as u32);
+        let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
                 for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {

@@ -9,7 +9,7 @@ use super::driver::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, DeviceRecord, MAX_PARTS, NetworkParams, StepState, TileSums, twins};
 use crate::density_path::TIME_KNOTS;
-use crate::engine::Optimizer;
+use crate::engine::{Cosine, Optimizer};
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
 
@@ -128,7 +128,7 @@ twins! {
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {
-        let (cosine_steps, floor) = optimizer.learning_rate.cosine.unwrap_or((0, 1.0));
+        let Cosine { end: cosine_steps, floor } = optimizer.learning_rate.cosine.unwrap_or(Cosine { end: 0, floor: 1.0 });
         OptimizerParams {
             warmup_steps: optimizer.learning_rate.warmup_steps,
             cosine_steps,
