@@ -221,7 +221,7 @@ pub(super) mod tests {
             objective: Objective::default(),
             path,
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior: 150,
@@ -393,8 +393,8 @@ pub(super) mod tests {
                 let n_rows = part.n_rows as usize;
                 let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
                     k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
-                    k if k == PartKind::Centre as u32 => draw.centre(0, n_rows, work),
-                    k if k == PartKind::CentreEnds as u32 => draw.centre_ends(work),
+                    k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
+                    k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
                     k if k == PartKind::Boundary0 as u32 => draw.boundary(false, 0, n_rows, work),
                     k if k == PartKind::Boundary1 as u32 => draw.boundary(true, 0, n_rows, work),
                     k => {
@@ -523,7 +523,7 @@ pub(super) mod tests {
     fn every_estimator_weighs_rows_as_the_host() {
         let bench = Bench::new();
         for estimator in [
-            Estimator::Action { centring: true },
+            Estimator::Action { centering: true },
             Estimator::Weak { intervals: 1 },
             Estimator::Weak { intervals: 4 },
             Estimator::Regression,
@@ -556,7 +556,7 @@ pub(super) mod tests {
             let mut training = training(path(Interpolant::Linear, dim));
             training.laplacian = Laplacian { rule, n_probes };
             training.objective.sigma = 0.7;
-            training.estimator = Estimator::Action { centring: true };
+            training.estimator = Estimator::Action { centering: true };
             for schedule in [SigmaSchedule::Constant, SigmaSchedule::OneMinusT] {
                 training.objective.sigma_schedule = schedule;
                 bench.check(&format!("{rule:?}, {n_probes} probes, {schedule:?}"), &training);
