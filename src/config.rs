@@ -11,12 +11,13 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardization};
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::cuda::Precision;
-use crate::engine::{Bend, Estimator, Laplacian, LaplacianRule, LearningRate, MAX_PROBES, Optimizer};
+use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::files::open_file;
+use crate::laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
+use crate::precision::Precision;
 use crate::transport::MAX_POINTS;
 
 /// A run: what to learn from, what to learn, how, and where to put it.

@@ -1,7 +1,7 @@
 //! Plans of integration: method, steps, tolerances, saved times. The stepping itself is the engine's.
 
-use crate::engine::Laplacian;
 use crate::error::{Error, Result, check_len};
+use crate::laplacian::Laplacian;
 use crate::model::Model;
 use crate::objective::Objective;
 

@@ -7,8 +7,8 @@ use action_matching::data::{
     DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian, draw_rows,
     read_points, read_snapshots, write_points,
 };
-use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
+use action_matching::laplacian::Laplacian;
 use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;

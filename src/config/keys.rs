@@ -8,8 +8,8 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use super::{EstimatorName, Mass, Pairing, PrecisionName, Schedule};
 use crate::data::Standardization;
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::LaplacianRule;
 use crate::error::Error;
+use crate::laplacian::LaplacianRule;
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
 

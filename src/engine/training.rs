@@ -1,8 +1,8 @@
 //! What training is: settings, state and the steps an engine takes.
 
-use super::{Laplacian, MAX_PROBES};
 use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
+use crate::laplacian::{Laplacian, MAX_PROBES};
 use crate::model::{Architecture, Head, initial_parameters};
 use crate::objective::Objective;
 

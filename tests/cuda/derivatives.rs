@@ -5,11 +5,12 @@ use crate::common::rounded::{self, Rounded, Rounding};
 use crate::common::{Numbers, batch, embeddings, model};
 use action_matching::Result;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Derivatives, Differentiate, LossGradient};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
+use action_matching::precision::Precision;
 
 /// Of f32, as tests/engines.rs has them for the CPU.
 const GRADIENT: f64 = 2e-5;

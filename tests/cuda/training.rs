@@ -9,13 +9,14 @@ use action_matching::density_path::{
     DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{
-    Batch, Bend, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer, StepRecord,
-    TrainState, Training,
+    Batch, Bend, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
+use action_matching::precision::Precision;
 use action_matching::rng::{Purpose, unit_f32, words};
 use action_matching::stage::Stage;
 

@@ -9,7 +9,8 @@ use action_matching::density_path::{
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
-use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Laplacian, TrainState, Training};
+use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, TrainState, Training};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};

@@ -5,7 +5,8 @@
 use super::loss::set_time;
 use super::workspace::Workspace;
 use crate::density_path::{Moment, TimeDensity, TimeRule};
-use crate::engine::{Estimator, LaplacianRule, Training};
+use crate::engine::{Estimator, Training};
+use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
 
 /// What the rows of one step depend on.

@@ -27,7 +27,6 @@ mod peak;
 mod product;
 mod sweeps;
 mod sync;
-pub(super) mod tableau;
 mod trainer;
 mod weight_grad;
 mod weights;

@@ -352,7 +352,8 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{DensityPath, Interpolant};
-    use crate::engine::{Laplacian, LearningRate, Optimizer};
+    use crate::engine::{LearningRate, Optimizer};
+    use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
     use crate::stage::tests::with_startable;

@@ -1,9 +1,9 @@
 //! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
 
 use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
-use super::precision::Precision;
 use crate::engine::{Estimator, Training};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// The mantissa m in [1, 2) of `value` = m · 2ᵉ, for a normal number > 0.
 fn significand(value: f32) -> f32 {

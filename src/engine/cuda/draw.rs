@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Buffer, Device, THREADS};
+use super::driver::kernel_of;
+use super::driver::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
-use super::precision::{Precision, kernel_of};
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
 use crate::objective::TimeWeight;
+use crate::precision::Precision;
 
 /// See `DrawParams` in `kernels/params.h`.
 #[repr(C)]
@@ -175,7 +176,8 @@ pub(super) mod tests {
     use crate::engine::cuda::batch::whole_batch;
     use crate::engine::cuda::params::PartKind;
     use crate::engine::cuda::path::Blocks;
-    use crate::engine::{Bend, Laplacian, LaplacianRule, LearningRate, Optimizer};
+    use crate::engine::{Bend, LearningRate, Optimizer};
+    use crate::laplacian::{Laplacian, LaplacianRule};
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::objective::{Objective, SigmaSchedule};
     use crate::stage::Stage;

@@ -4,11 +4,12 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Buffer, Device, THREADS};
+use super::driver::kernel_of;
+use super::driver::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
-use super::precision::{Precision, kernel_of};
 use crate::error::{Result, check_len};
+use crate::precision::Precision;
 
 /// A chunk of a product's left operand: kOperandChunkBytes.
 const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;

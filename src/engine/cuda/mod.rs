@@ -2,31 +2,26 @@
 //! orchestrates.
 
 mod batch;
-mod device;
-mod devices;
 mod draw;
+mod driver;
 mod evaluate;
-mod judge;
 mod launch;
 mod learner;
-mod modules;
 mod network;
 mod optimizer;
 mod params;
 mod particles;
 mod path;
-mod peak;
-mod precision;
+mod step;
 mod trainer;
-mod weight_gradient;
+mod weight_grad;
 mod workspace;
 
 use std::sync::Arc;
 
-pub use devices::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
-pub use precision::Precision;
+pub use driver::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
-use self::device::Device;
+use self::driver::Device;
 use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
@@ -34,6 +29,7 @@ use super::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::stage::Watch;
 
 /// Training, evaluation and integration on one GPU.

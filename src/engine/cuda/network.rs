@@ -4,8 +4,8 @@
 use half::{bf16, f16};
 
 use super::params::{LayerParams, NetworkParams, WIDTH_UNIT};
-use super::precision::Precision;
 use crate::model::{Architecture, MAX_DEPTH};
+use crate::precision::Precision;
 
 /// Maximum number of linear maps of a network.
 pub const MAX_LAYERS: usize = MAX_DEPTH + 1;

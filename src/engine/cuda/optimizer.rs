@@ -4,13 +4,14 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Buffer, Device, THREADS};
+use super::driver::kernel_of;
+use super::driver::{Buffer, Device, THREADS};
 use super::network::Network;
 use super::params::{BatchParams, DeviceRecord, MAX_PARTS, NetworkParams, StepState, TileSums, twins};
-use super::precision::{Precision, kernel_of};
 use crate::density_path::TIME_KNOTS;
 use crate::engine::Optimizer;
 use crate::error::{Result, check_len};
+use crate::precision::Precision;
 
 /// Parameters per block: kShare² of `kernels/optimizer/share.cuh`.
 const SHARE: usize = 32 * 32;

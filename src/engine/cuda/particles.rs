@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Buffer, Device, THREADS};
+use super::driver::kernel_of;
+use super::driver::{Buffer, Device, THREADS};
 use super::launch::Operands;
 use super::network::Network;
 use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
-use super::precision::{Precision, kernel_of};
 use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
 use crate::engine::IntegrationReport;
-use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
 use crate::integrate::{Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::stage::{Watch, check};
+use crate::tableau::Tableau;
 
 /// Maximum number of stages of a method.
 const MAX_STAGES: usize = 7;
@@ -464,8 +465,8 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::engine::Laplacian;
     use crate::integrate::Method;
+    use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 

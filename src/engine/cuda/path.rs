@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::device::{Buffer, Device};
+use super::driver::{Buffer, Device};
 use super::params::twins;
 use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};

@@ -13,15 +13,17 @@ use std::sync::{Arc, Mutex};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Bend, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer,
-    StepRecord, TrainState, Training,
+    Batch, Bend, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState,
+    Training,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 use action_matching::stage::Stage;
 use common::folder_with_driver;
 

@@ -1,4 +1,4 @@
-//! One GPU: its context, streams, memory and kernels. Only this file and `devices.rs` call the
+//! One GPU: its context, streams, memory and kernels. Only this file and `list.rs` call the
 //! driver; only this one launches.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::devices::{DeviceInfo, check_driver, check_kernels};
+use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
 use crate::error::{Error, Result, check_len};
 

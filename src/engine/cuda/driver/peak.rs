@@ -10,8 +10,10 @@
 //! sm_90 and sm_100 reach their tensor peak only with wgmma and tcgen05; the kernels' portable
 //! mma.sync stays below.
 
-use super::{CudaEngine, DeviceInfo, Precision};
+use super::DeviceInfo;
+use crate::engine::cuda::CudaEngine;
 use crate::error::Result;
+use crate::precision::Precision;
 
 /// Multiply-adds per multiprocessor and clock.
 struct Rates {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::device::{Buffer, Device};
+use super::driver::{Buffer, Device};
 use super::learner::Learner;
 use super::optimizer::{MOMENTS, Times, Verdict};
 use super::params::{BatchParams, DeviceRecord, StepState, TileSums};
-use super::precision::Precision;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
+use crate::precision::Precision;
 
 /// Settings of a [`Judge`].
 #[derive(Clone, Debug)]
