@@ -814,11 +814,13 @@ mod tests {
     /// The fingerprint that an earlier version of the program gave to these settings and data.
     #[test]
     fn fingerprints_of_earlier_versions_stay() {
-        let config =
-            read("[data]\npath = \"a.npz\"\n[objective]\npath = \"nearest\"\ncentering = true", &[]).expect("reads");
-        let snapshots =
-            Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 2, 4], samples: vec![-1.0, 0.0, 0.0, 1.0] };
-        assert_eq!(config.fingerprint(&snapshots).expect("a fingerprint"), "x");
+        let text = "[data]\npath = \"a.npz\"\n[model]\nhidden = [8]\n[objective]\npath = \"nearest\"\ncentering = true\n\
+                    [training]\ninterior_rows = 8\nboundary_rows = 8\n";
+        let config = read(text, &[]).expect("reads");
+        let samples = vec![-1.0, 0.0, 0.0, 1.0];
+        let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 2, 4], samples };
+        let fingerprint = config.fingerprint(&snapshots).expect("a fingerprint");
+        assert_eq!(fingerprint, "6ee94b11d99142d4406ddf8a23fdad9b0f9d9b166849bbe6cb1a873bdfaf0061");
     }
 
     #[test]
