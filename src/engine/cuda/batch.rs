@@ -1,6 +1,6 @@
 //! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
 
-use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
+use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
 use crate::engine::{Estimator, Training};
 use crate::error::{Error, Result};
 use crate::precision::Precision;

@@ -2,46 +2,15 @@
 
 use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::driver::kernel_of;
-use super::driver::{Buffer, Device, THREADS};
+use super::abi::{BatchParams, DrawParams, RowBuffers, StepState, TILE_ROWS};
+use super::driver::{Buffer, Device, THREADS, kernel_of};
 use super::network::Network;
-use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
-
-/// See `DrawParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct DrawParams {
-    network: NetworkParams,
-    rows: RowBuffers,
-    batch: BatchParams,
-    path: u64,
-    state: u64,
-    density: u64,
-    coefficients: u64,
-    frequencies: u64,
-    seed: u64,
-    sigma: f64,
-    probe_share: f64,
-    time_rule: u32,
-    estimator: u32,
-    weak_intervals: u32,
-    n_coefficients: u32,
-    laplacian_rule: u32,
-    sigma_schedule: u32,
-}
-
-twins! {
-    DrawParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + size_of::<BatchParams>() + 8 * 8 + 6 * 4;
-}
 
 /// Draws the rows of training batches.
 pub struct Drawer {
@@ -173,8 +142,8 @@ pub(super) mod tests {
         DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
     };
     use crate::engine::cpu::{Draw, PlainRows};
+    use crate::engine::cuda::abi::PartKind;
     use crate::engine::cuda::batch::whole_batch;
-    use crate::engine::cuda::params::PartKind;
     use crate::engine::cuda::path::Blocks;
     use crate::engine::{Bend, LearningRate, Optimizer};
     use crate::laplacian::{Laplacian, LaplacianRule};

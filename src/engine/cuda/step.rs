@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::abi::{BatchParams, DeviceRecord, StepState, TileSums};
 use super::driver::{Buffer, Device};
+use super::launch::{MOMENTS, Times, Verdict};
 use super::learner::Learner;
-use super::optimizer::{MOMENTS, Times, Verdict};
-use super::params::{BatchParams, DeviceRecord, StepState, TileSums};
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
@@ -172,9 +172,9 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use super::super::abi::PartKind;
+    use super::super::abi::StepSizes;
     use super::super::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
-    use super::super::optimizer::StepSizes;
-    use super::super::params::PartKind;
     use super::*;
     use crate::density_path::{TimeDensity, TimeMoments};
     use crate::engine::LearningRate;

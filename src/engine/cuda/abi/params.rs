@@ -1,31 +1,10 @@
-//! Kernel argument blocks that several launches use, with the layout of `kernels/params.h`. Those
-//! of one kernel stand with its launch.
+//! Argument blocks that several kernels take.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::network::MAX_LAYERS;
-
-/// Rows per tile.
-pub const TILE_ROWS: usize = 128;
-/// Warps per block that works on a tile.
-pub const WARPS: usize = 8;
-/// Layer widths are padded to multiples of this.
-pub const WIDTH_UNIT: usize = 64;
-/// Maximum number of parts of a batch.
-pub const MAX_PARTS: usize = 8;
-
-/// Declares plain data with the same layout as in C++; the size is asserted.
-macro_rules! twins {
-    ($($(#[$doc:meta])* $name:ident, $bytes:expr;)*) => {
-        $(
-            // SAFETY: `#[repr(C)]`, without padding (bytemuck checks), as kernels take it.
-            unsafe impl DeviceRepr for $name {}
-            const _: () = assert!(size_of::<$name>() == $bytes);
-        )*
-    };
-}
-pub(super) use twins;
+use super::shape::{MAX_LAYERS, MAX_PARTS};
+use super::twins;
 
 /// See `LayerParams` there.
 #[repr(C)]
