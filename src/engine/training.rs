@@ -6,7 +6,7 @@ use crate::laplacian::{Laplacian, MAX_PROBES};
 use crate::model::{Architecture, Coordinates, Head, Model, initial_parameters};
 use crate::objective::Objective;
 
-/// Parameters of one network and the state of its optimiser.
+/// Parameters of one network and the state of its optimizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkState {
     /// Parameters, flat in the order of [`Architecture::layers`].
@@ -65,7 +65,7 @@ impl Default for LossScale {
 /// Everything that changes in `step` steps of training: what a checkpoint holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Number of optimiser steps taken.
+    /// Number of optimizer steps taken.
     pub step: u64,
     /// The action.
     pub action: NetworkState,
@@ -257,14 +257,14 @@ impl Optimizer {
     }
 }
 
-/// Forms of the one loss, with the same minimiser ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
+/// Forms of the one loss, with the same minimizer ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Estimator {
     /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the paper writes it.
     Action {
         /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times: exact invariance to offsets. Costs as many
-        /// rows again. 0 is the mean of standardised data.
-        centring: bool,
+        /// rows again. 0 is the mean of standardized data.
+        centering: bool,
     },
     /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots is divided into equal parts [a, b]; over
     /// each part, with s̄ = ½(s(·, a) + s(·, b)), the loss is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
@@ -284,7 +284,7 @@ impl Estimator {
     /// points is known, else the action.
     #[must_use]
     pub fn best_for(interpolant: Interpolant) -> Self {
-        if interpolant.has_velocity() { Estimator::Regression } else { Estimator::Action { centring: false } }
+        if interpolant.has_velocity() { Estimator::Regression } else { Estimator::Action { centering: false } }
     }
 }
 
@@ -327,7 +327,7 @@ pub struct Training {
     pub n_interior: usize,
     /// Boundary rows of a step, at each of the two end times.
     pub n_boundary: usize,
-    /// Optimiser settings.
+    /// Optimizer settings.
     pub optimizer: Optimizer,
     /// Key of every random number.
     pub seed: u64,
@@ -382,8 +382,8 @@ impl Training {
     #[must_use]
     pub fn rows_per_step(&self) -> usize {
         match self.estimator {
-            Estimator::Action { centring: false } => self.n_interior + 2 * self.n_boundary,
-            Estimator::Action { centring: true } => 2 * (self.n_interior + 1 + self.n_boundary),
+            Estimator::Action { centering: false } => self.n_interior + 2 * self.n_boundary,
+            Estimator::Action { centering: true } => 2 * (self.n_interior + 1 + self.n_boundary),
             Estimator::Weak { .. } => self.n_interior + 4 * self.n_boundary,
             Estimator::Regression => self.n_interior,
         }
@@ -441,7 +441,7 @@ impl Training {
     }
 }
 
-/// What one optimiser step reports.
+/// What one optimizer step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRecord {
     /// Index of the step, from 0.
@@ -524,7 +524,7 @@ pub trait Trainer: Send {
     /// The settings that it trains with.
     fn training(&self) -> &Training;
 
-    /// A copy of the parameters and optimiser state.
+    /// A copy of the parameters and optimizer state.
     ///
     /// # Errors
     /// [`Error::Device`] when a device no longer answers.

@@ -196,7 +196,7 @@ fn cases() -> Vec<[usize; N_FACTORS]> {
     };
     let mut cases = Vec::new();
     for index in 0..2 * LEVELS[0] * LEVELS[1] * LEVELS[2] {
-        // Neighbours differ in all three factors.
+        // Neighbors differ in all three factors.
         let (precision, head, dynamics) = (index % 4, index / 4 % 3, (index + index / 12) % 8);
         let mut best = ([0; N_FACTORS], -1);
         for choice in 0..LEVELS[3] * LEVELS[4] * LEVELS[5] {

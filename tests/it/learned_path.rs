@@ -28,7 +28,7 @@ fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<
             masses,
         },
         bend: Some(bend),
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::EXACT,
         n_interior: 103,

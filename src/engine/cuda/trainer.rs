@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use super::abi::{BatchParams, BendParams, SweepParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
-use super::launch::{BendParams, SweepParams, bend_backward, bend_forward, weight_grad};
+use super::launch::{bend_backward, bend_forward, weight_grad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
-use super::params::{BatchParams, TILE_ROWS};
 use super::path::{Blocks, DevicePath, Residence};
 use super::step::{Judge, Rules, judge_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
