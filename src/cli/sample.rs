@@ -217,9 +217,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut log_weights = vec![0.0; if weighted { total / dim } else { 0 }];
     let mut log_density = vec![0.0; if arguments.density.is_some() { total / dim } else { 0 }];
     if arguments.density.is_some() && matches!(start, Start::Gaussian) {
-        let normaliser = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
+        let normalizer = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
         for (log_q, y) in log_density.iter_mut().zip(out[..len].chunks_exact(dim)) {
-            *log_q = -normaliser - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
+            *log_q = -normalizer - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
         }
     }
 

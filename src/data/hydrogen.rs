@@ -176,7 +176,7 @@ mod tests {
 
     /// The norm of ψ is 1, by a sum over a grid.
     #[test]
-    fn the_wave_function_is_normalised() {
+    fn the_wave_function_is_normalized() {
         let (step, half) = (5.0, 60);
         let mut total = 0.0;
         for i in -half..=half {

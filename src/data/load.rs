@@ -7,7 +7,7 @@ use super::array::{Meter, Rows, check_shape, list, zeros};
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::snapshots::find_time;
-use super::standardise::{Statistics, coordinates_of, warn_of_outliers};
+use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{DataSource, Snapshots};
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let mut loaded = standardised(source, reading, [first, last], watch)?;
+    let mut loaded = standardized(source, reading, [first, last], watch)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
@@ -131,13 +131,13 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let mut loaded = standardised(source, reading, [0.0, 1.0], watch)?;
+    let mut loaded = standardized(source, reading, [0.0, 1.0], watch)?;
     loaded.training.times = vec![1.0];
     Ok(loaded)
 }
 
 /// Converts the samples to network coordinates; times stay.
-fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
+fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
     /// Number of readings that move the origin to the center of the training rows. It is far from
     /// the mean of all rows if there are outliers; after the second reading it is known to f32's
     /// precision there.
@@ -161,7 +161,7 @@ fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         let row = reading.file_row(at / dim);
         let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
         let fix = "remove such rows if they are mistakes, or rescale the data";
-        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardised"), fix));
+        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardized"), fix));
     }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;

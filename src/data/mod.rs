@@ -25,7 +25,7 @@ mod npz;
 mod safetensors;
 mod snapshots;
 mod source;
-mod standardise;
+mod standardize;
 mod survey;
 mod write;
 
@@ -36,5 +36,5 @@ pub use draw::{draw_gaussian, draw_rows};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;
-pub use source::{DataSource, Standardisation};
+pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

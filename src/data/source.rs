@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// equal weights of all rows; deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standardisation {
+pub enum Standardization {
     /// Mean 0 in each dimension, and one scale for all: the root of the mean variance. Keeps angles
     /// and the geometry of transport.
     #[default]
@@ -41,7 +41,7 @@ pub struct DataSource {
     /// Times excluded from training, in data units: neither the first nor the last.
     pub hold_out: Vec<f64>,
     /// Map of samples to network coordinates.
-    pub standardise: Standardisation,
+    pub standardize: Standardization,
 }
 
 impl DataSource {
@@ -53,7 +53,7 @@ impl DataSource {
             samples: "samples".into(),
             times: "times".into(),
             hold_out: Vec::new(),
-            standardise: Standardisation::default(),
+            standardize: Standardization::default(),
         }
     }
 

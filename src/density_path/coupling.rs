@@ -195,7 +195,7 @@ pub fn unbalanced_couplings(
     })
 }
 
-/// Couplings of neighbouring snapshots from `solve`.
+/// Couplings of neighboring snapshots from `solve`.
 fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solve: &Solve) -> Result<Vec<Coupling>> {
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;

@@ -3,10 +3,11 @@
 
 /// Rule for drawing the times of interior rows. Every rule gives unbiased means over time, or the
 /// sums of a quadrature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeRule {
     /// t = (u + row / n) mod 1 with one uniform u per step: lower variance than independent draws.
+    #[default]
     LowDiscrepancy,
     /// Independent uniform times.
     Uniform,

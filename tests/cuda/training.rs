@@ -7,7 +7,7 @@ use crate::common::rounded::{self, Rounding};
 use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
@@ -71,7 +71,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
     }
 }
 
-const ACTION: Estimator = Estimator::Action { centring: false };
+const ACTION: Estimator = Estimator::Action { centering: false };
 
 fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19], Activation::Silu, head, embeddings()[1].clone(), objective)
@@ -237,12 +237,12 @@ fn a_learned_path_follows_the_cpu() {
 }
 
 #[test]
-fn importance_and_centring_follow_the_cpu() {
+fn importance_and_centering_follow_the_cpu() {
     let model = small_model(Head::Scalar, Objective::default());
     let importance = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
     follows_from_the_start("importance", &model, &importance, 20);
-    let centring = training(&model, Estimator::Action { centring: true });
-    follows_from_the_start("centring", &model, &centring, 20);
+    let centering = training(&model, Estimator::Action { centering: true });
+    follows_from_the_start("centering", &model, &centering, 20);
 }
 
 /// One step of every form of the loss, path, rule of times and rule of the Laplacian, from the
@@ -253,15 +253,15 @@ fn a_step_takes_the_gradient_of_the_cpu() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
     let plain = Objective { time_weight, growth: 0.3, cost_exponent: 2.5, ..Objective::default() };
     let entropic = Objective { sigma: 0.8, sigma_schedule: SigmaSchedule::OneMinusT, ..plain.clone() };
-    let (centred, weak) = (Estimator::Action { centring: true }, Estimator::Weak { intervals: 3 });
+    let (centered, weak) = (Estimator::Action { centering: true }, Estimator::Weak { intervals: 3 });
     let probes = |rule, n_probes| Laplacian { rule, n_probes };
     let none = Laplacian::default();
     let cases = [
         (&plain, ACTION, Interpolant::Nearest, TimeRule::Uniform, none),
         (&plain, ACTION, Interpolant::Spline, TimeRule::Stratified, none),
         (&plain, ACTION, Interpolant::GenerativeLinear, TimeRule::Trapezoid, none),
-        (&plain, centred, Interpolant::Linear, TimeRule::Importance, none),
-        (&plain, centred, Interpolant::GenerativeVp, TimeRule::Simpson, none),
+        (&plain, centered, Interpolant::Linear, TimeRule::Importance, none),
+        (&plain, centered, Interpolant::GenerativeVp, TimeRule::Simpson, none),
         (&plain, weak, Interpolant::Linear, TimeRule::GaussLegendre, none),
         (&plain, weak, Interpolant::Spline, TimeRule::Importance, none),
         (&plain, weak, Interpolant::Nearest, TimeRule::Stratified, none),
@@ -269,7 +269,7 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         (&plain, Estimator::Regression, Interpolant::Spline, TimeRule::Uniform, none),
         (&plain, Estimator::Regression, Interpolant::GenerativeSqrt, TimeRule::LowDiscrepancy, none),
         (&entropic, ACTION, Interpolant::Linear, TimeRule::Uniform, probes(LaplacianRule::Rademacher, 3)),
-        (&entropic, centred, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
+        (&entropic, centered, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
         (&entropic, weak, Interpolant::Linear, TimeRule::Uniform, Laplacian::EXACT),
         (&entropic, Estimator::Regression, Interpolant::GenerativeVp, TimeRule::Stratified, Laplacian::EXACT),
     ];
@@ -319,7 +319,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
     for row in 0..training.n_interior {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let moment = path.moment(training.time_rule, f64::from(unit_f32(own[0])));
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let mut x = vec![0.0; dim];
         path.point(&trajectory, &moment, |i, x_i, _| x[i] = f64::from(x_i));
         batch.x.extend(x);
@@ -332,7 +332,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
         [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
     {
         for row in 0..training.n_boundary {
-            let noise = (SEED, step, (training.n_interior + row) as u32);
+            let noise = RowKey { seed: SEED, step, row: (training.n_interior + row) as u32 };
             let mut x = vec![0.0; dim];
             let word = words(SEED, purpose, step, row as u32)[0];
             path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));

@@ -56,7 +56,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
         objective,
         path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: 2048,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -127,16 +128,16 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let (moment, measure) = moment(row, n, offset(0), own[0]);
         let share = measure / n as f64;
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let (mut x, mut u) = (vec![0.0; DIM], vec![0.0; DIM]);
         path.point(&trajectory, &moment, |i, x_i, u_i| (x[i], u[i]) = (f64::from(x_i), f64::from(u_i)));
         let t = f64::from(moment.t);
         let ((omega, d_omega), (mass, mass_slope)) = (omega(t), path.mass(&trajectory, &moment));
         match training.estimator {
-            Estimator::Action { centring } => {
+            Estimator::Action { centering } => {
                 let weight = omega * mass * share;
                 rows.push(&x, t, [weight, weight, d_omega * mass * share], &[0.0; DIM]);
-                if centring {
+                if centering {
                     rows.push(&[0.0; DIM], t, [0.0, -omega * share, -d_omega * share], &[0.0; DIM]);
                 }
             }
@@ -147,7 +148,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         }
     }
     for row in 0..n_boundary {
-        let noise = (SEED, step, (n + row) as u32);
+        let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
                 for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {
@@ -181,7 +182,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
             Estimator::Regression => {}
         }
     }
-    if let Estimator::Action { centring: true } = training.estimator {
+    if let Estimator::Action { centering: true } = training.estimator {
         for (t, sign) in [(0.0, -1.0), (1.0, 1.0)] {
             rows.push(&[0.0; DIM], t, [0.0, 0.0, sign * omega(t).0], &[0.0; DIM]);
         }
@@ -190,8 +191,8 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
 }
 
 const ESTIMATORS: [Estimator; 5] = [
-    Estimator::Action { centring: false },
-    Estimator::Action { centring: true },
+    Estimator::Action { centering: false },
+    Estimator::Action { centering: true },
     Estimator::Weak { intervals: 1 },
     Estimator::Weak { intervals: 5 },
     Estimator::Regression,
@@ -268,8 +269,8 @@ fn every_form_has_the_same_mean_gradient() {
     let mut numbers = Numbers::new(9);
     let directions: Vec<Vec<f64>> = (0..8).map(|_| numbers.take(start.parameters.len())).collect();
     let forms = [
-        (Estimator::Action { centring: false }, TimeRule::LowDiscrepancy),
-        (Estimator::Action { centring: true }, TimeRule::Uniform),
+        (Estimator::Action { centering: false }, TimeRule::LowDiscrepancy),
+        (Estimator::Action { centering: true }, TimeRule::Uniform),
         (Estimator::Weak { intervals: 40 }, TimeRule::LowDiscrepancy),
         (Estimator::Regression, TimeRule::Stratified),
         (Estimator::Regression, TimeRule::Importance),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::{DensityPath, Interpolant, RowKey, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
@@ -28,7 +28,7 @@ fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<
             masses,
         },
         bend: Some(bend),
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::EXACT,
         n_interior: 103,
@@ -92,7 +92,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
                 let own = words(SEED, Purpose::Interior, 0, row as u32);
                 let word = training.time_rule.word(row, training.n_interior, offset, own[0]);
                 let moment = path.moment(training.time_rule, f64::from(unit_f32(word)));
-                let trajectory = path.trajectory(moment.left, own, (SEED, 0, row as u32));
+                let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step: 0, row: row as u32 });
                 let at = |ratio: f64| {
                     let mut x = vec![0.0; DIM];
                     path.point(&trajectory, &path.at(moment.left, ratio), |i, x_i, _| x[i] = f64::from(x_i));

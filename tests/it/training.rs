@@ -41,7 +41,7 @@ fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Tra
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule,
         laplacian: Laplacian::default(),
         n_interior: 203,

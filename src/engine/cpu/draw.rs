@@ -5,7 +5,7 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -50,7 +50,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, measure) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -81,7 +82,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, _) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
@@ -92,7 +94,7 @@ impl Draw<'_> {
     }
 
     /// The rows of [`Draw::interior`] moved to x = 0, with opposite weights and mass 1.
-    pub fn centre(&self, first: usize, n_rows: usize, work: &mut Workspace) {
+    pub fn center(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
@@ -108,7 +110,7 @@ impl Draw<'_> {
 
     /// x = 0 at both ends: two rows, with weights opposite to those of the boundary rows and mass
     /// 1.
-    pub fn centre_ends(&self, work: &mut Workspace) {
+    pub fn center_ends(&self, work: &mut Workspace) {
         let training = self.training;
         for (row, t) in [0.0, 1.0].into_iter().enumerate() {
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
@@ -127,7 +129,7 @@ impl Draw<'_> {
         let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-            let noise = (training.seed, step, (training.n_interior + first + row) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
             training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
@@ -147,7 +149,7 @@ impl Draw<'_> {
             let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
             let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
-            let noise = (training.seed, step, (training.n_interior + index) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[usize::from(at_end)];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);

@@ -21,7 +21,7 @@ use super::optimizer::StepSizes;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
-use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
@@ -30,8 +30,8 @@ use crate::stage;
 enum Part {
     Interior,
     /// Rows of weights opposite to the interior ones, for the centering of [`Estimator::Action`].
-    Centre,
-    CentreEnds,
+    Center,
+    CenterEnds,
     Boundary {
         at_end: bool,
     },
@@ -49,13 +49,13 @@ impl Part {
         // threads at the end.
         let mut parts = vec![(Part::Interior, training.n_interior)];
         match training.estimator {
-            Estimator::Action { centring } => {
-                if centring {
-                    parts.push((Part::Centre, training.n_interior));
+            Estimator::Action { centering } => {
+                if centering {
+                    parts.push((Part::Center, training.n_interior));
                 }
                 parts.extend([false, true].map(|at_end| (Part::Boundary { at_end }, training.n_boundary)));
-                if centring {
-                    parts.push((Part::CentreEnds, 2));
+                if centering {
+                    parts.push((Part::CenterEnds, 2));
                 }
             }
             Estimator::Weak { intervals } => {
@@ -69,7 +69,7 @@ impl Part {
     }
 
     fn is_interior(self) -> bool {
-        matches!(self, Part::Interior | Part::Centre)
+        matches!(self, Part::Interior | Part::Center)
     }
 }
 
@@ -125,7 +125,7 @@ impl<S: Simd> CpuTrainer<S> {
 }
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let crew = Crew {
             training: &self.training,
             tiles: &self.tiles,
@@ -139,7 +139,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             barrier: OnceLock::new(),
         };
         let steps = self.state.step..self.state.step + n;
-        records.reserve(n as usize);
+        let mut outcome = Ok(());
         let taken = std::thread::scope(|scope| {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
@@ -150,7 +150,12 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
                 })
                 .collect();
             crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
-            let first = catch_unwind(AssertUnwindSafe(|| crew.run(0, first, steps, |record| records.push(record))));
+            let first = catch_unwind(AssertUnwindSafe(|| {
+                crew.run(0, first, steps, |record| {
+                    outcome = record.check();
+                    records.push(record);
+                })
+            }));
             (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
         self.state.step += taken.map_err(|_| Error::Device {
@@ -158,7 +163,11 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             problem: "a thread of a training step panicked (its message stands above)".into(),
             fix: "please report it; go on from the last checkpoint with --resume".into(),
         })?;
-        Ok(())
+        outcome
+    }
+
+    fn training(&self) -> &Training {
+        &self.training
     }
 
     fn state(&self) -> Result<TrainState> {
@@ -257,15 +266,15 @@ impl<S: Simd> Crew<'_, S> {
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
         match part {
-            Part::Interior | Part::Centre => {
+            Part::Interior | Part::Center => {
                 let form = match training.estimator {
-                    _ if part == Part::Centre => Form::Centring,
+                    _ if part == Part::Center => Form::Centering,
                     Estimator::Action { .. } => Form::Action,
                     Estimator::Weak { .. } => Form::Weak,
                     Estimator::Regression => Form::Regression,
                 };
-                if part == Part::Centre {
-                    draw.centre(first, n_rows, work);
+                if part == Part::Center {
+                    draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
                     if let (Some(learner), Some(bend_work)) = (&self.bend, bend_work.as_deref_mut()) {
@@ -288,8 +297,8 @@ impl<S: Simd> Crew<'_, S> {
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
-            Part::CentreEnds => {
-                draw.centre_ends(work);
+            Part::CenterEnds => {
+                draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
             Part::Boundary { at_end } | Part::WeakEnds { at_end, .. } => {
@@ -382,7 +391,7 @@ mod tests {
                 masses: None,
             },
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior: 600,

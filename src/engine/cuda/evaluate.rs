@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use super::abi::{BatchParams, PartKind, StepState, SweepParams, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{SweepParams, sweep};
+use super::launch::sweep;
 use super::learner::Learner;
 use super::network::Network;
-use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
 use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, RowNeeds, Rows, chunk_rows};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};

@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::abi::{StepSizes, StepState};
 use super::driver::{Buffer, Device, Pinned};
+use super::launch::{Gather, Judged, Update, n_blocks};
 use super::network::Network;
-use super::optimizer::{Gather, Judged, StepSizes, Update, n_blocks};
-use super::params::StepState;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
@@ -143,7 +143,7 @@ impl Learner {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::params::{BatchParams, Part, PartKind, TileSums};
+    use super::super::abi::{BatchParams, Part, PartKind, TileSums};
     use super::super::step::{Judge, Rules};
     use super::*;
     use crate::density_path::TIME_KNOTS;

@@ -1,6 +1,7 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only
 //! orchestrates.
 
+mod abi;
 mod batch;
 mod draw;
 mod driver;
@@ -8,8 +9,6 @@ mod evaluate;
 mod launch;
 mod learner;
 mod network;
-mod optimizer;
-mod params;
 mod particles;
 mod path;
 mod step;
@@ -45,6 +44,15 @@ impl CudaEngine {
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+    }
+
+    /// Floating-point operations a second that products can reach on this GPU at most; `None` for a
+    /// card that is not in the table.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device): the driver fails.
+    pub fn peak_flops(&self) -> Result<Option<f64>> {
+        Ok(driver::peak_flops(&self.device.info()?, self.precision))
     }
 
     /// Type of the operands of products.

@@ -1,8 +1,8 @@
 //! Memory for the rows of a launch: first the sizes, then the allocation.
 
+use super::abi::{RowBuffers, TILE_ROWS, WARPS};
 use super::driver::{Buffer, Device};
 use super::network::Network;
-use super::params::{RowBuffers, TILE_ROWS, WARPS};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 

@@ -75,7 +75,7 @@ impl Driver {
     }
 
     /// Runs queued work until `done`. A failure breaks the device permanently, as on hardware.
-    fn synchronise(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
+    fn synchronize(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
         if self.broken {
             return LAUNCH_FAILED;
         }
@@ -105,12 +105,12 @@ impl Driver {
         if undisturbed != SUCCESS {
             return undisturbed;
         }
-        match self.synchronise(Queue::all_idle) {
+        match self.synchronize(Queue::all_idle) {
             SUCCESS => {}
             status => return status,
         }
         match self.submit(0, work) {
-            SUCCESS => self.synchronise(|queue| queue.is_idle(0)),
+            SUCCESS => self.synchronize(|queue| queue.is_idle(0)),
             status => status,
         }
     }
@@ -121,7 +121,7 @@ impl Driver {
             return Err(INVALID_VALUE);
         }
         if self.device.memory.used + bytes > self.memory {
-            match self.synchronise(Queue::all_idle) {
+            match self.synchronize(Queue::all_idle) {
                 SUCCESS => {}
                 status => return Err(status),
             }
@@ -262,7 +262,7 @@ entry! {
     fn cuCtxSynchronize() {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb_all()));
-        driver.synchronise(Queue::all_idle)
+        driver.synchronize(Queue::all_idle)
     }
 
     fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
@@ -337,7 +337,7 @@ entry! {
         check!(of_capture(driver.queue.disturb(Some(stream))));
         // A copy to pageable memory returns when it is done.
         check!(driver.submit(stream, work));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
         driver().at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
@@ -362,12 +362,12 @@ entry! {
     fn cuStreamDestroy_v2(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamSynchronize(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamQuery(stream: u64) {
         let mut driver = driver();
@@ -384,7 +384,7 @@ entry! {
     fn cuEventSynchronize(event: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.has_happened(event)));
-        driver.synchronise(|queue| queue.has_happened(event).unwrap_or(true))
+        driver.synchronize(|queue| queue.has_happened(event).unwrap_or(true))
     }
     fn cuEventQuery(event: u64) {
         match driver().queue.has_happened(event) {
@@ -434,7 +434,7 @@ entry! {
     fn cuModuleUnload(module: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(None)));
-        let status = driver.synchronise(Queue::all_idle);
+        let status = driver.synchronize(Queue::all_idle);
         if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
             *slot = None;
         }

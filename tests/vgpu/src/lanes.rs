@@ -30,7 +30,7 @@ pub fn holding(predicate: &Lanes) -> u32 {
 
 /// Compiles a function twice if that helps, for the instructions of every processor and for those
 /// of most, and calls the right one.
-macro_rules! vectorised {
+macro_rules! vectorized {
     ($(#[$attribute:meta])* pub fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
         pub fn $name($($argument: $ty),*) $(-> $result)? {
@@ -53,7 +53,7 @@ macro_rules! vectorised {
         }
     };
 }
-pub(crate) use vectorised;
+pub(crate) use vectorized;
 
 /// Writes `value` of each lane to `out`; `false` if it is `None`, which depends only on the
 /// operation.
@@ -70,7 +70,7 @@ macro_rules! each {
     }};
 }
 
-vectorised! {
+vectorized! {
     pub fn unary(op: Unary, ty: Type, ftz: bool, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -85,7 +85,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -108,7 +108,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     #[allow(clippy::too_many_arguments)]
     pub fn ternary(
         op: Ternary, ty: Type, ftz: bool, saturate: bool, relu: bool, a: &Lanes, b: &Lanes, c: &Lanes,
@@ -129,7 +129,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// 1 in each lane for which the comparison holds.
     pub fn compare(compare: Compare, ty: Type, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
@@ -149,7 +149,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert(how: Conversion, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($to:ident $from:ident $rounding:expr),* $(,)?) => {
@@ -175,7 +175,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert_pair(to: Type, relu: bool, high: &Lanes, low: &Lanes, out: &mut Lanes) {
         match (to, relu) {
             (Type::Bf16x2, false) =>

@@ -58,20 +58,20 @@ const CASES: [Case; 8] =
 enum Notice {
     Race,
     NotWaitedFor,
-    Uninitialised,
+    Uninitialized,
     OutOfBounds,
     Misaligned,
     /// The results differ from the CPU's.
     Comparison,
 }
-use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialised};
+use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialized};
 
 impl Notice {
     /// The virtual GPU's texts.
     const OF_DEVICE: [(Notice, &str); 5] = [
         (Race, "data race"),
         (NotWaitedFor, "asynchronous copy that was not waited for"),
-        (Uninitialised, "uninitialised"),
+        (Uninitialized, "uninitialized"),
         (OutOfBounds, "out of bounds"),
         (Misaligned, "misaligned"),
     ];
@@ -171,7 +171,7 @@ const FAULTS: &[Fault] = &[
         "row = first_row() + lane / 4, column = lines.column0",
         "row = first_row() + lane / 4 + 1, column = lines.column0",
         BEND,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "two quarters of the columns are swapped",
@@ -187,7 +187,7 @@ const FAULTS: &[Fault] = &[
         "(right ^ step)",
         "(right + 2 * step)",
         BEND_BF16,
-        Uninitialised,
+        Uninitialized,
     ),
     // Sweeps.
     fault(
@@ -204,7 +204,7 @@ const FAULTS: &[Fault] = &[
         "for_each_component(out_width(), [&](uint32_t i) { to[i]",
         "for_each_component(n_outputs(), [&](uint32_t i) { to[i]",
         SWEEP,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "all probes share one buffer",
@@ -212,7 +212,7 @@ const FAULTS: &[Fault] = &[
         "return static_cast<size_t>(network.places) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "the curvature of probes is halved in the adjoint",
@@ -261,7 +261,7 @@ const FAULTS: &[Fault] = &[
         "min(params.batch.n_interior_tiles, end)",
         "end",
         GRAD,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "the sums of a part keep the scale of the part before",
@@ -318,7 +318,7 @@ const FAULTS: &[Fault] = &[
         "interior ? kTileRows : 0",
         "kTileRows",
         NARROW,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "the sums of two layers share one buffer",
@@ -392,7 +392,7 @@ const FAULTS: &[Fault] = &[
         "for (uint32_t column = lane; column < in_width;",
         "for (uint32_t column = lane; column + 1 < in_width;",
         DRAW,
-        Uninitialised,
+        Uninitialized,
     ),
     // The optimizer.
     fault(
@@ -565,7 +565,7 @@ fn planted() -> Vec<Planted> {
             let not_missed = known.map(|(_, _, why)| *why);
             // A premature read finds memory uninitialized, or of another thread, or with a copy
             // pending.
-            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialised, NotWaitedFor] };
+            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialized, NotWaitedFor] };
             let mut without = text.clone();
             without.replace_range(start..start + call.len(), "(void)0");
             let what = format!("without the barrier: {separates}");
@@ -880,7 +880,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
             masses: None,
         },
         bend: bend.clone(),
-        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centring: false } },
+        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centering: false } },
         time_rule: if is(Case::Steps) { TimeRule::Importance } else { TimeRule::LowDiscrepancy },
         laplacian: Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 },
         // The device processes 32 768 rows at a time.

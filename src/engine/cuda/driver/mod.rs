@@ -10,3 +10,4 @@ pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver
 
 pub(super) use device::{Buffer, Device, Pinned, Recording, THREADS};
 pub(super) use modules::kernel_of;
+pub(super) use peak::peak_flops;

@@ -325,7 +325,7 @@ impl Region {
 
 #[cold]
 fn unreadable(word: u64, needed: u64, address: u64, bytes: usize) -> Fault {
-    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialised { address, bytes } }
+    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialized { address, bytes } }
 }
 
 /// The bytes of word `word` inside `offset..offset + bytes`, as bits.
@@ -366,7 +366,7 @@ mod tests {
                 assert_eq!(region.load_narrow(offset, bytes, by(0, 0, 0), 0), Ok(value));
             }
             assert_eq!(region.load_narrow(14, 2, by(0, 0, 0), 0), Ok(0xfeed));
-            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialised { .. })));
+            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialized { .. })));
             assert!(region.is_written(13, 3) && !region.is_written(12, 4) && region.is_written(0, 8));
         }
     }
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_share_a_word_without_a_race() {
+    fn neighbors_share_a_word_without_a_race() {
         let region = Region::new(4);
         region.store_narrow(0, 2, 1, by(0, 0, 0), 0).expect("stores");
         region.store_narrow(2, 2, 2, by(0, 1, 0), 2).expect("stores");
@@ -473,6 +473,6 @@ mod tests {
         let mut region = Region::private(4);
         store(&region, by(0, 0, 0)).expect("stores");
         region.clear();
-        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialised { .. })));
+        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialized { .. })));
     }
 }

@@ -144,7 +144,7 @@ fn training(architecture: Architecture, n_rows: usize) -> Training {
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: n_rows,
