@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod check;
+#[cfg(feature = "files")]
 pub mod config;
 pub mod data;
 pub mod density_path;
@@ -18,8 +19,10 @@ pub mod model;
 pub mod objective;
 mod process;
 pub mod rng;
+mod run_folder;
 pub mod stage;
 mod tensors;
+#[cfg(feature = "files")]
 pub mod train;
 pub mod transport;
 
