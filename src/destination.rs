@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::{check_writable, open_file, write_whole};
+use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
-use crate::train::RunFolder;
 
 /// The existing files that a result may replace. A file that the same command reads, a model, a
 /// checkpoint and a file of a run are never replaced.

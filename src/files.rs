@@ -29,19 +29,6 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     }
 }
 
-/// Metadata of the file at `path`, through links; `None` if there is none. A system error is not
-/// taken for a missing file.
-///
-/// # Errors
-/// [`Error::Io`] if the system cannot tell.
-pub(crate) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::io(path, "look at")(error)),
-    }
-}
-
 /// Replaces `path` by the output of `write`. A reader, or a crash at any moment, sees the old file
 /// or the new one.
 ///

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod check;
+#[cfg(feature = "files")]
 pub mod config;
 pub mod data;
 pub mod density_path;
@@ -22,9 +23,11 @@ pub mod precision;
 pub mod prelude;
 mod process;
 pub mod rng;
+mod run_folder;
 pub mod stage;
 mod tableau;
 mod tensors;
+#[cfg(feature = "files")]
 pub mod train;
 pub mod transport;
 

@@ -1,7 +1,10 @@
 //! Problems whose action is known in closed form, as a reference for training and evaluation.
 
+use rand::Rng;
+
 use super::{Snapshots, draw_gaussian};
 use crate::objective::Objective;
+use crate::rng::Stream;
 
 /// A population whose law q_t, t in 0..=1, and action s* are known exactly.
 ///
@@ -80,8 +83,8 @@ impl AnalyticProblem {
     }
 
     /// `n` independent z `[n, dim]`; the components alternate.
-    pub fn draw(&self, n: usize, seed: u64) -> Vec<f64> {
-        let normal = draw_gaussian(n, self.dim(), seed);
+    pub fn draw(&self, n: usize, random: &mut impl Rng) -> Vec<f64> {
+        let normal = draw_gaussian(n, self.dim(), random);
         let centers = self.centers.iter().cycle();
         normal.chunks_exact(self.dim()).zip(centers).flat_map(|(z, center)| zip(z, center)).collect()
     }
@@ -142,7 +145,8 @@ impl AnalyticProblem {
         let (mut samples, mut offsets) = (Vec::new(), vec![0]);
         for (k, &t) in times.iter().enumerate() {
             let rows = ((n as f64 * self.mass(t)).round() as usize).max(1);
-            for z in self.draw(rows, seed.wrapping_add(k as u64)).chunks_exact(self.dim()) {
+            let mut stream = Stream::of_normals(seed.wrapping_add(k as u64), self.dim());
+            for z in self.draw(rows, &mut stream).chunks_exact(self.dim()) {
                 samples.extend(self.point(z, t).iter().map(|&x| x as f32));
             }
             offsets.push(offsets[k] + rows);
@@ -189,7 +193,7 @@ mod tests {
             let problem = AnalyticProblem::named(name).expect("a problem");
             let Objective { sigma, growth, .. } = problem.objective();
             // Matched pairs ±z make odd moments exact; the others converge as 1 / √n.
-            let half = problem.draw(200_000, 3);
+            let half = problem.draw(200_000, &mut Stream::of_normals(3, problem.dim()));
             let dim = problem.dim();
             let mean = |t: f64, f: &dyn Fn(&[f64]) -> f64| -> f64 {
                 let points = half.chunks_exact(dim).map(|z| problem.point(z, t));

@@ -12,15 +12,25 @@
 
 mod analytic;
 mod array;
+#[cfg(feature = "files")]
 mod columns;
+#[cfg(feature = "files")]
+mod csv;
+#[cfg(not(feature = "files"))]
+#[path = "disabled/csv.rs"]
 mod csv;
 mod describe;
 mod draw;
 mod file;
+mod fits;
 mod grouping;
 mod hydrogen;
 mod load;
 mod npy;
+#[cfg(feature = "files")]
+mod npz;
+#[cfg(not(feature = "files"))]
+#[path = "disabled/npz.rs"]
 mod npz;
 mod safetensors;
 mod snapshots;
@@ -30,9 +40,9 @@ mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
-pub use columns::check_fits;
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
+pub use fits::check_fits;
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;

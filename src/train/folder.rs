@@ -2,53 +2,16 @@
 //! corrupt.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use super::claim::{CLAIM, TAKEOVER};
 use crate::error::{Error, Result};
-use crate::files::{is_part, is_temporary, look_at};
-
-/// The files of a run folder.
-#[derive(Clone, Debug)]
-pub struct RunFolder(PathBuf);
+use crate::files::{is_part, is_temporary};
+use crate::run_folder::RunFolder;
 
 impl RunFolder {
-    /// The run folder at `path`, which need not exist.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        RunFolder(path.into())
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The complete configuration: reproduces the run.
-    pub fn config(&self) -> PathBuf {
-        self.0.join("config.toml")
-    }
-
-    /// The model: moving-average parameters of the newest checkpoint.
-    pub fn model(&self) -> PathBuf {
-        self.0.join("model.safetensors")
-    }
-
-    /// The folder of checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.0.join("checkpoints")
-    }
-
-    /// Loss and other metrics over the steps.
-    pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// The plot of [`RunFolder::metrics`].
-    pub fn plot(&self) -> PathBuf {
-        self.0.join("loss.svg")
-    }
-
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
     /// folder, is last.
     fn files(&self) -> [PathBuf; 4] {
@@ -85,7 +48,7 @@ impl RunFolder {
 
     /// True if a process holds a claim on the folder, or died while holding it.
     pub(super) fn is_claimed(&self) -> bool {
-        self.0.join(CLAIM).exists()
+        self.path().join(CLAIM).exists()
     }
 
     /// Removes the run. Folders, links and files that do not belong to a run stay. If this is
@@ -129,6 +92,19 @@ pub(super) enum Content {
     Run,
     /// Files that do not belong to a run.
     Foreign,
+}
+
+/// Metadata of the file at `path`, through links; `None` if there is none. A system error is not
+/// taken for a missing file.
+///
+/// # Errors
+/// [`Error::Io`] if the system cannot tell.
+pub(super) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::io(path, "look at")(error)),
+    }
 }
 
 /// True if `name` is that of a file which is not a result.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::look_at;
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::{look_at, open_file, write_atomically};
+use crate::files::{open_file, write_atomically};
 
 /// One line of `metrics.jsonl`. Non-finite numbers are written as `null`, and read as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,10 @@ mod checkpoint;
 mod claim;
 mod folder;
 mod metrics;
+#[cfg(feature = "plot")]
+mod plot;
+#[cfg(not(feature = "plot"))]
+#[path = "no_plot.rs"]
 mod plot;
 mod resume;
 mod unexplained;
@@ -13,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
-pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
 pub use unexplained::Unexplained;
 
@@ -29,6 +32,7 @@ use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Train
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
+pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
 
 /// How to treat an existing run folder.

@@ -1,11 +1,11 @@
 //! Resuming: the newest whole checkpoint of a run, if the run did the same work.
 
 use super::checkpoint::Checkpoint;
-use super::folder::RunFolder;
 use super::{Observer, read_metrics};
 use crate::config::{Config, OutputConfig, PrecisionName, Schedule};
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
+use crate::run_folder::RunFolder;
 
 /// State of the earlier run, read before it is resumed.
 pub(super) struct Earlier {

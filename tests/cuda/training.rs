@@ -12,13 +12,13 @@ use action_matching::density_path::{
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{
-    Batch, Bend, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
+    Batch, Bend, Cosine, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::precision::Precision;
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -30,7 +30,7 @@ fn engine(precision: Precision) -> CudaEngine {
 
 /// A population that moves, in three snapshots at uneven times with different numbers of rows.
 fn snapshots(dim: usize) -> Snapshots {
-    let mut samples = draw_gaussian(101, dim, 3);
+    let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -59,7 +59,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
         n_interior: 61,
         n_boundary: 33,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some((200, 0.1)) },
+            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some(Cosine { end: 200, floor: 0.1 }) },
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,

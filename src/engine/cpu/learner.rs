@@ -127,7 +127,8 @@ impl<S: Simd> SharedLearner<'_, S> {
             let unit = self.packing.units[index];
             let ranges = [self.packing.weight_range(unit), self.packing.bias_range(unit)];
             for range in ranges.clone() {
-                // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
+                // SAFETY: ranges of different units are disjoint, and each unit belongs to one
+                // thread.
                 let update = unsafe {
                     Update {
                         sizes,

@@ -123,7 +123,7 @@ mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::engine::LearningRate;
+    use crate::engine::{Cosine, LearningRate};
 
     /// Thirteen parameters (whole vectors and a remainder) over five steps, compared with AdamW
     /// written out in f64.
@@ -131,7 +131,7 @@ mod tests {
     fn update_agrees_with_adamw_in_f64() {
         const N: usize = 13;
         let optimizer = Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some((10, 0.1)) },
+            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
             beta1: 0.8,
             beta2: 0.95,
             epsilon: 1e-8,

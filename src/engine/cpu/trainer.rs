@@ -370,11 +370,16 @@ mod tests {
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
-        let snapshots =
-            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 50, 120], samples: draw_gaussian(120, 2, 3) };
+        let snapshots = Snapshots {
+            dim: 2,
+            times: vec![0.0, 1.0],
+            offsets: vec![0, 50, 120],
+            samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+        };
         let training = Training {
             architecture: Architecture {
                 dim: 2,
