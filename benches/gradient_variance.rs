@@ -11,15 +11,16 @@ use std::sync::Arc;
 use action_matching::data::{AnalyticProblem, DataSource, load};
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::stage::Stage;
 use action_matching::{Error, Result};
 
 const BATCHES: u64 = 256;
-const ACTION: Estimator = Estimator::Action { centring: false };
-const CENTRED: Estimator = Estimator::Action { centring: true };
+const ACTION: Estimator = Estimator::Action { centering: false };
+const CENTERED: Estimator = Estimator::Action { centering: true };
 
 fn training(path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
     Training {
@@ -120,20 +121,20 @@ fn main() -> Result<()> {
     let rules = [TimeRule::Uniform, TimeRule::LowDiscrepancy, TimeRule::Stratified, TimeRule::Importance];
     let weak = |intervals| Estimator::Weak { intervals };
     let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
-    for estimator in [ACTION, CENTRED, weak(16), Estimator::Regression] {
+    for estimator in [ACTION, CENTERED, weak(16), Estimator::Regression] {
         forms.extend(rules.map(|rule| (estimator, rule)));
     }
     for (name, interpolant, couplings) in [
-        ("Haematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
-        ("Haematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
+        ("Hematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
+        ("Hematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
     ] {
         let path = DensityPath { snapshots: Arc::clone(&snapshots), interpolant, couplings, masses: None };
         table(name, &path, &forms)?;
     }
     let one = action_matching::data::Snapshots { times: vec![1.0], ..last(&snapshots) };
     for (name, interpolant) in [
-        ("Haematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
-        ("Haematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
+        ("Hematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
+        ("Hematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
     ] {
         let path = DensityPath { snapshots: Arc::new(one.clone()), interpolant, couplings: None, masses: None };
         table(name, &path, &forms)?;
@@ -144,7 +145,7 @@ fn main() -> Result<()> {
         let snapshots = Arc::new(problem.snapshots(&times, 2000, 0));
         let path = DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses: None };
         let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
-        for estimator in [ACTION, CENTRED, weak(1)] {
+        for estimator in [ACTION, CENTERED, weak(1)] {
             forms.extend([TimeRule::Uniform, TimeRule::LowDiscrepancy].map(|rule| (estimator, rule)));
         }
         table(&format!("Problem {name}, 101 frames of independent rows"), &path, &forms)?;

@@ -46,7 +46,7 @@ pub enum Error {
     NotFinite {
         /// The quantity.
         what: &'static str,
-        /// The optimiser or integrator step, counted from 0.
+        /// The optimizer or integrator step, counted from 0.
         step: u64,
         /// What the user can do about it.
         fix: &'static str,

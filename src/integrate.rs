@@ -1,7 +1,7 @@
 //! Plans of integration: method, steps, tolerances, saved times. The stepping itself is the engine's.
 
-use crate::engine::Laplacian;
 use crate::error::{Error, Result, check_len};
+use crate::laplacian::Laplacian;
 use crate::model::Model;
 use crate::objective::Objective;
 
@@ -154,7 +154,7 @@ impl Plan {
         Plan { method, control, t0, save_at, noise: Noise::new(0), divergence: Laplacian::EXACT }
     }
 
-    /// Number of fixed steps between the neighbouring saved times `from` and `to`: their share of all, rounded up.
+    /// Number of fixed steps between the neighboring saved times `from` and `to`: their share of all, rounded up.
     /// 0 when there is no way to go, or when the steps are adaptive.
     pub fn fixed_steps(&self, from: f64, to: f64) -> u64 {
         let (StepControl::Fixed { steps }, Some(end)) = (self.control, self.save_at.last()) else { return 0 };
@@ -166,7 +166,7 @@ impl Plan {
         ((to - from).abs() / whole * steps as f64 - 1e-6).ceil().max(0.0) as u64
     }
 
-    /// Time and size of each fixed step between the neighbouring saved times `from` and `to`.
+    /// Time and size of each fixed step between the neighboring saved times `from` and `to`.
     pub(crate) fn steps_between(&self, from: f64, to: f64) -> impl Iterator<Item = (f64, f64)> + use<> {
         let n = self.fixed_steps(from, to);
         let at = move |step: u64| from + (to - from) * (step as f64 / n as f64);

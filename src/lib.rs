@@ -14,13 +14,16 @@ mod error;
 pub mod evaluate;
 mod files;
 pub mod integrate;
+pub mod laplacian;
 pub mod memory;
 pub mod model;
 pub mod objective;
+pub mod precision;
 mod process;
 pub mod rng;
 mod run_folder;
 pub mod stage;
+mod tableau;
 mod tensors;
 #[cfg(feature = "files")]
 pub mod train;

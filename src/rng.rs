@@ -24,7 +24,7 @@ pub enum Purpose {
     /// Brownian increments of the integrators.
     Noise = 5,
     /// Initial parameters (step 0; row = index of the parameter / 4).
-    Initialisation = 6,
+    Initialization = 6,
     /// Start particles of `sample` (row = particle).
     Particles = 7,
     /// Choice of rows for evaluation: subsets and disjoint halves.

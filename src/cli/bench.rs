@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::display::{shortest, significant};
-use action_matching::engine::cuda::Precision;
-use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
+use action_matching::laplacian::Laplacian;
 use action_matching::memory;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 use action_matching::rng::{self, Purpose};
 use action_matching::stage::Stage;
 use anyhow::{Context, bail};
@@ -353,7 +354,7 @@ impl Workload {
                 masses: None,
             },
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior,

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use action_matching::check::{read_batch, write_loss_gradient};
 use action_matching::engine::Differentiate;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 use action_matching::{Destination, Error};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};

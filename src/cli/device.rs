@@ -3,7 +3,8 @@
 use action_matching::Error;
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{self, CudaEngine, Precision};
+use action_matching::engine::cuda::{self, CudaEngine};
+use action_matching::precision::Precision;
 use action_matching::stage::{MAX_THREADS, startable_threads, thread_count};
 
 use super::output::note;

@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = if path.is_dir() {
         describe_run(&RunFolder::new(path))?
     } else if suffix == "toml" {
-        Config::read(path, &[])?.to_toml()?
+        Config::read_noting(path, &[], |line| note!("{line}"))?.to_toml()?
     } else if suffix == "safetensors" {
         describe_tensors(path)?
     } else {

@@ -20,7 +20,7 @@ Examples:
   amatch problem ornstein-uhlenbeck -n 5000 --times 101 --out ou.npz
   amatch problem hydrogen -n 5000 --times 1001 --out hydrogen.npz
 
-Train on the samples with data.standardise = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
+Train on the samples with data.standardize = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
 objective.mass = \"counts\"); then `amatch evaluate RUN --problem NAME` compares the model with the true action.")]
 pub struct Arguments {
     /// Problem: one of --list

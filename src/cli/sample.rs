@@ -7,8 +7,8 @@ use action_matching::data::{
     DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian, draw_rows,
     read_points, read_snapshots, write_points,
 };
-use action_matching::engine::Laplacian;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
+use action_matching::laplacian::Laplacian;
 use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
@@ -214,9 +214,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut log_weights = vec![0.0; if weighted { total / dim } else { 0 }];
     let mut log_density = vec![0.0; if arguments.density.is_some() { total / dim } else { 0 }];
     if arguments.density.is_some() && matches!(start, Start::Gaussian) {
-        let normaliser = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
+        let normalizer = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
         for (log_q, y) in log_density.iter_mut().zip(out[..len].chunks_exact(dim)) {
-            *log_q = -normaliser - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
+            *log_q = -normalizer - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
         }
     }
 

@@ -52,7 +52,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut config = Config::read(&arguments.config, &arguments.overrides)?;
+    let mut config = Config::read_noting(&arguments.config, &arguments.overrides, |line| note!("{line}"))?;
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }

@@ -12,8 +12,8 @@ use crate::rng::Stream;
 /// is known up to an offset c(t), which moves nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnalyticProblem {
-    /// Centres of the mixture of standard normal components that z is drawn from; one at 0 for a Gaussian.
-    centres: Vec<Vec<f64>>,
+    /// Centers of the mixture of standard normal components that z is drawn from; one at 0 for a Gaussian.
+    centers: Vec<Vec<f64>>,
     law: Law,
 }
 
@@ -42,13 +42,13 @@ impl AnalyticProblem {
 
     /// The built-in problem `name`, one of [`AnalyticProblem::NAMES`].
     pub fn named(name: &str) -> Option<Self> {
-        let gaussian = |law| Some(AnalyticProblem { centres: vec![vec![0.0; 2]], law });
+        let gaussian = |law| Some(AnalyticProblem { centers: vec![vec![0.0; 2]], law });
         match name {
             "translation" => Some(Self::moving(vec![2.0, -1.0], vec![1.0; 2], vec![1.0; 2])),
             "scaling" => Some(Self::moving(vec![0.0; 3], vec![1.5; 3], vec![0.5; 3])),
             "anisotropic" => Some(Self::moving(vec![1.5, -1.0], vec![1.0, 0.6], vec![0.5, 1.2])),
             "mixture" => Some(AnalyticProblem {
-                centres: vec![vec![4.0, 4.0], vec![-4.0, 4.0], vec![4.0, -4.0], vec![-4.0, -4.0]],
+                centers: vec![vec![4.0, 4.0], vec![-4.0, 4.0], vec![4.0, -4.0], vec![-4.0, -4.0]],
                 law: Law::Affine { shift: vec![0.5, 0.0], scale0: vec![0.2; 2], scale1: vec![0.4; 2] },
             }),
             "ornstein-uhlenbeck" => {
@@ -61,12 +61,12 @@ impl AnalyticProblem {
 
     /// A Gaussian that moves by `shift` while its deviations go from `scale0` to `scale1` (positive), linearly in t.
     pub fn moving(shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64>) -> Self {
-        AnalyticProblem { centres: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
+        AnalyticProblem { centers: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
     }
 
     /// Dimension.
     pub fn dim(&self) -> usize {
-        self.centres[0].len()
+        self.centers[0].len()
     }
 
     /// The dynamics that s* solves.
@@ -81,8 +81,8 @@ impl AnalyticProblem {
     /// `n` independent z `[n, dim]`, drawn as [`draw_gaussian`] does; components take turns.
     pub fn draw(&self, n: usize, random: &mut impl Rng) -> Vec<f64> {
         let normal = draw_gaussian(n, self.dim(), random);
-        let centres = self.centres.iter().cycle();
-        normal.chunks_exact(self.dim()).zip(centres).flat_map(|(z, centre)| zip(z, centre)).collect()
+        let centers = self.centers.iter().cycle();
+        normal.chunks_exact(self.dim()).zip(centers).flat_map(|(z, center)| zip(z, center)).collect()
     }
 
     /// A point of q_t: the one that z is at. Without noise z moves along the flow.
@@ -114,12 +114,12 @@ impl AnalyticProblem {
     /// log of the density of q_t at x, mass 1.
     pub fn log_density(&self, x: &[f64], t: f64) -> f64 {
         let z = |i: usize| (x[i] - self.mean(i, t)) / self.scale(i, t);
-        let squares = |centre: &Vec<f64>| -> f64 { (0..x.len()).map(|i| (z(i) - centre[i]).powi(2)).sum() };
-        let nearest = self.centres.iter().map(squares).fold(f64::INFINITY, f64::min);
-        // Relative to the nearest centre: far from all of them every term would vanish.
-        let terms: f64 = self.centres.iter().map(|centre| (-0.5 * (squares(centre) - nearest)).exp()).sum();
+        let squares = |center: &Vec<f64>| -> f64 { (0..x.len()).map(|i| (z(i) - center[i]).powi(2)).sum() };
+        let nearest = self.centers.iter().map(squares).fold(f64::INFINITY, f64::min);
+        // Relative to the nearest center: far from all of them every term would vanish.
+        let terms: f64 = self.centers.iter().map(|center| (-0.5 * (squares(center) - nearest)).exp()).sum();
         let log_scale: f64 = (0..x.len()).map(|i| self.scale(i, t).ln() + 0.5 * std::f64::consts::TAU.ln()).sum();
-        (terms / self.centres.len() as f64).ln() - 0.5 * nearest - log_scale
+        (terms / self.centers.len() as f64).ln() - 0.5 * nearest - log_scale
     }
 
     /// Mass of q_t.
@@ -169,9 +169,9 @@ impl AnalyticProblem {
     }
 }
 
-/// z + centre.
-fn zip(z: &[f32], centre: &[f64]) -> Vec<f64> {
-    z.iter().zip(centre).map(|(&z, centre)| f64::from(z) + centre).collect()
+/// z + center.
+fn zip(z: &[f32], center: &[f64]) -> Vec<f64> {
+    z.iter().zip(center).map(|(&z, center)| f64::from(z) + center).collect()
 }
 
 #[cfg(test)]

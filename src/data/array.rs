@@ -235,7 +235,7 @@ impl Array<'_> {
         )
     }
 
-    /// Calls `visit` with neighbouring elements along the dimension that varies fastest: (index
+    /// Calls `visit` with neighboring elements along the dimension that varies fastest: (index
     /// along the other one, first index along this one, values). In C order that is (row, first
     /// column), in Fortran order (column, first row).
     fn for_each_piece<T: Copy + Default>(

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
-use super::standardise::moments;
+use super::standardize::moments;
 use super::{DataSet, DataSource, Points, read_points, read_snapshots};
 use crate::display::significant;
 use crate::error::{Error, Result};

@@ -56,7 +56,7 @@ impl RowTimes {
     /// [`Error::Input`] where memory ends, or there are too many distinct times.
     pub fn push(&mut self, time: f64) -> Result<()> {
         let time = time + 0.0; // −0 and 0 are one time
-        // Neighbouring rows mostly share a time.
+        // Neighboring rows mostly share a time.
         if self.distinct.get(self.last as usize).is_none_or(|(last, _)| *last != time) {
             let next = self.distinct.len() as u32;
             self.last = *self.label_of.entry(time.to_bits()).or_insert(next);

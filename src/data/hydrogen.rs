@@ -171,9 +171,9 @@ mod tests {
         assert!((slope + divergence).abs() < 1e-4 * slope.abs(), "{slope} and {divergence}");
     }
 
-    /// The norm of ψ is 1, so its states are normalised: a grid sum.
+    /// The norm of ψ is 1, so its states are normalized: a grid sum.
     #[test]
-    fn the_wave_function_is_normalised() {
+    fn the_wave_function_is_normalized() {
         let (step, half) = (5.0, 60);
         let mut total = 0.0;
         for i in -half..=half {

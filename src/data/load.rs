@@ -6,7 +6,7 @@ use super::array::{Meter, Rows, check_shape, list, zeros};
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::snapshots::find_time;
-use super::standardise::{Statistics, coordinates_of, warn_of_outliers};
+use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{DataSource, Snapshots};
 use crate::error::{Error, Result};
@@ -74,7 +74,7 @@ fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
     rows.iter().zip(origin.iter().cycle()).map(|(&x, origin)| f64::from(x) + origin).collect()
 }
 
-/// Reads, checks, divides and standardises the snapshots of `source`; `watch` hears of bytes. Files
+/// Reads, checks, divides and standardizes the snapshots of `source`; `watch` hears of bytes. Files
 /// of types that f32 does not hold, and tables, are read twice, in rare cases up to four times.
 ///
 /// Peak memory: the samples in f32, and 4 bytes a row where rows of one time do not follow one
@@ -93,7 +93,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let mut loaded = standardised(source, reading, [first, last], watch)?;
+    let mut loaded = standardized(source, reading, [first, last], watch)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
@@ -113,7 +113,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Reads, checks and standardises the one snapshot that a generative path leads to, at network time 1. Data times of the model are
+/// Reads, checks and standardizes the one snapshot that a generative path leads to, at network time 1. Data times of the model are
 /// network times, 0 to 1.
 ///
 /// # Errors
@@ -129,14 +129,14 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let mut loaded = standardised(source, reading, [0.0, 1.0], watch)?;
+    let mut loaded = standardized(source, reading, [0.0, 1.0], watch)?;
     loaded.training.times = vec![1.0];
     Ok(loaded)
 }
 
 /// Takes the samples to network coordinates; times stay.
-fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
-    /// Readings that move the origin to the centre of the training rows. It is far from the mean of
+fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
+    /// Readings that move the origin to the center of the training rows. It is far from the mean of
     /// all rows where others lie far out; the second time it is known to f32's precision there.
     const READINGS: usize = 2;
     let mut statistics = Statistics::of(source, &reading);
@@ -158,7 +158,7 @@ fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         let row = reading.file_row(at / dim);
         let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
         let fix = "remove such rows if they are mistakes, or rescale the data";
-        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardised"), fix));
+        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardized"), fix));
     }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;

@@ -1,8 +1,8 @@
-//! Snapshots of a population: reading, checking, standardising and holding them.
+//! Snapshots of a population: reading, checking, standardizing and holding them.
 //!
 //! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`) and
 //! `.safetensors`; f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
-//! Samples that f32 does not hold exactly are centred in f64 before they are rounded.
+//! Samples that f32 does not hold exactly are centered in f64 before they are rounded.
 //!
 //! Files are taken for hostile: sizes are checked against the bytes that are there before anything
 //! is allocated. Peak memory is at most the samples in f32 that are there, 4 bytes a row (where the
@@ -37,7 +37,7 @@ mod npz;
 mod safetensors;
 mod snapshots;
 mod source;
-mod standardise;
+mod standardize;
 mod survey;
 mod write;
 
@@ -48,5 +48,5 @@ pub use fits::check_fits;
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;
-pub use source::{DataSource, Standardisation};
+pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

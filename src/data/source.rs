@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// the same; deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standardisation {
+pub enum Standardization {
     /// Mean 0 in each dimension, one scale for all: the root of the mean variance. Keeps angles and the geometry of
     /// transport.
     #[default]
@@ -41,11 +41,11 @@ pub struct DataSource {
     /// Times kept from training, in data units: neither the first nor the last.
     pub hold_out: Vec<f64>,
     /// How samples become network coordinates.
-    pub standardise: Standardisation,
+    pub standardize: Standardization,
 }
 
 impl DataSource {
-    /// The arrays `samples` and `times` of `path`, nothing held out, standardised isotropically.
+    /// The arrays `samples` and `times` of `path`, nothing held out, standardized isotropically.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         DataSource {
             path: path.into(),
@@ -53,7 +53,7 @@ impl DataSource {
             samples: "samples".into(),
             times: "times".into(),
             hold_out: Vec::new(),
-            standardise: Standardisation::default(),
+            standardize: Standardization::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which samples of neighbouring snapshots belong together: optimal transport, balanced or not, solved once before training.
+//! Which samples of neighboring snapshots belong together: optimal transport, balanced or not, solved once before training.
 
 use crate::data::Snapshots;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalan
 /// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way; at each end the masses of all pairs
 /// make the uniform distribution over the snapshot's rows.
 ///
-/// Couplings of neighbouring snapshots chain: the rows that one arrives at are those that the next one starts from, equally often.
+/// Couplings of neighboring snapshots chain: the rows that one arrives at are those that the next one starts from, equally often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coupling {
     /// Rows (i, j) with mass, i of the earlier snapshot.
@@ -151,7 +151,7 @@ type Moves = Vec<(usize, usize, [f64; 2])>;
 /// Pairs the rows x of snapshot k with the rows y of the next: (k, x, y) → moves.
 type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 
-/// Squared-distance optimal couplings of all neighbouring `snapshots`. Snapshots of more than `block` rows are divided into random
+/// Squared-distance optimal couplings of all neighboring `snapshots`. Snapshots of more than `block` rows are divided into random
 /// blocks of nearly equal sizes at most `block`, each solved exactly (minibatch optimal transport); every row is in one.
 ///
 /// A block takes 8·`block`² bytes, and seconds where `block` is 5000. Blocks are solved on the threads of `stage`, as many at once as
@@ -188,7 +188,7 @@ pub fn unbalanced_couplings(
     })
 }
 
-/// Couplings of neighbouring snapshots from `solve`.
+/// Couplings of neighboring snapshots from `solve`.
 fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solve: &Solve) -> Result<Vec<Coupling>> {
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;

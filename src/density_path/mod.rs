@@ -66,7 +66,7 @@ pub struct DensityPath {
     pub snapshots: Arc<Snapshots>,
     /// How x moves between them.
     pub interpolant: Interpolant,
-    /// Joint distributions of neighbouring snapshots, one for each interval; `None` pairs independently.
+    /// Joint distributions of neighboring snapshots, one for each interval; `None` pairs independently.
     pub couplings: Option<Arc<Vec<Coupling>>>,
     /// Mass of each snapshot relative to the first, linear in between; `None` for the same mass at all times.
     pub masses: Option<Vec<f64>>,
@@ -273,7 +273,7 @@ impl DensityPath {
 }
 
 /// The cubic from `ends[1]` to `ends[2]` at `ratio`, and its slope in time. Slopes at its ends are those of the parabola through
-/// the three neighbours (Catmull & Rom's for uneven times). Without a neighbour the slope is that of the straight line: nothing is
+/// the three neighbors (Catmull & Rom's for uneven times). Without a neighbor the slope is that of the straight line: nothing is
 /// known of the bend beyond.
 #[inline(always)]
 fn spline(ends: [f32; 4], lengths: [f32; 3], has: [bool; 2], ratio: f32) -> (f32, f32) {

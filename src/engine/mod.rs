@@ -2,11 +2,9 @@
 
 pub mod cpu;
 pub mod cuda;
-mod laplacian;
 pub mod reference;
 mod training;
 
-pub use laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
 pub use training::{
     Bend, Estimator, LearningRate, LossScale, NetworkState, Optimizer, StepRecord, TrainState, Trainer, Training,
 };

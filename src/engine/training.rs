@@ -1,12 +1,12 @@
 //! What training is: settings, state and the steps an engine takes.
 
-use super::{Laplacian, MAX_PROBES};
 use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
+use crate::laplacian::{Laplacian, MAX_PROBES};
 use crate::model::{Architecture, Head, initial_parameters};
 use crate::objective::Objective;
 
-/// Parameters of one network and the state of its optimiser.
+/// Parameters of one network and the state of its optimizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkState {
     /// Parameters, flat in the order of [`Architecture::layers`].
@@ -64,7 +64,7 @@ impl Default for LossScale {
 /// Everything that changes in `step` steps of training: what a checkpoint holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Number of optimiser steps taken.
+    /// Number of optimizer steps taken.
     pub step: u64,
     /// The action.
     pub action: NetworkState,
@@ -171,14 +171,14 @@ impl Optimizer {
     }
 }
 
-/// Forms of the one loss, with the same minimiser ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
+/// Forms of the one loss, with the same minimizer ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Estimator {
     /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the paper writes it.
     Action {
         /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times: exact invariance to offsets. Costs as many
-        /// rows again. 0 is the mean of standardised data.
-        centring: bool,
+        /// rows again. 0 is the mean of standardized data.
+        centering: bool,
     },
     /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots is divided into equal parts [a, b]; over
     /// each part, with s̄ = ½(s(·, a) + s(·, b)), the loss is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
@@ -211,7 +211,7 @@ pub struct Training {
     pub n_interior: usize,
     /// Boundary rows of a step, at each of the two end times.
     pub n_boundary: usize,
-    /// Optimiser settings.
+    /// Optimizer settings.
     pub optimizer: Optimizer,
     /// Key of every random number.
     pub seed: u64,
@@ -221,8 +221,8 @@ impl Training {
     /// Rows that the loss of a step looks at.
     pub fn rows_per_step(&self) -> usize {
         match self.estimator {
-            Estimator::Action { centring: false } => self.n_interior + 2 * self.n_boundary,
-            Estimator::Action { centring: true } => 2 * (self.n_interior + 1 + self.n_boundary),
+            Estimator::Action { centering: false } => self.n_interior + 2 * self.n_boundary,
+            Estimator::Action { centering: true } => 2 * (self.n_interior + 1 + self.n_boundary),
             Estimator::Weak { .. } => self.n_interior + 4 * self.n_boundary,
             Estimator::Regression => self.n_interior,
         }
@@ -279,7 +279,7 @@ impl Training {
     }
 }
 
-/// What one optimiser step reports.
+/// What one optimizer step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRecord {
     /// Index of the step, from 0.
@@ -300,7 +300,7 @@ pub struct StepRecord {
     pub learning_rate: f64,
 }
 
-/// Draws batches and takes optimiser steps.
+/// Draws batches and takes optimizer steps.
 pub trait Trainer: Send {
     /// Takes `n` steps, appending one record each to `records`.
     ///
@@ -308,7 +308,7 @@ pub trait Trainer: Send {
     /// parameters as they were before it.
     fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()>;
 
-    /// A copy of the parameters and optimiser state.
+    /// A copy of the parameters and optimizer state.
     ///
     /// # Errors
     /// [`Error::Device`] when a device no longer answers.

@@ -57,11 +57,11 @@ pub fn mmd2(
     watch: &dyn Watch,
 ) -> Result<Option<f64>> {
     let uniform = |rows: &[f32]| vec![(dim as f64) / rows.len() as f64; rows.len() / dim];
-    let normalised = |weights: &[f64]| -> Vec<f64> {
+    let normalized = |weights: &[f64]| -> Vec<f64> {
         let total: f64 = weights.iter().sum();
         weights.iter().map(|weight| weight / total).collect()
     };
-    let (p, q) = (weights.map_or_else(|| uniform(x), normalised), uniform(y));
+    let (p, q) = (weights.map_or_else(|| uniform(x), normalized), uniform(y));
     // Σ_{i ≠ j} pᵢ pⱼ k(i, j) / Σ_{i ≠ j} pᵢ pⱼ.
     let within = |rows: &[f32], p: &[f64]| -> Result<Option<f64>> {
         let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();

@@ -223,9 +223,9 @@ impl PointSets {
             order.swap(i, index(words(seed, Purpose::Evaluation, 2 + k as u64, i as u32)[0], i + 1));
         }
         let pick = |order: &[usize]| -> Vec<f32> {
-            let centred =
+            let centered =
                 |row: usize| rows[row * dim..][..dim].iter().zip(mean).map(|(&x, m)| (f64::from(x) - m) as f32);
-            order.iter().flat_map(|&row| centred(row)).collect()
+            order.iter().flat_map(|&row| centered(row)).collect()
         };
         let all = if n <= max_points { pick(&(0..n).collect::<Vec<_>>()) } else { pick(&order[..max_points]) };
         let half = (n / 2).min(max_points);

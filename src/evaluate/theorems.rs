@@ -340,7 +340,7 @@ fn check_fit(model: &Model, problem: &AnalyticProblem) -> Result<()> {
         return fail(
             "coordinates",
             "are not the problem's own".into(),
-            "train with data.standardise = \"none\", times 0 to 1",
+            "train with data.standardize = \"none\", times 0 to 1",
         );
     }
     let (got, want) = (&model.objective, problem.objective());

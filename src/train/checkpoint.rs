@@ -146,7 +146,7 @@ impl Checkpoint {
                 what: if name == TIME_MOMENTS { "the loss over time" } else { "the state of the optimizer" },
                 step: self.state.step,
                 fix: "lower training.learning_rate, raise training.warmup_steps, or rescale the data: the network works best \
-                      with data.standardise at its default",
+                      with data.standardize at its default",
             })
         })
     }

@@ -53,13 +53,13 @@ fn draw(
         .y_label_area_size(64)
         .build_cartesian_2d(steps, low - margin..high + margin)?;
     chart.configure_mesh().x_desc("step").y_desc("network units").light_line_style(TRANSPARENT).draw()?;
-    for (points, name, colour) in
+    for (points, name, color) in
         [(kinetic, "kinetic energy E[½‖∇s‖²]", RGBColor(214, 120, 20)), (loss, "loss", RGBColor(20, 90, 170))]
     {
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.2)).draw()?;
     area.present()?;

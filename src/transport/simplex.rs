@@ -270,7 +270,7 @@ impl<'a> Simplex<'a> {
         let source = self.price[i];
         let targets = &self.price[self.n + j..self.n + j + length];
         let costs = &self.costs[first..first + length];
-        // First the least reduced cost, which vectorises, then where it is.
+        // First the least reduced cost, which vectorizes, then where it is.
         let reduced = |(cost, target): (&f64, &f64)| cost + (target - source);
         let least = costs.iter().zip(targets).map(reduced).fold(f64::INFINITY, |a, b| if b < a { b } else { a });
         if least < best.price

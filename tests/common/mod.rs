@@ -115,7 +115,7 @@ pub fn model(
     Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
 }
 
-/// An optimiser whose first moment is the gradient of the step, and which all but leaves the parameters alone.
+/// An optimizer whose first moment is the gradient of the step, and which all but leaves the parameters alone.
 pub fn revealing_optimizer() -> Optimizer {
     Optimizer {
         learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },

@@ -16,9 +16,9 @@
 //! of a kind share the power of two alone, and the rest of it multiplies their sums. The output's bias has the sum of z̄'s
 //! seeds before they are rounded. Heads see x, o and ∇s as they are.
 
-use action_matching::engine::cuda::Precision;
 use action_matching::engine::{Batch, Derivatives, LossGradient};
 use action_matching::model::{Activation, Architecture, Head, Layer, Model};
+use action_matching::precision::Precision;
 use half::{bf16, f16};
 
 /// How values are rounded.

@@ -5,11 +5,12 @@ use crate::common::rounded::{self, Rounded, Rounding};
 use crate::common::{Numbers, batch, embeddings, model};
 use action_matching::Result;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Derivatives, Differentiate, LossGradient};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
+use action_matching::precision::Precision;
 
 /// Of f32, as tests/engines.rs has them for the CPU.
 const GRADIENT: f64 = 2e-5;
@@ -195,7 +196,7 @@ fn cases() -> Vec<[usize; N_FACTORS]> {
     };
     let mut cases = Vec::new();
     for index in 0..2 * LEVELS[0] * LEVELS[1] * LEVELS[2] {
-        // Neighbours differ in all three factors.
+        // Neighbors differ in all three factors.
         let (precision, head, dynamics) = (index % 4, index / 4 % 3, (index + index / 12) % 8);
         let mut best = ([0; N_FACTORS], -1);
         for choice in 0..LEVELS[3] * LEVELS[4] * LEVELS[5] {

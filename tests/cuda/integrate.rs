@@ -2,11 +2,13 @@
 
 use crate::common::{Counted, Numbers, Patience, assert_close, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
-use action_matching::engine::{Engine, IntegrationReport, Laplacian, LaplacianRule};
+use action_matching::engine::cuda::CudaEngine;
+use action_matching::engine::{Engine, IntegrationReport};
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
+use action_matching::precision::Precision;
 use action_matching::{Error, Result};
 
 const DIM: usize = 3;

@@ -5,10 +5,11 @@ use std::process::Command;
 use crate::common::{Counted, Numbers, assert_close, model};
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use action_matching::model::{Activation, Head, TimeEmbedding};
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 
 /// Chunk after chunk gives what one launch gives, noise included; and where not even a tile fits, the error says what to reduce.
 #[test]

@@ -9,13 +9,14 @@ use action_matching::density_path::{
     DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{
-    Batch, Bend, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer, StepRecord,
-    TrainState, Training,
+    Batch, Bend, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
+use action_matching::precision::Precision;
 use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
@@ -69,7 +70,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
     }
 }
 
-const ACTION: Estimator = Estimator::Action { centring: false };
+const ACTION: Estimator = Estimator::Action { centering: false };
 
 fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19], Activation::Silu, head, embeddings()[1].clone(), objective)
@@ -235,30 +236,30 @@ fn a_learned_path_follows_the_cpu() {
 }
 
 #[test]
-fn importance_and_centring_follow_the_cpu() {
+fn importance_and_centering_follow_the_cpu() {
     let model = small_model(Head::Scalar, Objective::default());
     let importance = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
     follows_from_the_start("importance", &model, &importance, 20);
-    let centring = training(&model, Estimator::Action { centring: true });
-    follows_from_the_start("centring", &model, &centring, 20);
+    let centering = training(&model, Estimator::Action { centering: true });
+    follows_from_the_start("centering", &model, &centering, 20);
 }
 
 /// One step of every form of the loss, path, rule of times and of the Laplacian, from the middle of a run and with rows of several tiles:
-/// its gradient, which an optimiser without memory leaves in the first moment.
+/// its gradient, which an optimizer without memory leaves in the first moment.
 #[test]
 fn a_step_takes_the_gradient_of_the_cpu() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
     let plain = Objective { time_weight, growth: 0.3, cost_exponent: 2.5, ..Objective::default() };
     let entropic = Objective { sigma: 0.8, sigma_schedule: SigmaSchedule::OneMinusT, ..plain.clone() };
-    let (centred, weak) = (Estimator::Action { centring: true }, Estimator::Weak { intervals: 3 });
+    let (centered, weak) = (Estimator::Action { centering: true }, Estimator::Weak { intervals: 3 });
     let probes = |rule, n_probes| Laplacian { rule, n_probes };
     let none = Laplacian::default();
     let cases = [
         (&plain, ACTION, Interpolant::Nearest, TimeRule::Uniform, none),
         (&plain, ACTION, Interpolant::Spline, TimeRule::Stratified, none),
         (&plain, ACTION, Interpolant::GenerativeLinear, TimeRule::Trapezoid, none),
-        (&plain, centred, Interpolant::Linear, TimeRule::Importance, none),
-        (&plain, centred, Interpolant::GenerativeVp, TimeRule::Simpson, none),
+        (&plain, centered, Interpolant::Linear, TimeRule::Importance, none),
+        (&plain, centered, Interpolant::GenerativeVp, TimeRule::Simpson, none),
         (&plain, weak, Interpolant::Linear, TimeRule::GaussLegendre, none),
         (&plain, weak, Interpolant::Spline, TimeRule::Importance, none),
         (&plain, weak, Interpolant::Nearest, TimeRule::Stratified, none),
@@ -266,7 +267,7 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         (&plain, Estimator::Regression, Interpolant::Spline, TimeRule::Uniform, none),
         (&plain, Estimator::Regression, Interpolant::GenerativeSqrt, TimeRule::LowDiscrepancy, none),
         (&entropic, ACTION, Interpolant::Linear, TimeRule::Uniform, probes(LaplacianRule::Rademacher, 3)),
-        (&entropic, centred, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
+        (&entropic, centered, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
         (&entropic, weak, Interpolant::Linear, TimeRule::Uniform, Laplacian::EXACT),
         (&entropic, Estimator::Regression, Interpolant::GenerativeVp, TimeRule::Stratified, Laplacian::EXACT),
     ];

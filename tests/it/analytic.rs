@@ -6,8 +6,9 @@ use crate::common::{Counted, Patience, model};
 use action_matching::data::AnalyticProblem;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::stage::Stage;
@@ -53,7 +54,7 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
         objective,
         path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: 2048,

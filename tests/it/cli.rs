@@ -389,7 +389,7 @@ fn problems_are_written_trained_on_and_judged() {
     let folder = guard.path();
     assert!(succeeds(folder, &["problem", "--list"]).contains("ornstein-uhlenbeck"));
     succeeds(folder, &["problem", "anisotropic", "-n", "50", "--times", "3", "--out", "data.npz"]);
-    let config = "[data]\npath = \"data.npz\"\nstandardise = \"none\"\n";
+    let config = "[data]\npath = \"data.npz\"\nstandardize = \"none\"\n";
     std::fs::write(folder.join("run.toml"), config).expect("written");
     succeeds(folder, &[&["train", "run.toml"][..], &SMALL].concat());
     let report = succeeds(folder, &["evaluate", "runs/run", "--problem", "anisotropic", "--json", "scores.json"]);

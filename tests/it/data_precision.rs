@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::data_support::{f32s, npy, npz};
-use action_matching::data::{DataSource, Loaded, Standardisation, load, read_snapshots};
+use action_matching::data::{DataSource, Loaded, Standardization, load, read_snapshots};
 use zip::CompressionMethod;
 
 fn f64s(values: &[f64]) -> Vec<u8> {
@@ -85,8 +85,8 @@ fn data_far_from_0_are_the_same_data() {
     let fortran: Vec<f64> = (0..2).flat_map(|j| far.iter().skip(j).step_by(2).copied()).collect();
     let text: String = far.chunks(2).enumerate().map(|(k, x)| format!("{},{},{}\n", k * 2 / N, x[0], x[1])).collect();
     fs::write(folder.path().join("far.csv"), format!("times,x,y\n{text}")).expect("written");
-    for standardise in [Standardisation::Isotropic, Standardisation::PerDimension, Standardisation::Robust] {
-        let read = |path: PathBuf| load(&DataSource { standardise, ..DataSource::new(path) }, &()).expect("loads");
+    for standardize in [Standardization::Isotropic, Standardization::PerDimension, Standardization::Robust] {
+        let read = |path: PathBuf| load(&DataSource { standardize, ..DataSource::new(path) }, &()).expect("loads");
         let near = npy("<f8", false, &[N, 2], &f64s(&around([0.0; 2])));
         let near = read(archive(folder.path(), "near.npz", near, two_times()));
         let c_order = npy("<f8", false, &[N, 2], &f64s(&far));
@@ -97,7 +97,7 @@ fn data_far_from_0_are_the_same_data() {
             ("Fortran order", read(archive(folder.path(), "fortran.npz", fortran, two_times()))),
             ("table", read(folder.path().join("far.csv"))),
         ] {
-            assert_same(&format!("{name}, {standardise:?}"), &got, &near, center, 1e-6);
+            assert_same(&format!("{name}, {standardize:?}"), &got, &near, center, 1e-6);
         }
     }
     // 64-bit integers too: numbers that differ in the last of ten digits.
@@ -109,7 +109,7 @@ fn data_far_from_0_are_the_same_data() {
     assert_eq!(back, integers);
 }
 
-/// The origin is the centre of what is trained on, wherever the held-out rows lie.
+/// The origin is the center of what is trained on, wherever the held-out rows lie.
 #[test]
 fn held_out_rows_far_away_cost_the_others_no_digits() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -140,9 +140,9 @@ fn constant_up_to_rounding_is_constant() {
         [("f8", npy("<f8", false, &[N, 2], &f64s(&wide))), ("f4", npy("<f4", false, &[N, 2], &f32s(&narrow)))]
     {
         let path = archive(folder.path(), &format!("{name}.npz"), samples, two_times());
-        for standardise in [Standardisation::PerDimension, Standardisation::Robust] {
-            let loaded = load(&DataSource { standardise, ..DataSource::new(&path) }, &()).expect("loads");
-            assert_eq!(loaded.coordinates.scale[1], 1.0, "{name} {standardise:?}");
+        for standardize in [Standardization::PerDimension, Standardization::Robust] {
+            let loaded = load(&DataSource { standardize, ..DataSource::new(&path) }, &()).expect("loads");
+            assert_eq!(loaded.coordinates.scale[1], 1.0, "{name} {standardize:?}");
             assert!(
                 loaded.warnings.iter().any(|w| w.contains("without spread keep scale 1: 1")),
                 "{:?}",
@@ -154,7 +154,7 @@ fn constant_up_to_rounding_is_constant() {
     // In f64 the step of an f32 is a difference like any other.
     let step = npy("<f8", false, &[N, 2], &f64s(&one_off(14.62, f64::from(14.62f32.next_up()))));
     let path = archive(folder.path(), "step.npz", step, two_times());
-    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(path) };
+    let source = DataSource { standardize: Standardization::PerDimension, ..DataSource::new(path) };
     assert!(load(&source, &()).expect("loads").coordinates.scale[1] < 1e-5);
 }
 
@@ -166,18 +166,18 @@ fn a_value_that_ruins_the_scale_is_named_and_robust_withstands_it() {
     // Row 401 of the file, where rows of two times alternate.
     spoiled[2 * 401 + 1] = 3000.0;
     let alternating = || npy("|u1", false, &[N], &(0..N).map(|k| (k % 2) as u8).collect::<Vec<_>>());
-    let read = |name: &str, values: &[f64], standardise| {
+    let read = |name: &str, values: &[f64], standardize| {
         let path = archive(folder.path(), name, npy("<f8", false, &[N, 2], &f64s(values)), alternating());
-        load(&DataSource { standardise, ..DataSource::new(path) }, &()).expect("loads")
+        load(&DataSource { standardize, ..DataSource::new(path) }, &()).expect("loads")
     };
-    for standardise in [Standardisation::Isotropic, Standardisation::PerDimension] {
-        assert!(read("clean.npz", &clean, standardise).warnings.is_empty());
-        let warnings = read("spoiled.npz", &spoiled, standardise).warnings;
+    for standardize in [Standardization::Isotropic, Standardization::PerDimension] {
+        assert!(read("clean.npz", &clean, standardize).warnings.is_empty());
+        let warnings = read("spoiled.npz", &spoiled, standardize).warnings;
         let wanted = ["1 value lies more than 20", "row 401 (counted from 0), column 1", "\"robust\""];
         assert!(wanted.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
     }
     let [clean, spoiled] = [("clean.npz", clean), ("spoiled.npz", spoiled)]
-        .map(|(name, values)| read(name, &values, Standardisation::Robust).coordinates);
+        .map(|(name, values)| read(name, &values, Standardization::Robust).coordinates);
     for i in 0..2 {
         // Uniform on an interval of length 1: quartiles half apart.
         assert!((clean.scale[i] - 0.5 / 1.349).abs() < 0.01, "{}", clean.scale[i]);

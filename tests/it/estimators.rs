@@ -9,7 +9,8 @@ use action_matching::density_path::{
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
-use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Laplacian, TrainState, Training};
+use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, TrainState, Training};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, Stream, unit_f32, words};
@@ -131,10 +132,10 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let t = f64::from(moment.t);
         let ((omega, d_omega), (mass, mass_slope)) = (omega(t), path.mass(&trajectory, &moment));
         match training.estimator {
-            Estimator::Action { centring } => {
+            Estimator::Action { centering } => {
                 let weight = omega * mass * share;
                 rows.push(&x, t, [weight, weight, d_omega * mass * share], &[0.0; DIM]);
-                if centring {
+                if centering {
                     rows.push(&[0.0; DIM], t, [0.0, -omega * share, -d_omega * share], &[0.0; DIM]);
                 }
             }
@@ -179,7 +180,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
             Estimator::Regression => {}
         }
     }
-    if let Estimator::Action { centring: true } = training.estimator {
+    if let Estimator::Action { centering: true } = training.estimator {
         for (t, sign) in [(0.0, -1.0), (1.0, 1.0)] {
             rows.push(&[0.0; DIM], t, [0.0, 0.0, sign * omega(t).0], &[0.0; DIM]);
         }
@@ -188,8 +189,8 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
 }
 
 const ESTIMATORS: [Estimator; 5] = [
-    Estimator::Action { centring: false },
-    Estimator::Action { centring: true },
+    Estimator::Action { centering: false },
+    Estimator::Action { centering: true },
     Estimator::Weak { intervals: 1 },
     Estimator::Weak { intervals: 5 },
     Estimator::Regression,
@@ -265,8 +266,8 @@ fn every_form_has_the_same_mean_gradient() {
     let mut numbers = Numbers::new(9);
     let directions: Vec<Vec<f64>> = (0..8).map(|_| numbers.take(start.parameters.len())).collect();
     let forms = [
-        (Estimator::Action { centring: false }, TimeRule::LowDiscrepancy),
-        (Estimator::Action { centring: true }, TimeRule::Uniform),
+        (Estimator::Action { centering: false }, TimeRule::LowDiscrepancy),
+        (Estimator::Action { centering: true }, TimeRule::Uniform),
         (Estimator::Weak { intervals: 40 }, TimeRule::LowDiscrepancy),
         (Estimator::Regression, TimeRule::Stratified),
         (Estimator::Regression, TimeRule::Importance),
@@ -307,7 +308,7 @@ fn every_form_has_the_same_mean_gradient() {
     }
 }
 
-/// An offset c(t) added to s leaves the weak and the centred form alone, to rounding, wherever the times lie; the plain one not.
+/// An offset c(t) added to s leaves the weak and the centered form alone, to rounding, wherever the times lie; the plain one not.
 #[test]
 fn offsets_change_nothing_in_the_invariant_forms() {
     let start = small_model(Head::Scalar, Objective::default());

@@ -27,7 +27,7 @@ fn configuration(folder: &Path, path: &str) -> Config {
     }
     std::fs::write(folder.join("data.csv"), csv).expect("written");
     let text = format!(
-        "[data]\npath = \"data.csv\"\nstandardise = \"isotropic\"\n[model]\nhidden = [48, 48]\n[objective]\npath = \"{path}\"\n\
+        "[data]\npath = \"data.csv\"\nstandardize = \"isotropic\"\n[model]\nhidden = [48, 48]\n[objective]\npath = \"{path}\"\n\
          [training]\nsteps = 1500\ninterior_rows = 512\nlearning_rate = 5e-3\nwarmup_steps = 50\nema_decay = 0.99\n"
     );
     let file = folder.join("run.toml");

@@ -8,9 +8,9 @@ use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Bend, Differentiate, Engine, Estimator, Laplacian, LearningRate, NetworkState, Optimizer, TrainState,
-    Training,
+    Batch, Bend, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, TrainState, Training,
 };
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, Stream, unit_f32, words};
@@ -28,7 +28,7 @@ fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<
             masses,
         },
         bend: Some(bend),
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::EXACT,
         n_interior: 103,

@@ -2,11 +2,11 @@
 
 use crate::common::rounded::{self, Rounding};
 use crate::common::{Numbers, assert_close, batch, embeddings, model};
-use action_matching::engine::cuda::Precision;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head};
 use action_matching::objective::{Objective, SigmaSchedule};
+use action_matching::precision::Precision;
 
 fn objectives() -> [Objective; 5] {
     let plain = Objective::default();

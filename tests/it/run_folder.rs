@@ -297,7 +297,7 @@ fn a_state_that_is_not_finite_ends_the_run_and_keeps_the_good_checkpoints() {
     fs::write(place.path("far.csv"), csv).expect("written");
     let far = [
         "data.path=\"far.csv\"",
-        "data.standardise=\"none\"",
+        "data.standardize=\"none\"",
         "objective.time_rule=\"importance\"",
         "model.head=\"dot\"",
     ];

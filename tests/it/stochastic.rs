@@ -3,8 +3,9 @@
 use crate::common::{Numbers, model};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
-use action_matching::engine::{Differentiate, Engine, Laplacian};
+use action_matching::engine::{Differentiate, Engine};
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
 

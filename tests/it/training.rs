@@ -1,4 +1,4 @@
-//! Optimiser steps: the batch they draw, the gradient they take, and the bits they leave.
+//! Optimizer steps: the batch they draw, the gradient they take, and the bits they leave.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer,
-    StepRecord, TrainState, Training,
+    Batch, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
@@ -41,7 +41,7 @@ fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Tra
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule,
         laplacian: Laplacian::default(),
         n_interior: 203,

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use action_matching::data::{DataSource, Standardisation, describe, load, read_points, read_snapshots};
+use action_matching::data::{DataSource, Standardization, describe, load, read_points, read_snapshots};
 use action_matching::rng::{Purpose, words};
 use zip::CompressionMethod;
 
@@ -70,7 +70,7 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
         (0..dim).for_each(|column| text += &format!(",{}.5", (row * dim + column) % 997));
     }
     fs::write(&path, text).unwrap();
-    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
+    let source = DataSource { standardize: Standardization::PerDimension, ..DataSource::new(&path) };
     let (loaded, peak) = thread_peak_of(|| load(&source, &()).unwrap());
     let ratio = peak as f64 / (n * dim * size_of::<f32>()) as f64;
     println!("table: peak {ratio:.3} times the samples");

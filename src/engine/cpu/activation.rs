@@ -12,7 +12,7 @@ pub type Orders<S, const N: usize> = [Lanes<S, N>; 4];
 
 /// An activation with the derivatives that the sweeps need.
 pub trait ActivationKernel: Copy {
-    /// [f, f′, f″, f‴] at `z`. What the caller does not use is optimised away.
+    /// [f, f′, f″, f‴] at `z`. What the caller does not use is optimized away.
     fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N>;
 }
 

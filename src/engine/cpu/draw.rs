@@ -5,7 +5,8 @@
 use super::loss::set_time;
 use super::workspace::Workspace;
 use crate::density_path::{Moment, TimeDensity, TimeRule};
-use crate::engine::{Estimator, LaplacianRule, Training};
+use crate::engine::{Estimator, Training};
+use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
 
 /// What the rows of one step depend on.
@@ -87,7 +88,7 @@ impl Draw<'_> {
     }
 
     /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
-    pub fn centre(&self, first: usize, n_rows: usize, work: &mut Workspace) {
+    pub fn center(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
@@ -102,7 +103,7 @@ impl Draw<'_> {
     }
 
     /// x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
-    pub fn centre_ends(&self, work: &mut Workspace) {
+    pub fn center_ends(&self, work: &mut Workspace) {
         let training = self.training;
         for (row, t) in [0.0, 1.0].into_iter().enumerate() {
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);

@@ -1,4 +1,4 @@
-//! One network in training: packed weights, its gradient as partial sums, and its share of the optimiser's work.
+//! One network in training: packed weights, its gradient as partial sums, and its share of the optimizer's work.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -76,8 +76,8 @@ pub enum Form {
     Weak,
     /// H(∇s) − u·∇s: `Estimator::Regression`.
     Regression,
-    /// ∂ₜs, no growth: the centring of `Estimator::Action`.
-    Centring,
+    /// ∂ₜs, no growth: the centering of `Estimator::Action`.
+    Centering,
 }
 
 /// What interior rows are measured by.
@@ -101,7 +101,7 @@ pub fn interior<S: Simd>(
     mut integrand: impl FnMut(&Workspace, usize, f32),
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
-    let (moves, has_time) = (form != Form::Centring, matches!(form, Form::Action | Form::Centring));
+    let (moves, has_time) = (form != Form::Centering, matches!(form, Form::Action | Form::Centering));
     let growth = if moves { objective.growth as f32 } else { 0.0 };
     let with_potential = growth != 0.0 || work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
     if !with_potential {

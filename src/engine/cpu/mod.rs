@@ -1,8 +1,8 @@
-//! The CPU engine: f32, vectorised for the instruction set found at run time, on any number of threads.
+//! The CPU engine: f32, vectorized for the instruction set found at run time, on any number of threads.
 //!
 //! ```text
 //! mod        the engine: one packed network, tiles of rows handed to threads
-//! trainer    optimiser steps: draw → loss → gradient → optimizer; learner: one network in training; bend: the path's own
+//! trainer    optimizer steps: draw → loss → gradient → optimizer; learner: one network in training; bend: the path's own
 //! particles  integration of a tile: tableau
 //! loss       what a tile of rows needs: head and sweeps
 //! sweeps     primal, reverse, tangent, adjoint: product with its epilogue, an activation or the chain rule, fused in
@@ -27,7 +27,6 @@ mod peak;
 mod product;
 mod sweeps;
 mod sync;
-pub(super) mod tableau;
 mod trainer;
 mod weight_grad;
 mod weights;

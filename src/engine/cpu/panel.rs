@@ -18,7 +18,7 @@ pub fn panel_width<S: Simd>() -> usize {
 #[repr(C, align(64))]
 struct CacheLine([f32; 16]);
 
-/// Zero-initialised f32 storage that starts on a cache line.
+/// Zero-initialized f32 storage that starts on a cache line.
 pub struct Aligned {
     lines: Vec<CacheLine>,
     len: usize,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use pulp::{Simd, WithSimd};
 
 use super::sweeps::{Keep, Sweeps};
-use super::tableau::Tableau;
 use super::workspace::Workspace;
 use super::{draw, head, loss};
 use crate::engine::IntegrationReport;
@@ -19,6 +18,7 @@ use crate::integrate::{Noise, Plan, StepControl};
 use crate::objective::Objective;
 use crate::rng::{self, Purpose, RowWords};
 use crate::stage::{Watch, check};
+use crate::tableau::Tableau;
 
 /// Most steps that error control may try between two saved times before it gives up.
 const MAX_ADAPTIVE_STEPS: u64 = 100_000;

@@ -1,4 +1,4 @@
-//! Optimiser steps on all cores: tiles of rows, then the gradient, then the update, with a barrier between.
+//! Optimizer steps on all cores: tiles of rows, then the gradient, then the update, with a barrier between.
 //!
 //! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
 //! after tile in the order of the batch, and sums over parameters unit after unit.
@@ -27,9 +27,9 @@ use crate::stage;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Interior,
-    /// Rows that weigh against the interior ones, for [`Estimator::Action`]'s centring.
-    Centre,
-    CentreEnds,
+    /// Rows that weigh against the interior ones, for [`Estimator::Action`]'s centering.
+    Center,
+    CenterEnds,
     Boundary {
         at_end: bool,
     },
@@ -46,13 +46,13 @@ impl Part {
         // Interior tiles take the most work, so they come first: the last tiles even out the threads.
         let mut parts = vec![(Part::Interior, training.n_interior)];
         match training.estimator {
-            Estimator::Action { centring } => {
-                if centring {
-                    parts.push((Part::Centre, training.n_interior));
+            Estimator::Action { centering } => {
+                if centering {
+                    parts.push((Part::Center, training.n_interior));
                 }
                 parts.extend([false, true].map(|at_end| (Part::Boundary { at_end }, training.n_boundary)));
-                if centring {
-                    parts.push((Part::CentreEnds, 2));
+                if centering {
+                    parts.push((Part::CenterEnds, 2));
                 }
             }
             Estimator::Weak { intervals } => {
@@ -66,7 +66,7 @@ impl Part {
     }
 
     fn is_interior(self) -> bool {
-        matches!(self, Part::Interior | Part::Centre)
+        matches!(self, Part::Interior | Part::Center)
     }
 }
 
@@ -253,15 +253,15 @@ impl<S: Simd> Crew<'_, S> {
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
         match part {
-            Part::Interior | Part::Centre => {
+            Part::Interior | Part::Center => {
                 let form = match training.estimator {
-                    _ if part == Part::Centre => Form::Centring,
+                    _ if part == Part::Center => Form::Centering,
                     Estimator::Action { .. } => Form::Action,
                     Estimator::Weak { .. } => Form::Weak,
                     Estimator::Regression => Form::Regression,
                 };
-                if part == Part::Centre {
-                    draw.centre(first, n_rows, work);
+                if part == Part::Center {
+                    draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
                     if let (Some(learner), Some(bend_work)) = (&self.bend, bend_work.as_deref_mut()) {
@@ -284,8 +284,8 @@ impl<S: Simd> Crew<'_, S> {
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
-            Part::CentreEnds => {
-                draw.centre_ends(work);
+            Part::CenterEnds => {
+                draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
             Part::Boundary { at_end } | Part::WeakEnds { at_end, .. } => {
@@ -352,7 +352,8 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{DensityPath, Interpolant};
-    use crate::engine::{Laplacian, LearningRate, Optimizer};
+    use crate::engine::{LearningRate, Optimizer};
+    use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
     use crate::rng::Stream;
@@ -381,7 +382,7 @@ mod tests {
                 masses: None,
             },
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior: 600,

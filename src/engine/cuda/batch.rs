@@ -1,9 +1,9 @@
 //! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
 
-use super::params::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
-use super::precision::Precision;
+use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
 use crate::engine::{Estimator, Training};
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// The mantissa m in [1, 2) of `value` = m · 2ᵉ, for a normal number > 0.
 fn significand(value: f32) -> f32 {
@@ -20,13 +20,13 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
     // Interior-like parts come first, since some launches work on them only.
     let mut list = vec![(PartKind::Interior, n_interior)];
     match training.estimator {
-        Estimator::Action { centring } => {
-            if centring {
-                list.push((PartKind::Centre, n_interior));
+        Estimator::Action { centering } => {
+            if centering {
+                list.push((PartKind::Center, n_interior));
             }
             list.extend([PartKind::Boundary0, PartKind::Boundary1].map(|kind| (kind, n_boundary)));
-            if centring {
-                list.push((PartKind::CentreEnds, 2));
+            if centering {
+                list.push((PartKind::CenterEnds, 2));
             }
         }
         // Each sample is evaluated at both times of its part.
@@ -42,8 +42,8 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
     }
     let batch = BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..BatchParams::of(&list) };
     Ok(batch.with_common_factors(precision, |kind| match kind {
-        PartKind::Interior | PartKind::Centre => 1.0 / n_interior as f32,
-        PartKind::CentreEnds => 1.0,
+        PartKind::Interior | PartKind::Center => 1.0 / n_interior as f32,
+        PartKind::CenterEnds => 1.0,
         PartKind::Boundary0 | PartKind::Boundary1 | PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
             1.0 / n_boundary as f32
         }

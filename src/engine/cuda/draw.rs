@@ -2,45 +2,15 @@
 
 use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::device::{Buffer, Device, THREADS};
+use super::abi::{BatchParams, DrawParams, RowBuffers, StepState, TILE_ROWS};
+use super::driver::{Buffer, Device, THREADS, kernel_of};
 use super::network::Network;
-use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
 use super::path::DevicePath;
-use super::precision::{Precision, kernel_of};
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{Estimator, Training};
 use crate::error::{Result, check_len};
 use crate::objective::TimeWeight;
-
-/// See `DrawParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct DrawParams {
-    network: NetworkParams,
-    rows: RowBuffers,
-    batch: BatchParams,
-    path: u64,
-    state: u64,
-    density: u64,
-    coefficients: u64,
-    frequencies: u64,
-    seed: u64,
-    sigma: f64,
-    probe_share: f64,
-    time_rule: u32,
-    estimator: u32,
-    weak_intervals: u32,
-    n_coefficients: u32,
-    laplacian_rule: u32,
-    sigma_schedule: u32,
-}
-
-twins! {
-    DrawParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + size_of::<BatchParams>() + 8 * 8 + 6 * 4;
-}
+use crate::precision::Precision;
 
 /// Draws the rows of training batches.
 pub struct Drawer {
@@ -172,10 +142,11 @@ pub(super) mod tests {
         DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
     };
     use crate::engine::cpu::{Draw, PlainRows};
+    use crate::engine::cuda::abi::PartKind;
     use crate::engine::cuda::batch::whole_batch;
-    use crate::engine::cuda::params::PartKind;
     use crate::engine::cuda::path::Blocks;
-    use crate::engine::{Bend, Laplacian, LaplacianRule, LearningRate, Optimizer};
+    use crate::engine::{Bend, LearningRate, Optimizer};
+    use crate::laplacian::{Laplacian, LaplacianRule};
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::objective::{Objective, SigmaSchedule};
     use crate::rng::Stream;
@@ -222,7 +193,7 @@ pub(super) mod tests {
             objective: Objective::default(),
             path,
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior: 150,
@@ -394,8 +365,8 @@ pub(super) mod tests {
                 let n_rows = part.n_rows as usize;
                 let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
                     k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
-                    k if k == PartKind::Centre as u32 => draw.centre(0, n_rows, work),
-                    k if k == PartKind::CentreEnds as u32 => draw.centre_ends(work),
+                    k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
+                    k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
                     k if k == PartKind::Boundary0 as u32 => draw.boundary(false, 0, n_rows, work),
                     k if k == PartKind::Boundary1 as u32 => draw.boundary(true, 0, n_rows, work),
                     k => {
@@ -524,7 +495,7 @@ pub(super) mod tests {
     fn every_estimator_weighs_rows_as_the_host() {
         let bench = Bench::new();
         for estimator in [
-            Estimator::Action { centring: true },
+            Estimator::Action { centering: true },
             Estimator::Weak { intervals: 1 },
             Estimator::Weak { intervals: 4 },
             Estimator::Regression,
@@ -557,7 +528,7 @@ pub(super) mod tests {
             let mut training = training(path(Interpolant::Linear, dim));
             training.laplacian = Laplacian { rule, n_probes };
             training.objective.sigma = 0.7;
-            training.estimator = Estimator::Action { centring: true };
+            training.estimator = Estimator::Action { centering: true };
             for schedule in [SigmaSchedule::Constant, SigmaSchedule::OneMinusT] {
                 training.objective.sigma_schedule = schedule;
                 bench.check(&format!("{rule:?}, {n_probes} probes, {schedule:?}"), &training);

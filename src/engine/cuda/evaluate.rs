@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use super::device::{Buffer, Device};
-use super::launch::{SweepParams, sweep};
+use super::abi::{BatchParams, PartKind, StepState, SweepParams, TILE_ROWS, TileSums};
+use super::driver::{Buffer, Device};
+use super::launch::sweep;
 use super::learner::Learner;
 use super::network::Network;
-use super::params::{BatchParams, PartKind, StepState, TILE_ROWS, TileSums};
-use super::precision::Precision;
-use super::weight_gradient::{Division, GradientSweep};
+use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, RowNeeds, Rows, chunk_rows};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
+use crate::precision::Precision;
 
 /// A model on the device, with the buffers of its sweeps.
 struct Evaluation<'a> {

@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::device::{Buffer, Device, Pinned};
+use super::abi::{StepSizes, StepState};
+use super::driver::{Buffer, Device, Pinned};
+use super::launch::{Gather, Judged, Update, n_blocks};
 use super::network::Network;
-use super::optimizer::{Gather, Judged, StepSizes, Update, n_blocks};
-use super::params::StepState;
-use super::precision::Precision;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
+use crate::precision::Precision;
 
 /// A network, its optimizer state, and the buffers that carry a step from kernel to kernel.
 pub struct Learner {
@@ -143,8 +143,8 @@ impl Learner {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::judge::{Judge, Rules};
-    use super::super::params::{BatchParams, Part, PartKind, TileSums};
+    use super::super::abi::{BatchParams, Part, PartKind, TileSums};
+    use super::super::step::{Judge, Rules};
     use super::*;
     use crate::density_path::TIME_KNOTS;
     use crate::engine::{LearningRate, LossScale, Optimizer, StepRecord, TrainState};

@@ -1,32 +1,26 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only
 //! orchestrates.
 
+mod abi;
 mod batch;
-mod device;
-mod devices;
 mod draw;
+mod driver;
 mod evaluate;
-mod judge;
 mod launch;
 mod learner;
-mod modules;
 mod network;
-mod optimizer;
-mod params;
 mod particles;
 mod path;
-mod peak;
-mod precision;
+mod step;
 mod trainer;
-mod weight_gradient;
+mod weight_grad;
 mod workspace;
 
 use std::sync::Arc;
 
-pub use devices::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
-pub use precision::Precision;
+pub use driver::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
-use self::device::Device;
+use self::driver::Device;
 use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
@@ -34,6 +28,7 @@ use super::{
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::stage::Watch;
 
 /// Training, evaluation and integration on one GPU.
@@ -49,6 +44,15 @@ impl CudaEngine {
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+    }
+
+    /// Floating-point operations a second that products can reach on this GPU at most; `None` for a
+    /// card that is not in the table.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device): the driver fails.
+    pub fn peak_flops(&self) -> Result<Option<f64>> {
+        Ok(driver::peak_flops(&self.device.info()?, self.precision))
     }
 
     /// Type of the operands of products.

@@ -3,15 +3,9 @@
 
 use half::{bf16, f16};
 
-use super::params::{LayerParams, NetworkParams, WIDTH_UNIT};
-use super::precision::Precision;
-use crate::model::{Architecture, MAX_DEPTH};
-
-/// Maximum number of linear maps of a network.
-pub const MAX_LAYERS: usize = MAX_DEPTH + 1;
-
-/// Outputs, and inputs, per tile of the weight gradient.
-pub const GRAD_TILE: usize = 128;
+use super::abi::{GRAD_TILE, LayerParams, NetworkParams, WIDTH_UNIT};
+use crate::model::Architecture;
+use crate::precision::Precision;
 
 /// The padded layout of one architecture.
 #[derive(Clone, Debug)]

@@ -4,24 +4,18 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::device::{Buffer, Device, THREADS};
+use super::abi::{FixedStep, IntegrateParams, IntegrationBlock, TILE_ROWS, TOLERANCE, TableauParams};
+use super::driver::{Buffer, Device, THREADS, kernel_of};
 use super::launch::Operands;
 use super::network::Network;
-use super::params::{NetworkParams, RowBuffers, TILE_ROWS, twins};
-use super::precision::{Precision, kernel_of};
 use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
 use crate::engine::IntegrationReport;
-use crate::engine::cpu::tableau::Tableau;
 use crate::error::{Error, Result};
 use crate::integrate::{Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::stage::{Watch, check};
-
-/// Maximum number of stages of a method.
-const MAX_STAGES: usize = 7;
+use crate::tableau::Tableau;
 
 /// The kernel for a network.
 fn kernel_of_network(network: &Network, precision: Precision, has_density: bool) -> &'static str {
@@ -39,90 +33,6 @@ const MAX_CHUNK: usize = 1 << 20;
 /// Target duration of a launch: progress and cancellation are handled between launches. A single
 /// tile may take longer.
 const LAUNCH: Duration = Duration::from_millis(250);
-
-/// See `Tableau` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct TableauParams {
-    n_stages: u32,
-    first_same_as_last: u32,
-    nodes: [f64; MAX_STAGES],
-    stages: [[f64; MAX_STAGES - 1]; MAX_STAGES - 1],
-    weights: [f64; MAX_STAGES],
-    error: [f64; MAX_STAGES],
-}
-
-/// See `FixedStep` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct FixedStep {
-    t: f64,
-    h: f64,
-    deviation: f32,
-    unused: u32,
-}
-
-/// See `IntegrationBlock` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct IntegrationBlock {
-    velocity_evaluations: u64,
-    accepted_steps: u64,
-    rejected_steps: u64,
-    failed_tile: u64,
-    failed_step: u64,
-    failed_time: f64,
-    failure: u32,
-    unused: u32,
-}
-
-/// `IntegrationFailure::kTolerance` there; the other one is a value that is not finite.
-const TOLERANCE: u32 = 2;
-
-/// See `IntegrateParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct IntegrateParams {
-    network: NetworkParams,
-    rows: RowBuffers,
-    weights: u64,
-    biases: u64,
-    positions: u64,
-    log_weights: u64,
-    log_density: u64,
-    n_particles: u64,
-    first_particle: u64,
-    tableau: TableauParams,
-    steps: u64,
-    steps_before: u64,
-    save_at: u64,
-    t0: f64,
-    direction: f64,
-    rtol: f64,
-    atol: f64,
-    frequencies: u64,
-    seed: u64,
-    scratch: u64,
-    slot_size: u64,
-    blocks: u64,
-    growth: f32,
-    cost_exponent: f32,
-    share: f32,
-    n_saved: u32,
-    increments_per_step: u32,
-    rule: u32,
-    n_operand_chunks: u32,
-    unused: u32,
-}
-
-const TABLEAU_BYTES: usize = 8 + 8 * (3 * MAX_STAGES + (MAX_STAGES - 1) * (MAX_STAGES - 1));
-
-twins! {
-    TableauParams, TABLEAU_BYTES;
-    FixedStep, 24;
-    IntegrationBlock, 56;
-    IntegrateParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + TABLEAU_BYTES + 19 * 8 + 8 * 4;
-}
 
 impl TableauParams {
     fn new(tableau: &Tableau) -> Self {
@@ -464,8 +374,8 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::engine::Laplacian;
     use crate::integrate::Method;
+    use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 

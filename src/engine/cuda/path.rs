@@ -5,60 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::device::{Buffer, Device};
-use super::params::twins;
+use super::abi::{CouplingParams, LinkParams, PathParams};
+use super::driver::{Buffer, Device};
 use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
 use crate::error::{Error, Result};
 use crate::rng::Purpose;
-
-/// See `LinkParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct LinkParams {
-    starts: u64,
-    partners: u64,
-    cumulative: u64,
-    n_partners: u32,
-    unused: u32,
-}
-
-/// See `CouplingParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct CouplingParams {
-    pairs: u64,
-    cumulative: u64,
-    masses: u64,
-    n_pairs: u32,
-    unused: u32,
-    by_left: LinkParams,
-    by_right: LinkParams,
-}
-
-/// See `PathParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct PathParams {
-    n_times: u32,
-    n_snapshots: u32,
-    interpolant: u32,
-    unused: u32,
-    times: u64,
-    offsets: u64,
-    samples: u64,
-    masses: u64,
-    couplings: u64,
-}
-
-twins! {
-    LinkParams, 32;
-    CouplingParams, 96;
-    PathParams, 56;
-}
 
 /// Samples of each snapshot on the device.
 struct Samples {

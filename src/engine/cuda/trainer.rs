@@ -3,22 +3,22 @@
 
 use std::sync::Arc;
 
+use super::abi::{BatchParams, BendParams, SweepParams, TILE_ROWS};
 use super::batch::whole_batch;
-use super::device::{Device, Recording};
 use super::draw::{Drawer, Drawn};
-use super::judge::{Judge, Rules, judge_bytes};
-use super::launch::{BendParams, SweepParams, bend_backward, bend_forward, weight_grad};
+use super::driver::{Device, Recording};
+use super::launch::{bend_backward, bend_forward, weight_grad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
-use super::params::{BatchParams, TILE_ROWS};
 use super::path::{Blocks, DevicePath, Residence};
-use super::precision::Precision;
-use super::weight_gradient::{Division, GradientSweep, gradient_sweep_bytes};
+use super::step::{Judge, Rules, judge_bytes};
+use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
 use super::workspace::{RowNeeds, Rows, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
+use crate::precision::Precision;
 
 /// Steps per recording: enough to make the cost of launching negligible.
 const RECORDED_STEPS: u64 = 32;

@@ -1,10 +1,10 @@
 //! Memory for the rows of a launch: first the sizes, then the allocation.
 
-use super::device::{Buffer, Device};
+use super::abi::{RowBuffers, TILE_ROWS, WARPS};
+use super::driver::{Buffer, Device};
 use super::network::Network;
-use super::params::{RowBuffers, TILE_ROWS, WARPS};
-use super::precision::Precision;
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// Purpose of rows, which decides the sweeps they get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

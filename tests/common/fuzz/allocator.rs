@@ -9,7 +9,7 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    // Without initialisers to run or values to drop, so that the allocator may use them at any time. What one thread
+    // Without initializers to run or values to drop, so that the allocator may use them at any time. What one thread
     // allocates and another frees makes the number negative.
     static IN_USE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };

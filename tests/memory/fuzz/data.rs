@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use action_matching::data::{
-    DataSource, Snapshots, Standardisation, describe, load, load_single, read_points, read_snapshots,
+    DataSource, Snapshots, Standardization, describe, load, load_single, read_points, read_snapshots,
 };
 use zip::CompressionMethod;
 
@@ -114,14 +114,14 @@ fn check(snapshots: &Snapshots) {
 /// What the commands do with data files; one of the ways for each input.
 fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
     let hold_out = if random.percent(20) { vec![random.choose(&[0.5, 0.0, 1.0, f64::NAN, -3.0])] } else { Vec::new() };
-    let standardise = random.choose(&[
-        Standardisation::Isotropic,
-        Standardisation::PerDimension,
-        Standardisation::Robust,
-        Standardisation::None,
+    let standardize = random.choose(&[
+        Standardization::Isotropic,
+        Standardization::PerDimension,
+        Standardization::Robust,
+        Standardization::None,
     ]);
     let mut source =
-        DataSource { times_path: times_path.map(Into::into), hold_out, standardise, ..DataSource::new(path) };
+        DataSource { times_path: times_path.map(Into::into), hold_out, standardize, ..DataSource::new(path) };
     if random.percent(20) {
         source.samples = random.pick::<str>(&["x", "x*", "a,b", "samples", "", "*", "times"]).into();
         source.times = random.pick::<str>(&["time", "times", "samples", ""]).into();

@@ -4,7 +4,7 @@
 //! Everything it does is strict: what fails is written to standard error in full, and every later
 //! call returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY`
 //! the bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a
-//! file for the counters, written at every synchronisation, and `VGPU_OVERRIDE` PTX in the place of
+//! file for the counters, written at every synchronization, and `VGPU_OVERRIDE` PTX in the place of
 //! modules (see [`overrides`]).
 
 use std::collections::HashMap;
@@ -75,7 +75,7 @@ impl Driver {
     }
 
     /// Runs queued work until `done`; a failure breaks the device for good, as on hardware.
-    fn synchronise(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
+    fn synchronize(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
         if self.broken {
             return LAUNCH_FAILED;
         }
@@ -105,12 +105,12 @@ impl Driver {
         if undisturbed != SUCCESS {
             return undisturbed;
         }
-        match self.synchronise(Queue::all_idle) {
+        match self.synchronize(Queue::all_idle) {
             SUCCESS => {}
             status => return status,
         }
         match self.submit(0, work) {
-            SUCCESS => self.synchronise(|queue| queue.is_idle(0)),
+            SUCCESS => self.synchronize(|queue| queue.is_idle(0)),
             status => status,
         }
     }
@@ -121,7 +121,7 @@ impl Driver {
             return Err(INVALID_VALUE);
         }
         if self.device.memory.used + bytes > self.memory {
-            match self.synchronise(Queue::all_idle) {
+            match self.synchronize(Queue::all_idle) {
                 SUCCESS => {}
                 status => return Err(status),
             }
@@ -262,7 +262,7 @@ entry! {
     fn cuCtxSynchronize() {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb_all()));
-        driver.synchronise(Queue::all_idle)
+        driver.synchronize(Queue::all_idle)
     }
 
     fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
@@ -336,7 +336,7 @@ entry! {
         check!(of_capture(driver.queue.disturb(Some(stream))));
         // Into pageable memory the call returns when the copy is done.
         check!(driver.submit(stream, work));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
         driver().at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
@@ -361,12 +361,12 @@ entry! {
     fn cuStreamDestroy_v2(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamSynchronize(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamQuery(stream: u64) {
         let mut driver = driver();
@@ -383,7 +383,7 @@ entry! {
     fn cuEventSynchronize(event: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.has_happened(event)));
-        driver.synchronise(|queue| queue.has_happened(event).unwrap_or(true))
+        driver.synchronize(|queue| queue.has_happened(event).unwrap_or(true))
     }
     fn cuEventQuery(event: u64) {
         match driver().queue.has_happened(event) {
@@ -433,7 +433,7 @@ entry! {
     fn cuModuleUnload(module: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(None)));
-        let status = driver.synchronise(Queue::all_idle);
+        let status = driver.synchronize(Queue::all_idle);
         if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
             *slot = None;
         }

@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::arithmetic::f32_of;
-use crate::lanes::{LANES, Lanes, vectorised};
+use crate::lanes::{LANES, Lanes, vectorized};
 use crate::ptx::MatrixProduct;
 
 /// Inner dimension and elements in a register of an operand.
@@ -87,7 +87,7 @@ fn multiply_in<const K: usize>(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes
     d
 }
 
-vectorised! {
+vectorized! {
     /// D = A B + C. Products are exact, their sum with C is rounded once: hardware may lose a little more.
     pub fn multiply(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes], c: &[&Lanes; 4]) -> [Lanes; 4] {
         use MatrixProduct::*;

@@ -28,7 +28,7 @@ pub fn holding(predicate: &Lanes) -> u32 {
 }
 
 /// Compiles a function twice where that helps, for the instructions of every processor and for those of most, and calls the right one.
-macro_rules! vectorised {
+macro_rules! vectorized {
     ($(#[$attribute:meta])* pub fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
         pub fn $name($($argument: $ty),*) $(-> $result)? {
@@ -51,7 +51,7 @@ macro_rules! vectorised {
         }
     };
 }
-pub(crate) use vectorised;
+pub(crate) use vectorized;
 
 /// Puts `value` of each lane into `out`; `false` where it is `None`, which depends on the operation alone.
 macro_rules! each {
@@ -67,7 +67,7 @@ macro_rules! each {
     }};
 }
 
-vectorised! {
+vectorized! {
     pub fn unary(op: Unary, ty: Type, ftz: bool, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -82,7 +82,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -105,7 +105,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     #[allow(clippy::too_many_arguments)]
     pub fn ternary(
         op: Ternary, ty: Type, ftz: bool, saturate: bool, relu: bool, a: &Lanes, b: &Lanes, c: &Lanes,
@@ -126,7 +126,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// 1 in each lane where the comparison holds.
     pub fn compare(compare: Compare, ty: Type, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
@@ -146,7 +146,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert(how: Conversion, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($to:ident $from:ident $rounding:expr),* $(,)?) => {
@@ -172,7 +172,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert_pair(to: Type, relu: bool, high: &Lanes, low: &Lanes, out: &mut Lanes) {
         match (to, relu) {
             (Type::Bf16x2, false) =>

@@ -134,13 +134,13 @@ fn streams_are_ordered_by_events_alone() {
     for with_event in [true, false] {
         let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
         let mut x = first.clone_htod(&vec![1u32; 64]).expect("a copy");
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         launch(&first, &function, &mut x, 64);
         if with_event {
             second.wait(&first.record_event(None).expect("an event")).expect("waits");
         }
         let seen = second.clone_dtoh(&x).expect("a copy")[0];
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         assert!(!with_event || seen == 2);
         eprintln!("{}: {seen} of 2", if with_event { "with" } else { "without" });
     }
@@ -232,7 +232,7 @@ fn captures_hold_copies_and_streams_that_join() {
     let (mut x, mut y) = (first.alloc_zeros::<u32>(64).expect("zeros"), first.alloc_zeros::<u32>(64).expect("zeros"));
     // SAFETY: filled below, before the graph runs.
     let mut host = unsafe { context.alloc_pinned::<u32>(64) }.expect("memory");
-    first.synchronize().expect("synchronises");
+    first.synchronize().expect("synchronizes");
     first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
     first.memcpy_htod(&host, &mut x).expect("a copy");
     second.wait(&first.record_event(None).expect("an event")).expect("joins");
@@ -266,7 +266,7 @@ fn captures_end_with_what_they_cannot_hold() {
     let outside = second.record_event(None).expect("an event");
     let flags = || sys::CUgraphInstantiate_flags(0);
     let begin = || {
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
     };
     let lost = |error: sys::CUresult, expected: sys::CUresult| {

@@ -13,15 +13,17 @@ use std::sync::{Arc, Mutex};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::{CudaEngine, Precision};
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Bend, Differentiate, Engine, Estimator, Laplacian, LaplacianRule, LearningRate, NetworkState, Optimizer,
-    StepRecord, TrainState, Training,
+    Batch, Bend, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState,
+    Training,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use common::folder_with_driver;
@@ -55,20 +57,20 @@ const CASES: [Case; 8] =
 enum Notice {
     Race,
     NotWaitedFor,
-    Uninitialised,
+    Uninitialized,
     OutOfBounds,
     Misaligned,
     /// The results differ from the CPU's.
     Comparison,
 }
-use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialised};
+use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialized};
 
 impl Notice {
     /// What the virtual GPU says of it.
     const OF_DEVICE: [(Notice, &str); 5] = [
         (Race, "data race"),
         (NotWaitedFor, "asynchronous copy that was not waited for"),
-        (Uninitialised, "uninitialised"),
+        (Uninitialized, "uninitialized"),
         (OutOfBounds, "out of bounds"),
         (Misaligned, "misaligned"),
     ];
@@ -168,7 +170,7 @@ const FAULTS: &[Fault] = &[
         "row = first_row() + lane / 4, column = lines.column0",
         "row = first_row() + lane / 4 + 1, column = lines.column0",
         BEND,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "two quarters of the columns change places",
@@ -184,7 +186,7 @@ const FAULTS: &[Fault] = &[
         "(right ^ step)",
         "(right + 2 * step)",
         BEND_BF16,
-        Uninitialised,
+        Uninitialized,
     ),
     // Sweeps.
     fault(
@@ -201,7 +203,7 @@ const FAULTS: &[Fault] = &[
         "for_each_component(out_width(), [&](uint32_t i) { to[i]",
         "for_each_component(n_outputs(), [&](uint32_t i) { to[i]",
         SWEEP,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "probes lie in one place",
@@ -209,7 +211,7 @@ const FAULTS: &[Fault] = &[
         "return static_cast<size_t>(network.places) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "probes' curvature counts half in the adjoint",
@@ -258,7 +260,7 @@ const FAULTS: &[Fault] = &[
         "min(params.batch.n_interior_tiles, end)",
         "end",
         GRAD,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "a part's sums keep the units of the part before",
@@ -315,7 +317,7 @@ const FAULTS: &[Fault] = &[
         "interior ? kTileRows : 0",
         "kTileRows",
         NARROW,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
         "two layers' sums lie in one place",
@@ -389,9 +391,9 @@ const FAULTS: &[Fault] = &[
         "for (uint32_t column = lane; column < in_width;",
         "for (uint32_t column = lane; column + 1 < in_width;",
         DRAW,
-        Uninitialised,
+        Uninitialized,
     ),
-    // The optimiser.
+    // The optimizer.
     fault(
         "the last part of the gradient is left out",
         "optimizer/gather.cuh",
@@ -561,7 +563,7 @@ fn planted() -> Vec<Planted> {
             let known = NOT_MISSED.iter().find(|(of, what, _)| *of == file && *what == separates);
             let not_missed = known.map(|(_, _, why)| *why);
             // What comes too early was written by nobody yet, or by another thread, or is on its way.
-            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialised, NotWaitedFor] };
+            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialized, NotWaitedFor] };
             let mut without = text.clone();
             without.replace_range(start..start + call.len(), "(void)0");
             let what = format!("without the barrier: {separates}");
@@ -874,7 +876,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
             masses: None,
         },
         bend: bend.clone(),
-        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centring: false } },
+        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centering: false } },
         time_rule: if is(Case::Steps) { TimeRule::Importance } else { TimeRule::LowDiscrepancy },
         laplacian: Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 },
         // The device works on 32 768 rows at a time.

@@ -133,9 +133,9 @@ fn accesses_outside_astray_and_too_early_are_faults() {
     run.fails(&store("+4"), &["out of bounds", "4 bytes past its end", "thread 63", "faulty.cu:7"]);
     run.fails(&store("+2"), &["misaligned", "4 bytes"]);
     run.fails(&store("-4"), &["out of bounds", "thread 0"]);
-    run.fails(&ptx("", &format!("{OWN_WORD} ld.global.u32 %r4, [%rd2];")), &["uninitialised", "never written"]);
+    run.fails(&ptx("", &format!("{OWN_WORD} ld.global.u32 %r4, [%rd2];")), &["uninitialized", "never written"]);
     let shared = ".shared .align 4 .b8 tile[256];";
-    run.fails(&ptx(shared, "mov.u32 %r4, tile; ld.shared.u32 %r5, [%r4];"), &["uninitialised", "shared 0x0"]);
+    run.fails(&ptx(shared, "mov.u32 %r4, tile; ld.shared.u32 %r5, [%r4];"), &["uninitialized", "shared 0x0"]);
     // Blocks that write one word race, whatever they write.
     let one_word = ptx("", "setp.ne.u32 %p1, %r1, 0; @%p1 bra $end; st.global.u32 [%rd1], %r1; $end:");
     run.of(&one_word).expect("runs");

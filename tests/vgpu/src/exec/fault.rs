@@ -39,8 +39,8 @@ impl Block<'_> {
                 format!("out of bounds: {bytes} bytes at {}; {near}", place(*address))
             }
             Fault::Misaligned { address, bytes } => format!("misaligned: {bytes} bytes at {}", place(*address)),
-            Fault::Uninitialised { address, bytes } => {
-                format!("uninitialised: {bytes} bytes at {} were never written", place(*address))
+            Fault::Uninitialized { address, bytes } => {
+                format!("uninitialized: {bytes} bytes at {} were never written", place(*address))
             }
             Fault::Pending { address } => {
                 format!("{} belongs to an asynchronous copy that was not waited for", place(*address))

@@ -25,7 +25,7 @@ pub enum Fault {
         address: u64,
         bytes: usize,
     },
-    Uninitialised {
+    Uninitialized {
         address: u64,
         bytes: usize,
     },

@@ -8,7 +8,7 @@ use std::sync::atomic::{
 use super::Fault;
 use super::shadow::{Stamp, unpack};
 
-// A word as one atom, so that neighbours in it may be written at once: the value above, the number of the last launch that touched it, and
+// A word as one atom, so that neighbors in it may be written at once: the value above, the number of the last launch that touched it, and
 // its state: bit k: byte k has been written; bit 4 + k: byte k is promised by an asynchronous copy.
 const WRITTEN: u64 = 0xf;
 const PROMISED: u64 = 0xf0;
@@ -319,7 +319,7 @@ impl Region {
 
 #[cold]
 fn unreadable(word: u64, needed: u64, address: u64, bytes: usize) -> Fault {
-    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialised { address, bytes } }
+    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialized { address, bytes } }
 }
 
 /// Which bytes of word `word` lie in `offset..offset + bytes`, as bits.
@@ -360,7 +360,7 @@ mod tests {
                 assert_eq!(region.load_narrow(offset, bytes, by(0, 0, 0), 0), Ok(value));
             }
             assert_eq!(region.load_narrow(14, 2, by(0, 0, 0), 0), Ok(0xfeed));
-            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialised { .. })));
+            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialized { .. })));
             assert!(region.is_written(13, 3) && !region.is_written(12, 4) && region.is_written(0, 8));
         }
     }
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_share_a_word_without_a_race() {
+    fn neighbors_share_a_word_without_a_race() {
         let region = Region::new(4);
         region.store_narrow(0, 2, 1, by(0, 0, 0), 0).expect("stores");
         region.store_narrow(2, 2, 2, by(0, 1, 0), 2).expect("stores");
@@ -467,6 +467,6 @@ mod tests {
         let mut region = Region::private(4);
         store(&region, by(0, 0, 0)).expect("stores");
         region.clear();
-        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialised { .. })));
+        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialized { .. })));
     }
 }

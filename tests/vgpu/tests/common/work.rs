@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
-use action_matching::engine::cuda::{CudaEngine, Precision};
-use action_matching::engine::{Engine, Estimator, Laplacian, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::cuda::CudaEngine;
+use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
+use action_matching::precision::Precision;
 use vgpu::counters::{Counters, read_report};
 
 use super::folder_with_driver;
@@ -139,7 +141,7 @@ fn training(architecture: Architecture, n_rows: usize) -> Training {
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: n_rows,

@@ -1,129 +1,22 @@
 //! Launches of `kernels/optimizer.cu`: sum partial gradients, decide the step, update. Each launch
 //! checks the sizes of the buffers that its kernel reads and writes.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::device::{Buffer, Device, THREADS};
-use super::network::Network;
-use super::params::{BatchParams, DeviceRecord, MAX_PARTS, NetworkParams, StepState, TileSums, twins};
-use super::precision::{Precision, kernel_of};
+use super::super::abi::{
+    BatchParams, DeviceRecord, GatherParams, JudgeParams, JudgedNetwork, MAX_PARTS, OptimizerParams, StepSizes,
+    StepState, TileSums, TimesParams, UpdateParams,
+};
+use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::network::Network;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::Optimizer;
 use crate::error::{Result, check_len};
+use crate::precision::Precision;
 
 /// Parameters per block: kShare² of `kernels/optimizer/share.cuh`.
 const SHARE: usize = 32 * 32;
 
 /// Moments per tile: squares, then weights.
 pub const MOMENTS: usize = 2 * TIME_KNOTS;
-
-/// See `GatherParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct GatherParams {
-    network: NetworkParams,
-    n_parts: u32,
-    n_blocks: u32,
-    state: u64,
-    parts: u64,
-    gradient: u64,
-    squares: u64,
-}
-
-/// See `StepSizes` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct StepSizes {
-    pub gradient_scale: f32,
-    pub toward1: f32,
-    pub toward2: f32,
-    pub step_size: f32,
-    pub root_correction: f32,
-    pub epsilon: f32,
-    pub keep: f32,
-    pub toward_ema: f32,
-}
-
-/// See `OptimizerParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct OptimizerParams {
-    warmup_steps: u64,
-    cosine_steps: u64,
-    peak: f64,
-    floor: f64,
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-    weight_decay: f64,
-    ema_decay: f64,
-    clip_norm: f64,
-}
-
-/// See `TimesParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct TimesParams {
-    tile_moments: u64,
-    moments: u64,
-    density: u64,
-    cumulative: u64,
-}
-
-/// See `JudgedNetwork` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-struct JudgedNetwork {
-    squares: u64,
-    sizes: u64,
-    relative_rate: f64,
-    n_blocks: u32,
-    unused: u32,
-}
-
-/// See `JudgeParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct JudgeParams {
-    batch: BatchParams,
-    optimizer: OptimizerParams,
-    networks: [JudgedNetwork; 2],
-    times: TimesParams,
-    n_networks: u32,
-    scales_loss: u32,
-    capacity: u32,
-    unused: u32,
-    sums: u64,
-    state: u64,
-    history: u64,
-}
-
-/// See `UpdateParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct UpdateParams {
-    network: NetworkParams,
-    state: u64,
-    sizes: u64,
-    gradient: u64,
-    parameters: u64,
-    ema: u64,
-    moment1: u64,
-    moment2: u64,
-    weights: u64,
-    biases: u64,
-}
-
-twins! {
-    GatherParams, size_of::<NetworkParams>() + 40;
-    StepSizes, 32;
-    OptimizerParams, 80;
-    TimesParams, 32;
-    JudgedNetwork, 32;
-    JudgeParams, size_of::<BatchParams>() + 80 + 2 * 32 + 32 + 40;
-    UpdateParams, size_of::<NetworkParams>() + 72;
-}
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {

@@ -1,15 +1,13 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::device::{Buffer, Device};
-use super::launch::{
-    GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, SweepParams, narrow_kernel, sweep, sweep_narrow, weight_grad,
-};
+use super::abi::{BatchParams, StepState, SweepParams, TILE_ROWS};
+use super::driver::{Buffer, Device};
+use super::launch::{GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, narrow_kernel, sweep, sweep_narrow, weight_grad};
 use super::network::Network;
-use super::params::{BatchParams, StepState, TILE_ROWS};
-use super::precision::Precision;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
+use crate::precision::Precision;
 
 /// Maximum number of partial gradients: enough blocks for a large GPU, few enough to sum quickly.
 const MOST_PARTS: usize = 16;

@@ -1,31 +1,10 @@
-//! Kernel argument blocks that several launches use, with the layout of `kernels/params.h`. Those
-//! of one kernel stand with its launch.
+//! Argument blocks that several kernels take.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::DeviceRepr;
 
-use super::network::MAX_LAYERS;
-
-/// Rows per tile.
-pub const TILE_ROWS: usize = 128;
-/// Warps per block that works on a tile.
-pub const WARPS: usize = 8;
-/// Layer widths are padded to multiples of this.
-pub const WIDTH_UNIT: usize = 64;
-/// Maximum number of parts of a batch.
-pub const MAX_PARTS: usize = 8;
-
-/// Declares plain data with the same layout as in C++; the size is asserted.
-macro_rules! twins {
-    ($($(#[$doc:meta])* $name:ident, $bytes:expr;)*) => {
-        $(
-            // SAFETY: `#[repr(C)]`, without padding (bytemuck checks), as kernels take it.
-            unsafe impl DeviceRepr for $name {}
-            const _: () = assert!(size_of::<$name>() == $bytes);
-        )*
-    };
-}
-pub(super) use twins;
+use super::shape::{MAX_LAYERS, MAX_PARTS};
+use super::twins;
 
 /// See `LayerParams` there.
 #[repr(C)]
@@ -105,8 +84,8 @@ pub struct RowBuffers {
 #[repr(u32)]
 pub enum PartKind {
     Interior,
-    Centre,
-    CentreEnds,
+    Center,
+    CenterEnds,
     Boundary0,
     Boundary1,
     WeakEnds0,
@@ -116,13 +95,13 @@ pub enum PartKind {
 impl PartKind {
     /// The kind of this number.
     pub fn of(number: u32) -> Option<PartKind> {
-        use PartKind::{Boundary0, Boundary1, Centre, CentreEnds, Interior, WeakEnds0, WeakEnds1};
-        [Interior, Centre, CentreEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
+        use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
+        [Interior, Center, CenterEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
     }
 
     /// Whether its rows have the interior term, and so the channels of δ and c.
     pub fn is_interior(self) -> bool {
-        matches!(self, PartKind::Interior | PartKind::Centre)
+        matches!(self, PartKind::Interior | PartKind::Center)
     }
 }
 

@@ -10,8 +10,8 @@
 //! sm_90 and sm_100 reach their tensor peak only with wgmma and tcgen05; the kernels' portable
 //! mma.sync stays below.
 
-use super::{CudaEngine, DeviceInfo, Precision};
-use crate::error::Result;
+use super::DeviceInfo;
+use crate::precision::Precision;
 
 /// Multiply-adds per multiprocessor and clock.
 struct Rates {
@@ -49,17 +49,6 @@ pub fn peak_flops(device: &DeviceInfo, precision: Precision) -> Option<f64> {
     let halved = rates.geforce_halves && precision != Precision::F32 && device.model.contains("GeForce");
     let multiply_adds = whole / if halved { 2 } else { 1 };
     Some(2.0 * f64::from(multiply_adds) * device.n_multiprocessors as f64 * device.clock)
-}
-
-impl CudaEngine {
-    /// Floating-point operations a second that products can reach on this GPU at most; `None` for a
-    /// card that is not in the table.
-    ///
-    /// # Errors
-    /// [`Error::Device`](crate::Error::Device): the driver fails.
-    pub fn peak_flops(&self) -> Result<Option<f64>> {
-        Ok(peak_flops(&self.device.info()?, self.precision))
-    }
 }
 
 #[cfg(test)]

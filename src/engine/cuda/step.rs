@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::device::{Buffer, Device};
+use super::abi::{BatchParams, DeviceRecord, StepState, TileSums};
+use super::driver::{Buffer, Device};
+use super::launch::{MOMENTS, Times, Verdict};
 use super::learner::Learner;
-use super::optimizer::{MOMENTS, Times, Verdict};
-use super::params::{BatchParams, DeviceRecord, StepState, TileSums};
-use super::precision::Precision;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
+use crate::precision::Precision;
 
 /// Settings of a [`Judge`].
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Parts of the batch; the interior one first.
     pub batch: BatchParams,
-    /// Settings of the optimiser.
+    /// Settings of the optimizer.
     pub optimizer: Optimizer,
     /// Whether the times follow the integrand.
     pub follows_integrand: bool,
@@ -172,9 +172,9 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use super::super::abi::PartKind;
+    use super::super::abi::StepSizes;
     use super::super::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
-    use super::super::optimizer::StepSizes;
-    use super::super::params::PartKind;
     use super::*;
     use crate::density_path::{TimeDensity, TimeMoments};
     use crate::engine::LearningRate;
@@ -262,8 +262,8 @@ mod tests {
     /// Sums over many more tiles than threads, by part.
     #[test]
     fn terms_of_the_record_are_those_of_their_parts() {
-        use PartKind::{Boundary0, Boundary1, Centre, CentreEnds, Interior, WeakEnds0, WeakEnds1};
-        let of_action = [(Interior, 300), (Centre, 5), (Boundary0, 257), (Boundary1, 3), (CentreEnds, 1)];
+        use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
+        let of_action = [(Interior, 300), (Center, 5), (Boundary0, 257), (Boundary1, 3), (CenterEnds, 1)];
         let of_weak = [(Interior, 7), (WeakEnds0, 2), (WeakEnds1, 3)];
         for parts in [&of_action[..], &of_weak[..]] {
             let batch = batch(parts);
@@ -283,11 +283,11 @@ mod tests {
             };
             let boundary0 = sum(&[Boundary0, WeakEnds0], |sums| sums.value);
             let boundary1 = sum(&[Boundary1, WeakEnds1], |sums| sums.value);
-            let interior = sum(&[Interior, Centre, CentreEnds], |sums| sums.value);
+            let interior = sum(&[Interior, Center, CenterEnds], |sums| sums.value);
             assert_near("boundary0", record.boundary0, boundary0, 1e-12);
             assert_near("boundary1", record.boundary1, boundary1, 1e-12);
             assert_near("interior", record.interior, interior, 1e-12);
-            assert_near("kinetic", record.kinetic, sum(&[Interior, Centre], |sums| sums.kinetic), 1e-12);
+            assert_near("kinetic", record.kinetic, sum(&[Interior, Center], |sums| sums.kinetic), 1e-12);
             assert_near("loss", record.loss, boundary0 + boundary1 + interior, 1e-12);
         }
     }
@@ -363,7 +363,7 @@ mod tests {
             let moments = TimeMoments::from_slice(list).expect("the right length");
             TimeDensity::new(&moments).knots().to_vec()
         };
-        let batch = batch(&[(PartKind::Interior, 5), (PartKind::Centre, 2), (PartKind::Boundary0, 1)]);
+        let batch = batch(&[(PartKind::Interior, 5), (PartKind::Center, 2), (PartKind::Boundary0, 1)]);
         let rules = || Rules { batch, follows_integrand: true, ..rules(Precision::F32) };
         let known: Vec<f32> = (0..MOMENTS).map(|i| 3.0 + number(7, i)).collect();
         let mut gap = known.clone();
@@ -377,7 +377,7 @@ mod tests {
             let mut list = time_moments;
             for step in 0..2 {
                 // Multiples of a power of two, whose sums are exact in any order. Those of the
-                // centring do not count.
+                // centering do not count.
                 let tile_moments: Vec<f64> =
                     (0..7 * MOMENTS).map(|i| (f64::from(number(20 + step, i)) * 1024.0).round().abs() / 64.0).collect();
                 bench.judge.set_tile_moments(&tile_moments);

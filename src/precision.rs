@@ -40,16 +40,3 @@ impl Precision {
         }
     }
 }
-
-/// The kernel of a family for a precision.
-macro_rules! kernel_of {
-    ($precision:expr, $stem:literal) => {
-        match $precision {
-            Precision::F32 => concat!($stem, "_f32"),
-            Precision::Tf32 => concat!($stem, "_tf32"),
-            Precision::Bf16 => concat!($stem, "_bf16"),
-            Precision::F16 => concat!($stem, "_f16"),
-        }
-    };
-}
-pub(super) use kernel_of;

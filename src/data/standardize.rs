@@ -1,8 +1,8 @@
-//! Centre and scale of the training snapshots: y = (x − mean) / scale.
+//! Center and scale of the training snapshots: y = (x − mean) / scale.
 
 use super::array::list;
 use super::load::Reading;
-use super::{DataSource, Snapshots, Standardisation};
+use super::{DataSource, Snapshots, Standardization};
 use crate::error::{Error, Result};
 use crate::model::{Coordinates, MAX_MAGNITUDE, MIN_SCALE};
 
@@ -17,7 +17,7 @@ const NORMAL_QUARTILES: f64 = 1.348_979_500_392_163_6;
 /// are rounding.
 const ROUNDING_UNITS: f64 = 4.0;
 
-/// Centre and spread of each dimension, differences from the origin of the reading.
+/// Center and spread of each dimension, differences from the origin of the reading.
 pub(super) struct Statistics {
     /// In the middle of the values.
     pub center: Vec<f64>,
@@ -37,12 +37,12 @@ impl Statistics {
         let mut spread: Vec<f64> = variance.iter().map(|v| v.sqrt()).collect();
         constant.iter().for_each(|&i| spread[i] = 0.0);
         let mut without_quartiles = Vec::new();
-        match source.standardise {
-            Standardisation::Isotropic => {
+        match source.standardize {
+            Standardization::Isotropic => {
                 let mean_variance = spread.iter().map(|s| s * s).sum::<f64>() / dim as f64;
                 spread.fill(mean_variance.sqrt());
             }
-            Standardisation::Robust => {
+            Standardization::Robust => {
                 for (i, [lower, median, upper]) in quartiles(samples, dim).into_iter().enumerate() {
                     center[i] = median;
                     if upper > lower && spread[i] > 0.0 {
@@ -52,13 +52,13 @@ impl Statistics {
                     }
                 }
             }
-            Standardisation::PerDimension | Standardisation::None => {}
+            Standardization::PerDimension | Standardization::None => {}
         }
         Statistics { center, spread, constant, without_quartiles }
     }
 
     /// Whether the values lie so far from the origin that rounding their differences from it lost
-    /// digits, though f32 holds the differences from the centre.
+    /// digits, though f32 holds the differences from the center.
     pub fn far_from_origin(&self, reading: &Reading) -> bool {
         const FAR: f64 = 16.0;
         (0..self.center.len()).any(|i| {
@@ -85,7 +85,7 @@ pub(super) fn coordinates_of(
     let Statistics { center, spread, constant, without_quartiles } = statistics;
     let named = |columns: &[usize]| list(columns.iter().map(|&i| reading.column_name(i)));
     let file = source.path.display();
-    if source.standardise == Standardisation::None {
+    if source.standardize == Standardization::None {
         const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
         let coarse: Vec<usize> = (0..dim)
             .filter(|&i| {
@@ -95,7 +95,7 @@ pub(super) fn coordinates_of(
         if !coarse.is_empty() {
             let columns = named(&coarse);
             warnings.push(format!(
-                "{file}: standardise = \"none\" leaves columns so far from 0 that 32-bit floats round their spread by more \
+                "{file}: standardize = \"none\" leaves columns so far from 0 that 32-bit floats round their spread by more \
                  than a thousandth: {columns}"
             ));
         }
@@ -104,7 +104,7 @@ pub(super) fn coordinates_of(
     let scale: Vec<f64> = spread.iter().map(|&spread| if spread == 0.0 { 1.0 } else { spread }).collect();
     if constant.len() == dim {
         warnings.push(format!("{file}: no dimension varies: the scale is 1"));
-    } else if !constant.is_empty() && source.standardise != Standardisation::Isotropic {
+    } else if !constant.is_empty() && source.standardize != Standardization::Isotropic {
         warnings.push(format!("{file}: columns without spread keep scale 1: {}", named(constant)));
     }
     if !without_quartiles.is_empty() {
@@ -125,7 +125,7 @@ pub(super) fn coordinates_of(
 
 /// Says which value lies farthest out, when `reading` is in network coordinates and one is too far.
 pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings: &mut Vec<String>) {
-    if source.standardise == Standardisation::None {
+    if source.standardize == Standardization::None {
         return;
     }
     let Snapshots { dim, ref samples, .. } = reading.training;
@@ -133,14 +133,14 @@ pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings:
     let farthest = (0..samples.len()).max_by(|&a, &b| samples[a].abs().total_cmp(&samples[b].abs()));
     let Some(at) = farthest.filter(|_| far > 0) else { return };
     let values = if far == 1 { "1 value lies".into() } else { format!("{far} values lie") };
-    let remedy = match source.standardise {
-        Standardisation::Robust => "remove such rows if they are mistakes",
+    let remedy = match source.standardize {
+        Standardization::Robust => "remove such rows if they are mistakes",
         _ => {
-            "remove such rows if they are mistakes, or set data.standardise = \"robust\": they set the scale of all others"
+            "remove such rows if they are mistakes, or set data.standardize = \"robust\": they set the scale of all others"
         }
     };
     warnings.push(format!(
-        "{}: {values} more than {FAR} scales from the centre; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
+        "{}: {values} more than {FAR} scales from the center; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
         source.path.display(),
         reading.file_row(at / dim),
         reading.column_name(at % dim),
@@ -186,7 +186,7 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Lower quartile, median and upper quartile of each column of finite `rows [n, dim]`, with linear
-/// interpolation between neighbouring values as in NumPy. Takes the memory of one column, or of an
+/// interpolation between neighboring values as in NumPy. Takes the memory of one column, or of an
 /// eighth of them if that is more.
 fn quartiles(rows: &[f32], dim: usize) -> Vec<[f64; 3]> {
     let n = rows.len() / dim;

@@ -1,14 +1,14 @@
 //! One function per kernel of a training tile: checks sizes, chooses grid and shared memory,
 //! launches.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
-
-use super::device::{Buffer, Device, THREADS};
-use super::network::Network;
-use super::params::{BatchParams, NetworkParams, RowBuffers, StepState, TILE_ROWS, twins};
-use super::precision::{Precision, kernel_of};
+use super::super::abi::{
+    BatchParams, BendParams, NetworkParams, RowBuffers, StepState, SweepNarrowParams, SweepParams, TILE_ROWS,
+    WeightGradParams,
+};
+use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::network::Network;
 use crate::error::{Result, check_len};
+use crate::precision::Precision;
 
 /// A chunk of a product's left operand: kOperandChunkBytes.
 const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
@@ -18,80 +18,6 @@ const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
 pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
 /// Running sum of a layer's gradient: kLayerSumBytes.
 pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
-
-/// See `SweepParams` of `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct SweepParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub batch: BatchParams,
-    pub weights: u64,
-    pub biases: u64,
-    pub state: u64,
-    pub sums: u64,
-    pub moments: u64,
-    pub growth: f32,
-    pub cost_exponent: f32,
-    pub scale: f32,
-    pub has_time: u32,
-    pub moves: u32,
-    pub has_velocity: u32,
-    pub with_potential: u32,
-    pub with_grad_x: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
-}
-
-/// See `SweepNarrowParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct SweepNarrowParams {
-    sweep: SweepParams,
-    parts: u64,
-    far_sums: u64,
-    n_near: u32,
-    accumulate: u32,
-}
-
-/// See `WeightGradParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct WeightGradParams {
-    network: NetworkParams,
-    rows: RowBuffers,
-    state: u64,
-    parts: u64,
-    batch: BatchParams,
-    tiles_per_part: u32,
-    accumulate: u32,
-}
-
-/// See `BendParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct BendParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub action: RowBuffers,
-    pub weights: u64,
-    pub biases: u64,
-    pub state: u64,
-    pub action_in_width: u32,
-    pub n_tiles: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
-}
-
-const NETWORK: usize = size_of::<NetworkParams>();
-const ROWS: usize = size_of::<RowBuffers>();
-const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 7 * 4;
-twins! {
-    SweepParams, SWEEP;
-    SweepNarrowParams, SWEEP + 24;
-    WeightGradParams, NETWORK + ROWS + size_of::<BatchParams>() + 24;
-    BendParams, NETWORK + 2 * ROWS + 40;
-}
 
 /// Where the products of a kernel keep their left operand: ProductMemory.
 pub struct Operands {

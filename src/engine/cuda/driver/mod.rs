@@ -1,0 +1,13 @@
+//! The only floor that calls the driver: one GPU with its memory, streams and kernels; the list of
+//! GPUs; the compiled kernels.
+
+mod device;
+mod list;
+mod modules;
+mod peak;
+
+pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
+
+pub(super) use device::{Buffer, Device, Pinned, Recording, THREADS};
+pub(super) use modules::kernel_of;
+pub(super) use peak::peak_flops;
