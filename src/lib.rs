@@ -30,6 +30,6 @@ pub mod transport;
 
 pub use destination::{Destination, Replace};
 pub use error::{Error, Result};
-pub use flow::Coordinate;
 pub use files::{check_writable, write_atomically};
+pub use flow::Coordinate;
 pub use tensors::TensorFileKind;

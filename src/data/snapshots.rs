@@ -170,14 +170,22 @@ mod tests {
             (1025, vec![(0.0, row)], "dimension: is 1025"),
             (2, vec![], "times: hold no time"),
             (2, vec![(0.0, row), (1.0, &[])], "rows of time 1: are none"),
-            (2, vec![(0.0, row), (0.5, &[1.0, 2.0, 3.0])], "rows of time 0.5: have 3 values, no multiple of the dimension 2"),
+            (
+                2,
+                vec![(0.0, row), (0.5, &[1.0, 2.0, 3.0])],
+                "rows of time 0.5: have 3 values, no multiple of the dimension 2",
+            ),
             (3, vec![(0.0, row)], "rows of time 0: have 2 values"),
             (2, vec![(0.0, row), (f64::NAN, row)], "times: contain NaN"),
             (2, vec![(f64::NEG_INFINITY, row), (0.0, row)], "times: contain -inf"),
             (2, vec![(0.0, row), (2.0, row), (0.0, row)], "times: 0 is followed by 0"),
             (2, vec![(0.0, row), (-0.0, row)], "times: 0 is followed by 0"),
             (2, vec![(0.0, row), (0.7, row), (0.700_000_05, row), (1.0, row)], "0.7 and 0.70000005 are too close"),
-            (2, vec![(3.0, &[1.0, 2.0, 3.0, f32::NAN])], "rows of time 3: row 1, column 1, both counted from 0, is NaN"),
+            (
+                2,
+                vec![(3.0, &[1.0, 2.0, 3.0, f32::NAN])],
+                "rows of time 3: row 1, column 1, both counted from 0, is NaN",
+            ),
             (1, vec![(3.0, &[f32::INFINITY])], "is inf"),
         ] {
             let error = refused(dim, &rows);

@@ -78,7 +78,9 @@ impl Snapshots {
             [one] => *one = 1.0,
             times => times.iter_mut().for_each(|time| *time = coordinates.network_time(*time)),
         }
-        if !self.times.iter().all(|t| t.is_finite()) || self.times.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32) {
+        if !self.times.iter().all(|t| t.is_finite())
+            || self.times.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32)
+        {
             let [first, last] = time_range;
             let problem = format!("hold two too close to tell apart on the way from {first} to {last}");
             return Err(Error::input("snapshots", "times", problem, "join their rows, or leave out times far away"));

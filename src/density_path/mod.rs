@@ -291,8 +291,7 @@ impl DensityPath {
     /// Calls `visit(i, xᵢ, uᵢ)` for each coordinate of the trajectory at `moment`; u is 0 where it is unknown.
     #[inline(always)]
     pub fn point(&self, trajectory: &Trajectory, moment: &Moment, mut visit: impl FnMut(usize, f32, f32)) {
-        let Trajectory { left, from, to, before, after, noise: RowKey { seed, step, row }, .. } =
-            *trajectory;
+        let Trajectory { left, from, to, before, after, noise: RowKey { seed, step, row }, .. } = *trajectory;
         let ratio = moment.ratio as f32;
         if let Some(coefficients) = self.interpolant.coefficients() {
             // Slopes may be infinite at the very ends.
@@ -410,7 +409,8 @@ mod tests {
         ] {
             let path = path(interpolant, !interpolant.is_generative());
             for left in 0..path.n_intervals() {
-                let trajectory = path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], RowKey { seed: 5, step: 6, row: 7 });
+                let trajectory =
+                    path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], RowKey { seed: 5, step: 6, row: 7 });
                 let h = 1e-2;
                 let (below, here, above) = (
                     at(&path, &trajectory, left, 0.4 - h),

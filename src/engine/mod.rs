@@ -6,8 +6,8 @@ pub mod reference;
 mod training;
 
 pub use training::{
-    Bend, Cosine, Estimator, LearningRate, LossScale, NetworkState, Optimizer, Records, StepRecord, TrainState, Trainer,
-    Training,
+    Bend, Cosine, Estimator, LearningRate, LossScale, NetworkState, Optimizer, Records, StepRecord, TrainState,
+    Trainer, Training,
 };
 
 use crate::error::{Result, check_len};

@@ -118,13 +118,12 @@ pub fn model(
 /// An optimizer whose first moment is the gradient of the step, and which all but leaves the parameters alone.
 pub fn revealing_optimizer() -> Optimizer {
     Optimizer {
-        learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
+        learning_rate: LearningRate::constant(1e-12),
         beta1: 0.0,
         beta2: 0.99,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
         clip_norm: None,
         ema_decay: 0.9,
+        ..Optimizer::default()
     }
 }
 

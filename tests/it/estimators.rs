@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, TrainState, Training};
-use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, unit_f32, words};
@@ -47,17 +47,14 @@ fn path(interpolant: Interpolant, masses: Option<Vec<f64>>) -> DensityPath {
 
 fn training(model: &Model, path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
     Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path,
-        bend: None,
         estimator,
         time_rule,
-        laplacian: Laplacian::default(),
         n_interior: 103,
         n_boundary: 59,
         optimizer: revealing_optimizer(),
         seed: SEED,
+        ..Training::new(model.architecture.clone(), path)
     }
 }
 

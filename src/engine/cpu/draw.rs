@@ -47,7 +47,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, measure) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -77,7 +78,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, _) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);

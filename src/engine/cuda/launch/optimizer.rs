@@ -20,7 +20,8 @@ pub const MOMENTS: usize = 2 * TIME_KNOTS;
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {
-        let Cosine { end: cosine_steps, floor } = optimizer.learning_rate.cosine.unwrap_or(Cosine { end: 0, floor: 1.0 });
+        let Cosine { end: cosine_steps, floor } =
+            optimizer.learning_rate.cosine.unwrap_or(Cosine { end: 0, floor: 1.0 });
         OptimizerParams {
             warmup_steps: optimizer.learning_rate.warmup_steps,
             cosine_steps,
