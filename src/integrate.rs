@@ -25,6 +25,7 @@ pub enum Method {
 
 impl Method {
     /// Velocities a fixed step costs.
+    #[must_use]
     pub fn velocities_per_step(self) -> u64 {
         match self {
             Method::Euler | Method::EulerMaruyama => 1,
@@ -35,6 +36,7 @@ impl Method {
     }
 
     /// Whether it adds the noise of the dynamics with diffusion.
+    #[must_use]
     pub fn is_stochastic(self) -> bool {
         matches!(self, Method::EulerMaruyama | Method::StochasticHeun)
     }
@@ -51,6 +53,7 @@ pub struct Noise {
 
 impl Noise {
     /// One increment a step.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Noise { seed, increments_per_step: 1 }
     }
@@ -72,6 +75,91 @@ pub enum StepControl {
         /// Absolute tolerance, network units.
         atol: f64,
     },
+}
+
+/// Method, step control and noise of an integration: all of a [`Plan`] but its times.
+///
+/// ```
+/// use action_matching::integrate::{Method, Solver};
+///
+/// let plan = Solver::rk4(50).plan(0.0, vec![0.5, 1.0]);
+/// assert_eq!((plan.method, plan.fixed_steps(0.0, 0.5)), (Method::Rk4, 25));
+/// assert!(Solver::default() == Solver::dopri5(1e-4, 1e-5));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Solver {
+    /// Method.
+    pub method: Method,
+    /// Step control.
+    pub control: StepControl,
+    /// Noise of a stochastic method; others leave it alone.
+    pub noise: Noise,
+}
+
+/// [`Solver::dopri5`] with the tolerances that the program takes unless it is told: for dynamics
+/// without diffusion.
+impl Default for Solver {
+    fn default() -> Self {
+        Solver::dopri5(1e-4, 1e-5)
+    }
+}
+
+impl Solver {
+    /// Steps from start to end that suit a method of fixed steps.
+    const STEPS: u64 = 100;
+
+    fn fixed(method: Method, steps: u64, seed: u64) -> Self {
+        Solver { method, control: StepControl::Fixed { steps }, noise: Noise::new(seed) }
+    }
+
+    /// `steps` equal steps of [`Method::Euler`].
+    #[must_use]
+    pub fn euler(steps: u64) -> Self {
+        Solver::fixed(Method::Euler, steps, 0)
+    }
+
+    /// `steps` equal steps of [`Method::Heun`].
+    #[must_use]
+    pub fn heun(steps: u64) -> Self {
+        Solver::fixed(Method::Heun, steps, 0)
+    }
+
+    /// `steps` equal steps of [`Method::Rk4`].
+    #[must_use]
+    pub fn rk4(steps: u64) -> Self {
+        Solver::fixed(Method::Rk4, steps, 0)
+    }
+
+    /// [`Method::Dopri5`] with steps as [`StepControl::Adaptive`] chooses them.
+    #[must_use]
+    pub fn dopri5(rtol: f64, atol: f64) -> Self {
+        Solver { control: StepControl::Adaptive { rtol, atol }, ..Solver::fixed(Method::Dopri5, 0, 0) }
+    }
+
+    /// `steps` equal steps of [`Method::EulerMaruyama`]; `seed` draws the noise.
+    #[must_use]
+    pub fn euler_maruyama(steps: u64, seed: u64) -> Self {
+        Solver::fixed(Method::EulerMaruyama, steps, seed)
+    }
+
+    /// `steps` equal steps of [`Method::StochasticHeun`]; `seed` draws the noise.
+    #[must_use]
+    pub fn stochastic_heun(steps: u64, seed: u64) -> Self {
+        Solver::fixed(Method::StochasticHeun, steps, seed)
+    }
+
+    /// What suits the dynamics of `objective`: the default, or 100 steps of
+    /// [`Method::StochasticHeun`] with the noise of `seed` if there is diffusion.
+    #[must_use]
+    pub fn suited_to(objective: &Objective, seed: u64) -> Self {
+        if objective.sigma > 0.0 { Solver::stochastic_heun(Self::STEPS, seed) } else { Solver::default() }
+    }
+
+    /// The plan from `t0` to the last of `save_at`, network times, with an exact divergence.
+    #[must_use]
+    pub fn plan(self, t0: f64, save_at: Vec<f64>) -> Plan {
+        Plan { noise: self.noise, ..Plan::new(self.method, self.control, t0, save_at) }
+    }
 }
 
 /// One integration from `t0` to the last of `save_at`, in network time; forward or backward.
@@ -105,6 +193,7 @@ pub struct Trajectories<'a> {
 
 impl<'a> Trajectories<'a> {
     /// Positions alone.
+    #[must_use]
     pub fn of(positions: &'a mut [f32]) -> Self {
         Trajectories { positions, log_weights: None, log_density: None }
     }
@@ -132,6 +221,7 @@ impl<'a> Trajectories<'a> {
 
 /// The particles that systematic resampling keeps: `n` indices, each as often as its share of the weights says, up to one.
 /// `offset` in 0..1 is the one random number that it needs (Kitagawa 1996).
+#[must_use]
 pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<usize> {
     let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &w| largest.max(w));
     let weights: Vec<f64> = log_weights.iter().map(|&w| f64::from(w - largest).exp()).collect();
@@ -150,12 +240,14 @@ pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<us
 
 impl Plan {
     /// A plan with noise of seed 0 and an exact divergence.
+    #[must_use]
     pub fn new(method: Method, control: StepControl, t0: f64, save_at: Vec<f64>) -> Self {
         Plan { method, control, t0, save_at, noise: Noise::new(0), divergence: Laplacian::EXACT }
     }
 
     /// Number of fixed steps between the neighboring saved times `from` and `to`: their share of all, rounded up.
     /// 0 when there is no way to go, or when the steps are adaptive.
+    #[must_use]
     pub fn fixed_steps(&self, from: f64, to: f64) -> u64 {
         let (StepControl::Fixed { steps }, Some(end)) = (self.control, self.save_at.last()) else { return 0 };
         let whole = (end - self.t0).abs();

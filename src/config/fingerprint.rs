@@ -89,25 +89,25 @@ struct Output {
 }
 
 impl Settings {
-    /// The settings of `config`. Keys of kinds that it does not have are at their defaults.
+    /// The settings of `config`. Keys of kinds that it does not have are at their first defaults.
     pub(super) fn of(config: &Config) -> Settings {
         let (model, objective, training) = (&config.model, &config.objective, &config.training);
         let (centring, weak_intervals) = match objective.estimator {
-            Some(Estimator::Action { centering }) => (centering, Estimator::DEFAULT_INTERVALS),
+            Some(Estimator::Action { centering }) => (centering, 16),
             Some(Estimator::Weak { intervals }) => (false, intervals),
-            Some(Estimator::Regression) | None => (false, Estimator::DEFAULT_INTERVALS),
+            Some(Estimator::Regression) | None => (false, 16),
         };
         let (bend_hidden, bend_rate) = match &objective.path {
             PathConfig::Learned { hidden, rate } => (hidden.clone(), *rate),
-            _ => (PathConfig::default_hidden(), PathConfig::default_rate()),
+            _ => (vec![64; 2], 0.3),
         };
         let (pairing, pairing_rows, pairing_relaxation) = match objective.pairing {
-            Pairing::Independent => ("independent", Pairing::default_rows(), Pairing::default_relaxation()),
-            Pairing::Ot { rows } => ("ot", rows, Pairing::default_relaxation()),
+            Pairing::Independent => ("independent", 2048, 1.0),
+            Pairing::Ot { rows } => ("ot", rows, 1.0),
             Pairing::Unbalanced { relaxation, rows } => ("unbalanced", rows, relaxation),
         };
         let (schedule, final_rate) = match training.schedule {
-            Schedule::Constant => ("constant", Schedule::default_final_rate()),
+            Schedule::Constant => ("constant", 0.01),
             Schedule::Cosine { final_rate } => ("cosine", final_rate),
         };
         let estimator = match objective.estimator {

@@ -36,7 +36,7 @@ pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
 pub use self::training::{Schedule, TrainingConfig};
 use crate::data::{DataSource, Snapshots};
-use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
+use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;
 use crate::model::Architecture;
@@ -135,11 +135,7 @@ impl Config {
 
     /// The form of the loss.
     pub fn estimator(&self) -> Estimator {
-        let automatic = || match self.objective.path.interpolant().has_velocity() {
-            true => Estimator::Regression,
-            false => Estimator::Action { centering: false },
-        };
-        self.objective.estimator.unwrap_or_else(automatic)
+        self.objective.estimator.unwrap_or_else(|| Estimator::best_for(self.objective.path.interpolant()))
     }
 
     /// The network that bends a learned path.
@@ -160,7 +156,7 @@ impl Config {
         let training = &self.training;
         let cosine = match training.schedule {
             Schedule::Constant => None,
-            Schedule::Cosine { final_rate } => Some((training.steps, final_rate)),
+            Schedule::Cosine { final_rate } => Some(Cosine { end: training.steps, floor: final_rate }),
         };
         let warmup_steps = training.warmup_steps.min(training.longest_warmup());
         Optimizer {

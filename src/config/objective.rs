@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kind;
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::Estimator;
+use crate::engine::{Bend, Estimator};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 
@@ -58,7 +58,7 @@ impl Default for ObjectiveConfig {
             path: PathConfig::Linear,
             pairing: Pairing::Independent,
             mass: Mass::Ignored,
-            time_rule: TimeRule::LowDiscrepancy,
+            time_rule: TimeRule::default(),
         }
     }
 }
@@ -101,12 +101,12 @@ pub enum PathConfig {
 }
 
 impl PathConfig {
-    pub(super) fn default_hidden() -> Vec<usize> {
-        vec![64; 2]
+    fn default_hidden() -> Vec<usize> {
+        Bend::HIDDEN.to_vec()
     }
 
-    pub(super) fn default_rate() -> f64 {
-        0.3
+    fn default_rate() -> f64 {
+        Bend::RELATIVE_RATE
     }
 
     /// How samples move between snapshots.
@@ -147,11 +147,11 @@ pub enum Pairing {
 }
 
 impl Pairing {
-    pub(super) fn default_rows() -> usize {
+    fn default_rows() -> usize {
         2048
     }
 
-    pub(super) fn default_relaxation() -> f64 {
+    fn default_relaxation() -> f64 {
         1.0
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
+use crate::engine::{LearningRate, Optimizer, Training};
 use crate::precision::Precision;
 
 /// `[training]`: steps and optimizer.
@@ -53,19 +54,20 @@ impl TrainingConfig {
 
 impl Default for TrainingConfig {
     fn default() -> Self {
+        let optimizer = Optimizer::default();
         TrainingConfig {
             steps: 10_000,
-            interior_rows: 1024,
-            boundary_rows: 1024,
-            learning_rate: 1e-3,
-            warmup_steps: 500,
+            interior_rows: Training::ROWS,
+            boundary_rows: Training::ROWS,
+            learning_rate: optimizer.learning_rate.peak,
+            warmup_steps: LearningRate::WARMUP_STEPS,
             schedule: Schedule::default(),
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: 1.0,
-            ema_decay: 0.999,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+            weight_decay: optimizer.weight_decay,
+            clip_norm: optimizer.clip_norm.unwrap_or(0.0),
+            ema_decay: optimizer.ema_decay,
             seed: 0,
             precision: None,
         }
@@ -87,8 +89,8 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    pub(super) fn default_final_rate() -> f64 {
-        0.01
+    fn default_final_rate() -> f64 {
+        LearningRate::FLOOR
     }
 }
 

@@ -15,12 +15,14 @@ pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
 use crate::data::Snapshots;
 use crate::error::{Error, Result, check_len};
 use crate::rng::{self, Purpose, RowWords};
+use crate::stage::Stage;
 
 /// How x moves between snapshots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interpolant {
     /// x = (1 − r) xₗ + r xᵣ, with a pair from the two snapshots around t.
+    #[default]
     Linear,
     /// A cubic through xₗ and xᵣ whose slopes there look at the rows that the coupling chains them to, one snapshot before and one
     /// after: a trajectory visits every time without a kink.
@@ -40,11 +42,13 @@ pub enum Interpolant {
 
 impl Interpolant {
     /// Whether the path starts from noise.
+    #[must_use]
     pub fn is_generative(self) -> bool {
         self.coefficients().is_some()
     }
 
     /// Whether the velocity of x is known.
+    #[must_use]
     pub fn has_velocity(self) -> bool {
         !matches!(self, Interpolant::Nearest | Interpolant::Learned)
     }
@@ -60,6 +64,20 @@ impl Interpolant {
 }
 
 /// A curve of densities through the snapshots.
+///
+/// ```
+/// use action_matching::prelude::*;
+///
+/// let rows = |shift: f32| (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>();
+/// let snapshots = Snapshots::from_rows(1, [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))])?;
+///
+/// // Straight lines between pairs of optimal transport: in one dimension they keep the order.
+/// let path = DensityPath::linear(snapshots).paired(0, &Stage::default())?;
+/// let moment = path.at(0, 0.5);
+/// let trajectory = path.trajectory(moment.left, [0, 1 << 31, 0, 0], RowKey::default());
+/// path.point(&trajectory, &moment, |_, x, u| assert_eq!((x.fract(), u), (0.5, 6.0)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DensityPath {
     /// The snapshots, in network coordinates; a generative path has one, at time 1.
@@ -70,6 +88,17 @@ pub struct DensityPath {
     pub couplings: Option<Arc<Vec<Coupling>>>,
     /// Mass of each snapshot relative to the first, linear in between; `None` for the same mass at all times.
     pub masses: Option<Vec<f64>>,
+}
+
+/// A row of a batch of training, as random numbers are counted: see [`rng::words`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowKey {
+    /// Key of every random number of the training.
+    pub seed: u64,
+    /// Step, from 0.
+    pub step: u64,
+    /// Row of the batch of the step.
+    pub row: u32,
 }
 
 /// A time between two snapshots.
@@ -93,12 +122,62 @@ pub struct Trajectory {
     before: usize,
     after: usize,
     /// Where the start noise comes from.
-    noise: (u64, u64, u32),
+    noise: RowKey,
     /// Mass at the two ends, relative to the probability with which the pair is drawn.
     mass: [f64; 2],
 }
 
 impl DensityPath {
+    /// Rows of one problem of optimal transport, at most, of [`DensityPath::paired`].
+    pub const PAIRING_ROWS: usize = 2048;
+
+    /// The path of `interpolant` through `snapshots`, which are in network coordinates (see
+    /// [`Snapshots::standardize`]), with independent pairs and the same mass at all times.
+    #[must_use]
+    pub fn new(interpolant: Interpolant, snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath { snapshots: snapshots.into(), interpolant, couplings: None, masses: None }
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Linear`].
+    #[must_use]
+    pub fn linear(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Linear, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Spline`]. Three snapshots or more must be
+    /// [`paired`](DensityPath::paired), since a spline follows chains of pairs.
+    #[must_use]
+    pub fn spline(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Spline, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Nearest`].
+    #[must_use]
+    pub fn nearest(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Nearest, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Learned`].
+    #[must_use]
+    pub fn learned(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Learned, snapshots)
+    }
+
+    /// The same path with samples of neighbouring snapshots paired by exact optimal transport of
+    /// squared distances, in random blocks of [`DensityPath::PAIRING_ROWS`] rows drawn with `seed`.
+    ///
+    /// # Errors
+    /// As [`optimal_couplings`]; [`Error::Input`] for a path that has no pairs.
+    pub fn paired(self, seed: u64, stage: &Stage) -> Result<Self> {
+        if !matches!(self.interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned) {
+            let problem = format!("is {:?}, which has no pairs", self.interpolant);
+            return Err(Error::input("density path", "interpolant", problem, "pair a linear, spline or learned path"));
+        }
+        self.snapshots.validate()?;
+        let couplings = optimal_couplings(&self.snapshots, Self::PAIRING_ROWS, seed, stage)?;
+        Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..self })
+    }
+
     /// Checks sizes and values, for samples of `dim` dimensions.
     ///
     /// # Errors
@@ -106,6 +185,7 @@ impl DensityPath {
     pub fn validate(&self, dim: usize) -> Result<()> {
         let snapshots = &self.snapshots;
         check_len("samples (dimension)", dim, snapshots.dim)?;
+        snapshots.validate()?;
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
         let n_times = snapshots.times.len();
         if self.interpolant.is_generative() && n_times != 1 {
@@ -114,8 +194,11 @@ impl DensityPath {
         if !self.interpolant.is_generative() && n_times < 2 {
             return fail("snapshots", format!("has {n_times} times"), "give at least 2");
         }
-        if let Some(k) = (0..n_times).find(|&k| snapshots.n_rows(k) == 0) {
-            return fail("snapshots", format!("has no rows at time {}", snapshots.times[k]), "leave it out");
+        if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &snapshots.times[..])
+            && (start, end) != (0.0, 1.0)
+        {
+            let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
+            return fail("snapshots", format!("have times from {start} to {end}"), fix);
         }
         if let Some(couplings) = &self.couplings {
             check_len("couplings", n_times - 1, couplings.len())?;
@@ -168,10 +251,10 @@ impl DensityPath {
         self.masses.as_ref().map_or(1.0, |masses| masses[k])
     }
 
-    /// The trajectory through the interval after snapshot `left` that `words` choose: `(seed, step, row)` name its start noise.
+    /// The trajectory through the interval after snapshot `left` that `words` choose; `noise` names its start noise.
     ///
     /// Words: 0 is free (it draws the time), 1 chooses the left row or the pair, 2 the right row or the one before the pair, 3 the one after.
-    pub fn trajectory(&self, left: usize, words: [u32; 4], noise: (u64, u64, u32)) -> Trajectory {
+    pub fn trajectory(&self, left: usize, words: [u32; 4], noise: RowKey) -> Trajectory {
         let masses = [self.snapshot_mass(left), self.snapshot_mass((left + 1).min(self.snapshots.times.len() - 1))];
         let [_, first, second, third] = words;
         if self.interpolant.is_generative() {
@@ -208,7 +291,7 @@ impl DensityPath {
     /// Calls `visit(i, xᵢ, uᵢ)` for each coordinate of the trajectory at `moment`; u is 0 where it is unknown.
     #[inline(always)]
     pub fn point(&self, trajectory: &Trajectory, moment: &Moment, mut visit: impl FnMut(usize, f32, f32)) {
-        let Trajectory { left, from, to, before, after, noise: (seed, step, row), .. } = *trajectory;
+        let Trajectory { left, from, to, before, after, noise: RowKey { seed, step, row }, .. } = *trajectory;
         let ratio = moment.ratio as f32;
         if let Some(coefficients) = self.interpolant.coefficients() {
             // Slopes may be infinite at the very ends.
@@ -253,9 +336,9 @@ impl DensityPath {
 
     /// Calls `visit(i, xᵢ)` for a row at the first (`at_end`: last) time, which `word` chooses, or `noise` at the start of a generative path.
     #[inline(always)]
-    pub fn end_point(&self, at_end: bool, word: u32, noise: (u64, u64, u32), mut visit: impl FnMut(usize, f32)) {
+    pub fn end_point(&self, at_end: bool, word: u32, noise: RowKey, mut visit: impl FnMut(usize, f32)) {
         if self.interpolant.is_generative() && !at_end {
-            let (seed, step, row) = noise;
+            let RowKey { seed, step, row } = noise;
             let normals = RowWords::new(seed, Purpose::StartNoise, step, self.snapshots.dim).of(row);
             normals.flat_map(rng::normals).take(self.snapshots.dim).enumerate().for_each(|(i, x)| visit(i, x));
         } else {
@@ -296,7 +379,7 @@ mod tests {
     use crate::stage::Stage;
 
     fn path(interpolant: Interpolant, couplings: bool) -> DensityPath {
-        let samples = crate::data::draw_gaussian(90, 2, 3);
+        let samples = crate::data::draw_gaussian(90, 2, &mut rng::Stream::of_normals(3, 2));
         let times = vec![0.0, 0.25, 0.6, 1.0];
         let snapshots = if interpolant.is_generative() {
             Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples }
@@ -326,7 +409,8 @@ mod tests {
         ] {
             let path = path(interpolant, !interpolant.is_generative());
             for left in 0..path.n_intervals() {
-                let trajectory = path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], (5, 6, 7));
+                let trajectory =
+                    path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], RowKey { seed: 5, step: 6, row: 7 });
                 let h = 1e-2;
                 let (below, here, above) = (
                     at(&path, &trajectory, left, 0.4 - h),
@@ -375,7 +459,7 @@ mod tests {
         let path = path(Interpolant::Spline, true);
         let couplings = path.couplings.as_ref().expect("couplings");
         for word in (0..64).map(|i| i << 26) {
-            let trajectory = path.trajectory(1, [0, word, word ^ 0x5555_0000, word], (0, 0, 0));
+            let trajectory = path.trajectory(1, [0, word, word ^ 0x5555_0000, word], RowKey::default());
             assert!(couplings[0].has(trajectory.before, trajectory.from));
             assert!(couplings[1].has(trajectory.from, trajectory.to));
             assert!(couplings[2].has(trajectory.to, trajectory.after));

@@ -1,10 +1,11 @@
 //! Where in time a row of a batch lies: rules for drawing times, and quadratures that move them to fixed nodes.
 
 /// How the times of interior rows are drawn. Every rule gives unbiased means over time or, for the quadratures, their sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeRule {
     /// t = (u + row / n) mod 1 with one uniform u a step: lower variance than independent draws.
+    #[default]
     LowDiscrepancy,
     /// Independent uniform times.
     Uniform,

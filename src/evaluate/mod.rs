@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, Stream, index, words};
 use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
@@ -277,7 +277,7 @@ impl Way {
         };
         let mut positions = match from {
             Some(from) => sets[from].all.clone(),
-            None => draw_gaussian(sets[to].all.len() / dim, dim, options.seed),
+            None => draw_gaussian(sets[to].all.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
         };
         if from.is_some() {
             coordinates.to_network(&mut positions);

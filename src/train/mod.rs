@@ -4,6 +4,10 @@ mod checkpoint;
 mod claim;
 mod folder;
 mod metrics;
+#[cfg(feature = "plot")]
+mod plot;
+#[cfg(not(feature = "plot"))]
+#[path = "no_plot.rs"]
 mod plot;
 mod resume;
 mod unexplained;
@@ -13,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
-pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
 pub use unexplained::Unexplained;
 
@@ -29,6 +32,7 @@ use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Train
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
+pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
 
 /// What to do about a run folder that exists.
@@ -319,7 +323,11 @@ impl Run {
             let n = chunk.min(next_checkpoint - step).min(end - step);
             records.clear();
             let began = Instant::now();
-            trainer.steps(n, &mut records)?;
+            let failed = match trainer.steps(n, &mut records) {
+                // Its record belongs into the metrics.
+                Err(Error::NotFinite { what, step, .. }) => Some((what, step)),
+                taken => taken.map(|()| None)?,
+            };
             let elapsed = began.elapsed();
             let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
             chunk = (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0)
@@ -332,11 +340,10 @@ impl Run {
                 }
             }
             self.metrics.flush()?;
-            let Some(last) = records.last() else { break };
-            if !(last.loss.is_finite() && last.gradient_norm.is_finite()) {
+            if let Some((what, step)) = failed {
                 return Err(Error::NotFinite {
-                    what: if last.loss.is_finite() { "the gradient" } else { "the loss" },
-                    step: last.step,
+                    what,
+                    step,
                     fix: match self.kept {
                         Some(_) => {
                             "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
@@ -348,6 +355,7 @@ impl Run {
                     },
                 });
             }
+            let Some(last) = records.last() else { break };
             step = last.step + 1;
             observer.progress(last, rows_per_s);
             let stop = observer.watch().is_cancelled() && step < end;

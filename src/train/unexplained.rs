@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::density_path::{DensityPath, TimeRule};
+use crate::density_path::{DensityPath, RowKey, TimeRule};
 use crate::engine::Differentiate;
 use crate::error::Result;
 use crate::model::Model;
@@ -50,7 +50,7 @@ impl Unexplained {
         for row in 0..n_rows {
             let moment = path.moment(TimeRule::LowDiscrepancy, (row as f64 + 0.5) / n_rows as f64);
             let words = words(seed, Purpose::Interior, STEP, row as u32);
-            let trajectory = path.trajectory(moment.left, words, (seed, STEP, row as u32));
+            let trajectory = path.trajectory(moment.left, words, RowKey { seed, step: STEP, row: row as u32 });
             path.point(&trajectory, &moment, |_, at, u| {
                 x.push(f64::from(at));
                 velocity.push(f64::from(u));

@@ -6,18 +6,18 @@ use crate::common::rounded::{self, Rounding};
 use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{
-    Batch, Bend, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
+    Batch, Bend, Cosine, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::precision::Precision;
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -29,7 +29,7 @@ fn engine(precision: Precision) -> CudaEngine {
 
 /// A population that moves, in three snapshots at uneven times with different numbers of rows.
 fn snapshots(dim: usize) -> Snapshots {
-    let mut samples = draw_gaussian(101, dim, 3);
+    let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -58,7 +58,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
         n_interior: 61,
         n_boundary: 33,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some((200, 0.1)) },
+            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some(Cosine { end: 200, floor: 0.1 }) },
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,
@@ -317,7 +317,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
     for row in 0..training.n_interior {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let moment = path.moment(training.time_rule, f64::from(unit_f32(own[0])));
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let mut x = vec![0.0; dim];
         path.point(&trajectory, &moment, |i, x_i, _| x[i] = f64::from(x_i));
         batch.x.extend(x);
@@ -330,7 +330,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
         [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
     {
         for row in 0..training.n_boundary {
-            let noise = (SEED, step, (training.n_interior + row) as u32);
+            let noise = RowKey { seed: SEED, step, row: (training.n_interior + row) as u32 };
             let mut x = vec![0.0; dim];
             let word = words(SEED, purpose, step, row as u32)[0];
             path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));

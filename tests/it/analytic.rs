@@ -6,7 +6,7 @@ use crate::common::{Counted, Patience, model};
 use action_matching::data::AnalyticProblem;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Cosine, Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
@@ -60,7 +60,11 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
         n_interior: 2048,
         n_boundary: 2048,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine: Some((steps, 0.001)) },
+            learning_rate: LearningRate {
+                peak: 5e-3,
+                warmup_steps: 50,
+                cosine: Some(Cosine { end: steps, floor: 0.001 }),
+            },
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -13,14 +14,14 @@ use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Tra
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 77;
 const DIM: usize = 3;
 
 fn snapshots() -> Snapshots {
-    let mut samples = draw_gaussian(101, DIM, 3);
+    let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
     // The population moves, so that velocities have means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
@@ -126,7 +127,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let (moment, measure) = moment(row, n, offset(0), own[0]);
         let share = measure / n as f64;
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let (mut x, mut u) = (vec![0.0; DIM], vec![0.0; DIM]);
         path.point(&trajectory, &moment, |i, x_i, u_i| (x[i], u[i]) = (f64::from(x_i), f64::from(u_i)));
         let t = f64::from(moment.t);
@@ -146,7 +147,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         }
     }
     for row in 0..n_boundary {
-        let noise = (SEED, step, (n + row) as u32);
+        let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
                 for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {

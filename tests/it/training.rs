@@ -9,7 +9,8 @@ use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
+    Batch, Cosine, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState,
+    Training,
 };
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
@@ -47,7 +48,7 @@ fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Tra
         n_interior: 203,
         n_boundary: 97,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some((40, 0.1)) },
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some(Cosine { end: 40, floor: 0.1 }) },
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,

@@ -4,7 +4,7 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -47,7 +47,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, measure) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -77,7 +78,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, _) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
@@ -122,7 +124,7 @@ impl Draw<'_> {
         let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-            let noise = (training.seed, step, (training.n_interior + first + row) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
             training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
@@ -141,7 +143,7 @@ impl Draw<'_> {
             let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
             let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
-            let noise = (training.seed, step, (training.n_interior + index) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[usize::from(at_end)];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);

@@ -122,14 +122,14 @@ mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::engine::LearningRate;
+    use crate::engine::{Cosine, LearningRate};
 
     /// Thirteen parameters (vectors and a rest) over five steps against AdamW written out in f64.
     #[test]
     fn update_agrees_with_adamw_in_f64() {
         const N: usize = 13;
         let optimizer = Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some((10, 0.1)) },
+            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
             beta1: 0.8,
             beta2: 0.95,
             epsilon: 1e-8,

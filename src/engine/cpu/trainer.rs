@@ -19,7 +19,7 @@ use super::optimizer::StepSizes;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
-use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
@@ -122,7 +122,7 @@ impl<S: Simd> CpuTrainer<S> {
 }
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let crew = Crew {
             training: &self.training,
             tiles: &self.tiles,
@@ -136,7 +136,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             barrier: OnceLock::new(),
         };
         let steps = self.state.step..self.state.step + n;
-        records.reserve(n as usize);
+        let mut outcome = Ok(());
         let taken = std::thread::scope(|scope| {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
@@ -147,7 +147,12 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
                 })
                 .collect();
             crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
-            let first = catch_unwind(AssertUnwindSafe(|| crew.run(0, first, steps, |record| records.push(record))));
+            let first = catch_unwind(AssertUnwindSafe(|| {
+                crew.run(0, first, steps, |record| {
+                    outcome = record.check();
+                    records.push(record);
+                })
+            }));
             (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
         self.state.step += taken.map_err(|_| Error::Device {
@@ -155,7 +160,11 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             problem: "a thread of a training step panicked (its message stands above)".into(),
             fix: "please report it; go on from the last checkpoint with --resume".into(),
         })?;
-        Ok(())
+        outcome
+    }
+
+    fn training(&self) -> &Training {
+        &self.training
     }
 
     fn state(&self) -> Result<TrainState> {
@@ -356,11 +365,16 @@ mod tests {
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
-        let snapshots =
-            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 50, 120], samples: draw_gaussian(120, 2, 3) };
+        let snapshots = Snapshots {
+            dim: 2,
+            times: vec![0.0, 1.0],
+            offsets: vec![0, 50, 120],
+            samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+        };
         let training = Training {
             architecture: Architecture {
                 dim: 2,
