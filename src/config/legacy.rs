@@ -131,9 +131,14 @@ impl Whole {
             let problem = format!("is set, but only action has it, and {}.{} is {kind}", self.section, self.name);
             return Err(Error::input(file, key, problem, "set objective.estimator = action"));
         }
+        let has_kind = given.as_ref().is_none_or(toml::Value::is_str);
         let mut whole = match self.main {
-            KIND if given.as_ref().is_none_or(toml::Value::is_str) => self.table_of(Some(kind.as_str().into())),
-            KIND => return Ok(drop(given.map(|given| keys.insert(self.name.to_string(), given)))), // of no kind
+            KIND if has_kind => self.table_of(Some(kind.as_str().into())),
+            KIND => {
+                // The value does not fit, which is said later.
+                keys.extend(given.map(|given| (self.name.to_string(), given)));
+                return Ok(());
+            }
             _ => self.table_of(given.clone()),
         };
         let mut used = Vec::new();
@@ -236,6 +241,9 @@ pub(super) fn make_way(
         *name = new.to_string();
     }
     let (section, name) = (section.clone(), name.clone());
+    if parts.len() > 2 && Whole::find(&section, &name).is_some() {
+        table.entry(&section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    }
     let Some(keys) = table.get_mut(&section).and_then(toml::Value::as_table_mut) else { return Ok(parts) };
     if let Some(whole) = Whole::find(&section, &name) {
         if parts.len() > 2 {

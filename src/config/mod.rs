@@ -59,7 +59,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `path`, replaces the values of `overrides` (`key=value`, as `--set` takes them), and checks everything.
+    /// Reads `path`, replaces the values of `overrides` (`key=value` with a dotted key; what is not TOML is text), and checks everything.
     /// Paths of the data become absolute.
     ///
     /// # Errors

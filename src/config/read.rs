@@ -129,8 +129,8 @@ impl<'a> Assignment<'a> {
 
 /// The error about an override.
 fn refused(assignment: &str, problem: &str) -> Error {
-    let fix = "write --set section.key=value, as in training.steps=2000";
-    Error::input("--set", keys::shortened(assignment), problem, fix)
+    let fix = "write `overrides` section.key=value, as in training.steps=2000";
+    Error::input("`overrides`", keys::shortened(assignment), problem, fix)
 }
 
 /// Every key must be known; the nearest known one is suggested.

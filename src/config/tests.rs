@@ -312,9 +312,9 @@ fn bad_configurations_name_key_and_fix() {
             vec!["objective.path", "hidden[0]: is 0"],
         ),
         ("[data]\npath = \"a\"", vec!["objective.time_rule=monthly"], vec!["objective.time_rule", "simpson"]),
-        ("[data]\npath = \"a\"", vec!["training"], vec!["--set", "has no ="]),
-        ("[data]\npath = \"a\"", vec!["data.path.x=3"], vec!["--set", "no section"]),
-        ("[data]\npath = \"a\"", vec!["=3"], vec!["--set", "no key"]),
+        ("[data]\npath = \"a\"", vec!["training"], vec!["`overrides`", "has no ="]),
+        ("[data]\npath = \"a\"", vec!["data.path.x=3"], vec!["`overrides`", "no section"]),
+        ("[data]\npath = \"a\"", vec!["=3"], vec!["`overrides`", "no key"]),
     ] {
         let error = read(text, &overrides).expect_err("an error").to_string();
         for part in parts {

@@ -168,7 +168,7 @@ pub fn train(
     run.claim.keep_folder();
     let outcome = run.steps(&mut *trainer, config, start, observer);
     if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (&outcome, run.kept) {
-        observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));
+        observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
     }
     let outcome = outcome?;
     if outcome == Outcome::Finished {
@@ -190,14 +190,16 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
         match (existing, content) {
             (Existing::Refuse, Content::Run | Content::Foreign) => refuse(
                 "already exists",
-                "continue with --resume, replace with --force, or name another folder with --out",
+                "continue with `Existing::Resume`, replace with `Existing::Replace`, or name another folder with `output.folder`",
             ),
-            (Existing::Replace, Content::Foreign) => {
-                refuse("holds files that are not a run's, and is left alone", "name another folder with --out")
-            }
-            (Existing::Resume, Content::Foreign) => {
-                refuse("holds files, but no run that could be gone on with", "name the folder of a run with --out")
-            }
+            (Existing::Replace, Content::Foreign) => refuse(
+                "holds files that are not a run's, and is left alone",
+                "name another folder with `output.folder`",
+            ),
+            (Existing::Resume, Content::Foreign) => refuse(
+                "holds files, but no run that could be gone on with",
+                "name the folder of a run with `output.folder`",
+            ),
             _ => Ok(content),
         }
     };

@@ -67,9 +67,9 @@ pub(super) fn load(
                     "the run in this folder had other settings or data, and what they were cannot be read: {error}"
                 );
                 return refuse(
-                    "--resume",
+                    "`Existing::Resume`",
                     problem,
-                    "mend its config.toml, or start again with --force or another --out",
+                    "mend its config.toml, or start again with `Existing::Replace` or another `output.folder`",
                 );
             }
         };
@@ -78,13 +78,17 @@ pub(super) fn load(
             [] => "the run in this folder had other data, or was made by another version of the program".to_string(),
             _ => format!("the run in this folder had other settings: {}", differences.join("; ")),
         };
-        let fix = "restore them (its config.toml has them all), or start again with --force or another --out";
-        return refuse("--resume", problem, fix);
+        let fix = "restore them (its config.toml has them all), or start again with `Existing::Replace` or another `output.folder`";
+        return refuse("`Existing::Resume`", problem, fix);
     }
     let (taken, wanted) = (checkpoint.state.step, config.training.steps);
     if taken > wanted {
         let problem = format!("is {wanted}, but the run in this folder has taken {taken} steps");
-        return refuse("training.steps", problem, "ask for more steps, or start again with --force or another --out");
+        return refuse(
+            "training.steps",
+            problem,
+            "ask for more steps, or start again with `Existing::Replace` or another `output.folder`",
+        );
     }
     if let Some(old) = old.ok().filter(|old| old.training.steps != wanted) {
         let schedule = match config.training.schedule {

@@ -16,6 +16,7 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod flags;
 mod generative;
 mod integrate;
 mod interop;
