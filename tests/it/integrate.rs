@@ -197,7 +197,10 @@ fn plans_that_cannot_work_are_refused() {
         (Plan { save_at: vec![f64::NAN], ..good.clone() }, "Plan::save_at"),
         (Plan { control: StepControl::Fixed { steps: 0 }, ..good.clone() }, "StepControl::Fixed"),
         (Plan { control: StepControl::Adaptive { rtol: 1e-3, atol: 1e-3 }, ..good.clone() }, "StepControl::Adaptive"),
-        (Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good }, "StepControl::Adaptive"),
+        (
+            Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good },
+            "StepControl::Adaptive",
+        ),
     ] {
         let error =
             CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut start(2)), &()).expect_err("an error");
