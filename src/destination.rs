@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::{check_writable, open_file, write_whole};
+use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
-use crate::train::RunFolder;
 
 /// Which existing files a result may replace. Never one that the same command reads, a model, a checkpoint, or a file of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,18 +28,6 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     }
 }
 
-/// What lies at `path`, through links; `None` when nothing does. An error of the system is not taken for nothing.
-///
-/// # Errors
-/// [`Error::Io`] when the system does not say.
-pub(crate) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::io(path, "look at")(error)),
-    }
-}
-
 /// Replaces `path` by what `write` writes. A reader, or a crash at any moment, sees the old file or the new one.
 ///
 /// # Errors

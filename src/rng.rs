@@ -2,6 +2,19 @@
 //!
 //! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise on
 //! every engine and for every thread count, and resuming a run needs only the step number.
+//!
+//! ```
+//! use action_matching::rng::{Purpose, unit_f32, words};
+//!
+//! let draw = |step| words(42, Purpose::Interior, step, 3).map(unit_f32);
+//! assert_eq!(draw(10), draw(10));
+//! assert_ne!(draw(10), draw(11));
+//! assert!(draw(10).iter().all(|x| (0.0..1.0).contains(x)));
+//! ```
+
+use std::convert::Infallible;
+
+use rand::rand_core::{self, SeedableRng, TryRng};
 
 /// What a draw is for: the second word of the counter. A value is never reused for another purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +46,8 @@ pub enum Purpose {
     StartNoise = 11,
     /// Division of snapshots into the blocks that lie on a device in turn (step = snapshot, row = position).
     DeviceBlocks = 12,
+    /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
+    Free = 13,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -82,6 +97,80 @@ impl RowWords {
     }
 }
 
+/// The words of one purpose row after row, as a generator of the crate `rand` ([`rand::Rng`]): what functions draw from that
+/// take any generator.
+///
+/// Row r of `n` words has those of the counters (r, purpose, 0), (r, purpose, 1), …; the upper half of r extends the last part
+/// of the counter. It ends after 2⁶⁴ rows, where it starts again. Numbers are reproducible, not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    seed: u64,
+    purpose: Purpose,
+    words_per_row: u32,
+    row: u64,
+    /// Words of this row that were given out.
+    taken: u32,
+    /// The words of the counter that the next word is one of, unless that is its first.
+    block: [u32; 4],
+}
+
+impl Stream {
+    fn new(seed: u64, purpose: Purpose, words_per_row: u32) -> Self {
+        Stream { seed, purpose, words_per_row, row: 0, taken: 0, block: [0; 4] }
+    }
+
+    /// One word a particle: what [`draw_rows`](crate::data::draw_rows) takes of `seed` in the program.
+    pub fn of_indices(seed: u64) -> Self {
+        Stream::new(seed, Purpose::Particles, 1)
+    }
+
+    /// Words for `dim` normal numbers a particle: what [`draw_gaussian`](crate::data::draw_gaussian) takes of `seed` in the
+    /// program. Particle i depends on `seed` and i alone, for each `dim`.
+    pub fn of_normals(seed: u64, dim: usize) -> Self {
+        Stream::new(seed, Purpose::Particles, dim.max(1).next_multiple_of(4) as u32)
+    }
+}
+
+impl TryRng for Stream {
+    type Error = Infallible;
+
+    #[inline]
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let place = self.taken % 4;
+        if place == 0 {
+            let step = (self.row >> 32) << 32 | u64::from(self.taken / 4);
+            self.block = words(self.seed, self.purpose, step, self.row as u32);
+        }
+        self.taken += 1;
+        if self.taken == self.words_per_row {
+            (self.row, self.taken) = (self.row.wrapping_add(1), 0);
+        }
+        Ok(self.block[place as usize])
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        rand_core::utils::next_u64_via_u32(self)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        rand_core::utils::fill_bytes_via_next_word(bytes, || self.try_next_u32())
+    }
+}
+
+/// The stream of a seed for code outside this crate: none of its numbers is drawn anywhere else.
+impl SeedableRng for Stream {
+    type Seed = [u8; 8];
+
+    fn from_seed(seed: [u8; 8]) -> Self {
+        Stream::new(u64::from_le_bytes(seed), Purpose::Free, 4)
+    }
+
+    /// Each seed is a key of its own, however alike two of them are: nothing needs to be mixed.
+    fn seed_from_u64(seed: u64) -> Self {
+        Self::from_seed(seed.to_le_bytes())
+    }
+}
+
 /// Uniform in the open interval (0, 1), 23 bits: exact in f32, so every engine gets the same value.
 #[inline(always)]
 pub fn unit_f32(word: u32) -> f32 {
@@ -111,6 +200,8 @@ pub fn normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+
     use super::*;
 
     /// Known answers published with Random123 (`kat_vectors`, philox4x32 10).
@@ -122,6 +213,50 @@ mod tests {
             philox4x32([0xa409_3822, 0x299f_31d0], [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// Another implementation of the same bijection.
+    #[test]
+    fn philox_is_that_of_rand_philox() {
+        let mut stream = Stream::seed_from_u64(0x0123_4567_89ab_cdef);
+        let mut next = || stream.next_u32();
+        for _ in 0..10_000 {
+            let (key, counter) = ([next(), next()], [next(), next(), next(), next()]);
+            assert_eq!(philox4x32(key, counter), rand_philox::philox4x32_10(counter, key), "{key:?}, {counter:?}");
+        }
+    }
+
+    /// A whole stream against a generator of `rand_philox`, which counts in the first word, too.
+    #[test]
+    fn a_stream_of_four_words_a_row_is_that_of_rand_philox() {
+        let seed = 0xfeed_0000_beef;
+        let mut ours = Stream::seed_from_u64(seed);
+        let counter = u128::from(Purpose::Free as u32) << 32;
+        let mut theirs = rand_philox::Philox::new([seed as u32, (seed >> 32) as u32], counter);
+        assert!((0..4096).all(|_| ours.next_u32() == theirs.next_u32()));
+        assert!((0..1024).all(|_| ours.next_u64() == theirs.next_u64()));
+        let (mut bytes, mut expected) = ([0; 4 * 77 + 3], [0; 4 * 77 + 3]);
+        ours.fill_bytes(&mut bytes);
+        theirs.fill_bytes(&mut expected);
+        assert_eq!(bytes, expected);
+    }
+
+    /// What is drawn of a stream in order is what counters give: changing this would change results of equal seeds.
+    #[test]
+    fn a_stream_has_the_words_of_its_rows() {
+        for (n_words, mut stream) in
+            [(1, Stream::of_indices(5)), (4, Stream::of_normals(5, 3)), (8, Stream::of_normals(5, 7))]
+        {
+            for row in 0..9 {
+                let drawn: Vec<u32> = (0..n_words).map(|_| stream.next_u32()).collect();
+                let expected: Vec<u32> = (0..2).flat_map(|step| words(5, Purpose::Particles, step, row)).collect();
+                assert_eq!(drawn, expected[..n_words], "row {row} of {n_words} words");
+            }
+        }
+        // Rows go on past 2³².
+        let mut late = Stream { row: u64::from(u32::MAX), ..Stream::of_indices(5) };
+        assert_eq!(late.next_u32(), words(5, Purpose::Particles, 0, u32::MAX)[0]);
+        assert_eq!(late.next_u32(), words(5, Purpose::Particles, 1 << 32, 0)[0]);
     }
 
     #[test]

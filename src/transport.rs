@@ -6,6 +6,16 @@
 //! points exactly, hence our own.
 //!
 //! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon after its watch asks for it.
+//!
+//! ```
+//! use action_matching::transport::{Cost, optimal_plan, wasserstein1};
+//!
+//! let (x, y) = ([0.0, 1.0, 5.0], [1.5, 5.5, 0.5]);
+//! assert_eq!(wasserstein1(1, &x, &y, &())?, 0.5);
+//! let plan = optimal_plan(1, &x, &y, Cost::SquaredEuclidean, &())?;
+//! assert!(plan.moves.iter().any(|&(i, j, _)| (i, j) == (2, 1)));
+//! # Ok::<(), action_matching::Error>(())
+//! ```
 
 mod simplex;
 
@@ -36,7 +46,7 @@ pub enum Cost {
 
 /// An optimal plan, with the potentials that prove it.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TransportPlan {
     /// Σ cᵢⱼ Pᵢⱼ.
     pub cost: f64,
     /// (i, j, Pᵢⱼ) where Pᵢⱼ > 0; masses sum to 1.
@@ -68,7 +78,13 @@ pub fn wasserstein2<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], watch: &d
 /// # Errors
 /// [`Error::Input`] when a side has no points or more than [`MAX_POINTS`], a coordinate is not finite, or a cost exceeds f64;
 /// [`Error::Interrupted`] when `watch` asks for it.
-pub fn optimal_plan<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cost, watch: &dyn Watch) -> Result<Plan> {
+pub fn optimal_plan<T: Copy + Into<f64>>(
+    dim: usize,
+    x: &[T],
+    y: &[T],
+    cost: Cost,
+    watch: &dyn Watch,
+) -> Result<TransportPlan> {
     check_points(dim, x, y)?;
     let (n, m) = (x.len() / dim, y.len() / dim);
     let factor = common_factor(n, m);
@@ -89,7 +105,7 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
     (y, y_weights): (&[T], &[f64]),
     cost: Cost,
     watch: &dyn Watch,
-) -> Result<Plan> {
+) -> Result<TransportPlan> {
     const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
     let units = |side: &'static str, points: &[T], weights: &[f64]| -> Result<Vec<i64>> {
@@ -152,11 +168,11 @@ fn spread(values: &[f64], rows: &[usize], n: usize) -> Vec<f64> {
 }
 
 /// The plan of `solution`, whose flows count `unit` each.
-fn plan(solution: Solution, costs: &Costs, unit: f64) -> Plan {
+fn plan(solution: Solution, costs: &Costs, unit: f64) -> TransportPlan {
     let Solution { flows, source_potential, target_potential } = solution;
     let moves: Vec<(usize, usize, f64)> = flows.into_iter().map(|(i, j, flow)| (i, j, flow as f64 * unit)).collect();
     let cost = moves.iter().map(|&(i, j, mass)| costs.row(i)[j] * mass).sum();
-    Plan { cost, moves, source_potential, target_potential }
+    TransportPlan { cost, moves, source_potential, target_potential }
 }
 
 /// Rows (i, j) with the mass that leaves i and the mass that arrives at j.
@@ -298,7 +314,7 @@ mod tests {
 
     /// Masses are right, no potential pair exceeds its cost, and both sides of the duality agree: proof of optimality.
     #[track_caller]
-    fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Plan {
+    fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> TransportPlan {
         let plan = optimal_plan(dim, x, y, cost, &()).expect("solves");
         let (n, m) = (x.len() / dim, y.len() / dim);
         let costs = Costs::new(dim, x, y, cost, &()).expect("finite").values;

@@ -12,7 +12,7 @@ use action_matching::laplacian::Laplacian;
 use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
-use action_matching::rng::{self, Purpose};
+use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::Watch;
 use action_matching::{Destination, Error};
 use anyhow::bail;
@@ -309,7 +309,7 @@ impl Start {
         let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
-                return Ok(draw_gaussian(n, dim, arguments.seed));
+                return Ok(draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim)));
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
@@ -318,7 +318,7 @@ impl Start {
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
                 let k = data.snapshots.index_of(*time, &source.path, "--from")?;
                 let n = arguments.n.unwrap_or(data.snapshots.n_rows(k));
-                (draw_rows(&data.snapshots, k, n, arguments.seed), data.origin)
+                (draw_rows(&data.snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), model, config);
@@ -329,7 +329,7 @@ impl Start {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
                         let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
-                        draw_rows(&all, 0, n, arguments.seed)
+                        draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
                     }
                     _ => rows,
                 };

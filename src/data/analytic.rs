@@ -1,7 +1,10 @@
 //! Problems whose action is known in closed form, to measure training and evaluation against.
 
+use rand::Rng;
+
 use super::{Snapshots, draw_gaussian};
 use crate::objective::Objective;
+use crate::rng::Stream;
 
 /// A population whose law q_t, t in 0..=1, and action s* are known exactly.
 ///
@@ -75,9 +78,9 @@ impl AnalyticProblem {
         }
     }
 
-    /// `n` independent z `[n, dim]`; components take turns.
-    pub fn draw(&self, n: usize, seed: u64) -> Vec<f64> {
-        let normal = draw_gaussian(n, self.dim(), seed);
+    /// `n` independent z `[n, dim]`, drawn as [`draw_gaussian`] does; components take turns.
+    pub fn draw(&self, n: usize, random: &mut impl Rng) -> Vec<f64> {
+        let normal = draw_gaussian(n, self.dim(), random);
         let centers = self.centers.iter().cycle();
         normal.chunks_exact(self.dim()).zip(centers).flat_map(|(z, center)| zip(z, center)).collect()
     }
@@ -131,12 +134,14 @@ impl AnalyticProblem {
         }
     }
 
-    /// Independent exact samples at each of `times`: `n` at t = 0, and elsewhere as many as the mass says.
+    /// Independent exact samples at each of `times`: `n` at t = 0, and elsewhere as many as the mass says. Each time has a
+    /// stream of its own (`seed`, `seed` + 1, …): those after it do not change it.
     pub fn snapshots(&self, times: &[f64], n: usize, seed: u64) -> Snapshots {
         let (mut samples, mut offsets) = (Vec::new(), vec![0]);
         for (k, &t) in times.iter().enumerate() {
             let rows = ((n as f64 * self.mass(t)).round() as usize).max(1);
-            for z in self.draw(rows, seed.wrapping_add(k as u64)).chunks_exact(self.dim()) {
+            let mut stream = Stream::of_normals(seed.wrapping_add(k as u64), self.dim());
+            for z in self.draw(rows, &mut stream).chunks_exact(self.dim()) {
                 samples.extend(self.point(z, t).iter().map(|&x| x as f32));
             }
             offsets.push(offsets[k] + rows);
@@ -182,7 +187,7 @@ mod tests {
             let problem = AnalyticProblem::named(name).expect("a problem");
             let Objective { sigma, growth, .. } = problem.objective();
             // Matched pairs ±z make odd moments exact; the rest converges as 1 / √n.
-            let half = problem.draw(200_000, 3);
+            let half = problem.draw(200_000, &mut Stream::of_normals(3, problem.dim()));
             let dim = problem.dim();
             let mean = |t: f64, f: &dyn Fn(&[f64]) -> f64| -> f64 {
                 let points = half.chunks_exact(dim).map(|z| problem.point(z, t));

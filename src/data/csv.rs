@@ -6,17 +6,21 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder, Trim};
+use flate2::Compression;
 use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 
 use super::array::{Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
+use super::file::{Features, refuse_too_small};
 use super::grouping::RowTimes;
 use super::survey::Survey;
+use super::write::{PointArray, PointValues};
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
@@ -77,18 +81,13 @@ impl Table {
         Ok(table)
     }
 
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
     }
 
     /// The columns that `samples` selects.
-    pub fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
+    fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
         let selection = match self.selection.take() {
             Some(selection) => selection,
             None => self.names.select(&self.path, samples, times)?,
@@ -107,7 +106,7 @@ impl Table {
     }
 
     /// What the first pass found of the sample columns, and the number of rows.
-    pub fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
+    fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
         let found = match self.first_pass.take() {
             Some(found) => found,
             None => {
@@ -116,6 +115,18 @@ impl Table {
             }
         };
         Ok(self.first_pass.insert(found))
+    }
+
+    /// What there is to know of `samples` before they are read as f32.
+    pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
+        let (_, survey) = self.survey(samples, times, meter)?;
+        let (origin, counting, too_small) = (survey.origin(), survey.counting(), survey.too_small());
+        refuse_too_small(&self.path, samples, too_small)?;
+        let selection = self.selection(samples, times)?;
+        let (columns, warnings) = (selection.columns.clone(), selection.warnings.clone());
+        let counting = Some(if selection.is_named { Vec::new() } else { counting });
+        let names = columns.iter().map(|&column| self.names.all()[column].clone()).collect();
+        Ok(Features { epsilon: f64::EPSILON, origin, counting, columns: Some(names), warnings })
     }
 
     /// The column `times` as finite times; also the first pass over `samples`.
@@ -377,6 +388,58 @@ fn csv_error(path: &Path, error: csv::Error) -> Error {
             Error::input(path, "table", format!("cannot be parsed: {other:?}"), "save it as plain comma-separated text")
         }
     }
+}
+
+/// The system's own answer, so that its kind is known.
+fn system_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// Writes `arrays`, each of `n_rows` rows, as columns under a header line.
+pub(super) fn write(
+    writer: &mut dyn Write,
+    delimiter: u8,
+    is_compressed: bool,
+    arrays: &[PointArray<'_>],
+    n_rows: usize,
+) -> io::Result<()> {
+    if !is_compressed {
+        return write_rows(writer, delimiter, arrays, n_rows).map_err(system_error);
+    }
+    let mut encoder = GzEncoder::new(writer, Compression::default());
+    write_rows(&mut encoder, delimiter, arrays, n_rows).map_err(system_error)?;
+    encoder.finish().map(drop)
+}
+
+fn write_rows(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], n_rows: usize) -> csv::Result<()> {
+    let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
+    for array in arrays {
+        match (array.columns, array.dim) {
+            (Some(names), _) => names.iter().try_for_each(|name| table.write_field(name))?,
+            (None, None) => table.write_field(array.name)?,
+            (None, Some(dim)) => (0..dim).try_for_each(|j| table.write_field(format!("{}_{j}", array.name)))?,
+        }
+    }
+    table.write_record(None::<&[u8]>)?;
+    let mut text = Vec::new();
+    for row in 0..n_rows {
+        for array in arrays {
+            let width = array.width();
+            for at in row * width..(row + 1) * width {
+                text.clear();
+                match array.values {
+                    PointValues::F32(values) => write!(text, "{}", values[at])?,
+                    PointValues::F64(values) => write!(text, "{}", values[at])?,
+                }
+                table.write_field(&text)?;
+            }
+        }
+        table.write_record(None::<&[u8]>)?;
+    }
+    Ok(table.flush()?)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use super::grouping::RowTimes;
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
-use super::survey::Survey;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 
@@ -32,7 +31,7 @@ impl Format {
     /// As [`Format::of`].
     pub fn of_destination(to: &Destination) -> Result<Self> {
         if to.is_stream() && to.path().extension().is_none() {
-            Ok(Format::Table { delimiter: b',', is_compressed: false })
+            Format::Table { delimiter: b',', is_compressed: false }.check_is_built(to.path())
         } else {
             Format::of(to.path())
         }
@@ -47,12 +46,12 @@ impl Format {
         let suffix = suffix_of(path);
         let is_compressed = suffix.as_deref() == Some("gz");
         let inner = if is_compressed { suffix_of(&path.with_extension("")) } else { suffix.clone() };
-        match inner.as_deref() {
-            Some("npy") if !is_compressed => Ok(Format::Npy),
-            Some("npz") if !is_compressed => Ok(Format::Npz),
-            Some("csv") => Ok(Format::Table { delimiter: b',', is_compressed }),
-            Some("tsv") => Ok(Format::Table { delimiter: b'\t', is_compressed }),
-            Some("safetensors") if !is_compressed => Ok(Format::Safetensors),
+        let format = match inner.as_deref() {
+            Some("npy") if !is_compressed => Format::Npy,
+            Some("npz") if !is_compressed => Format::Npz,
+            Some("csv") => Format::Table { delimiter: b',', is_compressed },
+            Some("tsv") => Format::Table { delimiter: b'\t', is_compressed },
+            Some("safetensors") if !is_compressed => Format::Safetensors,
             _ => {
                 let problem = match (suffix, inner) {
                     (None, _) => "has no suffix".into(),
@@ -60,8 +59,20 @@ impl Format {
                     (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
                 };
                 let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors";
-                Err(Error::input(path, "path", problem, fix))
+                return Err(Error::input(path, "path", problem, fix));
             }
+        };
+        format.check_is_built(path)
+    }
+
+    /// This format, if the build reads and writes it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] about `path` that names the feature to build with.
+    fn check_is_built(self, path: &Path) -> Result<Self> {
+        match self {
+            Format::Npz | Format::Table { .. } if cfg!(not(feature = "files")) => Err(no_files(path)),
+            _ => Ok(self),
         }
     }
 
@@ -69,6 +80,12 @@ impl Format {
     pub fn is_table(self) -> bool {
         matches!(self, Format::Table { .. })
     }
+}
+
+/// What is said of a file of a format that is in no build without the feature `files`.
+pub(super) fn no_files(path: &Path) -> Error {
+    let problem = "is a .npz file or a table, and this build of action-matching reads and writes neither";
+    Error::input(path, "path", problem, "build it with the feature `files`, or use .npy or .safetensors")
 }
 
 /// An open data file.
@@ -151,24 +168,10 @@ impl DataFile {
                 meter.expect(n_bytes);
                 let path = array.file;
                 let survey = array.survey(meter)?;
-                refuse_too_small(path, samples, &survey)?;
+                refuse_too_small(path, samples, survey.too_small())?;
                 Ok(Features { origin: survey.origin(), counting: Some(survey.counting()), ..unknown })
             }
-            DataFile::Table(table) => {
-                let path = table.path().to_owned();
-                let (_, survey) = table.survey(samples, times, meter)?;
-                refuse_too_small(&path, samples, survey)?;
-                let (origin, counting) = (survey.origin(), survey.counting());
-                let names: Vec<String> = table.names().to_vec();
-                let selection = table.selection(samples, times)?;
-                Ok(Features {
-                    epsilon: f64::EPSILON,
-                    origin,
-                    counting: Some(if selection.is_named { Vec::new() } else { counting }),
-                    columns: Some(selection.columns.iter().map(|&column| names[column].clone()).collect()),
-                    warnings: selection.warnings.clone(),
-                })
-            }
+            DataFile::Table(table) => table.features(samples, times, meter),
         }
     }
 
@@ -182,8 +185,8 @@ impl DataFile {
 }
 
 /// Fails where a column holds numbers so small that f32 makes them 0.
-fn refuse_too_small(path: &Path, samples: &str, survey: &Survey) -> Result<()> {
-    match survey.too_small() {
+pub(super) fn refuse_too_small(path: &Path, samples: &str, too_small: Option<(usize, f64)>) -> Result<()> {
+    match too_small {
         None => Ok(()),
         Some((column, largest)) => {
             let problem =
@@ -206,4 +209,25 @@ pub(super) struct Features {
     pub columns: Option<Vec<String>>,
     /// What a user should know.
     pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_that_are_not_built_in_are_refused_with_the_feature_to_add() {
+        for (name, needs_files) in [
+            ("a.npy", false),
+            ("a.safetensors", false),
+            ("a.npz", true),
+            ("a.csv", true),
+            ("a.TSV", true),
+            ("a.csv.gz", true),
+        ] {
+            let refused = Format::of(Path::new(name)).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), needs_files && cfg!(not(feature = "files")), "{name}");
+            assert!(refused.is_none_or(|message| message.contains("the feature `files`")), "{name}");
+        }
+    }
 }

@@ -1,15 +1,17 @@
 //! `.npz`: a zip archive of `.npy` arrays, each stored or deflated.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 use zip::result::ZipError;
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::array::{Array, check_n_bytes, damaged, list, truncated};
 use super::npy;
+use super::write::PointArray;
 use crate::error::{Error, Result};
 use crate::files::open_file;
 
@@ -84,7 +86,7 @@ impl Archive {
 
     /// The name in front of the member at `header_start`, which begins a local file header (APPNOTE
     /// 4.3.7).
-    fn local_name(&self, header_start: u64) -> std::io::Result<Vec<u8>> {
+    fn local_name(&self, header_start: u64) -> io::Result<Vec<u8>> {
         let mut header = [0; 30];
         let mut file = &self.file;
         file.seek(SeekFrom::Start(header_start))?;
@@ -154,4 +156,54 @@ fn zip_error(path: &Path, field: &str, error: ZipError) -> Error {
         }
         _ => Error::input(path, field, format!("{error}"), "save it with numpy.savez"),
     }
+}
+
+/// Writes `arrays` as members of an archive, stored.
+pub(super) fn write(writer: &mut BufWriter<File>, arrays: &[PointArray<'_>]) -> io::Result<()> {
+    let mut zip = ZipWriter::new(MuteAfterError { writer, failed: false, position: 0 });
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+    for array in arrays {
+        zip.start_file(format!("{}.npy", array.name), options)?;
+        array.write_npy(&mut zip)?;
+    }
+    zip.finish()?;
+    Ok(())
+}
+
+/// Reports the first failure, then takes everything. An archive that is dropped after a failure is finished by its writer, which
+/// would print a second failure in words of its own.
+struct MuteAfterError<'a> {
+    writer: &'a mut BufWriter<File>,
+    failed: bool,
+    /// Where a writer that took everything would be.
+    position: u64,
+}
+
+impl Write for MuteAfterError<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.failed { bytes.len() } else { note_failure(self.writer.write(bytes), &mut self.failed)? };
+        self.position += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.failed { Ok(()) } else { note_failure(self.writer.flush(), &mut self.failed) }
+    }
+}
+
+impl Seek for MuteAfterError<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            _ if !self.failed => note_failure(self.writer.seek(to), &mut self.failed)?,
+            SeekFrom::Start(position) => position,
+            SeekFrom::Current(offset) => self.position.saturating_add_signed(offset),
+            SeekFrom::End(_) => self.position,
+        };
+        Ok(self.position)
+    }
+}
+
+fn note_failure<T>(result: io::Result<T>, failed: &mut bool) -> io::Result<T> {
+    *failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+    result
 }

@@ -237,13 +237,14 @@ mod tests {
     use super::*;
     use crate::data::draw_gaussian;
     use crate::error::Error;
+    use crate::rng::Stream;
 
     fn snapshots(sizes: &[usize]) -> Snapshots {
         let mut offsets = vec![0];
         sizes.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
         let n = offsets[sizes.len()];
         let times = (0..sizes.len()).map(|k| k as f64).collect();
-        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, 3) }
+        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, &mut Stream::of_normals(3, 2)) }
     }
 
     /// Shares of rows on both sides, from equally spaced words.

@@ -379,7 +379,7 @@ mod tests {
     use crate::stage::Stage;
 
     fn path(interpolant: Interpolant, couplings: bool) -> DensityPath {
-        let samples = crate::data::draw_gaussian(90, 2, 3);
+        let samples = crate::data::draw_gaussian(90, 2, &mut rng::Stream::of_normals(3, 2));
         let times = vec![0.0, 0.25, 0.6, 1.0];
         let snapshots = if interpolant.is_generative() {
             Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples }

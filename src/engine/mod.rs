@@ -1,4 +1,26 @@
 //! The only door to rows: everything that touches per-row data lives behind [`Engine`] and [`Trainer`].
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! let snapshots = Snapshots::from_rows(1, [(0.0, [-0.5, 0.0, 0.5]), (1.0, [0.5, 1.0, 1.5])])?;
+//! let training = Training {
+//!     n_interior: 32,
+//!     ..Training::new(Architecture::new(1, [8]), DensityPath::linear(snapshots))
+//! };
+//! let engine: &dyn Engine = &CpuEngine::new(1);
+//! let mut trainer = engine.start(training)?;
+//! let mut records = Vec::new();
+//! trainer.steps(60, &mut records)?;
+//! assert!(records[59].loss < records[0].loss);
+//!
+//! // Every engine continues from the state of any other.
+//! let state = trainer.state()?;
+//! let mut other = CpuEngine::new(2).trainer(trainer.training().clone(), state.clone())?;
+//! other.steps(1, &mut ())?;
+//! assert_eq!(other.state()?.step, state.step + 1);
+//! # Ok::<(), Error>(())
+//! ```
 
 pub mod cpu;
 pub mod cuda;

@@ -1,4 +1,18 @@
 //! How good a model is: distances between transported and true snapshots, energies and residuals.
+//!
+//! ```
+//! use action_matching::evaluate::{EvaluateOptions, evaluate};
+//! use action_matching::prelude::*;
+//!
+//! // A model at rest leaves the first snapshot where it is, at distance 2 from the second.
+//! let mut model = Model::initial(Architecture::new(1, [4]), 0);
+//! model.parameters.fill(0.0);
+//! let snapshots = Snapshots::from_rows(1, [(0.0, [0.0, 1.0, 2.0]), (1.0, [2.0, 3.0, 4.0])])?;
+//! let options = EvaluateOptions::default();
+//! let report = evaluate(&CpuEngine::new(1), &model, &snapshots, &[], &options, &Stage::default())?;
+//! assert!((report.comparisons[0].model.w1 - 2.0).abs() < 1e-6);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod likelihood;
 mod mmd;
@@ -15,7 +29,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, Stream, index, words};
 use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
@@ -277,7 +291,7 @@ impl Way {
         };
         let mut positions = match from {
             Some(from) => sets[from].all.clone(),
-            None => draw_gaussian(sets[to].all.len() / dim, dim, options.seed),
+            None => draw_gaussian(sets[to].all.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
         };
         if from.is_some() {
             coordinates.to_network(&mut positions);

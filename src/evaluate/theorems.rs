@@ -12,6 +12,7 @@ use crate::engine::{Batch, Differentiate, Engine};
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::rng::Stream;
 use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{MAX_POINTS, wasserstein2};
 
@@ -54,7 +55,7 @@ impl ActionGap {
         /// Rows between two looks at the watch.
         const ROWS: usize = 2000;
         check_fit(model, problem)?;
-        let z = problem.draw(n, seed);
+        let z = problem.draw(n, &mut Stream::of_normals(seed, problem.dim()));
         let times: Vec<f64> = (0..n).map(|row| (row as f64 + 0.5) / n as f64).collect();
         let mut sum = ActionGapSums::default();
         for (z, times) in z.chunks(ROWS * problem.dim()).zip(times.chunks(ROWS)) {
@@ -162,7 +163,7 @@ impl TransportBound {
         const N_CURVED: usize = 1000;
         check_fit(model, problem)?;
         let dim = problem.dim();
-        let z = problem.draw(N_MOVED.min(MAX_POINTS), seed);
+        let z = problem.draw(N_MOVED.min(MAX_POINTS), &mut Stream::of_normals(seed, problem.dim()));
         let at =
             |t: f64| -> Vec<f32> { z.chunks_exact(dim).flat_map(|z| problem.point(z, t)).map(|x| x as f32).collect() };
         let mut moved = at(0.0);
@@ -249,8 +250,11 @@ impl Likelihood {
         watch: &dyn Watch,
     ) -> Result<Likelihood> {
         check_fit(model, problem)?;
-        let points: Vec<f64> =
-            problem.draw(n, seed).chunks_exact(problem.dim()).flat_map(|z| problem.point(z, 1.0)).collect();
+        let points: Vec<f64> = problem
+            .draw(n, &mut Stream::of_normals(seed, problem.dim()))
+            .chunks_exact(problem.dim())
+            .flat_map(|z| problem.point(z, 1.0))
+            .collect();
         let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
         let log_start = |x: &[f32]| problem.log_density(&x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>(), 0.0);
         let narrow: Vec<f32> = points.iter().map(|&x| x as f32).collect();

@@ -1,53 +1,16 @@
-//! The run folder: its files, what of them is there, and the way to replace them that an interruption cannot spoil.
+//! The run folder: what is there of its files, and the way to replace them that an interruption cannot spoil.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use super::claim::{CLAIM, TAKEOVER};
 use crate::error::{Error, Result};
-use crate::files::{is_part, is_temporary, look_at};
-
-/// The files of a run folder.
-#[derive(Clone, Debug)]
-pub struct RunFolder(PathBuf);
+use crate::files::{is_part, is_temporary};
+use crate::run_folder::RunFolder;
 
 impl RunFolder {
-    /// The run folder at `path`, which need not exist.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        RunFolder(path.into())
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The complete configuration: reproduces the run.
-    pub fn config(&self) -> PathBuf {
-        self.0.join("config.toml")
-    }
-
-    /// The model: moving-average parameters of the newest checkpoint.
-    pub fn model(&self) -> PathBuf {
-        self.0.join("model.safetensors")
-    }
-
-    /// The folder of checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.0.join("checkpoints")
-    }
-
-    /// Loss and the rest over the steps.
-    pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// The picture of [`RunFolder::metrics`].
-    pub fn plot(&self) -> PathBuf {
-        self.0.join("loss.svg")
-    }
-
     /// The files of a run beside its checkpoints; the configuration, which makes the folder a run's, is last.
     fn files(&self) -> [PathBuf; 4] {
         [self.model(), self.plot(), self.metrics(), self.config()]
@@ -83,7 +46,7 @@ impl RunFolder {
 
     /// Whether a process has claimed the folder, or had when it died.
     pub(super) fn is_claimed(&self) -> bool {
-        self.0.join(CLAIM).exists()
+        self.path().join(CLAIM).exists()
     }
 
     /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
@@ -126,6 +89,18 @@ pub(super) enum Content {
     Run,
     /// Files that are not a run's.
     Foreign,
+}
+
+/// What lies at `path`, through links; `None` when nothing does. An error of the system is not taken for nothing.
+///
+/// # Errors
+/// [`Error::Io`] when the system does not say.
+pub(super) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::io(path, "look at")(error)),
+    }
 }
 
 /// Whether `name` is that of a file which is no result.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::look_at;
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::{look_at, open_file, write_atomically};
+use crate::files::{open_file, write_atomically};
 
 /// One line of `metrics.jsonl`. Numbers that are not finite are written as `null`, and read back as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,32 @@
 //! A training run in its folder: steps, checkpoints, metrics, and the way back after an interruption.
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! let folder = tempfile::tempdir().expect("a folder");
+//! let file = folder.path().join("cells.csv");
+//! let rows: String = (0..40).map(|i| format!("{},{}\n", i % 2, i)).collect();
+//! std::fs::write(&file, format!("times,x\n{rows}")).expect("written");
+//!
+//! let mut config = Config::default();
+//! config.data.path = file;
+//! config.model.hidden = vec![8];
+//! config.training.steps = 5;
+//! config.output.folder = folder.path().join("run");
+//! let outcome = train(&CpuEngine::new(1), &config, Existing::Refuse, 1, &mut Unobserved)?;
+//! assert_eq!(outcome, Outcome::Finished);
+//! assert!(Model::load(&config.output.folder.join("model.safetensors")).is_ok());
+//! # Ok::<(), Error>(())
+//! ```
 
 mod checkpoint;
 mod claim;
 mod folder;
 mod metrics;
+#[cfg(feature = "plot")]
+mod plot;
+#[cfg(not(feature = "plot"))]
+#[path = "no_plot.rs"]
 mod plot;
 mod resume;
 mod unexplained;
@@ -13,7 +36,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
-pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
 pub use unexplained::Unexplained;
 
@@ -29,6 +51,7 @@ use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Train
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
+pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
 
 /// What to do about a run folder that exists.

@@ -1,11 +1,11 @@
 //! The way back: the newest whole checkpoint of a run, when it did the same work.
 
 use super::checkpoint::Checkpoint;
-use super::folder::RunFolder;
 use super::{Observer, read_metrics};
 use crate::config::{Config, OutputConfig, PrecisionName, Schedule};
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
+use crate::run_folder::RunFolder;
 
 /// What is known of the run before it is gone on with.
 pub(super) struct Earlier {

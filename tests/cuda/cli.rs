@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use action_matching::data::{DataSource, PointArray, draw_gaussian, read_points, write_points};
+use action_matching::rng::Stream;
 use action_matching::train::{Metrics, read_metrics};
 
 /// A folder for runs.
@@ -29,7 +30,7 @@ impl Place {
     /// With `n` rows of `dim` values at each of two times.
     fn new(n: usize, dim: usize) -> Place {
         let place = Place(tempfile::tempdir().expect("a folder"));
-        let mut samples = draw_gaussian(2 * n, dim, 1);
+        let mut samples = draw_gaussian(2 * n, dim, &mut Stream::of_normals(1, dim));
         samples[n * dim..].iter_mut().for_each(|x| *x += 1.0);
         let times: Vec<f32> = (0..2 * n).map(|row| (row / n) as f32).collect();
         let arrays = [PointArray::new("samples", Some(dim), &samples[..]), PointArray::new("times", None, &times[..])];

@@ -18,7 +18,7 @@ use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::precision::Precision;
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -30,7 +30,7 @@ fn engine(precision: Precision) -> CudaEngine {
 
 /// A population that moves, in three snapshots at uneven times with different numbers of rows.
 fn snapshots(dim: usize) -> Snapshots {
-    let mut samples = draw_gaussian(101, dim, 3);
+    let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }

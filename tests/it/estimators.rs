@@ -13,14 +13,14 @@ use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, TrainState, Training};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 77;
 const DIM: usize = 3;
 
 fn snapshots() -> Snapshots {
-    let mut samples = draw_gaussian(101, DIM, 3);
+    let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
     // The population moves, so that velocities have means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }

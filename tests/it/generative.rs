@@ -7,6 +7,7 @@ use action_matching::data::{Snapshots, draw_gaussian, load_single};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::evaluate::{EvaluateOptions, StartFrom, evaluate};
 use action_matching::model::Model;
+use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use action_matching::train::{Existing, Outcome, RunFolder, Unobserved, train};
 
@@ -14,7 +15,7 @@ const SCALE: [f32; 2] = [3.0, 0.5];
 
 /// Normal rows of two different deviations.
 fn snapshots() -> Snapshots {
-    let mut samples = draw_gaussian(1500, 2, 4);
+    let mut samples = draw_gaussian(1500, 2, &mut Stream::of_normals(4, 2));
     samples.chunks_exact_mut(2).for_each(|x| (x[0], x[1]) = (SCALE[0] * x[0] + 10.0, SCALE[1] * x[1] - 2.0));
     Snapshots { dim: 2, times: vec![0.0], offsets: vec![0, 1500], samples }
 }

@@ -11,7 +11,7 @@ use action_matching::engine::{
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 
 const SEED: u64 = 31;
 
@@ -60,7 +60,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
             Objective { sigma, growth, cost_exponent: q, time_weight: time_weight.clone(), ..Objective::default() };
         let embedding = TimeEmbedding::Fourier { frequencies: vec![0.5] };
         let model = model(DIM, &[19, 11], Activation::Silu, head, embedding, objective);
-        let samples = draw_gaussian(90, DIM, 3);
+        let samples = draw_gaussian(90, DIM, &mut Stream::of_normals(3, DIM));
         let snapshots = Snapshots { dim: DIM, times: vec![0.0, 0.4, 1.0], offsets: vec![0, 30, 55, 90], samples };
         let bend = Bend::new(&model.architecture, vec![13, 9], 1.0);
         let start = initial_parameters(&bend.architecture, 8);
@@ -122,7 +122,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
 
 /// Trains on normal rows that move by (2, 0) with independent pairs; returns the mean kinetic energy of the last steps, and the state.
 fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64, TrainState) {
-    let mut samples = draw_gaussian(4000, 2, 3);
+    let mut samples = draw_gaussian(4000, 2, &mut Stream::of_normals(3, 2));
     samples[4000..].chunks_exact_mut(2).for_each(|x| x[0] += 2.0);
     let snapshots = Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 2000, 4000], samples };
     let architecture = Architecture {

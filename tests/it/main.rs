@@ -16,6 +16,7 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod examples;
 mod front_door;
 mod generative;
 mod integrate;

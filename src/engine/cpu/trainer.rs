@@ -360,14 +360,17 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::DensityPath;
-
     use crate::model::Architecture;
-
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
-        let snapshots =
-            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 50, 120], samples: draw_gaussian(120, 2, 3) };
+        let snapshots = Snapshots {
+            dim: 2,
+            times: vec![0.0, 1.0],
+            offsets: vec![0, 50, 120],
+            samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+        };
         let training = Training {
             estimator: Estimator::Action { centering: false },
             n_interior: 600,

@@ -149,6 +149,7 @@ pub(super) mod tests {
     use crate::laplacian::{Laplacian, LaplacianRule};
     use crate::model::{Architecture, TimeEmbedding};
     use crate::objective::SigmaSchedule;
+    use crate::rng::Stream;
     use crate::stage::Stage;
 
     /// Tiles of a chunk here: batches have several.
@@ -157,7 +158,7 @@ pub(super) mod tests {
     const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 
     pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
-        let samples = draw_gaussian(150, dim, 3);
+        let samples = draw_gaussian(150, dim, &mut Stream::of_normals(3, dim));
         let snapshots = if interpolant.is_generative() {
             Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples }
         } else {

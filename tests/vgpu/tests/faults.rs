@@ -24,6 +24,7 @@ use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
+use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use common::folder_with_driver;
 
@@ -821,7 +822,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
     let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
     let model = model(hidden, Head::Quadratic, objective);
     let (n, n0) = (165, 5);
-    let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, seed));
+    let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, &mut Stream::of_normals(seed, DIM)));
     let number = |i: usize| (i as f64 * 0.37).fract();
     let batch = Batch {
         x: points(n, 1),
@@ -856,7 +857,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         dim: DIM,
         times: vec![0.0, 0.3, 1.0],
         offsets: vec![0, 31, 48, 101],
-        samples: draw_gaussian(101, DIM, 3),
+        samples: draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM)),
     };
     let couplings =
         is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
@@ -936,7 +937,7 @@ fn particles(engine: &CudaEngine, has_noise: bool, tolerance: f64) {
         Plan { divergence, ..Plan::new(Method::Dopri5, control, 0.0, save_at) }
     };
     let run = |engine: &dyn Engine| -> [Vec<f32>; 3] {
-        let mut channels = [draw_gaussian(n, DIM, 9), vec![0.0; n], vec![0.0; n]];
+        let mut channels = [draw_gaussian(n, DIM, &mut Stream::of_normals(9, DIM)), vec![0.0; n], vec![0.0; n]];
         channels.iter_mut().for_each(|values| values.resize(2 * values.len(), 0.0));
         let [positions, log_weights, log_density] = &mut channels;
         let out = Trajectories {

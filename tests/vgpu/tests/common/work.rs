@@ -1,15 +1,13 @@
 //! What a network's training step and integration make the kernels do, counted in a program of its own that has the virtual GPU as its driver.
 
 use std::process::Command;
-use std::sync::Arc;
 
 use action_matching::data::Snapshots;
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::DensityPath;
 use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{Engine, Estimator, TrainState, Training};
 use action_matching::integrate::{Solver, Trajectories};
-use action_matching::laplacian::Laplacian;
-use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::model::{Architecture, Coordinates, Head, Model, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
 use vgpu::counters::{Counters, read_report};
