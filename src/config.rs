@@ -1,4 +1,4 @@
-//! One TOML file describes one run. Every default lives here; every value is checked with its key named.
+//! One TOML file describes one run. Defaults are those of the types that it makes; every value is checked with its key named.
 //!
 //! ```
 //! use action_matching::prelude::*;
@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardization};
-use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
+use crate::density_path::{DensityPath, Interpolant, TimeRule};
+use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer, Training};
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
@@ -281,12 +281,8 @@ impl Default for DataConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig {
-            hidden: vec![128; 3],
-            activation: Activation::Silu,
-            head: Head::Scalar,
-            time_embedding: TimeEmbedding::Raw,
-        }
+        let Architecture { hidden, activation, head, time_embedding, .. } = Architecture::new(1, Architecture::HIDDEN);
+        ModelConfig { hidden, activation, head, time_embedding }
     }
 }
 
@@ -304,35 +300,37 @@ impl Default for ObjectiveConfig {
             time_weight,
             estimator: EstimatorName::Auto,
             centering: false,
-            weak_intervals: 16,
-            path: Interpolant::Linear,
-            bend_hidden: vec![64; 2],
-            bend_rate: 0.3,
+            weak_intervals: Estimator::WEAK_INTERVALS,
+            path: Interpolant::default(),
+            bend_hidden: Bend::HIDDEN.into(),
+            bend_rate: Bend::RELATIVE_RATE,
             pairing: Pairing::Independent,
-            pairing_rows: 2048,
+            pairing_rows: DensityPath::PAIRING_ROWS,
             pairing_relaxation: 1.0,
             mass: Mass::Ignored,
-            time_rule: TimeRule::LowDiscrepancy,
+            time_rule: TimeRule::default(),
         }
     }
 }
 
 impl Default for TrainingConfig {
     fn default() -> Self {
+        let Optimizer { learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm, ema_decay } =
+            Optimizer::default();
         TrainingConfig {
             steps: 10_000,
-            interior_rows: 1024,
-            boundary_rows: 1024,
-            learning_rate: 1e-3,
-            warmup_steps: 500,
+            interior_rows: Training::ROWS,
+            boundary_rows: Training::ROWS,
+            learning_rate: learning_rate.peak,
+            warmup_steps: LearningRate::WARMUP_STEPS,
             schedule: Schedule::Cosine,
-            final_rate: 0.01,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: 1.0,
-            ema_decay: 0.999,
+            final_rate: LearningRate::FLOOR,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            clip_norm: clip_norm.unwrap_or(0.0),
+            ema_decay,
             seed: 0,
             precision: PrecisionName::Auto,
         }

@@ -104,6 +104,13 @@ pub mod transport;
 
 pub use destination::{Destination, Replace};
 pub use error::{Error, Result};
-pub use files::{check_writable, write_atomically};
 pub use flow::Coordinate;
-pub use tensors::TensorFileKind;
+
+/// What the program `amatch` needs of the library besides; no part of the public interface.
+#[doc(hidden)]
+pub mod cli_support {
+    pub use crate::data::describe;
+    pub use crate::engine::cuda::{driver, kernels, oldest_driver};
+    pub use crate::files::{check_writable, write_atomically};
+    pub use crate::tensors::TensorFileKind;
+}

@@ -1,5 +1,6 @@
 //! `amatch devices`: what can do the work.
 
+use action_matching::cli_support::{driver, kernels, oldest_driver};
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, DeviceInfo};
@@ -25,11 +26,11 @@ pub fn run(_: &Arguments) -> anyhow::Result<()> {
         Ok(devices) => lines.extend(devices.iter().map(describe)),
         Err(missing) => lines.push(missing.to_string()),
     }
-    if let Ok(driver) = cuda::driver() {
+    if let Ok(driver) = driver() {
         lines.push(format!("driver: {driver}"));
     }
-    lines.push(match cuda::kernels() {
-        Ok(kernels) => format!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
+    lines.push(match kernels() {
+        Ok(kernels) => format!("kernels: {kernels}; driver {} or later", oldest_driver()),
         Err(missing) => missing.to_string(),
     });
     print_result(lines.join("\n") + "\n")

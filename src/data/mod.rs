@@ -58,6 +58,7 @@ mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
+#[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;

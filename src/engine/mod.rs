@@ -127,10 +127,17 @@ impl IntegrationReport {
 /// Evaluates models and their losses on points that the caller gives.
 pub trait Differentiate {
     /// s, ∇s, ∂ₜs of `model` at points `x [n, dim]`, times `t [n]`, all in network coordinates.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) and [`Error::Shape`](crate::Error::Shape) for a model or
+    /// points of wrong sizes; [`Error::Device`](crate::Error::Device) if a device fails.
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives>;
 
     /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary terms are means over their
     /// rows; a term without rows is 0. ω and ω′ come from the batch.
+    ///
+    /// # Errors
+    /// As [`Differentiate::derivatives`], for the batch too.
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient>;
 }
 
@@ -152,6 +159,9 @@ pub trait Engine: Differentiate + Send + Sync {
     }
 
     /// Bytes that [`Engine::integrate`] takes of a device's own memory; `None` where it has none.
+    ///
+    /// # Errors
+    /// As [`Engine::integrate`] for a plan that does not suit the model or the buffers.
     fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
         let _ = (model, plan, out);
         Ok(None)
@@ -160,6 +170,12 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at `plan.save_at[k]`.
     /// `watch` counts particles, those on their way by the share of it that they have behind them. It is asked after each step of a tile on
     /// the CPU, between launches on a GPU; what `out` holds after [`Error::Interrupted`](crate::Error::Interrupted) is of no use.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) for a plan that does not suit the dynamics, or a tolerance
+    /// that cannot be met; [`Error::Shape`](crate::Error::Shape) for a buffer;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for a particle that is lost;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when `watch` asks for it.
     fn integrate(
         &self,
         model: &Model,

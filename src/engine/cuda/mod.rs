@@ -28,7 +28,9 @@ mod workspace;
 
 use std::sync::Arc;
 
-pub use driver::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
+pub use driver::{DeviceInfo, devices, is_available};
+#[doc(hidden)] // by way of `cli_support`
+pub use driver::{driver, kernels, oldest_driver};
 
 use self::driver::Device;
 use self::trainer::CudaTrainer;
