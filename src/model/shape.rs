@@ -99,7 +99,8 @@ impl Architecture {
     /// Checks every size against its limit.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as the model file and the configuration name it.
+    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// configuration.
     pub fn validate(&self, file: &str) -> Result<()> {
         let within = |field: &str, value: usize, max: usize| {
             if (1..=max).contains(&value) {

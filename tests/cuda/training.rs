@@ -1,4 +1,5 @@
-//! Training on the CUDA engine: it draws the rows that the CPU draws, takes its gradients, follows its losses, and keeps its bits.
+//! Training on the CUDA engine: it draws the same rows as the CPU, has the same gradients and
+//! losses, and is reproducible bit for bit.
 
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ fn run(engine: &dyn Engine, training: &Training, state: TrainState, chunks: &[u6
     (trainer.state().expect("a state"), records)
 }
 
-/// The size of the terms that a loss is the sum of.
+/// The size of the terms of a loss.
 fn size(record: &StepRecord) -> f64 {
     [record.boundary0, record.boundary1, record.interior].iter().fold(0.1, |size: f64, term| size.max(term.abs()))
 }
@@ -90,7 +91,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// How far `records` are from `want` at the worst step, of the size of the terms.
+/// Largest difference of `records` from `want` over the steps, relative to the size of the terms.
 fn largest_gap(name: &str, records: &[StepRecord], want: &[StepRecord]) -> f64 {
     assert_eq!(records.len(), want.len(), "{name}");
     let mut largest = 0.0f64;
@@ -148,7 +149,7 @@ fn follows(name: &str, training: &Training, state: TrainState, steps: u64) {
     eprintln!("{name}: {:.1} % of the tolerance over {steps} steps", 100.0 * gap / 1e-4);
     assert!(gap < 1e-4, "{name}: off by {gap:.1e} of the size of the terms");
     assert_eq!(got_state.step, want_state.step);
-    // Of the way that the parameters went.
+    // Relative to the distance that the parameters moved.
     let networks = [(Some(&got_state.action), Some(&want_state.action), Some(&state.action))];
     for (got, want, start) in
         networks.into_iter().chain([(got_state.bend.as_ref(), want_state.bend.as_ref(), state.bend.as_ref())])
@@ -184,7 +185,7 @@ fn action_follows_the_cpu() {
     follows_from_the_start("action", &model, &training(&model, ACTION), 200);
 }
 
-/// A network that is not narrow has other kernels.
+/// A wide network has other kernels.
 #[test]
 fn a_wide_network_follows_the_cpu() {
     let objective = Objective { growth: 0.3, ..Objective::default() };
@@ -240,8 +241,9 @@ fn importance_and_centering_follow_the_cpu() {
     follows_from_the_start("centering", &model, &centering, 20);
 }
 
-/// One step of every form of the loss, path, rule of times and of the Laplacian, from the middle of a run and with rows of several tiles:
-/// its gradient, which an optimizer without memory leaves in the first moment.
+/// One step of every form of the loss, path, rule of times and rule of the Laplacian, from the
+/// middle of a run and with rows of several tiles. An optimizer without memory leaves the gradient
+/// in the first moment.
 #[test]
 fn a_step_takes_the_gradient_of_the_cpu() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
@@ -271,7 +273,7 @@ fn a_step_takes_the_gradient_of_the_cpu() {
     let mut moments = TimeMoments::default();
     (0..500).for_each(|i| moments.add_row(f64::from(i) / 500.0, 1.0 + f64::from(i % 7) + f64::from(i) / 100.0));
     for (index, (objective, estimator, interpolant, time_rule, laplacian)) in cases.into_iter().enumerate() {
-        // Eleven dimensions: three probes pass one word of signs, and normal numbers one counter.
+        // Eleven dimensions: three probes exceed one word of signs, and normal numbers one counter.
         let dim = 11;
         let head = Head::ALL[index % 3];
         let name =
@@ -337,7 +339,8 @@ fn drawn(training: &Training, step: u64) -> Batch {
     batch
 }
 
-/// Losses of `steps` steps by plain code with the roundings of `rounding`: AdamW in f64 on parameters in f32.
+/// Losses of `steps` steps by plain code with the roundings of `rounding`: AdamW in f64 on
+/// parameters in f32.
 fn twin_losses(rounding: Rounding, model: &Model, training: &Training, steps: u64) -> Vec<f64> {
     let Optimizer { ref learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm, .. } = training.optimizer;
     let mut model = model.clone();
@@ -365,8 +368,9 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |largest: f64, (a, b)| largest.max((a - b).abs()))
 }
 
-/// A run in low precision leaves the one in f32 by as much as rounding alone makes a run leave the exact one. Two runs of that kind part like
-/// the twin's and the exact one do, so the band is three times as wide as the largest such distance over the run.
+/// A run in low precision departs from the run in f32 by about as much as rounding makes a run
+/// depart from the exact one. The allowed distance is three times the largest distance between the
+/// twin's run and the exact one.
 #[test]
 fn low_precision_stays_in_the_band_of_its_rounding() {
     const STEPS: u64 = 60;
@@ -391,7 +395,8 @@ fn low_precision_stays_in_the_band_of_its_rounding() {
     }
 }
 
-/// Two runs, and every division into calls, leave the same bits; so does a run that a state was taken out of in the middle.
+/// Two runs, and every division into calls, give the same bits; so does a run whose state was read
+/// in the middle.
 #[test]
 fn runs_and_resumed_runs_leave_the_same_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
@@ -410,7 +415,7 @@ fn runs_and_resumed_runs_leave_the_same_bits() {
     }
 }
 
-/// A run may change its engine.
+/// A run may continue on another engine.
 #[test]
 fn a_state_of_the_cpu_continues_on_the_device_and_back() {
     let (cpu, device) = (CpuEngine::new(1), engine(Precision::F32));
@@ -426,7 +431,7 @@ fn a_state_of_the_cpu_continues_on_the_device_and_back() {
     assert!(gap < 2e-5, "{gap:.1e}");
 }
 
-/// A step beyond the range of f16 is taken again with a smaller loss scale, not lost.
+/// A step beyond the range of f16 is repeated with a smaller loss scale, and not lost.
 #[test]
 fn f16_finds_its_loss_scale() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![3000.0, -1000.0] };

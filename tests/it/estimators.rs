@@ -1,4 +1,5 @@
-//! The forms of the loss: each one's gradient against differences of the loss written out in f64, and all of them against each other.
+//! The forms of the loss: the gradient of each against differences of the loss written out in f64,
+//! and all of them against each other.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ const DIM: usize = 3;
 
 fn snapshots() -> Snapshots {
     let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
-    // The population moves, so that velocities have means.
+    // The population moves, so that velocities have nonzero means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -65,7 +66,7 @@ fn gradient(training: &Training, state: TrainState) -> (Vec<f64>, f64) {
     (trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect(), records[0].loss)
 }
 
-/// Points of a batch with what their loss needs, in f64.
+/// Points of a batch with the inputs of their loss, in f64.
 #[derive(Default)]
 struct Rows {
     x: Vec<f64>,
@@ -76,7 +77,7 @@ struct Rows {
     on_time: Vec<f64>,
     /// Weight of s.
     on_potential: Vec<f64>,
-    /// Weight of −∇s, with the row's weight in it.
+    /// Coefficient of −∇s, the row's weight included.
     carried: Vec<f64>,
 }
 
@@ -198,7 +199,8 @@ fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19, 11], Activation::Silu, head, embedding, objective)
 }
 
-/// Loss and gradient of a step of every estimator, against central differences of the loss in f64 along random directions.
+/// Loss and gradient of a step of every estimator, against central differences of the loss in f64
+/// along random directions.
 #[test]
 fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
@@ -254,7 +256,7 @@ fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     }
 }
 
-/// Means of gradients over steps: all forms have the same one, but for chance.
+/// Means of gradients over steps: all forms have the same one, within the statistical error.
 #[test]
 fn every_form_has_the_same_mean_gradient() {
     const STEPS: u64 = 400;
@@ -305,7 +307,8 @@ fn every_form_has_the_same_mean_gradient() {
     }
 }
 
-/// An offset c(t) added to s leaves the weak and the centered form alone, to rounding, wherever the times lie; the plain one not.
+/// An offset c(t) added to s does not change the weak and the centered form, up to rounding,
+/// wherever the times are; it changes the plain one.
 #[test]
 fn offsets_change_nothing_in_the_invariant_forms() {
     let start = small_model(Head::Scalar, Objective::default());
@@ -315,7 +318,7 @@ fn offsets_change_nothing_in_the_invariant_forms() {
             let training = training(&start, path(Interpolant::Linear, None), *estimator, rule);
             let rows = drawn(&training, 2, &TimeDensity::new(&TimeMoments::default()));
             let mut rows_at_origin = Rows { x: vec![0.0; rows.x.len()], ..rows };
-            // With x = 0 in every row s is an offset c(t); H and u·∇s do not see it.
+            // With x = 0 in every row s is an offset c(t), on which H and u·∇s do not depend.
             rows_at_origin.weight.fill(0.0);
             rows_at_origin.carried.fill(0.0);
             changes.push(rows_at_origin.loss(&start).abs());

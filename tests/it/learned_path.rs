@@ -1,4 +1,4 @@
-//! The learned path: the gradient of the network that bends it, and the dynamics that it finds.
+//! The learned path: the gradient of its second network, and the dynamics that it finds.
 
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
@@ -45,7 +45,8 @@ fn outputs(architecture: &Architecture, parameters: &[f32], input: Vec<f64>, n: 
     a
 }
 
-/// The bend ascends the loss: its gradient is minus that of the interior loss, by differences in f64.
+/// The second network ascends the loss: its gradient is minus that of the interior loss, by
+/// differences in f64.
 #[test]
 fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
     const DIM: usize = 3;
@@ -120,7 +121,8 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
     }
 }
 
-/// Trains on normal rows that move by (2, 0) with independent pairs; returns the mean kinetic energy of the last steps, and the state.
+/// Trains on normal rows that move by (2, 0) with independent pairs. Returns the mean kinetic
+/// energy of the last steps, and the state.
 fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64, TrainState) {
     let mut samples = draw_gaussian(4000, 2, &mut Stream::of_normals(3, 2));
     samples[4000..].chunks_exact_mut(2).for_each(|x| x[0] += 2.0);
@@ -158,7 +160,8 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
     (last.iter().map(|record| record.kinetic).sum::<f64>() / last.len() as f64, trainer.state().expect("a state"))
 }
 
-/// Independent pairs squeeze the population on its way, which costs energy; the learned path is optimal transport: ½·2² = 2.
+/// With independent pairs the population contracts between snapshots, which costs energy; the
+/// learned path is optimal transport: ½·2² = 2.
 #[test]
 fn a_learned_path_is_optimal_transport() {
     let (straight, _) = kinetic_energy(Interpolant::Linear, 0, 2500);
