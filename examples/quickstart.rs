@@ -21,15 +21,8 @@ pub fn main() -> Result<()> {
 
     // Points, times and velocities in the units of the data.
     let moved = model.flow(&engine, &before, [0.0, 24.0], Solver::rk4(20))?;
-    println!(
-        "W2 to the later sample: {:.3} before, {:.3} moved", //
-        wasserstein2(2, &before, &after, &())?,
-        wasserstein2(2, &moved, &after, &())?
-    );
+    let [unmoved, moved] = [&before, &moved].map(|points| wasserstein2(2, points, &after, &()));
+    println!("W2 to the later sample: {:.3} before, {:.3} moved", unmoved?, moved?);
     println!("velocity at (0, 0) and time 0: {:.3?} a unit of time", model.velocity(&engine, &[0.0, 0.0], 0.0)?);
-
-    let file = std::env::temp_dir().join("quickstart.safetensors");
-    model.save(&file)?;
-    println!("`amatch inspect {}` describes the model", file.display());
     Ok(())
 }

@@ -70,6 +70,7 @@ impl Interpolant {
 /// A curve of densities through the snapshots.
 ///
 /// ```
+/// use action_matching::density_path::RowKey;
 /// use action_matching::prelude::*;
 ///
 /// let rows = |shift: f32| (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>();
