@@ -1,5 +1,5 @@
-//! A run in a folder, as `amatch train` makes it, watched by code of your own: it prints progress and
-//! ends the run early once the loss stops falling. The folder can be resumed.
+//! A run in a folder, as `amatch train` makes it, watched by code of your own: it prints progress
+//! and ends the run early once the loss stops falling. The folder can be resumed.
 //!
 //!     cargo run --release --example custom_observer
 

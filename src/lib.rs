@@ -1,9 +1,9 @@
-//! Learn how a population moves from snapshots of it, and move particles accordingly: Action Matching
-//! (Neklyudov et al., ICML 2023, [arXiv 2210.06662](https://arxiv.org/abs/2210.06662)).
+//! Learn how a population moves from snapshots of it, and move particles accordingly: Action
+//! Matching (Neklyudov et al., ICML 2023, [arXiv 2210.06662](https://arxiv.org/abs/2210.06662)).
 //!
-//! Samples of a population at a few times, unpaired as those of cells that are destroyed when they are
-//! measured, train one scalar function s(x, t), the *action*, whose gradient is a velocity field that
-//! carries the population through all snapshots.
+//! Samples of a population at a few times, unpaired as those of cells that are destroyed when they
+//! are measured, train one scalar function s(x, t), the *action*, whose gradient is a velocity
+//! field that carries the population through all snapshots.
 //!
 //! ```
 //! use action_matching::prelude::*;
@@ -11,13 +11,13 @@
 //! fn main() -> Result<()> {
 //!     let before = draw_gaussian(400, 2, &mut Stream::of_normals(1, 2)); // rows [400, 2]
 //!     let after: Vec<f32> = before.iter().map(|x| 0.5 * x + 3.0).collect();
-//!     let snapshots = Snapshots::from_rows(2, [(0.0, &before), (24.0, &after)])?;
+//!     let snapshots = Snapshots::from_rows(2, [(0.0, &before), (7.0, &after)])?;
 //!     let (snapshots, coordinates) = snapshots.standardize(Standardization::Isotropic)?;
-//!     let path = DensityPath::linear(snapshots).paired(0, &Stage::default())?;
 //!     let engine = CpuEngine::new(0); // all cores
-//!     let mut trainer = engine.start(Training::new(Architecture::new(2, [32; 2]), path).for_steps(300))?;
+//!     let training = Training::new(Architecture::new(2, [32; 2]), DensityPath::linear(snapshots));
+//!     let mut trainer = engine.start(training)?;
 //!     trainer.steps(300, &mut ())?;
-//!     let moved = trainer.model(coordinates)?.flow(&engine, &before, [0.0, 24.0], Solver::rk4(20))?;
+//!     let moved = trainer.model(coordinates)?.flow(&engine, &before, [0.0, 7.0], Solver::rk4(8))?;
 //!     assert!((moved.iter().sum::<f32>() / 800.0 - 3.0).abs() < 0.2);
 //!     Ok(())
 //! }
@@ -69,7 +69,8 @@
 //! # Deliberately absent
 //!
 //! Automatic differentiation (the derivatives are written out and checked against f64), a tensor
-//! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access, global state.
+//! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access, global
+//! state.
 #![deny(missing_docs)]
 
 pub mod check;
