@@ -18,7 +18,7 @@ use crate::model::MAX_DIM;
 /// assert_eq!((snapshots.n_rows(0), snapshots.rows(1)), (1, &late[..]));
 ///
 /// let error = Snapshots::from_rows(2, [(12.0, &[0.0, 0.0, 1.0])]).unwrap_err().to_string();
-/// assert!(error.starts_with("snapshots: rows of time 12: have 3 values, no multiple of"), "{error}");
+/// assert!(error.starts_with("snapshots: rows of time 12: have 3 values"), "{error}");
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
