@@ -18,6 +18,7 @@ mod derivatives;
 mod engines;
 mod estimators;
 mod examples;
+mod flags;
 mod front_door;
 mod generative;
 mod integrate;
