@@ -16,8 +16,8 @@ use super::named::{Named, one_of};
 use super::output::{load_model, note, print_result};
 use super::problem::find;
 use super::sample::{METHODS, snapshot_source, solver};
+use super::signal::Signals;
 use super::watch::OnScreen;
-use action_matching::integrate::Method;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

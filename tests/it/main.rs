@@ -18,6 +18,7 @@ mod derivatives;
 mod engines;
 mod estimators;
 mod flags;
+mod front_door;
 mod generative;
 mod integrate;
 mod interop;
