@@ -3,6 +3,15 @@
 //!
 //! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise
 //! on every engine and with any number of threads, and a resumed run needs only the step number.
+//!
+//! ```
+//! use action_matching::rng::{Purpose, unit_f32, words};
+//!
+//! let draw = |step| words(42, Purpose::Interior, step, 3).map(unit_f32);
+//! assert_eq!(draw(10), draw(10));
+//! assert_ne!(draw(10), draw(11));
+//! assert!(draw(10).iter().all(|x| (0.0..1.0).contains(x)));
+//! ```
 
 use std::convert::Infallible;
 

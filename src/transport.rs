@@ -8,6 +8,16 @@
 //!
 //! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon
 //! after its watch cancels.
+//!
+//! ```
+//! use action_matching::transport::{Cost, optimal_plan, wasserstein1};
+//!
+//! let (x, y) = ([0.0, 1.0, 5.0], [1.5, 5.5, 0.5]);
+//! assert_eq!(wasserstein1(1, &x, &y, &())?, 0.5);
+//! let plan = optimal_plan(1, &x, &y, Cost::SquaredEuclidean, &())?;
+//! assert!(plan.moves.iter().any(|&(i, j, _)| (i, j) == (2, 1)));
+//! # Ok::<(), action_matching::Error>(())
+//! ```
 
 mod simplex;
 
@@ -38,7 +48,7 @@ pub enum Cost {
 
 /// An optimal plan, with the potentials that prove it.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TransportPlan {
     /// Σ cᵢⱼ Pᵢⱼ.
     pub cost: f64,
     /// (i, j, Pᵢⱼ) for all Pᵢⱼ > 0; masses sum to 1.
@@ -70,7 +80,13 @@ pub fn wasserstein2<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], watch: &d
 /// # Errors
 /// [`Error::Input`] if a side has no points or more than [`MAX_POINTS`], a coordinate is not
 /// finite, or a cost exceeds f64; [`Error::Interrupted`] if `watch` cancels.
-pub fn optimal_plan<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cost, watch: &dyn Watch) -> Result<Plan> {
+pub fn optimal_plan<T: Copy + Into<f64>>(
+    dim: usize,
+    x: &[T],
+    y: &[T],
+    cost: Cost,
+    watch: &dyn Watch,
+) -> Result<TransportPlan> {
     check_points(dim, x, y)?;
     let (n, m) = (x.len() / dim, y.len() / dim);
     let factor = common_factor(n, m);
@@ -92,7 +108,7 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
     (y, y_weights): (&[T], &[f64]),
     cost: Cost,
     watch: &dyn Watch,
-) -> Result<Plan> {
+) -> Result<TransportPlan> {
     const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
     let units = |side: &'static str, points: &[T], weights: &[f64]| -> Result<Vec<i64>> {
@@ -156,11 +172,11 @@ fn spread(values: &[f64], rows: &[usize], n: usize) -> Vec<f64> {
 }
 
 /// The plan of `solution`, each unit of flow being a mass of `unit`.
-fn plan(solution: Solution, costs: &Costs, unit: f64) -> Plan {
+fn plan(solution: Solution, costs: &Costs, unit: f64) -> TransportPlan {
     let Solution { flows, source_potential, target_potential } = solution;
     let moves: Vec<(usize, usize, f64)> = flows.into_iter().map(|(i, j, flow)| (i, j, flow as f64 * unit)).collect();
     let cost = moves.iter().map(|&(i, j, mass)| costs.row(i)[j] * mass).sum();
-    Plan { cost, moves, source_potential, target_potential }
+    TransportPlan { cost, moves, source_potential, target_potential }
 }
 
 /// Rows (i, j) with the mass that leaves i and the mass that arrives at j.
@@ -309,7 +325,7 @@ mod tests {
     /// Checks that masses are right, no pair of potentials exceeds its cost, and primal and dual
     /// cost agree: a proof of optimality.
     #[track_caller]
-    fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Plan {
+    fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> TransportPlan {
         let plan = optimal_plan(dim, x, y, cost, &()).expect("solves");
         let (n, m) = (x.len() / dim, y.len() / dim);
         let costs = Costs::new(dim, x, y, cost, &()).expect("finite").values;

@@ -70,10 +70,12 @@ impl Interpolant {
 /// A curve of densities through the snapshots.
 ///
 /// ```
+/// use action_matching::density_path::RowKey;
 /// use action_matching::prelude::*;
 ///
 /// let rows = |shift: f32| (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>();
-/// let snapshots = Snapshots::from_rows(1, [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))])?;
+/// let rows = [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))];
+/// let snapshots = Snapshots::from_rows(1, rows)?;
 ///
 /// // Straight lines between pairs of optimal transport: in one dimension they keep the order.
 /// let path = DensityPath::linear(snapshots).paired(0, &Stage::default())?;

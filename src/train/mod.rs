@@ -1,4 +1,23 @@
 //! A training run in its folder: steps, checkpoints, metrics, and resuming after an interruption.
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! let folder = tempfile::tempdir().expect("a folder");
+//! let file = folder.path().join("cells.csv");
+//! let rows: String = (0..40).map(|i| format!("{},{}\n", i % 2, i)).collect();
+//! std::fs::write(&file, format!("times,x\n{rows}")).expect("written");
+//!
+//! let mut config = Config::default();
+//! config.data.path = file;
+//! config.model.hidden = vec![8];
+//! config.training.steps = 5;
+//! config.output.folder = folder.path().join("run");
+//! let outcome = train(&CpuEngine::new(1), &config, Existing::Refuse, 1, &mut Unobserved)?;
+//! assert_eq!(outcome, Outcome::Finished);
+//! assert!(Model::load(&config.output.folder.join("model.safetensors")).is_ok());
+//! # Ok::<(), Error>(())
+//! ```
 
 mod checkpoint;
 mod claim;

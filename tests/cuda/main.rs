@@ -11,6 +11,7 @@ mod common;
 mod cli;
 mod derivatives;
 mod devices;
+mod examples;
 mod integrate;
 mod integrate_memory;
 mod training;

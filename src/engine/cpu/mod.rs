@@ -12,6 +12,17 @@
 //!                                 (an activation or the chain rule) fused in
 //! product, narrow, weight_grad    register-blocked kernels on the layout of panel and weights
 //! ```
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! // Any number of threads gives the same bits.
+//! let model = Model::initial(Architecture::new(3, [16; 2]), 0);
+//! let points = draw_gaussian(300, 3, &mut Stream::of_normals(1, 3));
+//! let velocity = |threads| model.velocity(&CpuEngine::new(threads), &points, 0.5);
+//! assert_eq!(velocity(1)?, velocity(2)?);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod activation;
 mod bend;

@@ -363,14 +363,11 @@ impl<S: Simd> Crew<'_, S> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::DensityPath;
-    use crate::rng::Stream;
-
     use crate::model::Architecture;
-
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
     /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
@@ -383,12 +380,13 @@ mod tests {
             offsets: vec![0, 50, 120],
             samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
         };
+        let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {
             estimator: Estimator::Action { centering: false },
             n_interior: if SMALL { 90 } else { 600 },
             n_boundary: if SMALL { 30 } else { 200 },
             seed: 7,
-            ..Training::new(Architecture::new(2, if SMALL { [5, 3] } else { [16, 16] }), DensityPath::linear(snapshots))
+            ..Training::new(Architecture::new(2, hidden), DensityPath::linear(snapshots))
         };
         let state = training.initial_state().expect("sizes within their limits");
         CpuTrainer::new(pulp::Scalar::new(), threads, training, state)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use action_matching::TensorFileKind;
+use action_matching::cli_support::TensorFileKind;
 use action_matching::density_path::TIME_KNOTS;
 use action_matching::engine::{LossScale, NetworkState, TrainState};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
