@@ -5,7 +5,7 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
+use crate::density_path::{End, Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -120,26 +120,32 @@ impl Draw<'_> {
         }
     }
 
-    /// Fills boundary rows `first..first + n_rows`, at the first time or (`at_end`) at the last.
-    pub fn boundary(&self, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+    /// Fills boundary rows `first..first + n_rows`, at the first or last time.
+    pub fn boundary(&self, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (purpose, t) = if at_end { (Purpose::Boundary1, 1.0) } else { (Purpose::Boundary0, 0.0) };
+        let (purpose, t) = match end {
+            End::Start => (Purpose::Boundary0, 0.0),
+            End::End => (Purpose::Boundary1, 1.0),
+        };
         let n_times = training.path.snapshots.times.len();
         let omega = training.objective.time_weight.at(f64::from(t)).0;
-        let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
+        let weight = match end {
+            End::Start => omega,
+            End::End => -omega * training.path.snapshot_mass(n_times - 1),
+        };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
             let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
-            training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+            training.path.end_point(end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
         }
     }
 
     /// Fills rows `first..first + n_rows` at the ends of the intervals of [`Estimator::Weak`]:
-    /// samples at the interval's start or (`at_end`) at its end. Each sample gives two consecutive
+    /// samples at the interval's start or end, as `end` says. Each sample gives two consecutive
     /// rows, one at each time of its interval.
-    pub fn part(&self, intervals: u32, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+    pub fn part(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, offset) = (&training.path, self.offset(1));
         for row in 0..n_rows {
@@ -151,14 +157,14 @@ impl Draw<'_> {
             let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
             let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
-            let sampled = &ends[usize::from(at_end)];
+            let sampled = &ends[end as usize];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, ends[usize::from(at_later_time)].t);
             let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
             let (mass, _) = path.mass(&trajectory, sampled);
             let per_length = f64::from(intervals) / path.length(moment.left);
             let weight = 0.5 * omega * mass * measure * per_length / training.n_boundary as f64;
-            work.weight[row] = if at_end { -weight } else { weight } as f32;
+            work.weight[row] = if end == End::End { -weight } else { weight } as f32;
         }
     }
 }

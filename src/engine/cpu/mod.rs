@@ -58,7 +58,7 @@ use self::gradient::PartialSums;
 use self::loss::{Form, Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileProgress, TileSlabs};
-use self::sweeps::{Keep, Sweeps};
+use self::sweeps::{Keep, RowKind, Sweeps};
 use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
 use self::weights::{PackedWeights, Packing};
@@ -283,7 +283,7 @@ impl WithSimd for EvaluateLoss<'_> {
             let interior =
                 Interior { objective: &model.objective, form: Form::Action, scale: 1.0 / n as f32, per_probe };
             terms.add(&loss::interior(&sweeps, interior, &mut work, range.len(), |_, _, _| {}));
-            gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
+            gradient::accumulate(&sweeps, &mut work, range.len(), RowKind::Interior, tile, &sums, shared);
             tile += 1;
         }
         for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
@@ -296,7 +296,7 @@ impl WithSimd for EvaluateLoss<'_> {
                 work.weight.fill((omega / n as f64) as f32);
                 let value = loss::boundary(&sweeps, &mut work, n_rows);
                 *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
-                gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &sums, shared);
+                gradient::accumulate(&sweeps, &mut work, n_rows, RowKind::Boundary, tile, &sums, shared);
                 tile += 1;
             }
         }

@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::engine::cpu::epilogue::Plain;
     use crate::engine::cpu::narrow::{NarrowOperand, NarrowProduct};
-    use crate::engine::cpu::weight_grad::{Channel, WeightGrad, WeightSum};
+    use crate::engine::cpu::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
     use pulp::Scalar;
 
     const WIDTH: usize = 2 * Scalar::F32_LANES;
@@ -339,9 +339,9 @@ mod tests {
         let (broadcast, lanes) = (tile(n_rows, n_broadcast, 1), tile(n_rows, columns, 2));
         let n_panels = columns.div_ceil(WIDTH);
         let mut sums = vec![1.0; n_panels * n_broadcast * WIDTH];
-        for accumulate in [false, true] {
+        for onto in [Onto::Nothing, Onto::Sum] {
             let channel = |_| Channel { broadcast: &broadcast, lanes: &lanes };
-            let sum = WeightSum { n_broadcast, panels: 0..n_panels, values: sums.as_mut_ptr(), accumulate };
+            let sum = WeightSum { n_broadcast, panels: 0..n_panels, values: sums.as_mut_ptr(), onto };
             // SAFETY: `sums` has that many panels.
             Scalar::new().vectorize(unsafe { WeightGrad::new(1, channel, n_rows, sum) });
         }

@@ -32,6 +32,15 @@ use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
 
+/// What the rows of a tile have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RowKind {
+    /// Interior rows: g and the channels of δ, c and of the probes.
+    Interior,
+    /// The potential alone.
+    Boundary,
+}
+
 /// Highest derivative of the activation that the primal and reverse sweeps compute.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -279,14 +288,14 @@ impl<S: Simd> Sweeps<'_, S> {
     /// and the ē of the probes.
     ///
     /// Layer 0 has no adjoint: its input is the data.
-    pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
+    pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, kind: RowKind) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         let (to, above) = work.hidden.split_at_mut(layer);
         let Some(tiles) = to.last_mut() else { return };
         let z_bar = above.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         let (f1, out) = (tiles.f1.as_ptr(), tiles.z_bar.as_mut_ptr());
-        if !interior {
+        if kind == RowKind::Boundary {
             let epilogue = Reverse::<1> { f1, f2: out, out, h: out, u_f3: out };
             return self.backward(layer, z_bar, n_rows, parked, epilogue);
         }

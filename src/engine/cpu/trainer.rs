@@ -18,14 +18,15 @@ use super::gradient;
 use super::learner::{Learner, SharedLearner};
 use super::loss::{self, Form, Interior, LossTerms};
 use super::optimizer::StepSizes;
+use super::sweeps::RowKind;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
-use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
+use crate::density_path::{End, TimeDensity, TimeMoments, TimeRule};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
-/// The part of the batch that a tile belongs to. Of two ends, `false` is the earlier one.
+/// The part of the batch that a tile belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Interior,
@@ -33,12 +34,12 @@ enum Part {
     Center,
     CenterEnds,
     Boundary {
-        at_end: bool,
+        end: End,
     },
     /// Ends of the intervals of [`Estimator::Weak`].
     WeakEnds {
         intervals: u32,
-        at_end: bool,
+        end: End,
     },
 }
 
@@ -53,15 +54,13 @@ impl Part {
                 if centering {
                     parts.push((Part::Center, training.n_interior));
                 }
-                parts.extend([false, true].map(|at_end| (Part::Boundary { at_end }, training.n_boundary)));
+                parts.extend(End::BOTH.map(|end| (Part::Boundary { end }, training.n_boundary)));
                 if centering {
                     parts.push((Part::CenterEnds, 2));
                 }
             }
             Estimator::Weak { intervals } => {
-                parts.extend(
-                    [false, true].map(|at_end| (Part::WeakEnds { intervals, at_end }, 2 * training.n_boundary)),
-                );
+                parts.extend(End::BOTH.map(|end| (Part::WeakEnds { intervals, end }, 2 * training.n_boundary)));
             }
             Estimator::Regression => {}
         }
@@ -301,25 +300,28 @@ impl<S: Simd> Crew<'_, S> {
                 draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
-            Part::Boundary { at_end } | Part::WeakEnds { at_end, .. } => {
+            Part::Boundary { end } | Part::WeakEnds { end, .. } => {
                 match part {
-                    Part::WeakEnds { intervals, .. } => draw.part(intervals, at_end, first, n_rows, work),
-                    _ => draw.boundary(at_end, first, n_rows, work),
+                    Part::WeakEnds { intervals, .. } => draw.part(intervals, end, first, n_rows, work),
+                    _ => draw.boundary(end, first, n_rows, work),
                 }
                 let value = loss::boundary(&sweeps, work, n_rows);
-                *(if at_end { &mut sums.terms.boundary1 } else { &mut sums.terms.boundary0 }) = value;
+                match end {
+                    End::Start => sums.terms.boundary0 = value,
+                    End::End => sums.terms.boundary1 = value,
+                }
             }
         }
         drop(density);
         *self.tile_sums[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = sums;
         let learner = &self.action;
-        let interior = part.is_interior();
-        gradient::accumulate(&sweeps, work, n_rows, interior, tile, learner.sums, learner.partial_gradients);
+        let kind = if part.is_interior() { RowKind::Interior } else { RowKind::Boundary };
+        gradient::accumulate(&sweeps, work, n_rows, kind, tile, learner.sums, learner.partial_gradients);
         if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
             loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
             bend::seed(work, bend_work, n_rows, training.architecture.dim);
             let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
-            gradient::accumulate(&bend_sweeps, bend_work, n_rows, false, tile, learner.sums, values);
+            gradient::accumulate(&bend_sweeps, bend_work, n_rows, RowKind::Boundary, tile, learner.sums, values);
         }
     }
 

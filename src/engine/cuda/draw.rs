@@ -139,7 +139,7 @@ pub(super) mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{
-        DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+        DensityPath, End, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
     };
     use crate::engine::Bend;
     use crate::engine::cpu::{Draw, PlainRows};
@@ -349,11 +349,12 @@ pub(super) mod tests {
                     k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
                     k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
                     k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
-                    k if k == PartKind::Boundary0 as u32 => draw.boundary(false, 0, n_rows, work),
-                    k if k == PartKind::Boundary1 as u32 => draw.boundary(true, 0, n_rows, work),
+                    k if k == PartKind::Boundary0 as u32 => draw.boundary(End::Start, 0, n_rows, work),
+                    k if k == PartKind::Boundary1 as u32 => draw.boundary(End::End, 0, n_rows, work),
                     k => {
                         let Estimator::Weak { intervals } = training.estimator else { panic!("a part of kind {k}") };
-                        draw.part(intervals, k == PartKind::WeakEnds1 as u32, 0, n_rows, work);
+                        let end = if k == PartKind::WeakEnds1 as u32 { End::End } else { End::Start };
+                        draw.part(intervals, end, 0, n_rows, work);
                     }
                 });
                 let is_interior = part.kind == PartKind::Interior as u32;
