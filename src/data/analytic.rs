@@ -82,7 +82,7 @@ impl AnalyticProblem {
         }
     }
 
-    /// `n` independent z `[n, dim]`; the components alternate.
+    /// `n` independent z `[n, dim]`, drawn as [`draw_gaussian`] does; the components alternate.
     pub fn draw(&self, n: usize, random: &mut impl Rng) -> Vec<f64> {
         let normal = draw_gaussian(n, self.dim(), random);
         let centers = self.centers.iter().cycle();

@@ -2,11 +2,11 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::panel::{Tile, panel_width};
+use super::panel::panel_width;
 use super::product::{load_pair, store};
 use super::sweeps::Sweeps;
 use super::sync::{SharedMut, Turn};
-use super::weight_grad::{Channel, WeightGrad};
+use super::weight_grad::{Channel, WeightGrad, WeightSum};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
 
@@ -116,8 +116,7 @@ pub fn accumulate<S: Simd>(
         let (a, c) = below.last().map_or((&work.a0, &work.c0), |hidden| (&hidden.a, &hidden.c_a));
         let (z_bar, delta) =
             above.first().map_or((&work.output_bar, &work.seed), |hidden| (&hidden.z_bar, &hidden.delta));
-        let channel = |adjoint: &Tile, input: &Tile| {
-            let (adjoint, input) = (adjoint.as_ptr(), input.as_ptr());
+        let channel = |adjoint, input| {
             if layer.gradient_lanes_are_outputs {
                 Channel { broadcast: input, lanes: adjoint }
             } else {
@@ -146,17 +145,16 @@ pub fn accumulate<S: Simd>(
                     accumulate: round > 0,
                 });
             }
-            sweeps.simd.vectorize(WeightGrad {
-                n_channels: if interior { 2 + work.probes.len() } else { 1 },
-                channel: stacked,
-                broadcast_stride: z_bar.stride(),
-                lanes_stride: z_bar.stride(),
+            let weight_sum = WeightSum {
                 n_broadcast,
                 panels: part * TURN_PANELS..n_panels.min((part + 1) * TURN_PANELS),
-                n_rows,
-                sum: values.pointer(start + layer.gradient),
+                values: values.pointer(start + layer.gradient),
                 accumulate: round > 0,
-            });
+            };
+            let n_channels = if interior { 2 + work.probes.len() } else { 1 };
+            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to one thread.
+            let gradient = unsafe { WeightGrad::new(n_channels, stacked, n_rows, weight_sum) };
+            sweeps.simd.vectorize(gradient);
             turn.pass(round);
         }
         sweeps.adjoint(index, work, n_rows, interior);

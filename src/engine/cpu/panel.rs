@@ -70,6 +70,16 @@ impl Tile {
         self.capacity * self.width
     }
 
+    /// Rows it has space for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Panels of its columns.
+    pub fn n_panels(&self) -> usize {
+        self.values.len / self.stride().max(1)
+    }
+
     /// First value.
     pub fn as_ptr(&self) -> *const f32 {
         self.values.as_slice().as_ptr()
@@ -103,10 +113,10 @@ impl Tile {
 #[inline(always)]
 pub fn prefetch(address: *const f32) {
     // SAFETY: a prefetch never faults, whatever the address.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     unsafe {
         core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = address;
 }

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 
 use super::epilogue::Plain;
 use super::panel::{Aligned, Tile, panel_width};
-use super::product::Product;
+use super::product::{Operand, Product};
 use crate::stage::on_threads;
 
 /// Order of a square product that suits the kernel best: operands and result fit in one core's
@@ -36,18 +36,16 @@ impl WithSimd for ProductRate {
             let mut parked = Aligned::zeros(SIZE * width);
             let (started, mut products) = (Instant::now(), 0_u64);
             while started.elapsed() < self.duration {
-                simd.vectorize(Product {
-                    a: a.as_ptr(),
-                    a_stride: a.stride(),
+                let operand = Operand {
                     weight: weight.as_slice().as_ptr(),
                     start: std::ptr::null(),
                     inner: SIZE,
                     n_panels: SIZE.div_ceil(width),
-                    n_rows: SIZE,
-                    out_stride: out.stride(),
-                    parked: parked.as_mut_slice().as_mut_ptr(),
-                    epilogue: Plain { out: out.as_mut_ptr() },
-                });
+                };
+                let epilogue = Plain { out: out.as_mut_ptr() };
+                // SAFETY: the matrices above, of this thread alone, are as large.
+                let product = unsafe { Product::new(&a, SIZE, operand, parked.as_mut_slice(), epilogue) };
+                simd.vectorize(product);
                 products += 1;
             }
             let flop = 2.0 * (SIZE * SIZE * SIZE) as f64 * products as f64;

@@ -25,9 +25,9 @@ use pulp::Simd;
 
 use super::activation::{ActivationKernel, Gelu, Silu, Sin, Softplus, Tanh};
 use super::epilogue::{Adjoint, DiffusiveTangent, Plain, Primal, ProbeAdjoint, ProbeTangent, Reverse, Tangent};
-use super::narrow::{NarrowProduct, is_narrow};
+use super::narrow::{NarrowOperand, NarrowProduct, is_narrow};
 use super::panel::Tile;
-use super::product::{BLOCK_ROWS, Epilogue, Product};
+use super::product::{Epilogue, Operand, Product};
 use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
@@ -73,76 +73,68 @@ impl<S: Simd> Sweeps<'_, S> {
         a: &Tile,
         with_bias: bool,
         n_rows: usize,
-        parked: *mut f32,
+        parked: *mut [f32],
         epilogue: E,
     ) {
         let layer = self.layer(layer);
-        self.simd.vectorize(Product {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = Operand {
             weight: self.weights.forward(layer),
             start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
             inner: layer.layer.n_in,
             n_panels: layer.out_panels,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out_stride: a.stride(),
-            parked,
-            epilogue,
-        });
+        };
+        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for this network and packing, and
+        // write none that they read; the weights change only between steps.
+        let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
+        self.simd.vectorize(product);
     }
 
     /// Product with Wᵀ: `a` is an adjoint of the layer's output.
-    fn backward<E: Epilogue>(&self, layer: usize, a: &Tile, n_rows: usize, parked: *mut f32, epilogue: E) {
+    fn backward<E: Epilogue>(&self, layer: usize, a: &Tile, n_rows: usize, parked: *mut [f32], epilogue: E) {
         let layer = self.layer(layer);
-        self.simd.vectorize(Product {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = Operand {
             weight: self.weights.reverse(layer),
             start: std::ptr::null(),
             inner: layer.layer.n_out,
             n_panels: layer.in_panels,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out_stride: a.stride(),
-            parked,
-            epilogue,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
+        self.simd.vectorize(product);
     }
 
-    /// Sets `out` = W a, plus the biases if `with_bias`: the output of the network or of its
-    /// tangent.
-    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut f32, out: *mut f32) {
+    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its tangent.
+    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(self.last());
         if !is_narrow(layer.layer.n_out, self.packing.width) {
             return self.forward(self.last(), a, with_bias, n_rows, parked, Plain { out });
         }
-        self.simd.vectorize(NarrowProduct {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = NarrowOperand {
             weight: self.weights.reverse(layer),
             start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
             n_panels: layer.in_panels,
             n_columns: layer.layer.n_out,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { NarrowProduct::new(a, n_rows, operand, out) };
+        self.simd.vectorize(product);
     }
 
-    /// Sets `out` = Wᵀδ of the first layer: the gradient at the input of the network.
-    fn backward_to_input(&self, delta: &Tile, n_rows: usize, parked: *mut f32, out: *mut f32) {
+    /// `out` = Wᵀδ of the first layer: the gradient at the input of the network.
+    fn backward_to_input(&self, delta: &Tile, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(0);
         if !is_narrow(layer.layer.n_in, self.packing.width) {
             return self.backward(0, delta, n_rows, parked, Plain { out });
         }
-        self.simd.vectorize(NarrowProduct {
-            a: delta.as_ptr(),
-            a_stride: delta.stride(),
+        let operand = NarrowOperand {
             weight: self.weights.forward(layer),
             start: std::ptr::null(),
             n_panels: layer.out_panels,
             n_columns: layer.layer.n_in,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { NarrowProduct::new(delta, n_rows, operand, out) };
+        self.simd.vectorize(product);
     }
 
     /// Primal sweep through the hidden layers from `a0`: a, f′ and the derivatives that `keep` asks
@@ -158,7 +150,7 @@ impl<S: Simd> Sweeps<'_, S> {
     }
 
     fn primal_with<A: ActivationKernel>(&self, activation: A, work: &mut Workspace, n_rows: usize, keep: Keep) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
             let input = before.last().map_or(&work.a0, |hidden| &hidden.a);
@@ -183,7 +175,7 @@ impl<S: Simd> Sweeps<'_, S> {
 
     /// The output o from the last hidden layer.
     pub fn output(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let input = work.hidden.last().map_or(&work.a0, |hidden| &hidden.a);
         self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
     }
@@ -191,7 +183,7 @@ impl<S: Simd> Sweeps<'_, S> {
     /// Reverse sweep from `seed`: δ, `input_grad` and the derivatives that `keep` asks for, as in
     /// the primal sweep before it.
     pub fn reverse(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in (1..=self.last()).rev() {
             let (to, above) = work.hidden.split_at_mut(index);
             let tiles = &mut to[index - 1];
@@ -224,7 +216,7 @@ impl<S: Simd> Sweeps<'_, S> {
         if !work.probes.is_empty() {
             return self.diffusive_tangent(work, n_rows);
         }
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
             let input = before.last().map_or(&work.c0, |hidden| &hidden.c_a);
@@ -240,7 +232,7 @@ impl<S: Simd> Sweeps<'_, S> {
     }
 
     fn diffusive_tangent(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
@@ -278,7 +270,7 @@ impl<S: Simd> Sweeps<'_, S> {
     /// The last step of the adjoint sweep, needed only for the gradient in x: `input_grad` = Wᵀz̄
     /// of the first layer.
     pub fn adjoint_to_input(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let z_bar = work.hidden.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         self.backward_to_input(z_bar, n_rows, parked, work.input_grad.as_mut_ptr());
     }
@@ -288,7 +280,7 @@ impl<S: Simd> Sweeps<'_, S> {
     ///
     /// Layer 0 has no adjoint: its input is the data.
     pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         let (to, above) = work.hidden.split_at_mut(layer);
         let Some(tiles) = to.last_mut() else { return };

@@ -373,6 +373,9 @@ mod tests {
     use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    const SMALL: bool = cfg!(miri);
+
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
         let snapshots = Snapshots {
             dim: 2,
@@ -383,7 +386,7 @@ mod tests {
         let training = Training {
             architecture: Architecture {
                 dim: 2,
-                hidden: vec![16, 16],
+                hidden: if SMALL { vec![5, 3] } else { vec![16, 16] },
                 activation: Activation::Silu,
                 head: Head::Scalar,
                 time_embedding: TimeEmbedding::Raw,
@@ -399,8 +402,8 @@ mod tests {
             estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
-            n_interior: 600,
-            n_boundary: 200,
+            n_interior: if SMALL { 90 } else { 600 },
+            n_boundary: if SMALL { 30 } else { 200 },
             optimizer: Optimizer {
                 learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
                 beta1: 0.9,
@@ -419,14 +422,15 @@ mod tests {
     /// If fewer threads start, they do all steps, with equal bits.
     #[test]
     fn threads_that_cannot_start_are_not_waited_for() {
+        const STEPS: u64 = if SMALL { 2 } else { 5 };
         let state_with = |startable: usize| {
             let (mut trainer, mut records) = (trainer(4), Vec::new());
-            with_startable(startable, || trainer.steps(5, &mut records)).expect("steps");
-            assert_eq!(records.len(), 5);
+            with_startable(startable, || trainer.steps(STEPS, &mut records)).expect("steps");
+            assert_eq!(records.len() as u64, STEPS);
             trainer.state().expect("a state")
         };
         let all = state_with(usize::MAX);
-        assert_eq!(all.step, 5);
+        assert_eq!(all.step, STEPS);
         for startable in [0, 1, 2] {
             assert_eq!(state_with(startable), all, "{startable} threads beside the first");
         }
