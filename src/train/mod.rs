@@ -386,7 +386,8 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
-    /// After an error of the device or a file, names the checkpoint from which the run can continue.
+    /// After an error of the device or a file, names the checkpoint from which the run can
+    /// continue.
     fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
         if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, self.kept) {
             observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));

@@ -152,7 +152,8 @@ pub fn accumulate<S: Simd>(
                 accumulate: round > 0,
             };
             let n_channels = if interior { 2 + work.probes.len() } else { 1 };
-            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to one thread.
+            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to
+            // one thread.
             let gradient = unsafe { WeightGrad::new(n_channels, stacked, n_rows, weight_sum) };
             sweeps.simd.vectorize(gradient);
             turn.pass(round);

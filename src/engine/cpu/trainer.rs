@@ -373,7 +373,8 @@ mod tests {
     use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
-    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several
+    /// tiles.
     const SMALL: bool = cfg!(miri);
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
