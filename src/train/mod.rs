@@ -140,7 +140,7 @@ pub fn train(
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
-        Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
+        Existing::Resume => resume::load(&folder, config, &snapshots, &fingerprint, &engine.arithmetic(), observer)?,
         _ => Earlier::default(),
     };
     config.short_run().iter().for_each(|message| observer.notice(message));
@@ -151,6 +151,9 @@ pub fn train(
     };
     let start = state.step;
     let mut trainer = allocate(engine, &training, state, observer)?;
+    if let Some(checkpoint) = &earlier.renewed {
+        checkpoint.save(&folder.checkpoints())?;
+    }
     prepare_folder(&folder, config, existing, observer)?;
     let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
@@ -169,7 +172,7 @@ pub fn train(
 
 /// Reads the snapshots to train on, in network coordinates.
 fn read_snapshots(config: &Config, observer: &mut dyn Observer) -> Result<(Snapshots, Coordinates)> {
-    let read = if config.objective.path.is_generative() { load_single } else { load };
+    let read = if config.objective.path.interpolant().is_generative() { load_single } else { load };
     let loaded = read(&config.source(), observer.watch())?;
     loaded.warnings.iter().for_each(|warning| observer.warning(warning));
     Ok((loaded.training, loaded.coordinates))
@@ -198,14 +201,16 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
         match (existing, content) {
             (Existing::Refuse, Content::Run | Content::Foreign) => refuse(
                 "already exists",
-                "continue with --resume, replace with --force, or name another folder with --out",
+                "continue with `Existing::Resume`, replace with `Existing::Replace`, or name another folder with `output.folder`",
             ),
-            (Existing::Replace, Content::Foreign) => {
-                refuse("holds files that are not a run's, and is left alone", "name another folder with --out")
-            }
-            (Existing::Resume, Content::Foreign) => {
-                refuse("holds files, but no run that could be gone on with", "name the folder of a run with --out")
-            }
+            (Existing::Replace, Content::Foreign) => refuse(
+                "holds files that are not a run's, and is left alone",
+                "name another folder with `output.folder`",
+            ),
+            (Existing::Resume, Content::Foreign) => refuse(
+                "holds files, but no run that could be gone on with",
+                "name the folder of a run with `output.folder`",
+            ),
             _ => Ok(content),
         }
     };
@@ -281,10 +286,11 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
     let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
     let n_times = snapshots.times.len();
     let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
-    let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
+    let interpolant = objective.path.interpolant();
+    let pairs = matches!(interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
     DensityPath {
         snapshots: Arc::new(snapshots),
-        interpolant: objective.path,
+        interpolant,
         couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
         masses,
     }
@@ -292,12 +298,15 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
 
 /// The couplings of `path`.
 fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
-    if objective.pairing == Pairing::Unbalanced {
-        let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed, stage);
+    let snapshots = &path.snapshots;
+    match objective.pairing {
+        Pairing::Independent => Ok(Vec::new()),
+        Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
+        Pairing::Unbalanced { relaxation, rows } => {
+            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+            unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
+        }
     }
-    optimal_couplings(snapshots, rows, seed, stage)
 }
 
 /// A run in progress: its files and their state.
@@ -390,7 +399,7 @@ impl Run {
     /// continue.
     fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
         if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, self.kept) {
-            observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));
+            observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
         }
     }
 

@@ -17,6 +17,8 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod flags;
+mod front_door;
 mod generative;
 mod integrate;
 mod interop;
