@@ -42,7 +42,7 @@ impl Laplacian {
     }
 
     /// Weight of the curvature along one direction: probes are averaged, unit vectors summed.
-    pub fn share(self) -> f64 {
+    pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,
             LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.n_probes as f64,

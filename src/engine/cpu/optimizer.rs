@@ -19,7 +19,7 @@ pub struct StepSizes {
     root_correction: f32,
     epsilon: f32,
     /// 1 − η·(weight decay).
-    keep: f32,
+    decay_factor: f32,
     /// [`Optimizer::ema_rate`].
     toward_ema: f32,
 }
@@ -38,7 +38,7 @@ impl StepSizes {
             step_size: (rate / (1.0 - optimizer.beta1.powf(taken))) as f32,
             root_correction: (1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()) as f32,
             epsilon: optimizer.epsilon as f32,
-            keep: (1.0 - rate * optimizer.weight_decay) as f32,
+            decay_factor: (1.0 - rate * optimizer.weight_decay) as f32,
             toward_ema: optimizer.ema_rate(step) as f32,
         }
     }
@@ -65,8 +65,16 @@ impl WithSimd for Update<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let StepSizes { gradient_scale, toward1, toward2, step_size, root_correction, epsilon, keep, toward_ema } =
-            self.sizes;
+        let StepSizes {
+            gradient_scale,
+            toward1,
+            toward2,
+            step_size,
+            root_correction,
+            epsilon,
+            decay_factor,
+            toward_ema,
+        } = self.sizes;
         let (gradient, gradient_rest) = S::as_simd_f32s(self.gradient);
         let (parameters, parameters_rest) = S::as_mut_simd_f32s(self.parameters);
         let (ema, ema_rest) = S::as_mut_simd_f32s(self.ema);
@@ -81,7 +89,7 @@ impl WithSimd for Update<'_> {
             let root =
                 simd.mul_add_f32s(simd.sqrt_f32s(*v), simd.splat_f32s(root_correction), simd.splat_f32s(epsilon));
             let step = simd.mul_f32s(simd.splat_f32s(step_size), simd.div_f32s(*m, root));
-            *p = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(keep), *p), step);
+            *p = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(decay_factor), *p), step);
             *e = simd.mul_add_f32s(simd.splat_f32s(toward_ema), simd.sub_f32s(*p, *e), *e);
         }
         let rest = gradient_rest.iter().zip(parameters_rest).zip(ema_rest).zip(moment1_rest).zip(moment2_rest);
@@ -90,7 +98,7 @@ impl WithSimd for Update<'_> {
             *m = toward1.mul_add(g - *m, *m);
             *v = toward2.mul_add(g * g - *v, *v);
             let root = v.sqrt().mul_add(root_correction, epsilon);
-            *p = keep * *p - step_size * (*m / root);
+            *p = decay_factor * *p - step_size * (*m / root);
             *e = toward_ema.mul_add(*p - *e, *e);
         }
     }
@@ -162,8 +170,8 @@ mod tests {
                 let (m_hat, v_hat) = (*m / (1.0 - 0.8_f64.powi(step + 1)), *v / (1.0 - 0.95_f64.powi(step + 1)));
                 *p -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.3 * *p);
                 // 9/10 of the way after the first step, 9/11 after the second, …
-                let keep = [1.0 / 10.0, 2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0][step as usize];
-                *e = keep * *e + (1.0 - keep) * *p;
+                let kept = [1.0 / 10.0, 2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0][step as usize];
+                *e = kept * *e + (1.0 - kept) * *p;
                 for (got, want) in [(parameters[i], *p), (ema[i], *e), (moment1[i], *m), (moment2[i], *v)] {
                     assert!((f64::from(got) - want).abs() < 1e-6, "parameter {i} at step {step}: {got}, not {want}");
                 }

@@ -125,7 +125,7 @@ impl<S: Simd> CpuTrainer<S> {
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
-        let crew = Crew {
+        let shared = SharedStep {
             training: &self.training,
             tiles: &self.tiles,
             tile_sums: &self.tile_sums,
@@ -143,14 +143,14 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
                 .map_while(|(index, work)| {
-                    let (crew, steps) = (&crew, steps.clone());
+                    let (shared, steps) = (&shared, steps.clone());
                     // If the system starts no more threads, those that run do all the work.
-                    stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
+                    stage::spawn(scope, move || shared.run(index + 1, work, steps, |_| {})).ok()
                 })
                 .collect();
-            crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
+            shared.barrier.get_or_init(|| Barrier::new(1 + others.len()));
             let first = catch_unwind(AssertUnwindSafe(|| {
-                crew.run(0, first, steps, |record| {
+                shared.run(0, first, steps, |record| {
                     outcome = record.check();
                     records.push(record);
                 })
@@ -186,7 +186,7 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
 }
 
 /// State that the threads of [`CpuTrainer::steps`] share.
-struct Crew<'a, S> {
+struct SharedStep<'a, S> {
     training: &'a Training,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
@@ -201,7 +201,7 @@ struct Crew<'a, S> {
     barrier: OnceLock<Barrier>,
 }
 
-impl<S: Simd> Crew<'_, S> {
+impl<S: Simd> SharedStep<'_, S> {
     /// One thread's work in `steps`. Returns the number of steps taken, the same on every thread.
     /// If one thread panics, all do.
     fn run(
@@ -285,7 +285,7 @@ impl<S: Simd> Crew<'_, S> {
                     objective: &training.objective,
                     form,
                     scale: 1.0 / training.n_interior as f32,
-                    per_probe: training.laplacian.share(),
+                    per_probe: training.laplacian.probe_weight(),
                 };
                 let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
                 let moments = &mut sums.moments;
@@ -370,7 +370,8 @@ mod tests {
     use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
-    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several
+    /// tiles.
     const SMALL: bool = cfg!(miri);
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {

@@ -56,7 +56,7 @@ impl Drawer {
             frequencies: upload(training.architecture.time_embedding.frequencies())?,
             seed: training.seed,
             sigma: training.objective.sigma,
-            probe_share: training.laplacian.share(),
+            probe_share: training.laplacian.probe_weight(),
             time_rule: training.time_rule as u32,
             estimator,
             weak_intervals,
@@ -418,7 +418,7 @@ pub(super) mod tests {
             let n_probes = training.n_probes();
             if n_probes > 0 {
                 let has_curvature = is_interior && row.is_some();
-                let kappa = training.objective.kappa_at(f64::from(values.t[at])) * training.laplacian.share();
+                let kappa = training.objective.kappa_at(f64::from(values.t[at])) * training.laplacian.probe_weight();
                 exact("kappa", &values.kappa[at..=at], &[if has_curvature { kappa as f32 } else { 0.0 }]);
             }
             for probe in 0..n_probes {

@@ -235,7 +235,7 @@ impl<'a> Integration<'a> {
             slot_size: slot as u64,
             growth: model.objective.growth as f32,
             cost_exponent: model.objective.cost_exponent as f32,
-            share: plan.divergence.share() as f32,
+            share: plan.divergence.probe_weight() as f32,
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
             rule: plan.divergence.rule as u32,

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masks_name_their_lanes() {
+    fn lanes_of_a_mask_are_listed_in_order() {
         assert_eq!(lanes(0b1010_0001).collect::<Vec<_>>(), [0, 5, 7]);
         assert_eq!((lanes(0).count(), lanes(u32::MAX).count()), (0, 32));
         let mut predicate = [0; LANES];
