@@ -34,6 +34,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod snapshots;
 mod stochastic;
 #[cfg(unix)]
 mod streams;
