@@ -1,9 +1,11 @@
-//! Variance of the gradient of a step for each form of the loss and each rule for its times, on the same networks:
+//! Variance of the gradient of a step for each form of the loss and each rule for its times, with
+//! the same networks:
 //!
 //!     cargo bench --bench gradient_variance
 //!
-//! Variance is the trace of the covariance over the squared norm of the mean gradient at the start of training, over 256 batches of 1024 rows
-//! of each kind. Cost is in products with the weights for one interior row of `action` with its two boundary rows: 12.
+//! Variance is the trace of the covariance over the squared norm of the mean gradient at the start
+//! of training, for 256 batches of 1024 rows of each kind. Cost is the number of products with the
+//! weights for one interior row and its two boundary rows; `action` has 12.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -153,7 +155,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The last snapshot alone.
+/// Only the last snapshot.
 fn last(snapshots: &action_matching::data::Snapshots) -> action_matching::data::Snapshots {
     let k = snapshots.times.len() - 1;
     let n = snapshots.n_rows(k);

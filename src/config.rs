@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{DataSource, Snapshots, Standardization};
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
+use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
@@ -439,7 +439,7 @@ impl Config {
         let training = &self.training;
         let cosine = match training.schedule {
             Schedule::Constant => None,
-            Schedule::Cosine => Some((training.steps, training.final_rate)),
+            Schedule::Cosine => Some(Cosine { end: training.steps, floor: training.final_rate }),
         };
         let warmup_steps = training.warmup_steps.min(training.longest_warmup());
         Optimizer {

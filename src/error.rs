@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Result of a fallible library call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong. The message of each variant names the file or buffer, the field and the fix.
 #[derive(Debug, thiserror::Error)]

@@ -1,25 +1,30 @@
-//! Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011), and who owns which counter.
+//! Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011), and which draw owns which
+//! counter.
 //!
-//! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise on
-//! every engine and for every thread count, and resuming a run needs only the step number.
+//! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise
+//! on every engine and with any number of threads, and a resumed run needs only the step number.
 
 use std::convert::Infallible;
 
 use rand::rand_core::{self, SeedableRng, TryRng};
 
-/// What a draw is for: the second word of the counter. A value is never reused for another purpose.
+/// Purpose of a draw: the second word of the counter. A value is never reused for another purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
-    /// Interior rows of a training batch: words = (time, left row or pair, right row or the one before the pair, the one after).
+    /// Interior rows of a training batch: words = (time, left row or pair, right row or the row
+    /// before the pair, the row after the pair).
     Interior = 0,
-    /// Boundary rows at the first time: words = (row, free, free, free). With the weak estimator, its parts: words as of `Interior`.
+    /// Boundary rows at the first time: words = (row, free, free, free). With the weak estimator,
+    /// the ends of its intervals: words as for `Interior`.
     Boundary0 = 1,
     /// Boundary rows at the last time.
     Boundary1 = 2,
-    /// Offset shared by the low-discrepancy times of a step (row 0; row 1 for the parts of the weak estimator).
+    /// Offset shared by the low-discrepancy times of a step (row 0; row 1 for the intervals of the
+    /// weak estimator).
     TimeOffset = 3,
-    /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see [`RowWords`].
+    /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see
+    /// [`RowWords`].
     Probe = 4,
     /// Brownian increments of the integrators.
     Noise = 5,
@@ -31,11 +36,12 @@ pub enum Purpose {
     Evaluation = 8,
     /// Offset of systematic resampling (step = saved time, row 0).
     Resampling = 9,
-    /// Division of snapshots into blocks for optimal couplings (step = snapshot, row = position).
+    /// Division of snapshots into problems for optimal couplings (step = snapshot, row = position).
     Blocks = 10,
     /// Start noise of generative paths: normal numbers in the words of a row, see [`RowWords`].
     StartNoise = 11,
-    /// Division of snapshots into the blocks that lie on a device in turn (step = snapshot, row = position).
+    /// Division of snapshots into the subsets that are on a device one after the other (step =
+    /// snapshot, row = position).
     DeviceBlocks = 12,
     /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
     Free = 13,
@@ -59,13 +65,14 @@ pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// The four random words of (`seed`, `purpose`, `step`, `row`).
+/// The four random words for (`seed`, `purpose`, `step`, `row`).
 #[inline(always)]
 pub fn words(seed: u64, purpose: Purpose, step: u64, row: u32) -> [u32; 4] {
     philox4x32([seed as u32, (seed >> 32) as u32], [row, purpose as u32, step as u32, (step >> 32) as u32])
 }
 
-/// As many random words as each row needs: row r owns the counters r·n .. (r + 1)·n, n = ⌈words / 4⌉, modulo 2³².
+/// Any number of random words per row: row r owns the counters r·n .. (r + 1)·n, n = ⌈words / 4⌉,
+/// modulo 2³².
 #[derive(Clone, Copy, Debug)]
 pub struct RowWords {
     seed: u64,

@@ -32,12 +32,12 @@ impl RunFolder {
         self.0.join("checkpoints")
     }
 
-    /// Loss and the rest over the steps.
+    /// Loss and other metrics over the steps.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
     }
 
-    /// The picture of [`RunFolder::metrics`].
+    /// The plot of [`RunFolder::metrics`].
     pub fn plot(&self) -> PathBuf {
         self.0.join("loss.svg")
     }

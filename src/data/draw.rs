@@ -5,11 +5,11 @@ use rand::Rng;
 use super::Snapshots;
 use crate::rng;
 
-/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement, one word of `random` each; each row once, in order, when `n`
-/// is their number. [`Stream::of_indices`](rng::Stream::of_indices) draws those of `amatch sample`.
+/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement, or each row once and in order if
+/// `n` is their number. Otherwise particle `i` depends only on `seed` and `i`.
 ///
 /// # Panics
-/// When there is no snapshot `k`, or it has no rows; [`super::load`] yields none such.
+/// If there is no snapshot `k`, or it has no rows. Snapshots from [`super::load`] always have rows.
 pub fn draw_rows(snapshots: &Snapshots, k: usize, n: usize, random: &mut impl Rng) -> Vec<f32> {
     let (rows, dim, n_rows) = (snapshots.rows(k), snapshots.dim, snapshots.n_rows(k));
     if n == n_rows {
@@ -57,7 +57,7 @@ mod tests {
         let many = draw_rows(&snapshots, 1, 3001, &mut Stream::of_indices(7));
         for first in [4.0, 6.0, 8.0] {
             let share = many.chunks_exact(2).filter(|row| **row == [first, first + 1.0]).count() as f64 / 3001.0;
-            // Five standard deviations of a binomial share.
+            // Five standard deviations of a binomial fraction.
             assert!((share - 1.0 / 3.0).abs() < 5.0 * (2.0 / 9.0 / 3001.0f64).sqrt(), "row {first}: {share}");
         }
         assert_eq!(draw_rows(&snapshots, 1, 100, &mut Stream::of_indices(7)), many[..200]);

@@ -1,4 +1,4 @@
-//! An open data file of any format; the suffix decides which.
+//! An open data file of any format; the suffix determines the format.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(super) enum Format {
     Npy,
     Npz,
-    /// Text, with what separates fields where it is written; read, the header line tells.
+    /// Text. The separator is for writing; when reading, the header line determines it.
     Table {
         delimiter: u8,
         is_compressed: bool,
@@ -25,7 +25,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format that `to` is written in: that of its suffix; a pipe or device without one gets a table of text.
+    /// The format in which `to` is written: that of its suffix. A pipe or device without a suffix
+    /// gets a table.
     ///
     /// # Errors
     /// As [`Format::of`].
@@ -37,7 +38,7 @@ impl Format {
         }
     }
 
-    /// The format of `path` by its suffix, in any case.
+    /// The format of `path` by its suffix, in upper or lower case.
     ///
     /// # Errors
     /// [`Error::Input`] listing the suffixes.
@@ -76,7 +77,7 @@ impl Format {
         }
     }
 
-    /// Whether it is a table, whose times are a column.
+    /// True for tables, whose times are a column.
     pub fn is_table(self) -> bool {
         matches!(self, Format::Table { .. })
     }
@@ -96,14 +97,14 @@ pub(super) enum DataFile {
 
 /// An open file of named arrays.
 pub(super) enum ArrayFile {
-    /// One array, whatever name it is asked for by.
+    /// One array, which answers to any name.
     Npy(PathBuf),
     Npz(Archive),
     Safetensors(Tensors),
 }
 
 impl ArrayFile {
-    /// The array `name`, its header read and its size checked.
+    /// The array `name`, with its header read and its size checked.
     pub fn array(&mut self, name: &str) -> Result<Array<'_>> {
         match self {
             ArrayFile::Npy(path) => npy::open(path, name),
@@ -125,8 +126,8 @@ impl DataFile {
         })
     }
 
-    /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the times, which a table
-    /// does not count among the samples.
+    /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the
+    /// times, which are not among the samples of a table.
     pub fn shape(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<(usize, usize)> {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.matrix_shape(),
@@ -134,7 +135,7 @@ impl DataFile {
         }
     }
 
-    /// The array `times`, one finite time a row. A table looks at its `samples` too.
+    /// The array `times`, one finite time per row. In a table this also surveys `samples`.
     pub fn times(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         match self {
             DataFile::Arrays(file) => {
@@ -142,7 +143,7 @@ impl DataFile {
                 let n_bytes = array.header.n_bytes().unwrap_or(0);
                 meter.expect(n_bytes);
                 if array.is_suspicious() {
-                    // Too wide an array is refused as such below.
+                    // An array that is too wide is refused below.
                     meter.expect(n_bytes);
                     array.verify(meter)?;
                     array = file.array(times)?;
@@ -153,7 +154,7 @@ impl DataFile {
         }
     }
 
-    /// What there is to know of `samples` before they are read as f32.
+    /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {
             DataFile::Arrays(file) => {
@@ -175,7 +176,7 @@ impl DataFile {
         }
     }
 
-    /// Reads the array `samples` into `rows`, which has its shape.
+    /// Reads the array `samples` into `rows`, which have its shape.
     pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.read_rows(rows, meter),
@@ -184,7 +185,7 @@ impl DataFile {
     }
 }
 
-/// Fails where a column holds numbers so small that f32 makes them 0.
+/// Fails if a column holds numbers so small that f32 makes them 0.
 pub(super) fn refuse_too_small(path: &Path, samples: &str, too_small: Option<(usize, f64)>) -> Result<()> {
     match too_small {
         None => Ok(()),
@@ -196,18 +197,18 @@ pub(super) fn refuse_too_small(path: &Path, samples: &str, too_small: Option<(us
     }
 }
 
-/// Samples as their file has them.
+/// Properties of the samples in their file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Features {
     /// Distance from 1 to the next number of the stored type; 0 for integers.
     pub epsilon: f64,
-    /// What is to be subtracted before rounding to f32, `[dim]`; 0 where f32 holds every value.
+    /// Values to subtract before rounding to f32, `[dim]`; 0 if f32 holds every value.
     pub origin: Vec<f64>,
-    /// Columns that only count the rows, where that was looked at; not those that the user named.
+    /// Columns that only count the rows, if that was checked; without those that the user named.
     pub counting: Option<Vec<usize>>,
     /// Names of the columns of a table.
     pub columns: Option<Vec<String>>,
-    /// What a user should know.
+    /// Messages for the user.
     pub warnings: Vec<String>,
 }
 

@@ -6,9 +6,8 @@ use super::array::list;
 use crate::error::{Error, Result};
 use crate::model::Coordinates;
 
-/// Checks that samples of `path`, of dimension `dim` and with these `columns` if they come from a
-/// table, are what a model of `coordinates` moves: as many dimensions, and where both have names,
-/// the same in the same order.
+/// Checks that samples of `path` suit a model of `coordinates`: of equal dimension `dim`, and, if
+/// both have column names, with the same `columns` in the same order.
 ///
 /// # Errors
 /// [`Error::Input`] that lists both.

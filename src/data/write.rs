@@ -1,4 +1,4 @@
-//! Writing particles, in the formats that are read.
+//! Writing of particles, in the formats that can be read.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::tensors::{NewTensor, write_tensors};
 
-/// One named array to write: `samples [n, d]`, `times [n]`, or another with as many rows.
+/// One named array to write: `samples [n, d]`, `times [n]`, or another one with as many rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PointArray<'a> {
     pub(super) name: &'a str,
@@ -23,7 +23,7 @@ pub struct PointArray<'a> {
 pub enum PointValues<'a> {
     /// 32 bits.
     F32(&'a [f32]),
-    /// 64 bits: times, and positions so far from 0 that 32 bits are too coarse.
+    /// 64 bits: times, and positions so far from 0 that 32 bits would be too coarse.
     F64(&'a [f64]),
 }
 
@@ -45,7 +45,7 @@ impl<'a> PointArray<'a> {
         PointArray { name, dim, values: values.into(), columns: None }
     }
 
-    /// The same, whose columns have names in a table: `dim` of them.
+    /// The same array with column names for a table: `dim` of them.
     pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
         PointArray { columns, ..self }
     }
@@ -90,7 +90,7 @@ impl<'a> PointArray<'a> {
     }
 }
 
-/// Fails early, before long work, where [`write_points`] would not know the format.
+/// Fails early, before long work, if [`write_points`] would not know the format.
 ///
 /// # Errors
 /// [`Error::Input`] for a wrong suffix.
@@ -98,14 +98,16 @@ pub fn check_points_format(to: &Destination) -> Result<()> {
     Format::of_destination(to).map(drop)
 }
 
-/// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device without a suffix gets `.csv`.
+/// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device
+/// without a suffix gets `.csv`.
 ///
-/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In a
-/// table, the array `x [n, d]` becomes the columns `x_0`, …, or those of its own names, and `x [n]`
-/// the column `x`; numbers have as many digits as it takes to read them back.
+/// `.npy` holds one array, the first; only `times` may follow it, which is not written. In a table,
+/// the array `x [n, d]` becomes the columns `x_0`, …, or those of its own names, and `x [n]` the
+/// column `x`; numbers have as many digits as are needed to read them back exactly.
 ///
 /// # Errors
-/// [`Error::Input`] for a wrong suffix or arrays that do not fit one file, [`Error::Io`] when writing fails.
+/// [`Error::Input`] for a wrong suffix or arrays that do not fit into one file, [`Error::Io`] if
+/// writing fails.
 pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Result<()> {
     let to = to.into();
     let refuse = |name: &str, problem: String, fix: &str| Err(Error::input(to.path(), name, problem, fix));

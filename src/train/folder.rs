@@ -1,4 +1,5 @@
-//! The run folder: what is there of its files, and the way to replace them that an interruption cannot spoil.
+//! The run folder: its files, its state, and a way to replace them that no interruption can
+//! corrupt.
 
 use std::fs;
 use std::io;
@@ -11,15 +12,16 @@ use crate::files::{is_part, is_temporary};
 use crate::run_folder::RunFolder;
 
 impl RunFolder {
-    /// The files of a run beside its checkpoints; the configuration, which makes the folder a run's, is last.
+    /// The files of a run without its checkpoints. The configuration, which makes the folder a run
+    /// folder, is last.
     fn files(&self) -> [PathBuf; 4] {
         [self.model(), self.plot(), self.metrics(), self.config()]
     }
 
-    /// Looks at what is there.
+    /// State of the folder.
     ///
     /// # Errors
-    /// [`Error::Input`] when the path is a file, [`Error::Io`] when the folder cannot be listed.
+    /// [`Error::Input`] if the path is a file, [`Error::Io`] if the folder cannot be listed.
     pub(super) fn content(&self) -> Result<Content> {
         let path = self.path();
         if look_at(path)?.is_some_and(|found| !found.is_dir()) {
@@ -44,13 +46,14 @@ impl RunFolder {
         Ok(Content::Nothing)
     }
 
-    /// Whether a process has claimed the folder, or had when it died.
+    /// True if a process holds a claim on the folder, or died while holding it.
     pub(super) fn is_claimed(&self) -> bool {
         self.path().join(CLAIM).exists()
     }
 
-    /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
-    /// run that can be replaced, or gone on with: metrics stay as long as a checkpoint that they lead to.
+    /// Removes the run. Folders, links and files that do not belong to a run stay. If this is
+    /// interrupted at any point, the rest is still a run that can be replaced or resumed: metrics
+    /// stay as long as there is a checkpoint to continue them.
     ///
     /// # Errors
     /// [`Error::Io`] names the file that cannot be removed.
@@ -63,8 +66,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Makes the folder of checkpoints, and removes what processes that died left half-written. Under the claim, nobody else
-    /// writes here.
+    /// Creates the folder of checkpoints, and removes the half-written files of dead processes.
+    /// Call it under the claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
@@ -80,21 +83,22 @@ impl RunFolder {
     }
 }
 
-/// What a folder holds before a run starts there.
+/// State of a folder before a run starts there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Nothing, or what a run that was killed at its very start leaves.
+    /// Nothing, or the remains of a run that was killed at its very start.
     Nothing,
-    /// A run, or a part of one.
+    /// A run, or some of its files.
     Run,
-    /// Files that are not a run's.
+    /// Files that do not belong to a run.
     Foreign,
 }
 
-/// What lies at `path`, through links; `None` when nothing does. An error of the system is not taken for nothing.
+/// Metadata of the file at `path`, through links; `None` if there is none. A system error is not
+/// taken for a missing file.
 ///
 /// # Errors
-/// [`Error::Io`] when the system does not say.
+/// [`Error::Io`] if the system cannot tell.
 pub(super) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -103,12 +107,12 @@ pub(super) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
     }
 }
 
-/// Whether `name` is that of a file which is no result.
+/// True if `name` is that of a file which is not a result.
 fn is_leftover(name: &str) -> bool {
     name == CLAIM || name == TAKEOVER || is_temporary(name)
 }
 
-/// The checkpoints in `folder`, none when there is no such folder.
+/// The checkpoints in `folder`; none if there is no such folder.
 fn list_checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     match look_at(folder)? {
         Some(found) if found.is_dir() => checkpoint::list(folder),
@@ -116,7 +120,8 @@ fn list_checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Names in `folder`, none when there is no such folder. Names that are not UTF-8 are no run's and come with replacements.
+/// Names in `folder`; none if there is no such folder. Names that are not UTF-8, which cannot
+/// belong to a run, are converted with replacements.
 fn names(folder: &Path) -> Result<Vec<String>> {
     if look_at(folder)?.is_none() {
         return Ok(Vec::new());
@@ -127,7 +132,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     list().map_err(Error::io(folder, "list"))
 }
 
-/// Removes the file `path` if it is there.
+/// Removes the file `path` if it exists.
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
@@ -161,7 +166,7 @@ mod tests {
         }
         write("checkpoints/step-best.safetensors");
         folder.clear().expect("clears");
-        // What is not a run's stays.
+        // Files that do not belong to a run stay.
         assert_eq!(fs::read_dir(folder.checkpoints()).expect("lists").count(), 1);
         assert!(folder.path().join("notes.txt").exists());
         assert_eq!(content(), Content::Foreign);
@@ -170,7 +175,7 @@ mod tests {
         assert!(error.contains("is a file"), "{error}");
     }
 
-    /// Cut short after any number of removals, the folder is still a run's.
+    /// After any number of removals, the folder is still that of a run.
     #[cfg(unix)]
     #[test]
     fn checkpoints_go_first_and_the_configuration_last() {
@@ -180,7 +185,7 @@ mod tests {
         for file in folder.files() {
             fs::write(file, "").expect("written");
         }
-        // A folder in the place of a checkpoint cannot be removed as a file.
+        // A folder in place of a checkpoint cannot be removed as a file.
         fs::create_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("made");
         assert!(folder.clear().is_err());
         assert!(folder.config().exists() && folder.metrics().exists(), "metrics go before a checkpoint");

@@ -8,10 +8,11 @@ use super::metrics::Metrics;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
-/// Lines of the plot have at most this many points; each is a mean over its share of the lines of `metrics.jsonl`.
+/// Maximum number of points of a line. Each is the mean of an equal number of lines of
+/// `metrics.jsonl`.
 const POINTS: usize = 500;
 
-/// Draws `metrics` to `path`. Nothing is drawn of fewer than two points.
+/// Draws `metrics` to `path`. Fewer than two points draw nothing.
 pub fn plot_loss(path: &Path, metrics: &[Metrics]) -> Result<()> {
     let finite: Vec<&Metrics> =
         metrics.iter().filter(|line| line.loss.is_finite() && line.kinetic.is_finite()).collect();
@@ -37,7 +38,8 @@ fn draw(
     loss: &[(f64, f64)],
     kinetic: &[(f64, f64)],
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // The first steps are often far from the rest: the axis shows all but the most extreme 2 % of points.
+    // The first steps are often far from the rest, so the axis covers all but the most extreme 2 %
+    // of points.
     let mut values: Vec<f64> = loss.iter().chain(kinetic).map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);
     let cut = values.len() / 50;

@@ -1,4 +1,4 @@
-//! Every unusable data file gives an error that names the file, the array or place, and the fix.
+//! Every unusable data file gives an error that names the file, the array or position, and the fix.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Folder {
         assert!(message.contains(&format!("({fix}")) && message.ends_with(')'), "\n got: {message}\n fix: {fix}");
     }
 
-    /// The same for a file of default names with this content.
+    /// The same for a file with default names and this content.
     fn refuses_content(&self, name: &str, content: impl AsRef<[u8]>, start: &str, fix: &str) {
         let path = self.file(name, content);
         self.refuses(&DataSource::new(path), name, start, fix);

@@ -1,4 +1,5 @@
-//! Every format × element type × byte order × memory order reads the same snapshots; what is written reads back.
+//! Every format × element type × byte order × memory order reads the same snapshots, and written
+//! files are read back equal.
 
 use std::fs;
 use std::path::Path;
@@ -157,7 +158,7 @@ fn one_dimensional_samples_and_other_names() {
     );
 }
 
-/// Larger than a block of the reader, in both memory orders, at a size that no block divides.
+/// Larger than a block of the reader, in both memory orders, with a size that no block divides.
 #[test]
 fn arrays_of_several_blocks_keep_every_value_in_place() {
     let folder = tempfile::tempdir().unwrap();
@@ -262,7 +263,7 @@ fn with_hold_out(path: &Path, standardize: Standardization) -> DataSource {
 fn standardization_sees_the_training_snapshots_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.csv");
-    // Columns of the four training rows: mean 4, 20, 3; variance 9.5, 500, 0.
+    // Columns of the four training rows: means 4, 20, 3; variances 9.5, 500, 0.
     let isotropic = ((9.5f64 + 500.0) / 3.0).sqrt();
     let per_dimension = [9.5f64.sqrt(), 500f64.sqrt(), 1.0];
     for (standardize, mean, scale, n_warnings) in [
@@ -284,7 +285,8 @@ fn standardization_sees_the_training_snapshots_only() {
         for (got, wanted) in samples.iter().zip(wanted) {
             assert!((got - wanted).abs() <= 1e-6 * 900.0, "{standardize:?}: {got} for {wanted}");
         }
-        // One warning each of single rows at times 3 and 5, and of the constant column where it matters.
+        // One warning for each single row at times 3 and 5, and one for the constant column where
+        // it matters.
         assert_eq!(loaded.warnings.len(), 1 + n_warnings, "{:?}", loaded.warnings);
     }
 }

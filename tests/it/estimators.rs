@@ -1,11 +1,13 @@
-//! The forms of the loss: each one's gradient against differences of the loss written out in f64, and all of them against each other.
+//! The forms of the loss: the gradient of each against differences of the loss written out in f64,
+//! and all of them against each other.
 
 use std::sync::Arc;
 
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -21,7 +23,7 @@ const DIM: usize = 3;
 
 fn snapshots() -> Snapshots {
     let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
-    // The population moves, so that velocities have means.
+    // The population moves, so that velocities have nonzero means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -68,7 +70,7 @@ fn gradient(training: &Training, state: TrainState) -> (Vec<f64>, f64) {
     (trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect(), records[0].loss)
 }
 
-/// Points of a batch with what their loss needs, in f64.
+/// Points of a batch with the inputs of their loss, in f64.
 #[derive(Default)]
 struct Rows {
     x: Vec<f64>,
@@ -79,7 +81,7 @@ struct Rows {
     on_time: Vec<f64>,
     /// Weight of s.
     on_potential: Vec<f64>,
-    /// Weight of −∇s, with the row's weight in it.
+    /// Coefficient of −∇s, the row's weight included.
     carried: Vec<f64>,
 }
 
@@ -126,7 +128,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let (moment, measure) = moment(row, n, offset(0), own[0]);
         let share = measure / n as f64;
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let (mut x, mut u) = (vec![0.0; DIM], vec![0.0; DIM]);
         path.point(&trajectory, &moment, |i, x_i, u_i| (x[i], u[i]) = (f64::from(x_i), f64::from(u_i)));
         let t = f64::from(moment.t);
@@ -146,7 +148,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         }
     }
     for row in 0..n_boundary {
-        let noise = (SEED, step, (n + row) as u32);
+        let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
                 for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {
@@ -201,7 +203,8 @@ fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19, 11], Activation::Silu, head, embedding, objective)
 }
 
-/// Loss and gradient of a step of every estimator, against central differences of the loss in f64 along random directions.
+/// Loss and gradient of a step of every estimator, against central differences of the loss in f64
+/// along random directions.
 #[test]
 fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
@@ -257,7 +260,7 @@ fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     }
 }
 
-/// Means of gradients over steps: all forms have the same one, but for chance.
+/// Means of gradients over steps: all forms have the same one, within the statistical error.
 #[test]
 fn every_form_has_the_same_mean_gradient() {
     const STEPS: u64 = 400;
@@ -308,7 +311,8 @@ fn every_form_has_the_same_mean_gradient() {
     }
 }
 
-/// An offset c(t) added to s leaves the weak and the centered form alone, to rounding, wherever the times lie; the plain one not.
+/// An offset c(t) added to s does not change the weak and the centered form, up to rounding,
+/// wherever the times are; it changes the plain one.
 #[test]
 fn offsets_change_nothing_in_the_invariant_forms() {
     let start = small_model(Head::Scalar, Objective::default());
@@ -318,7 +322,7 @@ fn offsets_change_nothing_in_the_invariant_forms() {
             let training = training(&start, path(Interpolant::Linear, None), *estimator, rule);
             let rows = drawn(&training, 2, &TimeDensity::new(&TimeMoments::default()));
             let mut rows_at_origin = Rows { x: vec![0.0; rows.x.len()], ..rows };
-            // With x = 0 in every row s is an offset c(t); H and u·∇s do not see it.
+            // With x = 0 in every row s is an offset c(t), on which H and u·∇s do not depend.
             rows_at_origin.weight.fill(0.0);
             rows_at_origin.carried.fill(0.0);
             changes.push(rows_at_origin.loss(&start).abs());

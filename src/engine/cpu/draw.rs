@@ -1,25 +1,27 @@
-//! The rows of a training batch, drawn straight into a tile.
+//! The rows of a training batch, drawn directly into a tile.
 //!
-//! A row depends on (seed, step, row) alone, so every division of a batch into tiles and threads draws the same batch.
+//! A row depends only on (seed, step, row), so the batch is the same for every division into tiles
+//! and threads.
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
 
-/// What the rows of one step depend on.
+/// Everything that the rows of one step depend on.
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
     pub training: &'a Training,
     pub step: u64,
-    /// The density of times, under [`TimeRule::Importance`].
+    /// Density of the times, for [`TimeRule::Importance`].
     pub density: &'a TimeDensity,
 }
 
 impl Draw<'_> {
-    /// The moment of row `row` of `n`, which owns the word `own`, and what a mean over rows multiplies it with.
+    /// The moment of row `row` of `n`, and its factor in a mean over rows. `own` is a random word
+    /// of this row alone.
     fn moment(&self, row: usize, n: usize, offset: u32, own: u32) -> (Moment, f64) {
         let rule = self.training.time_rule;
         let u = f64::from(rng::unit_f32(rule.word(row, n, offset, own)));
@@ -31,15 +33,16 @@ impl Draw<'_> {
         rng::words(self.training.seed, Purpose::TimeOffset, self.step, row)[0]
     }
 
-    /// The words, the moment and the weight of interior row `index`, with the step's `offset`.
+    /// The words, the moment and the weight of interior row `index`; `offset` is shared by the
+    /// step.
     fn interior_moment(&self, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
         let words = rng::words(self.training.seed, Purpose::Interior, self.step, index as u32);
         let (moment, measure) = self.moment(index, self.training.n_interior, offset, words[0]);
         (words, moment, measure)
     }
 
-    /// Interior rows `first..first + n_rows`: x and t into the input; aside the weights of the row's interior term and of s, the weight of its
-    /// time, and the velocity.
+    /// Fills interior rows `first..first + n_rows`: x and t in the input, the weights of the row's
+    /// interior term and of s, the weight of its time, and the velocity.
     pub fn interior(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, dim) = (&training.path, training.architecture.dim);
@@ -47,7 +50,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, measure) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -57,7 +61,7 @@ impl Draw<'_> {
             let (mass, mass_slope) = path.mass(&trajectory, &moment);
             let on_potential = match training.estimator {
                 Estimator::Action { .. } => d_omega * mass,
-                // The boundary terms of its parts have the change of mass.
+                // The boundary terms of its intervals contain the change of mass.
                 Estimator::Weak { .. } => 0.0,
                 Estimator::Regression => -omega * mass_slope,
             };
@@ -68,7 +72,8 @@ impl Draw<'_> {
         probes(training.laplacian.rule, dim, training.seed, step, first, n_rows, work);
     }
 
-    /// The ends of the trajectories of interior rows and their times into the input of the bend; its weights 2r(1 − r) aside.
+    /// Fills the input of the second network with the ends of the trajectories of interior rows and
+    /// their times, and its weights with 2r(1 − r).
     pub fn bend_inputs(&self, first: usize, n_rows: usize, bend: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, dim) = (&training.path, training.architecture.dim);
@@ -77,7 +82,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, _) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
@@ -87,7 +93,7 @@ impl Draw<'_> {
         }
     }
 
-    /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
+    /// The rows of [`Draw::interior`] moved to x = 0, with opposite weights and mass 1.
     pub fn center(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
         let offset = self.offset(0);
@@ -102,7 +108,8 @@ impl Draw<'_> {
         }
     }
 
-    /// x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
+    /// x = 0 at both ends: two rows, with weights opposite to those of the boundary rows and mass
+    /// 1.
     pub fn center_ends(&self, work: &mut Workspace) {
         let training = self.training;
         for (row, t) in [0.0, 1.0].into_iter().enumerate() {
@@ -113,7 +120,7 @@ impl Draw<'_> {
         }
     }
 
-    /// Boundary rows `first..first + n_rows`, at the first time or (`at_end`) at the last.
+    /// Fills boundary rows `first..first + n_rows`, at the first time or (`at_end`) at the last.
     pub fn boundary(&self, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (purpose, t) = if at_end { (Purpose::Boundary1, 1.0) } else { (Purpose::Boundary0, 0.0) };
@@ -122,26 +129,27 @@ impl Draw<'_> {
         let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-            let noise = (training.seed, step, (training.n_interior + first + row) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
             training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
         }
     }
 
-    /// Rows `first..first + n_rows` of the parts of [`Estimator::Weak`]: samples at the part's start or (`at_end`) end. Each appears at both
-    /// times of its part, one row after the other.
+    /// Fills rows `first..first + n_rows` at the ends of the intervals of [`Estimator::Weak`]:
+    /// samples at the interval's start or (`at_end`) at its end. Each sample gives two consecutive
+    /// rows, one at each time of its interval.
     pub fn part(&self, intervals: u32, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, offset) = (&training.path, self.offset(1));
         for row in 0..n_rows {
             let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
-            // Both ends of a part draw from the same words, so they lie on one trajectory.
+            // Both ends of an interval draw from the same words, so they lie on one trajectory.
             let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
             let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
             let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
-            let noise = (training.seed, step, (training.n_interior + index) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[usize::from(at_end)];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
@@ -155,7 +163,8 @@ impl Draw<'_> {
     }
 }
 
-/// Probes of rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
+/// Fills the probes of rows `first..first + n_rows` of `step`. Component i of probe k is number k·d
+/// + i of its row.
 pub fn probes(
     rule: LaplacianRule,
     dim: usize,
@@ -196,7 +205,7 @@ pub fn probes(
     }
 }
 
-/// The unit vectors as probes: their curvatures add up to the Laplacian.
+/// Fills the probes with the unit vectors, whose curvatures sum to the Laplacian.
 pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
     for (k, probe) in work.probes.iter_mut().enumerate() {
         for row in 0..n_rows {
@@ -207,7 +216,7 @@ pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
     }
 }
 
-/// Rows as plain lists: what other engines' rows are held against.
+/// Rows as plain lists, with which the rows of other engines are compared.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct PlainRows {

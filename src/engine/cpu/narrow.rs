@@ -1,19 +1,22 @@
-//! The product of a tile with a weight matrix that has few columns, one dot product each: the register blocks of
-//! [`product`](super::product) would compute a whole panel for them.
+//! The product of a tile with a weight matrix of few columns, one dot product for each column. The
+//! register blocks of [`product`](super::product) would compute a whole panel instead.
 //!
-//! `out[row, column] = start[column] + Σ a[row, :] · weight[column, :]`. Used where a sweep meets the data or the head.
+//! `out[row, column] = start[column] + Σ a[row, :] · weight[column, :]`. Used for the layers next
+//! to the data and the head.
 
 use pulp::{Simd, WithSimd};
 
 use super::panel::{Tile, panel_width};
 use super::product::{BLOCK_ROWS, load_pair};
 
-/// Whether `n_columns` are so few that dot products take less time than a panel (measured at 64 to 512 values each).
+/// True if `n_columns` are so few that dot products take less time than a panel (measured with 64
+/// to 512 values in each sum).
 pub fn is_narrow(n_columns: usize, width: usize) -> bool {
     4 * n_columns <= width
 }
 
-/// One product: see the module. Whoever has one may run it: what that takes is promised to [`NarrowProduct::new`].
+/// One product, as described at the top of the module. It is safe to run: the caller of
+/// [`NarrowProduct::new`] guarantees what that takes.
 pub struct NarrowProduct {
     a: *const f32,
     a_stride: usize,
@@ -48,7 +51,7 @@ impl NarrowProduct {
     ///
     /// # Safety
     /// Until the product has run,
-    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nobody writes them;
+    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nothing writes them;
     /// - `a` is alive; `out` is a tile of one panel with the rows and panel width of `a`, not `a` itself, that nobody else
     ///   touches.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: NarrowOperand, out: *mut f32) -> Self {
@@ -70,8 +73,8 @@ impl WithSimd for NarrowProduct {
         assert_eq!(width, self.width, "panels of another instruction set");
         for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
             for column in 0..self.n_columns {
-                // SAFETY: `row < n_rows`, `panel < n_panels`, `column < n_columns`, and so many are there: checked or
-                // promised in `new`.
+                // SAFETY: `row < n_rows`, `panel < n_panels`, `column < n_columns`, all in bounds: checked in
+                // `new` or guaranteed by its caller.
                 unsafe {
                     let mut sums = [simd.splat_f32s(0.0); BLOCK_ROWS];
                     for panel in 0..self.n_panels {

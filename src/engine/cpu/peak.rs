@@ -1,4 +1,4 @@
-//! How fast the product kernel itself runs: the limit that training and sampling are measured against.
+//! The rate of the product kernel alone, the upper limit for training and sampling.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,14 +10,16 @@ use super::panel::{Aligned, Tile, panel_width};
 use super::product::{Operand, Product};
 use crate::stage::on_threads;
 
-/// A square product of the size that suits the kernel best: operands and result stay in a core's cache.
+/// Order of a square product that suits the kernel best: operands and result fit in one core's
+/// cache.
 const SIZE: usize = 192;
 
-/// Measures the product on `threads` threads for about `duration`; 10⁹ floating-point operations a second.
+/// Measures the product on `threads` threads for about `duration`; gives 10⁹ floating-point
+/// operations per second.
 pub struct ProductRate {
     /// Threads, each with matrices of its own.
     pub threads: usize,
-    /// Time to measure for.
+    /// Duration of the measurement.
     pub duration: Duration,
 }
 

@@ -1,9 +1,9 @@
-//! The register-blocked product of a tile with a weight matrix, with what follows fused into its
-//! last step.
+//! The register-blocked product of a tile with a weight matrix, with an elementwise epilogue fused
+//! into its last step.
 //!
 //! `out[row, lane] = epilogue(start[lane] + Σₖ a[row, k] · weight[k, lane])`: values of `a` are
-//! broadcast, lanes of the packed weights loaded. Used by all four sweeps (design: primal and
-//! tangent with W, reverse and adjoint with Wᵀ).
+//! broadcast, lanes of the packed weights loaded. Used by all four sweeps: primal and tangent with
+//! W, reverse and adjoint with Wᵀ.
 
 use pulp::{Simd, WithSimd};
 
@@ -13,27 +13,28 @@ use super::panel::{Tile, panel_width, prefetch};
 /// Rows of the register block: 6 rows × 2 vectors leave 4 of 16 registers for operands.
 pub const BLOCK_ROWS: usize = 6;
 
-/// Inner length after which a product parks its sums: 256 × 64 bytes of packed weights are half of
+/// Inner length after which a product spills its sums: 256 × 64 bytes of packed weights are half of
 /// a 32 KiB cache.
 const INNER_BLOCK: usize = 256;
 
-/// Vectors that an epilogue handles in step: two rows.
+/// Number of vectors that an epilogue handles together: two rows.
 pub const GROUP: usize = 4;
 
-/// What happens to finished sums before they are stored.
+/// Elementwise work on finished sums before they are stored.
 pub trait Epilogue: Copy {
-    /// Asks for the lines that [`Epilogue::apply`] will touch at `offset`.
+    /// Prefetches the lines that [`Epilogue::apply`] will access at `offset`.
     fn prefetch(&self, offset: usize);
 
-    /// Consumes [`GROUP`] consecutive vectors of sums that belong at `offset` floats from the start
-    /// of each tile involved, `offset_in_panel` floats from the start of their panel.
+    /// Consumes [`GROUP`] consecutive vectors of sums. They belong `offset` floats from the start
+    /// of each tile involved, and `offset_in_panel` floats from the start of their panel.
     ///
     /// # Safety
     /// `offset..offset + GROUP * S::F32_LANES` lies inside every tile that the epilogue holds.
     unsafe fn apply<S: Simd>(self, offset: usize, offset_in_panel: usize, sums: Lanes<S, GROUP>);
 }
 
-/// One product: see the module. Whoever has one may run it: what that takes is promised to [`Product::new`].
+/// One product, as described at the top of the module. It is safe to run: the caller of
+/// [`Product::new`] guarantees what that takes.
 pub struct Product<E> {
     a: *const f32,
     a_stride: usize,
@@ -71,8 +72,8 @@ impl<E: Epilogue> Product<E> {
     ///
     /// # Safety
     /// Until the product has run,
-    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nobody writes them;
-    /// - `a` and every tile of `epilogue` are alive; those have the rows and panel width of `a` and `n_panels` panels; nobody
+    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nothing writes them;
+    /// - `a` and every tile of `epilogue` are alive; those have the rows and panel width of `a` and `n_panels` panels; nothing
     ///   else touches what `epilogue` writes, nor `parked`, and it writes nothing of `a`.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: Operand, parked: *mut [f32], epilogue: E) -> Self {
         let Operand { weight, start, inner, n_panels } = operand;
@@ -110,8 +111,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
                 let length = INNER_BLOCK.min(self.inner - done);
                 let last = done + length == self.inner;
                 for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
-                    // SAFETY: `row < n_rows`, `panel < n_panels` and `done <= inner`, and so many are there: checked or promised in
-                    // `new`.
+                    // SAFETY: `row < n_rows`, `panel < n_panels` and `done <= inner`, all in bounds:
+                    // checked in `new` or guaranteed by its caller.
                     unsafe {
                         let out = panel * self.out_stride + row * width;
                         if last {
@@ -163,7 +164,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
 ///
 /// # Safety
 /// `a` points at row 0 of a block of [`BLOCK_ROWS`] rows in a panel tile with `stride` floats
-/// between panels and at least `length` columns from there; `weight` at `length` packed rows.
+/// between panels and at least `length` columns from there on. `weight` points at `length` packed
+/// rows.
 #[inline(always)]
 unsafe fn accumulate<S: Simd>(
     simd: S,
@@ -180,7 +182,7 @@ unsafe fn accumulate<S: Simd>(
     // SAFETY: caller guarantees `length` columns of `a` and rows of `weight`.
     unsafe {
         while left >= width {
-            // The next block of rows will read the same panels one block further on.
+            // The next block of rows reads the same panels, one block further on.
             for line in 0..BLOCK_ROWS {
                 prefetch(panel.wrapping_add((BLOCK_ROWS + line) * width));
             }
@@ -197,7 +199,7 @@ unsafe fn accumulate<S: Simd>(
     }
 }
 
-/// `sums[i] += a[i] · weight` for one inner index. A function, not a closure: a closure that is not
+/// `sums[i] += a[i] · weight` for one inner index. This is a function because a closure that is not
 /// inlined would not be compiled for the instruction set.
 ///
 /// # Safety

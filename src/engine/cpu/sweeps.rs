@@ -1,4 +1,4 @@
-//! The four sweeps over one tile, each a chain of products with its elementwise part fused in.
+//! The four sweeps over one tile. Each is a chain of products with the elementwise work fused in.
 //!
 //! | sweep | product | fused |
 //! |---|---|---|
@@ -7,8 +7,9 @@
 //! | tangent | c_z = W c | c_a = f′ ⊙ c_z, g = h ⊙ c_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ⊙ ā + g |
 //!
-//! With diffusion, probes ε follow: e is their plain tangent, and the generator's tangent c gains their curvature. The weight
-//! k of a probe is ω(t) · ½σ(t)² over the number of probes, and u = Wᵀδ.
+//! With diffusion there are probes ε. Their plain tangent is e, and their curvature is added to the
+//! generator's tangent c. The weight k of a probe is ω(t) · ½σ(t)² over the number of probes, and u
+//! = Wᵀδ.
 //!
 //! | sweep | product | fused |
 //! |---|---|---|
@@ -31,14 +32,14 @@ use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
 
-/// Up to which derivative of the activation the primal and reverse sweeps go.
+/// Highest derivative of the activation that the primal and reverse sweeps compute.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// f′: enough for ∇s and for boundary rows.
     First,
-    /// f″ too: interior rows.
+    /// Also f″: interior rows.
     Second,
-    /// f‴ too, with f″ and h in tiles of their own: interior rows with probes.
+    /// Also f‴, with separate tiles for f″ and h: interior rows with probes.
     Third,
 }
 
@@ -136,7 +137,8 @@ impl<S: Simd> Sweeps<'_, S> {
         self.simd.vectorize(product);
     }
 
-    /// Primal sweep through the hidden layers from `a0`: a, f′ and what `keep` says.
+    /// Primal sweep through the hidden layers from `a0`: a, f′ and the derivatives that `keep` asks
+    /// for.
     pub fn primal(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         match self.architecture.activation {
             Activation::Silu => self.primal_with(Silu, work, n_rows, keep),
@@ -154,7 +156,8 @@ impl<S: Simd> Sweeps<'_, S> {
             let input = before.last().map_or(&work.a0, |hidden| &hidden.a);
             let tiles = &mut from[0];
             let (a, f1, f3) = (tiles.a.as_mut_ptr(), tiles.f1.as_mut_ptr(), tiles.u_f3.as_mut_ptr());
-            // Without probes nothing reads f″ after the reverse sweep, so it shares the tile of what replaces it.
+            // Without probes nothing reads f″ after the reverse sweep, so it shares a tile with its
+            // successor.
             let f2 = if keep == Keep::Third { tiles.f2.as_mut_ptr() } else { tiles.z_bar.as_mut_ptr() };
             match keep {
                 Keep::First => {
@@ -177,7 +180,8 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
     }
 
-    /// Reverse sweep from `seed`: δ, `input_grad` and what `keep` says, the same as in the primal sweep before.
+    /// Reverse sweep from `seed`: δ, `input_grad` and the derivatives that `keep` asks for, as in
+    /// the primal sweep before it.
     pub fn reverse(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in (1..=self.last()).rev() {
@@ -206,8 +210,8 @@ impl<S: Simd> Sweeps<'_, S> {
         self.backward_to_input(delta, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
-    /// Tangent sweep from `c0`: c_a, g and, where the head or the probes need it, `output_c`. Probes have their own tangent
-    /// sweep from `probes[..].input` first: e_z, e_a and o_e.
+    /// Tangent sweep from `c0`: c_a, g and, if the head or the probes need it, `output_c`. Probes
+    /// first have their own tangent sweep from `probes[..].input`: e_z, e_a and o_e.
     pub fn tangent(&self, work: &mut Workspace, n_rows: usize) {
         if !work.probes.is_empty() {
             return self.diffusive_tangent(work, n_rows);
@@ -263,16 +267,18 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
-    /// The last step of the adjoint sweep, which parameters have no need of: `input_grad` = Wᵀz̄ of the first layer.
+    /// The last step of the adjoint sweep, needed only for the gradient in x: `input_grad` = Wᵀz̄
+    /// of the first layer.
     pub fn adjoint_to_input(&self, work: &mut Workspace, n_rows: usize) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         let z_bar = work.hidden.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         self.backward_to_input(z_bar, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
-    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g, and probes bring their ē.
+    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input. `interior` adds g
+    /// and the ē of the probes.
     ///
-    /// Layer 0 has no adjoint to form: its input is the data.
+    /// Layer 0 has no adjoint: its input is the data.
     pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();

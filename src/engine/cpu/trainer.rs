@@ -1,7 +1,9 @@
-//! Optimizer steps on all cores: tiles of rows, then the gradient, then the update, with a barrier between.
+//! Optimizer steps on all cores. A step sweeps tiles of rows, then sums the gradient, then updates,
+//! with a barrier between these phases.
 //!
-//! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
-//! after tile in the order of the batch, and sums over parameters unit after unit.
+//! The result does not depend on which thread runs a tile: rows depend on (seed, step, row), sums
+//! over rows are formed tile after tile in the order of the batch, and sums over parameters unit
+//! after unit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,21 +21,21 @@ use super::optimizer::StepSizes;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
-use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
-/// Which part of the batch a tile belongs to. Of two ends, `false` is the earlier one.
+/// The part of the batch that a tile belongs to. Of two ends, `false` is the earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Interior,
-    /// Rows that weigh against the interior ones, for [`Estimator::Action`]'s centering.
+    /// Rows of weights opposite to the interior ones, for the centering of [`Estimator::Action`].
     Center,
     CenterEnds,
     Boundary {
         at_end: bool,
     },
-    /// Ends of the parts of [`Estimator::Weak`].
+    /// Ends of the intervals of [`Estimator::Weak`].
     WeakEnds {
         intervals: u32,
         at_end: bool,
@@ -41,9 +43,10 @@ enum Part {
 }
 
 impl Part {
-    /// The parts of a batch with the rows that each has.
+    /// The parts of a batch with the number of rows of each.
     fn of(training: &Training) -> Vec<(Part, usize)> {
-        // Interior tiles take the most work, so they come first: the last tiles even out the threads.
+        // Interior tiles take the most work and come first, so that the cheap tiles even out the
+        // threads at the end.
         let mut parts = vec![(Part::Interior, training.n_interior)];
         match training.estimator {
             Estimator::Action { centering } => {
@@ -88,7 +91,7 @@ pub struct CpuTrainer<S> {
     action: Learner,
     /// The network that bends a learned path.
     bend: Option<Learner>,
-    /// One for each thread: the action's, and the bend's.
+    /// For each thread, the workspaces of the action and of the second network.
     workspaces: Vec<(Workspace, Option<Workspace>)>,
 }
 
@@ -103,7 +106,7 @@ impl<S: Simd> CpuTrainer<S> {
             .collect();
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
-        // Interior tiles come first: theirs are the first numbers.
+        // Interior tiles come first, so their numbers are 0 to this one.
         let n_bent = tiles.iter().filter(|tile| tile.part == Part::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
             .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
@@ -122,7 +125,7 @@ impl<S: Simd> CpuTrainer<S> {
 }
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let crew = Crew {
             training: &self.training,
             tiles: &self.tiles,
@@ -136,18 +139,23 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             barrier: OnceLock::new(),
         };
         let steps = self.state.step..self.state.step + n;
-        records.reserve(n as usize);
+        let mut outcome = Ok(());
         let taken = std::thread::scope(|scope| {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
                 .map_while(|(index, work)| {
                     let (crew, steps) = (&crew, steps.clone());
-                    // Where the system starts no more threads, those that run do the work.
+                    // If the system starts no more threads, those that run do all the work.
                     stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
                 })
                 .collect();
             crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
-            let first = catch_unwind(AssertUnwindSafe(|| crew.run(0, first, steps, |record| records.push(record))));
+            let first = catch_unwind(AssertUnwindSafe(|| {
+                crew.run(0, first, steps, |record| {
+                    outcome = record.check();
+                    records.push(record);
+                })
+            }));
             (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
         self.state.step += taken.map_err(|_| Error::Device {
@@ -155,7 +163,11 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             problem: "a thread of a training step panicked (its message stands above)".into(),
             fix: "please report it; go on from the last checkpoint with --resume".into(),
         })?;
-        Ok(())
+        outcome
+    }
+
+    fn training(&self) -> &Training {
+        &self.training
     }
 
     fn state(&self) -> Result<TrainState> {
@@ -163,7 +175,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
     }
 }
 
-/// What a tile reports: terms of the loss, and moments of the integrand where the times follow it.
+/// Result of a tile: terms of the loss, and moments of the integrand if the times follow it.
 #[derive(Clone, Copy, Default)]
 struct TileSums {
     terms: LossTerms,
@@ -174,24 +186,25 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
     TimeDensity::new(&TimeMoments::from_slice(time_moments).unwrap_or_default())
 }
 
-/// What the threads of [`CpuTrainer::steps`] share.
+/// State that the threads of [`CpuTrainer::steps`] share.
 struct Crew<'a, S> {
     training: &'a Training,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
     /// The density of times of the step.
     density: RwLock<TimeDensity>,
-    /// What the next density follows; the first thread's.
+    /// Moments from which the next density is made; only the first thread uses them.
     time_moments: Mutex<&'a mut Vec<f32>>,
     action: SharedLearner<'a, S>,
     bend: Option<SharedLearner<'a, S>>,
     next_tile: AtomicUsize,
-    /// Set when it is known how many threads have started.
+    /// Set when the number of started threads is known.
     barrier: OnceLock<Barrier>,
 }
 
 impl<S: Simd> Crew<'_, S> {
-    /// One thread's part of `steps`; returns the number of steps taken, the same on every thread. When one panics, all do.
+    /// One thread's work in `steps`. Returns the number of steps taken, the same on every thread.
+    /// If one thread panics, all do.
     fn run(
         &self,
         thread: usize,
@@ -214,13 +227,13 @@ impl<S: Simd> Crew<'_, S> {
                 }
                 self.sweep(step, tile, work, bend_work.as_mut());
             }
-            barrier.wait(); // the partial sums are written; they are added up next
+            barrier.wait(); // separates writing the partial sums from summing them
             self.learners().for_each(|learner| learner.gather_gradient(thread, n_threads));
             if thread == 0 {
                 self.next_tile.store(0, Relaxed);
                 self.learners().for_each(|learner| learner.sums.reset());
             }
-            barrier.wait(); // sums of squares are written; all threads read all of them next
+            barrier.wait(); // separates writing the sums of squares from reading them on all threads
             let record = self.record(step);
             report(record);
             if !(record.loss.is_finite() && record.gradient_norm.is_finite()) {
@@ -235,7 +248,7 @@ impl<S: Simd> Crew<'_, S> {
                 let sizes = StepSizes::new(optimizer, step, learner.gradient_norm(), bend.relative_rate);
                 learner.update(thread, n_threads, sizes);
             }
-            barrier.wait(); // the weights are written; the next step reads them
+            barrier.wait(); // separates writing the weights from the next step's reads
         }
         end - start
     }
@@ -316,7 +329,7 @@ impl<S: Simd> Crew<'_, S> {
         for tile in self.tile_sums {
             terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).terms);
         }
-        // A bend that is lost ends the run like an action that is.
+        // A non-finite gradient of either network ends the run.
         let lost = self.bend.as_ref().map(SharedLearner::gradient_norm).filter(|norm| !norm.is_finite());
         StepRecord {
             step,
@@ -330,7 +343,7 @@ impl<S: Simd> Crew<'_, S> {
         }
     }
 
-    /// Adds the step's integrand to the running moments, and makes the density of the next step.
+    /// Adds the step's integrand to the running moments, and computes the density of the next step.
     fn follow_integrand(&self) {
         let mut step = TimeMoments::default();
         for tile in self.tile_sums {
@@ -340,7 +353,8 @@ impl<S: Simd> Crew<'_, S> {
         let mut moments = TimeMoments::from_slice(&list).unwrap_or_default();
         moments.follow(&step);
         **list = moments.to_vec();
-        // From what a checkpoint keeps, so that a resumed run draws the same times.
+        // The density is computed from values that a checkpoint holds, so a resumed run draws the
+        // same times.
         *self.density.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = time_density(&list);
     }
 }
@@ -405,7 +419,7 @@ mod tests {
         CpuTrainer::new(pulp::Scalar::new(), threads, training, state)
     }
 
-    /// Those that start do the steps, to the same bits.
+    /// If fewer threads start, they do all steps, with equal bits.
     #[test]
     fn threads_that_cannot_start_are_not_waited_for() {
         const STEPS: u64 = if SMALL { 2 } else { 5 };
@@ -422,7 +436,8 @@ mod tests {
         }
     }
 
-    /// Whichever thread meets the fault, the others leave barrier and turns, and the step ends with an error.
+    /// A fault in any thread frees the others from barrier and turns, and the step ends with an
+    /// error.
     #[test]
     fn a_panic_ends_the_step_with_an_error() {
         for threads in [1, 4] {

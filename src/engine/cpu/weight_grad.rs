@@ -1,6 +1,7 @@
 //! The weight gradient of one layer over one tile: `dWᵀ`-shaped sums over rows of stacked channels.
 //!
-//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]` (design: dW = z̄ᵀa + (ωδ)ᵀc + Σ ēᵀe over probes).
+//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]`: dW = z̄ᵀa + (ωδ)ᵀc + Σ
+//! ēᵀe over probes.
 
 use std::ops::Range;
 
@@ -38,7 +39,7 @@ pub struct WeightSum {
     pub panels: Range<usize>,
     /// Sums `[panel][n_broadcast][lane]`, all panels.
     pub values: *mut f32,
-    /// Whether to add to what `values` holds (else overwrite it).
+    /// Adds to the values of `values` (otherwise overwrites them).
     pub accumulate: bool,
 }
 

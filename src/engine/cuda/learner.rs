@@ -147,7 +147,7 @@ pub(super) mod tests {
     use super::super::step::{Judge, Rules};
     use super::*;
     use crate::density_path::TIME_KNOTS;
-    use crate::engine::{LearningRate, LossScale, Optimizer, StepRecord, TrainState};
+    use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
     use crate::rng::{Purpose, unit_f32, words};
 
@@ -170,7 +170,7 @@ pub(super) mod tests {
 
     pub fn optimizer() -> Optimizer {
         Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some((10, 0.1)) },
+            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
             beta1: 0.8,
             beta2: 0.95,
             epsilon: 1e-8,

@@ -177,7 +177,7 @@ mod tests {
     use super::super::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
     use super::*;
     use crate::density_path::{TimeDensity, TimeMoments};
-    use crate::engine::LearningRate;
+    use crate::engine::{Cosine, LearningRate};
 
     /// Judges without updates: the parts of the gradient and the learners stay as they are.
     fn judged(bench: &Bench) {
@@ -195,10 +195,10 @@ mod tests {
     fn step_sizes_follow_the_schedule_and_the_norm() {
         let cosine = |cosine| LearningRate { cosine, ..optimizer().learning_rate };
         let schedules = [
-            cosine(Some((10, 0.1))),
+            cosine(Some(Cosine { end: 10, floor: 0.1 })),
             cosine(None),
-            cosine(Some((2, 0.1))),
-            LearningRate { warmup_steps: 0, ..cosine(Some((4000, 0.0))) },
+            cosine(Some(Cosine { end: 2, floor: 0.1 })),
+            LearningRate { warmup_steps: 0, ..cosine(Some(Cosine { end: 4000, floor: 0.0 })) },
         ];
         for learning_rate in schedules {
             // Without a limit, with one that all norms pass, and one that none does.

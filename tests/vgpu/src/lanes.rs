@@ -1,11 +1,12 @@
-//! The arithmetic of `arithmetic` for all lanes of a warp in one loop, compiled for each frequent operation on its own.
+//! The arithmetic of `arithmetic` for all lanes of a warp in one loop, compiled separately for each
+//! frequent operation.
 
 use crate::arithmetic::{self, Conversion};
 use crate::ptx::{Binary, Compare, Rounding, Ternary, Type, Unary};
 
 pub const LANES: usize = 32;
 
-/// A value of each lane: bits in the width of a type, zeros above.
+/// One value per lane: bits with the width of a type, zeros above.
 pub type Lanes = [u64; LANES];
 
 /// The lanes of a mask, from the lowest.
@@ -27,7 +28,8 @@ pub fn holding(predicate: &Lanes) -> u32 {
     (0..LANES).fold(0, |mask, lane| mask | (predicate[lane] as u32 & 1) << lane)
 }
 
-/// Compiles a function twice where that helps, for the instructions of every processor and for those of most, and calls the right one.
+/// Compiles a function twice if that helps, for the instructions of every processor and for those
+/// of most, and calls the right one.
 macro_rules! vectorized {
     ($(#[$attribute:meta])* pub fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
@@ -53,7 +55,8 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Puts `value` of each lane into `out`; `false` where it is `None`, which depends on the operation alone.
+/// Writes `value` of each lane to `out`; `false` if it is `None`, which depends only on the
+/// operation.
 macro_rules! each {
     ($out:ident, $lane:ident => $value:expr) => {{
         let mut known = true;
@@ -127,7 +130,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// 1 in each lane where the comparison holds.
+    /// 1 in each lane for which the comparison holds.
     pub fn compare(compare: Compare, ty: Type, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(holding(&predicate), 1 << 31 | 1 << 5 | 1);
     }
 
-    /// The loops of frequent operations say what single lanes say.
+    /// The loops of frequent operations agree with single lanes.
     #[test]
     fn loops_agree_with_single_lanes() {
         let a: Lanes = std::array::from_fn(|lane| u64::from((lane as f32 * 0.37 - 5.0).to_bits()));

@@ -1,4 +1,5 @@
-//! A virtual GPU: executes the PTX that the compiler made of our kernels, and complains where hardware would not.
+//! A virtual GPU: executes the PTX that the compiler made of our kernels, and reports errors that
+//! hardware would not.
 //!
 //! | module | what it is |
 //! |---|---|

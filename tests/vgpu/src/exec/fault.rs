@@ -1,4 +1,4 @@
-//! What a failure says: the instruction, its place, and what was wrong with the access.
+//! Text of a failure: the instruction, its location, and the error of the access.
 
 use super::{Block, Failure, Step};
 use crate::memory::{Fault, LOCAL_BASE, SHARED_BASE};
