@@ -7,6 +7,7 @@
 //! assert!(engine.describe().starts_with("cpu, 1 thread"));
 //! ```
 
+#[cfg(feature = "files")]
 pub use crate::config::Config;
 pub use crate::data::{DataSource, Snapshots, Standardization};
 pub use crate::density_path::{DensityPath, Interpolant, TimeRule};
@@ -21,5 +22,6 @@ pub use crate::model::{Activation, Architecture, Coordinates, Head, Model, TimeE
 pub use crate::objective::Objective;
 pub use crate::precision::Precision;
 pub use crate::stage::{Stage, Watch};
+#[cfg(feature = "files")]
 pub use crate::train::{Existing, Observer, Outcome, Unobserved, train};
 pub use crate::{Error, Result};
