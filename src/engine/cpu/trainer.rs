@@ -383,8 +383,8 @@ mod tests {
         };
         let training = Training {
             estimator: Estimator::Action { centering: false },
-            n_interior: if SMALL { 90 } else { 600 },
-            n_boundary: if SMALL { 30 } else { 200 },
+            n_interior: if SMALL { 100 } else { 600 },
+            n_boundary: if SMALL { 97 } else { 200 },
             seed: 7,
             ..Training::new(Architecture::new(2, if SMALL { [5, 3] } else { [16, 16] }), DensityPath::linear(snapshots))
         };
