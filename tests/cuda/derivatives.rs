@@ -235,13 +235,15 @@ fn the_cases_cover_what_they_say() {
 
 fn agrees_with_f64(which: usize, engine: &dyn Differentiate) {
     let precision = Precision::ALL[which];
-    let results = cases().into_iter().filter(|case| case[0] == which).map(|[_, head, kind, activation, embedding, shape]| {
+    let own = cases().into_iter().filter(|case| case[0] == which);
+    let results = own.map(|[_, head, kind, activation, embedding, shape]| {
         let (head, activation) = (Head::ALL[head], Activation::ALL[activation]);
         let (objective, n_probes) = dynamics()[kind].clone();
         let (dim, hidden, n, [n0, n1]) = SHAPES[shape];
         let probe = n_probes.filter(|&k| k > 0).map(|k| Numbers::new(19).take(k * n * dim));
         let name = format!(
-            "{} {head:?} {activation:?} embedding {embedding} {objective:?} {n_probes:?} probes, dim {dim}, {hidden:?}, {n} + {n0} + {n1} rows",
+            "{} {head:?} {activation:?} embedding {embedding} {objective:?} {n_probes:?} probes, dim {dim}, \
+             {hidden:?}, {n} + {n0} + {n1} rows",
             precision.name()
         );
         let model = model(dim, hidden, activation, head, embeddings()[embedding].clone(), objective);

@@ -38,6 +38,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod snapshots;
 mod stochastic;
 #[cfg(unix)]
 mod streams;

@@ -384,8 +384,8 @@ mod tests {
         let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {
             estimator: Estimator::Action { centering: false },
-            n_interior: if SMALL { 90 } else { 600 },
-            n_boundary: if SMALL { 30 } else { 200 },
+            n_interior: if SMALL { 100 } else { 600 },
+            n_boundary: if SMALL { 97 } else { 200 },
             seed: 7,
             ..Training::new(Architecture::new(2, hidden), DensityPath::linear(snapshots))
         };
