@@ -1,8 +1,11 @@
 //! The only door to rows: everything that touches per-row data lives behind [`Engine`] and [`Trainer`].
 
+pub(crate) mod batch;
 pub mod cpu;
 pub mod cuda;
 pub mod reference;
+#[cfg(test)]
+mod testing;
 mod training;
 
 pub use training::{

@@ -5,6 +5,7 @@
 use super::loss::set_time;
 use super::workspace::Workspace;
 use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::engine::batch::End;
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -88,7 +89,7 @@ impl Draw<'_> {
     }
 
     /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
-    pub fn centre(&self, first: usize, n_rows: usize, work: &mut Workspace) {
+    pub fn center(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
@@ -103,7 +104,7 @@ impl Draw<'_> {
     }
 
     /// x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
-    pub fn centre_ends(&self, work: &mut Workspace) {
+    pub fn center_ends(&self, work: &mut Workspace) {
         let training = self.training;
         for (row, t) in [0.0, 1.0].into_iter().enumerate() {
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
@@ -113,44 +114,51 @@ impl Draw<'_> {
         }
     }
 
-    /// Boundary rows `first..first + n_rows`, at the first time or (`at_end`) at the last.
-    pub fn boundary(&self, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+    /// Boundary rows `first..first + n_rows` at one end of time.
+    pub fn boundary(&self, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (purpose, t) = if at_end { (Purpose::Boundary1, 1.0) } else { (Purpose::Boundary0, 0.0) };
+        let (purpose, t) = match end {
+            End::Start => (Purpose::Boundary0, 0.0),
+            End::End => (Purpose::Boundary1, 1.0),
+        };
         let n_times = training.path.snapshots.times.len();
         let omega = training.objective.time_weight.at(f64::from(t)).0;
-        let weight = if at_end { -omega * training.path.snapshot_mass(n_times - 1) } else { omega };
+        let weight = match end {
+            End::Start => omega,
+            End::End => -omega * training.path.snapshot_mass(n_times - 1),
+        };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
             let noise = (training.seed, step, (training.n_interior + first + row) as u32);
-            training.path.end_point(at_end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+            training.path.end_point(end == End::End, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
         }
     }
 
-    /// Rows `first..first + n_rows` of the parts of [`Estimator::Weak`]: samples at the part's start or (`at_end`) end. Each appears at both
-    /// times of its part, one row after the other.
-    pub fn part(&self, intervals: u32, at_end: bool, first: usize, n_rows: usize, work: &mut Workspace) {
+    /// Rows `first..first + n_rows` of [`Estimator::Weak`]: samples at one end of a random one of
+    /// `intervals` between two snapshots. Each appears at both times of its interval, one row after
+    /// the other.
+    pub fn weak_ends(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, offset) = (&training.path, self.offset(1));
         for row in 0..n_rows {
             let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
-            // Both ends of a part draw from the same words, so they lie on one trajectory.
+            // Both ends of an interval draw from the same words, so they lie on one trajectory.
             let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
             let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
-            let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
-            let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
+            let interval = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
+            let ends = [interval, interval + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
             let noise = (training.seed, step, (training.n_interior + index) as u32);
             let trajectory = path.trajectory(moment.left, words, noise);
-            let sampled = &ends[usize::from(at_end)];
+            let sampled = &ends[end as usize];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, ends[usize::from(at_later_time)].t);
             let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
             let (mass, _) = path.mass(&trajectory, sampled);
             let per_length = f64::from(intervals) / path.length(moment.left);
             let weight = 0.5 * omega * mass * measure * per_length / training.n_boundary as f64;
-            work.weight[row] = if at_end { -weight } else { weight } as f32;
+            work.weight[row] = if end == End::End { -weight } else { weight } as f32;
         }
     }
 }

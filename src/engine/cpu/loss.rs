@@ -5,6 +5,7 @@ use pulp::Simd;
 use super::head;
 use super::sweeps::{Keep, Sweeps};
 use super::workspace::Workspace;
+use crate::engine::batch::LossForm;
 use crate::model::{Architecture, Head};
 use crate::objective::Objective;
 
@@ -67,42 +68,29 @@ pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::gradient(head, dim, work, n_rows);
 }
 
-/// What an interior row measures, beside the Laplacian and growth: the direction (drift − velocity, time) of its generator.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// ∂ₜs + H(∇s): [`Estimator::Action`](crate::engine::Estimator).
-    Action,
-    /// H(∇s): `Estimator::Weak`.
-    Weak,
-    /// H(∇s) − u·∇s: `Estimator::Regression`.
-    Regression,
-    /// ∂ₜs, no growth: the centring of `Estimator::Action`.
-    Centring,
-}
-
 /// What interior rows are measured by.
 #[derive(Clone, Copy)]
 pub struct Interior<'a> {
     pub objective: &'a Objective,
-    pub form: Form,
+    pub form: LossForm,
     /// 1 / rows of the batch.
     pub scale: f32,
-    /// The share that each of the tile's probes has in the Laplacian.
-    pub per_probe: f64,
+    /// Weight of one probe's εᵀ∇²s ε in the Laplacian.
+    pub probe_weight: f64,
 }
 
 /// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `integrand(work, row, value)` hears each row's term,
 /// without the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
-    Interior { objective, form, scale, per_probe }: Interior,
+    Interior { objective, form, scale, probe_weight }: Interior,
     work: &mut Workspace,
     n_rows: usize,
     mut integrand: impl FnMut(&Workspace, usize, f32),
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
-    let (moves, has_time) = (form != Form::Centring, matches!(form, Form::Action | Form::Centring));
-    let growth = if moves { objective.growth as f32 } else { 0.0 };
+    let (has_drift, has_time) = (form.has_drift(), form.has_time());
+    let growth = if has_drift { objective.growth as f32 } else { 0.0 };
     let with_potential = growth != 0.0 || work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
     if !with_potential {
         work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
@@ -120,9 +108,9 @@ pub fn interior<S: Simd>(
         for i in 0..dim {
             let p = work.grad_s[row * dim + i];
             kinetic += 0.5 * p * p;
-            let (h, mut direction) = if moves { objective.hamiltonian(p) } else { (0.0, 0.0) };
+            let (h, mut direction) = if has_drift { objective.hamiltonian(p) } else { (0.0, 0.0) };
             hamiltonian += h;
-            if form == Form::Regression {
+            if form.has_velocity() {
                 let u = work.velocity[row * dim + i];
                 carried += u * p;
                 direction -= u;
@@ -141,8 +129,8 @@ pub fn interior<S: Simd>(
         terms.interior += f64::from(value);
         terms.kinetic += f64::from(kinetic * work.measure[row]);
         if diffusive {
-            let kappa = if moves { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
-            work.set_probe_weight(row, (f64::from(weight) * kappa * per_probe) as f32);
+            let kappa = if has_drift { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
+            work.set_probe_weight(row, (f64::from(weight) * kappa * probe_weight) as f32);
             // The generator's ∂ₜs + w·∇s is in the terms already; what it has beyond is the Laplacian.
             generator -= f64::from(weight * (ds_dt + along));
         }
@@ -189,12 +177,12 @@ pub fn gradient_at_points<S: Simd>(
     }
 }
 
-/// Σ εᵀ∇²s ε · `per_probe` over the probes of each row in `a0`, into `laplacian`: the generator without drift or time.
+/// Σ εᵀ∇²s ε · `probe_weight` over the probes of each row in `a0`, into `laplacian`: the generator without drift or time.
 pub fn laplacian<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
     n_rows: usize,
-    per_probe: f64,
+    probe_weight: f64,
     laplacian: &mut [f64],
 ) {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
@@ -203,7 +191,7 @@ pub fn laplacian<S: Simd>(
         for i in 0..architecture.n_inputs() {
             *work.c0.at_mut(row, i) = 0.0;
         }
-        work.set_probe_weight(row, per_probe as f32);
+        work.set_probe_weight(row, probe_weight as f32);
     }
     sweeps.tangent(work, n_rows);
     for (row, laplacian) in laplacian.iter_mut().enumerate().take(n_rows) {

@@ -14,66 +14,20 @@ use super::bend;
 use super::draw::Draw;
 use super::gradient;
 use super::learner::{Learner, SharedLearner};
-use super::loss::{self, Form, Interior, LossTerms};
+use super::loss::{self, Interior, LossTerms};
 use super::optimizer::StepSizes;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
-use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::engine::batch::{BatchPart, End, LossForm};
+use crate::engine::{StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
-
-/// Which part of the batch a tile belongs to. Of two ends, `false` is the earlier one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Interior,
-    /// Rows that weigh against the interior ones, for [`Estimator::Action`]'s centring.
-    Centre,
-    CentreEnds,
-    Boundary {
-        at_end: bool,
-    },
-    /// Ends of the parts of [`Estimator::Weak`].
-    WeakEnds {
-        intervals: u32,
-        at_end: bool,
-    },
-}
-
-impl Part {
-    /// The parts of a batch with the rows that each has.
-    fn of(training: &Training) -> Vec<(Part, usize)> {
-        // Interior tiles take the most work, so they come first: the last tiles even out the threads.
-        let mut parts = vec![(Part::Interior, training.n_interior)];
-        match training.estimator {
-            Estimator::Action { centring } => {
-                if centring {
-                    parts.push((Part::Centre, training.n_interior));
-                }
-                parts.extend([false, true].map(|at_end| (Part::Boundary { at_end }, training.n_boundary)));
-                if centring {
-                    parts.push((Part::CentreEnds, 2));
-                }
-            }
-            Estimator::Weak { intervals } => {
-                parts.extend(
-                    [false, true].map(|at_end| (Part::WeakEnds { intervals, at_end }, 2 * training.n_boundary)),
-                );
-            }
-            Estimator::Regression => {}
-        }
-        parts
-    }
-
-    fn is_interior(self) -> bool {
-        matches!(self, Part::Interior | Part::Centre)
-    }
-}
 
 /// Consecutive rows of one part of the batch.
 #[derive(Clone, Copy)]
 struct TileRows {
-    part: Part,
+    part: BatchPart,
     first: usize,
     n_rows: usize,
 }
@@ -95,7 +49,7 @@ pub struct CpuTrainer<S> {
 impl<S: Simd> CpuTrainer<S> {
     /// Continues from `state` on `threads` threads.
     pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
-        let tiles: Vec<TileRows> = (Part::of(&training).into_iter())
+        let tiles: Vec<TileRows> = (BatchPart::of(&training).into_iter())
             .flat_map(|(part, n)| {
                 let rows = rows_per_tile(n);
                 (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
@@ -104,7 +58,7 @@ impl<S: Simd> CpuTrainer<S> {
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
         // Interior tiles come first: theirs are the first numbers.
-        let n_bent = tiles.iter().filter(|tile| tile.part == Part::Interior).count();
+        let n_bent = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
             .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
         let workspaces = (0..threads)
@@ -253,15 +207,11 @@ impl<S: Simd> Crew<'_, S> {
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
         match part {
-            Part::Interior | Part::Centre => {
-                let form = match training.estimator {
-                    _ if part == Part::Centre => Form::Centring,
-                    Estimator::Action { .. } => Form::Action,
-                    Estimator::Weak { .. } => Form::Weak,
-                    Estimator::Regression => Form::Regression,
-                };
-                if part == Part::Centre {
-                    draw.centre(first, n_rows, work);
+            BatchPart::Interior | BatchPart::Center => {
+                let is_center = part == BatchPart::Center;
+                let form = if is_center { LossForm::Centering } else { LossForm::of(training.estimator) };
+                if is_center {
+                    draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
                     if let (Some(learner), Some(bend_work)) = (&self.bend, bend_work.as_deref_mut()) {
@@ -273,9 +223,9 @@ impl<S: Simd> Crew<'_, S> {
                     objective: &training.objective,
                     form,
                     scale: 1.0 / training.n_interior as f32,
-                    per_probe: training.laplacian.share(),
+                    probe_weight: training.laplacian.probe_weight(),
                 };
-                let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
+                let follow = training.time_rule == TimeRule::Importance && part == BatchPart::Interior;
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
                     if follow {
@@ -284,17 +234,20 @@ impl<S: Simd> Crew<'_, S> {
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
-            Part::CentreEnds => {
-                draw.centre_ends(work);
+            BatchPart::CenterEnds => {
+                draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
-            Part::Boundary { at_end } | Part::WeakEnds { at_end, .. } => {
+            BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {
                 match part {
-                    Part::WeakEnds { intervals, .. } => draw.part(intervals, at_end, first, n_rows, work),
-                    _ => draw.boundary(at_end, first, n_rows, work),
+                    BatchPart::WeakEnds { intervals, .. } => draw.weak_ends(intervals, end, first, n_rows, work),
+                    _ => draw.boundary(end, first, n_rows, work),
                 }
                 let value = loss::boundary(&sweeps, work, n_rows);
-                *(if at_end { &mut sums.terms.boundary1 } else { &mut sums.terms.boundary0 }) = value;
+                match end {
+                    End::Start => sums.terms.boundary0 = value,
+                    End::End => sums.terms.boundary1 = value,
+                }
             }
         }
         drop(density);
@@ -302,7 +255,7 @@ impl<S: Simd> Crew<'_, S> {
         let learner = &self.action;
         let interior = part.is_interior();
         gradient::accumulate(&sweeps, work, n_rows, interior, tile, learner.sums, learner.partial_gradients);
-        if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+        if let (BatchPart::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
             loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
             bend::seed(work, bend_work, n_rows, training.architecture.dim);
             let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
@@ -352,7 +305,7 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::{DensityPath, Interpolant};
-    use crate::engine::{LearningRate, Optimizer};
+    use crate::engine::{Estimator, LearningRate, Optimizer};
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;

@@ -1,7 +1,8 @@
-//! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
+//! The batch of a step in tiles, part after part: see [`BatchPart`].
 
 use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
-use crate::engine::{Estimator, Training};
+use crate::engine::Training;
+use crate::engine::batch::{BatchPart, End};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -17,24 +18,8 @@ fn significand(value: f32) -> f32 {
 /// [`Error::Input`] for more rows than can be numbered.
 pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchParams> {
     let (n_interior, n_boundary) = (training.n_interior, training.n_boundary);
-    // Interior-like parts come first, since some launches work on them only.
-    let mut list = vec![(PartKind::Interior, n_interior)];
-    match training.estimator {
-        Estimator::Action { centring } => {
-            if centring {
-                list.push((PartKind::Centre, n_interior));
-            }
-            list.extend([PartKind::Boundary0, PartKind::Boundary1].map(|kind| (kind, n_boundary)));
-            if centring {
-                list.push((PartKind::CentreEnds, 2));
-            }
-        }
-        // Each sample is evaluated at both times of its part.
-        Estimator::Weak { .. } => {
-            list.extend([PartKind::WeakEnds0, PartKind::WeakEnds1].map(|kind| (kind, 2 * n_boundary)));
-        }
-        Estimator::Regression => {}
-    }
+    let list: Vec<(PartKind, usize)> =
+        BatchPart::of(training).into_iter().map(|(part, n)| (PartKind::from(part), n)).collect();
     let n_rows: usize = list.iter().map(|&(_, n)| n.next_multiple_of(TILE_ROWS)).sum();
     if u32::try_from(n_rows).is_err() {
         let problem = format!("makes a batch of {n_rows} rows");
@@ -48,6 +33,20 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
             1.0 / n_boundary as f32
         }
     }))
+}
+
+impl From<BatchPart> for PartKind {
+    fn from(part: BatchPart) -> Self {
+        match part {
+            BatchPart::Interior => PartKind::Interior,
+            BatchPart::Center => PartKind::Centre,
+            BatchPart::CenterEnds => PartKind::CentreEnds,
+            BatchPart::Boundary(End::Start) => PartKind::Boundary0,
+            BatchPart::Boundary(End::End) => PartKind::Boundary1,
+            BatchPart::WeakEnds { end: End::Start, .. } => PartKind::WeakEnds0,
+            BatchPart::WeakEnds { end: End::End, .. } => PartKind::WeakEnds1,
+        }
+    }
 }
 
 impl BatchParams {
@@ -82,7 +81,7 @@ impl BatchParams {
 
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
     /// number there; `None` for one that only fills a tile.
-    pub fn place(&self, row: usize) -> Option<(u32, usize)> {
+    pub fn part_and_number(&self, row: usize) -> Option<(u32, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;
         let number = (tile - part.first_tile) as usize * TILE_ROWS + row % TILE_ROWS;

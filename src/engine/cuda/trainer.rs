@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, BendParams, SweepParams, TILE_ROWS};
+use super::abi::{BatchParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
-use super::launch::{bend_backward, bend_forward, weight_grad};
+use super::launch::{BendPass, Rows, Sweep, WeightGrad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
-use super::path::{Blocks, DevicePath, Residence};
+use super::path::{DevicePath, Residence, SampleBlocks};
 use super::step::{Judge, Rules, judge_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
-use super::workspace::{RowNeeds, Rows, Work, chunk_rows, rows_bytes};
+use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
+use crate::engine::batch::LossForm;
 use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
@@ -44,7 +45,7 @@ pub struct CudaTrainer {
     drawer: Drawer,
     path: DevicePath,
     batch: BatchParams,
-    sweep: GradientSweep,
+    gradient_sweep: GradientSweep,
     rows: Rows,
     action: Learner,
     bend: Option<Bend>,
@@ -88,7 +89,8 @@ impl Layout {
             capacity: HISTORY,
         };
         let of_network = |network: &Network, division: &Division, needs: RowNeeds| {
-            rows_bytes(network, precision, needs, division.extent) + learner_bytes(network, precision, division.n_parts)
+            rows_bytes(network, precision, needs, division.extent)
+                + learner_bytes(network, precision, division.n_partials)
         };
         let mut n_bytes = of_network(&network, &division, needs)
             + gradient_sweep_bytes(device, &network, precision, needs, &division)?
@@ -117,14 +119,14 @@ impl CudaTrainer {
         device.expect_memory(layout.n_bytes, "training takes")?;
         let Layout { network, batch, needs, division, rules, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
-        let sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
-        let action = Learner::new(device, network, &state.action, precision, division.n_parts, 1.0)?;
+        let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
+        let action = Learner::new(device, network, &state.action, precision, division.n_partials, 1.0)?;
         let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
             None => None,
             Some(((network, division), (bend, state))) => {
                 let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
-                let learner = Learner::new(device, network, state, precision, division.n_parts, rate)?;
+                let learner = Learner::new(device, network, state, precision, division.n_partials, rate)?;
                 Some(Bend { learner, rows, division })
             }
         };
@@ -133,7 +135,7 @@ impl CudaTrainer {
             Residence::Whole => DevicePath::new(device, &training.path)?,
             Residence::Blocks(n) => {
                 let rows_per_step = training.n_interior + 2 * training.n_boundary;
-                let blocks = Blocks::new(&training.path, n, rows_per_step, training.seed)?;
+                let blocks = SampleBlocks::new(&training.path, n, rows_per_step, training.seed)?;
                 DevicePath::in_blocks(device, &training.path, blocks, state.step)?
             }
         };
@@ -143,7 +145,7 @@ impl CudaTrainer {
             drawer: Drawer::new(device, &training, precision)?,
             path,
             batch,
-            sweep,
+            gradient_sweep,
             rows,
             action,
             bend,
@@ -154,8 +156,8 @@ impl CudaTrainer {
         })
     }
 
-    /// Arguments of the sweep over `chunk`.
-    fn sweep_params(&self, chunk: &BatchParams) -> SweepParams {
+    /// The sweeps over `chunk`.
+    fn sweep<'a>(&'a self, chunk: &'a BatchParams) -> Sweep<'a> {
         let Training { objective, estimator, path, .. } = &self.training;
         // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
@@ -163,40 +165,29 @@ impl CudaTrainer {
             Estimator::Weak { .. } => false,
             Estimator::Regression => path.masses.is_some() || path.couplings.is_some(),
         };
-        SweepParams {
-            network: self.action.network().params,
-            rows: *self.rows.params(),
-            batch: *chunk,
-            weights: self.action.weights().address(),
-            biases: self.action.biases().address(),
-            state: self.judge.state().address(),
-            sums: self.judge.sums().address(),
-            moments: self.judge.times().tile_moments.as_ref().map_or(0, |moments| moments.address()),
-            growth: objective.growth as f32,
-            cost_exponent: objective.cost_exponent as f32,
+        Sweep {
+            action: self.action.packed(),
+            rows: &self.rows,
+            batch: chunk,
+            objective,
+            form: LossForm::of(*estimator),
             scale: 1.0 / self.training.n_interior as f32,
-            has_time: u32::from(matches!(estimator, Estimator::Action { .. })),
-            moves: 1,
-            has_velocity: u32::from(matches!(estimator, Estimator::Regression)),
-            with_potential: u32::from(objective.growth != 0.0 || weighs_potential),
-            with_grad_x: u32::from(self.bend.is_some()),
-            n_operand_chunks: 0,
-            unused: 0,
+            with_potential: objective.growth != 0.0 || weighs_potential,
+            state: self.judge.state(),
+            sums: self.judge.sums(),
+            tile_moments: self.judge.times().tile_moments.as_ref(),
         }
     }
 
-    fn bend_params(&self, bend: &Bend, n_tiles: u32) -> BendParams {
-        BendParams {
-            network: bend.learner.network().params,
-            rows: *bend.rows.params(),
-            action: *self.rows.params(),
-            weights: bend.learner.weights().address(),
-            biases: bend.learner.biases().address(),
-            state: self.judge.state().address(),
-            action_in_width: self.action.network().in_width() as u32,
+    /// A pass of the bend over its first `n_tiles` tiles.
+    fn bend_pass<'a>(&'a self, bend: &'a Bend, n_tiles: u32) -> BendPass<'a> {
+        BendPass {
+            bend: bend.learner.packed(),
+            rows: &bend.rows,
+            action: self.action.network(),
+            action_rows: &self.rows,
+            state: self.judge.state(),
             n_tiles,
-            n_operand_chunks: 0,
-            unused: 0,
         }
     }
 
@@ -205,23 +196,22 @@ impl CudaTrainer {
         let (device, precision) = (&self.device, self.precision);
         let state = self.judge.state();
         let drawn = Drawn { path: &self.path, state, density: &self.judge.times().density };
-        for chunk in self.batch.chunks(self.sweep.division().n_tiles() as u32) {
+        for chunk in self.batch.chunks(self.gradient_sweep.division().n_tiles() as u32) {
             let n_bent = chunk.n_drawn_tiles();
             let bend = self.bend.as_ref().filter(|_| n_bent > 0);
-            self.drawer.draw(self.rows.params(), &chunk, drawn)?;
+            self.drawer.draw(&self.rows, &chunk, drawn)?;
             if let Some(bend) = bend {
-                self.drawer.draw_bend(bend.rows.params(), &chunk, drawn)?;
-                bend_forward(device, precision, &self.bend_params(bend, n_bent))?;
+                self.drawer.draw_bend(&bend.rows, &chunk, drawn)?;
+                self.bend_pass(bend, n_bent).forward(device)?;
             }
-            let sums = (state, self.action.parts());
-            self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
+            self.gradient_sweep.launch(device, self.sweep(&chunk), self.action.partials())?;
             if let Some(bend) = bend {
-                bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
+                self.bend_pass(bend, n_bent).backward(device)?;
                 // Rows of the bend have one channel, so none of them counts as interior-like.
                 let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
-                let grad_chunk = bend.division.grad_chunk(bent);
-                let sums = (state, bend.learner.parts());
-                weight_grad(device, precision, bend.learner.network(), bend.rows.params(), sums, &grad_chunk)?;
+                let (network, rows, partials) = (bend.learner.network(), &bend.rows, bend.learner.partials());
+                let chunk = bend.division.grad_chunk(bent);
+                WeightGrad { network, precision, rows, chunk, state, partials }.launch(device)?;
             }
         }
         let bend = self.bend.as_ref().map(|bend| &bend.learner);
@@ -273,6 +263,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::super::draw::tests::{coupled, path, training, unbalanced};
+    use super::super::testing;
     use super::*;
     use crate::density_path::Interpolant;
     use crate::engine::{NetworkState, Training};
@@ -295,8 +286,7 @@ mod tests {
             Training { bend: Some(bend), ..learned },
         ] {
             for precision in Precision::ALL {
-                let device =
-                    Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+                let device = testing::device();
                 let state = TrainState {
                     bend: (training.bend.as_ref())
                         .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
@@ -316,9 +306,9 @@ mod tests {
     #[test]
     fn memory_of_blocks_is_stated() {
         let path = path(Interpolant::Linear, 2);
-        let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+        let device = testing::device();
         for n in [2, 7, 40] {
-            let blocks = Blocks::new(&path, n, 100, 1).expect("blocks");
+            let blocks = SampleBlocks::new(&path, n, 100, 1).expect("blocks");
             let _path = DevicePath::in_blocks(&device, &path, blocks, 0).expect("a path");
             let taken = device.taken.swap(0, Relaxed);
             assert_eq!(taken, Residence::Blocks(n).n_bytes(&path), "{n} blocks");

@@ -46,12 +46,12 @@ pub fn n_blocks(network: &Network) -> usize {
 pub struct Gather<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
-    /// How many parts there are.
-    pub n_parts: usize,
+    /// How many partial gradients there are.
+    pub n_partials: usize,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
-    /// `[n_parts, padded parameters]`.
-    pub parts: &'a Buffer<f32>,
+    /// `[n_partials, padded parameters]`.
+    pub partials: &'a Buffer<f32>,
     /// Written: `[padded parameters]`.
     pub gradient: &'a Buffer<f32>,
     /// Written: one for each block.
@@ -59,27 +59,27 @@ pub struct Gather<'a> {
 }
 
 impl Gather<'_> {
-    /// Adds the parts up.
+    /// Sums them.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let Gather { network, n_parts, state, parts, gradient, squares } = *self;
+        let Gather { network, n_partials, state, partials, gradient, squares } = *self;
         let (n, n_blocks) = (network.params.n_parameters as usize, n_blocks(network));
         check_len("state of the step", 1, state.len())?;
-        check_len("parts of the gradient", n_parts * n, parts.len())?;
+        check_len("partial gradients", n_partials * n, partials.len())?;
         check_len("gradient", n, gradient.len())?;
         check_len("sums of squares", n_blocks, squares.len())?;
         let arguments = GatherParams {
             network: network.params,
-            n_parts: n_parts as u32,
+            n_parts: n_partials as u32,
             n_blocks: n_blocks as u32,
             state: state.address(),
-            parts: parts.address(),
+            parts: partials.address(),
             gradient: gradient.address(),
             squares: squares.address(),
         };
-        // SAFETY: reads `state` and `parts`, writes `gradient` and `squares`, whose lengths are
+        // SAFETY: reads `state` and `partials`, writes `gradient` and `squares`, whose lengths are
         // checked above.
         unsafe { device.launch("gather_gradient", [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
     }
