@@ -1,8 +1,10 @@
-//! Compiles `kernels/*.cu` with nvcc and embeds them: `OUT_DIR/kernels.rs` has the names and the image of each file, and which nvcc made them.
+//! Compiles `kernels/*.cu` with nvcc and embeds them. `OUT_DIR/kernels.rs` has the names and the
+//! image of each file, and the nvcc that made them.
 //!
-//! `AMATCH_CUDA`: `off` builds without kernels, `on` fails where there is no nvcc; else they are built where nvcc is found.
-//! `AMATCH_CUDA_ARCHS`: the GPU architectures to assemble for, as in `90` or `80,90`, or `ptx` for none. The PTX is always there: drivers assemble
-//! it for architectures that are not listed, and the virtual GPU of the tests executes it.
+//! `AMATCH_CUDA`: `off` builds without kernels, `on` fails without nvcc; otherwise they are built
+//! if nvcc is found. `AMATCH_CUDA_ARCHS`: the GPU architectures to assemble for, as in `90` or
+//! `80,90`, or `ptx` for none. The PTX is always embedded: drivers assemble it for architectures
+//! that are not listed, and the virtual GPU of the tests executes it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 
-/// Real architectures, of those that nvcc knows: Ampere to Blackwell.
+/// Real architectures, as far as nvcc knows them: Ampere to Blackwell.
 pub const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
 
-/// The one virtual architecture, which all real ones are assembled from: what the virtual GPU tests is what every GPU runs.
+/// The only virtual architecture, from which all real ones are assembled: the virtual GPU tests
+/// what every GPU runs.
 pub const VIRTUAL: u32 = 80;
 
-/// What the search for nvcc reads.
+/// Variables read by the search for nvcc.
 const SEARCHED: [&str; 6] = ["AMATCH_NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "CONDA_PREFIX"];
 
 type Outcome<T> = Result<T, String>;
@@ -26,7 +29,7 @@ type Outcome<T> = Result<T, String>;
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build.rs");
-    // A compiler that is named is not searched for: then a new PATH changes nothing.
+    // If the compiler is named there is no search, so a new PATH changes nothing.
     let searched = if std::env::var_os("AMATCH_NVCC").is_some() { &SEARCHED[..1] } else { &SEARCHED };
     for name in searched.iter().chain(&["AMATCH_CUDA", "AMATCH_CUDA_ARCHS"]) {
         println!("cargo::rerun-if-env-changed={name}");
@@ -71,14 +74,15 @@ fn build() -> Outcome<()> {
     table(&out, &images, &format!("Ok({:?})", nvcc.describe(&architectures)))
 }
 
-/// The compiler: a variable that names it, a toolkit, the path, the toolkit's Python packages.
+/// The compiler: named by a variable, in a toolkit, on the path, or in the toolkit's Python
+/// packages.
 pub fn find_nvcc(
     variable: &dyn Fn(&str) -> Option<OsString>,
     project: &Path,
     python_path: &dyn Fn() -> Vec<PathBuf>,
 ) -> Option<PathBuf> {
     let name = format!("nvcc{}", std::env::consts::EXE_SUFFIX);
-    // One that is named is taken at its word: were it missing, another would be a surprise.
+    // A named compiler is not replaced by another one if it is missing: that would be a surprise.
     if let Some(nvcc) = variable("AMATCH_NVCC") {
         return Some(nvcc.into());
     }
@@ -99,7 +103,7 @@ pub fn find_nvcc(
     })
 }
 
-/// Where the Python packages `nvidia-cuda-nvcc` (13) and `nvidia-cuda-nvcc-cu12` put nvcc.
+/// Paths of nvcc in the Python packages `nvidia-cuda-nvcc` (13) and `nvidia-cuda-nvcc-cu12`.
 fn package_folders(packages: &Path) -> [PathBuf; 2] {
     [packages.join("nvidia/cu13/bin"), packages.join("nvidia/cuda_nvcc/bin")]
 }
@@ -115,14 +119,14 @@ fn site_packages(environment: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Where the Python on the path looks for packages.
+/// Folders in which the Python on the path looks for packages.
 fn python_path() -> Vec<PathBuf> {
     let output = Command::new("python3").args(["-c", "import sys; print('\\n'.join(sys.path))"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
 }
 
-/// A compiler and what it knows.
+/// A compiler and the architectures it knows.
 pub struct Nvcc {
     pub path: PathBuf,
     pub version: String,
@@ -130,7 +134,7 @@ pub struct Nvcc {
 }
 
 impl Nvcc {
-    /// Asks the compiler at `path`.
+    /// Queries the compiler at `path`.
     pub fn new(path: PathBuf) -> Outcome<Nvcc> {
         let said = run(Command::new(&path).arg("--version"), &path)?;
         let version = said.split(", V").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -146,7 +150,7 @@ impl Nvcc {
     }
 }
 
-/// What a program prints.
+/// The output of a program.
 fn run(command: &mut Command, program: &Path) -> Outcome<String> {
     let output = command.output().map_err(|error| format!("{}: cannot run: {error}", program.display()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -161,7 +165,8 @@ fn run(command: &mut Command, program: &Path) -> Outcome<String> {
     ))
 }
 
-/// The architectures to assemble for: all of [`ARCHITECTURES`] that are known, or those of `wanted`, each of which must be known.
+/// The architectures to assemble for: all known ones of [`ARCHITECTURES`], or those of `wanted`,
+/// each of which must be known.
 pub fn architectures(wanted: Option<&str>, known: &[u32]) -> Outcome<Vec<u32>> {
     let Some(wanted) = wanted else {
         return Ok(ARCHITECTURES.into_iter().filter(|number| known.contains(number)).collect());
@@ -179,14 +184,15 @@ pub fn architectures(wanted: Option<&str>, known: &[u32]) -> Outcome<Vec<u32>> {
     Ok(numbers)
 }
 
-/// A compiled file: the names of its kernels, and where its fat binary lies.
+/// A compiled file: the names of its kernels, and the path of its fat binary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
     pub kernels: Vec<String>,
     pub path: PathBuf,
 }
 
-/// Compiles each `.cu` of `folder` into `out`, `jobs` at a time; what has not changed since it was compiled stays.
+/// Compiles each `.cu` of `folder` into `out`, `jobs` at a time. Files that did not change since
+/// their last compilation stay.
 pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], jobs: usize) -> Outcome<Vec<Image>> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -197,7 +203,8 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                // A name of its own, as the lock of a condition would be held through the loop.
+                // A separate closure, because the lock in a loop's condition would be held through
+                // the loop.
                 let next = || todo.lock().ok()?.next();
                 while let Some(source) = next() {
                     let image = compile(source, out, nvcc, architectures, (jobs / workers).max(1));
@@ -211,7 +218,7 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
     done.into_inner().map_err(|_| "a compilation panicked".to_string())?.into_values().collect()
 }
 
-/// `what` failed at `path`.
+/// The error message: `what` failed at `path`.
 fn io(path: &Path, error: std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }
@@ -219,7 +226,7 @@ fn io(path: &Path, error: std::io::Error) -> String {
 fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<Image> {
     let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
     options.push(format!("-arch=compute_{VIRTUAL}"));
-    // The packages of toolkit 12 lie in folders beside each other, and nvcc looks in its own alone.
+    // The packages of toolkit 12 are in neighboring folders, and nvcc looks only in its own.
     if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
         for package in ["cuda_runtime", "cuda_cccl"] {
             options.push(format!("-I{}", packages.with_file_name(package).join("include").display()));
@@ -234,7 +241,7 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     let name = source.file_stem().unwrap_or_default();
     let (path, stamp_path) = (out.join(name).with_extension("fatbin"), out.join(name).with_extension("stamp"));
     if !(path.exists() && std::fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp)) {
-        // An image without its stamp is compiled again, so that one cut short is never taken for whole.
+        // An image without its stamp is compiled again, so that an incomplete one is never used.
         if stamp_path.exists() {
             std::fs::remove_file(&stamp_path).map_err(|error| io(&stamp_path, error))?;
         }
@@ -253,8 +260,9 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     Ok(Image { kernels, path })
 }
 
-/// A fat binary at `image` of a file's PTX and its machine code for `architectures`. The PTX keeps its line numbers, which the virtual GPU and the driver
-/// tell; in machine code they would take four times the space of all else.
+/// Writes a fat binary of a file's PTX and its machine code for `architectures` to `image`. The PTX
+/// keeps its line numbers, which the virtual GPU and the driver report; in machine code they would
+/// take four times the space of everything else.
 fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<()> {
     let plain = ptx.with_extension("plain.ptx");
     let text = std::fs::read_to_string(ptx).map_err(|error| io(ptx, error))?;
@@ -275,10 +283,10 @@ fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], thread
             one.join().map_err(|_| "an assembly panicked".to_string())??;
         }
     }
-    // It lies beside nvcc, which calls it, too.
+    // `fatbinary` is in the folder of nvcc, which calls it too.
     let fatbinary = nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
     let mut command = Command::new(&fatbinary);
-    // The virtual GPU reads the PTX as it is.
+    // The virtual GPU needs uncompressed PTX.
     command.args(["-64", "-compress=false"]).arg(format!("--create={}", image.display()));
     command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
     command.args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
@@ -289,9 +297,10 @@ fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     Ok(())
 }
 
-/// The text of `path` and of all files that it includes from its own tree.
+/// Adds the text of `path` and of all files that it includes from its own tree to `contents`.
 pub fn gather(path: &Path, contents: &mut BTreeMap<PathBuf, String>) {
-    // One name for a file however it is reached, so that files that include each other end. What cannot be read is nvcc's to report.
+    // Canonical paths, so that files that include each other end the recursion. Unreadable files
+    // are left for nvcc to report.
     let Ok(path) = path.canonicalize() else { return };
     let Ok(text) = std::fs::read_to_string(&path) else { return };
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -302,7 +311,7 @@ pub fn gather(path: &Path, contents: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// The names of kernels in uncompressed PTX inside `image`, which has it several times.
+/// The names of kernels in the uncompressed PTX of `image`, which contains it several times.
 pub fn kernels(image: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(image);
     let names = text.split(".visible .entry ").skip(1);
@@ -316,7 +325,7 @@ pub fn kernels(image: &[u8]) -> Vec<String> {
     unique
 }
 
-/// Writes the table that `src/engine/cuda/modules.rs` includes.
+/// Writes the table of images and kernel names that the CUDA engine includes.
 pub fn table(out: &Path, images: &[Image], nvcc: &str) -> Outcome<()> {
     let mut text = String::from("pub static MODULES: &[(&[&str], &[u8])] = &[\n");
     for Image { kernels, path } in images {

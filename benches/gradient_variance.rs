@@ -1,9 +1,11 @@
-//! Variance of the gradient of a step for each form of the loss and each rule for its times, on the same networks:
+//! Variance of the gradient of a step for each form of the loss and each rule for its times, with
+//! the same networks:
 //!
 //!     cargo bench --bench gradient_variance
 //!
-//! Variance is the trace of the covariance over the squared norm of the mean gradient at the start of training, over 256 batches of 1024 rows
-//! of each kind. Cost is in products with the weights for one interior row of `action` with its two boundary rows: 12.
+//! Variance is the trace of the covariance over the squared norm of the mean gradient at the start
+//! of training, for 256 batches of 1024 rows of each kind. Cost is the number of products with the
+//! weights for one interior row and its two boundary rows; `action` has 12.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +21,8 @@ use action_matching::stage::Stage;
 use action_matching::{Error, Result};
 
 const BATCHES: u64 = 256;
-const ACTION: Estimator = Estimator::Action { centring: false };
-const CENTRED: Estimator = Estimator::Action { centring: true };
+const ACTION: Estimator = Estimator::Action { centering: false };
+const CENTERED: Estimator = Estimator::Action { centering: true };
 
 fn training(path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
     Training {
@@ -121,20 +123,20 @@ fn main() -> Result<()> {
     let rules = [TimeRule::Uniform, TimeRule::LowDiscrepancy, TimeRule::Stratified, TimeRule::Importance];
     let weak = |intervals| Estimator::Weak { intervals };
     let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
-    for estimator in [ACTION, CENTRED, weak(16), Estimator::Regression] {
+    for estimator in [ACTION, CENTERED, weak(16), Estimator::Regression] {
         forms.extend(rules.map(|rule| (estimator, rule)));
     }
     for (name, interpolant, couplings) in [
-        ("Haematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
-        ("Haematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
+        ("Hematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
+        ("Hematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
     ] {
         let path = DensityPath { snapshots: Arc::clone(&snapshots), interpolant, couplings, masses: None };
         table(name, &path, &forms)?;
     }
     let one = action_matching::data::Snapshots { times: vec![1.0], ..last(&snapshots) };
     for (name, interpolant) in [
-        ("Haematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
-        ("Haematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
+        ("Hematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
+        ("Hematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
     ] {
         let path = DensityPath { snapshots: Arc::new(one.clone()), interpolant, couplings: None, masses: None };
         table(name, &path, &forms)?;
@@ -145,7 +147,7 @@ fn main() -> Result<()> {
         let snapshots = Arc::new(problem.snapshots(&times, 2000, 0));
         let path = DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses: None };
         let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
-        for estimator in [ACTION, CENTRED, weak(1)] {
+        for estimator in [ACTION, CENTERED, weak(1)] {
             forms.extend([TimeRule::Uniform, TimeRule::LowDiscrepancy].map(|rule| (estimator, rule)));
         }
         table(&format!("Problem {name}, 101 frames of independent rows"), &path, &forms)?;
@@ -153,7 +155,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The last snapshot alone.
+/// Only the last snapshot.
 fn last(snapshots: &action_matching::data::Snapshots) -> action_matching::data::Snapshots {
     let k = snapshots.times.len() - 1;
     let n = snapshots.n_rows(k);

@@ -128,7 +128,8 @@ class Bench:
         """Ours and these peers, one after the other; those that cannot run go to `absent`."""
         programs: list[Program] = []
         threads, rows = self._arguments.threads, self._arguments.rows
-        # A GPU's product is measured by its library alone: `amatch bench peak` says there what the maker states.
+        # A GPU's product is measured by its library alone; for a GPU `amatch bench peak` prints the
+        # vendor's figure.
         is_ours = not (isinstance(workload, Product) and self._hardware.is_gpu)
         if is_ours and not self._arguments.peers_only:
             with _noting_failure(report.OURS, absent):

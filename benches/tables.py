@@ -49,7 +49,7 @@ LINEAR = {
 WHOLE = {"objective.pairing_rows": "5000"}
 TABLES = {
     "eb": Table(
-        None, LINEAR, {"data.standardise": "none", "training.steps": "8000", **WHOLE}, leave_out=(1.0, 2.0, 3.0)
+        None, LINEAR, {"data.standardize": "none", "training.steps": "8000", **WHOLE}, leave_out=(1.0, 2.0, 3.0)
     ),
     "emt": Table(EXAMPLES / "data" / "emt.npz", LINEAR, {"training.steps": "8000", **WHOLE}),
     "hematopoiesis": Table(

@@ -74,9 +74,9 @@ struct RowBuffers {
 };
 static_assert(sizeof(RowBuffers) == 16 + 32 * 8, "RowBuffers");
 
-// Kind of a part, a stretch of the batch's tiles. Interior-like parts (kInterior, kCentre) come
+// Kind of a part, a stretch of the batch's tiles. Interior-like parts (kInterior, kCenter) come
 // first.
-enum class PartKind : uint32_t { kInterior, kCentre, kCentreEnds, kBoundary0, kBoundary1, kWeakEnds0, kWeakEnds1 };
+enum class PartKind : uint32_t { kInterior, kCenter, kCenterEnds, kBoundary0, kBoundary1, kWeakEnds0, kWeakEnds1 };
 struct Part {
   PartKind kind;
   uint32_t first_tile, n_tiles, n_rows;  // the first n_rows rows count; padding rows have weight 0
@@ -108,7 +108,7 @@ struct TileSums {
 // State that changes from step to step; one instance on the device. `judge` writes it, the other
 // kernels read it.
 struct StepState {
-  uint64_t step;        // optimiser steps taken
+  uint64_t step;        // optimizer steps taken
   uint32_t halted;      // set once the loss or a gradient is non-finite; later steps are no-ops
   uint32_t apply;       // whether `update` applies the step: loss and gradient are finite, the history has room
   uint32_t n_records;   // records written since the host last read

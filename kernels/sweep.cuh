@@ -23,13 +23,13 @@ struct InteriorRow {
 
   const SweepParams& params;
   HeadRow<Tile> head;
-  bool is_centre;  // row of a centring part: only the time derivative contributes
+  bool is_center;  // row of a centering part: only the time derivative contributes
   const float& operand_scale;  // see TileMemory
   RowTerms& terms;
 
   __device__ __forceinline__ bool has_time() const { return params.has_time != 0; }
-  __device__ __forceinline__ bool moves() const { return params.moves != 0 && !is_centre; }
-  __device__ __forceinline__ bool has_velocity() const { return params.has_velocity != 0 && !is_centre; }
+  __device__ __forceinline__ bool moves() const { return params.moves != 0 && !is_center; }
+  __device__ __forceinline__ bool has_velocity() const { return params.has_velocity != 0 && !is_center; }
   __device__ __forceinline__ float growth() const { return moves() ? params.growth : 0.0f; }
 
   __device__ __forceinline__ float grad_s(uint32_t i) const { return head.of(params.rows.grad_s, head.dim())[i]; }
@@ -195,8 +195,8 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   }
 
   // All rows of a tile belong to one part.
-  const bool is_centre = part_of(params.batch, index).kind == PartKind::kCentre;
-  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_centre, operand_scale, sm_terms[i]}; };
+  const bool is_center = part_of(params.batch, index).kind == PartKind::kCenter;
+  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_center, operand_scale, sm_terms[i]}; };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
   for_each_row([&](uint32_t i) {

@@ -1,7 +1,8 @@
-//! The files of `amatch check`, for people who port models: a batch in, the loss and its derivatives out.
+//! The files of `amatch check`, for porting models: a batch in, the loss and its derivatives out.
 //!
-//! Both are safetensors files in network coordinates. A batch holds `x [n, d]`, `t [n]`, `x0 [n0, d]`, `x1 [n1, d]`, and
-//! may hold `omega [n]`, `d_omega [n]`, the scalars `omega0` and `omega1`, and `probe [k, n, d]`.
+//! Both are safetensors files in network coordinates. A batch holds `x [n, d]`, `t [n]`,
+//! `x0 [n0, d]`, `x1 [n1, d]`, and may hold `omega [n]`, `d_omega [n]`, the scalars `omega0` and
+//! `omega1`, and `probe [k, n, d]`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,14 +16,15 @@ use crate::tensors::{NewTensor, TensorFile, write_tensors};
 /// Every tensor of a batch file.
 const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "omega0", "omega1", "probe"];
 
-/// Reads a batch of points of `model`: f16, bf16, f32, f64 or integers. Without a time weight in the file ω = 1 and ω′ = 0.
+/// Reads a batch of points of `model`: f16, bf16, f32, f64 or integers. Without a time weight in
+/// the file ω = 1 and ω′ = 0.
 ///
 /// # Errors
 /// [`Error::Input`] names the tensor that is missing, misshapen, unknown or not finite.
 pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
     let dim = model.architecture.dim;
     let mut file = TensorFile::open(path)?;
-    // A misspelt optional tensor would otherwise be a default in silence.
+    // Without this check a misspelled optional tensor would silently take its default.
     if let Some(name) = file.names().into_iter().find(|name| !BATCH_TENSORS.contains(&name.as_str())) {
         let fix = format!("remove or rename it; a batch may hold {}", BATCH_TENSORS.join(", "));
         return Err(Error::input(path, name, "is not a tensor of a batch", fix));
@@ -40,7 +42,7 @@ pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
         omega0: scalar_or_one(&mut file, "omega0")?,
         omega1: scalar_or_one(&mut file, "omega1")?,
         probe: if has(&file, "probe") {
-            // One probe at least: with none of them there would be no estimate.
+            // At least one probe: without any there would be no estimate.
             let k = leading_size(&file, "probe")?.max(1);
             Some(file.f64s("probe", &[k, n, dim])?)
         } else {
@@ -49,11 +51,11 @@ pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
     })
 }
 
-/// Writes, in f64, `loss`, `grad.<tensor name>` for every parameter, per interior row `s [n]`, `ds_dx [n, d]` and
-/// `ds_dt [n]`, and with diffusion `laplacian [n]`.
+/// Writes in f64: `loss`, `grad.<tensor name>` for every parameter; per interior row `s [n]`,
+/// `ds_dx [n, d]` and `ds_dt [n]`; with diffusion `laplacian [n]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when `result` is not of this model, [`Error::Io`] when the file cannot be written.
+/// [`Error::Shape`] if `result` is not of this model, [`Error::Io`] if the file cannot be written.
 pub fn write_loss_gradient(to: impl Into<Destination>, model: &Model, result: &LossGradient) -> Result<()> {
     let LossGradient { loss, gradient, interior, laplacian } = result;
     let (n, architecture) = (interior.s.len(), &model.architecture);
@@ -80,12 +82,13 @@ pub fn write_loss_gradient(to: impl Into<Destination>, model: &Model, result: &L
     write_tensors(&to.into(), tensors, HashMap::new())
 }
 
-/// Number of rows (of probes) of a tensor that must be there; 0 for a scalar, whose shape is refused when it is read.
+/// Number of rows (or of probes) of a required tensor; 0 for a scalar, whose shape is refused when
+/// it is read.
 fn leading_size(file: &TensorFile, name: &str) -> Result<usize> {
     Ok(file.shape(name)?.first().copied().unwrap_or(0))
 }
 
-/// A scalar, stored with shape `[]` or `[1]`; 1 when it is not stored.
+/// A scalar, stored with shape `[]` or `[1]`; 1 if it is not stored.
 fn scalar_or_one(file: &mut TensorFile, name: &str) -> Result<f64> {
     let shape: &[usize] = match file.find(name) {
         None => return Ok(1.0),

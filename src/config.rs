@@ -1,6 +1,7 @@
 //! One TOML file describes one run. Every default lives here; every value is checked with its key named.
 
 mod keys;
+mod legacy;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::{DataSource, Snapshots, Standardisation};
+use crate::data::{DataSource, Snapshots, Standardization};
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
+use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::laplacian::{Laplacian, LaplacianRule, MAX_PROBES};
@@ -53,7 +54,7 @@ pub struct DataConfig {
     /// Times that are not trained on, for `evaluate` to predict.
     pub hold_out: Vec<f64>,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
-    pub standardise: Standardisation,
+    pub standardize: Standardization,
 }
 
 /// `[model]`: the network.
@@ -91,7 +92,7 @@ pub struct ObjectiveConfig {
     /// `action`, `weak` or `regression`: the form of the loss; `auto` takes regression where the path has a velocity, else action.
     pub estimator: EstimatorName,
     /// Whether `action` is made exactly invariant to offsets c(t) of s, at the cost of as many rows again.
-    pub centring: bool,
+    pub centering: bool,
     /// Parts of each interval between snapshots for `weak`.
     pub weak_intervals: u32,
     /// What lies between snapshots: `linear` or `spline` curves, `learned` ones, the `nearest` frame of a dense recording, or from noise to one
@@ -102,7 +103,7 @@ pub struct ObjectiveConfig {
     pub bend_hidden: Vec<usize>,
     /// Learning rate of that network, in units of the action's.
     pub bend_rate: f64,
-    /// How `linear`, `spline` and `learned` pair samples of neighbouring snapshots: `independent`, `ot` or `unbalanced`.
+    /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `independent`, `ot` or `unbalanced`.
     pub pairing: Pairing,
     /// Rows that one optimal-transport problem pairs at most; larger snapshots are divided into random blocks.
     pub pairing_rows: usize,
@@ -128,7 +129,7 @@ pub enum EstimatorName {
     Regression,
 }
 
-/// How samples of neighbouring snapshots are paired.
+/// How samples of neighboring snapshots are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pairing {
@@ -160,11 +161,11 @@ pub enum Schedule {
     Cosine,
 }
 
-/// `[training]`: steps and optimiser.
+/// `[training]`: steps and optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: u64,
     /// Interior rows of a step.
     pub interior_rows: usize,
@@ -258,8 +259,8 @@ pub struct OutputConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, hold_out, standardise } = DataSource::new("");
-        DataConfig { path, times_path, samples, times, hold_out, standardise }
+        let DataSource { path, times_path, samples, times, hold_out, standardize } = DataSource::new("");
+        DataConfig { path, times_path, samples, times, hold_out, standardize }
     }
 }
 
@@ -287,7 +288,7 @@ impl Default for ObjectiveConfig {
             cost_exponent,
             time_weight,
             estimator: EstimatorName::Auto,
-            centring: false,
+            centering: false,
             weak_intervals: 16,
             path: Interpolant::Linear,
             bend_hidden: vec![64; 2],
@@ -336,10 +337,25 @@ impl Config {
     /// # Errors
     /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
+        Config::read_noting(path, overrides, |_| ())
+    }
+
+    /// Like [`Config::read`]; `notice` receives a line about keys in an old form, with what to write instead.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_noting(path: &Path, overrides: &[String], mut notice: impl FnMut(&str)) -> Result<Config> {
         let text = read_text(path)?;
         let mut table: toml::Table = text.parse().map_err(|error| syntax_error(path, &text, &error))?;
+        if let Some(line) = legacy::renew(path, &mut table)? {
+            notice(&line);
+        }
         for assignment in overrides {
-            set(&mut table, assignment)?;
+            let renewed = legacy::renew_assignment(assignment);
+            if let Some((_, line)) = &renewed {
+                notice(line);
+            }
+            set(&mut table, renewed.as_ref().map_or(assignment, |(renewed, _)| renewed))?;
         }
         check_keys(path, &table)?;
         let mut config: Config = serde_path_to_error::deserialize(table.clone())
@@ -380,8 +396,8 @@ impl Config {
 
     /// Where the data lies.
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, hold_out, standardise } = self.data.clone();
-        DataSource { path, times_path, samples, times, hold_out, standardise }
+        let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
+        DataSource { path, times_path, samples, times, hold_out, standardize }
     }
 
     /// The network for data of dimension `dim`.
@@ -398,10 +414,10 @@ impl Config {
 
     /// The form of the loss.
     pub fn estimator(&self) -> Estimator {
-        let ObjectiveConfig { estimator, centring, weak_intervals, path, .. } = self.objective;
+        let ObjectiveConfig { estimator, centering, weak_intervals, path, .. } = self.objective;
         match estimator {
             EstimatorName::Auto if path.has_velocity() => Estimator::Regression,
-            EstimatorName::Auto | EstimatorName::Action => Estimator::Action { centring },
+            EstimatorName::Auto | EstimatorName::Action => Estimator::Action { centering },
             EstimatorName::Weak => Estimator::Weak { intervals: weak_intervals },
             EstimatorName::Regression => Estimator::Regression,
         }
@@ -418,12 +434,12 @@ impl Config {
         Laplacian { rule: self.objective.laplacian, n_probes: self.objective.probes }
     }
 
-    /// The optimiser's settings.
+    /// The optimizer's settings.
     pub fn optimizer(&self) -> Optimizer {
         let training = &self.training;
         let cosine = match training.schedule {
             Schedule::Constant => None,
-            Schedule::Cosine => Some((training.steps, training.final_rate)),
+            Schedule::Cosine => Some(Cosine { end: training.steps, floor: training.final_rate }),
         };
         let warmup_steps = training.warmup_steps.min(training.longest_warmup());
         Optimizer {
@@ -471,7 +487,8 @@ impl Config {
         // Neither the precision nor that there is such a key.
         settings.training.precision = PrecisionName::Auto;
         let mut hash = Sha256::new();
-        hash.update(settings.to_toml()?.replace("precision = \"auto\"\n", ""));
+        let text = settings.to_toml()?.replace("precision = \"auto\"\n", "");
+        hash.update(legacy::old_names(&text));
         hash.update((snapshots.dim as u64).to_le_bytes());
         for (time, offset) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
             hash.update(time.to_le_bytes());
@@ -557,8 +574,8 @@ impl Config {
                 ("objective.estimator", "does not suit a learned path", "use action"),
             ),
             (
-                objective.centring && !matches!(self.estimator(), Estimator::Action { .. }),
-                ("objective.centring", "is set, but only action has need of it", "set objective.estimator = action"),
+                objective.centering && !matches!(self.estimator(), Estimator::Action { .. }),
+                ("objective.centering", "is set, but only action has need of it", "set objective.estimator = action"),
             ),
             (
                 objective.path.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
@@ -761,6 +778,52 @@ mod tests {
     }
 
     #[test]
+    fn old_names_of_keys_are_read_with_a_line_that_names_the_new_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.toml");
+        let text =
+            "[data]\npath = \"a.npz\"\nstandardise = \"robust\"\n[objective]\ncentring = true\npath = \"nearest\"\n";
+        std::fs::write(&path, text).expect("written");
+        let read = |overrides: &[&str]| {
+            let mut lines = Vec::new();
+            let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+            let config = Config::read_noting(&path, &overrides, |line| lines.push(line.to_string())).expect("reads");
+            (config, lines)
+        };
+        let (config, lines) = read(&[]);
+        assert_eq!(config.data.standardize, Standardization::Robust);
+        assert_eq!(config.estimator(), Estimator::Action { centering: true });
+        assert_eq!(lines.len(), 1);
+        for name in ["run.toml", "data.standardise", "data.standardize", "objective.centring", "objective.centering"] {
+            assert!(lines[0].contains(name), "{name}: {lines:?}");
+        }
+        // Values of the command line replace those of the file under either name.
+        for key in ["data.standardise", "data.standardize"] {
+            let (config, lines) = read(&[&format!("{key}=none")]);
+            assert_eq!(config.data.standardize, Standardization::None);
+            assert_eq!(lines.len(), if key.contains("ise") { 2 } else { 1 }, "{lines:?}");
+        }
+        let written = config.to_toml().expect("UTF-8");
+        assert!(written.contains("\nstandardize = ") && written.contains("\ncentering = "), "{written}");
+        assert!(!written.contains("standardise") && !written.contains("centring"), "{written}");
+        std::fs::write(&path, format!("{text}centering = true\n")).expect("written");
+        let error = Config::read(&path, &[]).expect_err("both").to_string();
+        assert!(error.contains("objective.centring") && error.contains("objective.centering"), "{error}");
+    }
+
+    /// The fingerprint that an earlier version of the program gave to these settings and data.
+    #[test]
+    fn fingerprints_of_earlier_versions_stay() {
+        let text = "[data]\npath = \"a.npz\"\n[model]\nhidden = [8]\n[objective]\npath = \"nearest\"\ncentering = true\n\
+                    [training]\ninterior_rows = 8\nboundary_rows = 8\n";
+        let config = read(text, &[]).expect("reads");
+        let samples = vec![-1.0, 0.0, 0.0, 1.0];
+        let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 2, 4], samples };
+        let fingerprint = config.fingerprint(&snapshots).expect("a fingerprint");
+        assert_eq!(fingerprint, "6ee94b11d99142d4406ddf8a23fdad9b0f9d9b166849bbe6cb1a873bdfaf0061");
+    }
+
+    #[test]
     fn overrides_replace_values_of_every_kind() {
         let overrides = ["training.steps=7", "model.hidden=[3, 4]", "model.head=dot", "data.hold_out=[1.5]"];
         let config = read("[data]\npath = \"a.npz\"\n[training]\nsteps = 5", &overrides).expect("reads");
@@ -809,7 +872,7 @@ mod tests {
                 vec!["objective.pairing=unbalanced"],
                 vec!["objective.pairing", "without growth", "objective.growth"],
             ),
-            ("[data]\npath = \"a\"", vec!["objective.centring=true"], vec!["objective.centring", "action"]),
+            ("[data]\npath = \"a\"", vec!["objective.centering=true"], vec!["objective.centering", "action"]),
             (
                 "[data]\npath = \"a\"\nhold_out = [1]",
                 vec!["objective.path=generative-vp"],

@@ -1,4 +1,5 @@
-//! Where a command's result goes, and what it must not replace: checked before the work, kept to by the write after it.
+//! The destination of a command's result, with the files that it must not replace: checked before
+//! the work, and obeyed by the write after it.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -6,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::{check_writable, open_file, write_whole};
+use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
-use crate::train::RunFolder;
 
-/// Which existing files a result may replace. Never one that the same command reads, a model, a checkpoint, or a file of a run.
+/// The existing files that a result may replace. A file that the same command reads, a model, a
+/// checkpoint and a file of a run are never replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     /// None.
@@ -20,7 +22,7 @@ pub enum Replace {
     Files,
 }
 
-/// A place that a result is written to.
+/// A checked place to which a result is written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
     path: PathBuf,
@@ -29,29 +31,30 @@ pub struct Destination {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Becomes a file, which must not be there yet.
+    /// A file that must not exist yet.
     New,
-    /// Becomes a file, in the place of one that may be there.
+    /// A file that may replace an existing one.
     Replaced,
-    /// A device, a pipe, or a descriptor that is open already: takes bytes as they come.
+    /// A device, a pipe, or an open descriptor, which takes bytes as they come.
     Stream,
 }
 
-/// Reports are a few kilobytes: what is larger is none.
+/// Reports are a few kilobytes; a larger file is not one.
 const MAX_REPORT: u64 = 16 << 20;
 
 impl Destination {
-    /// The destination `path` of a command that reads the files `reads`. Fails early, before long work, where [`Destination::write`]
-    /// would fail late, and leaves nothing behind.
+    /// The destination `path` of a command that reads the files `reads`. Fails early, before long
+    /// work, for the reasons for which [`Destination::write`] would fail late, and leaves nothing
+    /// behind.
     ///
     /// # Errors
-    /// [`Error::Input`] when `path` is no place for a file, or holds one that must not be replaced; [`Error::Io`] when its folder
-    /// cannot be written to.
+    /// [`Error::Input`] if no file can be at `path`, or if it holds one that must not be replaced;
+    /// [`Error::Io`] if its folder cannot be written to.
     pub fn check(path: &Path, reads: &[impl AsRef<Path>], replace: Replace) -> Result<Destination> {
         let refuse = |problem: String, fix: &str| Err(Error::input(path, "output path", problem, fix));
         const ANOTHER: &str = "name another file";
         let kind = match fs::metadata(path) {
-            Ok(found) if found.is_dir() => Kind::New, // refused below, as by any other write
+            Ok(found) if found.is_dir() => Kind::New, // refused below, like any other write
             Ok(found) => {
                 if let Some(read) = reads.iter().map(AsRef::as_ref).find(|read| is_same_file(path, &found, read)) {
                     return refuse(format!("is {}, which this command reads", read.display()), ANOTHER);
@@ -85,21 +88,21 @@ impl Destination {
         Ok(Destination { path: path.to_owned(), kind })
     }
 
-    /// The path, as it was given.
+    /// The path as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether this is a device or pipe, not a file to be.
+    /// True for a device or pipe, which is not replaced as a file.
     pub fn is_stream(&self) -> bool {
         self.kind == Kind::Stream
     }
 
-    /// Writes what `write` writes: a file whole or not at all, a stream as it comes.
+    /// Writes the output of `write`: to a file whole or not at all, to a stream as it comes.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the path, [`Error::Input`] when a file has come there since the check. An old file is untouched then.
-    /// That the reader of standard output is gone is no error.
+    /// [`Error::Io`] naming the path; [`Error::Input`] if a file has appeared there since the
+    /// check. An old file is then untouched. A closed reader of standard output is no error.
     pub fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         match self.kind {
             Kind::Stream => self.write_stream(|stream| write(stream)),
@@ -122,7 +125,7 @@ impl Destination {
     }
 
     fn write_stream(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-        // Appended, for a descriptor may be that of a file which holds something already.
+        // Append: the descriptor may be that of a file with content.
         let file = OpenOptions::new().append(true).open(&self.path).map_err(Error::io(&self.path, "open"))?;
         let is_stdout = match (file.metadata(), fs::metadata("/dev/stdout")) {
             (Ok(file), Ok(stdout)) => is_same(&file, &stdout),
@@ -136,14 +139,14 @@ impl Destination {
     }
 }
 
-/// The path, where any file may be replaced.
+/// The path, with permission to replace any file.
 impl From<&Path> for Destination {
     fn from(path: &Path) -> Self {
         Destination { path: path.to_owned(), kind: Kind::Replaced }
     }
 }
 
-/// The path, where any file may be replaced.
+/// The path, with permission to replace any file.
 impl From<&PathBuf> for Destination {
     fn from(path: &PathBuf) -> Self {
         path.as_path().into()
@@ -156,11 +159,11 @@ impl From<&Destination> for Destination {
     }
 }
 
-/// Whether `path`, which is `found`, and `other` are one file, by whatever names.
+/// True if `path`, with metadata `found`, and `other` are one file, under whatever names.
 fn is_same_file(path: &Path, found: &Metadata, other: &Path) -> bool {
     match fs::metadata(other) {
         Ok(other_found) if cfg!(unix) => is_same(found, &other_found),
-        // Without numbers of files, at least through links.
+        // Without file numbers, at least links are resolved.
         Ok(_) => {
             fs::canonicalize(path).ok().is_some_and(|path| fs::canonicalize(other).is_ok_and(|other| path == other))
         }
@@ -179,12 +182,12 @@ fn is_same(_: &Metadata, _: &Metadata) -> bool {
     false
 }
 
-/// Whether `path` names an open descriptor, such as standard output, rather than a file.
+/// True if `path` names an open descriptor, such as standard output, rather than a file.
 fn is_descriptor(path: &Path) -> bool {
     ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place))
 }
 
-/// The run folder among whose files `path` is, or would be.
+/// The run folder to whose files `path` belongs, or would belong.
 fn run_that_owns(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?;
     let target = fs::canonicalize(path).ok().or_else(|| {
@@ -199,7 +202,7 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Whether `path` holds a report of `amatch evaluate`.
+/// True if `path` holds a report of `amatch evaluate`.
 fn is_report(path: &Path) -> bool {
     let Some((file, _)) = open_file(path).ok().filter(|(_, size)| *size <= MAX_REPORT) else { return false };
     let report = serde_json::from_reader::<_, serde_json::Value>(io::BufReader::new(file.take(MAX_REPORT)));

@@ -1,12 +1,13 @@
-//! Numbers as people read them.
+//! Numbers for people to read.
 
-/// `value` with `digits` significant digits at any magnitude: in fixed notation from 1e-3 up to 1e6, else scientific.
+/// `value` with `digits` significant digits at any magnitude: fixed notation from 1e-3 to 1e6,
+/// otherwise scientific.
 pub fn significant(value: f64, digits: usize) -> String {
     let decimals = digits.max(1) - 1;
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
     }
-    // The exponent after rounding: 9.9999 has that of 10.
+    // The exponent after rounding: 9.9999 has the exponent of 10.
     let scientific = format!("{value:.decimals$e}");
     let exponent = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok()).unwrap_or(0);
     if (-3..6).contains(&exponent) {
@@ -16,7 +17,7 @@ pub fn significant(value: f64, digits: usize) -> String {
     }
 }
 
-/// The shortest text that reads back as `value`.
+/// The shortest text that parses to `value`.
 pub fn shortest(value: f64) -> String {
     let in_full = value == 0.0 || !value.is_finite() || (1e-5..1e16).contains(&value.abs());
     if in_full { value.to_string() } else { format!("{value:e}") }

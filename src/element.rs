@@ -1,4 +1,4 @@
-//! Element types a file may hold, and their conversion to the numbers we compute with.
+//! Element types of files, and their conversion to f32 and f64.
 
 use half::{bf16, f16};
 
@@ -26,7 +26,7 @@ pub(crate) struct Element {
     pub big_endian: bool,
 }
 
-/// Why an array's element type cannot be read, as the two halves of an error message.
+/// The reason why an array's element type cannot be read, as the two halves of an error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub problem: String,
@@ -44,7 +44,7 @@ impl Element {
         }
     }
 
-    /// Whether f32 holds every value of the type.
+    /// True if f32 holds every value of the type.
     pub fn fits_f32(self) -> bool {
         use ElementType::{Bf16, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
         match self.number {
@@ -65,7 +65,7 @@ impl Element {
     }
 }
 
-/// One decoder per target, so that every value is rounded once, from its own type.
+/// One decoder per target type, so that every value is rounded once, from its own type.
 macro_rules! decoder {
     ($(#[$doc:meta])* $name:ident, $target:ty, $from_half:ident) => {
         impl Element {
@@ -103,10 +103,10 @@ macro_rules! decoder {
 }
 
 decoder! {
-    /// Converts whole elements of `bytes` to `values`, nearest f32; too large ones become infinite.
+    /// Converts whole elements of `bytes` to the nearest f32; too large ones become infinite.
     decode_f32, f32, to_f32
 }
 decoder! {
-    /// Converts whole elements of `bytes` to `values`, nearest f64.
+    /// Converts whole elements of `bytes` to the nearest f64.
     decode_f64, f64, to_f64
 }

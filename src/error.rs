@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Result of a fallible library call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong. The message of each variant names the file or buffer, the field and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum Error {
     NotFinite {
         /// The quantity.
         what: &'static str,
-        /// The optimiser or integrator step, counted from 0.
+        /// The optimizer or integrator step, counted from 0.
         step: u64,
         /// What the user can do about it.
         fix: &'static str,

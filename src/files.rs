@@ -1,5 +1,6 @@
-//! Files as the rest relies on them: opened only when regular, written whole or not at all (a temporary file in the same
-//! folder, synced, then renamed). What a killed process left behind is removed by the next one that writes there.
+//! Safe access to files: opened only if regular, written whole or not at all (to a temporary file
+//! in the same folder, synced, then renamed). Temporary files of a killed process are removed by
+//! the next one that writes there.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,7 +15,7 @@ use crate::process::ProcessId;
 /// Opens a regular file: (file, size in bytes).
 ///
 /// # Errors
-/// [`Error::Input`] when there is none at `path`, [`Error::Io`] when the system refuses.
+/// [`Error::Input`] if there is no file at `path`, [`Error::Io`] if the system refuses.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     let refuse = |problem: &str, fix: &str| Err(Error::input(path, "path", problem, fix));
     match fs::metadata(path) {
@@ -28,27 +29,16 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     }
 }
 
-/// What lies at `path`, through links; `None` when nothing does. An error of the system is not taken for nothing.
+/// Replaces `path` by the output of `write`. A reader, or a crash at any moment, sees the old file
+/// or the new one.
 ///
 /// # Errors
-/// [`Error::Io`] when the system does not say.
-pub(crate) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::io(path, "look at")(error)),
-    }
-}
-
-/// Replaces `path` by what `write` writes. A reader, or a crash at any moment, sees the old file or the new one.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`; the old file, if any, is untouched.
+/// [`Error::Io`] naming `path`; the old file, if any, is unchanged.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     write_atomically_seekable(path, |writer| write(writer))
 }
 
-/// [`write_atomically`] for formats that go back to fill in sizes.
+/// [`write_atomically`] for formats that seek back to fill in sizes.
 pub(crate) fn write_atomically_seekable(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -56,7 +46,8 @@ pub(crate) fn write_atomically_seekable(
     write_whole(path, true, write)
 }
 
-/// Writes `path` whole or not at all. Unless it may `replace` a file, one that came there in the meantime is an error and stays.
+/// Writes `path` whole or not at all. Unless it may `replace` a file, one that has appeared
+/// meanwhile is an error and stays.
 pub(crate) fn write_whole(
     path: &Path,
     replace: bool,
@@ -68,7 +59,7 @@ pub(crate) fn write_whole(
     let (file, temporary_path) = temporary.into_parts();
     remove_abandoned(folder, &temporary_path);
     if let Ok(old) = fs::metadata(&target) {
-        // A file that was private stays private.
+        // A private file stays private.
         file.set_permissions(old.permissions()).map_err(Error::io(path, "keep the permissions of"))?;
     }
     let mut writer = BufWriter::with_capacity(1 << 18, file);
@@ -84,16 +75,18 @@ pub(crate) fn write_whole(
     sync_folder(folder).map_err(Error::io(path, "sync the folder of"))
 }
 
-/// Fails early, before long work, where [`write_atomically`] would fail late. Leaves nothing behind.
+/// Fails early, before long work, for the reasons for which [`write_atomically`] would fail late.
+/// Leaves nothing behind.
 ///
 /// # Errors
-/// [`Error::Input`] when `path` is no place for a file, [`Error::Io`] when its folder cannot be written to.
+/// [`Error::Input`] if no file can be at `path`, [`Error::Io`] if its folder cannot be written to.
 pub fn check_writable(path: &Path) -> Result<()> {
     let target = resolved(path)?;
     temporary_in(folder_of(&target), PART).map(drop).map_err(Error::io(path, "create a file beside it"))
 }
 
-/// `path`, through a symbolic link if it is one (else the rename would replace the link), checked as far as its names go.
+/// `path` with its symbolic link resolved (otherwise the rename would replace the link), and its
+/// name checked.
 fn resolved(path: &Path) -> Result<PathBuf> {
     let refuse = |problem: String, fix: &str| Err(Error::input(path, "output path", problem, fix));
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -123,14 +116,15 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Beginning of the names of temporary files. The process that writes and random letters follow, then what it is.
+/// Prefix of the names of temporary files. Process and random letters follow, then the kind.
 const TEMPORARY: &str = ".amatch-";
-/// End of the name of a file that is being written.
+/// Suffix of a file that is being written.
 const PART: &str = ".part";
-/// End of the name of a file by which a process claims a folder.
+/// Suffix of a file by which a process claims a folder.
 pub(crate) const CLAIMANT: &str = ".claimant";
 
-/// A temporary file that, once renamed, has the permissions of an ordinary new file (the crate's default is 0600).
+/// A temporary file that, once renamed, has the permissions of an ordinary new file (those of the
+/// crate `tempfile` are 0600).
 pub(crate) fn temporary_in(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     let prefix = format!("{TEMPORARY}{}-", ProcessId::current());
     let mut builder = Builder::new();
@@ -140,18 +134,19 @@ pub(crate) fn temporary_in(folder: &Path, suffix: &str) -> io::Result<NamedTempF
     builder.tempfile_in(folder)
 }
 
-/// Whether `name` is that of a file that was being written.
+/// True if `name` is that of a file that was being written.
 pub(crate) fn is_part(name: &str) -> bool {
     name.starts_with(TEMPORARY) && name.ends_with(PART)
 }
 
-/// Whether `name` is that of a temporary file of any kind.
+/// True if `name` is that of a temporary file of any kind.
 pub(crate) fn is_temporary(name: &str) -> bool {
     is_part(name) || name.starts_with(TEMPORARY) && name.ends_with(CLAIMANT)
 }
 
-/// Removes temporary files in `folder` whose process is gone. Of those that another machine made, the ones last written an
-/// hour before `newest`, which was just made: only the clock of the file system counts. Nothing depends on success.
+/// Removes temporary files in `folder` whose process is gone. A file of another machine is removed
+/// if it was last written an hour before `newest`, which was just made: only the clock of the file
+/// system counts. Errors are ignored.
 fn remove_abandoned(folder: &Path, newest: &Path) {
     const FORGOTTEN: Duration = Duration::from_secs(3600);
     let written = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
@@ -170,7 +165,8 @@ fn remove_abandoned(folder: &Path, newest: &Path) {
     }
 }
 
-/// Makes the rename itself durable, where the file system can: some cannot sync folders, or not for everybody.
+/// Makes the rename itself durable, if the file system can: some cannot sync folders, or only for
+/// some users.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -181,7 +177,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether `error` says that a folder cannot be synced at all, rather than that syncing it went wrong.
+/// True if `error` says that a folder cannot be synced at all, rather than that syncing failed.
 fn cannot_be_synced(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)

@@ -1,4 +1,4 @@
-//! Plans of integration: method, steps, tolerances, saved times. The stepping itself is the engine's.
+//! Plans of integration: method, steps, tolerances, saved times. Engines do the stepping.
 
 use crate::error::{Error, Result, check_len};
 use crate::laplacian::Laplacian;
@@ -8,23 +8,26 @@ use crate::objective::Objective;
 /// Integration method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Forward Euler, order 1, 1 velocity a step.
+    /// Forward Euler, order 1, one velocity per step.
     Euler,
-    /// Heun's trapezoidal rule, order 2, 2 velocities a step.
+    /// Heun's trapezoidal rule, order 2, two velocities per step.
     Heun,
-    /// The classical Runge–Kutta method, order 4, 4 velocities a step.
+    /// The classical Runge–Kutta method, order 4, four velocities per step.
     Rk4,
-    /// Dormand–Prince 5(4), 6 velocities a step (first same as last), step controlled per tile.
+    /// Dormand–Prince 5(4), six velocities per step (first same as last); the step size is
+    /// controlled per tile.
     Dopri5,
-    /// Euler–Maruyama: Euler with the noise σ dW. Weak order 1, strong order 1 as the noise is additive; 1 velocity a step.
+    /// Euler–Maruyama: Euler with the noise σ dW. Weak order 1; strong order 1 because the noise is
+    /// additive; one velocity per step.
     EulerMaruyama,
-    /// Heun's rule with the noise σ dW in predictor and corrector. Weak order 2, strong order 1 (Itô and Stratonovich agree, as the
-    /// noise is additive); 2 velocities a step.
+    /// Heun's rule with the noise σ dW in predictor and corrector. Weak order 2, strong order 1
+    /// (Itô and Stratonovich agree because the noise is additive); two velocities per step.
     StochasticHeun,
 }
 
 impl Method {
-    /// Velocities a fixed step costs.
+    /// Velocities per fixed step.
+    #[must_use]
     pub fn velocities_per_step(self) -> u64 {
         match self {
             Method::Euler | Method::EulerMaruyama => 1,
@@ -34,23 +37,26 @@ impl Method {
         }
     }
 
-    /// Whether it adds the noise of the dynamics with diffusion.
+    /// True if the method adds the noise of dynamics with diffusion.
+    #[must_use]
     pub fn is_stochastic(self) -> bool {
         matches!(self, Method::EulerMaruyama | Method::StochasticHeun)
     }
 }
 
-/// The Brownian paths of a stochastic method: particle i gets the same path whatever runs it.
+/// The Brownian paths of a stochastic method: particle i has the same path on every engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noise {
     /// Key of the random numbers.
     pub seed: u64,
-    /// Increments that a step adds up, at least 1. Half the steps with twice the increments follow the same Brownian path.
+    /// Increments that a step sums, at least 1. Half the steps with twice the increments follow the
+    /// same Brownian path.
     pub increments_per_step: u32,
 }
 
 impl Noise {
-    /// One increment a step.
+    /// One increment per step.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Noise { seed, increments_per_step: 1 }
     }
@@ -59,19 +65,105 @@ impl Noise {
 /// How the step size is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepControl {
-    /// `steps` equal steps from start to end. Where a saved time falls between two, each stretch between
-    /// saved times takes its share of the steps, rounded up.
+    /// `steps` equal steps from start to end. If a saved time falls inside a step, each interval
+    /// between saved times gets its fraction of the steps, rounded up.
     Fixed {
         /// Number of steps, at least 1.
         steps: u64,
     },
-    /// Error per step at most `atol + rtol·|y|` (root mean square over the tile); [`Method::Dopri5`] only.
+    /// Error per step at most `atol + rtol·|y|` (root mean square over the tile). Only for
+    /// [`Method::Dopri5`].
     Adaptive {
         /// Relative tolerance.
         rtol: f64,
         /// Absolute tolerance, network units.
         atol: f64,
     },
+}
+
+/// Method, step control and noise of an integration: all of a [`Plan`] but its times.
+///
+/// ```
+/// use action_matching::integrate::{Method, Solver};
+///
+/// let plan = Solver::rk4(50).plan(0.0, vec![0.5, 1.0]);
+/// assert_eq!((plan.method, plan.fixed_steps(0.0, 0.5)), (Method::Rk4, 25));
+/// assert!(Solver::default() == Solver::dopri5(1e-4, 1e-5));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Solver {
+    /// Method.
+    pub method: Method,
+    /// Step control.
+    pub control: StepControl,
+    /// Noise of a stochastic method; others leave it alone.
+    pub noise: Noise,
+}
+
+/// [`Solver::dopri5`] with the tolerances that the program takes unless it is told: for dynamics
+/// without diffusion.
+impl Default for Solver {
+    fn default() -> Self {
+        Solver::dopri5(1e-4, 1e-5)
+    }
+}
+
+impl Solver {
+    /// Steps from start to end that suit a method of fixed steps.
+    const STEPS: u64 = 100;
+
+    fn fixed(method: Method, steps: u64, seed: u64) -> Self {
+        Solver { method, control: StepControl::Fixed { steps }, noise: Noise::new(seed) }
+    }
+
+    /// `steps` equal steps of [`Method::Euler`].
+    #[must_use]
+    pub fn euler(steps: u64) -> Self {
+        Solver::fixed(Method::Euler, steps, 0)
+    }
+
+    /// `steps` equal steps of [`Method::Heun`].
+    #[must_use]
+    pub fn heun(steps: u64) -> Self {
+        Solver::fixed(Method::Heun, steps, 0)
+    }
+
+    /// `steps` equal steps of [`Method::Rk4`].
+    #[must_use]
+    pub fn rk4(steps: u64) -> Self {
+        Solver::fixed(Method::Rk4, steps, 0)
+    }
+
+    /// [`Method::Dopri5`] with steps as [`StepControl::Adaptive`] chooses them.
+    #[must_use]
+    pub fn dopri5(rtol: f64, atol: f64) -> Self {
+        Solver { control: StepControl::Adaptive { rtol, atol }, ..Solver::fixed(Method::Dopri5, 0, 0) }
+    }
+
+    /// `steps` equal steps of [`Method::EulerMaruyama`]; `seed` draws the noise.
+    #[must_use]
+    pub fn euler_maruyama(steps: u64, seed: u64) -> Self {
+        Solver::fixed(Method::EulerMaruyama, steps, seed)
+    }
+
+    /// `steps` equal steps of [`Method::StochasticHeun`]; `seed` draws the noise.
+    #[must_use]
+    pub fn stochastic_heun(steps: u64, seed: u64) -> Self {
+        Solver::fixed(Method::StochasticHeun, steps, seed)
+    }
+
+    /// What suits the dynamics of `objective`: the default, or 100 steps of
+    /// [`Method::StochasticHeun`] with the noise of `seed` if there is diffusion.
+    #[must_use]
+    pub fn suited_to(objective: &Objective, seed: u64) -> Self {
+        if objective.sigma > 0.0 { Solver::stochastic_heun(Self::STEPS, seed) } else { Solver::default() }
+    }
+
+    /// The plan from `t0` to the last of `save_at`, network times, with an exact divergence.
+    #[must_use]
+    pub fn plan(self, t0: f64, save_at: Vec<f64>) -> Plan {
+        Plan { noise: self.noise, ..Plan::new(self.method, self.control, t0, save_at) }
+    }
 }
 
 /// One integration from `t0` to the last of `save_at`, in network time; forward or backward.
@@ -83,33 +175,36 @@ pub struct Plan {
     pub control: StepControl,
     /// Start time.
     pub t0: f64,
-    /// Saved times, monotone from `t0` onwards (it may be the first of them); the last one is the end.
+    /// Saved times, monotone from `t0` on (`t0` may be the first of them); the last one is the end.
     pub save_at: Vec<f64>,
-    /// Noise of a stochastic method; others leave it alone.
+    /// Noise of a stochastic method; other methods ignore it.
     pub noise: Noise,
-    /// How the divergence of the velocity is formed where the log-density is followed; probes stay the same along a path.
+    /// How the divergence of the velocity is computed if the log-density is followed; probes stay
+    /// the same along a path.
     pub divergence: Laplacian,
 }
 
-/// Where an integration starts and what it saves: slabs of `n` particles, one for each saved time. On entry the first slab of each
-/// channel holds the start.
+/// Start and results of an integration: slabs of `n` particles, one for each saved time. On entry
+/// the first slab of each channel holds the start.
 #[derive(Debug, Default)]
 pub struct Trajectories<'a> {
     /// Positions `[saved, n, dim]`, network coordinates.
     pub positions: &'a mut [f32],
-    /// log w `[saved, n]`, which grows by λ s dt. The mean of w over particles is the mass relative to the start.
+    /// log w `[saved, n]`, with d log w = λ s dt. The mean of w over particles is the mass relative
+    /// to the start.
     pub log_weights: Option<&'a mut [f32]>,
-    /// log q `[saved, n]` in network coordinates, which changes by −∇·v dt along the flow.
+    /// log q `[saved, n]` in network coordinates, with d log q = −∇·v dt along the flow.
     pub log_density: Option<&'a mut [f32]>,
 }
 
 impl<'a> Trajectories<'a> {
-    /// Positions alone.
+    /// Positions only.
+    #[must_use]
     pub fn of(positions: &'a mut [f32]) -> Self {
         Trajectories { positions, log_weights: None, log_density: None }
     }
 
-    /// Number of particles, after the checks that every engine makes of model, plan and buffers.
+    /// Number of particles, after checks of model, plan and buffers that every engine makes.
     pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
         model.validate()?;
         model.objective.validate("objective".as_ref())?;
@@ -130,8 +225,10 @@ impl<'a> Trajectories<'a> {
     }
 }
 
-/// The particles that systematic resampling keeps: `n` indices, each as often as its share of the weights says, up to one.
-/// `offset` in 0..1 is the one random number that it needs (Kitagawa 1996).
+/// The particles that systematic resampling selects: `n` indices, each as often as its fraction of
+/// the weights, within one. `offset` in 0..1 is the only random number that it needs (Kitagawa
+/// 1996).
+#[must_use]
 pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<usize> {
     let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &w| largest.max(w));
     let weights: Vec<f64> = log_weights.iter().map(|&w| f64::from(w - largest).exp()).collect();
@@ -150,30 +247,33 @@ pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<us
 
 impl Plan {
     /// A plan with noise of seed 0 and an exact divergence.
+    #[must_use]
     pub fn new(method: Method, control: StepControl, t0: f64, save_at: Vec<f64>) -> Self {
         Plan { method, control, t0, save_at, noise: Noise::new(0), divergence: Laplacian::EXACT }
     }
 
-    /// Number of fixed steps between the neighbouring saved times `from` and `to`: their share of all, rounded up.
-    /// 0 when there is no way to go, or when the steps are adaptive.
+    /// Number of fixed steps between the neighboring saved times `from` and `to`: their fraction of
+    /// all steps, rounded up. 0 if the times are equal or the steps are adaptive.
+    #[must_use]
     pub fn fixed_steps(&self, from: f64, to: f64) -> u64 {
         let (StepControl::Fixed { steps }, Some(end)) = (self.control, self.save_at.last()) else { return 0 };
         let whole = (end - self.t0).abs();
         if whole == 0.0 {
             return 0;
         }
-        // The small subtraction keeps a share that is a whole number but for rounding from gaining a step.
+        // The small subtraction keeps a whole number that was rounded up from gaining a step.
         ((to - from).abs() / whole * steps as f64 - 1e-6).ceil().max(0.0) as u64
     }
 
-    /// Time and size of each fixed step between the neighbouring saved times `from` and `to`.
+    /// Time and size of each fixed step between the neighboring saved times `from` and `to`.
     pub(crate) fn steps_between(&self, from: f64, to: f64) -> impl Iterator<Item = (f64, f64)> + use<> {
         let n = self.fixed_steps(from, to);
         let at = move |step: u64| from + (to - from) * (step as f64 / n as f64);
         (0..n).map(move |step| (at(step), at(step + 1) - at(step)))
     }
 
-    /// Standard deviation of each increment of the noise of a step of size `h` from `t`; 0 without noise.
+    /// Standard deviation of each increment of the noise of a step of size `h` from `t`; 0 without
+    /// noise.
     pub(crate) fn noise_deviation(&self, objective: &Objective, t: f64, h: f64) -> f32 {
         if !self.method.is_stochastic() {
             return 0.0;
@@ -181,7 +281,7 @@ impl Plan {
         (objective.noise_variance(t, h).max(0.0) / f64::from(self.noise.increments_per_step)).sqrt() as f32
     }
 
-    /// What an engine answers when a particle is lost in step `step`.
+    /// Error of every engine if a particle becomes non-finite in step `step`.
     pub(crate) fn lost_particle(step: u64) -> Error {
         Error::NotFinite {
             what: "a particle's position",
@@ -190,7 +290,7 @@ impl Plan {
         }
     }
 
-    /// What an engine answers when no step is small enough at `t`.
+    /// Error of every engine if no step is small enough at `t`.
     pub(crate) fn impossible_tolerance(t: f64) -> Error {
         Error::input(
             "integration plan",

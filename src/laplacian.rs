@@ -1,23 +1,24 @@
-//! How the Laplacian of s is formed where there is diffusion.
+//! Rules by which the Laplacian of s is computed if there is diffusion.
 
-/// How the Laplacian of s is formed.
+/// How the Laplacian of s is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LaplacianRule {
-    /// Mean of εᵀ∇²s ε over probes ε of independent signs (Hutchinson 1990): the least variance of all unbiased probes.
+    /// Mean of εᵀ∇²s ε over probes ε of independent random signs (Hutchinson 1990): the least
+    /// variance of all unbiased probes.
     Rademacher,
-    /// The same over standard normal probes.
+    /// The same with standard normal probes.
     Gaussian,
     /// Sum over the unit vectors.
     Exact,
 }
 
-/// The Laplacian of a training step. Used where σ > 0.
+/// The Laplacian of a training step. Used if σ > 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Laplacian {
     /// The rule.
     pub rule: LaplacianRule,
-    /// Probes of a row; an exact Laplacian has as many as dimensions instead.
+    /// Probes per row. The exact Laplacian uses one unit vector per dimension instead.
     pub n_probes: usize,
 }
 
@@ -48,5 +49,5 @@ impl Default for Laplacian {
     }
 }
 
-/// Most probes of a row.
+/// Maximum number of probes per row.
 pub const MAX_PROBES: usize = 1024;

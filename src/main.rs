@@ -1,4 +1,5 @@
-//! The program `amatch`: parses the command line, calls the library, prints, and maps errors to exit codes.
+//! The program `amatch`: parses the command line, calls the library, prints, and maps errors to
+//! exit codes.
 
 mod cli;
 

@@ -1,18 +1,18 @@
-//! Sizes in memory: products that are checked, and refused before anything is allocated where they cannot fit.
+//! Sizes in memory: checked products, refused before anything is allocated if they cannot fit.
 
 use crate::error::{Error, Result};
 
-/// Product of counts and the size of one value, in bytes; `u128::MAX` where it is larger still.
+/// Product of counts and the size of one value, in bytes; `u128::MAX` if it is larger.
 pub fn bytes(factors: &[usize]) -> u128 {
     factors.iter().fold(1, |product: u128, &factor| product.saturating_mul(factor as u128))
 }
 
-/// Fails where `bytes` cannot fit into this machine; `field` of `origin` asks for them.
+/// Fails if `bytes` cannot fit into this machine's memory; `field` of `origin` requests them.
 ///
 /// # Errors
-/// [`Error::Input`] names the bytes and those that there are.
+/// [`Error::Input`] names the bytes requested and available.
 pub fn require(origin: &str, field: &str, bytes: u128) -> Result<()> {
-    // No buffer may be larger, whatever the machine has.
+    // No buffer can be larger, whatever the machine has.
     let limit = isize::MAX as u128;
     let available = available().map_or(limit, |available| u128::from(available).min(limit));
     if bytes <= available {
@@ -36,8 +36,8 @@ fn rounded(bytes: u128) -> String {
     })
 }
 
-/// Bytes that this process could still fill: available memory and free swap, within the limit of its control group. `None` where
-/// the system does not say.
+/// Bytes that this process could still use: available memory and free swap, within the limit of its
+/// control group. `None` if the system does not tell.
 fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kibibytes = |name: &str| -> Option<u64> {
@@ -45,7 +45,7 @@ fn available() -> Option<u64> {
         line.split_whitespace().next()?.parse().ok()
     };
     let machine = (kibibytes("MemAvailable")? + kibibytes("SwapFree").unwrap_or(0)).saturating_mul(1024);
-    // Of the group itself, as a container sees it: version 2, then version 1.
+    // The limits of the group itself, as a container sees them: version 2, then version 1.
     let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());

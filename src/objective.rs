@@ -1,4 +1,4 @@
-//! The table of dynamics as plain data: diffusion σ, growth λ, cost exponent q and time weight ω.
+//! The dynamics as plain data: diffusion σ, growth λ, cost exponent q and time weight ω.
 //!
 //! | dynamics | interior term of the loss at (x, t) | particles |
 //! |---|---|---|
@@ -52,7 +52,8 @@ pub enum SigmaSchedule {
     OneMinusT,
 }
 
-/// Which dynamics the loss and the particles follow (arXiv 2210.06662, sections 2–4). The parts compose.
+/// Dynamics that the loss and the particles follow (arXiv 2210.06662, sections 2–4). They can be
+/// combined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
     /// Diffusion σ₀ ≥ 0 of the entropic variant, network units.
@@ -80,7 +81,8 @@ impl Default for Objective {
 }
 
 impl Objective {
-    /// H and ∇H of one component p of ∇s: the Hamiltonian is a sum over components, so its gradient is theirs.
+    /// H and ∇H for one component p of ∇s. The Hamiltonian is a sum over components, so its
+    /// gradient has one term per component.
     #[inline(always)]
     pub fn hamiltonian(&self, p: f32) -> (f32, f32) {
         if self.cost_exponent == 2.0 {
@@ -118,7 +120,8 @@ impl Objective {
     /// Checks every number against its range.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as the model file and the configuration name it.
+    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// configuration.
     pub fn validate(&self, file: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(file, field, problem, fix));
         for (field, value) in [("sigma", self.sigma), ("growth", self.growth)] {
@@ -141,7 +144,7 @@ impl Objective {
         Ok(())
     }
 
-    /// Whether this is plain Action Matching: no diffusion, no growth, quadratic cost.
+    /// True for plain Action Matching: no diffusion, no growth, quadratic cost.
     pub fn is_continuity(&self) -> bool {
         self.sigma == 0.0 && self.growth == 0.0 && self.cost_exponent == 2.0
     }

@@ -1,5 +1,5 @@
 //! The type of operands of matrix products. Sums, master weights, moments and the moving average
-//! are f32 in all of them.
+//! are f32 in every precision.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ impl Precision {
     /// Every precision.
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16];
 
-    /// Its name, which kernels end with.
+    /// The name, with which the names of kernels end.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",

@@ -1,15 +1,16 @@
-//! Which process wrote a file, and whether it still runs.
+//! The process that wrote a file, and whether it still runs.
 
 use std::fmt;
 
-/// A process among those of all machines that share a file system, as far as that can be told.
+/// Identity of a process among all machines that share a file system, as far as the system can
+/// tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
-    /// Boot of the machine and namespace of its process numbers; empty where the system does not tell.
+    /// Boot of the machine and namespace of its process numbers; empty if the system does not tell.
     host: String,
     /// Process number.
     number: u32,
-    /// When it was started, in clock ticks since boot: numbers are used again.
+    /// Start time in clock ticks since boot, because process numbers are reused.
     started: u64,
 }
 
@@ -20,13 +21,14 @@ impl ProcessId {
         ProcessId { host: host(), number, started: start_of(number).unwrap_or(0) }
     }
 
-    /// Whether it still runs; `None` for a process of another machine, or where the system does not tell.
+    /// True if it still runs; `None` for a process of another machine, or if the system does not
+    /// tell.
     pub fn is_alive(&self) -> Option<bool> {
         let here = host();
         (!here.is_empty() && here == self.host).then(|| start_of(self.number) == Some(self.started))
     }
 
-    /// The process that [`fmt::Display`] wrote as `text`.
+    /// Parses the text of [`fmt::Display`].
     pub fn parse(text: Option<&str>) -> Option<Self> {
         let mut words = text?.split('-');
         let (host, number, started) = (words.next()?, words.next()?, words.next()?);
@@ -41,7 +43,7 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// Twelve digits of the boot, and the namespace.
+/// Twelve digits of the boot identifier, and the namespace.
 fn host() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -50,10 +52,10 @@ fn host() -> String {
     if boot.is_empty() || namespace.is_empty() { String::new() } else { format!("{boot}.{namespace}") }
 }
 
-/// When the process `number` of this machine was started; `None` when there is none, or a dead one.
+/// Start time of the process `number` of this machine; `None` if there is none, or a dead one.
 fn start_of(number: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
-    // The name of the program, in parentheses, may hold anything; the 20 fields behind it do not.
+    // The name of the program, in parentheses, may contain anything; the 20 fields after it do not.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
@@ -88,7 +90,7 @@ mod tests {
         let process = ProcessId { number: child.id(), started: start_of(child.id()).expect("runs"), ..current };
         assert_eq!(process.is_alive(), Some(true));
         child.kill().expect("ends");
-        // A zombie until it is waited for: dead all the same.
+        // A zombie until its parent waits for it, but dead.
         while process.is_alive() == Some(true) {
             std::thread::yield_now();
         }

@@ -1,38 +1,50 @@
-//! Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011), and who owns which counter.
+//! Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011), and which draw owns which
+//! counter.
 //!
-//! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise on
-//! every engine and for every thread count, and resuming a run needs only the step number.
+//! Key = seed, counter = (row, purpose, step). The same seed draws the same batch, probes and noise
+//! on every engine and with any number of threads, and a resumed run needs only the step number.
 
-/// What a draw is for: the second word of the counter. A value is never reused for another purpose.
+use std::convert::Infallible;
+
+use rand::rand_core::{self, SeedableRng, TryRng};
+
+/// Purpose of a draw: the second word of the counter. A value is never reused for another purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
-    /// Interior rows of a training batch: words = (time, left row or pair, right row or the one before the pair, the one after).
+    /// Interior rows of a training batch: words = (time, left row or pair, right row or the row
+    /// before the pair, the row after the pair).
     Interior = 0,
-    /// Boundary rows at the first time: words = (row, free, free, free). With the weak estimator, its parts: words as of `Interior`.
+    /// Boundary rows at the first time: words = (row, free, free, free). With the weak estimator,
+    /// the ends of its intervals: words as for `Interior`.
     Boundary0 = 1,
     /// Boundary rows at the last time.
     Boundary1 = 2,
-    /// Offset shared by the low-discrepancy times of a step (row 0; row 1 for the parts of the weak estimator).
+    /// Offset shared by the low-discrepancy times of a step (row 0; row 1 for the intervals of the
+    /// weak estimator).
     TimeOffset = 3,
-    /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see [`RowWords`].
+    /// Probes of the Laplacian estimate: the words of a row lie in consecutive counters, see
+    /// [`RowWords`].
     Probe = 4,
     /// Brownian increments of the integrators.
     Noise = 5,
     /// Initial parameters (step 0; row = index of the parameter / 4).
-    Initialisation = 6,
+    Initialization = 6,
     /// Start particles of `sample` (row = particle).
     Particles = 7,
     /// Choice of rows for evaluation: subsets and disjoint halves.
     Evaluation = 8,
     /// Offset of systematic resampling (step = saved time, row 0).
     Resampling = 9,
-    /// Division of snapshots into blocks for optimal couplings (step = snapshot, row = position).
+    /// Division of snapshots into problems for optimal couplings (step = snapshot, row = position).
     Blocks = 10,
     /// Start noise of generative paths: normal numbers in the words of a row, see [`RowWords`].
     StartNoise = 11,
-    /// Division of snapshots into the blocks that lie on a device in turn (step = snapshot, row = position).
+    /// Division of snapshots into the subsets that are on a device one after the other (step =
+    /// snapshot, row = position).
     DeviceBlocks = 12,
+    /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
+    Free = 13,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -53,13 +65,14 @@ pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// The four random words of (`seed`, `purpose`, `step`, `row`).
+/// The four random words for (`seed`, `purpose`, `step`, `row`).
 #[inline(always)]
 pub fn words(seed: u64, purpose: Purpose, step: u64, row: u32) -> [u32; 4] {
     philox4x32([seed as u32, (seed >> 32) as u32], [row, purpose as u32, step as u32, (step >> 32) as u32])
 }
 
-/// As many random words as each row needs: row r owns the counters r·n .. (r + 1)·n, n = ⌈words / 4⌉, modulo 2³².
+/// Any number of random words per row: row r owns the counters r·n .. (r + 1)·n, n = ⌈words / 4⌉,
+/// modulo 2³².
 #[derive(Clone, Copy, Debug)]
 pub struct RowWords {
     seed: u64,
@@ -79,6 +92,80 @@ impl RowWords {
     pub fn of(self, row: u32) -> impl Iterator<Item = [u32; 4]> {
         let first = row.wrapping_mul(self.n_counters);
         (0..self.n_counters).map(move |i| words(self.seed, self.purpose, self.step, first.wrapping_add(i)))
+    }
+}
+
+/// The words of one purpose row after row, as a generator of the crate `rand` ([`rand::Rng`]): what functions draw from that
+/// take any generator.
+///
+/// Row r of `n` words has those of the counters (r, purpose, 0), (r, purpose, 1), …; the upper half of r extends the last part
+/// of the counter. It ends after 2⁶⁴ rows, where it starts again. Numbers are reproducible, not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    seed: u64,
+    purpose: Purpose,
+    words_per_row: u32,
+    row: u64,
+    /// Words of this row that were given out.
+    taken: u32,
+    /// The words of the counter that the next word is one of, unless that is its first.
+    block: [u32; 4],
+}
+
+impl Stream {
+    fn new(seed: u64, purpose: Purpose, words_per_row: u32) -> Self {
+        Stream { seed, purpose, words_per_row, row: 0, taken: 0, block: [0; 4] }
+    }
+
+    /// One word a particle: what [`draw_rows`](crate::data::draw_rows) takes of `seed` in the program.
+    pub fn of_indices(seed: u64) -> Self {
+        Stream::new(seed, Purpose::Particles, 1)
+    }
+
+    /// Words for `dim` normal numbers a particle: what [`draw_gaussian`](crate::data::draw_gaussian) takes of `seed` in the
+    /// program. Particle i depends on `seed` and i alone, for each `dim`.
+    pub fn of_normals(seed: u64, dim: usize) -> Self {
+        Stream::new(seed, Purpose::Particles, dim.max(1).next_multiple_of(4) as u32)
+    }
+}
+
+impl TryRng for Stream {
+    type Error = Infallible;
+
+    #[inline]
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let place = self.taken % 4;
+        if place == 0 {
+            let step = (self.row >> 32) << 32 | u64::from(self.taken / 4);
+            self.block = words(self.seed, self.purpose, step, self.row as u32);
+        }
+        self.taken += 1;
+        if self.taken == self.words_per_row {
+            (self.row, self.taken) = (self.row.wrapping_add(1), 0);
+        }
+        Ok(self.block[place as usize])
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        rand_core::utils::next_u64_via_u32(self)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        rand_core::utils::fill_bytes_via_next_word(bytes, || self.try_next_u32())
+    }
+}
+
+/// The stream of a seed for code outside this crate: none of its numbers is drawn anywhere else.
+impl SeedableRng for Stream {
+    type Seed = [u8; 8];
+
+    fn from_seed(seed: [u8; 8]) -> Self {
+        Stream::new(u64::from_le_bytes(seed), Purpose::Free, 4)
+    }
+
+    /// Each seed is a key of its own, however alike two of them are: nothing needs to be mixed.
+    fn seed_from_u64(seed: u64) -> Self {
+        Self::from_seed(seed.to_le_bytes())
     }
 }
 
@@ -111,6 +198,8 @@ pub fn normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+
     use super::*;
 
     /// Known answers published with Random123 (`kat_vectors`, philox4x32 10).
@@ -122,6 +211,50 @@ mod tests {
             philox4x32([0xa409_3822, 0x299f_31d0], [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// Another implementation of the same bijection.
+    #[test]
+    fn philox_is_that_of_rand_philox() {
+        let mut stream = Stream::seed_from_u64(0x0123_4567_89ab_cdef);
+        let mut next = || stream.next_u32();
+        for _ in 0..10_000 {
+            let (key, counter) = ([next(), next()], [next(), next(), next(), next()]);
+            assert_eq!(philox4x32(key, counter), rand_philox::philox4x32_10(counter, key), "{key:?}, {counter:?}");
+        }
+    }
+
+    /// A whole stream against a generator of `rand_philox`, which counts in the first word, too.
+    #[test]
+    fn a_stream_of_four_words_a_row_is_that_of_rand_philox() {
+        let seed = 0xfeed_0000_beef;
+        let mut ours = Stream::seed_from_u64(seed);
+        let counter = u128::from(Purpose::Free as u32) << 32;
+        let mut theirs = rand_philox::Philox::new([seed as u32, (seed >> 32) as u32], counter);
+        assert!((0..4096).all(|_| ours.next_u32() == theirs.next_u32()));
+        assert!((0..1024).all(|_| ours.next_u64() == theirs.next_u64()));
+        let (mut bytes, mut expected) = ([0; 4 * 77 + 3], [0; 4 * 77 + 3]);
+        ours.fill_bytes(&mut bytes);
+        theirs.fill_bytes(&mut expected);
+        assert_eq!(bytes, expected);
+    }
+
+    /// What is drawn of a stream in order is what counters give: changing this would change results of equal seeds.
+    #[test]
+    fn a_stream_has_the_words_of_its_rows() {
+        for (n_words, mut stream) in
+            [(1, Stream::of_indices(5)), (4, Stream::of_normals(5, 3)), (8, Stream::of_normals(5, 7))]
+        {
+            for row in 0..9 {
+                let drawn: Vec<u32> = (0..n_words).map(|_| stream.next_u32()).collect();
+                let expected: Vec<u32> = (0..2).flat_map(|step| words(5, Purpose::Particles, step, row)).collect();
+                assert_eq!(drawn, expected[..n_words], "row {row} of {n_words} words");
+            }
+        }
+        // Rows go on past 2³².
+        let mut late = Stream { row: u64::from(u32::MAX), ..Stream::of_indices(5) };
+        assert_eq!(late.next_u32(), words(5, Purpose::Particles, 0, u32::MAX)[0]);
+        assert_eq!(late.next_u32(), words(5, Purpose::Particles, 1 << 32, 0)[0]);
     }
 
     #[test]

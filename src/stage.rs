@@ -1,4 +1,4 @@
-//! How a long stage of work runs: on how many threads, who hears of its progress, and who may end it.
+//! Long stages of work: their number of threads, their progress, and their cancellation.
 
 use std::io;
 use std::sync::Mutex;
@@ -7,26 +7,29 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 
-/// Most threads of a stage: twice the cores of the largest machines; each takes memory of its own.
+/// Maximum number of threads of a stage: twice the cores of the largest machines; each takes its
+/// own memory.
 pub const MAX_THREADS: usize = 1024;
 
-/// Hears how far a stage is, and may end it. Called from any thread of the stage, several times a second at least.
+/// Receives the progress of a stage and may cancel it. Called from any thread of the stage, several
+/// times per second at least.
 pub trait Watch: Sync {
-    /// `done` of the `total` units of the stage are finished. Of calls from different threads, an older one may come later.
+    /// `done` of the `total` units of the stage are finished. Calls from different threads may
+    /// arrive out of order.
     fn advanced(&self, done: u64, total: u64) {
         let _ = (done, total);
     }
 
-    /// Whether the stage should end early, with [`Error::Interrupted`].
+    /// True if the stage should end early, with [`Error::Interrupted`].
     fn is_cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nobody watches, and the stage runs to its end.
+/// Ignores progress and never cancels.
 impl Watch for () {}
 
-/// [`Error::Interrupted`] when `watch` asks for the end.
+/// [`Error::Interrupted`] if `watch` cancels.
 pub(crate) fn check(watch: &dyn Watch) -> Result<()> {
     if watch.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
 }
@@ -34,13 +37,13 @@ pub(crate) fn check(watch: &dyn Watch) -> Result<()> {
 /// The resources of a stage and its watch.
 #[derive(Clone, Copy)]
 pub struct Stage<'a> {
-    /// Most threads that the stage may use, the calling one among them; at least 1.
+    /// Maximum number of threads of the stage, the calling one included; at least 1.
     pub threads: usize,
-    /// Hears of progress, and may end the stage.
+    /// Receives progress, and may cancel the stage.
     pub watch: &'a dyn Watch,
 }
 
-/// All cores, and nobody watches.
+/// All cores, no watch.
 impl Default for Stage<'_> {
     fn default() -> Self {
         Stage::new(0, &())
@@ -48,7 +51,7 @@ impl Default for Stage<'_> {
 }
 
 impl<'a> Stage<'a> {
-    /// A stage of at most `threads` threads, as [`thread_count`] counts them.
+    /// A stage of at most `threads` threads; [`thread_count`] interprets the number.
     pub fn new(threads: usize, watch: &'a dyn Watch) -> Self {
         Stage { threads: thread_count(threads), watch }
     }
@@ -58,16 +61,17 @@ impl<'a> Stage<'a> {
         Stage { threads: self.threads, watch }
     }
 
-    /// Returns early from a stage that was cancelled.
+    /// Ends a cancelled stage early.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when the watch asks for it.
+    /// [`Error::Interrupted`] if the watch cancels.
     pub fn check(&self) -> Result<()> {
         check(self.watch)
     }
 
-    /// What `work` makes of each of `items`, in order: `at_once` of them at a time at most, each on one thread. No item is begun after
-    /// one has failed or the stage was cancelled; `work` should look at the watch itself where an item takes long.
+    /// Results of `work` for each of `items`, in order; at most `at_once` items at a time, each on
+    /// one thread. No item begins after one has failed or the stage was cancelled. If an item takes
+    /// long, `work` should look at the watch itself.
     pub(crate) fn map<T: Sync, R: Send>(
         &self,
         at_once: usize,
@@ -83,13 +87,13 @@ impl<'a> Stage<'a> {
                 let failed = result.is_err();
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
                 if failed {
-                    // What is left in the queue stays undone.
+                    // Empties the queue: no other item begins.
                     while next(&queue).is_some() {}
                 }
                 self.watch.advanced(done.fetch_add(1, Relaxed) + 1, items.len() as u64);
             }
         });
-        // Items after the first failure may be missing; those before it were all begun, and ended.
+        // Items after the first failure may be missing; all items before it have finished.
         results
             .into_iter()
             .map_while(|slot| slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
@@ -97,7 +101,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// A part of a longer stage: it counts `units` of the `total` units of the whole, after `before` of them.
+/// A section of a longer stage: its `units` follow `before` units of the `total` of the whole.
 pub(crate) struct Part<'a> {
     pub watch: &'a dyn Watch,
     pub before: u64,
@@ -116,14 +120,14 @@ impl Watch for Part<'_> {
     }
 }
 
-/// `asked` threads, at most [`MAX_THREADS`]; 0 stands for one for each core.
+/// `asked` threads, at most [`MAX_THREADS`]; 0 means one for each core.
 pub fn thread_count(asked: usize) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     if asked == 0 { cores() } else { asked }.min(MAX_THREADS)
 }
 
-/// How many of [`thread_count`] threads the system lets run at once, the calling one among them: containers, `ulimit -u` and free memory
-/// limit them.
+/// Number of [`thread_count`] threads that the system can run at once, the calling one included:
+/// containers, `ulimit -u` and free memory limit them.
 pub fn startable_threads(asked: usize) -> usize {
     let hold = Mutex::new(());
     let held = hold.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -138,7 +142,7 @@ pub fn startable_threads(asked: usize) -> usize {
 /// Starts `work` on a thread of `scope`.
 ///
 /// # Errors
-/// When the system starts no more threads.
+/// If the system cannot start more threads.
 pub(crate) fn spawn<'scope, R: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> R + Send + 'scope,
@@ -148,8 +152,9 @@ pub(crate) fn spawn<'scope, R: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work)
 }
 
-/// Runs `work` on up to `threads` threads, the calling one among them: fewer where the system starts no more, so `work` must take what it
-/// does from a queue. A panic on any of them goes on to the caller once all have ended.
+/// Runs `work` on up to `threads` threads, the calling one included. If the system starts fewer,
+/// fewer run, so `work` must take its items from a queue. A panic on any thread is passed on to the
+/// caller after all have ended.
 pub(crate) fn on_threads(threads: usize, work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
         let _ = (1..threads).take_while(|_| spawn(scope, &work).is_ok()).count();
@@ -157,7 +162,7 @@ pub(crate) fn on_threads(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// The next item for whichever thread asks first.
+/// The next item of a queue that several threads share.
 pub(crate) fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
     items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
 }
@@ -174,7 +179,7 @@ pub(crate) mod tests {
         static STARTABLE: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
-    /// Whether one more thread may start within [`with_startable`].
+    /// True if one more thread may start within [`with_startable`].
     pub fn may_start() -> io::Result<()> {
         let left = STARTABLE.get();
         if left == 0 {
@@ -184,7 +189,7 @@ pub(crate) mod tests {
         Ok(())
     }
 
-    /// Runs `work`; the calling thread starts `startable` threads in it, and no more.
+    /// Runs `work`, in which the calling thread can start at most `startable` threads.
     pub fn with_startable<R>(startable: usize, work: impl FnOnce() -> R) -> R {
         STARTABLE.set(startable);
         let result = work();
@@ -219,7 +224,8 @@ pub(crate) mod tests {
         assert_eq!(with_startable(0, || startable_threads(5)), 1);
     }
 
-    /// As many threads as start do all the work; as many items at once as may be.
+    /// All work is done with however many threads start, on at most the allowed number of items at
+    /// once.
     #[test]
     fn work_is_done_by_the_threads_that_start() {
         let items: Vec<u64> = (0..200).collect();
@@ -236,7 +242,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// The first failure in the order of items is the answer, whichever thread met it, and little is begun after it.
+    /// The first failure in the order of items is returned, on whichever thread it occurs, and few
+    /// items begin after it.
     #[test]
     fn a_failure_ends_the_stage() {
         let items: Vec<u64> = (0..1000).collect();

@@ -12,7 +12,8 @@ pub struct Tableau {
     pub weights: &'static [f64],
     /// b − b̂, the weights of the error estimate; empty without one.
     pub error: &'static [f64],
-    /// Whether the last stage is evaluated at the result, so that it is the first stage of the next step.
+    /// True if the last stage is evaluated at the result, so that it serves as the first stage of
+    /// the next step.
     pub first_same_as_last: bool,
 }
 
@@ -61,7 +62,8 @@ const DOPRI5: Tableau = Tableau {
 mod tests {
     use super::*;
 
-    /// Row sums equal nodes, and the result's weights meet the order conditions Σ b cᵏ = 1 / (k + 1) of a quadrature.
+    /// Row sums equal the nodes, and the weights of the result meet the order conditions Σ b cᵏ = 1
+    /// / (k + 1) of a quadrature.
     #[test]
     fn tableaus_are_consistent() {
         for (method, order) in [(Method::Euler, 1), (Method::Heun, 2), (Method::Rk4, 4), (Method::Dopri5, 5)] {

@@ -1,4 +1,5 @@
-//! Safetensors files, read tensor by tensor and written atomically, with errors that name file, tensor and fix.
+//! Safetensors files, read tensor by tensor and written atomically, with errors that name file,
+//! tensor and fix.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,13 +19,13 @@ pub(crate) const MODEL_KEY: &str = "action_matching";
 /// Key of a checkpoint's format version in the header.
 pub(crate) const CHECKPOINT_KEY: &str = "checkpoint";
 
-/// Longest header, as in the format's reference implementation.
+/// Maximum length of the header, as in the format's reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Length of the number that gives the header's length.
+/// Bytes of the number that gives the header's length.
 const LENGTH_BYTES: u64 = 8;
 
-/// What a safetensors file is, by the metadata of its header.
+/// Kind of a safetensors file, by the metadata of its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorFileKind {
     /// A checkpoint of a run.
@@ -39,7 +40,7 @@ impl TensorFileKind {
     /// Reads the header of `path`.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is no safetensors file.
+    /// [`Error::Input`] if it is not a safetensors file.
     pub fn of(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
         Ok(if file.metadata(CHECKPOINT_KEY).is_some() {
@@ -52,12 +53,12 @@ impl TensorFileKind {
     }
 }
 
-/// An open safetensors file whose header accounts for every byte; tensors are read when asked for.
+/// An open safetensors file whose header accounts for every byte. Tensors are read on request.
 pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
-    /// Where the values start.
+    /// Offset of the values.
     data_start: u64,
 }
 
@@ -65,7 +66,7 @@ impl TensorFile {
     /// Opens `path` and checks its header.
     ///
     /// # Errors
-    /// [`Error::Input`] when the header is not one, or does not account for every byte of the file.
+    /// [`Error::Input`] if the header is invalid, or does not account for every byte of the file.
     pub fn open(path: &Path) -> Result<Self> {
         const FIELD: &str = "header";
         let refuse = |problem: String, fix: &str| Err(Error::input(path, FIELD, problem, fix));
@@ -126,7 +127,7 @@ impl TensorFile {
     /// The bytes of tensor `name`.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is not there.
+    /// [`Error::Input`] if it does not exist.
     pub fn bytes(&self, name: &str) -> Result<std::io::Take<BufReader<&File>>> {
         let (start, end) = self.info(name)?.data_offsets;
         let start = self.data_start + start as u64;
@@ -184,7 +185,7 @@ impl TensorFile {
     }
 }
 
-/// The element type that `dtype` names, or why it is not read.
+/// The element type that `dtype` names, or the reason why it cannot be read.
 pub(crate) fn element(dtype: Dtype) -> std::result::Result<Element, Refusal> {
     let number = match dtype {
         Dtype::F16 => ElementType::F16,
@@ -246,7 +247,7 @@ pub(crate) fn write_tensors(
     mut tensors: Vec<(String, NewTensor)>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    // Wide elements first: with the header padded to 8 bytes every tensor is aligned.
+    // Wide elements first: with the header padded to 8 bytes, every tensor is aligned.
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.bitsize()));
     let mut end = 0;
     let infos = tensors

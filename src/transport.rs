@@ -1,11 +1,13 @@
 //! Exact optimal transport between two point sets, by the network simplex method.
 //!
-//! Masses are whole numbers (uniform ones n·m units in all, divided by their common factor), so flows are exact, and so are the potentials
-//! that prove a plan optimal: results are right to rounding at any scale of the data, and beside rows far from all others.
-//! Crates for this solve assignments of equal sizes or floating-point flows; none that is maintained solves unequal sizes of thousands of
-//! points exactly, hence our own.
+//! Masses are whole numbers (uniform ones are n·m units in all, divided by their common factor), so
+//! flows are exact, and so are the potentials that prove a plan optimal. Results are exact up to
+//! rounding at any scale of the data, even if some rows are far from all others. Existing crates
+//! solve assignments of equal sizes or floating-point flows; no maintained one solves unequal sizes
+//! of thousands of points exactly.
 //!
-//! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon after its watch asks for it.
+//! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon
+//! after its watch cancels.
 
 mod simplex;
 
@@ -13,19 +15,19 @@ use self::simplex::{Masses, Solution};
 use crate::error::{Error, Result, check_len};
 use crate::stage::Watch;
 
-/// Most points on either side.
+/// Maximum number of points on either side.
 pub const MAX_POINTS: usize = 5000;
 
-/// Bytes of costs that all problems solved at the same time may take together: as many problems run at once as fit, at least one
-/// (which takes 200 MB at most).
+/// Bytes of costs of all problems that are solved at the same time: as many problems run at once as
+/// fit, at least one (which takes at most 200 MB).
 pub const MEMORY: usize = 1 << 30;
 
-/// How many problems between up to `n` and `m` points fit into [`MEMORY`], at least one.
+/// Number of problems between up to `n` and `m` points that fit into [`MEMORY`], at least one.
 pub(crate) fn problems_at_once(n: usize, m: usize) -> usize {
     (MEMORY / (8 * n * m).max(1)).max(1)
 }
 
-/// What moving one point to another costs.
+/// Cost of moving one point to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
     /// ‖x − y‖: the optimum is W₁.
@@ -39,9 +41,9 @@ pub enum Cost {
 pub struct Plan {
     /// Σ cᵢⱼ Pᵢⱼ.
     pub cost: f64,
-    /// (i, j, Pᵢⱼ) where Pᵢⱼ > 0; masses sum to 1.
+    /// (i, j, Pᵢⱼ) for all Pᵢⱼ > 0; masses sum to 1.
     pub moves: Vec<(usize, usize, f64)>,
-    /// u of each source: uᵢ + vⱼ ≤ cᵢⱼ, with equality where mass moves.
+    /// u of each source: uᵢ + vⱼ ≤ cᵢⱼ, with equality for pairs in `moves`.
     pub source_potential: Vec<f64>,
     /// v of each target.
     pub target_potential: Vec<f64>,
@@ -66,8 +68,8 @@ pub fn wasserstein2<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], watch: &d
 /// An optimal plan between rows `x [n, dim]` and `y [m, dim]`, each side with uniform masses.
 ///
 /// # Errors
-/// [`Error::Input`] when a side has no points or more than [`MAX_POINTS`], a coordinate is not finite, or a cost exceeds f64;
-/// [`Error::Interrupted`] when `watch` asks for it.
+/// [`Error::Input`] if a side has no points or more than [`MAX_POINTS`], a coordinate is not
+/// finite, or a cost exceeds f64; [`Error::Interrupted`] if `watch` cancels.
 pub fn optimal_plan<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cost, watch: &dyn Watch) -> Result<Plan> {
     check_points(dim, x, y)?;
     let (n, m) = (x.len() / dim, y.len() / dim);
@@ -78,11 +80,12 @@ pub fn optimal_plan<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], cost: Cos
     Ok(plan(solution, &costs, factor as f64 / (n as f64 * m as f64)))
 }
 
-/// An optimal plan between rows `x [n, dim]` with the masses `x_weights [n]` and rows `y [m, dim]` with `y_weights [m]`. Each side's weights
-/// are divided by their sum, and rounded to whole multiples of 2⁻⁴⁰. Rows without mass have the potential that just keeps to their costs.
+/// An optimal plan between rows `x [n, dim]` with the masses `x_weights [n]` and rows `y [m, dim]`
+/// with `y_weights [m]`. Each side's weights are divided by their sum and rounded to whole
+/// multiples of 2⁻⁴⁰. Rows without mass get the largest potential that their costs allow.
 ///
 /// # Errors
-/// As [`optimal_plan`]; and when a weight is negative or not finite, or all of a side are 0.
+/// As [`optimal_plan`]; also if a weight is negative or not finite, or all weights of a side are 0.
 pub fn weighted_plan<T: Copy + Into<f64>>(
     dim: usize,
     (x, x_weights): (&[T], &[f64]),
@@ -99,7 +102,8 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
             let fix = "give weights ≥ 0 with a finite, positive sum";
             return Err(Error::input("optimal transport", side, "cannot be divided by their sum", fix));
         }
-        // Rounding the running sum keeps the total exact; the last one may have lost a little on the way.
+        // Rounding the running sum keeps the total exact up to the rounding of the sum itself; the
+        // largest mass takes the difference.
         let (mut sum, mut before) = (0.0, 0);
         let mut units: Vec<i64> = (weights.iter())
             .map(|weight| {
@@ -114,7 +118,7 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
         Ok(units)
     };
     let (x_units, y_units) = (units("weights of x", x, x_weights)?, units("weights of y", y, y_weights)?);
-    // The simplex method's first tree needs mass at every node.
+    // The first tree of the simplex method needs mass at every node.
     let (sources, targets) = (with_mass(&x_units), with_mass(&y_units));
     let gather = |points: &[T], rows: &[usize]| -> Vec<T> {
         rows.iter().flat_map(|&row| &points[row * dim..][..dim]).copied().collect()
@@ -144,14 +148,14 @@ fn with_mass(units: &[i64]) -> Vec<usize> {
     (0..units.len()).filter(|&row| units[row] > 0).collect()
 }
 
-/// `values` of `rows` among `n`.
+/// Puts `values` at the positions `rows` of a list of length `n`.
 fn spread(values: &[f64], rows: &[usize], n: usize) -> Vec<f64> {
     let mut all = vec![0.0; n];
     rows.iter().zip(values).for_each(|(&row, &value)| all[row] = value);
     all
 }
 
-/// The plan of `solution`, whose flows count `unit` each.
+/// The plan of `solution`, each unit of flow being a mass of `unit`.
 fn plan(solution: Solution, costs: &Costs, unit: f64) -> Plan {
     let Solution { flows, source_potential, target_potential } = solution;
     let moves: Vec<(usize, usize, f64)> = flows.into_iter().map(|(i, j, flow)| (i, j, flow as f64 * unit)).collect();
@@ -162,14 +166,18 @@ fn plan(solution: Solution, costs: &Costs, unit: f64) -> Plan {
 /// Rows (i, j) with the mass that leaves i and the mass that arrives at j.
 pub type UnbalancedMove = (usize, usize, [f64; 2]);
 
-/// The optimal partial transport between rows `x`, each of mass `row_masses[0]`, and rows `y`, each of mass `row_masses[1]`, for squared
-/// distances: moving, vanishing and appearing together cost least, where a unit that vanishes and a unit that appears cost `relaxation` / 2
-/// each (Caffarelli & McCann 2010). So nothing moves over a squared distance larger than `relaxation`.
+/// The optimal partial transport for squared distances between rows `x`, each of mass
+/// `row_masses[0]`, and rows `y`, each of mass `row_masses[1]`. It minimizes the total cost of
+/// moving, vanishing and appearing, if a unit of mass that vanishes and one that appears cost
+/// `relaxation` / 2 each (Caffarelli & McCann 2010). So nothing moves over a squared distance
+/// larger than `relaxation`.
 ///
-/// What vanishes is on its way to the nearest row of y, and what appears comes from the nearest row of x. Every row is in a move.
+/// Vanishing mass is paired with the nearest row of y, and appearing mass with the nearest row of
+/// x. Every row is in a move.
 ///
 /// # Errors
-/// As [`optimal_plan`], for one point less on each side; when a mass or `relaxation` is not positive and finite.
+/// As [`optimal_plan`], with one point less on each side; also if a mass or `relaxation` is not
+/// positive and finite.
 pub fn unbalanced_plan<T: Copy + Into<f64>>(
     dim: usize,
     x: &[T],
@@ -178,7 +186,8 @@ pub fn unbalanced_plan<T: Copy + Into<f64>>(
     relaxation: f64,
     watch: &dyn Watch,
 ) -> Result<Vec<UnbalancedMove>> {
-    /// Units of the larger row mass: far below any mass of interest, and small enough for sums over all rows.
+    /// Units of the larger row mass: far below any mass of interest, and few enough for sums over
+    /// all rows.
     const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
     if let Some(value) = row_masses.iter().chain([&relaxation]).find(|value| !(value.is_finite() && **value > 0.0)) {
@@ -188,7 +197,8 @@ pub fn unbalanced_plan<T: Copy + Into<f64>>(
     let (n, m) = (x.len() / dim, y.len() / dim);
     let largest = row_masses[0].max(row_masses[1]);
     let [supply, demand] = row_masses.map(|mass| ((mass / largest * UNITS).round() as i64).max(1));
-    // One more source feeds all that appears, one more target takes all that vanishes; between them flow is free.
+    // One more source supplies all appearing mass, one more target takes all vanishing mass; flow
+    // between these two is free.
     let costs = Costs::with_margin(dim, x, y, 0.5 * relaxation, watch)?;
     let masses = Masses {
         supplies: std::iter::repeat_n(supply, n).chain([demand * m as i64]).collect(),
@@ -225,7 +235,7 @@ fn check_points<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T]) -> Result<()>
 }
 
 impl Cost {
-    /// The cost between two points, formed in f64.
+    /// The cost between two points, computed in f64.
     fn between<T: Copy + Into<f64>>(self, x: &[T], y: &[T]) -> f64 {
         let squared: f64 = x.iter().zip(y).map(|(&a, &b)| (a.into() - b.into()).powi(2)).sum();
         if self == Cost::Euclidean { squared.sqrt() } else { squared }
@@ -243,7 +253,7 @@ impl Costs {
         Costs::fill(dim, x, y, cost, None, watch)
     }
 
-    /// Squared distances, with one more row and column of `margin`, where they meet 0.
+    /// Squared distances, with one more row and column of cost `margin`; their common entry is 0.
     fn with_margin<T: Copy + Into<f64>>(dim: usize, x: &[T], y: &[T], margin: f64, watch: &dyn Watch) -> Result<Self> {
         let mut costs = Costs::fill(dim, x, y, Cost::SquaredEuclidean, Some(margin), watch)?;
         costs.values.extend(std::iter::repeat_n(margin, costs.columns - 1).chain([0.0]));
@@ -296,7 +306,8 @@ mod tests {
         (0..n * dim).map(|i| unit_f32(words(seed, Purpose::Evaluation, 0, i as u32)[0])).collect()
     }
 
-    /// Masses are right, no potential pair exceeds its cost, and both sides of the duality agree: proof of optimality.
+    /// Checks that masses are right, no pair of potentials exceeds its cost, and primal and dual
+    /// cost agree: a proof of optimality.
     #[track_caller]
     fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Plan {
         let plan = optimal_plan(dim, x, y, cost, &()).expect("solves");
@@ -310,7 +321,7 @@ mod tests {
         }
         assert!(rows.iter().all(|mass| (mass * n as f64 - 1.0).abs() < 1e-12));
         assert!(columns.iter().all(|mass| (mass * m as f64 - 1.0).abs() < 1e-12));
-        // Each arc by its own measure: what is large elsewhere excuses nothing.
+        // Each arc has its own tolerance, so large costs elsewhere excuse no error.
         let (u, v) = (&plan.source_potential, &plan.target_potential);
         for i in 0..n {
             for j in 0..m {
@@ -346,7 +357,8 @@ mod tests {
         }
     }
 
-    /// Rows far from the others, near each other, are paired among themselves; the others are paired as if alone.
+    /// Rows that are far from the others but near each other are paired among themselves; the
+    /// others are paired as without them.
     #[test]
     fn far_rows_leave_the_others_alone() {
         let (n, dim) = (120, 3);
@@ -359,7 +371,7 @@ mod tests {
                 };
                 let (x_far, y_far) = (shifted(42), shifted(43));
                 let apart = is_optimal(dim, &x_far, &y_far, cost).cost * n_far as f64;
-                // First among the rows, and last.
+                // The far rows come first, then last.
                 for [x, y] in [[[&x[..], &x_far], [&y[..], &y_far]], [[&x_far[..], &x], [&y[..], &y_far]]] {
                     let got = is_optimal(dim, &x.concat(), &y.concat(), cost).cost * (n + n_far) as f64;
                     let want = near + apart;
@@ -367,7 +379,7 @@ mod tests {
                 }
             }
         }
-        // The near rows decide what the far ones cost on top: one far row has no partner.
+        // The near rows decide the additional cost of the far ones: one far row has no partner.
         let (mut x, mut y) = (points(50, 1, 44), points(50, 1, 45));
         x[20] = 1e7;
         let got = is_optimal(1, &x, &y, Cost::Euclidean).cost;
@@ -390,7 +402,7 @@ mod tests {
         assert!(error.to_string().contains("too far apart"), "{error}");
     }
 
-    /// Each of a problem's parts looks at the watch: the costs, the search and the pivots.
+    /// The costs, the search and the pivots all look at the watch.
     #[test]
     fn a_cancelled_problem_ends_soon() {
         use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -418,7 +430,7 @@ mod tests {
     fn ties_and_repeated_points_do_not_cycle() {
         let same = vec![0.5; 60];
         assert_eq!(is_optimal(2, &same, &same, Cost::Euclidean).cost, 0.0);
-        // A grid against itself shifted by one: many optimal plans.
+        // A grid and the same grid shifted by one: many optimal plans.
         let grid =
             |shift: f32| -> Vec<f32> { (0..144).flat_map(|i| [(i % 12) as f32 + shift, (i / 12) as f32]).collect() };
         assert!((is_optimal(2, &grid(0.0), &grid(1.0), Cost::Euclidean).cost - 1.0).abs() < 1e-12);
@@ -465,7 +477,7 @@ mod tests {
         }
     }
 
-    /// Rows repeated as often as their weight says are the same problem.
+    /// Repeating a row as often as its weight says gives the same problem.
     #[test]
     fn weights_count_like_repeated_rows() {
         let (x, y) = (points(20, 2, 6), points(31, 2, 7));
@@ -480,7 +492,7 @@ mod tests {
         }
         let uniform = weighted_plan(2, (&x, &[3.0; 20]), (&y, &[0.1; 31]), Cost::Euclidean, &()).expect("solves").cost;
         assert!((uniform - wasserstein1(2, &x, &y, &()).expect("solves")).abs() < 1e-9);
-        // Also beside what moves, a row without mass keeps to its costs.
+        // With other rows that move, the potential of a row without mass also keeps to its costs.
         let plan = weighted_plan(2, (&x, &weights(20)), (&y, &weights(31)), Cost::Euclidean, &()).expect("solves");
         let costs = Costs::new(2, &x, &y, Cost::Euclidean, &()).expect("finite");
         for (i, u) in plan.source_potential.iter().enumerate() {
@@ -492,8 +504,9 @@ mod tests {
         assert!(weighted_plan(2, (&x, &[1.0; 19]), (&y, &[1.0; 31]), Cost::Euclidean, &()).is_err());
     }
 
-    /// Masses at both ends are those of the rows; with room to move it is balanced transport, with none nothing moves, and in between the
-    /// cost is at most that of both.
+    /// The masses at both ends are those of the rows. For large relaxation this is balanced
+    /// transport, for small relaxation nothing moves, and in between the cost is at most that of
+    /// both.
     #[test]
     fn partial_transport_moves_what_is_near_and_lets_the_rest_appear_and_vanish() {
         let (n, m) = (25, 40);
@@ -523,7 +536,7 @@ mod tests {
         }
         assert!(costs[0].2 < 1e-9 && (costs[3].2 - 1.0).abs() < 1e-9, "{costs:?}");
         assert!(costs.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].2 < pair[1].2), "{costs:?}");
-        // Equal masses and room to move: balanced transport.
+        // Equal masses and a large relaxation: balanced transport.
         let moves = unbalanced_plan(2, &x, &y, [1.0 / n as f64, 1.0 / m as f64], 1e4, &()).expect("solves");
         let cost: f64 = moves.iter().map(|&(i, j, [mass, _])| mass * squared(i, j)).sum();
         let want = optimal_plan(2, &x, &y, Cost::SquaredEuclidean, &()).expect("solves").cost;

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a workload runs on, and the type of the operands of its products. Sums, weights and the optimiser are f32."""
+    """What a workload runs on, and the type of the operands of its products. Sums, weights and the optimizer are f32."""
 
     device: str = "cpu"
     """`cpu` or `cuda`."""

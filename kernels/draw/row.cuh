@@ -77,8 +77,8 @@ struct Draw {
     row.is_interior = true;
   }
 
-  // Centring: the times of `interior` at x = 0, with opposite weights and mass 1.
-  __device__ __forceinline__ void centre(DrawnRow& row) const {
+  // Centering: the times of `interior` at x = 0, with opposite weights and mass 1.
+  __device__ __forceinline__ void center(DrawnRow& row) const {
     uint4 words;
     f64 measure;
     const Moment moment = interior_moment(row.index, words, measure);
@@ -88,9 +88,9 @@ struct Draw {
     row.on_potential = to_f32(-weight.d_omega * measure);
   }
 
-  // Centring of the boundary: x = 0 at both ends, two rows, with the opposite of the weight of
+  // Centering of the boundary: x = 0 at both ends, two rows, with the opposite of the weight of
   // boundary rows of mass 1.
-  __device__ __forceinline__ void centre_ends(DrawnRow& row) const {
+  __device__ __forceinline__ void center_ends(DrawnRow& row) const {
     row.t = row.index == 0 ? 0.0f : 1.0f;
     const f64 omega = time_weight(static_cast<double>(row.t)).omega;
     row.weight = to_f32(row.index == 0 ? -omega : omega);
@@ -134,8 +134,8 @@ struct Draw {
     if (!row.is_used) return row;
     switch (part.kind) {
       case PartKind::kInterior: interior(row); break;
-      case PartKind::kCentre: centre(row); break;
-      case PartKind::kCentreEnds: centre_ends(row); break;
+      case PartKind::kCenter: center(row); break;
+      case PartKind::kCenterEnds: center_ends(row); break;
       case PartKind::kBoundary0:
       case PartKind::kBoundary1: boundary(row, part.kind == PartKind::kBoundary1); break;
       case PartKind::kWeakEnds0:

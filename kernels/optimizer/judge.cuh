@@ -58,11 +58,11 @@ struct Terms {
       }
       switch (part.kind) {
         case PartKind::kInterior:
-        case PartKind::kCentre:
+        case PartKind::kCenter:
           interior += value;
           kinetic += energy;
           break;
-        case PartKind::kCentreEnds: interior += value; break;
+        case PartKind::kCenterEnds: interior += value; break;
         case PartKind::kBoundary0:
         case PartKind::kWeakEnds0: boundary0 += value; break;
         case PartKind::kBoundary1:

@@ -23,7 +23,7 @@ use super::output::print_result;
 
 const SEED: u64 = 1;
 
-/// Particles of the first runs on a GPU, which fill it.
+/// Particles of the first runs on a GPU, enough to fill it.
 const GPU_PARTICLES: usize = 1 << 17;
 
 #[derive(clap::Args)]
@@ -46,7 +46,8 @@ pub struct Arguments {
     /// Measures for about this long, after a warm-up
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Rows of each kind in a step (training), or particles (sampling), instead of the workload's own
+    /// Rows of each kind in a step (training), or particles (sampling), instead of the workload's
+    /// own
     #[arg(long)]
     rows: Option<usize>,
     /// Prints one line of JSON
@@ -54,7 +55,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What a workload measures.
+/// Work that a workload measures.
 enum Work {
     /// Training steps with this many interior rows and boundary rows at each end.
     Train { interior: usize, boundary: usize },
@@ -68,7 +69,7 @@ struct Workload {
     hidden: &'static [usize],
     head: Head,
     sigma: f64,
-    /// Whether samples are paired by optimal transport.
+    /// True if samples are paired by optimal transport.
     paired: bool,
     work: Work,
 }
@@ -159,7 +160,7 @@ struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_per_run: Option<f64>,
     gflops: f64,
-    /// Share of the GPU's peak.
+    /// Fraction of the GPU's peak.
     #[serde(skip_serializing_if = "Option::is_none")]
     of_peak: Option<f64>,
     rows_per_s: f64,
@@ -169,7 +170,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
         return print_result(WORKLOADS.iter().map(|workload| format!("{}\n", workload.name)).collect::<String>());
     }
-    // A month: what is longer is a slip, and far longer no duration at all.
+    // A month: a longer time is a typing error, and much longer ones overflow a duration.
     const MAX_SECONDS: f64 = 30.0 * 86_400.0;
     if !(arguments.seconds > 0.0 && arguments.seconds <= MAX_SECONDS) {
         bail!("--seconds {}: use a number > 0, at most {MAX_SECONDS}", shortest(arguments.seconds));
@@ -194,10 +195,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print_result(line + "\n")
 }
 
-/// What is measured.
+/// One benchmark.
 struct Bench {
     device: DeviceEngine,
-    /// Products of the GPU at most, in 10⁹ floating-point operations a second.
+    /// Peak of the GPU's matrix products, in 10⁹ floating-point operations per second.
     peak_gflops: Option<f64>,
 }
 
@@ -242,7 +243,7 @@ impl Bench {
         }
     }
 
-    /// The figures in a line.
+    /// The figures on one line.
     fn describe(&self, figures: &Figures) -> anyhow::Result<String> {
         let (seconds, unit) = match (figures.seconds_per_step, figures.seconds_per_run) {
             (Some(seconds), _) => (seconds, "step"),
@@ -260,7 +261,7 @@ impl Bench {
     }
 }
 
-/// How fast a GPU is, and what share of its peak that is.
+/// The rate on a GPU, and its fraction of the peak.
 fn gpu_rate(unit: &str, seconds: f64, gflops: f64, peak_gflops: Option<f64>) -> String {
     let of_peak = match peak_gflops {
         Some(peak) => {
@@ -287,7 +288,8 @@ impl Workload {
         self.architecture().layers().iter().map(|layer| 2.0 * (layer.n_in * layer.n_out) as f64).sum()
     }
 
-    /// Memory that `rows` rows take at least: start and end of each particle; of a training step, the list of its tiles.
+    /// Minimum memory of `rows` rows: start and end of each particle; for a training step, the list
+    /// of its tiles.
     fn least_bytes(&self, rows: usize) -> u128 {
         match self.work {
             Work::Sample { .. } => memory::bytes(&[rows, self.dim, 2 * size_of::<f32>()]),
@@ -354,7 +356,7 @@ impl Workload {
                 masses: None,
             },
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
             n_interior,
@@ -372,7 +374,7 @@ impl Workload {
         };
         let mut trainer = engine.trainer(training, state)?;
         let mut records = Vec::new();
-        // The first steps warm caches and tell how many fill a tenth of the budget.
+        // The first steps warm caches and show how many steps fill a tenth of the budget.
         let started = Instant::now();
         trainer.steps(3, &mut records)?;
         let chunk = (budget.as_secs_f64() / 10.0 / (started.elapsed().as_secs_f64() / 3.0)).ceil().max(1.0) as u64;
@@ -389,7 +391,8 @@ impl Workload {
         Ok(seconds)
     }
 
-    /// Seconds of a whole run; a budget shorter than the run moves fewer particles and scales, as time is linear in them.
+    /// Seconds of a whole run. If the budget is shorter than the run, fewer particles are moved and
+    /// the time scaled, as it is linear in them.
     fn seconds_per_run(
         &self,
         bench: &Bench,

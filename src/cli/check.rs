@@ -34,7 +34,8 @@ pub struct Arguments {
     /// Result (safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replaces the result if it exists (never a model, a file of a run, or one that this command reads)
+    /// Replaces the result if it exists (never a model, a file of a run, or one that this command
+    /// reads)
     #[arg(long)]
     force: bool,
     /// Diffusion σ instead of the model's
@@ -46,7 +47,7 @@ pub struct Arguments {
     /// Cost exponent q instead of the model's
     #[arg(long, value_name = "Q")]
     cost_exponent: Option<f64>,
-    /// Where to compute: cpu, cuda, cuda:N or auto
+    /// Device: cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
     /// Arithmetic: f32; f64 on a CPU; tf32, bf16 or f16 on a GPU
@@ -68,10 +69,10 @@ impl Arithmetic {
         parse_precision(name).map(Arithmetic::Engine).map_err(|names| format!("{names}, f64"))
     }
 
-    /// What computes in it on `device`.
+    /// The engine for this arithmetic on `device`.
     fn on(self, device: &str) -> action_matching::Result<Box<dyn Differentiate>> {
         match (self, device_ordinal(device)?) {
-            // Nothing but the plain implementation has f64.
+            // Only the reference engine has f64.
             (Arithmetic::F64, None) => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, _) if device == "auto" => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, Some(_)) => Err(Error::Device {

@@ -1,4 +1,4 @@
-//! `--device`, `--precision` and `--threads`: which engine does the work.
+//! `--device`, `--precision` and `--threads`: selection of the engine.
 
 use action_matching::Error;
 use action_matching::engine::Engine;
@@ -11,7 +11,8 @@ use super::output::note;
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
-    /// Where to compute: cpu, cuda or cuda:N (`amatch devices` lists them); auto takes cuda where there is a GPU, else cpu
+    /// Device: cpu, cuda or cuda:N (`amatch devices` lists them); auto takes cuda if
+    /// there is a GPU, else cpu
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
     /// Operands of matrix products on a GPU: f32, tf32, bf16 or f16 [default: bf16]; a CPU has f32
@@ -29,23 +30,24 @@ pub enum DeviceEngine {
 }
 
 impl DeviceArguments {
-    /// The engine of the device, in the precision asked for.
+    /// The engine of the device, in the requested precision.
     pub fn engine(&self) -> action_matching::Result<Box<dyn Engine>> {
         Ok(self.open(Precision::default())?.boxed())
     }
 
-    /// Threads of the CPU that are asked for, or one for each core, within what the system lets run.
+    /// CPU threads as requested, or one for each core, within what the system can run.
     pub fn threads(&self) -> usize {
         startable_threads(self.threads)
     }
 
-    /// The options that name the same device and precision again, where they were given.
+    /// The options, as given, that select the same device and precision again.
     pub fn again(&self) -> String {
         let device = if self.device == "auto" { String::new() } else { format!(" --device {}", self.device) };
         device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
     }
 
-    /// The engine of the device; on a GPU in the precision of the command line, else in `precision`.
+    /// The engine of the device. On a GPU the precision is that of the command line, otherwise
+    /// `precision`.
     pub fn open(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
         let (wanted, startable) = (thread_count(self.threads), self.threads());
         if startable < wanted {
@@ -65,7 +67,7 @@ impl DeviceArguments {
 }
 
 impl DeviceEngine {
-    /// The engine behind its one interface.
+    /// The engine as a trait object.
     pub fn boxed(self) -> Box<dyn Engine> {
         match self {
             DeviceEngine::Cpu(engine) => Box::new(engine),
@@ -89,7 +91,7 @@ pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
     }
 }
 
-/// The CPU was asked for a precision that it has not.
+/// The error for a precision that the CPU does not have.
 pub fn gpu_only(device: &str, precision: Precision) -> Error {
     let device = if device == "auto" { "auto (here the CPU)" } else { device };
     Error::Device {

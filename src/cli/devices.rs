@@ -1,4 +1,4 @@
-//! `amatch devices`: what can do the work.
+//! `amatch devices`: the available devices.
 
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
@@ -17,7 +17,8 @@ pub struct Arguments {}
 
 pub fn run(_: &Arguments) -> anyhow::Result<()> {
     let mut lines = vec![CpuEngine::new(0).describe()];
-    // Whoever asks for the devices is told what is wrong with them: that is an answer, not a failure of the command.
+    // The user asks for the devices, so a missing driver is an answer, not a failure of the
+    // command.
     match cuda::devices() {
         Ok(devices) if devices.is_empty() => {
             lines.push("cuda: the NVIDIA driver sees no GPU (`nvidia-smi` lists what it sees)".into());

@@ -37,19 +37,21 @@ pub struct Arguments {
     /// Times that the model was trained without (default: those of the run)
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
-    /// Where particles start (default: previous, or noise for the run of a generative path)
+    /// Start of the particles (default: previous, or noise for the run of a generative path)
     #[arg(long, value_enum)]
     start: Option<StartName>,
     /// Most points of a snapshot; larger ones are represented by a random subset
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
-    /// Compares with the true action of a problem that `amatch problem` knows: action gap, gap identity, bound on W2²
+    /// Compares with the true action of a problem that `amatch problem` knows: action gap, gap
+    /// identity, bound on W2²
     #[arg(long, value_name = "NAME")]
     problem: Option<String>,
     /// Writes the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Replaces the JSON file even if it is no earlier report (never a model, a file of a run, or one that this command reads)
+    /// Replaces the JSON file even if it is no earlier report (never a model, a file of a run, or
+    /// one that this command reads)
     #[arg(long, requires = "json")]
     force: bool,
     /// Method of integration (default: dopri5, or stochastic-heun for a model with diffusion)
@@ -112,21 +114,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let engine = arguments.device.engine()?;
     let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
     let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
-    // First, as it refuses a model of other dynamics at once.
+    // First, because it refuses a model of other dynamics immediately.
     let theorems = (problem.map(|problem| {
         let screen = OnScreen::new("theorems", &signals);
         let stage = Stage::new(arguments.device.threads(), &screen);
         Theorems::measure(&*engine, &model, &problem, arguments.seed, &stage)
     }))
     .transpose()?;
-    // Samples are differences from the origin.
+    // Samples are stored as differences from the origin.
     let model = Model { coordinates: model.coordinates.relative_to(&origin), ..model };
     let options = EvaluateOptions { start, max_points: arguments.points, method, control, seed: arguments.seed };
     let screen = OnScreen::new("ways and comparisons", &signals);
     let stage = Stage::new(arguments.device.threads(), &screen);
     let report = Report { theorems, ..evaluate(&*engine, &model, &snapshots, &held_out, &options, &stage)? };
     drop(screen);
-    // The file first: nobody may be reading what is printed.
+    // The file first: printing may block if the reader of standard output is gone or slow.
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
         text.push(b'\n');

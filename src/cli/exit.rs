@@ -1,15 +1,15 @@
-//! What the program's exit code says: the one table of them.
+//! Exit codes of the program, in one table.
 
 /// Everything asked for was done.
 pub const DONE: u8 = 0;
-/// Something failed; a message says what.
+/// Something failed; a message describes it.
 pub const ERROR: u8 = 1;
 /// The command line cannot be understood.
 pub const USAGE: u8 = 2;
 /// The model failed its own test.
 pub const FAILED_TEST: u8 = 3;
-/// The run was interrupted from outside and left a checkpoint: start it again with `--resume`. The number is `EX_TEMPFAIL` of
-/// sysexits.h, which batch systems take for "try again".
+/// The run was interrupted from outside and left a checkpoint: start it again with `--resume`. The
+/// number is `EX_TEMPFAIL` of sysexits.h, which batch systems interpret as "try again".
 pub const INTERRUPTED: u8 = 75;
 /// Added to the number of the signal that ended the command.
 pub const SIGNAL: u8 = 128;

@@ -26,14 +26,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let path = &arguments.file;
     let suffix = path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        // Before its suffix, which says nothing of what is not there.
+        // Before the suffix is checked, because the suffix of a missing file does not matter.
         let fix = "check the name, and the folder that relative paths start from";
         return Err(Error::input(path, "path", "does not exist", fix).into());
     }
     let text = if path.is_dir() {
         describe_run(&RunFolder::new(path))?
     } else if suffix == "toml" {
-        Config::read(path, &[])?.to_toml()?
+        Config::read_noting(path, &[], |line| note!("{line}"))?.to_toml()?
     } else if suffix == "safetensors" {
         describe_tensors(path)?
     } else {
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print_result(text)
 }
 
-/// A checkpoint, a model or data, whichever the file says it is.
+/// Describes a checkpoint, a model or data, depending on the file's content.
 fn describe_tensors(path: &Path) -> action_matching::Result<String> {
     match TensorFileKind::of(path)? {
         TensorFileKind::Checkpoint => Ok(format!("checkpoint\n{}", Checkpoint::load(path)?.describe())),

@@ -1,4 +1,4 @@
-//! The commands, one a file, and what they share.
+//! The commands, one per file, and their common arguments.
 
 mod bench;
 mod check;
@@ -53,7 +53,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Loss, gradients and derivatives on a given batch, for people who port models
     Check(check::Arguments),
-    /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong with a bad one
+    /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong
+    /// with a bad one
     Inspect(inspect::Arguments),
     /// Write samples of a problem whose action is known
     Problem(problem::Arguments),

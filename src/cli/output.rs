@@ -1,4 +1,4 @@
-//! What the commands show while they work, and how they find the files of a run.
+//! Messages and progress of the commands, and access to the files of a run.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit;
 
-/// Prints a line of messages to standard error, like `eprintln!`. A message that cannot be written is dropped: work goes on
-/// when the reader of the messages is gone or their disk is full.
+/// Prints a message line to standard error, like `eprintln!`. A message that cannot be written is
+/// dropped: the work continues if the reader of the messages is gone or their disk is full.
 macro_rules! note {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
@@ -23,10 +23,10 @@ macro_rules! note {
 }
 pub(crate) use note;
 
-/// Prints the result of a command to standard output. A reader that is gone (a closed pipe) is no error.
+/// Prints the result of a command to standard output. A closed pipe is not an error.
 ///
 /// # Errors
-/// When standard output cannot take the text for another reason, such as a full disk.
+/// If standard output cannot take the text for another reason, such as a full disk.
 pub fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -37,7 +37,8 @@ pub fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
     }
 }
 
-/// Prints what the command line was answered with: help or the version to standard output, or a usage error to standard error.
+/// Prints clap's answer to the command line: help or the version to standard output, a usage error
+/// to standard error.
 pub fn print_answer(answer: &clap::Error) -> ExitCode {
     match answer.print().and_then(|()| std::io::stdout().flush()) {
         Err(error) if !answer.use_stderr() && error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -49,15 +50,15 @@ pub fn print_answer(answer: &clap::Error) -> ExitCode {
     }
 }
 
-/// What `--force` lets a command replace.
+/// The files that a command with or without `--force` may replace.
 pub fn replace_files(force: bool) -> Replace {
     if force { Replace::Files } else { Replace::Nothing }
 }
 
-/// How often a line is printed when standard error is not a terminal.
+/// Time between two lines if standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A progress bar on a terminal, else one plain line now and then, on standard error.
+/// Progress on standard error: a bar on a terminal, otherwise a plain line now and then.
 pub struct Progress {
     bar: ProgressBar,
     plain: Option<Instant>,
@@ -66,7 +67,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress of `what` towards `total`, `done` of it behind already.
+    /// Progress of `what` towards `total`, starting at `done`.
     pub fn new(what: &'static str, done: u64, total: u64) -> Self {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -79,13 +80,13 @@ impl Progress {
         Progress { bar, plain: (!terminal).then(Instant::now), total, what }
     }
 
-    /// The total, when it shows only later.
+    /// Sets the total if it becomes known only later.
     pub fn of(&mut self, total: u64) {
         self.total = total;
         self.bar.set_length(total);
     }
 
-    /// `done` of the total is behind; `message` says how it goes.
+    /// Shows `done` of the total; `message` describes the current state.
     pub fn at(&mut self, done: u64, message: impl FnOnce() -> String) {
         if let Some(last) = &mut self.plain {
             if last.elapsed() >= LINE_EVERY {
@@ -109,8 +110,9 @@ impl Progress {
     }
 }
 
-/// A model given as a file or as its run folder, and the run's configuration where there is one that can be read. The model does
-/// not need it: what is wrong with it is said, and is an error only to whoever needs what it holds.
+/// A model, given as a file or as its run folder, and the run's configuration if it exists and can
+/// be read. The model does not need the configuration: its defect is a warning here, and an error
+/// only for a caller that needs its content.
 pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Option<Config>)> {
     let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() };
     let model = Model::load(&file)?;

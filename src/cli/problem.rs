@@ -20,7 +20,7 @@ Examples:
   amatch problem ornstein-uhlenbeck -n 5000 --times 101 --out ou.npz
   amatch problem hydrogen -n 5000 --times 1001 --out hydrogen.npz
 
-Train on the samples with data.standardise = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
+Train on the samples with data.standardize = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
 objective.mass = \"counts\"); then `amatch evaluate RUN --problem NAME` compares the model with the true action.")]
 pub struct Arguments {
     /// Problem: one of --list
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("-n {} --times {}: too few (use at least 1 sample and 2 times)", arguments.n, arguments.times);
     }
     let (n, times) = (arguments.n, arguments.times);
-    // Samples and, beside them, the z or the paths that they are made from.
+    // Samples, and in addition the z or the paths from which they are computed.
     let (dim, made_from) = problem.as_ref().map_or((3, times), |problem| (problem.dim(), 1));
     let samples = memory::bytes(&[n, times, dim * size_of::<f32>() + size_of::<f64>()]);
     let least = samples.saturating_add(memory::bytes(&[n, made_from, dim, size_of::<f64>()]));
@@ -80,7 +80,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let row_times: Vec<f64> =
         snapshots.times.iter().enumerate().flat_map(|(k, &t)| std::iter::repeat_n(t, snapshots.n_rows(k))).collect();
-    // Until here a signal ends the command at once. Now it waits for the file, lest half of it stays under another name.
+    // Until here a signal ends the command at once. From now on it waits for the file, so that no
+    // half-written file stays under another name.
     let signals = Signals::watch()?;
     if out.is_stream() {
         signals.end_at_once();
@@ -96,11 +97,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if signals.is_cancelled() { Err(Error::Interrupted.into()) } else { Ok(()) }
 }
 
-/// The samples are made from nothing.
+/// A generated problem reads no files.
 const NO_FILES: &[PathBuf] = &[];
 const HYDROGEN: &str = "hydrogen";
 
-/// The problem `name`, or an error that lists them.
+/// The problem `name`, or an error that lists all names.
 pub fn find(name: &str) -> action_matching::Result<AnalyticProblem> {
     AnalyticProblem::named(name).ok_or_else(|| {
         let names = AnalyticProblem::NAMES.map(|(name, _)| name).join(", ");

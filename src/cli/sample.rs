@@ -12,7 +12,7 @@ use action_matching::laplacian::Laplacian;
 use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
-use action_matching::rng::{self, Purpose};
+use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::Watch;
 use action_matching::{Destination, Error};
 use anyhow::bail;
@@ -37,11 +37,12 @@ exponentials is the mass relative to the start). `amatch inspect` describes it."
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
-    /// Start: a file of samples, snapshot:T (the snapshot at time T of the run's data), or gaussian (standard normal in network
-    /// coordinates)
+    /// Start: a file of samples, snapshot:T (the snapshot at time T of the run's data), or gaussian
+    /// (standard normal in network coordinates)
     #[arg(long, value_name = "FILE|snapshot:T|gaussian")]
     from: String,
-    /// Number of particles (default: all rows of the start); drawn with replacement from a snapshot or file
+    /// Number of particles (default: all rows of the start); drawn with replacement from a snapshot
+    /// or file
     #[arg(short, value_name = "N")]
     n: Option<usize>,
     /// Start time (default: T of snapshot:T, else the first time of the model)
@@ -68,7 +69,8 @@ pub struct Arguments {
     /// Output: .npz, .npy, .csv or .safetensors; a pipe or device without a suffix gets CSV
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replaces the output if it exists (never a model, a file of a run, or one that this command reads)
+    /// Replaces the output if it exists (never a model, a file of a run, or one that this command
+    /// reads)
     #[arg(long)]
     force: bool,
     /// Data for snapshot:T (default: the data of the run)
@@ -78,11 +80,12 @@ pub struct Arguments {
     /// columns of the run)
     #[arg(long, value_name = "NAME")]
     samples: Option<String>,
-    /// Writes log_density too: by the exact divergence along the flow, or its estimate with one probe. From gaussian it is log q in data
-    /// units, from other starts log q(end) − log q(start)
+    /// Writes log_density too: by the exact divergence along the flow, or its estimate with one
+    /// probe. From gaussian it is log q in data units, from other starts log q(end) − log q(start)
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
     density: Option<Divergence>,
-    /// Replaces weighted particles at each saved time by equally weighted ones (systematic resampling)
+    /// Replaces weighted particles at each saved time by equally weighted ones (systematic
+    /// resampling)
     #[arg(long, conflicts_with = "density")]
     resample: bool,
     /// Seed of drawn particles and of noise
@@ -109,12 +112,12 @@ enum Divergence {
 }
 
 impl MethodName {
-    /// What suits the dynamics of `objective`.
+    /// The default method for the dynamics of `objective`.
     pub fn default_for(objective: &Objective) -> Self {
         if objective.sigma > 0.0 { MethodName::StochasticHeun } else { MethodName::Dopri5 }
     }
 
-    /// The method, with `steps` equal steps or tolerances.
+    /// The plan of a method with `steps` equal steps, or with tolerances.
     pub fn plan(
         self,
         steps: Option<u64>,
@@ -181,13 +184,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.resample && !weighted {
         bail!("--resample: the model has no growth, so its particles carry no weights (leave it out)");
     }
-    // Times so close to the ends are theirs, rounded otherwise.
+    // Times this close to the ends are the ends, rounded differently.
     let slack = 1e-6 * (last - first);
     for time in save_at.iter().chain([&t0]).filter(|time| !(first - slack..=last + slack).contains(*time)) {
         note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
     }
 
-    // Of a particle at a saved time: its position, the time, and what else is written.
+    // Values per particle and saved time: its position, the time, and other channels.
     let values = model.architecture.dim + usize::from(weighted) + usize::from(arguments.density.is_some());
     let require = |n: usize, flag: &str| {
         let least = memory::bytes(&[n, save_at.len(), values * size_of::<f32>() + size_of::<f64>()]);
@@ -214,9 +217,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut log_weights = vec![0.0; if weighted { total / dim } else { 0 }];
     let mut log_density = vec![0.0; if arguments.density.is_some() { total / dim } else { 0 }];
     if arguments.density.is_some() && matches!(start, Start::Gaussian) {
-        let normaliser = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
+        let normalizer = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
         for (log_q, y) in log_density.iter_mut().zip(out[..len].chunks_exact(dim)) {
-            *log_q = -normaliser - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
+            *log_q = -normalizer - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
         }
     }
 
@@ -232,7 +235,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let report = engine.integrate(&model, &plan, trajectories, &screen)?;
     drop(screen);
     if matches!(start, Start::Gaussian) {
-        // dx = scale dy: the density in data units is that of the network's over the product of the scales.
+        // dx = scale dy: the density in data units is that in network units divided by the product
+        // of the scales.
         let log_volume: f64 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
         log_density.iter_mut().for_each(|log_q| *log_q = (f64::from(*log_q) - log_volume) as f32);
     }
@@ -268,7 +272,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Replaces the particles of each slab by as many that systematic resampling draws from them.
+/// Replaces the particles of each slab by equally many that systematic resampling draws from them.
 fn resample(positions: &mut [f32], log_weights: &[f32], n: usize, dim: usize, seed: u64) {
     for (k, (slab, log_weights)) in positions.chunks_exact_mut(n * dim).zip(log_weights.chunks_exact(n)).enumerate() {
         let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
@@ -279,7 +283,7 @@ fn resample(positions: &mut [f32], log_weights: &[f32], n: usize, dim: usize, se
     }
 }
 
-/// Where particles start.
+/// Start of the particles.
 enum Start {
     File(PathBuf),
     Snapshot(f64),
@@ -309,7 +313,7 @@ impl Start {
         let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
-                return Ok(draw_gaussian(n, dim, arguments.seed));
+                return Ok(draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim)));
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
@@ -318,7 +322,7 @@ impl Start {
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
                 let k = data.snapshots.index_of(*time, &source.path, "--from")?;
                 let n = arguments.n.unwrap_or(data.snapshots.n_rows(k));
-                (draw_rows(&data.snapshots, k, n, arguments.seed), data.origin)
+                (draw_rows(&data.snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), model, config);
@@ -329,7 +333,7 @@ impl Start {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
                         let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
-                        draw_rows(&all, 0, n, arguments.seed)
+                        draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
                     }
                     _ => rows,
                 };
@@ -341,8 +345,8 @@ impl Start {
     }
 }
 
-/// A start file, its samples named on the command line, or chosen as the run chose the columns of
-/// its own table.
+/// A start file. Its samples are named on the command line, or selected as the run selected the
+/// columns of its own table.
 fn start_source(path: &Path, samples: Option<&str>, model: &Model, config: Option<&Config>) -> DataSource {
     let plain = DataSource::new(path);
     let of_run = config.filter(|_| model.coordinates.columns.is_some()).map(Config::source);
@@ -351,7 +355,7 @@ fn start_source(path: &Path, samples: Option<&str>, model: &Model, config: Optio
     DataSource { samples, times, ..DataSource::new(path) }
 }
 
-/// The data named on the command line, read as the run read its own, or the run's own.
+/// The data named on the command line, read as the run read its own, or the run's own data.
 pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::Result<DataSource> {
     match (data, config) {
         (Some(path), Some(config)) => Ok(DataSource { path: path.to_owned(), times_path: None, ..config.source() }),

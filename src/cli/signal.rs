@@ -1,4 +1,4 @@
-//! Signals: the first one asks for an orderly end, a second one ends the process at once.
+//! Signals: the first one requests an orderly end, a second one ends the process at once.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -12,32 +12,33 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::exit;
 
-/// A hang-up, as when the terminal is closed: the same number on every Unix.
+/// A hang-up, for example when the terminal is closed. The number is the same on every Unix.
 const SIGHUP: i32 = 1;
 
-/// Signals that ask for the end.
+/// Signals that request the end.
 #[cfg(unix)]
 const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 #[cfg(not(unix))]
 const ENDING: [i32; 2] = [SIGINT, SIGTERM];
 
-/// What signals have asked for since [`Signals::watch`].
+/// Requests of signals since [`Signals::watch`].
 #[derive(Clone, Default)]
 pub struct Signals {
-    /// The signal that asks for the end; 0 before.
+    /// The signal that requests the end; 0 before.
     ending: Arc<AtomicUsize>,
-    /// Whether SIGUSR1 asked for a checkpoint.
+    /// True if SIGUSR1 requests a checkpoint.
     checkpoint: Arc<AtomicBool>,
-    /// Whether the next signal that asks for the end ends the process at once.
+    /// True if the next signal that requests the end ends the process at once.
     at_once: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Watches SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup), which ask for the end, and SIGUSR1, which asks
-    /// for a checkpoint. A second signal that asks for the end ends the process at once, with 128 plus its number.
+    /// Watches SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup), which request the end,
+    /// and SIGUSR1, which requests a checkpoint. A second request to end ends the process at once,
+    /// with exit code 128 plus the signal's number.
     ///
     /// # Errors
-    /// When the system refuses a handler.
+    /// If the system refuses a handler.
     pub fn watch() -> anyhow::Result<Signals> {
         static WATCHED: OnceLock<Signals> = OnceLock::new();
         if let Some(signals) = WATCHED.get() {
@@ -48,7 +49,8 @@ impl Signals {
             if number == SIGHUP && is_ignored(SIGHUP) {
                 continue;
             }
-            // In this order: the first signal finds `at_once` false and sets it, the second finds it true.
+            // In this order: the first signal finds `at_once` false and sets it, the second finds
+            // it true.
             signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&signals.at_once))
                 .and_then(|_| signal_hook::flag::register(number, Arc::clone(&signals.at_once)))
                 .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
@@ -59,19 +61,19 @@ impl Signals {
         Ok(WATCHED.get_or_init(|| signals).clone())
     }
 
-    /// From now on already the first signal ends the process at once: while it waits for the reader of a pipe, say, where nobody
-    /// looks at what signals ask for.
+    /// From now on the first signal already ends the process at once. For stages that do not look
+    /// at signals, such as waiting for the reader of a pipe.
     pub fn end_at_once(&self) {
         self.at_once.store(true, Relaxed);
     }
 
-    /// The signal that asked for the end.
+    /// The signal that requested the end.
     pub fn ending(&self) -> Option<i32> {
         Some(self.ending.load(Relaxed) as i32).filter(|&number| number != 0)
     }
 
-    /// The exit code of a command that a signal ended in good order: 75 for SIGHUP, which asks for the command to be started
-    /// again, else 128 plus the signal's number.
+    /// The exit code of a command that a signal ended in good order: 75 for SIGHUP, which means
+    /// that the command should be started again, otherwise 128 plus the signal's number.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.ending() {
             Some(SIGHUP) => exit::INTERRUPTED,
@@ -79,7 +81,7 @@ impl Signals {
         })
     }
 
-    /// Whether a checkpoint was asked for since the last call.
+    /// True if a checkpoint was requested since the last call.
     pub fn take_checkpoint_request(&self) -> bool {
         self.checkpoint.swap(false, Relaxed)
     }
@@ -91,7 +93,7 @@ impl Watch for Signals {
     }
 }
 
-/// Whether the process was started with `signal` ignored.
+/// True if the process was started with `signal` ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

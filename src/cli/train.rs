@@ -52,13 +52,14 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut config = Config::read(&arguments.config, &arguments.overrides)?;
+    let mut config = Config::read_noting(&arguments.config, &arguments.overrides, |line| note!("{line}"))?;
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }
     let engine = arguments.device.open(config.training.precision.named().unwrap_or_default())?;
     if let DeviceEngine::Cuda(engine) = &engine {
-        // The run folder records what was used, so that another default reproduces it.
+        // The run folder records the precision used, so that a run reproduces it even if the
+        // default changes.
         config.training.precision = engine.precision().into();
     }
     let engine = engine.boxed();
@@ -104,7 +105,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 const ABOUT_THE_LOSS: &str = "less is better; it lacks the loss's constant, so it is usually negative";
 
-/// The arguments that name the same run.
+/// Arguments that name the same run.
 fn rerun(arguments: &Arguments) -> String {
     let quoted = |text: &str| {
         if text.contains(|c: char| c.is_whitespace() || "'\"[]{}$*".contains(c)) {
@@ -123,10 +124,10 @@ fn rerun(arguments: &Arguments) -> String {
     line + &arguments.device.again()
 }
 
-/// The run on screen.
+/// Shows the run on screen.
 struct Screen {
     progress: Option<Progress>,
-    /// What comes before the first step.
+    /// Work before the first step.
     preparation: OnScreen,
     signals: Signals,
     began: Instant,
@@ -144,7 +145,7 @@ impl Observer for Screen {
 
     fn preparing(&mut self, what: &str) {
         note!("{what}");
-        // Reading is over: what is heard of from now on is pairing.
+        // Reading is done: the next progress is that of pairing.
         self.preparation = OnScreen::new("blocks paired", &self.signals);
     }
 

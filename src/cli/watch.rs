@@ -1,4 +1,4 @@
-//! A long stage of a command: its progress on screen, and the signals that end it.
+//! A long stage of a command: its progress on screen, and its cancellation by signals.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -7,11 +7,11 @@ use action_matching::stage::Watch;
 use super::output::Progress;
 use super::signal::Signals;
 
-/// Shows the progress of a stage from the first news of it on, and ends it when a signal asks.
+/// Shows the progress of a stage from its first report on, and cancels the stage after a signal.
 pub struct OnScreen {
     what: &'static str,
     signals: Signals,
-    /// With the largest number shown.
+    /// The progress and the largest number shown.
     progress: Mutex<Option<(Progress, u64)>>,
 }
 
@@ -21,7 +21,7 @@ impl OnScreen {
         OnScreen { what, signals: signals.clone(), progress: Mutex::default() }
     }
 
-    /// Takes the progress off the screen.
+    /// Removes the progress from the screen.
     pub fn clear(&self) {
         if let Some((progress, _)) = self.progress().take() {
             progress.finish();
@@ -37,7 +37,7 @@ impl Watch for OnScreen {
     fn advanced(&self, done: u64, total: u64) {
         let mut progress = self.progress();
         let (progress, shown) = progress.get_or_insert_with(|| (Progress::new(self.what, 0, total), 0));
-        // Threads may come with what is old already.
+        // Threads may report outdated numbers.
         *shown = done.max(*shown);
         progress.of(total);
         progress.at(*shown, String::new);

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 
 use super::{EstimatorName, Mass, Pairing, PrecisionName, Schedule};
-use crate::data::Standardisation;
+use crate::data::Standardization;
 use crate::density_path::{Interpolant, TimeRule};
 use crate::error::Error;
 use crate::laplacian::LaplacianRule;
@@ -34,7 +34,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
     ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
-    ("data.standardise", Name(names::<Standardisation>), "\"isotropic\""),
+    ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
     ("model.hidden", Words("a list of widths, whole numbers"), "[128, 128]"),
     ("model.activation", Name(names::<Activation>), "\"silu\""),
     ("model.head", Name(names::<Head>), "\"scalar\""),
@@ -57,7 +57,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         "{ kind = \"polynomial\", coefficients = [1, -0.5] }",
     ),
     ("objective.estimator", Name(names::<EstimatorName>), "\"auto\""),
-    ("objective.centring", Words("true or false"), "false"),
+    ("objective.centering", Words("true or false"), "false"),
     ("objective.weak_intervals", Words("a whole number from 1 to 2³² − 1"), "16"),
     ("objective.path", Name(names::<Interpolant>), "\"linear\""),
     ("objective.bend_hidden", Words("a list of widths, whole numbers"), "[64, 64]"),

@@ -1,33 +1,39 @@
-//! Problems whose action is known in closed form, to measure training and evaluation against.
+//! Problems whose action is known in closed form, as a reference for training and evaluation.
+
+use rand::Rng;
 
 use super::{Snapshots, draw_gaussian};
 use crate::objective::Objective;
+use crate::rng::Stream;
 
 /// A population whose law q_t, t in 0..=1, and action s* are known exactly.
 ///
-/// The action is the one that solves the problem's own dynamics (arXiv 2210.06662, propositions 2.1, 3.1 and 3.2); without growth it
-/// is known up to an offset c(t), which moves nothing.
+/// The action is the one that solves the problem's own dynamics (arXiv 2210.06662, propositions
+/// 2.1, 3.1 and 3.2). Without growth it is known up to an offset c(t), which has no effect on
+/// motion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnalyticProblem {
-    /// Centres of the mixture of standard normal components that z is drawn from; one at 0 for a Gaussian.
-    centres: Vec<Vec<f64>>,
+    /// Centers of the mixture of standard normal components from which z is drawn; one at 0 for a
+    /// Gaussian.
+    centers: Vec<Vec<f64>>,
     law: Law,
 }
 
-/// How x_t comes from z.
+/// How x_t is computed from z.
 #[derive(Clone, Debug, PartialEq)]
 enum Law {
-    /// `x = t·shift + scale(t) ⊙ z`, scale linear in t: `∇s* = shift + (scale′ / scale) ⊙ (x − t·shift)`.
+    /// `x = t·shift + scale(t) ⊙ z`, scale linear in t:
+    /// `∇s* = shift + (scale′ / scale) ⊙ (x − t·shift)`.
     Affine { shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64> },
     /// `dx = −rate·x dt + sigma dW` from `mean0 + scale0·z`: `∇s* = −rate·x`, with diffusion.
     OrnsteinUhlenbeck { mean0: Vec<f64>, scale0: f64, rate: f64, sigma: f64 },
-    /// Mass 1 at t = 0, normal of variance 1 around `(1 + λ) t·direction`, with `s* = direction·x + offset` and growth λ: matter grows
-    /// where s* is large.
+    /// Mass 1 at t = 0, normal of variance 1 around `(1 + λ) t·direction`, with
+    /// `s* = direction·x + offset` and growth λ: mass grows where s* is large.
     Growing { direction: Vec<f64>, offset: f64, growth: f64 },
 }
 
 impl AnalyticProblem {
-    /// The built-in problems and what they are.
+    /// The built-in problems and their descriptions.
     pub const NAMES: [(&'static str, &'static str); 6] = [
         ("translation", "a Gaussian that moves (2-D)"),
         ("scaling", "a Gaussian that shrinks to a third (3-D)"),
@@ -39,13 +45,13 @@ impl AnalyticProblem {
 
     /// The built-in problem `name`, one of [`AnalyticProblem::NAMES`].
     pub fn named(name: &str) -> Option<Self> {
-        let gaussian = |law| Some(AnalyticProblem { centres: vec![vec![0.0; 2]], law });
+        let gaussian = |law| Some(AnalyticProblem { centers: vec![vec![0.0; 2]], law });
         match name {
             "translation" => Some(Self::moving(vec![2.0, -1.0], vec![1.0; 2], vec![1.0; 2])),
             "scaling" => Some(Self::moving(vec![0.0; 3], vec![1.5; 3], vec![0.5; 3])),
             "anisotropic" => Some(Self::moving(vec![1.5, -1.0], vec![1.0, 0.6], vec![0.5, 1.2])),
             "mixture" => Some(AnalyticProblem {
-                centres: vec![vec![4.0, 4.0], vec![-4.0, 4.0], vec![4.0, -4.0], vec![-4.0, -4.0]],
+                centers: vec![vec![4.0, 4.0], vec![-4.0, 4.0], vec![4.0, -4.0], vec![-4.0, -4.0]],
                 law: Law::Affine { shift: vec![0.5, 0.0], scale0: vec![0.2; 2], scale1: vec![0.4; 2] },
             }),
             "ornstein-uhlenbeck" => {
@@ -56,14 +62,15 @@ impl AnalyticProblem {
         }
     }
 
-    /// A Gaussian that moves by `shift` while its deviations go from `scale0` to `scale1` (positive), linearly in t.
+    /// A Gaussian that moves by `shift` while its deviations change linearly in t from `scale0` to
+    /// `scale1` (positive).
     pub fn moving(shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64>) -> Self {
-        AnalyticProblem { centres: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
+        AnalyticProblem { centers: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
     }
 
     /// Dimension.
     pub fn dim(&self) -> usize {
-        self.centres[0].len()
+        self.centers[0].len()
     }
 
     /// The dynamics that s* solves.
@@ -75,14 +82,14 @@ impl AnalyticProblem {
         }
     }
 
-    /// `n` independent z `[n, dim]`; components take turns.
-    pub fn draw(&self, n: usize, seed: u64) -> Vec<f64> {
-        let normal = draw_gaussian(n, self.dim(), seed);
-        let centres = self.centres.iter().cycle();
-        normal.chunks_exact(self.dim()).zip(centres).flat_map(|(z, centre)| zip(z, centre)).collect()
+    /// `n` independent z `[n, dim]`, drawn as [`draw_gaussian`] does; the components alternate.
+    pub fn draw(&self, n: usize, random: &mut impl Rng) -> Vec<f64> {
+        let normal = draw_gaussian(n, self.dim(), random);
+        let centers = self.centers.iter().cycle();
+        normal.chunks_exact(self.dim()).zip(centers).flat_map(|(z, center)| zip(z, center)).collect()
     }
 
-    /// A point of q_t: the one that z is at. Without noise z moves along the flow.
+    /// The point of q_t that belongs to z. Without noise z moves along the flow.
     pub fn point(&self, z: &[f64], t: f64) -> Vec<f64> {
         (0..self.dim()).map(|i| self.mean(i, t) + self.scale(i, t) * z[i]).collect()
     }
@@ -98,7 +105,7 @@ impl AnalyticProblem {
         }
     }
 
-    /// s*(x, t), where growth fixes its offset; `None` elsewhere.
+    /// s*(x, t) if growth fixes its offset; otherwise `None`.
     pub fn action(&self, x: &[f64]) -> Option<f64> {
         match &self.law {
             Law::Growing { direction, offset, .. } => {
@@ -108,21 +115,22 @@ impl AnalyticProblem {
         }
     }
 
-    /// log of the density of q_t at x, mass 1.
+    /// log of the density of q_t at x, for mass 1.
     pub fn log_density(&self, x: &[f64], t: f64) -> f64 {
         let z = |i: usize| (x[i] - self.mean(i, t)) / self.scale(i, t);
-        let squares = |centre: &Vec<f64>| -> f64 { (0..x.len()).map(|i| (z(i) - centre[i]).powi(2)).sum() };
-        let nearest = self.centres.iter().map(squares).fold(f64::INFINITY, f64::min);
-        // Relative to the nearest centre: far from all of them every term would vanish.
-        let terms: f64 = self.centres.iter().map(|centre| (-0.5 * (squares(centre) - nearest)).exp()).sum();
+        let squares = |center: &Vec<f64>| -> f64 { (0..x.len()).map(|i| (z(i) - center[i]).powi(2)).sum() };
+        let nearest = self.centers.iter().map(squares).fold(f64::INFINITY, f64::min);
+        // Relative to the nearest center: far from all of them every term would underflow.
+        let terms: f64 = self.centers.iter().map(|center| (-0.5 * (squares(center) - nearest)).exp()).sum();
         let log_scale: f64 = (0..x.len()).map(|i| self.scale(i, t).ln() + 0.5 * std::f64::consts::TAU.ln()).sum();
-        (terms / self.centres.len() as f64).ln() - 0.5 * nearest - log_scale
+        (terms / self.centers.len() as f64).ln() - 0.5 * nearest - log_scale
     }
 
     /// Mass of q_t.
     pub fn mass(&self, t: f64) -> f64 {
         match &self.law {
-            // ∂ₜq = −∇·(q∇s*) + λ s* q at every x says m′/m = λ((1 + λ)‖b‖² t + c) for this mean.
+            // For this mean, ∂ₜq = −∇·(q∇s*) + λ s* q at every x implies m′/m = λ((1 + λ)‖b‖² t +
+            // c).
             Law::Growing { direction, offset, growth } => {
                 let square: f64 = direction.iter().map(|b| b * b).sum();
                 (growth * ((1.0 + growth) * square * t * t / 2.0 + offset * t)).exp()
@@ -131,12 +139,14 @@ impl AnalyticProblem {
         }
     }
 
-    /// Independent exact samples at each of `times`: `n` at t = 0, and elsewhere as many as the mass says.
+    /// Independent exact samples at each of `times`: `n` at t = 0, and at other times in proportion
+    /// to the mass.
     pub fn snapshots(&self, times: &[f64], n: usize, seed: u64) -> Snapshots {
         let (mut samples, mut offsets) = (Vec::new(), vec![0]);
         for (k, &t) in times.iter().enumerate() {
             let rows = ((n as f64 * self.mass(t)).round() as usize).max(1);
-            for z in self.draw(rows, seed.wrapping_add(k as u64)).chunks_exact(self.dim()) {
+            let mut stream = Stream::of_normals(seed.wrapping_add(k as u64), self.dim());
+            for z in self.draw(rows, &mut stream).chunks_exact(self.dim()) {
                 samples.extend(self.point(z, t).iter().map(|&x| x as f32));
             }
             offsets.push(offsets[k] + rows);
@@ -164,16 +174,17 @@ impl AnalyticProblem {
     }
 }
 
-/// z + centre.
-fn zip(z: &[f32], centre: &[f64]) -> Vec<f64> {
-    z.iter().zip(centre).map(|(&z, centre)| f64::from(z) + centre).collect()
+/// z + center.
+fn zip(z: &[f32], center: &[f64]) -> Vec<f64> {
+    z.iter().zip(center).map(|(&z, center)| f64::from(z) + center).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// d/dt E[f(x_t)·m(t)] against what the dynamics with s* say, for test functions f = x_i and x_i x_j, by quadrature over z.
+    /// d/dt E[f(x_t)·m(t)] compared with the dynamics of s*, for test functions f = x_i and x_i
+    /// x_j, by quadrature over z.
     ///
     /// d/dt ∫f q = ∫ (∇f·∇s* + ½σ²Δf + λ s* f) q.
     #[test]
@@ -181,8 +192,8 @@ mod tests {
         for (name, _) in AnalyticProblem::NAMES {
             let problem = AnalyticProblem::named(name).expect("a problem");
             let Objective { sigma, growth, .. } = problem.objective();
-            // Matched pairs ±z make odd moments exact; the rest converges as 1 / √n.
-            let half = problem.draw(200_000, 3);
+            // Matched pairs ±z make odd moments exact; the others converge as 1 / √n.
+            let half = problem.draw(200_000, &mut Stream::of_normals(3, problem.dim()));
             let dim = problem.dim();
             let mean = |t: f64, f: &dyn Fn(&[f64]) -> f64| -> f64 {
                 let points = half.chunks_exact(dim).map(|z| problem.point(z, t));

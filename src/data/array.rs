@@ -1,4 +1,5 @@
-//! One array of a file: its header and a stream of its bytes, read by blocks into the final buffers.
+//! One array of a file: its header and a stream of its bytes, read in blocks into the final
+//! buffers.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,11 +15,13 @@ use super::survey::Survey;
 /// Bytes read from a file at a time.
 const BLOCK_BYTES: usize = 1 << 18;
 
-/// How many bytes of memory a byte of the file vouches for. An array that claims more is read once
-/// before memory is taken for it: deflate can claim 1032 bytes for one, 4128 as f32.
+/// Maximum bytes of memory per byte of the file before the content is verified. An array that
+/// claims more is read once before memory is allocated for it: deflate can claim 1032 bytes for
+/// one, 4128 as f32.
 const MAX_TRUSTED_RATIO: u64 = 64;
 
-/// Most rows of a file: row numbers are 32-bit, here and in the random-number counters.
+/// Maximum number of rows of a file: row numbers are 32-bit, here and in the random-number
+/// counters.
 const MAX_ROWS: u64 = u32::MAX as u64;
 
 /// Which index varies slowest.
@@ -28,36 +31,37 @@ pub(super) enum Order {
     Fortran,
 }
 
-/// What a file says about an array before its values.
+/// The header of an array, read before its values.
 #[derive(Clone, Debug)]
 pub(super) struct Header {
     /// Element type as the file spells it.
     pub dtype: String,
-    /// The same, if we read it.
+    /// The same type, if it is supported.
     pub element: std::result::Result<Element, Refusal>,
     pub order: Order,
     pub shape: Vec<u64>,
 }
 
 impl Header {
-    /// Bytes of the values, or `None` for unreadable elements and sizes that overflow.
+    /// Bytes of the values; `None` for unsupported elements and sizes that overflow.
     pub fn n_bytes(&self) -> Option<u64> {
         let size = self.element.as_ref().ok()?.size() as u64;
         self.shape.iter().try_fold(size, |bytes, &n| bytes.checked_mul(n))
     }
 }
 
-/// An array ready to be read; `data` yields the [`Header::n_bytes`] that the opener found to be there.
+/// An array ready to be read; `data` yields the [`Header::n_bytes`] whose presence was checked on
+/// opening.
 pub(super) struct Array<'a> {
     pub file: &'a Path,
     pub name: String,
     pub header: Header,
-    /// Bytes that it takes in the file, compressed or not.
+    /// Bytes in the file, compressed or not.
     pub stored: u64,
     pub data: Box<dyn Read + 'a>,
 }
 
-/// Tells a watch how far reading is, in bytes, and ends reading when the watch asks for it.
+/// Reports to a watch how many bytes are read, and ends reading if the watch cancels.
 pub(super) struct Meter<'a> {
     watch: &'a dyn Watch,
     done: u64,
@@ -69,15 +73,15 @@ impl<'a> Meter<'a> {
         Meter { watch, done: 0, total: 0 }
     }
 
-    /// `bytes` more are to be read.
+    /// Announces `bytes` more to read.
     pub fn expect(&mut self, bytes: u64) {
         self.total = self.total.saturating_add(bytes);
     }
 
-    /// `bytes` more are read.
+    /// Reports `bytes` more as read.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when the watch asks for it.
+    /// [`Error::Interrupted`] if the watch cancels.
     pub fn advance(&mut self, bytes: u64) -> Result<()> {
         self.done = self.done.saturating_add(bytes);
         self.watch.advanced(self.done.min(self.total), self.total);
@@ -89,11 +93,11 @@ impl<'a> Meter<'a> {
 pub(super) struct Rows<'a> {
     /// Subtracted from each row before it is rounded to f32, `[dim]`.
     origin: &'a [f64],
-    /// Final place of each row of the file; `None` when rows stay in file order.
+    /// Final index of each row of the file; `None` if rows stay in file order.
     destination: Option<&'a [u32]>,
-    /// Places below `training.len() / dim`.
+    /// Rows with a final index below `training.len() / dim`.
     training: &'a mut [f32],
-    /// The places after those.
+    /// Rows with a larger final index.
     held_out: &'a mut [f32],
 }
 
@@ -112,7 +116,7 @@ impl<'a> Rows<'a> {
         self.origin.len()
     }
 
-    /// What is subtracted, `[dim]`.
+    /// The values subtracted from each row, `[dim]`.
     pub fn origin(&self) -> &'a [f64] {
         self.origin
     }
@@ -122,7 +126,7 @@ impl<'a> Rows<'a> {
         (self.training.len() + self.held_out.len()) / self.dim()
     }
 
-    /// Where row `row` of the file belongs.
+    /// Final position of row `row` of the file.
     #[inline]
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         let dim = self.origin.len();
@@ -153,8 +157,8 @@ impl Array<'_> {
     /// (rows, columns) of `[N, d]`; `[N]` counts as one column.
     ///
     /// # Errors
-    /// [`Error::Input`] for any other shape, for sizes outside 1..=limit, and for elements that are not numbers: only of
-    /// numbers is it known that the file holds as many as the shape says.
+    /// [`Error::Input`] for any other shape, for sizes outside 1..=limit, and for elements that are
+    /// not numbers: the length can be checked only for numeric types.
     pub fn matrix_shape(&self) -> Result<(usize, usize)> {
         self.element()?;
         let (rows, columns) = match *self.header.shape {
@@ -165,14 +169,14 @@ impl Array<'_> {
         check_shape(self.file, &self.name, rows, columns)
     }
 
-    /// Whether the array, as f32, would take so many times its bytes in the file that it is to be
-    /// read once to see that it is there before memory is taken for it.
+    /// True if the array, as f32, would take so many times its bytes in the file that its content
+    /// must be verified before memory is allocated for it.
     pub fn is_suspicious(&self) -> bool {
         let n = self.header.shape.iter().fold(1u64, |n, &size| n.saturating_mul(size));
         n.saturating_mul(size_of::<f32>() as u64) > MAX_TRUSTED_RATIO.saturating_mul(self.stored)
     }
 
-    /// Reads `[N, d]` to see that it is there.
+    /// Reads `[N, d]` to verify that all values exist.
     ///
     /// # Errors
     /// [`Error::Input`] for a value that is not finite, or saying how the file is damaged.
@@ -180,7 +184,7 @@ impl Array<'_> {
         self.for_each_piece(meter, Element::decode_f64, |x: &f64| x.is_finite(), |_, _, _| ())
     }
 
-    /// Reads `[N, d]` for what is to be known before it is read into f32.
+    /// Reads `[N, d]` to collect properties that are needed before it is read as f32.
     ///
     /// # Errors
     /// As [`Self::read_rows`].
@@ -202,7 +206,8 @@ impl Array<'_> {
     /// Reads `[N, d]` into `rows`, which has that shape.
     ///
     /// # Errors
-    /// [`Error::Input`] naming row and column of a value that is not finite in f32, or saying how the file is damaged.
+    /// [`Error::Input`] naming row and column of a value that is not finite in f32, or describing
+    /// the damage of the file.
     pub fn read_rows(self, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
         if self.matrix_shape()? != (rows.len(), rows.dim()) {
             return self.refuse("changed while it was read", "read it when nothing writes to it");
@@ -235,9 +240,9 @@ impl Array<'_> {
         )
     }
 
-    /// Calls `visit` with neighbouring elements along the dimension that varies fastest: (index
-    /// along the other one, first index along this one, values). In C order that is (row, first
-    /// column), in Fortran order (column, first row).
+    /// Calls `visit` with consecutive elements along the dimension that varies fastest: (index
+    /// along the other dimension, first index along this one, values). In C order that is (row,
+    /// first column), in Fortran order (column, first row).
     fn for_each_piece<T: Copy + Default>(
         mut self,
         meter: &mut Meter<'_>,
@@ -255,7 +260,7 @@ impl Array<'_> {
         let mut blocks = Blocks::new(element, outer as u64 * inner as u64);
         let mut values = vec![T::default(); blocks.capacity()];
         let (mut run, mut start) = (0, 0);
-        // A block is whole runs, or a piece of one long run.
+        // A block contains whole runs, or a fraction of one long run.
         while let Some(bytes) = blocks.next(&mut self, meter)? {
             let values = &mut values[..bytes.len() / element.size()];
             decode(element, bytes, values);
@@ -282,7 +287,7 @@ impl Array<'_> {
         self.expect_end()
     }
 
-    /// Reads `[N]` (or `[N, 1]`) as one finite time a row; an array that [is
+    /// Reads `[N]` (or `[N, 1]`) as one finite time per row. An array that [is
     /// suspicious](Self::is_suspicious) was surveyed before.
     ///
     /// # Errors
@@ -315,7 +320,8 @@ impl Array<'_> {
         self.data.read_exact(bytes).map_err(|e| damaged(self.file, &self.name, e))
     }
 
-    /// Nothing may follow the values; reaching the end is also what makes the container verify its checksum.
+    /// Checks that nothing follows the values. Reaching the end also makes the container verify its
+    /// checksum.
     fn expect_end(&mut self) -> Result<()> {
         match self.data.read(&mut [0]) {
             Ok(0) => Ok(()),
@@ -325,7 +331,7 @@ impl Array<'_> {
     }
 }
 
-/// The bytes of an array, some whole elements at a time.
+/// The bytes of an array, a number of whole elements at a time.
 struct Blocks {
     element: Element,
     left: u64,
@@ -338,7 +344,7 @@ impl Blocks {
         Blocks { element, left: n_elements, buffer: vec![0; capacity * element.size()] }
     }
 
-    /// Most elements in a block.
+    /// Maximum number of elements in a block.
     fn capacity(&self) -> usize {
         self.buffer.len() / self.element.size()
     }
@@ -356,10 +362,10 @@ impl Blocks {
     }
 }
 
-/// Of larger integers, 64-bit floats round some.
+/// Above this, f64 cannot hold every integer.
 const FIRST_ROUNDED_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// How a value that samples cannot have reads in a message: (problem, fix).
+/// (problem, fix) of a message about a value that samples cannot have.
 fn describe_unusable(value: f64) -> (String, &'static str) {
     if (value as f32).is_finite() {
         let problem = format!("is about {value:e}, an integer that 64-bit floats round");
@@ -368,7 +374,7 @@ fn describe_unusable(value: f64) -> (String, &'static str) {
     describe_not_finite(value)
 }
 
-/// How a value that is not finite after conversion to f32 reads in a message: (problem, fix).
+/// (problem, fix) of a message about a value that is not finite after conversion to f32.
 pub(super) fn describe_not_finite(value: f64) -> (String, &'static str) {
     if value.is_finite() {
         (format!("is {value:e}, too large for 32-bit floats"), "rescale the data")
@@ -377,7 +383,7 @@ pub(super) fn describe_not_finite(value: f64) -> (String, &'static str) {
     }
 }
 
-/// `rows` and `columns` as sizes within their limits.
+/// Converts `rows` and `columns` to sizes within their limits.
 pub(super) fn check_shape(file: &Path, name: &str, rows: u64, columns: u64) -> Result<(usize, usize)> {
     let refuse = |problem: String, fix: String| Err(Error::input(file, name, problem, fix));
     if rows == 0 {
@@ -396,8 +402,8 @@ pub(super) fn check_shape(file: &Path, name: &str, rows: u64, columns: u64) -> R
     }
 }
 
-/// A zeroed buffer of `rows · columns`, or an error where memory ends. Systems that allow it take
-/// the memory as it is filled.
+/// A zeroed buffer of `rows · columns`, or an error if memory runs out. Systems that overcommit
+/// provide the memory as it is filled.
 pub(super) fn zeros(file: &Path, name: &str, rows: usize, columns: usize) -> Result<Vec<f32>> {
     let buffer = rows.checked_mul(columns).and_then(|n| bytemuck::allocation::try_zeroed_slice_box(n).ok());
     buffer.map(Vec::from).ok_or_else(|| {
@@ -406,7 +412,7 @@ pub(super) fn zeros(file: &Path, name: &str, rows: usize, columns: usize) -> Res
     })
 }
 
-/// A read that failed because of the file's content, or else of the system.
+/// The error of a failed read: of the file's content, or else of the system.
 pub(super) fn damaged(file: &Path, name: &str, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => truncated(file, name, "ends before its last value"),
@@ -417,15 +423,16 @@ pub(super) fn damaged(file: &Path, name: &str, error: io::Error) -> Error {
     }
 }
 
-/// An array or header that asks for more than its file holds.
+/// The error of an array or header that claims more than its file holds.
 pub(super) fn truncated(file: &Path, name: &str, problem: impl Into<String>) -> Error {
     Error::input(file, name, problem, "the file is cut short: copy or save it again")
 }
 
-/// `Ok` when the `available` bytes are the ones the header of `name` asks for.
+/// `Ok` if `available` is the number of bytes that the header of `name` claims.
 pub(super) fn check_n_bytes(file: &Path, name: &str, header: &Header, available: u64) -> Result<()> {
     if header.element.is_err() {
-        // The type is refused when the values are asked for; until then the header can be described.
+        // Unsupported types are refused when the values are read; until then the header can be
+        // described.
         return Ok(());
     }
     let shape = &header.shape;
@@ -451,7 +458,7 @@ pub(super) fn check_n_bytes(file: &Path, name: &str, header: &Header, available:
     }
 }
 
-/// `names` as they read in a message: the first few, or that there are none.
+/// `names` for a message: the first few, or that there are none.
 pub(super) fn list<T: std::fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
     const SHOWN: usize = 12;
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();

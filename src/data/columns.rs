@@ -1,36 +1,34 @@
-//! The columns of a table: which of them are samples, and whether they are those that a model was
-//! trained on.
+//! The columns of a table: selection of the samples, and the check that they are those of a model.
 
 use std::path::Path;
 
 use super::array::list;
 use crate::error::{Error, Result};
-use crate::model::Coordinates;
 
-/// Columns never taken for samples unless asked for by name.
+/// Columns that are samples only if named explicitly.
 const TIME_NAMES: [&str; 2] = ["times", "time"];
 
-/// Columns that `amatch sample` writes beside positions.
+/// Columns that `amatch sample` writes in addition to positions.
 const BESIDE_SAMPLES: [&str; 2] = ["log_weights", "log_density"];
 
-/// The array name that, where no column bears it, stands for all columns but the times.
+/// The array name that selects all columns but the times if no column has this name.
 const DEFAULT_SAMPLES: &str = "samples";
 
 /// The names in a header line.
 #[derive(Default)]
 pub(super) struct Names {
     all: Vec<String>,
-    /// Places of the columns in the order of their names: tables may be wide.
+    /// Indices of the columns in the order of their names: tables may be wide.
     by_name: Vec<u32>,
 }
 
-/// Columns that were selected.
+/// The selected columns.
 pub(super) struct Selection {
-    /// Their places.
+    /// Their indices.
     pub columns: Vec<usize>,
-    /// Whether the user named each of them, rather than a pattern.
+    /// True if the user named each of them, rather than a pattern.
     pub is_named: bool,
-    /// What a user should know.
+    /// Messages for the user.
     pub warnings: Vec<String>,
 }
 
@@ -46,10 +44,10 @@ impl Names {
         &self.all
     }
 
-    /// The column `name`, if there is one.
+    /// The column `name`, if it exists.
     ///
     /// # Errors
-    /// [`Error::Input`] about `path` when there are two.
+    /// [`Error::Input`] about `path` if there are two.
     pub fn find(&self, path: &Path, name: &str) -> Result<Option<usize>> {
         let from = self.by_name.partition_point(|&i| self.all[i as usize].as_str() < name);
         match self.by_name[from..].iter().take_while(|&&i| self.all[i as usize] == name).take(2).collect::<Vec<_>>()[..]
@@ -61,12 +59,12 @@ impl Names {
     }
 
     /// The columns that `samples` selects: the column of that name; or a list of names and of
-    /// patterns with `*` (any characters) and `?` (any one); or `x` for the columns `x_0`, `x_1`,
-    /// …; or, by the default name, all that are data. Patterns leave out the column `times`, and
+    /// patterns with `*` (any characters) and `?` (any single one); or `x` for the columns `x_0`,
+    /// `x_1`, …; or, by the default name, all data columns. Patterns skip the column `times` and
     /// columns without a name (the row numbers that pandas and R write).
     ///
     /// # Errors
-    /// [`Error::Input`] about `path` when there are none such, or one is missing.
+    /// [`Error::Input`] about `path` if none matches, or one is missing.
     pub fn select(&self, path: &Path, samples: &str, times: &str) -> Result<Selection> {
         if let Some(column) = self.find(path, samples)? {
             let mut warnings = Vec::new();
@@ -108,7 +106,7 @@ impl Names {
         self.selection(path, columns, &left_out)
     }
 
-    /// By a list of names and patterns.
+    /// Selects by a list of names and patterns.
     fn select_listed(&self, path: &Path, samples: &str, times: &str) -> Result<Selection> {
         let (mut columns, mut left_out, mut is_named) = (Vec::new(), Vec::new(), true);
         let mut taken = vec![false; self.all.len()];
@@ -162,13 +160,13 @@ impl Names {
         Ok(Selection { columns, is_named: false, warnings: warnings.into_iter().collect() })
     }
 
-    /// `column`, if no other has its name.
+    /// `column`, if no other column has its name.
     fn unambiguous(&self, path: &Path, column: usize) -> Result<usize> {
         self.find(path, &self.all[column])?;
         Ok(column)
     }
 
-    /// The columns `{name}_0`, `{name}_1`, … that there are, in the order of their numbers.
+    /// The existing columns `{name}_0`, `{name}_1`, … in the order of their numbers.
     fn numbered(&self, name: &str) -> Vec<(u64, usize)> {
         let number = |column: &str| {
             let digits = column.strip_prefix(name)?.strip_prefix('_')?;
@@ -178,7 +176,7 @@ impl Names {
         let mut numbered: Vec<(u64, usize)> =
             self.all.iter().enumerate().filter_map(|(i, column)| Some((number(column)?, i))).collect();
         numbered.sort_unstable();
-        numbered.dedup_by_key(|(number, _)| *number); // two columns of one name are refused when they are taken
+        numbered.dedup_by_key(|(number, _)| *number); // two columns of one name are refused when they are selected
         numbered
     }
 
@@ -188,17 +186,18 @@ impl Names {
     }
 }
 
-/// Whether pandas or R would write a column of row numbers under `name`.
+/// True if pandas or R would write a column of row numbers under `name`.
 fn is_unnamed(name: &str) -> bool {
     let number = name.strip_prefix("Unnamed: ").or_else(|| name.strip_prefix("Unnamed:"));
     name.is_empty() || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
 }
 
-/// Whether `name` is of the form `pattern`: `*` stands for any characters, `?` for any one.
+/// True if `name` matches `pattern`: `*` stands for any characters, `?` for any single one.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Where to go on when what follows the last star does not fit: one character more to that star.
+    // The position to continue from if the text after the last star does not match: the star takes
+    // one more character.
     let mut retry: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {
@@ -217,32 +216,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     pattern[p..].iter().all(|&c| c == '*')
-}
-
-/// Checks that samples of `path`, of dimension `dim` and with these `columns` if they come from a
-/// table, are what a model of `coordinates` moves: as many dimensions, and where both have names,
-/// the same in the same order.
-///
-/// # Errors
-/// [`Error::Input`] that lists both.
-pub fn check_fits(path: &Path, dim: usize, columns: Option<&[String]>, coordinates: &Coordinates) -> Result<()> {
-    let wanted = coordinates.mean.len();
-    match (columns, &coordinates.columns) {
-        (Some(found), Some(names)) if found != names => {
-            let (mut a, mut b) = (found.to_vec(), names.clone());
-            a.sort_unstable();
-            b.sort_unstable();
-            let what = if a == b { "are in another order" } else { "are not those of the model" };
-            let problem = format!("{} {what}, trained on {}", list(found), list(names));
-            let fix = format!("give these columns in this order, by samples = \"{}\"", list(names).replace(", ", ","));
-            Err(Error::input(path, "columns", problem, fix))
-        }
-        _ if dim != wanted => {
-            let problem = format!("have dimension {dim}, but the model has {wanted}");
-            Err(Error::input(path, "samples", problem, "give samples of the model's dimension"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -317,27 +290,5 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
         }
-    }
-
-    #[test]
-    fn a_model_refuses_other_columns_and_another_order() {
-        let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-        let coordinates = Coordinates { columns: own(&["PC1", "PC2"]), ..Coordinates::identity(2) };
-        let check = |columns: Option<Vec<String>>, dim| {
-            check_fits(Path::new("a.csv"), dim, columns.as_deref(), &coordinates).map_err(|error| error.to_string())
-        };
-        assert_eq!(check(own(&["PC1", "PC2"]), 2), Ok(()));
-        assert_eq!(check(None, 2), Ok(()));
-        for (columns, dim, wanted) in [
-            (own(&["PC2", "PC1"]), 2, "PC2, PC1 are in another order, trained on PC1, PC2 (give"),
-            (own(&["PC1", "PC3"]), 2, "PC1, PC3 are not those of the model, trained on PC1, PC2 (give"),
-            (own(&["PC1"]), 1, "PC1 are not those of the model"),
-            (None, 3, "have dimension 3, but the model has 2"),
-        ] {
-            let message = check(columns, dim).unwrap_err();
-            assert!(message.contains(wanted), "{message}");
-        }
-        let unnamed = Coordinates::identity(2);
-        assert!(check_fits(Path::new("a.csv"), 2, own(&["a", "b"]).as_deref(), &unnamed).is_ok());
     }
 }

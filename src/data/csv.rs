@@ -1,28 +1,33 @@
-//! Tables (`.csv`, `.tsv`, either also `.gz`): a header line of column names, then one row of
-//! numbers a sample.
+//! Tables (`.csv`, `.tsv`, both also `.gz`): a header line of column names, then one row of numbers
+//! per sample.
 //!
-//! The file is read twice: for times, number of rows and origin, and then for the samples, so that
-//! memory holds the samples once. Beside them it takes a few times the header line and one row.
+//! The file is read twice, first for times, number of rows and origin, then for the samples, so
+//! that memory holds the samples once. The rest takes a few times the size of the header line and
+//! of one row.
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder, Trim};
+use flate2::Compression;
 use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 
 use super::array::{Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
+use super::file::{Features, refuse_too_small};
 use super::grouping::RowTimes;
 use super::survey::Survey;
+use super::write::{PointArray, PointValues};
 use crate::error::{Error, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
 
-/// Longest line. In a compressed file also [`LINE_BYTES`] and [`LINE_RATIO`] times its size: a few
-/// kB can hold a line of any length.
+/// Longest line. Compressed files have the further limits [`LINE_BYTES`] and [`LINE_RATIO`] times
+/// their size, because a few kB can expand to a line of any length.
 const MAX_LINE: u64 = 1 << 24;
 const LINE_BYTES: u64 = 1 << 19;
 const LINE_RATIO: u64 = 16;
@@ -30,7 +35,7 @@ const LINE_RATIO: u64 = 16;
 /// Bytes read from a file at a time.
 const BLOCK_BYTES: usize = 1 << 18;
 
-/// A table on disk, known by its header.
+/// A table on disk whose header was read.
 pub(super) struct Table {
     path: PathBuf,
     is_compressed: bool,
@@ -38,13 +43,13 @@ pub(super) struct Table {
     delimiter: u8,
     names: Names,
     selection: Option<Selection>,
-    /// From the first pass over the file.
+    /// Result of the first pass over the file.
     first_pass: Option<(usize, Survey)>,
 }
 
 impl Table {
     /// # Errors
-    /// [`Error::Input`] when there is no header line, or the file is no UTF-8 text.
+    /// [`Error::Input`] if there is no header line, or the file is not UTF-8 text.
     pub fn open(path: &Path, is_compressed: bool) -> Result<Self> {
         let (_, size) = open_file(path)?;
         let refuse = |problem: &str, fix: &str| Err(Error::input(path, "header line", problem, fix));
@@ -77,18 +82,13 @@ impl Table {
         Ok(table)
     }
 
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
     }
 
     /// The columns that `samples` selects.
-    pub fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
+    fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
         let selection = match self.selection.take() {
             Some(selection) => selection,
             None => self.names.select(&self.path, samples, times)?,
@@ -106,8 +106,8 @@ impl Table {
         check_shape(&self.path, samples, n_rows as u64, dim as u64)
     }
 
-    /// What the first pass found of the sample columns, and the number of rows.
-    pub fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
+    /// Result of the first pass over the sample columns, and the number of rows.
+    fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
         let found = match self.first_pass.take() {
             Some(found) => found,
             None => {
@@ -118,10 +118,22 @@ impl Table {
         Ok(self.first_pass.insert(found))
     }
 
-    /// The column `times` as finite times; also the first pass over `samples`.
+    /// Properties of `samples` that are needed before they are read as f32.
+    pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
+        let (_, survey) = self.survey(samples, times, meter)?;
+        let (origin, counting, too_small) = (survey.origin(), survey.counting(), survey.too_small());
+        refuse_too_small(&self.path, samples, too_small)?;
+        let selection = self.selection(samples, times)?;
+        let (columns, warnings) = (selection.columns.clone(), selection.warnings.clone());
+        let counting = Some(if selection.is_named { Vec::new() } else { counting });
+        let names = columns.iter().map(|&column| self.names.all()[column].clone()).collect();
+        Ok(Features { epsilon: f64::EPSILON, origin, counting, columns: Some(names), warnings })
+    }
+
+    /// The column `times` as finite times. This is also the first pass over `samples`.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the row of a field that is no time, or no sample.
+    /// [`Error::Input`] naming the row of a field that is not a time, or not a sample.
     pub fn times(&mut self, samples: &str, name: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         let path = self.path.clone();
         let Some(column) = self.names.find(&path, name)? else {
@@ -172,7 +184,7 @@ impl Table {
     /// Reads the sample columns into `rows`.
     ///
     /// # Errors
-    /// [`Error::Input`] naming row and column of a field that is no number of f32's range.
+    /// [`Error::Input`] naming row and column of a field that is not a number in f32's range.
     pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
         let columns = self.selection(samples, times)?.columns.clone();
         let changed =
@@ -202,7 +214,7 @@ impl Table {
         Err(Error::input(&self.path, name, format!("{problem} in {}", row_at(record.position())), fix))
     }
 
-    /// Calls `visit` with the number and the fields of each row; tells how many there were.
+    /// Calls `visit` with the number and the fields of each row; returns the number of rows.
     fn for_each_row(
         &self,
         meter: &mut Meter<'_>,
@@ -241,7 +253,7 @@ struct OpenTable {
     csv: Reader<Box<dyn Read>>,
     /// Bytes read from the file.
     consumed: Rc<Cell<u64>>,
-    /// Bytes of text that the current line may still take.
+    /// Bytes of text that the current line may still have.
     line_left: Rc<Cell<u64>>,
 }
 
@@ -289,7 +301,7 @@ impl Read for Counted {
     }
 }
 
-/// Ends text with an error when a line has no end.
+/// Ends text with an error if a line is too long.
 struct Bounded {
     text: Box<dyn Read>,
     line_left: Rc<Cell<u64>>,
@@ -298,7 +310,7 @@ struct Bounded {
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.text.read(buffer)?;
-        // A block is charged to the line that it begins in.
+        // A block counts for the line in which it begins.
         match self.line_left.get().checked_sub(n as u64) {
             Some(left) => self.line_left.set(left),
             None => return Err(io::Error::new(io::ErrorKind::FileTooLarge, LongLine)),
@@ -311,7 +323,7 @@ impl Read for Bounded {
 #[error("a line is too long, here or in proportion to the size of the file (at most {} MiB)", MAX_LINE >> 20)]
 struct LongLine;
 
-/// What separates the fields of the header line: the most frequent of comma, semicolon and tab
+/// The separator of the fields of the header line: the most frequent of comma, semicolon and tab
 /// outside quotes.
 fn delimiter_of(text: &[u8]) -> u8 {
     let mut quoted = false;
@@ -324,11 +336,12 @@ fn delimiter_of(text: &[u8]) -> u8 {
             _ => {}
         }
     }
-    // The first of several.
+    // In a tie, the first one.
     counts.into_iter().rev().max_by_key(|(_, n)| *n).map_or(b',', |(delimiter, _)| delimiter)
 }
 
-/// Where `position` is, in words. Rows are counted as in arrays: blank lines are none, and the header line is not one.
+/// `position` in words. Rows are counted as in arrays: neither blank lines nor the header line
+/// count.
 fn row_at(position: Option<&Position>) -> String {
     let row = position.map_or(0, |position| position.record().saturating_sub(1));
     format!("row {row} (counted from 0)")
@@ -377,6 +390,58 @@ fn csv_error(path: &Path, error: csv::Error) -> Error {
             Error::input(path, "table", format!("cannot be parsed: {other:?}"), "save it as plain comma-separated text")
         }
     }
+}
+
+/// The system's own error, so that its kind is known.
+fn system_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+/// Writes `arrays`, each of `n_rows` rows, as columns under a header line.
+pub(super) fn write(
+    writer: &mut dyn Write,
+    delimiter: u8,
+    is_compressed: bool,
+    arrays: &[PointArray<'_>],
+    n_rows: usize,
+) -> io::Result<()> {
+    if !is_compressed {
+        return write_rows(writer, delimiter, arrays, n_rows).map_err(system_error);
+    }
+    let mut encoder = GzEncoder::new(writer, Compression::default());
+    write_rows(&mut encoder, delimiter, arrays, n_rows).map_err(system_error)?;
+    encoder.finish().map(drop)
+}
+
+fn write_rows(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], n_rows: usize) -> csv::Result<()> {
+    let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
+    for array in arrays {
+        match (array.columns, array.dim) {
+            (Some(names), _) => names.iter().try_for_each(|name| table.write_field(name))?,
+            (None, None) => table.write_field(array.name)?,
+            (None, Some(dim)) => (0..dim).try_for_each(|j| table.write_field(format!("{}_{j}", array.name)))?,
+        }
+    }
+    table.write_record(None::<&[u8]>)?;
+    let mut text = Vec::new();
+    for row in 0..n_rows {
+        for array in arrays {
+            let width = array.width();
+            for at in row * width..(row + 1) * width {
+                text.clear();
+                match array.values {
+                    PointValues::F32(values) => write!(text, "{}", values[at])?,
+                    PointValues::F64(values) => write!(text, "{}", values[at])?,
+                }
+                table.write_field(&text)?;
+            }
+        }
+        table.write_record(None::<&[u8]>)?;
+    }
+    Ok(table.flush()?)
 }
 
 #[cfg(test)]

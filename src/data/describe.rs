@@ -1,26 +1,26 @@
-//! What a data file holds, in words: the text of `inspect`.
+//! Description of a data file: the text of `inspect`.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
-use super::standardise::moments;
+use super::standardize::moments;
 use super::{DataSet, DataSource, Points, read_points, read_snapshots};
 use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::stage::Watch;
 
-/// Dimensions and snapshots shown before the rest is only counted.
+/// Number of dimensions and of snapshots that are shown; the rest is only counted.
 const SHOWN_DIMENSIONS: usize = 4;
 const SHOWN_SNAPSHOTS: usize = 24;
 
 /// Describes the data file at `path`, line by line: its arrays (type, shape, order, compression)
-/// and, where `samples` and `times` make snapshots, their times, counts, means and deviations.
-/// Lines that start with `problem:` say why not. `watch` hears of bytes.
+/// and, if `samples` and `times` make snapshots, their times, counts, means and deviations. Lines
+/// that start with `problem:` explain why they do not. `watch` receives the bytes read.
 ///
 /// # Errors
-/// As [`super::load`], when nothing can be said of the file but that.
+/// As [`super::load`], if not even the arrays can be described.
 pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
     let mut text = String::new();
     let mut source = DataSource::new(path);

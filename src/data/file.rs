@@ -1,4 +1,4 @@
-//! An open data file of any format; the suffix decides which.
+//! An open data file of any format; the suffix determines the format.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,6 @@ use super::grouping::RowTimes;
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
-use super::survey::Survey;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 pub(super) enum Format {
     Npy,
     Npz,
-    /// Text, with what separates fields where it is written; read, the header line tells.
+    /// Text. The separator is for writing; when reading, the header line determines it.
     Table {
         delimiter: u8,
         is_compressed: bool,
@@ -26,19 +25,20 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format that `to` is written in: that of its suffix; a pipe or device without one gets a table of text.
+    /// The format in which `to` is written: that of its suffix. A pipe or device without a suffix
+    /// gets a table.
     ///
     /// # Errors
     /// As [`Format::of`].
     pub fn of_destination(to: &Destination) -> Result<Self> {
         if to.is_stream() && to.path().extension().is_none() {
-            Ok(Format::Table { delimiter: b',', is_compressed: false })
+            Format::Table { delimiter: b',', is_compressed: false }.check_is_built(to.path())
         } else {
             Format::of(to.path())
         }
     }
 
-    /// The format of `path` by its suffix, in any case.
+    /// The format of `path` by its suffix, in upper or lower case.
     ///
     /// # Errors
     /// [`Error::Input`] listing the suffixes.
@@ -47,12 +47,12 @@ impl Format {
         let suffix = suffix_of(path);
         let is_compressed = suffix.as_deref() == Some("gz");
         let inner = if is_compressed { suffix_of(&path.with_extension("")) } else { suffix.clone() };
-        match inner.as_deref() {
-            Some("npy") if !is_compressed => Ok(Format::Npy),
-            Some("npz") if !is_compressed => Ok(Format::Npz),
-            Some("csv") => Ok(Format::Table { delimiter: b',', is_compressed }),
-            Some("tsv") => Ok(Format::Table { delimiter: b'\t', is_compressed }),
-            Some("safetensors") if !is_compressed => Ok(Format::Safetensors),
+        let format = match inner.as_deref() {
+            Some("npy") if !is_compressed => Format::Npy,
+            Some("npz") if !is_compressed => Format::Npz,
+            Some("csv") => Format::Table { delimiter: b',', is_compressed },
+            Some("tsv") => Format::Table { delimiter: b'\t', is_compressed },
+            Some("safetensors") if !is_compressed => Format::Safetensors,
             _ => {
                 let problem = match (suffix, inner) {
                     (None, _) => "has no suffix".into(),
@@ -60,15 +60,33 @@ impl Format {
                     (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
                 };
                 let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors";
-                Err(Error::input(path, "path", problem, fix))
+                return Err(Error::input(path, "path", problem, fix));
             }
+        };
+        format.check_is_built(path)
+    }
+
+    /// This format, if the build reads and writes it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] about `path` that names the feature to build with.
+    fn check_is_built(self, path: &Path) -> Result<Self> {
+        match self {
+            Format::Npz | Format::Table { .. } if cfg!(not(feature = "files")) => Err(no_files(path)),
+            _ => Ok(self),
         }
     }
 
-    /// Whether it is a table, whose times are a column.
+    /// True for tables, whose times are a column.
     pub fn is_table(self) -> bool {
         matches!(self, Format::Table { .. })
     }
+}
+
+/// What is said of a file of a format that is in no build without the feature `files`.
+pub(super) fn no_files(path: &Path) -> Error {
+    let problem = "is a .npz file or a table, and this build of action-matching reads and writes neither";
+    Error::input(path, "path", problem, "build it with the feature `files`, or use .npy or .safetensors")
 }
 
 /// An open data file.
@@ -79,14 +97,14 @@ pub(super) enum DataFile {
 
 /// An open file of named arrays.
 pub(super) enum ArrayFile {
-    /// One array, whatever name it is asked for by.
+    /// One array, which answers to any name.
     Npy(PathBuf),
     Npz(Archive),
     Safetensors(Tensors),
 }
 
 impl ArrayFile {
-    /// The array `name`, its header read and its size checked.
+    /// The array `name`, with its header read and its size checked.
     pub fn array(&mut self, name: &str) -> Result<Array<'_>> {
         match self {
             ArrayFile::Npy(path) => npy::open(path, name),
@@ -108,8 +126,8 @@ impl DataFile {
         })
     }
 
-    /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the times, which a table
-    /// does not count among the samples.
+    /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the
+    /// times, which are not among the samples of a table.
     pub fn shape(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<(usize, usize)> {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.matrix_shape(),
@@ -117,7 +135,7 @@ impl DataFile {
         }
     }
 
-    /// The array `times`, one finite time a row. A table looks at its `samples` too.
+    /// The array `times`, one finite time per row. In a table this also surveys `samples`.
     pub fn times(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         match self {
             DataFile::Arrays(file) => {
@@ -125,7 +143,7 @@ impl DataFile {
                 let n_bytes = array.header.n_bytes().unwrap_or(0);
                 meter.expect(n_bytes);
                 if array.is_suspicious() {
-                    // Too wide an array is refused as such below.
+                    // An array that is too wide is refused below.
                     meter.expect(n_bytes);
                     array.verify(meter)?;
                     array = file.array(times)?;
@@ -136,7 +154,7 @@ impl DataFile {
         }
     }
 
-    /// What there is to know of `samples` before they are read as f32.
+    /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {
             DataFile::Arrays(file) => {
@@ -151,28 +169,14 @@ impl DataFile {
                 meter.expect(n_bytes);
                 let path = array.file;
                 let survey = array.survey(meter)?;
-                refuse_too_small(path, samples, &survey)?;
+                refuse_too_small(path, samples, survey.too_small())?;
                 Ok(Features { origin: survey.origin(), counting: Some(survey.counting()), ..unknown })
             }
-            DataFile::Table(table) => {
-                let path = table.path().to_owned();
-                let (_, survey) = table.survey(samples, times, meter)?;
-                refuse_too_small(&path, samples, survey)?;
-                let (origin, counting) = (survey.origin(), survey.counting());
-                let names: Vec<String> = table.names().to_vec();
-                let selection = table.selection(samples, times)?;
-                Ok(Features {
-                    epsilon: f64::EPSILON,
-                    origin,
-                    counting: Some(if selection.is_named { Vec::new() } else { counting }),
-                    columns: Some(selection.columns.iter().map(|&column| names[column].clone()).collect()),
-                    warnings: selection.warnings.clone(),
-                })
-            }
+            DataFile::Table(table) => table.features(samples, times, meter),
         }
     }
 
-    /// Reads the array `samples` into `rows`, which has its shape.
+    /// Reads the array `samples` into `rows`, which have its shape.
     pub fn read_rows(&mut self, samples: &str, times: &str, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
         match self {
             DataFile::Arrays(file) => file.array(samples)?.read_rows(rows, meter),
@@ -181,9 +185,9 @@ impl DataFile {
     }
 }
 
-/// Fails where a column holds numbers so small that f32 makes them 0.
-fn refuse_too_small(path: &Path, samples: &str, survey: &Survey) -> Result<()> {
-    match survey.too_small() {
+/// Fails if a column holds numbers so small that f32 makes them 0.
+pub(super) fn refuse_too_small(path: &Path, samples: &str, too_small: Option<(usize, f64)>) -> Result<()> {
+    match too_small {
         None => Ok(()),
         Some((column, largest)) => {
             let problem =
@@ -193,17 +197,38 @@ fn refuse_too_small(path: &Path, samples: &str, survey: &Survey) -> Result<()> {
     }
 }
 
-/// Samples as their file has them.
+/// Properties of the samples in their file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Features {
     /// Distance from 1 to the next number of the stored type; 0 for integers.
     pub epsilon: f64,
-    /// What is to be subtracted before rounding to f32, `[dim]`; 0 where f32 holds every value.
+    /// Values to subtract before rounding to f32, `[dim]`; 0 if f32 holds every value.
     pub origin: Vec<f64>,
-    /// Columns that only count the rows, where that was looked at; not those that the user named.
+    /// Columns that only count the rows, if that was checked; without those that the user named.
     pub counting: Option<Vec<usize>>,
     /// Names of the columns of a table.
     pub columns: Option<Vec<String>>,
-    /// What a user should know.
+    /// Messages for the user.
     pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_that_are_not_built_in_are_refused_with_the_feature_to_add() {
+        for (name, needs_files) in [
+            ("a.npy", false),
+            ("a.safetensors", false),
+            ("a.npz", true),
+            ("a.csv", true),
+            ("a.TSV", true),
+            ("a.csv.gz", true),
+        ] {
+            let refused = Format::of(Path::new(name)).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), needs_files && cfg!(not(feature = "files")), "{name}");
+            assert!(refused.is_none_or(|message| message.contains("the feature `files`")), "{name}");
+        }
+    }
 }

@@ -1,36 +1,37 @@
-//! Which time each row belongs to, and where it goes so that the rows of one time lie together.
+//! Groups rows by time, and computes a final position for each row such that the rows of one time
+//! are contiguous.
 //!
-//! Rows are placed while they are read, so grouping costs four bytes a row and no second copy of the samples.
+//! Rows go to their final position while they are read, so grouping costs four bytes per row and no
+//! second copy of the samples.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Times closer than this share of the whole range are one time: rounding apart (0.7 and
-/// 0.70000005, a sum in f32), and no resolution that a network has.
+/// Times closer than this fraction of the whole range are one time. It covers rounding (0.7 and
+/// 0.70000005, a sum in f32), and is finer than a network can resolve.
 pub(super) const SAME_TIME: f64 = 1e-6;
 
-/// Most distinct times: at [`SAME_TIME`] more cannot be told apart.
+/// Maximum number of distinct times: with [`SAME_TIME`] more cannot be distinguished.
 const MAX_TIMES: usize = 1 << 20;
 
-/// The times of rows, one after another: 4 bytes a row, and about 40 a distinct time.
+/// The times of rows, in order: 4 bytes per row, and about 40 per distinct time.
 pub(super) struct RowTimes {
     file: PathBuf,
     name: String,
-    /// Whether the file holds them in f32: they are meant to be the shortest decimals that round to
-    /// them.
+    /// True if the file holds them in f32; they then mean the shortest decimals that round to them.
     pub are_f32: bool,
     /// Index into `distinct` of each row.
     labels: Vec<u32>,
-    /// In the order of their first rows, with their numbers of rows.
+    /// Distinct times in the order of their first rows, with their numbers of rows.
     distinct: Vec<(f64, usize)>,
     label_of: HashMap<u64, u32>,
     last: u32,
 }
 
 impl RowTimes {
-    /// No times yet, with room for those of `capacity` rows; `file` and `name` are for messages.
+    /// No times yet, with memory for those of `capacity` rows; `file` and `name` are for messages.
     pub fn new(file: &Path, name: &str, capacity: usize) -> Result<Self> {
         let mut times = RowTimes {
             file: file.into(),
@@ -50,13 +51,13 @@ impl RowTimes {
         Error::input(&self.file, &self.name, problem, "use fewer rows, or a machine with more memory")
     }
 
-    /// The finite time of one row more.
+    /// Adds the finite time of one more row.
     ///
     /// # Errors
-    /// [`Error::Input`] where memory ends, or there are too many distinct times.
+    /// [`Error::Input`] if memory runs out, or there are too many distinct times.
     pub fn push(&mut self, time: f64) -> Result<()> {
         let time = time + 0.0; // −0 and 0 are one time
-        // Neighbouring rows mostly share a time.
+        // Consecutive rows mostly share a time.
         if self.distinct.get(self.last as usize).is_none_or(|(last, _)| *last != time) {
             let next = self.distinct.len() as u32;
             self.last = *self.label_of.entry(time.to_bits()).or_insert(next);
@@ -93,15 +94,16 @@ pub(super) struct Grouping {
     pub times: Vec<f64>,
     /// Rows of each time.
     pub counts: Vec<usize>,
-    /// Times that were taken for one, and for which: the one of most rows, the earliest of several.
+    /// Times that were merged, and the time that they became: the one of most rows, or the earliest
+    /// of several such.
     pub merged: Vec<(Vec<f64>, f64)>,
     /// Index into `times` of each row.
     labels: Vec<u32>,
 }
 
 impl Grouping {
-    /// Groups rows by their times; those within [`SAME_TIME`] of the range after the first of a
-    /// group belong to it.
+    /// Groups rows by their times. A time within [`SAME_TIME`] of the range after the first time of
+    /// a group belongs to that group.
     pub fn of(row_times: RowTimes) -> Self {
         let RowTimes { are_f32, mut labels, distinct, label_of, .. } = row_times;
         drop(label_of);
@@ -135,8 +137,8 @@ impl Grouping {
         Grouping { labels, ..grouping }
     }
 
-    /// Final place of each row when the groups follow one another in `order`, rows of a group in file order; `None`
-    /// when that is the order of the file already.
+    /// Final position of each row if the groups follow one another in `order`, with the rows of a
+    /// group in file order; `None` if this is already the order of the file.
     pub fn destinations(&mut self, order: &[usize]) -> Option<Vec<u32>> {
         let mut next = vec![0u32; self.counts.len()];
         let mut place = 0;
@@ -156,8 +158,8 @@ impl Grouping {
     }
 }
 
-/// The f64 with the fewest decimal digits that rounds to `x`: what was meant where 7.2 was stored
-/// in 32 bits.
+/// The f64 with the fewest decimal digits that rounds to `x`: the number that was meant if 7.2 was
+/// stored in 32 bits.
 fn shortest_decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
@@ -198,7 +200,8 @@ mod tests {
         assert_eq!(grouping.destinations(&[0, 1, 2, 3]).unwrap(), [0, 1, 2, 4, 3, 5, 6]);
     }
 
-    /// Not from one to the next: steps of 4 × 10⁻⁷ would make one time of all.
+    /// The range counts from the first time of a group: steps of 4 × 10⁻⁷ must not chain all times
+    /// into one.
     #[test]
     fn a_group_ends_at_the_tolerance_of_its_first_time() {
         let times: Vec<f64> = (0..9).map(|k| f64::from(k) * 4e-7).chain([1.0]).collect();

@@ -1,10 +1,11 @@
-//! An electron of hydrogen in the superposition of (n, l, m) = (3, 2, −1) and (2, 1, 0), equal weights: the quantum experiment of
-//! Action Matching (arXiv 2210.06662, section 6.2).
+//! An electron of hydrogen in the superposition of (n, l, m) = (3, 2, −1) and (2, 1, 0), equal
+//! weights: the quantum experiment of Action Matching (arXiv 2210.06662, section 6.2).
 //!
 //! |ψ|² obeys the continuity equation with the guidance velocity v = Im(∇ψ/ψ), the gradient of the phase (ħ = m = 1). Both states have
 //! the real factor z, so with g = ψ / z and the Bohr radius a
 //!
-//! `g = (x − iy) e^(−r/3a) e^(−iE₃t) / (81 √π a^3.5) + e^(−r/2a) e^(−iE₂t) / (4 √(2π) a^2.5)`, `Eₙ = −1 / 2a²n²`, `v = Im(∇g/g)`.
+//! `g = (x − iy) e^(−r/3a) e^(−iE₃t) / (81 √π a^3.5) + e^(−r/2a) e^(−iE₂t) / (4 √(2π) a^2.5)`,
+//! `Eₙ = −1 / 2a²n²`, `v = Im(∇g/g)`.
 
 use std::f64::consts::PI;
 
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::rng::{self, Purpose};
 use crate::stage::Stage;
 
-/// a, chosen in the paper so that the states beat once in about the horizon.
+/// a, chosen in the paper such that the states beat about once within the horizon.
 const BOHR_RADIUS: f64 = 4.0 * PI;
 
 /// The last time.
@@ -31,7 +32,7 @@ fn wave(x: &[f64; 3], t: f64) -> (Complex, [Complex; 3]) {
     let upper = (-r / (3.0 * a)).exp() / (81.0 * PI.sqrt() * a.powf(3.5));
     let lower = (-r / (2.0 * a)).exp() / (4.0 * (2.0 * PI).sqrt() * a.powf(2.5));
     let ([c3, s3], [c2, s2]) = (phase(3.0), phase(2.0));
-    // (x − iy) e^(−iE₃t), and what multiplies the derivatives of its two factors.
+    // (x − iy) e^(−iE₃t), and the factors of the derivatives of its two factors.
     let angular = [x[0] * c3 + x[1] * s3, x[0] * s3 - x[1] * c3];
     let g = [upper * angular[0] + lower * c2, upper * angular[1] + lower * s2];
     let of_angular = [[c3, s3], [s3, -c3], [0.0, 0.0]];
@@ -58,11 +59,12 @@ fn velocity(x: &[f64; 3], t: f64) -> [f64; 3] {
     gradient.map(|[d_re, d_im]| (d_im * re - d_re * im) / square)
 }
 
-/// `n` particles drawn from |ψ|² at time 0 by Metropolis (independent chains), then moved by the guidance velocity and seen at `n_times`
-/// equally spaced times from 0 to [`HYDROGEN_HORIZON`]. Results do not depend on the threads of `stage`; its watch counts particles.
+/// `n` particles drawn from |ψ|² at time 0 by Metropolis (independent chains), then moved by the
+/// guidance velocity and recorded at `n_times` equally spaced times from 0 to [`HYDROGEN_HORIZON`].
+/// Results do not depend on the threads of `stage`; its watch counts particles.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when the watch asks for it.
+/// [`Error::Interrupted`](crate::Error::Interrupted) if the watch cancels.
 pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64, stage: &Stage) -> Result<Snapshots> {
     let times: Vec<f64> = (0..n_times).map(|k| HYDROGEN_HORIZON * k as f64 / (n_times - 1).max(1) as f64).collect();
     let chains: Vec<u32> = (0..n as u32).collect();
@@ -71,11 +73,11 @@ pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64, stage: &Stage) ->
     Ok(Snapshots { dim: 3, offsets: (0..=n_times).map(|k| k * n).collect(), times, samples })
 }
 
-/// The end of chain `chain`.
+/// The final state of chain `chain`.
 fn metropolis(seed: u64, chain: u32) -> [f64; 3] {
     const STEPS: u64 = 4000;
     const WIDTH: f64 = 3.0 * BOHR_RADIUS;
-    // Two counters a step: three normal numbers for the jump, one uniform for the decision.
+    // Two counters per step: three normal numbers for the jump, one uniform number for acceptance.
     let draws = |step: u64| {
         let [u, v, w, _] = rng::normals(rng::words(seed, Purpose::Particles, 2 * step, chain));
         let [decision, ..] = rng::words(seed, Purpose::Particles, 2 * step + 1, chain);
@@ -94,8 +96,9 @@ fn metropolis(seed: u64, chain: u32) -> [f64; 3] {
     x
 }
 
-/// The positions of a particle at `times`, which increase from its start at 0: Dormand–Prince steps are not worth their code here, so
-/// classical Runge–Kutta with step doubling, error at most 1e-6 of the Bohr radius a step.
+/// The positions of a particle at `times`, which increase from its start at 0: classical
+/// Runge–Kutta with step doubling, error at most 1e-6 of the Bohr radius per step. Dormand–Prince
+/// would be more code for little gain here.
 fn follow(start: [f64; 3], times: &[f64]) -> Vec<[f64; 3]> {
     const TOLERANCE: f64 = 1e-6 * BOHR_RADIUS;
     const SMALLEST: f64 = 1e-6;
@@ -171,9 +174,9 @@ mod tests {
         assert!((slope + divergence).abs() < 1e-4 * slope.abs(), "{slope} and {divergence}");
     }
 
-    /// The norm of ψ is 1, so its states are normalised: a grid sum.
+    /// The norm of ψ is 1, by a sum over a grid.
     #[test]
-    fn the_wave_function_is_normalised() {
+    fn the_wave_function_is_normalized() {
         let (step, half) = (5.0, 60);
         let mut total = 0.0;
         for i in -half..=half {
@@ -183,11 +186,12 @@ mod tests {
                 }
             }
         }
-        // g holds the states with their norms; equal weights bring the factor ½.
+        // g holds the states with their norms; equal weights contribute the factor ½.
         assert!((0.5 * total * step.powi(3) - 1.0).abs() < 1e-3, "{}", 0.5 * total * step.powi(3));
     }
 
-    /// Moved particles keep the law of |ψ|²: moments at the end are those of fresh Metropolis samples up to a turn about z.
+    /// Moved particles keep the law of |ψ|²: their final moments are those of fresh Metropolis
+    /// samples after a rotation about z.
     #[test]
     fn particles_follow_the_density() {
         let n = 12_000;
@@ -205,7 +209,8 @@ mod tests {
             let (x0, y0) = (moment(0, |x| x[0]), moment(0, |x| x[1]));
             let energy = |n: f64| -1.0 / (2.0 * BOHR_RADIUS * BOHR_RADIUS * n * n);
             let turn = snapshots.times[k] * (energy(3.0) - energy(2.0));
-            // ψ's angle enters as (x − iy) e^(−i(E₃ − E₂)t): the density turns by −(E₃ − E₂)t.
+            // The angle enters ψ as (x − iy) e^(−i(E₃ − E₂)t), so the density rotates by −(E₃ −
+            // E₂)t.
             let (cos, sin) = (turn.cos(), -turn.sin());
             let (want_x, want_y) = (cos * x0 - sin * y0, sin * x0 + cos * y0);
             let size = x0.hypot(y0);

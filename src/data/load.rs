@@ -1,4 +1,5 @@
-//! From files to snapshots: checked, grouped by time, divided into training and held-out, in network coordinates.
+//! Snapshots from files: checked, grouped by time, divided into training and held-out, in network
+//! coordinates.
 
 use std::path::Path;
 
@@ -6,37 +7,38 @@ use super::array::{Meter, Rows, check_shape, list, zeros};
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::snapshots::find_time;
-use super::standardise::{Statistics, coordinates_of, warn_of_outliers};
+use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{DataSource, Snapshots};
 use crate::error::{Error, Result};
 use crate::model::Coordinates;
 use crate::stage::Watch;
 
-/// A data set as training sees it.
+/// A data set prepared for training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// Snapshots to train on: network coordinates, times from 0 to 1 in network time, at least two.
     pub training: Snapshots,
-    /// Snapshots at the held-out times, likewise; there may be none.
+    /// Snapshots at the held-out times, in the same coordinates; there may be none.
     pub held_out: Snapshots,
-    /// What took data units to network coordinates, with the names of the columns where the data
+    /// The map from data units to network coordinates, with the names of the columns if the data
     /// are a table.
     pub coordinates: Coordinates,
-    /// What a user should know, a sentence each.
+    /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Snapshots in data units, as their file has them.
+/// Snapshots in data units, as in their file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSet {
     /// Differences from `origin`, rounded to f32.
     pub snapshots: Snapshots,
-    /// What to add to a row, `[dim]`: 0 where f32 holds every value of the column, else its mean.
+    /// Values to add to a row, `[dim]`: 0 if f32 holds every value of the column, otherwise its
+    /// mean.
     pub origin: Vec<f64>,
-    /// Names of the columns, `[dim]`, where the data are a table.
+    /// Names of the columns, `[dim]`, if the data are a table.
     pub columns: Option<Vec<String>>,
-    /// What a user should know, a sentence each.
+    /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -47,11 +49,11 @@ pub struct Points {
     pub dim: usize,
     /// Rows `[n, dim]`: differences from `origin`, rounded to f32.
     pub rows: Vec<f32>,
-    /// What to add to a row, as in [`DataSet`].
+    /// Values to add to a row, as in [`DataSet`].
     pub origin: Vec<f64>,
-    /// Names of the columns, `[dim]`, where the data are a table.
+    /// Names of the columns, `[dim]`, if the data are a table.
     pub columns: Option<Vec<String>>,
-    /// What a user should know, a sentence each.
+    /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -74,15 +76,15 @@ fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
     rows.iter().zip(origin.iter().cycle()).map(|(&x, origin)| f64::from(x) + origin).collect()
 }
 
-/// Reads, checks, divides and standardises the snapshots of `source`; `watch` hears of bytes. Files
-/// of types that f32 does not hold, and tables, are read twice, in rare cases up to four times.
+/// Reads, checks, divides and standardizes the snapshots of `source`; `watch` receives the bytes
+/// read. Files of types that f32 cannot hold, and tables, are read twice, in rare cases up to four
+/// times.
 ///
-/// Peak memory: the samples in f32, and 4 bytes a row where rows of one time do not follow one
-/// another.
+/// Peak memory: the samples in f32, plus 4 bytes per row if the rows of a time are not consecutive.
 ///
 /// # Errors
-/// [`Error::Input`] naming file, array (or row and column) and fix for every content that cannot be
-/// trained on; [`Error::Interrupted`] when the watch asks for it.
+/// [`Error::Input`] naming file, array (or row and column) and fix for every content that training
+/// cannot use; [`Error::Interrupted`] if the watch cancels.
 pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     let reading = Reading::new(source, |times| held_out_times(source, times), watch)?;
     let [first, .., last] = reading.training.times[..] else {
@@ -93,7 +95,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let mut loaded = standardised(source, reading, [first, last], watch)?;
+    let mut loaded = standardized(source, reading, [first, last], watch)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
@@ -101,7 +103,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     }
     let mut all: Vec<f64> = loaded.training.times.iter().chain(&loaded.held_out.times).copied().collect();
     all.sort_unstable_by(f64::total_cmp);
-    // Engines compute with f32 times.
+    // Engines compute with times in f32.
     if !all.iter().all(|t| t.is_finite()) || all.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32) {
         return Err(Error::input(
             times_file(source),
@@ -113,11 +115,11 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Reads, checks and standardises the one snapshot that a generative path leads to, at network time 1. Data times of the model are
-/// network times, 0 to 1.
+/// Reads, checks and standardizes the single snapshot at which a generative path ends, at network
+/// time 1. Data times of the model equal network times, 0 to 1.
 ///
 /// # Errors
-/// As [`load`]; when there is more than one time.
+/// As [`load`]; also if there is more than one time.
 pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
     let reading = Reading::new(source, none_held_out, watch)?;
     let times = &reading.training.times;
@@ -129,15 +131,16 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let mut loaded = standardised(source, reading, [0.0, 1.0], watch)?;
+    let mut loaded = standardized(source, reading, [0.0, 1.0], watch)?;
     loaded.training.times = vec![1.0];
     Ok(loaded)
 }
 
-/// Takes the samples to network coordinates; times stay.
-fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
-    /// Readings that move the origin to the centre of the training rows. It is far from the mean of
-    /// all rows where others lie far out; the second time it is known to f32's precision there.
+/// Converts the samples to network coordinates; times stay.
+fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
+    /// Number of readings that move the origin to the center of the training rows. It is far from
+    /// the mean of all rows if there are outliers; after the second reading it is known to f32's
+    /// precision there.
     const READINGS: usize = 2;
     let mut statistics = Statistics::of(source, &reading);
     for _ in 0..READINGS {
@@ -158,15 +161,15 @@ fn standardised(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         let row = reading.file_row(at / dim);
         let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
         let fix = "remove such rows if they are mistakes, or rescale the data";
-        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardised"), fix));
+        return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardized"), fix));
     }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;
     Ok(Loaded { training, held_out, coordinates, warnings })
 }
 
-/// Reads the snapshots of `source` in data units, nothing held out; `watch` hears of bytes. One
-/// time is enough.
+/// Reads the snapshots of `source` in data units, without holding any out; `watch` receives the
+/// bytes read. One time is enough.
 ///
 /// # Errors
 /// As [`load`].
@@ -175,8 +178,8 @@ pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet>
     Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
 }
 
-/// Reads the samples of `source` as points, no times needed (of a table the column of the times is
-/// none); `watch` hears of bytes.
+/// Reads the samples of `source` as points, without times (in a table, the column of times is
+/// skipped); `watch` receives the bytes read.
 ///
 /// # Errors
 /// As [`load`].
@@ -198,20 +201,21 @@ fn none_held_out(times: &[f64]) -> Result<Vec<bool>> {
     Ok(vec![false; times.len()])
 }
 
-/// Snapshots as their file has them, differences from an origin, and where their rows lie in it.
+/// Snapshots as in their file, as differences from an origin, with the positions of their rows in
+/// the file.
 pub(super) struct Reading {
     pub training: Snapshots,
     pub held_out: Snapshots,
     pub features: Features,
     pub warnings: Vec<String>,
-    /// Place among training and then held-out rows of each row of the file; `None` when they are in
-    /// its order.
+    /// Index among training and then held-out rows of each row of the file; `None` if they are in
+    /// the order of the file.
     destination: Option<Vec<u32>>,
     file: DataFile,
 }
 
 impl Reading {
-    /// The snapshots of `source`, divided by what `hold_out` says of the times.
+    /// The snapshots of `source`, divided by `hold_out`.
     fn new(
         source: &DataSource,
         hold_out: impl FnOnce(&[f64]) -> Result<Vec<bool>>,
@@ -289,13 +293,13 @@ impl Reading {
         file.read_rows(&source.samples, &source.times, &mut rows, meter)
     }
 
-    /// The row of the file that lies at `place`.
+    /// The row of the file that has the index `place`.
     pub fn file_row(&self, place: usize) -> usize {
         let rows = self.destination.iter().flatten();
         rows.enumerate().find(|(_, at)| **at as usize == place).map_or(place, |(row, _)| row)
     }
 
-    /// How column `i` reads in a message.
+    /// Name of column `i` for messages.
     pub fn column_name(&self, i: usize) -> String {
         column_name(&self.features, i)
     }
@@ -308,7 +312,7 @@ fn column_name(features: &Features, i: usize) -> String {
     }
 }
 
-/// Says which columns only count the rows; `parts` are the rows read.
+/// A warning about columns that only count the rows; `parts` are the rows read.
 fn counting_warning<'a>(
     source: &DataSource,
     features: &Features,
@@ -326,7 +330,7 @@ fn counting_warning<'a>(
     })
 }
 
-/// Says which times were taken for one.
+/// A warning about times that were merged into one.
 fn merged_warning(source: &DataSource, grouping: &Grouping) -> Option<String> {
     (!grouping.merged.is_empty()).then(|| {
         let groups = list(grouping.merged.iter().map(|(times, taken)| {

@@ -1,40 +1,50 @@
-//! Snapshots of a population: reading, checking, standardising and holding them.
+//! Snapshots of a population: reading, checking, standardizing and storing them.
 //!
 //! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`) and
 //! `.safetensors`; f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
-//! Samples that f32 does not hold exactly are centred in f64 before they are rounded.
+//! Samples that f32 cannot hold exactly are centered in f64 before they are rounded.
 //!
-//! Files are taken for hostile: sizes are checked against the bytes that are there before anything
-//! is allocated. Peak memory is at most the samples in f32 that are there, 4 bytes a row (where the
-//! rows of a time are scattered), and 64 times the bytes of the file, whatever it claims; a robust
-//! scale takes an eighth of the samples more, or one column. Time grows linearly with the bytes
-//! that are read, compressed ones counted as what they hold.
+//! Input files are untrusted: sizes are checked against the bytes present before anything is
+//! allocated. Peak memory is at most the samples present, in f32, 4 bytes per row (if the rows of a
+//! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
+//! takes an eighth of the samples more, or one column. Time grows linearly with the bytes read;
+//! compressed ones count by the size of their content.
 
 mod analytic;
 mod array;
+#[cfg(feature = "files")]
 mod columns;
+#[cfg(feature = "files")]
+mod csv;
+#[cfg(not(feature = "files"))]
+#[path = "disabled/csv.rs"]
 mod csv;
 mod describe;
 mod draw;
 mod file;
+mod fits;
 mod grouping;
 mod hydrogen;
 mod load;
 mod npy;
+#[cfg(feature = "files")]
+mod npz;
+#[cfg(not(feature = "files"))]
+#[path = "disabled/npz.rs"]
 mod npz;
 mod safetensors;
 mod snapshots;
 mod source;
-mod standardise;
+mod standardize;
 mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
-pub use columns::check_fits;
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
+pub use fits::check_fits;
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
 pub use snapshots::Snapshots;
-pub use source::{DataSource, Standardisation};
+pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

@@ -1,7 +1,8 @@
 //! `.npy`: the NumPy array format, versions 1 to 3.
 //!
-//! The header is parsed here because it decides sizes: general parsers of Python literals recurse, overflow or panic
-//! on hostile ones. Only the three fields that the format defines are understood, without recursion.
+//! The header is parsed here because it determines sizes: general parsers of Python literals
+//! recurse, overflow or panic on hostile input. This one understands only the three fields that the
+//! format defines, without recursion.
 
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::files::open_file;
 /// The first bytes of every `.npy` array.
 pub(super) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
-/// Longest header read. NumPy itself stops at 10 000 bytes.
+/// Maximum length of a header. NumPy itself stops at 10 000 bytes.
 const MAX_HEADER: usize = 1 << 16;
 
 /// Opens the only array of the file at `path`, called `name` in messages.
@@ -29,10 +30,10 @@ pub(super) fn open<'a>(path: &'a Path, name: &str) -> Result<Array<'a>> {
     Ok(Array { file: path, name: name.into(), header, stored: size, data: Box::new(reader) })
 }
 
-/// Reads a header and tells its length in bytes.
+/// Reads a header; also returns its length in bytes.
 ///
 /// # Errors
-/// [`Error::Input`] saying what is wrong with it.
+/// [`Error::Input`] describing what is wrong with it.
 pub(super) fn read_header(file: &Path, name: &str, reader: &mut dyn Read) -> Result<(Header, u64)> {
     let refuse = |problem: String| Err(Error::input(file, name, problem, "save it with numpy.save"));
     let mut start = [0u8; 10];
@@ -64,7 +65,7 @@ pub(super) fn read_header(file: &Path, name: &str, reader: &mut dyn Read) -> Res
     }
 }
 
-/// Fills `bytes` from the start, leaving zeros where the stream ends early.
+/// Fills `bytes` from the start; zeros remain if the stream ends early.
 fn read_up_to(reader: &mut dyn Read, bytes: &mut [u8]) -> io::Result<()> {
     let mut content = Vec::with_capacity(bytes.len());
     reader.take(bytes.len() as u64).read_to_end(&mut content)?;
@@ -105,7 +106,7 @@ fn parse(text: &str) -> std::result::Result<Header, &'static str> {
     })
 }
 
-/// What is left of a header.
+/// The unread rest of a header.
 struct Scanner<'a> {
     rest: &'a str,
 }
@@ -183,7 +184,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The element type that `dtype` names, or why it is not read.
+/// The element type that `dtype` names, or the reason why it is unsupported.
 fn element(dtype: &str) -> std::result::Result<Element, Refusal> {
     let refuse = |what: &str, fix| Err(Refusal { problem: format!("holds {what} (dtype {dtype})"), fix });
     const AS_FLOAT: &str = "save it as a plain number array: a.astype(numpy.float32)";
@@ -221,7 +222,7 @@ fn element(dtype: &str) -> std::result::Result<Element, Refusal> {
     Ok(Element { number, big_endian })
 }
 
-/// Writes the version-1 header of an array in C order, of type `descr`; values are to follow.
+/// Writes the version-1 header of an array in C order, of type `descr`; the values must follow.
 pub(super) fn write_header(writer: &mut dyn Write, descr: &str, shape: &[usize]) -> io::Result<()> {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
     let comma = if sizes.len() == 1 { "," } else { "" };

@@ -1,22 +1,25 @@
 //! `.npz`: a zip archive of `.npy` arrays, each stored or deflated.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 use zip::result::ZipError;
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::array::{Array, check_n_bytes, damaged, list, truncated};
 use super::npy;
+use super::write::PointArray;
 use crate::error::{Error, Result};
 use crate::files::open_file;
 
-/// Deflate cannot shrink by more than this (two bits stand for 258 bytes): the limit on what a small member may claim.
+/// Deflate cannot shrink by more than this factor (two bits stand for 258 bytes), which limits the
+/// claim of a small member.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Most bytes of a name in a message.
+/// Maximum bytes of a name in a message.
 const SHOWN_NAME: usize = 60;
 
 /// An open archive.
@@ -24,13 +27,13 @@ pub(super) struct Archive {
     path: PathBuf,
     size: u64,
     zip: ZipArchive<BufReader<File>>,
-    /// The file once more, for the names in front of the members.
+    /// A second handle of the file, for the names in the local headers.
     file: File,
 }
 
 impl Archive {
     /// # Errors
-    /// [`Error::Input`] when `path` is no zip archive.
+    /// [`Error::Input`] if `path` is not a zip archive.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, size) = open_file(path)?;
         let mut reader = BufReader::new(file);
@@ -50,7 +53,7 @@ impl Archive {
         let zip = ZipArchive::new(reader).map_err(|e| zip_error(path, "archive", e))?;
         let (file, _) = open_file(path)?;
         let archive = Archive { path: path.into(), size, zip, file };
-        // Readers disagree about which one counts.
+        // Readers disagree about which of two equal names counts.
         let mut names = archive.names();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -77,14 +80,13 @@ impl Archive {
     }
 
     fn index_of(&self, name: &str) -> Option<usize> {
-        // Raw names, which are hashed: other searches go through all of them.
+        // Search by raw names, which are hashed; other searches visit all of them.
         let index = self.zip.index_for_name_raw(format!("{name}.npy").as_bytes());
         index.or_else(|| self.zip.index_for_name_raw(name.as_bytes()))
     }
 
-    /// The name in front of the member at `header_start`, which begins a local file header (APPNOTE
-    /// 4.3.7).
-    fn local_name(&self, header_start: u64) -> std::io::Result<Vec<u8>> {
+    /// The name in the local file header at `header_start` (APPNOTE 4.3.7).
+    fn local_name(&self, header_start: u64) -> io::Result<Vec<u8>> {
         let mut header = [0; 30];
         let mut file = &self.file;
         file.seek(SeekFrom::Start(header_start))?;
@@ -97,7 +99,7 @@ impl Archive {
     /// Opens the array `name`.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is not there, or not one complete array.
+    /// [`Error::Input`] if it does not exist, or is not one complete array.
     pub fn array(&mut self, name: &str) -> Result<Array<'_>> {
         let path = self.path.as_path();
         let refuse = |problem: String, fix: &str| Err(Error::input(path, name, problem, fix));
@@ -154,4 +156,54 @@ fn zip_error(path: &Path, field: &str, error: ZipError) -> Error {
         }
         _ => Error::input(path, field, format!("{error}"), "save it with numpy.savez"),
     }
+}
+
+/// Writes `arrays` as members of an archive, stored.
+pub(super) fn write(writer: &mut BufWriter<File>, arrays: &[PointArray<'_>]) -> io::Result<()> {
+    let mut zip = ZipWriter::new(MuteAfterError { writer, failed: false, position: 0 });
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+    for array in arrays {
+        zip.start_file(format!("{}.npy", array.name), options)?;
+        array.write_npy(&mut zip)?;
+    }
+    zip.finish()?;
+    Ok(())
+}
+
+/// Reports the first failure, then accepts everything. An archive that is dropped after a failure
+/// is finished by its writer, which would print a second failure in its own words.
+struct MuteAfterError<'a> {
+    writer: &'a mut BufWriter<File>,
+    failed: bool,
+    /// Position of a writer that had accepted everything.
+    position: u64,
+}
+
+impl Write for MuteAfterError<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.failed { bytes.len() } else { note_failure(self.writer.write(bytes), &mut self.failed)? };
+        self.position += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.failed { Ok(()) } else { note_failure(self.writer.flush(), &mut self.failed) }
+    }
+}
+
+impl Seek for MuteAfterError<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            _ if !self.failed => note_failure(self.writer.seek(to), &mut self.failed)?,
+            SeekFrom::Start(position) => position,
+            SeekFrom::Current(offset) => self.position.saturating_add_signed(offset),
+            SeekFrom::End(_) => self.position,
+        };
+        Ok(self.position)
+    }
+}
+
+fn note_failure<T>(result: io::Result<T>, failed: &mut bool) -> io::Result<T> {
+    *failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+    result
 }

@@ -11,7 +11,7 @@ pub(super) struct Tensors(TensorFile);
 
 impl Tensors {
     /// # Errors
-    /// [`Error::Input`] when the header is not one, or does not account for every byte of the file.
+    /// [`Error::Input`] if the header is invalid, or does not account for every byte of the file.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Tensors(TensorFile::open(path)?))
     }
@@ -24,7 +24,7 @@ impl Tensors {
     /// Opens the array `name`.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is not there.
+    /// [`Error::Input`] if it does not exist.
     pub fn array(&self, name: &str) -> Result<Array<'_>> {
         let Some((shape, dtype)) = self.0.find(name) else {
             let fix = format!("name one that is there: {}", list(self.0.names()));

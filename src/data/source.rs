@@ -1,51 +1,51 @@
-//! What to read, as a configuration names it.
+//! Description of the data to read, as in a configuration.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// How samples become network coordinates. Statistics are those of the training snapshots, all their rows weighing
-/// the same; deviations are those of the population (divided by n).
+/// Map of samples to network coordinates. Statistics are those of the training snapshots, with
+/// equal weights of all rows; deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standardisation {
-    /// Mean 0 in each dimension, one scale for all: the root of the mean variance. Keeps angles and the geometry of
-    /// transport.
+pub enum Standardization {
+    /// Mean 0 in each dimension, and one scale for all: the root of the mean variance. Keeps angles
+    /// and the geometry of transport.
     #[default]
     Isotropic,
     /// Mean 0 and deviation 1 in each dimension.
     PerDimension,
-    /// Median 0 in each dimension, and the distance of its quartiles that of a standard normal's,
-    /// 1.349: a few values far out move neither. A dimension whose quartiles are equal has
-    /// deviation 1.
+    /// Median 0 in each dimension, and a distance of the quartiles as for a standard normal, 1.349:
+    /// a few outliers change neither. A dimension whose quartiles are equal is scaled to deviation
+    /// 1.
     Robust,
-    /// Samples stay as they are.
+    /// Samples stay unchanged.
     None,
 }
 
-/// A data set of snapshots: files, names of the arrays, and what to do with them.
+/// A data set of snapshots: files, names of the arrays, and their treatment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSource {
     /// A `.npz`, `.npy`, `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz` or `.safetensors` file.
     pub path: PathBuf,
-    /// The file of the times, where it is not `path`: the second of a pair of `.npy` files.
+    /// The file of the times, if it is not `path`: the second of a pair of `.npy` files.
     pub times_path: Option<PathBuf>,
-    /// Array of samples, `[N, d]`, or `[N]` for one dimension. Of a table: a name `x` for the
-    /// column `x` or else the columns `x_0`, `x_1`, …; a list `a,b,c` of columns and patterns, in
-    /// which `*` stands for any characters and `?` for any one; the default takes all columns but
-    /// the times where none bears its name. Columns without a name (row numbers, as pandas and R
-    /// write them) are taken only by name.
+    /// Array of samples, `[N, d]`, or `[N]` for one dimension. In a table: a name `x` for the
+    /// column `x` or else the columns `x_0`, `x_1`, …; or a list `a,b,c` of columns and patterns,
+    /// in which `*` stands for any characters and `?` for any single one. If no column has the
+    /// default name, it selects all columns but the times. Columns without a name (row numbers, as
+    /// pandas and R write them) are selected only by name.
     pub samples: String,
     /// Array (or column) of times, `[N]`.
     pub times: String,
-    /// Times kept from training, in data units: neither the first nor the last.
+    /// Times excluded from training, in data units: neither the first nor the last.
     pub hold_out: Vec<f64>,
-    /// How samples become network coordinates.
-    pub standardise: Standardisation,
+    /// Map of samples to network coordinates.
+    pub standardize: Standardization,
 }
 
 impl DataSource {
-    /// The arrays `samples` and `times` of `path`, nothing held out, standardised isotropically.
+    /// The arrays `samples` and `times` of `path`, nothing held out, standardized isotropically.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         DataSource {
             path: path.into(),
@@ -53,7 +53,7 @@ impl DataSource {
             samples: "samples".into(),
             times: "times".into(),
             hold_out: Vec::new(),
-            standardise: Standardisation::default(),
+            standardize: Standardization::default(),
         }
     }
 

@@ -1,8 +1,8 @@
-//! What is known of each column before its values are rounded to f32.
+//! Properties of each column before its values are rounded to f32.
 
 use crate::model::MAX_MAGNITUDE;
 
-/// The columns of some samples, seen value by value in any order.
+/// Running statistics of the columns of some samples, whose values may come in any order.
 pub(super) struct Survey {
     columns: Vec<Column>,
 }
@@ -17,13 +17,13 @@ struct Column {
 }
 
 impl Survey {
-    /// Nothing seen yet of `dim` columns.
+    /// An empty survey of `dim` columns.
     pub fn new(dim: usize) -> Self {
         let column = || Column { n: 0, sum: 0.0, largest: 0.0, fits_f32: true, counter: Some(Counter::default()) };
         Survey { columns: (0..dim).map(|_| column()).collect() }
     }
 
-    /// A survey of rows `[n, dim]`, for their counters.
+    /// A survey of rows `[n, dim]` that only detects counting columns.
     pub fn counters_of<'a>(dim: usize, parts: impl IntoIterator<Item = &'a [f32]>) -> Self {
         let mut survey = Self::new(dim);
         let mut open: Vec<usize> = (0..dim).collect();
@@ -37,7 +37,7 @@ impl Survey {
         survey
     }
 
-    /// One finite value more of `column`.
+    /// Adds one more finite value of `column`.
     #[inline]
     pub fn see(&mut self, column: usize, x: f64) {
         let column = &mut self.columns[column];
@@ -52,8 +52,8 @@ impl Survey {
         }
     }
 
-    /// What to subtract from each column before it is rounded to f32: the mean, or 0 where f32
-    /// holds every value, or where a difference might overflow.
+    /// Values to subtract from each column before it is rounded to f32: the mean, or 0 if f32 holds
+    /// every value or a difference might overflow.
     pub fn origin(&self) -> Vec<f64> {
         let origin = |column: &Column| {
             let mean = column.sum / column.n as f64;
@@ -62,26 +62,26 @@ impl Survey {
         self.columns.iter().map(origin).collect()
     }
 
-    /// A column whose values all vanish in f32, or lose digits to its smallest numbers, though they
-    /// are not 0: (index, largest magnitude).
+    /// A column whose values all underflow in f32, or lose digits among its smallest numbers,
+    /// although they are not 0: (index, largest magnitude).
     pub fn too_small(&self) -> Option<(usize, f64)> {
         let vanishes = |column: &Column| column.largest > 0.0 && column.largest < f64::from(f32::MIN_POSITIVE);
         let at = self.columns.iter().position(vanishes)?;
         Some((at, self.columns[at].largest))
     }
 
-    /// The columns that only count the rows, in whatever order: 0 to n − 1 or 1 to n, each once.
+    /// The columns that only count the rows, in any order: 0 to n − 1 or 1 to n, each once.
     pub fn counting(&self) -> Vec<usize> {
         let counts = |column: &Column| column.counter.as_ref().is_some_and(|counter| counter.counts(column.n));
         (0..self.columns.len()).filter(|&i| counts(&self.columns[i])).collect()
     }
 }
 
-/// Fewest rows of which it is said that a column counts them: 1, 2 is as likely to be data.
+/// Minimum number of rows for the claim that a column counts them: 1, 2 is as likely to be data.
 const MIN_COUNTED: u64 = 4;
 
-/// Tells whether integers are a permutation of consecutive ones without keeping them: the sum of
-/// their hashes is that of the consecutive ones. Others have it with probability 2⁻⁶⁴.
+/// Detects whether integers are a permutation of consecutive ones without storing them: the sum of
+/// their hashes is that of the consecutive ones. Others have that sum with probability 2⁻⁶⁴.
 struct Counter {
     min: u64,
     max: u64,
@@ -95,7 +95,7 @@ impl Default for Counter {
 }
 
 impl Counter {
-    /// Whether `x` can be a number of a row.
+    /// Adds `x`; false if it cannot be a row number.
     fn see(&mut self, x: f64) -> bool {
         let number = x as u64;
         if number as f64 != x || number > u64::from(u32::MAX) || x.is_sign_negative() {

@@ -1,27 +1,21 @@
-//! Writing particles, in the formats that are read.
+//! Writing of particles, in the formats that can be read.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use zip::CompressionMethod;
-use zip::write::{SimpleFileOptions, ZipWriter};
+use std::io::{self, Write};
 
 use super::file::Format;
-use super::npy;
+use super::{csv, npy, npz};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::tensors::{NewTensor, write_tensors};
 
-/// One named array to write: `samples [n, d]`, `times [n]`, or another with as many rows.
+/// One named array to write: `samples [n, d]`, `times [n]`, or another one with as many rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PointArray<'a> {
-    name: &'a str,
-    dim: Option<usize>,
-    values: PointValues<'a>,
-    columns: Option<&'a [String]>,
+    pub(super) name: &'a str,
+    pub(super) dim: Option<usize>,
+    pub(super) values: PointValues<'a>,
+    pub(super) columns: Option<&'a [String]>,
 }
 
 /// Values row by row, in the precision in which they are written.
@@ -29,7 +23,7 @@ pub struct PointArray<'a> {
 pub enum PointValues<'a> {
     /// 32 bits.
     F32(&'a [f32]),
-    /// 64 bits: times, and positions so far from 0 that 32 bits are too coarse.
+    /// 64 bits: times, and positions so far from 0 that 32 bits would be too coarse.
     F64(&'a [f64]),
 }
 
@@ -51,12 +45,12 @@ impl<'a> PointArray<'a> {
         PointArray { name, dim, values: values.into(), columns: None }
     }
 
-    /// The same, whose columns have names in a table: `dim` of them.
+    /// The same array with column names for a table: `dim` of them.
     pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
         PointArray { columns, ..self }
     }
 
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.dim.unwrap_or(1)
     }
 
@@ -76,7 +70,7 @@ impl<'a> PointArray<'a> {
     }
 
     /// Writes the array as `.npy`.
-    fn write_npy(&self, writer: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn write_npy(&self, writer: &mut dyn Write) -> io::Result<()> {
         match self.values {
             PointValues::F32(values) => {
                 npy::write_header(writer, "<f4", &self.shape())?;
@@ -96,7 +90,7 @@ impl<'a> PointArray<'a> {
     }
 }
 
-/// Fails early, before long work, where [`write_points`] would not know the format.
+/// Fails early, before long work, if [`write_points`] would not know the format.
 ///
 /// # Errors
 /// [`Error::Input`] for a wrong suffix.
@@ -104,14 +98,16 @@ pub fn check_points_format(to: &Destination) -> Result<()> {
     Format::of_destination(to).map(drop)
 }
 
-/// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device without a suffix gets `.csv`.
+/// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device
+/// without a suffix gets `.csv`.
 ///
-/// `.npy` holds one array: the first, which may be followed by `times` alone (not written). In a
-/// table, the array `x [n, d]` becomes the columns `x_0`, …, or those of its own names, and `x [n]`
-/// the column `x`; numbers have as many digits as it takes to read them back.
+/// `.npy` holds one array, the first; only `times` may follow it, which is not written. In a table,
+/// the array `x [n, d]` becomes the columns `x_0`, …, or those of its own names, and `x [n]` the
+/// column `x`; numbers have as many digits as are needed to read them back exactly.
 ///
 /// # Errors
-/// [`Error::Input`] for a wrong suffix or arrays that do not fit one file, [`Error::Io`] when writing fails.
+/// [`Error::Input`] for a wrong suffix or arrays that do not fit into one file, [`Error::Io`] if
+/// writing fails.
 pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Result<()> {
     let to = to.into();
     let refuse = |name: &str, problem: String, fix: &str| Err(Error::input(to.path(), name, problem, fix));
@@ -141,7 +137,7 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
     }
     match format {
         Format::Npy => to.write(|writer| first.write_npy(writer)),
-        Format::Npz => to.write_seekable(|writer| write_npz(writer, arrays)),
+        Format::Npz => to.write_seekable(|writer| npz::write(writer, arrays)),
         Format::Safetensors => {
             let tensors = arrays.iter().map(|array| {
                 let tensor = match array.values {
@@ -152,98 +148,8 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
             });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }
-        Format::Table { delimiter, is_compressed: false } => {
-            to.write(|writer| write_table(writer, delimiter, arrays, first.n_rows()).map_err(system_error))
-        }
-        Format::Table { delimiter, is_compressed: true } => to.write(|writer| {
-            let mut encoder = GzEncoder::new(writer, Compression::default());
-            write_table(&mut encoder, delimiter, arrays, first.n_rows()).map_err(system_error)?;
-            encoder.finish().map(drop)
-        }),
-    }
-}
-
-fn write_npz(writer: &mut BufWriter<File>, arrays: &[PointArray<'_>]) -> io::Result<()> {
-    let mut zip = ZipWriter::new(MuteAfterError { writer, failed: false, position: 0 });
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
-    for array in arrays {
-        zip.start_file(format!("{}.npy", array.name), options)?;
-        array.write_npy(&mut zip)?;
-    }
-    zip.finish()?;
-    Ok(())
-}
-
-/// Reports the first failure, then takes everything. An archive that is dropped after a failure is finished by its writer, which
-/// would print a second failure in words of its own.
-struct MuteAfterError<'a> {
-    writer: &'a mut BufWriter<File>,
-    failed: bool,
-    /// Where a writer that took everything would be.
-    position: u64,
-}
-
-impl Write for MuteAfterError<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = if self.failed { bytes.len() } else { note_failure(self.writer.write(bytes), &mut self.failed)? };
-        self.position += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.failed { Ok(()) } else { note_failure(self.writer.flush(), &mut self.failed) }
-    }
-}
-
-impl Seek for MuteAfterError<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = match to {
-            _ if !self.failed => note_failure(self.writer.seek(to), &mut self.failed)?,
-            SeekFrom::Start(position) => position,
-            SeekFrom::Current(offset) => self.position.saturating_add_signed(offset),
-            SeekFrom::End(_) => self.position,
-        };
-        Ok(self.position)
-    }
-}
-
-fn note_failure<T>(result: io::Result<T>, failed: &mut bool) -> io::Result<T> {
-    *failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
-    result
-}
-
-/// The system's own answer, so that its kind is known.
-fn system_error(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    }
-}
-
-fn write_table(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], n_rows: usize) -> csv::Result<()> {
-    let mut table = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
-    for array in arrays {
-        match (array.columns, array.dim) {
-            (Some(names), _) => names.iter().try_for_each(|name| table.write_field(name))?,
-            (None, None) => table.write_field(array.name)?,
-            (None, Some(dim)) => (0..dim).try_for_each(|j| table.write_field(format!("{}_{j}", array.name)))?,
+        Format::Table { delimiter, is_compressed } => {
+            to.write(|writer| csv::write(writer, delimiter, is_compressed, arrays, first.n_rows()))
         }
     }
-    table.write_record(None::<&[u8]>)?;
-    let mut text = Vec::new();
-    for row in 0..n_rows {
-        for array in arrays {
-            let width = array.width();
-            for at in row * width..(row + 1) * width {
-                text.clear();
-                match array.values {
-                    PointValues::F32(values) => write!(text, "{}", values[at])?,
-                    PointValues::F64(values) => write!(text, "{}", values[at])?,
-                }
-                table.write_field(&text)?;
-            }
-        }
-        table.write_record(None::<&[u8]>)?;
-    }
-    Ok(table.flush()?)
 }

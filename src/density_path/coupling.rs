@@ -1,4 +1,5 @@
-//! Which samples of neighbouring snapshots belong together: optimal transport, balanced or not, solved once before training.
+//! Which samples of neighboring snapshots belong together: optimal transport, balanced or
+//! unbalanced, solved once before training.
 
 use crate::data::Snapshots;
 use crate::error::Result;
@@ -6,17 +7,18 @@ use crate::rng::{Purpose, index, words};
 use crate::stage::Stage;
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan};
 
-/// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way; at each end the masses of all pairs
-/// make the uniform distribution over the snapshot's rows.
+/// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way.
+/// At each end the masses of all pairs add up to the uniform distribution over the snapshot's rows.
 ///
-/// Couplings of neighbouring snapshots chain: the rows that one arrives at are those that the next one starts from, equally often.
+/// Couplings of neighboring snapshots chain: the rows at which one coupling ends are those at which
+/// the next one starts, with the same frequencies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coupling {
-    /// Rows (i, j) with mass, i of the earlier snapshot.
+    /// Pairs (i, j) of rows with mass; i belongs to the earlier snapshot.
     pairs: Vec<[u32; 2]>,
-    /// Probability of the pairs up to each one, in units of 2⁻³².
+    /// Cumulative probability up to each pair, in units of 2⁻³².
     cumulative: Vec<u32>,
-    /// Mass of each pair at its ends over its probability; empty where both are 1.
+    /// Mass of each pair at its two ends divided by its probability; empty if both are 1.
     masses: Vec<[f32; 2]>,
     /// The pairs of each earlier row.
     by_left: Links,
@@ -30,7 +32,7 @@ struct Links {
     /// Links of row i: `starts[i]..starts[i + 1]`.
     starts: Vec<u32>,
     partners: Vec<u32>,
-    /// Share of the links of a row up to each one, in units of 2⁻³².
+    /// Cumulative fraction of a row's links up to each one, in units of 2⁻³².
     cumulative: Vec<u32>,
 }
 
@@ -58,7 +60,7 @@ impl Links {
         Links { starts, partners: moves.iter().map(|&(_, partner, _)| partner as u32).collect(), cumulative }
     }
 
-    /// The partner of `row` that `word` chooses; the first one for a row without links.
+    /// The partner of `row` that `word` selects; an arbitrary one if the row has no links.
     fn partner(&self, row: usize, word: u32) -> usize {
         let (start, end) = (self.starts[row] as usize, self.starts[row + 1] as usize);
         let link = self.cumulative[start..end].partition_point(|&below| below <= word).min((end - start).max(1) - 1);
@@ -66,7 +68,7 @@ impl Links {
     }
 }
 
-/// What a [`Coupling`] consists of, for a device that keeps a copy.
+/// The arrays of a [`Coupling`], for a device that keeps a copy.
 pub(crate) struct Tables<'a> {
     pub pairs: &'a [[u32; 2]],
     pub cumulative: &'a [u32],
@@ -75,7 +77,7 @@ pub(crate) struct Tables<'a> {
     pub by_right: LinkTables<'a>,
 }
 
-/// What the links of one side consist of.
+/// The arrays of the links of one side.
 pub(crate) struct LinkTables<'a> {
     pub starts: &'a [u32],
     pub partners: &'a [u32],
@@ -96,20 +98,21 @@ impl Coupling {
         }
     }
 
-    /// The pair that `word` chooses, and its mass at both ends relative to the probability of the choice.
+    /// The pair that `word` selects, and its mass at both ends relative to the probability of the
+    /// selection.
     pub fn pair(&self, word: u32) -> (usize, usize, [f64; 2]) {
-        // Integer arithmetic: the same pairs on every engine.
+        // Integer arithmetic, so that every engine selects the same pairs.
         let entry = self.cumulative.partition_point(|&below| below <= word).min(self.pairs.len() - 1);
         let [i, j] = self.pairs[entry];
         (i as usize, j as usize, self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from)))
     }
 
-    /// The row of the later snapshot that the earlier row `i` goes on to.
+    /// The row of the later snapshot to which the earlier row `i` moves.
     pub fn successor(&self, i: usize, word: u32) -> usize {
         self.by_left.partner(i, word)
     }
 
-    /// The row of the earlier snapshot that the later row `j` comes from.
+    /// The row of the earlier snapshot from which the later row `j` comes.
     pub fn predecessor(&self, j: usize, word: u32) -> usize {
         self.by_right.partner(j, word)
     }
@@ -122,7 +125,8 @@ impl Coupling {
     /// The coupling of snapshots with `n` and `m` rows from (i, j, mass at both ends).
     fn new(n: usize, m: usize, moves: &[(usize, usize, [f64; 2])]) -> Self {
         let (mut pairs, mut cumulative, mut sum) = (Vec::new(), Vec::new(), 0.0);
-        // Halfway between the masses at the ends: no pair weighs more than twice its probability.
+        // The mean of the masses at the two ends, so that no pair weighs more than twice its
+        // probability.
         let share = |mass: [f64; 2]| 0.5 * (mass[0] + mass[1]);
         let total: f64 = moves.iter().map(|&(_, _, mass)| share(mass)).sum();
         for &(i, j, mass) in moves {
@@ -145,17 +149,19 @@ impl Coupling {
     }
 }
 
-/// Pairs (i, j, mass at both ends) of one block; the masses add up to 1 at each end.
+/// Pairs (i, j, mass at both ends) of one problem; the masses add up to 1 at each end.
 type Moves = Vec<(usize, usize, [f64; 2])>;
 
 /// Pairs the rows x of snapshot k with the rows y of the next: (k, x, y) → moves.
 type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 
-/// Squared-distance optimal couplings of all neighbouring `snapshots`. Snapshots of more than `block` rows are divided into random
-/// blocks of nearly equal sizes at most `block`, each solved exactly (minibatch optimal transport); every row is in one.
+/// Squared-distance optimal couplings of all neighboring `snapshots`. Snapshots of more than
+/// `block` rows are divided at random into problems of nearly equal sizes, at most `block`, and
+/// each is solved exactly (minibatch optimal transport). Every row is in one problem.
 ///
-/// A block takes 8·`block`² bytes, and seconds where `block` is 5000. Blocks are solved on the threads of `stage`, as many at once as
-/// [`MEMORY`](crate::transport::MEMORY) lets; its watch counts blocks.
+/// A problem takes 8·`block`² bytes, and seconds if `block` is 5000. Problems are solved on the
+/// threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) allows; its watch
+/// counts problems.
 ///
 /// # Errors
 /// As [`optimal_plan`].
@@ -166,8 +172,9 @@ pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: 
     })
 }
 
-/// Couplings by partial optimal transport, divided as for [`optimal_couplings`]: rows far from any other appear or vanish rather than
-/// move. `masses` of the snapshots are divided equally among their rows; `relaxation` is the squared distance beyond which that happens.
+/// Couplings by partial optimal transport, divided as in [`optimal_couplings`]: rows far from all
+/// others appear or vanish instead of moving. `masses` of the snapshots are divided equally among
+/// their rows; `relaxation` is the squared distance beyond which rows appear or vanish.
 ///
 /// # Errors
 /// As [`unbalanced_plan`].
@@ -188,7 +195,7 @@ pub fn unbalanced_couplings(
     })
 }
 
-/// Couplings of neighbouring snapshots from `solve`.
+/// Couplings of neighboring snapshots from `solve`.
 fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solve: &Solve) -> Result<Vec<Coupling>> {
     let block = block.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;
@@ -196,7 +203,8 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solv
     let orders: Vec<Vec<usize>> =
         (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Blocks, k as u64)).collect();
     let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_blocks(k)).map(move |b| (k, b))).collect();
-    // The smaller side may have fewer rows than there are blocks; then blocks share its rows in turn.
+    // The smaller side may have fewer rows than there are problems; several problems then use the
+    // same row.
     let rows_of_block = |k: usize, of: usize, b: usize| -> &[usize] {
         let (n, order) = (n_blocks(of), &orders[k]);
         let (first, end) = (b * order.len() / n, (b + 1) * order.len() / n);
@@ -205,7 +213,7 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solv
     let gather = |k: usize, rows: &[usize]| -> Vec<f32> {
         rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied().collect()
     };
-    // Room for the largest block, with the row and column more of an unbalanced one.
+    // Memory for the largest problem, including the additional row and column of an unbalanced one.
     let rows = |k: usize, b: usize| rows_of_block(k, k, b).len().max(rows_of_block(k + 1, k, b).len()) + 1;
     let largest = tasks.iter().map(|&(k, b)| rows(k, b)).max().unwrap_or(1);
     let solved = stage.map(problems_at_once(largest, largest), &tasks, |&(k, b)| {
@@ -214,7 +222,7 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solv
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
     for (&(k, b), solved) in tasks.iter().zip(solved) {
         let (from, to) = (rows_of_block(k, k, b), rows_of_block(k + 1, k, b));
-        // Blocks weigh as many rows as they hold of the larger side.
+        // A problem's weight is its number of rows of the larger side.
         let larger = snapshots.n_rows(k).max(snapshots.n_rows(k + 1));
         let weight = from.len().max(to.len()) as f64 / larger as f64;
         moves[k].extend(solved.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
@@ -223,7 +231,7 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solv
     Ok(moves.iter().enumerate().map(coupling).collect())
 }
 
-/// 0..n in a random order that depends on `seed`, `purpose` and `stream` alone (Fisher & Yates).
+/// 0..n in a random order that depends only on `seed`, `purpose` and `stream` (Fisher & Yates).
 pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
@@ -237,16 +245,17 @@ mod tests {
     use super::*;
     use crate::data::draw_gaussian;
     use crate::error::Error;
+    use crate::rng::Stream;
 
     fn snapshots(sizes: &[usize]) -> Snapshots {
         let mut offsets = vec![0];
         sizes.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
         let n = offsets[sizes.len()];
         let times = (0..sizes.len()).map(|k| k as f64).collect();
-        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, 3) }
+        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, &mut Stream::of_normals(3, 2)) }
     }
 
-    /// Shares of rows on both sides, from equally spaced words.
+    /// Frequencies of the rows on both sides, from equally spaced words.
     fn marginals(coupling: &Coupling, n: usize, m: usize) -> (Vec<f64>, Vec<f64>) {
         const WORDS: u32 = 1 << 16;
         let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; m]);
@@ -269,7 +278,8 @@ mod tests {
         }
     }
 
-    /// Blocks of unequal sizes leave marginals nearly uniform: sizes differ by one row at most.
+    /// With problems of unequal sizes marginals stay nearly uniform, because sizes differ by at
+    /// most one row.
     #[test]
     fn blocks_cover_every_row() {
         let snapshots = snapshots(&[31, 47]);
@@ -279,13 +289,14 @@ mod tests {
         assert!(columns.iter().all(|share| (0.9..1.1).contains(&(share * 47.0))), "{columns:?}");
         assert_eq!(optimal_couplings(&snapshots, 16, 1, &Stage::default()).unwrap(), couplings);
         assert_ne!(optimal_couplings(&snapshots, 16, 2, &Stage::default()).unwrap(), couplings);
-        // A side with fewer rows than blocks.
+        // One side has fewer rows than there are problems.
         let few = optimal_couplings(&self::snapshots(&[2, 47]), 8, 1, &Stage::default()).unwrap();
         let (rows, columns) = marginals(&few[0], 2, 47);
         assert!(rows.iter().all(|&share| share > 0.3) && columns.iter().all(|&share| share > 0.0), "{rows:?}");
     }
 
-    /// Neither threads nor how many start change a coupling; a watch ends it, in either kind.
+    /// Neither the number of threads nor how many of them start changes a coupling; a watch ends
+    /// both kinds.
     #[test]
     fn threads_change_nothing_and_a_watch_ends_it() {
         use crate::stage::tests::{Cancelled, with_startable};
@@ -301,7 +312,7 @@ mod tests {
         assert!(matches!(unbalanced_couplings(&snapshots, &masses, 1.0, 16, 1, &stage), Err(Error::Interrupted)));
     }
 
-    /// Pairs are those of the plan: moving along them costs W₂².
+    /// The pairs are those of the plan: moving along them costs W₂².
     #[test]
     fn pairs_move_at_the_least_cost() {
         let snapshots = snapshots(&[40, 40]);

@@ -24,8 +24,8 @@ pub fn sqrt(t: f64) -> Coefficients {
     Coefficients { noise, data, noise_slope: -0.5 / noise, data_slope: 0.5 / data }
 }
 
-/// The variance-preserving diffusion of Song et al. (2021), backward: with τ = 1 − t, β = exp(−½∫₀^τ b), b from 0.1 to 20
-/// linearly, and α = √(1 − β²).
+/// The variance-preserving diffusion of Song et al. (2021), reversed: with τ = 1 − t, β =
+/// exp(−½∫₀^τ b), b rising linearly from 0.1 to 20, and α = √(1 − β²).
 pub fn vp(t: f64) -> Coefficients {
     const RATE: [f64; 2] = [0.1, 20.0];
     let tau = 1.0 - t;

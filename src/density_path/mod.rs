@@ -1,6 +1,8 @@
-//! What lies between snapshots: which rows belong together, how x moves from one to the other, and which times a batch visits.
+//! How mass is assumed to move between snapshots: which rows belong together, how x moves from one
+//! to the other, and which times a batch visits.
 //!
-//! A path gives samples of q_t at every t. Where x moves along curves their velocity u = dx/dt is known too, with ∂ₜq = −∇·(q E[u|x]).
+//! A path gives samples of q_t at every t. If x moves along curves, their velocity u = dx/dt is
+//! known too, and ∂ₜq = −∇·(q E[u|x]).
 
 mod coupling;
 mod generative;
@@ -15,20 +17,24 @@ pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
 use crate::data::Snapshots;
 use crate::error::{Error, Result, check_len};
 use crate::rng::{self, Purpose, RowWords};
+use crate::stage::Stage;
 
 /// How x moves between snapshots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interpolant {
     /// x = (1 − r) xₗ + r xᵣ, with a pair from the two snapshots around t.
+    #[default]
     Linear,
-    /// A cubic through xₗ and xᵣ whose slopes there look at the rows that the coupling chains them to, one snapshot before and one
-    /// after: a trajectory visits every time without a kink.
+    /// A cubic from xₗ to xᵣ. Its slopes there depend on the rows to which the coupling chains
+    /// them, one snapshot before and one after, so a trajectory passes through all snapshots
+    /// without a kink.
     Spline,
-    /// [`Interpolant::Linear`] bent by a second network (Wasserstein Lagrangian Flows, arXiv 2310.10649), which the engine adds. The bend
-    /// ascends the loss: the densities become those of optimal transport, of a Schrödinger bridge (σ > 0) or of growth (λ > 0).
+    /// [`Interpolant::Linear`] bent by a second network (Wasserstein Lagrangian Flows, arXiv
+    /// 2310.10649), which the engine adds. The second network ascends the loss. The densities then
+    /// become those of optimal transport, of a Schrödinger bridge (σ > 0) or of growth (λ > 0).
     Learned,
-    /// x from the snapshot nearest in time: for dense recordings. The velocity is unknown.
+    /// x from the snapshot nearest in time, for dense recordings. The velocity is unknown.
     Nearest,
     /// (1 − t) ε + t x₁ from standard normal noise to the one snapshot.
     GenerativeLinear,
@@ -39,12 +45,14 @@ pub enum Interpolant {
 }
 
 impl Interpolant {
-    /// Whether the path starts from noise.
+    /// True if the path starts from noise.
+    #[must_use]
     pub fn is_generative(self) -> bool {
         self.coefficients().is_some()
     }
 
-    /// Whether the velocity of x is known.
+    /// True if the velocity of x is known.
+    #[must_use]
     pub fn has_velocity(self) -> bool {
         !matches!(self, Interpolant::Nearest | Interpolant::Learned)
     }
@@ -60,16 +68,42 @@ impl Interpolant {
 }
 
 /// A curve of densities through the snapshots.
+///
+/// ```
+/// use action_matching::prelude::*;
+///
+/// let rows = |shift: f32| (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>();
+/// let snapshots = Snapshots::from_rows(1, [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))])?;
+///
+/// // Straight lines between pairs of optimal transport: in one dimension they keep the order.
+/// let path = DensityPath::linear(snapshots).paired(0, &Stage::default())?;
+/// let moment = path.at(0, 0.5);
+/// let trajectory = path.trajectory(moment.left, [0, 1 << 31, 0, 0], RowKey::default());
+/// path.point(&trajectory, &moment, |_, x, u| assert_eq!((x.fract(), u), (0.5, 6.0)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DensityPath {
     /// The snapshots, in network coordinates; a generative path has one, at time 1.
     pub snapshots: Arc<Snapshots>,
-    /// How x moves between them.
+    /// How x moves between the snapshots.
     pub interpolant: Interpolant,
-    /// Joint distributions of neighbouring snapshots, one for each interval; `None` pairs independently.
+    /// Joint distributions of neighboring snapshots, one for each interval; `None` pairs
+    /// independently.
     pub couplings: Option<Arc<Vec<Coupling>>>,
-    /// Mass of each snapshot relative to the first, linear in between; `None` for the same mass at all times.
+    /// Mass of each snapshot relative to the first, linear in between; `None` for constant mass.
     pub masses: Option<Vec<f64>>,
+}
+
+/// A row of a batch of training, as random numbers are counted: see [`rng::words`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowKey {
+    /// Key of every random number of the training.
+    pub seed: u64,
+    /// Step, from 0.
+    pub step: u64,
+    /// Row of the batch of the step.
+    pub row: u32,
 }
 
 /// A time between two snapshots.
@@ -77,28 +111,79 @@ pub struct DensityPath {
 pub struct Moment {
     /// The snapshot at or before it.
     pub left: usize,
-    /// How far it is on the way to the next, in 0..=1.
+    /// Fraction of the interval to the next snapshot, in 0..=1.
     pub ratio: f64,
     /// Network time, as engines compute with it.
     pub t: f32,
 }
 
-/// The rows that a row of a batch moves between: indices into their snapshots.
+/// The rows between which a row of a batch moves: indices into their snapshots.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trajectory {
     left: usize,
     from: usize,
     to: usize,
-    /// Rows of the snapshots before and after the two; those of the two where there are none.
+    /// Rows of the snapshots before and after these two; equal to those of the two if there are
+    /// none.
     before: usize,
     after: usize,
-    /// Where the start noise comes from.
-    noise: (u64, u64, u32),
-    /// Mass at the two ends, relative to the probability with which the pair is drawn.
+    /// Counter of the start noise.
+    noise: RowKey,
+    /// Mass at the two ends, relative to the probability of drawing the pair.
     mass: [f64; 2],
 }
 
 impl DensityPath {
+    /// Rows of one problem of optimal transport, at most, of [`DensityPath::paired`].
+    pub const PAIRING_ROWS: usize = 2048;
+
+    /// The path of `interpolant` through `snapshots`, which are in network coordinates (see
+    /// [`Snapshots::standardize`]), with independent pairs and the same mass at all times.
+    #[must_use]
+    pub fn new(interpolant: Interpolant, snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath { snapshots: snapshots.into(), interpolant, couplings: None, masses: None }
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Linear`].
+    #[must_use]
+    pub fn linear(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Linear, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Spline`]. Three snapshots or more must be
+    /// [`paired`](DensityPath::paired), since a spline follows chains of pairs.
+    #[must_use]
+    pub fn spline(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Spline, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Nearest`].
+    #[must_use]
+    pub fn nearest(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Nearest, snapshots)
+    }
+
+    /// [`DensityPath::new`] along [`Interpolant::Learned`].
+    #[must_use]
+    pub fn learned(snapshots: impl Into<Arc<Snapshots>>) -> Self {
+        DensityPath::new(Interpolant::Learned, snapshots)
+    }
+
+    /// The same path with samples of neighbouring snapshots paired by exact optimal transport of
+    /// squared distances, in random blocks of [`DensityPath::PAIRING_ROWS`] rows drawn with `seed`.
+    ///
+    /// # Errors
+    /// As [`optimal_couplings`]; [`Error::Input`] for a path that has no pairs.
+    pub fn paired(self, seed: u64, stage: &Stage) -> Result<Self> {
+        if !matches!(self.interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned) {
+            let problem = format!("is {:?}, which has no pairs", self.interpolant);
+            return Err(Error::input("density path", "interpolant", problem, "pair a linear, spline or learned path"));
+        }
+        self.snapshots.validate()?;
+        let couplings = optimal_couplings(&self.snapshots, Self::PAIRING_ROWS, seed, stage)?;
+        Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..self })
+    }
+
     /// Checks sizes and values, for samples of `dim` dimensions.
     ///
     /// # Errors
@@ -106,6 +191,7 @@ impl DensityPath {
     pub fn validate(&self, dim: usize) -> Result<()> {
         let snapshots = &self.snapshots;
         check_len("samples (dimension)", dim, snapshots.dim)?;
+        snapshots.validate()?;
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input("training", field, problem, fix));
         let n_times = snapshots.times.len();
         if self.interpolant.is_generative() && n_times != 1 {
@@ -114,8 +200,11 @@ impl DensityPath {
         if !self.interpolant.is_generative() && n_times < 2 {
             return fail("snapshots", format!("has {n_times} times"), "give at least 2");
         }
-        if let Some(k) = (0..n_times).find(|&k| snapshots.n_rows(k) == 0) {
-            return fail("snapshots", format!("has no rows at time {}", snapshots.times[k]), "leave it out");
+        if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &snapshots.times[..])
+            && (start, end) != (0.0, 1.0)
+        {
+            let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
+            return fail("snapshots", format!("have times from {start} to {end}"), fix);
         }
         if let Some(couplings) = &self.couplings {
             check_len("couplings", n_times - 1, couplings.len())?;
@@ -137,7 +226,7 @@ impl DensityPath {
         self.times().len() - 1
     }
 
-    /// The times of the snapshots; a generative path starts at 0 besides.
+    /// The times of the snapshots; for a generative path also the start, 0.
     pub(crate) fn times(&self) -> &[f64] {
         if self.interpolant.is_generative() { &[0.0, 1.0] } else { &self.snapshots.times }
     }
@@ -148,11 +237,11 @@ impl DensityPath {
         let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
         let drawn = (t - times[left]) / (times[left + 1] - times[left]);
         let ratio = rule.node(drawn);
-        // Untouched by a rule without nodes, to the last bit.
+        // A rule without nodes leaves the time unchanged to the last bit.
         if ratio == drawn { Moment { left, ratio, t: t as f32 } } else { self.at(left, ratio) }
     }
 
-    /// The moment `ratio` of the way through the interval after snapshot `left`.
+    /// The moment at fraction `ratio` of the interval after snapshot `left`.
     pub fn at(&self, left: usize, ratio: f64) -> Moment {
         let times = self.times();
         Moment { left, ratio, t: (times[left] + ratio * (times[left + 1] - times[left])) as f32 }
@@ -168,10 +257,12 @@ impl DensityPath {
         self.masses.as_ref().map_or(1.0, |masses| masses[k])
     }
 
-    /// The trajectory through the interval after snapshot `left` that `words` choose: `(seed, step, row)` name its start noise.
+    /// The trajectory through the interval after snapshot `left` that `words` select;
+    /// `(seed, step, row)` is the counter of its start noise.
     ///
-    /// Words: 0 is free (it draws the time), 1 chooses the left row or the pair, 2 the right row or the one before the pair, 3 the one after.
-    pub fn trajectory(&self, left: usize, words: [u32; 4], noise: (u64, u64, u32)) -> Trajectory {
+    /// Words: 0 is free (it draws the time), 1 selects the left row or the pair, 2 the right row or
+    /// the row before the pair, 3 the row after the pair.
+    pub fn trajectory(&self, left: usize, words: [u32; 4], noise: RowKey) -> Trajectory {
         let masses = [self.snapshot_mass(left), self.snapshot_mass((left + 1).min(self.snapshots.times.len() - 1))];
         let [_, first, second, third] = words;
         if self.interpolant.is_generative() {
@@ -181,7 +272,8 @@ impl DensityPath {
         let Some(couplings) = &self.couplings else {
             let choose = |word, k| rng::index(word, self.snapshots.n_rows(k));
             let from = choose(first, left);
-            // Frames of the same number of rows may follow the same particles: one word keeps to one particle.
+            // Frames with the same number of rows may follow the same particles, so one word
+            // selects one particle in all of them.
             let to = choose(if self.interpolant == Interpolant::Nearest { first } else { second }, left + 1);
             return Trajectory { left, from, to, before: from, after: to, noise, mass: masses };
         };
@@ -198,20 +290,21 @@ impl DensityPath {
         Trajectory { left, from, to, before, after, noise, mass: [masses[0] * mass[0], masses[1] * mass[1]] }
     }
 
-    /// Mass of the trajectory at `moment` and its slope in network time.
+    /// Mass of the trajectory at `moment`, and its slope in network time.
     pub fn mass(&self, trajectory: &Trajectory, moment: &Moment) -> (f64, f64) {
         let [start, end] = trajectory.mass;
         let rise = end - start;
         (start + moment.ratio * rise, if rise == 0.0 { 0.0 } else { rise / self.length(moment.left) })
     }
 
-    /// Calls `visit(i, xᵢ, uᵢ)` for each coordinate of the trajectory at `moment`; u is 0 where it is unknown.
+    /// Calls `visit(i, xᵢ, uᵢ)` for each coordinate of the trajectory at `moment`; u is 0 if it is
+    /// unknown.
     #[inline(always)]
     pub fn point(&self, trajectory: &Trajectory, moment: &Moment, mut visit: impl FnMut(usize, f32, f32)) {
-        let Trajectory { left, from, to, before, after, noise: (seed, step, row), .. } = *trajectory;
+        let Trajectory { left, from, to, before, after, noise: RowKey { seed, step, row }, .. } = *trajectory;
         let ratio = moment.ratio as f32;
         if let Some(coefficients) = self.interpolant.coefficients() {
-            // Slopes may be infinite at the very ends.
+            // Slopes may be infinite exactly at the ends.
             let c = coefficients(moment.ratio.clamp(1e-6, 1.0 - 1e-6));
             let data = self.row(0, to);
             let normals = RowWords::new(seed, Purpose::StartNoise, step, data.len()).of(row).flat_map(rng::normals);
@@ -251,11 +344,12 @@ impl DensityPath {
         }
     }
 
-    /// Calls `visit(i, xᵢ)` for a row at the first (`at_end`: last) time, which `word` chooses, or `noise` at the start of a generative path.
+    /// Calls `visit(i, xᵢ)` for a row at the first (`at_end`: last) time. `word` selects the row;
+    /// `noise` is the counter at the start of a generative path.
     #[inline(always)]
-    pub fn end_point(&self, at_end: bool, word: u32, noise: (u64, u64, u32), mut visit: impl FnMut(usize, f32)) {
+    pub fn end_point(&self, at_end: bool, word: u32, noise: RowKey, mut visit: impl FnMut(usize, f32)) {
         if self.interpolant.is_generative() && !at_end {
-            let (seed, step, row) = noise;
+            let RowKey { seed, step, row } = noise;
             let normals = RowWords::new(seed, Purpose::StartNoise, step, self.snapshots.dim).of(row);
             normals.flat_map(rng::normals).take(self.snapshots.dim).enumerate().for_each(|(i, x)| visit(i, x));
         } else {
@@ -272,9 +366,10 @@ impl DensityPath {
     }
 }
 
-/// The cubic from `ends[1]` to `ends[2]` at `ratio`, and its slope in time. Slopes at its ends are those of the parabola through
-/// the three neighbours (Catmull & Rom's for uneven times). Without a neighbour the slope is that of the straight line: nothing is
-/// known of the bend beyond.
+/// The cubic from `ends[1]` to `ends[2]` at `ratio`, and its slope in time. Its slopes at the ends
+/// are those of the parabola through three neighbors (Catmull & Rom's for uneven times). Without a
+/// neighbor the slope is that of the straight line, because nothing is known of the curvature
+/// there.
 #[inline(always)]
 fn spline(ends: [f32; 4], lengths: [f32; 3], has: [bool; 2], ratio: f32) -> (f32, f32) {
     let [h0, h, h2] = lengths;
@@ -296,7 +391,7 @@ mod tests {
     use crate::stage::Stage;
 
     fn path(interpolant: Interpolant, couplings: bool) -> DensityPath {
-        let samples = crate::data::draw_gaussian(90, 2, 3);
+        let samples = crate::data::draw_gaussian(90, 2, &mut rng::Stream::of_normals(3, 2));
         let times = vec![0.0, 0.25, 0.6, 1.0];
         let snapshots = if interpolant.is_generative() {
             Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples }
@@ -314,7 +409,8 @@ mod tests {
         point
     }
 
-    /// Every path with a velocity: u is the difference quotient of x, and x starts and ends on its rows.
+    /// For every path with a velocity: u is the difference quotient of x, and x starts and ends at
+    /// its rows.
     #[test]
     fn velocities_are_slopes() {
         for interpolant in [
@@ -326,7 +422,8 @@ mod tests {
         ] {
             let path = path(interpolant, !interpolant.is_generative());
             for left in 0..path.n_intervals() {
-                let trajectory = path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], (5, 6, 7));
+                let trajectory =
+                    path.trajectory(left, [0, 1 << 30, 77 << 20, 3 << 28], RowKey { seed: 5, step: 6, row: 7 });
                 let h = 1e-2;
                 let (below, here, above) = (
                     at(&path, &trajectory, left, 0.4 - h),
@@ -347,7 +444,8 @@ mod tests {
         }
     }
 
-    /// A trajectory of quadratic motion is followed exactly between inner snapshots, and without a kink from the outer intervals.
+    /// A trajectory of quadratic motion is reproduced exactly between inner snapshots, and joins
+    /// the outer intervals without a kink.
     #[test]
     fn splines_follow_parabolas() {
         let times = [0.0f32, 0.25, 0.6, 1.0];
@@ -369,13 +467,13 @@ mod tests {
         assert!((first(0.0).1 - secant(0)).abs() < 1e-6 && (last(1.0).1 - secant(2)).abs() < 1e-6);
     }
 
-    /// Chained pairs: the row after is one that the row arrived at goes on to.
+    /// Chained pairs: the row after a pair is a successor of the pair's second row.
     #[test]
     fn splines_look_at_the_rows_that_couplings_chain() {
         let path = path(Interpolant::Spline, true);
         let couplings = path.couplings.as_ref().expect("couplings");
         for word in (0..64).map(|i| i << 26) {
-            let trajectory = path.trajectory(1, [0, word, word ^ 0x5555_0000, word], (0, 0, 0));
+            let trajectory = path.trajectory(1, [0, word, word ^ 0x5555_0000, word], RowKey::default());
             assert!(couplings[0].has(trajectory.before, trajectory.from));
             assert!(couplings[1].has(trajectory.from, trajectory.to));
             assert!(couplings[2].has(trajectory.to, trajectory.after));

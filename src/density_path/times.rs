@@ -1,18 +1,22 @@
-//! Where in time a row of a batch lies: rules for drawing times, and quadratures that move them to fixed nodes.
+//! The times of the rows of a batch: rules for drawing times, and quadratures that move them to
+//! fixed nodes.
 
-/// How the times of interior rows are drawn. Every rule gives unbiased means over time or, for the quadratures, their sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// Rule for drawing the times of interior rows. Every rule gives unbiased means over time, or the
+/// sums of a quadrature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeRule {
-    /// t = (u + row / n) mod 1 with one uniform u a step: lower variance than independent draws.
+    /// t = (u + row / n) mod 1 with one uniform u per step: lower variance than independent draws.
+    #[default]
     LowDiscrepancy,
     /// Independent uniform times.
     Uniform,
     /// One uniform time in each of n equal stretches.
     Stratified,
-    /// Low-discrepancy draws from a [`TimeDensity`] that follows the size of the integrand during training.
+    /// Low-discrepancy draws from a [`TimeDensity`], which follows the size of the integrand during
+    /// training.
     Importance,
-    /// The two ends of each interval between snapshots, ½ each: only times at which there is data.
+    /// The two ends of each interval between snapshots, ½ each: only times with data.
     Trapezoid,
     /// Simpson's rule in each interval between snapshots: ends ⅙ each and the middle ⅔.
     Simpson,
@@ -21,9 +25,10 @@ pub enum TimeRule {
 }
 
 impl TimeRule {
-    /// The random word of row `row` of `n`, before any quadrature: uniform over 0..2³². `offset` is the step's, `own` the row's.
+    /// The random word of row `row` of `n`, before any quadrature: uniform over 0..2³². `offset` is
+    /// a word of the step, `own` one of the row.
     ///
-    /// Integer arithmetic: the same times on every engine.
+    /// Integer arithmetic, so that every engine draws the same times.
     pub fn word(self, row: usize, n: usize, offset: u32, own: u32) -> u32 {
         let start = |row: usize| ((row as u64) << 32) / n as u64;
         match self {
@@ -32,7 +37,7 @@ impl TimeRule {
                 let width = start(row + 1) - start(row);
                 (start(row) + ((u64::from(own) * width) >> 32)) as u32
             }
-            // The quadratures give each node as many rows as its weight says, to within one.
+            // Each node of a quadrature gets as many rows as its weight says, within one row.
             TimeRule::LowDiscrepancy
             | TimeRule::Importance
             | TimeRule::Trapezoid
@@ -41,8 +46,8 @@ impl TimeRule {
         }
     }
 
-    /// Moves the place `ratio`, uniform over an interval between snapshots, to the node of the quadrature that stands for it; weights
-    /// of nodes are the lengths of their stretches.
+    /// Maps `ratio`, uniform over an interval between snapshots, to a node of the quadrature. A
+    /// node is hit with the probability of its weight.
     pub fn node(self, ratio: f64) -> f64 {
         let nodes: &[(f64, f64)] = match self {
             TimeRule::LowDiscrepancy | TimeRule::Uniform | TimeRule::Stratified | TimeRule::Importance => return ratio,
@@ -64,7 +69,8 @@ impl TimeRule {
 /// Knots of a [`TimeDensity`], equally spaced from 0 to 1.
 pub const TIME_KNOTS: usize = 33;
 
-/// Sums over rows for the second moment of the integrand near each knot: Σ h g² and Σ h with hat functions h.
+/// Sums over rows for the second moment of the integrand near each knot: Σ h g² and Σ h with hat
+/// functions h.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeMoments {
     /// Σ h g².
@@ -99,7 +105,7 @@ impl TimeMoments {
         }
     }
 
-    /// Forgets a little of the past and adds the rows of a step.
+    /// Running update: decays the past slightly and adds the rows of a step.
     pub fn follow(&mut self, step: &TimeMoments) {
         for knot in 0..TIME_KNOTS {
             self.squares[knot] = MEMORY * self.squares[knot] + step.squares[knot];
@@ -107,7 +113,7 @@ impl TimeMoments {
         }
     }
 
-    /// The sums as one list, squares first: what a checkpoint holds.
+    /// The sums as one list, squares first, as checkpoints hold them.
     pub fn to_vec(&self) -> Vec<f32> {
         self.squares.iter().chain(&self.weights).map(|&sum| sum as f32).collect()
     }
@@ -125,14 +131,15 @@ impl TimeMoments {
     }
 }
 
-/// Share of the past that running moments keep each step.
+/// Decay factor of running moments per step.
 const MEMORY: f64 = 0.99;
 
-/// Share of the uniform density in every [`TimeDensity`]: no row weighs more than its inverse.
+/// Fraction of the uniform density in every [`TimeDensity`]: no row weighs more than its inverse.
 const UNIFORM_SHARE: f64 = 0.3;
 
-/// A piecewise linear density of times in 0..=1, proportional to the root mean square of the integrand and mixed with the uniform one:
-/// the density of least variance for a mean over time, kept from below.
+/// A piecewise linear density of times in 0..=1: the density of least variance for a mean over
+/// time, which is proportional to the root mean square of the integrand, mixed with the uniform
+/// density so that no weight is too large.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimeDensity {
     density: [f64; TIME_KNOTS],
@@ -140,7 +147,7 @@ pub struct TimeDensity {
 }
 
 impl TimeDensity {
-    /// The density for `moments`; uniform where nothing is known yet.
+    /// The density for `moments`; uniform as long as there are none.
     pub fn new(moments: &TimeMoments) -> Self {
         const STEP: f64 = 1.0 / (TIME_KNOTS - 1) as f64;
         let mut density = [1.0; TIME_KNOTS];
@@ -162,7 +169,7 @@ impl TimeDensity {
         TimeDensity { density, cumulative }
     }
 
-    /// Its values at the knots, and behind them the cumulative ones.
+    /// Its values at the knots, then the cumulative values.
     #[cfg(test)]
     pub(crate) fn knots(&self) -> [f64; 2 * TIME_KNOTS] {
         std::array::from_fn(|i| if i < TIME_KNOTS { self.density[i] } else { self.cumulative[i - TIME_KNOTS] })
@@ -171,11 +178,11 @@ impl TimeDensity {
     /// The time at which the cumulative density is `u`, and the weight 1 / density of a row there.
     pub fn draw(&self, u: f64) -> (f64, f64) {
         const KNOTS: f64 = (TIME_KNOTS - 1) as f64;
-        let u = u * self.cumulative[TIME_KNOTS - 1]; // 1 but for rounding
+        let u = u * self.cumulative[TIME_KNOTS - 1]; // 1 up to rounding
         let knot = self.cumulative.partition_point(|&below| below <= u).clamp(1, TIME_KNOTS - 1) - 1;
         let (left, right) = (self.density[knot], self.density[knot + 1]);
         let rest = u - self.cumulative[knot];
-        // The root of left·x + ½ slope·x² = rest in the form that is stable for any slope.
+        // The root of left·x + ½ slope·x² = rest, in the form that is stable for any slope.
         let slope = (right - left) * KNOTS;
         let x = 2.0 * rest / (left + (left * left + 2.0 * slope * rest).max(0.0).sqrt());
         (((knot as f64) / KNOTS + x).min(1.0), 1.0 / (left + slope * x))
@@ -188,7 +195,7 @@ mod tests {
 
     const QUADRATURES: [TimeRule; 3] = [TimeRule::Trapezoid, TimeRule::Simpson, TimeRule::GaussLegendre];
 
-    /// The mean of f over many rows' nodes is the quadrature's sum.
+    /// The mean of f over the nodes of many rows is the sum of the quadrature.
     #[test]
     fn quadratures_integrate_the_polynomials_they_should() {
         const ROWS: usize = 36_000;
@@ -208,7 +215,7 @@ mod tests {
             for row in 0..n {
                 for own in [0, 1 << 31, u32::MAX] {
                     let t = f64::from(TimeRule::Stratified.word(row, n, 5, own)) / 4_294_967_296.0;
-                    // Starts of stretches are rounded down to whole words.
+                    // Starts of intervals are rounded down to whole words.
                     let stretch = row as f64 / n as f64 - 1e-9..=(row + 1) as f64 / n as f64;
                     assert!(stretch.contains(&t), "{row} of {n}: {t}");
                 }

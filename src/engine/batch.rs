@@ -23,9 +23,9 @@ impl End {
 pub enum BatchPart {
     /// Points at times between the ends.
     Interior,
-    /// Centring: the times of the interior rows at x = 0, with opposite weights.
+    /// Centering: the times of the interior rows at x = 0, with opposite weights.
     Center,
-    /// Centring of the boundary: x = 0 at both ends.
+    /// Centering of the boundary: x = 0 at both ends.
     CenterEnds,
     /// Points at one end of time.
     Boundary(End),
@@ -44,12 +44,12 @@ impl BatchPart {
     pub fn of(training: &Training) -> Vec<(BatchPart, usize)> {
         let mut parts = vec![(BatchPart::Interior, training.n_interior)];
         match training.estimator {
-            Estimator::Action { centring } => {
-                if centring {
+            Estimator::Action { centering } => {
+                if centering {
                     parts.push((BatchPart::Center, training.n_interior));
                 }
                 parts.extend(End::BOTH.map(|end| (BatchPart::Boundary(end), training.n_boundary)));
-                if centring {
+                if centering {
                     parts.push((BatchPart::CenterEnds, 2));
                 }
             }
@@ -78,7 +78,7 @@ pub enum LossForm {
     Weak,
     /// H(∇s) − u·∇s: [`Estimator::Regression`].
     Regression,
-    /// ∂ₜs, without growth: the centring of [`Estimator::Action`].
+    /// ∂ₜs, without growth: the centering of [`Estimator::Action`].
     Centering,
     /// None: the Laplacian alone.
     Laplacian,

@@ -9,7 +9,8 @@ mod testing;
 mod training;
 
 pub use training::{
-    Bend, Estimator, LearningRate, LossScale, NetworkState, Optimizer, StepRecord, TrainState, Trainer, Training,
+    Bend, Cosine, Estimator, LearningRate, LossScale, NetworkState, Optimizer, Records, StepRecord, TrainState,
+    Trainer, Training,
 };
 
 use crate::error::{Result, check_len};
@@ -149,5 +150,18 @@ pub trait Engine: Differentiate + Send + Sync {
     ) -> Result<IntegrationReport>;
 
     /// A trainer that continues from `state`.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) and [`Error::Shape`](crate::Error::Shape) as
+    /// [`Training::validate`]; [`Error::Device`](crate::Error::Device) if a device lacks the memory.
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>>;
+
+    /// A trainer at step 0, with the parameters that `training.seed` draws.
+    ///
+    /// # Errors
+    /// As [`Engine::trainer`].
+    fn start(&self, training: Training) -> Result<Box<dyn Trainer>> {
+        let state = training.initial_state()?;
+        self.trainer(training, state)
+    }
 }

@@ -3,10 +3,10 @@
 use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
 use crate::laplacian::{Laplacian, MAX_PROBES};
-use crate::model::{Architecture, Head, initial_parameters};
+use crate::model::{Architecture, Coordinates, Head, Model, initial_parameters};
 use crate::objective::Objective;
 
-/// Parameters of one network and the state of its optimiser.
+/// Parameters of one network and the state of its optimizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkState {
     /// Parameters, flat in the order of [`Architecture::layers`].
@@ -21,6 +21,7 @@ pub struct NetworkState {
 
 impl NetworkState {
     /// The state before the first step: EMA equal to the parameters, moments zero.
+    #[must_use]
     pub fn initial(parameters: Vec<f32>) -> Self {
         let zeros = vec![0.0; parameters.len()];
         NetworkState { ema: parameters.clone(), moment1: zeros.clone(), moment2: zeros, parameters }
@@ -64,7 +65,7 @@ impl Default for LossScale {
 /// Everything that changes in `step` steps of training: what a checkpoint holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Number of optimiser steps taken.
+    /// Number of optimizer steps taken.
     pub step: u64,
     /// The action.
     pub action: NetworkState,
@@ -78,6 +79,8 @@ pub struct TrainState {
 
 impl TrainState {
     /// The state before the first step of an action with `parameters`, on a path that is not learned.
+    /// [`Training::initial_state`] draws the parameters too, and serves every path.
+    #[must_use]
     pub fn initial(parameters: Vec<f32>) -> Self {
         let time_moments = vec![0.0; 2 * TIME_KNOTS];
         let action = NetworkState::initial(parameters);
@@ -95,15 +98,33 @@ pub struct Bend {
 }
 
 impl Bend {
+    /// Hidden layers of [`Bend::of`].
+    pub const HIDDEN: [usize; 2] = [64; 2];
+    /// Relative rate of [`Bend::of`].
+    pub const RELATIVE_RATE: f64 = 0.3;
+
     /// A network of `hidden` layers for data like those of `action`.
-    pub fn new(action: &Architecture, hidden: Vec<usize>, relative_rate: f64) -> Self {
+    #[must_use]
+    pub fn new(action: &Architecture, hidden: impl Into<Vec<usize>>, relative_rate: f64) -> Self {
         Bend {
-            architecture: Architecture { dim: 2 * action.dim, hidden, head: Head::Dot, ..action.clone() },
+            architecture: Architecture {
+                dim: 2 * action.dim,
+                hidden: hidden.into(),
+                head: Head::Dot,
+                ..action.clone()
+            },
             relative_rate,
         }
     }
 
+    /// The network of default size and rate for data like those of `action`.
+    #[must_use]
+    pub fn of(action: &Architecture) -> Self {
+        Bend::new(action, Bend::HIDDEN, Bend::RELATIVE_RATE)
+    }
+
     /// Parameters to start from: no bend at all.
+    #[must_use]
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut parameters = initial_parameters(&self.architecture, seed);
         if let Some(last) = self.architecture.layers().last() {
@@ -113,26 +134,76 @@ impl Bend {
     }
 }
 
+/// Decay of a learning rate along half a cosine, from its peak after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cosine {
+    /// Step at which the decay ends, counted from the start of training; the rate stays there.
+    pub end: u64,
+    /// Share of the peak that is left at the end, 0 to 1.
+    pub floor: f64,
+}
+
 /// Learning rate of a step: linear warm-up, then constant or cosine decay.
+///
+/// The default is constant, as a [`Trainer`] does not know how many steps it will be asked for;
+/// [`LearningRate::over`] warms up and decays over a known number.
+///
+/// ```
+/// use action_matching::engine::LearningRate;
+///
+/// assert_eq!(LearningRate::default().at(0), LearningRate::default().at(1_000_000));
+/// let rate = LearningRate::over(1000);
+/// assert!(rate.at(0) < rate.at(99) && rate.at(99) == rate.peak);
+/// assert!((rate.at(1000) / rate.peak - LearningRate::FLOOR).abs() < 1e-12);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LearningRate {
     /// Rate after warm-up.
     pub peak: f64,
     /// Steps of linear warm-up from 0.
     pub warmup_steps: u64,
-    /// `Some((total, floor))`: cosine from `peak` after warm-up down to `floor · peak` at step `total`.
-    pub cosine: Option<(u64, f64)>,
+    /// Decay after warm-up; `None` keeps the rate at `peak`.
+    pub cosine: Option<Cosine>,
+}
+
+impl Default for LearningRate {
+    fn default() -> Self {
+        LearningRate::constant(1e-3)
+    }
 }
 
 impl LearningRate {
+    /// Most steps of warm-up of [`LearningRate::over`].
+    pub const WARMUP_STEPS: u64 = 500;
+    /// Share of its peak that the rate of [`LearningRate::over`] ends with.
+    pub const FLOOR: f64 = 0.01;
+
+    /// The rate `peak` at every step.
+    #[must_use]
+    pub fn constant(peak: f64) -> Self {
+        LearningRate { peak, warmup_steps: 0, cosine: None }
+    }
+
+    /// The default rate for a run of `steps` steps: warm-up over a tenth of them, but no more than
+    /// [`LearningRate::WARMUP_STEPS`], then a cosine to [`LearningRate::FLOOR`] of the peak.
+    #[must_use]
+    pub fn over(steps: u64) -> Self {
+        LearningRate {
+            warmup_steps: Self::WARMUP_STEPS.min(steps / 10),
+            cosine: Some(Cosine { end: steps, floor: Self::FLOOR }),
+            ..Self::default()
+        }
+    }
+
     /// Rate of the step with index `step` (from 0).
+    #[must_use]
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
             return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
         }
         match self.cosine {
-            Some((total, floor)) if total > self.warmup_steps => {
-                let progress = (step - self.warmup_steps) as f64 / (total - self.warmup_steps) as f64;
+            Some(Cosine { end, floor }) if end > self.warmup_steps => {
+                let progress = (step - self.warmup_steps) as f64 / (end - self.warmup_steps) as f64;
                 let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos());
                 self.peak * (floor + (1.0 - floor) * cosine)
             }
@@ -160,25 +231,40 @@ pub struct Optimizer {
     pub ema_decay: f64,
 }
 
+impl Default for Optimizer {
+    fn default() -> Self {
+        Optimizer {
+            learning_rate: LearningRate::default(),
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: Some(1.0),
+            ema_decay: 0.999,
+        }
+    }
+}
+
 impl Optimizer {
     /// What the step with index `step` (from 0) moves the average by, e += rate · (p − e): max(1 − β, 9 / (10 + step)).
     ///
     /// A constant 1 − β would leave a share βⁿ of the initial parameters in the average of n steps: 37 % after 1 / (1 − β) of
     /// them. With this rate that share is 9! n! / (n + 9)!, 10⁻¹⁰ after 50 steps, and the average is one of about the last tenth
     /// of the steps until 1 − β is reached. It depends on the step alone, so that a resumed run has the rates of one that went on.
+    #[must_use]
     pub fn ema_rate(&self, step: u64) -> f64 {
         (1.0 - self.ema_decay).max(9.0 / (10.0 + step as f64))
     }
 }
 
-/// Forms of the one loss, with the same minimiser ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
+/// Forms of the one loss, with the same minimizer ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Estimator {
     /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the paper writes it.
     Action {
         /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times: exact invariance to offsets. Costs as many
-        /// rows again. 0 is the mean of standardised data.
-        centring: bool,
+        /// rows again. 0 is the mean of standardized data.
+        centering: bool,
     },
     /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots is divided into equal parts [a, b]; over
     /// each part, with s̄ = ½(s(·, a) + s(·, b)), the loss is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
@@ -190,7 +276,37 @@ pub enum Estimator {
     Regression,
 }
 
-/// Everything a [`Trainer`] needs beside its starting state.
+impl Estimator {
+    /// Intervals of [`Estimator::Weak`] that the program takes unless it is told.
+    pub const WEAK_INTERVALS: u32 = 16;
+
+    /// The form of least variance on a path along `interpolant`: regression if the velocity of its
+    /// points is known, else the action.
+    #[must_use]
+    pub fn best_for(interpolant: Interpolant) -> Self {
+        if interpolant.has_velocity() { Estimator::Regression } else { Estimator::Action { centering: false } }
+    }
+}
+
+/// Everything a [`Trainer`] needs besides its starting state.
+///
+/// [`Training::new`] sets all but the network and the path to their defaults; change a field with
+/// struct-update syntax.
+///
+/// ```
+/// use action_matching::prelude::*;
+///
+/// let rows = [0.0, 0.0, 1.0, 1.0];
+/// let snapshots = Snapshots::from_rows(2, [(0.0, rows), (1.0, rows.map(|x| x + 2.0))])?;
+/// let training = Training {
+///     objective: Objective { sigma: 0.5, ..Objective::default() },
+///     seed: 7,
+///     ..Training::new(Architecture::new(2, [64; 3]), DensityPath::linear(snapshots))
+/// };
+/// assert_eq!(training.estimator, Estimator::Regression); // as the velocity of the path is known
+/// assert_eq!(training.rows_per_step(), Training::ROWS);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Training {
     /// Shape of the network.
@@ -211,24 +327,70 @@ pub struct Training {
     pub n_interior: usize,
     /// Boundary rows of a step, at each of the two end times.
     pub n_boundary: usize,
-    /// Optimiser settings.
+    /// Optimizer settings.
     pub optimizer: Optimizer,
     /// Key of every random number.
     pub seed: u64,
 }
 
 impl Training {
+    /// Interior rows of a step, and boundary rows at each end, of [`Training::new`].
+    pub const ROWS: usize = 1024;
+
+    /// Training of a network on `path` with every other setting at its default: continuity dynamics,
+    /// the form of the loss that suits the path, [`Training::ROWS`] rows a step, seed 0. A learned
+    /// path gets the default network that bends it.
+    #[must_use]
+    pub fn new(architecture: Architecture, path: DensityPath) -> Self {
+        Training {
+            objective: Objective::default(),
+            bend: (path.interpolant == Interpolant::Learned).then(|| Bend::of(&architecture)),
+            estimator: Estimator::best_for(path.interpolant),
+            time_rule: TimeRule::default(),
+            laplacian: Laplacian::default(),
+            n_interior: Self::ROWS,
+            n_boundary: Self::ROWS,
+            optimizer: Optimizer::default(),
+            seed: 0,
+            architecture,
+            path,
+        }
+    }
+
+    /// The same training with the learning rate of a run of `steps` steps, [`LearningRate::over`].
+    #[must_use]
+    pub fn for_steps(mut self, steps: u64) -> Self {
+        self.optimizer.learning_rate = LearningRate::over(steps);
+        self
+    }
+
+    /// The state before the first step: parameters drawn from `seed`, and a bend that does nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names a size of a network that is out of range.
+    pub fn initial_state(&self) -> Result<TrainState> {
+        self.architecture.validate("training")?;
+        let bend = self.bend.as_ref().map(|bend| {
+            bend.architecture.validate("training (bend)")?;
+            Ok(NetworkState::initial(bend.initial_parameters(self.seed)))
+        });
+        let parameters = initial_parameters(&self.architecture, self.seed);
+        Ok(TrainState { bend: bend.transpose()?, ..TrainState::initial(parameters) })
+    }
+
     /// Rows that the loss of a step looks at.
+    #[must_use]
     pub fn rows_per_step(&self) -> usize {
         match self.estimator {
-            Estimator::Action { centring: false } => self.n_interior + 2 * self.n_boundary,
-            Estimator::Action { centring: true } => 2 * (self.n_interior + 1 + self.n_boundary),
+            Estimator::Action { centering: false } => self.n_interior + 2 * self.n_boundary,
+            Estimator::Action { centering: true } => 2 * (self.n_interior + 1 + self.n_boundary),
             Estimator::Weak { .. } => self.n_interior + 4 * self.n_boundary,
             Estimator::Regression => self.n_interior,
         }
     }
 
     /// Directions of second derivatives in each interior row: 0 without diffusion.
+    #[must_use]
     pub fn n_probes(&self) -> usize {
         if self.objective.sigma == 0.0 { 0 } else { self.laplacian.n_directions(self.architecture.dim) }
     }
@@ -279,7 +441,7 @@ impl Training {
     }
 }
 
-/// What one optimiser step reports.
+/// What one optimizer step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRecord {
     /// Index of the step, from 0.
@@ -300,19 +462,89 @@ pub struct StepRecord {
     pub learning_rate: f64,
 }
 
-/// Draws batches and takes optimiser steps.
-pub trait Trainer: Send {
-    /// Takes `n` steps, appending one record each to `records`.
-    ///
-    /// Stops after the first step whose loss or gradient norm is not finite, with that record last and the
-    /// parameters as they were before it.
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()>;
+impl StepRecord {
+    /// What a trainer returns for the record of a step that failed, and `Ok` for any other.
+    pub(crate) fn check(&self) -> Result<()> {
+        let what = match (self.loss.is_finite(), self.gradient_norm.is_finite()) {
+            (true, true) => return Ok(()),
+            (false, _) => "the loss",
+            (true, false) => "the gradient",
+        };
+        let fix = "lower the learning rate, warm up over more steps, or check the data for outliers";
+        Err(Error::NotFinite { what, step: self.step, fix })
+    }
+}
 
-    /// A copy of the parameters and optimiser state.
+/// Receives the records of steps, in order: `()` drops them, a `Vec` keeps them, and a closure does
+/// with them what it likes.
+///
+/// ```
+/// use action_matching::engine::{Records, StepRecord};
+///
+/// fn two(records: &mut dyn Records) {
+///     (0..2).for_each(|step| records.push(StepRecord { step, ..StepRecord::default() }));
+/// }
+/// let (mut all, mut last) = (Vec::new(), None);
+/// two(&mut all);
+/// two(&mut |record: StepRecord| last = Some(record.step));
+/// two(&mut ());
+/// assert_eq!((all.len(), last), (2, Some(1)));
+/// ```
+pub trait Records {
+    /// Receives the record of one step.
+    fn push(&mut self, record: StepRecord);
+}
+
+impl Records for () {
+    fn push(&mut self, _record: StepRecord) {}
+}
+
+impl Records for Vec<StepRecord> {
+    fn push(&mut self, record: StepRecord) {
+        Vec::push(self, record);
+    }
+}
+
+impl<F: FnMut(StepRecord)> Records for F {
+    fn push(&mut self, record: StepRecord) {
+        self(record);
+    }
+}
+
+/// Draws batches and takes optimizer steps.
+pub trait Trainer: Send {
+    /// Takes `n` steps; `records` receives one record for each.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] after the first step whose loss or gradient norm is not finite. Its
+    /// record is the last one, and the parameters are those before it. [`Error::Device`] if a
+    /// device fails.
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()>;
+
+    /// The settings that it trains with.
+    fn training(&self) -> &Training;
+
+    /// A copy of the parameters and optimizer state.
     ///
     /// # Errors
     /// [`Error::Device`] when a device no longer answers.
     fn state(&self) -> Result<TrainState>;
+
+    /// The model so far: the moving average of the parameters. `coordinates` are those that took
+    /// the data to the snapshots of the path, as [`Snapshots::standardize`] returns them.
+    ///
+    /// [`Snapshots::standardize`]: crate::data::Snapshots::standardize
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `coordinates` are of another dimension; [`Error::Device`] as
+    /// [`Trainer::state`].
+    fn model(&self, coordinates: Coordinates) -> Result<Model> {
+        let Training { architecture, objective, .. } = self.training();
+        let (architecture, objective) = (architecture.clone(), objective.clone());
+        let model = Model { architecture, coordinates, objective, parameters: self.state()?.action.ema };
+        model.validate()?;
+        Ok(model)
+    }
 }
 
 #[cfg(test)]
@@ -321,15 +553,7 @@ mod tests {
 
     #[test]
     fn the_average_forgets_the_start_before_it_goes_at_its_own_rate() {
-        let optimizer = Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: None,
-            ema_decay: 0.999,
-        };
+        let optimizer = Optimizer::default();
         let share_of_start = |steps: u64| (0..steps).map(|step| 1.0 - optimizer.ema_rate(step)).product::<f64>();
         for (steps, most) in [(1, 0.11), (10, 1.1e-5), (50, 1e-10), (10_000, 1e-30)] {
             assert!(share_of_start(steps) < most, "{steps}: {}", share_of_start(steps));

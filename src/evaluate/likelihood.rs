@@ -1,4 +1,5 @@
-//! Log-likelihood of points under a model whose start density is known: log q₁(x₁) = log q₀(x₀) − ∫ ∇·v dt along the flow that ends there.
+//! Log-likelihood of points under a model with a known start density: log q₁(x₁) = log q₀(x₀) − ∫
+//! ∇·v dt along the flow that ends at x₁.
 
 use crate::engine::Engine;
 use crate::error::Result;
@@ -6,10 +7,11 @@ use crate::integrate::{Method, Plan, StepControl, Trajectories};
 use crate::model::Model;
 use crate::stage::Watch;
 
-/// log q̂ of each of `points [n, dim]` at network time 1, in network coordinates, with the exact divergence. `log_start` is log q at time 0.
+/// log q̂ of each of `points [n, dim]` at network time 1, in network coordinates, with the exact
+/// divergence. `log_start` is log q at time 0.
 ///
 /// # Errors
-/// The engine's: flows with noise have no such formula.
+/// Errors of the engine; flows with noise have no such formula.
 pub fn log_likelihood(
     engine: &dyn Engine,
     model: &Model,
@@ -24,7 +26,7 @@ pub fn log_likelihood(
     let plan = Plan::new(method, control, 1.0, vec![0.0]);
     let trajectories = Trajectories { log_density: Some(&mut log_density), ..Trajectories::of(&mut positions) };
     engine.integrate(model, &plan, trajectories, watch)?;
-    // Backward, the channel holds log q₀(x₀) − log q₁(x₁).
+    // Integrated backward, the channel holds log q₀(x₀) − log q₁(x₁).
     let rows = positions.chunks_exact(dim).zip(&log_density);
     Ok(rows.map(|(x, &rise)| log_start(x) - f64::from(rise)).collect())
 }

@@ -12,8 +12,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel whose bandwidth is the median distance between rows `[n, dim]`: over 10 000 random pairs. `None` when
-    /// there are fewer than two different rows.
+    /// The kernel whose bandwidth is the median distance between rows `[n, dim]`, over 10 000
+    /// random pairs. `None` if there are fewer than two different rows.
     pub fn median(dim: usize, rows: &[f32], seed: u64) -> Option<Kernel> {
         const PAIRS: u32 = 10_000;
         let n = rows.len() / dim;
@@ -37,17 +37,18 @@ impl Kernel {
         (-squared_distance / (2.0 * self.bandwidth * self.bandwidth)).exp()
     }
 
-    /// Name for reports.
+    /// Formula for reports.
     pub fn name(self) -> String {
         format!("exp(−‖x−y‖²/(2h²)), h = {}", crate::display::significant(self.bandwidth, 4))
     }
 }
 
-/// Unbiased MMD² between rows `x [n, dim]` and `y [m, dim]`; it may be negative. Rows of x may have `weights [n]`, whose sum counts as 1.
-/// `None` when a side has fewer than two rows with weight.
+/// Unbiased MMD² between rows `x [n, dim]` and `y [m, dim]`; it may be negative. Rows of x may have
+/// `weights [n]`, which are divided by their sum. `None` if a side has fewer than two rows with
+/// weight.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) when `watch` asks for it.
+/// [`Error::Interrupted`](crate::Error::Interrupted) if `watch` cancels.
 pub fn mmd2(
     kernel: Kernel,
     dim: usize,
@@ -57,11 +58,11 @@ pub fn mmd2(
     watch: &dyn Watch,
 ) -> Result<Option<f64>> {
     let uniform = |rows: &[f32]| vec![(dim as f64) / rows.len() as f64; rows.len() / dim];
-    let normalised = |weights: &[f64]| -> Vec<f64> {
+    let normalized = |weights: &[f64]| -> Vec<f64> {
         let total: f64 = weights.iter().sum();
         weights.iter().map(|weight| weight / total).collect()
     };
-    let (p, q) = (weights.map_or_else(|| uniform(x), normalised), uniform(y));
+    let (p, q) = (weights.map_or_else(|| uniform(x), normalized), uniform(y));
     // Σ_{i ≠ j} pᵢ pⱼ k(i, j) / Σ_{i ≠ j} pᵢ pⱼ.
     let within = |rows: &[f32], p: &[f64]| -> Result<Option<f64>> {
         let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(mmd2(kernel, 1, &[0.0, 5.0], Some(&[1.0, 0.0]), &[1.0, 2.0]), None);
     }
 
-    /// The discrepancy from many copies of the rows, each as often as it weighs, tends to that of the weights.
+    /// The MMD² of rows repeated in proportion to their weights tends to the MMD² of the weights.
     #[test]
     fn weights_count_like_repeated_rows() {
         const COPIES: usize = 400;
@@ -125,7 +126,8 @@ mod tests {
             let rows: Vec<f32> = x.iter().zip(weights).flat_map(|(&x, n)| vec![x; n * COPIES]).collect();
             mmd2(kernel, 1, &rows, None, &y).expect("enough rows")
         };
-        // The unbiased form leaves out pairs of a row with itself; with copies those pairs are there, and known.
+        // The unbiased form leaves out pairs of a row with itself; among copies these pairs occur,
+        // and their contribution is known.
         let p = [1.0 / 6.0, 2.0 / 6.0, 3.0 / 6.0f64];
         let own: f64 = p.iter().map(|p| p * p).sum();
         let got = mmd2(kernel, 1, &x, Some(&[1.0, 2.0, 3.0]), &y).expect("enough rows");

@@ -1,4 +1,4 @@
-//! How good a model is: distances between transported and true snapshots, energies and residuals.
+//! Scores of a model: distances between transported and true snapshots, energies and residuals.
 
 mod likelihood;
 mod mmd;
@@ -15,28 +15,30 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, Stream, index, words};
 use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
-/// Where particles start.
+/// Start of the particles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartFrom {
-    /// From each snapshot to the next one, and to held-out ones after it.
+    /// From each snapshot to the next one, and to the held-out ones between.
     #[default]
     Previous,
     /// From the first snapshot to every other.
     First,
-    /// From standard normal noise in network coordinates to one snapshot, as a model of a generative path.
+    /// From standard normal noise in network coordinates to the single snapshot, for a model of a
+    /// generative path.
     Noise,
 }
 
-/// How [`evaluate`] works.
+/// Options of [`evaluate`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluateOptions {
-    /// Where particles start.
+    /// Start of the particles.
     pub start: StartFrom,
-    /// Most points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented by a random subset.
+    /// Maximum number of points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented
+    /// by a random subset.
     pub max_points: usize,
     /// Method of integration.
     pub method: Method,
@@ -59,18 +61,18 @@ impl Default for EvaluateOptions {
 }
 
 /// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of
-/// the model's coordinates: see [`Coordinates::relative_to`] where they are given as differences
-/// from an origin); distances are taken between differences from the model's mean, so that they
-/// keep their digits far from 0. The times of `held_out` are those that the model did not see.
+/// the model's coordinates: see [`Coordinates::relative_to`] if they are given as differences from
+/// an origin). Distances are computed between differences from the model's mean, so that they keep
+/// their digits far from 0. `held_out` are the times that training left out.
 ///
-/// Distances are found on the threads of `stage`, as many at once as
-/// [`MEMORY`](crate::transport::MEMORY) lets. Its watch counts ways, each with the integration along
-/// it and three comparisons.
+/// Distances are computed on the threads of `stage`, as many at once as
+/// [`MEMORY`](crate::transport::MEMORY) allows. Its watch counts four units per pair of snapshots:
+/// the integration and three comparisons.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when the watch asks for it.
-/// [`Error::Input`] when dimensions differ, the number of snapshots does not suit the start, the first is held out, or the options are
-/// out of range; the engine's errors.
+/// [`Error::Interrupted`] if the watch cancels. [`Error::Input`] if dimensions differ, the number
+/// of snapshots does not suit the start, the first one is held out, or the options are out of
+/// range. Errors of the engine.
 pub fn evaluate(
     engine: &dyn Engine,
     model: &Model,
@@ -129,7 +131,7 @@ pub fn evaluate(
             start = k;
         }
     }
-    // Of each way the integration counts one, and so does each comparison.
+    // Each pair of snapshots counts one unit for the integration and one for each comparison.
     let total = 4 * ends.len() as u64;
     let mut ways = Vec::new();
     for &ends in &ends {
@@ -138,7 +140,7 @@ pub fn evaluate(
         watch.advanced(1, 1);
     }
 
-    // Each of the three comparisons of each way is a task of its own.
+    // Each of the three comparisons of each pair is a task of its own.
     let tasks: Vec<(usize, usize)> = (0..ways.len()).flat_map(|way| (0..3).map(move |part| (way, part))).collect();
     let watch = &Part { watch: stage.watch, before: ways.len() as u64, units: total - ways.len() as u64, total };
     let largest = sets.iter().map(|set| set.all.len() / dim).max().unwrap_or(0);
@@ -206,7 +208,7 @@ fn distances(
     })
 }
 
-/// The points that stand for one snapshot: data units, less the model's mean.
+/// The points that represent one snapshot: data units, minus the model's mean.
 struct PointSets {
     all: Vec<f32>,
     /// Two disjoint random halves of the whole snapshot, each at most as large as `all`.
@@ -223,9 +225,9 @@ impl PointSets {
             order.swap(i, index(words(seed, Purpose::Evaluation, 2 + k as u64, i as u32)[0], i + 1));
         }
         let pick = |order: &[usize]| -> Vec<f32> {
-            let centred =
+            let centered =
                 |row: usize| rows[row * dim..][..dim].iter().zip(mean).map(|(&x, m)| (f64::from(x) - m) as f32);
-            order.iter().flat_map(|&row| centred(row)).collect()
+            order.iter().flat_map(|&row| centered(row)).collect()
         };
         let all = if n <= max_points { pick(&(0..n).collect::<Vec<_>>()) } else { pick(&order[..max_points]) };
         let half = (n / 2).min(max_points);
@@ -235,11 +237,11 @@ impl PointSets {
     }
 }
 
-/// The particles of snapshot `from`, or of noise, on their way to the time of snapshot `to`.
+/// The particles of snapshot `from`, or of noise, moved to the time of snapshot `to`.
 struct Way {
     from: Option<usize>,
     to: usize,
-    /// Positions at the start and at the end, data units less the model's mean.
+    /// Positions at the start and at the end, data units minus the model's mean.
     departed: Vec<f32>,
     arrived: Vec<f32>,
     /// With growth: weights at the end, relative to the largest.
@@ -262,13 +264,14 @@ impl Way {
         options: &EvaluateOptions,
         watch: &dyn Watch,
     ) -> Result<Way> {
-        /// Equal stretches of the way, between which energy and residual are measured (Simpson's rule: an even number).
+        /// Number of equal intervals between whose ends energy and residual are integrated
+        /// (Simpson's rule, so an even number).
         const STRETCHES: usize = 8;
         let dim = model.architecture.dim;
-        // Of points that are given as differences from the mean.
+        // Coordinates for points given as differences from the mean.
         let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
         let network_time = |k: usize| coordinates.network_time(snapshots.times[k]);
-        // Noise is at time 0 and the one snapshot it leads to at 1, whatever the data call it.
+        // Noise is at time 0 and the single snapshot at time 1, whatever the times in the data.
         let (start, end) = from.map_or((0.0, 1.0), |from| (network_time(from), network_time(to)));
         let at = |stretch: usize| start + (end - start) * stretch as f64 / STRETCHES as f64;
         let plan = Plan {
@@ -277,7 +280,7 @@ impl Way {
         };
         let mut positions = match from {
             Some(from) => sets[from].all.clone(),
-            None => draw_gaussian(sets[to].all.len() / dim, dim, options.seed),
+            None => draw_gaussian(sets[to].all.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
         };
         if from.is_some() {
             coordinates.to_network(&mut positions);
@@ -326,7 +329,8 @@ impl Way {
             coordinates.to_network(&mut truth);
             let control = (options.method, options.control);
             let of_rows = log_likelihood(engine, model, &truth, control, log_standard_normal, watch)?;
-            // dx = scale dy: the density in data units is that in network units over the product of the scales.
+            // dx = scale dy: the density in data units is that in network units divided by the
+            // product of the scales.
             let log_volume: f64 = coordinates.scale.iter().map(|scale| scale.ln()).sum();
             Some(of_rows.iter().sum::<f64>() / of_rows.len() as f64 - log_volume)
         } else {

@@ -1,4 +1,4 @@
-//! The report of `amatch evaluate`: numbers with their names, as a table and as JSON.
+//! The report of `amatch evaluate`: named numbers, as a table and as JSON.
 
 use std::fmt;
 
@@ -18,34 +18,35 @@ pub struct Distances {
     pub mmd2: Option<f64>,
 }
 
-/// One true snapshot and the particles that the model brought there.
+/// One true snapshot and the particles that the model moved there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// Time of the snapshot that the particles started from; `None` for noise.
     pub from: Option<f64>,
     /// Time of the true snapshot.
     pub to: f64,
-    /// Whether the model was trained without the true snapshot.
+    /// True if the model was trained without the true snapshot.
     pub held_out: bool,
     /// Particles.
     pub n_particles: usize,
     /// Points of the truth.
     pub n_truth: usize,
-    /// Particles against the truth.
+    /// Distances of the particles from the truth.
     pub model: Distances,
-    /// The starting snapshot against the truth: what a model without motion would score.
+    /// Distances of the starting snapshot from the truth: the score of a model without motion.
     pub no_motion: Distances,
-    /// Two disjoint halves of the truth against each other: what a perfect model of that many points would score. `None` with
-    /// fewer than two points.
+    /// Distances between two disjoint halves of the truth: the score of a perfect model with that
+    /// many points. `None` with fewer than two points.
     pub sampling_floor: Option<Distances>,
     /// Kernel of MMD², with the median distance of the truth.
     pub kernel: Option<String>,
-    /// ∫ E½‖∇s‖² over the way, network units.
+    /// ∫ E½‖∇s‖² along the flow, network units.
     pub kinetic_energy: f64,
-    /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) along the way, network units: 0 on optimal
-    /// transport.
+    /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) along the flow, network
+    /// units: 0 for optimal transport.
     pub hjb_residual: f64,
-    /// With growth: mass of the particles relative to their start. They are compared with their weights.
+    /// With growth: mass of the particles relative to their start. They are compared with their
+    /// weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relative_mass: Option<f64>,
     /// With growth: rows of the true snapshot relative to those of the starting one.
@@ -61,20 +62,20 @@ pub struct Comparison {
 pub struct Report {
     /// One for each snapshot but the first.
     pub comparisons: Vec<Comparison>,
-    /// Against the true action, where it is known.
+    /// Comparison with the true action, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theorems: Option<Theorems>,
-    /// How particles were moved.
+    /// Method of integration.
     pub method: String,
     /// Seed of the subsets and halves.
     pub seed: u64,
 }
 
 impl Comparison {
-    /// Rows of the table for each.
+    /// Rows of the table per comparison.
     const ROWS: usize = 3;
 
-    /// Its rows of the table.
+    /// The rows of the table.
     fn rows(&self) -> [[String; 7]; Self::ROWS] {
         let from = self.from.map_or("noise".to_string(), shortest);
         let way = format!("{from} → {}{}", shortest(self.to), if self.held_out { " *" } else { "" });
@@ -100,7 +101,7 @@ impl fmt::Display for Report {
             .into_iter()
             .chain(self.comparisons.iter().flat_map(Comparison::rows))
             .collect();
-        // Two blanks at least between columns, whatever the numbers.
+        // At least two blanks between columns, however wide the numbers.
         let width = |column: usize, least: usize| {
             let widest = table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
             least.max(widest + 2)
@@ -156,7 +157,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    /// At every magnitude: the columns of all lines stay apart, and no number loses its digits.
+    /// At every magnitude the columns of all lines stay apart, and no number loses digits.
     #[test]
     fn columns_stay_apart_at_any_magnitude() {
         for scale in [1e-300, 1e-9, 1e-4, 1.0, 12_345.678, 1e15, 1e300] {

@@ -1,4 +1,5 @@
-//! The theorems of Action Matching, measured on a problem whose action is known (arXiv 2210.06662, theorem 2.2 and section 2).
+//! The theorems of Action Matching, checked on a problem whose action is known (arXiv 2210.06662,
+//! theorem 2.2 and section 2).
 
 use std::fmt;
 
@@ -12,10 +13,11 @@ use crate::engine::{Batch, Differentiate, Engine};
 use crate::error::{Error, Result};
 use crate::integrate::{Method, Plan, StepControl, Trajectories};
 use crate::model::Model;
+use crate::rng::Stream;
 use crate::stage::{Part, Stage, Watch, check};
 use crate::transport::{MAX_POINTS, wasserstein2};
 
-/// How far an action is from the true one: `ActionGap(s, s*) = L(s) + E*`, with m the mass of q_t:
+/// Distance of an action from the true one: `ActionGap(s, s*) = L(s) + E*`, with m the mass of q_t:
 ///
 /// `gap = ½∫ m E[‖∇s − ∇s*‖² + λ(s − s*)²] dt`, `E* = ½∫ m E[‖∇s*‖² + λ s*²] dt`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -28,21 +30,23 @@ pub struct ActionGap {
     pub gap: f64,
     /// √(∫E‖∇s − ∇s*‖² / ∫E‖∇s*‖²).
     pub drift_error: f64,
-    /// √(∫E(s − s*)² / ∫E s*²), where growth fixes s*.
+    /// √(∫E(s − s*)² / ∫E s*²), if growth fixes s*.
     pub growth_error: Option<f64>,
 }
 
 impl ActionGap {
-    /// L(s) + E*: the gap by way of the loss.
+    /// L(s) + E*: the gap computed from the loss.
     pub fn from_loss(&self) -> f64 {
         self.loss + self.energy
     }
 
-    /// Measures `model` on `problem`, given in network coordinates, with `n` exact samples: each is followed to one time of 0..=1,
-    /// and its start and end give the boundary terms, so that the two sides share their noise.
+    /// Measures `model` on `problem`, given in network coordinates, with `n` exact samples. Each is
+    /// moved to one time in 0..=1, and its start and end give the boundary terms, so that the two
+    /// sides share their noise.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
+    /// [`Error::Input`] if the model has other dynamics or coordinates than the problem; errors of
+    /// the engine; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Differentiate,
         model: &Model,
@@ -54,7 +58,7 @@ impl ActionGap {
         /// Rows between two looks at the watch.
         const ROWS: usize = 2000;
         check_fit(model, problem)?;
-        let z = problem.draw(n, seed);
+        let z = problem.draw(n, &mut Stream::of_normals(seed, problem.dim()));
         let times: Vec<f64> = (0..n).map(|row| (row as f64 + 0.5) / n as f64).collect();
         let mut sum = ActionGapSums::default();
         for (z, times) in z.chunks(ROWS * problem.dim()).zip(times.chunks(ROWS)) {
@@ -66,7 +70,7 @@ impl ActionGap {
     }
 }
 
-/// Sums over exact samples, of which each has a time of its own.
+/// Sums over exact samples, each with its own time.
 #[derive(Default)]
 struct ActionGapSums {
     n: usize,
@@ -133,12 +137,14 @@ impl ActionGapSums {
     }
 }
 
-/// The bound `W₂²(q̂_τ, q_τ) ≤ e^{(1 + 2K)τ} ∫₀^τ E‖∇s − ∇s*‖² dt` at τ = 1, for flows without noise and growth.
+/// The bound `W₂²(q̂_τ, q_τ) ≤ e^{(1 + 2K)τ} ∫₀^τ E‖∇s − ∇s*‖² dt` at τ = 1, for flows without
+/// noise and growth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TransportBound {
-    /// W₂² between moved and exact particles that started as the same points: exact optimal transport.
+    /// W₂² between moved and exact particles with the same starting points, by exact optimal
+    /// transport.
     pub w2_squared: f64,
-    /// K: the largest eigenvalue of ∇²s, in absolute value, over samples and times.
+    /// K: the largest absolute eigenvalue of ∇²s over samples and times.
     pub smoothness: f64,
     /// The right-hand side.
     pub bound: f64,
@@ -148,7 +154,8 @@ impl TransportBound {
     /// Measures both sides for `model` whose `gap` is known.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
+    /// [`Error::Input`] if the model has other dynamics or coordinates than the problem; errors of
+    /// the engine; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
@@ -157,12 +164,12 @@ impl TransportBound {
         seed: u64,
         stage: &Stage,
     ) -> Result<TransportBound> {
-        /// Particles moved, and points where K is looked for: eigenvalues cost 2d evaluations each.
+        /// Numbers of moved particles and of points for K: eigenvalues cost 2d evaluations each.
         const N_MOVED: usize = 2000;
         const N_CURVED: usize = 1000;
         check_fit(model, problem)?;
         let dim = problem.dim();
-        let z = problem.draw(N_MOVED.min(MAX_POINTS), seed);
+        let z = problem.draw(N_MOVED.min(MAX_POINTS), &mut Stream::of_normals(seed, problem.dim()));
         let at =
             |t: f64| -> Vec<f32> { z.chunks_exact(dim).flat_map(|z| problem.point(z, t)).map(|x| x as f32).collect() };
         let mut moved = at(0.0);
@@ -178,7 +185,7 @@ impl TransportBound {
     }
 }
 
-/// Largest |eigenvalue| of ∇²s over the points, in f64 with differences of ∇s.
+/// Largest |eigenvalue| of ∇²s over the points, in f64, from differences of ∇s.
 fn largest_curvature(model: &Model, x: &[f64], times: &[f64], stage: &Stage) -> Result<f64> {
     /// Points of a task.
     const ROWS: usize = 20;
@@ -206,7 +213,7 @@ fn curvature_of_rows(model: &Model, x: &[f64], times: &[f64], watch: &dyn Watch)
     let mut largest = 0.0_f64;
     for row in 0..times.len() {
         let hessian = |i: usize, j: usize| columns[j][row * dim + i];
-        // Power iteration on the square of the symmetric matrix: |λ|, whatever the sign.
+        // Power iteration on the square of the symmetric matrix gives |λ| for either sign.
         let multiply =
             |v: &[f64]| -> Vec<f64> { (0..dim).map(|i| (0..dim).map(|j| hessian(i, j) * v[j]).sum()).collect() };
         let mut v: Vec<f64> = (0..dim).map(|i| 1.0 + 0.37 * i as f64).collect();
@@ -225,8 +232,8 @@ fn curvature_of_rows(model: &Model, x: &[f64], times: &[f64], watch: &dyn Watch)
     Ok(largest)
 }
 
-/// Mean log-density of exact samples at t = 1, under the model's flow and under the problem: the difference is the Kullback–Leibler
-/// divergence of the model's population from the true one.
+/// Mean log-density of exact samples at t = 1, under the model's flow and under the problem: the
+/// difference is the Kullback–Leibler divergence of the model's population from the true one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Likelihood {
     /// E_{q₁}[log q̂₁].
@@ -239,7 +246,8 @@ impl Likelihood {
     /// Measures both with `n` exact samples, starting the model's flow from the exact q₀.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
+    /// [`Error::Input`] if the model has other dynamics or coordinates than the problem; errors of
+    /// the engine; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
@@ -249,8 +257,11 @@ impl Likelihood {
         watch: &dyn Watch,
     ) -> Result<Likelihood> {
         check_fit(model, problem)?;
-        let points: Vec<f64> =
-            problem.draw(n, seed).chunks_exact(problem.dim()).flat_map(|z| problem.point(z, 1.0)).collect();
+        let points: Vec<f64> = problem
+            .draw(n, &mut Stream::of_normals(seed, problem.dim()))
+            .chunks_exact(problem.dim())
+            .flat_map(|z| problem.point(z, 1.0))
+            .collect();
         let control = StepControl::Adaptive { rtol: 1e-5, atol: 1e-6 };
         let log_start = |x: &[f32]| problem.log_density(&x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>(), 0.0);
         let narrow: Vec<f32> = points.iter().map(|&x| x as f32).collect();
@@ -260,7 +271,7 @@ impl Likelihood {
     }
 }
 
-/// What the theorems say of a model on an analytic problem.
+/// Measurements of the theorems for a model on an analytic problem.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Theorems {
     /// The gap and its identity.
@@ -275,7 +286,8 @@ impl Theorems {
     /// Measures `model` on `problem`.
     ///
     /// # Errors
-    /// [`Error::Input`] when the model is for other dynamics or coordinates than the problem's; the engine's; [`Error::Interrupted`].
+    /// [`Error::Input`] if the model has other dynamics or coordinates than the problem; errors of
+    /// the engine; [`Error::Interrupted`].
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
@@ -323,7 +335,7 @@ impl fmt::Display for Theorems {
     }
 }
 
-/// The model must be trained for the dynamics and in the coordinates of the problem.
+/// Checks that the model was trained for the dynamics and in the coordinates of the problem.
 fn check_fit(model: &Model, problem: &AnalyticProblem) -> Result<()> {
     let fail = |field: &str, problem: String, fix: &str| Err(Error::input("analytic problem", field, problem, fix));
     if model.architecture.dim != problem.dim() {
@@ -336,7 +348,7 @@ fn check_fit(model: &Model, problem: &AnalyticProblem) -> Result<()> {
         return fail(
             "coordinates",
             "are not the problem's own".into(),
-            "train with data.standardise = \"none\", times 0 to 1",
+            "train with data.standardize = \"none\", times 0 to 1",
         );
     }
     let (got, want) = (&model.objective, problem.objective());

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Activation f between layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// z·σ(z).
+    #[default]
     Silu,
     /// tanh z.
     Tanh,

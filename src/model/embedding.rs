@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Time embedding φ(t).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum TimeEmbedding {
     /// φ = \[t\].
+    #[default]
     Raw,
     /// φ = \[t, sin(2πf₁t), …, sin(2πf_mt), cos(2πf₁t), …, cos(2πf_mt)\].
     Fourier {
@@ -17,6 +18,7 @@ pub enum TimeEmbedding {
 
 impl TimeEmbedding {
     /// f₁ … f_m; none for φ = \[t\].
+    #[must_use]
     pub fn frequencies(&self) -> &[f64] {
         match self {
             TimeEmbedding::Raw => &[],
@@ -25,6 +27,7 @@ impl TimeEmbedding {
     }
 
     /// Number of features.
+    #[must_use]
     pub fn width(&self) -> usize {
         1 + 2 * self.frequencies().len()
     }

@@ -222,7 +222,7 @@ impl Model {
 impl Coordinates {
     /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32
     /// particles can have, times that increase.
-    fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
+    pub(crate) fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Coordinates { mean, scale, time_range: [start, end], columns } = self;
         for (field, n) in [("mean", mean.len()), ("scale", scale.len())]

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Head of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Head {
     /// s = o, one output.
+    #[default]
     Scalar,
     /// s = ½‖x − o‖², `dim` outputs.
     Quadratic,
@@ -19,6 +20,7 @@ impl Head {
     pub const ALL: [Head; 3] = [Head::Scalar, Head::Quadratic, Head::Dot];
 
     /// Number of outputs of the network in `dim` dimensions.
+    #[must_use]
     pub fn n_outputs(self, dim: usize) -> usize {
         match self {
             Head::Scalar => 1,

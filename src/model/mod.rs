@@ -96,7 +96,7 @@ impl Coordinates {
     }
 }
 
-/// A trained (or freshly initialised) action s(x, t): all that `model.safetensors` holds.
+/// A trained (or freshly initialized) action s(x, t): all that `model.safetensors` holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     /// Shape of the network.

@@ -11,6 +11,16 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_DIM: usize = 1024;
 
 /// Everything that fixes the function s(x, t) but its parameters.
+///
+/// ```
+/// use action_matching::model::{Activation, Architecture};
+///
+/// let plain = Architecture::new(2, [64; 3]);
+/// let periodic = Architecture { activation: Activation::Sin, ..plain.clone() };
+/// // Inputs are the two coordinates and the time: 3·64 + 64·64 + 64·64 + 64 weights, 3·64 + 1 biases.
+/// assert_eq!(plain.n_parameters(), 8641);
+/// assert_eq!(periodic.n_parameters(), plain.n_parameters());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
     /// Dimension of the data, 1..=[`MAX_DIM`].
@@ -39,17 +49,36 @@ pub struct Layer {
 }
 
 impl Architecture {
+    /// Hidden layers that the program takes unless it is told.
+    pub const HIDDEN: [usize; 3] = [128; 3];
+
+    /// A network of `hidden` layers for data of dimension `dim`, with the default activation, head
+    /// and time features.
+    #[must_use]
+    pub fn new(dim: usize, hidden: impl Into<Vec<usize>>) -> Self {
+        Architecture {
+            dim,
+            hidden: hidden.into(),
+            activation: Activation::default(),
+            head: Head::default(),
+            time_embedding: TimeEmbedding::default(),
+        }
+    }
+
     /// Width of the network's input: x and the time features.
+    #[must_use]
     pub fn n_inputs(&self) -> usize {
         self.dim + self.time_embedding.width()
     }
 
     /// Width of the network's output.
+    #[must_use]
     pub fn n_outputs(&self) -> usize {
         self.head.n_outputs(self.dim)
     }
 
     /// The linear maps from input to output (`hidden.len() + 1` of them).
+    #[must_use]
     pub fn layers(&self) -> Vec<Layer> {
         let mut layers = Vec::with_capacity(self.hidden.len() + 1);
         let (mut n_in, mut offset) = (self.n_inputs(), 0);
@@ -62,6 +91,7 @@ impl Architecture {
     }
 
     /// Number of parameters.
+    #[must_use]
     pub fn n_parameters(&self) -> usize {
         self.layers().last().map_or(0, |layer| layer.bias + layer.n_out)
     }
@@ -69,7 +99,8 @@ impl Architecture {
     /// Checks every size against its limit.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as the model file and the configuration name it.
+    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// configuration.
     pub fn validate(&self, file: &str) -> Result<()> {
         let within = |field: &str, value: usize, max: usize| {
             if (1..=max).contains(&value) {

@@ -1,4 +1,5 @@
-//! Checkpoints: everything a run needs to go on, verified by digest, the last three kept.
+//! Checkpoints: everything that a run needs to continue, verified by digest; the last three are
+//! kept.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,14 @@ use crate::engine::{LossScale, NetworkState, TrainState};
 use crate::error::{Error, Result};
 use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
 
-/// Checkpoints that are kept.
+/// Number of checkpoints that are kept.
 const KEPT: usize = 3;
 const VERSION: u32 = 4;
-/// The version before it did not say how its numbers were computed.
+/// The version before the arithmetic of the engine was recorded.
 const NO_ARITHMETIC_VERSION: u32 = 3;
-/// The version before that had no loss scale.
+/// The version before there was a loss scale.
 const UNSCALED_VERSION: u32 = 2;
-/// Names of the tensors of a network, behind the prefix of which one it is.
+/// Names of the tensors of a network, after the prefix of the network.
 const NETWORK_PARTS: [&str; 4] = ["parameters", "ema", "moment1", "moment2"];
 const TIME_MOMENTS: &str = "time_moments";
 const ACTION: &str = "";
@@ -35,7 +36,7 @@ struct Header {
     loss_scale: LossScale,
     #[serde(default)]
     arithmetic: String,
-    /// Digest over the rest and the tensors.
+    /// Digest of the other fields and the tensors.
     sha256: String,
 }
 
@@ -46,7 +47,8 @@ pub struct Checkpoint {
     pub state: TrainState,
     /// [`Config::fingerprint`](crate::config::Config::fingerprint) of the run.
     pub fingerprint: String,
-    /// [`Engine::arithmetic`](crate::engine::Engine::arithmetic) of the engine that took the last step; empty in old files.
+    /// [`Engine::arithmetic`](crate::engine::Engine::arithmetic) of the engine that took the last
+    /// step; empty in old files.
     pub arithmetic: String,
 }
 
@@ -54,8 +56,8 @@ impl Checkpoint {
     /// Writes the checkpoint into `folder` and removes those beyond the last three.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when the state is lost, before anything is written or removed; [`Error::Io`] names the file; earlier
-    /// checkpoints stay.
+    /// [`Error::NotFinite`] if the state is not finite, before anything is written or removed;
+    /// [`Error::Io`] names the file. Earlier checkpoints stay.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         self.check_finite()?;
         let Checkpoint { state, fingerprint, arithmetic } = self;
@@ -81,7 +83,7 @@ impl Checkpoint {
     /// Reads a checkpoint and verifies its digest.
     ///
     /// # Errors
-    /// [`Error::Input`] says what is missing, misshapen or altered.
+    /// [`Error::Input`] describing what is missing, misshapen or altered.
     pub fn load(path: &Path) -> Result<Checkpoint> {
         let mut file = TensorFile::open(path)?;
         let fail = |field: &str, problem: String| {
@@ -120,10 +122,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The newest checkpoint of `folder` that is whole; `warn` hears of each newer one that is not. `None` without any file.
+    /// The newest whole checkpoint of `folder`; `warn` is called for each newer one that is
+    /// damaged. `None` if there are no files.
     ///
     /// # Errors
-    /// The newest file's error when none is whole.
+    /// The newest file's error if none is whole.
     pub fn load_newest(folder: &Path, mut warn: impl FnMut(&str)) -> Result<Option<Checkpoint>> {
         let mut newest_error = None;
         for path in list(folder)?.iter().rev() {
@@ -138,7 +141,7 @@ impl Checkpoint {
         newest_error.map_or(Ok(None), Err)
     }
 
-    /// A state that is not finite cannot be gone on from.
+    /// Fails for a state that is not finite: no run can continue from it.
     fn check_finite(&self) -> Result<()> {
         let lost = parts(&self.state).into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
         lost.map_or(Ok(()), |(name, _)| {
@@ -146,12 +149,12 @@ impl Checkpoint {
                 what: if name == TIME_MOMENTS { "the loss over time" } else { "the state of the optimizer" },
                 step: self.state.step,
                 fix: "lower training.learning_rate, raise training.warmup_steps, or rescale the data: the network works best \
-                      with data.standardise at its default",
+                      with data.standardize at its default",
             })
         })
     }
 
-    /// SHA-256 over step, fingerprint, loss scale, arithmetic and tensors, as `version` has it.
+    /// SHA-256 over step, fingerprint, loss scale, arithmetic and tensors, as defined by `version`.
     fn digest(&self, version: u32) -> String {
         let mut hash = Sha256::new();
         hash.update(self.state.step.to_le_bytes());
@@ -173,7 +176,7 @@ impl Checkpoint {
         hexadecimal(&hash.finalize())
     }
 
-    /// What `amatch inspect` says of a checkpoint.
+    /// The description of a checkpoint by `amatch inspect`.
     pub fn describe(&self) -> String {
         let rms = |values: &[f32]| {
             (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
@@ -202,10 +205,11 @@ fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
     parts
 }
 
-/// The checkpoint files of `folder`, oldest first. Copies under other names (step-best.safetensors) are not among them.
+/// The checkpoint files of `folder`, oldest first. Copies under other names (step-best.safetensors)
+/// are not among them.
 ///
 /// # Errors
-/// [`Error::Io`] when an entry cannot be read: a checkpoint that does not show must not be taken for none.
+/// [`Error::Io`] if an entry cannot be read: an unreadable checkpoint must not count as missing.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let step_of = |path: &Path| -> Option<u64> {
         let name = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
@@ -280,7 +284,7 @@ mod tests {
         assert_eq!(list(folder).expect("lists"), paths[1..]);
         assert_eq!(Checkpoint::load_newest(folder, |_| ()).expect("reads"), Some(checkpoint(1000)));
 
-        // The newest truncated, the one before it with one bit flipped.
+        // The newest one truncated, the one before it with one bit flipped.
         let bytes = std::fs::read(&paths[3]).expect("reads");
         std::fs::write(&paths[3], &bytes[..bytes.len() - 1]).expect("writes");
         let mut bytes = std::fs::read(&paths[2]).expect("reads");
@@ -297,7 +301,7 @@ mod tests {
         assert!(Checkpoint::load_newest(folder, |_| ()).is_err());
     }
 
-    /// A file of the version before the loss scale, with the digest that it had.
+    /// A file of the version before the loss scale, with its original digest.
     #[test]
     fn files_of_version_2_load_with_the_loss_scale_to_start_from() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -305,7 +309,8 @@ mod tests {
         let mut expected = checkpoint(12);
         expected.state.loss_scale = LossScale::default();
         expected.arithmetic = String::new();
-        // SHA-256 of the step, the fingerprint and each tensor's name and values, by another program.
+        // SHA-256 of the step, the fingerprint and each tensor's name and values, computed by
+        // another program.
         let sha256 = "31065d6008167a26d9194effb1babf71ef88634d270686a394d3a98b808f9551";
         let json = format!(r#"{{"version":2,"step":12,"fingerprint":"abc","sha256":"{sha256}"}}"#);
         let tensors =
@@ -315,7 +320,7 @@ mod tests {
         assert_eq!(Checkpoint::load(&path).expect("loads"), expected);
     }
 
-    /// Every single flipped bit of the tensors, of the step and of the loss scale is noticed.
+    /// Every single flipped bit of the tensors, of the step and of the loss scale is detected.
     #[test]
     fn flipped_bits_are_noticed() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -1,10 +1,13 @@
-//! The claim on a run folder: one process at a time writes there, on any machine that shares the file system.
+//! The claim on a run folder: only one process at a time writes there, among all machines that
+//! share the file system.
 //!
-//! The claim is a file that names its holder. It comes to be by a hard link, which succeeds for one process alone, on network
-//! file systems too (locks by `flock` do not reach every one of them). The holder writes it again every 10 seconds. It is
-//! abandoned when its process is gone (as far as that can be seen from here), when it was not written for 60 seconds by the
-//! clock of the file system, or when the batch job that held it was queued again. An abandoned claim is replaced by a rename,
-//! under a second claim of the same kind, so that of two processes that find it abandoned one alone takes it over.
+//! The claim is a file that names its holder. It is created by a hard link, which succeeds for only
+//! one process, also on network file systems (not all of them support locks by `flock`). The holder
+//! writes it again every 10 seconds. A claim is abandoned if its process is gone (as far as that
+//! can be seen from this machine), if it was not written for 60 seconds by the clock of the file
+//! system, or if the batch job that held it was queued again. An abandoned claim is replaced by a
+//! rename, under a second claim of the same kind, so that only one of two processes that find it
+//! abandoned takes it over.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -22,15 +25,15 @@ use crate::process::ProcessId;
 
 /// Name of the claim in the run folder.
 pub(super) const CLAIM: &str = ".amatch-claim";
-/// Name of the claim on the claim, held for an instant by a process that takes over.
+/// Name of the claim on the claim, held briefly by a process that takes over.
 pub(super) const TAKEOVER: &str = ".amatch-takeover";
 
-/// Time between two writes of the holder.
+/// Time between two writes by the holder.
 const BEAT: Duration = Duration::from_secs(10);
 /// A claim that was not written for this long is abandoned.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// What the file of a claim says.
+/// Content of a claim file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     /// [`ProcessId`] as text.
@@ -39,10 +42,10 @@ struct Holder {
     machine: String,
     /// Process number, for people.
     pid: u32,
-    /// Job of the batch system and how often it was queued again.
+    /// Job of the batch system, and the number of times it was queued again.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<(String, u64)>,
-    /// Tells claims of one process apart.
+    /// Distinguishes claims of one process.
     nonce: u64,
 }
 
@@ -53,11 +56,11 @@ impl Holder {
         let job = std::env::var("SLURM_JOB_ID").ok().map(|job| (job, number("SLURM_RESTART_COUNT").unwrap_or(0)));
         let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
         let process = ProcessId::current().to_string();
-        // A hasher is seeded by the system's random numbers.
+        // A hasher is seeded with random numbers of the system.
         Holder { process, machine, pid: std::process::id(), job, nonce: RandomState::new().hash_one(0) }
     }
 
-    /// Whether a claim of this holder, `age` old, may be taken over by `newcomer`.
+    /// True if `newcomer` may take over a claim of this holder that is `age` old.
     fn is_abandoned(&self, age: Duration, newcomer: &Holder) -> bool {
         let is_queued_again = match (&self.job, &newcomer.job) {
             (Some((job, count)), Some((same, later))) => job == same && later > count,
@@ -68,11 +71,11 @@ impl Holder {
     }
 }
 
-/// A run folder that this process alone writes to, until dropped.
+/// A run folder to which only this process writes, until dropped.
 pub(super) struct Claim {
     path: PathBuf,
     holder: Holder,
-    /// Folders that were made for the claim, innermost last.
+    /// Folders that were created for the claim, innermost last.
     made: Vec<PathBuf>,
     lost: Arc<AtomicBool>,
     end: Arc<(Mutex<bool>, Condvar)>,
@@ -80,15 +83,16 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Claims `folder`, which is made if it is not there.
+    /// Claims `folder`, and creates it if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Input`] when another process holds it; [`Error::Io`] when the folder cannot be made or written to.
+    /// [`Error::Input`] if another process holds it; [`Error::Io`] if the folder cannot be created
+    /// or written to.
     pub fn take(folder: &Path) -> Result<Claim> {
         Claim::take_beating(folder, BEAT)
     }
 
-    /// [`Claim::take`], written again after every `beat`.
+    /// [`Claim::take`] with an interval of `beat` between two writes.
     fn take_beating(folder: &Path, beat: Duration) -> Result<Claim> {
         let made = make_folder(folder)?;
         let (path, holder) = (folder.join(CLAIM), Holder::current());
@@ -102,15 +106,15 @@ impl Claim {
         Ok(claim)
     }
 
-    /// From now on there are results in the folder: it stays.
+    /// Marks that the folder holds results, so that it stays.
     pub fn keep_folder(&mut self) {
         self.made.clear();
     }
 
-    /// Fails when another process has taken the folder over, so that nothing more is written to it.
+    /// Fails if another process has taken over the folder, so that nothing more is written to it.
     ///
     /// # Errors
-    /// [`Error::Input`] says so.
+    /// [`Error::Input`] naming the other process.
     pub fn check(&self) -> Result<()> {
         if !self.lost.load(Relaxed) {
             return Ok(());
@@ -121,8 +125,8 @@ impl Claim {
         Err(Error::input(folder, "output.folder", problem, "leave it to the other process"))
     }
 
-    /// [`Claim::check`], looking at the claim itself: before a file is replaced, as a process that was suspended comes back here before
-    /// its next beat.
+    /// [`Claim::check`] with a look at the claim file itself, before a file is replaced: a
+    /// suspended process may continue here before its next beat.
     ///
     /// # Errors
     /// As [`Claim::check`].
@@ -135,7 +139,8 @@ impl Claim {
         self.check()
     }
 
-    /// Writes the claim again and again, on a thread of its own: pairing and steps may take longer than a beat.
+    /// Rewrites the claim periodically on a thread of its own, because pairing and steps may take
+    /// longer than a beat.
     fn start_beat(&self, interval: Duration) -> Result<JoinHandle<()>> {
         let (path, holder) = (self.path.clone(), self.holder.clone());
         let (lost, end) = (Arc::clone(&self.lost), Arc::clone(&self.end));
@@ -152,7 +157,8 @@ impl Claim {
                 }
                 match read(&path) {
                     Ok(Some((found, _))) if found == holder => {
-                        // Failing to write is no loss yet: whoever takes over shows in the next round.
+                        // A failed write is not yet a lost claim: a new holder shows in the next
+                        // round.
                         let _ = write_in_place(&path, &holder);
                     }
                     Ok(_) => {
@@ -183,14 +189,14 @@ impl Drop for Claim {
     }
 }
 
-/// Removes folders, outermost first in the list, as far as they are empty.
+/// Removes folders that are empty, innermost first; the list has the outermost first.
 fn remove_folders(made: &[PathBuf]) {
     for folder in made.iter().rev() {
         let _ = fs::remove_dir(folder);
     }
 }
 
-/// Makes `folder` and those above it; those that were made, outermost first.
+/// Creates `folder` and its parents; returns those that were created, outermost first.
 fn make_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
@@ -208,7 +214,7 @@ fn make_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Puts `holder` into the file `path` of `folder`, which must not exist or be abandoned.
+/// Writes `holder` to the file `path` of `folder`, which must not exist or must be abandoned.
 fn take_file(folder: &Path, path: &Path, holder: &Holder) -> Result<()> {
     let unique = temporary_in(folder, CLAIMANT).map_err(Error::io(folder, "write to the folder"))?;
     write_in_place(unique.path(), holder)?;
@@ -217,18 +223,18 @@ fn take_file(folder: &Path, path: &Path, holder: &Holder) -> Result<()> {
     }
     let now = modified(unique.path())?;
     let Some((found, written)) = read(path)? else {
-        return Err(held(folder, None, None)); // Taken over or given up this instant.
+        return Err(held(folder, None, None)); // taken over or given up at this moment
     };
     let age = now.duration_since(written).unwrap_or_default();
     if !found.is_abandoned(age, holder) {
         return Err(held(folder, Some(&found), Some(age)));
     }
-    // One process at a time takes over; what it found must still be there.
+    // Only one process at a time takes over, and the claim must still be the one that it found.
     let takeover = folder.join(TAKEOVER);
     if let Ok(Some((other, written))) = read(&takeover)
         && other.is_abandoned(now.duration_since(written).unwrap_or_default(), holder)
     {
-        let _ = fs::remove_file(&takeover); // Its process died in the instant of taking over.
+        let _ = fs::remove_file(&takeover); // its process died while taking over
     }
     if !link(unique.path(), &takeover)? {
         return Err(held(folder, None, None));
@@ -245,7 +251,7 @@ fn take_file(folder: &Path, path: &Path, holder: &Holder) -> Result<()> {
     replaced
 }
 
-/// The folder is in use.
+/// The error for a folder in use.
 fn held(folder: &Path, holder: Option<&Holder>, age: Option<Duration>) -> Error {
     let problem = match (holder, age) {
         (Some(Holder { machine, pid, .. }), Some(age)) => {
@@ -258,14 +264,14 @@ fn held(folder: &Path, holder: Option<&Holder>, age: Option<Duration>) -> Error 
     Error::input(folder, "output.folder", problem, fix)
 }
 
-/// Links `from` to `to`: whether it was done, or `to` was there. The answer to the link may be lost on a network, so the number
-/// of links is asked for.
+/// Links `from` to `to`; false if `to` existed. A network may lose the answer to the link, so the
+/// number of links decides.
 fn link(from: &Path, to: &Path) -> Result<bool> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(n_links(from) > 1),
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
-            // A file system without hard links: creating the file exclusively is the next best.
+            // On a file system without hard links, exclusive creation is the best substitute.
             match File::create_new(to) {
                 Ok(mut file) => {
                     let content = fs::read(from).map_err(Error::io(from, "read"))?;
@@ -290,8 +296,8 @@ fn n_links(_: &Path) -> u64 {
     1
 }
 
-/// The holder that `path` names, and when it was last written; `None` when there is no such file. A file that cannot be parsed
-/// names nobody: its age alone decides.
+/// The holder in the file `path`, and the time of its last write; `None` if there is no such file.
+/// A file that cannot be parsed has an unknown holder: only its age decides.
 fn read(path: &Path) -> Result<Option<(Holder, SystemTime)>> {
     const LONGEST: u64 = 1 << 16;
     let not_found = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
@@ -317,7 +323,8 @@ fn modified(path: &Path) -> Result<SystemTime> {
     fs::metadata(path).and_then(|found| found.modified()).map_err(Error::io(path, "look at"))
 }
 
-/// Writes `holder` over the content of `path`. The server of a network file system sees the write, and dates it by its clock.
+/// Overwrites the content of `path` with `holder`. The server of a network file system sees the
+/// write, and dates it by its own clock.
 fn write_in_place(path: &Path, holder: &Holder) -> Result<()> {
     let json = serde_json::to_vec(holder).map_err(|error| Error::io(path, "write")(error.into()))?;
     let write = || -> std::io::Result<()> {
@@ -387,9 +394,9 @@ mod tests {
         assert!(!takes(), "silent for 50 s");
         age(folder, 61);
         assert!(takes(), "silent for 61 s");
-        // A process of this machine that is gone.
+        // A dead process of this machine.
         if ProcessId::current().is_alive().is_some() {
-            // Its number is in use again: this process has it, but was started at another time.
+            // Its number is in use again: by this process, which was started at another time.
             other_process(folder, |holder| holder.process = format!("{}1", ProcessId::current()));
             assert!(takes(), "its process is gone");
         }

@@ -1,62 +1,27 @@
-//! The run folder: its files, what of them is there, and the way to replace them that an interruption cannot spoil.
+//! The run folder: its files, its state, and a way to replace them that no interruption can
+//! corrupt.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use super::claim::{CLAIM, TAKEOVER};
 use crate::error::{Error, Result};
-use crate::files::{is_part, is_temporary, look_at};
-
-/// The files of a run folder.
-#[derive(Clone, Debug)]
-pub struct RunFolder(PathBuf);
+use crate::files::{is_part, is_temporary};
+use crate::run_folder::RunFolder;
 
 impl RunFolder {
-    /// The run folder at `path`, which need not exist.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        RunFolder(path.into())
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The complete configuration: reproduces the run.
-    pub fn config(&self) -> PathBuf {
-        self.0.join("config.toml")
-    }
-
-    /// The model: moving-average parameters of the newest checkpoint.
-    pub fn model(&self) -> PathBuf {
-        self.0.join("model.safetensors")
-    }
-
-    /// The folder of checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.0.join("checkpoints")
-    }
-
-    /// Loss and the rest over the steps.
-    pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
-    }
-
-    /// The picture of [`RunFolder::metrics`].
-    pub fn plot(&self) -> PathBuf {
-        self.0.join("loss.svg")
-    }
-
-    /// The files of a run beside its checkpoints; the configuration, which makes the folder a run's, is last.
+    /// The files of a run without its checkpoints. The configuration, which makes the folder a run
+    /// folder, is last.
     fn files(&self) -> [PathBuf; 4] {
         [self.model(), self.plot(), self.metrics(), self.config()]
     }
 
-    /// Looks at what is there.
+    /// State of the folder.
     ///
     /// # Errors
-    /// [`Error::Input`] when the path is a file, [`Error::Io`] when the folder cannot be listed.
+    /// [`Error::Input`] if the path is a file, [`Error::Io`] if the folder cannot be listed.
     pub(super) fn content(&self) -> Result<Content> {
         let path = self.path();
         if look_at(path)?.is_some_and(|found| !found.is_dir()) {
@@ -81,13 +46,14 @@ impl RunFolder {
         Ok(Content::Nothing)
     }
 
-    /// Whether a process has claimed the folder, or had when it died.
+    /// True if a process holds a claim on the folder, or died while holding it.
     pub(super) fn is_claimed(&self) -> bool {
-        self.0.join(CLAIM).exists()
+        self.path().join(CLAIM).exists()
     }
 
-    /// Removes the run. Folders and links stay, and so does what is not a run's; wherever this is cut short, the rest is still a
-    /// run that can be replaced, or gone on with: metrics stay as long as a checkpoint that they lead to.
+    /// Removes the run. Folders, links and files that do not belong to a run stay. If this is
+    /// interrupted at any point, the rest is still a run that can be replaced or resumed: metrics
+    /// stay as long as there is a checkpoint to continue them.
     ///
     /// # Errors
     /// [`Error::Io`] names the file that cannot be removed.
@@ -100,8 +66,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Makes the folder of checkpoints, and removes what processes that died left half-written. Under the claim, nobody else
-    /// writes here.
+    /// Creates the folder of checkpoints, and removes the half-written files of dead processes.
+    /// Call it under the claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
@@ -117,23 +83,36 @@ impl RunFolder {
     }
 }
 
-/// What a folder holds before a run starts there.
+/// State of a folder before a run starts there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Nothing, or what a run that was killed at its very start leaves.
+    /// Nothing, or the remains of a run that was killed at its very start.
     Nothing,
-    /// A run, or a part of one.
+    /// A run, or some of its files.
     Run,
-    /// Files that are not a run's.
+    /// Files that do not belong to a run.
     Foreign,
 }
 
-/// Whether `name` is that of a file which is no result.
+/// Metadata of the file at `path`, through links; `None` if there is none. A system error is not
+/// taken for a missing file.
+///
+/// # Errors
+/// [`Error::Io`] if the system cannot tell.
+pub(super) fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::io(path, "look at")(error)),
+    }
+}
+
+/// True if `name` is that of a file which is not a result.
 fn is_leftover(name: &str) -> bool {
     name == CLAIM || name == TAKEOVER || is_temporary(name)
 }
 
-/// The checkpoints in `folder`, none when there is no such folder.
+/// The checkpoints in `folder`; none if there is no such folder.
 fn list_checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     match look_at(folder)? {
         Some(found) if found.is_dir() => checkpoint::list(folder),
@@ -141,7 +120,8 @@ fn list_checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Names in `folder`, none when there is no such folder. Names that are not UTF-8 are no run's and come with replacements.
+/// Names in `folder`; none if there is no such folder. Names that are not UTF-8, which cannot
+/// belong to a run, are converted with replacements.
 fn names(folder: &Path) -> Result<Vec<String>> {
     if look_at(folder)?.is_none() {
         return Ok(Vec::new());
@@ -152,7 +132,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     list().map_err(Error::io(folder, "list"))
 }
 
-/// Removes the file `path` if it is there.
+/// Removes the file `path` if it exists.
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
@@ -186,7 +166,7 @@ mod tests {
         }
         write("checkpoints/step-best.safetensors");
         folder.clear().expect("clears");
-        // What is not a run's stays.
+        // Files that do not belong to a run stay.
         assert_eq!(fs::read_dir(folder.checkpoints()).expect("lists").count(), 1);
         assert!(folder.path().join("notes.txt").exists());
         assert_eq!(content(), Content::Foreign);
@@ -195,7 +175,7 @@ mod tests {
         assert!(error.contains("is a file"), "{error}");
     }
 
-    /// Cut short after any number of removals, the folder is still a run's.
+    /// After any number of removals, the folder is still that of a run.
     #[cfg(unix)]
     #[test]
     fn checkpoints_go_first_and_the_configuration_last() {
@@ -205,7 +185,7 @@ mod tests {
         for file in folder.files() {
             fs::write(file, "").expect("written");
         }
-        // A folder in the place of a checkpoint cannot be removed as a file.
+        // A folder in place of a checkpoint cannot be removed as a file.
         fs::create_dir(folder.checkpoints().join("step-0000000010.safetensors")).expect("made");
         assert!(folder.clear().is_err());
         assert!(folder.config().exists() && folder.metrics().exists(), "metrics go before a checkpoint");

@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: one line of JSON now and then, the same lines however often a run is interrupted (but for rows/s).
+//! `metrics.jsonl`: one line of JSON every few steps. Apart from rows/s the lines are the same
+//! however often a run is interrupted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -6,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::look_at;
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
-use crate::files::{look_at, open_file, write_atomically};
+use crate::files::{open_file, write_atomically};
 
-/// One line of `metrics.jsonl`. Numbers that are not finite are written as `null`, and read back as NaN.
+/// One line of `metrics.jsonl`. Non-finite numbers are written as `null`, and read as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Index of the step, from 0.
@@ -36,7 +38,7 @@ pub struct Metrics {
     /// Learning rate.
     #[serde(deserialize_with = "number_or_null")]
     pub learning_rate: f64,
-    /// Rows of the batch a second.
+    /// Rows of the batch per second.
     #[serde(deserialize_with = "number_or_null")]
     pub rows_per_s: f64,
 }
@@ -53,11 +55,11 @@ impl Metrics {
     }
 }
 
-/// Reads the lines of `path`. A line that cannot be read is left out and `warn` hears of it, but for a last one that was cut off;
-/// of two lines of one step the later one counts.
+/// Reads the lines of `path`. An unreadable line is left out and reported to `warn`, except a last
+/// one that was cut off. Of two lines of one step the later one counts.
 ///
 /// # Errors
-/// [`Error::Input`] when `path` is no regular file, [`Error::Io`] when it cannot be read.
+/// [`Error::Input`] if `path` is not a regular file, [`Error::Io`] if it cannot be read.
 pub fn read_metrics(path: &Path, mut warn: impl FnMut(&str)) -> Result<Vec<Metrics>> {
     /// Far longer than any line.
     const LONGEST: u64 = 1 << 16;
@@ -66,7 +68,7 @@ pub fn read_metrics(path: &Path, mut warn: impl FnMut(&str)) -> Result<Vec<Metri
     let (mut unreadable, mut number) = (Vec::new(), 0u64);
     loop {
         line.clear();
-        // A longer line comes in pieces, none of which can be read.
+        // A longer line comes in several reads, none of which can be parsed.
         let n = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(Error::io(path, "read"))?;
         if n == 0 {
             break;
@@ -98,11 +100,12 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Continues `path` behind the lines before `step`, or starts it. There should be a line every `every` steps: `warn` hears
-    /// of those that are missing, and of those that cannot be read.
+    /// Continues `path` after the lines before `step`, or starts it. A line is expected every
+    /// `every` steps: missing and unreadable lines are reported to `warn`.
     ///
     /// # Errors
-    /// [`Error::Input`] when `path` is no regular file, [`Error::Io`] when it cannot be read or written.
+    /// [`Error::Input`] if `path` is not a regular file, [`Error::Io`] if it cannot be read or
+    /// written.
     pub fn open(path: &Path, step: u64, every: u64, mut warn: impl FnMut(&str)) -> Result<Self> {
         let mut kept = if look_at(path)?.is_some() { read_metrics(path, &mut warn)? } else { Vec::new() };
         kept.retain(|metrics| metrics.step < step);
@@ -125,12 +128,13 @@ impl MetricsWriter {
         write_line(&mut self.out, metrics).map_err(Error::io(&self.path, "write"))
     }
 
-    /// Hands everything written to the system.
+    /// Passes everything written to the system.
     pub fn flush(&mut self) -> Result<()> {
         self.out.flush().map_err(Error::io(&self.path, "write"))
     }
 
-    /// Makes everything written durable: before a checkpoint, so that none is ahead of its metrics.
+    /// Makes everything written durable, before a checkpoint, so that no checkpoint is ahead of its
+    /// metrics.
     pub fn sync(&mut self) -> Result<()> {
         self.flush()?;
         self.out.get_ref().sync_data().map_err(Error::io(&self.path, "sync"))
@@ -150,7 +154,7 @@ mod tests {
         Metrics::new(&StepRecord { step, loss: step as f64 * 0.1 - 1.0, ..StepRecord::default() }, 1e6)
     }
 
-    /// The file of `lines`, and what reading it said.
+    /// The steps in a file of `content`, and the warnings of reading it.
     fn read(content: &[u8]) -> (Vec<u64>, Vec<String>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.jsonl");

@@ -1,9 +1,13 @@
-//! A training run in its folder: steps, checkpoints, metrics, and the way back after an interruption.
+//! A training run in its folder: steps, checkpoints, metrics, and resuming after an interruption.
 
 mod checkpoint;
 mod claim;
 mod folder;
 mod metrics;
+#[cfg(feature = "plot")]
+mod plot;
+#[cfg(not(feature = "plot"))]
+#[path = "no_plot.rs"]
 mod plot;
 mod resume;
 mod unexplained;
@@ -13,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
-pub use folder::RunFolder;
 pub use metrics::{Metrics, read_metrics};
 pub use unexplained::Unexplained;
 
@@ -29,27 +32,29 @@ use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Train
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model, initial_parameters};
+pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
 
-/// What to do about a run folder that exists.
+/// How to treat an existing run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Leave it alone and report an error.
+    /// Leave it unchanged and report an error.
     Refuse,
-    /// Go on from its newest checkpoint; start where there is no run yet.
+    /// Continue from its newest checkpoint; start if there is no run yet.
     Resume,
     /// Remove its run and start again.
     Replace,
 }
 
-/// Who watches a run, and may stop it.
+/// Receives the events of a run, and may stop it.
 pub trait Observer {
     /// The run is about to take steps `from..to` on `device`; `folder` holds its results.
     fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
         let _ = (from, to, device, folder);
     }
 
-    /// Something that takes a while, or memory of a device, comes before the first step: [`Observer::watch`] hears how far it is.
+    /// Called before slow preparation or an allocation on the device; [`Observer::watch`] receives
+    /// its progress.
     fn preparing(&mut self, what: &str) {
         let _ = what;
     }
@@ -59,33 +64,35 @@ pub trait Observer {
         let _ = (last, rows_per_s);
     }
 
-    /// A checkpoint was written that [`Observer::wants_checkpoint`] asked for.
+    /// A checkpoint requested by [`Observer::wants_checkpoint`] was written.
     fn saved(&mut self, step: u64) {
         let _ = step;
     }
 
-    /// Something the user may want to know.
+    /// Information for the user.
     fn notice(&mut self, message: &str) {
         let _ = message;
     }
 
-    /// Something that may make the result worse than it looks.
+    /// A warning that the result may be worse than it looks.
     fn warning(&mut self, message: &str) {
         let _ = message;
     }
 
-    /// All steps are taken and the model is written; `unexplained` says how well it follows the path, where that can be said.
+    /// All steps are taken and the model is written; `unexplained` says how well the model follows
+    /// the path, if that can be computed.
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         let _ = unexplained;
     }
 
-    /// Ends the run when it is cancelled: what comes before the first step with [`Error::Interrupted`], the steps with a checkpoint and
-    /// [`Outcome::Stopped`].
+    /// A watch that can cancel the run: before the first step with [`Error::Interrupted`], later
+    /// with a checkpoint and [`Outcome::Stopped`].
     fn watch(&self) -> &dyn Watch {
         &()
     }
 
-    /// Whether to write a checkpoint at the next occasion, and to go on. Asked once for each that is written.
+    /// True to write a checkpoint at the next opportunity and continue. Asked once for each
+    /// checkpoint written.
     fn wants_checkpoint(&mut self) -> bool {
         false
     }
@@ -101,23 +108,24 @@ impl Observer for Unobserved {}
 pub enum Outcome {
     /// All steps are taken.
     Finished,
-    /// The observer stopped it after this many steps.
+    /// The observer stopped the run after this many steps.
     Stopped {
         /// Steps taken.
         step: u64,
     },
 }
 
-/// How long a chunk of steps between looks at the clock and at the observer should take.
+/// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
 
-/// Runs `config` on `engine` in its output folder, which it claims for itself. What the host does beside the engine takes at most `threads`
-/// threads (0 counts as 1).
+/// Runs `config` on `engine` in its output folder, which it claims. Work of the host takes at most
+/// `threads` threads (0 counts as 1).
 ///
 /// # Errors
-/// [`Error::Input`] and [`Error::Io`] for data, configuration and folder, before any step and before a file is touched;
-/// [`Error::Interrupted`] when the observer's watch ends it before the first step; [`Error::NotFinite`] when the loss is lost, with the last
-/// good checkpoint kept.
+/// [`Error::Input`] and [`Error::Io`] for data, configuration and folder, before any step and
+/// before a file is changed; [`Error::Interrupted`] if the observer's watch cancels before the
+/// first step; [`Error::NotFinite`] if the loss becomes non-finite, with the last good checkpoint
+/// kept.
 pub fn train(
     engine: &dyn Engine,
     config: &Config,
@@ -126,7 +134,7 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let folder = RunFolder::new(&config.output.folder);
-    recorded(config)?.to_toml()?; // a path that no configuration can name shows before the work
+    recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
     let source = config.source();
     let read = if config.objective.path.is_generative() { load_single } else { load };
@@ -134,7 +142,7 @@ pub fn train(
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots)?;
-    // A run that cannot be gone on with is refused before the long work.
+    // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
         Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
         _ => Earlier::default(),
@@ -146,7 +154,7 @@ pub fn train(
         ..TrainState::initial(initial_parameters(&training.architecture, training.seed))
     });
     let start = state.step;
-    // Everything that can be wrong with the settings shows here, before a file is touched.
+    // All errors in the settings are found here, before a file is changed.
     training.validate(&state)?;
     if let Some(bytes) = engine.training_memory(&training)? {
         observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
@@ -168,14 +176,14 @@ pub fn train(
         let model = run.model(trainer.state()?.action.ema);
         match Unexplained::measure(engine, &model, &run.training.path, Unexplained::ROWS, run.training.seed) {
             Ok(unexplained) => observer.finished(unexplained),
-            // The model is there, whatever became of its measure.
+            // The model is saved even if its measure fails.
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
     }
     Ok(outcome)
 }
 
-/// Claims the folder and checks that what it holds suits `existing`.
+/// Claims the folder and checks that its state suits `existing`.
 fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) -> Result<Claim> {
     let check = || -> Result<Content> {
         let content = folder.content()?;
@@ -194,7 +202,8 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
             _ => Ok(content),
         }
     };
-    // A folder that is refused is not touched; one that a living run holds is named as such.
+    // A refused folder is not changed; a folder held by a running process gets the message about
+    // that.
     if !folder.is_claimed() {
         check()?;
     }
@@ -206,7 +215,7 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     Ok(claim)
 }
 
-/// Everything a trainer needs, with snapshots paired.
+/// The inputs of a trainer, with snapshots paired.
 fn training(
     engine: &dyn Engine,
     config: &Config,
@@ -229,7 +238,7 @@ fn training(
         seed: config.training.seed,
     };
     if training.path.couplings.is_some() {
-        // Pairing takes long: before it, whether the paired samples fit the device.
+        // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
         let stage = Stage::new(threads, observer.watch());
@@ -239,7 +248,7 @@ fn training(
     Ok(training)
 }
 
-/// Makes the folder ready for its first file.
+/// Prepares the folder for its first file.
 fn prepare_folder(folder: &RunFolder, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<()> {
     if existing == Existing::Replace && folder.content()? == Content::Run {
         observer.notice(&format!("{}: replacing {}", folder.path().display(), resume::describe(folder)));
@@ -250,7 +259,8 @@ fn prepare_folder(folder: &RunFolder, config: &Config, existing: Existing, obser
     write_atomically(&folder.config(), |out| out.write_all(text.as_bytes()))
 }
 
-/// The configuration as the run folder keeps it: it finds the folder from wherever the program is started.
+/// The configuration as stored in the run folder, with absolute paths, so that it works from any
+/// directory.
 fn recorded(config: &Config) -> Result<Config> {
     let mut config = config.clone();
     let folder = &config.output.folder;
@@ -258,7 +268,8 @@ fn recorded(config: &Config) -> Result<Config> {
     Ok(config)
 }
 
-/// The path through `snapshots` with the masses it needs; without a single pair where it needs couplings.
+/// The path through `snapshots` with the masses it needs; an empty list of couplings if it needs
+/// them.
 fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPath {
     let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
     let n_times = snapshots.times.len();
@@ -282,7 +293,7 @@ fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: 
     optimal_couplings(snapshots, rows, seed, stage)
 }
 
-/// A run under way: what it writes, and where.
+/// A run in progress: its files and their state.
 struct Run {
     folder: RunFolder,
     claim: Claim,
@@ -312,7 +323,11 @@ impl Run {
             let n = chunk.min(next_checkpoint - step).min(end - step);
             records.clear();
             let began = Instant::now();
-            trainer.steps(n, &mut records)?;
+            let failed = match trainer.steps(n, &mut records) {
+                // Its record belongs into the metrics.
+                Err(Error::NotFinite { what, step, .. }) => Some((what, step)),
+                taken => taken.map(|()| None)?,
+            };
             let elapsed = began.elapsed();
             let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
             chunk = (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0)
@@ -325,11 +340,10 @@ impl Run {
                 }
             }
             self.metrics.flush()?;
-            let Some(last) = records.last() else { break };
-            if !(last.loss.is_finite() && last.gradient_norm.is_finite()) {
+            if let Some((what, step)) = failed {
                 return Err(Error::NotFinite {
-                    what: if last.loss.is_finite() { "the gradient" } else { "the loss" },
-                    step: last.step,
+                    what,
+                    step,
                     fix: match self.kept {
                         Some(_) => {
                             "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
@@ -341,6 +355,7 @@ impl Run {
                     },
                 });
             }
+            let Some(last) = records.last() else { break };
             step = last.step + 1;
             observer.progress(last, rows_per_s);
             let stop = observer.watch().is_cancelled() && step < end;
@@ -357,7 +372,7 @@ impl Run {
             }
         }
         if step == start {
-            // A finished run: its model may be missing when the one before was killed at its very end.
+            // If a finished run was killed at its very end its model may be missing.
             self.save(trainer.state()?)?;
         }
         self.plot(observer);
@@ -387,7 +402,7 @@ impl Run {
         model.save(&self.folder.model())
     }
 
-    /// Draws the loss. A picture that cannot be drawn costs no run.
+    /// Draws the loss. A failure is only a warning.
     fn plot(&self, observer: &mut dyn Observer) {
         let drawn =
             read_metrics(&self.folder.metrics(), |_| ()).and_then(|metrics| plot_loss(&self.folder.plot(), &metrics));

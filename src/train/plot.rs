@@ -8,10 +8,11 @@ use super::metrics::Metrics;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
-/// Lines of the plot have at most this many points; each is a mean over its share of the lines of `metrics.jsonl`.
+/// Maximum number of points of a line. Each is the mean of an equal number of lines of
+/// `metrics.jsonl`.
 const POINTS: usize = 500;
 
-/// Draws `metrics` to `path`. Nothing is drawn of fewer than two points.
+/// Draws `metrics` to `path`. Fewer than two points draw nothing.
 pub fn plot_loss(path: &Path, metrics: &[Metrics]) -> Result<()> {
     let finite: Vec<&Metrics> =
         metrics.iter().filter(|line| line.loss.is_finite() && line.kinetic.is_finite()).collect();
@@ -37,7 +38,8 @@ fn draw(
     loss: &[(f64, f64)],
     kinetic: &[(f64, f64)],
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // The first steps are often far from the rest: the axis shows all but the most extreme 2 % of points.
+    // The first steps are often far from the rest, so the axis covers all but the most extreme 2 %
+    // of points.
     let mut values: Vec<f64> = loss.iter().chain(kinetic).map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);
     let cut = values.len() / 50;
@@ -53,13 +55,13 @@ fn draw(
         .y_label_area_size(64)
         .build_cartesian_2d(steps, low - margin..high + margin)?;
     chart.configure_mesh().x_desc("step").y_desc("network units").light_line_style(TRANSPARENT).draw()?;
-    for (points, name, colour) in
+    for (points, name, color) in
         [(kinetic, "kinetic energy E[½‖∇s‖²]", RGBColor(214, 120, 20)), (loss, "loss", RGBColor(20, 90, 170))]
     {
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.2)).draw()?;
     area.present()?;

@@ -1,15 +1,15 @@
-//! The way back: the newest whole checkpoint of a run, when it did the same work.
+//! Resuming: the newest whole checkpoint of a run, if the run did the same work.
 
 use super::checkpoint::Checkpoint;
-use super::folder::RunFolder;
 use super::{Observer, read_metrics};
 use crate::config::{Config, OutputConfig, PrecisionName, Schedule};
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
+use crate::run_folder::RunFolder;
 
-/// What is known of the run before it is gone on with.
+/// State of the earlier run, read before it is resumed.
 pub(super) struct Earlier {
-    /// Where it stands; `None` before the first checkpoint.
+    /// Its newest checkpoint; `None` before the first one.
     pub state: Option<TrainState>,
     /// Steps between its lines of metrics.
     pub metrics_every: u64,
@@ -21,11 +21,11 @@ impl Default for Earlier {
     }
 }
 
-/// The run in `folder`, to go on with as `config` says. Writes nothing.
+/// The run in `folder`, to be resumed as `config` says. Writes nothing.
 ///
 /// # Errors
-/// [`Error::Input`] when the run had other settings, named with both values, or other data, or has taken more steps than are wanted;
-/// [`Error::Io`] when a checkpoint may be there but cannot be seen.
+/// [`Error::Input`] if the run had other settings (named with both values) or other data, or has
+/// taken more steps than requested; [`Error::Io`] if a checkpoint may exist but cannot be seen.
 pub(super) fn load(
     folder: &RunFolder,
     config: &Config,
@@ -88,9 +88,9 @@ pub(super) fn load(
     Ok(Earlier { state: Some(checkpoint.state), metrics_every })
 }
 
-/// Settings that decide the result of a step and differ, each with its old and its new value.
+/// Settings that affect the result of a step and differ, each with its old and its new value.
 fn differences(old: &Config, new: &Config) -> Vec<String> {
-    // Where files lie decides nothing, nor how long a run is to be.
+    // The locations of files and the number of steps do not affect a step.
     let table = |config: &Config| {
         let mut config = config.clone();
         config.output = OutputConfig::default();
@@ -114,7 +114,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     differences
 }
 
-/// The run in `folder` in a few words, for whoever is about to lose it.
+/// The run in `folder` in a few words, for a user who is about to replace it.
 pub(super) fn describe(folder: &RunFolder) -> String {
     let step = Checkpoint::load_newest(&folder.checkpoints(), |_| ()).ok().flatten().map(|newest| newest.state.step);
     let last = read_metrics(&folder.metrics(), |_| ()).ok().and_then(|lines| lines.last().map(|line| line.loss));

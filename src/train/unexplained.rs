@@ -1,38 +1,43 @@
-//! How much of a path's motion a model leaves unexplained: a number that can be read where the loss, which lacks a constant, cannot.
+//! The fraction of a path's motion that a model leaves unexplained. Unlike the loss, which lacks a
+//! constant, this number can be interpreted.
 
 use std::fmt;
 
-use crate::density_path::{DensityPath, TimeRule};
+use crate::density_path::{DensityPath, RowKey, TimeRule};
 use crate::engine::Differentiate;
 use crate::error::Result;
 use crate::model::Model;
 use crate::rng::{Purpose, words};
 
-/// The share of a path's kinetic energy that a model leaves unexplained, `∫E m‖∇H(∇s) − u‖² dt / ∫E m‖u‖² dt`, where u is the velocity
-/// of the path's trajectories and m their mass.
+/// The fraction of a path's kinetic energy that a model leaves unexplained,
+/// `∫E m‖∇H(∇s) − u‖² dt / ∫E m‖u‖² dt`, where u is the velocity of the path's trajectories and m
+/// their mass.
 ///
-/// 0 where each trajectory moves as the model says, 1 for a model at rest. The model knows x and t alone: where trajectories of
-/// different velocity cross, the best one moves as their mean, and what they differ by is left.
+/// 0 if each trajectory moves as the model says, 1 for a model at rest. The model knows only x and
+/// t: where trajectories of different velocity cross, the best model has their mean velocity, and
+/// their differences remain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unexplained {
-    /// The share; more than 1 for a model that is worse than none.
+    /// The fraction; more than 1 for a model that is worse than none.
     pub share: f64,
-    /// Whether the ends of trajectories were paired independently, so that they cross everywhere.
+    /// True if the ends of trajectories were paired independently, so that they cross everywhere.
     pub independent_pairs: bool,
 }
 
 impl Unexplained {
-    /// Rows that [`Unexplained::measure`] is given at the end of a run: the share is known to about 2 % of itself.
+    /// Number of rows that [`Unexplained::measure`] gets at the end of a run; the relative error is
+    /// about 2 %.
     pub const ROWS: usize = 4096;
 
-    /// Of `model` on `n_rows` rows of `path`, both in network coordinates: one time each, evenly spaced, and a trajectory that `seed`
-    /// draws. No step of training draws the same ones, and all engines and thread counts have the same.
+    /// The value for `model` on `n_rows` rows of `path`, both in network coordinates. Each row has
+    /// one of evenly spaced times, and a trajectory that `seed` draws. No step of training draws
+    /// the same ones, and all engines and numbers of threads do.
     ///
-    /// `None` where the number has no meaning: the velocity of the path is unknown, it does not move, or the model has diffusion,
-    /// whose drift is not the velocity of its densities.
+    /// `None` if the number has no meaning: the velocity of the path is unknown, the path does not
+    /// move, or the model has diffusion, whose drift is not the velocity of its densities.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a path of another dimension; the engine's.
+    /// [`Error::Shape`](crate::Error::Shape) for a path of another dimension; errors of the engine.
     pub fn measure(
         engine: &dyn Differentiate,
         model: &Model,
@@ -50,7 +55,7 @@ impl Unexplained {
         for row in 0..n_rows {
             let moment = path.moment(TimeRule::LowDiscrepancy, (row as f64 + 0.5) / n_rows as f64);
             let words = words(seed, Purpose::Interior, STEP, row as u32);
-            let trajectory = path.trajectory(moment.left, words, (seed, STEP, row as u32));
+            let trajectory = path.trajectory(moment.left, words, RowKey { seed, step: STEP, row: row as u32 });
             path.point(&trajectory, &moment, |_, at, u| {
                 x.push(f64::from(at));
                 velocity.push(f64::from(u));

@@ -1,30 +1,36 @@
 //! The network simplex method for the transportation problem, with exact potentials.
 //!
-//! The problem min Σ cᵢⱼ Pᵢⱼ with given row and column sums is a minimum-cost flow on a complete bipartite graph; masses are whole numbers,
-//! so flows are exact. A spanning tree is improved pivot by pivot: arcs enter by block search, leave by the rule that keeps the tree
-//! strongly feasible, so that ties and repeated points cannot make it cycle (Cunningham 1976; Kelly & O'Neill 1991). It starts from the
-//! row-minimum tree, so no arc is artificial.
+//! The problem min Σ cᵢⱼ Pᵢⱼ with given row and column sums is a minimum-cost flow on a complete
+//! bipartite graph. Masses are whole numbers, so flows are exact. A spanning tree is improved pivot
+//! by pivot. Block search selects the arc that enters; the arc that leaves is chosen such that the
+//! tree stays strongly feasible, so that ties and repeated points cannot make it cycle (Cunningham
+//! 1976; Kelly & O'Neill 1991). The first tree is the row-minimum tree, so no arc is artificial.
 //!
-//! Costs are rounded once to multiples of 2⁻¹¹⁰ of a power of two above the largest, and potentials are sums of those in 128 bits: none of
-//! their digits is ever lost, however far the costs lie apart. The search looks at f64 roundings of the potentials, each moved by a bound
-//! on its rounding, first to find arcs that surely improve, then arcs that may improve, which are looked at exactly.
+//! Costs are rounded once, to multiples of 2⁻¹¹⁰ of a power of two above the largest. Potentials
+//! are sums of costs in 128 bits, so no digit is lost however different the costs are. The search
+//! uses f64 roundings of the potentials, each shifted by a bound on its rounding error: first to
+//! find arcs that surely improve, then arcs that may improve, which are then checked exactly.
 
 use crate::error::{Error, Result};
 use crate::stage::Watch;
 
 const NONE: usize = usize::MAX;
 
-/// Binary digits of the largest cost in whole units. Potentials differ by less than 2¹⁵ times that.
+/// Binary digits of the largest cost in whole units. Potentials differ by less than 2¹⁵ times that
+/// cost.
 const COST_BITS: i32 = 110;
-/// Arcs enter whose reduced cost is below −2⁻⁴⁴ of their cost, so the plan costs at most 1 + 2⁻⁴⁴ of the optimum: with every cost larger by
-/// that factor the potentials would prove the plan optimal.
+/// Arcs enter if their reduced cost is below −2⁻⁴⁴ of their cost. The plan then costs at most 1 +
+/// 2⁻⁴⁴ times the optimum: if every cost were larger by that factor, the potentials would prove the
+/// plan optimal.
 const TOLERANCE_SHIFT: u32 = 44;
-/// Bounds the rounding of a potential to f64, and its part of the rounding of a difference, relative to the potential.
+/// Bound, relative to a potential, on its rounding to f64 and its contribution to the rounding of a
+/// difference.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
-/// Pivots between two looks at the watch: some milliseconds.
+/// Pivots between two looks at the watch: a few milliseconds.
 const PIVOTS_PER_CHECK: u64 = 512;
 
-/// What each source has and each target takes, in whole units, all positive; both add up to the same.
+/// Supply of each source and demand of each target, in whole units, all positive; both have the
+/// same sum.
 pub struct Masses {
     pub supplies: Vec<i64>,
     pub demands: Vec<i64>,
@@ -32,17 +38,18 @@ pub struct Masses {
 
 /// An optimal basic solution.
 pub struct Solution {
-    /// (i, j, flow) where it is positive, in order.
+    /// (i, j, flow) for positive flows, in order.
     pub flows: Vec<(usize, usize, i64)>,
-    /// u of each source and v of each target: uᵢ + vⱼ ≤ cᵢⱼ, with equality where mass flows, both up to rounding.
+    /// u of each source and v of each target: uᵢ + vⱼ ≤ cᵢⱼ, with equality for arcs with flow, both
+    /// up to rounding.
     pub source_potential: Vec<f64>,
     pub target_potential: Vec<f64>,
 }
 
-/// Solves the problem of `masses` with `costs`, row-major, finite and not negative.
+/// Solves the problem of `masses` with the row-major `costs`, which are finite and not negative.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when `watch` asks for it.
+/// [`Error::Interrupted`] if `watch` cancels.
 pub fn solve(masses: &Masses, costs: &[f64], watch: &dyn Watch) -> Result<Solution> {
     let mut simplex = Simplex::new(masses, costs);
     for pivots in 1_u64.. {
@@ -60,7 +67,7 @@ pub fn solve(masses: &Masses, costs: &[f64], watch: &dyn Watch) -> Result<Soluti
 struct TreeArc {
     /// Index into the costs.
     arc: usize,
-    /// Whether the arc points from the node to its parent.
+    /// True if the arc points from the node to its parent.
     up: bool,
     flow: i64,
 }
@@ -74,7 +81,7 @@ struct Units {
 
 impl Units {
     fn new(largest: f64) -> Self {
-        // largest < 2^exponent; the bound below matters for subnormal numbers alone.
+        // largest < 2^exponent; the bound below matters only for subnormal numbers.
         let exponent = ((largest.to_bits() >> 52) as i32 - 1022).max(COST_BITS - 1000);
         let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
         Units { per_cost: power(COST_BITS - exponent), cost: power(exponent - COST_BITS) }
@@ -97,9 +104,10 @@ struct Simplex<'a> {
     units: Units,
     /// Potential π: the reduced cost of arc i → j is c − πᵢ + πⱼ; 0 on the tree.
     potential: Vec<i128>,
-    /// π in units of the costs, rounded and moved to the side that `sure` says.
+    /// π in units of the costs, rounded and shifted to the side that `sure` selects.
     price: Vec<f64>,
-    /// Whether prices are such that a negative reduced cost is one for sure; else one that is not negative is none for sure.
+    /// If true, prices are shifted such that a negative reduced cost is surely negative; if false,
+    /// such that a non-negative one is surely not negative.
     sure: bool,
     parent: Vec<usize>,
     depth: Vec<u32>,
@@ -108,9 +116,9 @@ struct Simplex<'a> {
     first_child: Vec<usize>,
     next_sibling: Vec<usize>,
     previous_sibling: Vec<usize>,
-    /// Where the block search goes on.
+    /// Arc at which the block search continues.
     next_arc: usize,
-    /// Whether the last search went through more than one block in a hundred.
+    /// True if the last search visited more than one block in a hundred.
     swept: bool,
     stack: Vec<usize>,
 }
@@ -144,9 +152,11 @@ impl<'a> Simplex<'a> {
         simplex
     }
 
-    /// The row-minimum tree: each source in turn fills the nearest targets that are not full. A node that is done hangs from the one that
-    /// goes on. When both are done the target goes first, and the source hangs from its next target without flow: arcs without flow
-    /// point to the root, as in every strongly feasible tree. Returns the root.
+    /// Builds the row-minimum tree and returns its root. Each source in turn fills the nearest
+    /// targets that have room. A finished node becomes the child of the one that is not. If both
+    /// are finished the target becomes the child, and the source becomes the child of its next
+    /// target, without flow: arcs without flow point to the root, as in every strongly feasible
+    /// tree.
     fn plant(&mut self, masses: &Masses) -> usize {
         let (n, m) = (self.n, self.m);
         let mut demands = masses.demands.clone();
@@ -154,7 +164,7 @@ impl<'a> Simplex<'a> {
         for (i, &supply) in masses.supplies.iter().enumerate() {
             let mut supply = supply;
             let row = &self.costs[i * m..(i + 1) * m];
-            // The last source finds all targets full in the end, and is the root.
+            // The last source fills all remaining targets, and is the root.
             while let Some((place, &j)) = (open.iter().enumerate()).min_by(|a, b| row[*a.1].total_cmp(&row[*b.1])) {
                 let arc = i * m + j;
                 if supply < demands[j] {
@@ -172,8 +182,9 @@ impl<'a> Simplex<'a> {
         n - 1
     }
 
-    /// Depths and potentials below `root`, from the tree; the median of the targets' is 0: rows far from most of the others are then the
-    /// only ones whose potentials are large, and have large bounds on their rounding.
+    /// Computes depths and potentials below `root` from the tree. The median of the targets'
+    /// potentials is 0, so that only rows far from most others have large potentials and large
+    /// rounding bounds.
     fn hang_potentials(&mut self, root: usize) {
         self.stack.push(root);
         while let Some(node) = self.stack.pop() {
@@ -223,13 +234,13 @@ impl<'a> Simplex<'a> {
         }
     }
 
-    /// An arc of negative reduced cost; `None` when there is none but within the tolerance, exactly.
+    /// An arc of negative reduced cost; `None` if an exact search finds none beyond the tolerance.
     fn entering_arc(&mut self) -> Option<usize> {
         if self.sure {
             if let Some(arc) = self.search(Self::surely_best) {
                 return Some(arc);
             }
-            // What is left needs all digits.
+            // The remaining arcs need all digits.
             self.sure = false;
             self.center();
             self.reprice();
@@ -237,14 +248,15 @@ impl<'a> Simplex<'a> {
         self.search(Self::exactly_best)
     }
 
-    /// The best arc in the first block that has one, where `best` looks at arcs of one source; blocks take turns.
+    /// The best arc in the first block that has one. `best` examines arcs of one source; blocks are
+    /// visited cyclically.
     fn search(&mut self, best: impl Fn(&Self, usize, usize, &mut Best)) -> Option<usize> {
         let n_arcs = self.costs.len();
         let block = ((n_arcs as f64).sqrt() as usize).max(16);
         let mut found = Best { arc: NONE, price: 0.0, units: 0 };
         let (mut seen, mut in_block) = (0, 0);
         while seen < n_arcs {
-            // The rest of one source's arcs, or of the block.
+            // To the end of one source's arcs, or of the block.
             let length = (self.m - self.next_arc % self.m).min(block - in_block).min(n_arcs - seen);
             best(self, self.next_arc, length, &mut found);
             seen += length;
@@ -264,25 +276,27 @@ impl<'a> Simplex<'a> {
         (found.arc != NONE).then_some(found.arc)
     }
 
-    /// The arc of the most negative reduced cost among `length` of one source, with prices that make it negative for sure.
+    /// The arc of the most negative reduced cost among `length` arcs of one source, with prices
+    /// that make it surely negative.
     fn surely_best(&self, first: usize, length: usize, best: &mut Best) {
         let (i, j) = (first / self.m, first % self.m);
         let source = self.price[i];
         let targets = &self.price[self.n + j..self.n + j + length];
         let costs = &self.costs[first..first + length];
-        // First the least reduced cost, which vectorises, then where it is.
+        // First the least reduced cost, which vectorizes, then its position.
         let reduced = |(cost, target): (&f64, &f64)| cost + (target - source);
         let least = costs.iter().zip(targets).map(reduced).fold(f64::INFINITY, |a, b| if b < a { b } else { a });
         if least < best.price
             && let Some(offset) = costs.iter().zip(targets).map(reduced).position(|cost| cost == least)
-            // Costs are not rounded to units here.
+            // The exact test: the costs above are not rounded to units.
             && self.reduced(first + offset) < 0
         {
             (best.arc, best.price) = (first + offset, least);
         }
     }
 
-    /// The arc of the most negative reduced cost among `length` of one source, exactly, beyond the tolerance.
+    /// The arc of the most negative reduced cost beyond the tolerance among `length` arcs of one
+    /// source, computed exactly.
     fn exactly_best(&self, first: usize, length: usize, best: &mut Best) {
         let (i, j) = (first / self.m, first % self.m);
         let source = self.price[i];
@@ -308,11 +322,12 @@ impl<'a> Simplex<'a> {
         self.units.of(self.costs[arc]) - self.potential[arc / self.m] + self.potential[self.n + arc % self.m]
     }
 
-    /// Sends as much flow as possible around the cycle that `arc` closes, and exchanges it for the arc that blocks.
+    /// Sends as much flow as possible around the cycle that `arc` closes, and replaces the blocking
+    /// arc by it.
     fn pivot(&mut self, arc: usize) {
         let (from, to) = (arc / self.m, self.n + arc % self.m);
         let join = self.join(from, to);
-        // The cycle runs join → … → from → to → … → join. Of the blocking arcs the last one leaves.
+        // The cycle runs join → … → from → to → … → join. The last of the blocking arcs leaves.
         let (mut delta, mut leaving, mut on_from_side) = (i64::MAX, NONE, true);
         let mut node = from;
         while node != join {
@@ -345,12 +360,14 @@ impl<'a> Simplex<'a> {
             }
         }
 
-        // Inside the cut-off subtree, potentials move together until the entering arc's reduced cost is 0.
+        // All potentials in the cut-off subtree shift by the same amount, so that the entering
+        // arc's reduced cost is 0.
         let (inside, outside) = if on_from_side { (from, to) } else { (to, from) };
         let reduced = self.reduced(arc);
         let shift = if inside == from { reduced } else { -reduced };
 
-        // The subtree hangs from its end of the entering arc: turn the path from there to its old top around.
+        // The subtree is attached at its end of the entering arc: reverse the path from there to
+        // its old top.
         let entering = TreeArc { arc, up: inside == from, flow: delta };
         let (mut node, mut above, mut carried) = (inside, outside, entering);
         loop {

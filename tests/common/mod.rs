@@ -1,6 +1,6 @@
-//! What the tests share: deterministic models and batches without symmetry, and a comparator that cannot pass by accident.
+//! Shared by the tests: deterministic models and batches without symmetry, and a strict comparator.
 
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each test file uses only some of it
 
 pub mod files;
 pub mod rounded;
@@ -15,7 +15,7 @@ use action_matching::objective::Objective;
 use action_matching::rng::{Purpose, unit_f32, words};
 use action_matching::stage::Watch;
 
-/// Uniform numbers in −1..1, one stream for each seed.
+/// Uniform numbers in −1..1; each seed gives an independent stream.
 pub struct Numbers {
     seed: u64,
     row: u32,
@@ -36,17 +36,17 @@ impl Numbers {
     }
 }
 
-/// A watch that keeps what it is told.
+/// A watch that records its reports.
 #[derive(Default)]
 pub struct Counted(Mutex<Vec<(u64, u64)>>);
 
 impl Counted {
-    /// How often it was told.
+    /// Number of reports.
     pub fn reports(&self) -> usize {
         self.0.lock().expect("no panic").len()
     }
 
-    /// Progress went up to all of `n`.
+    /// Checks that progress increased up to `n`.
     #[track_caller]
     pub fn assert_whole(&self, n: usize) {
         let mut told = self.0.lock().expect("no panic").clone();
@@ -62,7 +62,7 @@ impl Watch for Counted {
     }
 }
 
-/// A watch that asks for the end once it was asked `patience` times whether to.
+/// A watch that cancels after it was asked `patience` times.
 pub struct Patience(AtomicUsize);
 
 impl Patience {
@@ -70,7 +70,8 @@ impl Patience {
         Patience(AtomicUsize::new(patience))
     }
 
-    /// Of `work` that ends well when nobody ends it: ended after any number of questions it says so. Returns how many it asks.
+    /// For `work` that succeeds if not cancelled: cancelled after any number of questions, it
+    /// returns the error for that. Returns how many questions it asks.
     #[track_caller]
     pub fn ends<R: std::fmt::Debug>(work: impl Fn(&dyn Watch) -> action_matching::Result<R>) -> usize {
         let whole = Patience::new(usize::MAX);
@@ -95,7 +96,7 @@ pub fn embeddings() -> [TimeEmbedding; 2] {
     [TimeEmbedding::Raw, TimeEmbedding::Fourier { frequencies: vec![0.5, 1.25] }]
 }
 
-/// A model with random biases too, so that no layer is at a point of symmetry.
+/// A model with random biases as well, so that no layer is at a point of symmetry.
 pub fn model(
     dim: usize,
     hidden: &[usize],
@@ -115,7 +116,8 @@ pub fn model(
     Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
 }
 
-/// An optimiser whose first moment is the gradient of the step, and which all but leaves the parameters alone.
+/// An optimizer whose first moment is the gradient of the step, and which hardly changes the
+/// parameters.
 pub fn revealing_optimizer() -> Optimizer {
     Optimizer {
         learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
@@ -128,7 +130,8 @@ pub fn revealing_optimizer() -> Optimizer {
     }
 }
 
-/// A batch with a different ω and ω′ in each row and different numbers of rows in each part. Values are exact in f32.
+/// A batch with a different ω and ω′ in each row and different numbers of rows in each part. Values
+/// are exact in f32.
 pub fn batch(dim: usize, n: usize, n0: usize, n1: usize) -> Batch {
     let mut numbers = Numbers::new(13);
     let mut points = |n: usize, spread: f64| -> Vec<f64> {
@@ -147,7 +150,8 @@ pub fn batch(dim: usize, n: usize, n0: usize, n1: usize) -> Batch {
     }
 }
 
-/// ‖got − want‖ / ‖want‖ ≤ `tolerance`, of equally many finite numbers, or a message with the worst element.
+/// Checks ‖got − want‖ / ‖want‖ ≤ `tolerance` for equally many finite numbers; the message names
+/// the worst element.
 pub fn compare(what: &str, got: &[f64], want: &[f64], tolerance: f64) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("{what}: {} values, not {}", got.len(), want.len()));

@@ -1,7 +1,8 @@
-//! The yardstick for low precision: loss, derivatives and parameter gradient by plain code in f64 that rounds where the kernels of the CUDA
-//! engine round, so that its error against f64 is what the operands' type costs.
+//! The measure for low precision: loss, derivatives and parameter gradient by plain code in f64
+//! that rounds where the kernels of the CUDA engine round. Its error against exact f64 is the error
+//! that the type of the operands causes.
 //!
-//! T is the type of operands, S that of what only elementwise parts read.
+//! T is the type of operands, S that of values that only elementwise code reads.
 //!
 //! | sweep | product | T | S |
 //! |---|---|---|---|
@@ -12,29 +13,30 @@
 //! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ē_a + 2k h e_z and its seed | g += ē_a f″ e_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ā + g and its seed | |
 //!
-//! Sums are exact. The row's weight and the loss scale are in c₀ and k, and so in c, g, ē and z̄; where T is not f32, of the factor 1 / n that the rows
-//! of a kind share the power of two alone, and the rest of it multiplies their sums. The output's bias has the sum of z̄'s
-//! seeds before they are rounded. Heads see x, o and ∇s as they are.
+//! Sums are exact. c₀ and k contain the row's weight and the loss scale, and so do c, g, ē and z̄.
+//! If T is not f32, they contain only the power of two of the factor 1 / n that the rows of a kind
+//! share; the rest of it multiplies their sums. The gradient of the output's bias is the sum of the
+//! seeds of z̄ before they are rounded. Heads use unrounded x, o and ∇s.
 
 use action_matching::engine::{Batch, Derivatives, LossGradient};
 use action_matching::model::{Activation, Architecture, Head, Layer, Model};
 use action_matching::precision::Precision;
 use half::{bf16, f16};
 
-/// How values are rounded.
+/// Rounding of values.
 #[derive(Clone, Copy)]
 pub struct Rounding {
     /// To T.
     pub operand: fn(f64) -> f64,
     /// To S.
     pub stored: fn(f64) -> f64,
-    /// To the type of sums and of what the host hands over.
+    /// To the type of sums and of values from the host.
     pub single: fn(f64) -> f64,
     /// Largest relative error of one rounding to T.
     pub unit: f64,
-    /// What gradients are multiplied with on their way, to start with: halved until they are finite.
+    /// Initial factor of gradients: halved until they are finite.
     pub loss_scale: f64,
-    /// Whether operands carry no more than the power of two of what the rows of a kind have in common.
+    /// If true, operands contain only the power of two of the factor that the rows of a kind share.
     pub splits: bool,
 }
 
@@ -42,7 +44,7 @@ fn to_f32(v: f64) -> f64 {
     f64::from(v as f32)
 }
 
-/// To the nearest of 10 bits of mantissa, ties away from zero.
+/// To 10 bits of mantissa, to nearest, ties away from zero.
 fn to_tf32(v: f64) -> f64 {
     f64::from(f32::from_bits(((v as f32).to_bits() + 0x1000) & !0x1fff))
 }
@@ -56,11 +58,11 @@ fn to_f16(v: f64) -> f64 {
 }
 
 impl Rounding {
-    /// None at all.
+    /// No rounding.
     pub const EXACT: Rounding =
         Rounding { operand: |v| v, stored: |v| v, single: |v| v, unit: 0.0, loss_scale: 1.0, splits: false };
 
-    /// Of the kernels of `precision`.
+    /// The rounding of the kernels for `precision`.
     pub fn of(precision: Precision) -> Rounding {
         let exact = Rounding { single: to_f32, ..Rounding::EXACT };
         let unit = |bits: i32| 0.5_f64.powi(bits);
@@ -75,13 +77,14 @@ impl Rounding {
         }
     }
 
-    /// What sums over `n` rows are multiplied with that count 1 / n each.
+    /// Factor of sums over `n` rows of weight 1 / n each.
     fn sum_scale(&self, n: usize) -> f64 {
         let share = (self.single)(1.0 / n as f64);
         if self.splits { share / share.log2().floor().exp2() } else { 1.0 }
     }
 
-    /// `model` and `batch` with the weights, points and probes that products see: what is off afterwards is arithmetic alone.
+    /// `model` and `batch` with the rounded weights, points and probes that products use, so that
+    /// any further error is that of the arithmetic.
     pub fn inputs(&self, model: &Model, batch: &Batch) -> (Model, Batch) {
         let (mut model, mut batch) = (model.clone(), batch.clone());
         for layer in model.architecture.layers() {
@@ -99,23 +102,24 @@ impl Rounding {
     }
 }
 
-/// What the twin makes of a batch.
+/// The result of the twin for a batch.
 #[derive(Clone, Default)]
 pub struct Rounded {
     /// The result.
     pub values: LossGradient,
-    /// For each value the root of the sum of squares of the terms it is the sum of: an error of ε in each of them, independent of the
-    /// others, leaves ε of this, however far the terms cancel.
+    /// For each value the root of the sum of squares of its terms: an independent relative error ε
+    /// of each term gives an error of ε times this, however much the terms cancel.
     pub terms: LossGradient,
 }
 
-/// Loss, derivatives and gradient of `batch` with the roundings of `rounding`, in the arguments of
-/// [`Differentiate::loss_gradient`](action_matching::engine::Differentiate::loss_gradient).
+/// Loss, derivatives and gradient of `batch` with the roundings of `rounding`, with the arguments
+/// of [`Differentiate::loss_gradient`](action_matching::engine::Differentiate::loss_gradient).
 pub fn loss_gradient(rounding: Rounding, model: &Model, batch: &Batch) -> Rounded {
     let mut scale = rounding.loss_scale;
     loop {
         let rounded = Twin::new(rounding, model).loss_gradient(model, batch, scale);
-        // Operands beyond the range of f16 are infinite. The engine halves its scale, too.
+        // Operands beyond the range of f16 are infinite. The engine halves its scale in this case,
+        // too.
         if rounded.values.gradient.iter().all(|g| g.is_finite()) || scale < 0.5_f64.powi(24) {
             return rounded;
         }
@@ -165,7 +169,7 @@ struct Twin<'a> {
     parameters: Vec<f64>,
 }
 
-/// Primal and reverse sweeps of one row. Lists of hidden layers have layer l at l − 1.
+/// Primal and reverse sweeps of one row. In lists over hidden layers, layer l is at index l − 1.
 struct Row<'a> {
     x: &'a [f64],
     d_phi: Vec<f64>,
@@ -175,7 +179,7 @@ struct Row<'a> {
     f1: Vec<Vec<f64>>,
     f2: Vec<Vec<f64>>,
     output: Vec<f64>,
-    /// ∂s/∂o as it is.
+    /// ∂s/∂o, unrounded.
     seed: Vec<f64>,
     /// δ of each layer.
     delta: Vec<Vec<f64>>,
@@ -193,7 +197,7 @@ struct Row<'a> {
 
 /// Tangent sweeps of one row.
 struct Tangents {
-    /// Of each layer's input; k-th of `e`: of probe k.
+    /// For each layer's input; the k-th of `e` is that of probe k.
     c: Vec<Vec<f64>>,
     e: Vec<Vec<Vec<f64>>>,
     /// g of each hidden layer.
@@ -202,7 +206,7 @@ struct Tangents {
     e_z: Vec<Vec<Vec<f64>>>,
     o_c: Vec<f64>,
     o_e: Vec<Vec<f64>>,
-    /// weight·(∂ₜs + w·∇s) + k Σ εᵀ∇²s ε, and the size of its terms of second order.
+    /// weight·(∂ₜs + w·∇s) + k Σ εᵀ∇²s ε, and the size of its second-order terms.
     generator: f64,
     curvature_terms: f64,
 }
@@ -319,7 +323,7 @@ impl<'a> Twin<'a> {
         }
     }
 
-    /// Sweeps along `c0` and the probes, which weigh `k` each.
+    /// Sweeps along `c0` and the probes, each of weight `k`.
     fn tangents(&self, row: &Row, c0: &[f64], probes: &[&[f64]], k: f64) -> Tangents {
         let Rounding { operand, stored, .. } = self.rounding;
         let last = self.layers.len() - 1;
@@ -361,8 +365,8 @@ impl<'a> Twin<'a> {
         Tangents { c, e, g, e_z, o_c, o_e, generator, curvature_terms: curvature_terms.hypot(norm(&of_head)) }
     }
 
-    /// Adjoint sweeps from the seed `z_bar` of the output; adds the row's share, times `sum_scale`, to `gradient` and the squares of its terms to
-    /// `squares`. Boundary rows have no tangents.
+    /// Adjoint sweeps from the seed `z_bar` of the output. Adds the row's term, times `sum_scale`,
+    /// to `gradient`, and the squares of its terms to `squares`. Boundary rows have no tangents.
     fn adjoint(
         &self,
         row: &Row,

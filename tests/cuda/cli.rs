@@ -1,16 +1,19 @@
-//! The program with a GPU as its users meet it: commands end to end, runs that go on, and what it says when memory or a kernel fails.
+//! The program with a GPU from the user's side: commands end to end, resumed runs, and messages if
+//! memory or a kernel fails.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use action_matching::data::{DataSource, PointArray, draw_gaussian, read_points, write_points};
+use action_matching::rng::Stream;
 use action_matching::train::{Metrics, read_metrics};
 
 /// A folder for runs.
 struct Place(tempfile::TempDir);
 
-/// A run small enough for the virtual GPU, with a checkpoint every four steps and every step in its metrics.
+/// A run small enough for the virtual GPU, with a checkpoint every four steps and metrics for every
+/// step.
 const RUN: &str = "
 [data]
 path = \"data.npz\"
@@ -29,7 +32,7 @@ impl Place {
     /// With `n` rows of `dim` values at each of two times.
     fn new(n: usize, dim: usize) -> Place {
         let place = Place(tempfile::tempdir().expect("a folder"));
-        let mut samples = draw_gaussian(2 * n, dim, 1);
+        let mut samples = draw_gaussian(2 * n, dim, &mut Stream::of_normals(1, dim));
         samples[n * dim..].iter_mut().for_each(|x| *x += 1.0);
         let times: Vec<f32> = (0..2 * n).map(|row| (row / n) as f32).collect();
         let arrays = [PointArray::new("samples", Some(dim), &samples[..]), PointArray::new("times", None, &times[..])];
@@ -54,7 +57,7 @@ impl Place {
         succeeds(self.command(arguments))
     }
 
-    /// Trains run.toml into `out`; what it says.
+    /// Trains run.toml into `out`; returns the messages.
     #[track_caller]
     fn trains(&self, out: &str, more: &[&str]) -> String {
         self.succeeds(&[&["train", "run.toml", "--out", out], more].concat()).1
@@ -67,7 +70,7 @@ impl Place {
         paths
     }
 
-    /// Leaves a run as it was when it wrote the second last but one of its checkpoints.
+    /// Returns a run to its state at its third-last checkpoint.
     fn forget_the_end(&self, out: &str) {
         for path in self.checkpoints(out).iter().rev().take(2) {
             std::fs::remove_file(path).expect("removed");
@@ -78,11 +81,11 @@ impl Place {
     fn metrics(&self, out: &str) -> Vec<Metrics> {
         let metrics =
             read_metrics(&self.path(out).join("metrics.jsonl"), |warning| panic!("{warning}")).expect("readable");
-        // Rows/s is what no two runs share.
+        // Rows/s differ between any two runs.
         metrics.into_iter().map(|line| Metrics { rows_per_s: 0.0, ..line }).collect()
     }
 
-    /// Two runs left the same checkpoint, model and metrics to the last bit.
+    /// Two runs have equal checkpoints, models and metrics, bit for bit.
     #[track_caller]
     fn same_run(&self, a: &str, b: &str) {
         let read = |run: &str| {
@@ -117,7 +120,7 @@ fn succeeds(mut command: Command) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// What a command says that fails with exit code 1, each of `parts` and no panic.
+/// The message of a command that fails with exit code 1, with each of `parts` and no panic.
 #[track_caller]
 fn fails(mut command: Command, parts: &[&str]) -> String {
     let output = command.output().expect("the program starts");
@@ -130,7 +133,7 @@ fn fails(mut command: Command, parts: &[&str]) -> String {
     message
 }
 
-/// Whether the GPU is the virtual one, whose memory and faults tests choose.
+/// True if the GPU is the virtual one, whose memory and faults tests choose.
 fn is_virtual(place: &Place) -> bool {
     place.succeeds(&["devices"]).0.contains("Virtual GPU")
 }
@@ -205,7 +208,7 @@ fn the_example_goes_from_training_to_evaluation() {
     assert!(place.succeeds(&["inspect", "run"]).0.contains("[64, 64, 64]"));
 }
 
-/// In f32 a run on the GPU is the run on the CPU, and either goes on with what the other left.
+/// In f32 a run on the GPU equals the run on the CPU, and each device resumes the other's run.
 #[test]
 fn runs_go_on_from_gpu_to_cpu_and_back() {
     let place = Place::new(60, 3);
@@ -244,7 +247,7 @@ fn a_stopped_run_ends_like_one_that_ran_through() {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs").success());
     let Output { status, stderr, .. } = child.wait_with_output().expect("the program ends");
     let said = text(&stderr);
-    // Whoever is quick enough sees the run end first.
+    // A fast machine ends the run before the signal.
     if status.code() != Some(0) {
         assert_eq!(status.code(), Some(130), "{said}");
         assert!(said.contains("stopped after") && said.contains("--device cuda --resume"), "{said}");
@@ -286,7 +289,7 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     ];
     fails(with_memory(place.command(&arguments), free), &parts);
     assert!(!place.path("run").exists(), "a run folder without a run");
-    // A run that is there stays as it is, and can go on.
+    // An existing run stays unchanged, and can be resumed.
     place.forget_the_end("enough");
     let listing = |folder: &str| {
         let folder = place.path(folder);
@@ -307,7 +310,7 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     assert!(!place.path("p.npz").exists());
 }
 
-/// Data of more bytes than the device has: they stream in blocks, which the step decides.
+/// Data of more bytes than the device has: they stream in blocks, which depend only on the step.
 #[test]
 fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     let place = Place::new(60_000, 16);
@@ -330,7 +333,7 @@ fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     place.same_run("whole", "again");
     let losses = place.metrics("whole");
     assert!(losses.len() == 24 && losses.iter().all(|line| line.loss.is_finite()));
-    // All samples at once make other batches, of the same data.
+    // With all samples resident there are other batches, of the same data.
     succeeds(place.command(&arguments("resident")));
     assert_ne!(losses, place.metrics("resident"));
 
@@ -356,7 +359,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A kernel that writes where nothing is: the error names what was launched since all was well.
+/// A kernel that writes to unallocated memory: the error names the launches since the last
+/// successful sync.
 #[test]
 fn a_fault_of_a_kernel_names_the_launches_before() {
     let place = Place::new(60, 3);
@@ -387,7 +391,7 @@ fn a_fault_of_a_kernel_names_the_launches_before() {
         assert!(launched.contains(kernel), "{kernel:?} is not in: {launched}");
     }
     assert!(said.contains("vgpu: judge: out of bounds"), "{said}");
-    // The run can be taken up again once the fault is gone.
+    // The run can be resumed once the fault is gone.
     assert!(place.trains("run", &["--device", "cuda", "--resume"]).contains("steps 0 to 24"));
 }
 

@@ -1,5 +1,6 @@
-//! Derivatives, loss and parameter gradient of the CUDA engine: against the float64 reference, where plain code with the same roundings sets
-//! the measure, against differences of its own loss, and against identities.
+//! Derivatives, loss and parameter gradient of the CUDA engine: against the f64 reference, with the
+//! error of plain code with the same roundings as the measure; against differences of its own loss;
+//! and against identities.
 
 use crate::common::rounded::{self, Rounded, Rounding};
 use crate::common::{Numbers, batch, embeddings, model};
@@ -12,7 +13,7 @@ use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
 use action_matching::precision::Precision;
 
-/// Of f32, as tests/engines.rs has them for the CPU.
+/// Tolerance of f32, the same as in tests/it/engines.rs for the CPU.
 const GRADIENT: f64 = 2e-5;
 const DIFFUSIVE_GRADIENT: f64 = 5e-5;
 const VALUES: f64 = 1e-5;
@@ -29,18 +30,18 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f64>>())
 }
 
-/// One tensor of a result, with the reference's value and the twin's.
+/// One tensor of a result, with the values of the reference and the twin.
 struct Tensor<'a> {
     what: String,
     got: &'a [f64],
     want: &'a [f64],
     twin: &'a [f64],
-    /// Sizes of the terms that the elements are sums of.
+    /// Sizes of the terms whose sums are the elements.
     terms: &'a [f64],
 }
 
 impl Tensor<'_> {
-    /// How far the error is of `tolerance`, an error in norm; more than 1 is a failure.
+    /// Error as a fraction of `tolerance`, an error in norm; more than 1 is a failure.
     fn share(&self, tolerance: f64) -> f64 {
         let finite = self.got.len() == self.want.len() && self.got.iter().all(|v| v.is_finite());
         let error = if finite { distance(self.got, self.want) } else { f64::INFINITY };
@@ -65,7 +66,7 @@ impl Tensor<'_> {
     }
 }
 
-/// Everything that is compared, each weight and bias of its own.
+/// All tensors to compare, each weight and bias separately.
 fn tensors<'a>(
     model: &Model,
     got: &'a LossGradient,
@@ -94,10 +95,12 @@ fn tensors<'a>(
     all
 }
 
-/// f32: what is promised, of the norm of the tensor, or of its terms where these cancel: a loss is a difference of large terms.
+/// f32: the promised tolerance, relative to the norm of the tensor, or of its terms if these
+/// cancel: a loss is a difference of large terms.
 ///
-/// Lower precisions: twice the error of the twin, which rounds at the same places in another order of sums. One value may be right by luck,
-/// so each term of the sums that a tensor holds, and the tensor itself, may be off by half of one rounding besides.
+/// Lower precisions: twice the error of the twin, which rounds in the same places with another
+/// order of sums. A single value may be right by chance, so half of one rounding of each term of
+/// the sums in a tensor, and of the tensor itself, is allowed in addition.
 fn tolerance(precision: Precision, diffusive: bool, tensor: &Tensor) -> f64 {
     if precision == Precision::F32 {
         let is_gradient = tensor.what.starts_with("∂L");
@@ -112,7 +115,7 @@ fn tolerance(precision: Precision, diffusive: bool, tensor: &Tensor) -> f64 {
     2.0 * distance(tensor.twin, tensor.want) + 0.5 * unit * norm(tensor.terms).max(norm(tensor.want))
 }
 
-/// Compares one batch; the problems, and the largest share of a tolerance.
+/// Compares one batch; returns the problems, and the largest fraction of a tolerance.
 fn check(
     name: &str,
     engine: &dyn Differentiate,
@@ -140,7 +143,7 @@ fn check(
     (problems, largest)
 }
 
-/// All problems of all cases at once: a fault shows by which of them it has in common.
+/// Reports all problems of all cases together, so that a common cause shows.
 fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
     let n_cases = results.len();
     let largest = results.iter().fold(0.0, |largest: f64, result| largest.max(result.1));
@@ -149,8 +152,8 @@ fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
     assert!(problems.is_empty(), "{} problems in {n_cases} cases:\n{}", problems.len(), problems.join("\n"));
 }
 
-/// Dimension, hidden layers, interior rows and boundary rows: depths 1 to 4, rows around the tile of 128, widths on both sides of the unit of 64, the
-/// narrow ones at even places.
+/// Dimension, hidden layers, interior rows and boundary rows: depths 1 to 4, rows around the tile
+/// of 128, widths on both sides of 64; those at even indices are narrow.
 const SHAPES: [(usize, &[usize], usize, [usize; 2]); 6] = [
     (1, &[37], 1, [1, 2]),
     (3, &[70, 9], 127, [129, 1]),
@@ -187,8 +190,8 @@ const N_FACTORS: usize = 6;
 /// Number of levels: precision, head, dynamics, activation, embedding, shape.
 const LEVELS: [usize; N_FACTORS] = [4, 3, 8, 5, 2, 6];
 
-/// Cases by the levels of their factors. Every precision × head × dynamics is there, for narrow and for wide networks, and every pair of levels of any two factors: the levels
-/// beside are chosen for the pairs they bring, one case after the other.
+/// Pairwise cover: every precision × head × dynamics, for narrow and wide networks, and every pair
+/// of levels of two factors (remaining levels chosen greedily).
 fn cases() -> Vec<[usize; N_FACTORS]> {
     let mut seen = std::collections::HashSet::new();
     let pairs = |case: [usize; N_FACTORS]| {
@@ -196,7 +199,7 @@ fn cases() -> Vec<[usize; N_FACTORS]> {
     };
     let mut cases = Vec::new();
     for index in 0..2 * LEVELS[0] * LEVELS[1] * LEVELS[2] {
-        // Neighbours differ in all three factors.
+        // Consecutive cases differ in all three factors.
         let (precision, head, dynamics) = (index % 4, index / 4 % 3, (index + index / 12) % 8);
         let mut best = ([0; N_FACTORS], -1);
         for choice in 0..LEVELS[3] * LEVELS[4] * LEVELS[5] {
@@ -267,7 +270,7 @@ fn f16_agrees_with_f64() {
     agrees_with_f64(3, &engine(Precision::F16));
 }
 
-/// Stands in for an engine: the twin, with a result spoilt.
+/// Stands in for an engine: the twin, with a spoiled result.
 struct Spoilt(Rounding, fn(&mut LossGradient));
 
 impl Differentiate for Spoilt {
@@ -282,8 +285,8 @@ impl Differentiate for Spoilt {
     }
 }
 
-/// The measure: the CPU passes as f32 everywhere and the twin as what it rounds to, no less precise type passes for another, and each
-/// single fault in a result is noticed.
+/// Tests of the measure: the CPU passes as f32 everywhere and the twin as the type to which it
+/// rounds, no less precise type passes for another, and each single fault in a result is noticed.
 #[test]
 fn the_measure_tells_right_from_wrong() {
     agrees_with_f64(0, &CpuEngine::new(1));
@@ -316,7 +319,8 @@ fn the_measure_tells_right_from_wrong() {
     }
 }
 
-/// Inputs, layers and outputs of more than one tile of any product, the largest depth, and batches without rows of a kind.
+/// Inputs, layers and outputs of more than one tile of any product, the largest depth, and batches
+/// without rows of one kind.
 #[test]
 fn limits_of_shape_agree_with_f64() {
     let shapes = [
@@ -327,7 +331,7 @@ fn limits_of_shape_agree_with_f64() {
         (3, &[19, 16][..], [0, 13, 5], Head::Scalar, 0.0),
         (3, &[19, 16][..], [0, 0, 2], Head::Dot, 0.5),
         (3, &[70][..], [0, 0, 0], Head::Dot, 0.5),
-        // Wider than what shared memory keeps of an operand.
+        // Wider than the part of an operand that shared memory can hold.
         (3, &[600, 20][..], [5, 3, 2], Head::Quadratic, 0.5),
     ];
     for precision in [Precision::F32, Precision::Bf16] {
@@ -343,7 +347,8 @@ fn limits_of_shape_agree_with_f64() {
     }
 }
 
-/// On the virtual GPU with the least shared memory that a real one has (8.6, 8.9 and 12.0), where fewer operands and sums have room in it.
+/// On the virtual GPU with the least shared memory of any real one (8.6, 8.9 and 12.0), which holds
+/// fewer operands and sums.
 #[test]
 fn less_shared_memory_changes_nothing() {
     let names = ["derivatives::limits_of_shape_agree_with_f64", "training::a_wide_network_follows_the_cpu"];
@@ -388,12 +393,13 @@ fn derivatives_agree_with_f64() {
     }
 }
 
-/// Slopes of the engine's own loss along random directions: a witness that shares no formula with the reference.
+/// Slopes of the engine's own loss along random directions: a check that shares no formula with the
+/// reference.
 #[test]
 fn gradients_are_slopes_of_the_loss() {
     let engine = engine(Precision::F32);
     for (index, head) in Head::ALL.into_iter().enumerate() {
-        // A smooth |p|^q: components of ∇s pass 0.
+        // A smooth |p|^q: components of ∇s cross 0.
         let objective = Objective { growth: 0.4, sigma: [0.0, 0.8, 0.5][index], ..Objective::default() };
         let model = model(3, &[19, 11], Activation::Silu, head, embeddings()[1].clone(), objective);
         let rows = batch(3, 33, 5, 4);
@@ -403,7 +409,7 @@ fn gradients_are_slopes_of_the_loss() {
             let mut direction = numbers.take(gradient.len());
             let length = norm(&direction);
             direction.iter_mut().for_each(|v| *v /= length);
-            // Moves of f32 parameters as they are after rounding.
+            // Displacements of f32 parameters after rounding.
             let slope = |h: f64| {
                 let moved = |sign: f64| {
                     let of =
@@ -425,8 +431,8 @@ fn gradients_are_slopes_of_the_loss() {
     }
 }
 
-/// s is linear in the last map θ of a scalar head, so L = A(θ) + B(θ, θ) and ⟨θ, ∂L/∂θ⟩ = L + B, where B is the mean of
-/// ω (½‖∇s‖² + ½λs²), known from the derivatives.
+/// s is linear in the last map θ of a scalar head, so L = A(θ) + B(θ, θ) and ⟨θ, ∂L/∂θ⟩ = L + B.
+/// Here B is the mean of ω (½‖∇s‖² + ½λs²), computed from the derivatives.
 #[test]
 fn the_gradient_of_the_last_map_satisfies_its_identity() {
     let objective = Objective { growth: 0.4, sigma: 0.7, ..Objective::default() };
@@ -443,7 +449,8 @@ fn the_gradient_of_the_last_map_satisfies_its_identity() {
     assert!((along - loss - quadratic).abs() < 1e-5 * size, "{along}, not {loss} + {quadratic}");
 }
 
-/// The loss scale of f16 is for one row what it is for many: operands that leave the range of f16 do not reach the result.
+/// The loss scale of f16 has the same effect for one row as for many: operands that leave the range
+/// of f16 do not reach the result.
 #[test]
 fn single_rows_of_large_weight_stay_in_the_range_of_f16() {
     let precision = Precision::F16;
@@ -453,8 +460,9 @@ fn single_rows_of_large_weight_stay_in_the_range_of_f16() {
     report(precision, vec![check("one row of large weight", &engine, precision, &model, &rows)]);
 }
 
-/// An offset of s changes nothing in the loss where ω does not change, whatever the numbers of rows: the output's bias has no gradient but what f32
-/// rounds. 1 / n is rounded neither to the type of operands nor with them.
+/// An offset of s does not change the loss if ω is constant, whatever the numbers of rows: the
+/// gradient of the output's bias is 0 up to f32 rounding. 1 / n is not rounded to the type of
+/// operands, alone or with them.
 #[test]
 fn the_loss_is_invariant_to_an_offset() {
     for precision in Precision::ALL {
@@ -480,7 +488,8 @@ fn the_loss_is_invariant_to_an_offset() {
     }
 }
 
-/// The gradient of a scalar head's last bias is the sum of what the rows weigh s with, in f32 whatever the type of operands: here by the engine's own s.
+/// The gradient of a scalar head's last bias is the sum of the rows' weights of s, in f32 for every
+/// type of operands: computed here from the engine's own s.
 #[test]
 fn the_gradient_of_the_last_bias_is_not_rounded() {
     for precision in Precision::ALL {
@@ -498,7 +507,7 @@ fn the_gradient_of_the_last_bias_is_not_rounded() {
     }
 }
 
-/// Wrong lengths are refused before any kernel sees them.
+/// Wrong lengths are refused before any kernel runs.
 #[test]
 fn wrong_lengths_are_errors() {
     let engine = engine(Precision::F32);
@@ -523,7 +532,7 @@ fn wrong_lengths_are_errors() {
     assert!(error.starts_with("parameters"), "{error}");
 }
 
-/// The same bits from every call, and after other work.
+/// Every call gives the same bits, also after other work.
 #[test]
 fn two_evaluations_have_the_same_bits() {
     for precision in [Precision::F32, Precision::Bf16] {

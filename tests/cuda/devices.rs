@@ -1,8 +1,8 @@
-//! A GPU as users of the program meet it: what is listed, and what `--device auto` takes.
+//! GPUs from the user's side: the list of devices, and the choice of `--device auto`.
 
 use std::process::Command;
 
-/// What the program prints where the GPU shows, which is the virtual one unless tests/run was told otherwise.
+/// Output of the program with the GPU visible: the virtual one, unless tests/run got `--gpu`.
 #[track_caller]
 fn prints(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_amatch")).args(arguments).output().expect("the program starts");
@@ -21,7 +21,7 @@ fn devices_lists_gpu_driver_and_kernels() {
     assert!(said.contains("kernels: nvcc ") && said.contains("PTX for the rest"), "{said}");
 }
 
-/// A peak in GFLOP/s, and the device it is of.
+/// A peak in GFLOP/s, and its device.
 fn peak(arguments: &[&str]) -> (f64, String) {
     let said = prints(&[&["bench", "peak", "--seconds", "0.1"], arguments].concat());
     let figures = said.strip_prefix("peak: ").and_then(|rest| rest.split_once(" GFLOP/s, "));

@@ -1,4 +1,5 @@
-//! Particles on the CUDA engine against the CPU engine: every method, every channel, every way to save.
+//! Particles on the CUDA engine against the CPU engine: every method, every channel, every way to
+//! save.
 
 use crate::common::{Counted, Numbers, Patience, assert_close, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
@@ -13,7 +14,7 @@ use action_matching::{Error, Result};
 
 const DIM: usize = 3;
 
-/// Hidden layers that kernels of narrow networks take, and such as they do not.
+/// Hidden layers for the kernels of narrow networks, and for the others.
 const NARROW: [usize; 2] = [16, 20];
 const WIDE: [usize; 2] = [70, 20];
 
@@ -37,7 +38,7 @@ struct Saved {
     report: IntegrationReport,
 }
 
-/// Which channels beside positions.
+/// The channels in addition to positions.
 #[derive(Clone, Copy)]
 struct Followed {
     weights: bool,
@@ -74,7 +75,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// Both engines do the same within `tolerance`, relative to the size of each channel.
+/// Both engines agree within `tolerance`, relative to the size of each channel.
 #[track_caller]
 fn assert_same(
     what: &str,
@@ -123,7 +124,8 @@ fn every_method_moves_particles_as_on_the_cpu() {
     }
 }
 
-/// Every method with all that it can follow, on more particles than one launch's blocks hold.
+/// Every method with all channels it supports, on more particles than the blocks of one launch
+/// hold.
 #[test]
 fn ten_thousand_particles_move_as_on_the_cpu() {
     let divergence = Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 };
@@ -146,7 +148,7 @@ fn any_number_of_particles_moves() {
     }
 }
 
-/// Saved times at the start, twice, and between steps; forward and backward; both embeddings.
+/// Saved times at the start, duplicated, and between steps; forward and backward; both embeddings.
 #[test]
 fn saved_times_hold_what_the_cpu_saves() {
     for (embedding, t0, save_at) in embeddings()
@@ -193,7 +195,8 @@ fn log_q_alone_is_the_same() {
     assert_same("log q", Precision::F32, &model, &fixed(Method::Dopri5, 1), 129, followed, 2e-5);
 }
 
-/// The same Brownian path on both engines, in a dimension that fills no counter of random words.
+/// The same Brownian path on both engines, in a dimension that does not fill a counter of random
+/// words.
 #[test]
 fn noise_takes_the_path_that_it_takes_on_the_cpu() {
     for (method, sigma_schedule, hidden) in [
@@ -249,7 +252,8 @@ fn error_control_meets_its_tolerance() {
                 (&got.log_weights, &cpu.log_weights, &want.log_weights),
                 (&got.log_density, &cpu.log_density, &want.log_density),
             ] {
-                // The tolerance is a step's: errors of a path add up, on the CPU as here, where other tiles take other steps.
+                // The tolerance is per step: errors of a path add up, on the CPU too, where other
+                // tiles take other steps.
                 let bound = (5.0 * tolerance).max(2.0 * distance(on_cpu, want));
                 assert!(bound < 20.0 * tolerance, "the CPU itself is off by {bound:.1e}");
                 assert_close(&format!("tolerance {tolerance} from {t0}"), &wide(got), &wide(want), bound);
@@ -301,7 +305,7 @@ fn lost_particles_are_an_error() {
 
 #[test]
 fn impossible_tolerances_are_an_error() {
-    // Velocities that no step, however short, makes finite.
+    // Velocities that are not finite for any step size.
     let mut model = field(Head::Scalar, TimeEmbedding::Raw, Objective::default());
     model.parameters[0] = f32::NAN;
     let plan = adaptive(1e-6, 0.25, vec![1.0]);
@@ -327,7 +331,7 @@ fn what_the_cpu_refuses_is_refused() {
     assert!(error.to_string().contains("positions"), "{error}");
 }
 
-/// Between two launches; nothing was launched here.
+/// Cancelled between two launches; nothing was launched here.
 #[test]
 fn an_integration_can_be_ended() {
     let engine = CudaEngine::new(0, Precision::F32).expect("a GPU, or the virtual one in LD_LIBRARY_PATH");

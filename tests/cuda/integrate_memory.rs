@@ -1,4 +1,5 @@
-//! Particles that do not fit the memory of a GPU at once. In a process of its own, as the virtual GPU's memory is set when the driver starts.
+//! Particles that do not fit into the memory of a GPU at once. In a process of its own, because the
+//! virtual GPU's memory is set when the driver starts.
 
 use std::process::Command;
 
@@ -11,7 +12,8 @@ use action_matching::model::{Activation, Head, TimeEmbedding};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
 
-/// Chunk after chunk gives what one launch gives, noise included; and where not even a tile fits, the error says what to reduce.
+/// Several chunks give the result of one launch, noise included; if not even a tile fits, the error
+/// says what to reduce.
 #[test]
 fn particles_go_in_chunks_that_fit() {
     if std::env::var_os("VGPU_MEMORY").is_none() {
@@ -24,7 +26,7 @@ fn particles_go_in_chunks_that_fit() {
     }
     let engine = CudaEngine::new(0, Precision::F32).expect("a GPU, or the virtual one in LD_LIBRARY_PATH");
     if !engine.describe().contains("Virtual") {
-        return; // a real one has more memory than this test could fill
+        return; // a real GPU has more memory than this test could fill
     }
     let (dim, n) = (3, 300);
     let objective = Objective { sigma: 0.5, ..Objective::default() };

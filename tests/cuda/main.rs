@@ -1,6 +1,8 @@
-//! The CUDA engine and the program with a GPU. One program for all, as they share a driver and its kernels.
+//! The CUDA engine, and the program with a GPU. One test program, so that all tests share a driver
+//! and its kernels.
 //!
-//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so` is `libvgpu.so` of tests/vgpu.
+//! Runs on GPU 0, which may be the virtual one: `LD_LIBRARY_PATH` with a folder where `libcuda.so`
+//! is `libvgpu.so` of tests/vgpu.
 
 #[path = "../common/mod.rs"]
 mod common;

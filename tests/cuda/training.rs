@@ -1,4 +1,5 @@
-//! Training on the CUDA engine: it draws the rows that the CPU draws, takes its gradients, follows its losses, and keeps its bits.
+//! Training on the CUDA engine: it draws the same rows as the CPU, has the same gradients and
+//! losses, and is reproducible bit for bit.
 
 use std::sync::Arc;
 
@@ -6,18 +7,18 @@ use crate::common::rounded::{self, Rounding};
 use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::{
-    Batch, Bend, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
+    Batch, Bend, Cosine, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, Model, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::precision::Precision;
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -29,7 +30,7 @@ fn engine(precision: Precision) -> CudaEngine {
 
 /// A population that moves, in three snapshots at uneven times with different numbers of rows.
 fn snapshots(dim: usize) -> Snapshots {
-    let mut samples = draw_gaussian(101, dim, 3);
+    let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -58,7 +59,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
         n_interior: 61,
         n_boundary: 33,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some((200, 0.1)) },
+            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some(Cosine { end: 200, floor: 0.1 }) },
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,
@@ -70,7 +71,7 @@ fn training(model: &Model, estimator: Estimator) -> Training {
     }
 }
 
-const ACTION: Estimator = Estimator::Action { centring: false };
+const ACTION: Estimator = Estimator::Action { centering: false };
 
 fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19], Activation::Silu, head, embeddings()[1].clone(), objective)
@@ -85,7 +86,7 @@ fn run(engine: &dyn Engine, training: &Training, state: TrainState, chunks: &[u6
     (trainer.state().expect("a state"), records)
 }
 
-/// The size of the terms that a loss is the sum of.
+/// The size of the terms of a loss.
 fn size(record: &StepRecord) -> f64 {
     [record.boundary0, record.boundary1, record.interior].iter().fold(0.1, |size: f64, term| size.max(term.abs()))
 }
@@ -94,7 +95,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// How far `records` are from `want` at the worst step, of the size of the terms.
+/// Largest difference of `records` from `want` over the steps, relative to the size of the terms.
 fn largest_gap(name: &str, records: &[StepRecord], want: &[StepRecord]) -> f64 {
     assert_eq!(records.len(), want.len(), "{name}");
     let mut largest = 0.0f64;
@@ -152,7 +153,7 @@ fn follows(name: &str, training: &Training, state: TrainState, steps: u64) {
     eprintln!("{name}: {:.1} % of the tolerance over {steps} steps", 100.0 * gap / 1e-4);
     assert!(gap < 1e-4, "{name}: off by {gap:.1e} of the size of the terms");
     assert_eq!(got_state.step, want_state.step);
-    // Of the way that the parameters went.
+    // Relative to the distance that the parameters moved.
     let networks = [(Some(&got_state.action), Some(&want_state.action), Some(&state.action))];
     for (got, want, start) in
         networks.into_iter().chain([(got_state.bend.as_ref(), want_state.bend.as_ref(), state.bend.as_ref())])
@@ -188,7 +189,7 @@ fn action_follows_the_cpu() {
     follows_from_the_start("action", &model, &training(&model, ACTION), 200);
 }
 
-/// A network that is not narrow has other kernels.
+/// A wide network has other kernels.
 #[test]
 fn a_wide_network_follows_the_cpu() {
     let objective = Objective { growth: 0.3, ..Objective::default() };
@@ -236,30 +237,31 @@ fn a_learned_path_follows_the_cpu() {
 }
 
 #[test]
-fn importance_and_centring_follow_the_cpu() {
+fn importance_and_centering_follow_the_cpu() {
     let model = small_model(Head::Scalar, Objective::default());
     let importance = Training { time_rule: TimeRule::Importance, ..training(&model, ACTION) };
     follows_from_the_start("importance", &model, &importance, 20);
-    let centring = training(&model, Estimator::Action { centring: true });
-    follows_from_the_start("centring", &model, &centring, 20);
+    let centering = training(&model, Estimator::Action { centering: true });
+    follows_from_the_start("centering", &model, &centering, 20);
 }
 
-/// One step of every form of the loss, path, rule of times and of the Laplacian, from the middle of a run and with rows of several tiles:
-/// its gradient, which an optimiser without memory leaves in the first moment.
+/// One step of every form of the loss, path, rule of times and rule of the Laplacian, from the
+/// middle of a run and with rows of several tiles. An optimizer without memory leaves the gradient
+/// in the first moment.
 #[test]
 fn a_step_takes_the_gradient_of_the_cpu() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
     let plain = Objective { time_weight, growth: 0.3, cost_exponent: 2.5, ..Objective::default() };
     let entropic = Objective { sigma: 0.8, sigma_schedule: SigmaSchedule::OneMinusT, ..plain.clone() };
-    let (centred, weak) = (Estimator::Action { centring: true }, Estimator::Weak { intervals: 3 });
+    let (centered, weak) = (Estimator::Action { centering: true }, Estimator::Weak { intervals: 3 });
     let probes = |rule, n_probes| Laplacian { rule, n_probes };
     let none = Laplacian::default();
     let cases = [
         (&plain, ACTION, Interpolant::Nearest, TimeRule::Uniform, none),
         (&plain, ACTION, Interpolant::Spline, TimeRule::Stratified, none),
         (&plain, ACTION, Interpolant::GenerativeLinear, TimeRule::Trapezoid, none),
-        (&plain, centred, Interpolant::Linear, TimeRule::Importance, none),
-        (&plain, centred, Interpolant::GenerativeVp, TimeRule::Simpson, none),
+        (&plain, centered, Interpolant::Linear, TimeRule::Importance, none),
+        (&plain, centered, Interpolant::GenerativeVp, TimeRule::Simpson, none),
         (&plain, weak, Interpolant::Linear, TimeRule::GaussLegendre, none),
         (&plain, weak, Interpolant::Spline, TimeRule::Importance, none),
         (&plain, weak, Interpolant::Nearest, TimeRule::Stratified, none),
@@ -267,7 +269,7 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         (&plain, Estimator::Regression, Interpolant::Spline, TimeRule::Uniform, none),
         (&plain, Estimator::Regression, Interpolant::GenerativeSqrt, TimeRule::LowDiscrepancy, none),
         (&entropic, ACTION, Interpolant::Linear, TimeRule::Uniform, probes(LaplacianRule::Rademacher, 3)),
-        (&entropic, centred, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
+        (&entropic, centered, Interpolant::Spline, TimeRule::Simpson, probes(LaplacianRule::Gaussian, 2)),
         (&entropic, weak, Interpolant::Linear, TimeRule::Uniform, Laplacian::EXACT),
         (&entropic, Estimator::Regression, Interpolant::GenerativeVp, TimeRule::Stratified, Laplacian::EXACT),
     ];
@@ -275,7 +277,7 @@ fn a_step_takes_the_gradient_of_the_cpu() {
     let mut moments = TimeMoments::default();
     (0..500).for_each(|i| moments.add_row(f64::from(i) / 500.0, 1.0 + f64::from(i % 7) + f64::from(i) / 100.0));
     for (index, (objective, estimator, interpolant, time_rule, laplacian)) in cases.into_iter().enumerate() {
-        // Eleven dimensions: three probes pass one word of signs, and normal numbers one counter.
+        // Eleven dimensions: three probes exceed one word of signs, and normal numbers one counter.
         let dim = 11;
         let head = Head::ALL[index % 3];
         let name =
@@ -317,7 +319,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
     for row in 0..training.n_interior {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let moment = path.moment(training.time_rule, f64::from(unit_f32(own[0])));
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let mut x = vec![0.0; dim];
         path.point(&trajectory, &moment, |i, x_i, _| x[i] = f64::from(x_i));
         batch.x.extend(x);
@@ -330,7 +332,7 @@ fn drawn(training: &Training, step: u64) -> Batch {
         [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
     {
         for row in 0..training.n_boundary {
-            let noise = (SEED, step, (training.n_interior + row) as u32);
+            let noise = RowKey { seed: SEED, step, row: (training.n_interior + row) as u32 };
             let mut x = vec![0.0; dim];
             let word = words(SEED, purpose, step, row as u32)[0];
             path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));
@@ -341,7 +343,8 @@ fn drawn(training: &Training, step: u64) -> Batch {
     batch
 }
 
-/// Losses of `steps` steps by plain code with the roundings of `rounding`: AdamW in f64 on parameters in f32.
+/// Losses of `steps` steps by plain code with the roundings of `rounding`: AdamW in f64 on
+/// parameters in f32.
 fn twin_losses(rounding: Rounding, model: &Model, training: &Training, steps: u64) -> Vec<f64> {
     let Optimizer { ref learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm, .. } = training.optimizer;
     let mut model = model.clone();
@@ -369,8 +372,9 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |largest: f64, (a, b)| largest.max((a - b).abs()))
 }
 
-/// A run in low precision leaves the one in f32 by as much as rounding alone makes a run leave the exact one. Two runs of that kind part like
-/// the twin's and the exact one do, so the band is three times as wide as the largest such distance over the run.
+/// A run in low precision departs from the run in f32 by about as much as rounding makes a run
+/// depart from the exact one. The allowed distance is three times the largest distance between the
+/// twin's run and the exact one.
 #[test]
 fn low_precision_stays_in_the_band_of_its_rounding() {
     const STEPS: u64 = 60;
@@ -395,7 +399,8 @@ fn low_precision_stays_in_the_band_of_its_rounding() {
     }
 }
 
-/// Two runs, and every division into calls, leave the same bits; so does a run that a state was taken out of in the middle.
+/// Two runs, and every division into calls, give the same bits; so does a run whose state was read
+/// in the middle.
 #[test]
 fn runs_and_resumed_runs_leave_the_same_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
@@ -414,7 +419,7 @@ fn runs_and_resumed_runs_leave_the_same_bits() {
     }
 }
 
-/// A run may change its engine.
+/// A run may continue on another engine.
 #[test]
 fn a_state_of_the_cpu_continues_on_the_device_and_back() {
     let (cpu, device) = (CpuEngine::new(1), engine(Precision::F32));
@@ -430,7 +435,7 @@ fn a_state_of_the_cpu_continues_on_the_device_and_back() {
     assert!(gap < 2e-5, "{gap:.1e}");
 }
 
-/// A step beyond the range of f16 is taken again with a smaller loss scale, not lost.
+/// A step beyond the range of f16 is repeated with a smaller loss scale, and not lost.
 #[test]
 fn f16_finds_its_loss_scale() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![3000.0, -1000.0] };

@@ -1,4 +1,5 @@
-//! Training on a problem whose action is known: the loss falls to the true kinetic energy, and the gap closes.
+//! Training on a problem with known action: the loss falls to the true kinetic energy, and the gap
+//! closes.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use crate::common::{Counted, Patience, model};
 use action_matching::data::AnalyticProblem;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Cosine, Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
@@ -18,7 +19,7 @@ fn problem() -> AnalyticProblem {
     AnalyticProblem::named("anisotropic").expect("a problem")
 }
 
-/// Both sides of the gap identity, on networks that know nothing of the problem.
+/// Both sides of the gap identity, for untrained networks.
 #[test]
 fn the_gap_identity_holds_for_any_action() {
     let engine = CpuEngine::new(0);
@@ -30,7 +31,8 @@ fn the_gap_identity_holds_for_any_action() {
     }
 }
 
-/// A small network trained on exact samples of `problem`, `rows` at the first of 101 times.
+/// A small network trained on exact samples of `problem`, with `rows` samples at the first of 101
+/// times.
 fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
     let times: Vec<f64> = (0..=100).map(|k| f64::from(k) / 100.0).collect();
     let snapshots = Arc::new(problem.snapshots(&times, rows, 7));
@@ -54,13 +56,17 @@ fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
         objective,
         path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: 2048,
         n_boundary: 2048,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine: Some((steps, 0.001)) },
+            learning_rate: LearningRate {
+                peak: 5e-3,
+                warmup_steps: 50,
+                cosine: Some(Cosine { end: steps, floor: 0.001 }),
+            },
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
@@ -91,7 +97,7 @@ fn training_closes_the_gap_to_2_percent_of_the_kinetic_energy() {
     assert!(share(after.gap) < 0.02, "the gap is {:.4} of the kinetic energy", share(after.gap));
     assert!(share(after.from_loss()) < 0.02, "the loss says {:.4}", share(after.from_loss()));
 
-    // Particles of q₀ arrive as q₁: closer to it than twice the distance between two samples of q₁.
+    // Particles of q₀ arrive at q₁: closer to it than twice the distance between two samples of q₁.
     let ends = problem.snapshots(&[0.0, 1.0], 1000, 21);
     let report =
         evaluate(&engine, &model, &ends, &[], &EvaluateOptions::default(), &Stage::default()).expect("evaluates");
@@ -132,7 +138,7 @@ fn the_bound_holds_for_every_trained_flow() {
         let likelihood = theorems.likelihood.expect("a likelihood");
         let divergence = likelihood.exact - likelihood.model;
         assert!((-0.01..0.1).contains(&divergence), "{name}: {likelihood:?}");
-        // Entropy of a Gaussian: log-density falls by log of the volume.
+        // Entropy of a Gaussian: the log-density falls by the log of the volume.
         if name == "scaling" {
             let entropy = 1.5 * (1.0 + std::f64::consts::TAU.ln()) + 3.0 * 0.5f64.ln();
             assert!((likelihood.exact + entropy).abs() < 0.05, "{likelihood:?}, entropy {entropy}");
@@ -140,7 +146,7 @@ fn the_bound_holds_for_every_trained_flow() {
     }
 }
 
-/// The bound also holds for an action that was never trained, where it is far from 0.
+/// The bound also holds for an untrained action, for which it is far from 0.
 #[test]
 fn the_bound_holds_for_any_action() {
     let engine = CpuEngine::new(0);
@@ -172,7 +178,7 @@ fn a_model_of_other_dynamics_is_refused() {
     refused(&Model { coordinates, ..model }, "anisotropic", "coordinates");
 }
 
-/// Everything that an evaluation does looks at the watch, and its progress adds up.
+/// Every stage of an evaluation looks at the watch, and its progress adds up.
 #[test]
 fn an_evaluation_can_be_watched_and_ended() {
     let engine = CpuEngine::new(1);
@@ -181,7 +187,8 @@ fn an_evaluation_can_be_watched_and_ended() {
     let ends = problem.snapshots(&[0.0, 0.5, 1.0], 40, 2);
     let options = EvaluateOptions::default();
     let asked = Patience::ends(|watch| evaluate(&engine, &model, &ends, &[], &options, &Stage::new(1, watch)));
-    // For each of two ways and three comparisons of 40 rows: each row of two tables of costs and of three discrepancies.
+    // For each of two pairs of snapshots and three comparisons of 40 rows: each row of two tables
+    // of costs and of three discrepancies.
     assert!(asked > 2 * 3 * 40 * 2, "{asked}");
     let counted = Counted::default();
     evaluate(&engine, &model, &ends, &[], &options, &Stage::new(2, &counted)).expect("evaluates");

@@ -1,4 +1,5 @@
-//! What `build.rs` does with a machine and its settings: where nvcc is found, for which GPUs it assembles, what is compiled again.
+//! `build.rs` on different machines and with different settings: the nvcc that it finds, the GPUs
+//! that it assembles for, the files that it compiles again.
 
 #[allow(dead_code)] // its `main` belongs to cargo
 #[path = "../../build.rs"]
@@ -20,7 +21,7 @@ fn file(root: &Path, path: &str, text: &str) -> PathBuf {
     path
 }
 
-/// Every place that has nvcc is taken in its turn.
+/// Every place that may hold nvcc is found, in order of priority.
 #[test]
 fn nvcc_is_searched_in_the_order_of_the_readme() {
     let guard = tempfile::tempdir().expect("a folder");
@@ -71,7 +72,8 @@ fn kernels_are_named_once_in_the_order_of_the_file() {
     assert_eq!(kernels(ptx), ["sweep_bf16", "draw_f32"]);
 }
 
-/// Headers count with the files that include them, however they are reached, also when they include each other.
+/// A changed header recompiles the files that include it, directly or not, even if headers include
+/// each other.
 #[test]
 fn the_files_of_a_kernel_are_it_and_what_it_includes() {
     let guard = tempfile::tempdir().expect("a folder");
@@ -116,7 +118,7 @@ fn files_are_compiled_again_when_they_or_their_headers_change() {
     let third = made(&[80]);
     assert!(third[0] > second[0] && third[1] > second[1], "another architecture");
 
-    // A failure leaves nothing that would be taken for its result.
+    // A failure leaves nothing that could pass for a result.
     file(&kernels, "two.cu", "extern \"C\" __global__ void two(float* x) { *x += unknown; }\n");
     for _ in 0..2 {
         let problem = compile_all(&kernels, &out, &nvcc, &[80], 2).expect_err("does not compile");

@@ -1,4 +1,4 @@
-//! The files of `amatch check`: what is read, what is written, and what each bad batch is told.
+//! The files of `amatch check`: reading, writing, and the error for each bad batch.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use action_matching::objective::Objective;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// A batch of 7 interior, 3 + 2 boundary rows and 2 probes in 5 dimensions, and the tensors that hold it.
+/// A batch of 7 interior, 3 + 2 boundary rows and 2 probes in 5 dimensions, and the tensors that
+/// store it.
 fn stored_batch() -> (Batch, Vec<Stored>) {
     let batch = Batch { probe: Some(Numbers::new(23).take(2 * 7 * 5)), ..batch(5, 7, 3, 2) };
     let narrowed: Vec<f32> = batch.x.iter().map(|&x| x as f32).collect();
@@ -30,7 +31,7 @@ fn stored_batch() -> (Batch, Vec<Stored>) {
     (batch, tensors)
 }
 
-/// A model of that dimension: all that reading a batch asks of one.
+/// A model of that dimension, which is all that reading a batch needs.
 fn model(dim: usize) -> Model {
     let objective = Objective { sigma: 0.8, ..Objective::default() };
     crate::common::model(dim, &[7, 11], Activation::Gelu, Head::Dot, embeddings()[1].clone(), objective)
@@ -73,7 +74,7 @@ fn half_precision_is_widened() {
     assert_eq!(read_batch(&written(folder.path(), &tensors), &model(5)).expect("reads"), batch);
 }
 
-/// Each spoilt batch is refused with the file, the tensor and what is wrong with it.
+/// Each spoiled batch is refused with the file, the tensor and its defect.
 #[test]
 fn bad_batches_are_named() {
     let folder = tempfile::tempdir().expect("a folder");

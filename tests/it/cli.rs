@@ -1,4 +1,5 @@
-//! The program as its users meet it: commands end to end, messages, exit codes, and what stays untouched when things go wrong.
+//! The program from the user's side: commands end to end, messages, exit codes, and files that stay
+//! unchanged when something fails.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,7 +19,7 @@ pub const SMALL: [&str; 10] = [
     "2",
 ];
 
-/// The program on a machine where no GPU shows: `--device auto` is the CPU.
+/// The program on a machine without a visible GPU: `--device auto` is the CPU.
 pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
     command.args(arguments).current_dir(folder).env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
@@ -40,7 +41,7 @@ pub fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Fails with exit code 1, one line that holds every part, and no panic.
+/// Fails with exit code 1, one line that contains every part, and no panic.
 #[track_caller]
 pub fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
     let output = amatch(folder, arguments);
@@ -52,7 +53,7 @@ pub fn fails(folder: &Path, arguments: &[&str], parts: &[&str]) {
     assert!(message.contains("error: ") && !message.contains("panicked"), "{message}");
 }
 
-/// A folder with a data set and a configuration of it.
+/// A folder with a data set and a configuration for it.
 pub fn workplace() -> (tempfile::TempDir, PathBuf) {
     let guard = tempfile::tempdir().expect("a folder");
     let folder = guard.path().to_owned();
@@ -84,7 +85,7 @@ fn help_teaches_with_examples() {
     assert_eq!(amatch(here, &["train"]).status.code(), Some(2), "a usage error");
 }
 
-/// What a script may rely on: the table is complete, and these are the codes.
+/// Scripts rely on these codes: the table is complete.
 #[test]
 fn help_lists_the_exit_codes() {
     let here = Path::new(".");
@@ -99,11 +100,11 @@ fn help_lists_the_exit_codes() {
     assert_eq!(amatch(here, &["--unknown"]).status.code(), Some(2));
 }
 
-/// Without a driver the CPU is listed, and what to install; that is no failure.
+/// Without a driver the CPU is listed, and what to install; this is not a failure.
 #[test]
 fn devices_says_what_is_missing() {
     let folder = tempfile::tempdir().expect("a folder");
-    // Files that are no libraries hide those of the machine.
+    // Files that are not libraries hide those of the machine.
     for name in ["cuda", "nvcuda"].into_iter().flat_map(cudarc::get_lib_name_candidates) {
         std::fs::write(folder.path().join(name), "").expect("written");
     }
@@ -175,7 +176,7 @@ fn a_run_trains_samples_evaluates_and_describes_itself() {
 fn a_run_is_reproduced_from_its_own_folder() {
     let (_guard, folder) = trained();
     let again = ["train", "runs/run/config.toml", "--out", "again", "--threads", "1"];
-    // What a GPU would compute in is recorded, and means nothing to the CPU.
+    // The precision of a GPU is recorded, and does not matter on the CPU.
     succeeds(&folder, &[&again[..], &["--set", "training.precision=f16", "--precision", "f32"]].concat());
     let config = std::fs::read_to_string(folder.join("again/config.toml")).expect("readable");
     assert!(config.contains("precision = \"f16\""), "{config}");
@@ -360,7 +361,8 @@ fn particles_of_a_growing_population_carry_weights() {
     assert!(succeeds(&folder, &["evaluate", "runs/run"]).contains("relative mass"));
 }
 
-/// log q of particles from the standard normal: at the start time it is the normal's own, in data units.
+/// log q of particles from the standard normal: at the start time it is that of the normal itself,
+/// in data units.
 #[test]
 fn densities_are_written_in_data_units() {
     let (_guard, folder) = trained();
@@ -382,14 +384,14 @@ fn densities_are_written_in_data_units() {
     assert!(!folder.join("q.csv").exists());
 }
 
-/// From a problem to what the theorems say of a model of it.
+/// From a problem to the theorems measured on a model of it.
 #[test]
 fn problems_are_written_trained_on_and_judged() {
     let guard = tempfile::tempdir().expect("a folder");
     let folder = guard.path();
     assert!(succeeds(folder, &["problem", "--list"]).contains("ornstein-uhlenbeck"));
     succeeds(folder, &["problem", "anisotropic", "-n", "50", "--times", "3", "--out", "data.npz"]);
-    let config = "[data]\npath = \"data.npz\"\nstandardise = \"none\"\n";
+    let config = "[data]\npath = \"data.npz\"\nstandardize = \"none\"\n";
     std::fs::write(folder.join("run.toml"), config).expect("written");
     succeeds(folder, &[&["train", "run.toml"][..], &SMALL].concat());
     let report = succeeds(folder, &["evaluate", "runs/run", "--problem", "anisotropic", "--json", "scores.json"]);
@@ -443,7 +445,8 @@ fn noise_follows_the_seed() {
     );
 }
 
-/// Every path trains and is evaluated; a run of the learned one goes on from a checkpoint of both networks.
+/// Every path trains and is evaluated; a run of the learned one is resumed from a checkpoint of
+/// both networks.
 #[test]
 fn every_path_runs_from_the_command_line() {
     let (_guard, folder) = workplace();

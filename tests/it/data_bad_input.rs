@@ -1,4 +1,4 @@
-//! Every unusable data file gives an error that names the file, the array or place, and the fix.
+//! Every unusable data file gives an error that names the file, the array or position, and the fix.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Folder {
         assert!(message.contains(&format!("({fix}")) && message.ends_with(')'), "\n got: {message}\n fix: {fix}");
     }
 
-    /// The same for a file of default names with this content.
+    /// The same for a file with default names and this content.
     fn refuses_content(&self, name: &str, content: impl AsRef<[u8]>, start: &str, fix: &str) {
         let path = self.file(name, content);
         self.refuses(&DataSource::new(path), name, start, fix);
@@ -338,11 +338,11 @@ fn times() {
     let far = DataSource::new(folder.file("far.csv", "times,x\n-1e308,1\n1e308,2\n"));
     folder.refuses(&far, "far.csv", "times: two times are too close", "merge them");
     let out = DataSource::new(folder.file("out.csv", "times,x\n0,1e-10\n0,2e-10\n1,3e38\n1,3e-10\n1,4e-10\n1,5e-10\n"));
-    let out = DataSource { standardise: action_matching::data::Standardisation::Robust, ..out };
-    let start = "samples: row 2 (counted from 0), column x overflows when it is standardised";
+    let out = DataSource { standardize: action_matching::data::Standardization::Robust, ..out };
+    let start = "samples: row 2 (counted from 0), column x overflows when it is standardized";
     folder.refuses(&out, "out.csv", start, "remove such rows if they are mistakes");
     let wide = DataSource::new(folder.file("wide.csv", "times,x,y\n0,3e38,1\n0,-3e38,1\n1,-3e38,2\n"));
-    let wide = DataSource { standardise: action_matching::data::Standardisation::PerDimension, ..wide };
+    let wide = DataSource { standardize: action_matching::data::Standardization::PerDimension, ..wide };
     folder.refuses(&wide, "wide.csv", "samples: column x has mean -1.000e38 and scale 2.828e38", "rescale the data");
 }
 

@@ -1,11 +1,12 @@
-//! Every format × element type × byte order × memory order reads the same snapshots; what is written reads back.
+//! Every format × element type × byte order × memory order reads the same snapshots, and written
+//! files are read back equal.
 
 use std::fs;
 use std::path::Path;
 
 use crate::data_support::{f32s, npy, npz, safetensors};
 use action_matching::data::{
-    DataSet, DataSource, PointArray, Points, Snapshots, Standardisation, describe, load, read_points, read_snapshots,
+    DataSet, DataSource, PointArray, Points, Snapshots, Standardization, describe, load, read_points, read_snapshots,
     write_points,
 };
 use half::{bf16, f16};
@@ -157,7 +158,7 @@ fn one_dimensional_samples_and_other_names() {
     );
 }
 
-/// Larger than a block of the reader, in both memory orders, at a size that no block divides.
+/// Larger than a block of the reader, in both memory orders, with a size that no block divides.
 #[test]
 fn arrays_of_several_blocks_keep_every_value_in_place() {
     let folder = tempfile::tempdir().unwrap();
@@ -244,7 +245,7 @@ fn writing_refuses_what_does_not_fit() {
 }
 
 /// A source of four times with a constant third column, and its training rows without time 2.
-fn with_hold_out(path: &Path, standardise: Standardisation) -> DataSource {
+fn with_hold_out(path: &Path, standardize: Standardization) -> DataSource {
     let rows = [
         (5.0, [1.0, 10.0, 3.0]),
         (1.0, [2.0, -10.0, 3.0]),
@@ -255,25 +256,25 @@ fn with_hold_out(path: &Path, standardise: Standardisation) -> DataSource {
     ];
     let text: String = rows.iter().map(|(t, [a, b, c])| format!("{t},{a},{b},{c}\n")).collect();
     fs::write(path, format!("times,x,y,z\n{text}")).unwrap();
-    DataSource { hold_out: vec![2.0], standardise, ..DataSource::new(path) }
+    DataSource { hold_out: vec![2.0], standardize, ..DataSource::new(path) }
 }
 
 #[test]
-fn standardisation_sees_the_training_snapshots_only() {
+fn standardization_sees_the_training_snapshots_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.csv");
-    // Columns of the four training rows: mean 4, 20, 3; variance 9.5, 500, 0.
+    // Columns of the four training rows: means 4, 20, 3; variances 9.5, 500, 0.
     let isotropic = ((9.5f64 + 500.0) / 3.0).sqrt();
     let per_dimension = [9.5f64.sqrt(), 500f64.sqrt(), 1.0];
-    for (standardise, mean, scale, n_warnings) in [
-        (Standardisation::Isotropic, [4.0, 20.0, 3.0], [isotropic; 3], 0),
-        (Standardisation::PerDimension, [4.0, 20.0, 3.0], per_dimension, 1),
-        (Standardisation::None, [0.0; 3], [1.0; 3], 0),
+    for (standardize, mean, scale, n_warnings) in [
+        (Standardization::Isotropic, [4.0, 20.0, 3.0], [isotropic; 3], 0),
+        (Standardization::PerDimension, [4.0, 20.0, 3.0], per_dimension, 1),
+        (Standardization::None, [0.0; 3], [1.0; 3], 0),
     ] {
-        let loaded = load(&with_hold_out(&path, standardise), &()).unwrap();
+        let loaded = load(&with_hold_out(&path, standardize), &()).unwrap();
         assert_eq!(loaded.coordinates.mean, mean);
         for (got, wanted) in loaded.coordinates.scale.iter().zip(scale) {
-            assert!((got - wanted).abs() <= 1e-12 * wanted, "{standardise:?}: {got} for {wanted}");
+            assert!((got - wanted).abs() <= 1e-12 * wanted, "{standardize:?}: {got} for {wanted}");
         }
         assert_eq!(loaded.coordinates.time_range, [1.0, 5.0]);
         assert_eq!((loaded.training.times, loaded.training.offsets), (vec![0.0, 0.5, 1.0], vec![0, 2, 3, 4]));
@@ -282,9 +283,10 @@ fn standardisation_sees_the_training_snapshots_only() {
         loaded.coordinates.to_data(&mut samples);
         let wanted = [2., -10., 3., 9., 50., 3., 4., 30., 3., 1., 10., 3., 900., 900., 900., 800., 700., 600.];
         for (got, wanted) in samples.iter().zip(wanted) {
-            assert!((got - wanted).abs() <= 1e-6 * 900.0, "{standardise:?}: {got} for {wanted}");
+            assert!((got - wanted).abs() <= 1e-6 * 900.0, "{standardize:?}: {got} for {wanted}");
         }
-        // One warning each of single rows at times 3 and 5, and of the constant column where it matters.
+        // One warning for each single row at times 3 and 5, and one for the constant column where
+        // it matters.
         assert_eq!(loaded.warnings.len(), 1 + n_warnings, "{:?}", loaded.warnings);
     }
 }

@@ -1,12 +1,12 @@
-//! Digits of samples and times that 32 bits do not hold, values that ruin a scale, and times a
-//! rounding apart.
+//! Digits of samples and times that 32 bits cannot hold, values that ruin a scale, and times that
+//! differ by rounding.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::data_support::{f32s, npy, npz};
-use action_matching::data::{DataSource, Loaded, Standardisation, load, read_snapshots};
+use action_matching::data::{DataSource, Loaded, Standardization, load, read_snapshots};
 use zip::CompressionMethod;
 
 fn f64s(values: &[f64]) -> Vec<u8> {
@@ -46,7 +46,8 @@ fn assert_same(name: &str, got: &Loaded, want: &Loaded, center: [f64; 2], tolera
     }
 }
 
-/// Integers beyond 2⁵³, which f64 rounds, and numbers that f32 makes 0 are refused; what f64 and f32 hold is not.
+/// Integers beyond 2⁵³, which f64 rounds, and numbers that f32 rounds to 0 are refused; those that
+/// f64 and f32 hold are not.
 #[test]
 fn what_would_be_rounded_away_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -76,7 +77,7 @@ fn what_would_be_rounded_away_is_refused() {
     assert!(load(&DataSource::new(path), &()).unwrap_err().to_string().contains("too small"));
 }
 
-/// Around 10⁸ the grid of f32 is 8, sixteen times the spread.
+/// Around 10⁸ the spacing of f32 is 8, sixteen times the spread.
 #[test]
 fn data_far_from_0_are_the_same_data() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -85,8 +86,8 @@ fn data_far_from_0_are_the_same_data() {
     let fortran: Vec<f64> = (0..2).flat_map(|j| far.iter().skip(j).step_by(2).copied()).collect();
     let text: String = far.chunks(2).enumerate().map(|(k, x)| format!("{},{},{}\n", k * 2 / N, x[0], x[1])).collect();
     fs::write(folder.path().join("far.csv"), format!("times,x,y\n{text}")).expect("written");
-    for standardise in [Standardisation::Isotropic, Standardisation::PerDimension, Standardisation::Robust] {
-        let read = |path: PathBuf| load(&DataSource { standardise, ..DataSource::new(path) }, &()).expect("loads");
+    for standardize in [Standardization::Isotropic, Standardization::PerDimension, Standardization::Robust] {
+        let read = |path: PathBuf| load(&DataSource { standardize, ..DataSource::new(path) }, &()).expect("loads");
         let near = npy("<f8", false, &[N, 2], &f64s(&around([0.0; 2])));
         let near = read(archive(folder.path(), "near.npz", near, two_times()));
         let c_order = npy("<f8", false, &[N, 2], &f64s(&far));
@@ -97,7 +98,7 @@ fn data_far_from_0_are_the_same_data() {
             ("Fortran order", read(archive(folder.path(), "fortran.npz", fortran, two_times()))),
             ("table", read(folder.path().join("far.csv"))),
         ] {
-            assert_same(&format!("{name}, {standardise:?}"), &got, &near, center, 1e-6);
+            assert_same(&format!("{name}, {standardize:?}"), &got, &near, center, 1e-6);
         }
     }
     // 64-bit integers too: numbers that differ in the last of ten digits.
@@ -109,7 +110,7 @@ fn data_far_from_0_are_the_same_data() {
     assert_eq!(back, integers);
 }
 
-/// The origin is the centre of what is trained on, wherever the held-out rows lie.
+/// The origin is the center of the training rows, wherever the held-out rows are.
 #[test]
 fn held_out_rows_far_away_cost_the_others_no_digits() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -127,7 +128,7 @@ fn held_out_rows_far_away_cost_the_others_no_digits() {
     }
 }
 
-/// A column that is one number but for the last digit of some rows would become a full dimension.
+/// A column that is constant except for the last digit of some rows would become a full dimension.
 #[test]
 fn constant_up_to_rounding_is_constant() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -140,9 +141,9 @@ fn constant_up_to_rounding_is_constant() {
         [("f8", npy("<f8", false, &[N, 2], &f64s(&wide))), ("f4", npy("<f4", false, &[N, 2], &f32s(&narrow)))]
     {
         let path = archive(folder.path(), &format!("{name}.npz"), samples, two_times());
-        for standardise in [Standardisation::PerDimension, Standardisation::Robust] {
-            let loaded = load(&DataSource { standardise, ..DataSource::new(&path) }, &()).expect("loads");
-            assert_eq!(loaded.coordinates.scale[1], 1.0, "{name} {standardise:?}");
+        for standardize in [Standardization::PerDimension, Standardization::Robust] {
+            let loaded = load(&DataSource { standardize, ..DataSource::new(&path) }, &()).expect("loads");
+            assert_eq!(loaded.coordinates.scale[1], 1.0, "{name} {standardize:?}");
             assert!(
                 loaded.warnings.iter().any(|w| w.contains("without spread keep scale 1: 1")),
                 "{:?}",
@@ -151,10 +152,10 @@ fn constant_up_to_rounding_is_constant() {
             assert!(loaded.training.samples.iter().all(|y| y.abs() < 4.0), "{name}");
         }
     }
-    // In f64 the step of an f32 is a difference like any other.
+    // In f64 a difference of one f32 step is an ordinary difference.
     let step = npy("<f8", false, &[N, 2], &f64s(&one_off(14.62, f64::from(14.62f32.next_up()))));
     let path = archive(folder.path(), "step.npz", step, two_times());
-    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(path) };
+    let source = DataSource { standardize: Standardization::PerDimension, ..DataSource::new(path) };
     assert!(load(&source, &()).expect("loads").coordinates.scale[1] < 1e-5);
 }
 
@@ -163,21 +164,21 @@ fn a_value_that_ruins_the_scale_is_named_and_robust_withstands_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let clean = around([5.0, 7.0]);
     let mut spoiled = clean.clone();
-    // Row 401 of the file, where rows of two times alternate.
+    // Row 401 of the file, in which rows of two times alternate.
     spoiled[2 * 401 + 1] = 3000.0;
     let alternating = || npy("|u1", false, &[N], &(0..N).map(|k| (k % 2) as u8).collect::<Vec<_>>());
-    let read = |name: &str, values: &[f64], standardise| {
+    let read = |name: &str, values: &[f64], standardize| {
         let path = archive(folder.path(), name, npy("<f8", false, &[N, 2], &f64s(values)), alternating());
-        load(&DataSource { standardise, ..DataSource::new(path) }, &()).expect("loads")
+        load(&DataSource { standardize, ..DataSource::new(path) }, &()).expect("loads")
     };
-    for standardise in [Standardisation::Isotropic, Standardisation::PerDimension] {
-        assert!(read("clean.npz", &clean, standardise).warnings.is_empty());
-        let warnings = read("spoiled.npz", &spoiled, standardise).warnings;
+    for standardize in [Standardization::Isotropic, Standardization::PerDimension] {
+        assert!(read("clean.npz", &clean, standardize).warnings.is_empty());
+        let warnings = read("spoiled.npz", &spoiled, standardize).warnings;
         let wanted = ["1 value lies more than 20", "row 401 (counted from 0), column 1", "\"robust\""];
         assert!(wanted.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
     }
     let [clean, spoiled] = [("clean.npz", clean), ("spoiled.npz", spoiled)]
-        .map(|(name, values)| read(name, &values, Standardisation::Robust).coordinates);
+        .map(|(name, values)| read(name, &values, Standardization::Robust).coordinates);
     for i in 0..2 {
         // Uniform on an interval of length 1: quartiles half apart.
         assert!((clean.scale[i] - 0.5 / 1.349).abs() < 0.01, "{}", clean.scale[i]);
@@ -208,7 +209,7 @@ fn times_a_rounding_apart_are_one_snapshot() {
     assert!(load(&far, &()).expect_err("refused").to_string().contains("0.70001 is not one of the times 0, 0.7, 1"));
 }
 
-/// Unix seconds and positions of a map: what goes in comes out.
+/// Unix seconds and map coordinates survive from input to output.
 #[test]
 fn the_program_keeps_the_digits_of_times_and_positions() {
     let guard = tempfile::tempdir().expect("a folder");
@@ -238,7 +239,8 @@ fn the_program_keeps_the_digits_of_times_and_positions() {
     }
     let inspected = said(&["inspect", "p.npz"]);
     assert!(inspected.contains("time 1700000030: ") && inspected.contains("array samples: <f8"), "{inspected}");
-    // What no motion scores is the distance of two snapshots of the same law, not of grids of 8.
+    // The score of no motion is the distance of two snapshots of the same law, not of grids with
+    // spacing 8.
     said(&["evaluate", "runs/run", "--json", "scores.json", "--points", "200"]);
     let scores = fs::read_to_string(folder.join("scores.json")).expect("readable");
     let scores: serde_json::Value = serde_json::from_str(&scores).expect("JSON");
@@ -256,7 +258,7 @@ fn f32_times_read_and_print_as_decimals() {
     let path = archive(folder, "data.npz", samples, npy("<f4", false, &[N], &f32s(&times)));
     let loaded = load(&DataSource { hold_out: vec![0.8], ..DataSource::new(path) }, &()).expect("loads");
     assert_eq!(loaded.coordinates.time_range, [0.0, 7.2]);
-    // A model that an earlier program wrote ends at the f32 itself.
+    // A model written by an earlier program ends exactly at the f32.
     let mut model = crate::common::model(
         2,
         &[8],

@@ -1,5 +1,5 @@
-//! Tables end to end: which columns are data, that their names go with the model, and that every
-//! command agrees on them.
+//! Tables end to end: which columns are data, how the model keeps their names, and how every
+//! command checks them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use action_matching::stage::Watch;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Rows of a table whose two data columns are nothing special.
+/// Rows of a table with two ordinary data columns.
 fn rows(n: usize) -> impl Iterator<Item = (f64, f64, f64)> {
     (0..n).map(|row| (row as f64 * 0.7, (row % 3) as f64)).map(|(a, t)| (t, a.cos() + t, a.sin() * (1.0 + 0.1 * t)))
 }
@@ -38,7 +38,7 @@ fn amatch(folder: &Path, arguments: &[&str]) -> Output {
     command.output().expect("the program starts")
 }
 
-/// Standard output and error of a command that ends well, or not.
+/// Standard output and error of a command that succeeds, or fails, as expected.
 #[track_caller]
 fn said(folder: &Path, arguments: &[&str], succeeds: bool) -> String {
     let output = amatch(folder, arguments);
@@ -60,11 +60,11 @@ fn row_numbers_are_not_data() {
         let got = load(&source, &()).expect("loads");
         assert_eq!((&got.training, &got.coordinates), (&want.training, &want.coordinates));
         assert!(got.warnings.len() == 1 && got.warnings[0].contains("not taken for samples"), "{:?}", got.warnings);
-        // A start file has the dimension of the same file as data.
+        // A start file has the same dimension as the same file used as data.
         assert_eq!(read_points(&source, &()).expect("reads").dim, 2);
     }
-    // Counted in any order, from 0 or 1, under a name: taken, with a word; by its own name without
-    // one.
+    // A named column that counts the rows, in any order, from 0 or 1, is taken with a warning;
+    // named explicitly, without one.
     for first in [0, 1] {
         let number = |row: usize| first + (row * 7) % 60;
         let content = table("cell,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
@@ -98,7 +98,7 @@ fn separators_and_compression() {
         ("comma.CSV.GZ", gz(&plain())),
         ("tab.tsv.gz", gz(&tabs)),
         ("bom.csv", format!("\u{feff}{semicolons}").into_bytes()),
-        // Two members of gzip, one after the other, are one text.
+        // Two concatenated gzip members are one text.
         ("two.csv.gz", [gz(&plain()[..100]), gz(&plain()[100..])].concat()),
     ] {
         let got = read_snapshots(&DataSource::new(file(folder.path(), name, content)), &()).expect(name);
@@ -117,7 +117,7 @@ fn a_model_keeps_the_names_and_every_command_wants_them() {
     assert_eq!(model.coordinates.columns, Some(vec!["PC1".into(), "PC2".into()]));
     assert!(said(folder, &["inspect", "runs/run"], true).contains("PC1, PC2"));
 
-    // The table itself starts particles, and so does what they are written to.
+    // Both the table itself and a file of written particles can start particles.
     let sample = |from: &str, out: &str| said(folder, &["sample", "runs/run", "--from", from, "--out", out], true);
     sample("data.csv", "p.csv");
     assert!(fs::read_to_string(folder.join("p.csv")).expect("readable").starts_with("PC1,PC2,times\n"));
@@ -140,12 +140,12 @@ fn a_model_keeps_the_names_and_every_command_wants_them() {
         }
     }
     assert!(!folder.join("x.npz").exists());
-    // Named, they are taken in that order.
+    // If columns are named they are taken in the given order.
     said(folder, &["sample", "runs/run", "--from", "order.csv", "--samples", "PC1,PC2", "--out", "x.npz"], true);
     said(folder, &["evaluate", "runs/run", "--points", "20"], true);
 }
 
-/// A watch that ends the stage at the `n`-th report.
+/// A watch that cancels the stage at the `n`-th report.
 struct Ends(std::sync::atomic::AtomicU64, std::sync::Mutex<Vec<(u64, u64)>>);
 
 impl Ends {

@@ -1,4 +1,5 @@
-//! The float64 reference against central differences, for every head, activation, embedding and dynamics.
+//! The f64 reference against central differences, for every head, activation, embedding and
+//! dynamics.
 
 use crate::common::{Numbers, assert_close, batch, compare, embeddings, model};
 use action_matching::engine::reference::ReferenceEngine;
@@ -62,7 +63,7 @@ fn derivatives_of_s_agree_with_differences() {
     });
 }
 
-/// Every coordinate of the gradient, so the relative error is that of the whole.
+/// Compares every coordinate of the gradient; the error is relative to the whole gradient.
 fn gradient_agrees_with_differences(name: &str, model: &Model, batch: &Batch) {
     let analytic = ReferenceEngine.loss_gradient(model, batch).expect("evaluates");
     // Steps of 2⁻⁸ to 2⁻¹⁰ are exact in f32 for parameters below 4 that were rounded to 2⁻²⁰.
@@ -78,7 +79,8 @@ fn gradient_agrees_with_differences(name: &str, model: &Model, batch: &Batch) {
     assert_close(&format!("gradient, {name}"), &analytic.gradient, &want, 1e-8);
 }
 
-/// The `n` of `rows` whose smallest |∂s/∂xᵢ| is largest: |p|^q is smooth there, as differences need it to be.
+/// The `n` of `rows` with the largest minimum of |∂s/∂xᵢ|: |p|^q is smooth there, as differences
+/// require.
 fn away_from_kinks(model: &Model, rows: &Batch, n: usize) -> Batch {
     let dim = model.architecture.dim;
     let grad_s = ReferenceEngine.derivatives(model, &rows.x, &rows.t).expect("evaluates").grad_s;

@@ -1,4 +1,5 @@
-//! One body for every engine: derivatives, loss and parameter gradient against the float64 reference.
+//! One test body for every engine: derivatives, loss and parameter gradient against the f64
+//! reference.
 
 use crate::common::{Numbers, assert_close, batch, embeddings, model};
 use action_matching::engine::cpu::CpuEngine;
@@ -7,7 +8,7 @@ use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule};
 
-/// Tolerances for f32: the gradients' are the ones promised, the rest follow from them.
+/// Tolerances for f32: those of gradients are promised, the others follow from them.
 const GRADIENT: f64 = 2e-5;
 const DIFFUSIVE_GRADIENT: f64 = 5e-5;
 const VALUES: f64 = 1e-5;
@@ -21,7 +22,7 @@ fn agrees(name: &str, engine: &dyn Differentiate, model: &Model, batch: &Batch) 
     assert_close(&format!("Δs, {name}"), &got.laplacian, &want.laplacian, VALUES);
     let tolerance = if model.objective.sigma > 0.0 { DIFFUSIVE_GRADIENT } else { GRADIENT };
     assert_close(&format!("gradient, {name}"), &got.gradient, &want.gradient, tolerance);
-    // The loss is a difference of large terms; its error is measured against their size.
+    // The loss is a difference of large terms, so its error is relative to their size.
     let terms = want.interior.s.iter().chain(&want.laplacian);
     let size = terms.fold(want.loss.abs(), |size, s| size.max(s.abs())).max(1.0);
     assert!((got.loss - want.loss).abs() <= VALUES * size, "loss, {name}: {}, not {}", got.loss, want.loss);
@@ -35,7 +36,7 @@ fn objectives() -> [Objective; 3] {
     ]
 }
 
-/// Three layers and rows that are no multiple of any tile, panel or register block.
+/// Three layers, and a number of rows that is no multiple of any tile, panel or register block.
 #[test]
 fn cpu_agrees_for_every_head_activation_embedding_and_dynamics() {
     let engine = CpuEngine::new(1);
@@ -52,7 +53,8 @@ fn cpu_agrees_for_every_head_activation_embedding_and_dynamics() {
     }
 }
 
-/// The entropic dynamics and all of them together, with an exact Laplacian and with three probes.
+/// The entropic dynamics alone and all dynamics together, with an exact Laplacian and with three
+/// probes.
 #[test]
 fn cpu_agrees_with_diffusion_for_every_head_activation_and_embedding() {
     let engine = CpuEngine::new(1);
@@ -116,7 +118,7 @@ fn cpu_agrees_at_the_limits_of_shape() {
     }
 }
 
-/// Wrong lengths are refused before any kernel sees them.
+/// Wrong lengths are refused before any kernel runs.
 #[test]
 fn wrong_lengths_are_errors() {
     let engine = CpuEngine::new(1);

@@ -1,11 +1,13 @@
-//! The forms of the loss: each one's gradient against differences of the loss written out in f64, and all of them against each other.
+//! The forms of the loss: the gradient of each against differences of the loss written out in f64,
+//! and all of them against each other.
 
 use std::sync::Arc;
 
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -13,15 +15,15 @@ use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, Tra
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 use action_matching::stage::Stage;
 
 const SEED: u64 = 77;
 const DIM: usize = 3;
 
 fn snapshots() -> Snapshots {
-    let mut samples = draw_gaussian(101, DIM, 3);
-    // The population moves, so that velocities have means.
+    let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
+    // The population moves, so that velocities have nonzero means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
     Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
 }
@@ -68,7 +70,7 @@ fn gradient(training: &Training, state: TrainState) -> (Vec<f64>, f64) {
     (trainer.state().expect("a state").action.moment1.iter().map(|&m| f64::from(m)).collect(), records[0].loss)
 }
 
-/// Points of a batch with what their loss needs, in f64.
+/// Points of a batch with the inputs of their loss, in f64.
 #[derive(Default)]
 struct Rows {
     x: Vec<f64>,
@@ -79,7 +81,7 @@ struct Rows {
     on_time: Vec<f64>,
     /// Weight of s.
     on_potential: Vec<f64>,
-    /// Weight of −∇s, with the row's weight in it.
+    /// Coefficient of −∇s, the row's weight included.
     carried: Vec<f64>,
 }
 
@@ -126,16 +128,16 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let own = words(SEED, Purpose::Interior, step, row as u32);
         let (moment, measure) = moment(row, n, offset(0), own[0]);
         let share = measure / n as f64;
-        let trajectory = path.trajectory(moment.left, own, (SEED, step, row as u32));
+        let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step, row: row as u32 });
         let (mut x, mut u) = (vec![0.0; DIM], vec![0.0; DIM]);
         path.point(&trajectory, &moment, |i, x_i, u_i| (x[i], u[i]) = (f64::from(x_i), f64::from(u_i)));
         let t = f64::from(moment.t);
         let ((omega, d_omega), (mass, mass_slope)) = (omega(t), path.mass(&trajectory, &moment));
         match training.estimator {
-            Estimator::Action { centring } => {
+            Estimator::Action { centering } => {
                 let weight = omega * mass * share;
                 rows.push(&x, t, [weight, weight, d_omega * mass * share], &[0.0; DIM]);
-                if centring {
+                if centering {
                     rows.push(&[0.0; DIM], t, [0.0, -omega * share, -d_omega * share], &[0.0; DIM]);
                 }
             }
@@ -146,7 +148,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         }
     }
     for row in 0..n_boundary {
-        let noise = (SEED, step, (n + row) as u32);
+        let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
                 for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {
@@ -180,7 +182,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
             Estimator::Regression => {}
         }
     }
-    if let Estimator::Action { centring: true } = training.estimator {
+    if let Estimator::Action { centering: true } = training.estimator {
         for (t, sign) in [(0.0, -1.0), (1.0, 1.0)] {
             rows.push(&[0.0; DIM], t, [0.0, 0.0, sign * omega(t).0], &[0.0; DIM]);
         }
@@ -189,8 +191,8 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
 }
 
 const ESTIMATORS: [Estimator; 5] = [
-    Estimator::Action { centring: false },
-    Estimator::Action { centring: true },
+    Estimator::Action { centering: false },
+    Estimator::Action { centering: true },
     Estimator::Weak { intervals: 1 },
     Estimator::Weak { intervals: 5 },
     Estimator::Regression,
@@ -201,7 +203,8 @@ fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19, 11], Activation::Silu, head, embedding, objective)
 }
 
-/// Loss and gradient of a step of every estimator, against central differences of the loss in f64 along random directions.
+/// Loss and gradient of a step of every estimator, against central differences of the loss in f64
+/// along random directions.
 #[test]
 fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     let time_weight = TimeWeight::Polynomial { coefficients: vec![1.0, 0.5, -0.25] };
@@ -257,7 +260,7 @@ fn a_step_takes_the_gradient_of_its_form_of_the_loss() {
     }
 }
 
-/// Means of gradients over steps: all forms have the same one, but for chance.
+/// Means of gradients over steps: all forms have the same one, within the statistical error.
 #[test]
 fn every_form_has_the_same_mean_gradient() {
     const STEPS: u64 = 400;
@@ -266,8 +269,8 @@ fn every_form_has_the_same_mean_gradient() {
     let mut numbers = Numbers::new(9);
     let directions: Vec<Vec<f64>> = (0..8).map(|_| numbers.take(start.parameters.len())).collect();
     let forms = [
-        (Estimator::Action { centring: false }, TimeRule::LowDiscrepancy),
-        (Estimator::Action { centring: true }, TimeRule::Uniform),
+        (Estimator::Action { centering: false }, TimeRule::LowDiscrepancy),
+        (Estimator::Action { centering: true }, TimeRule::Uniform),
         (Estimator::Weak { intervals: 40 }, TimeRule::LowDiscrepancy),
         (Estimator::Regression, TimeRule::Stratified),
         (Estimator::Regression, TimeRule::Importance),
@@ -308,7 +311,8 @@ fn every_form_has_the_same_mean_gradient() {
     }
 }
 
-/// An offset c(t) added to s leaves the weak and the centred form alone, to rounding, wherever the times lie; the plain one not.
+/// An offset c(t) added to s does not change the weak and the centered form, up to rounding,
+/// wherever the times are; it changes the plain one.
 #[test]
 fn offsets_change_nothing_in_the_invariant_forms() {
     let start = small_model(Head::Scalar, Objective::default());
@@ -318,7 +322,7 @@ fn offsets_change_nothing_in_the_invariant_forms() {
             let training = training(&start, path(Interpolant::Linear, None), *estimator, rule);
             let rows = drawn(&training, 2, &TimeDensity::new(&TimeMoments::default()));
             let mut rows_at_origin = Rows { x: vec![0.0; rows.x.len()], ..rows };
-            // With x = 0 in every row s is an offset c(t); H and u·∇s do not see it.
+            // With x = 0 in every row s is an offset c(t), on which H and u·∇s do not depend.
             rows_at_origin.weight.fill(0.0);
             rows_at_origin.carried.fill(0.0);
             changes.push(rows_at_origin.loss(&start).abs());

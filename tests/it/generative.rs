@@ -1,4 +1,5 @@
-//! From noise to data: training along a generative path, samples, and log-likelihood against what is known exactly.
+//! From noise to data: training along a generative path, samples, and the log-likelihood against
+//! exact values.
 
 use std::path::Path;
 
@@ -7,14 +8,15 @@ use action_matching::data::{Snapshots, draw_gaussian, load_single};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::evaluate::{EvaluateOptions, StartFrom, evaluate};
 use action_matching::model::Model;
+use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use action_matching::train::{Existing, Outcome, RunFolder, Unobserved, train};
 
 const SCALE: [f32; 2] = [3.0, 0.5];
 
-/// Normal rows of two different deviations.
+/// Normal rows with two different deviations.
 fn snapshots() -> Snapshots {
-    let mut samples = draw_gaussian(1500, 2, 4);
+    let mut samples = draw_gaussian(1500, 2, &mut Stream::of_normals(4, 2));
     samples.chunks_exact_mut(2).for_each(|x| (x[0], x[1]) = (SCALE[0] * x[0] + 10.0, SCALE[1] * x[1] - 2.0));
     Snapshots { dim: 2, times: vec![0.0], offsets: vec![0, 1500], samples }
 }
@@ -26,7 +28,7 @@ fn configuration(folder: &Path, path: &str) -> Config {
     }
     std::fs::write(folder.join("data.csv"), csv).expect("written");
     let text = format!(
-        "[data]\npath = \"data.csv\"\nstandardise = \"isotropic\"\n[model]\nhidden = [48, 48]\n[objective]\npath = \"{path}\"\n\
+        "[data]\npath = \"data.csv\"\nstandardize = \"isotropic\"\n[model]\nhidden = [48, 48]\n[objective]\npath = \"{path}\"\n\
          [training]\nsteps = 1500\ninterior_rows = 512\nlearning_rate = 5e-3\nwarmup_steps = 50\nema_decay = 0.99\n"
     );
     let file = folder.join("run.toml");
@@ -53,7 +55,7 @@ fn noise_arrives_as_the_data_with_their_likelihood() {
         assert!(comparison.model.w1 < 2.0 * floor, "{path}: {} against {floor}", comparison.model.w1);
         assert!(comparison.no_motion.w1 > 5.0 * floor, "{path}: {:?}", comparison.no_motion);
 
-        // The normal density of the samples' own moments is the best normal one.
+        // The normal density with the samples' own moments is the best normal one.
         let loaded = load_single(&config.source(), &()).expect("loads");
         assert_eq!(loaded.training.times, [1.0]);
         let variance = |i: usize| {

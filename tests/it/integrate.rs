@@ -1,4 +1,5 @@
-//! Particles: the order of each method, error control, saved times, both directions, every division into tiles.
+//! Particles: the order of each method, error control, saved times, both directions, every division
+//! into tiles.
 
 use crate::common::{Counted, Numbers, Patience, model};
 use action_matching::Error;
@@ -15,7 +16,7 @@ fn field(head: Head, cost_exponent: f64) -> Model {
     let objective = Objective { cost_exponent, ..Objective::default() };
     let embedding = TimeEmbedding::Fourier { frequencies: vec![0.5] };
     let mut model = model(DIM, &[19, 33], Activation::Tanh, head, embedding, objective);
-    // A field that turns and bends enough for truncation errors to stand above f32 rounding.
+    // A field with enough curvature for truncation errors to exceed f32 rounding.
     model.parameters.iter_mut().for_each(|p| *p *= 1.2);
     model
 }
@@ -68,8 +69,8 @@ fn distance(got: &[f32], want: &[f64]) -> f64 {
     (sum / want.len() as f64).sqrt()
 }
 
-/// dx/dt = a w cos(w x + v t + b): a network of one unit, smooth enough for every method to be asymptotic
-/// while its truncation error stands above f32 rounding.
+/// dx/dt = a w cos(w x + v t + b): a network of one unit, smooth enough for every method to be
+/// asymptotic, with a truncation error above f32 rounding.
 fn cosine_field() -> Model {
     let mut model = model(1, &[1], Activation::Sin, Head::Scalar, TimeEmbedding::Raw, Objective::default());
     let (w, v, b, a) = (1.0, -3.0, 0.3, 2.0);
@@ -136,7 +137,7 @@ fn particles_go_back_where_they_came_from() {
     CpuEngine::new(1).integrate(&model, &back, Trajectories::of(&mut there), &()).expect("integrates");
     let want: Vec<f64> = start(n).iter().map(|&x| f64::from(x)).collect();
     assert!(distance(&there, &want) < 2e-5);
-    // Error control backwards, through a saved time.
+    // Error control backward, through a saved time.
     let adaptive = StepControl::Adaptive { rtol: 1e-6, atol: 1e-6 };
     let plan = Plan::new(Method::Dopri5, adaptive, 1.0, vec![0.6, 0.0]);
     let (got, _) = integrate(1, &model, &plan, n);
@@ -205,7 +206,8 @@ fn plans_that_cannot_work_are_refused() {
     }
 }
 
-/// One tile alone, on a way of a million steps: the watch is asked after each, whatever the method, and told while it goes on.
+/// A single tile with a million steps: for every method the watch is asked after each step, and
+/// receives progress meanwhile.
 #[test]
 fn a_long_integration_can_be_watched_and_ended() {
     let plain = model(DIM, &[8], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
@@ -221,7 +223,7 @@ fn a_long_integration_can_be_watched_and_ended() {
         let error = CpuEngine::new(2).integrate(model, &plan, Trajectories::of(&mut out), &watch).expect_err("ends");
         assert!(matches!(error, Error::Interrupted), "{error}");
     }
-    // Told of a share of the particles before any has arrived.
+    // It received a fraction of the particles before any had arrived.
     let (counted, mut out) = (Counted::default(), start(60));
     let plan = fixed(Method::Euler, 100_000);
     CpuEngine::new(1).integrate(&plain, &plan, Trajectories::of(&mut out), &counted).expect("integrates");

@@ -1,6 +1,7 @@
-//! What others compute is the same: a reader of the model file that shares nothing with this program finds the same potential
-//! (`interop/potential.py`, numpy and safetensors only), and SciPy the same distances (`interop/assignment.py`).
-//! `AMATCH_PYTHON` names the interpreter (default `python3`).
+//! Agreement with other programs: a reader of the model file that shares nothing with this program
+//! computes the same potential (`interop/potential.py`, numpy and safetensors only), and SciPy the
+//! same distances (`interop/assignment.py`). `AMATCH_PYTHON` names the interpreter (default
+//! `python3`).
 
 use std::path::Path;
 use std::process::Command;
@@ -88,7 +89,7 @@ fn numpy_finds_the_same_potential() {
     }
 }
 
-/// Two point sets, and how many of their rows, the last ones, lie far from the others. Those are shared by both.
+/// Two point sets. The last `n_far` rows, shared by both, are far from the others.
 struct Sets {
     name: String,
     dim: usize,
@@ -98,7 +99,7 @@ struct Sets {
 }
 
 impl Sets {
-    /// `n` and `m` points in `dim` dimensions times `scale`, beside `n_far` shared rows at `far`.
+    /// `n` and `m` points in `dim` dimensions times `scale`, and `n_far` shared rows at `far`.
     fn new(name: String, [n, m, dim]: [usize; 3], scale: f32, (n_far, far): (usize, f32)) -> Self {
         let mut numbers = Numbers::new(41);
         let mut points = |n: usize| -> Vec<f32> { numbers.take(n * dim).iter().map(|&x| scale * x as f32).collect() };
@@ -110,7 +111,8 @@ impl Sets {
     }
 }
 
-/// SciPy sees the near rows alone, so its own rounding of far ones plays no part: far rows move nowhere, at no cost.
+/// SciPy gets only the near rows, so its own rounding of far ones plays no part: far rows move
+/// nowhere, at no cost.
 #[test]
 fn scipy_finds_the_same_distances() {
     let mut all = Vec::new();
@@ -140,7 +142,7 @@ fn scipy_finds_the_same_distances() {
     for Sets { name, dim, x, y, n_far } in &all {
         let (answer, _) = files::read(&folder.path().join(name).join("distances.safetensors"));
         let n = x.len() / dim;
-        // With far rows, both sides have as many rows, and each weighs 1/n.
+        // With far rows, both sides have equally many rows, each of weight 1/n.
         let near_share = (n - n_far) as f64 / n as f64;
         let got =
             [wasserstein1(*dim, x, y, &()), wasserstein2(*dim, x, y, &())].map(|distance| distance.expect("solves"));

@@ -1,4 +1,5 @@
-//! Long stages of the commands: threads stay within what is asked for and what the system gives, and signals end them soon.
+//! Long stages of the commands: threads stay within the request and the limits of the system, and
+//! signals end the stages soon.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use action_matching::objective::Objective;
 
 use crate::common::{Numbers, model};
 
-/// What a command may take to end after a signal: a second, and as much again for a machine that does other work.
+/// Time within which a command must end after a signal: a second, doubled for a busy machine.
 const SOON: Duration = Duration::from_secs(2);
 
 /// A folder with a model of two dimensions and `n` points at each of `n_times` times.
@@ -41,7 +42,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs").success());
 }
 
-/// Waits for the end, but not for ever.
+/// Waits for the end, for a limited time.
 #[track_caller]
 fn end_within(limit: Duration, mut child: Child) -> Output {
     let began = Instant::now();
@@ -63,7 +64,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// What takes minutes: one tile of many steps; one problem of thousands of points, in distances and in pairing; many particles.
+/// Stages that take minutes: one tile of many steps; one problem of thousands of points, in
+/// distances and in pairing; many particles.
 #[test]
 fn signals_end_every_long_stage_within_a_second() {
     let small = place(40, 2);
@@ -79,7 +81,7 @@ fn signals_end_every_long_stage_within_a_second() {
         for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
             let command: Vec<&str> = command.split(' ').collect();
             let child = amatch(place, &command).spawn().expect("starts");
-            // Time to read the data, and to be in the middle of the stage.
+            // Time to read the data, and to reach the middle of the stage.
             std::thread::sleep(Duration::from_millis(1500));
             send(signal, &child);
             let output = end_within(SOON, child);
@@ -92,14 +94,15 @@ fn signals_end_every_long_stage_within_a_second() {
     }
 }
 
-/// One step of so many rows is not interrupted, so the first signal waits for its end: the second one ends the process.
+/// A step of so many rows cannot be interrupted, so the first signal waits for its end; the second
+/// one ends the process.
 #[test]
 fn a_second_signal_ends_what_does_not_hear_the_first() {
     let place = place(40, 2);
     let train = ["train", "run.toml", "--out", "slow", "--device", "cpu", "--threads", "1"];
     let rows = ["--set", "training.interior_rows=100000000"];
     let mut child = amatch(place.path(), &[&train[..], &rows].concat()).spawn().expect("starts");
-    // Written right before the first step.
+    // Written immediately before the first step.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !place.path().join("slow/metrics.jsonl").exists() {
         assert!(Instant::now() < deadline && child.try_wait().expect("a child").is_none(), "no step was begun");
@@ -113,7 +116,8 @@ fn a_second_signal_ends_what_does_not_hear_the_first() {
     assert_eq!(end_within(SOON, child).status.code(), Some(130));
 }
 
-/// Most threads that the process has had for some milliseconds: one that has ended is counted until the system has cleared it away.
+/// Maximum number of threads that the process has for some milliseconds: a thread that has ended
+/// counts until the system has removed it.
 fn most_threads(mut child: Child) -> usize {
     let tasks = format!("/proc/{}/task", child.id());
     let (mut most, mut last) = (0, [0; 3]);
@@ -127,13 +131,13 @@ fn most_threads(mut child: Child) -> usize {
     most
 }
 
-/// Pairing and distances have tasks for several threads here.
+/// Here pairing and distances have tasks for several threads.
 #[test]
 #[cfg(target_os = "linux")]
 fn no_stage_takes_more_threads_than_asked_for() {
     let place = place(400, 5);
     for (command, beside) in [
-        // Beside the threads of the work, a run has one that keeps its folder claimed.
+        // In addition to its workers, a run has a thread that renews its claim.
         (&["train", "run.toml", "--out", "run", "--device", "cpu"][..], 1),
         (&["evaluate", "model.safetensors", "data.csv", "--device", "cpu"], 0),
     ] {
@@ -149,14 +153,15 @@ fn no_stage_takes_more_threads_than_asked_for() {
     }
 }
 
-/// Where the system starts no more threads, those that run do the work, and it is said.
+/// If the system starts no more threads, those that run do the work, and a message says so.
 #[test]
 #[cfg(target_os = "linux")]
 fn threads_that_the_system_does_not_start_are_done_without() {
     let place = place(60, 3);
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).expect("for anyone");
     fs::copy(env!("CARGO_BIN_EXE_amatch"), place.path().join("amatch")).expect("copied");
-    // The limit holds for all processes of the user together, and not for root, which becomes a user without any.
+    // The limit counts all processes of the user, and does not apply to root; root therefore
+    // becomes a user without any process.
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let become_user = "setpriv --reuid=64321 --regid=64321 --clear-groups bash";
     let limited = |limit: u32, command: &str| {
@@ -174,7 +179,7 @@ fn threads_that_the_system_does_not_start_are_done_without() {
     let (code, message) = limited(1, "sample model.safetensors --from gaussian -n 500 --out out.npz");
     assert!(code == Some(0) && message.contains("of 8 threads the system lets 1 run"), "{message}");
     if is_root {
-        // The second thread is there at first, and then taken by the one that keeps the run folder.
+        // At first the second thread is available, then the one that renews the claim takes it.
         let (code, message) = limited(2, "train run.toml --out run");
         assert!(code == Some(0) && message.contains("of 8 threads the system lets 2 run"), "{message}");
     }

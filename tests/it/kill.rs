@@ -1,8 +1,9 @@
-//! A run that ends at any moment, by a kill or by an error of the system, leaves a folder that can be gone on with, and one
-//! that is gone on with ends like a run that nothing disturbed: bit for bit.
+//! A run that is ended at any moment, by a kill or by a system error, leaves a folder that can be
+//! resumed, and the resumed run ends like an undisturbed one, bit for bit.
 //!
-//! `cargo test` kills 20 runs at random moments; `AMATCH_KILLS=200 cargo test --test it kill::` more. One kill, and one
-//! error, at every system call need `strace` and take minutes:
+//! `cargo test` kills 20 runs at random moments; `AMATCH_KILLS=200 cargo test --test it kill::`
+//! kills more. Tests with one kill, or one error, at every system call need `strace` and take
+//! minutes:
 //!
 //! ```text
 //! cargo test --test it kill:: -- --ignored --nocapture
@@ -21,23 +22,23 @@ use action_matching::train::Checkpoint;
 
 use crate::resume::metrics;
 
-/// What ends a run that hangs.
+/// Time after which a run counts as hung.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The folder of the run that is disturbed.
 const OUT: &str = "out";
 
-/// A folder with data, and what a run in it comes to that nothing disturbs.
+/// A folder with data, and the result of an undisturbed run in it.
 struct Place {
     folder: tempfile::TempDir,
     model: Vec<u8>,
     checkpoint: Vec<u8>,
     metrics: Vec<String>,
-    /// How long the run takes.
+    /// Duration of the undisturbed run.
     duration: Duration,
 }
 
-/// How a process ended.
+/// End of a process.
 struct Ended {
     status: ExitStatus,
     /// Its standard error.
@@ -45,7 +46,8 @@ struct Ended {
 }
 
 impl Place {
-    /// In `memory`, where there is such a file system, syncing costs nothing: for tests of thousands of runs.
+    /// Uses a file system in `memory`, if there is one, where syncing costs nothing: for tests of
+    /// thousands of runs.
     fn new(steps: u64, memory: &str) -> Self {
         let folder = match Path::new(memory).is_dir() {
             true => tempfile::tempdir_in(memory),
@@ -82,7 +84,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// The run in folder `out`, behind `before` (a program that starts it).
+    /// The run in folder `out`, started by the program `before`.
     fn command(&self, before: &[String], out: &str, more: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_amatch");
         let mut words = before.iter().map(String::as_str).chain([program]);
@@ -95,7 +97,7 @@ impl Place {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(self.path("messages")).expect("a file for messages"))
-            // A group of its own, so that it can be ended with everything it started.
+            // A process group of its own, so that all its processes can be ended.
             .process_group(0);
         command
     }
@@ -122,8 +124,8 @@ impl Place {
         self.wait(self.command(&[], out, more).spawn().expect("the program starts"))
     }
 
-    /// Whatever state the folder is in: no file of it is torn, and it is taken up by `--resume` and by `--force`, and by a plain
-    /// start where there is no run yet; each ends like the run that nothing disturbed.
+    /// Checks a folder in any state: no file of it is torn, and `--resume`, `--force` and, if there
+    /// is no run yet, a plain start all end like the undisturbed run.
     fn assert_can_be_gone_on_with(&self, what: &str) {
         let out = self.path(OUT);
         for path in checkpoints(&out) {
@@ -151,7 +153,7 @@ impl Place {
         }
     }
 
-    /// The run of folder `out` is that which nothing disturbed, and nothing else is there.
+    /// The run of folder `out` equals the undisturbed one, and there are no other files.
     fn assert_is_whole(&self, out: &str, what: &str) {
         self.assert_has_the_results(out, what);
         let out = self.path(out);
@@ -159,14 +161,15 @@ impl Place {
         names.retain(|name| !name.starts_with("checkpoints/step-"));
         let wanted = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors"];
         assert_eq!(names, wanted, "{what}: {}", out.display());
-        // A kill in the middle of `--force` may have removed some of a run that `--resume` then finds finished.
+        // A kill during `--force` may have removed some files of a run that `--resume` then finds
+        // finished.
         assert!((1..=3).contains(&checkpoints(&out).len()), "{what}: {}", out.display());
         for path in checkpoints(&out) {
             Checkpoint::load(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
         }
     }
 
-    /// Model, last checkpoint and metrics of folder `out` are those of the run that nothing disturbs.
+    /// Model, last checkpoint and metrics of folder `out` are those of the undisturbed run.
     fn assert_has_the_results(&self, out: &str, what: &str) {
         let out = self.path(out);
         let same = |path: PathBuf, whole: &[u8]| fs::read(path).is_ok_and(|bytes| bytes == whole);
@@ -188,7 +191,7 @@ fn checkpoints(out: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Everything in `folder` and the folders in it, sorted; nothing where there is none.
+/// Everything in `folder`, recursively and sorted; empty if it does not exist.
 fn listing(folder: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -203,7 +206,7 @@ fn listing(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A copy of a folder, if there is one.
+/// A copy of a folder, if it exists.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir_all(to).expect("a folder");
@@ -231,7 +234,7 @@ fn runs_killed_at_random_moments() {
         attempts += 1;
         assert!(attempts <= 20 * n_kills, "{killed:?} kills in {attempts} attempts");
         let [way, moment, ..] = words(5, Purpose::Evaluation, 0, attempts);
-        // A start anew, or on top of what the kill before left.
+        // A fresh start, or one on top of what the previous kill left.
         let way = way as usize % 3;
         if way == 0 {
             let _ = fs::remove_dir_all(place.path(OUT));
@@ -254,8 +257,8 @@ fn runs_killed_at_random_moments() {
     assert!(n_kills < 20 || killed.iter().all(|&n| n > 0), "{killed:?}");
 }
 
-/// Calls by which a run changes or sees its folder. Those that a platform does not have are passed
-/// over; so is `close`, whose errors on folders the standard library takes for a fault of the program.
+/// System calls by which a run changes or reads its folder. Calls that a platform lacks are
+/// skipped; so is `close`, whose errors on folders abort in the standard library.
 const CALLS: [&str; 27] = [
     "openat",
     "write",
@@ -286,7 +289,7 @@ const CALLS: [&str; 27] = [
     "copy_file_range",
 ];
 
-/// What a run finds when it starts.
+/// State of the folder when a run starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Start {
     /// Nothing.
@@ -306,7 +309,7 @@ impl Start {
         }
     }
 
-    /// Puts the folder into the state to start from.
+    /// Brings the folder to this state.
     fn prepare(self, place: &Place) {
         let out = place.path(OUT);
         let _ = fs::remove_dir_all(&out);
@@ -322,15 +325,15 @@ impl Start {
     }
 }
 
-/// The words before the program that make its `number`-th call of `call` do what `how` says.
+/// The command before the program that applies `how` to its `number`-th call of `call`.
 fn strace(call: &str, how: &str, number: usize) -> Vec<String> {
     let trace = format!("trace=?{call}");
     let inject = format!("inject=?{call}:{how}:when={number}");
     ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject].map(String::from).to_vec()
 }
 
-/// How often the program makes each of [`CALLS`] from `start` on: before it looks at its configuration, which is the loader's
-/// doing, and in all.
+/// How often the program makes each of [`CALLS`] from `start`: before it reads its configuration,
+/// which is the loader's work, and in all.
 fn numbers_of_calls(place: &Place, start: Start) -> Vec<(&'static str, usize, usize)> {
     let log = place.path("calls");
     let trace = format!("trace={}", CALLS.map(|call| format!("?{call}")).join(","));
@@ -346,7 +349,8 @@ fn numbers_of_calls(place: &Place, start: Start) -> Vec<(&'static str, usize, us
     CALLS.iter().map(|call| (*call, count(loader, call), count(&text, call))).collect()
 }
 
-/// Runs the program once for each call that it makes, from each start, with `how` done to that call. `check` hears how it ended.
+/// Runs the program once for each call that it makes, from each start, with `how` applied to that
+/// call. `check` receives how it ended.
 fn at_every_call(place: &Place, how: &str, check: impl Fn(&Ended, &str)) -> usize {
     let mut n = 0;
     for start in [Start::Anew, Start::Resume, Start::Force] {
@@ -365,7 +369,7 @@ fn at_every_call(place: &Place, how: &str, check: impl Fn(&Ended, &str)) -> usiz
     n
 }
 
-/// As short as a run with old checkpoints to remove can be.
+/// The shortest run that has old checkpoints to remove.
 const SHORT: u64 = 20;
 
 #[test]
@@ -375,7 +379,7 @@ fn runs_killed_at_every_system_call() {
     let n_killed = std::cell::Cell::new(0);
     let n = at_every_call(&place, "signal=KILL", |ended, what| match ended.status.signal() {
         Some(9) => n_killed.set(n_killed.get() + 1),
-        // The call is one of another thread this time.
+        // This time the call belonged to another thread.
         _ => assert!(ended.status.success(), "{what}: {}", ended.messages),
     });
     println!("killed {} of {n} runs", n_killed.get());

@@ -1,19 +1,19 @@
-//! The learned path: the gradient of the network that bends it, and the dynamics that it finds.
+//! The learned path: the gradient of its second network, and the dynamics that it finds.
 
 use std::sync::Arc;
 
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::{DensityPath, Interpolant, RowKey, TimeRule};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Bend, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, TrainState, Training,
+    Batch, Bend, Cosine, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, TrainState, Training,
 };
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, TimeWeight};
-use action_matching::rng::{Purpose, unit_f32, words};
+use action_matching::rng::{Purpose, Stream, unit_f32, words};
 
 const SEED: u64 = 31;
 
@@ -28,7 +28,7 @@ fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<
             masses,
         },
         bend: Some(bend),
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::EXACT,
         n_interior: 103,
@@ -55,7 +55,8 @@ fn outputs(architecture: &Architecture, parameters: &[f32], input: Vec<f64>, n: 
     a
 }
 
-/// The bend ascends the loss: its gradient is minus that of the interior loss, by differences in f64.
+/// The second network ascends the loss: its gradient is minus that of the interior loss, by
+/// differences in f64.
 #[test]
 fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
     const DIM: usize = 3;
@@ -70,7 +71,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
             Objective { sigma, growth, cost_exponent: q, time_weight: time_weight.clone(), ..Objective::default() };
         let embedding = TimeEmbedding::Fourier { frequencies: vec![0.5] };
         let model = model(DIM, &[19, 11], Activation::Silu, head, embedding, objective);
-        let samples = draw_gaussian(90, DIM, 3);
+        let samples = draw_gaussian(90, DIM, &mut Stream::of_normals(3, DIM));
         let snapshots = Snapshots { dim: DIM, times: vec![0.0, 0.4, 1.0], offsets: vec![0, 30, 55, 90], samples };
         let bend = Bend::new(&model.architecture, vec![13, 9], 1.0);
         let start = initial_parameters(&bend.architecture, 8);
@@ -91,7 +92,7 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
                 let own = words(SEED, Purpose::Interior, 0, row as u32);
                 let word = training.time_rule.word(row, training.n_interior, offset, own[0]);
                 let moment = path.moment(training.time_rule, f64::from(unit_f32(word)));
-                let trajectory = path.trajectory(moment.left, own, (SEED, 0, row as u32));
+                let trajectory = path.trajectory(moment.left, own, RowKey { seed: SEED, step: 0, row: row as u32 });
                 let at = |ratio: f64| {
                     let mut x = vec![0.0; DIM];
                     path.point(&trajectory, &path.at(moment.left, ratio), |i, x_i, _| x[i] = f64::from(x_i));
@@ -130,9 +131,10 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
     }
 }
 
-/// Trains on normal rows that move by (2, 0) with independent pairs; returns the mean kinetic energy of the last steps, and the state.
+/// Trains on normal rows that move by (2, 0) with independent pairs. Returns the mean kinetic
+/// energy of the last steps, and the state.
 fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64, TrainState) {
-    let mut samples = draw_gaussian(4000, 2, 3);
+    let mut samples = draw_gaussian(4000, 2, &mut Stream::of_normals(3, 2));
     samples[4000..].chunks_exact_mut(2).for_each(|x| x[0] += 2.0);
     let snapshots = Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 2000, 4000], samples };
     let architecture = Architecture {
@@ -153,7 +155,7 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
     training.path.interpolant = interpolant;
     (training.n_interior, training.n_boundary) = (512, 512);
     training.optimizer = Optimizer {
-        learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine: Some((steps, 0.01)) },
+        learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine: Some(Cosine { end: steps, floor: 0.01 }) },
         beta1: 0.9,
         beta2: 0.999,
         clip_norm: Some(1.0),
@@ -172,7 +174,8 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
     (last.iter().map(|record| record.kinetic).sum::<f64>() / last.len() as f64, trainer.state().expect("a state"))
 }
 
-/// Independent pairs squeeze the population on its way, which costs energy; the learned path is optimal transport: ½·2² = 2.
+/// With independent pairs the population contracts between snapshots, which costs energy; the
+/// learned path is optimal transport: ½·2² = 2.
 #[test]
 fn a_learned_path_is_optimal_transport() {
     let (straight, _) = kinetic_energy(Interpolant::Linear, 0, 2500);

@@ -1,4 +1,5 @@
-//! The tests of library and program that need no GPU: one program, so that they are linked once.
+//! The tests of library and program that need no GPU: one test program, so that linking happens
+//! once.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
-//! What the program says of input that is absurd, hostile or damaged: one error with a cause told once, soon, and in its own words.
+//! Messages about absurd, hostile or damaged input: one error with one cause, early, and in the
+//! program's own words.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cli::{amatch, command, fails, succeeds, text, trained, workplace};
 
-/// As [`fails`], for a command that might wait for ever.
+/// As [`fails`], for a command that might hang.
 #[track_caller]
 fn fails_soon(folder: &Path, arguments: &[&str], parts: &[&str]) {
     let mut run = command(folder, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
@@ -43,7 +44,8 @@ fn a_cause_is_told_once() {
         assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
         assert_eq!(message.matches(cause).count(), 1, "{message}");
     }
-    // A disk that is full in the middle, as a limit on the size of files has it: for every format.
+    // A disk that is full in the middle of a file, simulated by a limit on the size of files, for
+    // every format.
     for file in ["p.npz", "p.npy", "p.csv", "p.safetensors"] {
         let script = format!(
             "ulimit -f 100; trap '' XFSZ; exec {} sample runs/run --from gaussian -n 100000 --method euler --steps 1 --out {file}",
@@ -90,7 +92,7 @@ fn metrics_that_are_no_file_do_not_block() {
     fails_soon(&folder, &["train", "runs/run/config.toml", "--out", "runs/run", "--resume"], &["metrics.jsonl"]);
 }
 
-/// A model does not need the configuration beside it.
+/// A model does not need the configuration next to it.
 #[test]
 fn a_damaged_configuration_is_no_hindrance_where_it_is_not_needed() {
     let (_guard, folder) = trained();
@@ -113,7 +115,8 @@ fn a_damaged_configuration_is_no_hindrance_where_it_is_not_needed() {
     }
 }
 
-/// No text file holds a path that is not UTF-8: refused before the first step, with the key named.
+/// A path that is not UTF-8 cannot be stored in a text file: it is refused before the first step,
+/// with the key named.
 #[test]
 fn paths_that_are_not_utf_8_are_refused_before_the_work() {
     let (_guard, folder) = workplace();
@@ -129,13 +132,14 @@ fn paths_that_are_not_utf_8_are_refused_before_the_work() {
     for file in ["run.toml", "data.csv"] {
         std::fs::copy(folder.join(file), latin.join(file)).expect("copied");
     }
-    // Started inside such a folder: its name comes into the absolute paths.
+    // Started inside such a folder, whose name is part of the absolute paths.
     let (code, said) = train(&latin, &["run.toml".as_ref()]);
     assert!(code == Some(1) && said.contains("data.path: ") && said.contains("not UTF-8"), "{code:?} {said}");
     assert_eq!(std::fs::read_dir(&latin).expect("a folder").count(), 2, "something was written");
 }
 
-/// Sizes beyond any machine: an error that names the flag and the bytes, before anything is read or allocated.
+/// Sizes beyond any machine give an error that names the flag and the bytes, before anything is
+/// read or allocated.
 #[test]
 fn absurd_sizes_are_refused_with_flag_and_bytes() {
     let (_guard, folder) = trained();
@@ -170,7 +174,7 @@ fn absurd_sizes_are_refused_with_flag_and_bytes() {
     assert!(threads.status.code() == Some(2) && said.contains("--threads") && said.contains("1024"), "{said}");
 }
 
-/// Keys and nesting without end, on the command line and in the file.
+/// Unbounded keys and nesting, on the command line and in the file.
 #[test]
 fn endless_keys_are_refused_in_a_short_message() {
     let (_guard, folder) = workplace();

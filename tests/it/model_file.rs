@@ -1,4 +1,5 @@
-//! `model.safetensors`: what is saved comes back to the last bit, and each bad file is told what is wrong with it.
+//! `model.safetensors`: a saved model is loaded with equal bits, and each bad file gets an error
+//! that names its defect.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Numbers whose decimal forms are long: reading them back one unit in the last place off would show.
+/// Numbers with long decimal forms, so that an error of one unit in the last place would show.
 fn hard_model(head: Head, activation: Activation, time_embedding: TimeEmbedding) -> Model {
     let third = 1.0 / 3.0;
     let objective = Objective { sigma: 0.1 + 0.2, growth: third, cost_exponent: 1.0 + third, ..Objective::default() };
@@ -47,7 +48,8 @@ fn every_model_comes_back_to_the_last_bit() {
     }
 }
 
-/// The names and shapes of an `nn.Sequential` of Linear and activation, in f32, and the documented metadata.
+/// The names and shapes of an `nn.Sequential` of Linear and activation, in f32, and the documented
+/// metadata.
 #[test]
 fn the_layout_is_the_documented_one() {
     let model = hard_model(Head::Quadratic, Activation::Softplus, embeddings()[1].clone());
@@ -89,7 +91,7 @@ fn the_layout_is_the_documented_one() {
     assert_eq!(keys, documented);
 }
 
-/// People who port models store what their framework has.
+/// Authors of other programs store tensors in the types of their framework.
 #[test]
 fn other_float_types_are_rounded_to_f32() {
     let model = hard_model(Head::Scalar, Activation::Tanh, TimeEmbedding::Raw);
@@ -116,7 +118,8 @@ fn other_float_types_are_rounded_to_f32() {
     }
 }
 
-/// A saved model whose tensors and metadata `spoil` has changed must be refused, naming file, field and problem.
+/// A saved model whose tensors and metadata `spoil` has changed must be refused, naming file, field
+/// and problem.
 #[track_caller]
 fn refused(field: &str, problem: &str, spoil: impl FnOnce(&mut Vec<Stored>, &mut Value)) {
     let (_folder, path) = saved(&hard_model(Head::Quadratic, Activation::Silu, embeddings()[1].clone()));
@@ -223,7 +226,7 @@ fn a_model_without_names_and_with_short_numbers_loads() {
     assert!((coordinates.mean[0] - 0.1).abs() < 1e-8 && coordinates.mean[2] == 16_777_216.0, "{coordinates:?}");
 }
 
-/// A field from a later revision of version 1 does not stop an older program.
+/// An older program ignores a field of a later revision of version 1.
 #[test]
 fn unknown_metadata_is_ignored() {
     let model = hard_model(Head::Dot, Activation::Sin, TimeEmbedding::Raw);
@@ -277,7 +280,7 @@ fn hostile_files_are_refused() {
         whole(&format!("{{\"net.0.weight\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"));
         assert_refused(&path, "header", "");
     }
-    // The file's own header is sound; what it carries is not.
+    // The header of the file is valid, its content is not.
     for json in ["", "7", "{\"version\": 1", &"[".repeat(1 << 16), &format!("{{\"version\":{}", "[".repeat(1 << 16))] {
         files::write(&path, &[], HashMap::from([("action_matching".to_string(), json.to_string())]));
         assert_refused(&path, "action_matching", "");
@@ -300,7 +303,7 @@ fn a_truncated_or_longer_file_is_refused() {
     assert_refused(&path, "header", "");
 }
 
-/// What cannot be loaded is not saved, and a file that was there stays.
+/// A model that could not be loaded is not saved, and an existing file stays.
 #[test]
 fn a_bad_model_is_not_saved() {
     let good = hard_model(Head::Scalar, Activation::Silu, TimeEmbedding::Raw);

@@ -1,4 +1,5 @@
-//! What a command writes replaces nothing that matters: not what it reads, no model, no file of a run, and no other file unasked.
+//! Outputs of a command replace nothing that matters: no input, no model, no file of a run, and no
+//! other file without permission.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ const CHECK: [&str; 5] = ["check", "--model", "runs/run/model.safetensors", "--b
 const SAMPLE: [&str; 9] = ["sample", "runs/run", "--from", "snapshot:0", "--method", "euler", "--steps", "1", "--out"];
 const PROBLEM: [&str; 7] = ["problem", "scaling", "-n", "5", "--times", "3", "--out"];
 
-/// A run, a batch for `check`, and names for what is there.
+/// A run, a batch for `check`, and the path of the folder.
 fn place() -> (tempfile::TempDir, PathBuf) {
     let (guard, folder) = trained();
     let tensors = [
@@ -49,7 +50,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// Refused with and without `--force`, and every file is as it was.
+/// Refused with and without `--force`, and every file is unchanged.
 #[track_caller]
 fn refused(folder: &Path, arguments: &[&str], parts: &[&str]) {
     let before = files(folder);
@@ -97,7 +98,7 @@ fn models_and_files_of_a_run_are_never_replaced() {
             &[command, &["step.safetensors"]].concat(),
             &["step.safetensors: output path: is a checkpoint"],
         );
-        // Files that a run has, and files that it would take for its own.
+        // Files that a run has, and files that it would consider its own.
         for out in ["runs/run/checkpoints/step-0000000099.safetensors", "run/checkpoints/new.safetensors"] {
             refused(&folder, &[command, &[out]].concat(), &[out, "belongs to the run in"]);
         }
@@ -108,7 +109,7 @@ fn models_and_files_of_a_run_are_never_replaced() {
     std::fs::remove_file(folder.join("runs/run/model.safetensors")).expect("removed");
     let unfinished = ["problem", "scaling", "-n", "5", "--out", "runs/run/model.safetensors"];
     refused(&folder, &unfinished, &["belongs to the run in"]);
-    // Other files may lie in the folder of a run.
+    // Other files may be in the folder of a run.
     succeeds(&folder, &[&PROBLEM[..], &["runs/run/particles.npz"]].concat());
 }
 
@@ -131,7 +132,7 @@ fn other_files_are_replaced_when_asked_only() {
         assert_ne!(std::fs::read(folder.join(out)).expect("readable"), b"years of work");
         assert_eq!(files(&folder).len(), before.len(), "{run:?} left something behind");
     }
-    // A report takes the place of an earlier one.
+    // A report replaces an earlier one.
     succeeds(&folder, &["evaluate", "runs/run", "--json", "scores.json", "--seed", "3"]);
     assert!(std::fs::read_to_string(folder.join("scores.json")).expect("readable").contains("\"seed\": 3"));
     symlink("nowhere.npz", folder.join("dangling.npz")).expect("linked");
@@ -139,7 +140,7 @@ fn other_files_are_replaced_when_asked_only() {
     assert_eq!(amatch(&folder, &["evaluate", "runs/run", "--force"]).status.code(), Some(2), "nothing to replace");
 }
 
-/// The place is looked at before anything is read or computed.
+/// The destination is checked before anything is read or computed.
 #[test]
 fn a_place_that_does_not_do_is_refused_before_the_work() {
     let (_guard, folder) = place();
@@ -150,12 +151,12 @@ fn a_place_that_does_not_do_is_refused_before_the_work() {
         fails(&folder, &["sample", "runs/run", "--from", "bad.csv", "--out", out], &[out, problem]);
         fails(&folder, &["evaluate", "runs/run", "bad.csv", "--json", out], &[out, problem]);
         fails(&folder, &["check", "--model", "bad", "--batch", "bad", "--out", out], &[out, problem]);
-        // It would take minutes.
+        // The computation would take minutes.
         fails(&folder, &["problem", "hydrogen", "-n", "1000", "--times", "10000", "--out", out], &[out, problem]);
     }
 }
 
-/// A pipe that nobody reads is waited for, and the first signal ends the wait.
+/// Writing to a pipe without a reader blocks, and the first signal ends it.
 #[test]
 fn a_signal_ends_the_wait_for_the_reader_of_a_pipe() {
     let (_guard, folder) = place();
@@ -187,7 +188,7 @@ fn pipes_and_devices_are_written_to() {
     let mut reader = std::process::Command::new("cat").arg(&fifo).stdout(copy).spawn().expect("starts");
     let written = amatch(&folder, &[&SAMPLE[..], &["particles.npz"]].concat());
     if !written.status.success() {
-        reader.kill().expect("killed"); // it would wait for ever
+        reader.kill().expect("killed"); // it would block forever
     }
     assert!(reader.wait().expect("ends").success(), "{}", text(&written.stderr));
     let points = read_points(&DataSource::new(folder.join("copy.npz")), &()).expect("particles");
@@ -199,7 +200,7 @@ fn pipes_and_devices_are_written_to() {
     }
     let table = text(&amatch(&folder, &[&PROBLEM[..], &["/dev/stdout"]].concat()).stdout);
     assert!(table.lines().count() == 16 && table.contains("samples_0,"), "{table}");
-    // Standard output that is a file keeps what it holds.
+    // If standard output is a file, its content stays.
     std::fs::write(folder.join("log"), "first\n").expect("written");
     let log = std::fs::File::options().append(true).open(folder.join("log")).expect("opened");
     let mut run = command(&folder, &[&PROBLEM[..], &["/dev/stdout"]].concat());
@@ -207,7 +208,7 @@ fn pipes_and_devices_are_written_to() {
     assert_eq!(std::fs::read_to_string(folder.join("log")).expect("readable"), format!("first\n{table}"));
 }
 
-/// A signal in the middle of writing: the file is finished, and nothing else is left.
+/// A signal while writing: the file is finished, and no other file is left.
 #[test]
 fn a_signal_while_a_file_is_written_leaves_nothing_half() {
     let guard = tempfile::tempdir().expect("a folder");

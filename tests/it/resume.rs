@@ -1,4 +1,5 @@
-//! A run that was killed, interrupted or lost its newest checkpoint ends like one that ran through: bit for bit.
+//! A run that was killed, interrupted or lost its newest checkpoint ends like an uninterrupted one,
+//! bit for bit.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -70,7 +71,7 @@ impl Workplace {
     }
 }
 
-/// Metrics without rows/s, which no two runs share.
+/// Metrics without rows/s, which differ between any two runs.
 pub fn metrics(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("readable");
     text.lines().map(|line| line.split(",\"rows_per_s\"").next().unwrap_or_default().to_string()).collect()
@@ -106,11 +107,12 @@ fn killed_and_interrupted_runs_end_like_an_uninterrupted_one() {
         assert_eq!(output.status.code(), Some(code), "{message}");
         assert!(message.contains("stopped after") && message.contains("--resume"), "{message}");
         assert!(message.contains("--device cpu"), "{message}");
-        // The checkpoint of the interruption is newer than the last regular one, or is one.
+        // The checkpoint of the interruption is newer than the last regular one, or is a regular
+        // one.
         place.finish(&out, &["--resume"]);
         same_run(&place, "whole", &out);
     }
-    // Resuming what is finished changes nothing.
+    // Resuming a finished run changes nothing.
     place.finish("killed", &["--resume"]);
     same_run(&place, "whole", "killed");
 }

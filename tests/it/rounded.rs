@@ -1,4 +1,5 @@
-//! The yardstick of low precision is itself measured: without rounding it is the float64 reference, and it rounds as hardware does.
+//! Tests of the comparison code for low precision: without rounding it is the f64 reference, and it
+//! rounds as hardware does.
 
 use crate::common::rounded::{self, Rounding};
 use crate::common::{Numbers, assert_close, batch, embeddings, model};
@@ -60,7 +61,8 @@ fn without_rounding_it_is_the_reference() {
     }
 }
 
-/// Each type by values that tell it from the others, and from rounding the other way.
+/// For each type, values that distinguish it from the others, and from rounding in the other
+/// direction.
 #[test]
 fn values_are_rounded_to_the_nearest() {
     let ulp = |bits: i32| 0.5_f64.powi(bits);

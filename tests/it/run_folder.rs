@@ -1,5 +1,5 @@
-//! What becomes of a run folder when things go wrong around it: a second process, a kill at the very start, damaged or missing
-//! files, signals, links and modes.
+//! The run folder in trouble: a second process, a kill at the very start, damaged or missing files,
+//! signals, links and modes.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -90,7 +90,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs").success());
 }
 
-/// Options of a run that goes on until it is stopped.
+/// Options of a run that continues until it is stopped.
 const ENDLESS: [&str; 6] = [
     "--set",
     "training.steps=100000000",
@@ -115,7 +115,7 @@ fn a_folder_that_a_living_run_holds_is_refused_to_all_others() {
     });
     first.kill().expect("is killed");
     first.wait().expect("ends");
-    // Its process is gone: the folder is free at once.
+    // Its process is dead, so the folder is free at once.
     assert!(place.trains(&["--out", "run", "--force"]).contains("replacing a run without a checkpoint"));
     assert_eq!(place.names("run"), RUN_FILES);
 }
@@ -137,7 +137,7 @@ fn a_refused_run_leaves_no_trace_and_a_bad_place_is_found_before_the_data_is_rea
     let place = Place::new();
     place.refuses(&["--set", "data.path=\"absent.csv\"", "--out", "a/b"], &["absent.csv"]);
     assert!(!place.path("a").exists());
-    // The data do not exist either: the folder comes first.
+    // The data do not exist either: the folder is checked first.
     fs::write(place.path("file"), "").expect("written");
     for (out, wanted) in
         [("file", "is a file"), ("file/run", "file/run: cannot create the folder"), ("/proc/run", "/proc/run")]
@@ -171,14 +171,14 @@ fn what_a_run_killed_at_its_start_leaves_is_taken_by_every_kind_of_start() {
         assert_eq!(place.names(&format!("{out}/checkpoints")).len(), 3);
         assert_eq!(place.bytes(&format!("{out}/model.safetensors")), place.bytes("whole/model.safetensors"));
     }
-    // --force that was killed before it removed everything: the configuration is the last to go.
+    // A `--force` that was killed before it removed everything; the configuration goes last.
     place.trains(&["--out", "f"]);
     for name in ["f/model.safetensors", "f/metrics.jsonl"] {
         fs::remove_file(place.path(name)).expect("removed");
     }
     place.trains(&["--out", "f", "--force"]);
     assert_eq!(place.bytes("f/model.safetensors"), place.bytes("whole/model.safetensors"));
-    // --resume starts a run that is not there yet, and says so.
+    // --resume starts a run that does not exist yet, and says so.
     assert!(place.trains(&["--out", "new", "--resume"]).contains("there is no run yet, it starts at step 0"));
 }
 
@@ -216,7 +216,8 @@ fn resuming_is_refused_with_the_setting_that_differs_and_a_finished_run_can_be_e
         ["config.toml", "model.safetensors"].map(|name| place.bytes(&format!("run/{name}"))).into();
     assert!(before == after, "a refused run wrote");
 
-    // Without its configuration the run can be gone on with; what differs cannot be named, and that is said.
+    // Without its configuration the run can be resumed; the message says that differences cannot be
+    // named.
     let config = place.bytes("run/config.toml");
     fs::write(place.path("run/config.toml"), "junk = [").expect("written");
     place.refuses(&rate, &["what they were cannot be read", "config.toml"]);
@@ -236,7 +237,7 @@ fn resuming_is_refused_with_the_setting_that_differs_and_a_finished_run_can_be_e
         .map(|line| (line["step"].as_u64().expect("a step"), line["learning_rate"].as_f64().expect("a rate")))
         .collect();
     assert_eq!(rates.iter().map(|(step, _)| *step).filter(|step| step % 2 == 0).count(), 35);
-    // The same rate as of a run that long from its first step.
+    // The learning rate is that of a run with this length from its first step.
     place.trains(&["--out", "long", "--set", "training.steps=70"]);
     let of_long = fs::read_to_string(place.path("long/metrics.jsonl")).expect("readable");
     for (step, rate) in rates.into_iter().filter(|(step, _)| *step >= 40) {
@@ -264,10 +265,10 @@ fn damaged_metrics_and_copies_of_checkpoints_do_not_mislead_a_resumed_run() {
     let message = place.trains(&["--out", "run", "--resume", "--set", "training.steps=44"]);
     assert!(message.contains("cannot be read and is left out") && message.contains("is missing"), "{message}");
     assert!(message.contains("steps 40 to 44"), "{message}");
-    // Steps 40 and 42, and 43 as the last; one line was lost.
+    // Steps 40 and 42, and 43 as the last one; one line was lost.
     assert_eq!(lines("run/metrics.jsonl"), n - 1 + 3);
     assert!(place.names("run/checkpoints").contains(&"step-best.safetensors".to_string()));
-    // A FIFO in place of the metrics is refused, not waited for.
+    // A FIFO in place of the metrics is refused without blocking.
     fs::remove_file(place.path("run/metrics.jsonl")).expect("removed");
     assert!(Command::new("mkfifo").arg(place.path("run/metrics.jsonl")).status().expect("mkfifo runs").success());
     let resume = ["--out", "run", "--resume", "--set", "training.steps=44"];
@@ -279,7 +280,7 @@ fn a_folder_of_checkpoints_that_cannot_be_listed_does_not_start_again() {
     let place = Place::new();
     place.trains(&["--out", "run"]);
     fs::rename(place.path("run/checkpoints"), place.path("saved")).expect("moved");
-    // A link to itself: neither there nor absent.
+    // A link to itself: neither present nor absent.
     symlink("checkpoints", place.path("run/checkpoints")).expect("linked");
     place.refuses(&["--out", "run", "--resume"], &["checkpoints"]);
     fs::remove_file(place.path("run/checkpoints")).expect("removed");
@@ -297,7 +298,7 @@ fn a_state_that_is_not_finite_ends_the_run_and_keeps_the_good_checkpoints() {
     fs::write(place.path("far.csv"), csv).expect("written");
     let far = [
         "data.path=\"far.csv\"",
-        "data.standardise=\"none\"",
+        "data.standardize=\"none\"",
         "objective.time_rule=\"importance\"",
         "model.head=\"dot\"",
     ];
@@ -337,7 +338,7 @@ fn hangups_and_user_signals_write_a_checkpoint() {
     assert_eq!(code, Some(75), "{message}");
     assert!(message.contains("checkpoint of step") && message.contains("--resume"), "{message}");
     assert!(place.names("run/checkpoints").len() > of_usr1.len(), "{message}");
-    // Under nohup, a closed terminal is no reason to end.
+    // Under nohup, closing the terminal does not end the run.
     let mut child = Command::new("nohup")
         .arg(env!("CARGO_BIN_EXE_amatch"))
         .args(["train", "run.toml", "--device", "cpu", "--threads", "1", "--out", "nohup"])
@@ -362,7 +363,7 @@ fn hangups_and_user_signals_write_a_checkpoint() {
 fn part_files_of_killed_writers_are_removed_by_the_next() {
     let place = Place::new();
     place.trains(&["--out", "run"]);
-    // The number of a process that is gone.
+    // The number of a dead process.
     let mut gone = Command::new("true").spawn().expect("starts");
     gone.wait().expect("ends");
     let claimed = Place::new();

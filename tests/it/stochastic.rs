@@ -1,4 +1,4 @@
-//! Noise, weights and densities along the way of particles.
+//! Noise, weights and densities along the paths of particles.
 
 use crate::common::{Numbers, model};
 use action_matching::engine::cpu::CpuEngine;
@@ -37,8 +37,8 @@ fn fitted_order(errors: [f64; 2]) -> f64 {
     (errors[0] / errors[1]).log2()
 }
 
-/// The root mean square of the distance to the fine solution on the same Brownian path falls with order 1, the error of
-/// expectations with the weak order.
+/// The root mean square distance to the fine solution on the same Brownian path falls with order 1,
+/// and the error of expectations with the weak order.
 #[test]
 fn stochastic_methods_have_their_strong_and_weak_orders() {
     let (model, starts) = (cosine_field(1.0), starts(60_000));
@@ -58,7 +58,8 @@ fn stochastic_methods_have_their_strong_and_weak_orders() {
     }
 }
 
-/// Without drift a particle moves by a normal number of variance ∫σ² dt (Kolmogorov–Smirnov, 1 % level).
+/// Without drift a particle moves by a normal number of variance ∫σ² dt (Kolmogorov–Smirnov, 1 %
+/// level).
 #[test]
 fn noise_is_normal_with_the_variance_of_its_schedule() {
     let n = 20_000;
@@ -75,7 +76,8 @@ fn noise_is_normal_with_the_variance_of_its_schedule() {
         let gap = ends.iter().enumerate().map(|(i, &x)| (distribution(x) - (i as f64 + 0.5) / count).abs());
         let largest = gap.fold(0.0, f64::max) * count.sqrt();
         assert!(largest < 1.63, "{schedule:?}: {largest}");
-        // Components and stretches of time are independent: correlations of n numbers stay below 4 / √n.
+        // Components and time intervals are independent: correlations of n numbers stay below 4 /
+        // √n.
         for (a, b) in [(0, 1), (3, 4)] {
             let product: f64 = moved[5 * n..].chunks_exact(5).map(|x| f64::from(x[a]) * f64::from(x[b])).sum();
             assert!((product / n as f64 / variance).abs() < 4.0 / (n as f64).sqrt(), "{schedule:?}: {product}");
@@ -113,7 +115,8 @@ fn a_model_with_diffusion_needs_noise_and_goes_forward() {
     assert!(error.contains("log-density"), "{error}");
 }
 
-/// Positions, λ∫s dt and −∫∇·v dt by classical Runge–Kutta in f64: the divergence by differences of the reference's velocity.
+/// Positions, λ∫s dt and −∫∇·v dt by classical Runge–Kutta in f64; the divergence from differences
+/// of the reference's velocity.
 fn exact(model: &Model, starts: &[f32], steps: usize) -> [Vec<f64>; 3] {
     let (dim, q, growth) = (model.architecture.dim, model.objective.cost_exponent, model.objective.growth);
     let n = starts.len() / dim;
@@ -179,14 +182,15 @@ fn weights_and_densities_follow_the_flow() {
             ] {
                 let plan = Plan::new(method, control, 0.0, vec![0.5, 1.0]);
                 let mut out = starts.repeat(2);
-                // Starts that are not zero are added to.
+                // Starting values other than zero are kept and added to.
                 let (mut log_w, mut log_q) = (vec![0.25; 2 * n], vec![-1.5; 2 * n]);
                 let trajectories =
                     Trajectories { positions: &mut out, log_weights: Some(&mut log_w), log_density: Some(&mut log_q) };
                 CpuEngine::new(2).integrate(&model, &plan, trajectories, &()).expect("integrates");
                 log_w.iter_mut().for_each(|w| *w -= 0.25);
                 log_q.iter_mut().for_each(|q| *q += 1.5);
-                // Where a component of ∇s passes 0 its |p|^1.5 has no second derivative, so the steps' order is lost there.
+                // If a component of ∇s crosses 0, its |p|^1.5 has no second derivative, and the
+                // order of the step is lost there.
                 let (tolerance, for_density) = if cost_exponent == 2.0 { (1e-5, 1e-5) } else { (1e-4, 1e-3) };
                 for (channel, got, want, tolerance) in [
                     ("positions", &out[3 * n..], &positions, tolerance),
@@ -201,7 +205,7 @@ fn weights_and_densities_follow_the_flow() {
     }
 }
 
-/// One probe a path gives the log-density without bias.
+/// One probe per path gives the log-density without bias.
 #[test]
 fn probed_densities_agree_on_average() {
     let model = model(4, &[23], Activation::Silu, Head::Quadratic, TimeEmbedding::Raw, Objective::default());

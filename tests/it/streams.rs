@@ -1,4 +1,5 @@
-//! Standard output and standard error that cannot be written: the work is done, files are there, and nothing panics.
+//! Standard output and standard error that cannot be written: the work is done, files are written,
+//! and nothing panics.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::Stdio;
 
 use super::cli::{SMALL, command, fails, succeeds, text, trained, workplace};
 
-/// A place where the next write fails.
+/// A stream whose next write fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Broken {
     /// A full disk.
@@ -24,7 +25,7 @@ impl Broken {
     }
 }
 
-/// Exit code and messages of a command whose result goes nowhere.
+/// Exit code and messages of a command whose standard output is broken.
 fn without_stdout(folder: &Path, arguments: &[&str], stdout: Broken) -> (Option<i32>, String) {
     let mut command = command(folder, arguments);
     let output = command.stdout(stdout.open()).stderr(Stdio::piped()).spawn().expect("starts").wait_with_output();
@@ -36,7 +37,7 @@ fn without_stderr(folder: &Path, arguments: &[&str], stderr: Broken) -> Option<i
     command(folder, arguments).stdout(Stdio::null()).stderr(stderr.open()).status().expect("starts").code()
 }
 
-/// A batch that `amatch check` takes, beside the run.
+/// A batch for `amatch check`, next to the run.
 fn write_batch(folder: &Path) {
     use crate::common::files::{Stored, write};
     let tensors = [
@@ -81,7 +82,7 @@ fn a_result_that_cannot_be_printed_is_an_error_unless_its_reader_is_gone() {
     }
 }
 
-/// Files first: they are there whatever became of the text.
+/// Files come first: they exist even if the text cannot be printed.
 #[test]
 fn files_are_written_before_anything_is_printed() {
     for stdout in [Broken::Full, Broken::Closed] {
@@ -131,7 +132,7 @@ fn messages_that_cannot_be_written_change_nothing() {
     }
 }
 
-/// The log of a long run is read by `head`, which leaves after the first line.
+/// The log of a long run is read by `head`, which exits after the first line.
 #[test]
 fn a_run_goes_on_when_the_reader_of_its_log_leaves() {
     use std::io::{BufRead, BufReader};
@@ -145,7 +146,7 @@ fn a_run_goes_on_when_the_reader_of_its_log_leaves() {
     assert!(folder.join("runs/run/model.safetensors").exists());
 }
 
-/// Particles as text on standard output: a reader that has seen enough is no error, a full disk is.
+/// Particles as text on standard output: a reader that stops early is not an error, a full disk is.
 #[test]
 fn particles_go_down_a_pipe() {
     let (_guard, folder) = trained();

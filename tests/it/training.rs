@@ -1,4 +1,4 @@
-//! Optimiser steps: the batch they draw, the gradient they take, and the bits they leave.
+//! Optimizer steps: their batches, their gradients, and their reproducibility.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
+    Batch, Cosine, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState,
+    Training,
 };
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
@@ -41,13 +42,13 @@ fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Tra
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule,
         laplacian: Laplacian::default(),
         n_interior: 203,
         n_boundary: 97,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some((40, 0.1)) },
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some(Cosine { end: 40, floor: 0.1 }) },
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,
@@ -65,7 +66,7 @@ fn small_model(head: Head, embedding: TimeEmbedding) -> Model {
     model(3, &[37, 20], Activation::Silu, head, embedding, objective)
 }
 
-/// The batch of `step`, drawn here again from the documented counters.
+/// The batch of `step`, drawn independently from the documented counters.
 fn drawn(training: &Training, step: u64) -> Batch {
     let snapshots = &training.path.snapshots;
     let sample = |k: usize, word: u32| {
@@ -149,7 +150,7 @@ fn optimal_pairs_and_masses_enter_the_batch() {
     first_step_agrees("both", &model, with(DensityPath { couplings, masses, ..plain.path.clone() }));
 }
 
-/// The probes of `step`: component i of probe k has the number k·dim + i in its row.
+/// The probes of `step`: component i of probe k is number k·dim + i of its row.
 fn drawn_probes(training: &Training, step: u64) -> Option<Vec<f64>> {
     let (n, dim, k) = (training.n_interior, training.architecture.dim, training.laplacian.n_probes);
     let word = |row: usize, number: usize, n_words: usize| {
@@ -173,7 +174,8 @@ fn drawn_probes(training: &Training, step: u64) -> Option<Vec<f64>> {
     Some((0..k).flat_map(rows).map(|(row, number)| value(row, number)).collect())
 }
 
-/// The same with diffusion, for every rule of the Laplacian; 2 · 37 components pass one counter and one word.
+/// The same with diffusion, for every rule of the Laplacian; 2 · 37 components exceed one counter
+/// and one word.
 #[test]
 fn a_step_takes_the_gradient_of_the_documented_probes() {
     for (rule, n_probes) in [(LaplacianRule::Rademacher, 2), (LaplacianRule::Gaussian, 3), (LaplacianRule::Exact, 1)] {
@@ -321,7 +323,8 @@ fn training_that_cannot_work_is_refused() {
     refused(good.clone(), TrainState { time_moments: Vec::new(), ..state }, "time_moments");
 }
 
-/// W₁ between q₁ and where models take q₀ that have the moving average of a default run of `steps` steps, and its parameters.
+/// W₁ between q₁ and q₀ moved by two models: with the moving average of a default run of `steps`
+/// steps, and with its parameters.
 fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
     let problem = AnalyticProblem::named("anisotropic").expect("a problem");
     let dim = problem.dim();
@@ -364,7 +367,7 @@ fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
     })
 }
 
-/// The model of a run of any length, which is the average, is as good as the run's parameters.
+/// The model of a run of any length, which is the average, is as good as the final parameters.
 #[test]
 fn the_average_forgets_the_start_in_a_run_of_any_length() {
     for (steps, tolerance) in [(50, 0.10), (200, 0.03), (1000, 0.03), (10_000, 0.03)] {
@@ -379,7 +382,7 @@ fn the_average_forgets_the_start_in_a_run_of_any_length() {
     }
 }
 
-/// A cloud of 200 rows and the same moved by (0.8, -0.5).
+/// A cloud of 200 rows, and the same cloud moved by (0.8, -0.5).
 fn moved_cloud() -> Snapshots {
     let start: Vec<f32> = Numbers::new(31).take(400).iter().map(|x| *x as f32).collect();
     let end = start.chunks_exact(2).flat_map(|x| [x[0] + 0.8, x[1] - 0.5]);
@@ -387,7 +390,7 @@ fn moved_cloud() -> Snapshots {
     Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 200, 400], samples }
 }
 
-/// Actions b·x, whose velocity is known, on pairs that move by (0.8, -0.5) and on pairs that cross.
+/// Actions b·x, with known velocity, on pairs that move by (0.8, -0.5) and on pairs that cross.
 #[test]
 fn what_a_model_leaves_unexplained_is_its_distance_to_the_velocity_of_the_path() {
     let path = |pairs: bool, interpolant| {
@@ -420,18 +423,19 @@ fn what_a_model_leaves_unexplained_is_its_distance_to_the_velocity_of_the_path()
     // With another cost the velocity is ∇H(∇s): here p|p|.
     let cubic = Objective { cost_exponent: 3.0, ..plain.clone() };
     assert!(share(&linear(cubic, [0.8f32.sqrt(), -0.5f32.sqrt()]), &pairs) < 1e-10);
-    // Differences of two uniform coordinates have the variance 2/3 each, which no function of x and t explains.
+    // Differences of two uniform coordinates have the variance 2/3 each, which no function of x and
+    // t explains.
     let crossing = 4.0 / 3.0;
     let expected = crossing / (crossing + 0.89);
     let got = share(&linear(plain.clone(), [0.8, -0.5]), &path(false, Interpolant::Linear));
     assert!((got / expected - 1.0).abs() < 0.1, "{got}, not {expected}");
-    // Where there is no velocity, or it is not the model's drift.
+    // Without a velocity, or with one that is not the model's drift.
     let diffusive = Objective { sigma: 0.5, ..plain.clone() };
     assert_eq!(measure(1, &linear(diffusive, [0.8, -0.5]), &pairs), None);
     assert_eq!(measure(1, &linear(plain, [0.8, -0.5]), &path(false, Interpolant::Nearest)), None);
 }
 
-/// The observer of a run hears of it; with pairs of optimal transport little is left.
+/// The observer of a run receives the value; for pairs of optimal transport it is small.
 #[test]
 fn a_run_says_what_its_model_leaves_unexplained() {
     #[derive(Default)]

@@ -1,10 +1,11 @@
-//! Loading needs little more memory than the samples themselves, and damaged files neither panic nor allocate more
-//! than their size justifies. Readers work on the calling thread, whose allocations are counted.
+//! Loading needs little more memory than the samples themselves, and damaged files neither panic
+//! nor allocate more than their size justifies. Readers work on the calling thread, whose
+//! allocations are counted.
 
 use std::fs;
 use std::path::Path;
 
-use action_matching::data::{DataSource, Standardisation, describe, load, read_points, read_snapshots};
+use action_matching::data::{DataSource, Standardization, describe, load, read_points, read_snapshots};
 use action_matching::rng::{Purpose, words};
 use zip::CompressionMethod;
 
@@ -70,7 +71,7 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
         (0..dim).for_each(|column| text += &format!(",{}.5", (row * dim + column) % 997));
     }
     fs::write(&path, text).unwrap();
-    let source = DataSource { standardise: Standardisation::PerDimension, ..DataSource::new(&path) };
+    let source = DataSource { standardize: Standardization::PerDimension, ..DataSource::new(&path) };
     let (loaded, peak) = thread_peak_of(|| load(&source, &()).unwrap());
     let ratio = peak as f64 / (n * dim * size_of::<f32>()) as f64;
     println!("table: peak {ratio:.3} times the samples");
@@ -78,12 +79,12 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
     assert_eq!(loaded.training.samples.len(), n * dim);
 }
 
-/// What a small file may cost: blocks and buffers of fixed size.
+/// Fixed cost of a small file: blocks and buffers.
 const ALLOWANCE: usize = 4 << 20;
 
 fn exercise(path: &Path, source: &DataSource) {
     let (_, peak) = thread_peak_of(|| {
-        // Damage may go unnoticed or be refused; both are fine.
+        // Damage may be undetected or refused; both are fine.
         let _ = read_snapshots(source, &());
         let _ = load(source, &());
         let _ = read_points(&DataSource::new(path), &());
@@ -142,7 +143,8 @@ fn damaged_files_neither_panic_nor_allocate_hugely() {
     }
 }
 
-/// Only the sizes of numbers are checked against the file, so nothing may be allocated for other elements.
+/// Only sizes of numeric types are checked against the file, so nothing may be allocated for other
+/// elements.
 #[test]
 fn a_claim_of_many_objects_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -155,8 +157,8 @@ fn a_claim_of_many_objects_costs_nothing() {
     assert!(load(&source, &()).unwrap_err().to_string().contains("samples: holds pickled Python objects"));
 }
 
-/// A small archive may hold much, but what it holds costs no more than the samples in f32 and 4
-/// bytes a row.
+/// A small archive may hold much, but its content takes no more than the samples in f32 and 4 bytes
+/// per row.
 #[test]
 fn an_archive_of_zeros_costs_the_array_it_holds() {
     let folder = tempfile::tempdir().unwrap();
@@ -170,13 +172,13 @@ fn an_archive_of_zeros_costs_the_array_it_holds() {
         drop((members, times));
         let (data, peak) = thread_peak_of(|| read_snapshots(&DataSource::new(&path), &()).unwrap());
         let bound = 4 * n * if shuffled { 2 } else { 1 } + ALLOWANCE;
-        // Labels are dropped before the samples come where rows stay in place.
+        // If rows stay in place, labels are dropped before the samples are read.
         assert!(peak <= bound.max(4 * n + ALLOWANCE), "{peak} bytes for {n} rows, shuffled {shuffled}");
         assert_eq!(data.snapshots.samples.len(), n);
     }
 }
 
-/// What deflate could hold is no reason to take memory: first the bytes are seen.
+/// A size that deflate could reach is no reason to allocate: the bytes are read first.
 #[test]
 fn a_compressed_claim_costs_nothing_before_it_is_seen() {
     let folder = tempfile::tempdir().unwrap();
@@ -196,7 +198,7 @@ fn a_compressed_claim_costs_nothing_before_it_is_seen() {
     assert!(peak <= 64 * bytes.len() + ALLOWANCE && peak < n, "{peak} bytes for a file of {}", bytes.len());
 }
 
-/// Wide tables, archives of many members and lines without end cost a bounded multiple of their
+/// Wide tables, archives of many members and very long lines take a bounded multiple of their
 /// bytes, and time in proportion.
 #[test]
 fn odd_files_cost_no_more_than_64_times_their_bytes() {
@@ -222,7 +224,7 @@ fn odd_files_cost_no_more_than_64_times_their_bytes() {
     bounded("many.npz", &many, "no such array");
     let description = describe(&folder.path().join("many.npz"), &()).unwrap();
     assert_eq!(description.lines().count(), 20_001);
-    // With the names compared one by one this took minutes.
+    // Comparing the names one by one took minutes.
     assert!(took.elapsed().as_secs() < 60, "{:?}", took.elapsed());
 
     let mut line = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,4 +1,4 @@
-//! Tests that count allocations: one program, since an allocator serves a whole process.
+//! Tests that count allocations: one test program, because an allocator serves a whole process.
 
 #[path = "../common/fuzz/mod.rs"]
 mod common_fuzz;

@@ -119,7 +119,7 @@ def _loss_function(
 
 
 def _draw(workload: Training, snapshots: Array, key: Array) -> Batch:
-    """Interior points on straight lines between independent rows of neighbouring snapshots, at times that share one
+    """Interior points on straight lines between independent rows of neighboring snapshots, at times that share one
     random offset; rows of the first and the last snapshot."""
     n, n_boundary = workload.n_interior, workload.n_boundary
     n_intervals, n_rows = snapshots.shape[0] - 1, snapshots.shape[1]

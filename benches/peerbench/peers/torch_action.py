@@ -113,7 +113,7 @@ class Batches:
         self.end_offset = torch.tensor([0, self.n_rows]).repeat_interleave(workload.n_boundary)
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Interior points on straight lines between independent rows of neighbouring snapshots, at times that share
+        """Interior points on straight lines between independent rows of neighboring snapshots, at times that share
         one random offset; boundary points, those at t = 0 first."""
         on = {"device": self.grid.device}  # a compiled step does not ask for the default
         t = (self.grid + torch.rand(1, **on)) % 1.0

@@ -97,7 +97,8 @@ def _training_form(
     batches = Batches(workload)
     gradient_and_loss = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
 
-    # The draw of the next batch closes the step, so that the graph that is timed is also the one that is verified.
+    # The draw of the next batch closes the step, so that the graph that is timed is also the one
+    # that is verified.
     @compiled
     def step(
         p: Parameters, m: Parameters, v: Parameters, e: Parameters, n: Tensor, interior: Tensor, boundary: Tensor

@@ -39,7 +39,8 @@ def sampling_form(
     @torch.no_grad()
     def check() -> dict[str, object]:
         batch = {name: torch.tensor(array) for name, array in problem.batch(workload).items()}
-        # One row at a time, as every row has its own time and the velocity of a run takes one for all.
+        # One row at a time, as every row has its own time and the velocity of a run takes one for
+        # all.
         rows = [
             velocity(workload.network, parameters, x.unsqueeze(0), t) for x, t in zip(batch["x"], batch["t"])
         ]

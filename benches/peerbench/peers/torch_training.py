@@ -12,7 +12,7 @@ from .torch_action import Batches, Gradient, check_batch, load_parameters, named
 
 
 class Trainer:
-    """Parameters, optimiser and moving average; AdamW in its fused form, lists of tensors in one call each."""
+    """Parameters, optimizer and moving average; AdamW in its fused form, lists of tensors in one call each."""
 
     def __init__(self, workload: Training, gradient: Gradient, *, requires_grad: bool) -> None:
         self.gradient = gradient

@@ -1,6 +1,7 @@
 //! f, f′, f″, f‴ of each activation, side by side, on f32 vectors.
 //!
-//! Errors are absolute, at most 3e-7·max(1, |value|), of f‴ twice that, for |z| ≤ 1e30; a NaN comes out as NaN.
+//! Errors are absolute: at most 3e-7·max(1, |value|), twice that for f‴, for |z| ≤ 1e30. A NaN
+//! stays a NaN.
 
 use pulp::Simd;
 
@@ -12,7 +13,7 @@ pub type Orders<S, const N: usize> = [Lanes<S, N>; 4];
 
 /// An activation with the derivatives that the sweeps need.
 pub trait ActivationKernel: Copy {
-    /// [f, f′, f″, f‴] at `z`. What the caller does not use is optimised away.
+    /// [f, f′, f″, f‴] at `z`. The compiler removes the orders that the caller does not use.
     fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N>;
 }
 
@@ -60,14 +61,15 @@ impl ActivationKernel for Softplus {
         let large = z.splat(1.0) / (decay + 1.0);
         let small = decay * large;
         let slope = small * large;
-        // 1 − 2σ = ∓(large − small): negative where z is positive.
+        // 1 − 2σ = ∓(large − small): negative for positive z.
         let bend = large - small;
         let bend = bend.where_else(z.negative(), -bend);
         [ramp + log1p_unit(decay), small.where_else(z.negative(), large), slope, slope * bend]
     }
 }
 
-/// f = zΦ, f′ = Φ + zφ, f″ = φ(2 − z²), f‴ = zφ(z² − 4), with the exact normal distribution function Φ and its density φ.
+/// f = zΦ, f′ = Φ + zφ, f″ = φ(2 − z²), f‴ = zφ(z² − 4), with the exact normal distribution
+/// function Φ and its density φ.
 #[derive(Clone, Copy)]
 pub struct Gelu;
 
@@ -75,7 +77,8 @@ impl ActivationKernel for Gelu {
     #[inline(always)]
     fn orders<S: Simd, const N: usize>(self, z: Lanes<S, N>) -> Orders<S, N> {
         let (distribution, density) = normal(z);
-        // The density is 0 to f32 from |z| = 14 on; bounded, its products with z and z² are too.
+        // The density is 0 in f32 for |z| ≥ 14. With z bounded, its products with z and z² are 0
+        // too.
         let bounded = z.clamp(16.0);
         let slope = bounded * density;
         let third = slope * bounded.mul_add(bounded, z.splat(-4.0));

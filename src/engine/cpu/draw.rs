@@ -1,26 +1,28 @@
-//! The rows of a training batch, drawn straight into a tile.
+//! The rows of a training batch, drawn directly into a tile.
 //!
-//! A row depends on (seed, step, row) alone, so every division of a batch into tiles and threads draws the same batch.
+//! A row depends only on (seed, step, row), so the batch is the same for every division into tiles
+//! and threads.
 
 use super::loss::set_time;
 use super::workspace::Workspace;
-use crate::density_path::{Moment, TimeDensity, TimeRule};
+use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::batch::End;
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
 
-/// What the rows of one step depend on.
+/// Everything that the rows of one step depend on.
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
     pub training: &'a Training,
     pub step: u64,
-    /// The density of times, under [`TimeRule::Importance`].
+    /// Density of the times, for [`TimeRule::Importance`].
     pub density: &'a TimeDensity,
 }
 
 impl Draw<'_> {
-    /// The moment of row `row` of `n`, which owns the word `own`, and what a mean over rows multiplies it with.
+    /// The moment of row `row` of `n`, and its factor in a mean over rows. `own` is a random word
+    /// of this row alone.
     fn moment(&self, row: usize, n: usize, offset: u32, own: u32) -> (Moment, f64) {
         let rule = self.training.time_rule;
         let u = f64::from(rng::unit_f32(rule.word(row, n, offset, own)));
@@ -32,15 +34,16 @@ impl Draw<'_> {
         rng::words(self.training.seed, Purpose::TimeOffset, self.step, row)[0]
     }
 
-    /// The words, the moment and the weight of interior row `index`, with the step's `offset`.
+    /// The words, the moment and the weight of interior row `index`; `offset` is shared by the
+    /// step.
     fn interior_moment(&self, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
         let words = rng::words(self.training.seed, Purpose::Interior, self.step, index as u32);
         let (moment, measure) = self.moment(index, self.training.n_interior, offset, words[0]);
         (words, moment, measure)
     }
 
-    /// Interior rows `first..first + n_rows`: x and t into the input; aside the weights of the row's interior term and of s, the weight of its
-    /// time, and the velocity.
+    /// Fills interior rows `first..first + n_rows`: x and t in the input, the weights of the row's
+    /// interior term and of s, the weight of its time, and the velocity.
     pub fn interior(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, dim) = (&training.path, training.architecture.dim);
@@ -48,7 +51,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, measure) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -58,7 +62,7 @@ impl Draw<'_> {
             let (mass, mass_slope) = path.mass(&trajectory, &moment);
             let on_potential = match training.estimator {
                 Estimator::Action { .. } => d_omega * mass,
-                // The boundary terms of its parts have the change of mass.
+                // The boundary terms of its intervals contain the change of mass.
                 Estimator::Weak { .. } => 0.0,
                 Estimator::Regression => -omega * mass_slope,
             };
@@ -69,7 +73,8 @@ impl Draw<'_> {
         probes(training.laplacian.rule, dim, training.seed, step, first, n_rows, work);
     }
 
-    /// The ends of the trajectories of interior rows and their times into the input of the bend; its weights 2r(1 − r) aside.
+    /// Fills the input of the second network with the ends of the trajectories of interior rows and
+    /// their times, and its weights with 2r(1 − r).
     pub fn bend_inputs(&self, first: usize, n_rows: usize, bend: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, dim) = (&training.path, training.architecture.dim);
@@ -78,7 +83,8 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let index = first + row;
             let (words, moment, _) = self.interior_moment(index, offset);
-            let trajectory = path.trajectory(moment.left, words, (training.seed, step, index as u32));
+            let trajectory =
+                path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
                 let end = path.at(moment.left, ratio);
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
@@ -88,7 +94,7 @@ impl Draw<'_> {
         }
     }
 
-    /// The rows of [`Draw::interior`] moved to x = 0, with the opposite weights and mass 1.
+    /// The rows of [`Draw::interior`] moved to x = 0, with opposite weights and mass 1.
     pub fn center(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
         let offset = self.offset(0);
@@ -103,7 +109,8 @@ impl Draw<'_> {
         }
     }
 
-    /// x = 0 at both ends: two rows, weighing against the boundary rows of mass 1.
+    /// x = 0 at both ends: two rows, with weights opposite to those of the boundary rows and mass
+    /// 1.
     pub fn center_ends(&self, work: &mut Workspace) {
         let training = self.training;
         for (row, t) in [0.0, 1.0].into_iter().enumerate() {
@@ -129,7 +136,7 @@ impl Draw<'_> {
         };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
-            let noise = (training.seed, step, (training.n_interior + first + row) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
             training.path.end_point(end == End::End, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
@@ -149,7 +156,7 @@ impl Draw<'_> {
             let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
             let interval = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [interval, interval + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
-            let noise = (training.seed, step, (training.n_interior + index) as u32);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[end as usize];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
@@ -163,7 +170,8 @@ impl Draw<'_> {
     }
 }
 
-/// Probes of rows `first..first + n_rows` of `step`. Component i of probe k has the number k·d + i in its row.
+/// Fills the probes of rows `first..first + n_rows` of `step`. Component i of probe k is number k·d
+/// + i of its row.
 pub fn probes(
     rule: LaplacianRule,
     dim: usize,
@@ -204,7 +212,7 @@ pub fn probes(
     }
 }
 
-/// The unit vectors as probes: their curvatures add up to the Laplacian.
+/// Fills the probes with the unit vectors, whose curvatures sum to the Laplacian.
 pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
     for (k, probe) in work.probes.iter_mut().enumerate() {
         for row in 0..n_rows {
@@ -215,7 +223,7 @@ pub fn unit_probes(work: &mut Workspace, n_rows: usize, dim: usize) {
     }
 }
 
-/// Rows as plain lists: what other engines' rows are held against.
+/// Rows as plain lists, with which the rows of other engines are compared.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct PlainRows {

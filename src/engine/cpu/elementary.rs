@@ -1,4 +1,4 @@
-//! Elementary functions in f32: what the activations are made of.
+//! Elementary functions in f32, from which the activations are built.
 //!
 //! Polynomials are minimax fits; each function states its absolute error.
 
@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::lanes::Lanes;
 
-/// Adding this rounds to an integer and leaves it in the low bits: 1.5·2²³.
+/// Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
 /// 2ˣ for |x| ≤ 126, relative error 1.5e-7; larger |x| give 2^±126. A NaN may be lost.
@@ -36,14 +36,15 @@ pub fn log1p_unit<S: Simd, const N: usize>(u: Lanes<S, N>) -> Lanes<S, N> {
     w * (w * w).polynomial([2.0, 0.666_658_76, 0.400_392_17, 0.277_888_98, 0.288_651_02])
 }
 
-/// (Φ(z), φ(z)): distribution function and density of the standard normal, each to 1e-7, |z|·error likewise.
-/// A NaN may be lost.
+/// (Φ(z), φ(z)): distribution function and density of the standard normal. Their errors, also
+/// multiplied by |z|, are at most 1e-7. A NaN may be lost.
 #[inline(always)]
 pub fn normal<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S, N>) {
     const DENSITY_AT_0: f32 = 0.398_942_3;
     let one = z.splat(1.0);
     let decay = exp2(z * z * (-0.5 * std::f32::consts::LOG2_E));
-    // Φ(−|z|) = exp(−z²/2) · R(t): a polynomial in t = 1 / (1 + 0.33 |z|), as Abramowitz & Stegun 7.1.26 has for erf.
+    // Φ(−|z|) = exp(−z²/2) · R(t) with a polynomial R in t = 1 / (1 + 0.33 |z|), the form that
+    // Abramowitz & Stegun 7.1.26 use for erf.
     let t = one / z.abs().mul_add(z.splat(0.33), one);
     let tail = decay
         * t.polynomial([
@@ -61,7 +62,7 @@ pub fn normal<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S,
 /// (sin z, cos z), each to 1e-7, for every finite z.
 #[inline(always)]
 pub fn sin_cos<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S, N>) {
-    /// Up to here the three-part π/2 below reduces without visible error.
+    /// For smaller |z| the three-part reduction by π/2 below has no visible error.
     const REDUCIBLE: f32 = 8192.0;
     if z.abs().largest() > REDUCIBLE {
         return sin_cos_by_lane(z);
@@ -69,7 +70,8 @@ pub fn sin_cos<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S
     let biased = z.mul_add(z.splat(std::f32::consts::FRAC_2_PI), z.splat(ROUND));
     let quarter_turns = biased - ROUND;
     let mut r = z;
-    // π/2 in three parts, the first two short enough that their products with the quarter turns are exact.
+    // π/2 in three terms; the first two are short enough that their products with the number of
+    // quarter turns are exact.
     for part in [1.570_312_5_f32, 4.837_513e-4, 7.549_79e-8] {
         r = quarter_turns.mul_add(z.splat(-part), r);
     }
@@ -77,7 +79,8 @@ pub fn sin_cos<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S
     let sin = (square.polynomial([-0.166_666_5, 0.008_331_925, -0.000_194_888_4]) * square).mul_add(r, r);
     let cos = square.polynomial([-0.5, 0.041_666_646, -0.001_388_730_7, 2.443_134_1e-5]);
     let cos = cos.mul_add(square, z.splat(1.0));
-    // The low bits hold the quarter turns: bit 0 selects the function, bit 1 its sign (for cos, that of the next quarter).
+    // The low bits hold the number of quarter turns: bit 0 selects the function, bit 1 its sign
+    // (for cos, bit 1 of the next quarter).
     let odd = biased.bit(0);
     let next = biased + 1.0;
     let (s, c) = (cos.where_else(odd, sin), sin.where_else(odd, cos));

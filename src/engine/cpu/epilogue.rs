@@ -1,4 +1,5 @@
-//! The elementwise part of each sweep, fused into the last step of its product (see the tables of [`sweeps`](super::sweeps)).
+//! The elementwise part of each sweep, fused into the last step of its product (see the tables of
+//! [`sweeps`](super::sweeps)).
 //!
 //! Fields are tiles of one shape, named as in [`HiddenTiles`](super::workspace::HiddenTiles).
 
@@ -10,7 +11,7 @@ use super::panel::prefetch;
 use super::product::{Epilogue, GROUP, load_group, store_group};
 use super::workspace::ProbeTiles;
 
-/// Stores the sums as they are.
+/// Stores the sums unchanged.
 #[derive(Clone, Copy)]
 pub struct Plain {
     pub out: *mut f32,
@@ -24,7 +25,7 @@ impl Epilogue for Plain {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, sums: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside `out`.
+        // SAFETY: the product writes only inside `out`.
         unsafe { store_group(self.out.add(offset), sums) }
     }
 }
@@ -55,7 +56,7 @@ impl<A: ActivationKernel, const ORDERS: usize> Epilogue for Primal<A, ORDERS> {
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, z: Lanes<S, GROUP>) {
         let [f, f1, f2, f3] = self.activation.orders(z);
-        // SAFETY: the product stays inside the tiles, which have one shape.
+        // SAFETY: the product writes only inside the tiles, which have one shape.
         unsafe {
             store_group(self.a.add(offset), f);
             store_group(self.f1.add(offset), f1);
@@ -69,7 +70,8 @@ impl<A: ActivationKernel, const ORDERS: usize> Epilogue for Primal<A, ORDERS> {
     }
 }
 
-/// out = f′ ⊙ u; with `ORDERS` ≥ 2 also h = u ⊙ f″, with 3 also u ⊙ f‴ in place of f‴. `f2` and `h` may be one tile.
+/// out = f′ ⊙ u. With `ORDERS` ≥ 2 also h = u ⊙ f″; with 3 also u ⊙ f‴, which replaces f‴. `f2` and
+/// `h` may be one tile.
 #[derive(Clone, Copy)]
 pub struct Reverse<const ORDERS: usize> {
     pub f1: *const f32,
@@ -95,7 +97,7 @@ impl<const ORDERS: usize> Epilogue for Reverse<ORDERS> {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, u: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
+        // SAFETY: the product writes only inside the tiles, which have one shape.
         unsafe {
             store_group(self.out.add(offset), u * load_group(u, self.f1.add(offset)));
             if ORDERS >= 2 {
@@ -108,7 +110,7 @@ impl<const ORDERS: usize> Epilogue for Reverse<ORDERS> {
     }
 }
 
-/// c_a = f′ ⊙ c_z and g = h ⊙ c_z in place of h.
+/// c_a = f′ ⊙ c_z; g = h ⊙ c_z replaces h.
 #[derive(Clone, Copy)]
 pub struct Tangent {
     pub f1: *const f32,
@@ -126,7 +128,7 @@ impl Epilogue for Tangent {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, c_z: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
+        // SAFETY: the product writes only inside the tiles, which have one shape.
         unsafe {
             store_group(self.c_a.add(offset), c_z * load_group(c_z, self.f1.add(offset)));
             store_group(self.g.add(offset), c_z * load_group(c_z, self.g.add(offset)));
@@ -134,7 +136,7 @@ impl Epilogue for Tangent {
     }
 }
 
-/// e_z as it is and e_a = f′ ⊙ e_z.
+/// e_z unchanged, and e_a = f′ ⊙ e_z.
 #[derive(Clone, Copy)]
 pub struct ProbeTangent {
     pub f1: *const f32,
@@ -152,7 +154,7 @@ impl Epilogue for ProbeTangent {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, e_z: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
+        // SAFETY: the product writes only inside the tiles, which have one shape.
         unsafe {
             store_group(self.e_z.add(offset), e_z);
             store_group(self.e_a.add(offset), e_z * load_group(e_z, self.f1.add(offset)));
@@ -160,7 +162,8 @@ impl Epilogue for ProbeTangent {
     }
 }
 
-/// c_a = f′ ⊙ c_z + k f″ ⊙ Σe_z² and g = h ⊙ c_z + k (u ⊙ f‴) ⊙ Σe_z², k the row's weight of a probe.
+/// c_a = f′ ⊙ c_z + k f″ ⊙ Σe_z² and g = h ⊙ c_z + k (u ⊙ f‴) ⊙ Σe_z², where k is the row's weight
+/// of one probe.
 #[derive(Clone, Copy)]
 pub struct DiffusiveTangent<'a> {
     pub f1: *const f32,
@@ -184,7 +187,8 @@ impl Epilogue for DiffusiveTangent<'_> {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, offset_in_panel: usize, c_z: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape, and inside the panel of weights.
+        // SAFETY: the product stays inside the tiles, which have one shape, and the panel of
+        // weights.
         unsafe {
             let mut squares = c_z.splat(0.0);
             for probe in self.probes {
@@ -204,7 +208,7 @@ impl Epilogue for DiffusiveTangent<'_> {
     }
 }
 
-/// z̄ = f′ ⊙ ā + g in place of g.
+/// z̄ = f′ ⊙ ā + g replaces g.
 #[derive(Clone, Copy)]
 pub struct Adjoint {
     pub f1: *const f32,
@@ -220,7 +224,7 @@ impl Epilogue for Adjoint {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, _: usize, a_bar: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape.
+        // SAFETY: the product writes only inside the tiles, which have one shape.
         unsafe {
             let g = load_group(a_bar, self.z_bar.add(offset));
             let f1 = load_group(a_bar, self.f1.add(offset));
@@ -229,7 +233,7 @@ impl Epilogue for Adjoint {
     }
 }
 
-/// ē = f′ ⊙ ē_a + 2k h ⊙ e_z in place of e_z, and g += ē_a ⊙ f″ ⊙ e_z.
+/// ē = f′ ⊙ ē_a + 2k h ⊙ e_z replaces e_z, and g += ē_a ⊙ f″ ⊙ e_z.
 #[derive(Clone, Copy)]
 pub struct ProbeAdjoint {
     pub f1: *const f32,
@@ -251,7 +255,8 @@ impl Epilogue for ProbeAdjoint {
 
     #[inline(always)]
     unsafe fn apply<S: Simd>(self, offset: usize, offset_in_panel: usize, e_a_bar: Lanes<S, GROUP>) {
-        // SAFETY: the product stays inside the tiles, which have one shape, and inside the panel of weights.
+        // SAFETY: the product stays inside the tiles, which have one shape, and the panel of
+        // weights.
         unsafe {
             let e_z = load_group(e_a_bar, self.e_z.add(offset));
             let weight = load_group(e_a_bar, self.probe_weight.add(offset_in_panel));

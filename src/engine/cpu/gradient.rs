@@ -1,31 +1,30 @@
-//! From the sweeps of a tile to the packed parameter gradient: adjoint sweep and weight gradients,
-//! layer by layer.
+//! The packed parameter gradient of a tile: adjoint sweep and weight gradients, layer by layer.
 
 use pulp::{Simd, WithSimd};
 
-use super::panel::{Tile, panel_width};
+use super::panel::panel_width;
 use super::product::{load_pair, store};
 use super::sweeps::Sweeps;
 use super::sync::{SharedMut, Turn};
-use super::weight_grad::{Channel, WeightGrad};
+use super::weight_grad::{Channel, WeightGrad, WeightSum};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
 
-/// Panels of a weight gradient that change under one turn: small enough that threads queue behind
-/// each other without waiting, large enough that turns cost nothing.
+/// Panels of a weight gradient that one `Turn` guards. Few enough that threads pipeline behind each
+/// other without waiting, many enough that turns cost nothing.
 const TURN_PANELS: usize = 4;
 
-/// Bytes of all partial sums of small networks: they stay in a core's share of the cache while they
-/// are added up.
+/// Bytes of all partial sums of small networks, so that they stay in one core's portion of the
+/// cache.
 const PARTIAL_BYTES: usize = 1 << 19;
 
-/// The gradient as a few partial sums: tile k adds to sum k mod n, in the order of tiles, whichever
+/// The gradient as a few partial sums. Tile k adds to sum k mod n, in the order of tiles, whichever
 /// thread runs it.
 ///
-/// One sum alone would make each thread wait for the tile before its own (measured: 10 % of a step
+/// With a single sum each thread would wait for the tile before its own (measured: 10 % of a step
 /// on two threads).
 pub struct PartialSums {
-    /// For each sum and layer, the turns of its parts.
+    /// For each sum and layer, one turn for every `TURN_PANELS` panels.
     turns: Vec<Vec<Vec<Turn>>>,
     /// Floats of one sum.
     n_gradient: usize,
@@ -33,7 +32,7 @@ pub struct PartialSums {
 
 impl PartialSums {
     /// Sums of the packed gradient of `packing` for batches of `n_tiles` tiles. Their number
-    /// depends on both alone.
+    /// depends only on these two.
     pub fn new(packing: &Packing, n_tiles: usize) -> Self {
         let turns = |layer: &PackedLayer| {
             (0..layer.gradient_shape().0.div_ceil(TURN_PANELS)).map(|_| Turn::default()).collect()
@@ -51,20 +50,20 @@ impl PartialSums {
         self.turns.len() * self.n_gradient
     }
 
-    /// Back to the first tile, between steps.
+    /// Returns to the first tile, between steps.
     pub fn reset(&self) {
         self.turns.iter().flatten().flatten().for_each(Turn::reset);
     }
 
-    /// Lets no thread wait for a turn any more.
+    /// Releases all threads that wait for a turn, and lets none wait later.
     pub fn poison(&self) {
         self.turns.iter().flatten().flatten().for_each(Turn::poison);
     }
 
-    /// Adds up what the sums in `values` hold for `unit`; the total replaces the first sum's part.
+    /// Adds the sums in `values` over `unit`; the total replaces the range of the first sum.
     ///
     /// # Safety
-    /// No other thread touches this unit's part of `values` before the next barrier.
+    /// No other thread touches this unit's range of `values` before the next barrier.
     pub unsafe fn add_up<S: Simd>(&self, simd: S, packing: &Packing, unit: Unit, values: SharedMut) {
         for range in packing.gradient_ranges(unit) {
             // SAFETY: sums do not overlap; caller guarantees the rest.
@@ -79,7 +78,7 @@ impl PartialSums {
     }
 }
 
-/// total += part.
+/// total += other.
 struct AddTo<'a> {
     total: &'a mut [f32],
     part: &'a [f32],
@@ -96,9 +95,9 @@ impl WithSimd for AddTo<'_> {
     }
 }
 
-/// Adjoint sweep of the tile in `work` (seeded in `output_bar`) with the gradient of every layer
-/// added to its sum in `values` when the turn of `tile` comes; the first tile of a sum overwrites.
-/// `interior` tiles have g and the channels of δ, c and of the probes.
+/// Runs the adjoint sweep of the tile in `work` (seeded in `output_bar`) and adds the gradient of
+/// every layer to its sum in `values` when it is the turn of `tile`; the first tile of a sum
+/// overwrites it. `interior` tiles have g and the channels of δ, c and the probes.
 pub fn accumulate<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
@@ -117,8 +116,7 @@ pub fn accumulate<S: Simd>(
         let (a, c) = below.last().map_or((&work.a0, &work.c0), |hidden| (&hidden.a, &hidden.c_a));
         let (z_bar, delta) =
             above.first().map_or((&work.output_bar, &work.seed), |hidden| (&hidden.z_bar, &hidden.delta));
-        let channel = |adjoint: &Tile, input: &Tile| {
-            let (adjoint, input) = (adjoint.as_ptr(), input.as_ptr());
+        let channel = |adjoint, input| {
             if layer.gradient_lanes_are_outputs {
                 Channel { broadcast: input, lanes: adjoint }
             } else {
@@ -147,17 +145,16 @@ pub fn accumulate<S: Simd>(
                     accumulate: round > 0,
                 });
             }
-            sweeps.simd.vectorize(WeightGrad {
-                n_channels: if interior { 2 + work.probes.len() } else { 1 },
-                channel: stacked,
-                broadcast_stride: z_bar.stride(),
-                lanes_stride: z_bar.stride(),
+            let weight_sum = WeightSum {
                 n_broadcast,
                 panels: part * TURN_PANELS..n_panels.min((part + 1) * TURN_PANELS),
-                n_rows,
-                sum: values.pointer(start + layer.gradient),
+                values: values.pointer(start + layer.gradient),
                 accumulate: round > 0,
-            });
+            };
+            let n_channels = if interior { 2 + work.probes.len() } else { 1 };
+            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to one thread.
+            let gradient = unsafe { WeightGrad::new(n_channels, stacked, n_rows, weight_sum) };
+            sweeps.simd.vectorize(gradient);
             turn.pass(round);
         }
         sweeps.adjoint(index, work, n_rows, interior);
@@ -181,8 +178,8 @@ impl WithSimd for BiasGrad {
     fn with_simd<S: Simd>(self, simd: S) {
         let width = panel_width::<S>();
         for panel in 0..self.n_panels {
-            // SAFETY: `n_panels` panels of `n_rows` rows lie in the tile, one panel width each in
-            // the sum.
+            // SAFETY: the tile holds `n_panels` panels of `n_rows` rows; the sum holds one panel
+            // width for each.
             unsafe {
                 let out = self.sum.add(panel * width);
                 let mut sum = if self.accumulate { load_pair::<S>(out) } else { [simd.splat_f32s(0.0); 2] };

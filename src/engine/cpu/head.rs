@@ -1,4 +1,5 @@
-//! The head on one tile: ∂s/∂o and s from the output o, ∇s and ∂ₜs from the reverse sweep, and the adjoint seed of J.
+//! The head of the network on one tile: ∂s/∂o and s from the output o, ∇s and ∂ₜs from the reverse
+//! sweep, and the adjoint seed of J.
 
 use super::workspace::{ProbeEnds, Workspace};
 use crate::model::Head;
@@ -28,7 +29,7 @@ pub fn potential(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
     }
 }
 
-/// Fills `grad_s` from `input_grad` and the head's extra ∂s/∂x.
+/// Fills `grad_s` from `input_grad` and the head's own ∂s/∂x.
 pub fn gradient(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
     for row in 0..n_rows {
         for i in 0..dim {
@@ -51,7 +52,8 @@ pub fn time_derivative(dim: usize, work: &mut Workspace, n_rows: usize) {
     }
 }
 
-/// The generator of a row, from the tangent's output and the probes': weight·(∂ₜs + w·∇s) + k Σ εᵀ∇²s ε.
+/// The generator of a row, from the output of the tangent and of the probes: weight·(∂ₜs + w·∇s) +
+/// k Σ εᵀ∇²s ε.
 pub fn generator(head: Head, dim: usize, work: &Workspace, row: usize) -> f32 {
     let o_c = |i| work.output_c.at(row, i);
     let k = work.probe_weight.at(row, 0);
@@ -74,7 +76,8 @@ pub fn generator(head: Head, dim: usize, work: &Workspace, row: usize) -> f32 {
     }
 }
 
-/// ∂J/∂xᵢ of a row by the head itself, scaled by the row's weight: what [`generator`] depends on x by beside the network.
+/// ∂J/∂xᵢ of a row through the head alone, scaled by the row's weight: the dependence of
+/// [`generator`] on x that does not pass through the network.
 pub fn generator_slope(head: Head, work: &Workspace, row: usize, i: usize) -> f32 {
     match head {
         Head::Scalar => 0.0,
@@ -83,7 +86,7 @@ pub fn generator_slope(head: Head, work: &Workspace, row: usize, i: usize) -> f3
     }
 }
 
-/// Replaces o_e of each probe by the seed ē = ωō_e of its adjoint.
+/// Replaces o_e of each probe by ē = ωō_e, the seed of its adjoint.
 pub fn probe_seeds(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) {
     for ends in &mut work.probes {
         for row in 0..n_rows {
@@ -100,8 +103,8 @@ pub fn probe_seeds(head: Head, dim: usize, work: &mut Workspace, n_rows: usize) 
     }
 }
 
-/// Fills `output_bar` with weight · ō + `potential_weight[row]` · ∂s/∂o, where ō = ∂J/∂o comes from the drift in `c0` and the
-/// tangent output (both already scaled by the row's weight).
+/// Fills `output_bar` with weight · ō + `potential_weight[row]` · ∂s/∂o. Here ō = ∂J/∂o comes from
+/// the drift in `c0` and the tangent output, both already scaled by the row's weight.
 pub fn adjoint_seed(
     head: Head,
     dim: usize,

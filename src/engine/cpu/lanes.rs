@@ -1,5 +1,6 @@
-//! Several vectors computed in step, with operators: formulas read as mathematics, and the processor always has independent
-//! work where one vector alone would wait for the result before (measured: half the time of a vector at a time).
+//! Several SIMD vectors computed together, with operators, so that formulas read as mathematics.
+//! The independent vectors hide the latency of each operation (measured: half the time of one
+//! vector at a time).
 
 #![allow(clippy::needless_range_loop)] // indices run over several arrays in step
 
@@ -15,7 +16,7 @@ pub struct Lanes<S: Simd, const N: usize> {
     pub vectors: [S::f32s; N],
 }
 
-/// Which lanes a condition holds in.
+/// The lanes for which a condition holds.
 #[derive(Clone, Copy)]
 pub struct Mask<S: Simd, const N: usize>([S::m32s; N]);
 
@@ -62,7 +63,7 @@ impl<S: Simd, const N: usize> Neg for Lanes<S, N> {
 }
 
 impl<S: Simd, const N: usize> Lanes<S, N> {
-    /// The `vectors` as they are.
+    /// Wraps `vectors`.
     #[inline(always)]
     pub fn new(simd: S, vectors: [S::f32s; N]) -> Self {
         Lanes { simd, vectors }
@@ -92,7 +93,7 @@ impl<S: Simd, const N: usize> Lanes<S, N> {
         self
     }
 
-    /// Within −limit..=limit. A NaN may be lost.
+    /// Clamped to −limit..=limit. A NaN may be lost.
     #[inline(always)]
     pub fn clamp(mut self, limit: f32) -> Self {
         let (low, high) = (self.simd.splat_f32s(-limit), self.simd.splat_f32s(limit));
@@ -102,7 +103,7 @@ impl<S: Simd, const N: usize> Lanes<S, N> {
         self
     }
 
-    /// Largest lane of all.
+    /// Largest of all lanes.
     #[inline(always)]
     pub fn largest(self) -> f32 {
         let mut largest = self.vectors[0];
@@ -112,7 +113,7 @@ impl<S: Simd, const N: usize> Lanes<S, N> {
         self.simd.reduce_max_f32s(largest)
     }
 
-    /// Where self < 0.
+    /// Mask of lanes with self < 0.
     #[inline(always)]
     pub fn negative(self) -> Mask<S, N> {
         let zero = self.simd.splat_f32s(0.0);
@@ -123,7 +124,7 @@ impl<S: Simd, const N: usize> Lanes<S, N> {
         Mask(mask)
     }
 
-    /// Where `bit` of the lanes' bits is set.
+    /// Mask of lanes whose bit number `bit` is set.
     #[inline(always)]
     pub fn bit(self, bit: u32) -> Mask<S, N> {
         let wanted = self.simd.splat_u32s(1 << bit);
@@ -135,7 +136,7 @@ impl<S: Simd, const N: usize> Lanes<S, N> {
         Mask(mask)
     }
 
-    /// self where `mask` holds, else `other`.
+    /// self in the lanes of `mask`, `other` in the rest.
     #[inline(always)]
     pub fn where_else(mut self, mask: Mask<S, N>, other: Self) -> Self {
         for i in 0..N {

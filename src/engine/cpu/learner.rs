@@ -1,4 +1,5 @@
-//! One network in training: packed weights, its gradient as partial sums, and its share of the optimiser's work.
+//! One network in training: packed weights, its gradient as partial sums, and the optimizer's work
+//! on both.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,13 +14,13 @@ use super::weights::{PackedWeights, Packing, WeightsView};
 use crate::engine::NetworkState;
 use crate::model::Architecture;
 
-/// What a network needs beside its [`NetworkState`].
+/// A network's memory during training, in addition to its [`NetworkState`].
 pub struct Learner {
     architecture: Architecture,
     packing: Packing,
     weights: PackedWeights,
     sums: PartialSums,
-    /// What `sums` describes.
+    /// The sums that `sums` describes.
     partial_gradients: Aligned,
     gradient: Vec<f32>,
     /// Σ g² of each unit, as f64 bits.
@@ -47,7 +48,7 @@ impl Learner {
         &self.packing
     }
 
-    /// For the threads of a call to share, with the state that they update.
+    /// A view that the threads of one call share, with the state that they update.
     pub fn share<'a, S: Simd>(&'a mut self, simd: S, state: &'a mut NetworkState) -> SharedLearner<'a, S> {
         self.sums.reset();
         SharedLearner {
@@ -75,7 +76,7 @@ pub struct SharedLearner<'a, S> {
     /// Order of the partial sums.
     pub sums: &'a PartialSums,
     squares: &'a [AtomicU64],
-    /// What `sums` describes.
+    /// The sums that `sums` describes.
     pub partial_gradients: SharedMut,
     gradient: SharedMut,
     weights: SharedMut,
@@ -86,7 +87,7 @@ pub struct SharedLearner<'a, S> {
 }
 
 impl<S: Simd> SharedLearner<'_, S> {
-    /// The sweeps of the network as it is now.
+    /// The sweeps of the network with its current weights.
     pub fn sweeps(&self) -> Sweeps<'_, S> {
         let weights = WeightsView::shared(self.weights);
         Sweeps { simd: self.simd, architecture: self.architecture, packing: self.packing, weights }
@@ -97,11 +98,12 @@ impl<S: Simd> SharedLearner<'_, S> {
         (thread..self.packing.units.len()).step_by(n_threads)
     }
 
-    /// Adds up the gradient of this thread's units and brings it into the flat order, with its sum of squares.
+    /// Sums the partial gradients of this thread's units, writes them in the flat order, and stores
+    /// their sum of squares.
     pub fn gather_gradient(&self, thread: usize, n_threads: usize) {
         for index in self.units(thread, n_threads) {
             let unit = self.packing.units[index];
-            // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
+            // SAFETY: ranges of different units are disjoint, and each unit belongs to one thread.
             let (weight, bias) = unsafe {
                 let weight = self.gradient.slice(self.packing.weight_range(unit));
                 let bias = self.gradient.slice(self.packing.bias_range(unit));
@@ -125,7 +127,8 @@ impl<S: Simd> SharedLearner<'_, S> {
             let unit = self.packing.units[index];
             let ranges = [self.packing.weight_range(unit), self.packing.bias_range(unit)];
             for range in ranges.clone() {
-                // SAFETY: the ranges of different units are disjoint, and each unit has one thread.
+                // SAFETY: ranges of different units are disjoint, and each unit belongs to one
+                // thread.
                 let update = unsafe {
                     Update {
                         sizes,

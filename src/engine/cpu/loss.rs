@@ -1,4 +1,4 @@
-//! The loss over one tile: which sweeps interior and boundary rows need, and the terms they add.
+//! The loss over one tile: the sweeps that interior and boundary rows need, and the terms they add.
 
 use pulp::Simd;
 
@@ -12,9 +12,9 @@ use crate::objective::Objective;
 /// Sums over the rows of a tile, each already divided by the number of rows of the batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossTerms {
-    /// ω(0) E[s(x, 0)], or what stands for it.
+    /// ω(0) E[s(x, 0)], or its counterpart in another estimator.
     pub boundary0: f64,
-    /// −ω(1) E[s(x, 1)], or what stands for it.
+    /// −ω(1) E[s(x, 1)], or its counterpart in another estimator.
     pub boundary1: f64,
     /// The mean over interior rows.
     pub interior: f64,
@@ -37,7 +37,7 @@ impl LossTerms {
     }
 }
 
-/// Places time `t` in row `row`: φ(t) into the input, φ′(t) aside. x is the caller's.
+/// Sets the time of row `row` to `t`: φ(t) in the input, φ′(t) in `d_phi`. The caller sets x.
 pub fn set_time(architecture: &Architecture, work: &mut Workspace, row: usize, t: f32) {
     let (dim, features) = (architecture.dim, architecture.time_embedding.width());
     work.t[row] = t;
@@ -47,13 +47,14 @@ pub fn set_time(architecture: &Architecture, work: &mut Workspace, row: usize, t
     });
 }
 
-/// ∇s and ∂ₜs of the rows in `a0`, and s when `with_potential`: a scalar head costs one product less without.
+/// ∇s and ∂ₜs of the rows in `a0`, and s if `with_potential`: without it a scalar head needs one
+/// product less.
 pub fn derivatives<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
     gradient(sweeps, work, n_rows, keep, with_potential);
     head::time_derivative(sweeps.architecture.dim, work, n_rows);
 }
 
-/// ∇s of the rows in `a0`, and s when `with_potential`.
+/// ∇s of the rows in `a0`, and s if `with_potential`.
 pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
     let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
     sweeps.primal(work, n_rows, keep);
@@ -68,7 +69,7 @@ pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::gradient(head, dim, work, n_rows);
 }
 
-/// What interior rows are measured by.
+/// Settings of the interior terms.
 #[derive(Clone, Copy)]
 pub struct Interior<'a> {
     pub objective: &'a Objective,
@@ -79,8 +80,8 @@ pub struct Interior<'a> {
     pub probe_weight: f64,
 }
 
-/// Interior rows: primal, reverse and tangent sweeps and the adjoint's seeds. `integrand(work, row, value)` hears each row's term,
-/// without the Laplacian.
+/// Interior rows: primal, reverse and tangent sweeps and the seeds of the adjoint. Calls
+/// `integrand(work, row, value)` with each row's term, without the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
     Interior { objective, form, scale, probe_weight }: Interior,
@@ -131,7 +132,7 @@ pub fn interior<S: Simd>(
         if diffusive {
             let kappa = if has_drift { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
             work.set_probe_weight(row, (f64::from(weight) * kappa * probe_weight) as f32);
-            // The generator's ∂ₜs + w·∇s is in the terms already; what it has beyond is the Laplacian.
+            // The generator's ∂ₜs + w·∇s is already in the terms; the difference is the Laplacian.
             generator -= f64::from(weight * (ds_dt + along));
         }
     }
@@ -150,8 +151,9 @@ pub fn interior<S: Simd>(
     terms
 }
 
-/// Gradient of each row's term in its point, into `grad_x`, after [`interior`] and the adjoint sweeps of the hidden layers. By the same
-/// argument as for the parameters the drift counts as constant.
+/// Writes the gradient of each row's term with respect to its point to `grad_x`, after [`interior`]
+/// and the adjoint sweeps of the hidden layers. As for the parameters, the drift counts as
+/// constant.
 pub fn gradient_at_points<S: Simd>(
     sweeps: &Sweeps<S>,
     objective: &Objective,
@@ -160,7 +162,8 @@ pub fn gradient_at_points<S: Simd>(
     scale: f32,
 ) {
     let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
-    // Of the gradient of s only the head's own part is added: the network's is in the adjoint sweep.
+    // Only the head's own part of the gradient of s is added: the adjoint sweep contains the
+    // network's.
     let direct = |work: &Workspace, row: usize, i: usize| work.grad_s[row * dim + i] - work.input_grad.at(row, i);
     for row in 0..n_rows {
         let on_potential = scale * (work.weight[row] * objective.growth as f32 * work.s[row] + work.on_potential[row]);
@@ -177,7 +180,8 @@ pub fn gradient_at_points<S: Simd>(
     }
 }
 
-/// Σ εᵀ∇²s ε · `probe_weight` over the probes of each row in `a0`, into `laplacian`: the generator without drift or time.
+/// Writes Σ εᵀ∇²s ε · `probe_weight` over the probes of each row in `a0` to `laplacian`: the
+/// generator without drift and time.
 pub fn laplacian<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
@@ -199,7 +203,7 @@ pub fn laplacian<S: Simd>(
     }
 }
 
-/// Boundary rows: primal sweep and the adjoint's seed weight · ∂s/∂o. Returns Σ weight · s.
+/// Boundary rows: primal sweep and the adjoint seed weight · ∂s/∂o. Returns Σ weight · s.
 pub fn boundary<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize) -> f64 {
     let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
     sweeps.primal(work, n_rows, Keep::First);

@@ -1,12 +1,16 @@
-//! The CPU engine: f32, vectorised for the instruction set found at run time, on any number of threads.
+//! The CPU engine: f32, vectorized for the instruction set found at run time, on any number of
+//! threads.
 //!
 //! ```text
-//! mod        the engine: one packed network, tiles of rows handed to threads
-//! trainer    optimiser steps: draw → loss → gradient → optimizer; learner: one network in training; bend: the path's own
-//! particles  integration of a tile: tableau
-//! loss       what a tile of rows needs: head and sweeps
-//! sweeps     primal, reverse, tangent, adjoint: product with its epilogue, an activation or the chain rule, fused in
-//! product, narrow, weight_grad    the register-blocked kernels on the layout of panel and weights
+//! mod                             the engine: one packed network; threads take tiles of rows
+//! trainer                         optimizer steps: draw → loss → gradient → optimizer
+//! learner                         one network in training
+//! bend                            the second network, of a learned path
+//! particles                       integration of one tile
+//! loss                            sweeps and head of one tile of rows
+//! sweeps                          primal, reverse, tangent, adjoint: a product with its epilogue
+//!                                 (an activation or the chain rule) fused in
+//! product, narrow, weight_grad    register-blocked kernels on the layout of panel and weights
 //! ```
 
 mod activation;
@@ -65,13 +69,14 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// An engine with `threads` threads; 0 stands for one for each core. It has fewer where the system starts fewer
-    /// ([`startable_threads`]), and at most [`MAX_THREADS`](crate::stage::MAX_THREADS).
+    /// An engine with `threads` threads; 0 means one for each core. It uses fewer if the system
+    /// starts fewer ([`startable_threads`]), and at most
+    /// [`MAX_THREADS`](crate::stage::MAX_THREADS).
     pub fn new(threads: usize) -> Self {
         CpuEngine { threads: startable_threads(threads), arch: Arch::new() }
     }
 
-    /// Values of a vector of the instruction set.
+    /// Values in one vector of the instruction set.
     fn lanes(&self) -> usize {
         struct Lanes;
         impl WithSimd for Lanes {
@@ -89,8 +94,8 @@ impl CpuEngine {
         self.threads
     }
 
-    /// Rate of the engine's own matrix product on all threads, in 10⁹ floating-point operations a second: the limit
-    /// that figures of `amatch bench` are a fraction of. Measures for about `duration`.
+    /// Rate of the engine's own matrix product on all threads, in 10⁹ floating-point operations per
+    /// second; `amatch bench` states its figures as fractions of it. Measures for about `duration`.
     pub fn product_gflops(&self, duration: std::time::Duration) -> f64 {
         self.arch.dispatch(peak::ProductRate { threads: self.threads, duration })
     }
@@ -140,7 +145,7 @@ impl Engine for CpuEngine {
     }
 }
 
-/// A model made ready for the sweeps.
+/// A model prepared for the sweeps.
 struct Network<'a> {
     model: &'a Model,
     packing: Packing,
@@ -159,7 +164,7 @@ impl<'a> Network<'a> {
     }
 }
 
-/// Places the f64 rows of a caller's batch in the tile.
+/// Copies f64 rows of a caller's batch to the tile.
 fn place(work: &mut Workspace, model: &Model, x: &[f64], time: impl Fn(usize) -> f64) {
     for (row, point) in x.chunks_exact(model.architecture.dim).enumerate() {
         for (i, &value) in point.iter().enumerate() {
@@ -169,7 +174,7 @@ fn place(work: &mut Workspace, model: &Model, x: &[f64], time: impl Fn(usize) ->
     }
 }
 
-/// Places the rows `rows` of the probes `[k, n, dim]`.
+/// Copies `rows` of the probes `[k, n, dim]` to the tile.
 fn place_probes(work: &mut Workspace, dim: usize, n: usize, probes: &[f64], rows: std::ops::Range<usize>) {
     for (ends, probe) in work.probes.iter_mut().zip(probes.chunks_exact(n * dim)) {
         for (row, components) in probe[rows.start * dim..rows.end * dim].chunks_exact(dim).enumerate() {
@@ -286,7 +291,7 @@ impl WithSimd for EvaluateLoss<'_> {
         for &unit in &packing.units {
             let (weight, bias) = (packing.weight_range(unit), packing.bias_range(unit));
             let (mut d_weight, mut d_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
-            // SAFETY: one thread; `shared` lives shorter than `partial`.
+            // SAFETY: one thread; `shared` is dropped before `partial`.
             unsafe {
                 sums.add_up(simd, packing, unit, shared);
                 packing.unpack_gradient(unit, shared, &mut d_weight, &mut d_bias);
@@ -331,7 +336,7 @@ impl WithSimd for Integrate<'_> {
                 outcome = particles.run(index * rows, &mut saved, &mut progress);
             }
             if outcome.is_err() {
-                // What is left in the queue stays undone.
+                // Empties the queue: no other tile begins.
                 while next(&tiles).is_some() {}
             }
             let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -345,7 +350,7 @@ impl WithSimd for Integrate<'_> {
     }
 }
 
-/// The tiles of `n` particles, `rows` each: each owns its rows of every slab.
+/// The tiles of `n` particles, `rows` each. A tile owns its rows of every slab.
 fn tiles(out: Trajectories<'_>, n: usize, rows: usize, dim: usize) -> impl Iterator<Item = TileSlabs<'_>> {
     fn split(values: &mut [f32], n: usize, rows: usize, columns: usize) -> Vec<std::slice::ChunksMut<'_, f32>> {
         values.chunks_mut(n * columns).map(|slab| slab.chunks_mut(rows * columns)).collect()
@@ -386,12 +391,13 @@ mod tests {
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
-    /// Loss and gradient on `S`, whatever the processor's best.
+    /// Loss and gradient with the instruction set `S` instead of the best one.
     fn evaluate<S: Simd>(simd: S, model: &Model, batch: &Batch) -> LossGradient {
         simd.vectorize(EvaluateLoss { model, batch })
     }
 
-    /// The tests of engines run on the best instruction set alone; its twins differ in panel width, so in which kernels run.
+    /// Tests of engines run only with the best instruction set. Others have other panel widths and
+    /// take other code paths.
     #[test]
     fn every_instruction_set_gives_the_same_gradient() {
         for head in Head::ALL {

@@ -4,10 +4,10 @@ use pulp::{Simd, WithSimd};
 
 use crate::engine::Optimizer;
 
-/// The numbers of one step, the same for every parameter.
+/// The coefficients of one step, equal for all parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSizes {
-    /// Multiplies the gradient: min(1, clip / norm).
+    /// Factor of the gradient: min(1, clip / norm).
     gradient_scale: f32,
     /// 1 − β₁.
     toward1: f32,
@@ -25,7 +25,8 @@ pub struct StepSizes {
 }
 
 impl StepSizes {
-    /// For step `step` (from 0) with gradient norm `norm`, at `relative_rate` times the learning rate.
+    /// Coefficients of step `step` (from 0) with gradient norm `norm`, at `relative_rate` times the
+    /// learning rate.
     pub fn new(optimizer: &Optimizer, step: u64, norm: f64, relative_rate: f64) -> Self {
         let rate = relative_rate * optimizer.learning_rate.at(step);
         let taken = (step + 1) as f64;
@@ -43,9 +44,9 @@ impl StepSizes {
     }
 }
 
-/// The update of equally long slices.
+/// The update of slices of equal length.
 pub struct Update<'a> {
-    /// The step's numbers.
+    /// The step's coefficients.
     pub sizes: StepSizes,
     /// Gradient, not clipped.
     pub gradient: &'a [f32],
@@ -111,7 +112,7 @@ impl WithSimd for SumOfSquares<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) -> f64 {
-        // Independent lanes, so that the sum does not wait for itself.
+        // Independent lanes, so that additions do not wait for each other.
         const LANES: usize = 8;
         let chunks = self.0.chunks_exact(LANES);
         let rest: f64 = chunks.remainder().iter().map(|&g| f64::from(g) * f64::from(g)).sum();
@@ -131,14 +132,15 @@ mod tests {
 
     use super::*;
     use crate::engine::testing::AdamW;
-    use crate::engine::{LearningRate, NetworkState};
+    use crate::engine::{Cosine, LearningRate, NetworkState};
 
-    /// Thirteen parameters (vectors and a rest) over five steps against AdamW written out in f64.
+    /// Thirteen parameters (whole vectors and a remainder) over five steps, compared with AdamW
+    /// written out in f64.
     #[test]
     fn update_agrees_with_adamw_in_f64() {
         const N: usize = 13;
         let optimizer = Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some((10, 0.1)) },
+            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
             beta1: 0.8,
             beta2: 0.95,
             epsilon: 1e-8,

@@ -1,9 +1,11 @@
-//! Panel layout: how matrices lie in memory so that every product reads its operands without repacking.
+//! Panel layout: the order of matrices in memory that lets every product read its operands without
+//! repacking.
 //!
-//! A *panel* is two SIMD vectors wide. A tile matrix `[rows, columns]` is stored as `[panel][row][lane]`: the
-//! columns of one panel are contiguous, rows follow each other, panels come last. The products of all four
-//! sweeps broadcast single values of one operand and load whole lanes of the other, so a tile matrix serves
-//! as either, and the result of one product is the operand of the next.
+//! A *panel* is two SIMD vectors wide. A tile matrix `[rows, columns]` is stored as
+//! `[panel][row][lane]`: the columns of one panel are contiguous, rows follow each other, panels
+//! come last. The products of all four sweeps broadcast single values of one operand and load whole
+//! lanes of the other. A tile matrix can be either operand, and the result of one product is the
+//! operand of the next.
 
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
@@ -18,7 +20,7 @@ pub fn panel_width<S: Simd>() -> usize {
 #[repr(C, align(64))]
 struct CacheLine([f32; 16]);
 
-/// Zero-initialised f32 storage that starts on a cache line.
+/// Zero-initialized f32 storage that starts on a cache line.
 pub struct Aligned {
     lines: Vec<CacheLine>,
     len: usize,
@@ -46,7 +48,7 @@ pub struct Tile {
     values: Aligned,
     capacity: usize,
     width: usize,
-    /// log₂ of `width`: positions need no division.
+    /// log₂ of `width`, so that indexing needs no division.
     shift: u32,
 }
 
@@ -66,6 +68,16 @@ impl Tile {
     /// Floats from one panel to the next.
     pub fn stride(&self) -> usize {
         self.capacity * self.width
+    }
+
+    /// Rows it has space for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Panels of its columns.
+    pub fn n_panels(&self) -> usize {
+        self.values.len / self.stride().max(1)
     }
 
     /// First value.
@@ -97,14 +109,14 @@ impl Tile {
     }
 }
 
-/// Asks the cache for the line that holds `address`, soon to be read or written.
+/// Prefetches the cache line that holds `address`, for a read or write soon.
 #[inline(always)]
 pub fn prefetch(address: *const f32) {
     // SAFETY: a prefetch never faults, whatever the address.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     unsafe {
         core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = address;
 }

@@ -1,7 +1,9 @@
-//! A tile of particles on its way: all steps and stages happen here, on chip, between two saved times.
+//! Integration of one tile of particles: all steps and stages between two saved times happen here,
+//! in cache.
 //!
-//! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along their way d log w = λ s dτ and d log q = −∇·v dτ.
-//! A state and its stages hold positions `[n_rows, dim]`, then log w and log q `[n_rows]` where they are asked for.
+//! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along a path d log w = λ s dτ and d
+//! log q = −∇·v dτ. A state and its stages hold positions `[n_rows, dim]`, then log w and log q
+//! `[n_rows]` if requested.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,10 +22,10 @@ use crate::rng::{self, Purpose, RowWords};
 use crate::stage::{Watch, check};
 use crate::tableau::Tableau;
 
-/// Most steps that error control may try between two saved times before it gives up.
+/// Maximum number of steps that error control tries between two saved times before it gives up.
 const MAX_ADAPTIVE_STEPS: u64 = 100_000;
 
-/// What is followed beside positions.
+/// Channels that are integrated in addition to positions.
 #[derive(Clone, Copy)]
 pub struct Channels {
     /// log w.
@@ -32,7 +34,8 @@ pub struct Channels {
     pub density: bool,
 }
 
-/// A tile's part of [`Trajectories`](crate::integrate::Trajectories): one slab for each saved time; channels left out have none.
+/// A tile's range of [`Trajectories`](crate::integrate::Trajectories): one slab for each saved
+/// time; channels that are not integrated have none.
 #[derive(Default)]
 pub struct TileSlabs<'a> {
     pub positions: Vec<&'a mut [f32]>,
@@ -40,28 +43,29 @@ pub struct TileSlabs<'a> {
     pub log_density: Vec<&'a mut [f32]>,
 }
 
-/// Tells a watch how far a tile is, and hears from it whether to go on.
+/// Reports the progress of a tile to a watch, and stops the tile if the watch cancels.
 pub struct TileProgress<'a> {
     watch: &'a dyn Watch,
-    /// Particles finished by all tiles, those on their way by their share.
+    /// Particles finished by all tiles; those of unfinished tiles count by the fraction of their
+    /// time.
     done: &'a AtomicU64,
     total: u64,
     n_rows: u64,
-    /// How many of the tile's rows are counted in `done`.
+    /// Number of the tile's rows already counted in `done`.
     counted: u64,
     told: Instant,
 }
 
 impl<'a> TileProgress<'a> {
-    /// How often a watch hears of a tile.
+    /// Time between two reports of a tile.
     const EVERY: Duration = Duration::from_millis(100);
 
-    /// Progress of a tile of `n_rows` of the `total` particles, of which `done` are.
+    /// Progress of a tile of `n_rows` of the `total` particles, `done` of which are finished.
     pub fn new(watch: &'a dyn Watch, done: &'a AtomicU64, total: u64, n_rows: usize) -> Self {
         TileProgress { watch, done, total, n_rows: n_rows as u64, counted: 0, told: Instant::now() }
     }
 
-    /// `share` of the way is behind.
+    /// Reports that `fraction` of the integration time is done.
     fn at(&mut self, share: f64) -> Result<()> {
         check(self.watch)?;
         if self.told.elapsed() >= Self::EVERY {
@@ -82,7 +86,7 @@ impl<'a> TileProgress<'a> {
     }
 }
 
-/// One tile of particles and the space to move them.
+/// One tile of particles and the memory to move them.
 pub struct Particles<'a, S> {
     sweeps: Sweeps<'a, S>,
     objective: &'a Objective,
@@ -93,28 +97,29 @@ pub struct Particles<'a, S> {
     channels: Channels,
     /// Index of the first row among all particles.
     first: usize,
-    /// Directions of the divergence `[direction, n_rows, dim]`, the same along the path.
+    /// Directions of the divergence `[direction, n_rows, dim]`, constant along the path.
     directions: Vec<Vec<f32>>,
     /// State.
     y: Vec<f32>,
-    /// Where the velocity is evaluated; after a step, the new state.
+    /// Point at which the velocity is evaluated; after a step, the new state.
     point: Vec<f32>,
     /// Noise of the step.
     noise: Vec<f32>,
-    /// Steps taken since the start: numbers the noise.
+    /// Steps taken since the start; the index of a step's noise.
     n_steps: u64,
     /// Velocities of the stages.
     stages: Vec<Vec<f32>>,
-    /// Whether the first stage already holds the velocity at `y`.
+    /// True if the first stage already holds the velocity at `y`.
     first_stage_ready: bool,
-    /// Step that error control proposes next, with the sign of the direction; 0 before the first.
+    /// Step size that error control proposes next, with the sign of the direction; 0 before the
+    /// first step.
     proposed: f64,
-    /// What has been done so far.
+    /// Work done so far.
     pub report: IntegrationReport,
 }
 
 impl<'a, S: Simd> Particles<'a, S> {
-    /// Space for tiles of up to `capacity` particles.
+    /// Memory for tiles of up to `capacity` particles.
     pub fn new(
         sweeps: Sweeps<'a, S>,
         objective: &'a Objective,
@@ -151,12 +156,13 @@ impl<'a, S: Simd> Particles<'a, S> {
         }
     }
 
-    /// Moves the particles of the first slab, of which the first has the index `first`, along the plan and leaves them in slab k at
-    /// the k-th saved time.
+    /// Moves the particles of the first slab along the plan and writes slab k at the k-th saved
+    /// time. `first` is the index of its first particle among all.
     ///
     /// # Errors
-    /// When a particle or the tolerance is lost; [`Error::Interrupted`](crate::Error::Interrupted) after the step in which `progress` was
-    /// told to stop.
+    /// If a particle becomes non-finite or the tolerance cannot be met;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) after the step in which `progress` was
+    /// cancelled.
     pub fn run(&mut self, first: usize, saved: &mut TileSlabs<'_>, progress: &mut TileProgress) -> Result<()> {
         let dim = self.sweeps.architecture.dim;
         let Some(start) = saved.positions.first() else { return Ok(()) };
@@ -219,13 +225,13 @@ impl<'a, S: Simd> Particles<'a, S> {
         self.density().end
     }
 
-    /// Where log w lies in the state.
+    /// Range of log w in the state.
     fn weights(&self) -> Range<usize> {
         let start = self.n_rows * self.sweeps.architecture.dim;
         start..start + if self.channels.weights { self.n_rows } else { 0 }
     }
 
-    /// Where log q lies in the state.
+    /// Range of log q in the state.
     fn density(&self) -> Range<usize> {
         let start = self.weights().end;
         start..start + if self.channels.density { self.n_rows } else { 0 }
@@ -253,12 +259,13 @@ impl<'a, S: Simd> Particles<'a, S> {
             }
             self.step(t, h);
             let error = self.error_norm(h, rtol, atol);
-            // The controller of Hairer, Nørsett & Wanner (Solving ODEs I, II.4); a NaN shrinks the step.
+            // The controller of Hairer, Nørsett & Wanner (Solving ODEs I, II.4); a NaN shrinks the
+            // step.
             let factor = if error.is_finite() { (0.9 * error.powf(-0.2)).clamp(0.2, 5.0) } else { 0.2 };
             if error <= 1.0 {
                 t = if last { to } else { t + h };
                 self.accept();
-                // A step cut short to meet a saved time says nothing about the next one.
+                // A step shortened to meet a saved time is no evidence for the next step size.
                 self.proposed = if last { self.proposed.abs().max(h.abs() * factor) * direction } else { h * factor };
             } else {
                 self.report.rejected_steps += 1;
@@ -269,7 +276,7 @@ impl<'a, S: Simd> Particles<'a, S> {
         Ok(())
     }
 
-    /// `point` = the result of one step of size `h` from `y`.
+    /// Computes `point`, the result of one step of size `h` from `y`.
     fn step(&mut self, t: f64, h: f64) {
         let n_stages = self.tableau.nodes.len();
         if self.plan.method.is_stochastic() {
@@ -301,7 +308,7 @@ impl<'a, S: Simd> Particles<'a, S> {
         self.n_steps += 1;
     }
 
-    /// `noise` = ∫σ dW over the step, 0 in the channels beside positions.
+    /// Fills `noise` with ∫σ dW over the step, and with 0 in the channels other than positions.
     fn draw_noise(&mut self, t: f64, h: f64) {
         let dim = self.sweeps.architecture.dim;
         let Noise { seed, increments_per_step } = self.plan.noise;
@@ -333,7 +340,8 @@ impl<'a, S: Simd> Particles<'a, S> {
         });
     }
 
-    /// Velocity ∇H(∇s) at `point` and time `t` into stage `stage`, with the rates λs of log w and −∇·v of log q.
+    /// Writes the velocity ∇H(∇s) at `point` and time `t` to stage `stage`, with the rates λs of
+    /// log w and −∇·v of log q.
     fn velocity(&mut self, t: f64, stage: usize) {
         let (dim, n_rows) = (self.sweeps.architecture.dim, self.n_rows);
         for (row, x) in self.point[..n_rows * dim].chunks_exact(dim).enumerate() {
@@ -369,8 +377,8 @@ impl<'a, S: Simd> Particles<'a, S> {
         self.report.velocity_evaluations += n_rows as u64;
     }
 
-    /// Directions of the divergence into the probes' inputs: ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H″(∇s), so each
-    /// direction is scaled by √D.
+    /// Writes the directions of the divergence to the inputs of the probes: ∇·∇H(∇s) is the trace
+    /// of D∇²s with the diagonal D = H″(∇s), so each direction is scaled by √D.
     fn place_directions(&mut self) {
         let dim = self.sweeps.architecture.dim;
         let q = self.objective.cost_exponent as f32;
@@ -400,8 +408,8 @@ impl<'a, S: Simd> Particles<'a, S> {
         (sum / n as f64).sqrt()
     }
 
-    /// First step of error control, from the sizes of y, its velocity and the velocity's change over an Euler step
-    /// (Hairer, Nørsett & Wanner, II.4).
+    /// First step size of error control, from the sizes of y, of its velocity and of the velocity's
+    /// change over an Euler step (Hairer, Nørsett & Wanner, II.4).
     fn initial_step(&mut self, t: f64, rtol: f64, atol: f64) -> f64 {
         self.point.copy_from_slice(&self.y);
         self.velocity(t, 0);

@@ -1,4 +1,4 @@
-//! How fast the product kernel itself runs: the limit that training and sampling are measured against.
+//! The rate of the product kernel alone, the upper limit for training and sampling.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -7,17 +7,19 @@ use pulp::{Simd, WithSimd};
 
 use super::epilogue::Plain;
 use super::panel::{Aligned, Tile, panel_width};
-use super::product::Product;
+use super::product::{Operand, Product};
 use crate::stage::on_threads;
 
-/// A square product of the size that suits the kernel best: operands and result stay in a core's cache.
+/// Order of a square product that suits the kernel best: operands and result fit in one core's
+/// cache.
 const SIZE: usize = 192;
 
-/// Measures the product on `threads` threads for about `duration`; 10⁹ floating-point operations a second.
+/// Measures the product on `threads` threads for about `duration`; gives 10⁹ floating-point
+/// operations per second.
 pub struct ProductRate {
     /// Threads, each with matrices of its own.
     pub threads: usize,
-    /// Time to measure for.
+    /// Duration of the measurement.
     pub duration: Duration,
 }
 
@@ -34,18 +36,16 @@ impl WithSimd for ProductRate {
             let mut parked = Aligned::zeros(SIZE * width);
             let (started, mut products) = (Instant::now(), 0_u64);
             while started.elapsed() < self.duration {
-                simd.vectorize(Product {
-                    a: a.as_ptr(),
-                    a_stride: a.stride(),
+                let operand = Operand {
                     weight: weight.as_slice().as_ptr(),
                     start: std::ptr::null(),
                     inner: SIZE,
                     n_panels: SIZE.div_ceil(width),
-                    n_rows: SIZE,
-                    out_stride: out.stride(),
-                    parked: parked.as_mut_slice().as_mut_ptr(),
-                    epilogue: Plain { out: out.as_mut_ptr() },
-                });
+                };
+                let epilogue = Plain { out: out.as_mut_ptr() };
+                // SAFETY: the matrices above, of this thread alone, are as large.
+                let product = unsafe { Product::new(&a, SIZE, operand, parked.as_mut_slice(), epilogue) };
+                simd.vectorize(product);
                 products += 1;
             }
             let flop = 2.0 * (SIZE * SIZE * SIZE) as f64 * products as f64;

@@ -1,4 +1,4 @@
-//! The four sweeps over one tile, each a chain of products with its elementwise part fused in.
+//! The four sweeps over one tile. Each is a chain of products with the elementwise work fused in.
 //!
 //! | sweep | product | fused |
 //! |---|---|---|
@@ -7,8 +7,9 @@
 //! | tangent | c_z = W c | c_a = f′ ⊙ c_z, g = h ⊙ c_z |
 //! | adjoint | ā = Wᵀ z̄ | z̄ = f′ ⊙ ā + g |
 //!
-//! With diffusion, probes ε follow: e is their plain tangent, and the generator's tangent c gains their curvature. The weight
-//! k of a probe is ω(t) · ½σ(t)² over the number of probes, and u = Wᵀδ.
+//! With diffusion there are probes ε. Their plain tangent is e, and their curvature is added to the
+//! generator's tangent c. The weight k of a probe is ω(t) · ½σ(t)² over the number of probes, and u
+//! = Wᵀδ.
 //!
 //! | sweep | product | fused |
 //! |---|---|---|
@@ -24,21 +25,21 @@ use pulp::Simd;
 
 use super::activation::{ActivationKernel, Gelu, Silu, Sin, Softplus, Tanh};
 use super::epilogue::{Adjoint, DiffusiveTangent, Plain, Primal, ProbeAdjoint, ProbeTangent, Reverse, Tangent};
-use super::narrow::{NarrowProduct, is_narrow};
+use super::narrow::{NarrowOperand, NarrowProduct, is_narrow};
 use super::panel::Tile;
-use super::product::{BLOCK_ROWS, Epilogue, Product};
+use super::product::{Epilogue, Operand, Product};
 use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
 
-/// Up to which derivative of the activation the primal and reverse sweeps go.
+/// Highest derivative of the activation that the primal and reverse sweeps compute.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// f′: enough for ∇s and for boundary rows.
     First,
-    /// f″ too: interior rows.
+    /// Also f″: interior rows.
     Second,
-    /// f‴ too, with f″ and h in tiles of their own: interior rows with probes.
+    /// Also f‴, with separate tiles for f″ and h: interior rows with probes.
     Third,
 }
 
@@ -72,78 +73,72 @@ impl<S: Simd> Sweeps<'_, S> {
         a: &Tile,
         with_bias: bool,
         n_rows: usize,
-        parked: *mut f32,
+        parked: *mut [f32],
         epilogue: E,
     ) {
         let layer = self.layer(layer);
-        self.simd.vectorize(Product {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = Operand {
             weight: self.weights.forward(layer),
             start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
             inner: layer.layer.n_in,
             n_panels: layer.out_panels,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out_stride: a.stride(),
-            parked,
-            epilogue,
-        });
+        };
+        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for this network and packing, and
+        // write none that they read; the weights change only between steps.
+        let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
+        self.simd.vectorize(product);
     }
 
     /// Product with Wᵀ: `a` is an adjoint of the layer's output.
-    fn backward<E: Epilogue>(&self, layer: usize, a: &Tile, n_rows: usize, parked: *mut f32, epilogue: E) {
+    fn backward<E: Epilogue>(&self, layer: usize, a: &Tile, n_rows: usize, parked: *mut [f32], epilogue: E) {
         let layer = self.layer(layer);
-        self.simd.vectorize(Product {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = Operand {
             weight: self.weights.reverse(layer),
             start: std::ptr::null(),
             inner: layer.layer.n_out,
             n_panels: layer.in_panels,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out_stride: a.stride(),
-            parked,
-            epilogue,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
+        self.simd.vectorize(product);
     }
 
     /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its tangent.
-    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut f32, out: *mut f32) {
+    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(self.last());
         if !is_narrow(layer.layer.n_out, self.packing.width) {
             return self.forward(self.last(), a, with_bias, n_rows, parked, Plain { out });
         }
-        self.simd.vectorize(NarrowProduct {
-            a: a.as_ptr(),
-            a_stride: a.stride(),
+        let operand = NarrowOperand {
             weight: self.weights.reverse(layer),
             start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
             n_panels: layer.in_panels,
             n_columns: layer.layer.n_out,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { NarrowProduct::new(a, n_rows, operand, out) };
+        self.simd.vectorize(product);
     }
 
     /// `out` = Wᵀδ of the first layer: the gradient at the input of the network.
-    fn backward_to_input(&self, delta: &Tile, n_rows: usize, parked: *mut f32, out: *mut f32) {
+    fn backward_to_input(&self, delta: &Tile, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(0);
         if !is_narrow(layer.layer.n_in, self.packing.width) {
             return self.backward(0, delta, n_rows, parked, Plain { out });
         }
-        self.simd.vectorize(NarrowProduct {
-            a: delta.as_ptr(),
-            a_stride: delta.stride(),
+        let operand = NarrowOperand {
             weight: self.weights.forward(layer),
             start: std::ptr::null(),
             n_panels: layer.out_panels,
             n_columns: layer.layer.n_in,
-            n_rows: n_rows.next_multiple_of(BLOCK_ROWS),
-            out,
-        });
+        };
+        // SAFETY: as in `forward`.
+        let product = unsafe { NarrowProduct::new(delta, n_rows, operand, out) };
+        self.simd.vectorize(product);
     }
 
-    /// Primal sweep through the hidden layers from `a0`: a, f′ and what `keep` says.
+    /// Primal sweep through the hidden layers from `a0`: a, f′ and the derivatives that `keep` asks
+    /// for.
     pub fn primal(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
         match self.architecture.activation {
             Activation::Silu => self.primal_with(Silu, work, n_rows, keep),
@@ -155,13 +150,14 @@ impl<S: Simd> Sweeps<'_, S> {
     }
 
     fn primal_with<A: ActivationKernel>(&self, activation: A, work: &mut Workspace, n_rows: usize, keep: Keep) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
             let input = before.last().map_or(&work.a0, |hidden| &hidden.a);
             let tiles = &mut from[0];
             let (a, f1, f3) = (tiles.a.as_mut_ptr(), tiles.f1.as_mut_ptr(), tiles.u_f3.as_mut_ptr());
-            // Without probes nothing reads f″ after the reverse sweep, so it shares the tile of what replaces it.
+            // Without probes nothing reads f″ after the reverse sweep, so it shares a tile with its
+            // successor.
             let f2 = if keep == Keep::Third { tiles.f2.as_mut_ptr() } else { tiles.z_bar.as_mut_ptr() };
             match keep {
                 Keep::First => {
@@ -179,14 +175,15 @@ impl<S: Simd> Sweeps<'_, S> {
 
     /// The output o from the last hidden layer.
     pub fn output(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let input = work.hidden.last().map_or(&work.a0, |hidden| &hidden.a);
         self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
     }
 
-    /// Reverse sweep from `seed`: δ, `input_grad` and what `keep` says, the same as in the primal sweep before.
+    /// Reverse sweep from `seed`: δ, `input_grad` and the derivatives that `keep` asks for, as in
+    /// the primal sweep before it.
     pub fn reverse(&self, work: &mut Workspace, n_rows: usize, keep: Keep) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in (1..=self.last()).rev() {
             let (to, above) = work.hidden.split_at_mut(index);
             let tiles = &mut to[index - 1];
@@ -213,13 +210,13 @@ impl<S: Simd> Sweeps<'_, S> {
         self.backward_to_input(delta, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
-    /// Tangent sweep from `c0`: c_a, g and, where the head or the probes need it, `output_c`. Probes have their own tangent
-    /// sweep from `probes[..].input` first: e_z, e_a and o_e.
+    /// Tangent sweep from `c0`: c_a, g and, if the head or the probes need it, `output_c`. Probes
+    /// first have their own tangent sweep from `probes[..].input`: e_z, e_a and o_e.
     pub fn tangent(&self, work: &mut Workspace, n_rows: usize) {
         if !work.probes.is_empty() {
             return self.diffusive_tangent(work, n_rows);
         }
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
             let input = before.last().map_or(&work.c0, |hidden| &hidden.c_a);
@@ -235,7 +232,7 @@ impl<S: Simd> Sweeps<'_, S> {
     }
 
     fn diffusive_tangent(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         for index in 0..self.last() {
             let (before, from) = work.hidden.split_at_mut(index);
@@ -270,18 +267,20 @@ impl<S: Simd> Sweeps<'_, S> {
         self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
-    /// The last step of the adjoint sweep, which parameters have no need of: `input_grad` = Wᵀz̄ of the first layer.
+    /// The last step of the adjoint sweep, needed only for the gradient in x: `input_grad` = Wᵀz̄
+    /// of the first layer.
     pub fn adjoint_to_input(&self, work: &mut Workspace, n_rows: usize) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let z_bar = work.hidden.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         self.backward_to_input(z_bar, n_rows, parked, work.input_grad.as_mut_ptr());
     }
 
-    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input; `interior` adds g, and probes bring their ē.
+    /// Adjoint sweep through one layer, from z̄ of its output to z̄ of its input. `interior` adds g
+    /// and the ē of the probes.
     ///
-    /// Layer 0 has no adjoint to form: its input is the data.
+    /// Layer 0 has no adjoint: its input is the data.
     pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
-        let parked = work.parked.as_mut_slice().as_mut_ptr();
+        let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         let (to, above) = work.hidden.split_at_mut(layer);
         let Some(tiles) = to.last_mut() else { return };

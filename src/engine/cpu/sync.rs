@@ -1,10 +1,10 @@
-//! How threads meet inside a step: a barrier that spins briefly, and turns that fix the order of
-//! sums.
+//! Synchronization of threads inside a step: a barrier that spins briefly, and turns that fix the
+//! order of sums.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
-/// Spins before a waiting thread yields its core: about the length of a short phase.
-const SPINS: usize = 4096;
+/// Spins before a waiting thread yields its core: about the length of a short phase. Miri has one core.
+const SPINS: usize = if cfg!(miri) { 0 } else { 4096 };
 
 #[inline]
 fn wait_until(condition: impl Fn() -> bool) {
@@ -19,7 +19,7 @@ fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Leaves a thread whose partner panicked: unwinds, as the partner does, and prints nothing more.
+/// Ends a thread after another one panicked: unwinds too, and prints nothing.
 fn leave() -> ! {
     std::panic::resume_unwind(Box::new("another thread of the step panicked"))
 }
@@ -33,7 +33,7 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// A barrier that opens when `n_threads` have arrived.
+    /// A barrier for `n_threads` threads.
     pub fn new(n_threads: usize) -> Self {
         Barrier {
             n_threads,
@@ -43,15 +43,16 @@ impl Barrier {
         }
     }
 
-    /// Number of threads that meet.
+    /// Number of threads that the barrier waits for.
     pub fn n_threads(&self) -> usize {
         self.n_threads
     }
 
-    /// Waits for all threads. Everything written before is visible to all after.
+    /// Waits for all threads. Everything written before the barrier is visible to all threads after
+    /// it.
     ///
     /// # Panics
-    /// When the barrier is poisoned: one of the threads will never arrive.
+    /// If the barrier is poisoned: one of the threads will never arrive.
     pub fn wait(&self) {
         let generation = self.generation.load(Acquire);
         if self.arrived.fetch_add(1, AcqRel) + 1 == self.n_threads {
@@ -65,29 +66,27 @@ impl Barrier {
         }
     }
 
-    /// Lets no thread through any more.
+    /// Makes every thread that waits, or will wait, panic.
     pub fn poison(&self) {
         self.poisoned.store(true, Relaxed);
     }
 }
 
-/// Grants a resource in rounds 0, 1, …: sums formed under a turn do not depend on the number of
-/// threads.
+/// Grants a resource in rounds 0, 1, …, so that sums do not depend on the number of threads.
 #[derive(Default)]
 #[repr(align(64))]
 pub struct Turn(AtomicUsize);
 
-/// The round of a turn that nobody gets any more.
+/// The round of a poisoned turn, which no thread can take.
 const POISONED: usize = usize::MAX;
 
 impl Turn {
-    /// Waits until it is the turn of `round`. Everything written under earlier turns is visible
-    /// after.
+    /// Waits for `round`. Everything written in earlier rounds is visible afterwards.
     ///
-    /// Tiles are claimed in order and visit turns in the same order, so the wait always ends.
+    /// Tiles are claimed in order and take turns in the same order, so the wait always ends.
     ///
     /// # Panics
-    /// When the turn is poisoned: the thread that has it will never pass it on.
+    /// If the turn is poisoned: the thread that holds it will never pass it on.
     pub fn take(&self, round: usize) {
         wait_until(|| matches!(self.0.load(Acquire), now if now == round || now == POISONED));
         if self.0.load(Relaxed) == POISONED {
@@ -95,24 +94,24 @@ impl Turn {
         }
     }
 
-    /// Passes the turn on from `round`.
+    /// Passes the turn of `round` to the next round.
     pub fn pass(&self, round: usize) {
-        // Unless it was poisoned meanwhile.
+        // Fails if the turn was poisoned meanwhile, and then must stay poisoned.
         let _ = self.0.compare_exchange(round, round + 1, Release, Relaxed);
     }
 
-    /// Back to round 0, between steps.
+    /// Returns to round 0, between steps.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
     }
 
-    /// Lets nobody have the turn any more.
+    /// Makes every thread that waits, or will wait, panic.
     pub fn poison(&self) {
         self.0.store(POISONED, Relaxed);
     }
 }
 
-/// Calls `poison` when the thread that holds it panics.
+/// Calls `poison` if the thread that holds it panics.
 pub struct OnPanic<F: Fn()>(pub F);
 
 impl<F: Fn()> Drop for OnPanic<F> {
@@ -123,7 +122,8 @@ impl<F: Fn()> Drop for OnPanic<F> {
     }
 }
 
-/// A buffer that threads write in disjoint parts, in an order that barriers and turns establish.
+/// A buffer whose disjoint ranges are written by different threads, in an order set by barriers and
+/// turns.
 #[derive(Clone, Copy)]
 pub struct SharedMut {
     start: *mut f32,
@@ -148,7 +148,7 @@ impl SharedMut {
         self.start.wrapping_add(offset)
     }
 
-    /// The values of `range`, to read.
+    /// Shared access to the values of `range`.
     ///
     /// # Safety
     /// The buffer is alive, and no thread writes `range` before the next barrier.
@@ -158,7 +158,7 @@ impl SharedMut {
         unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.end - range.start) }
     }
 
-    /// The values of `range`, to write.
+    /// Exclusive access to the values of `range`.
     ///
     /// # Safety
     /// The buffer is alive, and no other thread touches `range` before the next barrier.
@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// What a thread got out of `work`: whether it unwound.
+    /// True if `work` unwound.
     fn unwinds(work: impl FnOnce()) -> bool {
         catch_unwind(AssertUnwindSafe(work)).is_err()
     }

@@ -1,7 +1,9 @@
-//! Optimiser steps on all cores: tiles of rows, then the gradient, then the update, with a barrier between.
+//! Optimizer steps on all cores. A step sweeps tiles of rows, then sums the gradient, then updates,
+//! with a barrier between these phases.
 //!
-//! Which thread runs a tile changes nothing: rows depend on (seed, step, row), sums over rows are formed tile
-//! after tile in the order of the batch, and sums over parameters unit after unit.
+//! The result does not depend on which thread runs a tile: rows depend on (seed, step, row), sums
+//! over rows are formed tile after tile in the order of the batch, and sums over parameters unit
+//! after unit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,7 +22,7 @@ use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
 use crate::engine::batch::{BatchPart, End, LossForm};
-use crate::engine::{StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
@@ -42,7 +44,7 @@ pub struct CpuTrainer<S> {
     action: Learner,
     /// The network that bends a learned path.
     bend: Option<Learner>,
-    /// One for each thread: the action's, and the bend's.
+    /// For each thread, the workspaces of the action and of the second network.
     workspaces: Vec<(Workspace, Option<Workspace>)>,
 }
 
@@ -57,7 +59,7 @@ impl<S: Simd> CpuTrainer<S> {
             .collect();
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
-        // Interior tiles come first: theirs are the first numbers.
+        // Interior tiles come first, so their numbers are 0 to this one.
         let n_bent = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
             .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
@@ -76,7 +78,7 @@ impl<S: Simd> CpuTrainer<S> {
 }
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let crew = Crew {
             training: &self.training,
             tiles: &self.tiles,
@@ -90,18 +92,23 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             barrier: OnceLock::new(),
         };
         let steps = self.state.step..self.state.step + n;
-        records.reserve(n as usize);
+        let mut outcome = Ok(());
         let taken = std::thread::scope(|scope| {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
                 .map_while(|(index, work)| {
                     let (crew, steps) = (&crew, steps.clone());
-                    // Where the system starts no more threads, those that run do the work.
+                    // If the system starts no more threads, those that run do all the work.
                     stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
                 })
                 .collect();
             crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
-            let first = catch_unwind(AssertUnwindSafe(|| crew.run(0, first, steps, |record| records.push(record))));
+            let first = catch_unwind(AssertUnwindSafe(|| {
+                crew.run(0, first, steps, |record| {
+                    outcome = record.check();
+                    records.push(record);
+                })
+            }));
             (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
         self.state.step += taken.map_err(|_| Error::Device {
@@ -109,7 +116,11 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             problem: "a thread of a training step panicked (its message stands above)".into(),
             fix: "please report it; go on from the last checkpoint with --resume".into(),
         })?;
-        Ok(())
+        outcome
+    }
+
+    fn training(&self) -> &Training {
+        &self.training
     }
 
     fn state(&self) -> Result<TrainState> {
@@ -117,7 +128,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
     }
 }
 
-/// What a tile reports: terms of the loss, and moments of the integrand where the times follow it.
+/// Result of a tile: terms of the loss, and moments of the integrand if the times follow it.
 #[derive(Clone, Copy, Default)]
 struct TileSums {
     terms: LossTerms,
@@ -128,24 +139,25 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
     TimeDensity::new(&TimeMoments::from_slice(time_moments).unwrap_or_default())
 }
 
-/// What the threads of [`CpuTrainer::steps`] share.
+/// State that the threads of [`CpuTrainer::steps`] share.
 struct Crew<'a, S> {
     training: &'a Training,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
     /// The density of times of the step.
     density: RwLock<TimeDensity>,
-    /// What the next density follows; the first thread's.
+    /// Moments from which the next density is made; only the first thread uses them.
     time_moments: Mutex<&'a mut Vec<f32>>,
     action: SharedLearner<'a, S>,
     bend: Option<SharedLearner<'a, S>>,
     next_tile: AtomicUsize,
-    /// Set when it is known how many threads have started.
+    /// Set when the number of started threads is known.
     barrier: OnceLock<Barrier>,
 }
 
 impl<S: Simd> Crew<'_, S> {
-    /// One thread's part of `steps`; returns the number of steps taken, the same on every thread. When one panics, all do.
+    /// One thread's work in `steps`. Returns the number of steps taken, the same on every thread.
+    /// If one thread panics, all do.
     fn run(
         &self,
         thread: usize,
@@ -168,13 +180,13 @@ impl<S: Simd> Crew<'_, S> {
                 }
                 self.sweep(step, tile, work, bend_work.as_mut());
             }
-            barrier.wait(); // the partial sums are written; they are added up next
+            barrier.wait(); // separates writing the partial sums from summing them
             self.learners().for_each(|learner| learner.gather_gradient(thread, n_threads));
             if thread == 0 {
                 self.next_tile.store(0, Relaxed);
                 self.learners().for_each(|learner| learner.sums.reset());
             }
-            barrier.wait(); // sums of squares are written; all threads read all of them next
+            barrier.wait(); // separates writing the sums of squares from reading them on all threads
             let record = self.record(step);
             report(record);
             if !(record.loss.is_finite() && record.gradient_norm.is_finite()) {
@@ -189,7 +201,7 @@ impl<S: Simd> Crew<'_, S> {
                 let sizes = StepSizes::new(optimizer, step, learner.gradient_norm(), bend.relative_rate);
                 learner.update(thread, n_threads, sizes);
             }
-            barrier.wait(); // the weights are written; the next step reads them
+            barrier.wait(); // separates writing the weights from the next step's reads
         }
         end - start
     }
@@ -269,7 +281,7 @@ impl<S: Simd> Crew<'_, S> {
         for tile in self.tile_sums {
             terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).terms);
         }
-        // A bend that is lost ends the run like an action that is.
+        // A non-finite gradient of either network ends the run.
         let lost = self.bend.as_ref().map(SharedLearner::gradient_norm).filter(|norm| !norm.is_finite());
         StepRecord {
             step,
@@ -283,7 +295,7 @@ impl<S: Simd> Crew<'_, S> {
         }
     }
 
-    /// Adds the step's integrand to the running moments, and makes the density of the next step.
+    /// Adds the step's integrand to the running moments, and computes the density of the next step.
     fn follow_integrand(&self) {
         let mut step = TimeMoments::default();
         for tile in self.tile_sums {
@@ -293,7 +305,8 @@ impl<S: Simd> Crew<'_, S> {
         let mut moments = TimeMoments::from_slice(&list).unwrap_or_default();
         moments.follow(&step);
         **list = moments.to_vec();
-        // From what a checkpoint keeps, so that a resumed run draws the same times.
+        // The density is computed from values that a checkpoint holds, so a resumed run draws the
+        // same times.
         *self.density.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = time_density(&list);
     }
 }
@@ -309,15 +322,23 @@ mod tests {
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    const SMALL: bool = cfg!(miri);
+
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
-        let snapshots =
-            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 50, 120], samples: draw_gaussian(120, 2, 3) };
+        let snapshots = Snapshots {
+            dim: 2,
+            times: vec![0.0, 1.0],
+            offsets: vec![0, 50, 120],
+            samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+        };
         let training = Training {
             architecture: Architecture {
                 dim: 2,
-                hidden: vec![16, 16],
+                hidden: if SMALL { vec![5, 3] } else { vec![16, 16] },
                 activation: Activation::Silu,
                 head: Head::Scalar,
                 time_embedding: TimeEmbedding::Raw,
@@ -330,11 +351,11 @@ mod tests {
                 masses: None,
             },
             bend: None,
-            estimator: Estimator::Action { centring: false },
+            estimator: Estimator::Action { centering: false },
             time_rule: TimeRule::LowDiscrepancy,
             laplacian: Laplacian::default(),
-            n_interior: 600,
-            n_boundary: 200,
+            n_interior: if SMALL { 90 } else { 600 },
+            n_boundary: if SMALL { 30 } else { 200 },
             optimizer: Optimizer {
                 learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
                 beta1: 0.9,
@@ -350,23 +371,25 @@ mod tests {
         CpuTrainer::new(pulp::Scalar::new(), threads, training, state)
     }
 
-    /// Those that start do the steps, to the same bits.
+    /// If fewer threads start, they do all steps, with equal bits.
     #[test]
     fn threads_that_cannot_start_are_not_waited_for() {
+        const STEPS: u64 = if SMALL { 2 } else { 5 };
         let state_with = |startable: usize| {
             let (mut trainer, mut records) = (trainer(4), Vec::new());
-            with_startable(startable, || trainer.steps(5, &mut records)).expect("steps");
-            assert_eq!(records.len(), 5);
+            with_startable(startable, || trainer.steps(STEPS, &mut records)).expect("steps");
+            assert_eq!(records.len() as u64, STEPS);
             trainer.state().expect("a state")
         };
         let all = state_with(usize::MAX);
-        assert_eq!(all.step, 5);
+        assert_eq!(all.step, STEPS);
         for startable in [0, 1, 2] {
             assert_eq!(state_with(startable), all, "{startable} threads beside the first");
         }
     }
 
-    /// Whichever thread meets the fault, the others leave barrier and turns, and the step ends with an error.
+    /// A fault in any thread frees the others from barrier and turns, and the step ends with an
+    /// error.
     #[test]
     fn a_panic_ends_the_step_with_an_error() {
         for threads in [1, 4] {

@@ -1,48 +1,82 @@
 //! The weight gradient of one layer over one tile: `dWᵀ`-shaped sums over rows of stacked channels.
 //!
-//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]` (design: dW = z̄ᵀa + (ωδ)ᵀc + Σ ēᵀe over probes).
+//! `sum[i, lane] += Σ_channels Σ_row broadcast[row, i] · lanes[row, lane]`: dW = z̄ᵀa + (ωδ)ᵀc + Σ
+//! ēᵀe over probes.
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::panel::{panel_width, prefetch};
+use super::panel::{Tile, panel_width, prefetch};
 use super::product::{BLOCK_ROWS, load_pair, store};
 
 /// A pair of tiles whose products over rows are summed.
 #[derive(Clone, Copy)]
-pub struct Channel {
+pub struct Channel<'a> {
     /// Tile whose values are broadcast: its columns are the rows of the sum.
-    pub broadcast: *const f32,
+    pub broadcast: &'a Tile,
     /// Tile whose lanes are loaded: its panels are the panels of the sum.
-    pub lanes: *const f32,
+    pub lanes: &'a Tile,
 }
 
-/// One weight gradient, restricted to the panels `panels`.
+/// One weight gradient, restricted to some panels. Whoever has one may run it: what that takes is promised to
+/// [`WeightGrad::new`], or checked when it runs.
 pub struct WeightGrad<F> {
-    /// Number of stacked channels.
-    pub n_channels: usize,
-    /// The channels by index.
-    pub channel: F,
-    /// Floats between panels of the broadcast tiles.
-    pub broadcast_stride: usize,
-    /// Floats between panels of the lane tiles.
-    pub lanes_stride: usize,
+    n_channels: usize,
+    channel: F,
+    n_broadcast: usize,
+    panels: Range<usize>,
+    n_rows: usize,
+    sum: *mut f32,
+    accumulate: bool,
+}
+
+/// The sums of a weight gradient.
+pub struct WeightSum {
     /// Columns of the broadcast tiles: rows of the sum.
     pub n_broadcast: usize,
     /// Panels of the sum to form.
-    pub panels: std::ops::Range<usize>,
-    /// Rows of the tiles to sum over.
-    pub n_rows: usize,
-    /// Sums `[panel][n_broadcast][lane]`.
-    pub sum: *mut f32,
-    /// Whether to add to what `sum` holds (else overwrite it).
+    pub panels: Range<usize>,
+    /// Sums `[panel][n_broadcast][lane]`, all panels.
+    pub values: *mut f32,
+    /// Adds to the values of `values` (otherwise overwrites them).
     pub accumulate: bool,
 }
 
-impl<F: Fn(usize) -> Channel> WithSimd for WeightGrad<F> {
+impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
+    /// The products of `n_channels` stacked channels, by index, over `n_rows` rows.
+    ///
+    /// # Safety
+    /// Until the gradient is formed, `sum.values` points at whole panels, as wide as those of the channels, and nobody else
+    /// touches `sum.panels` of them.
+    pub unsafe fn new(n_channels: usize, channel: F, n_rows: usize, sum: WeightSum) -> Self {
+        let WeightSum { n_broadcast, panels, values, accumulate } = sum;
+        WeightGrad { n_channels, channel, n_broadcast, panels, n_rows, sum: values, accumulate }
+    }
+
+    /// # Panics
+    /// When the tiles of a channel have other panels than `width`, or no such rows and columns.
+    fn check(&self, width: usize) {
+        for Channel { broadcast, lanes } in (0..self.n_channels).map(&self.channel) {
+            assert!(broadcast.width() == width && lanes.width() == width, "panels of another instruction set");
+            assert!(
+                self.n_rows <= broadcast.capacity() && self.n_rows <= lanes.capacity(),
+                "a tile without these rows"
+            );
+            assert!(
+                self.n_broadcast <= broadcast.n_panels() * width && self.panels.end <= lanes.n_panels(),
+                "a tile without these columns"
+            );
+        }
+    }
+}
+
+impl<'a, F: Fn(usize) -> Channel<'a>> WithSimd for WeightGrad<F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        self.check(panel_width::<S>());
         for panel in self.panels.clone() {
             let mut first = 0;
             while first + BLOCK_ROWS <= self.n_broadcast {
@@ -61,11 +95,12 @@ impl<F: Fn(usize) -> Channel> WithSimd for WeightGrad<F> {
     }
 }
 
-impl<F: Fn(usize) -> Channel> WeightGrad<F> {
+impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     #[inline(always)]
     fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
-        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles and the sum; see the fields.
+        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by `check`, and inside the sum, as
+        // promised to `new`.
         unsafe {
             let out = self.sum.add((panel * self.n_broadcast + first) * width);
             for i in 0..M {
@@ -75,9 +110,9 @@ impl<F: Fn(usize) -> Channel> WeightGrad<F> {
             for channel in (0..self.n_channels).map(&self.channel) {
                 let values: [*const f32; M] = std::array::from_fn(|i| {
                     let column = first + i;
-                    channel.broadcast.add(column / width * self.broadcast_stride + column % width)
+                    channel.broadcast.as_ptr().add(column / width * channel.broadcast.stride() + column % width)
                 });
-                let lanes = channel.lanes.add(panel * self.lanes_stride);
+                let lanes = channel.lanes.as_ptr().add(panel * channel.lanes.stride());
                 let mut row = 0;
                 let end = self.n_rows * width;
                 while row < end {

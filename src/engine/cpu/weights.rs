@@ -5,7 +5,7 @@ use super::panel::Aligned;
 use super::sync::SharedMut;
 use crate::model::{Architecture, Layer};
 
-/// Where one layer lies in [`PackedWeights`] and in the packed gradient.
+/// Offsets of one layer in [`PackedWeights`] and in the packed gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedLayer {
     /// The layer in the flat parameters.
@@ -20,12 +20,12 @@ pub struct PackedLayer {
     reverse: usize,
     /// `[out_panel][lane]`.
     bias: usize,
-    /// Whether the lanes of the packed gradient are outputs (else inputs): whichever wastes fewer
-    /// lanes.
+    /// True if the lanes of the packed gradient are outputs, false if they are inputs: the choice
+    /// that wastes fewer lanes.
     pub gradient_lanes_are_outputs: bool,
-    /// Where the packed weight gradient starts.
+    /// Offset of the packed weight gradient.
     pub gradient: usize,
-    /// Where the bias gradient `[out_panel][lane]` starts.
+    /// Offset of the bias gradient `[out_panel][lane]`.
     pub bias_gradient: usize,
 }
 
@@ -40,8 +40,7 @@ impl PackedLayer {
     }
 }
 
-/// A piece of one layer that a thread updates on its own: the weights and biases of one panel of
-/// outputs.
+/// A range of one layer that one thread updates: the weights and biases of one panel of outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
     /// The layer's index.
@@ -57,7 +56,7 @@ pub struct Unit {
 pub struct Packing {
     /// The layers.
     pub layers: Vec<PackedLayer>,
-    /// Pieces for parallel updates, covering every parameter once.
+    /// Units of parallel updates; they cover every parameter once.
     pub units: Vec<Unit>,
     /// Lanes of a panel.
     pub width: usize,
@@ -127,8 +126,8 @@ impl Packing {
         let PackedLayer { layer, in_panels, forward, reverse, bias: bias_start, .. } = self.layers[unit.layer];
         let width = self.width;
         let out_panel = unit.first / width;
-        // SAFETY: the ranges belong to this unit alone (forward, bias), or interleave with other
-        // units' rows without overlap (reverse); caller guarantees the rest.
+        // SAFETY: no other unit has these ranges (forward, bias), or rows of different units
+        // interleave without overlap (reverse); caller guarantees the rest.
         unsafe {
             let forward =
                 packed.slice(forward + out_panel * layer.n_in * width..forward + (out_panel + 1) * layer.n_in * width);
@@ -147,8 +146,8 @@ impl Packing {
         }
     }
 
-    /// Where the packed gradient of `unit` lies: a range for each piece of its weights, then the
-    /// biases. No other unit shares them.
+    /// Ranges of the packed gradient of `unit`: those of its weights, then the biases. No other
+    /// unit shares them.
     pub fn gradient_ranges(&self, unit: Unit) -> impl Iterator<Item = std::ops::Range<usize>> {
         let PackedLayer { layer, in_panels, gradient_lanes_are_outputs, gradient, bias_gradient, .. } =
             self.layers[unit.layer];
@@ -165,17 +164,17 @@ impl Packing {
         weights.chain(std::iter::once(bias_gradient + unit.first..bias_gradient + unit.end))
     }
 
-    /// Brings the gradient of `unit` into the flat order.
+    /// Writes the gradient of `unit` in the flat order.
     ///
     /// # Safety
-    /// No other thread writes this unit's part of `packed` before the next barrier.
+    /// No other thread writes this unit's ranges of `packed` before the next barrier.
     pub unsafe fn unpack_gradient(&self, unit: Unit, packed: SharedMut, weight: &mut [f32], bias: &mut [f32]) {
         let PackedLayer { layer, gradient_lanes_are_outputs, .. } = self.layers[unit.layer];
         let width = self.width;
         let mut ranges = self.gradient_ranges(unit);
         let n_pieces = if gradient_lanes_are_outputs { 1 } else { layer.n_in.div_ceil(width) };
         for (panel, range) in ranges.by_ref().take(n_pieces).enumerate() {
-            // SAFETY: caller guarantees it.
+            // SAFETY: caller guarantees that nothing writes the range.
             let packed = unsafe { packed.read(range) };
             if gradient_lanes_are_outputs {
                 for (lane, row) in weight.chunks_exact_mut(layer.n_in).enumerate() {
@@ -191,7 +190,7 @@ impl Packing {
             }
         }
         for range in ranges {
-            // SAFETY: caller guarantees it.
+            // SAFETY: caller guarantees that nothing writes the range.
             bias.copy_from_slice(unsafe { packed.read(range) });
         }
     }
@@ -208,7 +207,7 @@ impl PackedWeights {
         let mut weights = PackedWeights { values: Aligned::zeros(packing.n_packed) };
         let shared = SharedMut::new(weights.values.as_mut_slice());
         for &unit in &packing.units {
-            // SAFETY: one thread; `shared` lives shorter than `weights`.
+            // SAFETY: one thread; `shared` is dropped before `weights`.
             unsafe {
                 packing.pack(
                     unit,
@@ -232,7 +231,7 @@ impl PackedWeights {
     }
 }
 
-/// Read access to packed weights, valid as long as the storage it was taken from.
+/// Read access to packed weights, valid as long as their storage.
 #[derive(Clone, Copy)]
 pub struct WeightsView(*const f32);
 

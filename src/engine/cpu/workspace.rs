@@ -1,23 +1,25 @@
-//! Everything one thread holds for the tile it works on, allocated once.
+//! All memory of one thread for the tile it works on, allocated once.
 
 use super::panel::{Aligned, Tile};
 use super::product::BLOCK_ROWS;
 use super::weights::Packing;
 use crate::model::Architecture;
 
-/// The tiles of one hidden layer. A sweep replaces what no later sweep reads; the comments give the order.
+/// The tiles of one hidden layer. A sweep overwrites values that no later sweep reads; the comments
+/// give the order.
 pub struct HiddenTiles {
     /// a = f(z): primal.
     pub a: Tile,
     /// f′(z): primal.
     pub f1: Tile,
-    /// Without probes f″(z) from the primal, then h = (Wᵀδ) ⊙ f″ from the reverse; then g from the tangent, then z̄ from the adjoint.
+    /// In this order: without probes f″(z) from the primal and h = (Wᵀδ) ⊙ f″ from the reverse; g
+    /// from the tangent; z̄ from the adjoint.
     pub z_bar: Tile,
     /// δ = ∂s/∂z: reverse.
     pub delta: Tile,
     /// c_a, scaled by ω: tangent.
     pub c_a: Tile,
-    /// f″(z): primal. Empty without probes, like the rest.
+    /// f″(z): primal. Like the two below, empty without probes.
     pub f2: Tile,
     /// h = (Wᵀδ) ⊙ f″: reverse.
     pub h: Tile,
@@ -43,9 +45,9 @@ pub struct ProbeEnds {
     pub output: Tile,
 }
 
-/// One thread's tile: the rows, their sweeps and what the head needs.
+/// One thread's tile: the rows, their sweeps and the inputs of the head.
 pub struct Workspace {
-    /// Most rows of a tile.
+    /// Maximum number of rows.
     pub capacity: usize,
     /// Network input a₀ = [x, φ(t)].
     pub a0: Tile,
@@ -71,11 +73,12 @@ pub struct Workspace {
     pub d_phi: Vec<f32>,
     /// t of each row.
     pub t: Vec<f32>,
-    /// Weight of each row: of its interior term, ω(t) times mass; or of s, for boundary rows.
+    /// Weight of each row. Interior rows: of the interior term, ω(t) times mass. Boundary rows: of
+    /// s.
     pub weight: Vec<f32>,
     /// Weight of s in each interior row: ω′(t) times mass.
     pub on_potential: Vec<f32>,
-    /// What the time of each interior row counts in a mean over time.
+    /// Weight of the time of each interior row in a mean over time.
     pub measure: Vec<f32>,
     /// Velocity u of the path, `[capacity, dim]` row-major.
     pub velocity: Vec<f32>,
@@ -85,14 +88,15 @@ pub struct Workspace {
     pub ds_dt: Vec<f32>,
     /// ∇s, `[capacity, dim]` row-major.
     pub grad_s: Vec<f32>,
-    /// Gradient of each row's term in its point, `[capacity, dim]` row-major.
+    /// Gradient of each row's term with respect to its point, `[capacity, dim]` row-major.
     pub grad_x: Vec<f32>,
     /// Parked sums of a product.
     pub parked: Aligned,
 }
 
 impl Workspace {
-    /// Space for tiles of up to `capacity` rows, rounded up to whole register blocks, with `n_probes` probes.
+    /// Space for tiles of up to `capacity` rows, rounded up to whole register blocks, with
+    /// `n_probes` probes.
     pub fn new(architecture: &Architecture, packing: &Packing, capacity: usize, n_probes: usize) -> Self {
         let capacity = capacity.next_multiple_of(BLOCK_ROWS);
         let width = packing.width;
@@ -142,7 +146,7 @@ impl Workspace {
 }
 
 impl Workspace {
-    /// Gives each probe of `row` the weight `weight`.
+    /// Sets the weight of every probe of `row`.
     pub fn set_probe_weight(&mut self, row: usize, weight: f32) {
         for lane in 0..self.probe_weight.width() {
             *self.probe_weight.at_mut(row, lane) = weight;
@@ -150,11 +154,13 @@ impl Workspace {
     }
 }
 
-/// Most rows of a tile: enough to use each panel of weights many times, few enough that a tile's sweeps stay in a
-/// core's share of the cache (chosen with `amatch bench`; 48 to 144 differ by less than 3 %).
+/// Maximum number of rows: enough to reuse each panel of weights many times, few enough that a
+/// tile's sweeps stay in one core's portion of the cache (chosen with `amatch bench`; 48 to 144
+/// differ by less than 3 %).
 const TILE_ROWS: usize = 96;
 
-/// Rows of each tile when `n` rows are divided as evenly as whole register blocks allow; depends on `n` alone.
+/// Rows per tile if `n` rows are divided as evenly as whole register blocks allow. Depends only on
+/// `n`.
 pub fn rows_per_tile(n: usize) -> usize {
     n.div_ceil(n.div_ceil(TILE_ROWS).max(1)).next_multiple_of(BLOCK_ROWS).max(BLOCK_ROWS)
 }

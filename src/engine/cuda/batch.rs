@@ -27,8 +27,8 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
     }
     let batch = BatchParams { n_interior: n_interior as u32, n_boundary: n_boundary as u32, ..BatchParams::of(&list) };
     Ok(batch.with_common_factors(precision, |kind| match kind {
-        PartKind::Interior | PartKind::Centre => 1.0 / n_interior as f32,
-        PartKind::CentreEnds => 1.0,
+        PartKind::Interior | PartKind::Center => 1.0 / n_interior as f32,
+        PartKind::CenterEnds => 1.0,
         PartKind::Boundary0 | PartKind::Boundary1 | PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
             1.0 / n_boundary as f32
         }
@@ -39,8 +39,8 @@ impl From<BatchPart> for PartKind {
     fn from(part: BatchPart) -> Self {
         match part {
             BatchPart::Interior => PartKind::Interior,
-            BatchPart::Center => PartKind::Centre,
-            BatchPart::CenterEnds => PartKind::CentreEnds,
+            BatchPart::Center => PartKind::Center,
+            BatchPart::CenterEnds => PartKind::CenterEnds,
             BatchPart::Boundary(End::Start) => PartKind::Boundary0,
             BatchPart::Boundary(End::End) => PartKind::Boundary1,
             BatchPart::WeakEnds { end: End::Start, .. } => PartKind::WeakEnds0,

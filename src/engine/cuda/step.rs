@@ -16,7 +16,7 @@ use crate::precision::Precision;
 pub struct Rules {
     /// Parts of the batch; the interior one first.
     pub batch: BatchParams,
-    /// Settings of the optimiser.
+    /// Settings of the optimizer.
     pub optimizer: Optimizer,
     /// Whether the times follow the integrand.
     pub follows_integrand: bool,

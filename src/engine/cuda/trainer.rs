@@ -16,7 +16,7 @@ use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
 use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::LossForm;
-use crate::engine::{Estimator, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
@@ -52,6 +52,8 @@ pub struct CudaTrainer {
     judge: Judge,
     /// Steps taken, as far as the host knows.
     step: u64,
+    /// Record of the step whose loss or gradient was not finite.
+    failed: Option<StepRecord>,
     /// Recording of [`RECORDED_STEPS`] steps, made when that many are first asked for at once.
     recording: Option<Recording>,
 }
@@ -151,6 +153,7 @@ impl CudaTrainer {
             bend,
             judge,
             step: state.step,
+            failed: None,
             recording: None,
             training,
         })
@@ -237,20 +240,28 @@ impl CudaTrainer {
 }
 
 impl Trainer for CudaTrainer {
-    fn steps(&mut self, n: u64, records: &mut Vec<StepRecord>) -> Result<()> {
+    fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let end = self.step + n;
         while self.step < end {
             self.path.advance(self.step)?;
             let in_block = self.path.steps_in_block(self.step).unwrap_or(u64::MAX);
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
             self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
-            let state = self.judge.records(records)?;
+            let mut taken = Vec::new();
+            let state = self.judge.records(&mut taken)?;
+            taken.iter().for_each(|&record| records.push(record));
             self.step = state.step;
             if state.halted != 0 {
+                self.failed = self.failed.or(taken.last().copied());
                 break;
             }
         }
-        Ok(())
+        // Later steps of a device that halted do nothing and leave no record.
+        self.failed.map_or(Ok(()), |record| record.check())
+    }
+
+    fn training(&self) -> &Training {
+        &self.training
     }
 
     fn state(&self) -> Result<TrainState> {

@@ -45,7 +45,8 @@ fn logistic(z: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Each order is the derivative of the one before it, by central differences with one Richardson step.
+    /// Each order is the derivative of the one before it, by central differences with one
+    /// Richardson step.
     #[test]
     fn each_order_is_the_slope_of_the_one_before() {
         for activation in Activation::ALL {

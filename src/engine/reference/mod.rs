@@ -1,6 +1,7 @@
-//! The float64 reference: one row at a time, written as the mathematics is, sharing no kernel with any other engine.
+//! The f64 reference: one row at a time, written like the mathematics, sharing no kernel with any
+//! other engine.
 //!
-//! What `amatch check --precision f64` runs, and what the tests hold the engines against.
+//! `amatch check --precision f64` runs it, and tests compare the engines with it.
 
 mod activation;
 mod row;
@@ -51,7 +52,8 @@ impl Differentiate for ReferenceEngine {
             let row = network.row(x, batch.t[index]);
             let kappa = objective.kappa_at(batch.t[index]);
             let (hamiltonian, drift) = hamiltonian(objective, &row.grad_s);
-            // Each probe takes an equal share of the row. The exact Laplacian is d times the mean over unit vectors.
+            // All probes of a row weigh the same. The exact Laplacian is d times the mean over unit
+            // vectors.
             let (probes, kappa_each) = match &batch.probe {
                 _ if objective.sigma == 0.0 => (vec![vec![0.0; dim]], 0.0),
                 Some(probe) => {
@@ -73,7 +75,8 @@ impl Differentiate for ReferenceEngine {
                 let gradient = Some(&mut all.gradient[..]);
                 let probe_hess =
                     network.generator(&row, &drift, probe, kappa_each, objective.growth, &weights, gradient);
-                // The exact Laplacian is the sum over unit vectors, an estimate the mean over probes.
+                // The exact Laplacian is the sum over unit vectors, an estimate the mean over
+                // probes.
                 laplacian += probe_hess / if batch.probe.is_some() { probes.len() as f64 } else { 1.0 };
             }
             let interior = row.ds_dt + hamiltonian + kappa * laplacian + 0.5 * objective.growth * row.s * row.s;

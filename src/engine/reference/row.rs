@@ -1,7 +1,9 @@
-//! The four sweeps for one row in f64, as the mathematics writes them; nothing is fused or shared with other engines.
+//! The four sweeps for one row in f64, written like the mathematics; nothing is fused or shared
+//! with other engines.
 //!
-//! Primal z = W a + b, a = f(z). Reverse δ = ∂s/∂z. Tangent (c, e) along the drift w, held constant, and the probe ε.
-//! Adjoint z̄, ē of ω J + (ωλs + ω′) s, whose parameter gradient is the loss's (w constant: ½‖∇s‖² has the derivative w·d∇s).
+//! Primal: z = W a + b, a = f(z). Reverse: δ = ∂s/∂z. Tangent: (c, e) along the drift w, which is
+//! held constant, and the probe ε. Adjoint: z̄, ē of ω J + (ωλs + ω′) s. Its parameter gradient is
+//! that of the loss, because w·d∇s is the derivative of ½‖∇s‖² (w held constant).
 
 use super::activation::orders;
 use crate::model::{Architecture, Head, Layer};
@@ -31,7 +33,7 @@ pub struct Row {
     pub ds_dt: f64,
 }
 
-/// What the loss at an interior row weighs.
+/// Weights of the loss at an interior row.
 pub struct InteriorWeights {
     pub omega: f64,
     pub d_omega: f64,
@@ -108,8 +110,8 @@ impl Network<'_> {
         Row { d_phi, a, f, delta, back, s, grad_s, ds_dt }
     }
 
-    /// εᵀ∇²s ε and, when `gradient` is given, the parameter gradient of
-    /// `weights.scale`·(ω J + (ωλs + ω′) s) added to it, with J = ∂ₜs + w·∇s + κ εᵀ∇²s ε.
+    /// Returns εᵀ∇²s ε. If `gradient` is given, adds the parameter gradient of `weights.scale`·(ω J
+    /// + (ωλs + ω′) s) to it, with J = ∂ₜs + w·∇s + κ εᵀ∇²s ε.
     ///
     /// `kappa` is ½σ², `probe` ε, `drift` w.
     #[allow(clippy::too_many_arguments)]
@@ -128,7 +130,7 @@ impl Network<'_> {
         let mut c = vec![[drift, &row.d_phi[..]].concat()];
         let mut e = vec![[probe, &zeros[..]].concat()];
         let (mut c_z, mut e_z) = (Vec::new(), Vec::new());
-        // Σ over hidden units of (Wᵀδ) f″ e_z²: the network's share of εᵀ∇²s ε.
+        // Σ over hidden units of (Wᵀδ) f″ e_z²: the contribution of the hidden layers to εᵀ∇²s ε.
         let mut curvature = 0.0;
         for (index, layer) in self.layers.iter().enumerate() {
             let (c_out, e_out) = (self.forward(layer, &c[index]), self.forward(layer, &e[index]));
@@ -145,7 +147,8 @@ impl Network<'_> {
         let (o_c, o_e) = (&c_z[last], &e_z[last]);
         let n_out = o_c.len();
         let each = |value: &dyn Fn(usize) -> f64| (0..n_out).map(value).collect::<Vec<f64>>();
-        // The network's share ends in the output, whose curvature the head adds: d²s = o̅·d²o + (head terms).
+        // The output layer's contribution is the curvature of the head: d²s = o̅·d²o + (head
+        // terms).
         let (probe_hess, o_bar, o_e_bar) = match head {
             Head::Scalar => (curvature, vec![0.0], vec![0.0]),
             Head::Quadratic => {

@@ -1,4 +1,4 @@
-//! An allocator that counts what each thread has in use.
+//! An allocator that counts the bytes that each thread has in use.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,8 +9,8 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    // Without initialisers to run or values to drop, so that the allocator may use them at any time. What one thread
-    // allocates and another frees makes the number negative.
+    // Constants without destructors, so that the allocator may use them at any time. Memory that
+    // one thread allocates and another frees makes the number negative.
     static IN_USE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
@@ -44,7 +44,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What `work` returns, and the most bytes in use by this thread meanwhile beyond those at its start.
+/// The result of `work`, and the maximum bytes in use by this thread meanwhile, beyond those at its
+/// start.
 pub fn thread_peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = IN_USE.get();
     PEAK.set(before);

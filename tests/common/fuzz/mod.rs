@@ -1,19 +1,21 @@
-//! Fuzzing on stable Rust: seeded inputs, each read under watch.
+//! Fuzzing on stable Rust: seeded inputs, each read under limits.
 //!
-//! An input depends on its target and its number alone, so any of them can be made again. A reader may accept it or refuse
-//! it; it must not panic, must not allocate more at a time than [`ALLOWANCE`] and the target's multiple of the input, and
-//! must not take longer than [`TIME_ALLOWANCE`] and the target's time for each byte. Whatever breaks this is reported with
-//! the number of the input, which is kept in `target/tmp`.
+//! An input depends only on its target and its number, so any of them can be made again. A reader
+//! may accept it or refuse it; it must not panic, must not allocate more at a time than
+//! [`ALLOWANCE`] and the target's multiple of the input, and must not take longer than
+//! [`TIME_ALLOWANCE`] and the target's time per byte. A violation is reported with the number of
+//! the input, which is kept in `target/tmp`.
 //!
-//! `cargo test` reads as many inputs of each target as the target names. More on request, numbered from
+//! `cargo test` reads the target's own number of inputs. More on request, numbered from
 //! `AMATCH_FUZZ_FIRST` (default 0):
 //!
 //! ```text
 //! AMATCH_FUZZ_INPUTS=1000000 AMATCH_FUZZ_FIRST=50000 cargo test --test memory fuzz -- --nocapture
 //! ```
 //!
-//! A reader that ends the process (an allocation that fails, a stack that overflows) leaves its input in the folder
-//! `amatch-fuzz-PROCESS` of `/dev/shm`, or of the temporary folder where there is none.
+//! A reader that ends the process (a failed allocation, a stack overflow) leaves its input in the
+//! folder `amatch-fuzz-PROCESS` of `/dev/shm`, or of the temporary folder if there is no
+//! `/dev/shm`.
 
 mod allocator;
 mod mutate;
@@ -28,25 +30,25 @@ use std::time::{Duration, Instant};
 pub use self::allocator::thread_peak_of;
 pub use self::mutate::{Bytes, NUMBERS, Random, Text};
 
-/// Bytes that any reader may take: its buffers of fixed size.
+/// Bytes that any reader may use for buffers of fixed size.
 pub const ALLOWANCE: usize = 2 << 20;
 
 /// Time that any reader may take. The tests share their processors, so it is generous.
 pub const TIME_ALLOWANCE: Duration = Duration::from_millis(50);
 
-/// Something that reads files or text from outside.
+/// A reader of external files or text.
 pub struct Target {
     /// Name in reports.
     pub name: &'static str,
-    /// Inputs that are read unless more are asked for.
+    /// Number of inputs, unless more are requested.
     pub inputs: u64,
-    /// Bytes that may be allocated at a time for each byte of the input.
+    /// Bytes that may be in use at a time for each byte of the input.
     pub bytes_per_byte: usize,
     /// Microseconds for each byte of the input.
     pub microseconds_per_byte: u32,
 }
 
-/// A reader's answer.
+/// Result of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted,
@@ -60,14 +62,15 @@ impl<T, E> From<Result<T, E>> for Answer {
 }
 
 thread_local! {
-    /// Whether a panic of this thread is caught and reported here.
+    /// True while panics of this thread are caught and reported here.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Reads the inputs that `make` makes, and fails with a list of those that `read` does not stand.
+/// Reads the inputs that `make` produces, and fails with a list of those that violate the limits.
 ///
-/// `read` gets the input and random numbers for its own choices; what it asserts of an accepted input counts too.
+/// `read` gets the input and random numbers for its own choices; its assertions about accepted
+/// inputs count too.
 pub fn run(target: &Target, make: impl Fn(&mut Random) -> Vec<u8>, read: impl FnMut(&[u8], &mut Random) -> Answer) {
     let number = |name: &str| -> Option<u64> {
         let text = std::env::var(name).ok()?;
@@ -78,14 +81,14 @@ pub fn run(target: &Target, make: impl Fn(&mut Random) -> Vec<u8>, read: impl Fn
     run_numbered(target, first..first + n_inputs, make, read);
 }
 
-/// [`run`] on the inputs of these numbers.
+/// [`run`] on the inputs with these numbers.
 fn run_numbered(
     target: &Target,
     numbers: std::ops::Range<u64>,
     make: impl Fn(&mut Random) -> Vec<u8>,
     mut read: impl FnMut(&[u8], &mut Random) -> Answer,
 ) {
-    // Failures that are listed; those at one place of the program count once.
+    // Maximum number of listed failures; those at one line of the program count once.
     const LISTED: usize = 30;
     watch_panics();
     let n_inputs = numbers.end - numbers.start;
@@ -113,7 +116,7 @@ fn run_numbered(
         let time_limit =
             TIME_ALLOWANCE + Duration::from_micros(target.microseconds_per_byte.into()) * input.len() as u32;
         for _ in 0..4 {
-            // Other processes may have had the processor meanwhile.
+            // Other processes may have used the processor meanwhile.
             if time > time_limit {
                 let before = processor_time();
                 let again = once().2;
@@ -161,20 +164,20 @@ fn run_numbered(
         failures.len()
     );
     if n_inputs >= 1000 {
-        // Inputs that are all alike, all refused or all accepted would try little.
+        // If all inputs were alike, refused or accepted, they would test little.
         assert!(corpus.len() > 600, "{}: only {} of 1000 inputs differ", target.name, corpus.len());
         let share = n_accepted as f64 / n_inputs as f64;
         assert!((0.01..0.9).contains(&share), "{}: {share} of the inputs are accepted", target.name);
     }
 }
 
-/// Time that this thread has had a processor, where the system tells.
+/// Processor time of this thread, if the system tells.
 fn processor_time() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Keeps panics of readers off the screen, and their messages.
+/// Suppresses the output of panics in readers, and keeps their messages.
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -194,13 +197,13 @@ fn watch_panics() {
     });
 }
 
-/// What the watch is there for is noticed.
+/// The limits are enforced.
 mod watch {
     use super::*;
 
     fn watched(read: impl FnMut(&[u8], &mut Random) -> Answer) {
         let target = Target { name: "watch", inputs: 500, bytes_per_byte: 10, microseconds_per_byte: 1 };
-        // However many inputs are asked for: one of them goes on for long.
+        // However many inputs are requested: one of them takes long.
         run_numbered(&target, 0..target.inputs, |random| vec![0; 1 + random.below(100)], read);
     }
 
@@ -217,7 +220,7 @@ mod watch {
     #[should_panic(expected = "allocates too much")]
     fn notices_an_allocation() {
         watched(|input, _| {
-            // No `vec!`: memory that nobody looks at may never be asked for.
+            // Not `vec!`: the compiler may remove an allocation that is never read.
             let bytes = Vec::<u8>::with_capacity(if input.len() == 77 { ALLOWANCE + 1000 } else { ALLOWANCE });
             Answer::from(Err::<(), _>(std::hint::black_box(bytes)))
         });

@@ -1,4 +1,4 @@
-//! Random changes of files: of their bytes, and of the numbers and words in text.
+//! Random changes of files: of their bytes, and of numbers and words in text.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl Random {
         from[self.below(from.len())]
     }
 
-    /// A short length, now and then a long one.
+    /// A short length, occasionally a long one.
     fn length(&mut self, most: usize) -> usize {
         let most = most.max(1);
         match self.below(40) {
@@ -83,7 +83,7 @@ const EXTREMES: [u64; 26] = [
     0xffff_ffff_ffff_ffff,
 ];
 
-/// The same as text, and what is no number of the usual kind.
+/// The same as text, and unusual numbers.
 pub const NUMBERS: [&str; 44] = [
     "0",
     "-0",
@@ -135,7 +135,7 @@ pub const NUMBERS: [&str; 44] = [
 pub struct Bytes;
 
 impl Bytes {
-    /// Changes `input` once; pieces may come from `other`.
+    /// Changes `input` once, possibly with content of `other`.
     pub fn change(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
         if input.is_empty() {
             input.push(random.next() as u8);
@@ -190,7 +190,7 @@ impl Bytes {
         }
     }
 
-    /// Puts a number at the limit of a type at `at`.
+    /// Writes a number at the limit of a type at `at`.
     pub fn extreme(random: &mut Random, input: &mut [u8], at: usize) {
         let width = random.choose(&[1, 2, 4, 4, 8]);
         let mut value = random.choose(&EXTREMES);
@@ -208,7 +208,7 @@ impl Bytes {
 pub struct Text;
 
 impl Text {
-    /// Changes `input` once; `words` are those that mean something in its language.
+    /// Changes `input` once; `words` have a meaning in its language.
     pub fn change(random: &mut Random, input: &mut Vec<u8>, other: &[u8], words: &[&str]) {
         match random.below(10) {
             0..3 => {
@@ -228,7 +228,7 @@ impl Text {
         }
     }
 
-    /// Replaces a run of bytes that are of a kind.
+    /// Replaces a run of bytes of one kind.
     fn replace(random: &mut Random, input: &mut Vec<u8>, new: &[u8], of_kind: impl Fn(u8) -> bool) {
         if input.is_empty() {
             return;
@@ -240,7 +240,7 @@ impl Text {
         input.splice(start - before..start + after, new.iter().copied());
     }
 
-    /// Repeats, removes or brings in a line.
+    /// Repeats, removes or inserts a line.
     fn move_line(random: &mut Random, input: &mut Vec<u8>, other: &[u8]) {
         let line = |random: &mut Random, text: &[u8]| -> std::ops::Range<usize> {
             if text.is_empty() {

@@ -50,7 +50,7 @@ const VALUES: [&str; 40] = [
     "[\"a\", 1]",
 ];
 
-/// The valid configurations to begin with: the defaults, written out, and those of the examples.
+/// Valid configurations to start from: the defaults, written out, and those of the examples.
 fn valid() -> Vec<Vec<u8>> {
     let defaults = Config {
         data: action_matching::config::DataConfig { path: "/a.npz".into(), ..Default::default() },
@@ -81,7 +81,7 @@ fn value(random: &mut Random) -> &'static str {
     if random.percent(50) { random.pick::<str>(&VALUES) } else { random.pick::<str>(&NUMBERS) }
 }
 
-/// What follows `--set`.
+/// Arguments of `--set`.
 fn overrides(random: &mut Random, keys: &[String]) -> Vec<String> {
     (0..random.below(3))
         .map(|_| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use action_matching::data::{
-    DataSource, Snapshots, Standardisation, describe, load, load_single, read_points, read_snapshots,
+    DataSource, Snapshots, Standardization, describe, load, load_single, read_points, read_snapshots,
 };
 use zip::CompressionMethod;
 
@@ -12,7 +12,7 @@ use super::{Folder, open_safetensors, seal_safetensors};
 use crate::common_fuzz::{Answer, Bytes, NUMBERS, Random, Target, Text, run};
 use crate::data_support::{header, npy_with_header, npz, safetensors};
 
-/// Most bytes that a byte of a deflated stream stands for.
+/// Maximum bytes that a byte of a deflated stream stands for.
 const DEFLATE_RATIO: usize = 1032;
 
 const DTYPES: [&str; 24] = [
@@ -20,7 +20,7 @@ const DTYPES: [&str; 24] = [
     "=f4", "|O", "|b1", "<c8", "<U3", "|S8", "<f16", "<M8[ns]",
 ];
 
-/// Bytes of an element, as far as the name tells.
+/// Bytes of an element, if the name tells.
 fn size_of_dtype(dtype: &str) -> usize {
     dtype[2..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(8)
 }
@@ -50,7 +50,7 @@ fn values(random: &mut Random, dtype: &str, n: usize) -> Vec<u8> {
     bytes
 }
 
-/// A `.npy` file of `[rows, columns]`, or of `[rows]` without columns, which is valid in most cases.
+/// A `.npy` file of `[rows, columns]`, or of `[rows]` without columns; valid in most cases.
 fn npy(random: &mut Random, rows: usize, columns: Option<usize>) -> Vec<u8> {
     let dtype = random.pick::<str>(&DTYPES);
     let shape = match columns {
@@ -81,7 +81,7 @@ fn npy(random: &mut Random, rows: usize, columns: Option<usize>) -> Vec<u8> {
     file
 }
 
-/// Times `[rows]` as a `.npy` file: few distinct ones.
+/// Times `[rows]` as a `.npy` file, with few distinct values.
 fn times_npy(random: &mut Random, rows: usize) -> Vec<u8> {
     let n_times = 1 + random.below(4);
     let times: Vec<u8> = (0..rows).flat_map(|row| ((row % n_times) as f32 / 2.0).to_le_bytes()).collect();
@@ -111,17 +111,17 @@ fn check(snapshots: &Snapshots) {
     assert_eq!(offsets[times.len()] * dim, samples.len());
 }
 
-/// What the commands do with data files; one of the ways for each input.
+/// One of the ways in which commands use data files, chosen for each input.
 fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
     let hold_out = if random.percent(20) { vec![random.choose(&[0.5, 0.0, 1.0, f64::NAN, -3.0])] } else { Vec::new() };
-    let standardise = random.choose(&[
-        Standardisation::Isotropic,
-        Standardisation::PerDimension,
-        Standardisation::Robust,
-        Standardisation::None,
+    let standardize = random.choose(&[
+        Standardization::Isotropic,
+        Standardization::PerDimension,
+        Standardization::Robust,
+        Standardization::None,
     ]);
     let mut source =
-        DataSource { times_path: times_path.map(Into::into), hold_out, standardise, ..DataSource::new(path) };
+        DataSource { times_path: times_path.map(Into::into), hold_out, standardize, ..DataSource::new(path) };
     if random.percent(20) {
         source.samples = random.pick::<str>(&["x", "x*", "a,b", "samples", "", "*", "times"]).into();
         source.times = random.pick::<str>(&["time", "times", "samples", ""]).into();
@@ -163,7 +163,7 @@ fn npy_files() {
         },
         |input, random| {
             fs::write(&path, input).expect("written");
-            // Times for as many rows as the header says, as far as it can be read.
+            // Times for as many rows as the header states, if it can be read.
             let text = String::from_utf8_lossy(&input[..input.len().min(200)]).into_owned();
             let rows = text.split_once("'shape': (").and_then(|(_, rest)| rest.split([',', ')']).next()?.parse().ok());
             fs::write(&times_path, times_npy(random, rows.filter(|&rows| rows < 5000).unwrap_or(3))).expect("written");
@@ -191,7 +191,7 @@ fn npz_archives() {
             let compression = random.choose(&[CompressionMethod::Stored, CompressionMethod::Deflated]);
             let mut archive = npz(&members, compression);
             if random.percent(30) {
-                // Two members of one name, in one of the places of names or in both.
+                // Two members of one name, in one or both of the places that hold names.
                 let places: Vec<usize> =
                     (0..archive.len().saturating_sub(7)).filter(|&at| &archive[at..at + 7] == b"samplex").collect();
                 for place in places {
@@ -218,7 +218,8 @@ fn npz_archives() {
 
 /// Changes a field of a zip header, or bytes near one.
 fn change_zip(random: &mut Random, archive: &mut [u8]) {
-    // Signatures of local headers, of the central directory and of its end, and the lengths of their fixed parts.
+    // Signatures of local headers, of the central directory and of its end, and the lengths of
+    // their fixed parts.
     const RECORDS: [([u8; 4], usize); 3] = [(*b"PK\x03\x04", 30), (*b"PK\x01\x02", 46), (*b"PK\x05\x06", 22)];
     let records: Vec<(usize, usize)> = (0..archive.len().saturating_sub(3))
         .filter_map(|at| RECORDS.iter().find(|record| archive[at..at + 4] == record.0).map(|record| (at, record.1)))
@@ -228,7 +229,7 @@ fn change_zip(random: &mut Random, archive: &mut [u8]) {
             return;
         }
         let (start, length) = random.choose(&records);
-        // Fields begin at even places.
+        // Fields begin at even offsets.
         let at = (start + 4 + 2 * random.below(length / 2 - 2)).min(archive.len() - 1);
         match random.below(4) {
             0 => archive[at] ^= 1 << random.below(8),
@@ -245,7 +246,7 @@ fn change_zip(random: &mut Random, archive: &mut [u8]) {
     }
 }
 
-/// Tables with the spellings that programs write.
+/// Tables in the spellings of different programs.
 fn csv(random: &mut Random) -> Vec<u8> {
     let names = [
         "times",

@@ -1,4 +1,5 @@
-//! Every reader of the library on random changes of valid files. See [`crate::common_fuzz`] for more inputs than usual.
+//! Every reader of the library on random changes of valid files. See [`crate::common_fuzz`] for
+//! more inputs than by default.
 
 mod config;
 mod data;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common_fuzz::{Bytes, Random};
 
-/// A folder for inputs, in memory where there is such a place. It stays behind when the process ends without warning.
+/// A folder for inputs, in memory if possible. It stays behind if the process ends abruptly.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -28,12 +29,13 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-        // The last target takes the folder of the process along.
+        // The last target also removes the folder of the process.
         let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
-/// A `.safetensors` file whose length field fits its header in most cases, and whose values fill the file.
+/// A `.safetensors` file; in most cases its length field fits the header, and its values fill the
+/// file.
 fn seal_safetensors(random: &mut Random, header: &[u8], mut data: Vec<u8>, n_bytes: usize) -> Vec<u8> {
     if random.percent(90) {
         data.resize(n_bytes, 0);

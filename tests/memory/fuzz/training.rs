@@ -1,4 +1,4 @@
-//! What runs write and read again: models, checkpoints, metrics.
+//! Files that runs write and read again: models, checkpoints, metrics.
 
 use std::fs;
 
@@ -75,7 +75,8 @@ fn models(folder: &Folder) -> Vec<Vec<u8>> {
     models.collect()
 }
 
-/// Changes header and values of a file of tensors, apart so that the header stays one in most cases.
+/// Changes header and values of a file of tensors separately, so that the header remains valid in
+/// most cases.
 fn change_tensors(random: &mut Random, valid: &[u8], other: &[u8]) -> Vec<u8> {
     let (header, data) = open_safetensors(valid);
     let (mut header, mut data, n_bytes) = (header.to_vec(), data.to_vec(), data.len());
@@ -149,7 +150,8 @@ fn checkpoint(random: &mut Random) -> Checkpoint {
     Checkpoint { state, fingerprint: format!("{:x}", random.next()), arithmetic }
 }
 
-/// The header's entry of a checkpoint, and the digest that its content has; `None` where the file is too damaged for one.
+/// The header's entry of a checkpoint, and the digest of its content; `None` if the file is too
+/// damaged for one.
 fn digest(file: &[u8]) -> Option<(Value, Value, String)> {
     let (length, rest) = file.split_first_chunk()?;
     let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
@@ -193,7 +195,7 @@ fn checkpoint_files() {
     let mut save = |_| -> Vec<u8> {
         let path = checkpoint(&mut random).save(&folder.path("")).expect("saved");
         let bytes = fs::read(&path).expect("readable");
-        // Else the next one might count as older, and be removed.
+        // Otherwise the next one might count as older, and be removed.
         fs::remove_file(path).expect("removed");
         bytes
     };
@@ -257,7 +259,7 @@ fn metrics_files() {
             let mut whole = true;
             let Ok(lines) = read_metrics(&path, |_| whole = false) else { return Answer::Refused };
             assert!(lines.windows(2).all(|pair| pair[0].step < pair[1].step), "{lines:?}");
-            // Lines that were left out count as refused.
+            // Skipped lines count as refused.
             if whole { Answer::Accepted } else { Answer::Refused }
         },
     );

@@ -1,8 +1,10 @@
-//! What the kernels of a training step and of an integration do, counted on the virtual GPU, and the least time that it takes on real ones:
+//! Work of the kernels in a training step and an integration, counted on the virtual GPU, and a
+//! lower bound of its time on real ones:
 //!
 //!     cargo bench -p vgpu --bench counters
 //!
-//! Counts are those of an interior row with its two boundary rows, of a particle, or of a step; bounds are for 65,536 rows and particles.
+//! Counts are per interior row with its two boundary rows, per particle, or per step; bounds are
+//! for 65,536 rows and particles.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -81,7 +83,7 @@ fn units(shape: &Shape, counted: &[(String, Counters)]) {
     }
 }
 
-/// Kernels run one after the other, so their bounds add up.
+/// Kernels run one after the other, so their bounds are summed.
 fn summary<'a>(what: &str, shape: &Shape, counted: impl Iterator<Item = &'a (String, Counters)>, gpu: &Gpu) {
     let (mut least, mut tensor) = (0.0, 0.0);
     for (kernel, counters) in counted {

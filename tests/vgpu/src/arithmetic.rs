@@ -1,4 +1,5 @@
-//! Arithmetic of single lanes: values are bits in 64-bit registers, read and written in the width of a type.
+//! Arithmetic of single lanes: values are bits in 64-bit registers, read and written with the width
+//! of a type.
 
 use half::{bf16, f16};
 
@@ -19,7 +20,7 @@ fn flush(value: f32, ftz: bool) -> f32 {
     if ftz && value.is_subnormal() { 0.0_f32.copysign(value) } else { value }
 }
 
-/// `value` with `bits` bits of mantissa: what an approximation of that accuracy may give.
+/// `value` rounded to `bits` bits of mantissa, the result of an approximation with that accuracy.
 #[inline(always)]
 fn approximate(value: f64, bits: u32) -> f32 {
     let value = value as f32;
@@ -31,7 +32,7 @@ fn approximate(value: f64, bits: u32) -> f32 {
     f32::from_bits(rounded)
 }
 
-/// Both halves of a register of two, through f32.
+/// Both halves of a packed register, through f32.
 #[inline(always)]
 fn by_halves(ty: Type, bits: u64, map: impl Fn(f32) -> f32) -> u64 {
     let half = |half: u16| -> u16 {
@@ -67,7 +68,7 @@ fn from_halves(ty: Type, values: [f64; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 16
 }
 
-/// The result of `op` in the width of `ty`; `None` where the executor does not know it.
+/// The result of `op` with the width of `ty`; `None` if the executor does not support it.
 #[inline(always)]
 pub fn unary(op: Unary, ty: Type, ftz: bool, a: u64) -> Option<u64> {
     if matches!(ty, Type::F16x2 | Type::Bf16x2) {
@@ -217,7 +218,7 @@ fn integer(op: Binary, ty: Type, a: u64, b: u64) -> Option<u64> {
         Binary::And => a & b,
         Binary::Or => a | b,
         Binary::Xor => a ^ b,
-        // Amounts beyond the width count as the width.
+        // Shift amounts beyond the width count as the width.
         Binary::Shl => a.checked_shl((b as u32).min(width)).filter(|_| (b as u32) < width).unwrap_or(0),
         Binary::Shr if signed => (x >> (b as u32).min(width - 1).min(63)) as u64,
         Binary::Shr => {
@@ -323,7 +324,7 @@ pub fn insert_bits(ty: Type, a: u64, b: u64, position: u64, length: u64) -> u64 
     ty.truncate(b & !ones | a << position & ones)
 }
 
-/// Bit k of `table` is the result where the bits of a, b and c are those of k.
+/// Bit k of `table` is the result for bits of a, b and c that form the number k.
 #[inline(always)]
 pub fn by_table(table: u8, a: u64, b: u64, c: u64) -> u64 {
     let chosen = |k: u32, bits: u64| if table >> k & 1 == 1 { bits } else { 0 };
@@ -362,13 +363,13 @@ pub fn compare(compare: Compare, ty: Type, a: u64, b: u64) -> Option<bool> {
     })
 }
 
-/// How a conversion rounds and limits.
+/// Rounding and limits of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub struct Conversion {
     pub to: Type,
     pub from: Type,
     pub rounding: Option<Rounding>,
-    /// To an integer value, in a floating-point type.
+    /// Rounds to an integer value, in a floating-point type.
     pub integral: bool,
     pub saturate: bool,
     pub ftz: bool,
@@ -397,7 +398,7 @@ pub fn convert(how: Conversion, a: u64) -> Option<u64> {
         };
         if !to.is_float() {
             let rounded = round_to_integer(value, rounding);
-            // Out of range goes to the nearest end, and what is no number to 0.
+            // Values out of range become the nearest limit, NaN becomes 0.
             let bits = 8 * to.bytes() as u32;
             let (least, largest) = if to.is_signed() {
                 (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits))
@@ -461,7 +462,7 @@ pub fn convert(how: Conversion, a: u64) -> Option<u64> {
         let wide = if from.is_signed() { i128::from(value) } else { i128::from(from.truncate(a)) };
         return Some(to.truncate(wide.clamp(least, largest) as u64));
     }
-    // Registers are at least as wide as their values, and hold the sign of narrow signed ones.
+    // Registers are at least as wide as their values, and extend the sign of narrow signed ones.
     Some(to.truncate(value as u64))
 }
 
@@ -481,7 +482,7 @@ mod tests {
 
     #[test]
     fn fused_products_round_once() {
-        // 1 − ε² − 1: with two roundings the square is lost.
+        // 1 − ε² − 1: two roundings would lose the square.
         let bits = |value: f32| u64::from(value.to_bits());
         let fma =
             |a, b, c| ternary(Ternary::Fma, Type::F32, false, false, false, bits(a), bits(b), bits(c)).map(f32_of);

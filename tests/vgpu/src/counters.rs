@@ -1,4 +1,4 @@
-//! What a profiler counts.
+//! Counters, like those of a profiler.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ pub enum Pipe {
     Float64,
     Half,
     Integer,
-    /// Between types of which one is floating-point.
+    /// Conversions with at least one floating-point type.
     Convert,
     Special,
     Tensor,
@@ -47,7 +47,7 @@ impl Pipe {
             Op::Unary { op: Unary::Abs | Unary::Neg | Unary::Not, ty, .. } => of_type(*ty),
             Op::Unary { op: Unary::Clz | Unary::Brev, .. } => Pipe::Integer,
             Op::Unary { .. } => Pipe::Special,
-            // Exact division is a sequence around a reciprocal.
+            // Exact division is a sequence of instructions around a reciprocal.
             Op::Binary { op: Binary::Div | Binary::DivApprox, ty: Type::F32, .. } => Pipe::Special,
             Op::Binary { ty, .. } | Op::Setp { ty, .. } => of_type(*ty),
             Op::Ternary { op: Ternary::Fma, ty, .. } => of_type(*ty),
@@ -108,7 +108,8 @@ pub struct Counters {
     pub multiply_adds: [u64; N_OPERANDS],
     /// Passes through shared memory, each at most 128 bytes and one row of banks.
     pub shared_wavefronts: u64,
-    /// Sectors of 32 bytes that warps asked of global memory, or of a cache before it, and the bytes that lanes used of them.
+    /// Sectors of 32 bytes that warps requested from global memory (or a cache before it), and the
+    /// bytes of them that lanes used.
     pub read_sectors: u64,
     pub read_bytes: u64,
     pub written_sectors: u64,
@@ -174,9 +175,11 @@ impl Counters {
         self.barriers += other.barriers;
     }
 
-    /// An aligned access of `bytes` bytes a lane to shared memory. Wide accesses go in parts: two of 8 bytes, four of 16.
+    /// An aligned access of `bytes` bytes per lane to shared memory. Wide accesses are split: two
+    /// parts for 8 bytes, four for 16.
     pub fn shared_access(&mut self, at: &Lanes, mask: u32, bytes: usize) {
-        // What one lane takes of a row of banks: lanes collide where they want different rows of the same piece.
+        // The part of a bank row that one lane accesses: lanes conflict if they access different
+        // rows of the same part.
         let unit = bytes.max(4) as u64;
         let pieces = (128 / unit) as usize;
         for first in (0..LANES).step_by(pieces) {
@@ -192,7 +195,7 @@ impl Counters {
         }
     }
 
-    /// An aligned access of `bytes` bytes a lane to global memory.
+    /// An aligned access of `bytes` bytes per lane to global memory.
     pub fn global_access(&mut self, at: &Lanes, mask: u32, bytes: usize, written: bool) {
         let (mut sectors, mut last, mut ascending) = (0, None, true);
         for lane in lanes(mask) {
@@ -217,7 +220,7 @@ impl Counters {
     }
 }
 
-/// Counters as lines of JSON, one a kernel.
+/// Counters as lines of JSON, one per kernel.
 pub fn report(counters: &HashMap<String, Counters>) -> String {
     let mut names: Vec<&String> = counters.keys().collect();
     names.sort();
@@ -230,7 +233,7 @@ pub fn report(counters: &HashMap<String, Counters>) -> String {
     names.into_iter().map(line).collect()
 }
 
-/// What [`report`] wrote: each kernel with its counters.
+/// Parses the output of [`report`]: each kernel with its counters.
 pub fn read_report(text: &str) -> Vec<(String, Counters)> {
     let kernel = |line: &str| {
         let fields: HashMap<&str, &str> =
@@ -244,7 +247,7 @@ pub fn read_report(text: &str) -> Vec<(String, Counters)> {
     text.lines().filter_map(kernel).collect()
 }
 
-/// The most rows of banks that the lanes of `part` want of one piece.
+/// Maximum number of different bank rows that the lanes of `part` access in one bank.
 #[cold]
 fn most_rows(at: &Lanes, part: u32, unit: u64) -> u64 {
     let pieces = 128 / unit;
@@ -256,7 +259,7 @@ fn most_rows(at: &Lanes, part: u32, unit: u64) -> u64 {
     (0..pieces).map(of_piece).max().unwrap_or(0)
 }
 
-/// How many different values there are, beside 0.
+/// Number of distinct values other than 0.
 fn n_distinct(values: &mut Lanes) -> u64 {
     values.sort_unstable();
     let mut before = 0;

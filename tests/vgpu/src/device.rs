@@ -9,10 +9,10 @@ use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
 use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES};
 use crate::ptx::{Kernel, Module, parse_module};
 
-/// Shared memory of a block that needs no permission.
+/// Maximum shared memory of a block without opting in to more.
 pub const SHARED_WITHOUT_OPT_IN: usize = 48 << 10;
 
-/// Shared memory of a block at most: that of sm_80, unless `VGPU_SHARED` says otherwise.
+/// Maximum shared memory of a block: that of sm_80, unless `VGPU_SHARED` is set.
 pub fn shared_limit() -> usize {
     static LIMIT: LazyLock<usize> =
         LazyLock::new(|| std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(163 << 10));
@@ -31,7 +31,7 @@ pub struct Device {
     pub modules: Vec<Option<LoadedModule>>,
     /// By kernel name.
     pub counters: HashMap<String, Counters>,
-    /// What texts say, for programs that load one again and again.
+    /// Parsed modules by their text, for programs that load one repeatedly.
     understood: HashMap<String, Arc<Module>>,
     n_launches: u32,
     seed: u64,
@@ -44,12 +44,12 @@ pub struct Sizes {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub dynamic_shared: usize,
-    /// What the function attribute allows.
+    /// Dynamic shared memory allowed by the function attribute.
     pub allowed_dynamic_shared: usize,
 }
 
 impl Device {
-    /// A device whose orders follow `seed`.
+    /// A device whose random orders derive from `seed`.
     pub fn new(seed: u64) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Device {
@@ -66,7 +66,7 @@ impl Device {
     /// Loads PTX; returns the module's number.
     ///
     /// # Errors
-    /// What cannot be understood.
+    /// The text that cannot be understood.
     pub fn load(&mut self, ptx: &str) -> Result<usize, String> {
         let module = match self.understood.get(ptx) {
             Some(module) => module.clone(),
@@ -106,7 +106,7 @@ impl Device {
     /// Runs kernel `kernel` of module `module` to its end.
     ///
     /// # Errors
-    /// What the launch or the kernel did wrong: kernel, source line, block and thread.
+    /// The error of the launch or the kernel: kernel, source line, block and thread.
     pub fn launch(&mut self, module: usize, kernel: usize, parameters: &[&[u8]], sizes: Sizes) -> Result<(), String> {
         let Some(Some(loaded)) = self.modules.get(module) else {
             return Err("a launch from a module that is gone".into());
@@ -171,7 +171,7 @@ impl Device {
     }
 }
 
-/// The parameters where the kernel expects them.
+/// Packs the parameters at the offsets that the kernel expects.
 fn pack(kernel: &Kernel, parameters: &[&[u8]]) -> Result<Vec<u8>, String> {
     let name = &kernel.name;
     if parameters.len() != kernel.parameters.len() {
@@ -196,7 +196,7 @@ fn pack(kernel: &Kernel, parameters: &[&[u8]]) -> Result<Vec<u8>, String> {
     Ok(packed)
 }
 
-/// All blocks, in a random order, on the host's cores. The first failure stops the rest.
+/// Runs all blocks, in a random order, on the host's cores. The first failure stops the others.
 fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
     let n_blocks: u32 = launch.grid.iter().product();
     let mut order: Vec<u32> = (0..n_blocks).collect();
@@ -235,7 +235,8 @@ fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
 mod tests {
     use super::*;
 
-    /// However many launches ago another thread wrote a word, and when the numbers of launches begin again: no race.
+    /// No race with a write of any earlier launch by another thread, also after launch numbers have
+    /// wrapped around.
     #[test]
     fn launches_without_end_do_not_race() {
         const PTX: &str = ".version 8.0\n.target sm_80\n.address_size 64

@@ -1,10 +1,10 @@
-//! The driver interface (CUDA Driver API): the functions a host program needs, on top of [`Device`]
-//! and [`Queue`].
+//! The driver interface (CUDA Driver API): the functions that a host program needs, on top of
+//! [`Device`] and [`Queue`].
 //!
-//! Everything it does is strict: what fails is written to standard error in full, and every later
-//! call returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY`
-//! the bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a
-//! file for the counters, written at every synchronisation, and `VGPU_OVERRIDE` PTX in the place of
+//! The interface is strict: a failure is written to standard error in full, and every later call
+//! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
+//! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a file
+//! for the counters, written at every synchronization; and `VGPU_OVERRIDE` names PTX that replaces
 //! modules (see [`overrides`]).
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ const CAPTURE_UNJOINED: Status = 904;
 const CAPTURE_ISOLATION: Status = 905;
 const CAPTURED_EVENT: Status = 907;
 
-/// Memory of the device, unless `VGPU_MEMORY` says otherwise.
+/// Memory of the device, unless `VGPU_MEMORY` is set.
 const MEMORY: usize = 2 << 30;
 
 struct Driver {
@@ -74,8 +74,8 @@ impl Driver {
         self.next
     }
 
-    /// Runs queued work until `done`; a failure breaks the device for good, as on hardware.
-    fn synchronise(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
+    /// Runs queued work until `done`. A failure breaks the device permanently, as on hardware.
+    fn synchronize(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
         if self.broken {
             return LAUNCH_FAILED;
         }
@@ -99,29 +99,29 @@ impl Driver {
         of_capture(self.queue.push(stream, work))
     }
 
-    /// Does `work` after everything that was queued before.
+    /// Does `work` after everything queued before.
     fn at_once(&mut self, work: Work) -> Status {
         let undisturbed = of_capture(self.queue.disturb(None));
         if undisturbed != SUCCESS {
             return undisturbed;
         }
-        match self.synchronise(Queue::all_idle) {
+        match self.synchronize(Queue::all_idle) {
             SUCCESS => {}
             status => return status,
         }
         match self.submit(0, work) {
-            SUCCESS => self.synchronise(|queue| queue.is_idle(0)),
+            SUCCESS => self.synchronize(|queue| queue.is_idle(0)),
             status => status,
         }
     }
 
-    /// New memory; what was freed and is still queued counts as free.
+    /// Allocates memory; a queued free counts as done.
     fn allocate(&mut self, bytes: usize) -> Result<u64, Status> {
         if bytes == 0 {
             return Err(INVALID_VALUE);
         }
         if self.device.memory.used + bytes > self.memory {
-            match self.synchronise(Queue::all_idle) {
+            match self.synchronize(Queue::all_idle) {
                 SUCCESS => {}
                 status => return Err(status),
             }
@@ -133,7 +133,7 @@ impl Driver {
         }
     }
 
-    /// Blocks of a kernel that a multiprocessor holds at once.
+    /// Blocks of a kernel that a multiprocessor can hold at the same time.
     fn occupancy(&self, function: u64, threads: usize, dynamic_shared: usize) -> Option<usize> {
         let &(module, kernel, _) = self.functions.get((function as usize).checked_sub(1)?)?;
         let kernel = &self.device.modules.get(module)?.as_ref()?.module.kernels[kernel];
@@ -144,9 +144,9 @@ impl Driver {
     }
 }
 
-/// What a multiprocessor has (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), what a
-/// block takes beside its own shared memory, and registers as a compiler would give to a large
-/// kernel: PTX does not say how many there will be.
+/// Limits of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), shared
+/// memory that a block takes in addition to its own, and a register count that a compiler would
+/// give to a large kernel: PTX does not state it.
 const THREADS: usize = 2048;
 const BLOCKS: usize = 32;
 const REGISTERS: usize = 65_536;
@@ -176,7 +176,7 @@ macro_rules! check {
     };
 }
 
-/// Writes through a pointer of the caller; null is an error of the caller's.
+/// Writes through a pointer of the caller; null is an error of the caller.
 ///
 /// # Safety
 /// `to` is null or valid for a write of `T`.
@@ -189,8 +189,8 @@ unsafe fn give<T>(to: *mut T, value: T) -> Status {
     SUCCESS
 }
 
-// SAFETY of all functions below: pointers come from a host program that follows the documentation
-// of the driver interface, each valid for what the function of its name reads or writes.
+// SAFETY of all functions below: the pointers come from a host program that follows the
+// documentation of the driver interface, so each is valid for the reads or writes of its function.
 
 macro_rules! entry {
     ($(fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $body:block)*) => {
@@ -198,7 +198,7 @@ macro_rules! entry {
             #[allow(non_snake_case, clippy::missing_safety_doc)]
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($argument: $ty),*) -> Status {
-                // SAFETY: as said above.
+                // SAFETY: see the comment above.
                 #[allow(unused_unsafe)]
                 unsafe { $body }
             }
@@ -238,16 +238,16 @@ entry! {
             12 => REGISTERS as c_int,                            // registers of a block
             13 => 1_000_000,                            // clock, kHz
             16 => 4,                                    // multiprocessors
-            31 => 1,                                    // kernels side by side
+            31 => 1,                                    // concurrent kernels
             36 => 1_000_000, 37 => 1024,                // memory clock, kHz, and bus width
             38 => 4 << 20,                              // L2 cache
             39 => THREADS as c_int,                     // threads of a multiprocessor
-            40 => 2,                                    // copies beside kernels
+            40 => 2,                                    // concurrent copies
             41 => 1,                                    // unified addressing
             75 => 8, 76 => 0,                           // compute capability
             81 => shared_limit() as c_int + 1024,         // shared memory of a multiprocessor
             82 => REGISTERS as c_int,                            // registers of a multiprocessor
-            97 => shared_limit() as c_int,                // shared memory of a block with permission
+            97 => shared_limit() as c_int,                // shared memory of a block after opting in
             106 => BLOCKS as c_int,                     // blocks of a multiprocessor
             111 => RESERVED_SHARED as c_int,            // shared memory that a block takes for itself
             115 => 1,                                   // allocations in the order of streams
@@ -262,7 +262,7 @@ entry! {
     fn cuCtxSynchronize() {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb_all()));
-        driver.synchronise(Queue::all_idle)
+        driver.synchronize(Queue::all_idle)
     }
 
     fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
@@ -276,7 +276,7 @@ entry! {
     fn cuMemFree_v2(pointer: u64) { driver().at_once(Work::Free { address: pointer }) }
     fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream: u64) {
         let mut driver = driver();
-        // Hardware records an allocation of the graph's own; the kernels of this project take none.
+        // Hardware records an allocation in the graph; the kernels of this project need none.
         check!(of_capture(driver.queue.disturb(Some(stream))));
         match driver.allocate(bytes) {
             Ok(address) => give(pointer, address),
@@ -319,7 +319,8 @@ entry! {
         if driver.queue.is_pinned(at, bytes) {
             return driver.submit(stream, Work::FromPinned { to, from: at, bytes });
         }
-        // A graph would read the memory of the program each time it runs, when it may be long gone.
+        // A graph would read the memory of the program each time it runs, possibly after it was
+        // freed.
         check!(of_capture(driver.queue.disturb(Some(stream))));
         driver.submit(stream, Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
     }
@@ -334,9 +335,9 @@ entry! {
             return driver.submit(stream, work);
         }
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        // Into pageable memory the call returns when the copy is done.
+        // A copy to pageable memory returns when it is done.
         check!(driver.submit(stream, work));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
         driver().at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
@@ -361,12 +362,12 @@ entry! {
     fn cuStreamDestroy_v2(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamSynchronize(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronise(|queue| queue.is_idle(stream))
+        driver.synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamQuery(stream: u64) {
         let mut driver = driver();
@@ -383,7 +384,7 @@ entry! {
     fn cuEventSynchronize(event: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.has_happened(event)));
-        driver.synchronise(|queue| queue.has_happened(event).unwrap_or(true))
+        driver.synchronize(|queue| queue.has_happened(event).unwrap_or(true))
     }
     fn cuEventQuery(event: u64) {
         match driver().queue.has_happened(event) {
@@ -406,7 +407,7 @@ entry! {
     }
 
     fn cuModuleLoadData(module: *mut u64, image: *const c_void) {
-        // A fat binary says how long it is; PTX ends with a zero.
+        // A fat binary states its length; PTX ends with a zero.
         let start = std::slice::from_raw_parts(image.cast::<u8>(), 4);
         let length = if start == 0xba55_ed50u32.to_le_bytes() {
             let head = std::slice::from_raw_parts(image.cast::<u8>(), 16);
@@ -433,7 +434,7 @@ entry! {
     fn cuModuleUnload(module: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(None)));
-        let status = driver.synchronise(Queue::all_idle);
+        let status = driver.synchronize(Queue::all_idle);
         if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
             *slot = None;
         }

@@ -1,9 +1,9 @@
-//! The PTX inside a fat binary, as `nvcc -fatbin` writes it without compression.
+//! The PTX in an uncompressed fat binary, as `nvcc -fatbin` writes it.
 
 /// The text of the PTX in `image`: a fat binary, or PTX itself.
 ///
 /// # Errors
-/// What is wrong with the image.
+/// Describes what is wrong with the image.
 pub fn ptx_of(image: &[u8]) -> Result<String, String> {
     const MAGIC: u32 = 0xba55_ed50;
     const PTX: u16 = 1;
@@ -17,7 +17,7 @@ pub fn ptx_of(image: &[u8]) -> Result<String, String> {
         let end = image.iter().position(|&byte| byte == 0).unwrap_or(image.len());
         return String::from_utf8(image[..end].to_vec()).map_err(|_| "neither a fat binary nor PTX".into());
     }
-    // Nothing lies behind the end of the image, whatever its headers say.
+    // Offsets beyond the end of the image are errors, whatever its headers say.
     let length = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(image.len());
     let mut at = usize::from(u16_at(6)?);
     let end = at.saturating_add(length(u64_at(8)?));

@@ -1,12 +1,13 @@
-//! Which lane holds which element of a matrix (PTX ISA, "Matrix Fragments for mma.m16n8k4, k8, k16" and "ldmatrix").
+//! The lane that holds each element of a matrix (PTX ISA, "Matrix Fragments for mma.m16n8k4, k8,
+//! k16" and "ldmatrix").
 
 use half::f16;
 
 use crate::arithmetic::f32_of;
-use crate::lanes::{LANES, Lanes, vectorised};
+use crate::lanes::{LANES, Lanes, vectorized};
 use crate::ptx::MatrixProduct;
 
-/// Inner dimension and elements in a register of an operand.
+/// Inner dimension, and elements per register of an operand.
 #[inline(always)]
 fn shape(product: MatrixProduct) -> (usize, usize) {
     match product {
@@ -21,7 +22,7 @@ fn shape(product: MatrixProduct) -> (usize, usize) {
 #[inline(always)]
 pub fn a_element(product: MatrixProduct, lane: usize, register: usize, i: usize) -> (usize, usize) {
     let (_, per_register) = shape(product);
-    // Registers take turns: the upper eight rows, the lower eight, then the next columns.
+    // Registers alternate: the upper eight rows, the lower eight, then the next columns.
     let columns = 4 * per_register;
     (lane / 4 + 8 * (register % 2), lane % 4 * per_register + i + columns * (register / 2))
 }
@@ -49,7 +50,7 @@ fn value(product: MatrixProduct, bits: u64, i: usize) -> f64 {
     }
 }
 
-/// D = A B + C in the shape of `product`, of which A, B and C hold at most `K` inner elements.
+/// D = A B + C in the shape of `product`. A, B and C have at most `K` inner elements.
 #[inline(always)]
 fn multiply_in<const K: usize>(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes], c: &[&Lanes; 4]) -> [Lanes; 4] {
     let (_, per_register) = shape(product);
@@ -87,8 +88,9 @@ fn multiply_in<const K: usize>(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes
     d
 }
 
-vectorised! {
-    /// D = A B + C. Products are exact, their sum with C is rounded once: hardware may lose a little more.
+vectorized! {
+    /// D = A B + C. Products are exact, and their sum with C is rounded once; hardware may be
+    /// slightly less accurate.
     pub fn multiply(product: MatrixProduct, a: &[&Lanes], b: &[&Lanes], c: &[&Lanes; 4]) -> [Lanes; 4] {
         use MatrixProduct::*;
         match product {
@@ -107,7 +109,7 @@ pub fn multiply_adds(product: MatrixProduct) -> u64 {
     (16 * 8 * shape(product).0) as u64
 }
 
-/// The register that `ldmatrix` leaves in each lane, from the rows of one matrix, two halves a word.
+/// The register of each lane after `ldmatrix` of one matrix, whose rows hold two halves per word.
 pub fn load_matrix(rows: &[[u32; 4]; 8], transposed: bool) -> Lanes {
     let mut fragment = [0; LANES];
     for (lane, register) in fragment.iter_mut().enumerate() {
@@ -128,7 +130,8 @@ mod tests {
 
     use super::*;
 
-    /// The manual's formulas, written out for each shape: (row, column) of a_i, b_i and c_i with i counted over all registers.
+    /// The manual's formulas, written out for each shape: (row, column) of a_i, b_i and c_i, with i
+    /// counted over all registers.
     #[test]
     fn layouts_are_the_manuals() {
         for lane in 0..LANES {
@@ -210,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Loading the transpose of B's rows gives B's fragment: how the kernels use it.
+    /// Loading the transpose of B's rows gives B's fragment, as the kernels do.
     #[test]
     fn loaded_matrices_are_fragments() {
         let rows: [[u32; 4]; 8] = std::array::from_fn(|row| {

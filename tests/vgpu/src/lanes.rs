@@ -1,11 +1,12 @@
-//! The arithmetic of `arithmetic` for all lanes of a warp in one loop, compiled for each frequent operation on its own.
+//! The arithmetic of `arithmetic` for all lanes of a warp in one loop, compiled separately for each
+//! frequent operation.
 
 use crate::arithmetic::{self, Conversion};
 use crate::ptx::{Binary, Compare, Rounding, Ternary, Type, Unary};
 
 pub const LANES: usize = 32;
 
-/// A value of each lane: bits in the width of a type, zeros above.
+/// One value per lane: bits with the width of a type, zeros above.
 pub type Lanes = [u64; LANES];
 
 /// The lanes of a mask, from the lowest.
@@ -27,8 +28,9 @@ pub fn holding(predicate: &Lanes) -> u32 {
     (0..LANES).fold(0, |mask, lane| mask | (predicate[lane] as u32 & 1) << lane)
 }
 
-/// Compiles a function twice where that helps, for the instructions of every processor and for those of most, and calls the right one.
-macro_rules! vectorised {
+/// Compiles a function twice if that helps, for the instructions of every processor and for those
+/// of most, and calls the right one.
+macro_rules! vectorized {
     ($(#[$attribute:meta])* pub fn $name:ident($($argument:ident: $ty:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
         pub fn $name($($argument: $ty),*) $(-> $result)? {
@@ -51,9 +53,10 @@ macro_rules! vectorised {
         }
     };
 }
-pub(crate) use vectorised;
+pub(crate) use vectorized;
 
-/// Puts `value` of each lane into `out`; `false` where it is `None`, which depends on the operation alone.
+/// Writes `value` of each lane to `out`; `false` if it is `None`, which depends only on the
+/// operation.
 macro_rules! each {
     ($out:ident, $lane:ident => $value:expr) => {{
         let mut known = true;
@@ -67,7 +70,7 @@ macro_rules! each {
     }};
 }
 
-vectorised! {
+vectorized! {
     pub fn unary(op: Unary, ty: Type, ftz: bool, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -82,7 +85,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -105,7 +108,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     #[allow(clippy::too_many_arguments)]
     pub fn ternary(
         op: Ternary, ty: Type, ftz: bool, saturate: bool, relu: bool, a: &Lanes, b: &Lanes, c: &Lanes,
@@ -126,8 +129,8 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// 1 in each lane where the comparison holds.
+vectorized! {
+    /// 1 in each lane for which the comparison holds.
     pub fn compare(compare: Compare, ty: Type, a: &Lanes, b: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
@@ -146,7 +149,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert(how: Conversion, a: &Lanes, out: &mut Lanes) -> bool {
         macro_rules! fast {
             ($($to:ident $from:ident $rounding:expr),* $(,)?) => {
@@ -172,7 +175,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     pub fn convert_pair(to: Type, relu: bool, high: &Lanes, low: &Lanes, out: &mut Lanes) {
         match (to, relu) {
             (Type::Bf16x2, false) =>
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(holding(&predicate), 1 << 31 | 1 << 5 | 1);
     }
 
-    /// The loops of frequent operations say what single lanes say.
+    /// The loops of frequent operations agree with single lanes.
     #[test]
     fn loops_agree_with_single_lanes() {
         let a: Lanes = std::array::from_fn(|lane| u64::from((lane as f32 * 0.37 - 5.0).to_bits()));

@@ -1,9 +1,10 @@
-//! A virtual GPU: executes the PTX that the compiler made of our kernels, and complains where hardware would not.
+//! A virtual GPU: executes the PTX that the compiler made of our kernels, and reports errors that
+//! hardware would not.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `ptx` | modules and instructions from text |
-//! | `memory` | allocations with a shadow: bounds, initialisation, races |
+//! | `memory` | allocations with a shadow: bounds, initialization, races |
 //! | `arithmetic`, `lanes` | what a lane computes, and all lanes of a warp in one loop |
 //! | `fragments` | which lane holds which element of a matrix, and products of matrices |
 //! | `exec` | warps, groups of lanes, barriers |

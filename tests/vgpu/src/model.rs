@@ -1,14 +1,17 @@
-//! From counts to a bound: the least time that each unit of a named GPU needs for what was counted.
+//! A lower bound from counts: the least time that each unit of a named GPU needs for the counted
+//! work.
 //!
-//! Every multiprocessor has the same share, every unit is always busy, clocks are the highest that the vendor names: no kernel is faster than
-//! its largest bound. PTX is counted, not machine code: addresses that the compiler folds into loads and predicates that it merges count as
-//! integer instructions, so [`Unit::Integer`] and [`Unit::Issue`] are too high, by up to a half in loops full of address arithmetic. Sectors
-//! count as if none were found in a multiprocessor's own cache, so [`Unit::L2`] is too high where a block reads something again.
-//! [`Unit::Dram`] is what they take if L2 keeps none either: no bound, and never the busiest unit.
+//! Assumptions: all multiprocessors have equal work, every unit is always busy, and clocks are the
+//! highest that the vendor states, so no kernel is faster than its largest bound. PTX is counted
+//! instead of machine code. Addresses that the compiler folds into loads and predicates that it
+//! merges count as integer instructions, so [`Unit::Integer`] and [`Unit::Issue`] are too high, by
+//! up to a half in loops full of address arithmetic. Sectors count as if none were found in a
+//! multiprocessor's own cache, so [`Unit::L2`] is too high for kernels that read the same operands
+//! again.
 
 use crate::counters::{Counters, Operands, Pipe};
 
-/// What may be busy.
+/// Units that may limit the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// The schedulers, with all warp instructions.
@@ -26,7 +29,7 @@ pub enum Unit {
     Dram,
 }
 
-/// What a GPU does in a clock; of the whole chip where it says so, else of one multiprocessor.
+/// Throughput of a GPU per clock: of one multiprocessor, or of the whole chip if stated.
 #[derive(Clone, Copy, Debug)]
 pub struct Gpu {
     pub name: &'static str,
@@ -35,7 +38,7 @@ pub struct Gpu {
     pub clock: f64,
     /// Warp instructions.
     pub issue: f64,
-    // Thread instructions; one of [`Pipe::Half`] works on two numbers.
+    // Thread instructions; one of [`Pipe::Half`] processes two numbers.
     pub float32: f64,
     pub float64: f64,
     pub half: f64,
@@ -48,13 +51,15 @@ pub struct Gpu {
     pub shared: f64,
     /// Bytes of the whole chip.
     pub l2: f64,
-    /// Bytes a second of the whole chip.
+    /// Bytes per second of the whole chip.
     pub dram: f64,
 }
 
-// Rates of thread instructions: CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions", for 8.0, 8.9 and 9.0.
+// Rates of thread instructions: CUDA C++ Programming Guide, "Throughput of Native Arithmetic
+// Instructions", for 8.0, 8.9 and 9.0.
 
-/// A100 SXM 80 GB (NVIDIA A100 Tensor Core GPU Architecture): 312 TFLOPS in bf16 are 1024 multiply–adds; L2 delivers 5120 bytes a clock.
+/// A100 SXM 80 GB (NVIDIA A100 Tensor Core GPU Architecture): 312 TFLOPS in bf16 are 1024
+/// multiply–adds; L2 delivers 5120 bytes per clock.
 pub const A100: Gpu = Gpu {
     name: "A100",
     n_multiprocessors: 108.0,
@@ -72,9 +77,10 @@ pub const A100: Gpu = Gpu {
     dram: 2.039e12,
 };
 
-/// H100 SXM (NVIDIA H100 Tensor Core GPU Architecture). Its tensor cores do 2048 multiply–adds in bf16 for `wgmma` alone; `mma.sync`
-/// reaches 62 to 63 % of that (arXiv 2402.13499 and 2501.12084, on an H800), which is what stands here. L2: NVIDIA names no figure, so that
-/// of the A100 is assumed.
+/// H100 SXM (NVIDIA H100 Tensor Core GPU Architecture). Its tensor cores do 2048 multiply–adds in
+/// bf16 only with `wgmma`; `mma.sync` reaches 62 to 63 % of that (arXiv 2402.13499 and 2501.12084,
+/// on an H800), which is the figure here. NVIDIA states no figure for L2, so that of the A100 is
+/// assumed.
 pub const H100: Gpu = Gpu {
     name: "H100",
     n_multiprocessors: 132.0,
@@ -92,8 +98,8 @@ pub const H100: Gpu = Gpu {
     dram: 3.35e12,
 };
 
-/// GeForce RTX 4090 (NVIDIA Ada GPU Architecture): 165.2 TFLOPS in bf16 with sums in f32 are 256 multiply–adds. L2: 32 bytes for each
-/// multiprocessor are assumed, more than has been measured.
+/// GeForce RTX 4090 (NVIDIA Ada GPU Architecture): 165.2 TFLOPS in bf16 with sums in f32 are 256
+/// multiply–adds. For L2, 32 bytes per multiprocessor are assumed, more than has been measured.
 pub const RTX_4090: Gpu = Gpu {
     name: "RTX 4090",
     n_multiprocessors: 128.0,
@@ -150,7 +156,8 @@ mod tests {
         bounds(counters, gpu).into_iter().find(|&(u, _)| u == unit).expect("every unit").1
     }
 
-    /// A second of nothing but one kind of work is a second: the figures that the vendor prints.
+    /// The work that a unit does in one second has a bound of one second, at the rates that the
+    /// vendor states.
     #[test]
     fn peaks_are_the_vendors() {
         let close = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 0.01, "{got}, not {want}");
@@ -166,7 +173,8 @@ mod tests {
             counters.thread_instructions[Pipe::Float32 as usize] = (f32 / 2.0) as u64;
             close(of(Unit::Float32, &counters, &gpu), 1.0);
         }
-        // 128 bytes a clock and multiprocessor: 19.5 TB/s of shared memory on an A100; 7.2 TB/s of L2.
+        // 128 bytes per clock and multiprocessor: 19.5 TB/s of shared memory on an A100; 7.2 TB/s
+        // of L2.
         let counters = Counters { shared_wavefronts: (19.49e12 / 128.0) as u64, ..Counters::default() };
         close(of(Unit::Shared, &counters, &A100), 1.0);
         let counters = Counters { read_sectors: (7.219e12 / 32.0) as u64, ..Counters::default() };

@@ -1,12 +1,13 @@
-//! Other code in the place of a module's, for tests that need a program to meet a fault of its kernels: `VGPU_OVERRIDE` names files of PTX,
-//! with colons between. Where a module holds an entry that one of them begins with, the file is loaded instead.
+//! Replacement of modules, for tests in which a program must meet a fault of its kernels.
+//! `VGPU_OVERRIDE` names files of PTX, separated by colons. If a module holds the first entry of
+//! such a file, the file is loaded instead of it.
 
-/// The name of each entry in a text of PTX, in its order.
+/// The names of the entries in a text of PTX, in order.
 fn entries(ptx: &str) -> impl Iterator<Item = &str> {
     ptx.split(".entry").skip(1).filter_map(|rest| rest.split(['(', ' ', '\n', '\t']).find(|word| !word.is_empty()))
 }
 
-/// `ptx`, or the text of the file in `paths` that stands for it.
+/// `ptx`, or the text of the file in `paths` that replaces it.
 ///
 /// # Errors
 /// A file that cannot be read or has no entry.

@@ -1,6 +1,8 @@
-//! Streams, events and captures: work waits in its stream until someone waits for it, and then runs in a seeded random order of streams.
+//! Streams, events and captures. Work waits in its stream until the host waits for it, and then
+//! runs in a seeded random order of streams.
 //!
-//! What the program did not order therefore runs in any order, as on a device. A graph is recorded work that is queued again.
+//! Work that the program did not order therefore runs in any order, as on a device. A graph is
+//! recorded work that is queued again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::thread::ThreadId;
@@ -8,7 +10,7 @@ use std::thread::ThreadId;
 use crate::device::{Device, Sizes};
 use crate::exec::Random;
 
-/// One piece of work of a stream.
+/// One unit of work of a stream.
 #[derive(Clone)]
 pub enum Work {
     Launch {
@@ -17,7 +19,7 @@ pub enum Work {
         parameters: Vec<Vec<u8>>,
         sizes: Sizes,
     },
-    /// Bytes from the host, as they were when the copy was asked for.
+    /// Bytes from the host, as they were at the call.
     ToDevice {
         to: u64,
         bytes: Vec<u8>,
@@ -32,7 +34,7 @@ pub enum Work {
         to: usize,
         from: u64,
         bytes: usize,
-        /// Into page-locked memory: the copy may run long after it was asked for.
+        /// To page-locked memory: the copy may run long after the call.
         pinned: bool,
     },
     OnDevice {
@@ -48,7 +50,7 @@ pub enum Work {
     Free {
         address: u64,
     },
-    /// The event has happened when this is reached; each record is a number of its own.
+    /// The event happens when the stream reaches this. Each record has its own number.
     Record {
         number: u64,
     },
@@ -70,32 +72,33 @@ pub struct Graph {
     nodes: Vec<(u64, Work)>,
 }
 
-/// Which calls a capture forbids (CUstreamCaptureMode).
+/// Calls that a capture forbids (CUstreamCaptureMode).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CaptureMode {
-    /// Calls of any thread that could disturb it.
+    /// Calls of any thread that could disturb the capture.
     Global,
     /// Those of its own thread.
     ThreadLocal,
     Relaxed,
 }
 
-/// Why a call does not fit into a capture.
+/// The reason why a capture cannot take a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaptureError {
-    /// The call waits, allocates or reads memory that may be gone when the graph runs; the capture is lost.
+    /// The call waits, allocates or reads memory that may be freed when the graph runs. The capture
+    /// becomes invalid.
     Unsupported,
-    /// The capture was lost before.
+    /// The capture was invalid before.
     Invalidated,
     /// Not a stream that began a capture.
     Unmatched,
     /// A stream that joined the capture has work that its origin does not wait for.
     Unjoined,
-    /// A wait for an event from outside of the capture.
+    /// A wait for an event from outside the capture.
     Isolation,
-    /// An event that was recorded in a capture has no time at which it happens.
+    /// An event recorded in a capture, which has no time at which it happens.
     CapturedEvent,
-    /// Waits from one capture for an event of another.
+    /// A wait in one capture for an event of another.
     Merge,
 }
 
@@ -106,7 +109,7 @@ struct Capture {
     invalid: bool,
 }
 
-/// Last record of an event: its number, and the capture that it was recorded in.
+/// Last record of an event: its number, and the capture that recorded it.
 #[derive(Clone, Copy)]
 struct Recorded {
     number: u64,
@@ -119,7 +122,8 @@ pub struct Queue {
     events: HashMap<u64, Recorded>,
     /// Records that are queued and have not happened.
     pending: HashSet<u64>,
-    /// By the stream that began them; and which of them each capturing stream belongs to.
+    /// Captures by the stream that began them, and the capture to which each capturing stream
+    /// belongs.
     captures: HashMap<u64, Capture>,
     capturing: HashMap<u64, u64>,
     /// Page-locked memory of the host: address and size.
@@ -144,7 +148,7 @@ impl Queue {
         }
     }
 
-    /// Puts `work` at the end of `stream`, or of its capture.
+    /// Appends `work` to `stream`, or to its capture.
     pub fn push(&mut self, stream: u64, work: Work) -> Result<(), CaptureError> {
         let Some(origin) = self.capturing.get(&stream) else {
             self.streams.entry(stream).or_default().push_back(work);
@@ -158,7 +162,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Records `event` behind what `stream` has now.
+    /// Records `event` after the current work of `stream`.
     pub fn record(&mut self, stream: u64, event: u64) -> Result<(), CaptureError> {
         self.n_records += 1;
         let number = self.n_records;
@@ -170,8 +174,8 @@ impl Queue {
         self.push(stream, Work::Record { number })
     }
 
-    /// Makes `stream` wait for the last record of `event`; nothing to wait for without one. A stream that waits for an event of a capture
-    /// joins it.
+    /// Makes `stream` wait for the last record of `event`, if there is one. A stream that waits for
+    /// an event of a capture joins the capture.
     pub fn wait(&mut self, stream: u64, event: u64) -> Result<(), CaptureError> {
         let Some(&Recorded { number, capture }) = self.events.get(&event) else { return Ok(()) };
         match (self.capturing.get(&stream).copied(), capture) {
@@ -227,12 +231,12 @@ impl Queue {
         Ok(graph)
     }
 
-    /// Whether `stream` takes part in a capture.
+    /// True if `stream` takes part in a capture.
     pub fn is_capturing(&self, stream: u64) -> bool {
         self.capturing.contains_key(&stream)
     }
 
-    /// Whether `stream` takes part in a capture that is lost.
+    /// True if `stream` takes part in an invalid capture.
     pub fn is_invalidated(&self, stream: u64) -> bool {
         self.capturing.get(&stream).and_then(|origin| self.captures.get(origin)).is_some_and(|capture| capture.invalid)
     }
@@ -243,7 +247,8 @@ impl Queue {
         }
     }
 
-    /// A call that waits for `stream`, or for all streams, or that no capture can record: an error where captures forbid it.
+    /// A call that waits for `stream`, or for all streams, or that no capture can record: an error
+    /// if a capture forbids it.
     pub fn disturb(&mut self, stream: Option<u64>) -> Result<(), CaptureError> {
         if let Some(&origin) = stream.and_then(|stream| self.capturing.get(&stream)) {
             self.invalidate(origin);
@@ -266,15 +271,16 @@ impl Queue {
         if disturbed { Err(CaptureError::Unsupported) } else { Ok(()) }
     }
 
-    /// Waits for all streams while one is captured have no meaning.
+    /// Waiting for all streams is an error while any of them is captured.
     pub fn disturb_all(&mut self) -> Result<(), CaptureError> {
         self.captures.values_mut().for_each(|capture| capture.invalid = true);
         if self.captures.is_empty() { Ok(()) } else { Err(CaptureError::Unsupported) }
     }
 
-    /// Queues `graph` behind what `stream` has. Streams that joined the capture become streams of this launch alone.
+    /// Queues `graph` after the current work of `stream`. Streams that joined the capture become
+    /// new streams of this launch.
     pub fn launch_graph(&mut self, stream: u64, graph: &Graph) -> Result<(), CaptureError> {
-        /// Handles of streams lie below.
+        /// Handles of ordinary streams are smaller.
         const FORKS: u64 = 1 << 63;
         if self.is_capturing(stream) {
             self.invalidate(stream);
@@ -302,7 +308,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether the last record of `event` has happened.
+    /// True if the last record of `event` has happened.
     pub fn has_happened(&self, event: u64) -> Result<bool, CaptureError> {
         match self.events.get(&event) {
             Some(Recorded { capture: Some(_), .. }) => Err(CaptureError::CapturedEvent),
@@ -311,7 +317,7 @@ impl Queue {
         }
     }
 
-    /// Whether `event` was ever recorded.
+    /// True if `event` was ever recorded.
     pub fn is_recorded(&self, event: u64) -> bool {
         self.events.contains_key(&event)
     }
@@ -320,7 +326,7 @@ impl Queue {
         self.events.remove(&event);
     }
 
-    /// Whether work that is queued reads or writes bytes of the host from `start` to `end`.
+    /// True if queued work reads or writes host memory between `start` and `end`.
     pub fn uses_host_memory(&self, start: usize, end: usize) -> bool {
         self.streams.values().flatten().any(|work| match *work {
             Work::FromPinned { from: at, .. } | Work::ToHost { to: at, .. } => (start..end).contains(&at),
@@ -328,16 +334,16 @@ impl Queue {
         })
     }
 
-    /// Whether `bytes` bytes at `at` are page-locked.
+    /// True if `bytes` bytes at `at` are page-locked.
     pub fn is_pinned(&self, at: usize, bytes: usize) -> bool {
         let below = self.pinned.range(..=at).next_back();
         below.is_some_and(|(&start, &size)| at + bytes <= start + size)
     }
 
-    /// Runs work until `done` says so, or none is left.
+    /// Runs work until `done`, or until none is left.
     ///
     /// # Errors
-    /// The first failure of a kernel or copy; or that streams wait for each other.
+    /// The first failure of a kernel or copy, or a deadlock of streams.
     pub fn run(&mut self, device: &mut Device, done: impl Fn(&Queue) -> bool) -> Result<(), String> {
         while !done(self) {
             let mut ready: Vec<u64> = (self.streams.iter())
@@ -366,12 +372,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether `stream` has nothing left to do.
+    /// True if `stream` has no work left.
     pub fn is_idle(&self, stream: u64) -> bool {
         self.streams.get(&stream).is_none_or(VecDeque::is_empty)
     }
 
-    /// Whether no stream has.
+    /// True if no stream has work left.
     pub fn all_idle(&self) -> bool {
         self.streams.values().all(VecDeque::is_empty)
     }
@@ -395,7 +401,7 @@ impl Queue {
                 if !self.is_pinned(from, bytes) {
                     return Err(given_back("copy to the device"));
                 }
-                // SAFETY: that many bytes of page-locked memory are there: checked above.
+                // SAFETY: checked above that these bytes of page-locked memory exist.
                 let source = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) }.to_vec();
                 self.perform(device, Work::ToDevice { to, bytes: source })
             }
@@ -408,8 +414,8 @@ impl Queue {
                 if !region.is_written(offset, bytes) {
                     return Err(format!("copy to the host: some of the {bytes} bytes at {from:#x} were never written"));
                 }
-                // SAFETY: page-locked memory is there: checked above. A copy to other memory runs before the call of the program that
-                // names it returns.
+                // SAFETY: checked above that page-locked memory exists. A copy to other memory runs
+                // before the program's call that names it returns.
                 let target = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
                 region.copy_out(offset, target);
                 Ok(())
@@ -443,7 +449,7 @@ impl Queue {
             }
             Work::Wait { .. } => Ok(()),
             Work::Host { function, argument } => {
-                // SAFETY: `cuLaunchHostFunc` was given this function with this argument.
+                // SAFETY: the program gave this function and this argument to `cuLaunchHostFunc`.
                 unsafe {
                     let function: extern "C" fn(*mut std::ffi::c_void) = std::mem::transmute(function);
                     function(argument as *mut std::ffi::c_void);

@@ -1,11 +1,12 @@
-//! Where the time of the kernels goes, by the model of an H100: products, not what is around them.
+//! Distribution of the kernels' time by the model of an H100: matrix products must dominate.
 
 mod common;
 
 use common::work::{SHAPES, count, work_of_child};
 use vgpu::model::{H100, Unit, bounds, busiest};
 
-/// Tensor cores have work for at least half of the time that the busiest unit of a wide network's kernels has, in training and in integration.
+/// In a wide network's kernels, the bound of the tensor cores is at least half of that of the
+/// busiest unit, in training and in integration.
 #[test]
 fn tensor_cores_are_busy_half_of_the_time() {
     if work_of_child() {

@@ -1,4 +1,5 @@
-//! The building blocks of `kernels/`, compiled by nvcc and run on the virtual GPU, against the host's own numbers.
+//! The building blocks of `kernels/`, compiled by nvcc and run on the virtual GPU, compared with
+//! the host's results.
 
 mod common;
 
@@ -34,7 +35,7 @@ fn random_words_are_the_hosts_to_the_last_bit() {
     assert_eq!(bench.words(units, n as usize), want);
 }
 
-/// Each order is close to the function in f64, and the slope of the one before.
+/// Each order is close to the function in f64, and to the slope of the order before.
 #[test]
 fn activations_and_their_derivatives_agree_with_f64() {
     fn sigmoid(z: f64) -> f64 {
@@ -65,7 +66,7 @@ fn activations_and_their_derivatives_agree_with_f64() {
         let orders = bench.floats(orders, 4 * n);
         for (&z, got) in points.iter().zip(orders.chunks_exact(4)) {
             let z = f64::from(z);
-            // Differences of the f64 function, wide enough for the third.
+            // Differences of the f64 function, with steps wide enough for the third derivative.
             let h = 1e-2;
             let at = |k: f64| function(z + k * h);
             let want = [
@@ -85,7 +86,7 @@ fn activations_and_their_derivatives_agree_with_f64() {
     }
 }
 
-/// One type of operand: its bytes, and what it makes of a number.
+/// One type of operands: its size, and its rounding.
 struct Operand {
     name: &'static str,
     bytes: usize,
@@ -119,7 +120,8 @@ const OPERANDS: [Operand; 4] = [
     },
 ];
 
-/// C = A Bᵀ for a product of several tiles and chunks, with operands that no transposition or swap leaves alone.
+/// C = A Bᵀ for a product of several tiles and chunks, with operands for which every transposition
+/// or swap changes the result.
 #[test]
 fn products_agree_with_f64_and_touch_no_bank_twice() {
     let (rows, columns, depth) = (256usize, 192usize, 192usize);
@@ -136,7 +138,7 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         };
         let (a, b) = (fill(rows, 1), fill(columns, 2));
         let c = bench.empty(4 * rows * c_pitch);
-        // The gap between rows of C is nobody's to write.
+        // The gap between rows of C must not be written.
         let sizes = [c_pitch, depth].map(|n| (n as u32).to_le_bytes());
         let shared = 2 * (128 + 64) * 64;
         let grid = [(columns / 64) as u32, (rows / 128) as u32, 1];
@@ -162,7 +164,8 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
             continue;
         }
         assert_eq!(counters.multiply_adds.iter().sum::<u64>(), products, "{name}");
-        // Copies bring 16 bytes a lane, 8 lanes a wavefront; each matrix of a fragment is one wavefront.
+        // Copies bring 16 bytes per lane, 8 lanes per wavefront; each matrix of a fragment is one
+        // wavefront.
         let copied = (rows * (columns / 64) + columns * (rows / 128)) * depth * bytes;
         let per_chunk_step = 8 * (2 * 4 + 2 * 4);
         let matrices = grid.iter().product::<u32>() as usize * depth * bytes / 32 * per_chunk_step;

@@ -1,6 +1,7 @@
-//! A host program on the virtual GPU, through the driver interface as it finds it: `libcuda.so` on the library path.
+//! A host program on the virtual GPU, through the driver interface it loads: `libcuda.so` on the
+//! library path.
 //!
-//! Each test runs itself again in a process whose library path leads to the virtual GPU.
+//! Each test runs itself again in a child process whose library path leads to the virtual GPU.
 
 mod common;
 
@@ -35,12 +36,13 @@ ret;
 }
 "#;
 
-/// Runs test `name` again where `libcuda.so` is the virtual GPU; returns its standard error, or `None` in that process.
+/// Runs test `name` again in a child process for which `libcuda.so` is the virtual GPU. Returns its
+/// standard error, or `None` in the child.
 fn on_the_virtual_gpu(name: &str, seed: u64) -> Option<String> {
     on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_SEED", &seed.to_string())])
 }
 
-/// The same under another name of the library and with other settings.
+/// The same with another name of the library and other settings.
 fn on_the_virtual_gpu_with(name: &str, library_name: &str, settings: &[(&str, &str)]) -> Option<String> {
     if std::env::var_os("VGPU_CHILD").is_some() {
         return None;
@@ -71,7 +73,7 @@ fn twice() -> (Arc<CudaContext>, CudaFunction) {
 fn launch(stream: &Arc<CudaStream>, function: &CudaFunction, x: &mut cudarc::driver::CudaSlice<u32>, n: u32) {
     let mut builder = stream.launch_builder(function);
     builder.arg(x).arg(&n);
-    // SAFETY: the kernel takes a pointer and a number; what it may touch is what the tests are about.
+    // SAFETY: the kernel takes a pointer and a number; the tests choose which accesses are valid.
     unsafe { builder.launch(LaunchConfig { grid_dim: (4, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 }) }
         .expect("launches");
 }
@@ -116,7 +118,7 @@ fn faults_of_kernels_name_their_place_and_break_the_device() {
     assert!(stream.clone_htod(&[1u32]).and_then(|_| stream.synchronize()).is_err(), "the device goes on");
 }
 
-/// Two streams without an event between them run in any order; with one, in the one order.
+/// Two streams without an event between them run in any order; with an event, only in one.
 #[test]
 fn streams_are_ordered_by_events_alone() {
     let name = "streams_are_ordered_by_events_alone";
@@ -128,19 +130,19 @@ fn streams_are_ordered_by_events_alone() {
         return;
     }
     let (context, function) = twice();
-    // The library's own events would order everything.
-    // SAFETY: the test outlives what it shares between streams.
+    // The library's own events would order everything. SAFETY: the test outlives the data it shares
+    // between streams.
     unsafe { context.disable_event_tracking() };
     for with_event in [true, false] {
         let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
         let mut x = first.clone_htod(&vec![1u32; 64]).expect("a copy");
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         launch(&first, &function, &mut x, 64);
         if with_event {
             second.wait(&first.record_event(None).expect("an event")).expect("waits");
         }
         let seen = second.clone_dtoh(&x).expect("a copy")[0];
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         assert!(!with_event || seen == 2);
         eprintln!("{}: {seen} of 2", if with_event { "with" } else { "without" });
     }
@@ -152,8 +154,7 @@ fn captured_work_is_launched_again() {
         return;
     }
     let (context, function) = twice();
-    // The library's own events lie outside of the capture.
-    // SAFETY: all work is in one stream.
+    // The library's own events are outside the capture. SAFETY: all work is in one stream.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().expect("a stream");
     let mut x = stream.clone_htod(&vec![3u32; 64]).expect("a copy");
@@ -166,7 +167,7 @@ fn captured_work_is_launched_again() {
     assert_eq!(stream.clone_dtoh(&x).expect("a copy"), vec![3 << 6; 64]);
 }
 
-/// The file's kernel triples where the program's own doubles.
+/// The file's kernel triples, the program's own doubles.
 #[test]
 fn modules_are_overridden_by_their_first_entry() {
     let name = "modules_are_overridden_by_their_first_entry";
@@ -206,18 +207,19 @@ fn memory_ends() {
     let context = CudaContext::new(0).expect("a device");
     let stream = context.new_stream().expect("a stream");
     let allocate = |bytes: usize| {
-        // SAFETY: nobody reads it.
+        // SAFETY: nothing reads it.
         unsafe { stream.alloc::<u8>(bytes) }
     };
     let half = allocate(600_000).expect("fits");
     let refused = allocate(600_000).expect_err("does not fit");
     assert_eq!(refused.0, sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-    // What is given back in the order of the stream makes room.
+    // Memory freed in stream order can be allocated again.
     drop(half);
     allocate(900_000).expect("fits");
 }
 
-/// Copies and fills are recorded, from page-locked memory as it is when the graph runs; a second stream takes part between events.
+/// Copies and fills are recorded; page-locked memory is read when the graph runs; a second stream
+/// takes part between events.
 #[test]
 fn captures_hold_copies_and_streams_that_join() {
     let name = "captures_hold_copies_and_streams_that_join";
@@ -226,13 +228,13 @@ fn captures_hold_copies_and_streams_that_join() {
         return;
     }
     let (context, function) = twice();
-    // SAFETY: the test outlives what it shares between streams.
+    // SAFETY: the test outlives the data it shares between streams.
     unsafe { context.disable_event_tracking() };
     let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
     let (mut x, mut y) = (first.alloc_zeros::<u32>(64).expect("zeros"), first.alloc_zeros::<u32>(64).expect("zeros"));
     // SAFETY: filled below, before the graph runs.
     let mut host = unsafe { context.alloc_pinned::<u32>(64) }.expect("memory");
-    first.synchronize().expect("synchronises");
+    first.synchronize().expect("synchronizes");
     first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
     first.memcpy_htod(&host, &mut x).expect("a copy");
     second.wait(&first.record_event(None).expect("an event")).expect("joins");
@@ -259,14 +261,14 @@ fn captures_end_with_what_they_cannot_hold() {
         return;
     }
     let (context, function) = twice();
-    // SAFETY: the test outlives what it shares between streams.
+    // SAFETY: the test outlives the data it shares between streams.
     unsafe { context.disable_event_tracking() };
     let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
     let mut x = first.clone_htod(&[1u32; 64]).expect("a copy");
     let outside = second.record_event(None).expect("an event");
     let flags = || sys::CUgraphInstantiate_flags(0);
     let begin = || {
-        first.synchronize().expect("synchronises");
+        first.synchronize().expect("synchronizes");
         first.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).expect("captures");
     };
     let lost = |error: sys::CUresult, expected: sys::CUresult| {
@@ -283,12 +285,12 @@ fn captures_end_with_what_they_cannot_hold() {
     lost(first.alloc_zeros::<u32>(4).expect_err("allocates").0, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     begin();
     lost(first.wait(&outside).expect_err("is not recorded").0, CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
-    // Work of another stream that nobody waits for.
+    // Work of another stream that nothing waits for.
     begin();
     second.wait(&first.record_event(None).expect("an event")).expect("joins");
     launch(&second, &function, &mut x, 64);
     assert_eq!(first.end_capture(flags()).err().expect("is lost").0, CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
-    // The streams are of use afterwards.
+    // The streams can be used afterwards.
     launch(&second, &function, &mut x, 64);
     assert_eq!(second.clone_dtoh(&x).expect("a copy"), vec![2; 64]);
 }
@@ -301,11 +303,11 @@ fn memory_of_the_host_outlives_its_copies() {
         return;
     }
     let context = CudaContext::new(0).expect("a device");
-    // SAFETY: the test does without on purpose.
+    // SAFETY: the test deliberately works without event tracking.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().expect("a stream");
     let mut x = stream.alloc_zeros::<u32>(64).expect("zeros");
-    // SAFETY: what it holds does not matter.
+    // SAFETY: its content does not matter.
     let host = unsafe { context.alloc_pinned::<u32>(64) }.expect("memory");
     stream.memcpy_htod(&host, &mut x).expect("a copy");
     drop(host);

@@ -1,4 +1,4 @@
-//! Fat binaries as `build.rs` has them made: the virtual GPU finds the PTX among the machine code.
+//! Fat binaries as `build.rs` makes them: the virtual GPU finds the PTX among the machine code.
 
 #[allow(dead_code)] // its `main` belongs to cargo
 #[path = "../../../build.rs"]
@@ -21,7 +21,7 @@ fn kernels_are_loaded_from_what_the_build_makes() {
     for (architectures, machine_code) in [(&[][..], 0), (&[80, 90], 2)] {
         let images = compile_all(guard.path(), guard.path(), &nvcc, architectures, 2).expect("compiles");
         let image = std::fs::read(&images[0].path).expect("an image");
-        // Each is an object file of its own.
+        // Each one is an object file of its own.
         assert_eq!(image.windows(4).filter(|bytes| bytes == b"\x7fELF").count(), machine_code);
         let mut device = Device::new(0);
         let module = device.load(&ptx_of(&image).expect("PTX")).expect("loads");
@@ -30,7 +30,7 @@ fn kernels_are_loaded_from_what_the_build_makes() {
 
     let compressed = guard.path().join("compressed.fatbin");
     let mut command = Command::new(&nvcc.path);
-    // Short code stays as it is: this repeats itself enough to be worth it.
+    // Short code is not compressed: this one is repetitive enough to be.
     let long: String = (0..200).map(|n| SOURCE.replace("twice", &format!("twice{n}"))).collect();
     std::fs::write(guard.path().join("long.cu"), long).expect("written");
     command.args(["-fatbin", "-gencode=arch=compute_80,code=compute_80", "-o"]);

@@ -1,8 +1,9 @@
-//! Faults put on purpose into copies of `kernels/`: each must be noticed, by the virtual GPU, which names its place, or by the comparison with the
-//! CPU, while the kernels as they are pass the same cases.
+//! Faults inserted on purpose into copies of `kernels/`. Each must be noticed, by the virtual GPU,
+//! which reports its location, or by the comparison with the CPU, while the original kernels pass
+//! the same cases.
 //!
-//! A faulty file is compiled and put in the place of its module in a child process, which is this test again: see [`case`]. `--nocapture` shows how
-//! each was noticed; the list is in `tests/vgpu/README.md`.
+//! A faulty file is compiled, and replaces its module in a child process, which is this test again:
+//! see [`case`]. `--nocapture` shows how each was noticed; the list is in `tests/vgpu/README.md`.
 
 mod common;
 
@@ -24,52 +25,54 @@ use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
+use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use common::folder_with_driver;
 
-/// What a child does.
+/// The work of a child.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Case {
     /// Loss and gradient of given rows, with probes.
     Gradient,
-    /// The same of so many rows that a block has tiles of different parts of the batch.
+    /// The same for so many rows that a block has tiles of different parts of the batch.
     Parts,
     /// Loss and gradient of a narrow network.
     Narrow,
-    /// Steps on a spline between paired samples, with probes, whose times follow the integrand.
+    /// Steps on a spline between paired samples, with probes and with times that follow the
+    /// integrand.
     Steps,
     /// Steps on a learned path.
     Learned,
-    /// A step of more rows than the device works on at a time.
+    /// A step of more rows than the device processes at a time.
     Chunks,
     /// Particles with noise and weights.
     Noise,
-    /// Particles by error control, with weights and densities.
+    /// Particles with error control, weights and densities.
     Density,
 }
 
 const CASES: [Case; 8] =
     [Case::Gradient, Case::Parts, Case::Narrow, Case::Steps, Case::Learned, Case::Chunks, Case::Noise, Case::Density];
 
-/// How a fault shows.
+/// How a fault is noticed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Notice {
     Race,
     NotWaitedFor,
-    Uninitialised,
+    Uninitialized,
     OutOfBounds,
     Misaligned,
     /// The results differ from the CPU's.
     Comparison,
 }
-use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialised};
+use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialized};
 
 impl Notice {
-    /// What the virtual GPU says of it.
+    /// The virtual GPU's texts.
     const OF_DEVICE: [(Notice, &str); 5] = [
         (Race, "data race"),
         (NotWaitedFor, "asynchronous copy that was not waited for"),
-        (Uninitialised, "uninitialised"),
+        (Uninitialized, "uninitialized"),
         (OutOfBounds, "out of bounds"),
         (Misaligned, "misaligned"),
     ];
@@ -79,7 +82,7 @@ impl Notice {
     }
 }
 
-/// `old` is replaced by `new` in `file`.
+/// A fault: `old` is replaced by `new` in `file`.
 struct Fault {
     what: &'static str,
     file: &'static str,
@@ -100,7 +103,7 @@ const fn fault(
     Fault { what, file, old, new, at, notice }
 }
 
-/// Where a fault is looked for: in entries of a module, for operands of one type.
+/// Scope of the search for a fault: entries of a module, with operands of one type.
 #[derive(Clone, Copy)]
 struct At {
     module: &'static str,
@@ -130,9 +133,9 @@ const FLOW: At = at("integrate", &["integrate"], "f32", Case::Noise);
 const DENSITY: At = at("integrate", &["integrate_density"], "f32", Case::Density);
 
 const FAULTS: &[Fault] = &[
-    // Products: kernels/tile/product.cuh, on the smallest module that has them.
+    // Products: kernels/tile/product.cuh, in the smallest module that has them.
     fault(
-        "a stage is used while its copies are on their way",
+        "a stage is used before its copies have arrived",
         "tile/product.cuh",
         "wait_copies<kStages - 2>()",
         "wait_copies<kStages - 1>()",
@@ -140,7 +143,7 @@ const FAULTS: &[Fault] = &[
         NotWaitedFor,
     ),
     fault(
-        "a stage more than there is memory for",
+        "one stage more than there is memory for",
         "net/sweeps.cuh",
         "kStages = kWide ? 3 : 2",
         "kStages = kWide ? 4 : 2",
@@ -148,7 +151,7 @@ const FAULTS: &[Fault] = &[
         OutOfBounds,
     ),
     fault(
-        "copies from 8 bytes beside",
+        "copies start 8 bytes too far",
         "tile/product.cuh",
         "from_a + k * pitch)",
         "from_a + k * pitch + 8)",
@@ -156,7 +159,7 @@ const FAULTS: &[Fault] = &[
         Misaligned,
     ),
     fault(
-        "rows of the operand lie 16 bytes further apart",
+        "rows of the operand are 16 bytes too far apart",
         "tile/product.cuh",
         "reinterpret_cast<const unsigned char*>(a) + line * pitch",
         "reinterpret_cast<const unsigned char*>(a) + line * (pitch + 16)",
@@ -164,15 +167,15 @@ const FAULTS: &[Fault] = &[
         OutOfBounds,
     ),
     fault(
-        "results go one row too far",
+        "results are written one row too far",
         "tile/product.cuh",
         "row = first_row() + lane / 4, column = lines.column0",
         "row = first_row() + lane / 4 + 1, column = lines.column0",
         BEND,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
-        "two quarters of the columns change places",
+        "two quarters of the columns are swapped",
         "tile/product.cuh",
         "lines.column0 + first_column() + lane % 4 * 8;",
         "lines.column0 + first_column() + (lane % 4 ^ 1) * 8;",
@@ -180,16 +183,16 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the second half of a fragment is the first half of the next line's",
+        "the second half of a fragment comes from the next line",
         "tile/product.cuh",
         "(right ^ step)",
         "(right + 2 * step)",
         BEND_BF16,
-        Uninitialised,
+        Uninitialized,
     ),
     // Sweeps.
     fault(
-        "all layers have the bias of the first",
+        "all layers use the bias of the first",
         "net/sweeps.cuh",
         "biases + of_map.bias + column0",
         "biases + column0",
@@ -197,23 +200,23 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the padding of a seed is left unwritten",
+        "the padding of a seed is not written",
         "net/row.cuh",
         "for_each_component(out_width(), [&](uint32_t i) { to[i]",
         "for_each_component(n_outputs(), [&](uint32_t i) { to[i]",
         SWEEP,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
-        "probes lie in one place",
+        "all probes share one buffer",
         "net/tile_rows.cuh",
         "return static_cast<size_t>(network.places) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
-        "probes' curvature counts half in the adjoint",
+        "the curvature of probes is halved in the adjoint",
         "net/sweeps.cuh",
         "2.0f * sm_probe_weight",
         "1.0f * sm_probe_weight",
@@ -237,7 +240,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "growth counts twice in the loss",
+        "growth is counted twice in the loss",
         "sweep.cuh",
         "0.5f * growth() * s * s",
         "growth() * s * s",
@@ -254,15 +257,15 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "boundary tiles count like interior ones",
+        "boundary tiles are treated as interior ones",
         "weight_grad.cuh",
         "min(params.batch.n_interior_tiles, end)",
         "end",
         GRAD,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
-        "a part's sums keep the units of the part before",
+        "the sums of a part keep the scale of the part before",
         "weight_grad.cuh",
         "product.multiply_by(sum_scale<T>(batch, tile - 1) / part.sum_scale);",
         "",
@@ -270,7 +273,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the sums stay in the units of their last part",
+        "the sums keep the scale of their last part",
         "weight_grad.cuh",
         "product.multiply_by(sum_scale<T>(batch, end - 1));",
         "",
@@ -278,7 +281,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "seeds of half of a warp's rows are left out",
+        "seeds of half of a warp's rows are omitted",
         "net/row.cuh",
         "sum += __shfl_xor_sync(0xffffffffu, sum, kRowLanes);",
         "",
@@ -286,7 +289,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "biases leave out a chunk of rows",
+        "biases omit a chunk of rows",
         "net/layer_gradient.cuh",
         "static_cast<int>(remaining) : 0",
         "static_cast<int>(remaining) - 1 : 0",
@@ -294,7 +297,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "earlier chunks are forgotten",
+        "earlier chunks are dropped",
         "net/layer_gradient.cuh",
         "add ? *place(out, in) : float2{}",
         "false ? *place(out, in) : float2{}",
@@ -311,15 +314,15 @@ const FAULTS: &[Fault] = &[
     ),
     // Narrow networks.
     fault(
-        "boundary tiles count like interior ones",
+        "boundary tiles are treated as interior ones",
         "sweep_narrow.cuh",
         "interior ? kTileRows : 0",
         "kTileRows",
         NARROW,
-        Uninitialised,
+        Uninitialized,
     ),
     fault(
-        "two layers' sums lie in one place",
+        "the sums of two layers share one buffer",
         "sweep_narrow.cuh",
         "return sm_sums[layer - 1];",
         "return sm_sums[layer == 2 ? 0 : layer - 1];",
@@ -334,9 +337,9 @@ const FAULTS: &[Fault] = &[
         NARROW,
         Race,
     ),
-    // The bend.
+    // The second network.
     fault(
-        "the bend descends",
+        "the second network descends the loss",
         "bend.cuh",
         "-*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k]",
         "*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k]",
@@ -344,7 +347,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the bend moves points that are not told to the network",
+        "the moved points are not written to the network's input",
         "bend.cuh",
         "= to_element<T>(x[k]);",
         "= to_element<T>(x[k] - weight * row.o(k));",
@@ -353,7 +356,7 @@ const FAULTS: &[Fault] = &[
     ),
     // Draws.
     fault(
-        "rows come from one further on",
+        "rows are read one position too far",
         "draw/path.cuh",
         "(params.offsets[snapshot] + index) * dim",
         "(params.offsets[snapshot] + index + 1) * dim",
@@ -361,7 +364,7 @@ const FAULTS: &[Fault] = &[
         OutOfBounds,
     ),
     fault(
-        "pairs end where they begin",
+        "pairs end at the row where they begin",
         "draw/path.cuh",
         "coupling.pairs[2 * pair + 1]",
         "coupling.pairs[2 * pair]",
@@ -369,7 +372,7 @@ const FAULTS: &[Fault] = &[
         OutOfBounds,
     ),
     fault(
-        "rows are numbered through the whole batch",
+        "rows are numbered over the whole batch instead of per part",
         "draw.cu",
         "draw.row(part, (tile - part.first_tile)",
         "draw.row(part, (tile - 0)",
@@ -385,16 +388,16 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "a lane too few writes the input",
+        "one lane too few writes the input",
         "draw.cu",
         "for (uint32_t column = lane; column < in_width;",
         "for (uint32_t column = lane; column + 1 < in_width;",
         DRAW,
-        Uninitialised,
+        Uninitialized,
     ),
-    // The optimiser.
+    // The optimizer.
     fault(
-        "the last part of the gradient is left out",
+        "the last partial gradient is omitted",
         "optimizer/gather.cuh",
         "k < params.n_parts",
         "k + 1 < params.n_parts",
@@ -402,7 +405,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the norm leaves out a block",
+        "the norm omits a block",
         "optimizer/judge.cuh",
         "for (uint32_t block = threadIdx.x; block < network",
         "for (uint32_t block = threadIdx.x + 1; block < network",
@@ -418,7 +421,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the copy for the way back is not transposed",
+        "the copy for the reverse sweep is not transposed",
         "optimizer/update.cuh",
         "sm_weights[slow][quick + k] = p[k]",
         "sm_weights[quick + k][slow] = p[k]",
@@ -426,7 +429,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the average lags a step",
+        "the average lags one step behind",
         "optimizer/update.cuh",
         "next.p - old.ema",
         "old.p - old.ema",
@@ -434,7 +437,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "moments of times leave out a tile",
+        "moments of times omit a tile",
         "optimizer/times.cuh",
         "uint32_t tile = group; tile < part.n_tiles",
         "uint32_t tile = group + 1; tile < part.n_tiles",
@@ -443,7 +446,7 @@ const FAULTS: &[Fault] = &[
     ),
     // Particles.
     fault(
-        "every step has the noise of the first",
+        "every step uses the noise of the first",
         "integrate/noise.cuh",
         "n_steps * params.increments_per_step",
         "0 * params.increments_per_step",
@@ -451,7 +454,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "the last stage is not the next step's first",
+        "the last stage is not reused as the next step's first",
         "integrate/particles.cuh",
         "tile.is_swapped = !tile.is_swapped",
         "tile.is_swapped = tile.is_swapped",
@@ -459,7 +462,7 @@ const FAULTS: &[Fault] = &[
         Comparison,
     ),
     fault(
-        "density grows where it should fall",
+        "density grows instead of falling",
         "integrate/velocity.cuh",
         "= -curvature;",
         "= curvature;",
@@ -475,7 +478,7 @@ const FAULTS: &[Fault] = &[
         Race,
     ),
     fault(
-        "rows that do not count steer the steps",
+        "padding rows influence the step size",
         "integrate/adaptive.cuh",
         "if (!state.counts(i)) continue;",
         "",
@@ -484,7 +487,7 @@ const FAULTS: &[Fault] = &[
     ),
 ];
 
-/// Where barriers of a file are looked for, one after the other until they are noticed.
+/// Scopes in which the barriers of a file are removed, in this order, until that is noticed.
 const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
     ("net/gradient.cuh", &[SWEEP, FLOW]),
@@ -498,31 +501,31 @@ const BARRIERS: &[(&str, &[At])] = &[
     ("integrate/", &[DENSITY, FLOW]),
 ];
 
-/// Barriers that no case misses, and why.
+/// Barriers whose absence no case notices, and the reason.
 const NOT_MISSED: &[(&str, &str, &str)] = &[(
     "optimizer/judge.cuh",
     "the state is read",
-    "nobody here: a run reads its records before they are too many; a unit test of the judge does not",
+    "not in these cases: the history never fills; the unit tests of the step control cover it",
 )];
 
-/// A fault in the text of its file.
+/// A fault inserted into the text of its file.
 struct Planted {
     file: String,
     what: String,
     text: String,
-    /// Where it may show, one after the other.
+    /// Scopes in which it may be noticed, in this order.
     places: Vec<At>,
     expected: Vec<Notice>,
-    /// Why it does not show, where that is known.
+    /// The reason why it is not noticed, if that is known.
     not_missed: Option<&'static str>,
 }
 
-/// How a fault showed.
+/// How a fault was noticed.
 struct Shown {
-    /// The first columns of its line in the list.
+    /// The first columns of its row in the list.
     fault: String,
     by: &'static str,
-    /// What it may show by.
+    /// The ways in which it may be noticed.
     expected: Vec<&'static str>,
     said: String,
 }
@@ -531,7 +534,7 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Every fault of the list, and the absence of every barrier.
+/// Every fault of the list, and every barrier removed.
 fn planted() -> Vec<Planted> {
     let root = project().join("kernels");
     let read =
@@ -556,13 +559,14 @@ fn planted() -> Vec<Planted> {
         for (start, call) in text.match_indices("__syncthreads()") {
             let places = BARRIERS.iter().find(|(prefix, _)| file.starts_with(prefix));
             let places = places.unwrap_or_else(|| panic!("{file} has a barrier and no place for it")).1.to_vec();
-            // Each barrier says what it separates.
+            // The comment of each barrier says what it separates.
             let rest = text[start..].lines().next().unwrap_or_default();
             let separates = rest.split("//").nth(1).unwrap_or_default().trim();
             let known = NOT_MISSED.iter().find(|(of, what, _)| *of == file && *what == separates);
             let not_missed = known.map(|(_, _, why)| *why);
-            // What comes too early was written by nobody yet, or by another thread, or is on its way.
-            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialised, NotWaitedFor] };
+            // A premature read finds memory uninitialized, or of another thread, or with a copy
+            // pending.
+            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialized, NotWaitedFor] };
             let mut without = text.clone();
             without.replace_range(start..start + call.len(), "(void)0");
             let what = format!("without the barrier: {separates}");
@@ -584,11 +588,12 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The PTX of `module` in the kernels of `folder`, with code in the entries `at` names alone; all others return at once.
+/// The PTX of `module` from the kernels in `folder`, with code only in the entries that `at` names;
+/// all others return immediately.
 fn compile(folder: &Path, at: At) -> PathBuf {
     let source = folder.join(at.module).with_extension("cu");
     let text = std::fs::read_to_string(&source).expect("a module");
-    // Entries are made by macros, one instance a line: NAME(bf16, __nv_bfloat16).
+    // Entries are made by macros, one instance per line: NAME(bf16, __nv_bfloat16).
     let is_instance =
         |line: &str| ["f32", "tf32", "bf16", "f16"].iter().any(|name| line.contains(&format!("({name}, ")));
     let is_kept = |line: &str| line.contains(&format!("({}, ", at.operands));
@@ -623,7 +628,7 @@ fn compile(folder: &Path, at: At) -> PathBuf {
     out
 }
 
-/// What a child says of its case with other modules in the place of the program's.
+/// Output of a child that runs its case with other modules in place of the program's.
 fn outcome(case: Case, operands: &str, overrides: &[PathBuf]) -> Result<(), (Notice, String)> {
     let program = std::env::current_exe().expect("the test's own path");
     let folder = folder_with_driver("libcuda.so");
@@ -656,14 +661,14 @@ fn outcome(case: Case, operands: &str, overrides: &[PathBuf]) -> Result<(), (Not
     Err((*notice, place.lines().take(3).map(str::trim).collect::<Vec<_>>().join(" ")))
 }
 
-/// Calls `work` for each of `list` on two threads; the results in the order of the list.
+/// Calls `work` for each of `list` on two threads; results are in the order of the list.
 fn on_two_threads<T: Sync, R: Send>(list: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (next, results) = (Mutex::new(0..list.len()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    // A name of its own, so that the lock is not held while the work is done.
+                    // A separate statement, so that the lock is released before the work.
                     let index = next.lock().expect("unharmed").next();
                     let Some(index) = index else { break };
                     let result = work(&list[index]);
@@ -750,7 +755,8 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
         .collect();
     assert!(wrong.is_empty(), "{} of {} faults:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 
-    // Which of a fault's notices comes first depends on how the host's threads share the blocks: any may stand in the list.
+    // Which of a fault's possible reports comes first depends on the scheduling of the host's
+    // threads, so any of them may be in the list.
     let readme = std::fs::read_to_string(project().join("tests/vgpu/README.md")).expect("tests/vgpu/README.md");
     let listed: Vec<&str> = readme.lines().skip_while(|line| *line != HEADER).skip(2).collect();
     let is_listed = |(shown, listed): (&Shown, &&str)| {
@@ -780,7 +786,7 @@ fn model(hidden: &[usize], head: Head, objective: Objective) -> Model {
     Model { architecture, coordinates: Coordinates::identity(DIM), objective, parameters }
 }
 
-/// ‖got − want‖ ≤ `tolerance` ‖want‖, or the end of the child.
+/// Checks ‖got − want‖ ≤ `tolerance` ‖want‖, and ends the child otherwise.
 fn compare(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let error = norm(&mut got.iter().zip(want).map(|(got, want)| got - want)) / norm(&mut want.iter().copied());
@@ -794,7 +800,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// What a child does, named by `VGPU_CASE`; nothing in the test's own process.
+/// The work of a child, named by `VGPU_CASE`; does nothing in the test's own process.
 #[test]
 fn case() {
     let Ok(name) = std::env::var("VGPU_CASE") else { return };
@@ -802,7 +808,7 @@ fn case() {
     let case = CASES.into_iter().find(|known| format!("{known:?}") == case).expect("a case");
     let precision = Precision::ALL.into_iter().find(|precision| precision.name() == operands).expect("a type");
     let engine = CudaEngine::new(0, precision).expect("the virtual GPU");
-    // Above what rounding does in each type, and far below what a fault does.
+    // Above the rounding errors of each type, and far below the effect of a fault.
     let tolerance = match precision {
         Precision::F32 => 1e-4,
         Precision::Tf32 | Precision::F16 => 1e-2,
@@ -821,7 +827,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
     let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
     let model = model(hidden, Head::Quadratic, objective);
     let (n, n0) = (165, 5);
-    let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, seed));
+    let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, &mut Stream::of_normals(seed, DIM)));
     let number = |i: usize| (i as f64 * 0.37).fract();
     let batch = Batch {
         x: points(n, 1),
@@ -856,7 +862,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         dim: DIM,
         times: vec![0.0, 0.3, 1.0],
         offsets: vec![0, 31, 48, 101],
-        samples: draw_gaussian(101, DIM, 3),
+        samples: draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM)),
     };
     let couplings =
         is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
@@ -875,10 +881,10 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
             masses: None,
         },
         bend: bend.clone(),
-        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centring: false } },
+        estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centering: false } },
         time_rule: if is(Case::Steps) { TimeRule::Importance } else { TimeRule::LowDiscrepancy },
         laplacian: Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 },
-        // The device works on 32 768 rows at a time.
+        // The device processes 32 768 rows at a time.
         n_interior: if is(Case::Chunks) { 32_900 } else { 167 },
         n_boundary: 131,
         optimizer: Optimizer {
@@ -921,7 +927,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         };
         compare("the first moment", &wide(&got.moment1), &wide(&want.moment1), tolerance);
         compare("the second moment", &wide(&got.moment2), &wide(&want.moment2), 2.0 * tolerance);
-        // Small gradients may change their sign by rounding, and AdamW takes steps of one size.
+        // Rounding may change the sign of small gradients, and AdamW takes steps of equal size.
         compare("the way of the parameters", &way(&got.parameters), &way(&want.parameters), 30.0 * tolerance);
         compare("the way of their average", &way(&got.ema), &way(&want.ema), 30.0 * tolerance);
     }
@@ -942,7 +948,7 @@ fn particles(engine: &CudaEngine, has_noise: bool, tolerance: f64) {
         Plan { divergence, ..Plan::new(Method::Dopri5, control, 0.0, save_at) }
     };
     let run = |engine: &dyn Engine| -> [Vec<f32>; 3] {
-        let mut channels = [draw_gaussian(n, DIM, 9), vec![0.0; n], vec![0.0; n]];
+        let mut channels = [draw_gaussian(n, DIM, &mut Stream::of_normals(9, DIM)), vec![0.0; n], vec![0.0; n]];
         channels.iter_mut().for_each(|values| values.resize(2 * values.len(), 0.0));
         let [positions, log_weights, log_density] = &mut channels;
         let out = Trajectories {

@@ -1,4 +1,5 @@
-//! The parsers of the virtual GPU on random changes of valid input. `fuzz/mod.rs` says how more inputs than usual are read.
+//! The parsers of the virtual GPU on random changes of valid input. `fuzz/mod.rs` describes how to
+//! read more inputs than by default.
 
 #[path = "../../common/fuzz/mod.rs"]
 mod common_fuzz;
@@ -7,7 +8,8 @@ use common_fuzz::{Answer, Bytes, NUMBERS, Random, Target, Text, run};
 use vgpu::fatbin::ptx_of;
 use vgpu::ptx::parse_module;
 
-/// Instructions of every kind that the decoder knows, for the registers that [`module`] declares.
+/// Instructions of every kind that the decoder supports, for the registers that [`module`]
+/// declares.
 const INSTRUCTIONS: [&str; 74] = [
     "ld.param.u64 %rd1, [k_out];",
     "ld.param.u32 %r1, [k_n+0];",
@@ -85,7 +87,7 @@ const INSTRUCTIONS: [&str; 74] = [
     "@!%p2 bra $turn;",
 ];
 
-/// Words that mean something in PTX.
+/// Words with a meaning in PTX.
 const WORDS: [&str; 60] = [
     ".reg", ".b32", ".b64", ".f32", ".u64", ".pred", ".param", ".entry", ".visible", ".func", ".global", ".shared",
     ".local", ".const", ".extern", ".align", ".loc", ".file", ".section", ".maxntid", ".reqntid", ".pragma",
@@ -94,7 +96,7 @@ const WORDS: [&str; 60] = [
     "0x", "s64",
 ];
 
-/// The text of a module: valid, but for numbers that no module would have in some.
+/// The text of a module: valid, apart from impossible numbers in some.
 fn module(random: &mut Random) -> Vec<u8> {
     let wild = random.percent(40);
     let number = |random: &mut Random, usual: &str| -> String {
@@ -169,7 +171,7 @@ fn ptx_modules() {
     );
 }
 
-/// Every instruction that the inputs are made of is one.
+/// Every instruction in the inputs is valid.
 #[test]
 fn instructions_to_begin_with_are_valid() {
     let head = ".visible .entry k(.param .b8 k_out[8], .param .u32 k_n)\n{\n.reg .pred %p<4>; .reg .b16 %h<4>; \

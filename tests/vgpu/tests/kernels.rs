@@ -1,10 +1,11 @@
-//! Small kernels: what they compute, and that each fault is noticed with its place.
+//! Small kernels: their results, and the report of each fault with its location.
 
 use vgpu::device::{Device, Sizes};
 
 const HEAD: &str = ".version 8.0\n.target sm_80\n.address_size 64\n.file 1 \"faulty.cu\"\n";
 
-/// A kernel `k` over one pointer `out`, with `body` behind the usual preamble: %rd1 = out, %r1 = tid, %r2 = lane, %r3 = ctaid.
+/// A kernel `k` with one pointer `out`; `body` follows the usual preamble: %rd1 = out, %r1 = tid,
+/// %r2 = lane, %r3 = ctaid.
 fn ptx(declarations: &str, body: &str) -> String {
     format!(
         "{HEAD}{declarations}
@@ -40,7 +41,7 @@ impl Default for Run {
 }
 
 impl Run {
-    /// The words of `out` after the kernel, or what it did wrong, for a few orders of warps.
+    /// The words of `out` after the kernel, or its error, for a few orders of warps.
     fn of(&self, ptx: &str) -> Result<Vec<u32>, String> {
         let mut results = Vec::new();
         for seed in 0..4 {
@@ -116,10 +117,10 @@ fn barriers_order_shared_memory() {
     assert_eq!(Run::default().of(&ptx(shared, &whole)).expect("runs"), (0..64).rev().collect::<Vec<u32>>());
     Run::default()
         .fails(&ptx(shared, &with("")), &["k: ", "data race", "faulty.cu:7", "block 0, thread", ".shared.u32"]);
-    // A warp barrier does not reach the other warp.
+    // A warp barrier does not order the other warp.
     let warp = with("bar.warp.sync 0xffffffff;");
     Run::default().fails(&ptx(shared, &warp), &["data race"]);
-    // Dynamic shared memory lies behind the static one, and needs no bytes in the module.
+    // Dynamic shared memory follows the static one, and takes no bytes in the module.
     let dynamic = ptx(".extern .shared .align 16 .b8 tile[];", &whole);
     Run { dynamic_shared: 256, ..Run::default() }.of(&dynamic).expect("runs");
     Run { dynamic_shared: 252, ..Run::default() }.fails(&dynamic, &["out of bounds", "shared 0xfc", "252 bytes"]);
@@ -133,10 +134,10 @@ fn accesses_outside_astray_and_too_early_are_faults() {
     run.fails(&store("+4"), &["out of bounds", "4 bytes past its end", "thread 63", "faulty.cu:7"]);
     run.fails(&store("+2"), &["misaligned", "4 bytes"]);
     run.fails(&store("-4"), &["out of bounds", "thread 0"]);
-    run.fails(&ptx("", &format!("{OWN_WORD} ld.global.u32 %r4, [%rd2];")), &["uninitialised", "never written"]);
+    run.fails(&ptx("", &format!("{OWN_WORD} ld.global.u32 %r4, [%rd2];")), &["uninitialized", "never written"]);
     let shared = ".shared .align 4 .b8 tile[256];";
-    run.fails(&ptx(shared, "mov.u32 %r4, tile; ld.shared.u32 %r5, [%r4];"), &["uninitialised", "shared 0x0"]);
-    // Blocks that write one word race, whatever they write.
+    run.fails(&ptx(shared, "mov.u32 %r4, tile; ld.shared.u32 %r5, [%r4];"), &["uninitialized", "shared 0x0"]);
+    // Blocks that write one word race, even if they write equal values.
     let one_word = ptx("", "setp.ne.u32 %p1, %r1, 0; @%p1 bra $end; st.global.u32 [%rd1], %r1; $end:");
     run.of(&one_word).expect("runs");
     Run { blocks: 2, ..Run::default() }.fails(&one_word, &["data race", "wrote"]);
@@ -154,7 +155,7 @@ fn lanes_that_cannot_meet_are_faults() {
     run.fails(&divided("shfl.sync.bfly.b32 %r4, %r1, 1, 31, 0xffff; ret;"), &["not in its own mask 0xffff"]);
     run.fails(&ptx("", "setp.lt.u32 %p1, %r1, 32; @%p1 ret; bar.sync 0;"), &["left the kernel", "barrier"]);
     run.fails(&ptx("", "shfl.sync.idx.b32 %r4, %r1, %r2, 31, %r1;"), &["same in all lanes"]);
-    // Two halves of a warp at two different barriers.
+    // The two halves of a warp at two different barriers.
     let two = "setp.lt.u32 %p1, %r2, 16; @%p1 bra $low; bar.warp.sync 0xffffffff; bra $end; $low: bar.warp.sync 0xffffffff; $end:";
     run.fails(&ptx("", two), &["divergent", "wait for each other"]);
 }
@@ -228,12 +229,13 @@ fn what_is_fetched_ahead_lies_in_memory() {
     run.fails(&fetch(4096), &["out of bounds"]);
 }
 
-/// A matrix product through ldmatrix and mma: 16 × 16 times 16 × 8 in bf16.
+/// A matrix product by ldmatrix and mma: 16 × 16 times 16 × 8 in bf16.
 #[test]
 fn fragments_travel_from_shared_memory_through_the_product() {
     let body = "
         mov.u32 %r4, tile; shl.b32 %r5, %r1, 3; add.u32 %r6, %r4, %r5;
-        // Each lane writes four halves: row lane / 2 of A, halves 8·(lane & 1) …; both halves of the tile alike.
+        // Each lane writes four halves: row lane / 2 of A, halves 8·(lane & 1) …; both halves of
+        // the tile alike.
         mov.b32 %r7, 0x3f803f80; mov.b32 %r8, 0x40004000;
         st.shared.v2.b32 [%r6], {%r7, %r8};
         st.shared.v2.b32 [%r6+256], {%r7, %r8};

@@ -1,4 +1,5 @@
-//! What the assembler says of the kernels, for every architecture they are built for: no registers spill, nothing lies in local memory.
+//! The assembler's report on the kernels, for every architecture: no registers spill, and local
+//! memory is not used.
 
 #[allow(dead_code)] // its `main` belongs to cargo
 #[path = "../../../build.rs"]
@@ -10,7 +11,7 @@ use std::sync::Mutex;
 
 use build::{ARCHITECTURES, Nvcc, VIRTUAL};
 
-/// What a tool prints, which must succeed.
+/// The output of a program, which must succeed.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -18,14 +19,14 @@ fn run(command: &mut Command) -> String {
     said
 }
 
-/// Works on `list` with two threads, in its order.
+/// Calls `work` for each of `list`, in order, on two threads.
 fn on_two_threads<T: Sync>(list: &[T], work: impl Fn(&T) + Sync) {
     let next = Mutex::new(list.iter());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    // A name of its own, so that the lock is not held while the work is done.
+                    // A separate statement, so that the lock is released before the work.
                     let item = next.lock().expect("unharmed").next();
                     let Some(item) = item else { break };
                     work(item);
@@ -35,10 +36,11 @@ fn on_two_threads<T: Sync>(list: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// What is wrong with `report`, the words of the assembler about a file with `kernels`.
+/// The problems in `report`, the assembler's output for a file with `kernels`.
 fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
     let mut wrong = Vec::new();
-    // "ptxas info    : Function properties for NAME", and in the line below the bytes of its frame, spilled stores and loads.
+    // "ptxas info    : Function properties for NAME", and on the next line the bytes of its frame,
+    // of spilled stores and of loads.
     for kernel in kernels {
         let mut lines = report.lines().skip_while(|line| !line.ends_with(&format!("Function properties for {kernel}")));
         let sizes = lines.nth(1).unwrap_or("nothing is said");
@@ -47,7 +49,7 @@ fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
             wrong.push(format!("{kernel}: {}", sizes.trim()));
         }
     }
-    // A function that is really called would not show among the kernels.
+    // A function that is called instead of inlined would not be among the kernels.
     let n = report.lines().filter(|line| line.contains("Function properties for ")).count();
     if n != kernels.len() {
         wrong.push(format!("{n} functions, of which {} are kernels", kernels.len()));
@@ -84,7 +86,7 @@ fn no_kernel_spills_on_any_architecture() {
     let mut sources: Vec<PathBuf> =
         std::fs::read_dir(kernels).expect("kernels").map(|entry| entry.expect("an entry").path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    // The largest first, so that none is left to one core at the end.
+    // The largest first, so that none runs alone at the end.
     let of_name = |source: &Path| folder.path().join(source.file_stem().expect("a name"));
     on_two_threads(&sources, |source| {
         let mut command = Command::new(&nvcc.path);

@@ -84,8 +84,8 @@ pub struct RowBuffers {
 #[repr(u32)]
 pub enum PartKind {
     Interior,
-    Centre,
-    CentreEnds,
+    Center,
+    CenterEnds,
     Boundary0,
     Boundary1,
     WeakEnds0,
@@ -95,13 +95,13 @@ pub enum PartKind {
 impl PartKind {
     /// The kind of this number.
     pub fn of(number: u32) -> Option<PartKind> {
-        use PartKind::{Boundary0, Boundary1, Centre, CentreEnds, Interior, WeakEnds0, WeakEnds1};
-        [Interior, Centre, CentreEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
+        use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
+        [Interior, Center, CenterEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
     }
 
     /// Whether its rows have the interior term, and so the channels of δ and c.
     pub fn is_interior(self) -> bool {
-        matches!(self, PartKind::Interior | PartKind::Centre)
+        matches!(self, PartKind::Interior | PartKind::Center)
     }
 }
 

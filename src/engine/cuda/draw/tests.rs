@@ -16,6 +16,7 @@ use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
 use crate::laplacian::{Laplacian, LaplacianRule};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::objective::{Objective, SigmaSchedule};
+use crate::rng::Stream;
 use crate::stage::Stage;
 
 /// Tiles of a chunk here: batches have several.
@@ -24,7 +25,7 @@ const STEP: u64 = (1 << 32) + 17;
 const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 
 pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
-    let samples = draw_gaussian(150, dim, 3);
+    let samples = draw_gaussian(150, dim, &mut Stream::of_normals(3, dim));
     let snapshots = if interpolant.is_generative() {
         Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples }
     } else {
@@ -58,7 +59,7 @@ pub fn training(path: DensityPath) -> Training {
         objective: Objective::default(),
         path,
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: 150,
@@ -193,8 +194,8 @@ impl Bench {
             let n_rows = part.n_rows as usize;
             let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
                 k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
-                k if k == PartKind::Centre as u32 => draw.center(0, n_rows, work),
-                k if k == PartKind::CentreEnds as u32 => draw.center_ends(work),
+                k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
+                k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
                 k if k == PartKind::Boundary0 as u32 => draw.boundary(End::Start, 0, n_rows, work),
                 k if k == PartKind::Boundary1 as u32 => draw.boundary(End::End, 0, n_rows, work),
                 k => {
@@ -324,7 +325,7 @@ fn every_time_rule_visits_the_times_of_the_host() {
 fn every_estimator_weighs_rows_as_the_host() {
     let bench = Bench::new();
     for estimator in [
-        Estimator::Action { centring: true },
+        Estimator::Action { centering: true },
         Estimator::Weak { intervals: 1 },
         Estimator::Weak { intervals: 4 },
         Estimator::Regression,
@@ -357,7 +358,7 @@ fn probes_are_those_of_the_host() {
         let mut training = training(path(Interpolant::Linear, dim));
         training.laplacian = Laplacian { rule, n_probes };
         training.objective.sigma = 0.7;
-        training.estimator = Estimator::Action { centring: true };
+        training.estimator = Estimator::Action { centering: true };
         for schedule in [SigmaSchedule::Constant, SigmaSchedule::OneMinusT] {
             training.objective.sigma_schedule = schedule;
             bench.check(&format!("{rule:?}, {n_probes} probes, {schedule:?}"), &training);

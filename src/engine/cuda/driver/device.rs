@@ -293,11 +293,11 @@ impl Device {
         check_len("buffer on the device", values.len().min(buffer.len), values.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         if bytes.is_empty() {
-            return self.synchronise();
+            return self.synchronize();
         }
         let source = buffer.bytes.slice(..bytes.len());
         self.stream.memcpy_dtoh(&source, bytes).map_err(|error| self.failure("a copy from the device", error))?;
-        self.synchronise()
+        self.synchronize()
     }
 
     fn kernel(&self, kernel: &'static str) -> Result<&Kernel> {
@@ -391,7 +391,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`] names the kernels launched since the last successful synchronization.
-    pub fn synchronise(&self) -> Result<()> {
+    pub fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().map_err(|error| self.failure("work", error))?;
         self.launched().clear();
         Ok(())

@@ -8,7 +8,7 @@ use super::super::abi::{
 use super::super::driver::{Buffer, Device, THREADS, kernel_of};
 use super::super::network::Network;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::Optimizer;
+use crate::engine::{Cosine, Optimizer};
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
 
@@ -20,7 +20,8 @@ pub const MOMENTS: usize = 2 * TIME_KNOTS;
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {
-        let (cosine_steps, floor) = optimizer.learning_rate.cosine.unwrap_or((0, 1.0));
+        let Cosine { end: cosine_steps, floor } =
+            optimizer.learning_rate.cosine.unwrap_or(Cosine { end: 0, floor: 1.0 });
         OptimizerParams {
             warmup_steps: optimizer.learning_rate.warmup_steps,
             cosine_steps,

@@ -6,7 +6,7 @@ use crate::engine::cuda::abi::{BatchParams, Part, PartKind, TileSums};
 use crate::engine::cuda::step::{Judge, Rules};
 use crate::engine::cuda::testing;
 use crate::engine::testing::AdamW;
-use crate::engine::{LearningRate, LossScale, Optimizer, StepRecord, TrainState};
+use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
 use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 use crate::rng::{Purpose, unit_f32, words};
 
@@ -29,7 +29,7 @@ fn architecture(hidden: &[usize]) -> Architecture {
 
 pub fn optimizer() -> Optimizer {
     Optimizer {
-        learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some((10, 0.1)) },
+        learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
         beta1: 0.8,
         beta2: 0.95,
         epsilon: 1e-8,

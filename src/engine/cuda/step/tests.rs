@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::density_path::{TimeDensity, TimeMoments};
-use crate::engine::LearningRate;
 use crate::engine::cuda::abi::{PartKind, StepSizes};
 use crate::engine::cuda::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
+use crate::engine::{Cosine, LearningRate};
 
 /// Judges without updates: the partial gradients and the learners stay as they are.
 fn judged(bench: &Bench) {
@@ -22,10 +22,10 @@ fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
 fn step_sizes_follow_the_schedule_and_the_norm() {
     let cosine = |cosine| LearningRate { cosine, ..optimizer().learning_rate };
     let schedules = [
-        cosine(Some((10, 0.1))),
+        cosine(Some(Cosine { end: 10, floor: 0.1 })),
         cosine(None),
-        cosine(Some((2, 0.1))),
-        LearningRate { warmup_steps: 0, ..cosine(Some((4000, 0.0))) },
+        cosine(Some(Cosine { end: 2, floor: 0.1 })),
+        LearningRate { warmup_steps: 0, ..cosine(Some(Cosine { end: 4000, floor: 0.0 })) },
     ];
     for learning_rate in schedules {
         // Without a limit, with one that all norms pass, and one that none does.
@@ -84,8 +84,8 @@ fn step_sizes_follow_the_schedule_and_the_norm() {
 /// Sums over many more tiles than threads, by part.
 #[test]
 fn terms_of_the_record_are_those_of_their_parts() {
-    use PartKind::{Boundary0, Boundary1, Centre, CentreEnds, Interior, WeakEnds0, WeakEnds1};
-    let of_action = [(Interior, 300), (Centre, 5), (Boundary0, 257), (Boundary1, 3), (CentreEnds, 1)];
+    use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
+    let of_action = [(Interior, 300), (Center, 5), (Boundary0, 257), (Boundary1, 3), (CenterEnds, 1)];
     let of_weak = [(Interior, 7), (WeakEnds0, 2), (WeakEnds1, 3)];
     for parts in [&of_action[..], &of_weak[..]] {
         let batch = batch(parts);
@@ -105,11 +105,11 @@ fn terms_of_the_record_are_those_of_their_parts() {
         };
         let boundary0 = sum(&[Boundary0, WeakEnds0], |sums| sums.value);
         let boundary1 = sum(&[Boundary1, WeakEnds1], |sums| sums.value);
-        let interior = sum(&[Interior, Centre, CentreEnds], |sums| sums.value);
+        let interior = sum(&[Interior, Center, CenterEnds], |sums| sums.value);
         assert_near("boundary0", record.boundary0, boundary0, 1e-12);
         assert_near("boundary1", record.boundary1, boundary1, 1e-12);
         assert_near("interior", record.interior, interior, 1e-12);
-        assert_near("kinetic", record.kinetic, sum(&[Interior, Centre], |sums| sums.kinetic), 1e-12);
+        assert_near("kinetic", record.kinetic, sum(&[Interior, Center], |sums| sums.kinetic), 1e-12);
         assert_near("loss", record.loss, boundary0 + boundary1 + interior, 1e-12);
     }
 }
@@ -185,7 +185,7 @@ fn the_density_of_times_is_the_hosts_to_the_last_bit() {
         let moments = TimeMoments::from_slice(list).expect("the right length");
         TimeDensity::new(&moments).knots().to_vec()
     };
-    let batch = batch(&[(PartKind::Interior, 5), (PartKind::Centre, 2), (PartKind::Boundary0, 1)]);
+    let batch = batch(&[(PartKind::Interior, 5), (PartKind::Center, 2), (PartKind::Boundary0, 1)]);
     let rules = || Rules { batch, follows_integrand: true, ..rules(Precision::F32) };
     let known: Vec<f32> = (0..MOMENTS).map(|i| 3.0 + number(7, i)).collect();
     let mut gap = known.clone();
@@ -199,7 +199,7 @@ fn the_density_of_times_is_the_hosts_to_the_last_bit() {
         let mut list = time_moments;
         for step in 0..2 {
             // Multiples of a power of two, whose sums are exact in any order. Those of the
-            // centring do not count.
+            // centering do not count.
             let tile_moments: Vec<f64> =
                 (0..7 * MOMENTS).map(|i| (f64::from(number(20 + step, i)) * 1024.0).round().abs() / 64.0).collect();
             bench.judge.set_tile_moments(&tile_moments);

@@ -1,4 +1,4 @@
-//! Loads, stores, atomics and asynchronous copies: addresses of lanes to words of regions.
+//! Loads, stores, atomics and asynchronous copies: from the addresses of lanes to words of regions.
 
 use super::warp::{Copy, Warp};
 use super::{Block, Step};
@@ -7,7 +7,7 @@ use crate::lanes::{LANES, Lanes, lanes};
 use crate::memory::{Fault, LOCAL_BASE, Region, SHARED_BASE};
 use crate::ptx::{Address, Instruction, Register, Space, Type};
 
-/// An allocation of global memory and where it lies.
+/// An allocation of global memory and its address.
 #[derive(Clone, Copy, Default)]
 pub struct Found<'a> {
     start: u64,
@@ -18,7 +18,7 @@ pub struct Found<'a> {
 type Words<const N: usize> = [[u32; LANES]; N];
 
 impl<'a> Block<'a> {
-    /// The memory that holds `bytes` aligned bytes at an address, and the offset in it.
+    /// The memory that holds `bytes` aligned bytes at an address, and their offset in it.
     #[inline(always)]
     fn place<'r>(
         &'r self,
@@ -288,7 +288,7 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Each lane gives the address of a row of 8 halves, and gets its part of the fragments.
+    /// Each lane gives the address of a row of 8 halves, and gets its elements of the fragments.
     pub fn load_matrix(
         &mut self,
         warp: &mut Warp,
@@ -312,7 +312,8 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Starts copies of `N` words a lane, of which the first `from_source` bytes are read and the rest zeros.
+    /// Starts copies of `N` words per lane. The first `from_source` bytes are read, the rest are
+    /// zeros.
     #[allow(clippy::too_many_arguments)] // the parts of one instruction
     pub fn copy_async<const N: usize>(
         &mut self,
@@ -352,7 +353,8 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Addresses that are fetched ahead lie in an allocation; whether something is there shows when it is read.
+    /// Prefetched addresses must be in an allocation; whether the data are initialized is checked
+    /// when they are read.
     pub fn prefetch(&mut self, warp: &Warp, instruction: &Instruction, mask: u32, address: Address) -> Step<()> {
         let (at, mut found) = (addresses(warp, address), self.found);
         for lane in lanes(mask) {
@@ -387,7 +389,7 @@ impl<'a> Block<'a> {
         Ok(words)
     }
 
-    /// Delivers what the lanes of `mask` copied, except for their last `pending` groups.
+    /// Delivers the copies of the lanes of `mask`, except for their last `pending` groups.
     pub fn wait_for_copies(&mut self, warp: &mut Warp, mask: u32, pending: usize) {
         let by = self.stamp(warp, false);
         for lane in lanes(mask) {
@@ -409,7 +411,7 @@ fn addresses(warp: &Warp, address: Address) -> Lanes {
     at
 }
 
-/// The words that values of type `ty` make, one after the other.
+/// Splits values of type `ty` into consecutive words.
 #[inline(always)]
 fn gather<const N: usize>(warp: &Warp, ty: Type, sources: &[Register]) -> Words<N> {
     let mut words = [[0; LANES]; N];
@@ -435,7 +437,7 @@ fn gather<const N: usize>(warp: &Warp, ty: Type, sources: &[Register]) -> Words<
     words
 }
 
-/// Words that were loaded into the registers of values of type `ty`.
+/// Writes loaded words to the registers of values of type `ty`.
 #[inline(always)]
 fn distribute<const N: usize>(warp: &mut Warp, mask: u32, ty: Type, dst: &[Register], words: &Words<N>) {
     let bytes = ty.bytes();
@@ -450,7 +452,7 @@ fn distribute<const N: usize>(warp: &mut Warp, mask: u32, ty: Type, dst: &[Regis
                 words[word].map(|word| ty.truncate(u64::from(word >> shift)))
             }
         };
-        // Narrow signed values fill their register with the sign.
+        // Narrow signed values are sign-extended.
         if bytes < 4 && ty.is_signed() {
             values = values.map(|bits| ty.extend(bits) as u64 & 0xffff_ffff);
         }

@@ -1,4 +1,4 @@
-//! What single instructions do to the lanes of a mask.
+//! Effects of single instructions on the lanes of a mask.
 
 use super::warp::Warp;
 use super::{Block, Step};

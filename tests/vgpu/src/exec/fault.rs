@@ -1,4 +1,4 @@
-//! What a failure says: the instruction, its place, and what was wrong with the access.
+//! Text of a failure: the instruction, its location, and the error of the access.
 
 use super::{Block, Failure, Step};
 use crate::memory::{Fault, LOCAL_BASE, SHARED_BASE};
@@ -39,8 +39,8 @@ impl Block<'_> {
                 format!("out of bounds: {bytes} bytes at {}; {near}", place(*address))
             }
             Fault::Misaligned { address, bytes } => format!("misaligned: {bytes} bytes at {}", place(*address)),
-            Fault::Uninitialised { address, bytes } => {
-                format!("uninitialised: {bytes} bytes at {} were never written", place(*address))
+            Fault::Uninitialized { address, bytes } => {
+                format!("uninitialized: {bytes} bytes at {} were never written", place(*address))
             }
             Fault::Pending { address } => {
                 format!("{} belongs to an asynchronous copy that was not waited for", place(*address))

@@ -1,7 +1,9 @@
-//! The executor: one block at a time, its warps in a seeded random order, threads of a warp in groups that share a program counter.
+//! The executor: one block at a time, its warps in a seeded random order, threads of a warp in
+//! groups that share a program counter.
 //!
-//! Groups split where a branch divides them and join where they meet again. What needs several lanes together (barriers, shuffles, matrix
-//! operations) waits until they are there, and is an error when they cannot come.
+//! Groups split if a branch divides them, and join when they reach the same instruction. Operations
+//! of several lanes (barriers, shuffles, matrix operations) wait until all these lanes arrive, and
+//! are an error if they cannot arrive.
 
 mod access;
 mod compute;
@@ -15,10 +17,10 @@ use crate::lanes::{LANES, Lanes, holding, lanes};
 use crate::memory::{Access, GlobalMemory, MAX_BARRIERS, Region, Stamp};
 use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Special};
 
-/// Threads of a block at most.
+/// Maximum number of threads of a block.
 pub const MAX_THREADS: u32 = 1024;
 
-/// What a launch runs.
+/// Everything that defines a launch.
 pub struct Launch<'a> {
     pub kernel: &'a Kernel,
     pub parameters: &'a [u8],
@@ -33,7 +35,7 @@ pub struct Launch<'a> {
     pub seed: u64,
 }
 
-/// Why a kernel stopped.
+/// The reason why a kernel stopped.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub message: String,
@@ -45,7 +47,7 @@ pub struct Failure {
 
 type Step<T> = Result<T, Box<Failure>>;
 
-/// A small generator for orders (splitmix64).
+/// A small random generator for orders (splitmix64).
 pub struct Random(u64);
 
 impl Random {
@@ -68,7 +70,7 @@ pub struct Worker<'a> {
     warps: Vec<Warp>,
 }
 
-/// What all warps of a block share.
+/// State shared by all warps of a block.
 struct Block<'a> {
     launch: &'a Launch<'a>,
     block: u32,
@@ -76,7 +78,7 @@ struct Block<'a> {
     shared: Region,
     counters: Counters,
     random: Random,
-    /// The allocation that was accessed last.
+    /// The last accessed allocation.
     found: Found<'a>,
 }
 
@@ -96,7 +98,7 @@ impl<'a> Worker<'a> {
         Worker { block, warps: (0..n_warps).map(|index| Warp::new(index, launch.kernel)).collect() }
     }
 
-    /// What all blocks have counted.
+    /// Counts of all blocks.
     pub fn counters(&self) -> &Counters {
         &self.block.counters
     }
@@ -125,7 +127,8 @@ impl<'a> Worker<'a> {
                 block.release_barrier(warps)?;
                 continue;
             }
-            // A stretch of one warp, then perhaps another's: every order of warps between barriers is possible.
+            // Some instructions of one warp, then perhaps another warp: every order of warps
+            // between barriers is possible.
             let chosen = ready[block.random.below(ready.len())];
             let stretch = 1 + block.random.below(200);
             block.advance(&mut warps[chosen], stretch)?;
@@ -134,7 +137,7 @@ impl<'a> Worker<'a> {
 }
 
 impl Block<'_> {
-    /// All warps wait or are gone: the barrier opens if all threads are there.
+    /// All warps wait or have ended: the barrier opens if all threads have arrived.
     fn release_barrier(&mut self, warps: &mut [Warp]) -> Step<()> {
         for warp in warps.iter() {
             let own = (self.n_threads - warp.index * LANES as u32).min(LANES as u32);
@@ -164,7 +167,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Up to `stretch` instructions of `warp`.
+    /// Executes up to `stretch` instructions of `warp`.
     fn advance(&mut self, warp: &mut Warp, stretch: usize) -> Step<()> {
         let mut left = stretch;
         while left > 0 && !warp.at_barrier && !warp.groups.is_empty() {
@@ -178,7 +181,8 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Instructions while all lanes of `warp` stay together, up to `limit`; returns how many.
+    /// Executes instructions while all lanes of `warp` stay together, up to `limit`; returns their
+    /// number.
     fn straight(&mut self, warp: &mut Warp, limit: usize) -> Step<usize> {
         let code = &self.launch.kernel.code;
         let Group { mut pc, mask, .. } = warp.groups[0];
@@ -207,13 +211,14 @@ impl Block<'_> {
         Ok(limit)
     }
 
-    /// One instruction of one group of `warp`.
+    /// Executes one instruction of one group of `warp`.
     fn step(&mut self, warp: &mut Warp) -> Step<()> {
         warp.merge();
         let runnable = || warp.groups.iter().enumerate().filter(|(_, group)| !group.waits);
-        // The lanes furthest behind first, so that they catch up; now and then others.
+        // Usually the lanes furthest behind, so that they catch up; sometimes others.
         let chosen = match runnable().count() {
-            // Those that wait met in `merge`; if none can go on now, none ever will.
+            // All groups wait, and those that can join have joined in `merge`: if none can run now,
+            // none ever will.
             0 => return self.stuck(warp),
             n if n > 1 && self.random.below(8) == 0 => runnable().nth(self.random.below(n)),
             _ => runnable().min_by_key(|(_, group)| group.pc),
@@ -239,7 +244,7 @@ impl Block<'_> {
                 if mask == active {
                     warp.groups.swap_remove(chosen);
                 }
-                // Lanes that wait for those that left must look again.
+                // Lanes that wait for those that have ended must check again.
                 warp.groups.iter_mut().for_each(|group| group.waits = false);
                 return Ok(());
             }
@@ -317,7 +322,7 @@ impl Block<'_> {
         self.fail(first, Some(warp.thread(warp.groups[0].mask.trailing_zeros() as usize)), message)
     }
 
-    /// Who accesses in lane 0 of `warp` now.
+    /// The access of lane 0 of `warp` at this moment.
     #[inline(always)]
     fn stamp(&self, warp: &Warp, atomic: bool) -> Stamp {
         let Warp { barriers, warp_barriers, .. } = *warp;
@@ -335,7 +340,7 @@ impl Block<'_> {
         Ok(first)
     }
 
-    /// What `preset` is in the lanes of warp `warp` of the block.
+    /// The value of `preset` in the lanes of warp `warp` of the block.
     fn preset(&self, warp: u32, preset: Preset) -> Lanes {
         match preset {
             Preset::Bits(bits) => [bits; LANES],
@@ -370,7 +375,7 @@ impl Block<'_> {
     }
 }
 
-/// The lanes of `mask` that the guard of `instruction` lets through.
+/// The lanes of `mask` for which the guard of `instruction` holds.
 #[inline(always)]
 fn active_lanes(warp: &Warp, instruction: &Instruction, mask: u32) -> u32 {
     match instruction.guard {

@@ -6,7 +6,7 @@ use crate::lanes::{LANES, Lanes, lanes};
 use crate::memory::Region;
 use crate::ptx::{Kernel, Register};
 
-/// Lanes at one place of the program.
+/// Lanes with the same program counter.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     pub pc: usize,
@@ -15,24 +15,24 @@ pub struct Group {
     pub waits: bool,
 }
 
-/// An asynchronous copy on its way: `n_words` words to shared memory from word `first` on.
+/// An asynchronous copy in progress: `n_words` words to shared memory from word `first` on.
 pub struct Copy {
     pub first: usize,
     pub words: [u32; 4],
     pub n_words: usize,
 }
 
-/// Asynchronous copies of one lane that are not waited for.
+/// Asynchronous copies of one lane that have not been waited for.
 #[derive(Default)]
 pub struct Copies {
-    /// Those in no group yet are the last ones; before them lie those of its groups, oldest first.
+    /// Copies of the lane's groups, oldest first, then copies that are not in a group yet.
     pub copies: VecDeque<Copy>,
-    /// How many copies each group has.
+    /// Number of copies in each group.
     pub groups: VecDeque<usize>,
 }
 
 impl Copies {
-    /// Makes a group of the copies that are in none.
+    /// Puts all copies that are in no group into a new group.
     pub fn commit(&mut self) {
         self.groups.push_back(self.copies.len() - self.groups.iter().sum::<usize>());
     }
@@ -44,7 +44,7 @@ pub struct Warp {
     registers: Vec<Lanes>,
     pub groups: Vec<Group>,
     pub exited: u32,
-    /// Passed block barriers, and warp barriers since.
+    /// Number of passed block barriers, and of warp barriers since the last one.
     pub barriers: u32,
     pub warp_barriers: u32,
     /// At a block barrier.
@@ -70,7 +70,7 @@ impl Warp {
         }
     }
 
-    /// At the beginning of a block of `n_threads` threads.
+    /// Resets the warp to the beginning of a block of `n_threads` threads.
     pub fn restart(&mut self, n_threads: u32) {
         let live = (n_threads - self.index * LANES as u32).min(LANES as u32);
         let mask = u32::MAX >> (LANES as u32 - live);
@@ -95,7 +95,7 @@ impl Warp {
         &self.registers[register as usize]
     }
 
-    /// Writes the lanes of `mask`. What goes to the register behind `_` is never read.
+    /// Writes the lanes of `mask`. The register for `_` is never read.
     #[inline(always)]
     pub fn write(&mut self, register: Register, mask: u32, values: &Lanes) {
         let target = &mut self.registers[register as usize];
@@ -106,7 +106,7 @@ impl Warp {
         }
     }
 
-    /// Joins groups at one place.
+    /// Joins groups with the same program counter.
     pub fn merge(&mut self) {
         let groups = &mut self.groups;
         let mut index = 0;

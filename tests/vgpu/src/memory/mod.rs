@@ -1,4 +1,5 @@
-//! Memory with a shadow: what is allocated, what was written, and who touched it last since the barrier before.
+//! Memory with a shadow, which records allocations, written bytes, and the last access to each word
+//! since the last barrier.
 
 mod region;
 mod shadow;
@@ -8,14 +9,15 @@ use std::collections::BTreeMap;
 pub use region::{MAX_LAUNCHES, Region};
 pub use shadow::{Access, MAX_BARRIERS, MAX_BLOCKS, MAX_WARP_BARRIERS, Stamp};
 
-/// Where shared and local memory lie among generic addresses; everything below is global.
+/// Start of shared and local memory among generic addresses; all addresses below are global.
 pub const SHARED_BASE: u64 = 1 << 56;
 pub const LOCAL_BASE: u64 = 1 << 57;
 
-/// What is wrong with an access.
+/// The error of an access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No allocation holds the bytes; the nearest one below, its size, and how far behind its end.
+    /// No allocation holds the bytes. The nearest one below, its size, and the distance from its
+    /// end.
     OutOfBounds {
         address: u64,
         bytes: usize,
@@ -25,11 +27,11 @@ pub enum Fault {
         address: u64,
         bytes: usize,
     },
-    Uninitialised {
+    Uninitialized {
         address: u64,
         bytes: usize,
     },
-    /// With the earlier access, and whether the earlier one was a write.
+    /// With the earlier access, and whether it was a write.
     Race {
         address: u64,
         other: Access,
@@ -49,7 +51,7 @@ pub struct GlobalMemory {
     pub used: usize,
 }
 
-/// Bytes between allocations that belong to nobody, so that a step over the end is noticed.
+/// Unallocated bytes between allocations, so that an access beyond the end is noticed.
 const GAP: u64 = 4096;
 const FIRST: u64 = 0x7_0000_0000;
 
@@ -63,12 +65,12 @@ impl GlobalMemory {
         address
     }
 
-    /// Gives an allocation back; `false` for an address that is none.
+    /// Frees an allocation; `false` if none starts at the address.
     pub fn free(&mut self, address: u64) -> bool {
         self.regions.remove(&address).map(|region| self.used -= region.len()).is_some()
     }
 
-    /// Makes room for the numbers of launches to begin again.
+    /// Clears all records of accesses, so that launch numbers can restart.
     pub fn forget_accesses(&mut self) {
         self.regions.values_mut().for_each(Region::forget_accesses);
     }

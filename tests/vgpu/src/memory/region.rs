@@ -1,4 +1,5 @@
-//! A piece of memory whose every word has a shadow: what was written, what is promised, and who touched it last in this launch.
+//! Memory in which every word has a shadow: whether it was written, whether an asynchronous copy is
+//! pending, and the last accesses in this launch.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -8,23 +9,25 @@ use std::sync::atomic::{
 use super::Fault;
 use super::shadow::{Stamp, unpack};
 
-// A word as one atom, so that neighbours in it may be written at once: the value above, the number of the last launch that touched it, and
-// its state: bit k: byte k has been written; bit 4 + k: byte k is promised by an asynchronous copy.
+// A word is one atomic, so that neighbors in it may be written concurrently. It holds the value
+// (upper half), the number of the last launch that accessed it, and its state. Bit k of the state:
+// byte k was written. Bit 4 + k: an asynchronous copy of byte k is pending.
 const WRITTEN: u64 = 0xf;
 const PROMISED: u64 = 0xf0;
 const STATE: u64 = 0xff;
 const LAUNCH: u64 = 0xff_ffff << 8;
 
-/// Launches that words can tell apart; afterwards [`Region::forget_accesses`] makes room.
+/// Number of launches that words can distinguish; then [`Region::forget_accesses`] is called.
 pub const MAX_LAUNCHES: u32 = (LAUNCH >> 8) as u32;
 
-/// Last write and last readers of each half of a word: races are told apart at two bytes, the narrowest type that kernels share words by.
-/// They count only where the word's launch is the present one.
+/// Last write and last readers of each half of a word: races are detected at two bytes, the size of
+/// the narrowest type by which kernels share words. They are valid only if the word's launch is the
+/// current one.
 #[repr(transparent)]
 struct Shadow([AtomicU64; 4]);
 
 impl Shadow {
-    /// The first access of a launch leaves these.
+    /// The first access of a launch resets the shadow to these.
     #[inline(always)]
     fn begin(&self, writes: [u64; 2], reads: [u64; 2]) {
         for half in 0..2 {
@@ -58,7 +61,8 @@ impl Shadow {
     }
 }
 
-/// A thread begins to write a whole word: what the word was, or that nothing orders the write with others of the launch.
+/// Begins the write of a whole word by a thread. Returns the word's former state, or the race with
+/// an unordered access of this launch.
 #[inline(always)]
 fn take_over(word: &AtomicU64, shadow: &Shadow, by: Stamp, address: u64) -> Result<u64, Fault> {
     let was = word.load(Acquire);
@@ -76,23 +80,24 @@ fn raced(address: u64, write: u64) -> Fault {
     Fault::Race { address, other: unpack(write), other_wrote: true }
 }
 
-/// A piece of memory of whole words.
+/// A range of memory made of whole words.
 pub struct Region {
     words: Box<[AtomicU64]>,
     shadows: Box<[Shadow]>,
     bytes: usize,
-    /// Whether blocks on several threads of the host use it.
+    /// True if blocks on several threads of the host use it.
     concurrent: bool,
 }
 
 impl Region {
-    /// `bytes` bytes of global memory that nobody has written.
+    /// `bytes` bytes of uninitialized global memory.
     pub fn new(bytes: usize) -> Region {
         let n = bytes.div_ceil(4);
-        // Zeros from the system cost nothing until they are touched.
+        // Zeroed pages from the system cost nothing until they are accessed.
         let (words, shadows) = (vec![0u64; n].into_boxed_slice(), vec![[0u64; 4]; n].into_boxed_slice());
-        // SAFETY: an atom has the size and the bits of its integer, and on platforms with 64-bit atoms and integers aligned alike its
-        // alignment; `Shadow` is four of them. The boxes are given up for the ones made from them.
+        // SAFETY: an atomic has the size and bit pattern of its integer, and, on platforms where
+        // 64-bit atomics and integers are aligned alike, its alignment; `Shadow` is four of them.
+        // The old boxes are consumed.
         let (words, shadows) = unsafe {
             const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
             (
@@ -103,7 +108,7 @@ impl Region {
         Region { words, shadows, bytes, concurrent: true }
     }
 
-    /// The same for one block or thread alone.
+    /// The same for a single block or thread.
     pub fn private(bytes: usize) -> Region {
         Region { concurrent: false, ..Region::new(bytes) }
     }
@@ -117,17 +122,18 @@ impl Region {
         self.bytes == 0
     }
 
-    /// As new: nothing written, nobody there.
+    /// Resets to uninitialized memory without accesses.
     pub fn clear(&mut self) {
         self.words.iter_mut().for_each(|word| *word.get_mut() = 0);
     }
 
-    /// As if no launch had ever touched it.
+    /// Clears all records of accesses.
     pub fn forget_accesses(&mut self) {
         self.words.iter_mut().for_each(|word| *word.get_mut() &= !LAUNCH);
     }
 
-    /// Reads `into.len()` bytes at `offset` as the host does: without an order, and without questions about it.
+    /// Reads `into.len()` bytes at `offset` on behalf of the host, without checks of order or
+    /// initialization.
     pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
         let mut at = offset;
         let mut rest = into;
@@ -140,7 +146,7 @@ impl Region {
         }
     }
 
-    /// Whether every byte of `offset..offset + bytes` has been written.
+    /// True if every byte of `offset..offset + bytes` was written.
     pub fn is_written(&self, offset: usize, bytes: usize) -> bool {
         (offset / 4..(offset + bytes).div_ceil(4)).all(|word| {
             let needed = bytes_of_word(offset, bytes, word);
@@ -148,7 +154,7 @@ impl Region {
         })
     }
 
-    /// Writes bytes as the host does.
+    /// Writes bytes on behalf of the host.
     pub fn copy_in(&self, offset: usize, from: &[u8]) {
         let mut at = offset;
         let mut rest = from;
@@ -246,7 +252,7 @@ impl Region {
         Ok(())
     }
 
-    /// A thread changes a word or two atomically; returns what was there.
+    /// A thread changes one or two words atomically; returns the old value.
     pub fn atomic(
         &self,
         offset: usize,
@@ -274,7 +280,7 @@ impl Region {
         if n == 1 {
             return Ok(self.change(first, |word| with(word, change(word >> 32) & 0xffff_ffff)) >> 32);
         }
-        // Wide atomics of different blocks would need a lock; the kernels of this project have none.
+        // Wide atomics of different blocks would need a lock; the kernels of this project use none.
         let (low, high) = (self.words[first].load(Relaxed), self.words[first + 1].load(Relaxed));
         let before = low >> 32 | high >> 32 << 32;
         let after = change(before);
@@ -283,7 +289,7 @@ impl Region {
         Ok(before)
     }
 
-    /// Promises `N` words that an asynchronous copy will write.
+    /// Marks `N` words as pending: an asynchronous copy will write them.
     #[inline(always)]
     pub fn promise<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<(), Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
@@ -294,7 +300,7 @@ impl Region {
         Ok(())
     }
 
-    /// Delivers promised words.
+    /// Delivers pending words.
     pub fn deliver(&self, first: usize, values: &[u32], by: Stamp) {
         for (i, &value) in values.iter().enumerate() {
             let shadow = &self.shadows[first + i].0;
@@ -305,7 +311,7 @@ impl Region {
         }
     }
 
-    /// Changes one word as a whole; returns what it was.
+    /// Changes one word atomically; returns its old value.
     fn change(&self, index: usize, change: impl Fn(u64) -> u64) -> u64 {
         let word = &self.words[index];
         if self.concurrent {
@@ -319,10 +325,10 @@ impl Region {
 
 #[cold]
 fn unreadable(word: u64, needed: u64, address: u64, bytes: usize) -> Fault {
-    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialised { address, bytes } }
+    if word & needed << 4 != 0 { Fault::Pending { address } } else { Fault::Uninitialized { address, bytes } }
 }
 
-/// Which bytes of word `word` lie in `offset..offset + bytes`, as bits.
+/// The bytes of word `word` inside `offset..offset + bytes`, as bits.
 fn bytes_of_word(offset: usize, bytes: usize, word: usize) -> u64 {
     let from = offset.max(4 * word) - 4 * word;
     let to = (offset + bytes).min(4 * word + 4) - 4 * word;
@@ -360,7 +366,7 @@ mod tests {
                 assert_eq!(region.load_narrow(offset, bytes, by(0, 0, 0), 0), Ok(value));
             }
             assert_eq!(region.load_narrow(14, 2, by(0, 0, 0), 0), Ok(0xfeed));
-            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialised { .. })));
+            assert!(matches!(region.load_words::<1>(3, by(0, 0, 0), 0), Err(Fault::Uninitialized { .. })));
             assert!(region.is_written(13, 3) && !region.is_written(12, 4) && region.is_written(0, 8));
         }
     }
@@ -392,10 +398,10 @@ mod tests {
         assert!(race((write, by(0, 0, 0)), (write, by(0, 40, 0))));
         assert!(!race((read, by(0, 0, 0)), (read, by(0, 1, 0))));
         assert!(!race((write, by(0, 0, 0)), (read, by(0, 0, 0))));
-        // A barrier orders threads of a block, not of different blocks.
+        // A barrier orders threads of one block, not of different blocks.
         assert!(!race((write, by(0, 0, 0)), (read, by(0, 1, 1))));
         assert!(race((write, by(0, 0, 0)), (read, by(1, 1, 1))));
-        // A warp barrier orders threads of its warp alone.
+        // A warp barrier orders only threads of its warp.
         let after = |thread| Stamp::new(1, Access { warp_barriers: 1, ..access(0, thread, 0) });
         assert!(!race((write, by(0, 0, 0)), (read, after(1))));
         assert!(race((write, by(0, 0, 0)), (read, after(33))));
@@ -404,7 +410,7 @@ mod tests {
         assert!(race((write, atomic(0)), (read, by(0, 1, 0))));
     }
 
-    /// The end of a launch orders everything, however many launches ago it was.
+    /// The end of a launch orders all accesses, however many launches ago it was.
     #[test]
     fn launches_are_never_taken_for_each_other() {
         for launch in [2, 512, 1023, 65_537, MAX_LAUNCHES] {
@@ -413,7 +419,7 @@ mod tests {
             store(&region, Stamp::new(launch, access(5, 1, 0))).expect("no race");
             load(&region, Stamp::new(1, access(7, 1, 0))).expect("no race");
         }
-        // The numbers begin again when all is forgotten.
+        // Launch numbers restart after all accesses are cleared.
         let mut region = Region::new(4);
         store(&region, by(0, 0, 0)).expect("stores");
         region.forget_accesses();
@@ -421,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_share_a_word_without_a_race() {
+    fn neighbors_share_a_word_without_a_race() {
         let region = Region::new(4);
         region.store_narrow(0, 2, 1, by(0, 0, 0), 0).expect("stores");
         region.store_narrow(2, 2, 2, by(0, 1, 0), 2).expect("stores");
@@ -437,7 +443,7 @@ mod tests {
             load(&region, by(0, thread, 0)).expect("loads");
         }
         assert!(matches!(store(&region, by(0, 7, 0)), Err(Fault::Race { other_wrote: false, .. })));
-        // Those before a barrier are ordered; another block's never are.
+        // Accesses before a barrier are ordered; those of another block never are.
         for (first, raced) in [(by(0, 3, 0), false), (by(1, 3, 0), true)] {
             for writer in [7, 8] {
                 let region = Region::new(4);
@@ -467,6 +473,6 @@ mod tests {
         let mut region = Region::private(4);
         store(&region, by(0, 0, 0)).expect("stores");
         region.clear();
-        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialised { .. })));
+        assert!(matches!(load(&region, by(0, 1, 0)), Err(Fault::Uninitialized { .. })));
     }
 }

@@ -1,9 +1,11 @@
-//! Who touched a word last: accesses packed into stamps, and what two stamps say about the order of the two.
+//! The last accesses to a word: accesses packed into stamps, and the order of two accesses from
+//! their stamps.
 //!
-//! A race is two accesses to one word by different threads, one of them at least a write and not both atomic, with nothing between
-//! them that orders them: in one block a barrier (or between threads of one warp a warp barrier), between blocks the end of the launch.
+//! A race is two accesses to one word by different threads, at least one of them a write and not
+//! both atomic, that nothing orders. A barrier orders threads of one block (a warp barrier those of
+//! one warp); only the end of a launch orders different blocks.
 
-/// Who accesses, and when.
+/// The thread that accesses, and the time in terms of barriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub block: u32,
@@ -15,19 +17,22 @@ pub struct Access {
     pub atomic: bool,
 }
 
-// Fields of a stamp, from the lowest bit on. The block is kept plus one, so that no stamp is 0: that stands for no access.
+// Fields of a stamp, from the lowest bit on. The block number is stored plus one, so that no stamp
+// is 0, which means no access.
 const THREAD: u64 = (1 << 10) - 1;
 const WARP: u64 = THREAD & !31;
 const WARP_BARRIERS: u64 = ((1 << 11) - 1) << 10;
 const BARRIERS: u64 = ((1 << 18) - 1) << 21;
 const BLOCK: u64 = ((1 << 22) - 1) << 39;
 const ATOMIC: u64 = 1 << 61;
-/// In what is remembered of readers: others read it since the barrier before, which nothing orders with the last one.
+/// In the record of readers: several threads read the word since the last barrier, unordered with
+/// the last reader.
 const SEVERAL: u64 = 1 << 62;
-/// Blocks other than the last reader's read it in the same launch.
+/// In the record of readers: several blocks read the word in the same launch.
 const BLOCKS: u64 = 1 << 63;
 
-/// What stamps have room for; more is an error of the launch or the kernel, never a stamp that looks like another.
+/// Limits of a stamp's fields. Exceeding them is an error of the launch or the kernel, so that no
+/// two stamps coincide.
 pub const MAX_BLOCKS: u32 = (BLOCK >> 39) as u32 - 1;
 pub const MAX_BARRIERS: u32 = (BARRIERS >> 21) as u32;
 pub const MAX_WARP_BARRIERS: u32 = (WARP_BARRIERS >> 10) as u32;
@@ -51,7 +56,7 @@ impl Stamp {
         Stamp { launch, bits }
     }
 
-    /// The same of the thread `lane` threads on, in the same warp.
+    /// The stamp of the thread `lane` lanes further in the same warp.
     #[inline(always)]
     pub fn of_lane(self, lane: usize) -> Stamp {
         Stamp { bits: self.bits + lane as u64, ..self }
@@ -62,7 +67,8 @@ impl Stamp {
         self.bits
     }
 
-    /// Whether nothing orders `earlier`, of the same launch, and this access, by different threads.
+    /// True if `earlier`, of the same launch, and this access are by different threads and
+    /// unordered.
     #[inline(always)]
     pub(super) fn is_unordered(self, earlier: u64) -> bool {
         let apart = self.bits ^ earlier;
@@ -75,7 +81,7 @@ impl Stamp {
             & (elsewhere | since_block_barrier & since_warp_barrier)
     }
 
-    /// What to remember of a word's readers when this access reads it after `read`.
+    /// The record of a word's readers after this access reads it, if it was `read` before.
     #[inline(always)]
     pub(super) fn after_readers(self, read: u64) -> u64 {
         let earlier = read & !(SEVERAL | BLOCKS);
@@ -84,18 +90,20 @@ impl Stamp {
         }
         let apart = earlier ^ self.bits;
         let blocks = if apart & BLOCK != 0 { BLOCKS } else { read & BLOCKS };
-        // Readers before a barrier are ordered before this one, and so before what it writes.
+        // Readers before a barrier are ordered before this read, and so before later writes of this
+        // thread.
         let since = apart & (BARRIERS | WARP_BARRIERS) == 0;
         let several = self.is_unordered(earlier) | (read & SEVERAL != 0) & since;
         self.bits | blocks | if several { SEVERAL } else { 0 }
     }
 
-    /// A reader that nothing orders with this write.
+    /// A reader that is unordered with this write.
     #[inline(always)]
     pub(super) fn unordered_reader(self, read: u64) -> Option<Access> {
         let last = read & !(SEVERAL | BLOCKS);
         let apart = last ^ self.bits;
-        // Of several readers only the last is known; where that is this thread, another one had the same right to the word.
+        // Only the last of several readers is recorded. If it is this thread, another one read the
+        // word too.
         let other_thread = (read & SEVERAL != 0) & (apart & (BLOCK | THREAD | BARRIERS | WARP_BARRIERS) == 0);
         let other_block = read & BLOCKS != 0;
         if !self.is_unordered(last) & !other_thread & !other_block {

@@ -1,4 +1,4 @@
-//! One instruction from its text.
+//! Decoding of one instruction from its text.
 
 use half::{bf16, f16};
 
@@ -8,7 +8,7 @@ use super::{
     Special, Ternary, Type, Unary, VoteMode,
 };
 
-/// A decoded instruction; the target of a branch is known once all labels are.
+/// A decoded instruction. The target of a branch is resolved once all labels are known.
 pub enum Pending {
     Ready(Op),
     Branch(String),
@@ -62,7 +62,7 @@ fn register(name: &str, names: &Names) -> Result<Register, String> {
     names.register(name).ok_or_else(|| format!("no register {name}"))
 }
 
-/// The bits of a constant read as `ty`.
+/// The bits of a constant of type `ty`.
 pub fn immediate(text: &str, ty: Type) -> Option<u64> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let float = |bits: f64| match ty {
@@ -231,7 +231,7 @@ impl Decoder<'_> {
 
     fn binary(&self, op: Binary) -> Result<Op, String> {
         let ty = self.ty()?;
-        // The amount of a shift is u32 whatever is shifted.
+        // The amount of a shift is u32, whatever the type of the shifted value.
         let of_b = if matches!(op, Binary::Shl | Binary::Shr) { Type::U32 } else { ty };
         let (dst, a, b) = (self.dst(0)?, self.source(1, ty)?, self.source(2, of_b)?);
         Ok(Op::Binary { op, ty, ftz: self.has("ftz"), saturate: self.has("sat"), dst, a, b })

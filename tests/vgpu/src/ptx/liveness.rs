@@ -1,17 +1,21 @@
-//! Registers that share a place: PTX names a new one for nearly every value, and thousands of them would not stay in a cache.
+//! Register allocation: PTX uses a fresh register for nearly every value; disjoint live ranges
+//! share storage, so that registers stay in cache.
 //!
-//! A register needs its place from where a value is written to where it is read last, along every path. Two of which that never overlaps
-//! share one. Lanes at different places of the program do not disturb each other: each lane has its own part of every register.
+//! A register is live from where a value is written to where it is last read, along every path.
+//! Registers whose lives never overlap share storage. Lanes with different program counters do not
+//! interfere, because each lane has its own element of every register.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::module::Kernel;
 use super::{Instruction, Op, Register, SINK};
 
-/// First and last moment of each register: twice the index of an instruction where it reads, one more where it writes.
+/// First and last moment of each register's life: twice the index of an instruction for its reads,
+/// one more for its writes.
 type Lives = HashMap<Register, (usize, usize)>;
 
-/// Renames the registers of `kernel` so that few are needed. Those with presets keep places of their own.
+/// Renames the registers of `kernel` so that few are needed. Those with presets keep storage of
+/// their own.
 pub(super) fn share_registers(kernel: &mut Kernel) {
     let fixed: Vec<Register> =
         std::iter::once(SINK).chain(kernel.presets.iter().map(|&(register, _)| register)).collect();
@@ -44,13 +48,13 @@ pub(super) fn share_registers(kernel: &mut Kernel) {
     kernel.n_registers = n_places;
 }
 
-/// What an instruction reads and writes of the registers that are not `fixed`.
+/// The registers, other than `fixed` ones, that an instruction reads and writes.
 fn touched(instruction: &mut Instruction, fixed: &HashMap<Register, Register>) -> (Vec<Register>, Vec<Register>) {
     let (mut read, mut written) = (Vec::new(), Vec::new());
     let guarded = instruction.guard.map(|(register, _)| register);
     read.extend(guarded);
     instruction.op.visit_registers(&mut |register, writes| {
-        // Where the guard does not hold the value stays.
+        // Without the guard the old value stays.
         if !writes || guarded.is_some() {
             read.push(*register);
         }
@@ -64,15 +68,15 @@ fn touched(instruction: &mut Instruction, fixed: &HashMap<Register, Register>) -
     (read, written)
 }
 
-/// A stretch of instructions that is entered at its beginning alone.
+/// Consecutive instructions that are entered only at the first one.
 struct Stretch {
     first: usize,
     end: usize,
     next: Vec<usize>,
-    /// Read before it is written here, and written.
+    /// Registers read before they are written here, and registers written.
     needs: Vec<Register>,
     writes: BTreeSet<Register>,
-    /// Needed at its beginning.
+    /// Registers live at the beginning.
     live: BTreeSet<Register>,
 }
 
@@ -86,7 +90,7 @@ fn lives(code: &mut [Instruction], fixed: &HashMap<Register, Register>) -> Lives
         }
         stretch.live.extend(&stretch.needs);
     }
-    // What a following stretch needs and this one does not write, it needs as well.
+    // A register that a successor needs and this one does not write is live here too.
     let mut changed = true;
     while changed {
         changed = false;
@@ -156,7 +160,7 @@ mod tests {
         parse_module(&text).expect("parses").kernels.swap_remove(0)
     }
 
-    /// Places beside the one of `_` and those of presets.
+    /// Number of registers other than `_` and those of presets.
     fn n_places(kernel: &Kernel) -> usize {
         kernel.n_registers - 1 - kernel.presets.len()
     }
@@ -165,13 +169,14 @@ mod tests {
     fn values_that_never_meet_share_a_place() {
         let chain: String = (1..30).map(|i| format!("add.u32 %r{}, %r{i}, %r{i};\n", i + 1)).collect();
         assert_eq!(n_places(&kernel(&format!("mov.u32 %r1, 1;\n{chain}"))), 1);
-        // Two results of one instruction need two places even if nobody reads them.
+        // Two results of one instruction need two registers even if nothing reads them.
         assert_eq!(n_places(&kernel("setp.eq.u32 %p1|%p2, 1, 2;")), 2);
     }
 
     #[test]
     fn values_live_around_loops_and_past_guards() {
-        // %r2 is read at the beginning of each turn, so nothing in the loop may take its place.
+        // %r2 is read at the beginning of each iteration, so nothing in the loop may share its
+        // storage.
         let turn = "mov.u32 %r2, 1;
             $turn:
             add.u32 %r3, %r2, 1;
@@ -179,7 +184,7 @@ mod tests {
             setp.lt.u32 %p1, %r4, 5;
             @%p1 bra $turn;";
         assert_eq!(n_places(&kernel(turn)), 2);
-        // Where the guard does not hold, %r2 has the value of the turn before.
+        // Without the guard, %r2 keeps the value of the previous iteration.
         let guarded = "mov.u32 %r2, 1;
             setp.lt.u32 %p1, %r2, 5;
             $turn:

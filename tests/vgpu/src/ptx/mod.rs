@@ -1,6 +1,6 @@
-//! Modules of PTX (PTX ISA 9.0) and their decoder: text to instructions ready to execute.
+//! Modules of PTX (PTX ISA 9.0) and their decoder: from text to executable instructions.
 //!
-//! An instruction that the executor does not know is an error with its text, never skipped.
+//! An unsupported instruction is an error with its text, never skipped.
 
 mod decode;
 mod liveness;
@@ -10,13 +10,14 @@ mod types;
 pub use module::{Global, Kernel, Module, Parameter, parse_module};
 pub use types::{Space, Type};
 
-/// A register of a kernel; [`SINK`] swallows what is written to `_`.
+/// A register of a kernel; [`SINK`] takes results for `_`.
 pub type Register = u32;
 
-/// The register behind `_`.
+/// The register for `_`.
 pub const SINK: Register = 0;
 
-/// What a register holds from the beginning of a block on: everything an instruction may read is a register.
+/// The initial content of a register in each block. Every operand that an instruction may read is a
+/// register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
     /// A constant, or an address in shared or local memory.
@@ -43,13 +44,14 @@ pub enum Special {
     DynamicSharedSize,
 }
 
-/// One instruction with its guard and the source line it comes from.
+/// One instruction with its guard and its source line.
 #[derive(Clone, Debug)]
 pub struct Instruction {
     /// Register and whether it is negated.
     pub guard: Option<(Register, bool)>,
     pub op: Op,
-    /// Source file (index into [`Module::files`]) and line, from `-lineinfo`; the line is 0 without it.
+    /// Source file (index into [`Module::files`]) and line, from `-lineinfo`; the line is 0 without
+    /// it.
     pub source: (u32, u32),
     /// Index of its text in the kernel, for errors.
     pub text: u32,
@@ -117,27 +119,27 @@ pub enum Compare {
     Le,
     Gt,
     Ge,
-    /// The same, true too where an operand is not a number.
+    /// The same, also true if an operand is NaN.
     Equ,
     Neu,
     Ltu,
     Leu,
     Gtu,
     Geu,
-    /// Both are numbers.
+    /// Both operands are numbers.
     Num,
-    /// One is not.
+    /// At least one operand is NaN.
     Nan,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
-    /// To the nearest, ties to even.
+    /// To nearest, ties to even.
     Nearest,
     Zero,
     Down,
     Up,
-    /// To the nearest, ties away from zero: tf32's.
+    /// To nearest, ties away from zero, as tf32 needs.
     NearestAway,
 }
 
@@ -202,13 +204,13 @@ pub enum Op {
         a: Register,
         ty: Type,
     },
-    /// Several registers of `bits` each into one, lowest first.
+    /// Packs several registers of `bits` each into one, lowest first.
     Pack {
         dst: Register,
         parts: Vec<Register>,
         bits: u32,
     },
-    /// The other way.
+    /// The inverse.
     Unpack {
         parts: Vec<Register>,
         a: Register,
@@ -277,7 +279,7 @@ pub enum Op {
         dst: Register,
         a: Register,
     },
-    /// Two f32 into one register of halves: a above, b below.
+    /// Converts two f32 to one register of halves: a in the upper half, b in the lower.
     ConvertPair {
         to: Type,
         relu: bool,
@@ -285,7 +287,7 @@ pub enum Op {
         a: Register,
         b: Register,
     },
-    /// An address of one space as a generic one, or back.
+    /// Converts an address of one space to a generic one, or back.
     Cvta {
         dst: Register,
         a: Register,
@@ -345,7 +347,7 @@ pub enum Op {
     ActiveMask {
         dst: Register,
     },
-    /// Matrices of 8 × 8 halves, one a register.
+    /// Matrices of 8 × 8 halves, one per register.
     LoadMatrix {
         transposed: bool,
         dst: Vec<Register>,
@@ -358,14 +360,15 @@ pub enum Op {
         b: Vec<Register>,
         c: Vec<Register>,
     },
-    /// Asynchronous copy of `bytes` from global to shared memory, of which the first `from_source` are read and the rest zeros.
+    /// Asynchronous copy of `bytes` from global to shared memory. The first `from_source` bytes are
+    /// read, the rest are zeros.
     CopyAsync {
         bytes: usize,
         shared: Address,
         global: Address,
         from_source: Option<Register>,
     },
-    /// Brings a line of global memory to L2: nothing happens, but the address must be one.
+    /// Prefetches a line of global memory to L2. No effect, but the address must be valid.
     Prefetch {
         address: Address,
     },
@@ -378,7 +381,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether it moves lanes to other places or needs several at once.
+    /// True if it changes the program counter or needs several lanes at once.
     #[inline(always)]
     pub fn is_collective(&self) -> bool {
         matches!(
@@ -394,13 +397,14 @@ impl Op {
         )
     }
 
-    /// Whether all 32 lanes hold parts of one matrix for it.
+    /// True if it needs all 32 lanes, each holding elements of one matrix.
     #[inline(always)]
     pub fn is_matrix(&self) -> bool {
         matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. })
     }
 
-    /// Shows each register to `visit`, and whether it is written; those it reads first.
+    /// Calls `visit` for each register, with whether it is written; registers that are read come
+    /// first.
     pub fn visit_registers(&mut self, visit: &mut dyn FnMut(&mut Register, bool)) {
         let mut read =
             |registers: &mut [&mut Register]| registers.iter_mut().for_each(|register| visit(register, false));
@@ -485,7 +489,7 @@ impl Op {
         }
     }
 
-    /// The space whose addresses it takes; asynchronous copies count as their target.
+    /// The address space of the instruction; that of the target for asynchronous copies.
     pub fn space(&self) -> Space {
         match self {
             Op::Load { space, .. } | Op::Store { space, .. } | Op::Atomic { space, .. } => *space,

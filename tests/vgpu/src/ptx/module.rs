@@ -1,4 +1,5 @@
-//! From the text of a module to kernels: declarations, scopes, labels and source lines; instructions go to `decode`.
+//! Parsing of a module's text to kernels: declarations, scopes, labels and source lines. `decode`
+//! handles instructions.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,18 +21,19 @@ pub struct Module {
 #[derive(Clone, Debug)]
 pub struct Global {
     pub name: String,
-    /// What it begins with; zeros follow up to its size.
+    /// Initial bytes; zeros follow up to the size.
     pub initial: Vec<u8>,
     /// Bytes.
     pub size: usize,
     pub align: usize,
 }
 
-/// Most bytes of a variable.
+/// Maximum bytes of a variable.
 const MAX_VARIABLE: usize = 1 << 26;
-/// Most bytes of a kernel's parameters (PTX ISA, ".param").
+/// Maximum bytes of a kernel's parameters (PTX ISA, ".param").
 const MAX_PARAMETERS: usize = 32_764;
-/// Most bytes of local memory of a thread (CUDA C++ Programming Guide, "Technical Specifications").
+/// Maximum bytes of local memory of a thread (CUDA C++ Programming Guide, "Technical
+/// Specifications").
 const MAX_LOCAL: usize = 512 << 10;
 
 /// One parameter of a kernel.
@@ -48,13 +50,13 @@ pub struct Kernel {
     pub name: String,
     pub parameters: Vec<Parameter>,
     pub parameter_bytes: usize,
-    /// Threads of a block at most, from `.maxntid`.
+    /// Maximum number of threads of a block, from `.maxntid`.
     pub max_threads: Option<u32>,
-    /// Bytes of static shared memory; dynamic shared memory begins behind them.
+    /// Bytes of static shared memory; dynamic shared memory begins after them.
     pub shared_bytes: usize,
     pub local_bytes: usize,
     pub n_registers: usize,
-    /// What registers hold from the beginning.
+    /// Registers with an initial content.
     pub presets: Vec<(Register, Preset)>,
     pub code: Vec<Instruction>,
     /// Text of each instruction.
@@ -65,7 +67,8 @@ pub struct Kernel {
 #[derive(Default)]
 struct Scope {
     names: HashMap<String, Register>,
-    /// `%r<9>` declares %r0 to %r8: the first register and how many, by stem. They may be billions.
+    /// `%r<9>` declares %r0 to %r8. By stem, the first register and the count, which may be
+    /// billions.
     ranges: HashMap<String, (Register, u32)>,
 }
 
@@ -78,7 +81,7 @@ impl Scope {
             return None;
         }
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        // Digits may belong to the stem too, and an index has no zeros in front.
+        // Digits may belong to the stem too, and an index has no leading zeros.
         (stem.len()..name.len()).find_map(|split| {
             let (first, count) = *self.ranges.get(&name[..split])?;
             let index = &name[split..];
@@ -118,7 +121,7 @@ impl Names<'_> {
         self.globals.get(name).map(|&index| Preset::Global(index, 0))
     }
 
-    /// Where a parameter of the kernel lies.
+    /// Offset of a parameter of the kernel.
     pub fn parameter(&self, name: &str) -> Option<usize> {
         self.parameters.get(name).copied()
     }
@@ -134,7 +137,7 @@ impl Names<'_> {
         Some(())
     }
 
-    /// Declares `stem0` and so on, `count` of them.
+    /// Declares `stem0`, `stem1` and so on, `count` registers.
     fn declare_range(&mut self, stem: &str, count: u32) -> Option<()> {
         let first = self.take(count)?;
         self.scopes.last_mut()?.ranges.insert(stem.to_string(), (first, count));
@@ -142,12 +145,13 @@ impl Names<'_> {
     }
 
     fn next(&self) -> Register {
-        // Declarations leave room for the presets, which are not more than the characters of the text.
+        // Declarations leave space for presets, which cannot be more than the characters of the
+        // text.
         self.n_registers.set(self.n_registers.get().saturating_add(1));
         self.n_registers.get()
     }
 
-    /// The first of `count` new registers; `None` where there are too many.
+    /// The first of `count` new registers; `None` if there are too many.
     fn take(&self, count: u32) -> Option<Register> {
         const MAX_DECLARED: u32 = 1 << 31;
         let first = self.n_registers.get() + 1;
@@ -157,7 +161,7 @@ impl Names<'_> {
     }
 }
 
-/// What lies between two marks of the text.
+/// The text between two delimiters.
 enum Piece {
     Statement(String),
     Label(String),
@@ -170,7 +174,7 @@ enum Piece {
 /// Parses a module.
 ///
 /// # Errors
-/// The text that cannot be understood, with what is wrong.
+/// The text that cannot be understood, and the reason.
 pub fn parse_module(text: &str) -> Result<Module, String> {
     let mut module = Module::default();
     let mut global_names = HashMap::new();
@@ -179,7 +183,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
     let (mut dynamic_shared, mut dynamic_align): (Vec<String>, usize) = (Vec::new(), 1);
     let pieces = pieces(text, &mut module.files)?;
     let mut at = 0;
-    // Variables first: kernels refer to those behind them too.
+    // Variables first, because kernels may refer to later ones.
     let mut depth = 0;
     for piece in &pieces {
         match piece {
@@ -215,7 +219,8 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
         }
         let end = body_end(&pieces, at + 1).ok_or_else(|| format!("{statement}: its body does not end"))?;
         if statement.contains(".entry") {
-            // Shared variables of the body come behind those of the module, dynamic memory behind all.
+            // Shared variables of the body follow those of the module; dynamic memory follows them
+            // all.
             let mut shared = shared_names.clone();
             let mut bytes = shared_bytes;
             for piece in &pieces[at + 1..end] {
@@ -246,7 +251,7 @@ fn is_function(statement: &str) -> bool {
     statement.split_whitespace().any(|word| word == ".entry" || word == ".func")
 }
 
-/// Index one past the body that opens at `start`; `start` itself where there is none.
+/// Index one past the body that opens at `start`; `start` itself if there is none.
 fn body_end(pieces: &[Piece], start: usize) -> Option<usize> {
     let mut depth = 0;
     for (index, piece) in pieces.iter().enumerate().skip(start) {
@@ -266,7 +271,7 @@ fn body_end(pieces: &[Piece], start: usize) -> Option<usize> {
     (depth == 0).then_some(start)
 }
 
-/// Divides the text at `;`, scope braces, labels and the directives that end with their line.
+/// Splits the text at `;`, braces of scopes, labels and directives that end with their line.
 fn pieces(text: &str, files: &mut HashMap<u32, String>) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut statement = String::new();
@@ -365,7 +370,8 @@ fn alignment(words: &[&str]) -> Result<Option<usize>, String> {
     }
 }
 
-/// A declaration of a variable: `None` for other directives. Without a size it has no bytes.
+/// Parses the declaration of a variable; `None` for other directives. Without a size it has no
+/// bytes.
 fn parse_variable(statement: &str) -> Result<Option<Global>, String> {
     let spaces = [".global", ".const", ".shared", ".local"];
     let (declaration, values) = match statement.split_once('=') {
@@ -497,7 +503,7 @@ fn parse_kernel(
         let target = labels.get(&label).ok_or_else(|| format!("{}: no label {label}", kernel.name))?;
         kernel.code[at].op = Op::Branch { target: *target };
     }
-    // Control that falls off the end leaves the kernel.
+    // Control flow that reaches the end exits the kernel.
     kernel.code.push(Instruction { guard: None, op: Op::Exit, source, text: kernel.texts.len() as u32 });
     kernel.texts.push("(end of the kernel)".into());
     kernel.presets = names.presets.into_inner().into_iter().map(|(preset, register)| (register, preset)).collect();
@@ -505,7 +511,7 @@ fn parse_kernel(
     Ok(kernel)
 }
 
-/// A directive inside a kernel: registers, local and shared variables; hints mean nothing here.
+/// Handles a directive inside a kernel: registers, local and shared variables; hints are ignored.
 fn declare(text: &str, names: &mut Names, kernel: &mut Kernel) -> Result<(), String> {
     let word = text.split_whitespace().next().unwrap_or_default();
     match word {
@@ -557,7 +563,7 @@ mod tests {
             let body = format!(".reg .b32 %r<9>, %r1x<12>, %s; mov.u32 %s, {name};");
             assert!(kernel("", &body).is_err(), "{name}");
         }
-        // A scope inside hides the names of those around it.
+        // An inner scope hides the names of outer ones.
         let hidden = ".reg .b32 %r<2>; { .reg .f32 %r1; mov.f32 %r1, 0f00000000; } mov.u32 %r1, %r0;";
         assert_eq!(kernel("", hidden).expect("parses").kernels[0].code.len(), 4);
     }

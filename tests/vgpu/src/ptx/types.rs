@@ -67,19 +67,19 @@ impl Type {
         }
     }
 
-    /// Whether integers of it have a sign.
+    /// True for signed integers.
     #[inline(always)]
     pub fn is_signed(self) -> bool {
         matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
     }
 
-    /// Whether it holds one floating-point number or two.
+    /// True for one or two floating-point numbers.
     #[inline(always)]
     pub fn is_float(self) -> bool {
         matches!(self, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::F32 | Type::F64 | Type::Tf32)
     }
 
-    /// `bits` with everything above the width of the type gone.
+    /// `bits` truncated to the width of the type.
     #[inline(always)]
     pub fn truncate(self, bits: u64) -> u64 {
         match self.bytes() {
@@ -90,7 +90,7 @@ impl Type {
         }
     }
 
-    /// `bits` as a number of 64 bits: sign or zeros in front.
+    /// `bits` extended to 64 bits, by sign or by zeros.
     #[inline(always)]
     pub fn extend(self, bits: u64) -> i64 {
         match (self.bytes(), self.is_signed()) {
@@ -102,7 +102,7 @@ impl Type {
     }
 }
 
-/// Where an address points.
+/// Address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     Generic,

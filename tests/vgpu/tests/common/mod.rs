@@ -1,6 +1,6 @@
 //! Kernels from nvcc, and a device to run them on.
 
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each test file uses only some of it
 
 pub mod work;
 
@@ -10,7 +10,8 @@ use std::process::Command;
 use vgpu::counters::Counters;
 use vgpu::device::{Device, Sizes};
 
-/// A folder that holds the virtual GPU as the driver library `name`: for the library path of a child.
+/// A folder that holds the virtual GPU as the driver library `name`, for the library path of a
+/// child.
 pub fn folder_with_driver(name: &str) -> tempfile::TempDir {
     let program = std::env::current_exe().expect("the test's own path");
     let library = (program.ancestors().skip(1).take(2))
@@ -22,7 +23,7 @@ pub fn folder_with_driver(name: &str) -> tempfile::TempDir {
     folder
 }
 
-/// The PTX that nvcc makes of `kernels/<name>`.
+/// The PTX that nvcc generates from `kernels/<name>`.
 pub fn compile(name: &str) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(name);
     run_nvcc(&source)
@@ -64,7 +65,7 @@ impl Bench {
         self.device.memory.allocate(bytes)
     }
 
-    /// All bytes of a buffer, each of which must have been written.
+    /// All bytes of a buffer, which must be initialized.
     pub fn words(&self, address: u64, n: usize) -> Vec<u32> {
         let (region, offset) = self.device.memory.find(address, 4 * n).expect("allocated");
         assert!(region.is_written(offset, 4 * n), "something was left out");
@@ -77,12 +78,12 @@ impl Bench {
         self.words(address, n).into_iter().map(f32::from_bits).collect()
     }
 
-    /// Whether the module has `kernel`.
+    /// True if the module has `kernel`.
     pub fn has(&self, kernel: &str) -> bool {
         self.device.kernel(self.module, kernel).is_some()
     }
 
-    /// Runs a kernel; what it did wrong is the error.
+    /// Runs a kernel; its fault is the error.
     pub fn try_launch(
         &mut self,
         kernel: &str,

@@ -1,4 +1,5 @@
-//! What a network's training step and integration make the kernels do, counted in a program of its own that has the virtual GPU as its driver.
+//! Work of the kernels in a training step and in an integration of a network, counted in a child
+//! process whose driver is the virtual GPU.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use vgpu::counters::{Counters, read_report};
 
 use super::folder_with_driver;
 
-/// A network of which the work is counted.
+/// A network whose work is counted.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub dim: usize,
@@ -26,8 +27,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Rows of each of the three parts of a step. Of wide networks half of what the device works on at a time, of narrow ones so many that blocks go
-    /// from tile to tile: what is done once for all of them is little in a row's share, and twice or thrice what it is in a large batch.
+    /// Rows of each of the three parts of a step. For wide networks, half of the rows that the
+    /// device processes at a time; for narrow ones, so many that blocks process several tiles. Work
+    /// that is done once for all rows is then small per row, and two to three times what it is in a
+    /// large batch.
     pub fn training_rows(&self) -> usize {
         if self.width > 64 { 42 * 128 } else { 4 * 42 * 128 }
     }
@@ -44,13 +47,13 @@ pub const PARTICLES: usize = 256;
 /// Steps of RK4.
 pub const INTEGRATION_STEPS: u64 = 2;
 
-/// In the environment of a child: index of its shape.
+/// Environment variable of a child: the index of its shape.
 const SHAPE: &str = "COUNTED_SHAPE";
 
-/// What a kernel's work is proportional to.
+/// The quantity to which a kernel's work is proportional.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Per {
-    /// A row of each part of a step.
+    /// One row of each part of a step.
     Row,
     Particle,
     Step,
@@ -65,7 +68,7 @@ impl Per {
         }
     }
 
-    /// How many of them were counted.
+    /// Number of these units that were counted.
     pub fn counted(self, shape: &Shape) -> usize {
         match self {
             Per::Row => shape.training_rows(),
@@ -75,8 +78,8 @@ impl Per {
     }
 }
 
-/// The work of one step in bf16 and of one integration of `SHAPES[index]` by kernel. The caller's program, run again with `arguments`, calls
-/// [`work_of_child`].
+/// The work of one step in bf16 and of one integration of `SHAPES[index]`, by kernel. Runs the
+/// caller's program again with `arguments`; it must call [`work_of_child`].
 pub fn count(index: usize, arguments: &[&str]) -> Vec<(String, Counters)> {
     let folder = folder_with_driver("libcuda.so");
     let report = folder.path().join("counters.json");
@@ -92,7 +95,7 @@ pub fn count(index: usize, arguments: &[&str]) -> Vec<(String, Counters)> {
     read_report(&std::fs::read_to_string(report).expect("counters"))
 }
 
-/// In a child, does its work; whether this is one.
+/// In a child, does its work. Returns true in a child.
 pub fn work_of_child() -> bool {
     let Some(shape) = std::env::var(SHAPE).ok().and_then(|index| SHAPES.get(index.parse::<usize>().ok()?)) else {
         return false;
@@ -128,7 +131,7 @@ pub fn work_of_child() -> bool {
 fn training(architecture: Architecture, n_rows: usize) -> Training {
     const SAMPLES: usize = 256;
     let dim = architecture.dim;
-    // What the samples are does not matter to what is counted.
+    // Counts do not depend on the values of the samples.
     let samples = (0..2 * SAMPLES * dim).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
     let snapshots = Snapshots { dim, times: vec![0.0, 1.0], offsets: vec![0, SAMPLES, 2 * SAMPLES], samples };
     Training {
@@ -141,7 +144,7 @@ fn training(architecture: Architecture, n_rows: usize) -> Training {
             masses: None,
         },
         bend: None,
-        estimator: Estimator::Action { centring: false },
+        estimator: Estimator::Action { centering: false },
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::default(),
         n_interior: n_rows,

@@ -1,8 +1,9 @@
-//! Centre and scale of the training snapshots: y = (x − mean) / scale.
+//! Center and scale of the training snapshots: y = (x − mean) / scale.
 
 use super::array::list;
+use super::file::Features;
 use super::load::Reading;
-use super::{DataSource, Snapshots, Standardisation};
+use super::{DataSource, Snapshots, Standardization};
 use crate::error::{Error, Result};
 use crate::model::{Coordinates, MAX_MAGNITUDE, MIN_SCALE};
 
@@ -17,7 +18,7 @@ const NORMAL_QUARTILES: f64 = 1.348_979_500_392_163_6;
 /// are rounding.
 const ROUNDING_UNITS: f64 = 4.0;
 
-/// Centre and spread of each dimension, differences from the origin of the reading.
+/// Center and spread of each dimension, differences from the origin of the reading.
 pub(super) struct Statistics {
     /// In the middle of the values.
     pub center: Vec<f64>,
@@ -28,21 +29,87 @@ pub(super) struct Statistics {
     without_quartiles: Vec<usize>,
 }
 
+impl Snapshots {
+    /// The snapshots in network coordinates, as a [`DensityPath`](crate::density_path::DensityPath)
+    /// needs them, and what takes them there: center and scale of all rows as `rule` has them, and
+    /// times to 0..=1. A single time, which a generative path leads to, becomes 1, and data times of
+    /// the model are then network times.
+    ///
+    /// A dimension without spread keeps scale 1.
+    ///
+    /// ```
+    /// use action_matching::prelude::*;
+    ///
+    /// let snapshots = Snapshots::from_rows(1, [(2.0, vec![10.0, 12.0]), (6.0, vec![14.0, 16.0])])?;
+    /// let (snapshots, coordinates) = snapshots.standardize(Standardization::Isotropic)?;
+    /// assert_eq!((coordinates.mean[0], coordinates.scale[0]), (13.0, f64::sqrt(5.0)));
+    /// assert_eq!((coordinates.time_range, &snapshots.times[..]), ([2.0, 6.0], &[0.0, 1.0][..]));
+    /// assert!((snapshots.samples[3] - 3.0 / f32::sqrt(5.0)).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Snapshots::validate`]; [`Error::Input`] for numbers that are not finite, for means and
+    /// scales that no model file holds, and for times that f32 does not tell apart on the way from
+    /// the first to the last.
+    pub fn standardize(mut self, rule: Standardization) -> Result<(Snapshots, Coordinates)> {
+        self.validate()?;
+        let dim = self.dim;
+        let time_range = match self.times[..] {
+            [first, .., last] => [first, last],
+            _ => [0.0, 1.0],
+        };
+        let mut coordinates = Coordinates { time_range, ..Coordinates::identity(dim) };
+        if rule != Standardization::None {
+            let origin = vec![0.0; dim];
+            let statistics = Statistics::of_rows(rule, &self, &origin, f64::from(f32::EPSILON));
+            (coordinates.mean, coordinates.scale) = (statistics.mean(&origin), statistics.scale());
+            if let Some((i, problem, fix)) = out_of_range(&coordinates) {
+                return Err(Error::input("snapshots", format!("column {i}, counted from 0"), problem, fix));
+            }
+        }
+        coordinates.to_network(&mut self.samples);
+        if let Some(at) = self.samples.iter().position(|y| !y.is_finite()) {
+            let field = format!("row {} of all, column {}, both counted from 0", at / dim, at % dim);
+            let fix = "leave such rows out, or rescale the data";
+            return Err(Error::input("snapshots", field, "is not finite when it is standardized", fix));
+        }
+        match &mut self.times[..] {
+            [one] => *one = 1.0,
+            times => times.iter_mut().for_each(|time| *time = coordinates.network_time(*time)),
+        }
+        if !self.times.iter().all(|t| t.is_finite())
+            || self.times.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32)
+        {
+            let [first, last] = time_range;
+            let problem = format!("hold two too close to tell apart on the way from {first} to {last}");
+            return Err(Error::input("snapshots", "times", problem, "join their rows, or leave out times far away"));
+        }
+        Ok((self, coordinates))
+    }
+}
+
 impl Statistics {
     /// Of the training rows of `reading`, as `source` wants them.
     pub fn of(source: &DataSource, reading: &Reading) -> Statistics {
-        let Snapshots { dim, ref samples, .. } = reading.training;
+        let Features { origin, epsilon, .. } = &reading.features;
+        Statistics::of_rows(source.standardize, &reading.training, origin, *epsilon)
+    }
+
+    /// Of `snapshots`, differences from `origin`, in a type whose unit in the last place at 1 is `epsilon`.
+    fn of_rows(rule: Standardization, snapshots: &Snapshots, origin: &[f64], epsilon: f64) -> Statistics {
+        let &Snapshots { dim, ref samples, .. } = snapshots;
         let (mut center, variance) = moments(samples, dim);
-        let constant = constant_columns(reading);
+        let constant = constant_columns(snapshots, origin, epsilon);
         let mut spread: Vec<f64> = variance.iter().map(|v| v.sqrt()).collect();
         constant.iter().for_each(|&i| spread[i] = 0.0);
         let mut without_quartiles = Vec::new();
-        match source.standardise {
-            Standardisation::Isotropic => {
+        match rule {
+            Standardization::Isotropic => {
                 let mean_variance = spread.iter().map(|s| s * s).sum::<f64>() / dim as f64;
                 spread.fill(mean_variance.sqrt());
             }
-            Standardisation::Robust => {
+            Standardization::Robust => {
                 for (i, [lower, median, upper]) in quartiles(samples, dim).into_iter().enumerate() {
                     center[i] = median;
                     if upper > lower && spread[i] > 0.0 {
@@ -52,13 +119,23 @@ impl Statistics {
                     }
                 }
             }
-            Standardisation::PerDimension | Standardisation::None => {}
+            Standardization::PerDimension | Standardization::None => {}
         }
         Statistics { center, spread, constant, without_quartiles }
     }
 
+    /// Center of each dimension in data units, `origin` added.
+    fn mean(&self, origin: &[f64]) -> Vec<f64> {
+        self.center.iter().zip(origin).map(|(center, origin)| origin + center).collect()
+    }
+
+    /// Scale of each dimension: its spread, or 1 without any.
+    fn scale(&self) -> Vec<f64> {
+        self.spread.iter().map(|&spread| if spread == 0.0 { 1.0 } else { spread }).collect()
+    }
+
     /// Whether the values lie so far from the origin that rounding their differences from it lost
-    /// digits, though f32 holds the differences from the centre.
+    /// digits, though f32 holds the differences from the center.
     pub fn far_from_origin(&self, reading: &Reading) -> bool {
         const FAR: f64 = 16.0;
         (0..self.center.len()).any(|i| {
@@ -85,7 +162,7 @@ pub(super) fn coordinates_of(
     let Statistics { center, spread, constant, without_quartiles } = statistics;
     let named = |columns: &[usize]| list(columns.iter().map(|&i| reading.column_name(i)));
     let file = source.path.display();
-    if source.standardise == Standardisation::None {
+    if source.standardize == Standardization::None {
         const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
         let coarse: Vec<usize> = (0..dim)
             .filter(|&i| {
@@ -95,37 +172,44 @@ pub(super) fn coordinates_of(
         if !coarse.is_empty() {
             let columns = named(&coarse);
             warnings.push(format!(
-                "{file}: standardise = \"none\" leaves columns so far from 0 that 32-bit floats round their spread by more \
+                "{file}: standardize = \"none\" leaves columns so far from 0 that 32-bit floats round their spread by more \
                  than a thousandth: {columns}"
             ));
         }
         return Ok(identity);
     }
-    let scale: Vec<f64> = spread.iter().map(|&spread| if spread == 0.0 { 1.0 } else { spread }).collect();
     if constant.len() == dim {
         warnings.push(format!("{file}: no dimension varies: the scale is 1"));
-    } else if !constant.is_empty() && source.standardise != Standardisation::Isotropic {
+    } else if !constant.is_empty() && source.standardize != Standardization::Isotropic {
         warnings.push(format!("{file}: columns without spread keep scale 1: {}", named(constant)));
     }
     if !without_quartiles.is_empty() {
         let columns = named(without_quartiles);
         warnings.push(format!("{file}: columns whose quartiles are equal are scaled by their deviation: {columns}"));
     }
-    let mean: Vec<f64> = center.iter().zip(&reading.features.origin).map(|(center, origin)| origin + center).collect();
-    for (i, (mean, scale)) in mean.iter().zip(&scale).enumerate() {
-        if mean.abs() > MAX_MAGNITUDE || !(MIN_SCALE..=MAX_MAGNITUDE).contains(scale) {
-            let problem = format!("column {} has mean {mean:.3e} and scale {scale:.3e}", reading.column_name(i));
-            let fix =
-                format!("rescale the data: means to {MAX_MAGNITUDE:e}, scales {MIN_SCALE:e} to {MAX_MAGNITUDE:e}");
-            return Err(Error::input(&source.path, &source.samples, problem, fix));
-        }
+    let (mean, scale) = (statistics.mean(&reading.features.origin), statistics.scale());
+    let coordinates = Coordinates { mean, scale, ..identity };
+    if let Some((i, problem, fix)) = out_of_range(&coordinates) {
+        let problem = format!("column {} {problem}", reading.column_name(i));
+        return Err(Error::input(&source.path, &source.samples, problem, fix));
     }
-    Ok(Coordinates { mean, scale, ..identity })
+    Ok(coordinates)
+}
+
+/// The first column whose mean or scale no model file holds, with problem and fix.
+fn out_of_range(coordinates: &Coordinates) -> Option<(usize, String, String)> {
+    let held = |mean: f64, scale: f64| mean.abs() <= MAX_MAGNITUDE && (MIN_SCALE..=MAX_MAGNITUDE).contains(&scale);
+    let mut columns = coordinates.mean.iter().copied().zip(coordinates.scale.iter().copied()).enumerate();
+    columns.find(|&(_, (mean, scale))| !held(mean, scale)).map(|(i, (mean, scale))| {
+        let problem = format!("has mean {mean:.3e} and scale {scale:.3e}");
+        let fix = format!("rescale the data: means to {MAX_MAGNITUDE:e}, scales {MIN_SCALE:e} to {MAX_MAGNITUDE:e}");
+        (i, problem, fix)
+    })
 }
 
 /// Says which value lies farthest out, when `reading` is in network coordinates and one is too far.
 pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings: &mut Vec<String>) {
-    if source.standardise == Standardisation::None {
+    if source.standardize == Standardization::None {
         return;
     }
     let Snapshots { dim, ref samples, .. } = reading.training;
@@ -133,14 +217,14 @@ pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings:
     let farthest = (0..samples.len()).max_by(|&a, &b| samples[a].abs().total_cmp(&samples[b].abs()));
     let Some(at) = farthest.filter(|_| far > 0) else { return };
     let values = if far == 1 { "1 value lies".into() } else { format!("{far} values lie") };
-    let remedy = match source.standardise {
-        Standardisation::Robust => "remove such rows if they are mistakes",
+    let remedy = match source.standardize {
+        Standardization::Robust => "remove such rows if they are mistakes",
         _ => {
-            "remove such rows if they are mistakes, or set data.standardise = \"robust\": they set the scale of all others"
+            "remove such rows if they are mistakes, or set data.standardize = \"robust\": they set the scale of all others"
         }
     };
     warnings.push(format!(
-        "{}: {values} more than {FAR} scales from the centre; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
+        "{}: {values} more than {FAR} scales from the center; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
         source.path.display(),
         reading.file_row(at / dim),
         reading.column_name(at % dim),
@@ -148,9 +232,10 @@ pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings:
     ));
 }
 
-/// The columns of the training rows that are constant up to the rounding of the stored type.
-fn constant_columns(reading: &Reading) -> Vec<usize> {
-    let Snapshots { dim, ref samples, .. } = reading.training;
+/// The columns of `snapshots`, differences from `origin`, that are constant up to the rounding of
+/// their type.
+fn constant_columns(snapshots: &Snapshots, origin: &[f64], epsilon: f64) -> Vec<usize> {
+    let &Snapshots { dim, ref samples, .. } = snapshots;
     let mut ranges = vec![[f32::INFINITY, f32::NEG_INFINITY]; dim];
     for row in samples.chunks_exact(dim) {
         for ([least, most], &x) in ranges.iter_mut().zip(row) {
@@ -158,8 +243,8 @@ fn constant_columns(reading: &Reading) -> Vec<usize> {
         }
     }
     let is_constant = |i: usize| {
-        let [least, most] = ranges[i].map(|x| reading.features.origin[i] + f64::from(x));
-        let unit = reading.features.epsilon * least.abs().max(most.abs());
+        let [least, most] = ranges[i].map(|x| origin[i] + f64::from(x));
+        let unit = epsilon * least.abs().max(most.abs());
         f64::from(ranges[i][1]) - f64::from(ranges[i][0]) <= ROUNDING_UNITS * unit
     };
     (0..dim).filter(|&i| is_constant(i)).collect()
@@ -186,7 +271,7 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Lower quartile, median and upper quartile of each column of finite `rows [n, dim]`, with linear
-/// interpolation between neighbouring values as in NumPy. Takes the memory of one column, or of an
+/// interpolation between neighboring values as in NumPy. Takes the memory of one column, or of an
 /// eighth of them if that is more.
 fn quartiles(rows: &[f32], dim: usize) -> Vec<[f64; 3]> {
     let n = rows.len() / dim;

@@ -1,0 +1,179 @@
+//! A model in data units: potential, velocity and flow.
+//!
+//! The network sees y = (x − mean) / scale at the time τ = (t − t₀) / T, where T is the length of the
+//! time range of the data. With dy/dτ = ∇H(∇s), a particle at x moves with
+//! dxᵢ/dt = scaleᵢ / T · ∂ᵢH(∇s).
+
+use crate::engine::{Differentiate, Engine};
+use crate::error::{Error, Result, check_len};
+use crate::integrate::{Solver, Trajectories};
+use crate::model::{Coordinates, Model};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A coordinate in data units: `f32` or `f64`. Results come in the type of the points.
+///
+/// The network computes with differences from the mean of the data, so f64 keeps its digits for data
+/// that lie far from 0 ([`Coordinates::need_f64`]), where f32 is coarser than their spread.
+pub trait Coordinate: Copy + Into<f64> + sealed::Sealed {
+    /// The nearest number of this type.
+    #[doc(hidden)]
+    fn rounded(value: f64) -> Self;
+}
+
+impl Coordinate for f32 {
+    fn rounded(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Coordinate for f64 {
+    fn rounded(value: f64) -> Self {
+        value
+    }
+}
+
+/// The model in data units: what [`Engine`] and [`Differentiate`] do in network coordinates.
+///
+/// ```
+/// use action_matching::prelude::*;
+///
+/// // s = b·y with b = (1, 0.5), in coordinates of scales 10 and 4, over 5 time units.
+/// let model = Model {
+///     architecture: Architecture { head: Head::Dot, ..Architecture::new(2, [4]) },
+///     coordinates: Coordinates { scale: vec![10.0, 4.0], time_range: [2.0, 7.0], ..Coordinates::identity(2) },
+///     objective: Objective::default(),
+///     parameters: [vec![0.0; 16 + 8], vec![1.0, 0.5]].concat(),
+/// };
+/// let engine = CpuEngine::new(1);
+/// assert_eq!(model.velocity(&engine, &[3.0_f32, -8.0], 4.0)?, [10.0 / 5.0, 0.5 * 4.0 / 5.0]);
+/// assert_eq!(model.potential(&engine, &[3.0_f32, -8.0], 4.0)?, [3.0 / 10.0 - 0.5 * 8.0 / 4.0]);
+/// let moved = model.flow(&engine, &[3.0_f32, -8.0], [2.0, 7.0], Solver::rk4(3))?;
+/// assert!((moved[0] - 13.0).abs() < 1e-4 && (moved[1] + 6.0).abs() < 1e-4);
+/// # Ok::<(), Error>(())
+/// ```
+impl Model {
+    /// The potential s at points `x [n, dim]` and the time `t`, both in data units: `[n]`.
+    ///
+    /// s itself is a number without unit, that of the network. It is known up to a function of time,
+    /// unless the model has growth. For the quadratic cost its slope gives the velocity,
+    /// vᵢ = scaleᵢ² / T · ∂s/∂xᵢ, and with growth λ the mass of a particle grows at the rate λ s / T,
+    /// where T is the length of [`Coordinates::time_range`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an incomplete point; [`Error::Input`] for numbers that are not finite;
+    /// those of the engine.
+    pub fn potential<T: Coordinate>(&self, engine: &dyn Differentiate, x: &[T], t: f64) -> Result<Vec<T>> {
+        let (y, tau) = self.to_network(x, t)?;
+        let s = engine.derivatives(self, &y, &tau)?.s;
+        Ok(s.into_iter().map(T::rounded).collect())
+    }
+
+    /// The velocity of particles at points `x [n, dim]` and the time `t`, both in data units:
+    /// `[n, dim]`, in data units per unit of time. For a model with diffusion it is the drift, to
+    /// which the noise comes.
+    ///
+    /// # Errors
+    /// As [`Model::potential`].
+    pub fn velocity<T: Coordinate>(&self, engine: &dyn Differentiate, x: &[T], t: f64) -> Result<Vec<T>> {
+        let (y, tau) = self.to_network(x, t)?;
+        let [start, end] = self.coordinates.time_range;
+        let slopes = engine.derivatives(self, &y, &tau)?.grad_s;
+        let units = self.coordinates.scale.iter().map(|scale| scale / (end - start)).cycle();
+        Ok(slopes.into_iter().zip(units).map(|(p, unit)| T::rounded(unit * self.drift(p))).collect())
+    }
+
+    /// Where particles that are at `x [n, dim]` at the time `from` are at the time `to`: `[n, dim]`,
+    /// all in data units. `to` may be earlier. Outside [`Coordinates::time_range`] the network was
+    /// not trained, and is a guess.
+    ///
+    /// A model with diffusion needs a method with noise, [`Solver::stochastic_heun`] or
+    /// [`Solver::euler_maruyama`], and the particles are then one sample of where they may go.
+    ///
+    /// # Errors
+    /// As [`Model::potential`]; [`Error::Input`] for a model with growth, whose particles gain
+    /// weights ([`Model::weighted_flow`]), and for a solver that does not suit the dynamics, as for a
+    /// way back in time with diffusion; [`Error::NotFinite`] for a particle that is lost.
+    pub fn flow<T: Coordinate>(
+        &self,
+        engine: &dyn Engine,
+        x: &[T],
+        [from, to]: [f64; 2],
+        solver: Solver,
+    ) -> Result<Vec<T>> {
+        if self.objective.growth > 0.0 {
+            let problem = format!("is {}: particles gain weights, without which they mislead", self.objective.growth);
+            return Err(Error::input("flow", "growth", problem, "call weighted_flow"));
+        }
+        Ok(self.moved(engine, x, [from, to], solver, false)?.0)
+    }
+
+    /// [`Model::flow`] with the weight of each particle at the time `to`: positions `[n, dim]` and
+    /// weights `[n]`. A particle starts with weight 1 and keeps it unless the model has growth; the
+    /// mean of the weights is the mass of the population relative to that at `from`.
+    ///
+    /// # Errors
+    /// As [`Model::flow`], but for growth.
+    pub fn weighted_flow<T: Coordinate>(
+        &self,
+        engine: &dyn Engine,
+        x: &[T],
+        [from, to]: [f64; 2],
+        solver: Solver,
+    ) -> Result<(Vec<T>, Vec<f64>)> {
+        let (positions, log_weights) = self.moved(engine, x, [from, to], solver, true)?;
+        Ok((positions, log_weights.into_iter().map(|w| f64::from(w).exp()).collect()))
+    }
+
+    /// Positions in data units, and log-weights if they are wanted.
+    fn moved<T: Coordinate>(
+        &self,
+        engine: &dyn Engine,
+        x: &[T],
+        times: [f64; 2],
+        solver: Solver,
+        weighted: bool,
+    ) -> Result<(Vec<T>, Vec<f32>)> {
+        let (y, _) = self.to_network(x, times[0])?;
+        let [from, to] = times.map(|t| self.coordinates.network_time(t));
+        let plan = solver.plan(from, vec![to]);
+        let mut positions: Vec<f32> = y.into_iter().map(|y| y as f32).collect();
+        let n = positions.len() / self.architecture.dim;
+        let mut log_weights = vec![0.0; if weighted { n } else { 0 }];
+        let log_w = weighted.then_some(&mut log_weights[..]);
+        let out = Trajectories { log_weights: log_w, ..Trajectories::of(&mut positions) };
+        engine.integrate(self, &plan, out, &())?;
+        let positions = self.coordinates.to_data_f64(&positions).into_iter().map(T::rounded).collect();
+        Ok((positions, log_weights))
+    }
+
+    /// Points `[n, dim]` in network coordinates, and the time of each.
+    fn to_network<T: Coordinate>(&self, x: &[T], t: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+        self.validate()?;
+        self.coordinates.check_storable(self.architecture.dim, "coordinates".as_ref())?;
+        let Coordinates { mean, scale, .. } = &self.coordinates;
+        let dim = mean.len();
+        check_len("points", x.len() / dim * dim, x.len())?;
+        if !t.is_finite() {
+            return Err(Error::input("points", "time", format!("is {t}"), "use a finite time"));
+        }
+        if let Some(at) = x.iter().position(|&x| !x.into().is_finite()) {
+            let value: f64 = x[at].into();
+            let problem = format!("column {}, counted from 0, is {value}", at % dim);
+            return Err(Error::input("points", format!("row {}", at / dim), problem, "leave such points out"));
+        }
+        let affine = mean.iter().zip(scale).cycle();
+        let y = x.iter().zip(affine).map(|(&x, (mean, scale))| (x.into() - mean) / scale).collect();
+        Ok((y, vec![self.coordinates.network_time(t); x.len() / dim]))
+    }
+
+    /// ∂ᵢH of a component p of ∇s.
+    fn drift(&self, p: f64) -> f64 {
+        let q = self.objective.cost_exponent;
+        if q == 2.0 { p } else { p.abs().powf(q - 1.0).copysign(p) }
+    }
+}
