@@ -14,9 +14,7 @@ use action_matching::data::{AnalyticProblem, DataSource, load};
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
-use action_matching::laplacian::Laplacian;
-use action_matching::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
-use action_matching::objective::Objective;
+use action_matching::model::{Architecture, initial_parameters};
 use action_matching::stage::Stage;
 use action_matching::{Error, Result};
 
@@ -25,32 +23,13 @@ const ACTION: Estimator = Estimator::Action { centering: false };
 const CENTERED: Estimator = Estimator::Action { centering: true };
 
 fn training(path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
+    let learning_rate = LearningRate { peak: 2e-3, warmup_steps: 100, cosine: None };
     Training {
-        architecture: Architecture {
-            dim: path.snapshots.dim,
-            hidden: vec![64; 3],
-            activation: Activation::Silu,
-            head: Head::Scalar,
-            time_embedding: TimeEmbedding::Raw,
-        },
-        objective: Objective::default(),
-        path,
-        bend: None,
         estimator,
         time_rule,
-        laplacian: Laplacian::default(),
-        n_interior: 1024,
-        n_boundary: 1024,
-        optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 2e-3, warmup_steps: 100, cosine: None },
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: Some(1.0),
-            ema_decay: 0.99,
-        },
+        optimizer: Optimizer { learning_rate, ema_decay: 0.99, ..Optimizer::default() },
         seed: 1,
+        ..Training::new(Architecture::new(path.snapshots.dim, [64; 3]), path)
     }
 }
 
@@ -61,17 +40,16 @@ fn moments(engine: &CpuEngine, mut training: Training, state: &TrainState) -> Re
     let mut time_moments = state.time_moments.clone();
     if training.time_rule == TimeRule::Importance {
         // The density settles on the integrand first.
-        let still = LearningRate { peak: 1e-30, warmup_steps: 0, cosine: None };
-        training.optimizer.learning_rate = still;
+        training.optimizer.learning_rate = LearningRate::constant(1e-30);
         let mut trainer = engine.trainer(training.clone(), state.clone())?;
-        trainer.steps(200, &mut Vec::new())?;
+        trainer.steps(200, &mut ())?;
         time_moments = trainer.state().expect("a state").time_moments;
     }
     let (mut sum, mut squares) = (vec![0.0; state.action.parameters.len()], 0.0);
     for batch in 0..BATCHES {
         let state = TrainState { step: 1_000_000 + batch, time_moments: time_moments.clone(), ..state.clone() };
         let mut trainer = engine.trainer(training.clone(), state)?;
-        trainer.steps(1, &mut Vec::new())?;
+        trainer.steps(1, &mut ())?;
         for (sum, g) in sum.iter_mut().zip(trainer.state().expect("a state").action.moment1) {
             *sum += f64::from(g);
             squares += f64::from(g).powi(2);
@@ -98,7 +76,7 @@ fn table(name: &str, path: &DensityPath, forms: &[(Estimator, TimeRule)]) -> Res
     let plain = training(path.clone(), first, TimeRule::LowDiscrepancy);
     let start = TrainState::initial(initial_parameters(&plain.architecture, 1));
     let mut trainer = engine.trainer(plain.clone(), start.clone())?;
-    trainer.steps(2000, &mut Vec::new())?;
+    trainer.steps(2000, &mut ())?;
     let trained = TrainState { step: 0, ..trainer.state().expect("a state") };
     let size: f64 = moments(&engine, plain, &start)?.0.iter().map(|g| g * g).sum();
     println!("\n{name}\n{:<36}{:<18}{:>6}{:>14}{:>14}", "form", "times", "cost", "at the start", "trained");
@@ -130,7 +108,7 @@ fn main() -> Result<()> {
         ("Hematopoiesis, linear path, pairs by optimal transport", Interpolant::Linear, couplings),
         ("Hematopoiesis, linear path, independent pairs", Interpolant::Linear, None),
     ] {
-        let path = DensityPath { snapshots: Arc::clone(&snapshots), interpolant, couplings, masses: None };
+        let path = DensityPath { couplings, ..DensityPath::new(interpolant, Arc::clone(&snapshots)) };
         table(name, &path, &forms)?;
     }
     let one = action_matching::data::Snapshots { times: vec![1.0], ..last(&snapshots) };
@@ -138,14 +116,12 @@ fn main() -> Result<()> {
         ("Hematopoiesis, from noise to the last snapshot, linear", Interpolant::GenerativeLinear),
         ("Hematopoiesis, from noise to the last snapshot, vp", Interpolant::GenerativeVp),
     ] {
-        let path = DensityPath { snapshots: Arc::new(one.clone()), interpolant, couplings: None, masses: None };
-        table(name, &path, &forms)?;
+        table(name, &DensityPath::new(interpolant, one.clone()), &forms)?;
     }
     for name in ["anisotropic", "mixture"] {
         let Some(problem) = AnalyticProblem::named(name) else { continue };
         let times: Vec<f64> = (0..=100).map(|k| f64::from(k) / 100.0).collect();
-        let snapshots = Arc::new(problem.snapshots(&times, 2000, 0));
-        let path = DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses: None };
+        let path = DensityPath::nearest(problem.snapshots(&times, 2000, 0));
         let mut forms: Vec<(Estimator, TimeRule)> = Vec::new();
         for estimator in [ACTION, CENTERED, weak(1)] {
             forms.extend([TimeRule::Uniform, TimeRule::LowDiscrepancy].map(|rule| (estimator, rule)));

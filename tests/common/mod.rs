@@ -120,13 +120,12 @@ pub fn model(
 /// parameters.
 pub fn revealing_optimizer() -> Optimizer {
     Optimizer {
-        learning_rate: LearningRate { peak: 1e-12, warmup_steps: 0, cosine: None },
+        learning_rate: LearningRate::constant(1e-12),
         beta1: 0.0,
         beta2: 0.99,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
         clip_norm: None,
         ema_decay: 0.9,
+        ..Optimizer::default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::common::rounded::{self, Rounding};
 use crate::common::{assert_close, embeddings, model, revealing_optimizer};
+use action_matching::Error;
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
     DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
@@ -48,26 +49,21 @@ fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
 
 /// One tile of interior rows and one of each boundary.
 fn training(model: &Model, estimator: Estimator) -> Training {
+    let cosine = Some(Cosine { end: 200, floor: 0.1 });
     Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path: path(model.architecture.dim, Interpolant::Linear),
-        bend: None,
         estimator,
-        time_rule: TimeRule::LowDiscrepancy,
-        laplacian: Laplacian::default(),
         n_interior: 61,
         n_boundary: 33,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: Some(Cosine { end: 200, floor: 0.1 }) },
-            beta1: 0.9,
+            learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine },
             beta2: 0.99,
-            epsilon: 1e-8,
             weight_decay: 0.01,
-            clip_norm: Some(1.0),
             ema_decay: 0.9,
+            ..Optimizer::default()
         },
         seed: SEED,
+        ..Training::new(model.architecture.clone(), path(model.architecture.dim, Interpolant::Linear))
     }
 }
 
@@ -460,10 +456,15 @@ fn a_loss_that_is_not_finite_stops_before_the_update() {
     for precision in [Precision::F32, Precision::F16] {
         let model = small_model(Head::Quadratic, Objective::default());
         let mut training = training(&model, ACTION);
-        training.optimizer.learning_rate = LearningRate { peak: 1e30, warmup_steps: 0, cosine: None };
-        let (state, records) =
-            run(&engine(precision), &training, TrainState::initial(model.parameters.clone()), &[20, 20]);
-        let last = records.last().expect("a record");
+        training.optimizer.learning_rate = LearningRate::constant(1e30);
+        let start = TrainState::initial(model.parameters.clone());
+        let (mut trainer, mut records) = (engine(precision).trainer(training, start).expect("a trainer"), Vec::new());
+        // Once it is lost, later steps are none, and say so too.
+        for _ in 0..2 {
+            let error = trainer.steps(20, &mut records).expect_err("the loss is lost");
+            assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        }
+        let (state, last) = (trainer.state().expect("a state"), records.last().expect("a record"));
         assert!(records.len() < 40, "the run went on");
         assert!(!(last.loss.is_finite() && last.gradient_norm.is_finite()), "{last:?}");
         assert_eq!(state.step, last.step, "the failed step does not count");

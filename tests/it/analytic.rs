@@ -1,16 +1,13 @@
 //! Training on a problem with known action: the loss falls to the true kinetic energy, and the gap
 //! closes.
 
-use std::sync::Arc;
-
 use crate::common::{Counted, Patience, model};
 use action_matching::data::AnalyticProblem;
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::DensityPath;
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::{Cosine, Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Cosine, Engine, LearningRate, Optimizer, Training};
 use action_matching::evaluate::{ActionGap, EvaluateOptions, Theorems, evaluate};
-use action_matching::laplacian::Laplacian;
-use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
 use action_matching::stage::Stage;
 use action_matching::transport::wasserstein1;
@@ -35,52 +32,26 @@ fn the_gap_identity_holds_for_any_action() {
 /// times.
 fn trained(problem: &AnalyticProblem, rows: usize, steps: u64) -> Model {
     let times: Vec<f64> = (0..=100).map(|k| f64::from(k) / 100.0).collect();
-    let snapshots = Arc::new(problem.snapshots(&times, rows, 7));
+    let snapshots = problem.snapshots(&times, rows, 7);
     let objective = problem.objective();
-    let mut model = Model {
-        architecture: Architecture {
-            dim: problem.dim(),
-            hidden: vec![48, 48],
-            activation: Activation::Silu,
-            head: Head::Scalar,
-            time_embedding: TimeEmbedding::Raw,
-        },
-        coordinates: Coordinates::identity(problem.dim()),
-        objective: objective.clone(),
-        parameters: Vec::new(),
-    };
-    model.parameters = initial_parameters(&model.architecture, 1);
     let masses = (objective.growth > 0.0).then(|| times.iter().map(|&t| problem.mass(t)).collect());
+    let path = DensityPath { masses, ..DensityPath::nearest(snapshots) };
+    let cosine = Some(Cosine { end: steps, floor: 0.001 });
     let training = Training {
-        architecture: model.architecture.clone(),
         objective,
-        path: DensityPath { snapshots, interpolant: Interpolant::Nearest, couplings: None, masses },
-        bend: None,
-        estimator: Estimator::Action { centering: false },
-        time_rule: TimeRule::LowDiscrepancy,
-        laplacian: Laplacian::default(),
         n_interior: 2048,
         n_boundary: 2048,
         optimizer: Optimizer {
-            learning_rate: LearningRate {
-                peak: 5e-3,
-                warmup_steps: 50,
-                cosine: Some(Cosine { end: steps, floor: 0.001 }),
-            },
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: Some(1.0),
+            learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine },
             ema_decay: 0.998,
+            ..Optimizer::default()
         },
         seed: 1,
+        ..Training::new(Architecture::new(problem.dim(), [48; 2]), path)
     };
-    let mut trainer =
-        CpuEngine::new(0).trainer(training, TrainState::initial(model.parameters.clone())).expect("a trainer");
-    trainer.steps(steps, &mut Vec::new()).expect("steps");
-    model.parameters = trainer.state().expect("a state").action.ema;
-    model
+    let mut trainer = CpuEngine::new(0).start(training).expect("a trainer");
+    trainer.steps(steps, &mut ()).expect("steps");
+    trainer.model(Coordinates::identity(problem.dim())).expect("a model")
 }
 
 #[test]

@@ -12,7 +12,6 @@ use action_matching::density_path::{
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Derivatives, Differentiate, Engine, Estimator, TrainState, Training};
-use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, TimeWeight};
 use action_matching::rng::{Purpose, Stream, unit_f32, words};
@@ -49,17 +48,14 @@ fn path(interpolant: Interpolant, masses: Option<Vec<f64>>) -> DensityPath {
 
 fn training(model: &Model, path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {
     Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path,
-        bend: None,
         estimator,
         time_rule,
-        laplacian: Laplacian::default(),
         n_interior: 103,
         n_boundary: 59,
         optimizer: revealing_optimizer(),
         seed: SEED,
+        ..Training::new(model.architecture.clone(), path)
     }
 }
 

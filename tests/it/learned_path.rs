@@ -1,14 +1,12 @@
 //! The learned path: the gradient of its second network, and the dynamics that it finds.
 
-use std::sync::Arc;
-
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
-use action_matching::density_path::{DensityPath, Interpolant, RowKey, TimeRule};
+use action_matching::density_path::{DensityPath, Interpolant, RowKey};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
-    Batch, Bend, Cosine, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, TrainState, Training,
+    Batch, Bend, Cosine, Differentiate, Engine, LearningRate, NetworkState, Optimizer, TrainState, Training,
 };
 use action_matching::laplacian::Laplacian;
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
@@ -19,22 +17,14 @@ const SEED: u64 = 31;
 
 fn training(model: &Model, snapshots: Snapshots, bend: Bend, masses: Option<Vec<f64>>) -> Training {
     Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path: DensityPath {
-            snapshots: Arc::new(snapshots),
-            interpolant: Interpolant::Learned,
-            couplings: None,
-            masses,
-        },
         bend: Some(bend),
-        estimator: Estimator::Action { centering: false },
-        time_rule: TimeRule::LowDiscrepancy,
         laplacian: Laplacian::EXACT,
         n_interior: 103,
         n_boundary: 10,
         optimizer: revealing_optimizer(),
         seed: SEED,
+        ..Training::new(model.architecture.clone(), DensityPath { masses, ..DensityPath::learned(snapshots) })
     }
 }
 
@@ -154,13 +144,9 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
     let mut training = training(&model, snapshots, bend.clone(), None);
     training.path.interpolant = interpolant;
     (training.n_interior, training.n_boundary) = (512, 512);
-    training.optimizer = Optimizer {
-        learning_rate: LearningRate { peak: 5e-3, warmup_steps: 50, cosine: Some(Cosine { end: steps, floor: 0.01 }) },
-        beta1: 0.9,
-        beta2: 0.999,
-        clip_norm: Some(1.0),
-        ..training.optimizer
-    };
+    let cosine = Some(Cosine { end: steps, floor: 0.01 });
+    let learning_rate = LearningRate { peak: 5e-3, warmup_steps: 50, cosine };
+    training.optimizer = Optimizer { learning_rate, ema_decay: 0.9, ..Optimizer::default() };
     let mut state = TrainState::initial(model.parameters.clone());
     if interpolant == Interpolant::Learned {
         state.bend = Some(NetworkState::initial(bend.initial_parameters(2)));

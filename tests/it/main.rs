@@ -18,6 +18,7 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod front_door;
 mod generative;
 mod integrate;
 mod interop;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{Numbers, assert_close, embeddings, model};
+use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::data::{AnalyticProblem, Snapshots};
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
@@ -12,9 +13,9 @@ use action_matching::engine::{
     Batch, Cosine, Differentiate, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState,
     Training,
 };
-use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
+use action_matching::integrate::{Solver, Trajectories};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
-use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::{Objective, SigmaSchedule, TimeWeight};
 use action_matching::rng::{Purpose, index, normal_pair, unit_f32, words};
 use action_matching::stage::Stage;
@@ -32,31 +33,24 @@ fn snapshots(dim: usize) -> Snapshots {
 }
 
 fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Training {
+    let path = DensityPath::new(interpolant, snapshots(model.architecture.dim));
+    let cosine = Some(Cosine { end: 40, floor: 0.1 });
     Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path: DensityPath {
-            snapshots: Arc::new(snapshots(model.architecture.dim)),
-            interpolant,
-            couplings: None,
-            masses: None,
-        },
-        bend: None,
         estimator: Estimator::Action { centering: false },
         time_rule,
-        laplacian: Laplacian::default(),
         n_interior: 203,
         n_boundary: 97,
         optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine: Some(Cosine { end: 40, floor: 0.1 }) },
-            beta1: 0.9,
+            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, cosine },
             beta2: 0.99,
-            epsilon: 1e-8,
             weight_decay: 0.01,
             clip_norm: Some(0.5),
             ema_decay: 0.9,
+            ..Optimizer::default()
         },
         seed: SEED,
+        ..Training::new(model.architecture.clone(), path)
     }
 }
 
@@ -274,10 +268,12 @@ fn every_thread_count_and_every_division_into_calls_leaves_the_same_bits() {
 fn a_loss_that_is_not_finite_stops_before_the_update() {
     let model = small_model(Head::Quadratic, TimeEmbedding::Raw);
     let mut training = training(&model, Interpolant::Linear, TimeRule::Uniform);
-    training.optimizer.learning_rate = LearningRate { peak: 1e30, warmup_steps: 0, cosine: None };
+    training.optimizer.learning_rate = LearningRate::constant(1e30);
     let start = TrainState::initial(model.parameters.clone());
-    let (state, records) = run(2, &training, start, &[50]);
-    let last = records.last().expect("a record");
+    let (mut trainer, mut records) = (CpuEngine::new(2).trainer(training, start).expect("a trainer"), Vec::new());
+    let error = trainer.steps(50, &mut records).expect_err("the loss is lost");
+    let (state, last) = (trainer.state().expect("a state"), records.last().expect("a record"));
+    assert!(matches!(error, Error::NotFinite { step, .. } if step == last.step), "{error}");
     assert!(records.len() < 50, "the run went on");
     assert!(!(last.loss.is_finite() && last.gradient_norm.is_finite()));
     assert_eq!(state.step, last.step, "the failed step does not count");
@@ -329,38 +325,22 @@ fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
     let problem = AnalyticProblem::named("anisotropic").expect("a problem");
     let dim = problem.dim();
     let snapshots = problem.snapshots(&[0.0, 1.0], 500, seed);
-    let mut config = Config::default();
-    config.model.hidden = vec![16; 2];
-    config.training.steps = steps;
     let training = Training {
-        architecture: config.architecture(dim),
-        objective: config.objective(),
-        path: DensityPath {
-            snapshots: Arc::new(snapshots),
-            interpolant: Interpolant::Linear,
-            couplings: None,
-            masses: None,
-        },
-        bend: None,
-        estimator: config.estimator(),
-        time_rule: config.objective.time_rule,
-        laplacian: config.laplacian(),
         n_interior: 64,
         n_boundary: 64,
-        optimizer: config.optimizer(),
         seed,
+        ..Training::new(Architecture::new(dim, [16; 2]), DensityPath::linear(snapshots)).for_steps(steps)
     };
     let engine = CpuEngine::new(1);
     let (architecture, objective) = (training.architecture.clone(), training.objective.clone());
-    let state = TrainState::initial(initial_parameters(&architecture, seed));
-    let mut trainer = engine.trainer(training, state).expect("a trainer");
-    trainer.steps(steps, &mut Vec::new()).expect("steps");
+    let mut trainer = engine.start(training).expect("a trainer");
+    trainer.steps(steps, &mut ()).expect("steps");
     let NetworkState { parameters, ema, .. } = trainer.state().expect("a state").action;
     let ends = problem.snapshots(&[0.0, 1.0], 300, 1000 + seed);
     [ema, parameters].map(|parameters| {
         let (architecture, objective) = (architecture.clone(), objective.clone());
         let model = Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters };
-        let plan = Plan::new(Method::Rk4, StepControl::Fixed { steps: 20 }, 0.0, vec![1.0]);
+        let plan = Solver::rk4(20).plan(0.0, vec![1.0]);
         let mut positions = ends.rows(0).to_vec();
         engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("integrates");
         wasserstein1(dim, &positions, ends.rows(1), &()).expect("solves")

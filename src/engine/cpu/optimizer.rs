@@ -143,10 +143,10 @@ mod tests {
             learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
             beta1: 0.8,
             beta2: 0.95,
-            epsilon: 1e-8,
             weight_decay: 0.3,
             clip_norm: Some(0.7),
             ema_decay: 0.9,
+            ..Optimizer::default()
         };
         let mut parameters: Vec<f32> = (0..N).map(|i| 0.3 * (i as f32 - 4.5)).collect();
         let (mut ema, mut moment1, mut moment2) = (parameters.clone(), vec![0.0; N], vec![0.0; N]);

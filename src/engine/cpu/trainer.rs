@@ -313,16 +313,14 @@ impl<S: Simd> Crew<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
-    use crate::density_path::{DensityPath, Interpolant};
-    use crate::engine::{Estimator, LearningRate, Optimizer};
-    use crate::laplacian::Laplacian;
-    use crate::model::{Activation, Architecture, Head, TimeEmbedding, initial_parameters};
-    use crate::objective::Objective;
+    use crate::density_path::DensityPath;
+    use crate::engine::Estimator;
     use crate::rng::Stream;
+
+    use crate::model::Architecture;
+
     use crate::stage::tests::with_startable;
 
     /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
@@ -336,38 +334,13 @@ mod tests {
             samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
         };
         let training = Training {
-            architecture: Architecture {
-                dim: 2,
-                hidden: if SMALL { vec![5, 3] } else { vec![16, 16] },
-                activation: Activation::Silu,
-                head: Head::Scalar,
-                time_embedding: TimeEmbedding::Raw,
-            },
-            objective: Objective::default(),
-            path: DensityPath {
-                snapshots: Arc::new(snapshots),
-                interpolant: Interpolant::Linear,
-                couplings: None,
-                masses: None,
-            },
-            bend: None,
             estimator: Estimator::Action { centering: false },
-            time_rule: TimeRule::LowDiscrepancy,
-            laplacian: Laplacian::default(),
             n_interior: if SMALL { 90 } else { 600 },
             n_boundary: if SMALL { 30 } else { 200 },
-            optimizer: Optimizer {
-                learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.0,
-                clip_norm: None,
-                ema_decay: 0.99,
-            },
             seed: 7,
+            ..Training::new(Architecture::new(2, if SMALL { [5, 3] } else { [16, 16] }), DensityPath::linear(snapshots))
         };
-        let state = TrainState::initial(initial_parameters(&training.architecture, 7));
+        let state = training.initial_state().expect("sizes within their limits");
         CpuTrainer::new(pulp::Scalar::new(), threads, training, state)
     }
 

@@ -867,19 +867,14 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
     let couplings =
         is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
     let bend = is(Case::Learned).then(|| Bend::new(&model.architecture, vec![13], 0.3));
+    let interpolant = match case {
+        Case::Steps => Interpolant::Spline,
+        Case::Learned => Interpolant::Learned,
+        _ => Interpolant::Linear,
+    };
+    let path = DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) };
     let training = Training {
-        architecture: model.architecture.clone(),
         objective: model.objective.clone(),
-        path: DensityPath {
-            snapshots: Arc::new(snapshots),
-            interpolant: match case {
-                Case::Steps => Interpolant::Spline,
-                Case::Learned => Interpolant::Learned,
-                _ => Interpolant::Linear,
-            },
-            couplings,
-            masses: None,
-        },
         bend: bend.clone(),
         estimator: if is(Case::Steps) { Estimator::Regression } else { Estimator::Action { centering: false } },
         time_rule: if is(Case::Steps) { TimeRule::Importance } else { TimeRule::LowDiscrepancy },
@@ -889,14 +884,13 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         n_boundary: 131,
         optimizer: Optimizer {
             learning_rate: LearningRate { peak: 3e-3, warmup_steps: 5, cosine: None },
-            beta1: 0.9,
             beta2: 0.99,
-            epsilon: 1e-8,
             weight_decay: 0.01,
-            clip_norm: Some(1.0),
             ema_decay: 0.9,
+            ..Optimizer::default()
         },
         seed: 7,
+        ..Training::new(model.architecture.clone(), path)
     };
     let mut moments = TimeMoments::default();
     (0..500).for_each(|i| moments.add_row(f64::from(i) / 500.0, 1.0 + f64::from(i % 7)));

@@ -12,10 +12,10 @@ use crate::engine::cuda::batch::whole_batch;
 use crate::engine::cuda::path::SampleBlocks;
 use crate::engine::cuda::testing;
 use crate::engine::cuda::workspace::{Extent, RowNeeds, Work};
-use crate::engine::{Bend, Estimator, LearningRate, Optimizer};
+use crate::engine::{Bend, Estimator};
 use crate::laplacian::{Laplacian, LaplacianRule};
-use crate::model::{Activation, Architecture, Head, TimeEmbedding};
-use crate::objective::{Objective, SigmaSchedule};
+use crate::model::{Architecture, TimeEmbedding};
+use crate::objective::SigmaSchedule;
 use crate::rng::Stream;
 use crate::stage::Stage;
 
@@ -31,7 +31,7 @@ pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
     } else {
         Snapshots { dim, times: vec![0.0, 0.25, 0.6, 1.0], offsets: vec![0, 30, 77, 113, 150], samples }
     };
-    DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings: None, masses: None }
+    DensityPath::new(interpolant, snapshots)
 }
 
 pub fn coupled(mut path: DensityPath) -> DensityPath {
@@ -48,32 +48,14 @@ pub fn unbalanced(mut path: DensityPath) -> DensityPath {
 }
 
 pub fn training(path: DensityPath) -> Training {
+    let time_embedding = TimeEmbedding::Fourier { frequencies: vec![0.5, 1.0, 7.25] };
     Training {
-        architecture: Architecture {
-            dim: path.snapshots.dim,
-            hidden: vec![32],
-            activation: Activation::Silu,
-            head: Head::Scalar,
-            time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 1.0, 7.25] },
-        },
-        objective: Objective::default(),
-        path,
         bend: None,
         estimator: Estimator::Action { centering: false },
-        time_rule: TimeRule::LowDiscrepancy,
-        laplacian: Laplacian::default(),
         n_interior: 150,
         n_boundary: 70,
-        optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: None,
-            ema_decay: 0.99,
-        },
         seed: 0x1234_5678_9abc_def0,
+        ..Training::new(Architecture { time_embedding, ..Architecture::new(path.snapshots.dim, [32]) }, path)
     }
 }
 

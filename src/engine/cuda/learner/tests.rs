@@ -7,7 +7,7 @@ use crate::engine::cuda::step::{Judge, Rules};
 use crate::engine::cuda::testing;
 use crate::engine::testing::AdamW;
 use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
-use crate::model::{Activation, Architecture, Head, TimeEmbedding};
+use crate::model::Architecture;
 use crate::rng::{Purpose, unit_f32, words};
 
 const N_PARTIALS: usize = 9;
@@ -18,13 +18,7 @@ pub fn number(stream: usize, index: usize) -> f32 {
 }
 
 fn architecture(hidden: &[usize]) -> Architecture {
-    Architecture {
-        dim: 3,
-        hidden: hidden.to_vec(),
-        activation: Activation::Silu,
-        head: Head::Scalar,
-        time_embedding: TimeEmbedding::Raw,
-    }
+    Architecture::new(3, hidden)
 }
 
 pub fn optimizer() -> Optimizer {
@@ -32,10 +26,10 @@ pub fn optimizer() -> Optimizer {
         learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
         beta1: 0.8,
         beta2: 0.95,
-        epsilon: 1e-8,
         weight_decay: 0.3,
         clip_norm: Some(0.7),
         ema_decay: 0.9,
+        ..Optimizer::default()
     }
 }
 

@@ -2,15 +2,13 @@
 //! process whose driver is the virtual GPU.
 
 use std::process::Command;
-use std::sync::Arc;
 
 use action_matching::data::Snapshots;
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule};
+use action_matching::density_path::DensityPath;
 use action_matching::engine::cuda::CudaEngine;
-use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
-use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories};
-use action_matching::laplacian::Laplacian;
-use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::engine::{Engine, Estimator, TrainState, Training};
+use action_matching::integrate::{Solver, Trajectories};
+use action_matching::model::{Architecture, Coordinates, Head, Model, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
 use vgpu::counters::{Counters, read_report};
@@ -100,13 +98,8 @@ pub fn work_of_child() -> bool {
     let Some(shape) = std::env::var(SHAPE).ok().and_then(|index| SHAPES.get(index.parse::<usize>().ok()?)) else {
         return false;
     };
-    let architecture = Architecture {
-        dim: shape.dim,
-        hidden: vec![shape.width; shape.layers],
-        activation: Activation::Silu,
-        head: shape.head,
-        time_embedding: TimeEmbedding::Raw,
-    };
+    let hidden = vec![shape.width; shape.layers];
+    let architecture = Architecture { head: shape.head, ..Architecture::new(shape.dim, hidden) };
     let engine = CudaEngine::new(0, Precision::Bf16).expect("the virtual GPU");
     let state = TrainState::initial(initial_parameters(&architecture, 1));
     let parameters = state.action.parameters.clone();
@@ -115,14 +108,7 @@ pub fn work_of_child() -> bool {
     trainer.steps(1, &mut Vec::new()).expect("a step");
     let coordinates = Coordinates::identity(shape.dim);
     let model = Model { coordinates, objective: Objective::default(), architecture, parameters };
-    let plan = Plan {
-        method: Method::Rk4,
-        control: StepControl::Fixed { steps: INTEGRATION_STEPS },
-        t0: 0.0,
-        save_at: vec![1.0],
-        noise: Noise { seed: 0, increments_per_step: 1 },
-        divergence: Laplacian::default(),
-    };
+    let plan = Solver::rk4(INTEGRATION_STEPS).plan(0.0, vec![1.0]);
     let mut positions = vec![0.5; PARTICLES * shape.dim];
     engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("an integration");
     true
@@ -135,29 +121,10 @@ fn training(architecture: Architecture, n_rows: usize) -> Training {
     let samples = (0..2 * SAMPLES * dim).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
     let snapshots = Snapshots { dim, times: vec![0.0, 1.0], offsets: vec![0, SAMPLES, 2 * SAMPLES], samples };
     Training {
-        architecture,
-        objective: Objective::default(),
-        path: DensityPath {
-            snapshots: Arc::new(snapshots),
-            interpolant: Interpolant::Linear,
-            couplings: None,
-            masses: None,
-        },
-        bend: None,
         estimator: Estimator::Action { centering: false },
-        time_rule: TimeRule::LowDiscrepancy,
-        laplacian: Laplacian::default(),
         n_interior: n_rows,
         n_boundary: n_rows,
-        optimizer: Optimizer {
-            learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, cosine: None },
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip_norm: Some(1.0),
-            ema_decay: 0.999,
-        },
         seed: 1,
+        ..Training::new(architecture, DensityPath::linear(snapshots))
     }
 }
