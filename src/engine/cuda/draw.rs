@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DrawParams, RowBuffers, StepState, TILE_ROWS};
-use super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::abi::{BatchParams, DevicePtr, DrawParams, RowBuffers, StepState, THREADS, TILE_ROWS, Tag};
+use super::driver::{Buffer, Device, kernel_of};
 use super::network::Network;
 use super::path::DevicePath;
 use crate::density_path::TIME_KNOTS;
@@ -35,10 +35,9 @@ pub struct Drawn<'a> {
 impl Drawer {
     /// For `training`, which is valid, with operands of `precision`.
     pub fn new(device: &Arc<Device>, training: &Training, precision: Precision) -> Result<Self> {
-        let (estimator, weak_intervals) = match training.estimator {
-            Estimator::Action { .. } => (0, 0),
-            Estimator::Weak { intervals } => (1, intervals),
-            Estimator::Regression => (2, 0),
+        let weak_intervals = match training.estimator {
+            Estimator::Weak { intervals } => intervals,
+            Estimator::Action { .. } | Estimator::Regression => 0,
         };
         let coefficients: &[f64] = match &training.objective.time_weight {
             TimeWeight::Constant => &[1.0],
@@ -46,9 +45,9 @@ impl Drawer {
             TimeWeight::Polynomial { coefficients } => coefficients,
         };
         let mut constants = Vec::new();
-        let mut upload = |values: &[f64]| -> Result<u64> {
+        let mut upload = |values: &[f64]| -> Result<DevicePtr<f64>> {
             constants.push(device.upload(values)?);
-            Ok(constants.last().map_or(0, Buffer::address))
+            Ok(constants.last().map_or(DevicePtr::NULL, Buffer::address))
         };
         let params = DrawParams {
             network: Network::new(&training.architecture).params,
@@ -57,12 +56,12 @@ impl Drawer {
             seed: training.seed,
             sigma: training.objective.sigma,
             probe_share: training.laplacian.share(),
-            time_rule: training.time_rule as u32,
-            estimator,
+            time_rule: Tag::of(training.time_rule),
+            estimator: Tag::of(&training.estimator),
             weak_intervals,
             n_coefficients: coefficients.len() as u32,
-            laplacian_rule: training.laplacian.rule as u32,
-            sigma_schedule: training.objective.sigma_schedule as u32,
+            laplacian_rule: Tag::of(training.laplacian.rule),
+            sigma_schedule: Tag::of(training.objective.sigma_schedule),
             ..DrawParams::default()
         };
         let bend = match &training.bend {
@@ -345,23 +344,24 @@ pub(super) mod tests {
             let mut seen = 0;
             for part in whole_batch(training, Precision::F32).expect("a batch").parts() {
                 let n_rows = part.n_rows as usize;
-                let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
-                    k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
-                    k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
-                    k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
-                    k if k == PartKind::Boundary0 as u32 => draw.boundary(false, 0, n_rows, work),
-                    k if k == PartKind::Boundary1 as u32 => draw.boundary(true, 0, n_rows, work),
-                    k => {
-                        let Estimator::Weak { intervals } = training.estimator else { panic!("a part of kind {k}") };
-                        draw.part(intervals, k == PartKind::WeakEnds1 as u32, 0, n_rows, work);
+                let kind = part.kind.get().expect("a kind");
+                let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match kind {
+                    PartKind::Interior => draw.interior(0, n_rows, work),
+                    PartKind::Center => draw.center(0, n_rows, work),
+                    PartKind::CenterEnds => draw.center_ends(work),
+                    PartKind::Boundary0 => draw.boundary(false, 0, n_rows, work),
+                    PartKind::Boundary1 => draw.boundary(true, 0, n_rows, work),
+                    PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
+                        let Estimator::Weak { intervals } = training.estimator else { panic!("a part {kind:?}") };
+                        draw.part(intervals, kind == PartKind::WeakEnds1, 0, n_rows, work);
                     }
                 });
-                let is_interior = part.kind == PartKind::Interior as u32;
+                let is_interior = kind == PartKind::Interior;
                 for row in 0..part.n_tiles as usize * TILE_ROWS {
                     let tile = part.first_tile as usize + row / TILE_ROWS;
                     let (chunk, values) = &chunks[tile / CHUNK_TILES as usize];
                     let at = (tile - chunk.first_tile as usize) * TILE_ROWS + row % TILE_ROWS;
-                    let what = format!("{what}, part of kind {}, row {row}", part.kind);
+                    let what = format!("{what}, part {kind:?}, row {row}");
                     self.check_row(&what, training, &host, (row < n_rows).then_some(row), is_interior, values, at);
                     seen += 1;
                     assert_eq!(values.x.len() / dim, chunk.n_tiles as usize * TILE_ROWS);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, PartKind, StepState, SweepParams, TILE_ROWS, TileSums};
+use super::abi::{BatchParams, DevicePtr, PartKind, StepState, SweepParams, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
 use super::launch::sweep;
 use super::learner::Learner;
@@ -50,7 +50,13 @@ fn step_state(device: &Device, loss_scale: f32) -> Result<Buffer<StepState>> {
 
 impl Evaluation<'_> {
     /// The arguments of a sweep over `chunk`.
-    fn sweep_params(&self, rows: &Rows, chunk: &BatchParams, sums: u64, request: Request) -> SweepParams {
+    fn sweep_params(
+        &self,
+        rows: &Rows,
+        chunk: &BatchParams,
+        sums: DevicePtr<TileSums>,
+        request: Request,
+    ) -> SweepParams {
         let objective = &self.model.objective;
         SweepParams {
             network: self.network.params,
@@ -60,7 +66,7 @@ impl Evaluation<'_> {
             biases: self.biases.address(),
             state: self.state.address(),
             sums,
-            moments: 0,
+            moments: DevicePtr::NULL,
             growth: objective.growth as f32,
             cost_exponent: objective.cost_exponent as f32,
             scale: request.scale,
@@ -80,7 +86,7 @@ impl Evaluation<'_> {
         &self,
         rows: &mut Rows,
         chunk: &BatchParams,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
     ) -> Result<()> {
         let architecture = &self.model.architecture;
@@ -106,7 +112,7 @@ impl Evaluation<'_> {
             weight[row] = given.weight as f32;
             on_potential[row] = given.on_potential as f32;
             kappa[row] = given.kappa as f32;
-            if kind == PartKind::Interior as u32 {
+            if kind == PartKind::Interior {
                 probes
                     .iter_mut()
                     .enumerate()
@@ -123,7 +129,7 @@ impl Evaluation<'_> {
             (at.measure, &vec![1.0; n]),
             (at.kappa, &kappa),
         ] {
-            if address == 0 {
+            if address.is_null() {
                 continue;
             }
             rows.write(self.device, address, bytemuck::cast_slice(values))?;
@@ -141,7 +147,7 @@ impl Evaluation<'_> {
         &self,
         needs: RowNeeds,
         n: usize,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
         request: Request,
         mut read: impl FnMut(&mut Rows, usize) -> Result<()>,
@@ -229,7 +235,7 @@ impl<'a> GivenBatch<'a> {
     }
 
     /// Row `row` of the part `kind`.
-    fn row(&self, kind: u32, row: usize) -> GivenRow<'a> {
+    fn row(&self, kind: PartKind, row: usize) -> GivenRow<'a> {
         let GivenBatch { model, batch, per_probe, .. } = *self;
         let dim = model.architecture.dim;
         let point = row * dim..(row + 1) * dim;
@@ -237,9 +243,9 @@ impl<'a> GivenBatch<'a> {
             let weight = weight / (points.len() / dim) as f64;
             GivenRow { x: &points[point.clone()], t, weight, on_potential: 0.0, kappa: 0.0 }
         };
-        if kind == PartKind::Boundary0 as u32 {
+        if kind == PartKind::Boundary0 {
             at_boundary(&batch.x0, 0.0, batch.omega0)
-        } else if kind == PartKind::Boundary1 as u32 {
+        } else if kind == PartKind::Boundary1 {
             at_boundary(&batch.x1, 1.0, -batch.omega1)
         } else {
             let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * per_probe;
@@ -265,7 +271,7 @@ impl<'a> GivenBatch<'a> {
 /// time derivative.
 fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
     let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
-    let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
+    let row = |kind: PartKind, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
     let probe = |k: usize, row: usize, to: &mut [f32]| given.probe(k, row, to);
     // The rows' scale cancels the loss scale of the operands, as a Laplacian needs none.
     let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };

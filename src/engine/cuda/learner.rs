@@ -143,7 +143,7 @@ impl Learner {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::abi::{BatchParams, Part, PartKind, TileSums};
+    use super::super::abi::{BatchParams, Part, PartKind, Tag, TileSums};
     use super::super::step::{Judge, Rules};
     use super::*;
     use crate::density_path::TIME_KNOTS;
@@ -179,7 +179,7 @@ pub(super) mod tests {
         let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::default() };
         let mut first_tile = 0;
         for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
-            *part = Part { kind: kind as u32, first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
+            *part = Part { kind: Tag::of(kind), first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
             first_tile += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
         }

@@ -4,8 +4,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::abi::{FixedStep, IntegrateParams, IntegrationBlock, TILE_ROWS, TOLERANCE, TableauParams};
-use super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::abi::{
+    DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, IntegrationFailure, THREADS, TILE_ROWS, TableauParams, Tag,
+};
+use super::driver::{Buffer, Device, kernel_of};
 use super::launch::Operands;
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
@@ -187,21 +189,22 @@ impl<'a> Integration<'a> {
         let tableau = Tableau::of(plan.method);
 
         let mut tables = Vec::new();
-        let mut place = |bytes: &[u8]| -> Result<u64> {
+        let mut place = |bytes: &[u8]| -> Result<DevicePtr<u8>> {
             let buffer = device.upload(bytes)?;
             let address = buffer.address();
             tables.push(buffer);
             Ok(address)
         };
         let (weights, biases) = network.pack(&model.parameters, precision);
-        let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?);
-        let frequencies = place(bytemuck::cast_slice(model.architecture.time_embedding.frequencies()))?;
-        let save_at = place(bytemuck::cast_slice(&plan.save_at))?;
-        let (mut steps, mut steps_before, mut rtol, mut atol) = (0, 0, 0.0, 0.0);
+        let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?.cast());
+        let frequencies = place(bytemuck::cast_slice(model.architecture.time_embedding.frequencies()))?.cast();
+        let save_at = place(bytemuck::cast_slice(&plan.save_at))?.cast();
+        let (mut steps, mut steps_before, mut rtol, mut atol) = (DevicePtr::NULL, DevicePtr::NULL, 0.0, 0.0);
         match plan.control {
             StepControl::Fixed { .. } => {
                 let (table, before) = fixed_steps(model, plan);
-                (steps, steps_before) = (place(bytemuck::cast_slice(&table))?, place(bytemuck::cast_slice(&before))?);
+                steps = place(bytemuck::cast_slice(&table))?.cast();
+                steps_before = place(bytemuck::cast_slice(&before))?.cast();
             }
             StepControl::Adaptive { rtol: relative, atol: absolute } => (rtol, atol) = (relative, absolute),
         }
@@ -212,7 +215,7 @@ impl<'a> Integration<'a> {
             Ok(Channel { columns, values: device.allocate(n_saved * chunk * columns)? })
         };
         let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
-        let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
+        let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { DevicePtr::NULL };
         let params = IntegrateParams {
             network: network.params,
             rows: *rows.params(),
@@ -238,7 +241,7 @@ impl<'a> Integration<'a> {
             share: plan.divergence.share() as f32,
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
-            rule: plan.divergence.rule as u32,
+            rule: Tag::of(plan.divergence.rule),
             n_operand_chunks: operands.n_chunks,
             ..IntegrateParams::default()
         };
@@ -352,11 +355,15 @@ fn divide(
 
 /// Sums the reports of all blocks, or returns the failure of the first failed tile.
 fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
-    let failed = blocks.iter().filter(|block| block.failure != 0).min_by_key(|block| block.failed_tile);
-    match failed.map(|block| (block.failure, block)) {
-        Some((TOLERANCE, block)) => return Err(Plan::impossible_tolerance(block.failed_time)),
-        Some((_, block)) => return Err(Plan::lost_particle(block.failed_step)),
-        None => {}
+    let sound = Some(IntegrationFailure::None);
+    let failed = blocks.iter().filter(|block| block.failure.get() != sound).min_by_key(|block| block.failed_tile);
+    if let Some(block) = failed {
+        return Err(match block.failure.get() {
+            Some(IntegrationFailure::Tolerance) => Plan::impossible_tolerance(block.failed_time),
+            Some(IntegrationFailure::NotFinite | IntegrationFailure::None) | None => {
+                Plan::lost_particle(block.failed_step)
+            }
+        });
     }
     let mut report = IntegrationReport::default();
     for block in blocks {

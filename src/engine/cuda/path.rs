@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::abi::{CouplingParams, LinkParams, PathParams};
+use super::abi::{CouplingParams, DevicePtr, LinkParams, PathParams, Tag};
 use super::driver::{Buffer, Device};
 use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
@@ -157,13 +157,13 @@ impl DevicePath {
         let params = PathParams {
             n_times: path.times().len() as u32,
             n_snapshots: path.snapshots.times.len() as u32,
-            interpolant: path.interpolant as u32,
+            interpolant: Tag::of(path.interpolant),
             unused: 0,
             times: times.address(),
             offsets: resident.offsets.address(),
             samples: resident.values.address(),
-            masses: masses.as_ref().map_or(0, Buffer::address),
-            couplings: couplings.as_ref().map_or(0, |(_, params)| params.address()),
+            masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
+            couplings: couplings.as_ref().map_or(DevicePtr::NULL, |(_, params)| params.address()),
         };
         let told = device.upload(&[params])?;
         let device = device.clone();
@@ -180,7 +180,7 @@ impl DevicePath {
     }
 
     /// Where kernels find it: the same place for every block.
-    pub fn address(&self) -> u64 {
+    pub fn address(&self) -> DevicePtr<PathParams> {
         self.told.address()
     }
 
@@ -257,9 +257,9 @@ fn upload_couplings(device: &Device, couplings: &[Coupling]) -> Result<(Vec<Coup
     for coupling in couplings {
         let tables = coupling.tables();
         let mut words = Vec::new();
-        let mut upload = |values: &[u32]| -> Result<u64> {
+        let mut upload = |values: &[u32]| -> Result<DevicePtr<u32>> {
             words.push(device.upload(values)?);
-            Ok(words.last().map_or(0, Buffer::address))
+            Ok(words.last().map_or(DevicePtr::NULL, Buffer::address))
         };
         let mut links = |links: &LinkTables| -> Result<LinkParams> {
             Ok(LinkParams {
@@ -277,7 +277,7 @@ fn upload_couplings(device: &Device, couplings: &[Coupling]) -> Result<(Vec<Coup
         list.push(CouplingParams {
             pairs,
             cumulative,
-            masses: masses.as_ref().map_or(0, Buffer::address),
+            masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             n_pairs: tables.pairs.len() as u32,
             unused: 0,
             by_left,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DeviceRecord, StepState, TileSums};
+use super::abi::{BatchParams, DeviceRecord, MOMENTS, StepState, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{MOMENTS, Times, Verdict};
+use super::launch::{Times, Verdict};
 use super::learner::Learner;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
@@ -278,7 +278,7 @@ mod tests {
             let record = bench.records()[0];
             let sum = |kinds: &[PartKind], of: fn(&TileSums) -> f64| -> f64 {
                 let parts = batch.parts[..parts.len()].iter();
-                let parts = parts.filter(|part| kinds.iter().any(|&kind| kind as u32 == part.kind));
+                let parts = parts.filter(|part| part.kind.get().is_some_and(|kind| kinds.contains(&kind)));
                 parts.flat_map(|part| &sums[part.first_tile as usize..][..part.n_tiles as usize]).map(of).sum()
             };
             let boundary0 = sum(&[Boundary0, WeakEnds0], |sums| sums.value);

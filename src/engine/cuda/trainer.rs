@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, BendParams, SweepParams, TILE_ROWS};
+use super::abi::{BatchParams, BendParams, DevicePtr, SweepParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
@@ -174,7 +174,7 @@ impl CudaTrainer {
             biases: self.action.biases().address(),
             state: self.judge.state().address(),
             sums: self.judge.sums().address(),
-            moments: self.judge.times().tile_moments.as_ref().map_or(0, |moments| moments.address()),
+            moments: self.judge.times().tile_moments.as_ref().map_or(DevicePtr::NULL, |moments| moments.address()),
             growth: objective.growth as f32,
             cost_exponent: objective.cost_exponent as f32,
             scale: 1.0 / self.training.n_interior as f32,

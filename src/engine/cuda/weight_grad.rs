@@ -1,9 +1,9 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{BatchParams, StepState, SweepParams, TILE_ROWS};
+use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, StepState, SweepParams, TILE_ROWS};
 use super::driver::{Buffer, Device};
-use super::launch::{GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, narrow_kernel, sweep, sweep_narrow, weight_grad};
+use super::launch::{GradChunk, narrow_kernel, sweep, sweep_narrow, weight_grad};
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;

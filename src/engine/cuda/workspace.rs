@@ -1,6 +1,6 @@
 //! Memory for the rows of a launch: first the sizes, then the allocation.
 
-use super::abi::{RowBuffers, TILE_ROWS, WARPS};
+use super::abi::{DevicePtr, RowBuffers, TILE_ROWS, WARPS};
 use super::driver::{Buffer, Device};
 use super::network::Network;
 use crate::error::{Error, Result};
@@ -169,7 +169,8 @@ impl Rows {
             n_probes: needs.n_probes as u32,
             ..RowBuffers::default()
         };
-        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[2..];
+        let addresses =
+            &mut bytemuck::cast_slice_mut::<RowBuffers, DevicePtr<u8>>(std::slice::from_mut(&mut params))[2..];
         debug_assert_eq!(addresses.len(), buffers.len());
         let places = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
         places.for_each(|(address, buffer)| *address = buffer.address());
@@ -194,26 +195,26 @@ impl Rows {
     }
 
     /// The buffer whose address the arguments hold.
-    fn buffer(&mut self, address: u64) -> Result<&mut Buffer<u8>> {
+    fn buffer(&mut self, address: DevicePtr<u8>) -> Result<&mut Buffer<u8>> {
         let missing = Error::Shape { buffer: "rows", expected: 1, got: 0 };
         self.buffers.iter_mut().find(|buffer| buffer.address() == address).ok_or(missing)
     }
 
     /// Replaces the first bytes of the buffer at `address`, one of the fields of [`Rows::params`].
-    pub fn write(&mut self, device: &Device, address: u64, bytes: &[u8]) -> Result<()> {
+    pub fn write<T>(&mut self, device: &Device, address: DevicePtr<T>, bytes: &[u8]) -> Result<()> {
         self.write_at(device, address, 0, bytes)
     }
 
     /// The same from byte `start` of the buffer on.
-    pub fn write_at(&mut self, device: &Device, address: u64, start: usize, bytes: &[u8]) -> Result<()> {
-        let buffer = self.buffer(address)?;
+    pub fn write_at<T>(&mut self, device: &Device, address: DevicePtr<T>, start: usize, bytes: &[u8]) -> Result<()> {
+        let buffer = self.buffer(address.cast())?;
         device.write_at(buffer, start, bytes)
     }
 
     /// The first `n` numbers of the f32 buffer at `address`, one of the fields of [`Rows::params`].
-    pub fn read(&mut self, device: &Device, address: u64, n: usize) -> Result<Vec<f32>> {
+    pub fn read(&mut self, device: &Device, address: DevicePtr<f32>, n: usize) -> Result<Vec<f32>> {
         let mut values = vec![0.0f32; n];
-        let buffer = self.buffer(address)?;
+        let buffer = self.buffer(address.cast())?;
         device.read_into(buffer, bytemuck::cast_slice_mut::<f32, u8>(&mut values))?;
         Ok(values)
     }

@@ -2,22 +2,14 @@
 //! launches.
 
 use super::super::abi::{
-    BatchParams, BendParams, NetworkParams, RowBuffers, StepState, SweepNarrowParams, SweepParams, TILE_ROWS,
-    WeightGradParams,
+    BatchParams, BendParams, CHUNK_BYTES, LAYER_SUM_BYTES, NARROW_COLUMNS, NARROW_STAGE_BYTES, NARROW_STAGES,
+    NetworkParams, OPERAND_CHUNK_BYTES, RowBuffers, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS,
+    WEIGHT_GRAD_BYTES, WIDE_COLUMNS, WIDE_STAGES, WeightGradParams,
 };
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
-
-/// A chunk of a product's left operand: kOperandChunkBytes.
-const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
-/// Three stages of both sides of the weight gradient.
-const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
-/// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
-pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
-/// Running sum of a layer's gradient: kLayerSumBytes.
-pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
 
 /// Where the products of a kernel keep their left operand: ProductMemory.
 pub struct Operands {
@@ -29,7 +21,7 @@ pub struct Operands {
 
 impl Operands {
     /// Places for the widest operand of `network` that there is room for, or as many as a product
-    /// has stages. Wide products have three stages of 128 columns, the others two of 64.
+    /// has stages.
     pub fn of(
         device: &Device,
         precision: Precision,
@@ -37,12 +29,13 @@ impl Operands {
         network: &NetworkParams,
         is_wide: bool,
     ) -> Result<Operands> {
-        let (n_stages, columns) = if is_wide { (3, 128) } else { (2, 64) };
-        let stage_bytes = n_stages * columns * 64;
+        let (n_stages, columns) = if is_wide { (WIDE_STAGES, WIDE_COLUMNS) } else { (NARROW_STAGES, NARROW_COLUMNS) };
+        let stage_bytes = n_stages * columns * CHUNK_BYTES;
         let room = device.most_shared_memory(kernel)?.saturating_sub(stage_bytes) / OPERAND_CHUNK_BYTES;
         let layers = &network.layers[..network.n_layers as usize];
         let widths = layers.iter().flat_map(|layer| [layer.n_in, layer.n_out]);
-        let chunks = widths.map(|width| width as usize * precision.bytes() / 64).filter(|&chunks| chunks <= room);
+        let chunks =
+            widths.map(|width| width as usize * precision.bytes() / CHUNK_BYTES).filter(|&chunks| chunks <= room);
         let n_chunks = chunks.max().unwrap_or(0).max(n_stages);
         Ok(Operands { n_chunks: n_chunks as u32, shared: (stage_bytes + n_chunks * OPERAND_CHUNK_BYTES) as u32 })
     }
@@ -146,7 +139,7 @@ pub fn weight_grad(
     };
     let grid = [network.n_grad_tiles as u32, n_parts, 1];
     // SAFETY: the rows hold the chunk, and the parts are as many as the grid has (both checked).
-    unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
+    unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES as u32, &params) }
 }
 
 /// Displaces the points of the first `params.n_tiles` tiles by the bend.
