@@ -83,7 +83,7 @@ impl Destination {
             Replace::Files => true,
         };
         if kind == Kind::Replaced && !allowed {
-            return refuse("already exists".into(), "name another file, or replace it with --force");
+            return refuse("already exists".into(), "name another file, or replace it with `Replace::Files`");
         }
         Ok(Destination { path: path.to_owned(), kind })
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong. The message of each variant names the file or buffer, the field and the fix.
+/// Settings are named as the library has them, in backquotes: `Plan::save_at`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused an operation on a file.
     #[error("{}: cannot {action}: {cause}", path.display())]
@@ -24,11 +26,23 @@ pub enum Error {
     Input {
         /// The file, or the argument, that holds the field.
         file: String,
-        /// The array, key or flag at fault.
+        /// The array or key at fault.
         field: String,
         /// What is wrong with it, with the values found and expected.
         problem: String,
         /// What the user can do about it.
+        fix: String,
+    },
+    /// A setting of a call is out of its range, or contradicts another.
+    #[error("{of}: `{setting}`: {problem} ({fix})")]
+    Setting {
+        /// What the setting belongs to, in words.
+        of: &'static str,
+        /// Its path in the library, as in `Plan::save_at`.
+        setting: &'static str,
+        /// What is wrong with it, with the value.
+        problem: String,
+        /// What the caller can do about it.
         fix: String,
     },
     /// A buffer handed to the library has the wrong length.
@@ -80,6 +94,16 @@ impl Error {
             problem: problem.into(),
             fix: fix.into(),
         }
+    }
+
+    /// An [`Error::Setting`] about `setting` of `of`.
+    pub(crate) fn setting(
+        of: &'static str,
+        setting: &'static str,
+        problem: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Error::Setting { of, setting, problem: problem.into(), fix: fix.into() }
     }
 
     /// An [`Error::Io`]: `action` is what was tried on `path`. Fits `map_err`.

@@ -219,7 +219,7 @@ impl<'a> Trajectories<'a> {
         }
         if self.log_density.is_some() && model.objective.sigma > 0.0 {
             let problem = "needs a flow without noise, and this model has diffusion";
-            return Err(Error::input("integration plan", "log-density", problem, "leave it out"));
+            return Err(Error::setting(PLAN, "Trajectories::log_density", problem, "leave it out"));
         }
         Ok(n)
     }
@@ -244,6 +244,9 @@ pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<us
     }
     kept
 }
+
+/// What messages call a plan.
+pub(crate) const PLAN: &str = "integration plan";
 
 impl Plan {
     /// A plan with noise of seed 0 and an exact divergence.
@@ -292,35 +295,35 @@ impl Plan {
 
     /// Error of every engine if no step is small enough at `t`.
     pub(crate) fn impossible_tolerance(t: f64) -> Error {
-        Error::input(
-            "integration plan",
-            "--rtol/--atol",
+        Error::setting(
+            PLAN,
+            "StepControl::Adaptive",
             format!("cannot be met near t = {t} (network time)"),
-            "loosen the tolerances, or use --method rk4 with --steps",
+            "loosen the tolerances, or use `Method::Rk4` with `StepControl::Fixed`",
         )
     }
 
     /// Checks the plan for the dynamics of `objective`.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the flag of `amatch sample` at fault.
+    /// [`Error::Setting`] names the setting at fault.
     pub fn validate(&self, objective: &Objective) -> Result<()> {
-        let fail = |field: &str, problem: String, fix: &str| Err(Error::input("integration plan", field, problem, fix));
+        let fail = |setting, problem: String, fix: &str| Err(Error::setting(PLAN, setting, problem, fix));
         let Some(&end) = self.save_at.last() else {
-            return fail("--save-at", "names no time".into(), "name at least one");
+            return fail("Plan::save_at", "names no time".into(), "name at least one");
         };
         if let Some(t) = self.save_at.iter().chain([&self.t0]).find(|t| !t.is_finite()) {
-            return fail("--t0/--t1/--save-at", format!("contains {t}"), "use finite times");
+            return fail("Plan::t0, Plan::save_at", format!("contains {t}"), "use finite times");
         }
         if objective.sigma > 0.0 {
             let sigma = objective.sigma;
             if !self.method.is_stochastic() {
                 let problem = format!("leaves out the noise of a model with sigma = {sigma}");
-                return fail("--method", problem, "use euler-maruyama or stochastic-heun");
+                return fail("Plan::method", problem, "use euler-maruyama or stochastic-heun");
             }
             if end < self.t0 {
                 let problem = format!("runs backward with sigma = {sigma}, which needs the score of the population");
-                return fail("--t0/--t1", problem, "go forward in time");
+                return fail("Plan::t0", problem, "go forward in time");
             }
         }
         let direction = if end >= self.t0 { 1.0 } else { -1.0 };
@@ -328,7 +331,7 @@ impl Plan {
         for &t in &self.save_at {
             if (t - previous) * direction < 0.0 {
                 return fail(
-                    "--save-at",
+                    "Plan::save_at",
                     "is not ordered from the start to the end time".into(),
                     "list the times in the order they are reached",
                 );
@@ -336,17 +339,18 @@ impl Plan {
             previous = t;
         }
         match self.control {
-            StepControl::Fixed { steps: 0 } => fail("--steps", "is 0".into(), "use at least 1"),
+            StepControl::Fixed { steps: 0 } => fail("StepControl::Fixed", "is 0".into(), "use at least 1"),
             StepControl::Adaptive { rtol, atol } if !(rtol >= 0.0 && atol >= 0.0 && rtol + atol > 0.0) => fail(
-                "--rtol/--atol",
+                "StepControl::Adaptive",
                 format!("are {rtol} and {atol}"),
                 "use numbers ≥ 0, at least one of them positive",
             ),
             _ if self.noise.increments_per_step == 0 => {
-                fail("noise", "has no increments in a step".into(), "use at least 1")
+                fail("Plan::noise", "has no increments in a step".into(), "use at least 1")
             }
             StepControl::Adaptive { .. } if self.method != Method::Dopri5 => {
-                fail("--rtol/--atol", format!("do not apply to {:?}", self.method), "use --steps, or --method dopri5")
+                let problem = format!("do not apply to {:?}", self.method);
+                fail("StepControl::Adaptive", problem, "use `StepControl::Fixed`, or `Method::Dopri5`")
             }
             _ => Ok(()),
         }

@@ -24,14 +24,14 @@ pub fn run(_: &Arguments) -> anyhow::Result<()> {
             lines.push("cuda: the NVIDIA driver sees no GPU (`nvidia-smi` lists what it sees)".into());
         }
         Ok(devices) => lines.extend(devices.iter().map(describe)),
-        Err(missing) => lines.push(missing.to_string()),
+        Err(missing) => lines.push(super::flags::named(missing.to_string())),
     }
     if let Ok(driver) = cuda::driver() {
         lines.push(format!("driver: {driver}"));
     }
     lines.push(match cuda::kernels() {
         Ok(kernels) => format!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
-        Err(missing) => missing.to_string(),
+        Err(missing) => super::flags::named(missing.to_string()),
     });
     print_result(lines.join("\n") + "\n")
 }

@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
     check_fits(&source.path, snapshots.dim, columns.as_deref(), &model.coordinates)?;
-    let is_generative = config.as_ref().is_some_and(|config| config.objective.path.is_generative());
+    let is_generative = config.as_ref().is_some_and(|config| config.objective.path.interpolant().is_generative());
     let start = match arguments.start {
         Some(StartName::Previous) => StartFrom::Previous,
         Some(StartName::First) => StartFrom::First,

@@ -6,6 +6,7 @@ mod device;
 mod devices;
 mod evaluate;
 pub mod exit;
+pub mod flags;
 mod inspect;
 pub mod output;
 mod problem;

@@ -18,7 +18,8 @@ use super::exit;
 macro_rules! note {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($argument)*);
+        let line = $crate::cli::flags::named(format!($($argument)*));
+        let _ = writeln!(std::io::stderr(), "{line}");
     }};
 }
 pub(crate) use note;

@@ -56,11 +56,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }
-    let engine = arguments.device.open(config.training.precision.named().unwrap_or_default())?;
+    let engine = arguments.device.open(config.training.precision.unwrap_or_default())?;
     if let DeviceEngine::Cuda(engine) = &engine {
         // The run folder records the precision used, so that a run reproduces it even if the
         // default changes.
-        config.training.precision = engine.precision().into();
+        config.training.precision = Some(engine.precision());
     }
     let engine = engine.boxed();
     let existing = match (arguments.resume, arguments.force) {

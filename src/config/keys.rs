@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
-use super::{EstimatorName, Mass, Pairing, PrecisionName, Schedule};
+use super::kind::KIND;
+use super::{Config, Mass};
 use crate::data::Standardization;
-use crate::density_path::{Interpolant, TimeRule};
+use crate::density_path::TimeRule;
 use crate::error::Error;
-use crate::laplacian::LaplacianRule;
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
 
@@ -19,15 +19,28 @@ enum Takes {
     Words(&'static str),
     /// One of some names.
     Name(fn() -> &'static [&'static str]),
+    /// A kind, by its name or as a table with its settings.
+    Kind(&'static [Kind]),
+    /// What these words say: a plain value, or a table of settings.
+    Table(&'static str, &'static [Setting]),
 }
-use Takes::{Name, Words};
+use Takes::{Kind as OneOf, Name, Table, Words};
+
+/// The name of a kind, and its settings.
+type Kind = (&'static str, &'static [Setting]);
+
+/// A setting of a kind: its name, what it takes, and an example.
+type Setting = (&'static str, Takes, &'static str);
 
 const WHOLE: Takes = Words("a whole number from 0 to 2⁶³ − 1");
 const NUMBER: Takes = Words("a number");
+const NUMBERS: Takes = Words("a list of numbers");
 const TEXT: Takes = Words("text in quotes");
 const SAMPLES: Takes = Words("text in quotes, a list of columns too: \"x1,x2\" or \"PC*\"");
+const WIDTHS: Takes = Words("a list of widths, whole numbers");
+const PROBES: &[Setting] = &[("probes", WHOLE, "1")];
 
-/// Every key: what it takes, and an example.
+/// Every key, in the order in which they are written: what it takes, and an example.
 const KEYS: &[(&str, Takes, &str)] = &[
     ("data.path", TEXT, "\"cells.npz\""),
     ("data.times_path", TEXT, "\"times.npy\""),
@@ -35,36 +48,66 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times", TEXT, "\"times\""),
     ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
-    ("model.hidden", Words("a list of widths, whole numbers"), "[128, 128]"),
+    ("model.hidden", WIDTHS, "[128, 128]"),
     ("model.activation", Name(names::<Activation>), "\"silu\""),
     ("model.head", Name(names::<Head>), "\"scalar\""),
     (
         "model.time_embedding",
-        Words("{ kind = \"raw\" } or { kind = \"fourier\", frequencies = a list of numbers }"),
+        OneOf(&[("raw", &[]), ("fourier", &[("frequencies", NUMBERS, "[0.5, 1]")])]),
         "{ kind = \"fourier\", frequencies = [0.5, 1] }",
     ),
-    ("objective.sigma", NUMBER, "0.1"),
-    ("objective.sigma_schedule", Name(names::<SigmaSchedule>), "\"constant\""),
-    ("objective.laplacian", Name(names::<LaplacianRule>), "\"rademacher\""),
-    ("objective.probes", WHOLE, "1"),
+    (
+        "objective.sigma",
+        Table(
+            "a number, or { value = a number, schedule = \"one-minus-t\" }",
+            &[("value", NUMBER, "0.1"), ("schedule", Name(names::<SigmaSchedule>), "\"one-minus-t\"")],
+        ),
+        "0.1",
+    ),
+    (
+        "objective.laplacian",
+        OneOf(&[("rademacher", PROBES), ("gaussian", PROBES), ("exact", &[])]),
+        "{ kind = \"rademacher\", probes = 1 }",
+    ),
     ("objective.growth", NUMBER, "0.5"),
     ("objective.cost_exponent", NUMBER, "2"),
     (
         "objective.time_weight",
-        Words(
-            "{ kind = \"constant\" }, { kind = \"one-minus-t\" } or { kind = \"polynomial\", coefficients = a list of numbers }",
-        ),
+        OneOf(&[("constant", &[]), ("one-minus-t", &[]), ("polynomial", &[("coefficients", NUMBERS, "[1, -0.5]")])]),
         "{ kind = \"polynomial\", coefficients = [1, -0.5] }",
     ),
-    ("objective.estimator", Name(names::<EstimatorName>), "\"auto\""),
-    ("objective.centering", Words("true or false"), "false"),
-    ("objective.weak_intervals", Words("a whole number from 1 to 2³² − 1"), "16"),
-    ("objective.path", Name(names::<Interpolant>), "\"linear\""),
-    ("objective.bend_hidden", Words("a list of widths, whole numbers"), "[64, 64]"),
-    ("objective.bend_rate", NUMBER, "0.3"),
-    ("objective.pairing", Name(names::<Pairing>), "\"independent\""),
-    ("objective.pairing_rows", WHOLE, "2048"),
-    ("objective.pairing_relaxation", NUMBER, "1"),
+    (
+        "objective.estimator",
+        OneOf(&[
+            ("auto", &[]),
+            ("action", &[("centering", Words("true or false"), "false")]),
+            ("weak", &[("intervals", Words("a whole number from 1 to 2³² − 1"), "16")]),
+            ("regression", &[]),
+        ]),
+        "\"auto\"",
+    ),
+    (
+        "objective.path",
+        OneOf(&[
+            ("linear", &[]),
+            ("spline", &[]),
+            ("learned", &[("hidden", WIDTHS, "[64, 64]"), ("rate", NUMBER, "0.3")]),
+            ("nearest", &[]),
+            ("generative-linear", &[]),
+            ("generative-vp", &[]),
+            ("generative-sqrt", &[]),
+        ]),
+        "\"linear\"",
+    ),
+    (
+        "objective.pairing",
+        OneOf(&[
+            ("independent", &[]),
+            ("ot", &[("rows", WHOLE, "2048")]),
+            ("unbalanced", &[("relaxation", NUMBER, "1"), ("rows", WHOLE, "2048")]),
+        ]),
+        "\"independent\"",
+    ),
     ("objective.mass", Name(names::<Mass>), "\"ignored\""),
     ("objective.time_rule", Name(names::<TimeRule>), "\"low-discrepancy\""),
     ("training.steps", WHOLE, "10000"),
@@ -72,8 +115,11 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.boundary_rows", WHOLE, "1024"),
     ("training.learning_rate", NUMBER, "1e-3"),
     ("training.warmup_steps", WHOLE, "500"),
-    ("training.schedule", Name(names::<Schedule>), "\"cosine\""),
-    ("training.final_rate", NUMBER, "0.01"),
+    (
+        "training.schedule",
+        OneOf(&[("constant", &[]), ("cosine", &[("final_rate", NUMBER, "0.01")])]),
+        "{ kind = \"cosine\", final_rate = 0.01 }",
+    ),
     ("training.beta1", NUMBER, "0.9"),
     ("training.beta2", NUMBER, "0.999"),
     ("training.epsilon", NUMBER, "1e-8"),
@@ -81,24 +127,131 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.clip_norm", NUMBER, "1"),
     ("training.ema_decay", NUMBER, "0.999"),
     ("training.seed", WHOLE, "0"),
-    ("training.precision", Name(names::<PrecisionName>), "\"auto\""),
+    ("training.precision", Name(|| &["auto", "f32", "tf32", "bf16", "f16"]), "\"auto\""),
     ("output.folder", TEXT, "\"runs/first\""),
     ("output.checkpoint_every", WHOLE, "1000"),
     ("output.metrics_every", WHOLE, "10"),
 ];
 
+impl Takes {
+    /// What to use instead, before "as in".
+    fn words(&self) -> String {
+        match self {
+            Words(words) | Table(words, _) => format!("use {words}"),
+            Name(names) => format!("use one of {}", names().join(", ")),
+            OneOf(kinds) => {
+                let name = |(kind, settings): &Kind| match settings {
+                    [] => kind.to_string(),
+                    _ => format!("{kind} ({})", settings.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")),
+                };
+                format!("use one of {}", kinds.iter().map(name).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    /// The settings that `table` may hold; none if its kind is not known.
+    fn settings(&self, table: &toml::Table) -> Option<&'static [Setting]> {
+        match self {
+            Words(_) | Name(_) => None,
+            Table(_, settings) => Some(settings),
+            OneOf(kinds) => {
+                let wanted = table.get(KIND)?.as_str()?;
+                kinds.iter().find(|(kind, _)| *kind == wanted).map(|(_, settings)| *settings)
+            }
+        }
+    }
+}
+
+/// The configuration `table` as text: sections and keys in the order of [`KEYS`], one line a key.
+pub(super) fn text(table: &toml::Table) -> String {
+    let mut text = String::new();
+    let mut last = "";
+    for (key, ..) in KEYS {
+        let Some((section, name)) = key.split_once('.') else { continue };
+        let Some(value) = table.get(section).and_then(|keys| keys.get(name)) else { continue };
+        if section != last {
+            text += if last.is_empty() { "" } else { "\n" };
+            text += &format!("[{section}]\n");
+            last = section;
+        }
+        text += &format!("{name} = {}\n", inline(value));
+    }
+    text
+}
+
+/// `value` in one line, a kind before its settings.
+pub(crate) fn inline(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Table(table) => {
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(name, _)| name.as_str() != KIND);
+            let entries: Vec<String> = entries.into_iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        value => value.to_string(),
+    }
+}
+
+/// Checks that each setting in the table `value` of `key` is one of its kind.
+///
+/// # Errors
+/// [`Error::Input`] names it, and the one that may be meant.
+pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> crate::error::Result<()> {
+    let Some((_, takes, _)) = KEYS.iter().find(|(name, ..)| *name == key) else { return Ok(()) };
+    let Some(table) = value.as_table() else { return Ok(()) };
+    let Some(settings) = takes.settings(table) else { return Ok(()) };
+    let is_known =
+        |name: &str| settings.iter().any(|(known, ..)| *known == name) || name == KIND && matches!(takes, OneOf(_));
+    let Some(unknown) = table.keys().find(|name| !is_known(name)) else { return Ok(()) };
+    let owners: Vec<&str> = match takes {
+        OneOf(kinds) => {
+            let has = |(_, settings): &&Kind| settings.iter().any(|(name, ..)| name == unknown);
+            kinds.iter().filter(has).map(|(kind, _)| *kind).collect()
+        }
+        _ => Vec::new(),
+    };
+    let likeness = |setting: &&Setting| strsim::jaro_winkler(unknown, setting.0);
+    let nearest = settings.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let fix = match nearest {
+        _ if !owners.is_empty() => format!("it belongs to {}", owners.join(" and ")),
+        Some((name, ..)) => format!("did you mean {key}.{name}?"),
+        None => "remove it: this kind has no settings".into(),
+    };
+    let of = table.get(KIND).and_then(toml::Value::as_str).unwrap_or(key);
+    Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix))
+}
+
 /// The error for a value that its key does not take; `at` is the path to it in `table`, as in `model.hidden[1]`.
 pub(super) fn unfit_value(file: &Path, at: &str, table: &toml::Table) -> Error {
     let end = at.match_indices(['.', '[']).map(|(end, _)| end).nth(1).unwrap_or(at.len());
     let key = &at[..end];
-    let value = key.split_once('.').and_then(|(section, name)| table.get(section)?.get(name));
-    let problem = value.map_or("does not fit".into(), |value| format!("is {}", shortened(&value.to_string())));
-    let fix = match KEYS.iter().find(|(name, ..)| *name == key) {
-        Some((_, Words(words), example)) => format!("use {words}, as in {key} = {example}"),
-        Some((_, Name(names), example)) => format!("use one of {}, as in {key} = {example}", names().join(", ")),
-        None => "see the configuration table in the README".into(),
+    let (section, name) = key.split_once('.').unwrap_or((key, ""));
+    let value = table.get(section).and_then(|keys| keys.get(name));
+    let problem = |value: &toml::Value| format!("is {}", shortened(&inline(value)));
+    let fix = |key: &str, takes: &Takes, example: &str| format!("{}, as in {key} = {example}", takes.words());
+    let Some((_, takes, example)) = KEYS.iter().find(|(known, ..)| *known == key) else {
+        let problem = value.map_or("does not fit".into(), problem);
+        return Error::input(file, key, problem, "see the table of keys in docs/configuration.md");
     };
-    Error::input(file, key, problem, fix)
+    let part = value.and_then(toml::Value::as_table).and_then(|table| {
+        let unfit = |(name_of_setting, ..): &&Setting| {
+            let kept = |(name, _): &(&String, &toml::Value)| *name == KIND || name == name_of_setting;
+            let alone: toml::Table =
+                table.iter().filter(kept).map(|(name, value)| (name.clone(), value.clone())).collect();
+            let keys = toml::Table::from_iter([(name.to_string(), alone.into())]);
+            let config = toml::Table::from_iter([(section.to_string(), keys.into())]);
+            table.contains_key(*name_of_setting) && Config::deserialize(config).is_err()
+        };
+        let (setting, takes, example) = takes.settings(table)?.iter().find(unfit)?;
+        Some((format!("{key}.{setting}"), takes, example, table.get(*setting)?))
+    });
+    match part {
+        Some((key, takes, example, value)) => Error::input(file, &key, problem(value), fix(&key, takes, example)),
+        None => {
+            let problem = value.map_or("does not fit".into(), problem);
+            Error::input(file, key, problem, fix(key, takes, example))
+        }
+    }
 }
 
 /// The start of a text that may be long, in one line.
@@ -160,6 +313,26 @@ mod tests {
         Config::read(&path, &[])
     }
 
+    /// `value` under the key of a setting of `kind` alone.
+    fn read_setting(key: &str, kind: &str, setting: &str, value: &str) -> crate::error::Result<Config> {
+        let (section, name) = key.split_once('.').unwrap();
+        let kind = if kind.is_empty() { String::new() } else { format!("kind = \"{kind}\", ") };
+        read(section, name, &format!("{{ {kind}{setting} = {value} }}"))
+    }
+
+    /// Every setting of every key: key, kind, setting.
+    fn settings() -> Vec<(&'static str, &'static str, &'static Setting)> {
+        let of = |(key, takes, _): &'static (&'static str, Takes, &'static str)| match takes {
+            Words(_) | Name(_) => vec![],
+            Table(_, settings) => settings.iter().map(|setting| (*key, "", setting)).collect(),
+            OneOf(kinds) => {
+                let of = |(kind, settings): &'static Kind| settings.iter().map(|setting| (*key, *kind, setting));
+                kinds.iter().flat_map(of).collect::<Vec<_>>()
+            }
+        };
+        KEYS.iter().flat_map(of).collect()
+    }
+
     #[test]
     fn every_key_is_described() {
         let mut config = Config::default();
@@ -171,6 +344,46 @@ mod tests {
             .collect();
         assert_eq!(keys, KEYS.iter().map(|(key, ..)| key.to_string()).collect());
         assert_eq!(KEYS.len(), keys.len(), "a key is there twice");
+        let written = text(&table);
+        assert_eq!(written.parse::<toml::Table>().unwrap(), table);
+    }
+
+    /// Kinds and their settings, as the types have them.
+    #[test]
+    fn every_kind_is_described() {
+        let listed = |message: &str| -> BTreeSet<String> {
+            message.lines().next().unwrap().split('`').skip(1).step_by(2).skip(1).map(String::from).collect()
+        };
+        let mut checked = 0;
+        for (key, takes, _) in KEYS {
+            let OneOf(kinds) = takes else { continue };
+            let (section, name) = key.split_once('.').unwrap();
+            let answer = |value: toml::Value| {
+                let keys = toml::Table::from_iter([(name.to_string(), value)]);
+                Config::deserialize(toml::Table::from_iter([(section.to_string(), keys.into())]))
+                    .map_err(|e| e.message().to_string())
+            };
+            let unheard = toml::Table::from_iter([(KIND.to_string(), "unheard".into())]);
+            let mut known = listed(&answer(unheard.into()).unwrap_err());
+            known.extend((*key == "objective.estimator").then(|| "auto".to_string()));
+            assert_eq!(known, kinds.iter().map(|(kind, _)| kind.to_string()).collect(), "{key}");
+            for (kind, settings) in kinds.iter().filter(|(_, settings)| !settings.is_empty()) {
+                let mut table =
+                    toml::Table::from_iter([(KIND.to_string(), (*kind).into()), ("unheard".into(), 1.into())]);
+                // Some are required.
+                table.extend(settings.iter().map(|(name, _, example)| {
+                    (name.to_string(), format!("x = {example}").parse::<toml::Table>().unwrap().remove("x").unwrap())
+                }));
+                let message = answer(table.into()).unwrap_err();
+                assert_eq!(
+                    listed(&message),
+                    settings.iter().map(|(name, ..)| name.to_string()).collect(),
+                    "{key} {kind}: {message}"
+                );
+                checked += 1;
+            }
+        }
+        assert_eq!(checked, 10);
     }
 
     /// What an error recommends is accepted: its example, and each name it lists.
@@ -188,6 +401,17 @@ mod tests {
                 assert!(names().len() >= 2, "{key}");
                 names().iter().for_each(|name| taken(&format!("\"{name}\"")));
             }
+            if let OneOf(kinds) = takes {
+                let required = ["fourier", "polynomial"];
+                kinds.iter().filter(|(kind, _)| !required.contains(kind)).for_each(|(kind, _)| {
+                    taken(&format!("\"{kind}\""));
+                    taken(&format!("{{ kind = \"{kind}\" }}"));
+                });
+            }
+        }
+        for (key, kind, (setting, _, example)) in settings() {
+            let refused = read_setting(key, kind, setting, example).err().map(|error| error.to_string());
+            assert!(!refused.as_ref().is_some_and(|message| message.contains("as in")), "{refused:?}");
         }
     }
 
@@ -198,27 +422,32 @@ mod tests {
             ["3", "-3", "2.5", "nan", "true", "\"\\u0000\"", "\"unheard of\"", "[]", "[\"a\"]", "[-1]", "[[1]]"];
         let tables = ["{}", "{ kind = 3 }", "{ kind = \"none\" }", "{ kind = \"raw\", more = 1 }", "1979-05-27"];
         let mut refused = 0;
+        let mut check = |key: &str, value: &str, example: &str, result: crate::error::Result<Config>| {
+            let Err(error) = result else { return };
+            let message = error.to_string();
+            let other_rule = !message.contains("as in"); // the right kind, out of range
+            let (start, end) = (format!("run.toml: {key}: is "), format!(", as in {key} = {example})"));
+            assert!(other_rule || message.contains(&start) && message.ends_with(&end), "{key} = {value}: {message}");
+            for word in ["expected", "invalid", "variant", "sequence", "deserialize", "missing", "data did not", "f64"]
+            {
+                assert!(!message.contains(word), "{key} = {value}: {message}");
+            }
+            assert!(message.contains(": is ") || message.contains("does not"), "{key} = {value}: {message}");
+            refused += usize::from(!other_rule);
+        };
         for (key, _, example) in KEYS {
             let (section, name) = key.split_once('.').unwrap();
             for value in values.iter().chain(&tables) {
-                let Err(error) = read(section, name, value) else { continue };
-                let message = error.to_string();
-                let other_rule = !message.contains("as in"); // the right kind, out of range
-                let (start, end) = (format!("run.toml: {key}: is "), format!(", as in {key} = {example})"));
-                assert!(
-                    other_rule || message.contains(&start) && message.ends_with(&end),
-                    "{key} = {value}: {message}"
-                );
-                for word in
-                    ["expected", "invalid", "variant", "sequence", "deserialize", "missing", "data did not", "f64"]
-                {
-                    assert!(!message.contains(word), "{key} = {value}: {message}");
-                }
-                assert!(message.contains(": is ") || message.contains("does not"), "{key} = {value}: {message}");
-                refused += usize::from(!other_rule);
+                check(key, value, example, read(section, name, value));
             }
         }
-        assert!(refused > 10 * KEYS.len(), "{refused}");
+        for (key, kind, (setting, _, example)) in settings() {
+            for value in values.iter().chain(&tables) {
+                let result = read_setting(key, kind, setting, value);
+                check(&format!("{key}.{setting}"), value, example, result);
+            }
+        }
+        assert!(refused > 10 * (KEYS.len() + settings().len()), "{refused}");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub fn evaluate(
     options: &EvaluateOptions,
     stage: &Stage,
 ) -> Result<Report> {
+    /// The argument `held_out`, in messages.
+    const HELD_OUT: &str = "evaluate::held_out";
     let fail = |field: &str, problem: String, fix: &str| Err(Error::input("evaluation", field, problem, fix));
     let dim = model.architecture.dim;
     if snapshots.dim != dim {
@@ -97,21 +99,24 @@ pub fn evaluate(
             );
         }
         StartFrom::Previous | StartFrom::First if n_times < 2 => {
-            let fix = "give snapshots at two or more times, or --start noise for a model of a generative path";
+            let fix = "give snapshots at two or more times, or `StartFrom::Noise` for a model of a generative path";
             return fail("times", "hold one time only".into(), fix);
         }
         _ => {}
     }
     if !(1..=MAX_POINTS).contains(&options.max_points) {
-        return fail("--points", format!("is {}", options.max_points), &format!("use 1 to {MAX_POINTS}"));
+        let (problem, fix) = (format!("is {}", options.max_points), format!("use 1 to {MAX_POINTS}"));
+        return Err(Error::setting("evaluation", "EvaluateOptions::max_points", problem, fix));
     }
     if let Some(time) = held_out.iter().find(|time| snapshots.find(**time).is_none()) {
-        return fail("--held-out", format!("names time {time}, which has no snapshot"), "name a time of the data");
+        let problem = format!("names time {time}, which has no snapshot");
+        return Err(Error::setting("evaluation", HELD_OUT, problem, "name a time of the data"));
     }
     let held_out: Vec<usize> = held_out.iter().filter_map(|&time| snapshots.find(time)).collect();
     let is_held_out = |k: usize| held_out.contains(&k);
     if is_held_out(0) {
-        return fail("--held-out", "names the first time".into(), "particles must start from a snapshot");
+        let fix = "particles must start from a snapshot";
+        return Err(Error::setting("evaluation", HELD_OUT, "names the first time", fix));
     }
 
     let mean = &model.coordinates.mean;

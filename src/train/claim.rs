@@ -259,7 +259,7 @@ fn held(folder: &Path, holder: Option<&Holder>, age: Option<Duration>) -> Error 
         }
         _ => "is in use: another process has just claimed it".into(),
     };
-    let fix = "name another folder with --out, or wait: a claim ends with its process, on another machine 60 s after its last \
+    let fix = "name another folder with `output.folder`, or wait: a claim ends with its process, on another machine 60 s after its last \
                sign of life";
     Error::input(folder, "output.folder", problem, fix)
 }
@@ -357,7 +357,7 @@ mod tests {
         let folder = place.path().join("a/b");
         let claim = Claim::take(&folder).expect("is free");
         let message = Claim::take(&folder).err().expect("is held").to_string();
-        assert!(message.contains("is in use: process") && message.contains("--out"), "{message}");
+        assert!(message.contains("is in use: process") && message.contains("`output.folder`"), "{message}");
         assert_eq!(fs::read_dir(&folder).expect("lists").count(), 1, "the claim alone");
         drop(claim);
         assert!(!place.path().join("a").exists(), "folders made for the claim stayed");

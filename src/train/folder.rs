@@ -25,7 +25,7 @@ impl RunFolder {
     pub(super) fn content(&self) -> Result<Content> {
         let path = self.path();
         if look_at(path)?.is_some_and(|found| !found.is_dir()) {
-            return Err(Error::input(path, "output.folder", "is a file", "name another folder with --out"));
+            return Err(Error::input(path, "output.folder", "is a file", "name another folder with `output.folder`"));
         }
         let checkpoints = self.checkpoints();
         if !list_checkpoints(&checkpoints)?.is_empty() {

@@ -137,14 +137,14 @@ pub fn train(
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
     let source = config.source();
-    let read = if config.objective.path.is_generative() { load_single } else { load };
+    let read = if config.objective.path.interpolant().is_generative() { load_single } else { load };
     let loaded = read(&source, observer.watch());
     let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
     warnings.iter().for_each(|warning| observer.warning(warning));
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
-        Existing::Resume => resume::load(&folder, config, &fingerprint, &engine.arithmetic(), observer)?,
+        Existing::Resume => resume::load(&folder, config, &snapshots, &fingerprint, &engine.arithmetic(), observer)?,
         _ => Earlier::default(),
     };
     config.short_run().iter().for_each(|message| observer.notice(message));
@@ -160,6 +160,9 @@ pub fn train(
         observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
     }
     let mut trainer = engine.trainer(training.clone(), state)?;
+    if let Some(checkpoint) = &earlier.renewed {
+        checkpoint.save(&folder.checkpoints())?;
+    }
     prepare_folder(&folder, config, existing, observer)?;
     let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
@@ -169,7 +172,7 @@ pub fn train(
     run.claim.keep_folder();
     let outcome = run.steps(&mut *trainer, config, start, observer);
     if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (&outcome, run.kept) {
-        observer.warning(&format!("the checkpoint of step {step} is kept: --resume goes on from there"));
+        observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
     }
     let outcome = outcome?;
     if outcome == Outcome::Finished {
@@ -191,14 +194,16 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
         match (existing, content) {
             (Existing::Refuse, Content::Run | Content::Foreign) => refuse(
                 "already exists",
-                "continue with --resume, replace with --force, or name another folder with --out",
+                "continue with `Existing::Resume`, replace with `Existing::Replace`, or name another folder with `output.folder`",
             ),
-            (Existing::Replace, Content::Foreign) => {
-                refuse("holds files that are not a run's, and is left alone", "name another folder with --out")
-            }
-            (Existing::Resume, Content::Foreign) => {
-                refuse("holds files, but no run that could be gone on with", "name the folder of a run with --out")
-            }
+            (Existing::Replace, Content::Foreign) => refuse(
+                "holds files that are not a run's, and is left alone",
+                "name another folder with `output.folder`",
+            ),
+            (Existing::Resume, Content::Foreign) => refuse(
+                "holds files, but no run that could be gone on with",
+                "name the folder of a run with `output.folder`",
+            ),
             _ => Ok(content),
         }
     };
@@ -274,10 +279,11 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
     let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
     let n_times = snapshots.times.len();
     let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
-    let pairs = matches!(objective.path, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
+    let interpolant = objective.path.interpolant();
+    let pairs = matches!(interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
     DensityPath {
         snapshots: Arc::new(snapshots),
-        interpolant: objective.path,
+        interpolant,
         couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
         masses,
     }
@@ -285,12 +291,15 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
 
 /// The couplings of `path`.
 fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let (snapshots, rows) = (&path.snapshots, objective.pairing_rows);
-    if objective.pairing == Pairing::Unbalanced {
-        let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-        return unbalanced_couplings(snapshots, &masses, objective.pairing_relaxation, rows, seed, stage);
+    let snapshots = &path.snapshots;
+    match objective.pairing {
+        Pairing::Independent => Ok(Vec::new()),
+        Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
+        Pairing::Unbalanced { relaxation, rows } => {
+            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+            unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
+        }
     }
-    optimal_couplings(snapshots, rows, seed, stage)
 }
 
 /// A run in progress: its files and their state.

@@ -2,7 +2,8 @@
 
 use super::checkpoint::Checkpoint;
 use super::{Observer, read_metrics};
-use crate::config::{Config, OutputConfig, PrecisionName, Schedule};
+use crate::config::{Config, OutputConfig, Schedule, Settings, inline};
+use crate::data::Snapshots;
 use crate::engine::TrainState;
 use crate::error::{Error, Result};
 use crate::run_folder::RunFolder;
@@ -11,13 +12,16 @@ use crate::run_folder::RunFolder;
 pub(super) struct Earlier {
     /// Its newest checkpoint; `None` before the first one.
     pub state: Option<TrainState>,
+    /// Its checkpoint with the fingerprint of this version, if an earlier version gave it another one.
+    /// It is to be saved before the configuration in the folder changes, which shows that they agree.
+    pub renewed: Option<Checkpoint>,
     /// Steps between its lines of metrics.
     pub metrics_every: u64,
 }
 
 impl Default for Earlier {
     fn default() -> Self {
-        Earlier { state: None, metrics_every: OutputConfig::default().metrics_every }
+        Earlier { state: None, renewed: None, metrics_every: OutputConfig::default().metrics_every }
     }
 }
 
@@ -29,6 +33,7 @@ impl Default for Earlier {
 pub(super) fn load(
     folder: &RunFolder,
     config: &Config,
+    snapshots: &Snapshots,
     fingerprint: &str,
     arithmetic: &str,
     observer: &mut dyn Observer,
@@ -40,9 +45,21 @@ pub(super) fn load(
         true => Checkpoint::load_newest(&path, |message| observer.warning(message))?,
         false => None, // stopped before the first checkpoint
     };
-    let Some(checkpoint) = newest else { return Ok(Earlier { state: None, metrics_every }) };
+    let Some(checkpoint) = newest else { return Ok(Earlier { state: None, renewed: None, metrics_every }) };
     let refuse = |field: &str, problem: String, fix: &str| Err(Error::input(folder.path(), field, problem, fix));
-    if checkpoint.fingerprint != fingerprint {
+    // Keys without effect decided the fingerprint too when each of them was written.
+    let agrees_in_the_first_form = || -> Option<bool> {
+        let settings = Settings::of_first_form(&std::fs::read_to_string(folder.config()).ok()?)?;
+        let old = old.as_ref().ok()?;
+        Some(settings.digest(snapshots).ok()? == checkpoint.fingerprint && differences(old, config).is_empty())
+    };
+    let agrees = checkpoint.fingerprint == fingerprint;
+    let renewed = if !agrees && agrees_in_the_first_form() == Some(true) {
+        Some(Checkpoint { fingerprint: fingerprint.to_string(), ..checkpoint.clone() })
+    } else {
+        None
+    };
+    if !agrees && renewed.is_none() {
         let old = match &old {
             Ok(old) => old,
             Err(error) => {
@@ -50,9 +67,9 @@ pub(super) fn load(
                     "the run in this folder had other settings or data, and what they were cannot be read: {error}"
                 );
                 return refuse(
-                    "--resume",
+                    "`Existing::Resume`",
                     problem,
-                    "mend its config.toml, or start again with --force or another --out",
+                    "mend its config.toml, or start again with `Existing::Replace` or another `output.folder`",
                 );
             }
         };
@@ -61,17 +78,21 @@ pub(super) fn load(
             [] => "the run in this folder had other data, or was made by another version of the program".to_string(),
             _ => format!("the run in this folder had other settings: {}", differences.join("; ")),
         };
-        let fix = "restore them (its config.toml has them all), or start again with --force or another --out";
-        return refuse("--resume", problem, fix);
+        let fix = "restore them (its config.toml has them all), or start again with `Existing::Replace` or another `output.folder`";
+        return refuse("`Existing::Resume`", problem, fix);
     }
     let (taken, wanted) = (checkpoint.state.step, config.training.steps);
     if taken > wanted {
         let problem = format!("is {wanted}, but the run in this folder has taken {taken} steps");
-        return refuse("training.steps", problem, "ask for more steps, or start again with --force or another --out");
+        return refuse(
+            "training.steps",
+            problem,
+            "ask for more steps, or start again with `Existing::Replace` or another `output.folder`",
+        );
     }
     if let Some(old) = old.ok().filter(|old| old.training.steps != wanted) {
         let schedule = match config.training.schedule {
-            Schedule::Cosine => {
+            Schedule::Cosine { .. } => {
                 format!("; from step {taken} on the learning rate follows the cosine of a run that long")
             }
             Schedule::Constant => String::new(),
@@ -85,7 +106,7 @@ pub(super) fn load(
             checkpoint.arithmetic
         ));
     }
-    Ok(Earlier { state: Some(checkpoint.state), metrics_every })
+    Ok(Earlier { state: Some(checkpoint.state), renewed, metrics_every })
 }
 
 /// Settings that affect the result of a step and differ, each with its old and its new value.
@@ -97,7 +118,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         config.data.path = Default::default();
         config.data.times_path = None;
         config.training.steps = 0;
-        config.training.precision = PrecisionName::Auto;
+        config.training.precision = None;
         toml::Table::try_from(config).unwrap_or_default()
     };
     let (old, new) = (table(old), table(new));
@@ -106,8 +127,8 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         for (key, value) in keys.as_table().into_iter().flatten() {
             let before = old.get(section).and_then(|keys| keys.get(key));
             if before != Some(value) {
-                let before = before.map_or("not set".to_string(), ToString::to_string);
-                differences.push(format!("{section}.{key} was {before} and is {value}"));
+                let before = before.map_or("not set".to_string(), inline);
+                differences.push(format!("{section}.{key} was {before} and is {}", inline(value)));
             }
         }
     }

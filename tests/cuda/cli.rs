@@ -160,7 +160,7 @@ fn the_example_goes_from_training_to_evaluation() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hematopoiesis.toml").display().to_string();
     let mut arguments = vec!["train", &example[..], "--out", "run", "--device", "cuda"];
     for set in
-        ["training.steps=12", "training.interior_rows=128", "training.boundary_rows=64", "objective.pairing_rows=256"]
+        ["training.steps=12", "training.interior_rows=128", "training.boundary_rows=64", "objective.pairing.rows=256"]
     {
         arguments.extend(["--set", set]);
     }
@@ -337,7 +337,7 @@ fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     succeeds(place.command(&arguments("resident")));
     assert_ne!(losses, place.metrics("resident"));
 
-    let pairing = ["--set", "objective.pairing=\"ot\"", "--set", "objective.pairing_rows=64"];
+    let pairing = ["--set", "objective.pairing=ot", "--set", "objective.pairing.rows=64"];
     let paired = with_memory(place.command(&[&arguments("paired")[..], &pairing].concat()), memory);
     let said = fails(
         paired,

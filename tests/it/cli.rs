@@ -220,7 +220,11 @@ fn bad_training_input_names_file_field_and_fix_and_writes_nothing() {
     fails(&folder, &["train", "run.toml", "--set", "training.interior_rows=-4"], &["training.interior_rows"]);
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[0]"], &["data.csv", "hold_out"]);
     fails(&folder, &["train", "run.toml", "--set", "data.hold_out=[7]"], &["data.csv", "7"]);
-    fails(&folder, &["train", "run.toml", "--set", "objective.probes=0"], &["objective.probes", "is 0"]);
+    fails(
+        &folder,
+        &["train", "run.toml", "--set", "objective.laplacian.probes=0"],
+        &["objective.laplacian.probes", "is 0"],
+    );
     fails(&folder, &["train", "run.toml", "--device", "cuda:0"], &["cuda:0", "--device cpu"]);
     fails(&folder, &["train", "run.toml", "--device", "cuda:x"], &["cuda:x", "is not a device"]);
     for (device, name) in [("cpu", "device cpu"), ("auto", "auto (here the CPU)")] {

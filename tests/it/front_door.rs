@@ -272,8 +272,10 @@ fn defaults_are_those_of_the_program() {
     let steps = 3000;
     let mut config = Config::default();
     config.training.steps = steps;
-    for interpolant in [Interpolant::Linear, Interpolant::Nearest, Interpolant::Learned] {
-        config.objective.path = interpolant;
+    let learned = serde_json::from_str(r#"{"kind": "learned"}"#).expect("a path");
+    for path in [PathConfig::Linear, PathConfig::Nearest, learned] {
+        let interpolant = path.interpolant();
+        config.objective.path = path;
         let path =
             DensityPath::new(interpolant, Snapshots::from_rows(3, [(0.0, [0.0; 3]), (1.0, [1.0; 3])]).expect("rows"));
         let training = Training::new(Architecture::new(3, Architecture::HIDDEN), path).for_steps(steps);

@@ -193,12 +193,15 @@ fn plans_that_cannot_work_are_refused() {
     let model = field(Head::Scalar, 2.0);
     let good = fixed(Method::Euler, 3);
     for (plan, field) in [
-        (Plan { save_at: vec![], ..good.clone() }, "--save-at"),
-        (Plan { save_at: vec![0.5, 0.2, 1.0], ..good.clone() }, "--save-at"),
-        (Plan { save_at: vec![f64::NAN], ..good.clone() }, "--save-at"),
-        (Plan { control: StepControl::Fixed { steps: 0 }, ..good.clone() }, "--steps"),
-        (Plan { control: StepControl::Adaptive { rtol: 1e-3, atol: 1e-3 }, ..good.clone() }, "--rtol"),
-        (Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good }, "--rtol"),
+        (Plan { save_at: vec![], ..good.clone() }, "Plan::save_at"),
+        (Plan { save_at: vec![0.5, 0.2, 1.0], ..good.clone() }, "Plan::save_at"),
+        (Plan { save_at: vec![f64::NAN], ..good.clone() }, "Plan::save_at"),
+        (Plan { control: StepControl::Fixed { steps: 0 }, ..good.clone() }, "StepControl::Fixed"),
+        (Plan { control: StepControl::Adaptive { rtol: 1e-3, atol: 1e-3 }, ..good.clone() }, "StepControl::Adaptive"),
+        (
+            Plan { method: Method::Dopri5, control: StepControl::Adaptive { rtol: -1.0, atol: 1.0 }, ..good },
+            "StepControl::Adaptive",
+        ),
     ] {
         let error =
             CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut start(2)), &()).expect_err("an error");

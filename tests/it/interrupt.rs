@@ -24,7 +24,7 @@ fn place(n: usize, n_times: usize) -> tempfile::TempDir {
         csv += &format!("{},{},{}\n", row / n, numbers.next(), numbers.next());
     }
     fs::write(place.path().join("data.csv"), csv).expect("written");
-    let config = "[data]\npath = \"data.csv\"\n[model]\nhidden = [8]\n[objective]\npairing = \"ot\"\npairing_rows = 5000\n\
+    let config = "[data]\npath = \"data.csv\"\n[model]\nhidden = [8]\n[objective]\npairing = { kind = \"ot\", rows = 5000 }\n\
                   [training]\nsteps = 3\ninterior_rows = 8\nboundary_rows = 8\n";
     fs::write(place.path().join("run.toml"), config).expect("written");
     let model = model(2, &[8], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());

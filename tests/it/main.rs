@@ -17,6 +17,7 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod flags;
 mod front_door;
 mod generative;
 mod integrate;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use action_matching::train::Checkpoint;
+
 /// A folder with data and a configuration.
 struct Place(tempfile::TempDir);
 
@@ -407,4 +409,52 @@ fn a_closed_reader_of_messages_costs_nothing() {
     assert!(child.wait().expect("ends").success());
     assert_eq!(place.names("unread"), RUN_FILES);
     assert!(Path::new(&place.path("unread/checkpoints/step-0000003000.safetensors")).exists());
+}
+
+/// A run of an earlier version goes on, whatever its configuration says of settings without effect:
+/// the configuration and fingerprint are those that such a version wrote.
+#[test]
+fn runs_of_earlier_versions_go_on() {
+    const FIRST: &str = "7273e2f8edad41c1601553b495f4760218f80ef4096a7b8063ad9897588f9aa1";
+    let place = Place::new();
+    fs::write(place.path("data.csv"), "x,t\n-1,0\n0,0\n0,1\n1,1\n").expect("written");
+    let keys = "[data]\npath = \"data.csv\"\nsamples = \"x\"\ntimes = \"t\"\nstandardise = \"none\"\n[model]\nhidden = [8]\n\
+                [training]\nsteps = 20\ninterior_rows = 8\nboundary_rows = 8\nschedule = \"constant\"\nfinal_rate = 0.5\n\
+                [objective]\npath = \"nearest\"\ncentring = true\nbend_rate = 0.5\npairing_rows = 7\n";
+    fs::write(place.path("run.toml"), keys).expect("written");
+    let message = place.trains(&["--out", "run"]);
+    for part in [
+        "old keys",
+        "data.standardize",
+        "{ kind = \"action\", centering = true }",
+        "without effect: objective.bend_rate",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // The configuration that the earlier version wrote into the folder.
+    let all = "[data]\npath = \"/data.csv\"\nsamples = \"x\"\ntimes = \"t\"\nhold_out = []\nstandardise = \"none\"\n\n\
+        [model]\nhidden = [8]\nactivation = \"silu\"\nhead = \"scalar\"\n\n[model.time_embedding]\nkind = \"raw\"\n\n\
+        [objective]\nsigma = 0.0\nsigma_schedule = \"constant\"\nlaplacian = \"rademacher\"\nprobes = 1\ngrowth = 0.0\n\
+        cost_exponent = 2.0\nestimator = \"auto\"\ncentring = true\nweak_intervals = 16\npath = \"nearest\"\n\
+        bend_hidden = [64, 64]\nbend_rate = 0.5\npairing = \"independent\"\npairing_rows = 7\npairing_relaxation = 1.0\n\
+        mass = \"ignored\"\ntime_rule = \"low-discrepancy\"\n\n[objective.time_weight]\nkind = \"constant\"\n\n\
+        [training]\nsteps = 20\ninterior_rows = 8\nboundary_rows = 8\nlearning_rate = 0.001\nwarmup_steps = 500\n\
+        schedule = \"constant\"\nfinal_rate = 0.5\nbeta1 = 0.9\nbeta2 = 0.999\nepsilon = 0.00000001\nweight_decay = 0.0\n\
+        clip_norm = 1.0\nema_decay = 0.999\nseed = 0\nprecision = \"auto\"\n\n\
+        [output]\nfolder = \"/run\"\ncheckpoint_every = 1000\nmetrics_every = 10\n";
+    fs::write(place.path("run/config.toml"), all).expect("written");
+    let checkpoints = place.path("run/checkpoints");
+    let newest = checkpoints.join("step-0000000020.safetensors");
+    let now = Checkpoint::load(&newest).expect("loads");
+    let then = Checkpoint { fingerprint: FIRST.into(), ..now.clone() };
+    then.save(&checkpoints).expect("saves");
+    let resume = ["--out", "run", "--resume", "--set", "training.steps=20"];
+    place.refuses(&[&resume[..], &["--set", "training.seed=1"]].concat(), &["training.seed was 0 and is 1"]);
+    assert_eq!(Checkpoint::load(&newest).expect("loads"), then);
+    place.trains(&resume);
+    // Now the folder is one of this version.
+    assert_eq!(Checkpoint::load(&newest).expect("loads").fingerprint, now.fingerprint);
+    let config = fs::read_to_string(place.path("run/config.toml")).expect("reads");
+    assert!(config.contains("estimator = { kind = \"action\", centering = true }"), "{config}");
+    assert!(place.trains(&["--out", "run", "--resume", "--set", "training.steps=30"]).contains("steps 20 to 30"));
 }

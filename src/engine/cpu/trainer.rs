@@ -161,7 +161,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
         self.state.step += taken.map_err(|_| Error::Device {
             device: format!("cpu, {} threads", self.workspaces.len()),
             problem: "a thread of a training step panicked (its message stands above)".into(),
-            fix: "please report it; go on from the last checkpoint with --resume".into(),
+            fix: "please report it; go on from the last checkpoint with `Existing::Resume`".into(),
         })?;
         outcome
     }

@@ -13,7 +13,7 @@ use super::network::Network;
 use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::error::{Error, Result};
-use crate::integrate::{Plan, StepControl, Trajectories};
+use crate::integrate::{PLAN, Plan, StepControl, Trajectories};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::stage::{Watch, check};
@@ -304,7 +304,7 @@ fn n_fixed_steps(device: &Device, plan: &Plan) -> Result<usize> {
     if n_steps > u64::from(u32::MAX) || n_steps as usize > free / 2 / size_of::<FixedStep>() {
         let problem =
             format!("are {n_steps}, of which each takes {} of {free} free bytes on the GPU", size_of::<FixedStep>());
-        return Err(Error::input("integration plan", "--steps", problem, "use fewer steps"));
+        return Err(Error::setting(PLAN, "StepControl::Fixed", problem, "use fewer steps"));
     }
     Ok(n_steps as usize)
 }

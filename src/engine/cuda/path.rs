@@ -118,7 +118,7 @@ fn refuse_couplings(path: &DensityPath) -> Result<()> {
         "training",
         "objective.pairing",
         "couples more samples than the memory of the device holds",
-        "pair independently, use fewer samples or --device cpu",
+        "pair independently, use fewer samples or the `CpuEngine`",
     ))
 }
 

@@ -116,7 +116,7 @@ impl Device {
             move |error: DriverError| Error::Device {
                 device: name,
                 problem: format!("{what}: {}", describe(error)),
-                fix: "`nvidia-smi` lists GPUs and drivers; or use --device cpu".into(),
+                fix: "`nvidia-smi` lists GPUs and drivers; or use the `CpuEngine`".into(),
             }
         };
         let context = CudaContext::new(ordinal).map_err(driver("cannot be opened"))?;
@@ -407,7 +407,7 @@ impl Device {
         let fix = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             OUT_OF_MEMORY_FIX
         } else {
-            "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use --device cpu"
+            "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use the `CpuEngine`"
         };
         Error::Device {
             device: self.name.clone(),

@@ -74,12 +74,12 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     list().map_err(|error| Error::Device {
         device: "cuda".into(),
         problem: format!("the NVIDIA driver fails: {}", super::device::describe(error)),
-        fix: "`nvidia-smi` says more; reinstall the driver, or use --device cpu".into(),
+        fix: "`nvidia-smi` says more; reinstall the driver, or use the `CpuEngine`".into(),
     })
 }
 
-/// Whether this program has kernels and the machine a driver that sees a GPU. Decides `--device
-/// auto`.
+/// Whether this program has kernels and the machine a driver that sees a GPU. Decides which
+/// engine `auto` is.
 pub fn is_available() -> bool {
     !MODULES.is_empty() && check_driver("cuda").is_ok() && count().is_ok_and(|count| count > 0)
 }
@@ -143,7 +143,7 @@ pub(super) fn check_kernels(device: &str) -> Result<()> {
         device: device.into(),
         problem: format!("this program was built without CUDA kernels: {why}"),
         fix: format!(
-            "install the CUDA toolkit, or in a virtual environment `{PACKAGES}`, and build with AMATCH_CUDA=on; or use --device cpu"
+            "install the CUDA toolkit, or in a virtual environment `{PACKAGES}`, and build with AMATCH_CUDA=on; or use the `CpuEngine`"
         ),
     })
 }
@@ -157,7 +157,7 @@ pub(super) fn check_driver(device: &str) -> Result<()> {
     Err(Error::Device {
         device: device.into(),
         problem: "there is no NVIDIA driver (libcuda) on this machine".into(),
-        fix: format!("install driver {} or later, or use --device cpu", oldest_driver()),
+        fix: format!("install driver {} or later, or use the `CpuEngine`", oldest_driver()),
     })
 }
 

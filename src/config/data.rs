@@ -1,0 +1,35 @@
+//! `[data]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataSource, Standardization};
+
+/// `[data]`: the snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.safetensors`, or the `.npy` of the samples;
+    /// relative to the configuration file.
+    pub path: PathBuf,
+    /// The `.npy` of the times, for a `.npy` of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_path: Option<PathBuf>,
+    /// Name of the samples `[N, d]` (in a table: columns, separated by commas; `*` and `?` stand
+    /// for any characters and any one).
+    pub samples: String,
+    /// Name of the times `[N]`.
+    pub times: String,
+    /// Times that are not trained on, for `evaluate` to predict.
+    pub hold_out: Vec<f64>,
+    /// `isotropic`, `per-dimension`, `robust` or `none`.
+    pub standardize: Standardization,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        let DataSource { path, times_path, samples, times, hold_out, standardize } = DataSource::new("");
+        DataConfig { path, times_path, samples, times, hold_out, standardize }
+    }
+}

@@ -1,0 +1,219 @@
+//! What a fingerprint is made of: the settings that decide the result of a step, in the form that
+//! configurations had first. It stays as it is, whatever keys are called, so that runs of earlier
+//! versions can be gone on with.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Config, Mass, Pairing, PathConfig, Schedule};
+use crate::data::{Snapshots, Standardization};
+use crate::density_path::{Interpolant, TimeRule};
+use crate::engine::Estimator;
+use crate::error::{Error, Result};
+use crate::laplacian::LaplacianRule;
+use crate::model::{Activation, Head, TimeEmbedding};
+use crate::objective::{SigmaSchedule, TimeWeight};
+
+/// Every setting under its first key, in the first order.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Settings {
+    data: Data,
+    model: Model,
+    objective: Objective,
+    training: Training,
+    output: Output,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Data {
+    path: String,
+    samples: String,
+    times: String,
+    hold_out: Vec<f64>,
+    standardise: Standardization,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Model {
+    hidden: Vec<usize>,
+    activation: Activation,
+    head: Head,
+    time_embedding: TimeEmbedding,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Objective {
+    sigma: f64,
+    sigma_schedule: SigmaSchedule,
+    laplacian: LaplacianRule,
+    probes: usize,
+    growth: f64,
+    cost_exponent: f64,
+    time_weight: TimeWeight,
+    estimator: String,
+    centring: bool,
+    weak_intervals: u32,
+    path: Interpolant,
+    bend_hidden: Vec<usize>,
+    bend_rate: f64,
+    pairing: String,
+    pairing_rows: usize,
+    pairing_relaxation: f64,
+    mass: Mass,
+    time_rule: TimeRule,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Training {
+    steps: u64,
+    interior_rows: usize,
+    boundary_rows: usize,
+    learning_rate: f64,
+    warmup_steps: u64,
+    schedule: String,
+    final_rate: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    clip_norm: f64,
+    ema_decay: f64,
+    seed: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Output {
+    folder: String,
+    checkpoint_every: u64,
+    metrics_every: u64,
+}
+
+impl Settings {
+    /// The settings of `config`. Keys of kinds that it does not have are at their first defaults.
+    pub(super) fn of(config: &Config) -> Settings {
+        let (model, objective, training) = (&config.model, &config.objective, &config.training);
+        let (centring, weak_intervals) = match objective.estimator {
+            Some(Estimator::Action { centering }) => (centering, 16),
+            Some(Estimator::Weak { intervals }) => (false, intervals),
+            Some(Estimator::Regression) | None => (false, 16),
+        };
+        let (bend_hidden, bend_rate) = match &objective.path {
+            PathConfig::Learned { hidden, rate } => (hidden.clone(), *rate),
+            _ => (vec![64; 2], 0.3),
+        };
+        let (pairing, pairing_rows, pairing_relaxation) = match objective.pairing {
+            Pairing::Independent => ("independent", 2048, 1.0),
+            Pairing::Ot { rows } => ("ot", rows, 1.0),
+            Pairing::Unbalanced { relaxation, rows } => ("unbalanced", rows, relaxation),
+        };
+        let (schedule, final_rate) = match training.schedule {
+            Schedule::Constant => ("constant", 0.01),
+            Schedule::Cosine { final_rate } => ("cosine", final_rate),
+        };
+        let estimator = match objective.estimator {
+            None => "auto",
+            Some(Estimator::Action { .. }) => "action",
+            Some(Estimator::Weak { .. }) => "weak",
+            Some(Estimator::Regression) => "regression",
+        };
+        Settings {
+            data: Data::default(),
+            model: Model {
+                hidden: model.hidden.clone(),
+                activation: model.activation,
+                head: model.head,
+                time_embedding: model.time_embedding.clone(),
+            },
+            objective: Objective {
+                sigma: objective.sigma.value,
+                sigma_schedule: objective.sigma.schedule,
+                laplacian: objective.laplacian.rule,
+                probes: objective.laplacian.n_probes,
+                growth: objective.growth,
+                cost_exponent: objective.cost_exponent,
+                time_weight: objective.time_weight.clone(),
+                estimator: estimator.into(),
+                centring,
+                weak_intervals,
+                path: objective.path.interpolant(),
+                bend_hidden,
+                bend_rate,
+                pairing: pairing.into(),
+                pairing_rows,
+                pairing_relaxation,
+                mass: objective.mass,
+                time_rule: objective.time_rule,
+            },
+            training: Training {
+                steps: 0,
+                interior_rows: training.interior_rows,
+                boundary_rows: training.boundary_rows,
+                learning_rate: training.learning_rate,
+                warmup_steps: training.warmup_steps,
+                schedule: schedule.into(),
+                final_rate,
+                beta1: training.beta1,
+                beta2: training.beta2,
+                epsilon: training.epsilon,
+                weight_decay: training.weight_decay,
+                clip_norm: training.clip_norm,
+                ema_decay: training.ema_decay,
+                seed: training.seed,
+            },
+            output: Output::default(),
+        }
+    }
+
+    /// The settings that a configuration in the first form holds, those without effect too; `None` for
+    /// any other.
+    pub(crate) fn of_first_form(text: &str) -> Option<Settings> {
+        let settings: Settings = toml::from_str(text).ok()?;
+        let training = Training { steps: 0, ..settings.training };
+        Some(Settings { data: Data::default(), training, output: Output::default(), ..settings })
+    }
+
+    /// SHA-256 of the settings and the snapshots themselves.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when no text holds a value.
+    pub(crate) fn digest(&self, snapshots: &Snapshots) -> Result<String> {
+        let text = toml::to_string(self).map_err(|error| {
+            Error::input("configuration", "values", error.to_string(), "use values that a TOML file can hold")
+        })?;
+        let mut hash = Sha256::new();
+        hash.update(text);
+        hash.update((snapshots.dim as u64).to_le_bytes());
+        for (time, offset) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
+            hash.update(time.to_le_bytes());
+            hash.update((*offset as u64).to_le_bytes());
+        }
+        hash.update(bytemuck::cast_slice::<f32, u8>(&snapshots.samples));
+        Ok(hexadecimal(&hash.finalize()))
+    }
+}
+
+// Where the data lie and what is written when decides nothing: these sections are at their first
+// defaults.
+
+impl Default for Data {
+    fn default() -> Self {
+        Data {
+            path: String::new(),
+            samples: "samples".into(),
+            times: "times".into(),
+            hold_out: Vec::new(),
+            standardise: Standardization::Isotropic,
+        }
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output { folder: String::new(), checkpoint_every: 1000, metrics_every: 10 }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

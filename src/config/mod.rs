@@ -1,0 +1,202 @@
+//! One TOML file describes one run; every value is checked with its key named.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `data`, `model`, `objective`, `training`, `output` | the sections with their defaults |
+//! | `kind` | values with settings of their own: `{ kind = "learned", rate = 0.3 }` |
+//! | `read` | from file and overrides to a table of known keys |
+//! | `legacy` | keys of earlier versions |
+//! | `keys` | what each key takes, in words |
+//! | `check` | ranges and settings that contradict each other |
+//! | `fingerprint` | the digest that a resumed run must match |
+
+mod check;
+mod data;
+mod fingerprint;
+mod keys;
+mod kind;
+mod legacy;
+mod model;
+mod objective;
+mod output;
+mod read;
+#[cfg(test)]
+mod tests;
+mod training;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::data::DataConfig;
+pub(crate) use self::fingerprint::{Settings, hexadecimal};
+pub(crate) use self::keys::inline;
+pub use self::model::ModelConfig;
+pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
+pub use self::output::OutputConfig;
+pub use self::training::{Schedule, TrainingConfig};
+use crate::data::{DataSource, Snapshots};
+use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
+use crate::error::{Error, Result};
+use crate::laplacian::Laplacian;
+use crate::model::Architecture;
+use crate::objective::Objective;
+
+/// A run: what to learn from, what to learn, how, and where to put it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[data]`
+    pub data: DataConfig,
+    /// `[model]`
+    pub model: ModelConfig,
+    /// `[objective]`
+    pub objective: ObjectiveConfig,
+    /// `[training]`
+    pub training: TrainingConfig,
+    /// `[output]`
+    pub output: OutputConfig,
+}
+
+impl Config {
+    /// Reads `path`, replaces the values of `overrides` (`key=value` with a dotted key; what is not TOML is text), and checks everything.
+    /// Paths of the data become absolute.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest known one.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
+        Config::read_noting(path, overrides, |_| ())
+    }
+
+    /// Like [`Config::read`]; `notice` receives a line about keys in an old form, with what to write instead.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_noting(path: &Path, overrides: &[String], mut notice: impl FnMut(&str)) -> Result<Config> {
+        let (table, line) = read::table(path, overrides)?;
+        if let Some(line) = line {
+            notice(&line);
+        }
+        let mut config: Config = serde_path_to_error::deserialize(table.clone())
+            .map_err(|error| keys::unfit_value(path, &error.path().to_string(), &table))?;
+        config.validate(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let absolute = |data: &Path| std::path::absolute(folder.join(data)).map_err(Error::io(data, "find"));
+        config.data.path = absolute(&config.data.path)?;
+        if let Some(times) = &config.data.times_path {
+            config.data.times_path = Some(absolute(times)?);
+        }
+        if config.output.folder.as_os_str().is_empty() {
+            config.output.folder = Path::new("runs").join(path.file_stem().unwrap_or("run".as_ref()));
+        }
+        Ok(config)
+    }
+
+    /// The file that reproduces the run: every key with its value.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the key whose value no text holds: a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        let paths = [
+            ("data.path", Some(&self.data.path)),
+            ("data.times_path", self.data.times_path.as_ref()),
+            ("output.folder", Some(&self.output.folder)),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                let problem = format!("{path:?} is not UTF-8, as the text of a configuration must be");
+                return Err(Error::input("configuration", key, problem, "rename the folder or file, or use another"));
+            }
+        }
+        let table = toml::Table::try_from(self).map_err(|error| {
+            Error::input("configuration", "values", error.to_string(), "use values that a TOML file can hold")
+        })?;
+        Ok(keys::text(&table))
+    }
+
+    /// Where the data lies.
+    pub fn source(&self) -> DataSource {
+        let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
+        DataSource { path, times_path, samples, times, hold_out, standardize }
+    }
+
+    /// The network for data of dimension `dim`.
+    pub fn architecture(&self, dim: usize) -> Architecture {
+        let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
+        Architecture { dim, hidden, activation, head, time_embedding }
+    }
+
+    /// The dynamics and the time weight.
+    pub fn objective(&self) -> Objective {
+        let ObjectiveConfig { sigma: Sigma { value, schedule }, growth, cost_exponent, .. } = self.objective;
+        let time_weight = self.objective.time_weight.clone();
+        Objective { sigma: value, sigma_schedule: schedule, growth, cost_exponent, time_weight }
+    }
+
+    /// The form of the loss.
+    pub fn estimator(&self) -> Estimator {
+        self.objective.estimator.unwrap_or_else(|| Estimator::best_for(self.objective.path.interpolant()))
+    }
+
+    /// The network that bends a learned path.
+    pub fn bend(&self, dim: usize) -> Option<Bend> {
+        match &self.objective.path {
+            PathConfig::Learned { hidden, rate } => Some(Bend::new(&self.architecture(dim), hidden.clone(), *rate)),
+            _ => None,
+        }
+    }
+
+    /// How the Laplacian is formed.
+    pub fn laplacian(&self) -> Laplacian {
+        self.objective.laplacian
+    }
+
+    /// The optimizer's settings.
+    pub fn optimizer(&self) -> Optimizer {
+        let training = &self.training;
+        let cosine = match training.schedule {
+            Schedule::Constant => None,
+            Schedule::Cosine { final_rate } => Some(Cosine { end: training.steps, floor: final_rate }),
+        };
+        let warmup_steps = training.warmup_steps.min(training.longest_warmup());
+        Optimizer {
+            learning_rate: LearningRate { peak: training.learning_rate, warmup_steps, cosine },
+            beta1: training.beta1,
+            beta2: training.beta2,
+            epsilon: training.epsilon,
+            weight_decay: training.weight_decay,
+            clip_norm: (training.clip_norm > 0.0).then_some(training.clip_norm),
+            ema_decay: training.ema_decay,
+        }
+    }
+
+    /// What a run of so few steps does with settings that are made for a longer one, in words.
+    pub fn short_run(&self) -> Option<String> {
+        let TrainingConfig { steps, warmup_steps, ema_decay, .. } = self.training;
+        let mut shortened = Vec::new();
+        let warmup = self.training.longest_warmup();
+        if warmup_steps > warmup {
+            let what = "the learning rate rises over the first";
+            shortened.push(format!("{what} {warmup}, not {warmup_steps} (training.warmup_steps)"));
+        }
+        // 1 / rate is about how many of the newest steps an average is made of.
+        let last_rate = self.optimizer().ema_rate(steps.saturating_sub(1));
+        if last_rate > 1.0 - ema_decay {
+            let [averaged, asked] = [last_rate, 1.0 - ema_decay].map(|rate| (1.0 / rate).round());
+            let what = "the model averages about the last";
+            shortened.push(format!("{what} {averaged}, not {asked} (training.ema_decay)"));
+        }
+        let few = if steps == 1 { "1 step is".into() } else { format!("{steps} steps are") };
+        (!shortened.is_empty()).then(|| format!("{few} few for these settings: {}", shortened.join("; ")))
+    }
+
+    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where files
+    /// lie does not count, nor the number of steps, so that a run can be made longer, nor the precision: checkpoints go from
+    /// device to device.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`], but for paths.
+    pub fn fingerprint(&self, snapshots: &Snapshots) -> Result<String> {
+        Settings::of(self).digest(snapshots)
+    }
+}

@@ -1,0 +1,237 @@
+//! `[objective]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::kind;
+use crate::density_path::{Interpolant, TimeRule};
+use crate::engine::{Bend, Estimator};
+use crate::laplacian::Laplacian;
+use crate::objective::{Objective, SigmaSchedule, TimeWeight};
+
+/// `[objective]`: the loss, and how its rows are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// Diffusion: a number, or `{ value = 0.1, schedule = "one-minus-t" }`.
+    #[serde(with = "sigma")]
+    pub sigma: Sigma,
+    /// `{ kind = "rademacher", probes = 1 }`, `{ kind = "gaussian", probes = 1 }` or `exact`: how Δs is
+    /// formed if σ > 0.
+    #[serde(with = "laplacian")]
+    pub laplacian: Laplacian,
+    /// Growth rate λ.
+    pub growth: f64,
+    /// Exponent q of the cost.
+    pub cost_exponent: f64,
+    /// `constant`, `one-minus-t` or `{ kind = "polynomial", coefficients = […] }`.
+    #[serde(with = "kind")]
+    pub time_weight: TimeWeight,
+    /// Form of the loss: `{ kind = "action", centering = false }`, `{ kind = "weak", intervals = 16 }` or
+    /// `regression`. `None`, written `auto`, is regression if the path has a velocity, else action.
+    #[serde(with = "kind::auto")]
+    pub estimator: Option<Estimator>,
+    /// What lies between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate = 0.3 }`,
+    /// `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
+    #[serde(with = "kind")]
+    pub path: PathConfig,
+    /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `independent`,
+    /// `{ kind = "ot", rows = 2048 }` or `{ kind = "unbalanced", relaxation = 1.0, rows = 2048 }`.
+    #[serde(with = "kind")]
+    pub pairing: Pairing,
+    /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that grow.
+    pub mass: Mass,
+    /// `low-discrepancy`, `uniform`, `stratified`, `importance`, or the fixed nodes of `trapezoid`,
+    /// `simpson`, `gauss-legendre`.
+    pub time_rule: TimeRule,
+}
+
+impl Default for ObjectiveConfig {
+    fn default() -> Self {
+        let Objective { sigma, sigma_schedule, growth, cost_exponent, time_weight } = Objective::default();
+        ObjectiveConfig {
+            sigma: Sigma { value: sigma, schedule: sigma_schedule },
+            laplacian: Laplacian::default(),
+            growth,
+            cost_exponent,
+            time_weight,
+            estimator: None,
+            path: PathConfig::Linear,
+            pairing: Pairing::Independent,
+            mass: Mass::Ignored,
+            time_rule: TimeRule::default(),
+        }
+    }
+}
+
+/// The diffusion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sigma {
+    /// σ₀ ≥ 0, network units.
+    pub value: f64,
+    /// How it changes over time: `constant`, or `one-minus-t` for σ(t) = σ₀ (1 − t).
+    pub schedule: SigmaSchedule,
+}
+
+/// What lies between snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PathConfig {
+    /// [`Interpolant::Linear`].
+    Linear,
+    /// [`Interpolant::Spline`].
+    Spline,
+    /// [`Interpolant::Learned`].
+    Learned {
+        /// Widths of the hidden layers of the network that bends the path.
+        #[serde(default = "PathConfig::default_hidden")]
+        hidden: Vec<usize>,
+        /// Learning rate of that network, in units of the action's.
+        #[serde(default = "PathConfig::default_rate")]
+        rate: f64,
+    },
+    /// [`Interpolant::Nearest`].
+    Nearest,
+    /// [`Interpolant::GenerativeLinear`].
+    GenerativeLinear,
+    /// [`Interpolant::GenerativeVp`].
+    GenerativeVp,
+    /// [`Interpolant::GenerativeSqrt`].
+    GenerativeSqrt,
+}
+
+impl PathConfig {
+    fn default_hidden() -> Vec<usize> {
+        Bend::HIDDEN.to_vec()
+    }
+
+    fn default_rate() -> f64 {
+        Bend::RELATIVE_RATE
+    }
+
+    /// How samples move between snapshots.
+    pub fn interpolant(&self) -> Interpolant {
+        match self {
+            PathConfig::Linear => Interpolant::Linear,
+            PathConfig::Spline => Interpolant::Spline,
+            PathConfig::Learned { .. } => Interpolant::Learned,
+            PathConfig::Nearest => Interpolant::Nearest,
+            PathConfig::GenerativeLinear => Interpolant::GenerativeLinear,
+            PathConfig::GenerativeVp => Interpolant::GenerativeVp,
+            PathConfig::GenerativeSqrt => Interpolant::GenerativeSqrt,
+        }
+    }
+}
+
+/// How samples of neighboring snapshots are paired.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Pairing {
+    /// Independently.
+    Independent,
+    /// By exact optimal transport of squared distances in network coordinates, solved once before training.
+    Ot {
+        /// Most rows that one problem pairs; larger snapshots are divided into random blocks.
+        #[serde(default = "Pairing::default_rows")]
+        rows: usize,
+    },
+    /// Likewise by partial optimal transport: pairs may gain and lose mass, for populations that grow.
+    Unbalanced {
+        /// Squared distance, network units, beyond which rows appear and vanish rather than move.
+        #[serde(default = "Pairing::default_relaxation")]
+        relaxation: f64,
+        /// Most rows that one problem pairs.
+        #[serde(default = "Pairing::default_rows")]
+        rows: usize,
+    },
+}
+
+impl Pairing {
+    fn default_rows() -> usize {
+        2048
+    }
+
+    fn default_relaxation() -> f64 {
+        1.0
+    }
+}
+
+/// What the numbers of rows of snapshots mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mass {
+    /// Nothing: all snapshots have the same mass.
+    Ignored,
+    /// The mass of the population.
+    Counts,
+}
+
+/// A number, or a table with the schedule.
+mod sigma {
+    use serde::de::{Deserialize, Deserializer, Error as _};
+    use serde::ser::{Serialize, Serializer};
+
+    use super::{Sigma, SigmaSchedule};
+
+    pub(super) fn serialize<S: Serializer>(sigma: &Sigma, serializer: S) -> Result<S::Ok, S::Error> {
+        match sigma.schedule {
+            SigmaSchedule::Constant => serializer.serialize_f64(sigma.value),
+            _ => sigma.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sigma, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        if value.is_table() {
+            return value.try_into().map_err(D::Error::custom);
+        }
+        let value = value.try_into().map_err(D::Error::custom)?;
+        Ok(Sigma { value, schedule: SigmaSchedule::default() })
+    }
+}
+
+/// A rule with its probes.
+mod laplacian {
+    use serde::de::Deserializer;
+    use serde::ser::Serializer;
+    use serde::{Deserialize, Serialize};
+
+    use super::kind;
+    use crate::laplacian::{Laplacian, LaplacianRule};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+    enum Kind {
+        Rademacher {
+            #[serde(default = "default_probes")]
+            probes: usize,
+        },
+        Gaussian {
+            #[serde(default = "default_probes")]
+            probes: usize,
+        },
+        Exact,
+    }
+
+    fn default_probes() -> usize {
+        Laplacian::default().n_probes
+    }
+
+    pub(super) fn serialize<S: Serializer>(laplacian: &Laplacian, serializer: S) -> Result<S::Ok, S::Error> {
+        let probes = laplacian.n_probes;
+        let kind = match laplacian.rule {
+            LaplacianRule::Rademacher => Kind::Rademacher { probes },
+            LaplacianRule::Gaussian => Kind::Gaussian { probes },
+            LaplacianRule::Exact => Kind::Exact,
+        };
+        kind::serialize(&kind, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Laplacian, D::Error> {
+        Ok(match kind::deserialize(deserializer)? {
+            Kind::Rademacher { probes } => Laplacian { rule: LaplacianRule::Rademacher, n_probes: probes },
+            Kind::Gaussian { probes } => Laplacian { rule: LaplacianRule::Gaussian, n_probes: probes },
+            Kind::Exact => Laplacian::EXACT,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! `[training]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::kind;
+use crate::engine::{LearningRate, Optimizer, Training};
+use crate::precision::Precision;
+
+/// `[training]`: steps and optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Interior rows of a step.
+    pub interior_rows: usize,
+    /// Boundary rows of a step, at each of the two end times.
+    pub boundary_rows: usize,
+    /// Learning rate after warm-up.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up. A run of fewer than ten times as many steps warms up over a tenth of
+    /// its steps: it would spend much of them below its rate, or never reach it.
+    pub warmup_steps: u64,
+    /// `constant`, or `{ kind = "cosine", final_rate = 0.01 }`.
+    #[serde(with = "kind")]
+    pub schedule: Schedule,
+    /// β₁ of AdamW.
+    pub beta1: f64,
+    /// β₂ of AdamW.
+    pub beta2: f64,
+    /// ε of AdamW.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; 0 does not clip.
+    pub clip_norm: f64,
+    /// β of the moving average that becomes the model; early on it averages over fewer steps: see
+    /// [`Optimizer::ema_rate`](crate::engine::Optimizer::ema_rate).
+    pub ema_decay: f64,
+    /// Seed of initial parameters and batches.
+    pub seed: u64,
+    /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `None`, written `auto`,
+    /// is bf16. A CPU computes in f32 in any case.
+    #[serde(with = "kind::auto")]
+    pub precision: Option<Precision>,
+}
+
+impl TrainingConfig {
+    /// Most steps of warm-up that a run is given.
+    pub(super) fn longest_warmup(&self) -> u64 {
+        self.steps / 10
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        let optimizer = Optimizer::default();
+        TrainingConfig {
+            steps: 10_000,
+            interior_rows: Training::ROWS,
+            boundary_rows: Training::ROWS,
+            learning_rate: optimizer.learning_rate.peak,
+            warmup_steps: LearningRate::WARMUP_STEPS,
+            schedule: Schedule::default(),
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+            weight_decay: optimizer.weight_decay,
+            clip_norm: optimizer.clip_norm.unwrap_or(0.0),
+            ema_decay: optimizer.ema_decay,
+            seed: 0,
+            precision: None,
+        }
+    }
+}
+
+/// How the learning rate goes on after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Falls along a cosine.
+    Cosine {
+        /// Share of the learning rate at the last step, from 0 to 1.
+        #[serde(default = "Schedule::default_final_rate")]
+        final_rate: f64,
+    },
+}
+
+impl Schedule {
+    fn default_final_rate() -> f64 {
+        LearningRate::FLOOR
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Schedule::Cosine { final_rate: Schedule::default_final_rate() }
+    }
+}
