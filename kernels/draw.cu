@@ -8,9 +8,8 @@
 #include "draw/probes.cuh"
 #include "draw/row.cuh"
 #include "net/element.cuh"
-#include "params.h"
+#include "abi.h"
 
-constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarpSize = 32;
 
 // Writes one row of the network's input: x, the time features, zero padding. Also stores x, phi',

@@ -4,22 +4,22 @@
 #include "optimizer/judge.cuh"
 #include "optimizer/update.cuh"
 
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) gather_gradient(const __grid_constant__ GatherParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads) gather_gradient(const __grid_constant__ GatherParams params) {
   gather(params);
 }
 
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) judge(const __grid_constant__ JudgeParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads) judge(const __grid_constant__ JudgeParams params) {
   judge_step(params);
 }
 
 // Forms the density of times before the first step.
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) renew_density(const __grid_constant__ TimesParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads) renew_density(const __grid_constant__ TimesParams params) {
   __shared__ TimesMemory sm_times;
   form_density(params, sm_times);
 }
 
 #define UPDATE(NAME, TYPE)                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(kOptimizerThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
+  extern "C" __global__ void __launch_bounds__(kThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
     update<TYPE>(params);                                                                                                      \
   }
 UPDATE(f32, float)

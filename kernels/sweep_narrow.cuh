@@ -1,16 +1,14 @@
-// Sweeps and weight gradient of a narrow network, whose layers all have kNarrow columns. A block
+// Sweeps and weight gradient of a narrow network, whose layers all have kNarrowColumns columns. A block
 // loops over tiles, reuses one tile of slots for their activations and accumulates the gradient as
 // it goes, so no operand of the gradient outlives its tile and no second kernel is needed.
 #pragma once
 #include "net/layer_gradient.cuh"
 #include "sweep.cuh"
 
-constexpr uint32_t kNarrow = 64;
-
 // Running sum of a layer's gradient, stored in each thread's own fragment order.
 template <class T>
 struct LayerSums {
-  using P = GradProduct<T, kNarrow>;
+  using P = GradProduct<T, kNarrowColumns>;
   Accumulator weights[P::kM * P::kN][kThreads];
   float2 biases[kThreads];
 
@@ -26,20 +24,21 @@ struct LayerSums {
     if (P::has_lines()) product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
   }
 };
-static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "LayerSums");
+static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "the host has room for the sums of a layer: LAYER_SUM_BYTES");
 
 template <class T, bool kDiffusive>
 __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
-  using P = GradProduct<T, kNarrow>;
+  using P = GradProduct<T, kNarrowColumns>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   __shared__ float sm_units;  // sum_scale of the previous tile over this tile's: rescales the sums so far
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
-  const Batch& batch = sweep.batch;
+  const BatchParams& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  constexpr int kStageMemory = Product<T, false, 2>::kLeastBytes;
+  constexpr int kStageMemory = Product<T, false, kNarrowStages>::kLeastBytes;
+  static_assert(kStageMemory == kNarrowStageBytes, "the host gives the stages their shared memory: NARROW_STAGE_BYTES");
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
   LayerSums<T>* far_sums = static_cast<LayerSums<T>*>(params.far_sums) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_near);
@@ -60,7 +59,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     Sweeps<T, kDiffusive ? 3 : 2, false> tile{{network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
                                               static_cast<const T*>(sweep.weights),
                                               sweep.biases,
-                                              {sm, 2},
+                                              {sm, kNarrowStages},
                                               sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
@@ -88,6 +87,6 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     P product;
     sums_of(layer).give(product);
     if (kRounds<T>) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
-    leave(product, part + network.layers[layer - 1].parameters, kNarrow, kNarrow, 0, 0, params.accumulate != 0);
+    leave(product, part + network.layers[layer - 1].parameters, kNarrowColumns, kNarrowColumns, 0, 0, params.accumulate != 0);
   }
 }

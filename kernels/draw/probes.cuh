@@ -1,7 +1,7 @@
 // Probes of the Laplacian. Counterpart of engine::cpu::draw::probes. Component i of probe k uses
 // random number k dim + i of its row.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../rng/normal.cuh"
 
 struct Probes {

@@ -3,7 +3,7 @@
 #pragma once
 #include "../batch.cuh"
 #include "../exact.cuh"
-#include "../params.h"
+#include "abi.h"
 #include "../rng/philox.cuh"
 #include "path.cuh"
 #include "times.cuh"

@@ -59,7 +59,7 @@ struct Course : Progress {
 
   // Prepares the next evaluation; false after the block's last tile, or when a tile has failed.
   __device__ __forceinline__ bool next() {
-    const Tableau& tableau = params.tableau;
+    const TableauParams& tableau = params.tableau;
     tile.is_fresh = false;
     if (phase == Phase::kStage && ++stage == tableau.n_stages) finish_step();
     if (phase == Phase::kFirstSpeed) {
@@ -123,7 +123,7 @@ struct Course : Progress {
 
   // Forms the result of a step whose stages are all evaluated, and accepts or rejects it.
   __device__ __forceinline__ void finish_step() {
-    const Tableau& tableau = params.tableau;
+    const TableauParams& tableau = params.tableau;
     phase = Phase::kBetween;
     first_stage_ready = true;
     if (!tableau.first_same_as_last) combine(tableau.n_stages, [&](uint32_t k) { return h * tableau.weights[k]; });

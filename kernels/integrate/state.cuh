@@ -3,7 +3,7 @@
 // A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] if they
 // are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../tile/product.cuh"
 
 struct Tile {

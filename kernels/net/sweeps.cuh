@@ -21,7 +21,7 @@
 //
 // Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../tile/product.cuh"
 #include "activation.cuh"
 #include "tile_rows.cuh"
@@ -30,7 +30,7 @@ template <class T, int kOrders, bool kWide = true>
 struct Sweeps : TileRows<T> {
   using Operand = T;
   static constexpr bool kProbes = kOrders == 3;
-  static constexpr int kStages = kWide ? 3 : 2;
+  static constexpr int kStages = kWide ? kWideStages : kNarrowStages;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;

@@ -1,6 +1,6 @@
 // Addresses of the rows of a tile and of their scratch memory: see RowBuffers.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../tile/opaque.cuh"
 #include "element.cuh"
 

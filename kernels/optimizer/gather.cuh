@@ -5,7 +5,7 @@
 #include "share.cuh"
 
 __device__ __forceinline__ void gather(const GatherParams& params) {
-  __shared__ double sm_sums[kOptimizerThreads / 32];
+  __shared__ double sm_sums[kThreads / 32];
   if (params.state->halted) return;
   const Share share(params.network);
   const Place place(params.network.layers[share.layer], share);

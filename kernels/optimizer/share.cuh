@@ -2,13 +2,11 @@
 // weight or kShare² of a bias, a thread four consecutive ones. engine::cuda::optimizer counts the
 // blocks.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 
-constexpr uint32_t kOptimizerThreads = 256;
-constexpr uint32_t kShare = 32;           // side of a share: 128 bytes in f32, whole sectors in 16-bit copies of W and its transpose
 constexpr uint32_t kElementsOfThread = 4;  // one 16-byte access
 constexpr uint32_t kThreadsOfRow = kShare / kElementsOfThread;
-static_assert(kShare * kShare == kOptimizerThreads * kElementsOfThread, "a block has one share");
+static_assert(kShare * kShare == kThreads * kElementsOfThread, "a block has one share");
 static_assert(kWidthUnit % kShare == 0, "shares do not reach over edges of weights");
 
 struct Share {

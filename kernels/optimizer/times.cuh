@@ -3,9 +3,7 @@
 #pragma once
 #include "share.cuh"
 
-constexpr double kMemory = 0.99, kUniformShare = 0.3;  // MEMORY, UNIFORM_SHARE
-constexpr uint32_t kMoments = 2 * kTimeKnots;
-constexpr uint32_t kMomentGroups = kOptimizerThreads / kMoments;
+constexpr uint32_t kMomentGroups = kThreads / kMoments;
 
 struct TimesMemory {
   double groups[kMomentGroups][kMoments];

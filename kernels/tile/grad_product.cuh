@@ -7,9 +7,9 @@ template <class T, uint32_t kTile>
 struct GradProduct {
   static constexpr int kLineBytes = static_cast<int>(kTile * sizeof(T));
   static constexpr int kPieces = kLineBytes / 16;
-  static constexpr int kRowsPerChunk = 64 / static_cast<int>(sizeof(T));
+  static constexpr int kRowsPerChunk = kChunkBytes / static_cast<int>(sizeof(T));
   static constexpr int kSideBytes = kRowsPerChunk * kLineBytes;
-  static constexpr int kStages = 3;
+  static constexpr int kStages = kGradStages;
   static constexpr int kStageBytes = 2 * kSideBytes;
   static constexpr int kBytes = kStages * kStageBytes;  // of shared memory
   static constexpr int kM = kTile / 32, kN = kTile / 32;

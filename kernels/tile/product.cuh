@@ -6,12 +6,10 @@
 #pragma once
 #include <type_traits>
 
-#include "../params.h"
+#include "abi.h"
 #include "mma.cuh"
 #include "opaque.cuh"
 
-constexpr int kThreads = 256;  // 8 warps
-constexpr int kChunkBytes = 64;  // of the inner dimension of each row: one pipeline step
 constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
@@ -22,7 +20,6 @@ struct ProductMemory {
   unsigned char* sm;
   uint32_t n_operand_chunks;
 };
-constexpr int kOperandChunkBytes = static_cast<int>(kTileRows) * kChunkBytes;
 
 // Position of eight consecutive elements of a result: index = origin + row * width + column.
 struct Place {
@@ -102,7 +99,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
 // Wide (128 columns): 2 x 4 warps of 64 x 32. Narrow (64 columns): 4 x 2 warps of 32 x 32.
 template <class T, bool kWide, int kStages>
 struct Product {
-  static constexpr int kColumns = kWide ? 128 : 64;
+  static constexpr int kColumns = kWide ? kWideColumns : kNarrowColumns;
   static constexpr int kStageBytes = kColumns * kChunkBytes;
   static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
   static constexpr int kM = kWide ? 4 : 2, kN = 4;

@@ -375,7 +375,8 @@ fn a_fault_of_a_kernel_names_the_launches_before() {
     assert!(text.contains(sound));
     std::fs::write(&judge, text.replace(sound, "params.history[1u << 20] = record;")).expect("written");
     let mut nvcc = Command::new(std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC"));
-    nvcc.args(["-ptx", "-std=c++17", "-arch=compute_80", "-o"]);
+    crate::build::write_header(&kernels).expect("written");
+    nvcc.arg("-I").arg(&kernels).args(["-ptx", "-std=c++17", "-arch=compute_80", "-o"]);
     succeeds({
         nvcc.args([place.path("optimizer.ptx"), kernels.join("optimizer.cu")]);
         nvcc

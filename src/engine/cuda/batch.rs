@@ -1,6 +1,6 @@
 //! The batch of a step in tiles, part after part: see [`BatchPart`].
 
-use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
+use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS, Tag};
 use crate::engine::Training;
 use crate::engine::batch::{BatchPart, End};
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ impl BatchParams {
         for (&(kind, n_rows), part) in list.iter().filter(|part| part.1 > 0).zip(&mut batch.parts) {
             let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
             *part =
-                Part { kind: kind as u32, first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
+                Part { kind: Tag::of(kind), first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
             batch.n_parts += 1;
             batch.n_tiles += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
@@ -71,7 +71,7 @@ impl BatchParams {
     pub fn with_common_factors(mut self, precision: Precision, common: impl Fn(PartKind) -> f32) -> BatchParams {
         let n_parts = self.n_parts as usize;
         for part in &mut self.parts[..n_parts] {
-            part.sum_scale = match (precision, PartKind::of(part.kind)) {
+            part.sum_scale = match (precision, part.kind.get()) {
                 (Precision::Tf32 | Precision::Bf16 | Precision::F16, Some(kind)) => significand(common(kind)),
                 _ => 1.0,
             };
@@ -81,11 +81,11 @@ impl BatchParams {
 
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
     /// number there; `None` for one that only fills a tile.
-    pub fn part_and_number(&self, row: usize) -> Option<(u32, usize)> {
+    pub fn part_and_number(&self, row: usize) -> Option<(PartKind, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;
         let number = (tile - part.first_tile) as usize * TILE_ROWS + row % TILE_ROWS;
-        (number < part.n_rows as usize).then_some((part.kind, number))
+        Some((part.kind.get()?, number)).filter(|_| number < part.n_rows as usize)
     }
 
     /// The parts in use.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, PartKind, RowBuffers, StepState, TILE_ROWS, TileSums};
+use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, StepState, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, Rows, Sweep};
 use super::learner::Learner;
@@ -67,7 +67,7 @@ impl Evaluation<'_> {
         &self,
         rows: &mut Rows,
         chunk: &BatchParams,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
     ) -> Result<()> {
         let architecture = &self.model.architecture;
@@ -94,7 +94,7 @@ impl Evaluation<'_> {
             weight[row] = given.weight as f32;
             on_potential[row] = given.on_potential as f32;
             kappa[row] = given.kappa as f32;
-            if kind == PartKind::Interior as u32 {
+            if kind == PartKind::Interior {
                 probes
                     .iter_mut()
                     .enumerate()
@@ -102,7 +102,7 @@ impl Evaluation<'_> {
             }
         }
         let Evaluation { device, action: Packed { precision, .. }, .. } = *self;
-        let fields: [(fn(&RowBuffers) -> _, &[f32]); 7] = [
+        let fields: [(fn(&RowBuffers) -> DevicePtr<f32>, &[f32]); 7] = [
             (|rows| rows.x, &x),
             (|rows| rows.t, &t),
             (|rows| rows.d_phi, &d_phi),
@@ -129,7 +129,7 @@ impl Evaluation<'_> {
         &self,
         needs: RowNeeds,
         n: usize,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
         terms: (LossForm, f32),
         mut read: impl FnMut(&Rows, usize) -> Result<()>,
@@ -207,7 +207,7 @@ impl<'a> GivenBatch<'a> {
     }
 
     /// Row `row` of the part `kind`.
-    fn row(&self, kind: u32, row: usize) -> GivenRow<'a> {
+    fn row(&self, kind: PartKind, row: usize) -> GivenRow<'a> {
         let GivenBatch { model, batch, probes } = *self;
         let dim = model.architecture.dim;
         let point = row * dim..(row + 1) * dim;
@@ -215,9 +215,9 @@ impl<'a> GivenBatch<'a> {
             let weight = weight / (points.len() / dim) as f64;
             GivenRow { x: &points[point.clone()], t, weight, on_potential: 0.0, kappa: 0.0 }
         };
-        if kind == PartKind::Boundary0 as u32 {
+        if kind == PartKind::Boundary0 {
             at_boundary(&batch.x0, 0.0, batch.omega0)
-        } else if kind == PartKind::Boundary1 as u32 {
+        } else if kind == PartKind::Boundary1 {
             at_boundary(&batch.x1, 1.0, -batch.omega1)
         } else {
             let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * probes.weight;
@@ -243,7 +243,7 @@ impl<'a> GivenBatch<'a> {
 /// time derivative.
 fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
     let needs = RowNeeds { n_probes: given.probes.n_probes, ..RowNeeds::default() };
-    let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.probes.weight, ..given.row(kind, row) };
+    let row = |kind: PartKind, row: usize| GivenRow { weight: 1.0, kappa: given.probes.weight, ..given.row(kind, row) };
     let probe = |k: usize, row: usize, to: &mut [f32]| given.probe(k, row, to);
     // The rows' scale cancels the loss scale of the operands, as a Laplacian needs none.
     let terms = (LossForm::Laplacian, 1.0 / loss_scale);

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::abi::{GRAD_TILE, LayerParams, NetworkParams, WIDTH_UNIT};
+use super::abi::{GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Tag, WIDTH_UNIT};
 use crate::model::Architecture;
 use crate::precision::Precision;
 
@@ -29,8 +29,8 @@ impl Network {
             dim: architecture.dim as u32,
             n_features: architecture.time_embedding.width() as u32,
             n_outputs: architecture.n_outputs() as u32,
-            activation: architecture.activation as u32,
-            head: architecture.head as u32,
+            activation: Tag::of(architecture.activation),
+            head: Tag::of(architecture.head),
             ..NetworkParams::default()
         };
         let padded = |width: usize| width.next_multiple_of(WIDTH_UNIT);
@@ -69,7 +69,7 @@ impl Network {
 
     /// Whether all of its layers have the fewest columns: `sweep_narrow` works on those.
     pub fn is_narrow(&self) -> bool {
-        self.layers().iter().all(|layer| layer.n_in as usize == WIDTH_UNIT && layer.n_out as usize == WIDTH_UNIT)
+        self.layers().iter().all(|layer| [layer.n_in, layer.n_out].map(|width| width as usize) == [NARROW_COLUMNS; 2])
     }
 
     /// Padded width of the input.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::abi::{FixedStep, IntegrationBlock, TILE_ROWS, TOLERANCE};
+use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
 use super::driver::{Buffer, Device};
 use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
 use super::network::Network;
@@ -313,11 +313,15 @@ fn divide(
 
 /// Sums the reports of all blocks, or returns the failure of the first failed tile.
 fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
-    let failed = blocks.iter().filter(|block| block.failure != 0).min_by_key(|block| block.failed_tile);
-    match failed.map(|block| (block.failure, block)) {
-        Some((TOLERANCE, block)) => return Err(Plan::impossible_tolerance(block.failed_time)),
-        Some((_, block)) => return Err(Plan::lost_particle(block.failed_step)),
-        None => {}
+    let sound = Some(IntegrationFailure::None);
+    let failed = blocks.iter().filter(|block| block.failure.get() != sound).min_by_key(|block| block.failed_tile);
+    if let Some(block) = failed {
+        return Err(match block.failure.get() {
+            Some(IntegrationFailure::Tolerance) => Plan::impossible_tolerance(block.failed_time),
+            Some(IntegrationFailure::NotFinite | IntegrationFailure::None) | None => {
+                Plan::lost_particle(block.failed_step)
+            }
+        });
     }
     let mut report = IntegrationReport::default();
     for block in blocks {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DeviceRecord, StepState, TileSums};
+use super::abi::{BatchParams, DeviceRecord, MOMENTS, StepState, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{MOMENTS, Times, Verdict};
+use super::launch::{Times, Verdict};
 use super::learner::Learner;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};

@@ -1,10 +1,10 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{BatchParams, TILE_ROWS};
+use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, TILE_ROWS};
 use super::driver::{Buffer, Device};
 use super::launch::{
-    GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel,
+    GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel,
 };
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};

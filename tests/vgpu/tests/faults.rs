@@ -145,8 +145,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "one stage more than there is memory for",
         "net/sweeps.cuh",
-        "kStages = kWide ? 3 : 2",
-        "kStages = kWide ? 4 : 2",
+        "kStages = kWide ? kWideStages : kNarrowStages",
+        "kStages = kWide ? kWideStages + 1 : kNarrowStages",
         BEND,
         OutOfBounds,
     ),
@@ -613,6 +613,8 @@ fn compile(folder: &Path, at: At) -> PathBuf {
     let out = folder.join(at.module).with_extension("ptx");
     let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
     let output = Command::new(&nvcc)
+        .arg("-I")
+        .arg(folder)
         .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
         .args([&out, &source])
         .output()
@@ -688,6 +690,7 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
     let copy = |name: &str| {
         let kernels = folder.path().join(name);
         copy_folder(&project().join("kernels"), &kernels);
+        common::build::write_header(&kernels).expect("written");
         kernels
     };
     let whole = |module, entries| At { module, entries, operands: "f32", case: Case::Gradient };

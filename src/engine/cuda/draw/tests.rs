@@ -174,24 +174,25 @@ impl Bench {
         let mut seen = 0;
         for part in whole_batch(training, Precision::F32).expect("a batch").parts() {
             let n_rows = part.n_rows as usize;
-            let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match part.kind {
-                k if k == PartKind::Interior as u32 => draw.interior(0, n_rows, work),
-                k if k == PartKind::Center as u32 => draw.center(0, n_rows, work),
-                k if k == PartKind::CenterEnds as u32 => draw.center_ends(work),
-                k if k == PartKind::Boundary0 as u32 => draw.boundary(End::Start, 0, n_rows, work),
-                k if k == PartKind::Boundary1 as u32 => draw.boundary(End::End, 0, n_rows, work),
-                k => {
-                    let Estimator::Weak { intervals } = training.estimator else { panic!("a part of kind {k}") };
-                    let end = if k == PartKind::WeakEnds1 as u32 { End::End } else { End::Start };
+            let kind = part.kind.get().expect("a kind");
+            let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match kind {
+                PartKind::Interior => draw.interior(0, n_rows, work),
+                PartKind::Center => draw.center(0, n_rows, work),
+                PartKind::CenterEnds => draw.center_ends(work),
+                PartKind::Boundary0 => draw.boundary(End::Start, 0, n_rows, work),
+                PartKind::Boundary1 => draw.boundary(End::End, 0, n_rows, work),
+                PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
+                    let Estimator::Weak { intervals } = training.estimator else { panic!("a part {kind:?}") };
+                    let end = if kind == PartKind::WeakEnds1 { End::End } else { End::Start };
                     draw.weak_ends(intervals, end, 0, n_rows, work);
                 }
             });
-            let is_interior = part.kind == PartKind::Interior as u32;
+            let is_interior = kind == PartKind::Interior;
             for row in 0..part.n_tiles as usize * TILE_ROWS {
                 let tile = part.first_tile as usize + row / TILE_ROWS;
                 let (chunk, values) = &chunks[tile / CHUNK_TILES as usize];
                 let at = (tile - chunk.first_tile as usize) * TILE_ROWS + row % TILE_ROWS;
-                let what = format!("{what}, part of kind {}, row {row}", part.kind);
+                let what = format!("{what}, part {kind:?}, row {row}");
                 self.check_row(&what, training, &host, (row < n_rows).then_some(row), is_interior, values, at);
                 seen += 1;
                 assert_eq!(values.x.len() / dim, chunk.n_tiles as usize * TILE_ROWS);

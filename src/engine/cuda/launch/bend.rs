@@ -1,7 +1,7 @@
 //! Launches of `kernels/bend.cu`: the network that displaces the points of a learned path.
 
-use super::super::abi::{BendParams, StepState};
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::abi::{BendParams, StepState, THREADS};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};

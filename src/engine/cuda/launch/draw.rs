@@ -1,7 +1,7 @@
 //! Launches of `kernels/draw.cu`: the rows of a batch.
 
-use super::super::abi::{BatchParams, DrawParams, StepState};
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::abi::{BatchParams, DrawParams, StepState, THREADS, Tag};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::sweep::{check_chunk, check_tiles};
@@ -93,10 +93,9 @@ impl Draw<'_> {
         check_len("state of the step", 1, state.len())?;
         check_len("density of times", 2 * TIME_KNOTS, density.len())?;
         check_len("time features", network.params.n_features as usize, 1 + 2 * frequencies.len())?;
-        let (estimator, weak_intervals) = match settings.estimator {
-            Estimator::Action { .. } => (0, 0),
-            Estimator::Weak { intervals } => (1, intervals),
-            Estimator::Regression => (2, 0),
+        let weak_intervals = match settings.estimator {
+            Estimator::Weak { intervals } => intervals,
+            Estimator::Action { .. } | Estimator::Regression => 0,
         };
         let params = DrawParams {
             network: network.params,
@@ -110,12 +109,12 @@ impl Draw<'_> {
             seed: settings.seed,
             sigma: settings.sigma,
             probe_share: settings.laplacian.probe_weight(),
-            time_rule: settings.time_rule as u32,
-            estimator,
+            time_rule: Tag::of(settings.time_rule),
+            estimator: Tag::of(&settings.estimator),
             weak_intervals,
             n_coefficients: coefficients.len() as u32,
-            laplacian_rule: settings.laplacian.rule as u32,
-            sigma_schedule: settings.sigma_schedule as u32,
+            laplacian_rule: Tag::of(settings.laplacian.rule),
+            sigma_schedule: Tag::of(settings.sigma_schedule),
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above and by the
         // caller; `path` owns the tables that its argument block points to.

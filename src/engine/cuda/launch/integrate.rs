@@ -1,8 +1,10 @@
 //! Launch of `kernels/integrate.cu` and `kernels/integrate_narrow.cu`: all steps of tiles of
 //! particles.
 
-use super::super::abi::{FixedStep, IntegrateParams, IntegrationBlock, TILE_ROWS, TableauParams};
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::abi::{
+    DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TILE_ROWS, TableauParams, Tag,
+};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};
@@ -165,7 +167,7 @@ impl Integrate<'_> {
                 check_len("steps before the saved times", n_saved, before.len())?;
                 (steps.address(), before.address(), 0.0, 0.0)
             }
-            Steps::Adaptive { rtol, atol } => (0, 0, rtol, atol),
+            Steps::Adaptive { rtol, atol } => (DevicePtr::NULL, DevicePtr::NULL, rtol, atol),
         };
         let params = IntegrateParams {
             network: network.params,
@@ -173,8 +175,8 @@ impl Integrate<'_> {
             weights: weights.address(),
             biases: biases.address(),
             positions: positions.address(),
-            log_weights: log_weights.map_or(0, Buffer::address),
-            log_density: log_density.map_or(0, Buffer::address),
+            log_weights: log_weights.map_or(DevicePtr::NULL, Buffer::address),
+            log_density: log_density.map_or(DevicePtr::NULL, Buffer::address),
             n_particles: n_particles as u64,
             first_particle: first_particle as u64,
             tableau: TableauParams::new(tableau),
@@ -195,7 +197,7 @@ impl Integrate<'_> {
             share: plan.divergence.probe_weight() as f32,
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
-            rule: plan.divergence.rule as u32,
+            rule: Tag::of(plan.divergence.rule),
             n_operand_chunks: kernel.operands.n_chunks,
             unused: 0,
         };

@@ -19,5 +19,5 @@ pub use optimizer::*;
 pub use packed::Packed;
 pub use path::{PathTables, Samples};
 pub use rows::Rows;
-pub use sweep::{LAYER_SUM_BYTES, NARROW_STAGE_BYTES, Sweep, SweepNarrow, narrow_kernel};
+pub use sweep::{Sweep, SweepNarrow, narrow_kernel};
 pub use weight_grad::{GradChunk, WeightGrad};

@@ -1,20 +1,17 @@
 //! Shared memory for the left operands of a kernel's products.
 
-use super::super::abi::TILE_ROWS;
+use super::super::abi::{CHUNK_BYTES, NARROW_COLUMNS, NARROW_STAGES, OPERAND_CHUNK_BYTES, WIDE_COLUMNS, WIDE_STAGES};
 use super::super::driver::Device;
 use super::super::network::Network;
 use crate::error::Result;
 use crate::precision::Precision;
 
-/// A chunk of a product's left operand: kOperandChunkBytes.
-const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
-
 /// Columns that the products of a kernel work on at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProductWidth {
-    /// 128 columns, three pipeline stages: right for every network.
+    /// Wide columns: right for every network.
     Wide,
-    /// 64 columns, two pipeline stages: for layers of at most 64 columns.
+    /// Narrow columns: for layers that have no more.
     Narrow,
 }
 
@@ -38,13 +35,13 @@ impl Operands {
         width: ProductWidth,
     ) -> Result<Operands> {
         let (n_stages, columns) = match width {
-            ProductWidth::Wide => (3, 128),
-            ProductWidth::Narrow => (2, 64),
+            ProductWidth::Wide => (WIDE_STAGES, WIDE_COLUMNS),
+            ProductWidth::Narrow => (NARROW_STAGES, NARROW_COLUMNS),
         };
-        let stage_bytes = n_stages * columns * 64;
+        let stage_bytes = n_stages * columns * CHUNK_BYTES;
         let room = device.most_shared_memory(kernel)?.saturating_sub(stage_bytes) / OPERAND_CHUNK_BYTES;
         let widths = network.layers().iter().flat_map(|layer| [layer.n_in, layer.n_out]);
-        let chunks = widths.map(|width| width as usize * precision.bytes() / 64).filter(|&chunks| chunks <= room);
+        let chunks = widths.map(|width| width as usize * precision.bytes() / CHUNK_BYTES).filter(|&chunks| chunks <= room);
         let n_chunks = chunks.max().unwrap_or(0).max(n_stages);
         Ok(Operands { n_chunks: n_chunks as u32, shared: (stage_bytes + n_chunks * OPERAND_CHUNK_BYTES) as u32 })
     }

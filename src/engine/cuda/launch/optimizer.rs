@@ -2,21 +2,15 @@
 //! checks the sizes of the buffers that its kernel reads and writes.
 
 use super::super::abi::{
-    BatchParams, DeviceRecord, GatherParams, JudgeParams, JudgedNetwork, MAX_PARTS, OptimizerParams, StepSizes,
-    StepState, TileSums, TimesParams, UpdateParams,
+    BatchParams, DevicePtr, DeviceRecord, GatherParams, JudgeParams, JudgedNetwork, MAX_PARTS, MOMENTS,
+    OptimizerParams, SHARE, StepSizes, StepState, THREADS, TileSums, TimesParams, UpdateParams,
 };
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{Cosine, Optimizer};
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
-
-/// Parameters per block: kShare² of `kernels/optimizer/share.cuh`.
-const SHARE: usize = 32 * 32;
-
-/// Moments per tile: squares, then weights.
-pub const MOMENTS: usize = 2 * TIME_KNOTS;
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {
@@ -39,7 +33,8 @@ impl From<&Optimizer> for OptimizerParams {
 
 /// Blocks that divide the parameters of `network`, and the number of its sums of squares.
 pub fn n_blocks(network: &Network) -> usize {
-    let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / SHARE + n_out.div_ceil(SHARE);
+    const OF_BLOCK: usize = SHARE * SHARE;
+    let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / OF_BLOCK + n_out.div_ceil(OF_BLOCK);
     network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
 }
 
@@ -170,10 +165,10 @@ impl Times {
         check_len("time moments", MOMENTS, self.moments.len())?;
         check_len("density of times", 2 * TIME_KNOTS, self.density.len())?;
         Ok(TimesParams {
-            tile_moments: self.tile_moments.as_ref().map_or(0, Buffer::address),
+            tile_moments: self.tile_moments.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             moments: self.moments.address(),
             density: self.density.address(),
-            cumulative: self.density.address() + (TIME_KNOTS * size_of::<f64>()) as u64,
+            cumulative: self.density.address().offset(TIME_KNOTS),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A density path on the device: its tables, and the argument block that points to them.
 
-use super::super::abi::{CouplingParams, LinkParams, PathParams};
+use super::super::abi::{CouplingParams, DevicePtr, LinkParams, PathParams, Tag};
 use super::super::driver::{Buffer, Device};
 use crate::density_path::{Coupling, DensityPath, LinkTables};
 use crate::error::{Result, check_len};
@@ -46,13 +46,13 @@ impl PathTables {
         let params = PathParams {
             n_times: path.times().len() as u32,
             n_snapshots: path.snapshots.times.len() as u32,
-            interpolant: path.interpolant as u32,
+            interpolant: Tag::of(path.interpolant),
             unused: 0,
             times: times.address(),
             offsets: samples.offsets.address(),
             samples: samples.values.address(),
-            masses: masses.as_ref().map_or(0, Buffer::address),
-            couplings: couplings.as_ref().map_or(0, |couplings| couplings.device_params.address()),
+            masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
+            couplings: couplings.as_ref().map_or(DevicePtr::NULL, |couplings| couplings.device_params.address()),
         };
         Ok(PathTables {
             dim: path.snapshots.dim,
@@ -94,7 +94,7 @@ impl CouplingTables {
         let (mut words, mut masses, mut params) = (Vec::new(), Vec::new(), Vec::new());
         for coupling in couplings {
             let tables = coupling.tables();
-            let mut upload = |values: &[u32]| -> Result<u64> {
+            let mut upload = |values: &[u32]| -> Result<DevicePtr<u32>> {
                 let buffer = device.upload(values)?;
                 let address = buffer.address();
                 words.push(buffer);
@@ -116,7 +116,7 @@ impl CouplingTables {
             params.push(CouplingParams {
                 pairs,
                 cumulative,
-                masses: of_pairs.as_ref().map_or(0, Buffer::address),
+                masses: of_pairs.as_ref().map_or(DevicePtr::NULL, Buffer::address),
                 n_pairs: tables.pairs.len() as u32,
                 unused: 0,
                 by_left,

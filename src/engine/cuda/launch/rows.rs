@@ -1,6 +1,6 @@
 //! Rows on the device: their buffers, and the argument block that points to them.
 
-use super::super::abi::RowBuffers;
+use super::super::abi::{DevicePtr, RowBuffers};
 use super::super::driver::{Buffer, Device};
 use super::super::network::Network;
 use super::super::workspace::{Extent, RowNeeds, Work, bytes_of_one, delta_overwrites_f1, rows_bytes};
@@ -42,7 +42,8 @@ impl Rows {
             n_probes: needs.n_probes as u32,
             ..RowBuffers::default()
         };
-        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[2..];
+        let addresses =
+            &mut bytemuck::cast_slice_mut::<RowBuffers, DevicePtr<u8>>(std::slice::from_mut(&mut params))[2..];
         debug_assert_eq!(addresses.len(), buffers.len());
         let used = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
         used.for_each(|(address, buffer)| *address = buffer.address());
@@ -90,16 +91,16 @@ impl Rows {
     }
 
     /// Whether these rows have the buffer `field`.
-    pub fn has(&self, field: Field) -> bool {
-        field(&self.params) != 0
+    pub fn has<T>(&self, field: Field<T>) -> bool {
+        !field(&self.params).is_null()
     }
 
     /// Replaces the bytes of the buffer `field` from byte `start` on.
     ///
     /// # Errors
     /// [`Error::Shape`] if these rows have no such buffer or it is too short.
-    pub fn write(&mut self, device: &Device, field: Field, start: usize, bytes: &[u8]) -> Result<()> {
-        let address = field(&self.params);
+    pub fn write<T>(&mut self, device: &Device, field: Field<T>, start: usize, bytes: &[u8]) -> Result<()> {
+        let address = field(&self.params).cast();
         let missing = Error::Shape { buffer: "rows", expected: bytes.len(), got: 0 };
         let buffer = self.buffers.iter_mut().find(|buffer| buffer.address() == address).ok_or(missing)?;
         device.write_at(buffer, start, bytes)
@@ -109,8 +110,8 @@ impl Rows {
     ///
     /// # Errors
     /// [`Error::Shape`] if these rows have no such buffer or it is too short.
-    pub fn read<T: bytemuck::Pod>(&self, device: &Device, field: Field, n: usize) -> Result<Vec<T>> {
-        let address = field(&self.params);
+    pub fn read<T: bytemuck::Pod>(&self, device: &Device, field: Field<T>, n: usize) -> Result<Vec<T>> {
+        let address = field(&self.params).cast();
         let mut values = vec![T::zeroed(); n];
         let missing = Error::Shape { buffer: "rows", expected: n, got: 0 };
         let buffer = self.buffers.iter().find(|buffer| buffer.address() == address).ok_or(missing)?;
@@ -120,4 +121,4 @@ impl Rows {
 }
 
 /// Selects a buffer of rows by its field in the argument block: `|rows| rows.x`.
-pub type Field = fn(&RowBuffers) -> u64;
+pub type Field<T> = fn(&RowBuffers) -> DevicePtr<T>;

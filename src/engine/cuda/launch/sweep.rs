@@ -1,20 +1,17 @@
 //! Launches of `kernels/sweep.cu` and `kernels/sweep_narrow.cu`: the loss of a chunk of tiles, and
 //! in narrow networks its partial weight gradients.
 
-use super::super::abi::{BatchParams, StepState, SweepNarrowParams, SweepParams, TILE_ROWS, TileSums};
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::abi::{
+    BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};
-use super::{MOMENTS, Packed, Rows};
+use super::{Packed, Rows};
 use crate::engine::batch::LossForm;
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
 use crate::precision::Precision;
-
-/// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
-pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
-/// Running sum of a layer's gradient: kLayerSumBytes.
-pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
 
 /// Checks that `capacity` rows or slots hold `n_tiles` tiles.
 pub(super) fn check_tiles(buffer: &'static str, n_tiles: u32, capacity: usize) -> Result<()> {
@@ -78,7 +75,7 @@ impl Sweep<'_> {
             biases: action.biases.address(),
             state: state.address(),
             sums: sums.address(),
-            moments: tile_moments.map_or(0, Buffer::address),
+            moments: tile_moments.map_or(DevicePtr::NULL, Buffer::address),
             growth: objective.growth as f32,
             cost_exponent: objective.cost_exponent as f32,
             scale,

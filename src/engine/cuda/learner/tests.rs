@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::cuda::abi::{BatchParams, Part, PartKind, TileSums};
+use crate::engine::cuda::abi::{BatchParams, Part, PartKind, Tag, TileSums};
 use crate::engine::cuda::step::{Judge, Rules};
 use crate::engine::cuda::testing;
 use crate::engine::testing::AdamW;
@@ -38,7 +38,7 @@ pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
     let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::default() };
     let mut first_tile = 0;
     for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
-        *part = Part { kind: kind as u32, first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
+        *part = Part { kind: Tag::of(kind), first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
         first_tile += n_tiles;
         batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
     }

@@ -100,7 +100,7 @@ fn terms_of_the_record_are_those_of_their_parts() {
         let record = bench.records()[0];
         let sum = |kinds: &[PartKind], of: fn(&TileSums) -> f64| -> f64 {
             let parts = batch.parts[..parts.len()].iter();
-            let parts = parts.filter(|part| kinds.iter().any(|&kind| kind as u32 == part.kind));
+            let parts = parts.filter(|part| part.kind.get().is_some_and(|kind| kinds.contains(&kind)));
             parts.flat_map(|part| &sums[part.first_tile as usize..][..part.n_tiles as usize]).map(of).sum()
         };
         let boundary0 = sum(&[Boundary0, WeakEnds0], |sums| sums.value);
