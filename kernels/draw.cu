@@ -73,7 +73,7 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
     write_row<T>(params, row, at, [&](uint32_t column) { return point(row.curve, column, start_noise); });
     if (threadIdx.x % kWarpSize == 0) {
       rows.on_potential[at] = row.on_potential;
-      rows.measure[at] = row.measure;
+      rows.sampling_weight[at] = row.sampling_weight;
       if (rows.n_probes > 0) rows.kappa[at] = row.kappa;
     }
     if (rows.n_probes > 0) write_probes<T>(params, row, at, probes);

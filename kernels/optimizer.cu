@@ -1,15 +1,15 @@
-// From the partial weight gradients to the next weights: gather_gradient for each network, judge
-// once, update for each network.
+// From the partial weight gradients to the next weights: gather_gradient for each network,
+// finish_step once, update for each network.
 #include "optimizer/gather.cuh"
-#include "optimizer/judge.cuh"
+#include "optimizer/finish_step.cuh"
 #include "optimizer/update.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads) gather_gradient(const __grid_constant__ GatherParams params) {
   gather(params);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) judge(const __grid_constant__ JudgeParams params) {
-  judge_step(params);
+extern "C" __global__ void __launch_bounds__(kThreads) finish_step(const __grid_constant__ FinishStepParams params) {
+  finish(params);
 }
 
 // Forms the density of times before the first step.

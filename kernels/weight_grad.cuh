@@ -32,8 +32,8 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
 
   // Tile indices within the batch.
   const BatchParams& batch = params.batch;
-  const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_part;
-  const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_part);
+  const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_partial;
+  const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_partial);
 
   P product;
   product.clear();
@@ -55,6 +55,6 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
     add_tiles(product, params, layer, out0, in0, begin, end, sm);
   }
 
-  float* part = params.parts + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
-  leave(product, part, n_out, n_in, out0, in0, params.accumulate != 0);
+  float* partial = params.partials + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
+  store_gradient(product, partial, n_out, n_in, out0, in0, params.accumulate != 0);
 }

@@ -1,7 +1,7 @@
 // Density of importance-sampled times, from moments of the integrand. Equals TimeMoments and
 // TimeDensity of src/density_path/times.rs bit for bit.
 #pragma once
-#include "share.cuh"
+#include "param_tile.cuh"
 
 constexpr uint32_t kMomentGroups = kThreads / kMoments;
 

@@ -128,7 +128,7 @@ pub fn interior<S: Simd>(
         let value = work.weight[row] * interior + work.on_potential[row] * s;
         integrand(work, row, value);
         terms.interior += f64::from(value);
-        terms.kinetic += f64::from(kinetic * work.measure[row]);
+        terms.kinetic += f64::from(kinetic * work.sampling_weight[row]);
         if diffusive {
             let kappa = if has_drift { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
             work.set_probe_weight(row, (f64::from(weight) * kappa * probe_weight) as f32);

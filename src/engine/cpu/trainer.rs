@@ -241,7 +241,7 @@ impl<S: Simd> Crew<'_, S> {
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
                     if follow {
-                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.measure[row]));
+                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.sampling_weight[row]));
                     }
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);

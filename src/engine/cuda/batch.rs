@@ -107,7 +107,7 @@ impl BatchParams {
         })
     }
 
-    /// How many of the chunk's tiles are of the part [`PartKind::Interior`]: the first ones.
+    /// Tiles of the chunk in the part [`PartKind::Interior`]: the first ones.
     pub fn n_drawn_tiles(&self) -> u32 {
         self.parts[0].n_tiles.saturating_sub(self.first_tile).min(self.n_tiles)
     }

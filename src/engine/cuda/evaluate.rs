@@ -108,7 +108,7 @@ impl Evaluation<'_> {
             (|rows| rows.d_phi, &d_phi),
             (|rows| rows.weight, &weight),
             (|rows| rows.on_potential, &on_potential),
-            (|rows| rows.measure, &vec![1.0; n]),
+            (|rows| rows.sampling_weight, &vec![1.0; n]),
             (|rows| rows.kappa, &kappa),
         ];
         for (field, values) in fields {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::abi::{StepSizes, StepState};
 use super::driver::{Buffer, Device, Pinned};
-use super::launch::{Gather, Judged, Packed, Update, n_blocks};
+use super::launch::{Gather, Packed, StepNetwork, Update, n_blocks};
 use super::network::Network;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
@@ -27,7 +27,7 @@ pub struct Learner {
     sizes: Buffer<StepSizes>,
     weights: Buffer<u8>,
     biases: Buffer<f32>,
-    /// Where `values` go on the host.
+    /// Host copies of `values`.
     copies: Mutex<[Pinned; 4]>,
 }
 
@@ -91,15 +91,15 @@ impl Learner {
         Packed { network, precision: *precision, weights, biases }
     }
 
-    /// Where the weight gradient leaves its partial sums: `[n_partials, padded parameters]`.
+    /// Partial weight gradients: `[n_partials, padded parameters]`.
     pub fn partials(&self) -> &Buffer<f32> {
         &self.partials
     }
 
-    /// What the judge reads and writes of it.
-    pub fn judged(&self) -> Judged<'_> {
+    /// Buffers of this network that `finish_step` reads and writes.
+    pub fn step_network(&self) -> StepNetwork<'_> {
         let Learner { network, relative_rate, squares, sizes, .. } = self;
-        Judged { network, relative_rate: *relative_rate, squares, sizes }
+        StepNetwork { network, relative_rate: *relative_rate, squares, sizes }
     }
 
     /// Sums the partial gradients.
@@ -114,7 +114,7 @@ impl Learner {
         Ok(self.network.unpad(&self.device.read(&self.gradient, self.gradient.len())?))
     }
 
-    /// Takes the step that the judge allowed.
+    /// Takes the step that `finish_step` allowed.
     pub fn update(&self, state: &Buffer<StepState>) -> Result<()> {
         let Learner { network, precision, sizes, gradient, values, weights, biases, .. } = self;
         let values = values.each_ref();

@@ -345,7 +345,7 @@ mod tests {
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
-    /// What is stated before is what is taken.
+    /// The memory stated before is the memory taken.
     #[test]
     fn memory_is_stated_to_the_last_kibibyte() {
         let architecture = Architecture {

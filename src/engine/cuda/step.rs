@@ -1,19 +1,19 @@
-//! Host side of the kernel `judge`: state of the steps, their records, and the density of times.
+//! Host side of the kernel `finish_step`: state of the steps, their records, and the density of times.
 
 use std::sync::Arc;
 
 use super::abi::{BatchParams, DeviceRecord, MOMENTS, StepState, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{Times, Verdict};
+use super::launch::{FinishStep, Times};
 use super::learner::Learner;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
 use crate::precision::Precision;
 
-/// Settings of a [`Judge`].
+/// Settings of a [`StepFinisher`].
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct StepSettings {
     /// Parts of the batch; the interior one first.
     pub batch: BatchParams,
     /// Settings of the optimizer.
@@ -28,10 +28,10 @@ pub struct Rules {
 }
 
 /// Accepts or rejects steps on the device.
-pub struct Judge {
+pub struct StepFinisher {
     device: Arc<Device>,
-    rules: Rules,
-    /// What training started with; only f16 changes it.
+    settings: StepSettings,
+    /// Initial loss scale; only f16 changes it.
     loss_scale: LossScale,
     state: Buffer<StepState>,
     history: Buffer<DeviceRecord>,
@@ -39,38 +39,38 @@ pub struct Judge {
     times: Times,
 }
 
-/// Bytes that a judge of `rules` takes on the device.
-pub fn judge_bytes(rules: &Rules) -> usize {
-    let BatchParams { n_interior_tiles, .. } = rules.batch;
-    let followed = if rules.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
+/// Bytes that a step finisher of `settings` takes on the device.
+pub fn step_finisher_bytes(settings: &StepSettings) -> usize {
+    let BatchParams { n_interior_tiles, .. } = settings.batch;
+    let followed = if settings.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
     size_of::<StepState>()
-        + rules.capacity * size_of::<DeviceRecord>()
-        + rules.batch.all_tiles() as usize * size_of::<TileSums>()
+        + settings.capacity * size_of::<DeviceRecord>()
+        + settings.batch.all_tiles() as usize * size_of::<TileSums>()
         + size_of::<f32>() * MOMENTS
         + size_of::<f64>() * (followed + 2 * TIME_KNOTS)
 }
 
-impl Judge {
+impl StepFinisher {
     /// Continues from `state`.
-    pub fn new(device: &Arc<Device>, rules: Rules, state: &TrainState) -> Result<Judge> {
+    pub fn new(device: &Arc<Device>, settings: StepSettings, state: &TrainState) -> Result<StepFinisher> {
         let LossScale { scale, good_steps } = state.loss_scale;
-        let scales_loss = rules.precision == Precision::F16;
+        let scales_loss = settings.precision == Precision::F16;
         let start = StepState {
             step: state.step,
             good_steps: if scales_loss { good_steps } else { 0 },
             loss_scale: if scales_loss { scale } else { 1.0 },
             ..StepState::default()
         };
-        let n_tiles: u32 = rules.batch.parts.iter().map(|part| part.n_tiles).sum();
-        let n_interior = rules.batch.n_interior_tiles as usize;
-        Ok(Judge {
+        let n_tiles: u32 = settings.batch.parts.iter().map(|part| part.n_tiles).sum();
+        let n_interior = settings.batch.n_interior_tiles as usize;
+        Ok(StepFinisher {
             state: device.upload(&[start])?,
-            history: device.allocate(rules.capacity)?,
+            history: device.allocate(settings.capacity)?,
             sums: device.allocate(n_tiles as usize)?,
-            times: Times::new(device, &state.time_moments, rules.follows_integrand.then_some(n_interior))?,
+            times: Times::new(device, &state.time_moments, settings.follows_integrand.then_some(n_interior))?,
             device: device.clone(),
             loss_scale: state.loss_scale,
-            rules,
+            settings,
         })
     }
 
@@ -79,7 +79,7 @@ impl Judge {
         &self.state
     }
 
-    /// Where sweeps leave the sums of each tile of the batch.
+    /// Loss sums of each tile of the batch, written by the sweeps.
     pub fn sums(&self) -> &Buffer<TileSums> {
         &self.sums
     }
@@ -89,21 +89,21 @@ impl Judge {
         &self.times
     }
 
-    /// Judges the step whose gradients are gathered.
+    /// Finishes the step whose gradients are gathered.
     pub fn launch(&self, action: &Learner, bend: Option<&Learner>) -> Result<()> {
-        let Judge { rules, state, history, sums, times, .. } = self;
-        let verdict = Verdict {
-            batch: &rules.batch,
-            optimizer: &rules.optimizer,
-            action: action.judged(),
-            bend: bend.map(Learner::judged),
+        let StepFinisher { settings, state, history, sums, times, .. } = self;
+        let finish = FinishStep {
+            batch: &settings.batch,
+            optimizer: &settings.optimizer,
+            action: action.step_network(),
+            bend: bend.map(Learner::step_network),
             times,
-            scales_loss: rules.precision == Precision::F16,
+            scales_loss: settings.precision == Precision::F16,
             sums,
             state,
             history,
         };
-        verdict.launch(&self.device)
+        finish.launch(&self.device)
     }
 
     /// Waits for all steps launched, appends their records and makes room for more. Returns the
@@ -123,7 +123,7 @@ impl Judge {
     /// Everything that training changes, after all steps launched.
     pub fn train_state(&self, action: &Learner, bend: Option<&Learner>) -> Result<TrainState> {
         let state = self.read_state()?;
-        let loss_scale = match self.rules.precision {
+        let loss_scale = match self.settings.precision {
             Precision::F16 => LossScale { scale: state.loss_scale, good_steps: state.good_steps },
             Precision::F32 | Precision::Tf32 | Precision::Bf16 => self.loss_scale,
         };
@@ -152,7 +152,7 @@ impl From<&DeviceRecord> for StepRecord {
 }
 
 #[cfg(test)]
-impl Judge {
+impl StepFinisher {
     /// In place of what sweeps leave.
     pub fn set_sums(&mut self, sums: &[TileSums]) {
         self.device.write(&mut self.sums, sums).expect("written");

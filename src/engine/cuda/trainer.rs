@@ -1,5 +1,5 @@
-//! Optimizer steps on the device. Draw, sweeps, weight gradients, `judge` and update of many steps
-//! are replayed as one recording (a CUDA graph); the host then reads their records.
+//! Optimizer steps on the device. Draw, sweeps, weight gradients, `finish_step` and update of many
+//! steps are replayed as one recording (a CUDA graph); the host then reads their records.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::launch::{BendPass, Rows, Sweep, WeightGrad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
 use super::path::{DevicePath, Residence, SampleBlocks};
-use super::step::{Judge, Rules, judge_bytes};
+use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
 use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
@@ -49,7 +49,7 @@ pub struct CudaTrainer {
     rows: Rows,
     action: Learner,
     bend: Option<Bend>,
-    judge: Judge,
+    step_finisher: StepFinisher,
     /// Steps taken, as far as the host knows.
     step: u64,
     /// Record of the step whose loss or gradient was not finite.
@@ -64,7 +64,7 @@ struct Layout {
     batch: BatchParams,
     needs: RowNeeds,
     division: Division,
-    rules: Rules,
+    settings: StepSettings,
     /// The network that bends the path, and the division of its rows.
     bend: Option<(Network, Division)>,
     residence: Residence,
@@ -83,7 +83,7 @@ impl Layout {
         let division = Division::of(&network, precision, needs, n_rows, most);
         let n_drawn = division.extent.rows.min(batch.parts[0].n_tiles as usize * TILE_ROWS);
         let bend = bend.map(|network| (network, Division::of_rows(n_drawn)));
-        let rules = Rules {
+        let settings = StepSettings {
             batch,
             optimizer: training.optimizer.clone(),
             follows_integrand: training.time_rule == TimeRule::Importance,
@@ -96,7 +96,7 @@ impl Layout {
         };
         let mut n_bytes = of_network(&network, &division, needs)
             + gradient_sweep_bytes(device, &network, precision, needs, &division)?
-            + judge_bytes(&rules);
+            + step_finisher_bytes(&settings);
         if let Some((network, division)) = &bend {
             n_bytes += of_network(network, division, BEND_NEEDS);
         }
@@ -105,7 +105,7 @@ impl Layout {
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         let residence = Residence::of(&training.path, room)?;
         n_bytes += residence.n_bytes(&training.path);
-        Ok(Layout { network, batch, needs, division, rules, bend, residence, n_bytes })
+        Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
 }
 
@@ -119,7 +119,7 @@ impl CudaTrainer {
     pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
         let layout = Layout::new(device, precision, &training)?;
         device.expect_memory(layout.n_bytes, "training takes")?;
-        let Layout { network, batch, needs, division, rules, bend, residence, n_bytes: _ } = layout;
+        let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
         let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
         let action = Learner::new(device, network, &state.action, precision, division.n_partials, 1.0)?;
@@ -132,7 +132,7 @@ impl CudaTrainer {
                 Some(Bend { learner, rows, division })
             }
         };
-        let judge = Judge::new(device, rules, state)?;
+        let step_finisher = StepFinisher::new(device, settings, state)?;
         let path = match residence {
             Residence::Whole => DevicePath::new(device, &training.path)?,
             Residence::Blocks(n) => {
@@ -151,7 +151,7 @@ impl CudaTrainer {
             rows,
             action,
             bend,
-            judge,
+            step_finisher,
             step: state.step,
             failed: None,
             recording: None,
@@ -176,9 +176,9 @@ impl CudaTrainer {
             form: LossForm::of(*estimator),
             scale: 1.0 / self.training.n_interior as f32,
             with_potential: objective.growth != 0.0 || weighs_potential,
-            state: self.judge.state(),
-            sums: self.judge.sums(),
-            tile_moments: self.judge.times().tile_moments.as_ref(),
+            state: self.step_finisher.state(),
+            sums: self.step_finisher.sums(),
+            tile_moments: self.step_finisher.times().tile_moments.as_ref(),
         }
     }
 
@@ -189,7 +189,7 @@ impl CudaTrainer {
             rows: &bend.rows,
             action: self.action.network(),
             action_rows: &self.rows,
-            state: self.judge.state(),
+            state: self.step_finisher.state(),
             n_tiles,
         }
     }
@@ -197,8 +197,8 @@ impl CudaTrainer {
     /// Launches one step.
     fn launch_step(&self) -> Result<()> {
         let (device, precision) = (&self.device, self.precision);
-        let state = self.judge.state();
-        let drawn = Drawn { path: &self.path, state, density: &self.judge.times().density };
+        let state = self.step_finisher.state();
+        let drawn = Drawn { path: &self.path, state, density: &self.step_finisher.times().density };
         for chunk in self.batch.chunks(self.gradient_sweep.division().n_tiles() as u32) {
             let n_bent = chunk.n_drawn_tiles();
             let bend = self.bend.as_ref().filter(|_| n_bent > 0);
@@ -220,7 +220,7 @@ impl CudaTrainer {
         let bend = self.bend.as_ref().map(|bend| &bend.learner);
         let learners = || std::iter::once(&self.action).chain(bend);
         learners().try_for_each(|learner| learner.gather(state))?;
-        self.judge.launch(&self.action, bend)?;
+        self.step_finisher.launch(&self.action, bend)?;
         learners().try_for_each(|learner| learner.update(state))
     }
 
@@ -248,7 +248,7 @@ impl Trainer for CudaTrainer {
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
             self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
             let mut taken = Vec::new();
-            let state = self.judge.records(&mut taken)?;
+            let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));
             self.step = state.step;
             if state.halted != 0 {
@@ -265,7 +265,7 @@ impl Trainer for CudaTrainer {
     }
 
     fn state(&self) -> Result<TrainState> {
-        self.judge.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
+        self.step_finisher.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
     use crate::engine::{NetworkState, Training};
     use crate::model::initial_parameters;
 
-    /// What is stated before is what is taken, but for constants of a few hundred bytes.
+    /// The memory stated before is the memory taken, but for constants of a few hundred bytes.
     #[test]
     fn memory_is_stated_to_the_last_kibibyte() {
         let objective = |sigma: f64| crate::objective::Objective { sigma, ..Default::default() };

@@ -3,9 +3,7 @@
 
 use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, TILE_ROWS};
 use super::driver::{Buffer, Device};
-use super::launch::{
-    GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel,
-};
+use super::launch::{GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
@@ -39,12 +37,12 @@ impl Division {
         }
     }
 
-    /// Where the slots belong to blocks, each of which forms a partial sum.
+    /// Slots belong to blocks, each of which forms a partial gradient.
     pub fn of_blocks(extent: Extent) -> Division {
         Division { extent, n_partials: extent.slots / TILE_ROWS, tiles_per_partial: 1 }
     }
 
-    /// Where each of `rows` rows, worked on at a time, has a slot.
+    /// Each of `rows` rows, which are worked on at a time, has a slot.
     pub fn of_rows(rows: usize) -> Division {
         let n_tiles = rows / TILE_ROWS;
         let tiles_per_partial = n_tiles.div_ceil(MOST_PARTIALS);
@@ -120,7 +118,7 @@ impl GradientSweep {
         Ok(GradientSweep { division, n_resident, spilled: device.allocate(spilled_bytes)? })
     }
 
-    /// How the batch is divided.
+    /// Division of the batch.
     pub fn division(&self) -> &Division {
         &self.division
     }

@@ -16,7 +16,7 @@ pub enum Work {
     Particles,
 }
 
-/// What rows need.
+/// Requirements of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
     /// Probes per row.
@@ -43,13 +43,14 @@ impl Extent {
     }
 }
 
-/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the order of its fields.
+/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the order
+/// of its fields.
 pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
     let (in_width, out_width) = (network.in_width(), network.out_width());
-    let activations = |is_kept: bool| if is_kept { network.params.places as usize * operand } else { 0 };
+    let activations = |is_kept: bool| if is_kept { network.params.row_elements as usize * operand } else { 0 };
     let when = |is_needed: bool, bytes: usize| if is_needed { bytes } else { 0 };
     let (trains, probed) = (work == Work::Training, n_probes > 0);
     let (reverse, tangent) = (work != Work::Bend, trains || probed);
@@ -62,7 +63,7 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
         when(trains, f32s(dim)),       // velocity
         f32s(1),                       // weight
         when(trains, f32s(1)),         // on_potential
-        when(trains, f32s(1)),         // measure
+        when(trains, f32s(1)),         // sampling_weight
         when(probed, f32s(1)),         // kappa
         in_width * operand,            // a_in
         n_probes * in_width * operand, // e_in

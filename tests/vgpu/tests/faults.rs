@@ -210,7 +210,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "all probes share one buffer",
         "net/tile_rows.cuh",
-        "return static_cast<size_t>(network.places) * rows.n_slots;",
+        "return static_cast<size_t>(network.row_elements) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
         Uninitialized,
@@ -299,8 +299,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "earlier chunks are dropped",
         "net/layer_gradient.cuh",
-        "add ? *place(out, in) : float2{}",
-        "false ? *place(out, in) : float2{}",
+        "add ? *element(out, in) : float2{}",
+        "false ? *element(out, in) : float2{}",
         GRAD_CHUNKS,
         Comparison,
     ),
@@ -399,14 +399,14 @@ const FAULTS: &[Fault] = &[
     fault(
         "the last partial gradient is omitted",
         "optimizer/gather.cuh",
-        "k < params.n_parts",
-        "k + 1 < params.n_parts",
+        "k < params.n_partials",
+        "k + 1 < params.n_partials",
         OPTIMIZER,
         Comparison,
     ),
     fault(
         "the norm omits a block",
-        "optimizer/judge.cuh",
+        "optimizer/finish_step.cuh",
         "for (uint32_t block = threadIdx.x; block < network",
         "for (uint32_t block = threadIdx.x + 1; block < network",
         OPTIMIZER,
@@ -503,7 +503,7 @@ const BARRIERS: &[(&str, &[At])] = &[
 
 /// Barriers whose absence no case notices, and the reason.
 const NOT_MISSED: &[(&str, &str, &str)] = &[(
-    "optimizer/judge.cuh",
+    "optimizer/finish_step.cuh",
     "the state is read",
     "not in these cases: the history never fills; the unit tests of the step control cover it",
 )];

@@ -64,7 +64,7 @@ device_types! {
         frequencies: DevicePtr<Const<f64>>,
         seed: u64,
         sigma: f64,
-        probe_share: f64,
+        probe_weight: f64,
         time_rule: Tag<TimeRule>,
         estimator: Tag<Estimator>,
         weak_intervals: u32,

@@ -74,7 +74,7 @@ device_types! {
         growth: f32,
         cost_exponent: f32,
         /// Weight of the curvature along one direction.
-        share: f32,
+        probe_weight: f32,
         n_saved: u32,
         increments_per_step: u32,
         rule: Tag<LaplacianRule>,

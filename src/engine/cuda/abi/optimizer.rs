@@ -4,14 +4,14 @@ use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, 
 
 device_types! {
     /// Arguments of `gather_gradient`, which sums the partial gradients. It and `update` run one
-    /// block for each of the n_blocks shares of the parameters (optimizer/share.cuh).
+    /// block for each of the n_blocks tiles of the parameters (optimizer/param_tile.cuh).
     struct GatherParams {
         network: NetworkParams,
-        n_parts: u32,
+        n_partials: u32,
         n_blocks: u32,
         state: DevicePtr<Const<StepState>>,
-        /// `[n_parts][n_parameters]`.
-        parts: DevicePtr<Const<f32>>,
+        /// `[n_partials][n_parameters]`.
+        partials: DevicePtr<Const<f32>>,
         /// `[n_parameters]`.
         gradient: DevicePtr<f32>,
         /// `[n_blocks]`: Σ g² of each block.
@@ -32,7 +32,7 @@ device_types! {
         root_correction: f32,
         epsilon: f32,
         /// 1 - rate * decay.
-        keep: f32,
+        decay_factor: f32,
         /// Step of the moving average: the library's Optimizer::ema_rate.
         toward_ema: f32,
     }
@@ -66,8 +66,8 @@ device_types! {
         cumulative: DevicePtr<f64>,
     }
 
-    /// What `judge` reads and writes for one network.
-    struct JudgedNetwork {
+    /// One network in `finish_step`.
+    struct StepNetworkParams {
         /// `[n_blocks]`.
         squares: DevicePtr<Const<f64>>,
         sizes: DevicePtr<StepSizes>,
@@ -77,13 +77,13 @@ device_types! {
         unused: u32,
     }
 
-    /// Arguments of `judge`.
-    struct JudgeParams {
+    /// Arguments of `finish_step`.
+    struct FinishStepParams {
         /// The whole batch: its chunk is ignored.
         batch: BatchParams,
         optimizer: OptimizerParams,
         /// The action, and the bend if there is one.
-        networks: [JudgedNetwork; 2],
+        networks: [StepNetworkParams; 2],
         times: TimesParams,
         n_networks: u32,
         /// Whether the loss scale adapts.

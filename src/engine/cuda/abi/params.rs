@@ -3,12 +3,12 @@
 use super::{Activation, DevicePtr, Head, MAX_LAYERS, MAX_PARTS, Opaque, PartKind, Tag};
 
 device_types! {
-    /// One linear map, padded from in_size and out_size to n_in and n_out. Offsets are in elements.
+    /// One linear map, padded from n_in_real and n_out_real to n_in and n_out. Offsets are in elements.
     struct LayerParams {
         n_in: u32,
         n_out: u32,
-        in_size: u32,
-        out_size: u32,
+        n_in_real: u32,
+        n_out_real: u32,
         /// `[n_out][n_in]`, into the packed weights.
         forward: u32,
         /// `[n_in][n_out]`, into the packed weights.
@@ -18,7 +18,7 @@ device_types! {
         /// Into the padded parameters: weight `[n_out][n_in]`, then bias.
         parameters: u32,
         /// Of the map's output within the activations of a row: see RowBuffers.
-        place: u32,
+        offset: u32,
         /// Index of its first weight-gradient tile, over all layers.
         grad_tile: u32,
     }
@@ -34,7 +34,7 @@ device_types! {
         /// Padded.
         n_parameters: u32,
         /// Σ padded widths of hidden layers and output.
-        places: u32,
+        row_elements: u32,
         layers: [LayerParams; MAX_LAYERS],
     }
 
@@ -44,7 +44,7 @@ device_types! {
     /// sweeps run. If a later kernel reads the activations, every row has its own slot; otherwise a
     /// block reuses its slots for all its tiles. Activation buffers hold `[n_slots][width]` for each
     /// hidden layer and the output, one after the other: the output of map l starts at element
-    /// n_slots * place. Activation buffers of probes repeat that for each probe.
+    /// n_slots * offset. Activation buffers of probes repeat that for each probe.
     struct RowBuffers {
         /// Capacity, in multiples of TILE_ROWS; a launch may use less.
         n_rows: u32,
@@ -66,7 +66,7 @@ device_types! {
         /// Input, `[rows]`: weight of s.
         on_potential: DevicePtr<f32>,
         /// Input, `[rows]`: weight of the time drawn.
-        measure: DevicePtr<f32>,
+        sampling_weight: DevicePtr<f32>,
         /// Input, `[rows]`: weight of one probe's εᵀ∇²s ε, not yet multiplied by `weight`.
         kappa: DevicePtr<f32>,
         /// Input, T: `[rows][n_in of the first layer]`.
@@ -161,7 +161,7 @@ device_types! {
         kinetic: f64,
     }
 
-    /// State that changes from step to step; one instance on the device. `judge` writes it, the
+    /// State that changes from step to step; one instance on the device. `finish_step` writes it, the
     /// other kernels read it.
     struct StepState {
         /// Optimizer steps taken.

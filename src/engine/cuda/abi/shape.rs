@@ -39,9 +39,9 @@ device_types! {
     /// Bytes of the running sum of a layer's gradient in `sweep_narrow`: each weight, and two biases
     /// for each thread.
     const LAYER_SUM_BYTES: usize = 4 * (NARROW_COLUMNS * NARROW_COLUMNS + 2 * THREADS as usize);
-    /// Side of a share, the parameters that one block of the optimizer works on: 128 bytes in f32,
+    /// Side of a tile of parameters, those that one block of the optimizer works on: 128 bytes in f32,
     /// whole sectors in 16-bit copies of W and its transpose.
-    const SHARE: usize = 32;
+    const PARAM_TILE: usize = 32;
 
     /// Knots of the density of times.
     const TIME_KNOTS: usize = 33;

@@ -24,7 +24,7 @@ device_types! {
         /// Whether the interior term contains the time derivative.
         has_time: u32,
         /// Whether it contains H(∇s) and growth.
-        moves: u32,
+        has_drift: u32,
         /// Whether it contains the velocity of the path.
         has_velocity: u32,
         /// Whether interior rows need s.
@@ -41,12 +41,12 @@ device_types! {
         /// One tile of slots per block.
         sweep: SweepParams,
         /// `[blocks][n_parameters]`.
-        parts: DevicePtr<f32>,
-        /// `[blocks][n_layers - n_near]` of LAYER_SUM_BYTES: sums that do not fit shared memory.
-        far_sums: DevicePtr<Opaque>,
-        /// The first n_near layers keep their sums in shared memory.
-        n_near: u32,
-        /// Whether the parts hold the sums of earlier chunks.
+        partials: DevicePtr<f32>,
+        /// `[blocks][n_layers - n_resident]` of LAYER_SUM_BYTES: sums that do not fit shared memory.
+        spilled: DevicePtr<Opaque>,
+        /// The first n_resident layers keep their sums in shared memory.
+        n_resident: u32,
+        /// Whether the partials hold the sums of earlier chunks.
         accumulate: u32,
     }
 
@@ -55,12 +55,12 @@ device_types! {
         network: NetworkParams,
         rows: RowBuffers,
         state: DevicePtr<Const<StepState>>,
-        /// `[parts][n_parameters]`.
-        parts: DevicePtr<f32>,
+        /// `[partials][n_parameters]`.
+        partials: DevicePtr<f32>,
         /// All tiles have z_bar and a; the batch's first n_interior_tiles also the other channels.
         batch: BatchParams,
-        tiles_per_part: u32,
-        /// Whether the parts hold the sums of earlier chunks.
+        tiles_per_partial: u32,
+        /// Whether the partials hold the sums of earlier chunks.
         accumulate: u32,
     }
 

@@ -91,7 +91,7 @@ struct Values {
     velocity: Vec<f32>,
     weight: Vec<f32>,
     on_potential: Vec<f32>,
-    measure: Vec<f32>,
+    sampling_weight: Vec<f32>,
     kappa: Vec<f32>,
     a: Vec<u8>,
     e_a: Vec<u8>,
@@ -108,7 +108,7 @@ fn read(device: &Device, network: &Network, rows: &Rows, n_rows: usize, precisio
         velocity: floats(|rows| rows.velocity, dim),
         weight: floats(|rows| rows.weight, 1),
         on_potential: floats(|rows| rows.on_potential, 1),
-        measure: floats(|rows| rows.measure, 1),
+        sampling_weight: floats(|rows| rows.sampling_weight, 1),
         kappa: if n_probes > 0 { floats(|rows| rows.kappa, 1) } else { Vec::new() },
         a: rows.read(device, |rows| rows.a_in, n_rows * in_bytes).expect("read"),
         e_a: rows.read(device, |rows| rows.e_in, n_probes * rows.n_rows() * in_bytes).unwrap_or_default(),
@@ -239,7 +239,7 @@ impl Bench {
         near("d_phi", &values.d_phi[at * features..][..features], &of(&host.d_phi, features));
         exact("weight", &values.weight[at..=at], &of(&host.weight, 1));
         exact("on_potential", &values.on_potential[at..=at], &of(&host.on_potential, 1));
-        exact("measure", &values.measure[at..=at], &of(&host.measure, 1));
+        exact("sampling_weight", &values.sampling_weight[at..=at], &of(&host.sampling_weight, 1));
         let in_width = Network::new(architecture).in_width();
         let a: &[f32] = &floats_of(&values.a[at * in_width * 4..][..in_width * 4]);
         exact("x at the input", &a[..dim], &values.x[at * dim..][..dim]);

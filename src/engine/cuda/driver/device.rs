@@ -29,7 +29,7 @@ pub struct Buffer<T> {
 }
 
 impl<T> Buffer<T> {
-    /// Where it lies, for a block of arguments. Valid while the buffer lives.
+    /// Its address, for an argument block. Valid while the buffer lives.
     pub fn address(&self) -> DevicePtr<T> {
         DevicePtr::new(self.address)
     }

@@ -50,7 +50,7 @@ pub struct Draw<'a> {
     pub rows: &'a Rows,
     /// The chunk.
     pub batch: &'a BatchParams,
-    /// Where points come from.
+    /// The path that points are drawn from.
     pub path: &'a PathTables,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
@@ -108,7 +108,7 @@ impl Draw<'_> {
             frequencies: frequencies.address(),
             seed: settings.seed,
             sigma: settings.sigma,
-            probe_share: settings.laplacian.probe_weight(),
+            probe_weight: settings.laplacian.probe_weight(),
             time_rule: Tag::of(settings.time_rule),
             estimator: Tag::of(&settings.estimator),
             weak_intervals,

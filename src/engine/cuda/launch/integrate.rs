@@ -194,7 +194,7 @@ impl Integrate<'_> {
             blocks: blocks.address(),
             growth: objective.growth as f32,
             cost_exponent: objective.cost_exponent as f32,
-            share: plan.divergence.probe_weight() as f32,
+            probe_weight: plan.divergence.probe_weight() as f32,
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
             rule: Tag::of(plan.divergence.rule),

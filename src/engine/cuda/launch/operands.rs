@@ -15,7 +15,7 @@ pub enum ProductWidth {
     Narrow,
 }
 
-/// Where the products of a kernel keep their left operand: ProductMemory.
+/// Shared memory of the left operands of a kernel: ProductMemory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operands {
     /// Chunks of it that shared memory has room for.
@@ -41,7 +41,8 @@ impl Operands {
         let stage_bytes = n_stages * columns * CHUNK_BYTES;
         let room = device.most_shared_memory(kernel)?.saturating_sub(stage_bytes) / OPERAND_CHUNK_BYTES;
         let widths = network.layers().iter().flat_map(|layer| [layer.n_in, layer.n_out]);
-        let chunks = widths.map(|width| width as usize * precision.bytes() / CHUNK_BYTES).filter(|&chunks| chunks <= room);
+        let chunks =
+            widths.map(|width| width as usize * precision.bytes() / CHUNK_BYTES).filter(|&chunks| chunks <= room);
         let n_chunks = chunks.max().unwrap_or(0).max(n_stages);
         Ok(Operands { n_chunks: n_chunks as u32, shared: (stage_bytes + n_chunks * OPERAND_CHUNK_BYTES) as u32 })
     }

@@ -2,8 +2,8 @@
 //! checks the sizes of the buffers that its kernel reads and writes.
 
 use super::super::abi::{
-    BatchParams, DevicePtr, DeviceRecord, GatherParams, JudgeParams, JudgedNetwork, MAX_PARTS, MOMENTS,
-    OptimizerParams, SHARE, StepSizes, StepState, THREADS, TileSums, TimesParams, UpdateParams,
+    BatchParams, DevicePtr, DeviceRecord, FinishStepParams, GatherParams, MAX_PARTS, MOMENTS, OptimizerParams,
+    PARAM_TILE, StepNetworkParams, StepSizes, StepState, THREADS, TileSums, TimesParams, UpdateParams,
 };
 use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
@@ -33,7 +33,7 @@ impl From<&Optimizer> for OptimizerParams {
 
 /// Blocks that divide the parameters of `network`, and the number of its sums of squares.
 pub fn n_blocks(network: &Network) -> usize {
-    const OF_BLOCK: usize = SHARE * SHARE;
+    const OF_BLOCK: usize = PARAM_TILE * PARAM_TILE;
     let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / OF_BLOCK + n_out.div_ceil(OF_BLOCK);
     network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
 }
@@ -42,7 +42,7 @@ pub fn n_blocks(network: &Network) -> usize {
 pub struct Gather<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
-    /// How many partial gradients there are.
+    /// Number of partial gradients.
     pub n_partials: usize,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
@@ -68,10 +68,10 @@ impl Gather<'_> {
         check_len("sums of squares", n_blocks, squares.len())?;
         let arguments = GatherParams {
             network: network.params,
-            n_parts: n_partials as u32,
+            n_partials: n_partials as u32,
             n_blocks: n_blocks as u32,
             state: state.address(),
-            parts: partials.address(),
+            partials: partials.address(),
             gradient: gradient.address(),
             squares: squares.address(),
         };
@@ -83,13 +83,13 @@ impl Gather<'_> {
 
 /// One optimizer step of one network.
 pub struct Update<'a> {
-    /// What is updated.
+    /// The network that is updated.
     pub network: &'a Network,
     /// The type of the packed weights.
     pub precision: Precision,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
-    /// From the judge.
+    /// From `finish_step`.
     pub sizes: &'a Buffer<StepSizes>,
     /// `[padded parameters]`, not clipped.
     pub gradient: &'a Buffer<f32>,
@@ -173,9 +173,9 @@ impl Times {
     }
 }
 
-/// What `judge` reads and writes for one network.
+/// One network in `finish_step`.
 #[derive(Clone, Copy)]
-pub struct Judged<'a> {
+pub struct StepNetwork<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
     /// Learning rate, in units of the action's.
@@ -186,11 +186,11 @@ pub struct Judged<'a> {
     pub sizes: &'a Buffer<StepSizes>,
 }
 
-impl Judged<'_> {
-    fn params(&self) -> Result<JudgedNetwork> {
+impl StepNetwork<'_> {
+    fn params(&self) -> Result<StepNetworkParams> {
         check_len("sums of squares", n_blocks(self.network), self.squares.len())?;
         check_len("step sizes", 1, self.sizes.len())?;
-        Ok(JudgedNetwork {
+        Ok(StepNetworkParams {
             squares: self.squares.address(),
             sizes: self.sizes.address(),
             relative_rate: self.relative_rate,
@@ -201,18 +201,18 @@ impl Judged<'_> {
 }
 
 /// Accepts or rejects a step; writes its record and step sizes.
-pub struct Verdict<'a> {
+pub struct FinishStep<'a> {
     /// Its parts; the interior one first.
     pub batch: &'a BatchParams,
     /// Settings.
     pub optimizer: &'a Optimizer,
     /// The action.
-    pub action: Judged<'a>,
+    pub action: StepNetwork<'a>,
     /// The network that bends a learned path.
-    pub bend: Option<Judged<'a>>,
+    pub bend: Option<StepNetwork<'a>>,
     /// Changed where times follow the integrand.
     pub times: &'a Times,
-    /// Whether the loss scale is looked for.
+    /// Whether the loss scale adapts.
     pub scales_loss: bool,
     /// Of all tiles of the batch.
     pub sums: &'a Buffer<TileSums>,
@@ -222,13 +222,13 @@ pub struct Verdict<'a> {
     pub history: &'a Buffer<DeviceRecord>,
 }
 
-impl Verdict<'_> {
-    /// Judges the step.
+impl FinishStep<'_> {
+    /// Finishes the step.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let Verdict { batch, optimizer, action, bend, times, scales_loss, sums, state, history } = self;
+        let FinishStep { batch, optimizer, action, bend, times, scales_loss, sums, state, history } = self;
         let parts = &batch.parts[..MAX_PARTS.min(batch.n_parts as usize)];
         check_len("parts of a batch", batch.n_parts as usize, parts.len())?;
         let n_tiles = parts.iter().map(|part| part.n_tiles as usize).sum();
@@ -242,8 +242,8 @@ impl Verdict<'_> {
             check_len("tiles whose integrand is followed", followed.min(n_interior), followed)?;
         }
         check_len("state of the step", 1, state.len())?;
-        let networks = [action.params()?, bend.as_ref().map(Judged::params).transpose()?.unwrap_or_default()];
-        let arguments = JudgeParams {
+        let networks = [action.params()?, bend.as_ref().map(StepNetwork::params).transpose()?.unwrap_or_default()];
+        let arguments = FinishStepParams {
             batch: **batch,
             optimizer: OptimizerParams::from(*optimizer),
             networks,
@@ -258,6 +258,6 @@ impl Verdict<'_> {
         };
         // SAFETY: reads and writes the buffers above, whose lengths are checked; at most
         // `history.len()` records are written.
-        unsafe { device.launch("judge", [1, 1, 1], THREADS, 0, &arguments) }
+        unsafe { device.launch("finish_step", [1, 1, 1], THREADS, 0, &arguments) }
     }
 }

@@ -75,7 +75,7 @@ impl Rows {
         Err(Error::Shape { buffer: "rows of this network", expected: sum(wanted), got: sum(self.sizes) })
     }
 
-    /// What the rows were made for.
+    /// Requirements that the rows were made for.
     pub fn needs(&self) -> RowNeeds {
         self.needs
     }

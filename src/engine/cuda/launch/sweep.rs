@@ -2,7 +2,8 @@
 //! in narrow networks its partial weight gradients.
 
 use super::super::abi::{
-    BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+    BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams,
+    THREADS, TILE_ROWS, TileSums,
 };
 use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::workspace::Work;
@@ -80,7 +81,7 @@ impl Sweep<'_> {
             cost_exponent: objective.cost_exponent as f32,
             scale,
             has_time: u32::from(form.has_time()),
-            moves: u32::from(form.has_drift()),
+            has_drift: u32::from(form.has_drift()),
             has_velocity: u32::from(form.has_velocity()),
             with_potential: u32::from(with_potential),
             with_grad_x: u32::from(rows.needs().grad_x),
@@ -151,9 +152,9 @@ impl SweepNarrow<'_> {
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
         let params = SweepNarrowParams {
             sweep: sweep.params()?,
-            parts: partials.address(),
-            far_sums: spilled.address(),
-            n_near: n_resident as u32,
+            partials: partials.address(),
+            spilled: spilled.address(),
+            n_resident: n_resident as u32,
             accumulate: u32::from(accumulate),
         };
         let (kernel, _) = narrow_kernel(precision, rows.needs().n_probes);

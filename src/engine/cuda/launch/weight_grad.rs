@@ -56,9 +56,9 @@ impl WeightGrad<'_> {
             network: network.params,
             rows: rows.params(),
             state: state.address(),
-            parts: partials.address(),
+            partials: partials.address(),
             batch,
-            tiles_per_part: tiles_per_partial.max(1),
+            tiles_per_partial: tiles_per_partial.max(1),
             accumulate: u32::from(accumulate),
         };
         let grid = [network.n_grad_tiles as u32, n_partials, 1];

@@ -3,7 +3,7 @@
 use super::*;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::cuda::abi::{BatchParams, Part, PartKind, Tag, TileSums};
-use crate::engine::cuda::step::{Judge, Rules};
+use crate::engine::cuda::step::{StepFinisher, StepSettings};
 use crate::engine::cuda::testing;
 use crate::engine::testing::AdamW;
 use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
@@ -45,8 +45,8 @@ pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
     batch
 }
 
-pub fn rules(precision: Precision) -> Rules {
-    Rules {
+pub fn settings(precision: Precision) -> StepSettings {
+    StepSettings {
         batch: batch(&[(PartKind::Interior, 2), (PartKind::Boundary0, 1)]),
         optimizer: optimizer(),
         follows_integrand: false,
@@ -72,26 +72,26 @@ pub fn start() -> TrainState {
 const ACTION: [usize; 2] = [37, 70];
 const BEND: [usize; 1] = [65];
 
-/// Two networks with their judge, and host values in place of what sweeps leave.
+/// Two networks with their step finisher, and host values in place of what sweeps leave.
 pub struct Bench {
     pub device: Arc<Device>,
     pub action: Learner,
     pub bend: Learner,
-    pub judge: Judge,
+    pub step_finisher: StepFinisher,
 }
 
 impl Bench {
-    pub fn new(rules: Rules, state: &TrainState) -> Bench {
+    pub fn new(settings: StepSettings, state: &TrainState) -> Bench {
         let device = testing::device();
         let learner = |hidden: &[usize], state: &NetworkState, rate: f64| {
             let network = Network::new(&architecture(hidden));
-            Learner::new(&device, network, state, rules.precision, N_PARTIALS, rate).expect("a learner")
+            Learner::new(&device, network, state, settings.precision, N_PARTIALS, rate).expect("a learner")
         };
         let bend = state.bend.as_ref().expect("a bend");
-        let mut judge = Judge::new(&device, rules.clone(), state).expect("a judge");
-        judge.set_sums(&vec![TileSums { value: 0.25, kinetic: 0.5 }; judge.sums().len()]);
+        let mut step_finisher = StepFinisher::new(&device, settings.clone(), state).expect("a step finisher");
+        step_finisher.set_sums(&vec![TileSums { value: 0.25, kinetic: 0.5 }; step_finisher.sums().len()]);
         let action = learner(&ACTION, &state.action, 1.0);
-        Bench { action, bend: learner(&BEND, bend, RELATIVE_RATE), judge, device }
+        Bench { action, bend: learner(&BEND, bend, RELATIVE_RATE), step_finisher, device }
     }
 
     /// Sets partial gradients whose elements are `of(partial, index in the padded order)`.
@@ -105,11 +105,11 @@ impl Bench {
 
     /// One step, with the bend.
     pub fn step(&self) {
-        let state = self.judge.state();
+        let state = self.step_finisher.state();
         for learner in [&self.action, &self.bend] {
             learner.gather(state).expect("launched");
         }
-        self.judge.launch(&self.action, Some(&self.bend)).expect("launched");
+        self.step_finisher.launch(&self.action, Some(&self.bend)).expect("launched");
         for learner in [&self.action, &self.bend] {
             learner.update(state).expect("launched");
         }
@@ -117,12 +117,12 @@ impl Bench {
 
     pub fn records(&mut self) -> Vec<StepRecord> {
         let mut records = Vec::new();
-        self.judge.records(&mut records).expect("read");
+        self.step_finisher.records(&mut records).expect("read");
         records
     }
 
     pub fn state(&self) -> TrainState {
-        self.judge.train_state(&self.action, Some(&self.bend)).expect("read")
+        self.step_finisher.train_state(&self.action, Some(&self.bend)).expect("read")
     }
 
     pub fn sizes(&self) -> [StepSizes; 2] {
@@ -145,14 +145,14 @@ fn steps_agree_with_adamw_in_f64() {
         let start = start();
         let scale = if precision == Precision::F16 { start.loss_scale.scale } else { 1.0 };
         let run = || {
-            let mut bench = Bench::new(rules(precision), &start);
+            let mut bench = Bench::new(settings(precision), &start);
             let exact = |state: &NetworkState, rate| AdamW::new(&optimizer(), &state.parameters, rate);
             let mut exact = [exact(&start.action, 1.0), exact(start.bend.as_ref().expect("a bend"), RELATIVE_RATE)];
             for step in 0..4 {
                 // The last step is small enough not to be clipped.
                 let size = if step == 3 { 1e-3 } else { 1.0 };
                 let partial = |k: usize, i: usize| size * number(16 * step + k + 3, i);
-                // What lies in the padding of partial gradients is not read into the gradient.
+                // Whatever is in the padding of partial gradients is not read into the gradient.
                 bench.set_partials(|k, i| scale * partial(k, i));
                 bench.step();
                 let mut norms = Vec::new();
@@ -204,12 +204,12 @@ fn a_lost_step_halts_and_changes_nothing() {
             [("action", 2, f32::NAN), ("bend", 5, f32::INFINITY), ("loss", N_PARTIALS, f32::NAN)]
         {
             let start = TrainState { loss_scale: LossScale { scale: 1.0, good_steps: 7 }, ..start() };
-            let mut bench = Bench::new(rules(precision), &start);
+            let mut bench = Bench::new(settings(precision), &start);
             bench.set_partials(|k, i| number(k + 3, i));
             bench.step();
             let (before, packed) = (bench.state(), bench.packed());
             if lost == "loss" {
-                bench.judge.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 3]);
+                bench.step_finisher.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 3]);
             } else {
                 // The last real bias of the output, in one partial gradient.
                 let learner = if lost == "bend" { &mut bench.bend } else { &mut bench.action };
@@ -227,7 +227,7 @@ fn a_lost_step_halts_and_changes_nothing() {
             assert_eq!(records[1].gradient_norm.is_finite(), lost == "loss");
             // From here on nothing happens, whatever comes.
             bench.set_partials(|k, i| number(k + 3, i));
-            bench.judge.set_sums(&[TileSums::default(); 3]);
+            bench.step_finisher.set_sums(&[TileSums::default(); 3]);
             bench.step();
             assert_eq!(bench.records(), []);
             assert!(bench.state() == before);
@@ -245,9 +245,9 @@ fn a_resumed_run_goes_on_bit_for_bit() {
                 bench.step();
             }
         };
-        let mut whole = Bench::new(rules(precision), &start());
+        let mut whole = Bench::new(settings(precision), &start());
         steps(&mut whole, 0..2);
-        let mut resumed = Bench::new(rules(precision), &whole.state());
+        let mut resumed = Bench::new(settings(precision), &whole.state());
         assert!(resumed.packed() == whole.packed());
         steps(&mut whole, 2..4);
         steps(&mut resumed, 2..4);

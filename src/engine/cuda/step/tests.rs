@@ -3,15 +3,15 @@
 use super::*;
 use crate::density_path::{TimeDensity, TimeMoments};
 use crate::engine::cuda::abi::{PartKind, StepSizes};
-use crate::engine::cuda::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
+use crate::engine::cuda::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, settings, start};
 use crate::engine::{Cosine, LearningRate};
 
-/// Judges without updates: the partial gradients and the learners stay as they are.
-fn judged(bench: &Bench) {
+/// Finishes steps without updates: the partial gradients and the learners stay as they are.
+fn finish_step(bench: &Bench) {
     for learner in [&bench.action, &bench.bend] {
-        learner.gather(bench.judge.state()).expect("launched");
+        learner.gather(bench.step_finisher.state()).expect("launched");
     }
-    bench.judge.launch(&bench.action, Some(&bench.bend)).expect("launched");
+    bench.step_finisher.launch(&bench.action, Some(&bench.bend)).expect("launched");
 }
 
 fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
@@ -31,11 +31,12 @@ fn step_sizes_follow_the_schedule_and_the_norm() {
         // Without a limit, with one that all norms pass, and one that none does.
         for clip_norm in [None, Some(0.7), Some(1e4)] {
             let optimizer = Optimizer { learning_rate: learning_rate.clone(), clip_norm, beta2: 0.999, ..optimizer() };
-            let mut bench = Bench::new(Rules { optimizer: optimizer.clone(), ..rules(Precision::F32) }, &start());
+            let mut bench =
+                Bench::new(StepSettings { optimizer: optimizer.clone(), ..settings(Precision::F32) }, &start());
             bench.set_partials(|k, i| number(k + 3, i));
             for step in [0, 1, 2, 3, 7, 10, 11, 3_999, 1_000_000_000_000] {
-                bench.judge.set_state(|state| state.step = step);
-                judged(&bench);
+                bench.step_finisher.set_state(|state| state.step = step);
+                finish_step(&bench);
                 let record = bench.records()[0];
                 let rate = learning_rate.at(step);
                 assert_eq!(record.step, step);
@@ -55,7 +56,7 @@ fn step_sizes_follow_the_schedule_and_the_norm() {
                         step_size,
                         root_correction,
                         epsilon,
-                        keep,
+                        decay_factor,
                         toward_ema,
                     } = sizes;
                     for (what, got, want) in [
@@ -64,7 +65,7 @@ fn step_sizes_follow_the_schedule_and_the_norm() {
                         ("step_size", step_size, relative * rate / (1.0 - optimizer.beta1.powf(taken))),
                         ("root_correction", root_correction, 1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()),
                         ("epsilon", epsilon, optimizer.epsilon),
-                        ("keep", keep, 1.0 - relative * rate * optimizer.weight_decay),
+                        ("decay_factor", decay_factor, 1.0 - relative * rate * optimizer.weight_decay),
                     ] {
                         let error = (f64::from(got) - want).abs();
                         assert!(error <= 1e-7 * want.abs() + 1e-16, "{what} at {step}: {got}, not {want}");
@@ -89,14 +90,14 @@ fn terms_of_the_record_are_those_of_their_parts() {
     let of_weak = [(Interior, 7), (WeakEnds0, 2), (WeakEnds1, 3)];
     for parts in [&of_action[..], &of_weak[..]] {
         let batch = batch(parts);
-        let mut bench = Bench::new(Rules { batch, ..rules(Precision::Tf32) }, &start());
+        let mut bench = Bench::new(StepSettings { batch, ..settings(Precision::Tf32) }, &start());
         let n: u32 = parts.iter().map(|part| part.1).sum();
         let value = |stream: usize, tile: usize| 0.5 + f64::from(number(stream, tile));
         let sums: Vec<TileSums> =
             (0..n as usize).map(|tile| TileSums { value: value(1, tile), kinetic: value(2, tile) }).collect();
-        bench.judge.set_sums(&sums);
+        bench.step_finisher.set_sums(&sums);
         bench.set_partials(|k, i| number(k + 3, i));
-        judged(&bench);
+        finish_step(&bench);
         let record = bench.records()[0];
         let sum = |kinds: &[PartKind], of: fn(&TileSums) -> f64| -> f64 {
             let parts = batch.parts[..parts.len()].iter();
@@ -116,7 +117,7 @@ fn terms_of_the_record_are_those_of_their_parts() {
 
 #[test]
 fn a_lost_step_in_f16_is_tried_again_with_half_the_scale() {
-    let mut bench = Bench::new(rules(Precision::F16), &start());
+    let mut bench = Bench::new(settings(Precision::F16), &start());
     let before = bench.state();
     bench.set_partials(|k, i| if (k, i) == (1, 2) { f32::INFINITY } else { 256.0 * number(k + 3, i) });
     for scale in [128.0, 64.0] {
@@ -130,7 +131,7 @@ fn a_lost_step_in_f16_is_tried_again_with_half_the_scale() {
     bench.step();
     let retried = bench.state();
     assert_eq!(retried.loss_scale, LossScale { scale: 64.0, good_steps: 1 });
-    let mut other = Bench::new(rules(Precision::F16), &start());
+    let mut other = Bench::new(settings(Precision::F16), &start());
     other.set_partials(|k, i| 256.0 * number(k + 3, i));
     other.step();
     assert_eq!(bench.records(), other.records());
@@ -142,27 +143,27 @@ fn a_lost_step_in_f16_is_tried_again_with_half_the_scale() {
 fn the_scale_doubles_after_many_good_steps_up_to_a_limit() {
     for (scale, doubled) in [(256.0, 512.0), (LossScale::LARGEST, LossScale::LARGEST)] {
         let loss_scale = LossScale { scale, good_steps: LossScale::STEPS_BEFORE_GROWTH - 2 };
-        let mut bench = Bench::new(rules(Precision::F16), &TrainState { loss_scale, ..start() });
+        let mut bench = Bench::new(settings(Precision::F16), &TrainState { loss_scale, ..start() });
         bench.set_partials(|k, i| number(k + 3, i));
         for expected in [
             LossScale { scale, good_steps: LossScale::STEPS_BEFORE_GROWTH - 1 },
             LossScale { scale: doubled, good_steps: 0 },
             LossScale { scale: doubled, good_steps: 1 },
         ] {
-            judged(&bench);
+            finish_step(&bench);
             assert_eq!(bench.state().loss_scale, expected);
         }
     }
     // Other products leave it as they found it.
-    let mut bench = Bench::new(rules(Precision::Bf16), &start());
+    let mut bench = Bench::new(settings(Precision::Bf16), &start());
     bench.set_partials(|k, i| number(k + 3, i));
-    judged(&bench);
+    finish_step(&bench);
     assert_eq!(bench.state().loss_scale, start().loss_scale);
 }
 
 #[test]
 fn a_full_history_holds_the_run_until_it_is_read() {
-    let mut bench = Bench::new(Rules { capacity: 2, ..rules(Precision::F32) }, &start());
+    let mut bench = Bench::new(StepSettings { capacity: 2, ..settings(Precision::F32) }, &start());
     bench.set_partials(|k, i| number(k + 3, i));
     (0..2).for_each(|_| bench.step());
     let full = bench.state();
@@ -174,7 +175,7 @@ fn a_full_history_holds_the_run_until_it_is_read() {
 }
 
 fn density(bench: &Bench) -> Vec<f64> {
-    bench.device.read(&bench.judge.times().density, 2 * TIME_KNOTS).expect("read")
+    bench.device.read(&bench.step_finisher.times().density, 2 * TIME_KNOTS).expect("read")
 }
 
 /// The same numbers as the host's, before the first step and after each that counts, and again
@@ -186,14 +187,14 @@ fn the_density_of_times_is_the_hosts_to_the_last_bit() {
         TimeDensity::new(&moments).knots().to_vec()
     };
     let batch = batch(&[(PartKind::Interior, 5), (PartKind::Center, 2), (PartKind::Boundary0, 1)]);
-    let rules = || Rules { batch, follows_integrand: true, ..rules(Precision::F32) };
+    let settings = || StepSettings { batch, follows_integrand: true, ..settings(Precision::F32) };
     let known: Vec<f32> = (0..MOMENTS).map(|i| 3.0 + number(7, i)).collect();
     let mut gap = known.clone();
     gap[TIME_KNOTS + 4] = 0.0; // a knot that no row has come near
     let mut infinite = known.clone();
     infinite[3] = f32::INFINITY;
     for time_moments in [vec![0.0; MOMENTS], known, gap, infinite] {
-        let mut bench = Bench::new(rules(), &TrainState { time_moments: time_moments.clone(), ..start() });
+        let mut bench = Bench::new(settings(), &TrainState { time_moments: time_moments.clone(), ..start() });
         assert_eq!(density(&bench), expected(&time_moments));
         bench.set_partials(|k, i| number(k + 3, i));
         let mut list = time_moments;
@@ -202,7 +203,7 @@ fn the_density_of_times_is_the_hosts_to_the_last_bit() {
             // centering do not count.
             let tile_moments: Vec<f64> =
                 (0..7 * MOMENTS).map(|i| (f64::from(number(20 + step, i)) * 1024.0).round().abs() / 64.0).collect();
-            bench.judge.set_tile_moments(&tile_moments);
+            bench.step_finisher.set_tile_moments(&tile_moments);
             let sum = |moment: usize| (0..5).map(|tile| tile_moments[tile * MOMENTS + moment]).sum::<f64>();
             let of_step = TimeMoments {
                 squares: std::array::from_fn(sum),
@@ -211,16 +212,16 @@ fn the_density_of_times_is_the_hosts_to_the_last_bit() {
             let mut moments = TimeMoments::from_slice(&list).expect("the right length");
             moments.follow(&of_step);
             list = moments.to_vec();
-            judged(&bench);
+            finish_step(&bench);
             assert_eq!(bench.state().time_moments, list);
             assert_eq!(density(&bench), expected(&list));
         }
-        let resumed = Bench::new(rules(), &bench.state());
+        let resumed = Bench::new(settings(), &bench.state());
         assert_eq!(density(&resumed), density(&bench));
         // A lost step is not followed.
-        bench.judge.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 8]);
-        bench.judge.set_tile_moments(&[1.0; 7 * MOMENTS]);
-        judged(&bench);
+        bench.step_finisher.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 8]);
+        bench.step_finisher.set_tile_moments(&[1.0; 7 * MOMENTS]);
+        finish_step(&bench);
         assert_eq!(bench.state().time_moments, list);
         assert_eq!(density(&bench), expected(&list));
     }

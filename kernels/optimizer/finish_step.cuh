@@ -35,7 +35,7 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
   sizes.step_size = static_cast<float>(rate / correction1);
   sizes.root_correction = static_cast<float>(1.0 / sqrt(correction2));
   sizes.epsilon = static_cast<float>(optimizer.epsilon);
-  sizes.keep = static_cast<float>(1.0 - rate * optimizer.weight_decay);
+  sizes.decay_factor = static_cast<float>(1.0 - rate * optimizer.weight_decay);
   sizes.toward_ema = ema_rate;
   return sizes;
 }
@@ -69,7 +69,7 @@ struct Terms {
   }
 };
 
-__device__ __forceinline__ double sum_of_squares(const JudgedNetwork& network) {
+__device__ __forceinline__ double sum_of_squares(const StepNetworkParams& network) {
   double sum = 0.0;
 #pragma unroll 4
   for (uint32_t block = threadIdx.x; block < network.n_blocks; block += kThreads) sum += network.squares[block];
@@ -78,7 +78,7 @@ __device__ __forceinline__ double sum_of_squares(const JudgedNetwork& network) {
 
 // Serial tail, thread 0 only: accepts or rejects the step; writes record, step sizes and loss
 // scale.
-__device__ __forceinline__ void decide(const JudgeParams& params, StepState& state, DeviceRecord record, const double (&norms)[2]) {
+__device__ __forceinline__ void decide(const FinishStepParams& params, StepState& state, DeviceRecord record, const double (&norms)[2]) {
   record.step = state.step;
   record.loss = record.boundary0 + record.boundary1 + record.interior;
   record.learning_rate = learning_rate(params.optimizer, state.step);
@@ -101,7 +101,7 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   const float ema_rate = static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
 #pragma unroll
   for (uint32_t k = 0; k < 2; ++k) {
-    const JudgedNetwork& network = params.networks[k];
+    const StepNetworkParams& network = params.networks[k];
     if (k < params.n_networks)
       *network.sizes = step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate, ema_rate);
   }
@@ -112,7 +112,7 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   }
 }
 
-__device__ __forceinline__ void judge_step(const JudgeParams& params) {
+__device__ __forceinline__ void finish(const FinishStepParams& params) {
   __shared__ double sm_sums[6][kThreads / 32];
   __shared__ TimesMemory sm_times;
   __shared__ uint32_t sm_apply;
@@ -138,7 +138,7 @@ __device__ __forceinline__ void judge_step(const JudgeParams& params) {
     *params.state = state;
     sm_apply = state.apply;
   }
-  __syncthreads();  // the verdict is written
+  __syncthreads();  // the decision is written
   // The interior part comes first in a batch.
   if (!sm_apply || params.times.tile_moments == nullptr) return;
   follow_integrand(params.times, params.batch.parts[0], sm_times);
