@@ -41,7 +41,7 @@ impl Laplacian {
         }
     }
 
-    /// Weight of the curvature along one direction: probes are averaged, unit vectors summed.
+    /// Weight of one direction's εᵀ∇²s ε: probes are averaged, unit vectors summed.
     pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,
