@@ -1,6 +1,7 @@
 //! The library from memory to particles: snapshots, training and models in data units.
 
 use crate::common::{Numbers, assert_close, model};
+use action_matching::config::PathConfig;
 use action_matching::density_path::TimeRule;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Cosine, StepRecord, TrainState};
