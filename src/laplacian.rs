@@ -41,7 +41,11 @@ impl Laplacian {
         }
     }
 
+<<<<<<< HEAD
     /// Weight of the curvature along one direction: probes are averaged, unit vectors summed.
+=======
+    /// Weight of one direction's εᵀ∇²s ε: probes are averaged, unit vectors summed.
+>>>>>>> cudalaunch
     pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,

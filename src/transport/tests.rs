@@ -10,7 +10,7 @@ fn points(n: usize, dim: usize, seed: u64) -> Vec<f32> {
 /// Checks that masses are right, no pair of potentials exceeds its cost, and primal and dual
 /// cost agree: a proof of optimality.
 #[track_caller]
-fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> Plan {
+fn is_optimal(dim: usize, x: &[f32], y: &[f32], cost: Cost) -> TransportPlan {
     let plan = optimal_plan(dim, x, y, cost, &()).expect("solves");
     let (n, m) = (x.len() / dim, y.len() / dim);
     let costs = Costs::new(dim, x, y, cost, &()).expect("finite").values;

@@ -7,6 +7,7 @@ mod common;
 mod data_support;
 
 mod analytic;
+mod architecture;
 mod build_script;
 mod check;
 mod cli;

@@ -16,11 +16,12 @@ use super::bend;
 use super::draw::Draw;
 use super::gradient;
 use super::learner::{Learner, SharedLearner};
-use super::loss::{self, Form, Interior, LossTerms};
+use super::loss::{self, Interior, LossTerms};
 use super::optimizer::StepSizes;
 use super::sweeps::RowKind;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
+<<<<<<< HEAD
 use crate::density_path::{End, TimeDensity, TimeMoments, TimeRule};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
@@ -72,10 +73,18 @@ impl Part {
     }
 }
 
+=======
+use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
+use crate::engine::batch::{BatchPart, End, LossForm};
+use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
+use crate::error::{Error, Result};
+use crate::stage;
+
+>>>>>>> cudalaunch
 /// Consecutive rows of one part of the batch.
 #[derive(Clone, Copy)]
 struct TileRows {
-    part: Part,
+    part: BatchPart,
     first: usize,
     n_rows: usize,
 }
@@ -97,7 +106,7 @@ pub struct CpuTrainer<S> {
 impl<S: Simd> CpuTrainer<S> {
     /// Continues from `state` on `threads` threads.
     pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
-        let tiles: Vec<TileRows> = (Part::of(&training).into_iter())
+        let tiles: Vec<TileRows> = (BatchPart::of(&training).into_iter())
             .flat_map(|(part, n)| {
                 let rows = rows_per_tile(n);
                 (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
@@ -106,7 +115,7 @@ impl<S: Simd> CpuTrainer<S> {
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
         // Interior tiles come first, so their numbers are 0 to this one.
-        let n_bent = tiles.iter().filter(|tile| tile.part == Part::Interior).count();
+        let n_bent = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
             .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
         let workspaces = (0..threads)
@@ -265,14 +274,10 @@ impl<S: Simd> SharedStep<'_, S> {
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
         match part {
-            Part::Interior | Part::Center => {
-                let form = match training.estimator {
-                    _ if part == Part::Center => Form::Centering,
-                    Estimator::Action { .. } => Form::Action,
-                    Estimator::Weak { .. } => Form::Weak,
-                    Estimator::Regression => Form::Regression,
-                };
-                if part == Part::Center {
+            BatchPart::Interior | BatchPart::Center => {
+                let is_center = part == BatchPart::Center;
+                let form = if is_center { LossForm::Centering } else { LossForm::of(training.estimator) };
+                if is_center {
                     draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
@@ -285,24 +290,34 @@ impl<S: Simd> SharedStep<'_, S> {
                     objective: &training.objective,
                     form,
                     scale: 1.0 / training.n_interior as f32,
+<<<<<<< HEAD
                     per_probe: training.laplacian.probe_weight(),
+=======
+                    probe_weight: training.laplacian.probe_weight(),
+>>>>>>> cudalaunch
                 };
-                let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
+                let follow = training.time_rule == TimeRule::Importance && part == BatchPart::Interior;
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
                     if follow {
-                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.measure[row]));
+                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.sampling_weight[row]));
                     }
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
-            Part::CenterEnds => {
+            BatchPart::CenterEnds => {
                 draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
+<<<<<<< HEAD
             Part::Boundary { end } | Part::WeakEnds { end, .. } => {
                 match part {
                     Part::WeakEnds { intervals, .. } => draw.part(intervals, end, first, n_rows, work),
+=======
+            BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {
+                match part {
+                    BatchPart::WeakEnds { intervals, .. } => draw.weak_ends(intervals, end, first, n_rows, work),
+>>>>>>> cudalaunch
                     _ => draw.boundary(end, first, n_rows, work),
                 }
                 let value = loss::boundary(&sweeps, work, n_rows);
@@ -315,9 +330,15 @@ impl<S: Simd> SharedStep<'_, S> {
         drop(density);
         *self.tile_sums[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = sums;
         let learner = &self.action;
+<<<<<<< HEAD
         let kind = if part.is_interior() { RowKind::Interior } else { RowKind::Boundary };
         gradient::accumulate(&sweeps, work, n_rows, kind, tile, learner.sums, learner.partial_gradients);
         if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+=======
+        let interior = part.is_interior();
+        gradient::accumulate(&sweeps, work, n_rows, interior, tile, learner.sums, learner.partial_gradients);
+        if let (BatchPart::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+>>>>>>> cudalaunch
             loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
             bend::seed(work, bend_work, n_rows, training.architecture.dim);
             let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
@@ -366,6 +387,12 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::DensityPath;
+<<<<<<< HEAD
+=======
+    use crate::engine::Estimator;
+    use crate::rng::Stream;
+
+>>>>>>> cudalaunch
     use crate::model::Architecture;
     use crate::rng::Stream;
     use crate::stage::tests::with_startable;

@@ -1,14 +1,15 @@
-//! Drawing the rows of a batch on the device: arguments and launches of `kernels/draw.cu`.
+//! Drawing the rows of training batches on the device.
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DrawParams, RowBuffers, StepState, TILE_ROWS};
-use super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::abi::{BatchParams, StepState};
+use super::driver::{Buffer, Device};
+use super::launch::{Draw, DrawSettings, Rows};
 use super::network::Network;
 use super::path::DevicePath;
-use crate::density_path::TIME_KNOTS;
-use crate::engine::{Estimator, Training};
-use crate::error::{Result, check_len};
+use crate::engine::Training;
+use crate::error::Result;
+use crate::model::Architecture;
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -16,11 +17,19 @@ use crate::precision::Precision;
 pub struct Drawer {
     device: Arc<Device>,
     precision: Precision,
-    /// All but rows, batch, state and density.
-    params: DrawParams,
-    /// The same for the network that bends the path.
-    bend: Option<DrawParams>,
-    _constants: Vec<Buffer<f64>>,
+    settings: DrawSettings,
+    /// Of the time weight.
+    coefficients: Buffer<f64>,
+    action: DrawnNetwork,
+    /// The network that bends the path.
+    bend: Option<DrawnNetwork>,
+}
+
+/// A network that rows are drawn for.
+struct DrawnNetwork {
+    network: Network,
+    /// Of its time features.
+    frequencies: Buffer<f64>,
 }
 
 /// Device state that decides where rows come from.
@@ -35,16 +44,12 @@ pub struct Drawn<'a> {
 impl Drawer {
     /// For `training`, which is valid, with operands of `precision`.
     pub fn new(device: &Arc<Device>, training: &Training, precision: Precision) -> Result<Self> {
-        let (estimator, weak_intervals) = match training.estimator {
-            Estimator::Action { .. } => (0, 0),
-            Estimator::Weak { intervals } => (1, intervals),
-            Estimator::Regression => (2, 0),
-        };
         let coefficients: &[f64] = match &training.objective.time_weight {
             TimeWeight::Constant => &[1.0],
             TimeWeight::OneMinusT => &[1.0, -1.0],
             TimeWeight::Polynomial { coefficients } => coefficients,
         };
+<<<<<<< HEAD
         let mut constants = Vec::new();
         let mut upload = |values: &[f64]| -> Result<u64> {
             constants.push(device.upload(values)?);
@@ -74,67 +79,59 @@ impl Drawer {
             }),
         };
         Ok(Drawer { device: device.clone(), precision, params, bend, _constants: constants })
+=======
+        let drawn = |architecture| DrawnNetwork::new(device, architecture);
+        Ok(Drawer {
+            precision,
+            settings: DrawSettings::from(training),
+            coefficients: device.upload(coefficients)?,
+            action: drawn(&training.architecture)?,
+            bend: training.bend.as_ref().map(|bend| drawn(&bend.architecture)).transpose()?,
+            device: device.clone(),
+        })
+>>>>>>> cudalaunch
     }
 
-    /// Draws the chunk of `batch` into `rows`, which name the buffers of a workspace for the action
-    /// with as many probes as the training has.
+    /// Draws the chunk of `batch` into `rows` of the action.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for buffers that are too small, else what the device
-    /// says.
-    pub fn draw(&self, rows: &RowBuffers, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
-        let kernel = kernel_of!(self.precision, "draw");
-        self.launch(kernel, self.params, rows, batch, batch.n_tiles, drawn)
+    /// [`Error::Shape`](crate::Error::Shape) for buffers that are too small, else the device's.
+    pub fn draw(&self, rows: &Rows, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
+        self.launch(&self.action, rows, batch, drawn).launch(&self.device)
     }
 
-    /// Draws the pairs behind the chunk's interior rows into `rows`, which name the buffers of a
-    /// workspace for the network that bends the path. Nothing where there is none.
+    /// Draws the pairs behind the chunk's interior rows into `rows` of the network that bends the
+    /// path; does nothing without one.
     ///
     /// # Errors
     /// As [`Drawer::draw`].
-    pub fn draw_bend(&self, rows: &RowBuffers, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
-        let Some(params) = self.bend else { return Ok(()) };
-        let kernel = kernel_of!(self.precision, "draw_bend");
-        self.launch(kernel, params, rows, batch, batch.n_drawn_tiles(), drawn)
+    pub fn draw_bend(&self, rows: &Rows, batch: &BatchParams, drawn: Drawn<'_>) -> Result<()> {
+        let Some(bend) = &self.bend else { return Ok(()) };
+        self.launch(bend, rows, batch, drawn).launch_bend(&self.device)
     }
 
-    fn launch(
-        &self,
-        kernel: &'static str,
-        params: DrawParams,
-        rows: &RowBuffers,
-        batch: &BatchParams,
-        n_tiles: u32,
-        Drawn { path, state, density }: Drawn<'_>,
-    ) -> Result<()> {
-        if n_tiles == 0 {
-            return Ok(());
-        }
-        check_len(
-            "chunk (last tile)",
-            batch.all_tiles().max(batch.first_tile + n_tiles) as usize,
-            batch.all_tiles() as usize,
-        )?;
-        let n_rows = n_tiles as usize * TILE_ROWS;
-        check_len("rows of the workspace", n_rows.max(rows.n_rows as usize), rows.n_rows as usize)?;
-        check_len("step state", 1, state.len())?;
-        check_len("density of times", 2 * TIME_KNOTS, density.len())?;
-        let params = DrawParams {
-            rows: *rows,
-            batch: *batch,
-            path: path.address(),
-            state: state.address(),
-            density: density.address(),
-            ..params
-        };
-        // SAFETY: DrawParams has the kernel's layout. `rows` are buffers of a workspace with at
-        // least the chunk's rows (checked above). All other addresses belong to buffers owned by
-        // `self` or borrowed by `drawn`, which the caller keeps until the work is done.
-        unsafe { self.device.launch(kernel, [n_tiles, 1, 1], THREADS, 0, &params) }
+    fn launch<'a>(
+        &'a self,
+        DrawnNetwork { network, frequencies }: &'a DrawnNetwork,
+        rows: &'a Rows,
+        batch: &'a BatchParams,
+        Drawn { path, state, density }: Drawn<'a>,
+    ) -> Draw<'a> {
+        let Drawer { precision, settings, coefficients, .. } = self;
+        let (precision, path) = (*precision, path.tables());
+        Draw { settings, network, precision, rows, batch, path, state, density, coefficients, frequencies }
+    }
+}
+
+impl DrawnNetwork {
+    fn new(device: &Device, architecture: &Architecture) -> Result<Self> {
+        let frequencies = device.upload(architecture.time_embedding.frequencies())?;
+        Ok(DrawnNetwork { network: Network::new(architecture), frequencies })
     }
 }
 
 #[cfg(test)]
+<<<<<<< HEAD
 pub(super) mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
@@ -653,3 +650,6 @@ pub(super) mod tests {
         assert!(message.contains("density of times"), "{message}");
     }
 }
+=======
+pub(super) mod tests;
+>>>>>>> cudalaunch
