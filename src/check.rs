@@ -3,6 +3,21 @@
 //! Both are safetensors files in network coordinates. A batch holds `x [n, d]`, `t [n]`,
 //! `x0 [n0, d]`, `x1 [n1, d]`, and may hold `omega [n]`, `d_omega [n]`, the scalars `omega0` and
 //! `omega1`, and `probe [k, n, d]`.
+//!
+//! ```
+//! use action_matching::check::write_loss_gradient;
+//! use action_matching::engine::{Batch, Differentiate, reference::ReferenceEngine};
+//! use action_matching::prelude::*;
+//!
+//! let model = Model::initial(Architecture::new(1, [4]), 0);
+//! let batch = Batch { x: vec![0.5], t: vec![0.2], omega: vec![1.0], d_omega: vec![0.0], ..Batch::default() };
+//! let result = ReferenceEngine.loss_gradient(&model, &batch)?;
+//! let folder = tempfile::tempdir().expect("a folder");
+//! let file = folder.path().join("gradient.safetensors");
+//! write_loss_gradient(&file, &model, &result)?;
+//! assert!(file.exists() && result.gradient.len() == model.parameters.len());
+//! # Ok::<(), Error>(())
+//! ```
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,11 @@
 //! Numbers for people to read.
+//!
+//! ```
+//! use action_matching::display::{shortest, significant};
+//!
+//! assert_eq!((significant(0.123456, 4), significant(1.5e-9, 2)), ("0.1235".into(), "1.5e-9".into()));
+//! assert_eq!(shortest(1e300), "1e300");
+//! ```
 
 /// `value` with `digits` significant digits at any magnitude: fixed notation from 1e-3 to 1e6,
 /// otherwise scientific.

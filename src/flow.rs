@@ -1,7 +1,7 @@
 //! A model in data units: potential, velocity and flow.
 //!
-//! The network sees y = (x − mean) / scale at the time τ = (t − t₀) / T, where T is the length of the
-//! time range of the data. With dy/dτ = ∇H(∇s), a particle at x moves with
+//! The network sees y = (x − mean) / scale at the time τ = (t − t₀) / T, where T is the length of
+//! the time range of the data. With dy/dτ = ∇H(∇s), a particle at x moves with
 //! dxᵢ/dt = scaleᵢ / T · ∂ᵢH(∇s).
 
 use crate::engine::{Differentiate, Engine};
@@ -17,8 +17,8 @@ mod sealed {
 
 /// A coordinate in data units: `f32` or `f64`. Results come in the type of the points.
 ///
-/// The network computes with differences from the mean of the data, so f64 keeps its digits for data
-/// that lie far from 0 ([`Coordinates::need_f64`]), where f32 is coarser than their spread.
+/// The network computes with differences from the mean of the data, so f64 keeps its digits for
+/// data that lie far from 0 ([`Coordinates::need_f64`]), where f32 is coarser than their spread.
 pub trait Coordinate: Copy + Into<f64> + sealed::Sealed {
     /// The nearest number of this type.
     #[doc(hidden)]
@@ -37,7 +37,8 @@ impl Coordinate for f64 {
     }
 }
 
-/// The model in data units: what [`Engine`] and [`Differentiate`] do in network coordinates.
+/// Potential, velocity and flow in data units. [`Engine`] and [`Differentiate`] do the same in
+/// network coordinates.
 ///
 /// ```
 /// use action_matching::prelude::*;
@@ -45,7 +46,11 @@ impl Coordinate for f64 {
 /// // s = b·y with b = (1, 0.5), in coordinates of scales 10 and 4, over 5 time units.
 /// let model = Model {
 ///     architecture: Architecture { head: Head::Dot, ..Architecture::new(2, [4]) },
-///     coordinates: Coordinates { scale: vec![10.0, 4.0], time_range: [2.0, 7.0], ..Coordinates::identity(2) },
+///     coordinates: Coordinates {
+///         scale: vec![10.0, 4.0],
+///         time_range: [2.0, 7.0],
+///         ..Coordinates::identity(2)
+///     },
 ///     objective: Objective::default(),
 ///     parameters: [vec![0.0; 16 + 8], vec![1.0, 0.5]].concat(),
 /// };
@@ -59,9 +64,9 @@ impl Coordinate for f64 {
 impl Model {
     /// The potential s at points `x [n, dim]` and the time `t`, both in data units: `[n]`.
     ///
-    /// s itself is a number without unit, that of the network. It is known up to a function of time,
-    /// unless the model has growth. For the quadratic cost its slope gives the velocity,
-    /// vᵢ = scaleᵢ² / T · ∂s/∂xᵢ, and with growth λ the mass of a particle grows at the rate λ s / T,
+    /// s itself is a number without unit, that of the network. It is known up to a function of
+    /// time, unless the model has growth. For the quadratic cost its slope gives the velocity, vᵢ =
+    /// scaleᵢ² / T · ∂s/∂xᵢ, and with growth λ the mass of a particle grows at the rate λ s / T,
     /// where T is the length of [`Coordinates::time_range`].
     ///
     /// # Errors
@@ -74,8 +79,8 @@ impl Model {
     }
 
     /// The velocity of particles at points `x [n, dim]` and the time `t`, both in data units:
-    /// `[n, dim]`, in data units per unit of time. For a model with diffusion it is the drift, to
-    /// which the noise comes.
+    /// `[n, dim]`, in data units per unit of time. For a model with diffusion it is the drift
+    /// without the noise.
     ///
     /// # Errors
     /// As [`Model::potential`].
@@ -87,17 +92,17 @@ impl Model {
         Ok(slopes.into_iter().zip(units).map(|(p, unit)| T::rounded(unit * self.drift(p))).collect())
     }
 
-    /// Where particles that are at `x [n, dim]` at the time `from` are at the time `to`: `[n, dim]`,
-    /// all in data units. `to` may be earlier. Outside [`Coordinates::time_range`] the network was
-    /// not trained, and is a guess.
+    /// Positions `[n, dim]` at the time `to` of particles that are at `x [n, dim]` at the time
+    /// `from`, all in data units. `to` may be earlier. Outside [`Coordinates::time_range`] the
+    /// network was not trained, so the flow there is a guess.
     ///
     /// A model with diffusion needs a method with noise, [`Solver::stochastic_heun`] or
     /// [`Solver::euler_maruyama`], and the particles are then one sample of where they may go.
     ///
     /// # Errors
     /// As [`Model::potential`]; [`Error::Input`] for a model with growth, whose particles gain
-    /// weights ([`Model::weighted_flow`]), and for a solver that does not suit the dynamics, as for a
-    /// way back in time with diffusion; [`Error::NotFinite`] for a particle that is lost.
+    /// weights ([`Model::weighted_flow`]), and for a solver that does not suit the dynamics, as for
+    /// a way back in time with diffusion; [`Error::NotFinite`] for a particle that is lost.
     pub fn flow<T: Coordinate>(
         &self,
         engine: &dyn Engine,

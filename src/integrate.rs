@@ -100,7 +100,7 @@ pub struct Solver {
     pub noise: Noise,
 }
 
-/// [`Solver::dopri5`] with the tolerances that the program takes unless it is told: for dynamics
+/// [`Solver::dopri5`] with the default tolerances of the program, for dynamics
 /// without diffusion.
 impl Default for Solver {
     fn default() -> Self {
@@ -152,7 +152,7 @@ impl Solver {
         Solver::fixed(Method::StochasticHeun, steps, seed)
     }
 
-    /// What suits the dynamics of `objective`: the default, or 100 steps of
+    /// A solver that suits the dynamics of `objective`: the default, or 100 steps of
     /// [`Method::StochasticHeun`] with the noise of `seed` if there is diffusion.
     #[must_use]
     pub fn suited_to(objective: &Objective, seed: u64) -> Self {

@@ -1,4 +1,11 @@
 //! Rules by which the Laplacian of s is computed if there is diffusion.
+//!
+//! ```
+//! use action_matching::laplacian::Laplacian;
+//!
+//! // In 50 dimensions: one random probe, or all unit vectors.
+//! assert_eq!((Laplacian::default().n_directions(50), Laplacian::EXACT.n_directions(50)), (1, 50));
+//! ```
 
 /// How the Laplacian of s is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -34,7 +41,11 @@ impl Laplacian {
         }
     }
 
+<<<<<<< HEAD
+    /// Weight of the curvature along one direction: probes are averaged, unit vectors summed.
+=======
     /// Weight of one direction's εᵀ∇²s ε: probes are averaged, unit vectors summed.
+>>>>>>> cudalaunch
     pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,

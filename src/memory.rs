@@ -1,4 +1,12 @@
 //! Sizes in memory: checked products, refused before anything is allocated if they cannot fit.
+//!
+//! ```
+//! use action_matching::memory;
+//!
+//! assert_eq!(memory::bytes(&[1000, 3, size_of::<f32>()]), 12_000);
+//! let error = memory::require("run.toml", "n", memory::bytes(&[usize::MAX, 8])).unwrap_err();
+//! assert!(error.to_string().starts_with("run.toml: n: "));
+//! ```
 
 use crate::error::{Error, Result};
 

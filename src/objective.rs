@@ -6,6 +6,16 @@
 //! | entropic | … + ½σ²Δs | dx = ∇s dt + σ dW |
 //! | unbalanced | … + ½λs² | d log w = λ s dt |
 //! | convex cost | ∂ₜs + H(∇s), H(p) = Σ\|pᵢ\|^q / q | dx = ∇H(∇s) dt |
+//!
+//! ```
+//! use action_matching::objective::Objective;
+//!
+//! let entropic = Objective { sigma: 0.5, ..Objective::default() };
+//! assert!(!entropic.is_continuity() && entropic.kappa_at(0.3) == 0.125);
+//! // H(p) = |p|³ / 3 and its slope |p| p.
+//! let cubic = Objective { cost_exponent: 3.0, ..Objective::default() };
+//! assert_eq!(cubic.hamiltonian(-2.0), (8.0 / 3.0, -4.0));
+//! ```
 
 use std::path::Path;
 

@@ -1,5 +1,11 @@
 //! The type of operands of matrix products. Sums, master weights, moments and the moving average
 //! are f32 in every precision.
+//!
+//! ```
+//! use action_matching::precision::Precision;
+//!
+//! assert_eq!((Precision::default(), Precision::F16.bytes()), (Precision::Bf16, 2));
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -7,8 +7,9 @@
 //! assert!(engine.describe().starts_with("cpu, 1 thread"));
 //! ```
 
+#[cfg(feature = "files")]
 pub use crate::config::Config;
-pub use crate::data::{DataSource, Snapshots, Standardization};
+pub use crate::data::{DataSource, Snapshots, Standardization, draw_gaussian};
 pub use crate::density_path::{DensityPath, Interpolant, TimeRule};
 pub use crate::engine::cpu::CpuEngine;
 pub use crate::engine::cuda::CudaEngine;
@@ -20,6 +21,8 @@ pub use crate::laplacian::Laplacian;
 pub use crate::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding};
 pub use crate::objective::Objective;
 pub use crate::precision::Precision;
+pub use crate::rng::Stream;
 pub use crate::stage::{Stage, Watch};
+#[cfg(feature = "files")]
 pub use crate::train::{Existing, Observer, Outcome, Unobserved, train};
 pub use crate::{Error, Result};

@@ -1,4 +1,20 @@
 //! Long stages of work: their number of threads, their progress, and their cancellation.
+//!
+//! ```
+//! use action_matching::prelude::*;
+//! use action_matching::transport::wasserstein2;
+//!
+//! struct Cancelled;
+//! impl Watch for Cancelled {
+//!     fn is_cancelled(&self) -> bool {
+//!         true
+//!     }
+//! }
+//! let outcome = wasserstein2(1, &[0.0, 1.0], &[2.0, 3.0], &Cancelled);
+//! assert!(matches!(outcome, Err(Error::Interrupted)));
+//! assert_eq!(wasserstein2(1, &[0.0, 1.0], &[2.0, 3.0], &())?, 2.0); // () lets it end
+//! # Ok::<(), Error>(())
+//! ```
 
 use std::io;
 use std::sync::Mutex;

@@ -1,5 +1,6 @@
 //! `amatch devices`: the available devices.
 
+use action_matching::cli_support::{driver, kernels, oldest_driver};
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, DeviceInfo};
@@ -26,11 +27,11 @@ pub fn run(_: &Arguments) -> anyhow::Result<()> {
         Ok(devices) => lines.extend(devices.iter().map(describe)),
         Err(missing) => lines.push(super::flags::named(missing.to_string())),
     }
-    if let Ok(driver) = cuda::driver() {
+    if let Ok(driver) = driver() {
         lines.push(format!("driver: {driver}"));
     }
-    lines.push(match cuda::kernels() {
-        Ok(kernels) => format!("kernels: {kernels}; driver {} or later", cuda::oldest_driver()),
+    lines.push(match kernels() {
+        Ok(kernels) => format!("kernels: {kernels}; driver {} or later", oldest_driver()),
         Err(missing) => super::flags::named(missing.to_string()),
     });
     print_result(lines.join("\n") + "\n")

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use action_matching::data::{DataSet, check_fits, read_snapshots};
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
+use action_matching::integrate::Method;
 use action_matching::model::Model;
 use action_matching::stage::Stage;
 use action_matching::transport::MAX_POINTS;
@@ -11,9 +12,10 @@ use action_matching::{Destination, Replace};
 use anyhow::Context;
 
 use super::device::DeviceArguments;
+use super::named::{Named, one_of};
 use super::output::{load_model, note, print_result};
 use super::problem::find;
-use super::sample::{MethodName, snapshot_source};
+use super::sample::{METHODS, snapshot_source, solver};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -38,8 +40,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
     /// Start of the particles (default: previous, or noise for the run of a generative path)
-    #[arg(long, value_enum)]
-    start: Option<StartName>,
+    #[arg(long, value_parser = one_of(STARTS))]
+    start: Option<StartFrom>,
     /// Most points of a snapshot; larger ones are represented by a random subset
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
@@ -55,8 +57,8 @@ pub struct Arguments {
     #[arg(long, requires = "json")]
     force: bool,
     /// Method of integration (default: dopri5, or stochastic-heun for a model with diffusion)
-    #[arg(long, value_enum)]
-    method: Option<MethodName>,
+    #[arg(long, value_parser = one_of(METHODS))]
+    method: Option<Method>,
     /// Equal steps between snapshots, instead of tolerances
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
@@ -73,15 +75,12 @@ pub struct Arguments {
     device: DeviceArguments,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum StartName {
-    /// Each snapshot moves to the next one
-    Previous,
-    /// The first snapshot moves to every other
-    First,
-    /// Standard normal noise moves to the one snapshot
-    Noise,
-}
+/// Where particles start.
+const STARTS: &[Named<StartFrom>] = &[
+    ("previous", StartFrom::Previous, "Each snapshot moves to the next one"),
+    ("first", StartFrom::First, "The first snapshot moves to every other"),
+    ("noise", StartFrom::Noise, "Standard normal noise moves to the one snapshot"),
+];
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
@@ -98,13 +97,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
     check_fits(&source.path, snapshots.dim, columns.as_deref(), &model.coordinates)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.interpolant().is_generative());
-    let start = match arguments.start {
-        Some(StartName::Previous) => StartFrom::Previous,
-        Some(StartName::First) => StartFrom::First,
-        Some(StartName::Noise) => StartFrom::Noise,
-        None if is_generative => StartFrom::Noise,
-        None => StartFrom::Previous,
-    };
+    let default = if is_generative { StartFrom::Noise } else { StartFrom::Previous };
+    let start = arguments.start.unwrap_or(default);
     let from_run = config.map(|config| config.data.hold_out).unwrap_or_default();
     // Data other than the run's may lack the times that the run held out.
     let held_out = arguments
@@ -112,8 +106,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| from_run.into_iter().filter(|&time| snapshots.find(time).is_some()).collect());
     let engine = arguments.device.engine()?;
-    let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
-    let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let (method, control) = solver(arguments.method, &model.objective, arguments.steps, arguments.rtol, arguments.atol);
     // First, because it refuses a model of other dynamics immediately.
     let theorems = (problem.map(|problem| {
         let screen = OnScreen::new("theorems", &signals);

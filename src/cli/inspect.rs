@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use action_matching::Error;
+use action_matching::cli_support::{TensorFileKind, describe};
 use action_matching::config::Config;
-use action_matching::data::describe;
 use action_matching::display::significant;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
-use action_matching::{Error, TensorFileKind};
 
 use super::output::{note, print_result};
 

@@ -8,6 +8,7 @@ mod evaluate;
 pub mod exit;
 pub mod flags;
 mod inspect;
+mod named;
 pub mod output;
 mod problem;
 mod sample;

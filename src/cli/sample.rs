@@ -8,7 +8,7 @@ use action_matching::data::{
     read_points, read_snapshots, write_points,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
-use action_matching::laplacian::Laplacian;
+use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::memory;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
@@ -18,6 +18,7 @@ use action_matching::{Destination, Error};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
+use super::named::{Named, one_of};
 use super::output::{load_model, note, replace_files};
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -52,8 +53,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t1: Option<f64>,
     /// Method (default: dopri5, or stochastic-heun for a model with diffusion)
-    #[arg(long, value_enum)]
-    method: Option<MethodName>,
+    #[arg(long, value_parser = one_of(METHODS))]
+    method: Option<Method>,
     /// Equal steps from start to end (default 100 for all methods but dopri5)
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
@@ -82,8 +83,8 @@ pub struct Arguments {
     samples: Option<String>,
     /// Writes log_density too: by the exact divergence along the flow, or its estimate with one
     /// probe. From gaussian it is log q in data units, from other starts log q(end) − log q(start)
-    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
-    density: Option<Divergence>,
+    #[arg(long, value_parser = one_of(DIVERGENCES), num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
+    density: Option<Laplacian>,
     /// Replaces weighted particles at each saved time by equally weighted ones (systematic
     /// resampling)
     #[arg(long, conflicts_with = "density")]
@@ -95,52 +96,37 @@ pub struct Arguments {
     device: DeviceArguments,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum MethodName {
-    Euler,
-    Heun,
-    Rk4,
-    Dopri5,
-    EulerMaruyama,
-    StochasticHeun,
-}
+/// The methods of integration.
+pub const METHODS: &[Named<Method>] = &[
+    ("euler", Method::Euler, ""),
+    ("heun", Method::Heun, ""),
+    ("rk4", Method::Rk4, ""),
+    ("dopri5", Method::Dopri5, ""),
+    ("euler-maruyama", Method::EulerMaruyama, ""),
+    ("stochastic-heun", Method::StochasticHeun, ""),
+];
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Divergence {
-    Exact,
-    Rademacher,
-}
+/// How a log-density follows the divergence.
+const DIVERGENCES: &[Named<Laplacian>] =
+    &[("exact", Laplacian::EXACT, ""), ("rademacher", Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 }, "")];
 
-impl MethodName {
-    /// The default method for the dynamics of `objective`.
-    pub fn default_for(objective: &Objective) -> Self {
-        if objective.sigma > 0.0 { MethodName::StochasticHeun } else { MethodName::Dopri5 }
-    }
-
-    /// The plan of a method with `steps` equal steps, or with tolerances.
-    pub fn plan(
-        self,
-        steps: Option<u64>,
-        rtol: Option<f64>,
-        atol: Option<f64>,
-    ) -> action_matching::Result<(Method, StepControl)> {
-        let method = match self {
-            MethodName::Euler => Method::Euler,
-            MethodName::Heun => Method::Heun,
-            MethodName::Rk4 => Method::Rk4,
-            MethodName::Dopri5 => Method::Dopri5,
-            MethodName::EulerMaruyama => Method::EulerMaruyama,
-            MethodName::StochasticHeun => Method::StochasticHeun,
-        };
-        let adaptive = StepControl::Adaptive { rtol: rtol.unwrap_or(1e-4), atol: atol.unwrap_or(1e-5) };
-        let control = match (steps, method) {
-            (Some(steps), _) => StepControl::Fixed { steps },
-            (None, Method::Dopri5) => adaptive,
-            (None, _) if rtol.is_some() || atol.is_some() => adaptive, // refused by Plan::validate
-            (None, _) => StepControl::Fixed { steps: 100 },
-        };
-        Ok((method, control))
-    }
+/// `method`, or the default one for the dynamics of `objective`, with `steps` equal steps or tolerances.
+pub fn solver(
+    method: Option<Method>,
+    objective: &Objective,
+    steps: Option<u64>,
+    rtol: Option<f64>,
+    atol: Option<f64>,
+) -> (Method, StepControl) {
+    let method = method.unwrap_or(if objective.sigma > 0.0 { Method::StochasticHeun } else { Method::Dopri5 });
+    let adaptive = StepControl::Adaptive { rtol: rtol.unwrap_or(1e-4), atol: atol.unwrap_or(1e-5) };
+    let control = match (steps, method) {
+        (Some(steps), _) => StepControl::Fixed { steps },
+        (None, Method::Dopri5) => adaptive,
+        (None, _) if rtol.is_some() || atol.is_some() => adaptive, // refused by Plan::validate
+        (None, _) => StepControl::Fixed { steps: 100 },
+    };
+    (method, control)
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -168,15 +154,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => save_at.push(last),
         _ => {}
     }
-    let method = arguments.method.unwrap_or(MethodName::default_for(&model.objective));
-    let (method, control) = method.plan(arguments.steps, arguments.rtol, arguments.atol)?;
+    let (method, control) = solver(arguments.method, &model.objective, arguments.steps, arguments.rtol, arguments.atol);
     let network_times = save_at.iter().map(|&time| model.coordinates.network_time(time)).collect();
     let plan = Plan {
         noise: Noise::new(arguments.seed),
-        divergence: match arguments.density {
-            Some(Divergence::Rademacher) => Laplacian::default(),
-            _ => Laplacian::EXACT,
-        },
+        divergence: arguments.density.unwrap_or(Laplacian::EXACT),
         ..Plan::new(method, control, model.coordinates.network_time(t0), network_times)
     };
     plan.validate(&model.objective)?;

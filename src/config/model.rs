@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
-use crate::model::{Activation, Head, TimeEmbedding};
+use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 
 /// `[model]`: the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,11 +22,7 @@ pub struct ModelConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig {
-            hidden: vec![128; 3],
-            activation: Activation::Silu,
-            head: Head::Scalar,
-            time_embedding: TimeEmbedding::Raw,
-        }
+        let Architecture { hidden, activation, head, time_embedding, .. } = Architecture::new(1, Architecture::HIDDEN);
+        ModelConfig { hidden, activation, head, time_embedding }
     }
 }

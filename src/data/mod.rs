@@ -9,6 +9,24 @@
 //! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
 //! takes an eighth of the samples more, or one column. Time grows linearly with the bytes read;
 //! compressed ones count by the size of their content.
+//!
+//! Without the feature `files` only `.npy` and `.safetensors` are read and written.
+//!
+//! ```
+//! # #[cfg(feature = "files")] {
+//! use action_matching::data::{DataSource, load};
+//!
+//! let folder = tempfile::tempdir().expect("a folder");
+//! let file = folder.path().join("cells.csv");
+//! std::fs::write(&file, "times,height\n5,1\n5,3\n8,4\n8,8\n").expect("written");
+//!
+//! let loaded = load(&DataSource::new(&file), &())?;
+//! assert_eq!((loaded.coordinates.mean[0], loaded.coordinates.time_range), (4.0, [5.0, 8.0]));
+//! assert_eq!((&loaded.training.times[..], loaded.training.n_rows(1)), (&[0.0, 1.0][..], 2));
+//! assert_eq!(loaded.coordinates.columns, Some(vec!["height".to_string()]));
+//! # }
+//! # Ok::<(), action_matching::Error>(())
+//! ```
 
 mod analytic;
 mod array;
@@ -40,6 +58,7 @@ mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
+#[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;

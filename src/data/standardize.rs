@@ -32,15 +32,15 @@ pub(super) struct Statistics {
 impl Snapshots {
     /// The snapshots in network coordinates, as a [`DensityPath`](crate::density_path::DensityPath)
     /// needs them, and what takes them there: center and scale of all rows as `rule` has them, and
-    /// times to 0..=1. A single time, which a generative path leads to, becomes 1, and data times of
-    /// the model are then network times.
+    /// times to 0..=1. A single time, which a generative path leads to, becomes 1, and data times
+    /// of the model are then network times.
     ///
     /// A dimension without spread keeps scale 1.
     ///
     /// ```
     /// use action_matching::prelude::*;
     ///
-    /// let snapshots = Snapshots::from_rows(1, [(2.0, vec![10.0, 12.0]), (6.0, vec![14.0, 16.0])])?;
+    /// let snapshots = Snapshots::from_rows(1, [(2.0, [10.0, 12.0]), (6.0, [14.0, 16.0])])?;
     /// let (snapshots, coordinates) = snapshots.standardize(Standardization::Isotropic)?;
     /// assert_eq!((coordinates.mean[0], coordinates.scale[0]), (13.0, f64::sqrt(5.0)));
     /// assert_eq!((coordinates.time_range, &snapshots.times[..]), ([2.0, 6.0], &[0.0, 1.0][..]));
@@ -96,7 +96,8 @@ impl Statistics {
         Statistics::of_rows(source.standardize, &reading.training, origin, *epsilon)
     }
 
-    /// Of `snapshots`, differences from `origin`, in a type whose unit in the last place at 1 is `epsilon`.
+    /// Of `snapshots`, differences from `origin`, in a type whose unit in the last place at 1 is
+    /// `epsilon`.
     fn of_rows(rule: Standardization, snapshots: &Snapshots, origin: &[f64], epsilon: f64) -> Statistics {
         let &Snapshots { dim, ref samples, .. } = snapshots;
         let (mut center, variance) = moments(samples, dim);

@@ -71,10 +71,12 @@ impl Interpolant {
 /// A curve of densities through the snapshots.
 ///
 /// ```
+/// use action_matching::density_path::RowKey;
 /// use action_matching::prelude::*;
 ///
 /// let rows = |shift: f32| (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>();
-/// let snapshots = Snapshots::from_rows(1, [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))])?;
+/// let rows = [(0.0, rows(0.0)), (0.5, rows(3.0)), (1.0, rows(6.0))];
+/// let snapshots = Snapshots::from_rows(1, rows)?;
 ///
 /// // Straight lines between pairs of optimal transport: in one dimension they keep the order.
 /// let path = DensityPath::linear(snapshots).paired(0, &Stage::default())?;
@@ -105,6 +107,20 @@ pub struct RowKey {
     pub step: u64,
     /// Row of the batch of the step.
     pub row: u32,
+}
+
+/// One of the two ends of a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The earlier one.
+    Start,
+    /// The later one.
+    End,
+}
+
+impl End {
+    /// Both, the earlier one first.
+    pub const BOTH: [End; 2] = [End::Start, End::End];
 }
 
 /// A time between two snapshots.
@@ -345,16 +361,19 @@ impl DensityPath {
         }
     }
 
-    /// Calls `visit(i, xᵢ)` for a row at the first (`at_end`: last) time. `word` selects the row;
+    /// Calls `visit(i, xᵢ)` for a row at the first or last time. `word` selects the row;
     /// `noise` is the counter at the start of a generative path.
     #[inline(always)]
-    pub fn end_point(&self, at_end: bool, word: u32, noise: RowKey, mut visit: impl FnMut(usize, f32)) {
-        if self.interpolant.is_generative() && !at_end {
+    pub fn end_point(&self, end: End, word: u32, noise: RowKey, mut visit: impl FnMut(usize, f32)) {
+        if self.interpolant.is_generative() && end == End::Start {
             let RowKey { seed, step, row } = noise;
             let normals = RowWords::new(seed, Purpose::StartNoise, step, self.snapshots.dim).of(row);
             normals.flat_map(rng::normals).take(self.snapshots.dim).enumerate().for_each(|(i, x)| visit(i, x));
         } else {
-            let snapshot = if at_end { self.snapshots.times.len() - 1 } else { 0 };
+            let snapshot = match end {
+                End::Start => 0,
+                End::End => self.snapshots.times.len() - 1,
+            };
             let row = self.row(snapshot, rng::index(word, self.snapshots.n_rows(snapshot)));
             row.iter().enumerate().for_each(|(i, &x)| visit(i, x));
         }

@@ -1,4 +1,27 @@
-//! The only door to rows: everything that touches per-row data lives behind [`Engine`] and [`Trainer`].
+//! The only door to rows: everything that touches per-row data lives behind [`Engine`] and
+//! [`Trainer`].
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! let snapshots = Snapshots::from_rows(1, [(0.0, [-0.5, 0.0, 0.5]), (1.0, [0.5, 1.0, 1.5])])?;
+//! let training = Training {
+//!     n_interior: 32,
+//!     ..Training::new(Architecture::new(1, [8]), DensityPath::linear(snapshots))
+//! };
+//! let engine: &dyn Engine = &CpuEngine::new(1);
+//! let mut trainer = engine.start(training)?;
+//! let mut records = Vec::new();
+//! trainer.steps(60, &mut records)?;
+//! assert!(records[59].loss < records[0].loss);
+//!
+//! // Every engine continues from the state of any other.
+//! let state = trainer.state()?;
+//! let mut other = CpuEngine::new(2).trainer(trainer.training().clone(), state.clone())?;
+//! other.steps(1, &mut ())?;
+//! assert_eq!(other.state()?.step, state.step + 1);
+//! # Ok::<(), Error>(())
+//! ```
 
 pub(crate) mod batch;
 pub mod cpu;
@@ -37,8 +60,8 @@ pub struct Batch {
     pub omega0: f64,
     /// ω(1).
     pub omega1: f64,
-    /// Probes `[k, n, dim]` of the Laplacian estimate, which is the mean over the k; `None` for the exact Laplacian.
-    /// Unused without diffusion.
+    /// Probes `[k, n, dim]` of the Laplacian estimate, which is the mean over the k; `None` for the
+    /// exact Laplacian. Unused without diffusion.
     pub probe: Option<Vec<f64>>,
 }
 
@@ -77,7 +100,8 @@ pub struct Derivatives {
 pub struct LossGradient {
     /// The loss of `objective`, means over rows.
     pub loss: f64,
-    /// ∂loss/∂parameters, flat in the order of [`Architecture::layers`](crate::model::Architecture::layers).
+    /// ∂loss/∂parameters, flat in the order of
+    /// [`Architecture::layers`](crate::model::Architecture::layers).
     pub gradient: Vec<f64>,
     /// s, ∇s, ∂ₜs at the interior rows.
     pub interior: Derivatives,
@@ -108,10 +132,17 @@ impl IntegrationReport {
 /// Evaluates models and their losses on points that the caller gives.
 pub trait Differentiate {
     /// s, ∇s, ∂ₜs of `model` at points `x [n, dim]`, times `t [n]`, all in network coordinates.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) and [`Error::Shape`](crate::Error::Shape) for a model
+    /// or points of wrong sizes; [`Error::Device`](crate::Error::Device) if a device fails.
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives>;
 
-    /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary terms are means over their
-    /// rows; a term without rows is 0. ω and ω′ come from the batch.
+    /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary
+    /// terms are means over their rows; a term without rows is 0. ω and ω′ come from the batch.
+    ///
+    /// # Errors
+    /// As [`Differentiate::derivatives`], for the batch too.
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient>;
 }
 
@@ -120,27 +151,40 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// What decides the order of sums, and so the last bits of a result: device, instruction set, precision. Never the threads.
+    /// What decides the order of sums, and so the last bits of a result: device, instruction set,
+    /// precision. Never the threads.
     fn arithmetic(&self) -> String;
 
-    /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None` where it has none.
+    /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None`
+    /// where it has none.
     ///
     /// # Errors
-    /// As [`Engine::trainer`] for settings that do not suit the device, whether or not the memory is free.
+    /// As [`Engine::trainer`] for settings that do not suit the device, whether or not the memory
+    /// is free.
     fn training_memory(&self, training: &Training) -> Result<Option<usize>> {
         let _ = training;
         Ok(None)
     }
 
     /// Bytes that [`Engine::integrate`] takes of a device's own memory; `None` where it has none.
+    ///
+    /// # Errors
+    /// As [`Engine::integrate`] for a plan that does not suit the model or the buffers.
     fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
         let _ = (model, plan, out);
         Ok(None)
     }
 
-    /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at `plan.save_at[k]`.
-    /// `watch` counts particles, those on their way by the share of it that they have behind them. It is asked after each step of a tile on
-    /// the CPU, between launches on a GPU; what `out` holds after [`Error::Interrupted`](crate::Error::Interrupted) is of no use.
+    /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at
+    /// `plan.save_at[k]`. `watch` counts particles, those on their way by the share of it that they
+    /// have behind them. It is asked after each step of a tile on the CPU, between launches on a
+    /// GPU; what `out` holds after [`Error::Interrupted`](crate::Error::Interrupted) is of no use.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) for a plan that does not suit the dynamics, or a
+    /// tolerance that cannot be met; [`Error::Shape`](crate::Error::Shape) for a buffer;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for a particle that is lost;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when `watch` asks for it.
     fn integrate(
         &self,
         model: &Model,
@@ -153,7 +197,8 @@ pub trait Engine: Differentiate + Send + Sync {
     ///
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) and [`Error::Shape`](crate::Error::Shape) as
-    /// [`Training::validate`]; [`Error::Device`](crate::Error::Device) if a device lacks the memory.
+    /// [`Training::validate`]; [`Error::Device`](crate::Error::Device) if a device lacks the
+    /// memory.
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>>;
 
     /// A trainer at step 0, with the parameters that `training.seed` draws.

@@ -40,10 +40,12 @@ impl NetworkState {
     }
 }
 
-/// What gradients are multiplied with on their way through products in f16, so that small ones are not lost there.
+/// What gradients are multiplied with on their way through products in f16, so that small ones are
+/// not lost there.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossScale {
-    /// A power of two. Halved where the gradient is lost, doubled after [`LossScale::STEPS_BEFORE_GROWTH`] good steps.
+    /// A power of two. Halved where the gradient is lost, doubled after
+    /// [`LossScale::STEPS_BEFORE_GROWTH`] good steps.
     pub scale: f32,
     /// Good steps since it last changed.
     pub good_steps: u32,
@@ -71,15 +73,16 @@ pub struct TrainState {
     pub action: NetworkState,
     /// The network that bends a learned path.
     pub bend: Option<NetworkState>,
-    /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which [`TimeRule::Importance`] follows.
+    /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which
+    /// [`TimeRule::Importance`] follows.
     pub time_moments: Vec<f32>,
     /// The loss scale of products in f16; other products leave it as it is.
     pub loss_scale: LossScale,
 }
 
 impl TrainState {
-    /// The state before the first step of an action with `parameters`, on a path that is not learned.
-    /// [`Training::initial_state`] draws the parameters too, and serves every path.
+    /// The state before the first step of an action with `parameters`, on a path that is not
+    /// learned. [`Training::initial_state`] draws the parameters too, and serves every path.
     #[must_use]
     pub fn initial(parameters: Vec<f32>) -> Self {
         let time_moments = vec![0.0; 2 * TIME_KNOTS];
@@ -91,7 +94,8 @@ impl TrainState {
 /// The network that bends a learned path: net(t, xₗ, xᵣ).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bend {
-    /// Its shape. The two ends of a pair are one input of twice the data's dimension, and so are the outputs, of which the first half bends.
+    /// Its shape. The two ends of a pair are one input of twice the data's dimension, and so are
+    /// the outputs, of which the first half bends.
     pub architecture: Architecture,
     /// Learning rate, in units of the action's.
     pub relative_rate: f64,
@@ -246,36 +250,44 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// What the step with index `step` (from 0) moves the average by, e += rate · (p − e): max(1 − β, 9 / (10 + step)).
+    /// Rate of the moving average in the step with index `step` (from 0), e += rate · (p − e):
+    /// max(1 − β, 9 / (10 + step)).
     ///
-    /// A constant 1 − β would leave a share βⁿ of the initial parameters in the average of n steps: 37 % after 1 / (1 − β) of
-    /// them. With this rate that share is 9! n! / (n + 9)!, 10⁻¹⁰ after 50 steps, and the average is one of about the last tenth
-    /// of the steps until 1 − β is reached. It depends on the step alone, so that a resumed run has the rates of one that went on.
+    /// A constant 1 − β would leave a share βⁿ of the initial parameters in the average of n steps:
+    /// 37 % after 1 / (1 − β) of them. With this rate that share is 9! n! / (n + 9)!, 10⁻¹⁰ after
+    /// 50 steps, and the average is one of about the last tenth of the steps until 1 − β is
+    /// reached. It depends on the step alone, so that a resumed run has the rates of one that went
+    /// on.
     #[must_use]
     pub fn ema_rate(&self, step: u64) -> f64 {
         (1.0 - self.ema_decay).max(9.0 / (10.0 + step as f64))
     }
 }
 
-/// Forms of the one loss, with the same minimizer ∇s and different variance. An offset c(t) added to s changes nothing in the exact loss.
+/// Forms of the one loss, with the same minimizer ∇s and different variance. An offset c(t) added
+/// to s changes nothing in the exact loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Estimator {
-    /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the paper writes it.
+    /// ω(0) E[s(x, 0)] − ω(1) E[s(x, 1)] + ∫ E[ω (∂ₜs + H(∇s) + …) + ω′ s] dt: the loss as the
+    /// paper writes it.
     Action {
-        /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times: exact invariance to offsets. Costs as many
-        /// rows again. 0 is the mean of standardized data.
+        /// Takes the same loss of c(t) = s(0, t) away, which is 0 but for the choice of times:
+        /// exact invariance to offsets. Costs as many rows again. 0 is the mean of standardized
+        /// data.
         #[serde(default)]
         centering: bool,
     },
-    /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots is divided into equal parts [a, b]; over
-    /// each part, with s̄ = ½(s(·, a) + s(·, b)), the loss is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
+    /// Without the time derivative, exactly invariant to offsets. Each interval between snapshots
+    /// is divided into equal parts [a, b]; over each part, with s̄ = ½(s(·, a) + s(·, b)), the loss
+    /// is ω ((E_{q_a} − E_{q_b}) [s̄] + (b − a) E[H(∇s) + …]) (compare arXiv 2507.05107).
     Weak {
         /// Parts of an interval.
         #[serde(default = "Estimator::default_intervals")]
         intervals: u32,
     },
-    /// E[H(∇s) − u·∇s + …] where the path has the velocity u: ½‖∇s − u‖² up to a constant for the quadratic cost. No boundary rows.
+    /// E[H(∇s) − u·∇s + …] where the path has the velocity u: ½‖∇s − u‖² up to a constant for the
+    /// quadratic cost. No boundary rows.
     Regression,
 }
 
@@ -344,9 +356,9 @@ impl Training {
     /// Interior rows of a step, and boundary rows at each end, of [`Training::new`].
     pub const ROWS: usize = 1024;
 
-    /// Training of a network on `path` with every other setting at its default: continuity dynamics,
-    /// the form of the loss that suits the path, [`Training::ROWS`] rows a step, seed 0. A learned
-    /// path gets the default network that bends it.
+    /// Training of a network on `path` with every other setting at its default: continuity
+    /// dynamics, the form of the loss that suits the path, [`Training::ROWS`] rows a step, seed 0.
+    /// A learned path gets the default network that bends it.
     #[must_use]
     pub fn new(architecture: Architecture, path: DensityPath) -> Self {
         Training {
@@ -371,7 +383,8 @@ impl Training {
         self
     }
 
-    /// The state before the first step: parameters drawn from `seed`, and a bend that does nothing yet.
+    /// The state before the first step: parameters drawn from `seed`, and a bend that does nothing
+    /// yet.
     ///
     /// # Errors
     /// [`Error::Input`] names a size of a network that is out of range.
@@ -470,7 +483,8 @@ pub struct StepRecord {
 }
 
 impl StepRecord {
-    /// What a trainer returns for the record of a step that failed, and `Ok` for any other.
+    /// [`Error::NotFinite`] for a step whose loss or gradient norm is not finite: what its trainer
+    /// returns.
     pub(crate) fn check(&self) -> Result<()> {
         let what = match (self.loss.is_finite(), self.gradient_norm.is_finite()) {
             (true, true) => return Ok(()),
@@ -482,8 +496,8 @@ impl StepRecord {
     }
 }
 
-/// Receives the records of steps, in order: `()` drops them, a `Vec` keeps them, and a closure does
-/// with them what it likes.
+/// Receives the records of steps, in order: `()` drops them, a `Vec` keeps them, and a closure is
+/// called with each.
 ///
 /// ```
 /// use action_matching::engine::{Records, StepRecord};

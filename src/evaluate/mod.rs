@@ -1,4 +1,18 @@
 //! Scores of a model: distances between transported and true snapshots, energies and residuals.
+//!
+//! ```
+//! use action_matching::evaluate::{EvaluateOptions, evaluate};
+//! use action_matching::prelude::*;
+//!
+//! // A model at rest leaves the first snapshot where it is, at distance 2 from the second.
+//! let mut model = Model::initial(Architecture::new(1, [4]), 0);
+//! model.parameters.fill(0.0);
+//! let snapshots = Snapshots::from_rows(1, [(0.0, [0.0, 1.0, 2.0]), (1.0, [2.0, 3.0, 4.0])])?;
+//! let options = EvaluateOptions::default();
+//! let report = evaluate(&CpuEngine::new(1), &model, &snapshots, &[], &options, &Stage::default())?;
+//! assert!((report.comparisons[0].model.w1 - 2.0).abs() < 1e-6);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod likelihood;
 mod mmd;

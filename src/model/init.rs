@@ -4,6 +4,7 @@ use super::Architecture;
 use crate::rng::{self, Purpose};
 
 /// Weights uniform with variance 1 / fan-in, biases zero; drawn with [`Purpose::Initialization`].
+#[must_use]
 pub fn initial_parameters(architecture: &Architecture, seed: u64) -> Vec<f32> {
     let mut parameters = vec![0.0; architecture.n_parameters()];
     for layer in architecture.layers() {

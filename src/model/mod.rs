@@ -1,4 +1,15 @@
 //! The network and its place in data space: shape, activation, head, time embedding, parameters, file.
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! let model = Model::initial(Architecture::new(2, [16; 2]), 7);
+//! let folder = tempfile::tempdir().expect("a folder");
+//! let file = folder.path().join("model.safetensors");
+//! model.save(&file)?;
+//! assert_eq!(Model::load(&file)?, model);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod activation;
 mod embedding;
@@ -44,22 +55,26 @@ pub struct Coordinates {
 
 impl Coordinates {
     /// Coordinates that change nothing, for times 0..=1.
+    #[must_use]
     pub fn identity(dim: usize) -> Self {
         Coordinates { mean: vec![0.0; dim], scale: vec![1.0; dim], time_range: [0.0, 1.0], columns: None }
     }
 
     /// These coordinates for samples that are given as differences from `origin` (length `dim`).
+    #[must_use]
     pub fn relative_to(&self, origin: &[f64]) -> Self {
         let mean = self.mean.iter().zip(origin).map(|(mean, origin)| mean - origin).collect();
         Coordinates { mean, ..self.clone() }
     }
 
     /// τ of data time `t`.
+    #[must_use]
     pub fn network_time(&self, t: f64) -> f64 {
         (t - self.time_range[0]) / (self.time_range[1] - self.time_range[0])
     }
 
     /// Data time of τ.
+    #[must_use]
     pub fn data_time(&self, tau: f64) -> f64 {
         self.time_range[0] + tau * (self.time_range[1] - self.time_range[0])
     }
@@ -83,6 +98,7 @@ impl Coordinates {
     }
 
     /// Rows `[n, dim]` from network coordinates to data units, f64.
+    #[must_use]
     pub fn to_data_f64(&self, rows: &[f32]) -> Vec<f64> {
         let affine = self.scale.iter().zip(&self.mean).cycle();
         rows.iter().zip(affine).map(|(&y, (scale, mean))| f64::from(y) * scale + mean).collect()
@@ -90,6 +106,7 @@ impl Coordinates {
 
     /// Whether f32 is too coarse for positions in data units: it would round one near the mean by
     /// more than 10⁻⁵ scales.
+    #[must_use]
     pub fn need_f64(&self) -> bool {
         const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
         self.mean.iter().zip(&self.scale).any(|(mean, scale)| mean.abs() * ROUNDING > 1e-5 * scale)
@@ -110,6 +127,18 @@ pub struct Model {
 }
 
 impl Model {
+    /// An untrained model for continuity dynamics, with the parameters that `seed` draws
+    /// ([`initial_parameters`]), whose data are in network coordinates.
+    #[must_use]
+    pub fn initial(architecture: Architecture, seed: u64) -> Model {
+        Model {
+            coordinates: Coordinates::identity(architecture.dim),
+            objective: Objective::default(),
+            parameters: initial_parameters(&architecture, seed),
+            architecture,
+        }
+    }
+
     /// Checks that sizes agree and lie within their limits.
     ///
     /// # Errors

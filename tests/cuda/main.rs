@@ -16,6 +16,7 @@ mod build;
 mod cli;
 mod derivatives;
 mod devices;
+mod examples;
 mod integrate;
 mod integrate_memory;
 mod training;

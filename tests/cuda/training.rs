@@ -8,7 +8,7 @@ use crate::common::{assert_close, embeddings, model, revealing_optimizer};
 use action_matching::Error;
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, End, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
@@ -324,14 +324,14 @@ fn drawn(training: &Training, step: u64) -> Batch {
         batch.omega.push(omega);
         batch.d_omega.push(d_omega);
     }
-    for (at_end, purpose, points) in
-        [(false, Purpose::Boundary0, &mut batch.x0), (true, Purpose::Boundary1, &mut batch.x1)]
+    for (end, purpose, points) in
+        [(End::Start, Purpose::Boundary0, &mut batch.x0), (End::End, Purpose::Boundary1, &mut batch.x1)]
     {
         for row in 0..training.n_boundary {
             let noise = RowKey { seed: SEED, step, row: (training.n_interior + row) as u32 };
             let mut x = vec![0.0; dim];
             let word = words(SEED, purpose, step, row as u32)[0];
-            path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));
+            path.end_point(end, word, noise, |i, x_i| x[i] = f64::from(x_i));
             points.extend(x);
         }
     }

@@ -131,7 +131,7 @@ fn files_are_compiled_again_when_they_or_their_headers_change() {
 }
 
 #[test]
-fn what_is_no_nvcc_is_named() {
+fn a_program_that_is_not_nvcc_is_named_in_the_error() {
     for (path, part) in [("/nowhere/nvcc", "cannot run"), ("/bin/echo", "is no nvcc")] {
         let problem = Nvcc::new(path.into()).err().expect("an error");
         assert!(problem.contains(path) && problem.contains(part), "{problem}");

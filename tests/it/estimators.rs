@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::common::{Numbers, model, revealing_optimizer};
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    DensityPath, End, Interpolant, Moment, RowKey, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
     unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
@@ -147,13 +147,13 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
         let noise = RowKey { seed: SEED, step, row: (n + row) as u32 };
         match training.estimator {
             Estimator::Action { .. } => {
-                for (at_end, purpose) in [(false, Purpose::Boundary0), (true, Purpose::Boundary1)] {
+                for (end, purpose) in [(End::Start, Purpose::Boundary0), (End::End, Purpose::Boundary1)] {
                     let mut x = vec![0.0; DIM];
                     let word = words(SEED, purpose, step, row as u32)[0];
-                    path.end_point(at_end, word, noise, |i, x_i| x[i] = f64::from(x_i));
-                    let t = f64::from(u8::from(at_end));
+                    path.end_point(end, word, noise, |i, x_i| x[i] = f64::from(x_i));
+                    let t = if end == End::Start { 0.0 } else { 1.0 };
                     let last = path.masses.as_ref().map_or(1.0, |masses| masses[masses.len() - 1]);
-                    let weight = omega(t).0 * if at_end { -last } else { 1.0 } / n_boundary as f64;
+                    let weight = omega(t).0 * if end == End::End { -last } else { 1.0 } / n_boundary as f64;
                     rows.push(&x, t, [0.0, 0.0, weight], &[0.0; DIM]);
                 }
             }

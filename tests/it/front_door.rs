@@ -11,7 +11,8 @@ use action_matching::prelude::*;
 /// Not a multiple of a tile of rows on any engine.
 const N: usize = 131;
 
-/// A model in coordinates of its own: a scale for each dimension, far from 0, over 5 time units from −3.
+/// A model in coordinates of its own: a scale for each dimension, far from 0, over 5 time units
+/// from −3.
 fn far_model(dim: usize, embedding: TimeEmbedding, objective: Objective) -> Model {
     let coordinates = Coordinates {
         mean: (0..dim).map(|i| 40.0 - 25.0 * i as f64).collect(),
@@ -29,7 +30,8 @@ fn points(model: &Model, seed: u64) -> Vec<f64> {
     Numbers::new(seed).take(N * mean.len()).iter().zip(affine).map(|(y, (mean, scale))| mean + scale * y).collect()
 }
 
-/// vᵢ = scaleᵢ / T · ∂ᵢH(p) with pᵢ = scaleᵢ ∂s/∂xᵢ, where the slope is by differences in data units.
+/// vᵢ = scaleᵢ / T · ∂ᵢH(p) with pᵢ = scaleᵢ ∂s/∂xᵢ, where the slope is by differences in data
+/// units.
 #[test]
 fn velocity_is_the_slope_of_the_potential_in_data_units() {
     for (dim, q) in [(1, 2.0), (3, 2.0), (3, 2.5), (5, 1.5)] {
@@ -107,7 +109,8 @@ fn weights_grow_with_the_potential() {
     assert_eq!(positions, model.flow(&engine, &x, [0.0, 1.0], Solver::rk4(4)).expect("moves"));
 }
 
-/// With diffusion a flow needs noise, and has that of the model in data units: variance σ² scale² Δt / T.
+/// With diffusion a flow needs noise, and has that of the model in data units: variance σ² scale²
+/// Δt / T.
 #[test]
 fn diffusion_needs_noise_and_has_that_of_the_model() {
     let sigma = 0.8;
@@ -297,7 +300,8 @@ fn defaults_are_those_of_the_program() {
     assert_eq!((cosine, LearningRate::over(100_000).warmup_steps), (Some(Cosine { end: 100_000, floor: 0.01 }), 500));
 }
 
-/// The first state is that of the seed, on every path, and what is out of range is named, not drawn.
+/// The first state is that of the seed, on every path, and what is out of range is named, not
+/// drawn.
 #[test]
 fn training_starts_from_its_seed() {
     let (training, _) = small_training(Standardization::Isotropic);
@@ -316,7 +320,8 @@ fn training_starts_from_its_seed() {
     assert!(error.contains("hidden[0]"), "{error}");
 }
 
-/// Pairs of optimal transport of one-dimensional rows keep their order, so a cloud that only moves has one velocity.
+/// Pairs of optimal transport of one-dimensional rows keep their order, so a cloud that only moves
+/// has one velocity.
 #[test]
 fn paired_paths_have_the_pairs_of_optimal_transport() {
     let rows = |shift: f32| Numbers::new(3).take(N).iter().map(|&x| x as f32 + shift).collect::<Vec<f32>>();

@@ -18,6 +18,7 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod examples;
 mod flags;
 mod front_door;
 mod generative;
@@ -38,6 +39,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod snapshots;
 mod stochastic;
 #[cfg(unix)]
 mod streams;

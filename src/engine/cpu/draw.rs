@@ -5,8 +5,12 @@
 
 use super::loss::set_time;
 use super::workspace::Workspace;
+<<<<<<< HEAD
+use crate::density_path::{End, Moment, RowKey, TimeDensity, TimeRule};
+=======
 use crate::density_path::{Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::batch::End;
+>>>>>>> cudalaunch
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -121,7 +125,11 @@ impl Draw<'_> {
         }
     }
 
+<<<<<<< HEAD
+    /// Fills boundary rows `first..first + n_rows`, at the first or last time.
+=======
     /// Boundary rows `first..first + n_rows` at one end of time.
+>>>>>>> cudalaunch
     pub fn boundary(&self, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (purpose, t) = match end {
@@ -137,16 +145,27 @@ impl Draw<'_> {
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
             let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
+<<<<<<< HEAD
+            training.path.end_point(end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+=======
             training.path.end_point(end == End::End, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+>>>>>>> cudalaunch
             set_time(&training.architecture, work, row, t);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
         }
     }
 
+<<<<<<< HEAD
+    /// Fills rows `first..first + n_rows` at the ends of the intervals of [`Estimator::Weak`]:
+    /// samples at the interval's start or end, as `end` says. Each sample gives two consecutive
+    /// rows, one at each time of its interval.
+    pub fn part(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
+=======
     /// Rows `first..first + n_rows` of [`Estimator::Weak`]: samples at one end of a random one of
     /// `intervals` between two snapshots. Each appears at both times of its interval, one row after
     /// the other.
     pub fn weak_ends(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
+>>>>>>> cudalaunch
         let Draw { training, step, .. } = *self;
         let (path, offset) = (&training.path, self.offset(1));
         for row in 0..n_rows {
@@ -164,7 +183,11 @@ impl Draw<'_> {
             let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
             let (mass, _) = path.mass(&trajectory, sampled);
             let per_length = f64::from(intervals) / path.length(moment.left);
+<<<<<<< HEAD
+            let weight = 0.5 * omega * mass * measure * per_length / training.n_boundary as f64;
+=======
             let weight = 0.5 * omega * mass * sampling_weight * per_length / training.n_boundary as f64;
+>>>>>>> cudalaunch
             work.weight[row] = if end == End::End { -weight } else { weight } as f32;
         }
     }

@@ -4,9 +4,9 @@ use pulp::{Simd, WithSimd};
 
 use super::panel::panel_width;
 use super::product::{load_pair, store};
-use super::sweeps::Sweeps;
+use super::sweeps::{RowKind, Sweeps};
 use super::sync::{SharedMut, Turn};
-use super::weight_grad::{Channel, WeightGrad, WeightSum};
+use super::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
 
@@ -102,7 +102,7 @@ pub fn accumulate<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
     n_rows: usize,
-    interior: bool,
+    kind: RowKind,
     tile: usize,
     sums: &PartialSums,
     values: SharedMut,
@@ -110,6 +110,7 @@ pub fn accumulate<S: Simd>(
     let n_sums = sums.turns.len();
     let (sum, round) = (tile % n_sums, tile / n_sums);
     let start = sum * sums.n_gradient;
+    let onto = if round > 0 { Onto::Sum } else { Onto::Nothing };
     for index in (0..sweeps.packing.layers.len()).rev() {
         let layer = &sweeps.packing.layers[index];
         let (below, above) = work.hidden.split_at(index);
@@ -142,22 +143,26 @@ pub fn accumulate<S: Simd>(
                     n_panels: layer.out_panels,
                     n_rows,
                     sum: values.pointer(start + layer.bias_gradient),
-                    accumulate: round > 0,
+                    onto,
                 });
             }
             let weight_sum = WeightSum {
                 n_broadcast,
                 panels: part * TURN_PANELS..n_panels.min((part + 1) * TURN_PANELS),
                 values: values.pointer(start + layer.gradient),
-                accumulate: round > 0,
+                onto,
             };
-            let n_channels = if interior { 2 + work.probes.len() } else { 1 };
-            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to one thread.
+            let n_channels = match kind {
+                RowKind::Interior => 2 + work.probes.len(),
+                RowKind::Boundary => 1,
+            };
+            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to
+            // one thread.
             let gradient = unsafe { WeightGrad::new(n_channels, stacked, n_rows, weight_sum) };
             sweeps.simd.vectorize(gradient);
             turn.pass(round);
         }
-        sweeps.adjoint(index, work, n_rows, interior);
+        sweeps.adjoint(index, work, n_rows, kind);
     }
 }
 
@@ -168,7 +173,7 @@ struct BiasGrad {
     n_panels: usize,
     n_rows: usize,
     sum: *mut f32,
-    accumulate: bool,
+    onto: Onto,
 }
 
 impl WithSimd for BiasGrad {
@@ -182,7 +187,10 @@ impl WithSimd for BiasGrad {
             // width for each.
             unsafe {
                 let out = self.sum.add(panel * width);
-                let mut sum = if self.accumulate { load_pair::<S>(out) } else { [simd.splat_f32s(0.0); 2] };
+                let mut sum = match self.onto {
+                    Onto::Sum => load_pair::<S>(out),
+                    Onto::Nothing => [simd.splat_f32s(0.0); 2],
+                };
                 for row in 0..self.n_rows {
                     let [low, high] = load_pair::<S>(self.z_bar.add(panel * self.stride + row * width));
                     sum = [simd.add_f32s(sum[0], low), simd.add_f32s(sum[1], high)];

@@ -12,6 +12,17 @@
 //!                                 (an activation or the chain rule) fused in
 //! product, narrow, weight_grad    register-blocked kernels on the layout of panel and weights
 //! ```
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! // Any number of threads gives the same bits.
+//! let model = Model::initial(Architecture::new(3, [16; 2]), 0);
+//! let points = draw_gaussian(300, 3, &mut Stream::of_normals(1, 3));
+//! let velocity = |threads| model.velocity(&CpuEngine::new(threads), &points, 0.5);
+//! assert_eq!(velocity(1)?, velocity(2)?);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod activation;
 mod bend;
@@ -47,7 +58,7 @@ use self::gradient::PartialSums;
 use self::loss::{Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileProgress, TileSlabs};
-use self::sweeps::{Keep, Sweeps};
+use self::sweeps::{Keep, RowKind, Sweeps};
 use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
 use self::weights::{PackedWeights, Packing};
@@ -269,7 +280,7 @@ impl WithSimd for EvaluateLoss<'_> {
             let interior =
                 Interior { objective: &model.objective, form: LossForm::Action, scale: 1.0 / n as f32, probe_weight };
             terms.add(&loss::interior(&sweeps, interior, &mut work, range.len(), |_, _, _| {}));
-            gradient::accumulate(&sweeps, &mut work, range.len(), true, tile, &sums, shared);
+            gradient::accumulate(&sweeps, &mut work, range.len(), RowKind::Interior, tile, &sums, shared);
             tile += 1;
         }
         for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
@@ -282,7 +293,7 @@ impl WithSimd for EvaluateLoss<'_> {
                 work.weight.fill((omega / n as f64) as f32);
                 let value = loss::boundary(&sweeps, &mut work, n_rows);
                 *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
-                gradient::accumulate(&sweeps, &mut work, n_rows, false, tile, &sums, shared);
+                gradient::accumulate(&sweeps, &mut work, n_rows, RowKind::Boundary, tile, &sums, shared);
                 tile += 1;
             }
         }

@@ -162,10 +162,28 @@ mod tests {
                 moment1: &mut moment1,
                 moment2: &mut moment2,
             });
+<<<<<<< HEAD
+            let rate = optimizer.learning_rate.at(step as u64);
+            let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            for (i, [p, e, m, v]) in exact.iter_mut().enumerate() {
+                let g = f64::from(gradient[i]) * (0.7 / norm).min(1.0);
+                *m = 0.8 * *m + 0.2 * g;
+                *v = 0.95 * *v + 0.05 * g * g;
+                let (m_hat, v_hat) = (*m / (1.0 - 0.8_f64.powi(step + 1)), *v / (1.0 - 0.95_f64.powi(step + 1)));
+                *p -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.3 * *p);
+                // 9/10 of the way after the first step, 9/11 after the second, …
+                let kept = [1.0 / 10.0, 2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0][step as usize];
+                *e = kept * *e + (1.0 - kept) * *p;
+                for (got, want) in [(parameters[i], *p), (ema[i], *e), (moment1[i], *m), (moment2[i], *v)] {
+                    assert!((f64::from(got) - want).abs() < 1e-6, "parameter {i} at step {step}: {got}, not {want}");
+                }
+            }
+=======
             exact.step(step as u64, &gradient);
             let [parameters, ema, moment1, moment2] = [&parameters, &ema, &moment1, &moment2].map(Clone::clone);
             let state = NetworkState { parameters, ema, moment1, moment2 };
             exact.assert_close(&format!("step {step}"), &state, 1e-6);
+>>>>>>> cudalaunch
         }
     }
 }

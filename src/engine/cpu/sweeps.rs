@@ -14,7 +14,7 @@
 //! | sweep | product | fused |
 //! |---|---|---|
 //! | primal | | f‴(z) too |
-//! | reverse | u = Wᵀ δ | h = u ⊙ f″ beside f″, u ⊙ f‴ |
+//! | reverse | u = Wᵀ δ | h = u ⊙ f″, f″ kept, u ⊙ f‴ |
 //! | probe tangent | e_z = W e | e_a = f′ ⊙ e_z |
 //! | tangent | c_z = W c | c_a = f′ ⊙ c_z + k f″ ⊙ Σe_z², g = h ⊙ c_z + k u ⊙ f‴ ⊙ Σe_z² |
 //! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ⊙ ē_a + 2k h ⊙ e_z, g += ē_a ⊙ f″ ⊙ e_z |
@@ -31,6 +31,15 @@ use super::product::{Epilogue, Operand, Product};
 use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
+
+/// What the rows of a tile have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RowKind {
+    /// Interior rows: g and the channels of δ, c and of the probes.
+    Interior,
+    /// The potential alone.
+    Boundary,
+}
 
 /// Highest derivative of the activation that the primal and reverse sweeps compute.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,8 +92,9 @@ impl<S: Simd> Sweeps<'_, S> {
             inner: layer.layer.n_in,
             n_panels: layer.out_panels,
         };
-        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for this network and packing, and
-        // write none that they read; the weights change only between steps.
+        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for
+        // this network and packing, and write none that they read; the weights change only between
+        // steps.
         let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
         self.simd.vectorize(product);
     }
@@ -103,7 +113,8 @@ impl<S: Simd> Sweeps<'_, S> {
         self.simd.vectorize(product);
     }
 
-    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its tangent.
+    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its
+    /// tangent.
     fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(self.last());
         if !is_narrow(layer.layer.n_out, self.packing.width) {
@@ -279,14 +290,14 @@ impl<S: Simd> Sweeps<'_, S> {
     /// and the ē of the probes.
     ///
     /// Layer 0 has no adjoint: its input is the data.
-    pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, interior: bool) {
+    pub fn adjoint(&self, layer: usize, work: &mut Workspace, n_rows: usize, kind: RowKind) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         let probe_weight = work.probe_weight.as_ptr();
         let (to, above) = work.hidden.split_at_mut(layer);
         let Some(tiles) = to.last_mut() else { return };
         let z_bar = above.first().map_or(&work.output_bar, |hidden| &hidden.z_bar);
         let (f1, out) = (tiles.f1.as_ptr(), tiles.z_bar.as_mut_ptr());
-        if !interior {
+        if kind == RowKind::Boundary {
             let epilogue = Reverse::<1> { f1, f2: out, out, h: out, u_f3: out };
             return self.backward(layer, z_bar, n_rows, parked, epilogue);
         }

@@ -18,14 +18,69 @@ use super::gradient;
 use super::learner::{Learner, SharedLearner};
 use super::loss::{self, Interior, LossTerms};
 use super::optimizer::StepSizes;
+use super::sweeps::RowKind;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
+<<<<<<< HEAD
+use crate::density_path::{End, TimeDensity, TimeMoments, TimeRule};
+use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
+use crate::error::{Error, Result};
+use crate::stage;
+
+/// The part of the batch that a tile belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Interior,
+    /// Rows of weights opposite to the interior ones, for the centering of [`Estimator::Action`].
+    Center,
+    CenterEnds,
+    Boundary {
+        end: End,
+    },
+    /// Ends of the intervals of [`Estimator::Weak`].
+    WeakEnds {
+        intervals: u32,
+        end: End,
+    },
+}
+
+impl Part {
+    /// The parts of a batch with the number of rows of each.
+    fn of(training: &Training) -> Vec<(Part, usize)> {
+        // Interior tiles take the most work and come first, so that the cheap tiles even out the
+        // threads at the end.
+        let mut parts = vec![(Part::Interior, training.n_interior)];
+        match training.estimator {
+            Estimator::Action { centering } => {
+                if centering {
+                    parts.push((Part::Center, training.n_interior));
+                }
+                parts.extend(End::BOTH.map(|end| (Part::Boundary { end }, training.n_boundary)));
+                if centering {
+                    parts.push((Part::CenterEnds, 2));
+                }
+            }
+            Estimator::Weak { intervals } => {
+                parts.extend(End::BOTH.map(|end| (Part::WeakEnds { intervals, end }, 2 * training.n_boundary)));
+            }
+            Estimator::Regression => {}
+        }
+        parts
+    }
+
+    fn is_interior(self) -> bool {
+        matches!(self, Part::Interior | Part::Center)
+    }
+}
+
+=======
 use crate::density_path::{TimeDensity, TimeMoments, TimeRule};
 use crate::engine::batch::{BatchPart, End, LossForm};
 use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
 
+>>>>>>> cudalaunch
 /// Consecutive rows of one part of the batch.
 #[derive(Clone, Copy)]
 struct TileRows {
@@ -79,7 +134,7 @@ impl<S: Simd> CpuTrainer<S> {
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
-        let crew = Crew {
+        let shared = SharedStep {
             training: &self.training,
             tiles: &self.tiles,
             tile_sums: &self.tile_sums,
@@ -97,14 +152,14 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
                 .map_while(|(index, work)| {
-                    let (crew, steps) = (&crew, steps.clone());
+                    let (shared, steps) = (&shared, steps.clone());
                     // If the system starts no more threads, those that run do all the work.
-                    stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
+                    stage::spawn(scope, move || shared.run(index + 1, work, steps, |_| {})).ok()
                 })
                 .collect();
-            crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
+            shared.barrier.get_or_init(|| Barrier::new(1 + others.len()));
             let first = catch_unwind(AssertUnwindSafe(|| {
-                crew.run(0, first, steps, |record| {
+                shared.run(0, first, steps, |record| {
                     outcome = record.check();
                     records.push(record);
                 })
@@ -140,7 +195,7 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
 }
 
 /// State that the threads of [`CpuTrainer::steps`] share.
-struct Crew<'a, S> {
+struct SharedStep<'a, S> {
     training: &'a Training,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
@@ -155,7 +210,7 @@ struct Crew<'a, S> {
     barrier: OnceLock<Barrier>,
 }
 
-impl<S: Simd> Crew<'_, S> {
+impl<S: Simd> SharedStep<'_, S> {
     /// One thread's work in `steps`. Returns the number of steps taken, the same on every thread.
     /// If one thread panics, all do.
     fn run(
@@ -235,7 +290,11 @@ impl<S: Simd> Crew<'_, S> {
                     objective: &training.objective,
                     form,
                     scale: 1.0 / training.n_interior as f32,
+<<<<<<< HEAD
+                    per_probe: training.laplacian.probe_weight(),
+=======
                     probe_weight: training.laplacian.probe_weight(),
+>>>>>>> cudalaunch
                 };
                 let follow = training.time_rule == TimeRule::Importance && part == BatchPart::Interior;
                 let moments = &mut sums.moments;
@@ -250,9 +309,15 @@ impl<S: Simd> Crew<'_, S> {
                 draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
+<<<<<<< HEAD
+            Part::Boundary { end } | Part::WeakEnds { end, .. } => {
+                match part {
+                    Part::WeakEnds { intervals, .. } => draw.part(intervals, end, first, n_rows, work),
+=======
             BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {
                 match part {
                     BatchPart::WeakEnds { intervals, .. } => draw.weak_ends(intervals, end, first, n_rows, work),
+>>>>>>> cudalaunch
                     _ => draw.boundary(end, first, n_rows, work),
                 }
                 let value = loss::boundary(&sweeps, work, n_rows);
@@ -265,13 +330,19 @@ impl<S: Simd> Crew<'_, S> {
         drop(density);
         *self.tile_sums[tile].lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = sums;
         let learner = &self.action;
+<<<<<<< HEAD
+        let kind = if part.is_interior() { RowKind::Interior } else { RowKind::Boundary };
+        gradient::accumulate(&sweeps, work, n_rows, kind, tile, learner.sums, learner.partial_gradients);
+        if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+=======
         let interior = part.is_interior();
         gradient::accumulate(&sweeps, work, n_rows, interior, tile, learner.sums, learner.partial_gradients);
         if let (BatchPart::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+>>>>>>> cudalaunch
             loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
             bend::seed(work, bend_work, n_rows, training.architecture.dim);
             let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
-            gradient::accumulate(&bend_sweeps, bend_work, n_rows, false, tile, learner.sums, values);
+            gradient::accumulate(&bend_sweeps, bend_work, n_rows, RowKind::Boundary, tile, learner.sums, values);
         }
     }
 
@@ -316,14 +387,18 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::DensityPath;
+<<<<<<< HEAD
+=======
     use crate::engine::Estimator;
     use crate::rng::Stream;
 
+>>>>>>> cudalaunch
     use crate::model::Architecture;
-
+    use crate::rng::Stream;
     use crate::stage::tests::with_startable;
 
-    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several
+    /// tiles.
     const SMALL: bool = cfg!(miri);
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
@@ -333,12 +408,13 @@ mod tests {
             offsets: vec![0, 50, 120],
             samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
         };
+        let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {
             estimator: Estimator::Action { centering: false },
-            n_interior: if SMALL { 90 } else { 600 },
-            n_boundary: if SMALL { 30 } else { 200 },
+            n_interior: if SMALL { 100 } else { 600 },
+            n_boundary: if SMALL { 97 } else { 200 },
             seed: 7,
-            ..Training::new(Architecture::new(2, if SMALL { [5, 3] } else { [16, 16] }), DensityPath::linear(snapshots))
+            ..Training::new(Architecture::new(2, hidden), DensityPath::linear(snapshots))
         };
         let state = training.initial_state().expect("sizes within their limits");
         CpuTrainer::new(pulp::Scalar::new(), threads, training, state)

@@ -19,8 +19,8 @@ pub struct Channel<'a> {
     pub lanes: &'a Tile,
 }
 
-/// One weight gradient, restricted to some panels. Whoever has one may run it: what that takes is promised to
-/// [`WeightGrad::new`], or checked when it runs.
+/// One weight gradient, restricted to some panels. A value of this type can be run safely: what
+/// that requires is promised to [`WeightGrad::new`], or checked when it runs.
 pub struct WeightGrad<F> {
     n_channels: usize,
     channel: F,
@@ -28,7 +28,16 @@ pub struct WeightGrad<F> {
     panels: Range<usize>,
     n_rows: usize,
     sum: *mut f32,
-    accumulate: bool,
+    onto: Onto,
+}
+
+/// What a gradient is added to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing: it overwrites the sum.
+    Nothing,
+    /// The values that the sum has.
+    Sum,
 }
 
 /// The sums of a weight gradient.
@@ -39,19 +48,19 @@ pub struct WeightSum {
     pub panels: Range<usize>,
     /// Sums `[panel][n_broadcast][lane]`, all panels.
     pub values: *mut f32,
-    /// Adds to the values of `values` (otherwise overwrites them).
-    pub accumulate: bool,
+    /// What it is added to.
+    pub onto: Onto,
 }
 
 impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     /// The products of `n_channels` stacked channels, by index, over `n_rows` rows.
     ///
     /// # Safety
-    /// Until the gradient is formed, `sum.values` points at whole panels, as wide as those of the channels, and nobody else
-    /// touches `sum.panels` of them.
+    /// Until the gradient is formed, `sum.values` points at whole panels, as wide as those of the
+    /// channels, and no other thread accesses `sum.panels` of them.
     pub unsafe fn new(n_channels: usize, channel: F, n_rows: usize, sum: WeightSum) -> Self {
-        let WeightSum { n_broadcast, panels, values, accumulate } = sum;
-        WeightGrad { n_channels, channel, n_broadcast, panels, n_rows, sum: values, accumulate }
+        let WeightSum { n_broadcast, panels, values, onto } = sum;
+        WeightGrad { n_channels, channel, n_broadcast, panels, n_rows, sum: values, onto }
     }
 
     /// # Panics
@@ -99,8 +108,8 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     #[inline(always)]
     fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
-        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by `check`, and inside the sum, as
-        // promised to `new`.
+        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by
+        // `check`, and inside the sum, as promised to `new`.
         unsafe {
             let out = self.sum.add((panel * self.n_broadcast + first) * width);
             for i in 0..M {
@@ -129,7 +138,7 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
                 let out = out.add(i * width);
                 let held = load_pair::<S>(out);
                 for half in 0..2 {
-                    let value = if self.accumulate { simd.add_f32s(held[half], sum[half]) } else { sum[half] };
+                    let value = if self.onto == Onto::Sum { simd.add_f32s(held[half], sum[half]) } else { sum[half] };
                     store::<S>(out.add(half * S::F32_LANES), value);
                 }
             }

@@ -1,5 +1,15 @@
 //! The CUDA engine: training, evaluation and integration on an NVIDIA GPU. The host only
 //! orchestrates.
+//!
+//! ```
+//! use action_matching::prelude::*;
+//!
+//! match CudaEngine::new(0, Precision::default()) {
+//!     Ok(engine) => assert!(engine.describe().ends_with("bf16")),
+//!     // Says what is missing: a GPU, its driver, or kernels in this build.
+//!     Err(error) => assert!(matches!(error, Error::Device { .. }), "{error}"),
+//! }
+//! ```
 
 mod abi;
 mod batch;
@@ -20,7 +30,9 @@ mod workspace;
 
 use std::sync::Arc;
 
-pub use driver::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
+pub use driver::{DeviceInfo, devices, is_available};
+#[doc(hidden)] // by way of `cli_support`
+pub use driver::{driver, kernels, oldest_driver};
 
 use self::driver::Device;
 use self::trainer::CudaTrainer;

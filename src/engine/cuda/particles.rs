@@ -176,8 +176,41 @@ impl<'a> Integration<'a> {
             StepControl::Fixed { .. } => fixed_steps(model, plan),
             StepControl::Adaptive { .. } => Default::default(),
         };
+<<<<<<< HEAD
+        let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
+        let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
+        let params = IntegrateParams {
+            network: network.params,
+            rows: *rows.params(),
+            weights,
+            biases,
+            positions: address(&channels[0]),
+            log_weights: address(&channels[1]),
+            log_density: address(&channels[2]),
+            tableau: TableauParams::new(tableau),
+            steps,
+            steps_before,
+            save_at,
+            t0: plan.t0,
+            direction: if plan.save_at.last() < Some(&plan.t0) { -1.0 } else { 1.0 },
+            rtol,
+            atol,
+            frequencies,
+            seed: plan.noise.seed,
+            scratch: scratch.address(),
+            slot_size: slot as u64,
+            growth: model.objective.growth as f32,
+            cost_exponent: model.objective.cost_exponent as f32,
+            share: plan.divergence.probe_weight() as f32,
+            n_saved: n_saved as u32,
+            increments_per_step: plan.noise.increments_per_step,
+            rule: plan.divergence.rule as u32,
+            n_operand_chunks: operands.n_chunks,
+            ..IntegrateParams::default()
+=======
         let channel = |columns: usize| -> Result<Channel> {
             Ok(Channel { columns, values: device.allocate(plan.save_at.len() * chunk * columns)? })
+>>>>>>> cudalaunch
         };
         Ok(Integration {
             weights: device.upload(&weights)?,

@@ -2,6 +2,21 @@
 //! other engine.
 //!
 //! `amatch check --precision f64` runs it, and tests compare the engines with it.
+//!
+//! ```
+//! use action_matching::engine::reference::ReferenceEngine;
+//! use action_matching::prelude::*;
+//!
+//! // s = b·x, as the last bias of a `dot` head is b and all weights are 0.
+//! let architecture = Architecture { head: Head::Dot, ..Architecture::new(2, [4]) };
+//! let mut model = Model::initial(architecture, 0);
+//! model.parameters.fill(0.0);
+//! let n = model.parameters.len();
+//! model.parameters[n - 2..].copy_from_slice(&[3.0, -1.0]);
+//! let derivatives = ReferenceEngine.derivatives(&model, &[0.5, 2.0], &[0.1])?;
+//! assert_eq!((derivatives.s, derivatives.grad_s), (vec![-0.5], vec![3.0, -1.0]));
+//! # Ok::<(), Error>(())
+//! ```
 
 mod activation;
 mod row;

@@ -58,7 +58,7 @@ fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn complaints_are_heard() {
+fn spills_and_local_memory_are_reported() {
     let report = |frame: u32, stores: u32| {
         format!(
             "ptxas info    : Function properties for a\n    {frame} bytes stack frame, {stores} bytes spill stores, 0 bytes spill loads\n"
