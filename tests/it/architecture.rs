@@ -178,6 +178,25 @@ fn engines_do_not_import_each_other() {
     }
 }
 
+/// Addresses of device memory are made, and kernels launched, where buffers are borrowed and their
+/// lengths checked: in `launch/`. So nothing above the driver but `launch/` needs `unsafe`.
+#[test]
+fn only_launches_handle_addresses() {
+    let files = sources();
+    let cuda: Vec<_> = files.iter().filter(|(file, _)| file.starts_with("engine/cuda/")).collect();
+    let uses = |folder: &str, word: &str| {
+        cuda.iter()
+            .any(|(file, text)| file.starts_with(&format!("engine/cuda/{folder}")) && code_of(text).contains(word))
+    };
+    for word in [".address()", "unsafe {"] {
+        assert!(uses("launch/", word), "{word}");
+        for (file, text) in &cuda {
+            let is_allowed = ["driver/", "abi/", "launch/"].iter().any(|folder| file.contains(folder));
+            assert!(is_allowed || !code_of(text).contains(word), "{file} contains {word:?}");
+        }
+    }
+}
+
 /// Planted circles are found, however they are written; tests and comments do not count.
 #[test]
 fn planted_circles_are_found() {
