@@ -6,6 +6,10 @@
 //! `80,90`, or `ptx` for none. The PTX is always embedded: drivers assemble it for architectures
 //! that are not listed, and the virtual GPU of the tests executes it.
 
+#[allow(dead_code)] // its types are there for their layout alone
+#[path = "src/engine/cuda/abi/header.rs"]
+mod header;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -29,6 +33,7 @@ type Outcome<T> = Result<T, String>;
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/engine/cuda/abi");
     // If the compiler is named there is no search, so a new PATH changes nothing.
     let searched = if std::env::var_os("AMATCH_NVCC").is_some() { &SEARCHED[..1] } else { &SEARCHED };
     for name in searched.iter().chain(&["AMATCH_CUDA", "AMATCH_CUDA_ARCHS"]) {
@@ -191,6 +196,13 @@ pub struct Image {
     pub path: PathBuf,
 }
 
+/// Writes `abi.h`, the declarations that kernels share with the host, into the folder `out`. nvcc
+/// finds it there by `-I`.
+pub fn write_header(out: &Path) -> Outcome<()> {
+    let path = out.join("abi.h");
+    std::fs::write(&path, header::header()).map_err(|error| io(&path, error))
+}
+
 /// Compiles each `.cu` of `folder` into `out`, `jobs` at a time. Files that did not change since
 /// their last compilation stay.
 pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], jobs: usize) -> Outcome<Vec<Image>> {
@@ -198,6 +210,7 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
     let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     sources.sort();
+    write_header(out)?;
     let (todo, done) = (Mutex::new(sources.iter()), Mutex::new(BTreeMap::new()));
     let workers = jobs.clamp(1, sources.len().max(1));
     std::thread::scope(|scope| {
@@ -226,6 +239,7 @@ fn io(path: &Path, error: std::io::Error) -> String {
 fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<Image> {
     let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
     options.push(format!("-arch=compute_{VIRTUAL}"));
+    options.push(format!("-I{}", out.display()));
     // The packages of toolkit 12 are in neighboring folders, and nvcc looks only in its own.
     if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
         for package in ["cuda_runtime", "cuda_cccl"] {
@@ -234,7 +248,7 @@ fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     }
 
     let mut contents = BTreeMap::new();
-    gather(source, &mut contents);
+    gather(source, out, &mut contents);
     let mut hash = DefaultHasher::new();
     (&contents, &nvcc.version, &options, architectures).hash(&mut hash);
     let stamp = format!("{:016x}", hash.finish());
@@ -297,17 +311,19 @@ fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], thread
     Ok(())
 }
 
-/// Adds the text of `path` and of all files that it includes from its own tree to `contents`.
-pub fn gather(path: &Path, contents: &mut BTreeMap<PathBuf, String>) {
+/// Adds the text of `path` and of all files that it includes from its own tree, or from the folder
+/// `out`, to `contents`.
+pub fn gather(path: &Path, out: &Path, contents: &mut BTreeMap<PathBuf, String>) {
     // Canonical paths, so that files that include each other end the recursion. Unreadable files
     // are left for nvcc to report.
     let Ok(path) = path.canonicalize() else { return };
     let Ok(text) = std::fs::read_to_string(&path) else { return };
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let includes = text.lines().filter_map(|line| line.trim().strip_prefix('#')?.trim().strip_prefix("include"));
-    let included: Vec<PathBuf> = includes.filter_map(|rest| Some(folder.join(rest.split('"').nth(1)?))).collect();
+    let names = includes.filter_map(|rest| rest.split('"').nth(1));
+    let included: Vec<PathBuf> = names.flat_map(|name| [folder.join(name), out.join(name)]).collect();
     if contents.insert(path, text).is_none() {
-        included.iter().for_each(|path| gather(path, contents));
+        included.iter().for_each(|path| gather(path, out, contents));
     }
 }
 

@@ -8,9 +8,8 @@
 #include "draw/probes.cuh"
 #include "draw/row.cuh"
 #include "net/element.cuh"
-#include "params.h"
+#include "abi.h"
 
-constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarpSize = 32;
 
 // Writes one row of the network's input: x, the time features, zero padding. Also stores x, phi',
@@ -74,7 +73,7 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
     write_row<T>(params, row, at, [&](uint32_t column) { return point(row.curve, column, start_noise); });
     if (threadIdx.x % kWarpSize == 0) {
       rows.on_potential[at] = row.on_potential;
-      rows.measure[at] = row.measure;
+      rows.sampling_weight[at] = row.sampling_weight;
       if (rows.n_probes > 0) rows.kappa[at] = row.kappa;
     }
     if (rows.n_probes > 0) write_probes<T>(params, row, at, probes);

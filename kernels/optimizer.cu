@@ -1,25 +1,25 @@
-// From the partial weight gradients to the next weights: gather_gradient for each network, judge
-// once, update for each network.
+// From the partial weight gradients to the next weights: gather_gradient for each network,
+// finish_step once, update for each network.
 #include "optimizer/gather.cuh"
-#include "optimizer/judge.cuh"
+#include "optimizer/finish_step.cuh"
 #include "optimizer/update.cuh"
 
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) gather_gradient(const __grid_constant__ GatherParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads) gather_gradient(const __grid_constant__ GatherParams params) {
   gather(params);
 }
 
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) judge(const __grid_constant__ JudgeParams params) {
-  judge_step(params);
+extern "C" __global__ void __launch_bounds__(kThreads) finish_step(const __grid_constant__ FinishStepParams params) {
+  finish(params);
 }
 
 // Forms the density of times before the first step.
-extern "C" __global__ void __launch_bounds__(kOptimizerThreads) renew_density(const __grid_constant__ TimesParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads) renew_density(const __grid_constant__ TimesParams params) {
   __shared__ TimesMemory sm_times;
   form_density(params, sm_times);
 }
 
 #define UPDATE(NAME, TYPE)                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(kOptimizerThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
+  extern "C" __global__ void __launch_bounds__(kThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
     update<TYPE>(params);                                                                                                      \
   }
 UPDATE(f32, float)

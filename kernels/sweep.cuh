@@ -17,27 +17,27 @@ struct RowTerms {
 };
 
 // The formulas of one interior row between the sweeps.
-template <class Tile>
+template <class TileSweeps>
 struct InteriorRow {
-  using T = typename Tile::Operand;
+  using T = typename TileSweeps::Operand;
 
   const SweepParams& params;
-  HeadRow<Tile> head;
+  HeadRow<TileSweeps> head;
   bool is_center;  // row of a centering part: only the time derivative contributes
   const float& operand_scale;  // see TileMemory
   RowTerms& terms;
 
   __device__ __forceinline__ bool has_time() const { return params.has_time != 0; }
-  __device__ __forceinline__ bool moves() const { return params.moves != 0 && !is_center; }
+  __device__ __forceinline__ bool has_drift() const { return params.has_drift != 0 && !is_center; }
   __device__ __forceinline__ bool has_velocity() const { return params.has_velocity != 0 && !is_center; }
-  __device__ __forceinline__ float growth() const { return moves() ? params.growth : 0.0f; }
+  __device__ __forceinline__ float growth() const { return has_drift() ? params.growth : 0.0f; }
 
   __device__ __forceinline__ float grad_s(uint32_t i) const { return head.of(params.rows.grad_s, head.dim())[i]; }
   __device__ __forceinline__ float velocity(uint32_t i) const { return head.of(params.rows.velocity, head.dim())[i]; }
 
   // The direction of the generator: drift - velocity.
   __device__ __forceinline__ float direction(uint32_t i) const {
-    float direction = moves() ? hamiltonian(grad_s(i), params.cost_exponent).y : 0.0f;
+    float direction = has_drift() ? hamiltonian(grad_s(i), params.cost_exponent).y : 0.0f;
     if (has_velocity()) direction -= velocity(i);
     return direction;
   }
@@ -57,7 +57,7 @@ struct InteriorRow {
       if (i < dim) {
         const float p = grad_s(i), w = direction(i);
         squares = fmaf(p, p, squares);
-        if (moves()) energy += hamiltonian(p, params.cost_exponent).x;
+        if (has_drift()) energy += hamiltonian(p, params.cost_exponent).x;
         if (has_velocity()) energy -= velocity(i) * p;
         along = fmaf(w, p, along);
         c = w;
@@ -71,14 +71,14 @@ struct InteriorRow {
     if (!is_first_lane()) return;
     *head.of(params.rows.ds_dt) = total_ds_dt;
     const float ds_dt = has_time() ? total_ds_dt : 0.0f, s = params.with_potential ? *head.of(params.rows.s) : 0.0f;
-    const float measure = *head.of(params.rows.measure);
+    const float sampling_weight = *head.of(params.rows.sampling_weight);
     terms.weight = weight;
     terms.on_potential = *head.of(params.rows.on_potential) * params.scale;
     terms.s = s;
     terms.along = weight * (ds_dt + along);
     terms.value = static_cast<double>(weight * (ds_dt + energy + 0.5f * growth() * s * s) + terms.on_potential * s);
-    terms.kinetic = static_cast<double>(0.5f * squares * measure) * params.scale;
-    terms.integrand = measure != 0.0f ? static_cast<float>(terms.value / params.scale) / measure : 0.0f;
+    terms.kinetic = static_cast<double>(0.5f * squares * sampling_weight) * params.scale;
+    terms.integrand = sampling_weight != 0.0f ? static_cast<float>(terms.value / params.scale) / sampling_weight : 0.0f;
   }
 
   // After the tangent sweep with probes: adds the Laplacian term, the generator minus `along`.
@@ -143,13 +143,13 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
   if (params.moments == nullptr || !interior || threadIdx.x >= kTimeKnots) return;
   double squares = 0.0, weights = 0.0;
   for (uint32_t i = 0; i < kTileRows; ++i) {
-    if (params.rows.measure[first_row + i] == 0.0f) continue;
-    const double place = static_cast<double>(params.rows.t[first_row + i]) * (kTimeKnots - 1);
-    const uint32_t knot = min(static_cast<uint32_t>(place), kTimeKnots - 2);
-    const double ratio = place - knot;
-    const double share = knot == threadIdx.x ? 1.0 - ratio : knot + 1 == threadIdx.x ? ratio : 0.0;
-    squares += share * sm_terms[i].integrand * sm_terms[i].integrand;
-    weights += share;
+    if (params.rows.sampling_weight[first_row + i] == 0.0f) continue;
+    const double position = static_cast<double>(params.rows.t[first_row + i]) * (kTimeKnots - 1);
+    const uint32_t knot = min(static_cast<uint32_t>(position), kTimeKnots - 2);
+    const double ratio = position - knot;
+    const double knot_weight = knot == threadIdx.x ? 1.0 - ratio : knot + 1 == threadIdx.x ? ratio : 0.0;
+    squares += knot_weight * sm_terms[i].integrand * sm_terms[i].integrand;
+    weights += knot_weight;
   }
   params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + threadIdx.x] = squares;
   params.moments[static_cast<size_t>(tile) * 2 * kTimeKnots + kTimeKnots + threadIdx.x] = weights;
@@ -163,18 +163,18 @@ struct TileMemory {
 };
 
 // Runs the sweeps of tile `index` of the batch. `interior`: whether it is interior-like.
-template <class Tile>
-__device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, Tile& tile, TileMemory& sm_tile) {
-  constexpr bool kDiffusive = Tile::kProbes;
+template <class TileSweeps>
+__device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, TileSweeps& tile, TileMemory& sm_tile) {
+  constexpr bool kDiffusive = TileSweeps::kProbes;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
   const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
   // The barrier at the beginning of the first product makes it visible.
-  if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename Tile::Operand>(params.batch, index);
+  if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
 
   if (!interior) {
-    const auto seed = [&](const HeadRow<Tile>& row, uint32_t k) { return operand_scale * *row.of(rows.weight) * row.output_seed_of(k); };
+    const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) { return operand_scale * *row.of(rows.weight) * row.output_seed_of(k); };
     tile.primal(false);
     tile.output();
     __syncthreads();  // the output is written
@@ -196,7 +196,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
 
   // All rows of a tile belong to one part.
   const bool is_center = part_of(params.batch, index).kind == PartKind::kCenter;
-  const auto row_of = [&](uint32_t i) { return InteriorRow<Tile>{params, {tile, i}, is_center, operand_scale, sm_terms[i]}; };
+  const auto row_of = [&](uint32_t i) { return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]}; };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
   for_each_row([&](uint32_t i) {
@@ -217,7 +217,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   });
   tile.adjoint(true);
   if (params.with_grad_x) {
-    tile.to_input([&](uint32_t l) { return tile.template at<typename Tile::Operand>(rows.z_bar, l); });
+    tile.to_input([&](uint32_t l) { return tile.template at<typename TileSweeps::Operand>(rows.z_bar, l); });
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }

@@ -1,58 +1,58 @@
-// Sweeps and weight gradient of a narrow network, whose layers all have kNarrow columns. A block
+// Sweeps and weight gradient of a narrow network, whose layers all have kNarrowColumns columns. A block
 // loops over tiles, reuses one tile of slots for their activations and accumulates the gradient as
 // it goes, so no operand of the gradient outlives its tile and no second kernel is needed.
 #pragma once
 #include "net/layer_gradient.cuh"
 #include "sweep.cuh"
 
-constexpr uint32_t kNarrow = 64;
-
 // Running sum of a layer's gradient, stored in each thread's own fragment order.
 template <class T>
 struct LayerSums {
-  using P = GradProduct<T, kNarrow>;
+  using P = GradProduct<T, kNarrowColumns>;
   Accumulator weights[P::kM * P::kN][kThreads];
   float2 biases[kThreads];
 
-  __device__ __forceinline__ void take(const P& product) {
+  __device__ __forceinline__ void store(const P& product) {
 #pragma unroll
     for (int i = 0; i < P::kM * P::kN; ++i) weights[i][threadIdx.x] = product.acc[i / P::kN][i % P::kN];
-    if (P::has_lines()) biases[threadIdx.x] = make_float2(product.line_sums.value[0], product.line_sums.value[2]);
+    if (P::owns_bias_rows()) biases[threadIdx.x] = make_float2(product.line_sums.value[0], product.line_sums.value[2]);
   }
-  __device__ __forceinline__ void give(P& product) const {
+  __device__ __forceinline__ void load(P& product) const {
 #pragma unroll
     for (int i = 0; i < P::kM * P::kN; ++i) product.acc[i / P::kN][i % P::kN] = weights[i][threadIdx.x];
     product.line_sums = Accumulator{};
-    if (P::has_lines()) product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
+    if (P::owns_bias_rows()) product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
   }
 };
-static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "LayerSums");
+static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "the host has room for the sums of a layer: LAYER_SUM_BYTES");
 
 template <class T, bool kDiffusive>
 __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
-  using P = GradProduct<T, kNarrow>;
+  using P = GradProduct<T, kNarrowColumns>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   __shared__ float sm_units;  // sum_scale of the previous tile over this tile's: rescales the sums so far
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
-  const Batch& batch = sweep.batch;
+  const BatchParams& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  constexpr int kStageMemory = Product<T, false, 2>::kLeastBytes;
+  constexpr int kStageMemory = Product<T, false, kNarrowStages>::kLeastBytes;
+  static_assert(kStageMemory == kNarrowStageBytes, "the host gives the stages their shared memory: NARROW_STAGE_BYTES");
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
-  LayerSums<T>* far_sums = static_cast<LayerSums<T>*>(params.far_sums) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_near);
-  // The sums of the first n_near layers are in shared memory, the others spill to global memory.
+  LayerSums<T>* spilled = static_cast<LayerSums<T>*>(params.spilled) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_resident);
+  // The sums of the first n_resident layers are in shared memory, the others spill to global
+  // memory.
   const auto sums_of = [&](uint32_t layer) -> LayerSums<T>& {
-    if (layer <= params.n_near) return sm_sums[layer - 1];
-    return far_sums[layer - 1 - params.n_near];
+    if (layer <= params.n_resident) return sm_sums[layer - 1];
+    return spilled[layer - 1 - params.n_resident];
   };
   {
     P zeros;
     zeros.clear();
 #pragma unroll 1
-    for (uint32_t layer = 1; layer <= network.n_layers; ++layer) sums_of(layer).take(zeros);
+    for (uint32_t layer = 1; layer <= network.n_layers; ++layer) sums_of(layer).store(zeros);
   }
 
 #pragma unroll 1
@@ -60,7 +60,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     Sweeps<T, kDiffusive ? 3 : 2, false> tile{{network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
                                               static_cast<const T*>(sweep.weights),
                                               sweep.biases,
-                                              {sm, 2},
+                                              {sm, kNarrowStages},
                                               sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
@@ -73,21 +73,21 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
       LayerSums<T>& sums = sums_of(layer);
       __syncthreads();  // the operands are written, and the product before this one has read its last stage
       P product;
-      sums.give(product);
+      sums.load(product);
       // The sums so far have the scale of the previous tile's part.
       if (kRounds<T>) product.multiply_by(sm_units);
       add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
-      sums.take(product);
+      sums.store(product);
     }
   }
 
-  float* part = params.parts + static_cast<size_t>(blockIdx.x) * network.n_parameters;
+  float* partial = params.partials + static_cast<size_t>(blockIdx.x) * network.n_parameters;
   const uint32_t last_tile = blockIdx.x + (batch.n_tiles - 1 - blockIdx.x) / gridDim.x * gridDim.x;
 #pragma unroll 1
   for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
     P product;
-    sums_of(layer).give(product);
+    sums_of(layer).load(product);
     if (kRounds<T>) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
-    leave(product, part + network.layers[layer - 1].parameters, kNarrow, kNarrow, 0, 0, params.accumulate != 0);
+    store_gradient(product, partial + network.layers[layer - 1].parameters, kNarrowColumns, kNarrowColumns, 0, 0, params.accumulate != 0);
   }
 }

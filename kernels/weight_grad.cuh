@@ -7,8 +7,6 @@
 #include "batch.cuh"
 #include "net/layer_gradient.cuh"
 
-constexpr uint32_t kGradTile = 128;
-
 // Adds tiles `begin` .. `end` of the batch to the elements that start at (out0, in0).
 template <class T>
 __device__ __forceinline__ void add_tiles(GradProduct<T, kGradTile>& product, const WeightGradParams& params, uint32_t layer, uint32_t out0,
@@ -22,6 +20,7 @@ template <class T>
 __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   using P = GradProduct<T, kGradTile>;
+  static_assert(P::kBytes == kWeightGradBytes, "the host gives the stages their shared memory: WEIGHT_GRAD_BYTES");
   if (params.state->halted) return;
   const NetworkParams& network = params.network;
   uint32_t layer = 1;
@@ -32,9 +31,9 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   const uint32_t in0 = index % tiles_across * kGradTile, out0 = index / tiles_across * kGradTile;
 
   // Tile indices within the batch.
-  const Batch& batch = params.batch;
-  const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_part;
-  const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_part);
+  const BatchParams& batch = params.batch;
+  const uint32_t begin = batch.first_tile + blockIdx.y * params.tiles_per_partial;
+  const uint32_t end = min(batch.first_tile + batch.n_tiles, begin + params.tiles_per_partial);
 
   P product;
   product.clear();
@@ -56,6 +55,6 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
     add_tiles(product, params, layer, out0, in0, begin, end, sm);
   }
 
-  float* part = params.parts + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
-  leave(product, part, n_out, n_in, out0, in0, params.accumulate != 0);
+  float* partial = params.partials + static_cast<size_t>(blockIdx.y) * network.n_parameters + map.parameters;
+  store_gradient(product, partial, n_out, n_in, out0, in0, params.accumulate != 0);
 }

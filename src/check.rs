@@ -26,7 +26,8 @@ use crate::destination::Destination;
 use crate::engine::{Batch, LossGradient};
 use crate::error::{Error, Result, check_len};
 use crate::model::{Model, tensor_names};
-use crate::tensors::{NewTensor, TensorFile, write_tensors};
+use crate::tensor_writer::{NewTensor, write_tensors};
+use crate::tensors::TensorFile;
 
 /// Every tensor of a batch file.
 const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "omega0", "omega1", "probe"];

@@ -196,7 +196,7 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
     })?;
     target.ancestors().skip(1).take(2).map(RunFolder::new).find_map(|run| {
         let is_run = run.config().is_file() && (run.checkpoints().is_dir() || run.model().is_file());
-        let files = [run.config(), run.model(), run.metrics(), run.plot()];
+        let files = [run.config(), run.model(), run.metrics(), run.plot(), run.claim(), run.takeover()];
         let owns = files.contains(&target) || target.starts_with(run.checkpoints());
         (is_run && owns).then(|| run.path().to_owned())
     })

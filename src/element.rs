@@ -74,7 +74,8 @@ macro_rules! decoder {
                 macro_rules! decode {
                     ($source:ty, $convert:expr) => {{
                         let (raw, _) = bytes.as_chunks::<{ size_of::<$source>() }>();
-                        let from_bytes = if self.big_endian { <$source>::from_be_bytes } else { <$source>::from_le_bytes };
+                        let from_bytes =
+                            if self.big_endian { <$source>::from_be_bytes } else { <$source>::from_le_bytes };
                         for (value, raw) in values.iter_mut().zip(raw) {
                             *value = $convert(from_bytes(*raw));
                         }

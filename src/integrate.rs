@@ -100,7 +100,7 @@ pub struct Solver {
     pub noise: Noise,
 }
 
-/// [`Solver::dopri5`] with the tolerances that the program takes unless it is told: for dynamics
+/// [`Solver::dopri5`] with the default tolerances of the program, for dynamics
 /// without diffusion.
 impl Default for Solver {
     fn default() -> Self {

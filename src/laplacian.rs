@@ -41,8 +41,8 @@ impl Laplacian {
         }
     }
 
-    /// Weight of the curvature along one direction: probes are averaged, unit vectors summed.
-    pub fn share(self) -> f64 {
+    /// Weight of one direction's εᵀ∇²s ε: probes are averaged, unit vectors summed.
+    pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,
             LaplacianRule::Rademacher | LaplacianRule::Gaussian => 1.0 / self.n_probes as f64,

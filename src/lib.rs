@@ -98,6 +98,7 @@ pub mod rng;
 mod run_folder;
 pub mod stage;
 mod tableau;
+mod tensor_writer;
 mod tensors;
 #[cfg(feature = "files")]
 pub mod train;

@@ -104,20 +104,21 @@ impl RowWords {
     }
 }
 
-/// The words of one purpose row after row, as a generator of the crate `rand` ([`rand::Rng`]): what functions draw from that
-/// take any generator.
+/// The words of one purpose, row after row, as a generator of the crate `rand` ([`rand::Rng`]), for
+/// functions that take any generator.
 ///
-/// Row r of `n` words has those of the counters (r, purpose, 0), (r, purpose, 1), …; the upper half of r extends the last part
-/// of the counter. It ends after 2⁶⁴ rows, where it starts again. Numbers are reproducible, not secret.
+/// Row r of `n` words has those of the counters (r, purpose, 0), (r, purpose, 1), …; the upper half
+/// of r extends the last element of the counter. It ends after 2⁶⁴ rows, where it starts again.
+/// Numbers are reproducible, not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     seed: u64,
     purpose: Purpose,
     words_per_row: u32,
     row: u64,
-    /// Words of this row that were given out.
+    /// Words of this row that were drawn.
     taken: u32,
-    /// The words of the counter that the next word is one of, unless that is its first.
+    /// The words of the current counter; outdated if the next word is the first of a counter.
     block: [u32; 4],
 }
 
@@ -126,13 +127,15 @@ impl Stream {
         Stream { seed, purpose, words_per_row, row: 0, taken: 0, block: [0; 4] }
     }
 
-    /// One word a particle: what [`draw_rows`](crate::data::draw_rows) takes of `seed` in the program.
+    /// One word per particle: the stream from which the program's
+    /// [`draw_rows`](crate::data::draw_rows) draws.
     pub fn of_indices(seed: u64) -> Self {
         Stream::new(seed, Purpose::Particles, 1)
     }
 
-    /// Words for `dim` normal numbers a particle: what [`draw_gaussian`](crate::data::draw_gaussian) takes of `seed` in the
-    /// program. Particle i depends on `seed` and i alone, for each `dim`.
+    /// Words for `dim` normal numbers per particle: the stream from which the program's
+    /// [`draw_gaussian`](crate::data::draw_gaussian) draws. Particle i depends only on `seed` and
+    /// i, for each `dim`.
     pub fn of_normals(seed: u64, dim: usize) -> Self {
         Stream::new(seed, Purpose::Particles, dim.max(1).next_multiple_of(4) as u32)
     }
@@ -248,7 +251,8 @@ mod tests {
         assert_eq!(bytes, expected);
     }
 
-    /// What is drawn of a stream in order is what counters give: changing this would change results of equal seeds.
+    /// A stream gives the words of its counters in order. A change would alter the results of equal
+    /// seeds.
     #[test]
     fn a_stream_has_the_words_of_its_rows() {
         for (n_words, mut stream) in

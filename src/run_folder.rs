@@ -1,6 +1,11 @@
-//! The names of the files of a run folder. What a run does with them is told in `train`.
+//! The names of the files of a run folder; `train` reads and writes them.
 
 use std::path::{Path, PathBuf};
+
+/// Name of the claim in the run folder.
+pub(crate) const CLAIM: &str = ".amatch-claim";
+/// Name of the claim on the claim, held briefly by a process that takes over.
+pub(crate) const TAKEOVER: &str = ".amatch-takeover";
 
 /// The files of a run folder.
 #[derive(Clone, Debug)]
@@ -40,5 +45,15 @@ impl RunFolder {
     /// The plot of [`RunFolder::metrics`].
     pub fn plot(&self) -> PathBuf {
         self.0.join("loss.svg")
+    }
+
+    /// The claim of the process that writes to the folder.
+    pub(crate) fn claim(&self) -> PathBuf {
+        self.0.join(CLAIM)
+    }
+
+    /// The claim of a process that takes over [`RunFolder::claim`].
+    pub(crate) fn takeover(&self) -> PathBuf {
+        self.0.join(TAKEOVER)
     }
 }

@@ -1,15 +1,11 @@
-//! Safetensors files, read tensor by tensor and written atomically, with errors that name file,
-//! tensor and fix.
+//! Reading of safetensors files, tensor by tensor, with errors that name file, tensor and fix.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use crate::destination::Destination;
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, Result};
 use crate::files::open_file;
@@ -208,64 +204,4 @@ pub(crate) fn element(dtype: Dtype) -> std::result::Result<Element, Refusal> {
         }
     };
     Ok(Element { number, big_endian: false })
-}
-
-/// A tensor to write: little-endian values and their shape.
-pub(crate) struct NewTensor<'a> {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Cow<'a, [u8]>,
-}
-
-impl<'a> NewTensor<'a> {
-    /// An f32 tensor.
-    pub fn f32(shape: &[usize], values: &'a [f32]) -> Self {
-        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
-        let bytes = if cfg!(target_endian = "little") {
-            Cow::Borrowed(bytemuck::cast_slice(values))
-        } else {
-            Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        };
-        NewTensor { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
-    }
-
-    /// An f64 tensor.
-    pub fn f64(shape: &[usize], values: &'a [f64]) -> Self {
-        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
-        let bytes = if cfg!(target_endian = "little") {
-            Cow::Borrowed(bytemuck::cast_slice(values))
-        } else {
-            Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        };
-        NewTensor { dtype: Dtype::F64, shape: shape.to_vec(), bytes }
-    }
-}
-
-/// Writes `tensors` and `metadata`, whole or not at all. The data is streamed, not copied.
-pub(crate) fn write_tensors(
-    to: &Destination,
-    mut tensors: Vec<(String, NewTensor)>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    // Wide elements first: with the header padded to 8 bytes, every tensor is aligned.
-    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.bitsize()));
-    let mut end = 0;
-    let infos = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let start = end;
-            end += tensor.bytes.len();
-            (name.clone(), TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, end) })
-        })
-        .collect();
-    let header = Metadata::new((!metadata.is_empty()).then_some(metadata), infos)
-        .map_err(std::io::Error::other)
-        .and_then(|metadata| Ok(serde_json::to_string(&metadata)?));
-    let mut header = header.map_err(Error::io(to.path(), "write"))?;
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    to.write(|out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        tensors.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.bytes))
-    })
 }

@@ -2,7 +2,7 @@
 // generative.rs. Indices, times, masses and straight lines equal the host's bit for bit.
 #pragma once
 #include "../exact.cuh"
-#include "../params.h"
+#include "abi.h"
 #include "../rng/normal.cuh"
 #include "search.cuh"
 #include "times.cuh"

@@ -1,7 +1,7 @@
 // Probes of the Laplacian. Counterpart of engine::cpu::draw::probes. Component i of probe k uses
 // random number k dim + i of its row.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../rng/normal.cuh"
 
 struct Probes {
@@ -20,8 +20,8 @@ struct Probes {
     switch (rule) {
       case LaplacianRule::kRademacher: {
         const uint4 drawn = words.of(row, number / 128);
-        const uint32_t place = number / 32 % 4;
-        const uint32_t word = place < 2 ? (place == 0 ? drawn.x : drawn.y) : (place == 2 ? drawn.z : drawn.w);
+        const uint32_t index = number / 32 % 4;
+        const uint32_t word = index < 2 ? (index == 0 ? drawn.x : drawn.y) : (index == 2 ? drawn.z : drawn.w);
         return word >> number % 32 & 1 ? -1.0f : 1.0f;
       }
       case LaplacianRule::kGaussian:

@@ -3,14 +3,14 @@
 #pragma once
 #include "../batch.cuh"
 #include "../exact.cuh"
-#include "../params.h"
+#include "abi.h"
 #include "../rng/philox.cuh"
 #include "path.cuh"
 #include "times.cuh"
 
 struct DrawnRow {
   Curve curve;
-  float t, weight, on_potential, measure, kappa;
+  float t, weight, on_potential, sampling_weight, kappa;
   uint32_t index;    // within its part
   bool is_used;      // otherwise all fields are 0
   bool is_interior;  // has velocity and probes
@@ -41,25 +41,25 @@ struct Draw {
     return random_words(params.seed, Purpose::kTimeOffset, step, row).x;
   }
 
-  // The moment of row `row` of `n`. `measure`: the weight that makes the mean over rows a mean over
-  // times.
-  __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own, f64& measure) const {
+  // The moment of row `row` of `n`. `sampling_weight`: the weight that makes the mean over rows a
+  // mean over times.
+  __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own, f64& sampling_weight) const {
     const f64 u = static_cast<double>(unit_f32(time_word(params.time_rule, row, n, offset, own)));
     WeighedTime time{u, 1.0};
     if (params.time_rule == TimeRule::kImportance) time = draw_time(params.density, u.value);
-    measure = time.weight;
+    sampling_weight = time.weight;
     return path.moment(params.time_rule, time.t);
   }
 
-  __device__ __forceinline__ Moment interior_moment(uint32_t index, uint4& words, f64& measure) const {
+  __device__ __forceinline__ Moment interior_moment(uint32_t index, uint4& words, f64& sampling_weight) const {
     words = random_words(params.seed, Purpose::kInterior, step, index);
-    return moment(index, params.batch.n_interior, offset(0), words.x, measure);
+    return moment(index, params.batch.n_interior, offset(0), words.x, sampling_weight);
   }
 
   __device__ __forceinline__ void interior(DrawnRow& row) const {
     uint4 words;
-    f64 measure;
-    const Moment moment = interior_moment(row.index, words, measure);
+    f64 sampling_weight;
+    const Moment moment = interior_moment(row.index, words, sampling_weight);
     const Trajectory trajectory = path.trajectory(moment.left, words);
     row.curve = path.curve(trajectory, moment, row.index);
     row.t = moment.t;
@@ -69,23 +69,23 @@ struct Draw {
     f64 on_potential = 0.0;  // with kWeak the boundary terms contain the change of mass
     if (params.estimator == Estimator::kAction) on_potential = weight.d_omega * mass;
     if (params.estimator == Estimator::kRegression) on_potential = -weight.omega * path.mass_slope(trajectory);
-    row.weight = to_f32(weight.omega * mass * measure);
-    row.on_potential = to_f32(on_potential * measure);
-    row.measure = to_f32(measure);
+    row.weight = to_f32(weight.omega * mass * sampling_weight);
+    row.on_potential = to_f32(on_potential * sampling_weight);
+    row.sampling_weight = to_f32(sampling_weight);
     const f64 sigma = params.sigma_schedule == SigmaSchedule::kConstant ? f64(params.sigma) : params.sigma * (1.0 - t);
-    row.kappa = to_f32(0.5 * (sigma * sigma) * params.probe_share);
+    row.kappa = to_f32(0.5 * (sigma * sigma) * params.probe_weight);
     row.is_interior = true;
   }
 
   // Centering: the times of `interior` at x = 0, with opposite weights and mass 1.
   __device__ __forceinline__ void center(DrawnRow& row) const {
     uint4 words;
-    f64 measure;
-    const Moment moment = interior_moment(row.index, words, measure);
+    f64 sampling_weight;
+    const Moment moment = interior_moment(row.index, words, sampling_weight);
     row.t = moment.t;
     const Weight weight = time_weight(static_cast<double>(moment.t));
-    row.weight = to_f32(-weight.omega * measure);
-    row.on_potential = to_f32(-weight.d_omega * measure);
+    row.weight = to_f32(-weight.omega * sampling_weight);
+    row.on_potential = to_f32(-weight.d_omega * sampling_weight);
   }
 
   // Centering of the boundary: x = 0 at both ends, two rows, with the opposite of the weight of
@@ -105,24 +105,24 @@ struct Draw {
     row.weight = to_f32(weight / static_cast<double>(params.batch.n_boundary));
   }
 
-  // Counterpart of Draw::part, the weak form: samples at the start or, if `at_end`, the end of a
-  // part of an interval, each evaluated at both times of its part.
+  // Counterpart of Draw::weak_ends: samples at the start or, if `at_end`, the end of an interval,
+  // each evaluated at both times of its interval.
   __device__ __forceinline__ void weak_ends(DrawnRow& row, bool at_end) const {
     const uint32_t index = row.index / 2, at_later_time = row.index % 2, n = params.batch.n_boundary;
-    // Both ends of a part use the same words, so they lie on one trajectory.
+    // Both ends of an interval use the same words, so they lie on one trajectory.
     const uint4 words = random_words(params.seed, Purpose::kBoundary0, step, index);
-    f64 measure;
-    const Moment moment = this->moment(index, n, offset(1), words.x, measure);
+    f64 sampling_weight;
+    const Moment moment = this->moment(index, n, offset(1), words.x, sampling_weight);
     const double intervals = params.weak_intervals;
-    const f64 part = fmin(floor((moment.ratio * intervals).value), intervals - 1.0);
-    const Moment sampled = path.at(moment.left, (at_end ? part + 1.0 : part) / intervals);
-    const Moment visited = path.at(moment.left, (at_later_time ? part + 1.0 : part) / intervals);
+    const f64 interval = fmin(floor((moment.ratio * intervals).value), intervals - 1.0);
+    const Moment sampled = path.at(moment.left, (at_end ? interval + 1.0 : interval) / intervals);
+    const Moment visited = path.at(moment.left, (at_later_time ? interval + 1.0 : interval) / intervals);
     const Trajectory trajectory = path.trajectory(moment.left, words);
     row.curve = path.curve(trajectory, sampled, params.batch.n_interior + index);
     row.t = visited.t;
     const f64 omega = time_weight(static_cast<double>(moment.t)).omega;
     const f64 per_length = intervals / path.length(moment.left);
-    const f64 weight = 0.5 * omega * path.mass(trajectory, sampled) * measure * per_length / static_cast<double>(n);
+    const f64 weight = 0.5 * omega * path.mass(trajectory, sampled) * sampling_weight * per_length / static_cast<double>(n);
     row.weight = to_f32(at_end ? -weight : weight);
   }
 
@@ -152,8 +152,8 @@ struct Draw {
     row.is_used = index < n_rows;
     if (!row.is_used) return row;
     uint4 words;
-    f64 measure;
-    const Moment moment = interior_moment(index, words, measure);
+    f64 sampling_weight;
+    const Moment moment = interior_moment(index, words, sampling_weight);
     row.curve = path.curve(path.trajectory(moment.left, words), moment, index);
     row.t = moment.t;
     row.weight = to_f32(2.0 * moment.ratio * (1.0 - moment.ratio));

@@ -1,7 +1,7 @@
 // The time of a row. Counterpart of src/density_path/times.rs.
 #pragma once
 #include "../exact.cuh"
-#include "../params.h"
+#include "abi.h"
 #include "search.cuh"
 
 // The random word of row `row` of `n`, before any quadrature.

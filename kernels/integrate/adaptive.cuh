@@ -22,7 +22,7 @@ __device__ __forceinline__ double scaled_norm(const ParticleState& state, Value 
 
 // The error of a step of size h from y to `point`, in tolerances.
 __device__ __forceinline__ double error_norm(const ParticleState& state, double h) {
-  const Tableau& tableau = state.params.tableau;
+  const TableauParams& tableau = state.params.tableau;
   const float *y = state.y(), *point = state.point();
   return scaled_norm(
       state,

@@ -17,7 +17,7 @@ enum class Phase : uint32_t { kStart, kBetween, kStage, kFirstSpeed, kFirstBend 
 // registers.
 struct Progress {
   uint32_t slot_row;  // the block's first row of RowBuffers
-  Tile tile;
+  ParticleTile tile;
   Phase phase;
   bool first_stage_ready;  // stage 0 already holds the velocity at y
   bool is_last;            // the step ends at the saved time
@@ -31,7 +31,7 @@ struct Progress {
 };
 
 // The same in registers, with the stepping logic.
-struct Course : Progress {
+struct TileStepper : Progress {
   const IntegrateParams& params;
 
   __device__ __forceinline__ ParticleState state() const { return {params, tile}; }
@@ -59,7 +59,7 @@ struct Course : Progress {
 
   // Prepares the next evaluation; false after the block's last tile, or when a tile has failed.
   __device__ __forceinline__ bool next() {
-    const Tableau& tableau = params.tableau;
+    const TableauParams& tableau = params.tableau;
     tile.is_fresh = false;
     if (phase == Phase::kStage && ++stage == tableau.n_stages) finish_step();
     if (phase == Phase::kFirstSpeed) {
@@ -123,7 +123,7 @@ struct Course : Progress {
 
   // Forms the result of a step whose stages are all evaluated, and accepts or rejects it.
   __device__ __forceinline__ void finish_step() {
-    const Tableau& tableau = params.tableau;
+    const TableauParams& tableau = params.tableau;
     phase = Phase::kBetween;
     first_stage_ready = true;
     if (!tableau.first_same_as_last) combine(tableau.n_stages, [&](uint32_t k) { return h * tableau.weights[k]; });
@@ -192,10 +192,10 @@ struct Course : Progress {
 
 // Runs `next` on the state in shared memory.
 __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress& sm_progress) {
-  Course course{sm_progress, params};
-  const bool goes_on = course.next();
+  TileStepper stepper{sm_progress, params};
+  const bool goes_on = stepper.next();
   __syncthreads();  // the progress is read
-  if (threadIdx.x == 0) sm_progress = course;
+  if (threadIdx.x == 0) sm_progress = stepper;
   __syncthreads();  // the progress is written
   return goes_on;
 }
@@ -205,7 +205,7 @@ template <class T, bool kDensity, bool kWide>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ float sm_probe_weight[kTileRows];
-  if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.share;
+  if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.probe_weight;
   __shared__ Progress sm_progress;
   const ParticleState state{params, sm_progress.tile};
   if (threadIdx.x == 0) {

@@ -3,10 +3,10 @@
 // A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] if they
 // are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../tile/product.cuh"
 
-struct Tile {
+struct ParticleTile {
   uint64_t index;
   uint32_t n_rows;  // real rows; the others are padding
   // Which of two slabs is y, and whether the first and last stage are swapped: an accepted step
@@ -18,7 +18,7 @@ struct Tile {
 
 struct ParticleState {
   const IntegrateParams& params;
-  const Tile& tile;
+  const ParticleTile& tile;
 
   __device__ __forceinline__ uint32_t dim() const { return params.network.dim; }
   __device__ __forceinline__ bool has_weights() const { return tile.has_weights; }

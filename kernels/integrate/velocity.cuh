@@ -9,8 +9,8 @@
 
 // Writes the directions of the divergence to e_a of the input. They are fixed along a path, but
 // ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s), so each is scaled by √D.
-template <class Tile>
-__device__ __forceinline__ void place_directions(const Tile& sweeps, const ParticleState& state) {
+template <class TileSweeps>
+__device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const ParticleState& state) {
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), in_width = sweeps.width(0);
   const float q = params.cost_exponent;
@@ -27,15 +27,15 @@ __device__ __forceinline__ void place_directions(const Tile& sweeps, const Parti
         value = probes.component(state.first_row() + row, k, i);
         if (q != 2.0f) value *= sqrtf((q - 1.0f) * powf(fabsf(grad_s[row * dim + i]), q - 2.0f));
       }
-      e[i] = to_element<typename Tile::Operand>(value);
+      e[i] = to_element<typename TileSweeps::Operand>(value);
     }
   }
 }
 
 // Evaluates stage `stage` at time t: at y for stage 0, else at the point.
-template <class Tile>
-__device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
-  using T = typename Tile::Operand;
+template <class TileSweeps>
+__device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
+  using T = typename TileSweeps::Operand;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);
   float* features = state.features();
@@ -73,7 +73,7 @@ __device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& stat
   if (threadIdx.x < kTileRows && state.has_weights()) {
     rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
   }
-  if constexpr (Tile::kProbes) {
+  if constexpr (TileSweeps::kProbes) {
     if (q != 2.0f || state.tile.is_fresh) place_directions(sweeps, state);
     T* c = sweeps.c(0);
 #pragma unroll 1
@@ -82,7 +82,7 @@ __device__ __forceinline__ void velocity(Tile& sweeps, const ParticleState& stat
     sweeps.tangent_outputs();
     __syncthreads();  // the outputs are written
     for_each_row([&](uint32_t i) {
-      const float curvature = head_row(sweeps, i).generator(params.share, [](uint32_t) { return 0.0f; });
+      const float curvature = head_row(sweeps, i).generator(params.probe_weight, [](uint32_t) { return 0.0f; });
       if (is_first_lane()) state.stage(stage)[state.density() + i] = -curvature;
     });
   }

@@ -3,7 +3,7 @@
 #pragma once
 #include <cuda_bf16.h>
 
-#include "../params.h"
+#include "abi.h"
 
 struct Orders {
   float f, f1, f2, f3;

@@ -5,8 +5,8 @@
 // Forms the gradient of s and, if asked for, s, from rows.x and the input, which must be written.
 // Leaves the derivatives that kOrders keeps. The predicate `asks_for_potential` is evaluated late
 // to save a register.
-template <class Tile, class Asks>
-__device__ __forceinline__ void potential_and_gradient(Tile& tile, Asks asks_for_potential) {
+template <class TileSweeps, class Asks>
+__device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, Asks asks_for_potential) {
   const NetworkParams& network = tile.network;
   tile.primal(true);
   const bool with_potential = asks_for_potential();

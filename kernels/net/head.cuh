@@ -1,7 +1,7 @@
 // The head, one component at a time: the potential s from the output o, the seed ds/do of the
 // reverse sweep, and the adjoint seeds of the generator J.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 
 __device__ __forceinline__ float output_seed(Head head, float x, float o) {
   return head == Head::kScalar ? 1.0f : head == Head::kQuadratic ? o - x : x;

@@ -23,7 +23,7 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   };
   const unsigned char *left = nullptr, *right = nullptr;
   // Chunks are loaded in order, channel after channel.
-  const auto turn_to = [&](uint32_t channel) {
+  const auto select_channel = [&](uint32_t channel) {
     const T *adjoint = nullptr, *input = nullptr;
     if (channel == 0) {
       adjoint = tile.template at<T>(tile.rows.z_bar, layer), input = tile.a(layer - 1);
@@ -42,12 +42,12 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   const bool has_bias = has_outputs && in0 == 0, is_output = layer == tile.network.n_layers;
   const int n_of_bias = has_bias && !is_output ? static_cast<int>(remaining) : 0;
   const uint32_t n_chunks = remaining + of_interior * (1 + tile.rows.n_probes);
-  turn_to(0);
+  select_channel(0);
   pipelined<P::kStages>(
       static_cast<int>(n_chunks),
       [&](int, int index) {
         if (remaining == 0) {
-          turn_to(++channel);
+          select_channel(++channel);
           remaining = of_interior;
         }
         --remaining;
@@ -74,18 +74,18 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
 // Stores the elements that start at (out0, in0) to the layer's stretch of a gradient, weights
 // [n_out][n_in] and then biases; `add` adds to what is there.
 template <class T, uint32_t kTile>
-__device__ __forceinline__ void leave(const GradProduct<T, kTile>& product, float* part, uint32_t n_out, uint32_t n_in, uint32_t out0,
+__device__ __forceinline__ void store_gradient(const GradProduct<T, kTile>& product, float* partial, uint32_t n_out, uint32_t n_in, uint32_t out0,
                                       uint32_t in0, bool add) {
   using P = GradProduct<T, kTile>;
   if (P::first_out() >= static_cast<int>(n_out - out0)) return;
-  const auto place = [&](int out, int in) { return reinterpret_cast<float2*>(part + static_cast<size_t>(out0 + out) * n_in + in0 + in); };
+  const auto element = [&](int out, int in) { return reinterpret_cast<float2*>(partial + static_cast<size_t>(out0 + out) * n_in + in0 + in); };
   if (P::first_in() < static_cast<int>(n_in - in0)) {
-    product.for_each([&](int out, int in) { return add ? *place(out, in) : float2{}; },
+    product.for_each([&](int out, int in) { return add ? *element(out, in) : float2{}; },
                      [&](int out, int in, float2 value, float2 before) {
-                       *place(out, in) = make_float2(before.x + value.x, before.y + value.y);
+                       *element(out, in) = make_float2(before.x + value.x, before.y + value.y);
                      });
   }
   if (in0 > 0) return;
-  float* bias = part + static_cast<size_t>(n_out) * n_in + out0;
+  float* bias = partial + static_cast<size_t>(n_out) * n_in + out0;
   product.for_each_line([&](int out, float sum) { bias[out] = add ? bias[out] + sum : sum; });
 }

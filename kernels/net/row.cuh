@@ -31,12 +31,12 @@ __device__ __forceinline__ float row_sum(float value) {
   return value;
 }
 
-// One row, with the formulas of the network's head. `Tile` is the Sweeps of its tile.
-template <class Tile>
+// One row, with the formulas of the network's head. `TileSweeps` is the Sweeps of its tile.
+template <class TileSweeps>
 struct HeadRow {
-  using T = typename Tile::Operand;
+  using T = typename TileSweeps::Operand;
 
-  const Tile& tile;
+  const TileSweeps& tile;
   uint32_t row;  // within the tile
 
   __device__ __forceinline__ uint32_t dim() const { return tile.network.dim; }
@@ -98,15 +98,15 @@ struct HeadRow {
   }
 };
 
-template <class Tile>
-__device__ __forceinline__ HeadRow<Tile> head_row(const Tile& tile, uint32_t row) {
+template <class TileSweeps>
+__device__ __forceinline__ HeadRow<TileSweeps> head_row(const TileSweeps& tile, uint32_t row) {
   return {tile, row};
 }
 
 // Sums the unrounded seeds of the adjoint sweep over the tile's rows, which gives the gradient of
 // the output's bias. `component(row, i)` is the seed of output i. Each warp sums its own rows.
-template <class Tile, class Component>
-__device__ __forceinline__ void sum_seeds(const Tile& tile, Component component) {
+template <class TileSweeps, class Component>
+__device__ __forceinline__ void sum_seeds(const TileSweeps& tile, Component component) {
   static_assert(kThreads == 32 * kWarps && kRowLanes == 16, "a warp has two rows at a time");
 #pragma unroll 1
   for (uint32_t i = this_thread() % kRowLanes; i < tile.width(tile.network.n_layers); i += kRowLanes) {

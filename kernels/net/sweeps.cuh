@@ -21,7 +21,7 @@
 //
 // Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
-#include "../params.h"
+#include "abi.h"
 #include "../tile/product.cuh"
 #include "activation.cuh"
 #include "tile_rows.cuh"
@@ -30,7 +30,7 @@ template <class T, int kOrders, bool kWide = true>
 struct Sweeps : TileRows<T> {
   using Operand = T;
   static constexpr bool kProbes = kOrders == 3;
-  static constexpr int kStages = kWide ? 3 : 2;
+  static constexpr int kStages = kWide ? kWideStages : kNarrowStages;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;
@@ -67,16 +67,16 @@ struct Sweeps : TileRows<T> {
     P& product;
     Lines lines;
 
-    // Calls `visit(place, values, ahead)` for each eight consecutive elements; `ahead` holds those
-    // of the sources.
+    // Calls `visit(element, values, ahead)` for each eight consecutive elements; `ahead` holds
+    // those of the sources.
     template <int kBuffers, class Visit>
     __device__ __forceinline__ void for_each(const Sources<kBuffers>& sources, Visit visit) const {
       constexpr int kWords = kBuffers * static_cast<int>(sizeof(Packed8<S>)) / 4;
-      const auto load = [&](const Place& place) {
+      const auto load = [&](const ElementIndex& element) {
         Ahead<kBuffers> ahead{};
 #pragma unroll
         for (int i = 0; i < kBuffers; ++i)
-          if (sources.of[i] != nullptr) ahead.of[i] = load8(sources.of[i] + place.index);
+          if (sources.of[i] != nullptr) ahead.of[i] = load8(sources.of[i] + element.index);
         return ahead;
       };
       product.template for_each<kWords>(lines, load, visit);
@@ -152,8 +152,8 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_output(Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
     multiply<Way::kForward, false, kBiased>(network.n_layers, operand, origin_of, NoSources{}, [&](const auto& result) {
-      result.for_each_sum([&](const Place& place, float (&o)[8]) {
-        if (place.column < network.n_outputs) store8(out + place.index, pack8<float>(o));
+      result.for_each_sum([&](const ElementIndex& element, float (&o)[8]) {
+        if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
       });
     });
   }
@@ -164,8 +164,8 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_input(Adjoint adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
     multiply<Way::kBackward, false, false>(1, adjoint, origin_of, NoSources{}, [&](const auto& result) {
-      result.for_each_sum([&](const Place& place, float (&u)[8]) {
-        if (place.column < network.dim + network.n_features) store8(rows.input_grad + place.index, pack8<float>(u));
+      result.for_each_sum([&](const ElementIndex& element, float (&u)[8]) {
+        if (element.column < network.dim + network.n_features) store8(rows.input_grad + element.index, pack8<float>(u));
       });
     });
   }
@@ -177,18 +177,18 @@ struct Sweeps : TileRows<T> {
 
   template <Activation kActivation, class R>
   __device__ __forceinline__ void activate(const R& result, bool curved) {
-    result.for_each_sum([&](const Place& place, float (&z)[8]) {
+    result.for_each_sum([&](const ElementIndex& element, float (&z)[8]) {
       float first[8], second[8], third[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const Orders orders = activation<T, kActivation>(z[i]);
         z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
       }
-      store8(as<T>(rows.a) + place.index, pack8<T>(z));
-      store8(as<S>(rows.f1) + place.index, pack8<S>(first));
+      store8(as<T>(rows.a) + element.index, pack8<T>(z));
+      store8(as<S>(rows.f1) + element.index, pack8<S>(first));
       if (!curved) return;
-      if (kOrders >= 2) store8(as<S>(kOrders == 3 ? rows.f2 : rows.g) + place.index, pack8<S>(second));
-      if (kOrders >= 3) store8(as<S>(rows.u_f3) + place.index, pack8<S>(third));
+      if (kOrders >= 2) store8(as<S>(kOrders == 3 ? rows.f2 : rows.g) + element.index, pack8<S>(second));
+      if (kOrders >= 3) store8(as<S>(rows.u_f3) + element.index, pack8<S>(third));
     });
   }
 
@@ -226,10 +226,10 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
     for (uint32_t layer = network.n_layers; layer > 1; --layer) {
       multiply<Way::kBackward>(layer, operand, sources, [&](const auto& result) {
-        result.for_each(sources, [&](const Place& place, float (&u)[8], const Ahead<kOrders>& ahead) {
-          scale8(ahead.of[0], u, as<T>(rows.delta) + place.index);
-          if constexpr (kOrders >= 2) scale8(ahead.of[1], u, h + place.index);
-          if constexpr (kOrders >= 3) scale8(ahead.of[2], u, u_f3 + place.index);
+        result.for_each(sources, [&](const ElementIndex& element, float (&u)[8], const Ahead<kOrders>& ahead) {
+          scale8(ahead.of[0], u, as<T>(rows.delta) + element.index);
+          if constexpr (kOrders >= 2) scale8(ahead.of[1], u, h + element.index);
+          if constexpr (kOrders >= 3) scale8(ahead.of[2], u, u_f3 + element.index);
         });
       });
     }
@@ -243,9 +243,9 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
       multiply<Way::kForward>(layer, operand, sources, [&](const auto& result) {
-        result.for_each(sources, [&](const Place& place, float (&c_z)[8], const Ahead<2>& ahead) {
-          scale8(ahead.of[0], c_z, as<T>(rows.c) + place.index);
-          scale8(ahead.of[1], c_z, as<S>(rows.g) + place.index);
+        result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<2>& ahead) {
+          scale8(ahead.of[0], c_z, as<T>(rows.c) + element.index);
+          scale8(ahead.of[1], c_z, as<S>(rows.g) + element.index);
         });
       });
     }
@@ -263,15 +263,15 @@ struct Sweeps : TileRows<T> {
       for (uint32_t k = 0; k < rows.n_probes; ++k) {
         const Sources<1> f1{as<S>(rows.f1)};
         multiply<Way::kForward>(layer, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1, [&](const auto& result) {
-          result.for_each(f1, [&](const Place& place, float (&z)[8], const Ahead<1>& ahead) {
-            const size_t index = k * this->probe_pitch() + place.index;
+          result.for_each(f1, [&](const ElementIndex& element, float (&z)[8], const Ahead<1>& ahead) {
+            const size_t index = k * this->probe_pitch() + element.index;
             store8(as<S>(rows.e_z) + index, pack8<S>(z));
             scale8(ahead.of[0], z, as<T>(rows.e_a) + index);
           });
         });
       }
       multiply<Way::kForward>(layer, operand, sources, [&](const auto& result) {
-        result.for_each(sources, [&](const Place& place, float (&c_z)[8], const Ahead<5>& ahead) {
+        result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<5>& ahead) {
           float squares[8] = {}, order[8], other[8];
           const auto add_probe = [&](const Packed8<S>& of_probe) {
             unpack8(of_probe, order);
@@ -280,21 +280,21 @@ struct Sweeps : TileRows<T> {
           };
           add_probe(ahead.of[0]);
 #pragma unroll 1
-          for (uint32_t k = 1; k < rows.n_probes; ++k) add_probe(load8(as<S>(rows.e_z) + (k * this->probe_pitch() + place.index)));
-          const float weight = sm_probe_weight[place.row];
+          for (uint32_t k = 1; k < rows.n_probes; ++k) add_probe(load8(as<S>(rows.e_z) + (k * this->probe_pitch() + element.index)));
+          const float weight = sm_probe_weight[element.row];
 #pragma unroll
           for (int i = 0; i < 8; ++i) squares[i] *= weight;
           // One derivative times c_z, plus the next derivative times the curvature.
-          const auto bend = [&](const Packed8<S>& along, const Packed8<S>& next) {
+          const auto add_curvature = [&](const Packed8<S>& along, const Packed8<S>& next) {
             unpack8(along, order);
             unpack8(next, other);
 #pragma unroll
             for (int i = 0; i < 8; ++i) order[i] = fmaf(order[i], c_z[i], squares[i] * other[i]);
           };
-          bend(ahead.of[1], ahead.of[2]);
-          store8(as<T>(rows.c) + place.index, pack8<T>(order));
-          bend(ahead.of[3], ahead.of[4]);
-          store8(as<S>(rows.g) + place.index, pack8<S>(order));
+          add_curvature(ahead.of[1], ahead.of[2]);
+          store8(as<T>(rows.c) + element.index, pack8<T>(order));
+          add_curvature(ahead.of[3], ahead.of[4]);
+          store8(as<S>(rows.g) + element.index, pack8<S>(order));
         });
       });
     }
@@ -321,13 +321,13 @@ struct Sweeps : TileRows<T> {
         for (uint32_t k = 0; k < rows.n_probes; ++k) adjoint_of_probe(layer, k);
       }
       multiply<Way::kBackward>(layer, [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources, [&](const auto& result) {
-        result.for_each(sources, [&](const Place& place, float (&a_bar)[8], const Ahead<2>& ahead) {
+        result.for_each(sources, [&](const ElementIndex& element, float (&a_bar)[8], const Ahead<2>& ahead) {
           float order[8], sum[8];
           unpack8(ahead.of[0], order);
           unpack8(ahead.of[1], sum);
 #pragma unroll
           for (int i = 0; i < 8; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
-          store8(as<T>(rows.z_bar) + place.index, pack8<T>(sum));
+          store8(as<T>(rows.z_bar) + element.index, pack8<T>(sum));
         });
       });
     }
@@ -339,22 +339,22 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void adjoint_of_probe(uint32_t layer, uint32_t k) {
     const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h), as<S>(rows.g)};
     multiply<Way::kBackward>(layer, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources, [&](const auto& result) {
-      result.for_each(sources, [&](const Place& place, float (&e_a_bar)[8], const Ahead<5>& ahead) {
+      result.for_each(sources, [&](const ElementIndex& element, float (&e_a_bar)[8], const Ahead<5>& ahead) {
         float z[8], order[8], sum[8];
         unpack8(ahead.of[0], z);
         unpack8(ahead.of[2], order);
         unpack8(ahead.of[4], sum);
 #pragma unroll
         for (int i = 0; i < 8; ++i) sum[i] = fmaf(e_a_bar[i] * order[i], z[i], sum[i]);
-        store8(as<S>(rows.g) + place.index, pack8<S>(sum));
-        const float twice = 2.0f * sm_probe_weight[place.row];
+        store8(as<S>(rows.g) + element.index, pack8<S>(sum));
+        const float twice = 2.0f * sm_probe_weight[element.row];
         unpack8(ahead.of[3], order);
 #pragma unroll
         for (int i = 0; i < 8; ++i) z[i] *= twice * order[i];
         unpack8(ahead.of[1], order);
 #pragma unroll
         for (int i = 0; i < 8; ++i) z[i] = fmaf(e_a_bar[i], order[i], z[i]);
-        store8(as<T>(rows.e_z) + (k * this->probe_pitch() + place.index), pack8<T>(z));
+        store8(as<T>(rows.e_z) + (k * this->probe_pitch() + element.index), pack8<T>(z));
       });
     });
   }

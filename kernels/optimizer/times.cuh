@@ -1,11 +1,9 @@
 // Density of importance-sampled times, from moments of the integrand. Equals TimeMoments and
 // TimeDensity of src/density_path/times.rs bit for bit.
 #pragma once
-#include "share.cuh"
+#include "param_tile.cuh"
 
-constexpr double kMemory = 0.99, kUniformShare = 0.3;  // MEMORY, UNIFORM_SHARE
-constexpr uint32_t kMoments = 2 * kTimeKnots;
-constexpr uint32_t kMomentGroups = kOptimizerThreads / kMoments;
+constexpr uint32_t kMomentGroups = kThreads / kMoments;
 
 struct TimesMemory {
   double groups[kMomentGroups][kMoments];

@@ -2,7 +2,7 @@
 // its transpose in the type of the products. Counterpart of src/engine/cpu/optimizer.rs.
 #pragma once
 #include "../net/element.cuh"
-#include "share.cuh"
+#include "param_tile.cuh"
 
 struct alignas(16) Four {
   float values[kElementsOfThread];
@@ -34,30 +34,30 @@ __device__ __forceinline__ Parameter stepped(const StepSizes& sizes, float gradi
   next.m = fmaf(sizes.toward1, g - old.m, old.m);
   next.v = fmaf(sizes.toward2, g * g - old.v, old.v);
   const float root = fmaf(sqrtf(next.v), sizes.root_correction, sizes.epsilon);
-  next.p = sizes.keep * old.p - sizes.step_size * (next.m / root);
+  next.p = sizes.decay_factor * old.p - sizes.step_size * (next.m / root);
   next.ema = fmaf(sizes.toward_ema, next.p - old.ema, old.ema);
   return next;
 }
 
 template <class T>
 __device__ __forceinline__ void update(const UpdateParams& params) {
-  // Transposes the share for the reverse copy; the odd pitch keeps reads and writes free of bank
+  // Transposes the tile for the reverse copy; the odd pitch keeps reads and writes free of bank
   // conflicts.
-  __shared__ float sm_weights[kShare][kShare + 1];
+  __shared__ float sm_weights[kParamTile][kParamTile + 1];
   if (params.state->halted || !params.state->apply) return;
-  const Share share(params.network);
-  const LayerParams& layer = params.network.layers[share.layer];
-  const Place place(layer, share);
+  const ParamTile tile(params.network);
+  const LayerParams& layer = params.network.layers[tile.layer];
+  const ParamQuad quad(layer, tile);
   float p[kElementsOfThread] = {};
-  if (place.n_real > 0) {
+  if (quad.n_real > 0) {
     const StepSizes sizes = *params.sizes;
-    const auto load = [&](const float* from) { return *reinterpret_cast<const Four*>(from + place.index); };
+    const auto load = [&](const float* from) { return *reinterpret_cast<const Four*>(from + quad.index); };
     const Four gradient = load(params.gradient);
     Four parameters = load(params.parameters), ema = load(params.ema);
     Four moment1 = load(params.moment1), moment2 = load(params.moment2);
 #pragma unroll
     for (uint32_t k = 0; k < kElementsOfThread; ++k) {
-      if (k >= place.n_real) break;  // padding stays 0
+      if (k >= quad.n_real) break;  // padding stays 0
       const Parameter old = {parameters.values[k], ema.values[k], moment1.values[k], moment2.values[k]};
       const Parameter next = stepped(sizes, gradient.values[k], old);
       parameters.values[k] = p[k] = next.p;
@@ -65,22 +65,22 @@ __device__ __forceinline__ void update(const UpdateParams& params) {
       moment1.values[k] = next.m;
       moment2.values[k] = next.v;
     }
-    const auto store = [&](float* to, const Four& four) { *reinterpret_cast<Four*>(to + place.index) = four; };
+    const auto store = [&](float* to, const Four& four) { *reinterpret_cast<Four*>(to + quad.index) = four; };
     store(params.parameters, parameters);
     store(params.ema, ema);
     store(params.moment1, moment1);
     store(params.moment2, moment2);
   }
-  if (share.is_bias) {
-    if (place.exists) *reinterpret_cast<float4*>(params.biases + layer.bias + place.row) = make_float4(p[0], p[1], p[2], p[3]);
+  if (tile.is_bias) {
+    if (quad.exists) *reinterpret_cast<float4*>(params.biases + layer.bias + quad.row) = make_float4(p[0], p[1], p[2], p[3]);
     return;
   }
   T* weights = static_cast<T*>(params.weights);
   const uint32_t quick = threadIdx.x % kThreadsOfRow * kElementsOfThread, slow = threadIdx.x / kThreadsOfRow;
-  store_as(weights + layer.forward + place.row * layer.n_in + place.column, p[0], p[1], p[2], p[3]);
+  store_as(weights + layer.forward + quad.row * layer.n_in + quad.column, p[0], p[1], p[2], p[3]);
 #pragma unroll
   for (uint32_t k = 0; k < kElementsOfThread; ++k) sm_weights[slow][quick + k] = p[k];
-  __syncthreads();  // the share is written; it is read by columns
-  store_as(weights + layer.reverse + (share.column + slow) * layer.n_out + share.row + quick, sm_weights[quick][slow],
+  __syncthreads();  // the tile is written; it is read by columns
+  store_as(weights + layer.reverse + (tile.column + slow) * layer.n_out + tile.row + quick, sm_weights[quick][slow],
            sm_weights[quick + 1][slow], sm_weights[quick + 2][slow], sm_weights[quick + 3][slow]);
 }

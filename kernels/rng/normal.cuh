@@ -19,11 +19,11 @@ __device__ __forceinline__ float4 normals(uint4 words) {
   return make_float4(first.x, first.y, second.x, second.y);
 }
 
-// Number `place` of the four.
-__device__ __forceinline__ float normal(uint4 words, uint32_t place) {
-  const bool first = place < 2;
+// Number `index` of the four.
+__device__ __forceinline__ float normal(uint4 words, uint32_t index) {
+  const bool first = index < 2;
   const float2 pair = normal_pair(first ? words.x : words.z, first ? words.y : words.w);
-  return place % 2 == 0 ? pair.x : pair.y;
+  return index % 2 == 0 ? pair.x : pair.y;
 }
 
 // Counterpart of rng::RowWords: random words of rows that use n_counters counters each.

@@ -1,18 +1,7 @@
 // Philox4x32-10 (Salmon et al., SC 2011): the same stream as src/rng.rs, bit for bit.
 // Key = seed, counter = (row, purpose, step).
 #pragma once
-#include <cstdint>
-
-// Same values as rng::Purpose. A value is never reused.
-enum class Purpose : uint32_t {
-  kInterior = 0,
-  kBoundary0 = 1,
-  kBoundary1 = 2,
-  kTimeOffset = 3,
-  kProbe = 4,
-  kNoise = 5,
-  kStartNoise = 11,
-};
+#include "abi.h"
 
 // Ten-round bijection of `counter` under `key`.
 __device__ __forceinline__ uint4 philox4x32(uint2 key, uint4 counter) {

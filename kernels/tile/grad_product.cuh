@@ -7,9 +7,9 @@ template <class T, uint32_t kTile>
 struct GradProduct {
   static constexpr int kLineBytes = static_cast<int>(kTile * sizeof(T));
   static constexpr int kPieces = kLineBytes / 16;
-  static constexpr int kRowsPerChunk = 64 / static_cast<int>(sizeof(T));
+  static constexpr int kRowsPerChunk = kChunkBytes / static_cast<int>(sizeof(T));
   static constexpr int kSideBytes = kRowsPerChunk * kLineBytes;
-  static constexpr int kStages = 3;
+  static constexpr int kStages = kGradStages;
   static constexpr int kStageBytes = 2 * kSideBytes;
   static constexpr int kBytes = kStages * kStageBytes;  // of shared memory
   static constexpr int kM = kTile / 32, kN = kTile / 32;
@@ -27,10 +27,10 @@ struct GradProduct {
   Accumulator acc[kM][kN], line_sums;
 
   static __device__ __forceinline__ int first_out() { return 16 * kM * (static_cast<int>(threadIdx.x) / 128); }
-  static __device__ __forceinline__ int beside() { return static_cast<int>(threadIdx.x) / 32 % 4; }
-  static __device__ __forceinline__ int first_in() { return 8 * kN * beside(); }
-  static __device__ __forceinline__ int first_line() { return first_out() + 16 * beside(); }
-  static __device__ __forceinline__ bool has_lines() { return beside() < kM; }
+  static __device__ __forceinline__ int warp_column() { return static_cast<int>(threadIdx.x) / 32 % 4; }
+  static __device__ __forceinline__ int first_in() { return 8 * kN * warp_column(); }
+  static __device__ __forceinline__ int first_line() { return first_out() + 16 * warp_column(); }
+  static __device__ __forceinline__ bool owns_bias_rows() { return warp_column() < kM; }
 
   // Starts the asynchronous copies of kRowsPerChunk rows of one side. `source` is this thread's
   // piece of its first line, or null if it lies beyond the columns.
@@ -87,7 +87,7 @@ struct GradProduct {
   template <class Visit>
   __device__ __forceinline__ void for_each_line(Visit visit) const {
     const int lane = threadIdx.x % 32;
-    if (!has_lines() || lane % 4 != 0) return;
+    if (!owns_bias_rows() || lane % 4 != 0) return;
     visit(first_line() + lane / 4, line_sums.value[0]);
     visit(first_line() + lane / 4 + 8, line_sums.value[2]);
   }
@@ -96,7 +96,7 @@ struct GradProduct {
   template <class Sum>
   __device__ __forceinline__ void add_to_lines(Sum sum) {
     const int lane = threadIdx.x % 32;
-    if (!has_lines() || lane % 4 != 0) return;
+    if (!owns_bias_rows() || lane % 4 != 0) return;
     line_sums.value[0] += sum(first_line() + lane / 4);
     line_sums.value[2] += sum(first_line() + lane / 4 + 8);
   }
@@ -104,7 +104,7 @@ struct GradProduct {
   // Adds the rows of the chunk in `sm_stage` to the sums of the outputs, as a product with ones.
   __device__ __forceinline__ void add_lines(const unsigned char* sm_stage) {
     const int lane = threadIdx.x % 32;
-    if (!has_lines()) return;
+    if (!owns_bias_rows()) return;
     if constexpr (sizeof(T) == 2) {
       const uint32_t ones = std::is_same<T, __half>::value ? 0x3c003c00u : 0x3f803f80u;
 #pragma unroll

@@ -6,12 +6,10 @@
 #pragma once
 #include <type_traits>
 
-#include "../params.h"
+#include "abi.h"
 #include "mma.cuh"
 #include "opaque.cuh"
 
-constexpr int kThreads = 256;  // 8 warps
-constexpr int kChunkBytes = 64;  // of the inner dimension of each row: one pipeline step
 constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
@@ -22,10 +20,9 @@ struct ProductMemory {
   unsigned char* sm;
   uint32_t n_operand_chunks;
 };
-constexpr int kOperandChunkBytes = static_cast<int>(kTileRows) * kChunkBytes;
 
 // Position of eight consecutive elements of a result: index = origin + row * width + column.
-struct Place {
+struct ElementIndex {
   uint32_t row, column;
   size_t index;
 };
@@ -102,7 +99,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
 // Wide (128 columns): 2 x 4 warps of 64 x 32. Narrow (64 columns): 4 x 2 warps of 32 x 32.
 template <class T, bool kWide, int kStages>
 struct Product {
-  static constexpr int kColumns = kWide ? 128 : 64;
+  static constexpr int kColumns = kWide ? kWideColumns : kNarrowColumns;
   static constexpr int kStageBytes = kColumns * kChunkBytes;
   static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
   static constexpr int kM = kWide ? 4 : 2, kN = 4;
@@ -135,7 +132,7 @@ struct Product {
     const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
     const int n_chunks = static_cast<int>(depth) / kChunk;
     const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks), copies_a = is_first || !stays;
-    const auto place_of = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
+    const auto chunk_offset = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
     // A thread's lines and fragments have the same offset in every chunk.
     const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunkBytes;
     const uint32_t own_a = operand + swizzled_a(line, byte), own_b = stages + swizzled_b(line, byte);
@@ -147,7 +144,7 @@ struct Product {
           if (copies_a) {
 #pragma unroll
             for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
-              copy_async16(own_a + place_of(chunk, stage) + k * kChunkBytes, from_a + k * pitch);
+              copy_async16(own_a + chunk_offset(chunk, stage) + k * kChunkBytes, from_a + k * pitch);
             from_a += kChunkBytes;
           }
 #pragma unroll
@@ -159,56 +156,56 @@ struct Product {
           if (!has_columns) return;
           if constexpr (std::is_same<T, float>::value) {
             unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
-            multiply_f32(*this, memory.sm + place_of(chunk, stage), sm_stages + stage * kStageBytes);
+            multiply_f32(*this, memory.sm + chunk_offset(chunk, stage), sm_stages + stage * kStageBytes);
           } else {
-            multiply(left + place_of(chunk, stage), right + stage * kStageBytes);
+            multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes);
           }
         });
   }
 
-  // Calls `visit(place, values, ahead)` for each eight consecutive elements of a row. `load(place)`
-  // is called for several of them before the first visit, so that their loads, of `kWords`
-  // registers each, are in flight together.
+  // Calls `visit(element, values, ahead)` for each eight consecutive elements of a row.
+  // `load(element)` is called for several of them before the first visit, so that their loads, of
+  // `kWords` registers each, are in flight together.
   template <int kWords, class Load, class Visit>
   __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
     if (first_column() >= static_cast<int>(lines.n_columns)) return;
     constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 4 ? kRoom < 2 ? 1 : 2 : 4;
     static_assert(kEights % kAtOnce == 0, "all turns are whole");
-    Place next = first_place(lines);
+    ElementIndex next = first_element(lines);
 #pragma unroll
     for (int first = 0; first < kEights; first += kAtOnce) {
-      Place places[kAtOnce];
+      ElementIndex elements[kAtOnce];
       decltype(load(next)) ahead[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        places[i] = next;
+        elements[i] = next;
         ahead[i] = load(next);
         next.row += 8, next.index = opaque(next.index + 8 * lines.width);
       }
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         float values[8];
-        take(first + i, values);
-        visit(places[i], values, ahead[i]);
+        get(first + i, values);
+        visit(elements[i], values, ahead[i]);
         __syncwarp();  // keeps the compiler from interleaving visits, which would spill
       }
     }
   }
 
-  // Calls `visit(place, values)`, without loads. Looped so that a long `visit` is instantiated
+  // Calls `visit(element, values)`, without loads. Looped so that a long `visit` is instantiated
   // twice, not eight times. Destroys `acc`: its rows shift up as they are consumed.
   template <class Visit>
   __device__ __forceinline__ void for_each_sum(const Lines& lines, Visit visit) {
     if (first_column() >= static_cast<int>(lines.n_columns)) return;
-    Place place = first_place(lines);
+    ElementIndex element = first_element(lines);
 #pragma unroll 1
     for (int i = 0; i < kM; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float values[8];
-        take(half, values);
-        visit(place, values);
-        place.row += 8, place.index = opaque(place.index + 8 * lines.width);
+        get(half, values);
+        visit(element, values);
+        element.row += 8, element.index = opaque(element.index + 8 * lines.width);
         __syncwarp();  // as above
       }
 #pragma unroll
@@ -221,12 +218,12 @@ struct Product {
  private:
   static constexpr int kEights = 2 * kM;  // of a thread
 
-  static __device__ __forceinline__ Place first_place(const Lines& lines) {
+  static __device__ __forceinline__ ElementIndex first_element(const Lines& lines) {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4, column = lines.column0 + first_column() + lane % 4 * 8;
     return {row, column, opaque(lines.origin + row * lines.width + column)};
   }
 
-  __device__ __forceinline__ void take(int eight, float (&values)[8]) const {
+  __device__ __forceinline__ void get(int eight, float (&values)[8]) const {
     const int m = eight / 2, half = eight % 2;
 #pragma unroll
     for (int n = 0; n < kN; ++n) values[2 * n] = acc[m][n].value[2 * half], values[2 * n + 1] = acc[m][n].value[2 * half + 1];

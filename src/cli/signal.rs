@@ -51,10 +51,14 @@ impl Signals {
             }
             // In this order: the first signal finds `at_once` false and sets it, the second finds
             // it true.
-            signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&signals.at_once))
-                .and_then(|_| signal_hook::flag::register(number, Arc::clone(&signals.at_once)))
-                .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
-                .with_context(|| format!("cannot watch for signal {number}"))?;
+            signal_hook::flag::register_conditional_shutdown(
+                number,
+                i32::from(exit::SIGNAL) + number,
+                Arc::clone(&signals.at_once),
+            )
+            .and_then(|_| signal_hook::flag::register(number, Arc::clone(&signals.at_once)))
+            .and_then(|_| signal_hook::flag::register_usize(number, Arc::clone(&signals.ending), number as usize))
+            .with_context(|| format!("cannot watch for signal {number}"))?;
         }
         #[cfg(unix)]
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
-use crate::density_path::{Interpolant, TimeRule};
+use crate::density_path::{DensityPath, Interpolant, TimeRule};
 use crate::engine::{Bend, Estimator};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
@@ -148,7 +148,7 @@ pub enum Pairing {
 
 impl Pairing {
     fn default_rows() -> usize {
-        2048
+        DensityPath::PAIRING_ROWS
     }
 
     fn default_relaxation() -> f64 {

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn patterns_match_names() {
         for (pattern, name, wanted) in [
             ("*", "", true),
             ("**", "ab", true),

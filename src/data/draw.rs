@@ -23,8 +23,9 @@ pub fn draw_rows(snapshots: &Snapshots, k: usize, n: usize, random: &mut impl Rn
     drawn
 }
 
-/// `n` standard normal points `[n, dim]`, four words of `random` for every four dimensions of a point or what is left of them.
-/// [`Stream::of_normals`](rng::Stream::of_normals) draws those of `amatch sample`.
+/// `n` standard normal points `[n, dim]`, four words of `random` for every four dimensions of a
+/// point or what is left of them. [`Stream::of_normals`](rng::Stream::of_normals) draws those of
+/// `amatch sample`.
 pub fn draw_gaussian(n: usize, dim: usize, random: &mut impl Rng) -> Vec<f32> {
     let mut drawn = Vec::with_capacity(n * dim);
     for _ in 0..n {
@@ -82,7 +83,8 @@ mod tests {
         assert_eq!(draw_gaussian(10, dim, &mut Stream::of_normals(3, dim)), points[..10 * dim]);
     }
 
-    /// The numbers of equal seeds are those of every version: particle i has the counters (i, particles, 0), (i, particles, 1), …
+    /// The numbers of equal seeds are those of every version: particle i has the counters (i,
+    /// particles, 0), (i, particles, 1), …
     #[test]
     fn particles_have_the_counters_of_their_number() {
         for dim in [1, 3, 4, 5, 11] {

@@ -83,7 +83,7 @@ impl Format {
     }
 }
 
-/// What is said of a file of a format that is in no build without the feature `files`.
+/// The error for a file whose format needs the feature `files`, in a build without it.
 pub(super) fn no_files(path: &Path) -> Error {
     let problem = "is a .npz file or a table, and this build of action-matching reads and writes neither";
     Error::input(path, "path", problem, "build it with the feature `files`, or use .npy or .safetensors")

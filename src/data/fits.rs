@@ -1,4 +1,4 @@
-//! Whether samples are what a model was trained on.
+//! The check that samples suit a model.
 
 use std::path::Path;
 

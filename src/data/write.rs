@@ -7,7 +7,7 @@ use super::file::Format;
 use super::{csv, npy, npz};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::tensors::{NewTensor, write_tensors};
+use crate::tensor_writer::{NewTensor, write_tensors};
 
 /// One named array to write: `samples [n, d]`, `times [n]`, or another one with as many rows.
 #[derive(Clone, Copy, Debug, PartialEq)]

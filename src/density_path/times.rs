@@ -132,10 +132,10 @@ impl TimeMoments {
 }
 
 /// Decay factor of running moments per step.
-const MEMORY: f64 = 0.99;
+pub(crate) const MEMORY: f64 = 0.99;
 
 /// Fraction of the uniform density in every [`TimeDensity`]: no row weighs more than its inverse.
-const UNIFORM_SHARE: f64 = 0.3;
+pub(crate) const UNIFORM_SHARE: f64 = 0.3;
 
 /// A piecewise linear density of times in 0..=1: the density of least variance for a mean over
 /// time, which is proportional to the root mean square of the integrand, mixed with the uniform

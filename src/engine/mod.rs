@@ -23,9 +23,12 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+pub(crate) mod batch;
 pub mod cpu;
 pub mod cuda;
 pub mod reference;
+#[cfg(test)]
+mod testing;
 mod training;
 
 pub use training::{

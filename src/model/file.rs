@@ -13,7 +13,8 @@ use super::{Activation, Architecture, Coordinates, Head, Layer, MAX_MAGNITUDE, M
 use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
-use crate::tensors::{MODEL_KEY, NewTensor, TensorFile, write_tensors};
+use crate::tensor_writer::{NewTensor, write_tensors};
+use crate::tensors::{MODEL_KEY, TensorFile};
 
 const VERSION: u32 = 1;
 

@@ -11,7 +11,8 @@ use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, NetworkState, TrainState};
 use crate::error::{Error, Result};
-use crate::tensors::{CHECKPOINT_KEY, NewTensor, TensorFile, write_tensors};
+use crate::tensor_writer::{NewTensor, write_tensors};
+use crate::tensors::{CHECKPOINT_KEY, TensorFile};
 
 /// Number of checkpoints that are kept.
 const KEPT: usize = 3;

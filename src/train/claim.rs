@@ -22,11 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::{CLAIMANT, temporary_in};
 use crate::process::ProcessId;
-
-/// Name of the claim in the run folder.
-pub(super) const CLAIM: &str = ".amatch-claim";
-/// Name of the claim on the claim, held briefly by a process that takes over.
-pub(super) const TAKEOVER: &str = ".amatch-takeover";
+use crate::run_folder::{CLAIM, TAKEOVER};
+use crate::train::folder::look_at;
 
 /// Time between two writes by the holder.
 const BEAT: Duration = Duration::from_secs(10);
@@ -198,8 +195,13 @@ fn remove_folders(made: &[PathBuf]) {
 
 /// Creates `folder` and its parents; returns those that were created, outermost first.
 fn make_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let missing: Vec<&Path> =
-        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    let mut missing = Vec::new();
+    for path in folder.ancestors().take_while(|path| !path.as_os_str().is_empty()) {
+        if look_at(path)?.is_some() {
+            break;
+        }
+        missing.push(path);
+    }
     let mut made = Vec::new();
     for path in missing.into_iter().rev() {
         match fs::create_dir(path) {

@@ -6,10 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint;
-use super::claim::{CLAIM, TAKEOVER};
 use crate::error::{Error, Result};
 use crate::files::{is_part, is_temporary};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
 
 impl RunFolder {
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
@@ -47,8 +46,11 @@ impl RunFolder {
     }
 
     /// True if a process holds a claim on the folder, or died while holding it.
-    pub(super) fn is_claimed(&self) -> bool {
-        self.path().join(CLAIM).exists()
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system cannot tell: an unreadable claim must not count as missing.
+    pub(super) fn is_claimed(&self) -> Result<bool> {
+        Ok(look_at(&self.claim())?.is_some())
     }
 
     /// Removes the run. Folders, links and files that do not belong to a run stay. If this is
@@ -173,6 +175,18 @@ mod tests {
         fs::write(place.path().join("file"), "").expect("written");
         let error = RunFolder::new(place.path().join("file")).content().unwrap_err().to_string();
         assert!(error.contains("is a file"), "{error}");
+    }
+
+    /// A link to itself is neither present nor absent.
+    #[cfg(unix)]
+    #[test]
+    fn a_claim_that_cannot_be_seen_is_an_error() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(place.path());
+        assert!(!folder.is_claimed().expect("no claim"));
+        std::os::unix::fs::symlink(CLAIM, folder.claim()).expect("linked");
+        let error = folder.is_claimed().expect_err("a link to itself").to_string();
+        assert!(error.contains(CLAIM), "{error}");
     }
 
     /// After any number of removals, the folder is still that of a run.

@@ -45,12 +45,12 @@ use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
-use crate::data::{Loaded, Snapshots, load, load_single};
+use crate::data::{Snapshots, load, load_single};
 use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
-use crate::engine::{Engine, NetworkState, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Engine, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::model::{Coordinates, Model, initial_parameters};
+use crate::model::{Coordinates, Model};
 pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
 
@@ -155,11 +155,7 @@ pub fn train(
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
-    let source = config.source();
-    let read = if config.objective.path.interpolant().is_generative() { load_single } else { load };
-    let loaded = read(&source, observer.watch());
-    let Loaded { training: snapshots, coordinates, warnings, .. } = loaded?;
-    warnings.iter().for_each(|warning| observer.warning(warning));
+    let (snapshots, coordinates) = read_snapshots(config, observer)?;
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
@@ -168,17 +164,12 @@ pub fn train(
     };
     config.short_run().iter().for_each(|message| observer.notice(message));
     let training = training(engine, config, snapshots, threads, observer)?;
-    let state = earlier.state.unwrap_or_else(|| TrainState {
-        bend: training.bend.as_ref().map(|bend| NetworkState::initial(bend.initial_parameters(training.seed))),
-        ..TrainState::initial(initial_parameters(&training.architecture, training.seed))
-    });
+    let state = match earlier.state {
+        Some(state) => state,
+        None => training.initial_state()?,
+    };
     let start = state.step;
-    // All errors in the settings are found here, before a file is changed.
-    training.validate(&state)?;
-    if let Some(bytes) = engine.training_memory(&training)? {
-        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
-    }
-    let mut trainer = engine.trainer(training.clone(), state)?;
+    let mut trainer = allocate(engine, &training, state, observer)?;
     if let Some(checkpoint) = &earlier.renewed {
         checkpoint.save(&folder.checkpoints())?;
     }
@@ -190,19 +181,35 @@ pub fn train(
     let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, kept };
     run.claim.keep_folder();
     let outcome = run.steps(&mut *trainer, config, start, observer);
-    if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (&outcome, run.kept) {
-        observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
-    }
+    run.announce_kept(&outcome, observer);
     let outcome = outcome?;
     if outcome == Outcome::Finished {
-        let model = run.model(trainer.state()?.action.ema);
-        match Unexplained::measure(engine, &model, &run.training.path, Unexplained::ROWS, run.training.seed) {
-            Ok(unexplained) => observer.finished(unexplained),
-            // The model is saved even if its measure fails.
-            Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
-        }
+        run.report_unexplained(engine, &*trainer, observer)?;
     }
     Ok(outcome)
+}
+
+/// Reads the snapshots to train on, in network coordinates.
+fn read_snapshots(config: &Config, observer: &mut dyn Observer) -> Result<(Snapshots, Coordinates)> {
+    let read = if config.objective.path.interpolant().is_generative() { load_single } else { load };
+    let loaded = read(&config.source(), observer.watch())?;
+    loaded.warnings.iter().for_each(|warning| observer.warning(warning));
+    Ok((loaded.training, loaded.coordinates))
+}
+
+/// Checks all settings against each other, and allocates everything that the steps need. No file
+/// has been changed before.
+fn allocate(
+    engine: &dyn Engine,
+    training: &Training,
+    state: TrainState,
+    observer: &mut dyn Observer,
+) -> Result<Box<dyn Trainer>> {
+    training.validate(&state)?;
+    if let Some(bytes) = engine.training_memory(training)? {
+        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
+    }
+    engine.trainer(training.clone(), state)
 }
 
 /// Claims the folder and checks that its state suits `existing`.
@@ -228,7 +235,7 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     };
     // A refused folder is not changed; a folder held by a running process gets the message about
     // that.
-    if !folder.is_claimed() {
+    if !folder.is_claimed()? {
         check()?;
     }
     let claim = Claim::take(folder.path())?;
@@ -405,6 +412,29 @@ impl Run {
         }
         self.plot(observer);
         Ok(Outcome::Finished)
+    }
+
+    /// After an error of the device or a file, names the checkpoint from which the run can
+    /// continue.
+    fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
+        if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, self.kept) {
+            observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
+        }
+    }
+
+    /// Measures how well the final model follows the path. The model is saved even if this fails.
+    fn report_unexplained(
+        &self,
+        engine: &dyn Engine,
+        trainer: &dyn Trainer,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let model = self.model(trainer.state()?.action.ema);
+        match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
+            Ok(unexplained) => observer.finished(unexplained),
+            Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
+        }
+        Ok(())
     }
 
     /// The model with `parameters`.

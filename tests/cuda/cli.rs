@@ -369,13 +369,14 @@ fn a_fault_of_a_kernel_names_the_launches_before() {
     }
     let kernels = place.path("kernels");
     copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"), &kernels);
-    let judge = kernels.join("optimizer/judge.cuh");
-    let text = std::fs::read_to_string(&judge).expect("a kernel");
+    let finish_step = kernels.join("optimizer/finish_step.cuh");
+    let text = std::fs::read_to_string(&finish_step).expect("a kernel");
     let sound = "params.history[state.n_records++] = record;";
     assert!(text.contains(sound));
-    std::fs::write(&judge, text.replace(sound, "params.history[1u << 20] = record;")).expect("written");
+    std::fs::write(&finish_step, text.replace(sound, "params.history[1u << 20] = record;")).expect("written");
     let mut nvcc = Command::new(std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC"));
-    nvcc.args(["-ptx", "-std=c++17", "-arch=compute_80", "-o"]);
+    crate::build::write_header(&kernels).expect("written");
+    nvcc.arg("-I").arg(&kernels).args(["-ptx", "-std=c++17", "-arch=compute_80", "-o"]);
     succeeds({
         nvcc.args([place.path("optimizer.ptx"), kernels.join("optimizer.cu")]);
         nvcc
@@ -387,10 +388,10 @@ fn a_fault_of_a_kernel_names_the_launches_before() {
         &["error: device cuda:0", "CUDA_ERROR_LAUNCH_FAILED", "launched since all was well: ", "--device cpu"],
     );
     let launched = said.split("launched since all was well: ").nth(1).unwrap_or_default();
-    for kernel in ["draw_bf16", "sweep_narrow_bf16", "gather_gradient", "judge", "update_bf16"] {
+    for kernel in ["draw_bf16", "sweep_narrow_bf16", "gather_gradient", "finish_step", "update_bf16"] {
         assert!(launched.contains(kernel), "{kernel:?} is not in: {launched}");
     }
-    assert!(said.contains("vgpu: judge: out of bounds"), "{said}");
+    assert!(said.contains("vgpu: finish_step: out of bounds"), "{said}");
     // The run can be resumed once the fault is gone.
     assert!(place.trains("run", &["--device", "cuda", "--resume"]).contains("steps 0 to 24"));
 }

@@ -235,13 +235,15 @@ fn the_cases_cover_what_they_say() {
 
 fn agrees_with_f64(which: usize, engine: &dyn Differentiate) {
     let precision = Precision::ALL[which];
-    let results = cases().into_iter().filter(|case| case[0] == which).map(|[_, head, kind, activation, embedding, shape]| {
+    let own = cases().into_iter().filter(|case| case[0] == which);
+    let results = own.map(|[_, head, kind, activation, embedding, shape]| {
         let (head, activation) = (Head::ALL[head], Activation::ALL[activation]);
         let (objective, n_probes) = dynamics()[kind].clone();
         let (dim, hidden, n, [n0, n1]) = SHAPES[shape];
         let probe = n_probes.filter(|&k| k > 0).map(|k| Numbers::new(19).take(k * n * dim));
         let name = format!(
-            "{} {head:?} {activation:?} embedding {embedding} {objective:?} {n_probes:?} probes, dim {dim}, {hidden:?}, {n} + {n0} + {n1} rows",
+            "{} {head:?} {activation:?} embedding {embedding} {objective:?} {n_probes:?} probes, dim {dim}, \
+             {hidden:?}, {n} + {n0} + {n1} rows",
             precision.name()
         );
         let model = model(dim, hidden, activation, head, embeddings()[embedding].clone(), objective);
@@ -367,7 +369,7 @@ fn less_shared_memory_changes_nothing() {
 }
 
 #[test]
-fn derivatives_agree_with_f64() {
+fn reverse_derivatives_agree_with_f64() {
     for precision in Precision::ALL {
         let (engine, rounding) = (engine(precision), Rounding::of(precision));
         for (index, head) in Head::ALL.into_iter().enumerate() {
@@ -396,7 +398,7 @@ fn derivatives_agree_with_f64() {
 /// Slopes of the engine's own loss along random directions: a check that shares no formula with the
 /// reference.
 #[test]
-fn gradients_are_slopes_of_the_loss() {
+fn adjoint_gradients_are_slopes_of_the_loss() {
     let engine = engine(Precision::F32);
     for (index, head) in Head::ALL.into_iter().enumerate() {
         // A smooth |p|^q: components of ∇s cross 0.
@@ -434,7 +436,7 @@ fn gradients_are_slopes_of_the_loss() {
 /// s is linear in the last map θ of a scalar head, so L = A(θ) + B(θ, θ) and ⟨θ, ∂L/∂θ⟩ = L + B.
 /// Here B is the mean of ω (½‖∇s‖² + ½λs²), computed from the derivatives.
 #[test]
-fn the_gradient_of_the_last_map_satisfies_its_identity() {
+fn adjoint_gradient_of_the_last_map_satisfies_its_identity() {
     let objective = Objective { growth: 0.4, sigma: 0.7, ..Objective::default() };
     let model = model(3, &[37, 20], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, objective);
     let rows = Batch { probe: Some(Numbers::new(19).take(2 * 101 * 3)), ..batch(3, 101, 33, 65) };
@@ -491,7 +493,7 @@ fn the_loss_is_invariant_to_an_offset() {
 /// The gradient of a scalar head's last bias is the sum of the rows' weights of s, in f32 for every
 /// type of operands: computed here from the engine's own s.
 #[test]
-fn the_gradient_of_the_last_bias_is_not_rounded() {
+fn adjoint_gradient_of_the_last_bias_is_not_rounded() {
     for precision in Precision::ALL {
         let engine = engine(precision);
         for hidden in [&[37][..], &[70, 20]] {

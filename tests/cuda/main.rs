@@ -8,6 +8,11 @@
 mod common;
 
 #[cfg(unix)]
+#[allow(dead_code)] // its `main` belongs to cargo
+#[path = "../../build.rs"]
+mod build;
+
+#[cfg(unix)]
 mod cli;
 mod derivatives;
 mod devices;

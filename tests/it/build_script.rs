@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use build::{Nvcc, architectures, compile_all, find_nvcc, gather, kernels};
+use build::{Nvcc, architectures, compile_all, find_nvcc, gather, kernels, write_header};
 
 const KNOWN: [u32; 6] = [75, 80, 86, 90, 103, 120];
 
@@ -79,15 +79,16 @@ fn the_files_of_a_kernel_are_it_and_what_it_includes() {
     let guard = tempfile::tempdir().expect("a folder");
     let root = guard.path();
     let source =
-        file(root, "a.cu", "#include \"net/b.cuh\"\n # include \"params.h\"\n#include <mma.h>\n// include \"x.cuh\"\n");
+        file(root, "a.cu", "#include \"net/b.cuh\"\n # include \"abi.h\"\n#include <mma.h>\n// include \"x.cuh\"\n");
     file(root, "net/b.cuh", "#include \"../tile/c.cuh\"\n");
     file(root, "tile/c.cuh", "#include \"../net/b.cuh\"\n");
-    file(root, "params.h", "");
+    std::fs::create_dir(root.join("out")).expect("created");
+    write_header(&root.join("out")).expect("written");
     file(root, "x.cuh", "");
     let mut contents = BTreeMap::new();
-    gather(&source, &mut contents);
+    gather(&source, &root.join("out"), &mut contents);
     let names: Vec<_> = contents.keys().map(|path| path.file_name().expect("a name").to_string_lossy()).collect();
-    assert_eq!(names, ["a.cu", "b.cuh", "params.h", "c.cuh"]);
+    assert_eq!(names, ["a.cu", "b.cuh", "abi.h", "c.cuh"]);
 }
 
 fn nvcc() -> Nvcc {
@@ -130,7 +131,7 @@ fn files_are_compiled_again_when_they_or_their_headers_change() {
 }
 
 #[test]
-fn what_is_no_nvcc_is_named() {
+fn a_program_that_is_not_nvcc_is_named_in_the_error() {
     for (path, part) in [("/nowhere/nvcc", "cannot run"), ("/bin/echo", "is no nvcc")] {
         let problem = Nvcc::new(path.into()).err().expect("an error");
         assert!(problem.contains(path) && problem.contains(part), "{problem}");

@@ -58,7 +58,7 @@ fn with_samples(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn paths() {
+fn bad_paths_are_refused() {
     let folder = Folder::new();
     let source = |name: &str| DataSource::new(folder.path(name));
     folder.refuses(&source("absent.npz"), "absent.npz", "path: does not exist", "check the name");
@@ -74,7 +74,7 @@ fn paths() {
 }
 
 #[test]
-fn archives() {
+fn bad_archives_are_refused() {
     let folder = Folder::new();
     let good = archive(good_samples(), good_times());
     let savez = "save it with numpy.savez";
@@ -120,7 +120,7 @@ fn archives() {
 
 /// Readers disagree about which of two arrays counts.
 #[test]
-fn ambiguous_archives() {
+fn ambiguous_archives_are_refused() {
     let folder = Folder::new();
     let times = good_times();
     let members = [("samples", good_samples()), ("samplex", good_samples()), ("times", times)];
@@ -155,7 +155,7 @@ fn ambiguous_archives() {
 }
 
 #[test]
-fn a_bomb_is_refused_by_its_claim() {
+fn a_zip_bomb_is_refused_by_its_claimed_size() {
     let folder = Folder::new();
     // 4 TB of zeros would need 4 GB of deflated bytes.
     let header = header("<f4", false, "(1000000000, 1000)");
@@ -169,7 +169,7 @@ fn a_bomb_is_refused_by_its_claim() {
 }
 
 #[test]
-fn npy_headers() {
+fn bad_npy_headers_are_refused() {
     let folder = Folder::new();
     let times = folder.file("t.npy", good_times());
     let refuses = |content: Vec<u8>, start: &str, fix: &str| {
@@ -202,7 +202,7 @@ fn npy_headers() {
 }
 
 #[test]
-fn element_types() {
+fn unsupported_element_types_are_refused() {
     let folder = Folder::new();
     for (descr, what, fix) in [
         ("|O", "pickled Python objects", "save it as a plain number array"),
@@ -231,7 +231,7 @@ fn element_types() {
 }
 
 #[test]
-fn safetensors_headers() {
+fn bad_safetensors_headers_are_refused() {
     let folder = Folder::new();
     let refuses =
         |content: Vec<u8>, start: &str, fix: &str| folder.refuses_content("a.safetensors", content, start, fix);
@@ -267,7 +267,7 @@ fn safetensors_headers() {
 }
 
 #[test]
-fn shapes() {
+fn bad_shapes_are_refused() {
     let folder = Folder::new();
     let refuses = |content: Vec<u8>, start: &str, fix: &str| folder.refuses_content("a.npz", content, start, fix);
     refuses(with_samples("<f4", &[2, 0], &[]), "samples: has no columns", "give samples");
@@ -318,7 +318,7 @@ fn values_that_are_not_finite_are_named_by_row_and_column() {
 }
 
 #[test]
-fn times() {
+fn bad_times_are_refused() {
     let folder = Folder::new();
     let table = "times,x\n0,1\n0,2\n1,3\n2.5,4\n4,5\n4,7\n";
     let source = DataSource::new(folder.file("a.csv", table));
@@ -347,7 +347,7 @@ fn times() {
 }
 
 #[test]
-fn tables() {
+fn bad_tables_are_refused() {
     let folder = Folder::new();
     let refuses = |content: &str, start: &str, fix: &str| folder.refuses_content("a.csv", content, start, fix);
     refuses("", "header line: is missing: the file is empty", "give a line of column names");
@@ -402,7 +402,7 @@ fn tables() {
 }
 
 #[test]
-fn points() {
+fn bad_points_are_refused() {
     let folder = Folder::new();
     let refuses = |path: &Path, name: &str, wanted: &str| {
         let source = DataSource { samples: name.into(), ..DataSource::new(path) };

@@ -42,7 +42,7 @@ fn slope(f: impl Fn(f64) -> f64, h: f64) -> f64 {
 }
 
 #[test]
-fn derivatives_of_s_agree_with_differences() {
+fn reverse_derivatives_of_s_agree_with_differences() {
     let (dim, n) = (3, 5);
     let rows = batch(dim, n, 0, 0);
     every_combination(|name, model| {
@@ -99,7 +99,7 @@ fn away_from_kinks(model: &Model, rows: &Batch, n: usize) -> Batch {
 }
 
 #[test]
-fn loss_gradients_agree_with_differences() {
+fn adjoint_gradients_of_the_loss_agree_with_differences() {
     let (dim, n) = (3, 4);
     let candidates = batch(dim, 61, 3, 2);
     let probe = Numbers::new(19).take(2 * n * dim);
@@ -117,7 +117,7 @@ fn loss_gradients_agree_with_differences() {
 
 /// The exact Laplacian is the sum of second differences of s.
 #[test]
-fn laplacians_agree_with_differences() {
+fn tangent_laplacians_agree_with_differences() {
     let (dim, n) = (3, 4);
     let rows = batch(dim, n, 0, 0);
     every_combination(|name, model| {

@@ -19,7 +19,7 @@ const DIM: usize = 5;
 const N: usize = 97;
 
 /// Every head, activation and embedding, in data units far from network coordinates.
-fn models() -> Vec<(String, Model)> {
+fn models_of_every_kind() -> Vec<(String, Model)> {
     let coordinates = Coordinates {
         mean: vec![3.0, -40.25, 0.5, 1000.0, 0.0],
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
@@ -56,7 +56,7 @@ fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) 
 #[test]
 fn numpy_finds_the_same_potential() {
     let folder = tempfile::tempdir().expect("a folder");
-    let models = models();
+    let models = models_of_every_kind();
     let mut numbers = Numbers::new(31);
     let x_network = numbers.take(N * DIM);
     let t_network: Vec<f64> = numbers.take(N).iter().map(|t| 0.5 * (t + 1.0)).collect();

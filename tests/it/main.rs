@@ -7,6 +7,7 @@ mod common;
 mod data_support;
 
 mod analytic;
+mod architecture;
 mod build_script;
 mod check;
 mod cli;
@@ -38,6 +39,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod snapshots;
 mod stochastic;
 #[cfg(unix)]
 mod streams;

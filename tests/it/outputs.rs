@@ -103,7 +103,14 @@ fn models_and_files_of_a_run_are_never_replaced() {
             refused(&folder, &[command, &[out]].concat(), &[out, "belongs to the run in"]);
         }
     }
-    for out in ["runs/run/config.toml", "runs/run/metrics.jsonl", "runs/run/loss.svg", "run/config.toml"] {
+    for out in [
+        "runs/run/config.toml",
+        "runs/run/metrics.jsonl",
+        "runs/run/loss.svg",
+        "run/config.toml",
+        "runs/run/.amatch-claim",
+        "runs/run/.amatch-takeover",
+    ] {
         refused(&folder, &["evaluate", "runs/run", "--json", out], &[out, "belongs to the run in"]);
     }
     std::fs::remove_file(folder.join("runs/run/model.safetensors")).expect("removed");

@@ -1,5 +1,5 @@
-//! In the place of `npz.rs` in builds without the feature `files`: there are no archives. Formats are
-//! refused where their suffix is looked at (`Format::of`), so no call gets here.
+//! In the place of `npz.rs` in builds without the feature `files`: there are no archives. Formats
+//! are refused where their suffix is looked at (`Format::of`), so no call gets here.
 
 use std::convert::Infallible;
 use std::fs::File;

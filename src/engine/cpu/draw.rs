@@ -37,8 +37,8 @@ impl Draw<'_> {
     /// step.
     fn interior_moment(&self, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
         let words = rng::words(self.training.seed, Purpose::Interior, self.step, index as u32);
-        let (moment, measure) = self.moment(index, self.training.n_interior, offset, words[0]);
-        (words, moment, measure)
+        let (moment, sampling_weight) = self.moment(index, self.training.n_interior, offset, words[0]);
+        (words, moment, sampling_weight)
     }
 
     /// Fills interior rows `first..first + n_rows`: x and t in the input, the weights of the row's
@@ -49,7 +49,7 @@ impl Draw<'_> {
         let offset = self.offset(0);
         for row in 0..n_rows {
             let index = first + row;
-            let (words, moment, measure) = self.interior_moment(index, offset);
+            let (words, moment, sampling_weight) = self.interior_moment(index, offset);
             let trajectory =
                 path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             path.point(&trajectory, &moment, |i, x, u| {
@@ -65,9 +65,9 @@ impl Draw<'_> {
                 Estimator::Weak { .. } => 0.0,
                 Estimator::Regression => -omega * mass_slope,
             };
-            work.weight[row] = (omega * mass * measure) as f32;
-            work.on_potential[row] = (on_potential * measure) as f32;
-            work.measure[row] = measure as f32;
+            work.weight[row] = (omega * mass * sampling_weight) as f32;
+            work.on_potential[row] = (on_potential * sampling_weight) as f32;
+            work.sampling_weight[row] = sampling_weight as f32;
         }
         probes(training.laplacian.rule, dim, training.seed, step, first, n_rows, work);
     }
@@ -98,13 +98,13 @@ impl Draw<'_> {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
-            let (_, moment, measure) = self.interior_moment(first + row, offset);
+            let (_, moment, sampling_weight) = self.interior_moment(first + row, offset);
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
             set_time(&training.architecture, work, row, moment.t);
             let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
-            work.weight[row] = (-omega * measure) as f32;
-            work.on_potential[row] = (-d_omega * measure) as f32;
-            work.measure[row] = 0.0;
+            work.weight[row] = (-omega * sampling_weight) as f32;
+            work.on_potential[row] = (-d_omega * sampling_weight) as f32;
+            work.sampling_weight[row] = 0.0;
         }
     }
 
@@ -142,19 +142,19 @@ impl Draw<'_> {
         }
     }
 
-    /// Fills rows `first..first + n_rows` at the ends of the intervals of [`Estimator::Weak`]:
-    /// samples at the interval's start or end, as `end` says. Each sample gives two consecutive
-    /// rows, one at each time of its interval.
-    pub fn part(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
+    /// Rows `first..first + n_rows` of [`Estimator::Weak`]: samples at one end of a random one of
+    /// `intervals` between two snapshots. Each appears at both times of its interval, one row after
+    /// the other.
+    pub fn weak_ends(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
         let (path, offset) = (&training.path, self.offset(1));
         for row in 0..n_rows {
             let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
             // Both ends of an interval draw from the same words, so they lie on one trajectory.
             let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
-            let (moment, measure) = self.moment(index, training.n_boundary, offset, words[0]);
-            let part = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
-            let ends = [part, part + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
+            let (moment, sampling_weight) = self.moment(index, training.n_boundary, offset, words[0]);
+            let interval = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
+            let ends = [interval, interval + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
             let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[end as usize];
@@ -163,7 +163,7 @@ impl Draw<'_> {
             let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
             let (mass, _) = path.mass(&trajectory, sampled);
             let per_length = f64::from(intervals) / path.length(moment.left);
-            let weight = 0.5 * omega * mass * measure * per_length / training.n_boundary as f64;
+            let weight = 0.5 * omega * mass * sampling_weight * per_length / training.n_boundary as f64;
             work.weight[row] = if end == End::End { -weight } else { weight } as f32;
         }
     }
@@ -235,7 +235,7 @@ pub(crate) struct PlainRows {
     pub velocity: Vec<f32>,
     pub weight: Vec<f32>,
     pub on_potential: Vec<f32>,
-    pub measure: Vec<f32>,
+    pub sampling_weight: Vec<f32>,
     /// `[probe][n, dim]`.
     pub probes: Vec<Vec<f32>>,
 }
@@ -263,7 +263,7 @@ impl PlainRows {
             velocity: head(&work.velocity, architecture.dim),
             weight: head(&work.weight, 1),
             on_potential: head(&work.on_potential, 1),
-            measure: head(&work.measure, 1),
+            sampling_weight: head(&work.sampling_weight, 1),
             probes: work.probes.iter().map(|probe| list(&probe.input, architecture.dim)).collect(),
         }
     }

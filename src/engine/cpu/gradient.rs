@@ -156,7 +156,8 @@ pub fn accumulate<S: Simd>(
                 RowKind::Interior => 2 + work.probes.len(),
                 RowKind::Boundary => 1,
             };
-            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to one thread.
+            // SAFETY: the layer's gradient lies there in whole panels, and its turn grants these to
+            // one thread.
             let gradient = unsafe { WeightGrad::new(n_channels, stacked, n_rows, weight_sum) };
             sweeps.simd.vectorize(gradient);
             turn.pass(round);

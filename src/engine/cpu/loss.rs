@@ -5,6 +5,7 @@ use pulp::Simd;
 use super::head;
 use super::sweeps::{Keep, Sweeps};
 use super::workspace::Workspace;
+use crate::engine::batch::LossForm;
 use crate::model::{Architecture, Head};
 use crate::objective::Objective;
 
@@ -68,43 +69,29 @@ pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize
     head::gradient(head, dim, work, n_rows);
 }
 
-/// The integrand of an interior row without Laplacian and growth; it fixes the direction (drift −
-/// velocity, time) of the generator.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// ∂ₜs + H(∇s): [`Estimator::Action`](crate::engine::Estimator).
-    Action,
-    /// H(∇s): `Estimator::Weak`.
-    Weak,
-    /// H(∇s) − u·∇s: `Estimator::Regression`.
-    Regression,
-    /// ∂ₜs, no growth: the centering of `Estimator::Action`.
-    Centering,
-}
-
 /// Settings of the interior terms.
 #[derive(Clone, Copy)]
 pub struct Interior<'a> {
     pub objective: &'a Objective,
-    pub form: Form,
+    pub form: LossForm,
     /// 1 / rows of the batch.
     pub scale: f32,
-    /// Weight of each of the tile's probes in the Laplacian.
-    pub per_probe: f64,
+    /// Weight of one probe's εᵀ∇²s ε in the Laplacian.
+    pub probe_weight: f64,
 }
 
 /// Interior rows: primal, reverse and tangent sweeps and the seeds of the adjoint. Calls
 /// `integrand(work, row, value)` with each row's term, without the Laplacian.
 pub fn interior<S: Simd>(
     sweeps: &Sweeps<S>,
-    Interior { objective, form, scale, per_probe }: Interior,
+    Interior { objective, form, scale, probe_weight }: Interior,
     work: &mut Workspace,
     n_rows: usize,
     mut integrand: impl FnMut(&Workspace, usize, f32),
 ) -> LossTerms {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
-    let (moves, has_time) = (form != Form::Centering, matches!(form, Form::Action | Form::Centering));
-    let growth = if moves { objective.growth as f32 } else { 0.0 };
+    let (has_drift, has_time) = (form.has_drift(), form.has_time());
+    let growth = if has_drift { objective.growth as f32 } else { 0.0 };
     let with_potential = growth != 0.0 || work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
     if !with_potential {
         work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
@@ -122,9 +109,9 @@ pub fn interior<S: Simd>(
         for i in 0..dim {
             let p = work.grad_s[row * dim + i];
             kinetic += 0.5 * p * p;
-            let (h, mut direction) = if moves { objective.hamiltonian(p) } else { (0.0, 0.0) };
+            let (h, mut direction) = if has_drift { objective.hamiltonian(p) } else { (0.0, 0.0) };
             hamiltonian += h;
-            if form == Form::Regression {
+            if form.has_velocity() {
                 let u = work.velocity[row * dim + i];
                 carried += u * p;
                 direction -= u;
@@ -141,10 +128,10 @@ pub fn interior<S: Simd>(
         let value = work.weight[row] * interior + work.on_potential[row] * s;
         integrand(work, row, value);
         terms.interior += f64::from(value);
-        terms.kinetic += f64::from(kinetic * work.measure[row]);
+        terms.kinetic += f64::from(kinetic * work.sampling_weight[row]);
         if diffusive {
-            let kappa = if moves { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
-            work.set_probe_weight(row, (f64::from(weight) * kappa * per_probe) as f32);
+            let kappa = if has_drift { objective.kappa_at(f64::from(work.t[row])) } else { 0.0 };
+            work.set_probe_weight(row, (f64::from(weight) * kappa * probe_weight) as f32);
             // The generator's ∂ₜs + w·∇s is already in the terms; the difference is the Laplacian.
             generator -= f64::from(weight * (ds_dt + along));
         }
@@ -193,13 +180,13 @@ pub fn gradient_at_points<S: Simd>(
     }
 }
 
-/// Writes Σ εᵀ∇²s ε · `per_probe` over the probes of each row in `a0` to `laplacian`: the generator
-/// without drift and time.
+/// Writes Σ εᵀ∇²s ε · `probe_weight` over the probes of each row in `a0` to `laplacian`: the
+/// generator without drift and time.
 pub fn laplacian<S: Simd>(
     sweeps: &Sweeps<S>,
     work: &mut Workspace,
     n_rows: usize,
-    per_probe: f64,
+    probe_weight: f64,
     laplacian: &mut [f64],
 ) {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
@@ -208,7 +195,7 @@ pub fn laplacian<S: Simd>(
         for i in 0..architecture.n_inputs() {
             *work.c0.at_mut(row, i) = 0.0;
         }
-        work.set_probe_weight(row, per_probe as f32);
+        work.set_probe_weight(row, probe_weight as f32);
     }
     sweeps.tangent(work, n_rows);
     for (row, laplacian) in laplacian.iter_mut().enumerate().take(n_rows) {

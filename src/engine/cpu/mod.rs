@@ -55,7 +55,7 @@ use pulp::{Arch, Simd, WithSimd};
 #[cfg(test)]
 pub(crate) use self::draw::{Draw, PlainRows};
 use self::gradient::PartialSums;
-use self::loss::{Form, Interior, LossTerms, set_time};
+use self::loss::{Interior, LossTerms, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileProgress, TileSlabs};
 use self::sweeps::{Keep, RowKind, Sweeps};
@@ -63,6 +63,7 @@ use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
 use self::weights::{PackedWeights, Packing};
 use self::workspace::{Workspace, rows_per_tile};
+use super::batch::{BatchProbes, LossForm};
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
@@ -259,11 +260,7 @@ impl WithSimd for EvaluateLoss<'_> {
 
         let n = batch.t.len();
         let rows = rows_per_tile(n);
-        let (n_probes, per_probe) = match &batch.probe {
-            _ if model.objective.sigma == 0.0 || n == 0 => (0, 1.0),
-            Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
-            None => (dim, 1.0),
-        };
+        let BatchProbes { n_probes, weight: probe_weight } = BatchProbes::of(model, batch);
         let mut laplacian = vec![0.0; if n_probes > 0 { n } else { 0 }];
         let mut work = Workspace::new(&model.architecture, packing, rows, n_probes);
         for first in (0..n).step_by(rows) {
@@ -278,10 +275,10 @@ impl WithSimd for EvaluateLoss<'_> {
                     Some(probe) => place_probes(&mut work, dim, n, probe, range.clone()),
                     None => draw::unit_probes(&mut work, range.len(), dim),
                 }
-                loss::laplacian(&sweeps, &mut work, range.len(), per_probe, &mut laplacian[range.clone()]);
+                loss::laplacian(&sweeps, &mut work, range.len(), probe_weight, &mut laplacian[range.clone()]);
             }
             let interior =
-                Interior { objective: &model.objective, form: Form::Action, scale: 1.0 / n as f32, per_probe };
+                Interior { objective: &model.objective, form: LossForm::Action, scale: 1.0 / n as f32, probe_weight };
             terms.add(&loss::interior(&sweeps, interior, &mut work, range.len(), |_, _, _| {}));
             gradient::accumulate(&sweeps, &mut work, range.len(), RowKind::Interior, tile, &sums, shared);
             tile += 1;

@@ -51,9 +51,10 @@ impl NarrowProduct {
     ///
     /// # Safety
     /// Until the product has run,
-    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nothing writes them;
-    /// - `a` is alive; `out` is a tile of one panel with the rows and panel width of `a`, not `a` itself, that nobody else
-    ///   touches.
+    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and
+    ///   nothing writes them;
+    /// - `a` is alive; `out` is a tile of one panel with the rows and panel width of `a`, not `a`
+    ///   itself, that no other thread accesses.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: NarrowOperand, out: *mut f32) -> Self {
         let NarrowOperand { weight, start, n_panels, n_columns } = operand;
         let n_rows = n_rows.next_multiple_of(BLOCK_ROWS);
@@ -73,8 +74,8 @@ impl WithSimd for NarrowProduct {
         assert_eq!(width, self.width, "panels of another instruction set");
         for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
             for column in 0..self.n_columns {
-                // SAFETY: `row < n_rows`, `panel < n_panels`, `column < n_columns`, all in bounds: checked in
-                // `new` or guaranteed by its caller.
+                // SAFETY: `row < n_rows`, `panel < n_panels`, `column < n_columns`, all in bounds:
+                // checked in `new` or guaranteed by its caller.
                 unsafe {
                     let mut sums = [simd.splat_f32s(0.0); BLOCK_ROWS];
                     for panel in 0..self.n_panels {

@@ -19,7 +19,7 @@ pub struct StepSizes {
     root_correction: f32,
     epsilon: f32,
     /// 1 − η·(weight decay).
-    keep: f32,
+    decay_factor: f32,
     /// [`Optimizer::ema_rate`].
     toward_ema: f32,
 }
@@ -38,7 +38,7 @@ impl StepSizes {
             step_size: (rate / (1.0 - optimizer.beta1.powf(taken))) as f32,
             root_correction: (1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()) as f32,
             epsilon: optimizer.epsilon as f32,
-            keep: (1.0 - rate * optimizer.weight_decay) as f32,
+            decay_factor: (1.0 - rate * optimizer.weight_decay) as f32,
             toward_ema: optimizer.ema_rate(step) as f32,
         }
     }
@@ -65,8 +65,16 @@ impl WithSimd for Update<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let StepSizes { gradient_scale, toward1, toward2, step_size, root_correction, epsilon, keep, toward_ema } =
-            self.sizes;
+        let StepSizes {
+            gradient_scale,
+            toward1,
+            toward2,
+            step_size,
+            root_correction,
+            epsilon,
+            decay_factor,
+            toward_ema,
+        } = self.sizes;
         let (gradient, gradient_rest) = S::as_simd_f32s(self.gradient);
         let (parameters, parameters_rest) = S::as_mut_simd_f32s(self.parameters);
         let (ema, ema_rest) = S::as_mut_simd_f32s(self.ema);
@@ -81,7 +89,7 @@ impl WithSimd for Update<'_> {
             let root =
                 simd.mul_add_f32s(simd.sqrt_f32s(*v), simd.splat_f32s(root_correction), simd.splat_f32s(epsilon));
             let step = simd.mul_f32s(simd.splat_f32s(step_size), simd.div_f32s(*m, root));
-            *p = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(keep), *p), step);
+            *p = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(decay_factor), *p), step);
             *e = simd.mul_add_f32s(simd.splat_f32s(toward_ema), simd.sub_f32s(*p, *e), *e);
         }
         let rest = gradient_rest.iter().zip(parameters_rest).zip(ema_rest).zip(moment1_rest).zip(moment2_rest);
@@ -90,7 +98,7 @@ impl WithSimd for Update<'_> {
             *m = toward1.mul_add(g - *m, *m);
             *v = toward2.mul_add(g * g - *v, *v);
             let root = v.sqrt().mul_add(root_correction, epsilon);
-            *p = keep * *p - step_size * (*m / root);
+            *p = decay_factor * *p - step_size * (*m / root);
             *e = toward_ema.mul_add(*p - *e, *e);
         }
     }
@@ -123,7 +131,8 @@ mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::engine::{Cosine, LearningRate};
+    use crate::engine::testing::AdamW;
+    use crate::engine::{Cosine, LearningRate, NetworkState};
 
     /// Thirteen parameters (whole vectors and a remainder) over five steps, compared with AdamW
     /// written out in f64.
@@ -141,7 +150,7 @@ mod tests {
         };
         let mut parameters: Vec<f32> = (0..N).map(|i| 0.3 * (i as f32 - 4.5)).collect();
         let (mut ema, mut moment1, mut moment2) = (parameters.clone(), vec![0.0; N], vec![0.0; N]);
-        let mut exact: Vec<[f64; 4]> = parameters.iter().map(|&p| [f64::from(p), f64::from(p), 0.0, 0.0]).collect();
+        let mut exact = AdamW::new(&optimizer, &parameters, 1.0);
         for step in 0..5 {
             let gradient: Vec<f32> = (0..N).map(|i| ((i * 7 + step as usize * 3) % 11) as f32 * 0.1 - 0.4).collect();
             let norm = SumOfSquares(&gradient).with_simd(pulp::Scalar::new()).sqrt();
@@ -153,21 +162,10 @@ mod tests {
                 moment1: &mut moment1,
                 moment2: &mut moment2,
             });
-            let rate = optimizer.learning_rate.at(step as u64);
-            let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-            for (i, [p, e, m, v]) in exact.iter_mut().enumerate() {
-                let g = f64::from(gradient[i]) * (0.7 / norm).min(1.0);
-                *m = 0.8 * *m + 0.2 * g;
-                *v = 0.95 * *v + 0.05 * g * g;
-                let (m_hat, v_hat) = (*m / (1.0 - 0.8_f64.powi(step + 1)), *v / (1.0 - 0.95_f64.powi(step + 1)));
-                *p -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.3 * *p);
-                // 9/10 of the way after the first step, 9/11 after the second, …
-                let keep = [1.0 / 10.0, 2.0 / 11.0, 3.0 / 12.0, 4.0 / 13.0, 5.0 / 14.0][step as usize];
-                *e = keep * *e + (1.0 - keep) * *p;
-                for (got, want) in [(parameters[i], *p), (ema[i], *e), (moment1[i], *m), (moment2[i], *v)] {
-                    assert!((f64::from(got) - want).abs() < 1e-6, "parameter {i} at step {step}: {got}, not {want}");
-                }
-            }
+            exact.step(step as u64, &gradient);
+            let [parameters, ema, moment1, moment2] = [&parameters, &ema, &moment1, &moment2].map(Clone::clone);
+            let state = NetworkState { parameters, ema, moment1, moment2 };
+            exact.assert_close(&format!("step {step}"), &state, 1e-6);
         }
     }
 }

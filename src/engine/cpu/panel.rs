@@ -80,14 +80,15 @@ impl Tile {
         self.values.len / self.stride().max(1)
     }
 
-    /// First value.
+    /// First value. Pointers from here and from [`Tile::as_mut_ptr`] stay valid beside each other: neither makes a reference to
+    /// the values, so a product may have one tile as operand and result.
     pub fn as_ptr(&self) -> *const f32 {
-        self.values.as_slice().as_ptr()
+        self.values.lines.as_ptr().cast()
     }
 
     /// First value, mutable.
     pub fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.values.as_mut_slice().as_mut_ptr()
+        self.values.lines.as_mut_ptr().cast()
     }
 
     #[inline(always)]

@@ -133,7 +133,7 @@ impl<'a, S: Simd> Particles<'a, S> {
         let n_directions = if channels.density { plan.divergence.n_directions(dim) } else { 0 };
         let mut work = Workspace::new(sweeps.architecture, sweeps.packing, capacity, n_directions);
         if channels.density {
-            (0..capacity).for_each(|row| work.set_probe_weight(row, plan.divergence.share() as f32));
+            (0..capacity).for_each(|row| work.set_probe_weight(row, plan.divergence.probe_weight() as f32));
         }
         Particles {
             work,

@@ -64,17 +64,20 @@ pub struct Operand {
 }
 
 impl<E: Epilogue> Product<E> {
-    /// The product of the first `n_rows` rows of `a`, rounded up to whole blocks, with `operand`. `parked` holds the sums of
-    /// one panel between blocks of the inner dimension: as many floats as a panel of `a`.
+    /// The product of the first `n_rows` rows of `a`, rounded up to whole blocks, with `operand`.
+    /// `parked` holds the sums of one panel between blocks of the inner dimension: as many floats
+    /// as a panel of `a`.
     ///
     /// # Panics
     /// When `a` or `parked` have no such rows, or `a` has fewer columns than the sums are long.
     ///
     /// # Safety
     /// Until the product has run,
-    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and nothing writes them;
-    /// - `a` and every tile of `epilogue` are alive; those have the rows and panel width of `a` and `n_panels` panels; nothing
-    ///   else touches what `epilogue` writes, nor `parked`, and it writes nothing of `a`.
+    /// - `operand` points at as many floats as it says, in panels as wide as those of `a`, and
+    ///   nothing writes them;
+    /// - `a` and every tile of `epilogue` are alive; those have the rows and panel width of `a` and
+    ///   `n_panels` panels; nothing else touches what `epilogue` writes, nor `parked`, and it
+    ///   writes nothing of `a`.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: Operand, parked: *mut [f32], epilogue: E) -> Self {
         let Operand { weight, start, inner, n_panels } = operand;
         let n_rows = n_rows.next_multiple_of(BLOCK_ROWS);
@@ -111,8 +114,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
                 let length = INNER_BLOCK.min(self.inner - done);
                 let last = done + length == self.inner;
                 for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
-                    // SAFETY: `row < n_rows`, `panel < n_panels` and `done <= inner`, all in bounds:
-                    // checked in `new` or guaranteed by its caller.
+                    // SAFETY: `row < n_rows`, `panel < n_panels` and `done <= inner`, all in
+                    // bounds: checked in `new` or guaranteed by its caller.
                     unsafe {
                         let out = panel * self.out_stride + row * width;
                         if last {
@@ -276,7 +279,8 @@ mod tests {
         tile
     }
 
-    /// The weights `[columns][inner]` of a layer, as both products take them: `[panel][inner][lane]`.
+    /// The weights `[columns][inner]` of a layer, as both products take them:
+    /// `[panel][inner][lane]`.
     fn packed(columns: usize, inner: usize) -> Vec<f32> {
         let mut packed = vec![0.0; columns.next_multiple_of(WIDTH) * inner];
         for column in 0..columns {
@@ -293,7 +297,8 @@ mod tests {
 
     #[test]
     fn products_are_those_of_plain_loops() {
-        // Sums longer than a block of the inner dimension are parked; partial panels and blocks of rows are there too.
+        // Sums longer than a block of the inner dimension are parked; partial panels and blocks of
+        // rows are there too.
         let long = if cfg!(miri) { INNER_BLOCK + 3 } else { 2 * INNER_BLOCK + 3 };
         for (n_rows, inner, columns) in [(1, 1, 1_usize), (5, 3, 5), (7, long, 3)] {
             let a = tile(n_rows, inner, 1);
@@ -302,7 +307,8 @@ mod tests {
             let mut out = tile(n_rows, columns, 2);
             let epilogue = Plain { out: out.as_mut_ptr() };
             let operand = Operand { weight: weights.as_ptr(), start: start.as_ptr(), inner, n_panels };
-            // SAFETY: all have the sizes that `operand` states; `out` is another tile, with the rows of `a`.
+            // SAFETY: all have the sizes that `operand` states; `out` is another tile, with the
+            // rows of `a`.
             let product = unsafe { Product::new(&a, n_rows, operand, &mut parked[..], epilogue) };
             Scalar::new().vectorize(product);
             for (row, column) in (0..n_rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
@@ -324,7 +330,8 @@ mod tests {
         }
         let mut out = tile(n_rows, n_columns, 2);
         let operand = NarrowOperand { weight: weights.as_ptr(), start: [0.5, -0.5].as_ptr(), n_panels, n_columns };
-        // SAFETY: all have the sizes that `operand` states; `out` is another tile, with the rows of `a`.
+        // SAFETY: all have the sizes that `operand` states; `out` is another tile, with the rows of
+        // `a`.
         let product = unsafe { NarrowProduct::new(&a, n_rows, operand, out.as_mut_ptr()) };
         Scalar::new().vectorize(product);
         for (row, column) in (0..n_rows).flat_map(|row| (0..n_columns).map(move |column| (row, column))) {

@@ -14,7 +14,7 @@
 //! | sweep | product | fused |
 //! |---|---|---|
 //! | primal | | f‴(z) too |
-//! | reverse | u = Wᵀ δ | h = u ⊙ f″ beside f″, u ⊙ f‴ |
+//! | reverse | u = Wᵀ δ | h = u ⊙ f″, f″ kept, u ⊙ f‴ |
 //! | probe tangent | e_z = W e | e_a = f′ ⊙ e_z |
 //! | tangent | c_z = W c | c_a = f′ ⊙ c_z + k f″ ⊙ Σe_z², g = h ⊙ c_z + k u ⊙ f‴ ⊙ Σe_z² |
 //! | probe adjoint | ē_a = Wᵀ ē | ē = f′ ⊙ ē_a + 2k h ⊙ e_z, g += ē_a ⊙ f″ ⊙ e_z |
@@ -92,8 +92,9 @@ impl<S: Simd> Sweeps<'_, S> {
             inner: layer.layer.n_in,
             n_panels: layer.out_panels,
         };
-        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for this network and packing, and
-        // write none that they read; the weights change only between steps.
+        // SAFETY: the sweeps below, which alone call this, pass tiles of one workspace, made for
+        // this network and packing, and write none that they read; the weights change only between
+        // steps.
         let product = unsafe { Product::new(a, n_rows, operand, parked, epilogue) };
         self.simd.vectorize(product);
     }
@@ -112,7 +113,8 @@ impl<S: Simd> Sweeps<'_, S> {
         self.simd.vectorize(product);
     }
 
-    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its tangent.
+    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its
+    /// tangent.
     fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(self.last());
         if !is_narrow(layer.layer.n_out, self.packing.width) {

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
-/// Spins before a waiting thread yields its core: about the length of a short phase. Miri has one core.
+/// Spins before a waiting thread yields its core: about the length of a short phase. Miri has one
+/// core.
 const SPINS: usize = if cfg!(miri) { 0 } else { 4096 };
 
 #[inline]

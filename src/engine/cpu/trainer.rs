@@ -16,66 +16,21 @@ use super::bend;
 use super::draw::Draw;
 use super::gradient;
 use super::learner::{Learner, SharedLearner};
-use super::loss::{self, Form, Interior, LossTerms};
+use super::loss::{self, Interior, LossTerms};
 use super::optimizer::StepSizes;
 use super::sweeps::RowKind;
 use super::sync::{Barrier, OnPanic};
 use super::workspace::{Workspace, rows_per_tile};
 use crate::density_path::{End, TimeDensity, TimeMoments, TimeRule};
-use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
+use crate::engine::batch::{BatchPart, LossForm};
+use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{Error, Result};
 use crate::stage;
-
-/// The part of the batch that a tile belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Interior,
-    /// Rows of weights opposite to the interior ones, for the centering of [`Estimator::Action`].
-    Center,
-    CenterEnds,
-    Boundary {
-        end: End,
-    },
-    /// Ends of the intervals of [`Estimator::Weak`].
-    WeakEnds {
-        intervals: u32,
-        end: End,
-    },
-}
-
-impl Part {
-    /// The parts of a batch with the number of rows of each.
-    fn of(training: &Training) -> Vec<(Part, usize)> {
-        // Interior tiles take the most work and come first, so that the cheap tiles even out the
-        // threads at the end.
-        let mut parts = vec![(Part::Interior, training.n_interior)];
-        match training.estimator {
-            Estimator::Action { centering } => {
-                if centering {
-                    parts.push((Part::Center, training.n_interior));
-                }
-                parts.extend(End::BOTH.map(|end| (Part::Boundary { end }, training.n_boundary)));
-                if centering {
-                    parts.push((Part::CenterEnds, 2));
-                }
-            }
-            Estimator::Weak { intervals } => {
-                parts.extend(End::BOTH.map(|end| (Part::WeakEnds { intervals, end }, 2 * training.n_boundary)));
-            }
-            Estimator::Regression => {}
-        }
-        parts
-    }
-
-    fn is_interior(self) -> bool {
-        matches!(self, Part::Interior | Part::Center)
-    }
-}
 
 /// Consecutive rows of one part of the batch.
 #[derive(Clone, Copy)]
 struct TileRows {
-    part: Part,
+    part: BatchPart,
     first: usize,
     n_rows: usize,
 }
@@ -97,7 +52,7 @@ pub struct CpuTrainer<S> {
 impl<S: Simd> CpuTrainer<S> {
     /// Continues from `state` on `threads` threads.
     pub fn new(simd: S, threads: usize, training: Training, state: TrainState) -> Self {
-        let tiles: Vec<TileRows> = (Part::of(&training).into_iter())
+        let tiles: Vec<TileRows> = (BatchPart::of(&training).into_iter())
             .flat_map(|(part, n)| {
                 let rows = rows_per_tile(n);
                 (0..n).step_by(rows).map(move |first| TileRows { part, first, n_rows: rows.min(n - first) })
@@ -106,7 +61,7 @@ impl<S: Simd> CpuTrainer<S> {
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
         // Interior tiles come first, so their numbers are 0 to this one.
-        let n_bent = tiles.iter().filter(|tile| tile.part == Part::Interior).count();
+        let n_bent = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
             .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
         let workspaces = (0..threads)
@@ -125,7 +80,7 @@ impl<S: Simd> CpuTrainer<S> {
 
 impl<S: Simd> Trainer for CpuTrainer<S> {
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
-        let crew = Crew {
+        let shared = SharedStep {
             training: &self.training,
             tiles: &self.tiles,
             tile_sums: &self.tile_sums,
@@ -143,14 +98,14 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             let (first, others) = self.workspaces.split_first_mut().expect("a trainer has at least one thread");
             let others: Vec<_> = (others.iter_mut().enumerate())
                 .map_while(|(index, work)| {
-                    let (crew, steps) = (&crew, steps.clone());
+                    let (shared, steps) = (&shared, steps.clone());
                     // If the system starts no more threads, those that run do all the work.
-                    stage::spawn(scope, move || crew.run(index + 1, work, steps, |_| {})).ok()
+                    stage::spawn(scope, move || shared.run(index + 1, work, steps, |_| {})).ok()
                 })
                 .collect();
-            crew.barrier.get_or_init(|| Barrier::new(1 + others.len()));
+            shared.barrier.get_or_init(|| Barrier::new(1 + others.len()));
             let first = catch_unwind(AssertUnwindSafe(|| {
-                crew.run(0, first, steps, |record| {
+                shared.run(0, first, steps, |record| {
                     outcome = record.check();
                     records.push(record);
                 })
@@ -186,7 +141,7 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
 }
 
 /// State that the threads of [`CpuTrainer::steps`] share.
-struct Crew<'a, S> {
+struct SharedStep<'a, S> {
     training: &'a Training,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
@@ -201,7 +156,7 @@ struct Crew<'a, S> {
     barrier: OnceLock<Barrier>,
 }
 
-impl<S: Simd> Crew<'_, S> {
+impl<S: Simd> SharedStep<'_, S> {
     /// One thread's work in `steps`. Returns the number of steps taken, the same on every thread.
     /// If one thread panics, all do.
     fn run(
@@ -265,14 +220,10 @@ impl<S: Simd> Crew<'_, S> {
         let draw = Draw { training, step, density: &density };
         let mut sums = TileSums::default();
         match part {
-            Part::Interior | Part::Center => {
-                let form = match training.estimator {
-                    _ if part == Part::Center => Form::Centering,
-                    Estimator::Action { .. } => Form::Action,
-                    Estimator::Weak { .. } => Form::Weak,
-                    Estimator::Regression => Form::Regression,
-                };
-                if part == Part::Center {
+            BatchPart::Interior | BatchPart::Center => {
+                let is_center = part == BatchPart::Center;
+                let form = if is_center { LossForm::Centering } else { LossForm::of(training.estimator) };
+                if is_center {
                     draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
@@ -285,24 +236,24 @@ impl<S: Simd> Crew<'_, S> {
                     objective: &training.objective,
                     form,
                     scale: 1.0 / training.n_interior as f32,
-                    per_probe: training.laplacian.share(),
+                    probe_weight: training.laplacian.probe_weight(),
                 };
-                let follow = training.time_rule == TimeRule::Importance && part == Part::Interior;
+                let follow = training.time_rule == TimeRule::Importance && part == BatchPart::Interior;
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
                     if follow {
-                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.measure[row]));
+                        moments.add_row(f64::from(work.t[row]), f64::from(value / work.sampling_weight[row]));
                     }
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
-            Part::CenterEnds => {
+            BatchPart::CenterEnds => {
                 draw.center_ends(work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
-            Part::Boundary { end } | Part::WeakEnds { end, .. } => {
+            BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {
                 match part {
-                    Part::WeakEnds { intervals, .. } => draw.part(intervals, end, first, n_rows, work),
+                    BatchPart::WeakEnds { intervals, .. } => draw.weak_ends(intervals, end, first, n_rows, work),
                     _ => draw.boundary(end, first, n_rows, work),
                 }
                 let value = loss::boundary(&sweeps, work, n_rows);
@@ -317,7 +268,7 @@ impl<S: Simd> Crew<'_, S> {
         let learner = &self.action;
         let kind = if part.is_interior() { RowKind::Interior } else { RowKind::Boundary };
         gradient::accumulate(&sweeps, work, n_rows, kind, tile, learner.sums, learner.partial_gradients);
-        if let (Part::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
+        if let (BatchPart::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
             loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
             bend::seed(work, bend_work, n_rows, training.architecture.dim);
             let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
@@ -366,11 +317,14 @@ mod tests {
     use super::*;
     use crate::data::{Snapshots, draw_gaussian};
     use crate::density_path::DensityPath;
-    use crate::model::Architecture;
+    use crate::engine::Estimator;
     use crate::rng::Stream;
+
+    use crate::model::Architecture;
     use crate::stage::tests::with_startable;
 
-    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several tiles.
+    /// Miri takes a thousand times as long: fewer rows and narrower layers for it, still several
+    /// tiles.
     const SMALL: bool = cfg!(miri);
 
     fn trainer(threads: usize) -> CpuTrainer<pulp::Scalar> {
@@ -383,8 +337,8 @@ mod tests {
         let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {
             estimator: Estimator::Action { centering: false },
-            n_interior: if SMALL { 90 } else { 600 },
-            n_boundary: if SMALL { 30 } else { 200 },
+            n_interior: if SMALL { 100 } else { 600 },
+            n_boundary: if SMALL { 97 } else { 200 },
             seed: 7,
             ..Training::new(Architecture::new(2, hidden), DensityPath::linear(snapshots))
         };

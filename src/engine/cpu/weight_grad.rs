@@ -19,8 +19,8 @@ pub struct Channel<'a> {
     pub lanes: &'a Tile,
 }
 
-/// One weight gradient, restricted to some panels. Whoever has one may run it: what that takes is promised to
-/// [`WeightGrad::new`], or checked when it runs.
+/// One weight gradient, restricted to some panels. A value of this type can be run safely: what
+/// that requires is promised to [`WeightGrad::new`], or checked when it runs.
 pub struct WeightGrad<F> {
     n_channels: usize,
     channel: F,
@@ -56,8 +56,8 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     /// The products of `n_channels` stacked channels, by index, over `n_rows` rows.
     ///
     /// # Safety
-    /// Until the gradient is formed, `sum.values` points at whole panels, as wide as those of the channels, and nobody else
-    /// touches `sum.panels` of them.
+    /// Until the gradient is formed, `sum.values` points at whole panels, as wide as those of the
+    /// channels, and no other thread accesses `sum.panels` of them.
     pub unsafe fn new(n_channels: usize, channel: F, n_rows: usize, sum: WeightSum) -> Self {
         let WeightSum { n_broadcast, panels, values, onto } = sum;
         WeightGrad { n_channels, channel, n_broadcast, panels, n_rows, sum: values, onto }
@@ -108,8 +108,8 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     #[inline(always)]
     fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
-        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by `check`, and inside the sum, as
-        // promised to `new`.
+        // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by
+        // `check`, and inside the sum, as promised to `new`.
         unsafe {
             let out = self.sum.add((panel * self.n_broadcast + first) * width);
             for i in 0..M {

@@ -79,7 +79,7 @@ pub struct Workspace {
     /// Weight of s in each interior row: ω′(t) times mass.
     pub on_potential: Vec<f32>,
     /// Weight of the time of each interior row in a mean over time.
-    pub measure: Vec<f32>,
+    pub sampling_weight: Vec<f32>,
     /// Velocity u of the path, `[capacity, dim]` row-major.
     pub velocity: Vec<f32>,
     /// s of each row.
@@ -134,7 +134,7 @@ impl Workspace {
             t: row(),
             weight: row(),
             on_potential: row(),
-            measure: row(),
+            sampling_weight: row(),
             velocity: vec![0.0; capacity * architecture.dim],
             s: row(),
             ds_dt: row(),

@@ -1,7 +1,9 @@
-//! The batch of a step in tiles. Its parts have the same order and rows as in the CPU engine.
+//! The batch of a step in tiles, part after part: see [`BatchPart`].
 
-use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS};
-use crate::engine::{Estimator, Training};
+use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS, Tag};
+use crate::density_path::End;
+use crate::engine::Training;
+use crate::engine::batch::BatchPart;
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -17,24 +19,8 @@ fn significand(value: f32) -> f32 {
 /// [`Error::Input`] for more rows than can be numbered.
 pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchParams> {
     let (n_interior, n_boundary) = (training.n_interior, training.n_boundary);
-    // Interior-like parts come first, since some launches work on them only.
-    let mut list = vec![(PartKind::Interior, n_interior)];
-    match training.estimator {
-        Estimator::Action { centering } => {
-            if centering {
-                list.push((PartKind::Center, n_interior));
-            }
-            list.extend([PartKind::Boundary0, PartKind::Boundary1].map(|kind| (kind, n_boundary)));
-            if centering {
-                list.push((PartKind::CenterEnds, 2));
-            }
-        }
-        // Each sample is evaluated at both times of its part.
-        Estimator::Weak { .. } => {
-            list.extend([PartKind::WeakEnds0, PartKind::WeakEnds1].map(|kind| (kind, 2 * n_boundary)));
-        }
-        Estimator::Regression => {}
-    }
+    let list: Vec<(PartKind, usize)> =
+        BatchPart::of(training).into_iter().map(|(part, n)| (PartKind::from(part), n)).collect();
     let n_rows: usize = list.iter().map(|&(_, n)| n.next_multiple_of(TILE_ROWS)).sum();
     if u32::try_from(n_rows).is_err() {
         let problem = format!("makes a batch of {n_rows} rows");
@@ -50,6 +36,20 @@ pub fn whole_batch(training: &Training, precision: Precision) -> Result<BatchPar
     }))
 }
 
+impl From<BatchPart> for PartKind {
+    fn from(part: BatchPart) -> Self {
+        match part {
+            BatchPart::Interior => PartKind::Interior,
+            BatchPart::Center => PartKind::Center,
+            BatchPart::CenterEnds => PartKind::CenterEnds,
+            BatchPart::Boundary(End::Start) => PartKind::Boundary0,
+            BatchPart::Boundary(End::End) => PartKind::Boundary1,
+            BatchPart::WeakEnds { end: End::Start, .. } => PartKind::WeakEnds0,
+            BatchPart::WeakEnds { end: End::End, .. } => PartKind::WeakEnds1,
+        }
+    }
+}
+
 impl BatchParams {
     /// Parts with their numbers of rows, interior-like ones first, as one chunk; those without rows
     /// are left out.
@@ -59,7 +59,7 @@ impl BatchParams {
         for (&(kind, n_rows), part) in list.iter().filter(|part| part.1 > 0).zip(&mut batch.parts) {
             let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
             *part =
-                Part { kind: kind as u32, first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
+                Part { kind: Tag::of(kind), first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
             batch.n_parts += 1;
             batch.n_tiles += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
@@ -72,7 +72,7 @@ impl BatchParams {
     pub fn with_common_factors(mut self, precision: Precision, common: impl Fn(PartKind) -> f32) -> BatchParams {
         let n_parts = self.n_parts as usize;
         for part in &mut self.parts[..n_parts] {
-            part.sum_scale = match (precision, PartKind::of(part.kind)) {
+            part.sum_scale = match (precision, part.kind.get()) {
                 (Precision::Tf32 | Precision::Bf16 | Precision::F16, Some(kind)) => significand(common(kind)),
                 _ => 1.0,
             };
@@ -82,11 +82,11 @@ impl BatchParams {
 
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
     /// number there; `None` for one that only fills a tile.
-    pub fn place(&self, row: usize) -> Option<(u32, usize)> {
+    pub fn part_and_number(&self, row: usize) -> Option<(PartKind, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;
         let number = (tile - part.first_tile) as usize * TILE_ROWS + row % TILE_ROWS;
-        (number < part.n_rows as usize).then_some((part.kind, number))
+        Some((part.kind.get()?, number)).filter(|_| number < part.n_rows as usize)
     }
 
     /// The parts in use.
@@ -108,7 +108,7 @@ impl BatchParams {
         })
     }
 
-    /// How many of the chunk's tiles are of the part [`PartKind::Interior`]: the first ones.
+    /// Tiles of the chunk in the part [`PartKind::Interior`]: the first ones.
     pub fn n_drawn_tiles(&self) -> u32 {
         self.parts[0].n_tiles.saturating_sub(self.first_tile).min(self.n_tiles)
     }

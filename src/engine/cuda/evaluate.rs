@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, PartKind, StepState, SweepParams, TILE_ROWS, TileSums};
+use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, StepState, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::sweep;
+use super::launch::{Packed, Rows, Sweep};
 use super::learner::Learner;
 use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
-use super::workspace::{Extent, RowNeeds, Rows, chunk_rows};
+use super::workspace::{Extent, RowNeeds, chunk_rows};
+use crate::engine::batch::{BatchProbes, LossForm};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
@@ -18,20 +19,9 @@ use crate::precision::Precision;
 /// A model on the device, with the buffers of its sweeps.
 struct Evaluation<'a> {
     device: &'a Device,
-    precision: Precision,
     model: &'a Model,
-    network: &'a Network,
-    weights: &'a Buffer<u8>,
-    biases: &'a Buffer<f32>,
+    action: Packed<'a>,
     state: Buffer<StepState>,
-}
-
-/// What a sweep over given rows should compute.
-#[derive(Clone, Copy)]
-struct Request {
-    has_time: bool,
-    moves: bool,
-    scale: f32,
 }
 
 /// A given row.
@@ -49,28 +39,25 @@ fn step_state(device: &Device, loss_scale: f32) -> Result<Buffer<StepState>> {
 }
 
 impl Evaluation<'_> {
-    /// The arguments of a sweep over `chunk`.
-    fn sweep_params(&self, rows: &Rows, chunk: &BatchParams, sums: u64, request: Request) -> SweepParams {
-        let objective = &self.model.objective;
-        SweepParams {
-            network: self.network.params,
-            rows: *rows.params(),
-            batch: *chunk,
-            weights: self.weights.address(),
-            biases: self.biases.address(),
-            state: self.state.address(),
+    /// A sweep over `chunk` of `rows`, whose interior terms have the factor `scale`.
+    fn sweep<'s>(
+        &'s self,
+        rows: &'s Rows,
+        batch: &'s BatchParams,
+        (form, scale): (LossForm, f32),
+        sums: &'s Buffer<TileSums>,
+    ) -> Sweep<'s> {
+        Sweep {
+            action: self.action,
+            rows,
+            batch,
+            objective: &self.model.objective,
+            form,
+            scale,
+            with_potential: true,
+            state: &self.state,
             sums,
-            moments: 0,
-            growth: objective.growth as f32,
-            cost_exponent: objective.cost_exponent as f32,
-            scale: request.scale,
-            has_time: u32::from(request.has_time),
-            moves: u32::from(request.moves),
-            has_velocity: 0,
-            with_potential: 1,
-            with_grad_x: 0,
-            n_operand_chunks: 0,
-            unused: 0,
+            tile_moments: None,
         }
     }
 
@@ -80,19 +67,20 @@ impl Evaluation<'_> {
         &self,
         rows: &mut Rows,
         chunk: &BatchParams,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
     ) -> Result<()> {
         let architecture = &self.model.architecture;
-        let (dim, features, width) = (architecture.dim, architecture.time_embedding.width(), self.network.in_width());
+        let (dim, features, width) =
+            (architecture.dim, architecture.time_embedding.width(), self.action.network.in_width());
         let (n, capacity) = (chunk.n_tiles as usize * TILE_ROWS, rows.n_rows());
-        let n_probes = rows.params().n_probes as usize;
+        let n_probes = rows.needs().n_probes;
         let mut x = vec![0.0f32; n * dim];
         let (mut t, mut d_phi, mut a) = (vec![0.0f32; n], vec![0.0f32; n * features], vec![0.0f32; n * width]);
         let [mut weight, mut on_potential, mut kappa] = [(); 3].map(|()| vec![0.0f32; n]);
         let mut probes = vec![vec![0.0f32; n * width]; n_probes];
         for row in 0..n {
-            let Some((kind, number)) = chunk.place(row) else { continue };
+            let Some((kind, number)) = chunk.part_and_number(row) else { continue };
             let given = given(kind, number);
             for (i, &value) in given.x.iter().enumerate() {
                 x[row * dim + i] = value as f32;
@@ -106,32 +94,32 @@ impl Evaluation<'_> {
             weight[row] = given.weight as f32;
             on_potential[row] = given.on_potential as f32;
             kappa[row] = given.kappa as f32;
-            if kind == PartKind::Interior as u32 {
+            if kind == PartKind::Interior {
                 probes
                     .iter_mut()
                     .enumerate()
                     .for_each(|(k, values)| probe(k, number, &mut values[row * width..][..dim]));
             }
         }
-        let at = *rows.params();
-        for (address, values) in [
-            (at.x, &x),
-            (at.t, &t),
-            (at.d_phi, &d_phi),
-            (at.weight, &weight),
-            (at.on_potential, &on_potential),
-            (at.measure, &vec![1.0; n]),
-            (at.kappa, &kappa),
-        ] {
-            if address == 0 {
-                continue;
+        let Evaluation { device, action: Packed { precision, .. }, .. } = *self;
+        let fields: [(fn(&RowBuffers) -> DevicePtr<f32>, &[f32]); 7] = [
+            (|rows| rows.x, &x),
+            (|rows| rows.t, &t),
+            (|rows| rows.d_phi, &d_phi),
+            (|rows| rows.weight, &weight),
+            (|rows| rows.on_potential, &on_potential),
+            (|rows| rows.sampling_weight, &vec![1.0; n]),
+            (|rows| rows.kappa, &kappa),
+        ];
+        for (field, values) in fields {
+            if rows.has(field) {
+                rows.write(device, field, 0, bytemuck::cast_slice(values))?;
             }
-            rows.write(self.device, address, bytemuck::cast_slice(values))?;
         }
-        rows.write(self.device, at.a_in, &self.precision.encode(&a))?;
+        rows.write(device, |rows| rows.a_in, 0, &precision.encode(&a))?;
         for (k, values) in probes.iter().enumerate() {
-            let start = k * width * capacity * self.precision.bytes();
-            rows.write_at(self.device, at.e_in, start, &self.precision.encode(values))?;
+            let start = k * width * capacity * precision.bytes();
+            rows.write(device, |rows| rows.e_in, start, &precision.encode(values))?;
         }
         Ok(())
     }
@@ -141,32 +129,31 @@ impl Evaluation<'_> {
         &self,
         needs: RowNeeds,
         n: usize,
-        given: impl Fn(u32, usize) -> GivenRow<'r>,
+        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
         probe: impl Fn(usize, usize, &mut [f32]),
-        request: Request,
-        mut read: impl FnMut(&mut Rows, usize) -> Result<()>,
+        terms: (LossForm, f32),
+        mut read: impl FnMut(&Rows, usize) -> Result<()>,
     ) -> Result<()> {
-        let Evaluation { device, precision, network, .. } = *self;
+        let Evaluation { device, action: Packed { network, precision, .. }, .. } = *self;
         let whole = BatchParams::of(&[(PartKind::Interior, n)]);
         let n_rows = chunk_rows(network, precision, needs, n);
         let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
         let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
         for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
             self.place(&mut rows, &chunk, &given, &probe)?;
-            sweep(device, precision, &self.sweep_params(&rows, &chunk, sums.address(), request))?;
-            read(&mut rows, (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS))?;
+            self.sweep(&rows, &chunk, terms, &sums).launch(device)?;
+            read(&rows, (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS))?;
         }
         Ok(())
     }
 }
 
 /// Appends s, ∇s, ∂ₜs of the first `n` rows of a swept chunk to `to`.
-fn read_derivatives(device: &Device, rows: &mut Rows, n: usize, dim: usize, to: &mut Derivatives) -> Result<()> {
-    let at = *rows.params();
+fn read_derivatives(device: &Device, rows: &Rows, n: usize, dim: usize, to: &mut Derivatives) -> Result<()> {
     let widen = |values: Vec<f32>| values.into_iter().map(f64::from);
-    to.s.extend(widen(rows.read(device, at.s, n)?));
-    to.grad_s.extend(widen(rows.read(device, at.grad_s, n * dim)?));
-    to.ds_dt.extend(widen(rows.read(device, at.ds_dt, n)?));
+    to.s.extend(widen(rows.read(device, |rows| rows.s, n)?));
+    to.grad_s.extend(widen(rows.read(device, |rows| rows.grad_s, n * dim)?));
+    to.ds_dt.extend(widen(rows.read(device, |rows| rows.ds_dt, n)?));
     Ok(())
 }
 
@@ -176,18 +163,17 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     let (weights, biases) = network.pack(&model.parameters, precision);
     let (weights, biases) = (&device.upload(&weights)?, &device.upload(&biases)?);
     let state = step_state(device, 1.0)?;
-    let evaluation = Evaluation { device, precision, model, network, weights, biases, state };
+    let evaluation = Evaluation { device, model, action: Packed { network, precision, weights, biases }, state };
     let dim = model.architecture.dim;
     let given =
         |_, row: usize| GivenRow { x: &x[row * dim..][..dim], t: t[row], weight: 0.0, on_potential: 0.0, kappa: 0.0 };
-    let request = Request { has_time: true, moves: true, scale: 1.0 };
     let mut all = Derivatives::default();
     evaluation.sweep_interior(
         RowNeeds::default(),
         t.len(),
         given,
         |_, _, _| {},
-        request,
+        (LossForm::Action, 1.0),
         |rows, n| read_derivatives(device, rows, n, dim, &mut all),
     )?;
     Ok(all)
@@ -212,37 +198,29 @@ pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, 
 struct GivenBatch<'a> {
     model: &'a Model,
     batch: &'a Batch,
-    n_probes: usize,
-    /// Of the Laplacian, what one probe's curvature counts.
-    per_probe: f64,
+    probes: BatchProbes,
 }
 
 impl<'a> GivenBatch<'a> {
     fn new(model: &'a Model, batch: &'a Batch) -> Self {
-        let (dim, n) = (model.architecture.dim, batch.t.len());
-        let (n_probes, per_probe) = match &batch.probe {
-            _ if model.objective.sigma == 0.0 || n == 0 => (0, 1.0),
-            Some(probe) => (probe.len() / (n * dim), (n * dim) as f64 / probe.len() as f64),
-            None => (dim, 1.0),
-        };
-        GivenBatch { model, batch, n_probes, per_probe }
+        GivenBatch { model, batch, probes: BatchProbes::of(model, batch) }
     }
 
     /// Row `row` of the part `kind`.
-    fn row(&self, kind: u32, row: usize) -> GivenRow<'a> {
-        let GivenBatch { model, batch, per_probe, .. } = *self;
+    fn row(&self, kind: PartKind, row: usize) -> GivenRow<'a> {
+        let GivenBatch { model, batch, probes } = *self;
         let dim = model.architecture.dim;
         let point = row * dim..(row + 1) * dim;
         let at_boundary = |points: &'a [f64], t: f64, weight: f64| {
             let weight = weight / (points.len() / dim) as f64;
             GivenRow { x: &points[point.clone()], t, weight, on_potential: 0.0, kappa: 0.0 }
         };
-        if kind == PartKind::Boundary0 as u32 {
+        if kind == PartKind::Boundary0 {
             at_boundary(&batch.x0, 0.0, batch.omega0)
-        } else if kind == PartKind::Boundary1 as u32 {
+        } else if kind == PartKind::Boundary1 {
             at_boundary(&batch.x1, 1.0, -batch.omega1)
         } else {
-            let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * per_probe;
+            let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * probes.weight;
             let (weight, on_potential) = (batch.omega[row], batch.d_omega[row]);
             GivenRow { x: &batch.x[point], t: batch.t[row], weight, on_potential, kappa }
         }
@@ -264,14 +242,14 @@ impl<'a> GivenBatch<'a> {
 /// The Laplacian of s at the interior rows: the generator of rows of weight 1 without drift and
 /// time derivative.
 fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Result<Vec<f64>> {
-    let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
-    let row = |kind: u32, row: usize| GivenRow { weight: 1.0, kappa: given.per_probe, ..given.row(kind, row) };
+    let needs = RowNeeds { n_probes: given.probes.n_probes, ..RowNeeds::default() };
+    let row = |kind: PartKind, row: usize| GivenRow { weight: 1.0, kappa: given.probes.weight, ..given.row(kind, row) };
     let probe = |k: usize, row: usize, to: &mut [f32]| given.probe(k, row, to);
     // The rows' scale cancels the loss scale of the operands, as a Laplacian needs none.
-    let request = Request { has_time: false, moves: false, scale: 1.0 / loss_scale };
+    let terms = (LossForm::Laplacian, 1.0 / loss_scale);
     let mut laplacians = Vec::new();
-    evaluation.sweep_interior(needs, given.batch.t.len(), row, probe, request, |rows, n| {
-        let generators = rows.read(evaluation.device, rows.params().generator, n)?;
+    evaluation.sweep_interior(needs, given.batch.t.len(), row, probe, terms, |rows, n| {
+        let generators: Vec<f32> = rows.read(evaluation.device, |rows| rows.generator, n)?;
         laplacians.extend(generators.into_iter().map(|value| f64::from(value * loss_scale)));
         Ok(())
     })?;
@@ -282,8 +260,8 @@ fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Re
 #[derive(Clone, Copy, Default)]
 struct Means {
     division: Option<Division>,
-    /// Layers whose sums are on the chip at most.
-    most_near: Option<usize>,
+    /// Layers whose running sums lie in shared memory at most.
+    most_resident: Option<usize>,
 }
 
 fn scaled_loss_gradient(
@@ -306,32 +284,30 @@ fn scaled_loss_gradient(
     if whole.n_tiles == 0 {
         return Ok(LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() });
     }
-    let needs = RowNeeds { n_probes: given.n_probes, ..RowNeeds::default() };
+    let needs = RowNeeds { n_probes: given.probes.n_probes, ..RowNeeds::default() };
     let network = &Network::new(&model.architecture);
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.
     const MOST_ROWS: usize = 1 << 14;
     let division = means.division.unwrap_or_else(|| Division::of(network, precision, needs, n_rows, MOST_ROWS));
     let initial = NetworkState::initial(model.parameters.clone());
-    let learner = Learner::new(device, network.clone(), &initial, precision, division.n_parts, 1.0)?;
-    let (weights, biases) = (learner.weights(), learner.biases());
+    let learner = Learner::new(device, network.clone(), &initial, precision, division.n_partials, 1.0)?;
     let state = step_state(device, loss_scale)?;
-    let evaluation = Evaluation { device, precision, model, network, weights, biases, state };
+    let evaluation = Evaluation { device, model, action: learner.packed(), state };
 
     let mut result = LossGradient::default();
-    if given.n_probes > 0 {
+    if given.probes.n_probes > 0 {
         result.laplacian = laplacians(&evaluation, given, loss_scale)?;
     }
     let mut rows = Rows::new(device, network, precision, needs, division.extent)?;
-    let gradient_sweep = GradientSweep::new(device, network, precision, needs, division, means.most_near)?;
+    let gradient_sweep = GradientSweep::new(device, network, precision, needs, division, means.most_resident)?;
     let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
     for chunk in whole.chunks(division.n_tiles() as u32) {
         evaluation.place(&mut rows, &chunk, |kind, row| given.row(kind, row), |k, row, to| given.probe(k, row, to))?;
-        let request = Request { has_time: true, moves: true, scale: 1.0 / n.max(1) as f32 };
-        let params = evaluation.sweep_params(&rows, &chunk, sums.address(), request);
-        gradient_sweep.launch(device, precision, network, &params, (&evaluation.state, learner.parts()))?;
+        let sweep = evaluation.sweep(&rows, &chunk, (LossForm::Action, 1.0 / n.max(1) as f32), &sums);
+        gradient_sweep.launch(device, sweep, learner.partials())?;
         let n_here = n.saturating_sub(chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS);
-        read_derivatives(device, &mut rows, n_here, dim, &mut result.interior)?;
+        read_derivatives(device, &rows, n_here, dim, &mut result.interior)?;
     }
     result.loss = device.read(&sums, whole.n_tiles as usize)?.iter().map(|sums| sums.value).sum();
     result.gradient = learner.gradient(&evaluation.state)?.into_iter().map(f64::from).collect();
@@ -340,6 +316,7 @@ fn scaled_loss_gradient(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
@@ -349,7 +326,7 @@ mod tests {
     /// same bits.
     #[test]
     fn every_division_has_the_same_gradient() {
-        let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+        let device = testing::device();
         let (dim, n, n0, n1) = (5, 700, 300, 130);
         for hidden in [vec![40, 64, 20], vec![72, 40]] {
             let architecture = Architecture {
@@ -385,15 +362,16 @@ mod tests {
                 let extent = Extent { rows: rows * TILE_ROWS, slots: slots * TILE_ROWS };
                 let division =
                     if is_narrow { Division::of_blocks(extent) } else { Division::of_rows(rows * TILE_ROWS) };
-                let near = with(Means { division: Some(division), most_near: None });
-                assert_eq!(near.loss, whole.loss);
-                assert_eq!(near.interior, whole.interior);
+                let resident = with(Means { division: Some(division), most_resident: None });
+                assert_eq!(resident.loss, whole.loss);
+                assert_eq!(resident.interior, whole.interior);
                 let size = whole.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-                let off = near.gradient.iter().zip(&whole.gradient).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                let off =
+                    resident.gradient.iter().zip(&whole.gradient).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
                 assert!(off < 2e-6 * size, "{rows} tiles at a time, {slots} slots: {off} of {size}");
-                for most_near in [0, 2] {
-                    let far = with(Means { division: Some(division), most_near: Some(most_near) });
-                    assert_eq!(far.gradient, near.gradient, "{most_near} layers on the chip");
+                for most_resident in [0, 2] {
+                    let spilled = with(Means { division: Some(division), most_resident: Some(most_resident) });
+                    assert_eq!(spilled.gradient, resident.gradient, "{most_resident} layers with resident sums");
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::abi::{StepSizes, StepState};
 use super::driver::{Buffer, Device, Pinned};
-use super::launch::{Gather, Judged, Update, n_blocks};
+use super::launch::{Gather, Packed, StepNetwork, Update, n_blocks};
 use super::network::Network;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
@@ -18,23 +18,23 @@ pub struct Learner {
     precision: Precision,
     /// Learning rate, in units of the action's.
     relative_rate: f64,
-    n_parts: usize,
+    n_partials: usize,
     /// Parameters, moving average, first and second moment.
     values: [Buffer<f32>; 4],
-    parts: Buffer<f32>,
+    partials: Buffer<f32>,
     gradient: Buffer<f32>,
     squares: Buffer<f64>,
     sizes: Buffer<StepSizes>,
     weights: Buffer<u8>,
     biases: Buffer<f32>,
-    /// Where `values` go on the host.
+    /// Host copies of `values`.
     copies: Mutex<[Pinned; 4]>,
 }
 
 /// Bytes that a learner takes on the device.
-pub fn learner_bytes(network: &Network, precision: Precision, n_parts: usize) -> usize {
+pub fn learner_bytes(network: &Network, precision: Precision, n_partials: usize) -> usize {
     let n = network.params.n_parameters as usize;
-    let values = 4 + n_parts + 1; // parameters, their average and moments; parts of the gradient; the gradient
+    let values = 4 + n_partials + 1; // parameters, their average and moments; partial gradients; the gradient
     size_of::<f32>() * (values * n + network.n_biases)
         + size_of::<f64>() * n_blocks(network)
         + size_of::<StepSizes>()
@@ -42,8 +42,8 @@ pub fn learner_bytes(network: &Network, precision: Precision, n_parts: usize) ->
 }
 
 impl Learner {
-    /// A network with the parameters and moments of `state`, whose gradient comes in `n_parts`
-    /// parts.
+    /// A network with the parameters and moments of `state`, whose gradient is the sum of
+    /// `n_partials` partial ones.
     ///
     /// # Errors
     /// `Shape` for a state of another network, `Device` for want of memory.
@@ -52,7 +52,7 @@ impl Learner {
         network: Network,
         state: &NetworkState,
         precision: Precision,
-        n_parts: usize,
+        n_partials: usize,
         relative_rate: f64,
     ) -> Result<Learner> {
         let NetworkState { parameters, ema, moment1, moment2 } = state;
@@ -65,7 +65,7 @@ impl Learner {
         let (weights, biases) = network.pack(parameters, precision);
         Ok(Learner {
             values: [load(parameters)?, load(ema)?, load(moment1)?, load(moment2)?],
-            parts: device.allocate(n_parts * n)?,
+            partials: device.allocate(n_partials * n)?,
             gradient: device.allocate(n)?,
             squares: device.allocate(n_blocks(&network))?,
             sizes: device.allocate(1)?,
@@ -76,7 +76,7 @@ impl Learner {
             network,
             precision,
             relative_rate,
-            n_parts,
+            n_partials,
         })
     }
 
@@ -85,40 +85,36 @@ impl Learner {
         &self.network
     }
 
-    /// The weights packed both ways, in the type of the products.
-    pub fn weights(&self) -> &Buffer<u8> {
-        &self.weights
+    /// The network as products read it.
+    pub fn packed(&self) -> Packed<'_> {
+        let Learner { network, precision, weights, biases, .. } = self;
+        Packed { network, precision: *precision, weights, biases }
     }
 
-    /// The biases, packed.
-    pub fn biases(&self) -> &Buffer<f32> {
-        &self.biases
+    /// Partial weight gradients: `[n_partials, padded parameters]`.
+    pub fn partials(&self) -> &Buffer<f32> {
+        &self.partials
     }
 
-    /// Where the weight gradient leaves its parts: `[n_parts, padded parameters]`.
-    pub fn parts(&self) -> &Buffer<f32> {
-        &self.parts
-    }
-
-    /// What the judge reads and writes of it.
-    pub fn judged(&self) -> Judged<'_> {
+    /// Buffers of this network that `finish_step` reads and writes.
+    pub fn step_network(&self) -> StepNetwork<'_> {
         let Learner { network, relative_rate, squares, sizes, .. } = self;
-        Judged { network, relative_rate: *relative_rate, squares, sizes }
+        StepNetwork { network, relative_rate: *relative_rate, squares, sizes }
     }
 
-    /// Adds the parts of the gradient up.
+    /// Sums the partial gradients.
     pub fn gather(&self, state: &Buffer<StepState>) -> Result<()> {
-        let Learner { network, n_parts, parts, gradient, squares, .. } = self;
-        Gather { network, n_parts: *n_parts, state, parts, gradient, squares }.launch(&self.device)
+        let Learner { network, n_partials, partials, gradient, squares, .. } = self;
+        Gather { network, n_partials: *n_partials, state, partials, gradient, squares }.launch(&self.device)
     }
 
-    /// The gradient that the parts add up to, in the flat order: what a step would follow.
+    /// The sum of the partial gradients, in the flat order: what a step would follow.
     pub fn gradient(&self, state: &Buffer<StepState>) -> Result<Vec<f32>> {
         self.gather(state)?;
         Ok(self.network.unpad(&self.device.read(&self.gradient, self.gradient.len())?))
     }
 
-    /// Takes the step that the judge allowed.
+    /// Takes the step that `finish_step` allowed.
     pub fn update(&self, state: &Buffer<StepState>) -> Result<()> {
         let Learner { network, precision, sizes, gradient, values, weights, biases, .. } = self;
         let values = values.each_ref();
@@ -142,308 +138,4 @@ impl Learner {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::abi::{BatchParams, Part, PartKind, TileSums};
-    use super::super::step::{Judge, Rules};
-    use super::*;
-    use crate::density_path::TIME_KNOTS;
-    use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
-    use crate::model::Architecture;
-    use crate::rng::{Purpose, unit_f32, words};
-
-    const N_PARTS: usize = 9;
-    pub const RELATIVE_RATE: f64 = 0.5;
-
-    pub fn number(stream: usize, index: usize) -> f32 {
-        2.0 * unit_f32(words(stream as u64, Purpose::Evaluation, 1, index as u32)[0]) - 1.0
-    }
-
-    fn architecture(hidden: &[usize]) -> Architecture {
-        Architecture::new(3, hidden)
-    }
-
-    pub fn optimizer() -> Optimizer {
-        Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
-            beta1: 0.8,
-            beta2: 0.95,
-            weight_decay: 0.3,
-            clip_norm: Some(0.7),
-            ema_decay: 0.9,
-            ..Optimizer::default()
-        }
-    }
-
-    /// A batch with (kind, tiles) as its parts, in that order.
-    pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
-        let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::default() };
-        let mut first_tile = 0;
-        for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
-            *part = Part { kind: kind as u32, first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
-            first_tile += n_tiles;
-            batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
-        }
-        batch
-    }
-
-    pub fn rules(precision: Precision) -> Rules {
-        Rules {
-            batch: batch(&[(PartKind::Interior, 2), (PartKind::Boundary0, 1)]),
-            optimizer: optimizer(),
-            follows_integrand: false,
-            precision,
-            capacity: 8,
-        }
-    }
-
-    /// An action and a bend with random parameters.
-    pub fn start() -> TrainState {
-        let network = |hidden: &[usize], stream: usize| {
-            NetworkState::initial((0..architecture(hidden).n_parameters()).map(|i| number(stream, i)).collect())
-        };
-        TrainState {
-            step: 0,
-            action: network(&ACTION, 1),
-            bend: Some(network(&BEND, 2)),
-            time_moments: vec![0.0; 2 * TIME_KNOTS],
-            loss_scale: LossScale { scale: 256.0, good_steps: 3 },
-        }
-    }
-
-    const ACTION: [usize; 2] = [37, 70];
-    const BEND: [usize; 1] = [65];
-
-    /// Two networks with their judge, and host values in place of what sweeps leave.
-    pub struct Bench {
-        pub device: Arc<Device>,
-        pub action: Learner,
-        pub bend: Learner,
-        pub judge: Judge,
-    }
-
-    impl Bench {
-        pub fn new(rules: Rules, state: &TrainState) -> Bench {
-            let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
-            let learner = |hidden: &[usize], state: &NetworkState, rate: f64| {
-                let network = Network::new(&architecture(hidden));
-                Learner::new(&device, network, state, rules.precision, N_PARTS, rate).expect("a learner")
-            };
-            let bend = state.bend.as_ref().expect("a bend");
-            let mut judge = Judge::new(&device, rules.clone(), state).expect("a judge");
-            judge.set_sums(&vec![TileSums { value: 0.25, kinetic: 0.5 }; judge.sums().len()]);
-            let action = learner(&ACTION, &state.action, 1.0);
-            Bench { action, bend: learner(&BEND, bend, RELATIVE_RATE), judge, device }
-        }
-
-        /// Sets parts whose elements are `of(part, index in the padded order)`.
-        pub fn set_parts(&mut self, of: impl Fn(usize, usize) -> f32) {
-            for learner in [&mut self.action, &mut self.bend] {
-                let n = learner.network.params.n_parameters as usize;
-                let parts: Vec<f32> = (0..N_PARTS * n).map(|k| of(k / n, k % n)).collect();
-                self.device.write(&mut learner.parts, &parts).expect("written");
-            }
-        }
-
-        /// One step, with the bend.
-        pub fn step(&self) {
-            let state = self.judge.state();
-            for learner in [&self.action, &self.bend] {
-                learner.gather(state).expect("launched");
-            }
-            self.judge.launch(&self.action, Some(&self.bend)).expect("launched");
-            for learner in [&self.action, &self.bend] {
-                learner.update(state).expect("launched");
-            }
-        }
-
-        pub fn records(&mut self) -> Vec<StepRecord> {
-            let mut records = Vec::new();
-            self.judge.records(&mut records).expect("read");
-            records
-        }
-
-        pub fn state(&self) -> TrainState {
-            self.judge.train_state(&self.action, Some(&self.bend)).expect("read")
-        }
-
-        pub fn sizes(&self) -> [StepSizes; 2] {
-            [&self.action, &self.bend].map(|learner| self.device.read(&learner.sizes, 1).expect("read")[0])
-        }
-
-        fn packed(&self) -> Vec<(Vec<u8>, Vec<f32>)> {
-            let read = |learner: &Learner| {
-                let weights = self.device.read(&learner.weights, learner.weights.len()).expect("read");
-                (weights, self.device.read(&learner.biases, learner.biases.len()).expect("read"))
-            };
-            vec![read(&self.action), read(&self.bend)]
-        }
-    }
-
-    /// AdamW of one network in f64.
-    struct Exact {
-        /// (parameter, moving average, first and second moment) of each.
-        values: Vec<[f64; 4]>,
-        relative_rate: f64,
-    }
-
-    impl Exact {
-        fn new(state: &NetworkState, relative_rate: f64) -> Self {
-            let values = state.parameters.iter().map(|&p| [f64::from(p), f64::from(p), 0.0, 0.0]).collect();
-            Exact { values, relative_rate }
-        }
-
-        /// Takes step number `step` along `gradient`; returns its norm.
-        fn step(&mut self, step: u64, gradient: &[f32]) -> f64 {
-            let optimizer = optimizer();
-            let Optimizer { beta1, beta2, epsilon, weight_decay, .. } = optimizer;
-            let rate = self.relative_rate * optimizer.learning_rate.at(step);
-            let taken = (step + 1) as i32;
-            let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-            for ([p, e, m, v], &g) in self.values.iter_mut().zip(gradient) {
-                let g = f64::from(g) * (0.7 / norm).min(1.0);
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                let (m_hat, v_hat) = (*m / (1.0 - beta1.powi(taken)), *v / (1.0 - beta2.powi(taken)));
-                *p -= rate * (m_hat / (v_hat.sqrt() + epsilon) + weight_decay * *p);
-                *e += optimizer.ema_rate(step) * (*p - *e);
-            }
-            norm
-        }
-
-        fn assert_close(&self, what: &str, state: &NetworkState) {
-            let got = [&state.parameters, &state.ema, &state.moment1, &state.moment2];
-            for (i, exact) in self.values.iter().enumerate() {
-                for (column, (got, &want)) in got.iter().zip(exact).enumerate() {
-                    let error = (f64::from(got[i]) - want).abs();
-                    assert!(error <= 2e-6 * (1.0 + want.abs()), "{what}, {column} of {i}: {}, not {want}", got[i]);
-                }
-            }
-        }
-    }
-
-    /// Steps of two networks at odd sizes, clipped and not, in every precision.
-    #[test]
-    fn steps_agree_with_adamw_in_f64() {
-        for precision in Precision::ALL {
-            let start = start();
-            let scale = if precision == Precision::F16 { start.loss_scale.scale } else { 1.0 };
-            let run = || {
-                let mut bench = Bench::new(rules(precision), &start);
-                let mut exact =
-                    [Exact::new(&start.action, 1.0), Exact::new(start.bend.as_ref().expect("a bend"), RELATIVE_RATE)];
-                for step in 0..4 {
-                    // The last step is small enough not to be clipped.
-                    let size = if step == 3 { 1e-3 } else { 1.0 };
-                    let part = |part: usize, i: usize| size * number(16 * step + part + 3, i);
-                    // What lies in the padding of parts is not read into the gradient.
-                    bench.set_parts(|k, i| scale * part(k, i));
-                    bench.step();
-                    let mut norms = Vec::new();
-                    for (learner, exact) in [&bench.action, &bench.bend].into_iter().zip(&mut exact) {
-                        let n = learner.network.params.n_parameters as usize;
-                        let sum: Vec<f32> = (0..n).map(|i| (0..N_PARTS).fold(0.0, |sum, k| sum + part(k, i))).collect();
-                        let gradient = learner.network.unpad(&sum);
-                        // Added up in the order of the parts, to the last bit.
-                        let got = bench.device.read(&learner.gradient, n).expect("read");
-                        assert!(got == learner.network.pad(&gradient), "{precision:?}: the gradient");
-                        norms.push(exact.step(step as u64, &gradient));
-                    }
-                    let records = bench.records();
-                    assert_eq!(records.len(), 1);
-                    assert_eq!(records[0].step, step as u64);
-                    assert!((records[0].gradient_norm / norms[0] - 1.0).abs() < 1e-12, "{records:?}, not {norms:?}");
-                }
-                let state = bench.state();
-                assert_eq!(state.step, 4);
-                let networks = [&state.action, state.bend.as_ref().expect("a bend")];
-                let learners = [&bench.action, &bench.bend];
-                for (((network, exact), learner), packed) in
-                    networks.into_iter().zip(&exact).zip(learners).zip(bench.packed())
-                {
-                    exact.assert_close(&format!("{precision:?}"), network);
-                    // The packed copies are the parameters, rounded, both ways; padding is 0.
-                    assert!(
-                        packed == learner.network.pack(&network.parameters, precision),
-                        "{precision:?}: the packed copies"
-                    );
-                    // Nothing moves into the padding.
-                    for values in &learner.values {
-                        let padded = bench.device.read(values, values.len()).expect("read");
-                        assert_eq!(padded, learner.network.pad(&learner.network.unpad(&padded)));
-                    }
-                }
-                (state, bench.packed())
-            };
-            assert!(run() == run(), "{precision:?}: two runs differ");
-        }
-    }
-
-    /// A bend or an action, gradient or loss: what is no number ends the run with its record.
-    #[test]
-    fn a_lost_step_halts_and_changes_nothing() {
-        for precision in [Precision::Bf16, Precision::F16] {
-            for (lost, part, value) in
-                [("action", 2, f32::NAN), ("bend", 5, f32::INFINITY), ("loss", N_PARTS, f32::NAN)]
-            {
-                let start = TrainState { loss_scale: LossScale { scale: 1.0, good_steps: 7 }, ..start() };
-                let mut bench = Bench::new(rules(precision), &start);
-                bench.set_parts(|k, i| number(k + 3, i));
-                bench.step();
-                let (before, packed) = (bench.state(), bench.packed());
-                if lost == "loss" {
-                    bench.judge.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 3]);
-                } else {
-                    // The last real bias of the output, in one part.
-                    let learner = if lost == "bend" { &mut bench.bend } else { &mut bench.action };
-                    let n = learner.network.params.n_parameters as usize;
-                    let mut parts = bench.device.read(&learner.parts, N_PARTS * n).expect("read");
-                    parts[part * n + n - 64] = value;
-                    bench.device.write(&mut learner.parts, &parts).expect("written");
-                }
-                bench.step();
-                assert!(bench.state() == before, "{precision:?}, {lost}");
-                assert!(bench.packed() == packed, "{precision:?}, {lost}");
-                let records = bench.records();
-                assert_eq!(records.iter().map(|record| record.step).collect::<Vec<_>>(), [0, 1]);
-                assert_eq!(records[1].loss.is_finite(), lost != "loss");
-                assert_eq!(records[1].gradient_norm.is_finite(), lost == "loss");
-                // From here on nothing happens, whatever comes.
-                bench.set_parts(|k, i| number(k + 3, i));
-                bench.judge.set_sums(&[TileSums::default(); 3]);
-                bench.step();
-                assert_eq!(bench.records(), []);
-                assert!(bench.state() == before);
-            }
-        }
-    }
-
-    /// Steps after a download and a new start are those of a run that went on.
-    #[test]
-    fn a_resumed_run_goes_on_bit_for_bit() {
-        for precision in [Precision::F32, Precision::F16] {
-            let steps = |bench: &mut Bench, steps: std::ops::Range<usize>| {
-                for step in steps {
-                    bench.set_parts(|k, i| number(16 * step + k, i));
-                    bench.step();
-                }
-            };
-            let mut whole = Bench::new(rules(precision), &start());
-            steps(&mut whole, 0..2);
-            let mut resumed = Bench::new(rules(precision), &whole.state());
-            assert!(resumed.packed() == whole.packed());
-            steps(&mut whole, 2..4);
-            steps(&mut resumed, 2..4);
-            assert!(resumed.state() == whole.state());
-            assert!(resumed.packed() == whole.packed());
-        }
-    }
-
-    #[test]
-    fn states_of_other_networks_are_refused() {
-        let device = Device::open(0).expect("a device");
-        let state = NetworkState::initial(vec![0.0; 5]);
-        let network = Network::new(&architecture(&ACTION));
-        let error = Learner::new(&device, network, &state, Precision::F32, 1, 1.0).err().expect("an error").to_string();
-        assert!(error.contains('5'), "{error}");
-    }
-}
+pub(super) mod tests;

@@ -22,6 +22,8 @@ mod network;
 mod particles;
 mod path;
 mod step;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod weight_grad;
 mod workspace;

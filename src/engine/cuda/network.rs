@@ -3,14 +3,14 @@
 
 use half::{bf16, f16};
 
-use super::abi::{GRAD_TILE, LayerParams, NetworkParams, WIDTH_UNIT};
+use super::abi::{GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Tag, WIDTH_UNIT};
 use crate::model::Architecture;
 use crate::precision::Precision;
 
 /// The padded layout of one architecture.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// What it lays out.
+    /// The network that is laid out.
     pub architecture: Architecture,
     /// Kernel arguments of the network.
     pub params: NetworkParams,
@@ -29,36 +29,36 @@ impl Network {
             dim: architecture.dim as u32,
             n_features: architecture.time_embedding.width() as u32,
             n_outputs: architecture.n_outputs() as u32,
-            activation: architecture.activation as u32,
-            head: architecture.head as u32,
+            activation: Tag::of(architecture.activation),
+            head: Tag::of(architecture.head),
             ..NetworkParams::default()
         };
         let padded = |width: usize| width.next_multiple_of(WIDTH_UNIT);
         let (mut n_packed, mut n_biases, mut n_parameters, mut n_grad_tiles) = (0, 0, 0, 0);
-        let mut places = 0;
-        for (layer, place) in architecture.layers().iter().zip(&mut params.layers) {
+        let mut row_elements = 0;
+        for (layer, padded_layer) in architecture.layers().iter().zip(&mut params.layers) {
             let (n_in, n_out) = (padded(layer.n_in), padded(layer.n_out));
-            *place = LayerParams {
+            *padded_layer = LayerParams {
                 n_in: n_in as u32,
                 n_out: n_out as u32,
-                in_size: layer.n_in as u32,
-                out_size: layer.n_out as u32,
+                n_in_real: layer.n_in as u32,
+                n_out_real: layer.n_out as u32,
                 forward: n_packed as u32,
                 reverse: (n_packed + n_in * n_out) as u32,
                 bias: n_biases as u32,
                 parameters: n_parameters as u32,
-                place: places as u32,
+                offset: row_elements as u32,
                 grad_tile: n_grad_tiles as u32,
             };
             n_packed += 2 * n_in * n_out;
             n_biases += n_out;
             n_parameters += n_in * n_out + n_out;
-            places += n_out;
+            row_elements += n_out;
             n_grad_tiles += n_in.div_ceil(GRAD_TILE) * n_out.div_ceil(GRAD_TILE);
             params.n_layers += 1;
         }
         params.n_parameters = n_parameters as u32;
-        params.places = places as u32;
+        params.row_elements = row_elements as u32;
         Network { architecture: architecture.clone(), params, n_packed, n_biases, n_grad_tiles }
     }
 
@@ -69,7 +69,7 @@ impl Network {
 
     /// Whether all of its layers have the fewest columns: `sweep_narrow` works on those.
     pub fn is_narrow(&self) -> bool {
-        self.layers().iter().all(|layer| layer.n_in as usize == WIDTH_UNIT && layer.n_out as usize == WIDTH_UNIT)
+        self.layers().iter().all(|layer| [layer.n_in, layer.n_out].map(|width| width as usize) == [NARROW_COLUMNS; 2])
     }
 
     /// Padded width of the input.
@@ -82,15 +82,15 @@ impl Network {
         self.layers().last().map_or(0, |layer| layer.n_out as usize)
     }
 
-    /// Calls `place(flat, padded)` for each stretch of parameters: a row of a weight, or a bias.
-    fn for_each_stretch(&self, mut place: impl FnMut(std::ops::Range<usize>, usize)) {
+    /// Calls `visit(flat, padded)` for each stretch of parameters: a row of a weight, or a bias.
+    fn for_each_stretch(&self, mut visit: impl FnMut(std::ops::Range<usize>, usize)) {
         for (layer, padded) in self.architecture.layers().iter().zip(self.layers()) {
             let start = padded.parameters as usize;
             for row in 0..layer.n_out {
                 let flat = layer.weight + row * layer.n_in;
-                place(flat..flat + layer.n_in, start + row * padded.n_in as usize);
+                visit(flat..flat + layer.n_in, start + row * padded.n_in as usize);
             }
-            place(layer.bias..layer.bias + layer.n_out, start + (padded.n_in * padded.n_out) as usize);
+            visit(layer.bias..layer.bias + layer.n_out, start + (padded.n_in * padded.n_out) as usize);
         }
     }
 

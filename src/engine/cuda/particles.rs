@@ -4,11 +4,11 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::abi::{FixedStep, IntegrateParams, IntegrationBlock, TILE_ROWS, TOLERANCE, TableauParams};
-use super::driver::{Buffer, Device, THREADS, kernel_of};
-use super::launch::Operands;
+use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
+use super::driver::{Buffer, Device};
+use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
 use super::network::Network;
-use super::workspace::{Extent, RowNeeds, Rows, Work, rows_bytes};
+use super::workspace::{Extent, RowNeeds, Work, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::error::{Error, Result};
 use crate::integrate::{PLAN, Plan, StepControl, Trajectories};
@@ -17,39 +17,12 @@ use crate::precision::Precision;
 use crate::stage::{Watch, check};
 use crate::tableau::Tableau;
 
-/// The kernel for a network.
-fn kernel_of_network(network: &Network, precision: Precision, has_density: bool) -> &'static str {
-    match (network.is_narrow(), has_density) {
-        (false, false) => kernel_of!(precision, "integrate"),
-        (false, true) => kernel_of!(precision, "integrate_density"),
-        (true, false) => kernel_of!(precision, "integrate_narrow"),
-        (true, true) => kernel_of!(precision, "integrate_narrow_density"),
-    }
-}
-
 /// Maximum particles per launch; progress is reported between launches.
 const MAX_CHUNK: usize = 1 << 20;
 
 /// Target duration of a launch: progress and cancellation are handled between launches. A single
 /// tile may take longer.
 const LAUNCH: Duration = Duration::from_millis(250);
-
-impl TableauParams {
-    fn new(tableau: &Tableau) -> Self {
-        let mut params = TableauParams {
-            n_stages: tableau.nodes.len() as u32,
-            first_same_as_last: u32::from(tableau.first_same_as_last),
-            ..TableauParams::default()
-        };
-        params.nodes[..tableau.nodes.len()].copy_from_slice(tableau.nodes);
-        for (row, stage) in params.stages.iter_mut().zip(tableau.stages) {
-            row[..stage.len()].copy_from_slice(stage);
-        }
-        params.weights[..tableau.weights.len()].copy_from_slice(tableau.weights);
-        params.error[..tableau.error.len()].copy_from_slice(tableau.error);
-        params
-    }
-}
 
 /// Moves the particles of `out` along `plan`: see
 /// [`Engine::integrate`](crate::engine::Engine::integrate).
@@ -70,7 +43,7 @@ pub fn integrate(
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
     // First one tile per block, to measure; then as many as take about the target duration.
-    let (mut first, mut rows) = (0, (integration.n_blocks * TILE_ROWS).min(integration.chunk));
+    let (mut first, mut rows) = (0, (integration.blocks.len() * TILE_ROWS).min(integration.chunk));
     while first < n {
         check(watch)?;
         let began = Instant::now();
@@ -103,9 +76,8 @@ struct Layout {
     /// Values per particle in each channel; 0 if the channel is not integrated.
     columns: [usize; 3],
     /// Floats of a block's scratch memory.
-    slot: usize,
-    kernel: &'static str,
-    operands: Operands,
+    scratch: usize,
+    kernel: IntegrationKernel,
     n_blocks: usize,
     /// Particles of a launch.
     chunk: usize,
@@ -128,13 +100,13 @@ impl Layout {
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
         let needs = RowNeeds { n_probes, grad_x: false, work: Work::Particles };
 
-        // A block's rows, its slot of scratch memory and its report; and what is saved of a
+        // A block's rows, its scratch memory and its report; and what is saved of a
         // particle.
         let n_values: usize = columns.iter().sum();
         let n_stages = Tableau::of(plan.method).nodes.len();
-        let slot = TILE_ROWS * (n_values * (2 + n_stages) + dim) + network.params.n_features as usize;
+        let scratch = scratch_per_block(&network, n_values, n_stages);
         let of_block = rows_bytes(&network, precision, needs, Extent::of_rows(TILE_ROWS))
-            + 4 * slot
+            + 4 * scratch
             + size_of::<IntegrationBlock>();
         let of_particle = 4 * n_saved * n_values;
         let of_steps = match plan.control {
@@ -146,32 +118,35 @@ impl Layout {
             + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
-        let kernel = kernel_of_network(&network, precision, has_density);
-        let operands = Operands::of(device, precision, kernel, &network.params, !network.is_narrow())?;
-        let blocks_at_once = device.blocks_at_once(kernel, THREADS, operands.shared)?;
-        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, blocks_at_once)?;
+        let kernel = IntegrationKernel::of(device, &network, precision, has_density)?;
+        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.blocks_at_once)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
-        Ok(Layout { network, needs, columns, slot, kernel, operands, n_blocks, chunk, n_bytes })
+        Ok(Layout { network, needs, columns, scratch, kernel, n_blocks, chunk, n_bytes })
     }
 }
 
 /// Everything on the device that all chunks of particles share.
 struct Integration<'a> {
     device: &'a Device,
-    kernel: &'static str,
-    /// Bytes of shared memory of a block.
-    shared: u32,
-    params: IntegrateParams,
-    n_blocks: usize,
+    model: &'a Model,
+    plan: &'a Plan,
+    network: Network,
+    precision: Precision,
+    kernel: IntegrationKernel,
+    weights: Buffer<u8>,
+    biases: Buffer<f32>,
+    frequencies: Buffer<f64>,
+    save_at: Buffer<f64>,
+    /// Empty if the plan is adaptive.
+    fixed_steps: FixedSteps,
+    rows: Rows,
+    scratch: Buffer<f32>,
+    blocks: Buffer<IntegrationBlock>,
     /// Particles of a launch.
     chunk: usize,
-    /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not followed have no
+    /// Positions, log w and log q, `[saved, chunk, columns]`; those that are not integrated have no
     /// columns.
     channels: [Channel; 3],
-    // Further buffers that `params` points to.
-    _rows: Rows,
-    _scratch: Buffer<f32>,
-    _tables: Vec<Buffer<u8>>,
 }
 
 /// One integrated quantity: positions, log w or log q.
@@ -180,102 +155,62 @@ struct Channel {
     values: Buffer<f32>,
 }
 
+impl Channel {
+    /// The values, if the quantity is integrated.
+    fn integrated(&self) -> Option<&Buffer<f32>> {
+        Some(&self.values).filter(|_| self.columns > 0)
+    }
+}
+
 impl<'a> Integration<'a> {
-    fn new(device: &'a Device, precision: Precision, model: &Model, plan: &Plan, layout: Layout) -> Result<Self> {
-        let Layout { network, needs, columns, slot, kernel, operands, n_blocks, chunk, n_bytes: _ } = layout;
-        let n_saved = plan.save_at.len();
-        let tableau = Tableau::of(plan.method);
-
-        let mut tables = Vec::new();
-        let mut place = |bytes: &[u8]| -> Result<u64> {
-            let buffer = device.upload(bytes)?;
-            let address = buffer.address();
-            tables.push(buffer);
-            Ok(address)
-        };
+    fn new(
+        device: &'a Device,
+        precision: Precision,
+        model: &'a Model,
+        plan: &'a Plan,
+        layout: Layout,
+    ) -> Result<Integration<'a>> {
+        let Layout { network, needs, columns, scratch, kernel, n_blocks, chunk, n_bytes: _ } = layout;
         let (weights, biases) = network.pack(&model.parameters, precision);
-        let (weights, biases) = (place(&weights)?, place(bytemuck::cast_slice(&biases))?);
-        let frequencies = place(bytemuck::cast_slice(model.architecture.time_embedding.frequencies()))?;
-        let save_at = place(bytemuck::cast_slice(&plan.save_at))?;
-        let (mut steps, mut steps_before, mut rtol, mut atol) = (0, 0, 0.0, 0.0);
-        match plan.control {
-            StepControl::Fixed { .. } => {
-                let (table, before) = fixed_steps(model, plan);
-                (steps, steps_before) = (place(bytemuck::cast_slice(&table))?, place(bytemuck::cast_slice(&before))?);
-            }
-            StepControl::Adaptive { rtol: relative, atol: absolute } => (rtol, atol) = (relative, absolute),
-        }
-
-        let rows = Rows::new(device, &network, precision, needs, Extent::of_rows(n_blocks * TILE_ROWS))?;
-        let scratch = device.allocate(n_blocks * slot)?;
-        let channel = |columns: usize| -> Result<Channel> {
-            Ok(Channel { columns, values: device.allocate(n_saved * chunk * columns)? })
+        let (steps, before) = match plan.control {
+            StepControl::Fixed { .. } => fixed_steps(model, plan),
+            StepControl::Adaptive { .. } => Default::default(),
         };
-        let channels = [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?];
-        let address = |channel: &Channel| if channel.columns > 0 { channel.values.address() } else { 0 };
-        let params = IntegrateParams {
-            network: network.params,
-            rows: *rows.params(),
-            weights,
-            biases,
-            positions: address(&channels[0]),
-            log_weights: address(&channels[1]),
-            log_density: address(&channels[2]),
-            tableau: TableauParams::new(tableau),
-            steps,
-            steps_before,
-            save_at,
-            t0: plan.t0,
-            direction: if plan.save_at.last() < Some(&plan.t0) { -1.0 } else { 1.0 },
-            rtol,
-            atol,
-            frequencies,
-            seed: plan.noise.seed,
-            scratch: scratch.address(),
-            slot_size: slot as u64,
-            growth: model.objective.growth as f32,
-            cost_exponent: model.objective.cost_exponent as f32,
-            share: plan.divergence.share() as f32,
-            n_saved: n_saved as u32,
-            increments_per_step: plan.noise.increments_per_step,
-            rule: plan.divergence.rule as u32,
-            n_operand_chunks: operands.n_chunks,
-            ..IntegrateParams::default()
+        let channel = |columns: usize| -> Result<Channel> {
+            Ok(Channel { columns, values: device.allocate(plan.save_at.len() * chunk * columns)? })
         };
         Ok(Integration {
-            device,
-            kernel,
-            shared: operands.shared,
-            params,
-            n_blocks,
+            weights: device.upload(&weights)?,
+            biases: device.upload(&biases)?,
+            frequencies: device.upload(model.architecture.time_embedding.frequencies())?,
+            save_at: device.upload(&plan.save_at)?,
+            fixed_steps: FixedSteps::new(device, &steps, &before)?,
+            rows: Rows::new(device, &network, precision, needs, Extent::of_rows(n_blocks * TILE_ROWS))?,
+            scratch: device.allocate(n_blocks * scratch)?,
+            blocks: device.allocate(n_blocks)?,
             chunk,
-            channels,
-            _rows: rows,
-            _scratch: scratch,
-            _tables: tables,
+            channels: [channel(columns[0])?, channel(columns[1])?, channel(columns[2])?],
+            device,
+            model,
+            plan,
+            network,
+            precision,
+            kernel,
         })
     }
 
     /// Moves the particles `range` of `n`.
     fn run(&mut self, range: Range<usize>, n: usize, out: &mut Trajectories<'_>) -> Result<IntegrationReport> {
-        let (device, n_saved) = (self.device, self.params.n_saved as usize);
+        let (device, n_saved) = (self.device, self.plan.save_at.len());
         let slabs = [Some(&mut *out.positions), out.log_weights.as_deref_mut(), out.log_density.as_deref_mut()];
         let mut slabs = slabs.map(Option::unwrap_or_default);
         for (Channel { columns, values }, slabs) in self.channels.iter_mut().zip(&slabs) {
             device.write(values, &slabs[range.start * *columns..range.end * *columns])?;
         }
-        let blocks = device.zeros::<IntegrationBlock>(self.n_blocks)?;
-        let params = IntegrateParams {
-            n_particles: range.len() as u64,
-            first_particle: range.start as u64,
-            blocks: blocks.address(),
-            ..self.params
-        };
-        // SAFETY: the layout of the kernel's argument block; its addresses point to buffers of
-        // `self` and to `blocks`, with the sizes that `Integration::new` gives them for `n_blocks`
-        // blocks and `chunk` particles. `read` waits for the end.
-        unsafe { device.launch(self.kernel, [self.n_blocks as u32, 1, 1], THREADS, self.shared, &params)? };
-        let report = summary(&device.read(&blocks, self.n_blocks)?)?;
+        let n_blocks = self.blocks.len();
+        device.write(&mut self.blocks, &vec![IntegrationBlock::default(); n_blocks])?;
+        self.launch(&range)?;
+        let report = summary(&device.read(&self.blocks, n_blocks)?)?;
         for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
             let saved = device.read(values, n_saved * range.len() * columns)?;
             for (k, saved) in saved.chunks_exact((range.len() * columns).max(1)).enumerate() {
@@ -283,6 +218,33 @@ impl<'a> Integration<'a> {
             }
         }
         Ok(report)
+    }
+
+    fn launch(&self, range: &Range<usize>) -> Result<()> {
+        let Integration { model, plan, network, weights, biases, .. } = self;
+        let [positions, log_weights, log_density] = &self.channels;
+        let steps = match plan.control {
+            StepControl::Fixed { .. } => Steps::Fixed(&self.fixed_steps),
+            StepControl::Adaptive { rtol, atol } => Steps::Adaptive { rtol, atol },
+        };
+        let integrate = Integrate {
+            kernel: self.kernel,
+            action: Packed { network, precision: self.precision, weights, biases },
+            objective: &model.objective,
+            plan,
+            frequencies: &self.frequencies,
+            save_at: &self.save_at,
+            steps,
+            rows: &self.rows,
+            scratch: &self.scratch,
+            positions: &positions.values,
+            log_weights: log_weights.integrated(),
+            log_density: log_density.integrated(),
+            n_particles: range.len(),
+            first_particle: range.start,
+            blocks: &self.blocks,
+        };
+        integrate.launch(self.device)
     }
 }
 
@@ -316,7 +278,6 @@ fn fixed_steps(model: &Model, plan: &Plan) -> (Vec<FixedStep>, Vec<u32>) {
         }));
         before.push(steps.len() as u32);
     }
-    // An empty plan still needs a non-null table: null means adaptive.
     (steps, before)
 }
 
@@ -352,11 +313,15 @@ fn divide(
 
 /// Sums the reports of all blocks, or returns the failure of the first failed tile.
 fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
-    let failed = blocks.iter().filter(|block| block.failure != 0).min_by_key(|block| block.failed_tile);
-    match failed.map(|block| (block.failure, block)) {
-        Some((TOLERANCE, block)) => return Err(Plan::impossible_tolerance(block.failed_time)),
-        Some((_, block)) => return Err(Plan::lost_particle(block.failed_step)),
-        None => {}
+    let sound = Some(IntegrationFailure::None);
+    let failed = blocks.iter().filter(|block| block.failure.get() != sound).min_by_key(|block| block.failed_tile);
+    if let Some(block) = failed {
+        return Err(match block.failure.get() {
+            Some(IntegrationFailure::Tolerance) => Plan::impossible_tolerance(block.failed_time),
+            Some(IntegrationFailure::NotFinite | IntegrationFailure::None) | None => {
+                Plan::lost_particle(block.failed_step)
+            }
+        });
     }
     let mut report = IntegrationReport::default();
     for block in blocks {
@@ -373,13 +338,14 @@ fn summary(blocks: &[IntegrationBlock]) -> Result<IntegrationReport> {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
+    use super::super::testing;
     use super::*;
     use crate::integrate::Method;
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
 
-    /// What is stated before is what is taken.
+    /// The memory stated before is the memory taken.
     #[test]
     fn memory_is_stated_to_the_last_kibibyte() {
         let architecture = Architecture {
@@ -398,8 +364,7 @@ mod tests {
         let adaptive = StepControl::Adaptive { rtol: 1e-2, atol: 1e-2 };
         for (method, control) in [(Method::Euler, StepControl::Fixed { steps: 3 }), (Method::Dopri5, adaptive)] {
             for follows in [false, true] {
-                let device =
-                    Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+                let device = testing::device();
                 let plan = Plan { divergence: Laplacian::EXACT, ..Plan::new(method, control, 0.0, vec![0.5, 1.0]) };
                 let n = 130;
                 let [mut positions, mut weights, mut density] =

@@ -5,42 +5,25 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::abi::{CouplingParams, LinkParams, PathParams};
-use super::driver::{Buffer, Device};
+use super::abi::{CouplingParams, PathParams};
+use super::driver::Device;
+use super::launch::{PathTables, Samples};
 use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
 use crate::error::{Error, Result};
 use crate::rng::Purpose;
 
-/// Samples of each snapshot on the device.
-struct Samples {
-    values: Buffer<f32>,
-    offsets: Buffer<u64>,
-}
-
-/// Owns the tables of couplings.
-struct CouplingBuffers {
-    _words: Vec<Buffer<u32>>,
-    _masses: Option<Buffer<f32>>,
-}
-
 /// A path on the device.
 pub struct DevicePath {
     device: Arc<Device>,
-    /// The arguments and their device address.
-    params: PathParams,
-    told: Buffer<PathParams>,
-    resident: Samples,
+    tables: PathTables,
     stream: Option<Stream>,
-    _times: Buffer<f64>,
-    _masses: Option<Buffer<f64>>,
-    _couplings: Option<(Vec<CouplingBuffers>, Buffer<CouplingParams>)>,
 }
 
 /// Blocks of samples that become resident later.
 struct Stream {
     snapshots: Arc<Snapshots>,
-    blocks: Arc<Blocks>,
+    blocks: Arc<SampleBlocks>,
     /// The block that is resident.
     block: usize,
     /// Uploads the next one; `None` only between two of them.
@@ -66,7 +49,7 @@ impl Residence {
             return Ok(Residence::Whole);
         }
         refuse_couplings(path)?;
-        Ok(Residence::Blocks(Blocks::needed(&path.snapshots, room)))
+        Ok(Residence::Blocks(SampleBlocks::needed(&path.snapshots, room)))
     }
 
     /// Bytes that `path` takes on the device.
@@ -128,12 +111,13 @@ impl DevicePath {
         let snapshots = &path.snapshots;
         let offsets: Vec<u64> = snapshots.offsets.iter().map(|&offset| offset as u64).collect();
         let samples = Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)? };
-        Self::with_samples(device, path, samples)
+        let tables = PathTables::new(device, path, samples)?;
+        Ok(DevicePath { device: device.clone(), tables, stream: None })
     }
 
     /// `path`, which is valid, with the block of `blocks` that belongs to `step`. The next one
     /// follows in the background.
-    pub fn in_blocks(device: &Arc<Device>, path: &DensityPath, blocks: Blocks, step: u64) -> Result<Self> {
+    pub fn in_blocks(device: &Arc<Device>, path: &DensityPath, blocks: SampleBlocks, step: u64) -> Result<Self> {
         let (snapshots, blocks) = (path.snapshots.clone(), Arc::new(blocks));
         let block = blocks.at(step);
         let empty = || -> Result<Samples> {
@@ -143,48 +127,18 @@ impl DevicePath {
         let (mut resident, spare) = (empty()?, empty()?);
         device.hold_copies()?; // until there is memory
         blocks.write(device, &snapshots, block, &mut resident)?;
-        let mut this = Self::with_samples(device, path, resident)?;
+        let tables = PathTables::new(device, path, resident)?;
         let mut stream = Stream { snapshots, blocks, block, upload: None };
         stream.begin(device, spare)?;
-        this.stream = Some(stream);
-        Ok(this)
+        Ok(DevicePath { device: device.clone(), tables, stream: Some(stream) })
     }
 
-    fn with_samples(device: &Arc<Device>, path: &DensityPath, resident: Samples) -> Result<Self> {
-        let times = device.upload(path.times())?;
-        let masses = path.masses.as_ref().map(|masses| device.upload(masses)).transpose()?;
-        let couplings = path.couplings.as_ref().map(|couplings| upload_couplings(device, couplings)).transpose()?;
-        let params = PathParams {
-            n_times: path.times().len() as u32,
-            n_snapshots: path.snapshots.times.len() as u32,
-            interpolant: path.interpolant as u32,
-            unused: 0,
-            times: times.address(),
-            offsets: resident.offsets.address(),
-            samples: resident.values.address(),
-            masses: masses.as_ref().map_or(0, Buffer::address),
-            couplings: couplings.as_ref().map_or(0, |(_, params)| params.address()),
-        };
-        let told = device.upload(&[params])?;
-        let device = device.clone();
-        Ok(DevicePath {
-            device,
-            params,
-            told,
-            resident,
-            stream: None,
-            _times: times,
-            _masses: masses,
-            _couplings: couplings,
-        })
+    /// The tables that kernels read.
+    pub fn tables(&self) -> &PathTables {
+        &self.tables
     }
 
-    /// Where kernels find it: the same place for every block.
-    pub fn address(&self) -> u64 {
-        self.told.address()
-    }
-
-    /// How many steps from `step` on have the same block; `None` where all samples are resident.
+    /// Number of steps from `step` on that have the same block; `None` where all samples are resident.
     pub fn steps_in_block(&self, step: u64) -> Option<u64> {
         self.stream.as_ref().map(|stream| stream.blocks.steps_left(step))
     }
@@ -203,10 +157,7 @@ impl DevicePath {
         if wanted != stream.blocks.after(stream.block) {
             stream.blocks.write(device, &stream.snapshots, wanted, &mut next)?;
         }
-        let spare = std::mem::replace(&mut self.resident, next);
-        self.params.offsets = self.resident.offsets.address();
-        self.params.samples = self.resident.values.address();
-        device.write(&mut self.told, &[self.params])?;
+        let spare = self.tables.replace_samples(device, next)?;
         device.hold_copies()?; // earlier launches may still read the block that is overwritten next
         stream.block = wanted;
         stream.begin(device, spare)
@@ -252,49 +203,13 @@ impl Drop for Stream {
     }
 }
 
-fn upload_couplings(device: &Device, couplings: &[Coupling]) -> Result<(Vec<CouplingBuffers>, Buffer<CouplingParams>)> {
-    let (mut kept, mut list) = (Vec::new(), Vec::new());
-    for coupling in couplings {
-        let tables = coupling.tables();
-        let mut words = Vec::new();
-        let mut upload = |values: &[u32]| -> Result<u64> {
-            words.push(device.upload(values)?);
-            Ok(words.last().map_or(0, Buffer::address))
-        };
-        let mut links = |links: &LinkTables| -> Result<LinkParams> {
-            Ok(LinkParams {
-                starts: upload(links.starts)?,
-                partners: upload(links.partners)?,
-                cumulative: upload(links.cumulative)?,
-                n_partners: links.partners.len() as u32,
-                unused: 0,
-            })
-        };
-        let (by_left, by_right) = (links(&tables.by_left)?, links(&tables.by_right)?);
-        let (pairs, cumulative) = (upload(tables.pairs.as_flattened())?, upload(tables.cumulative)?);
-        let has_masses = !tables.masses.is_empty();
-        let masses = has_masses.then(|| device.upload(tables.masses.as_flattened())).transpose()?;
-        list.push(CouplingParams {
-            pairs,
-            cumulative,
-            masses: masses.as_ref().map_or(0, Buffer::address),
-            n_pairs: tables.pairs.len() as u32,
-            unused: 0,
-            by_left,
-            by_right,
-        });
-        kept.push(CouplingBuffers { _words: words, _masses: masses });
-    }
-    Ok((kept, device.upload(&list)?))
-}
-
 /// Values per copy to the device.
 const PIECE: usize = 1 << 22;
 
 /// The rows of each snapshot divided into random blocks, one of which lies on the device at a time.
 /// Which one depends on the step alone, so a resumed run goes on with the same rows.
 #[derive(Debug)]
-pub struct Blocks {
+pub struct SampleBlocks {
     /// Rows of each snapshot in random order.
     orders: Vec<Vec<u32>>,
     n_blocks: usize,
@@ -302,7 +217,7 @@ pub struct Blocks {
     steps: u64,
 }
 
-impl Blocks {
+impl SampleBlocks {
     /// `path` in `n_blocks` blocks, for steps of `rows_per_step` rows: a block stays until about as
     /// many rows are drawn as it has.
     ///
@@ -320,7 +235,7 @@ impl Blocks {
             order.into_iter().map(|row| row as u32).collect()
         };
         let orders: Vec<Vec<u32>> = (0..snapshots.times.len()).map(order).collect();
-        let mut blocks = Blocks { orders, n_blocks, steps: 1 };
+        let mut blocks = SampleBlocks { orders, n_blocks, steps: 1 };
         blocks.steps = blocks.max_rows().div_ceil(rows_per_step.max(1)) as u64;
         Ok(blocks)
     }

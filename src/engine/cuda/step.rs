@@ -1,19 +1,19 @@
-//! Host side of the kernel `judge`: state of the steps, their records, and the density of times.
+//! Host side of the kernel `finish_step`: state of the steps, their records, and the density of times.
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DeviceRecord, StepState, TileSums};
+use super::abi::{BatchParams, DeviceRecord, MOMENTS, StepState, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{MOMENTS, Times, Verdict};
+use super::launch::{FinishStep, Times};
 use super::learner::Learner;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{LossScale, Optimizer, StepRecord, TrainState};
 use crate::error::Result;
 use crate::precision::Precision;
 
-/// Settings of a [`Judge`].
+/// Settings of a [`StepFinisher`].
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct StepSettings {
     /// Parts of the batch; the interior one first.
     pub batch: BatchParams,
     /// Settings of the optimizer.
@@ -28,10 +28,10 @@ pub struct Rules {
 }
 
 /// Accepts or rejects steps on the device.
-pub struct Judge {
+pub struct StepFinisher {
     device: Arc<Device>,
-    rules: Rules,
-    /// What training started with; only f16 changes it.
+    settings: StepSettings,
+    /// Initial loss scale; only f16 changes it.
     loss_scale: LossScale,
     state: Buffer<StepState>,
     history: Buffer<DeviceRecord>,
@@ -39,38 +39,38 @@ pub struct Judge {
     times: Times,
 }
 
-/// Bytes that a judge of `rules` takes on the device.
-pub fn judge_bytes(rules: &Rules) -> usize {
-    let BatchParams { n_interior_tiles, .. } = rules.batch;
-    let followed = if rules.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
+/// Bytes that a step finisher of `settings` takes on the device.
+pub fn step_finisher_bytes(settings: &StepSettings) -> usize {
+    let BatchParams { n_interior_tiles, .. } = settings.batch;
+    let followed = if settings.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
     size_of::<StepState>()
-        + rules.capacity * size_of::<DeviceRecord>()
-        + rules.batch.all_tiles() as usize * size_of::<TileSums>()
+        + settings.capacity * size_of::<DeviceRecord>()
+        + settings.batch.all_tiles() as usize * size_of::<TileSums>()
         + size_of::<f32>() * MOMENTS
         + size_of::<f64>() * (followed + 2 * TIME_KNOTS)
 }
 
-impl Judge {
+impl StepFinisher {
     /// Continues from `state`.
-    pub fn new(device: &Arc<Device>, rules: Rules, state: &TrainState) -> Result<Judge> {
+    pub fn new(device: &Arc<Device>, settings: StepSettings, state: &TrainState) -> Result<StepFinisher> {
         let LossScale { scale, good_steps } = state.loss_scale;
-        let scales_loss = rules.precision == Precision::F16;
+        let scales_loss = settings.precision == Precision::F16;
         let start = StepState {
             step: state.step,
             good_steps: if scales_loss { good_steps } else { 0 },
             loss_scale: if scales_loss { scale } else { 1.0 },
             ..StepState::default()
         };
-        let n_tiles: u32 = rules.batch.parts.iter().map(|part| part.n_tiles).sum();
-        let n_interior = rules.batch.n_interior_tiles as usize;
-        Ok(Judge {
+        let n_tiles: u32 = settings.batch.parts.iter().map(|part| part.n_tiles).sum();
+        let n_interior = settings.batch.n_interior_tiles as usize;
+        Ok(StepFinisher {
             state: device.upload(&[start])?,
-            history: device.allocate(rules.capacity)?,
+            history: device.allocate(settings.capacity)?,
             sums: device.allocate(n_tiles as usize)?,
-            times: Times::new(device, &state.time_moments, rules.follows_integrand.then_some(n_interior))?,
+            times: Times::new(device, &state.time_moments, settings.follows_integrand.then_some(n_interior))?,
             device: device.clone(),
             loss_scale: state.loss_scale,
-            rules,
+            settings,
         })
     }
 
@@ -79,7 +79,7 @@ impl Judge {
         &self.state
     }
 
-    /// Where sweeps leave the sums of each tile of the batch.
+    /// Loss sums of each tile of the batch, written by the sweeps.
     pub fn sums(&self) -> &Buffer<TileSums> {
         &self.sums
     }
@@ -89,21 +89,21 @@ impl Judge {
         &self.times
     }
 
-    /// Judges the step whose gradients are gathered.
+    /// Finishes the step whose gradients are gathered.
     pub fn launch(&self, action: &Learner, bend: Option<&Learner>) -> Result<()> {
-        let Judge { rules, state, history, sums, times, .. } = self;
-        let verdict = Verdict {
-            batch: &rules.batch,
-            optimizer: &rules.optimizer,
-            action: action.judged(),
-            bend: bend.map(Learner::judged),
+        let StepFinisher { settings, state, history, sums, times, .. } = self;
+        let finish = FinishStep {
+            batch: &settings.batch,
+            optimizer: &settings.optimizer,
+            action: action.step_network(),
+            bend: bend.map(Learner::step_network),
             times,
-            scales_loss: rules.precision == Precision::F16,
+            scales_loss: settings.precision == Precision::F16,
             sums,
             state,
             history,
         };
-        verdict.launch(&self.device)
+        finish.launch(&self.device)
     }
 
     /// Waits for all steps launched, appends their records and makes room for more. Returns the
@@ -123,7 +123,7 @@ impl Judge {
     /// Everything that training changes, after all steps launched.
     pub fn train_state(&self, action: &Learner, bend: Option<&Learner>) -> Result<TrainState> {
         let state = self.read_state()?;
-        let loss_scale = match self.rules.precision {
+        let loss_scale = match self.settings.precision {
             Precision::F16 => LossScale { scale: state.loss_scale, good_steps: state.good_steps },
             Precision::F32 | Precision::Tf32 | Precision::Bf16 => self.loss_scale,
         };
@@ -152,7 +152,7 @@ impl From<&DeviceRecord> for StepRecord {
 }
 
 #[cfg(test)]
-impl Judge {
+impl StepFinisher {
     /// In place of what sweeps leave.
     pub fn set_sums(&mut self, sums: &[TileSums]) {
         self.device.write(&mut self.sums, sums).expect("written");
@@ -171,236 +171,4 @@ impl Judge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::abi::PartKind;
-    use super::super::abi::StepSizes;
-    use super::super::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, rules, start};
-    use super::*;
-    use crate::density_path::{TimeDensity, TimeMoments};
-    use crate::engine::{Cosine, LearningRate};
-
-    /// Judges without updates: the parts of the gradient and the learners stay as they are.
-    fn judged(bench: &Bench) {
-        for learner in [&bench.action, &bench.bend] {
-            learner.gather(bench.judge.state()).expect("launched");
-        }
-        bench.judge.launch(&bench.action, Some(&bench.bend)).expect("launched");
-    }
-
-    fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
-        assert!((got - want).abs() <= tolerance * want.abs(), "{what}: {got}, not {want}");
-    }
-
-    #[test]
-    fn step_sizes_follow_the_schedule_and_the_norm() {
-        let cosine = |cosine| LearningRate { cosine, ..optimizer().learning_rate };
-        let schedules = [
-            cosine(Some(Cosine { end: 10, floor: 0.1 })),
-            cosine(None),
-            cosine(Some(Cosine { end: 2, floor: 0.1 })),
-            LearningRate { warmup_steps: 0, ..cosine(Some(Cosine { end: 4000, floor: 0.0 })) },
-        ];
-        for learning_rate in schedules {
-            // Without a limit, with one that all norms pass, and one that none does.
-            for clip_norm in [None, Some(0.7), Some(1e4)] {
-                let optimizer =
-                    Optimizer { learning_rate: learning_rate.clone(), clip_norm, beta2: 0.999, ..optimizer() };
-                let mut bench = Bench::new(Rules { optimizer: optimizer.clone(), ..rules(Precision::F32) }, &start());
-                bench.set_parts(|k, i| number(k + 3, i));
-                for step in [0, 1, 2, 3, 7, 10, 11, 3_999, 1_000_000_000_000] {
-                    bench.judge.set_state(|state| state.step = step);
-                    judged(&bench);
-                    let record = bench.records()[0];
-                    let rate = learning_rate.at(step);
-                    assert_eq!(record.step, step);
-                    // Near the end of a cosine down to 0 the rate is a difference.
-                    assert!(
-                        (record.learning_rate - rate).abs() <= 1e-15 * learning_rate.peak + 1e-12 * rate,
-                        "{step}: {} not {rate}",
-                        record.learning_rate
-                    );
-                    let taken = (step + 1) as f64;
-                    let [action, bend] = bench.sizes();
-                    for (sizes, relative) in [(action, 1.0), (bend, RELATIVE_RATE)] {
-                        let StepSizes {
-                            gradient_scale,
-                            toward1,
-                            toward2,
-                            step_size,
-                            root_correction,
-                            epsilon,
-                            keep,
-                            toward_ema,
-                        } = sizes;
-                        for (what, got, want) in [
-                            ("toward1", toward1, 1.0 - optimizer.beta1),
-                            ("toward2", toward2, 1.0 - optimizer.beta2),
-                            ("step_size", step_size, relative * rate / (1.0 - optimizer.beta1.powf(taken))),
-                            ("root_correction", root_correction, 1.0 / (1.0 - optimizer.beta2.powf(taken)).sqrt()),
-                            ("epsilon", epsilon, optimizer.epsilon),
-                            ("keep", keep, 1.0 - relative * rate * optimizer.weight_decay),
-                        ] {
-                            let error = (f64::from(got) - want).abs();
-                            assert!(error <= 1e-7 * want.abs() + 1e-16, "{what} at {step}: {got}, not {want}");
-                        }
-                        assert_eq!(
-                            toward_ema,
-                            optimizer.ema_rate(step) as f32,
-                            "the host's to the last bit, at {step}"
-                        );
-                        assert_eq!(gradient_scale < 1.0, clip_norm == Some(0.7));
-                    }
-                    if clip_norm == Some(0.7) {
-                        assert_near("clip", f64::from(action.gradient_scale) * record.gradient_norm, 0.7, 1e-6);
-                        assert_ne!(action.gradient_scale, bend.gradient_scale, "each network has its own norm");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sums over many more tiles than threads, by part.
-    #[test]
-    fn terms_of_the_record_are_those_of_their_parts() {
-        use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
-        let of_action = [(Interior, 300), (Center, 5), (Boundary0, 257), (Boundary1, 3), (CenterEnds, 1)];
-        let of_weak = [(Interior, 7), (WeakEnds0, 2), (WeakEnds1, 3)];
-        for parts in [&of_action[..], &of_weak[..]] {
-            let batch = batch(parts);
-            let mut bench = Bench::new(Rules { batch, ..rules(Precision::Tf32) }, &start());
-            let n: u32 = parts.iter().map(|part| part.1).sum();
-            let value = |stream: usize, tile: usize| 0.5 + f64::from(number(stream, tile));
-            let sums: Vec<TileSums> =
-                (0..n as usize).map(|tile| TileSums { value: value(1, tile), kinetic: value(2, tile) }).collect();
-            bench.judge.set_sums(&sums);
-            bench.set_parts(|k, i| number(k + 3, i));
-            judged(&bench);
-            let record = bench.records()[0];
-            let sum = |kinds: &[PartKind], of: fn(&TileSums) -> f64| -> f64 {
-                let parts = batch.parts[..parts.len()].iter();
-                let parts = parts.filter(|part| kinds.iter().any(|&kind| kind as u32 == part.kind));
-                parts.flat_map(|part| &sums[part.first_tile as usize..][..part.n_tiles as usize]).map(of).sum()
-            };
-            let boundary0 = sum(&[Boundary0, WeakEnds0], |sums| sums.value);
-            let boundary1 = sum(&[Boundary1, WeakEnds1], |sums| sums.value);
-            let interior = sum(&[Interior, Center, CenterEnds], |sums| sums.value);
-            assert_near("boundary0", record.boundary0, boundary0, 1e-12);
-            assert_near("boundary1", record.boundary1, boundary1, 1e-12);
-            assert_near("interior", record.interior, interior, 1e-12);
-            assert_near("kinetic", record.kinetic, sum(&[Interior, Center], |sums| sums.kinetic), 1e-12);
-            assert_near("loss", record.loss, boundary0 + boundary1 + interior, 1e-12);
-        }
-    }
-
-    #[test]
-    fn a_lost_step_in_f16_is_tried_again_with_half_the_scale() {
-        let mut bench = Bench::new(rules(Precision::F16), &start());
-        let before = bench.state();
-        bench.set_parts(|k, i| if (k, i) == (1, 2) { f32::INFINITY } else { 256.0 * number(k + 3, i) });
-        for scale in [128.0, 64.0] {
-            bench.step();
-            assert_eq!(bench.records(), []);
-            let halved = LossScale { scale, good_steps: 0 };
-            assert!(bench.state() == TrainState { loss_scale: halved, ..before.clone() }, "{scale}");
-        }
-        // The gradient of the retry is the same, whatever its scale.
-        bench.set_parts(|k, i| 64.0 * number(k + 3, i));
-        bench.step();
-        let retried = bench.state();
-        assert_eq!(retried.loss_scale, LossScale { scale: 64.0, good_steps: 1 });
-        let mut other = Bench::new(rules(Precision::F16), &start());
-        other.set_parts(|k, i| 256.0 * number(k + 3, i));
-        other.step();
-        assert_eq!(bench.records(), other.records());
-        let loss_scale = before.loss_scale;
-        assert!(TrainState { loss_scale, ..retried } == TrainState { loss_scale, ..other.state() });
-    }
-
-    #[test]
-    fn the_scale_doubles_after_many_good_steps_up_to_a_limit() {
-        for (scale, doubled) in [(256.0, 512.0), (LossScale::LARGEST, LossScale::LARGEST)] {
-            let loss_scale = LossScale { scale, good_steps: LossScale::STEPS_BEFORE_GROWTH - 2 };
-            let mut bench = Bench::new(rules(Precision::F16), &TrainState { loss_scale, ..start() });
-            bench.set_parts(|k, i| number(k + 3, i));
-            for expected in [
-                LossScale { scale, good_steps: LossScale::STEPS_BEFORE_GROWTH - 1 },
-                LossScale { scale: doubled, good_steps: 0 },
-                LossScale { scale: doubled, good_steps: 1 },
-            ] {
-                judged(&bench);
-                assert_eq!(bench.state().loss_scale, expected);
-            }
-        }
-        // Other products leave it as they found it.
-        let mut bench = Bench::new(rules(Precision::Bf16), &start());
-        bench.set_parts(|k, i| number(k + 3, i));
-        judged(&bench);
-        assert_eq!(bench.state().loss_scale, start().loss_scale);
-    }
-
-    #[test]
-    fn a_full_history_holds_the_run_until_it_is_read() {
-        let mut bench = Bench::new(Rules { capacity: 2, ..rules(Precision::F32) }, &start());
-        bench.set_parts(|k, i| number(k + 3, i));
-        (0..2).for_each(|_| bench.step());
-        let full = bench.state();
-        (0..2).for_each(|_| bench.step());
-        assert!(bench.state() == full);
-        assert_eq!(bench.records().iter().map(|record| record.step).collect::<Vec<_>>(), [0, 1]);
-        bench.step();
-        assert_eq!(bench.records().iter().map(|record| record.step).collect::<Vec<_>>(), [2]);
-    }
-
-    fn density(bench: &Bench) -> Vec<f64> {
-        bench.device.read(&bench.judge.times().density, 2 * TIME_KNOTS).expect("read")
-    }
-
-    /// The same numbers as the host's, before the first step and after each that counts, and again
-    /// after a new start.
-    #[test]
-    fn the_density_of_times_is_the_hosts_to_the_last_bit() {
-        let expected = |list: &[f32]| {
-            let moments = TimeMoments::from_slice(list).expect("the right length");
-            TimeDensity::new(&moments).knots().to_vec()
-        };
-        let batch = batch(&[(PartKind::Interior, 5), (PartKind::Center, 2), (PartKind::Boundary0, 1)]);
-        let rules = || Rules { batch, follows_integrand: true, ..rules(Precision::F32) };
-        let known: Vec<f32> = (0..MOMENTS).map(|i| 3.0 + number(7, i)).collect();
-        let mut gap = known.clone();
-        gap[TIME_KNOTS + 4] = 0.0; // a knot that no row has come near
-        let mut infinite = known.clone();
-        infinite[3] = f32::INFINITY;
-        for time_moments in [vec![0.0; MOMENTS], known, gap, infinite] {
-            let mut bench = Bench::new(rules(), &TrainState { time_moments: time_moments.clone(), ..start() });
-            assert_eq!(density(&bench), expected(&time_moments));
-            bench.set_parts(|k, i| number(k + 3, i));
-            let mut list = time_moments;
-            for step in 0..2 {
-                // Multiples of a power of two, whose sums are exact in any order. Those of the
-                // centering do not count.
-                let tile_moments: Vec<f64> =
-                    (0..7 * MOMENTS).map(|i| (f64::from(number(20 + step, i)) * 1024.0).round().abs() / 64.0).collect();
-                bench.judge.set_tile_moments(&tile_moments);
-                let sum = |moment: usize| (0..5).map(|tile| tile_moments[tile * MOMENTS + moment]).sum::<f64>();
-                let of_step = TimeMoments {
-                    squares: std::array::from_fn(sum),
-                    weights: std::array::from_fn(|knot| sum(TIME_KNOTS + knot)),
-                };
-                let mut moments = TimeMoments::from_slice(&list).expect("the right length");
-                moments.follow(&of_step);
-                list = moments.to_vec();
-                judged(&bench);
-                assert_eq!(bench.state().time_moments, list);
-                assert_eq!(density(&bench), expected(&list));
-            }
-            let resumed = Bench::new(rules(), &bench.state());
-            assert_eq!(density(&resumed), density(&bench));
-            // A lost step is not followed.
-            bench.judge.set_sums(&[TileSums { value: f64::NAN, kinetic: 0.0 }; 8]);
-            bench.judge.set_tile_moments(&[1.0; 7 * MOMENTS]);
-            judged(&bench);
-            assert_eq!(bench.state().time_moments, list);
-            assert_eq!(density(&bench), expected(&list));
-        }
-    }
-}
+mod tests;

@@ -1,20 +1,21 @@
-//! Optimizer steps on the device. Draw, sweeps, weight gradients, `judge` and update of many steps
-//! are replayed as one recording (a CUDA graph); the host then reads their records.
+//! Optimizer steps on the device. Draw, sweeps, weight gradients, `finish_step` and update of many
+//! steps are replayed as one recording (a CUDA graph); the host then reads their records.
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, BendParams, SweepParams, TILE_ROWS};
+use super::abi::{BatchParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
-use super::launch::{bend_backward, bend_forward, weight_grad};
+use super::launch::{BendPass, Rows, Sweep, WeightGrad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
-use super::path::{Blocks, DevicePath, Residence};
-use super::step::{Judge, Rules, judge_bytes};
+use super::path::{DevicePath, Residence, SampleBlocks};
+use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
-use super::workspace::{RowNeeds, Rows, Work, chunk_rows, rows_bytes};
+use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
+use crate::engine::batch::LossForm;
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
@@ -44,11 +45,11 @@ pub struct CudaTrainer {
     drawer: Drawer,
     path: DevicePath,
     batch: BatchParams,
-    sweep: GradientSweep,
+    gradient_sweep: GradientSweep,
     rows: Rows,
     action: Learner,
     bend: Option<Bend>,
-    judge: Judge,
+    step_finisher: StepFinisher,
     /// Steps taken, as far as the host knows.
     step: u64,
     /// Record of the step whose loss or gradient was not finite.
@@ -63,7 +64,7 @@ struct Layout {
     batch: BatchParams,
     needs: RowNeeds,
     division: Division,
-    rules: Rules,
+    settings: StepSettings,
     /// The network that bends the path, and the division of its rows.
     bend: Option<(Network, Division)>,
     residence: Residence,
@@ -82,7 +83,7 @@ impl Layout {
         let division = Division::of(&network, precision, needs, n_rows, most);
         let n_drawn = division.extent.rows.min(batch.parts[0].n_tiles as usize * TILE_ROWS);
         let bend = bend.map(|network| (network, Division::of_rows(n_drawn)));
-        let rules = Rules {
+        let settings = StepSettings {
             batch,
             optimizer: training.optimizer.clone(),
             follows_integrand: training.time_rule == TimeRule::Importance,
@@ -90,11 +91,12 @@ impl Layout {
             capacity: HISTORY,
         };
         let of_network = |network: &Network, division: &Division, needs: RowNeeds| {
-            rows_bytes(network, precision, needs, division.extent) + learner_bytes(network, precision, division.n_parts)
+            rows_bytes(network, precision, needs, division.extent)
+                + learner_bytes(network, precision, division.n_partials)
         };
         let mut n_bytes = of_network(&network, &division, needs)
             + gradient_sweep_bytes(device, &network, precision, needs, &division)?
-            + judge_bytes(&rules);
+            + step_finisher_bytes(&settings);
         if let Some((network, division)) = &bend {
             n_bytes += of_network(network, division, BEND_NEEDS);
         }
@@ -103,7 +105,7 @@ impl Layout {
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         let residence = Residence::of(&training.path, room)?;
         n_bytes += residence.n_bytes(&training.path);
-        Ok(Layout { network, batch, needs, division, rules, bend, residence, n_bytes })
+        Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
 }
 
@@ -117,25 +119,25 @@ impl CudaTrainer {
     pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
         let layout = Layout::new(device, precision, &training)?;
         device.expect_memory(layout.n_bytes, "training takes")?;
-        let Layout { network, batch, needs, division, rules, bend, residence, n_bytes: _ } = layout;
+        let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
-        let sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
-        let action = Learner::new(device, network, &state.action, precision, division.n_parts, 1.0)?;
+        let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
+        let action = Learner::new(device, network, &state.action, precision, division.n_partials, 1.0)?;
         let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
             None => None,
             Some(((network, division), (bend, state))) => {
                 let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
-                let learner = Learner::new(device, network, state, precision, division.n_parts, rate)?;
+                let learner = Learner::new(device, network, state, precision, division.n_partials, rate)?;
                 Some(Bend { learner, rows, division })
             }
         };
-        let judge = Judge::new(device, rules, state)?;
+        let step_finisher = StepFinisher::new(device, settings, state)?;
         let path = match residence {
             Residence::Whole => DevicePath::new(device, &training.path)?,
             Residence::Blocks(n) => {
                 let rows_per_step = training.n_interior + 2 * training.n_boundary;
-                let blocks = Blocks::new(&training.path, n, rows_per_step, training.seed)?;
+                let blocks = SampleBlocks::new(&training.path, n, rows_per_step, training.seed)?;
                 DevicePath::in_blocks(device, &training.path, blocks, state.step)?
             }
         };
@@ -145,11 +147,11 @@ impl CudaTrainer {
             drawer: Drawer::new(device, &training, precision)?,
             path,
             batch,
-            sweep,
+            gradient_sweep,
             rows,
             action,
             bend,
-            judge,
+            step_finisher,
             step: state.step,
             failed: None,
             recording: None,
@@ -157,8 +159,8 @@ impl CudaTrainer {
         })
     }
 
-    /// Arguments of the sweep over `chunk`.
-    fn sweep_params(&self, chunk: &BatchParams) -> SweepParams {
+    /// The sweeps over `chunk`.
+    fn sweep<'a>(&'a self, chunk: &'a BatchParams) -> Sweep<'a> {
         let Training { objective, estimator, path, .. } = &self.training;
         // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
@@ -166,71 +168,59 @@ impl CudaTrainer {
             Estimator::Weak { .. } => false,
             Estimator::Regression => path.masses.is_some() || path.couplings.is_some(),
         };
-        SweepParams {
-            network: self.action.network().params,
-            rows: *self.rows.params(),
-            batch: *chunk,
-            weights: self.action.weights().address(),
-            biases: self.action.biases().address(),
-            state: self.judge.state().address(),
-            sums: self.judge.sums().address(),
-            moments: self.judge.times().tile_moments.as_ref().map_or(0, |moments| moments.address()),
-            growth: objective.growth as f32,
-            cost_exponent: objective.cost_exponent as f32,
+        Sweep {
+            action: self.action.packed(),
+            rows: &self.rows,
+            batch: chunk,
+            objective,
+            form: LossForm::of(*estimator),
             scale: 1.0 / self.training.n_interior as f32,
-            has_time: u32::from(matches!(estimator, Estimator::Action { .. })),
-            moves: 1,
-            has_velocity: u32::from(matches!(estimator, Estimator::Regression)),
-            with_potential: u32::from(objective.growth != 0.0 || weighs_potential),
-            with_grad_x: u32::from(self.bend.is_some()),
-            n_operand_chunks: 0,
-            unused: 0,
+            with_potential: objective.growth != 0.0 || weighs_potential,
+            state: self.step_finisher.state(),
+            sums: self.step_finisher.sums(),
+            tile_moments: self.step_finisher.times().tile_moments.as_ref(),
         }
     }
 
-    fn bend_params(&self, bend: &Bend, n_tiles: u32) -> BendParams {
-        BendParams {
-            network: bend.learner.network().params,
-            rows: *bend.rows.params(),
-            action: *self.rows.params(),
-            weights: bend.learner.weights().address(),
-            biases: bend.learner.biases().address(),
-            state: self.judge.state().address(),
-            action_in_width: self.action.network().in_width() as u32,
+    /// A pass of the bend over its first `n_tiles` tiles.
+    fn bend_pass<'a>(&'a self, bend: &'a Bend, n_tiles: u32) -> BendPass<'a> {
+        BendPass {
+            bend: bend.learner.packed(),
+            rows: &bend.rows,
+            action: self.action.network(),
+            action_rows: &self.rows,
+            state: self.step_finisher.state(),
             n_tiles,
-            n_operand_chunks: 0,
-            unused: 0,
         }
     }
 
     /// Launches one step.
     fn launch_step(&self) -> Result<()> {
         let (device, precision) = (&self.device, self.precision);
-        let state = self.judge.state();
-        let drawn = Drawn { path: &self.path, state, density: &self.judge.times().density };
-        for chunk in self.batch.chunks(self.sweep.division().n_tiles() as u32) {
+        let state = self.step_finisher.state();
+        let drawn = Drawn { path: &self.path, state, density: &self.step_finisher.times().density };
+        for chunk in self.batch.chunks(self.gradient_sweep.division().n_tiles() as u32) {
             let n_bent = chunk.n_drawn_tiles();
             let bend = self.bend.as_ref().filter(|_| n_bent > 0);
-            self.drawer.draw(self.rows.params(), &chunk, drawn)?;
+            self.drawer.draw(&self.rows, &chunk, drawn)?;
             if let Some(bend) = bend {
-                self.drawer.draw_bend(bend.rows.params(), &chunk, drawn)?;
-                bend_forward(device, precision, &self.bend_params(bend, n_bent))?;
+                self.drawer.draw_bend(&bend.rows, &chunk, drawn)?;
+                self.bend_pass(bend, n_bent).forward(device)?;
             }
-            let sums = (state, self.action.parts());
-            self.sweep.launch(device, precision, self.action.network(), &self.sweep_params(&chunk), sums)?;
+            self.gradient_sweep.launch(device, self.sweep(&chunk), self.action.partials())?;
             if let Some(bend) = bend {
-                bend_backward(device, precision, &self.bend_params(bend, n_bent))?;
+                self.bend_pass(bend, n_bent).backward(device)?;
                 // Rows of the bend have one channel, so none of them counts as interior-like.
                 let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
-                let grad_chunk = bend.division.grad_chunk(bent);
-                let sums = (state, bend.learner.parts());
-                weight_grad(device, precision, bend.learner.network(), bend.rows.params(), sums, &grad_chunk)?;
+                let (network, rows, partials) = (bend.learner.network(), &bend.rows, bend.learner.partials());
+                let chunk = bend.division.grad_chunk(bent);
+                WeightGrad { network, precision, rows, chunk, state, partials }.launch(device)?;
             }
         }
         let bend = self.bend.as_ref().map(|bend| &bend.learner);
         let learners = || std::iter::once(&self.action).chain(bend);
         learners().try_for_each(|learner| learner.gather(state))?;
-        self.judge.launch(&self.action, bend)?;
+        self.step_finisher.launch(&self.action, bend)?;
         learners().try_for_each(|learner| learner.update(state))
     }
 
@@ -258,7 +248,7 @@ impl Trainer for CudaTrainer {
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
             self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
             let mut taken = Vec::new();
-            let state = self.judge.records(&mut taken)?;
+            let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));
             self.step = state.step;
             if state.halted != 0 {
@@ -275,7 +265,7 @@ impl Trainer for CudaTrainer {
     }
 
     fn state(&self) -> Result<TrainState> {
-        self.judge.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
+        self.step_finisher.train_state(&self.action, self.bend.as_ref().map(|bend| &bend.learner))
     }
 }
 
@@ -284,12 +274,13 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::super::draw::tests::{coupled, path, training, unbalanced};
+    use super::super::testing;
     use super::*;
     use crate::density_path::Interpolant;
     use crate::engine::{NetworkState, Training};
     use crate::model::initial_parameters;
 
-    /// What is stated before is what is taken, but for constants of a few hundred bytes.
+    /// The memory stated before is the memory taken, but for constants of a few hundred bytes.
     #[test]
     fn memory_is_stated_to_the_last_kibibyte() {
         let objective = |sigma: f64| crate::objective::Objective { sigma, ..Default::default() };
@@ -306,8 +297,7 @@ mod tests {
             Training { bend: Some(bend), ..learned },
         ] {
             for precision in Precision::ALL {
-                let device =
-                    Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+                let device = testing::device();
                 let state = TrainState {
                     bend: (training.bend.as_ref())
                         .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
@@ -327,9 +317,9 @@ mod tests {
     #[test]
     fn memory_of_blocks_is_stated() {
         let path = path(Interpolant::Linear, 2);
-        let device = Device::open(0).expect("a device: build vgpu, and put it on the library path as libcuda.so");
+        let device = testing::device();
         for n in [2, 7, 40] {
-            let blocks = Blocks::new(&path, n, 100, 1).expect("blocks");
+            let blocks = SampleBlocks::new(&path, n, 100, 1).expect("blocks");
             let _path = DevicePath::in_blocks(&device, &path, blocks, 0).expect("a path");
             let taken = device.taken.swap(0, Relaxed);
             assert_eq!(taken, Residence::Blocks(n).n_bytes(&path), "{n} blocks");

@@ -1,16 +1,16 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{BatchParams, StepState, SweepParams, TILE_ROWS};
+use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, TILE_ROWS};
 use super::driver::{Buffer, Device};
-use super::launch::{GradChunk, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, narrow_kernel, sweep, sweep_narrow, weight_grad};
+use super::launch::{GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
 use crate::error::Result;
 use crate::precision::Precision;
 
 /// Maximum number of partial gradients: enough blocks for a large GPU, few enough to sum quickly.
-const MOST_PARTS: usize = 16;
+const MOST_PARTIALS: usize = 16;
 /// Maximum blocks for a narrow network, each with a partial gradient: enough to fill a large GPU
 /// evenly.
 const MOST_BLOCKS: usize = 256;
@@ -21,9 +21,9 @@ pub struct Division {
     /// Rows that are worked on at a time, and slots.
     pub extent: Extent,
     /// Partial sums of the gradient.
-    pub n_parts: usize,
+    pub n_partials: usize,
     /// Tiles of a partial sum, where a kernel of its own forms it.
-    tiles_per_part: usize,
+    tiles_per_partial: usize,
 }
 
 impl Division {
@@ -37,16 +37,16 @@ impl Division {
         }
     }
 
-    /// Where the slots belong to blocks, each of which forms a partial sum.
+    /// Slots belong to blocks, each of which forms a partial gradient.
     pub fn of_blocks(extent: Extent) -> Division {
-        Division { extent, n_parts: extent.slots / TILE_ROWS, tiles_per_part: 1 }
+        Division { extent, n_partials: extent.slots / TILE_ROWS, tiles_per_partial: 1 }
     }
 
-    /// Where each of `rows` rows, worked on at a time, has a slot.
+    /// Each of `rows` rows, which are worked on at a time, has a slot.
     pub fn of_rows(rows: usize) -> Division {
         let n_tiles = rows / TILE_ROWS;
-        let tiles_per_part = n_tiles.div_ceil(MOST_PARTS);
-        Division { extent: Extent::of_rows(rows), n_parts: n_tiles.div_ceil(tiles_per_part), tiles_per_part }
+        let tiles_per_partial = n_tiles.div_ceil(MOST_PARTIALS);
+        Division { extent: Extent::of_rows(rows), n_partials: n_tiles.div_ceil(tiles_per_partial), tiles_per_partial }
     }
 
     /// Tiles that are worked on at a time.
@@ -56,27 +56,28 @@ impl Division {
 
     /// The weight gradient of the chunk `batch`.
     pub fn grad_chunk(&self, batch: BatchParams) -> GradChunk {
-        GradChunk { batch, tiles_per_part: self.tiles_per_part as u32, accumulate: batch.first_tile > 0 }
+        GradChunk { batch, tiles_per_partial: self.tiles_per_partial as u32, accumulate: batch.first_tile > 0 }
     }
 }
 
 /// The sweeps over a chunk of a batch and its weight gradient.
 pub struct GradientSweep {
     division: Division,
-    /// In a narrow network, layers whose sums have room on the chip; and memory for the others'.
-    n_near: usize,
-    far_sums: Buffer<u8>,
+    /// Layers of a narrow network whose running sums lie in shared memory.
+    n_resident: usize,
+    /// Running sums of its other layers.
+    spilled: Buffer<u8>,
 }
 
-/// Layers of a narrow network whose sums have room on the chip, and the bytes that those of the
-/// others take.
+/// Layers of a narrow network whose running sums have room in shared memory, and bytes for
+/// those of the others.
 fn layer_sums(
     device: &Device,
     network: &Network,
     precision: Precision,
     needs: RowNeeds,
     division: &Division,
-    most_near: Option<usize>,
+    most_resident: Option<usize>,
 ) -> Result<(usize, usize)> {
     if !network.is_narrow() {
         return Ok((0, 0));
@@ -85,9 +86,10 @@ fn layer_sums(
     // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
     let (kernel, blocks_at_once) = narrow_kernel(precision, needs.n_probes);
     let room = device.shared_memory_among(kernel, blocks_at_once)?;
-    let n_near =
-        (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(most_near.unwrap_or(n_layers)).min(n_layers);
-    Ok((n_near, division.n_parts * (n_layers - n_near) * LAYER_SUM_BYTES))
+    let n_resident = (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES)
+        .min(most_resident.unwrap_or(n_layers))
+        .min(n_layers);
+    Ok((n_resident, division.n_partials * (n_layers - n_resident) * LAYER_SUM_BYTES))
 }
 
 /// Bytes that a [`GradientSweep`] takes on the device.
@@ -102,43 +104,40 @@ pub fn gradient_sweep_bytes(
 }
 
 impl GradientSweep {
-    /// Sweeps over what `division` divides. At most `most_near` layers have their sums on the chip;
-    /// by default as many as there is memory for.
+    /// Sweeps over what `division` divides. At most `most_resident` layers have their sums in shared
+    /// memory; by default as many as there is memory for.
     pub fn new(
         device: &Device,
         network: &Network,
         precision: Precision,
         needs: RowNeeds,
         division: Division,
-        most_near: Option<usize>,
+        most_resident: Option<usize>,
     ) -> Result<Self> {
-        let (n_near, far_bytes) = layer_sums(device, network, precision, needs, &division, most_near)?;
-        Ok(GradientSweep { division, n_near, far_sums: device.allocate(far_bytes)? })
+        let (n_resident, spilled_bytes) = layer_sums(device, network, precision, needs, &division, most_resident)?;
+        Ok(GradientSweep { division, n_resident, spilled: device.allocate(spilled_bytes)? })
     }
 
-    /// How the batch is divided.
+    /// Division of the batch.
     pub fn division(&self) -> &Division {
         &self.division
     }
 
-    /// Sweeps over the chunk in `params.batch`; the partial sums of the gradient go to `parts`,
-    /// behind those of the chunks before it.
-    pub fn launch(
-        &self,
-        device: &Device,
-        precision: Precision,
-        network: &Network,
-        params: &SweepParams,
-        (state, parts): (&Buffer<StepState>, &Buffer<f32>),
-    ) -> Result<()> {
-        let chunk = &params.batch;
-        let accumulate = chunk.first_tile > 0;
-        if !network.is_narrow() {
-            sweep(device, precision, params)?;
-            let grad_chunk = self.division.grad_chunk(*chunk);
-            return weight_grad(device, precision, network, &params.rows, (state, parts), &grad_chunk);
+    /// Sweeps over a chunk and adds its weight gradient to `partials`, unless it is the first chunk,
+    /// which overwrites them.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device, sweep: Sweep<'_>, partials: &Buffer<f32>) -> Result<()> {
+        let Sweep { action: Packed { network, precision, .. }, rows, batch, state, .. } = sweep;
+        if network.is_narrow() {
+            let GradientSweep { n_resident, ref spilled, .. } = *self;
+            let accumulate = batch.first_tile > 0;
+            return SweepNarrow { sweep, partials, n_resident, spilled, accumulate }.launch(device);
         }
-        sweep_narrow(device, precision, params, (parts, &self.far_sums), self.n_near as u32, accumulate)
+        sweep.launch(device)?;
+        let chunk = self.division.grad_chunk(*batch);
+        WeightGrad { network, precision, rows, chunk, state, partials }.launch(device)
     }
 }
 
@@ -171,7 +170,7 @@ mod tests {
                     let most = (1 << 30) + (1 << 30).max(rows_bytes(&network, Precision::F32, needs, tile));
                     assert!(n_bytes <= most, "{n_probes} probes, {n_rows} rows: {n_bytes} bytes");
                     let Extent { rows, slots } = division.extent;
-                    assert!(slots <= rows && slots == division.n_parts * TILE_ROWS && division.n_parts > 0);
+                    assert!(slots <= rows && slots == division.n_partials * TILE_ROWS && division.n_partials > 0);
                 }
             }
         }

@@ -1,9 +1,7 @@
-//! Memory for the rows of a launch: first the sizes, then the allocation.
+//! Sizes of the buffers for the rows of a launch.
 
-use super::abi::{RowBuffers, TILE_ROWS, WARPS};
-use super::driver::{Buffer, Device};
+use super::abi::{TILE_ROWS, WARPS};
 use super::network::Network;
-use crate::error::{Error, Result};
 use crate::precision::Precision;
 
 /// Purpose of rows, which decides the sweeps they get.
@@ -18,7 +16,7 @@ pub enum Work {
     Particles,
 }
 
-/// What rows need.
+/// Requirements of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
     /// Probes per row.
@@ -45,18 +43,19 @@ impl Extent {
     }
 }
 
-/// Bytes per row and per slot of each buffer of [`RowBuffers`], in the order of its fields.
-fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
+/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the order
+/// of its fields.
+pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
     let (in_width, out_width) = (network.in_width(), network.out_width());
-    let activations = |is_kept: bool| if is_kept { network.params.places as usize * operand } else { 0 };
+    let activations = |is_kept: bool| if is_kept { network.params.row_elements as usize * operand } else { 0 };
     let when = |is_needed: bool, bytes: usize| if is_needed { bytes } else { 0 };
     let (trains, probed) = (work == Work::Training, n_probes > 0);
     let (reverse, tangent) = (work != Work::Bend, trains || probed);
     let adjoint = work != Work::Particles;
-    let (own_delta, own_z_bar) = (reverse && !in_place_of_f1(needs), work == Work::Bend);
+    let (own_delta, own_z_bar) = (reverse && !delta_overwrites_f1(needs), work == Work::Bend);
     let rows = [
         f32s(dim),                     // x
         f32s(1),                       // t
@@ -64,7 +63,7 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
         when(trains, f32s(dim)),       // velocity
         f32s(1),                       // weight
         when(trains, f32s(1)),         // on_potential
-        when(trains, f32s(1)),         // measure
+        when(trains, f32s(1)),         // sampling_weight
         when(probed, f32s(1)),         // kappa
         in_width * operand,            // a_in
         n_probes * in_width * operand, // e_in
@@ -97,11 +96,11 @@ fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([u
 }
 
 /// Whether delta may overwrite f', which is read last at that point.
-fn in_place_of_f1(needs: RowNeeds) -> bool {
+pub fn delta_overwrites_f1(needs: RowNeeds) -> bool {
     needs.work == Work::Particles && needs.n_probes == 0
 }
 
-/// Bytes that [`Rows`] take.
+/// Bytes that [`Rows`](super::launch::Rows) take.
 pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, extent: Extent) -> usize {
     let (row, slot) = bytes_of_one(network, precision, needs);
     extent.rows * row.iter().sum::<usize>() + extent.slots * slot.iter().sum::<usize>()
@@ -136,85 +135,4 @@ pub fn narrow_extent(
 fn tiles_within(n: usize, bytes_of_one: usize) -> usize {
     let fit = MOST_BYTES / bytes_of_one / TILE_ROWS * TILE_ROWS;
     n.next_multiple_of(TILE_ROWS).min(fit).max(TILE_ROWS)
-}
-
-/// Rows on the device.
-pub struct Rows {
-    buffers: Vec<Buffer<u8>>,
-    params: RowBuffers,
-}
-
-impl Rows {
-    /// Space for rows and slots.
-    ///
-    /// # Errors
-    /// [`Error::Device`] says how much memory was asked for, how much there is, and what to reduce.
-    pub fn new(
-        device: &Device,
-        network: &Network,
-        precision: Precision,
-        needs: RowNeeds,
-        extent: Extent,
-    ) -> Result<Rows> {
-        let Extent { rows, slots } = extent;
-        let n_bytes = rows_bytes(network, precision, needs, extent);
-        device.expect_memory(n_bytes, &format!("{rows} rows of the network take"))?;
-        let (row, slot) = bytes_of_one(network, precision, needs);
-        let bytes = row.iter().map(|bytes| bytes * rows).chain(slot.iter().map(|bytes| bytes * slots));
-        let buffers = bytes.map(|bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
-        // Sizes are in field order, so addresses can be assigned in order; unused buffers get none.
-        let mut params = RowBuffers {
-            n_rows: rows as u32,
-            n_slots: slots as u32,
-            n_probes: needs.n_probes as u32,
-            ..RowBuffers::default()
-        };
-        let addresses = &mut bytemuck::cast_slice_mut::<RowBuffers, u64>(std::slice::from_mut(&mut params))[2..];
-        debug_assert_eq!(addresses.len(), buffers.len());
-        let places = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
-        places.for_each(|(address, buffer)| *address = buffer.address());
-        // Activations exceed L2, so an adjoint overwrites the buffer read last at that point.
-        if in_place_of_f1(needs) {
-            params.delta = params.f1;
-        }
-        if needs.work == Work::Training {
-            params.z_bar = params.g;
-        }
-        Ok(Rows { buffers, params })
-    }
-
-    /// For a block of arguments.
-    pub fn params(&self) -> &RowBuffers {
-        &self.params
-    }
-
-    /// The capacity.
-    pub fn n_rows(&self) -> usize {
-        self.params.n_rows as usize
-    }
-
-    /// The buffer whose address the arguments hold.
-    fn buffer(&mut self, address: u64) -> Result<&mut Buffer<u8>> {
-        let missing = Error::Shape { buffer: "rows", expected: 1, got: 0 };
-        self.buffers.iter_mut().find(|buffer| buffer.address() == address).ok_or(missing)
-    }
-
-    /// Replaces the first bytes of the buffer at `address`, one of the fields of [`Rows::params`].
-    pub fn write(&mut self, device: &Device, address: u64, bytes: &[u8]) -> Result<()> {
-        self.write_at(device, address, 0, bytes)
-    }
-
-    /// The same from byte `start` of the buffer on.
-    pub fn write_at(&mut self, device: &Device, address: u64, start: usize, bytes: &[u8]) -> Result<()> {
-        let buffer = self.buffer(address)?;
-        device.write_at(buffer, start, bytes)
-    }
-
-    /// The first `n` numbers of the f32 buffer at `address`, one of the fields of [`Rows::params`].
-    pub fn read(&mut self, device: &Device, address: u64, n: usize) -> Result<Vec<f32>> {
-        let mut values = vec![0.0f32; n];
-        let buffer = self.buffer(address)?;
-        device.read_into(buffer, bytemuck::cast_slice_mut::<f32, u8>(&mut values))?;
-        Ok(values)
-    }
 }

@@ -51,7 +51,7 @@ const WORDS: [&str; 30] = [
 ];
 
 /// Valid model files.
-fn models(folder: &Folder) -> Vec<Vec<u8>> {
+fn valid_model_files(folder: &Folder) -> Vec<Vec<u8>> {
     let path = folder.path("valid.safetensors");
     let shapes: [(usize, &[usize], Head, TimeEmbedding); 4] = [
         (2, &[3], Head::Scalar, TimeEmbedding::Raw),
@@ -104,7 +104,7 @@ fn two_of<'a>(random: &mut Random, files: &'a [Vec<u8>]) -> (&'a [u8], &'a [u8])
 fn model_files() {
     let target = Target { name: "model", inputs: 100_000, bytes_per_byte: 64, microseconds_per_byte: 5 };
     let folder = Folder::new(target.name);
-    let valid = models(&folder);
+    let valid = valid_model_files(&folder);
     let (path, again) = (folder.path("model.safetensors"), folder.path("again.safetensors"));
     run(
         &target,

@@ -322,7 +322,8 @@ entry! {
         // A graph would read the memory of the program each time it runs, possibly after it was
         // freed.
         check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.submit(stream, Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
+        let bytes = std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec();
+        driver.submit(stream, Work::ToDevice { to, bytes })
     }
     fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
         driver().at_once(Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
@@ -349,7 +350,9 @@ entry! {
     fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: u64) {
         driver().submit(stream, Work::Fill { to, value: vec![value], count })
     }
-    fn cuMemsetD8_v2(to: u64, value: u8, count: usize) { driver().at_once(Work::Fill { to, value: vec![value], count }) }
+    fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
+        driver().at_once(Work::Fill { to, value: vec![value], count })
+    }
     fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
         driver().at_once(Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
     }
@@ -451,7 +454,8 @@ entry! {
     }
     fn cuModuleGetGlobal_v2(address: *mut u64, bytes: *mut usize, module: u64, name: *const c_char) {
         let driver = driver();
-        let global = CStr::from_ptr(name).to_str().ok().and_then(|name| driver.device.global(module as usize - 1, name));
+        let name = CStr::from_ptr(name).to_str().ok();
+        let global = name.and_then(|name| driver.device.global(module as usize - 1, name));
         let Some((found, n_bytes)) = global else { return NOT_FOUND };
         give(bytes, n_bytes);
         give(address, found)
@@ -469,7 +473,8 @@ entry! {
     }
     fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: u64) {
         let driver = driver();
-        let Some(&(module, kernel, allowed)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
+        let function = driver.functions.get(function as usize - 1);
+        let Some(&(module, kernel, allowed)) = function else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         let kernel = &loaded.module.kernels[kernel];
         give(value, match attribute {
@@ -494,14 +499,17 @@ entry! {
         cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared)
     }
     fn cuLaunchKernel(
-        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
         dynamic_shared: c_uint, stream: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void,
     ) {
         let mut driver = driver();
-        let Some(&(module, kernel, allowed)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
+        let function = driver.functions.get(function as usize - 1);
+        let Some(&(module, kernel, allowed)) = function else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if !extra.is_null() { return NOT_SUPPORTED }
-        let sizes_of: Vec<usize> = loaded.module.kernels[kernel].parameters.iter().map(|parameter| parameter.bytes).collect();
+        let declared = &loaded.module.kernels[kernel].parameters;
+        let sizes_of: Vec<usize> = declared.iter().map(|parameter| parameter.bytes).collect();
         let parameters = (sizes_of.iter().enumerate())
             .map(|(index, &bytes)| std::slice::from_raw_parts((*parameters.add(index)).cast::<u8>(), bytes).to_vec())
             .collect();
@@ -525,7 +533,8 @@ entry! {
     }
     fn cuStreamIsCapturing(stream: u64, status: *mut c_uint) {
         let driver = driver();
-        give(status, if driver.queue.is_invalidated(stream) { 2 } else { c_uint::from(driver.queue.is_capturing(stream)) })
+        let is_capturing = c_uint::from(driver.queue.is_capturing(stream));
+        give(status, if driver.queue.is_invalidated(stream) { 2 } else { is_capturing })
     }
     fn cuStreamEndCapture(stream: u64, graph: *mut u64) {
         let mut driver = driver();

@@ -81,7 +81,10 @@ vectorized! {
                 }
             };
         }
-        fast! { Neg F32 Abs F32 Rcp F32 Sqrt F32 Not B32 Not Pred Neg S32 RcpApprox F32 RsqrtApprox F32 SqrtApprox F32 Ex2Approx F32 }
+        fast! {
+            Neg F32 Abs F32 Rcp F32 Sqrt F32 Not B32 Not Pred Neg S32
+            RcpApprox F32 RsqrtApprox F32 SqrtApprox F32 Ex2Approx F32
+        }
     }
 }
 
@@ -90,8 +93,8 @@ vectorized! {
         macro_rules! fast {
             ($($op:ident $ty:ident)*) => {
                 match (op, ty, ftz, saturate) {
-                    $((Binary::$op, Type::$ty, false, false) =>
-                        each!(out, lane => arithmetic::binary(Binary::$op, Type::$ty, false, false, a[lane], b[lane])),)*
+                    $((Binary::$op, Type::$ty, false, false) => each!(out, lane =>
+                        arithmetic::binary(Binary::$op, Type::$ty, false, false, a[lane], b[lane])),)*
                     _ => each!(out, lane => arithmetic::binary(op, ty, ftz, saturate, a[lane], b[lane])),
                 }
             };
@@ -121,7 +124,8 @@ vectorized! {
                         arithmetic::ternary(Ternary::$op, Type::$ty, false, false, false, a[lane], b[lane], c[lane])),)*
                     (Ternary::Lop3(table), _, _, _, _) =>
                         each!(out, lane => Some(arithmetic::by_table(table, a[lane], b[lane], c[lane]))),
-                    _ => each!(out, lane => arithmetic::ternary(op, ty, ftz, saturate, relu, a[lane], b[lane], c[lane])),
+                    _ => each!(out, lane =>
+                        arithmetic::ternary(op, ty, ftz, saturate, relu, a[lane], b[lane], c[lane])),
                 }
             };
         }
@@ -155,10 +159,11 @@ vectorized! {
             ($($to:ident $from:ident $rounding:expr),* $(,)?) => {
                 match how {
                     $(Conversion {
-                        to: Type::$to, from: Type::$from, rounding, integral: false, saturate: false, ftz: false, relu: false,
+                        to: Type::$to, from: Type::$from, rounding, integral: false, saturate: false,
+                        ftz: false, relu: false,
                     } if rounding == $rounding => each!(out, lane => arithmetic::convert(Conversion {
-                        to: Type::$to, from: Type::$from, rounding: $rounding, integral: false, saturate: false, ftz: false,
-                        relu: false,
+                        to: Type::$to, from: Type::$from, rounding: $rounding, integral: false, saturate: false,
+                        ftz: false, relu: false,
                     }, a[lane])),)*
                     _ => each!(out, lane => arithmetic::convert(how, a[lane])),
                 }
@@ -179,9 +184,11 @@ vectorized! {
     pub fn convert_pair(to: Type, relu: bool, high: &Lanes, low: &Lanes, out: &mut Lanes) {
         match (to, relu) {
             (Type::Bf16x2, false) =>
-                (0..LANES).for_each(|lane| out[lane] = arithmetic::convert_pair(Type::Bf16x2, false, high[lane], low[lane])),
+                (0..LANES)
+                .for_each(|lane| out[lane] = arithmetic::convert_pair(Type::Bf16x2, false, high[lane], low[lane])),
             (Type::F16x2, false) =>
-                (0..LANES).for_each(|lane| out[lane] = arithmetic::convert_pair(Type::F16x2, false, high[lane], low[lane])),
+                (0..LANES)
+                .for_each(|lane| out[lane] = arithmetic::convert_pair(Type::F16x2, false, high[lane], low[lane])),
             _ => (0..LANES).for_each(|lane| out[lane] = arithmetic::convert_pair(to, relu, high[lane], low[lane])),
         }
     }
@@ -192,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masks_name_their_lanes() {
+    fn lanes_of_a_mask_are_listed_in_order() {
         assert_eq!(lanes(0b1010_0001).collect::<Vec<_>>(), [0, 5, 7]);
         assert_eq!((lanes(0).count(), lanes(u32::MAX).count()), (0, 32));
         let mut predicate = [0; LANES];

@@ -63,7 +63,7 @@ fn on_the_virtual_gpu_with(name: &str, library_name: &str, settings: &[(&str, &s
     Some(errors + &counters)
 }
 
-fn twice() -> (Arc<CudaContext>, CudaFunction) {
+fn doubling_kernel() -> (Arc<CudaContext>, CudaFunction) {
     let context = CudaContext::new(0).expect("a device");
     let module = context.load_module(Ptx::from_src(PTX)).expect("a module");
     let function = module.load_function("twice").expect("the kernel");
@@ -88,7 +88,7 @@ fn programs_run_unmodified() {
         assert!(output.contains("\"kernel\":\"twice\"") && output.contains("\"written_sectors\":25"), "{output}");
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     assert!(context.name().expect("a name").contains("Virtual"));
     let (free, total) = context.mem_get_info().expect("sizes");
     assert!(free <= total && total == context.total_mem().expect("a size"));
@@ -110,7 +110,7 @@ fn faults_of_kernels_name_their_place_and_break_the_device() {
         }
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     let stream = context.default_stream();
     let mut x = stream.clone_htod(&vec![1u32; 200]).expect("a copy");
     launch(&stream, &function, &mut x, 201);
@@ -129,7 +129,7 @@ fn streams_are_ordered_by_events_alone() {
         assert!(unordered.contains(&true) && unordered.contains(&false), "{unordered:?}");
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     // The library's own events would order everything. SAFETY: the test outlives the data it shares
     // between streams.
     unsafe { context.disable_event_tracking() };
@@ -153,7 +153,7 @@ fn captured_work_is_launched_again() {
     if on_the_virtual_gpu("captured_work_is_launched_again", 1).is_some() {
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     // The library's own events are outside the capture. SAFETY: all work is in one stream.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().expect("a stream");
@@ -199,8 +199,8 @@ fn modules_are_overridden_by_their_first_entry() {
 }
 
 #[test]
-fn memory_ends() {
-    let name = "memory_ends";
+fn allocating_beyond_the_device_memory_fails() {
+    let name = "allocating_beyond_the_device_memory_fails";
     if on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_MEMORY", "1000000")]).is_some() {
         return;
     }
@@ -227,7 +227,7 @@ fn captures_hold_copies_and_streams_that_join() {
         (0..8).for_each(|seed| drop(on_the_virtual_gpu(name, seed)));
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     // SAFETY: the test outlives the data it shares between streams.
     unsafe { context.disable_event_tracking() };
     let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));
@@ -260,7 +260,7 @@ fn captures_end_with_what_they_cannot_hold() {
     if on_the_virtual_gpu(name, 0).is_some() {
         return;
     }
-    let (context, function) = twice();
+    let (context, function) = doubling_kernel();
     // SAFETY: the test outlives the data it shares between streams.
     unsafe { context.disable_event_tracking() };
     let (first, second) = (context.new_stream().expect("a stream"), context.new_stream().expect("a stream"));

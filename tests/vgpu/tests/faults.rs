@@ -145,8 +145,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "one stage more than there is memory for",
         "net/sweeps.cuh",
-        "kStages = kWide ? 3 : 2",
-        "kStages = kWide ? 4 : 2",
+        "kStages = kWide ? kWideStages : kNarrowStages",
+        "kStages = kWide ? kWideStages + 1 : kNarrowStages",
         BEND,
         OutOfBounds,
     ),
@@ -210,7 +210,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "all probes share one buffer",
         "net/tile_rows.cuh",
-        "return static_cast<size_t>(network.places) * rows.n_slots;",
+        "return static_cast<size_t>(network.row_elements) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
         Uninitialized,
@@ -299,8 +299,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "earlier chunks are dropped",
         "net/layer_gradient.cuh",
-        "add ? *place(out, in) : float2{}",
-        "false ? *place(out, in) : float2{}",
+        "add ? *element(out, in) : float2{}",
+        "false ? *element(out, in) : float2{}",
         GRAD_CHUNKS,
         Comparison,
     ),
@@ -399,14 +399,14 @@ const FAULTS: &[Fault] = &[
     fault(
         "the last partial gradient is omitted",
         "optimizer/gather.cuh",
-        "k < params.n_parts",
-        "k + 1 < params.n_parts",
+        "k < params.n_partials",
+        "k + 1 < params.n_partials",
         OPTIMIZER,
         Comparison,
     ),
     fault(
         "the norm omits a block",
-        "optimizer/judge.cuh",
+        "optimizer/finish_step.cuh",
         "for (uint32_t block = threadIdx.x; block < network",
         "for (uint32_t block = threadIdx.x + 1; block < network",
         OPTIMIZER,
@@ -503,7 +503,7 @@ const BARRIERS: &[(&str, &[At])] = &[
 
 /// Barriers whose absence no case notices, and the reason.
 const NOT_MISSED: &[(&str, &str, &str)] = &[(
-    "optimizer/judge.cuh",
+    "optimizer/finish_step.cuh",
     "the state is read",
     "not in these cases: the history never fills; the unit tests of the step control cover it",
 )];
@@ -613,6 +613,8 @@ fn compile(folder: &Path, at: At) -> PathBuf {
     let out = folder.join(at.module).with_extension("ptx");
     let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
     let output = Command::new(&nvcc)
+        .arg("-I")
+        .arg(folder)
         .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
         .args([&out, &source])
         .output()
@@ -688,6 +690,7 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
     let copy = |name: &str| {
         let kernels = folder.path().join(name);
         copy_folder(&project().join("kernels"), &kernels);
+        common::build::write_header(&kernels).expect("written");
         kernels
     };
     let whole = |module, entries| At { module, entries, operands: "f32", case: Case::Gradient };

@@ -263,7 +263,7 @@ fn fragments_travel_from_shared_memory_through_the_product() {
 }
 
 #[test]
-fn counters_count() {
+fn counters_count_instructions_and_traffic() {
     let mut device = Device::new(0);
     let body = format!("{OWN_WORD} fma.rn.f32 %f1, %f2, %f3, %f4; st.global.f32 [%rd2], %f1; bar.sync 0;");
     let module = device.load(&ptx("", &body)).expect("loads");

@@ -1,76 +1,75 @@
 //! Argument blocks of `draw`: the path and the rows of a batch.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
+use super::{
+    BatchParams, Const, DevicePtr, Estimator, Interpolant, LaplacianRule, NetworkParams, RowBuffers, SigmaSchedule,
+    StepState, Tag, TimeRule,
+};
 
-use super::params::{BatchParams, NetworkParams, RowBuffers};
-use super::twins;
+device_types! {
+    /// For each row of one side of a coupling, its partners on the other side: those of row i are
+    /// partners[starts[i] .. starts[i + 1]].
+    struct LinkParams {
+        starts: DevicePtr<Const<u32>>,
+        partners: DevicePtr<Const<u32>>,
+        cumulative: DevicePtr<Const<u32>>,
+        n_partners: u32,
+        unused: u32,
+    }
 
-/// See `LinkParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct LinkParams {
-    pub starts: u64,
-    pub partners: u64,
-    pub cumulative: u64,
-    pub n_partners: u32,
-    pub unused: u32,
-}
+    /// The library's Coupling.
+    struct CouplingParams {
+        /// `[n_pairs][2]`.
+        pairs: DevicePtr<Const<u32>>,
+        /// `[n_pairs]`.
+        cumulative: DevicePtr<Const<u32>>,
+        /// `[n_pairs][2]`, or null if all are 1.
+        masses: DevicePtr<Const<f32>>,
+        n_pairs: u32,
+        unused: u32,
+        by_left: LinkParams,
+        by_right: LinkParams,
+    }
 
-/// See `CouplingParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct CouplingParams {
-    pub pairs: u64,
-    pub cumulative: u64,
-    pub masses: u64,
-    pub n_pairs: u32,
-    pub unused: u32,
-    pub by_left: LinkParams,
-    pub by_right: LinkParams,
-}
+    /// The library's DensityPath. Rows offsets[k] .. offsets[k + 1] of the samples belong to
+    /// snapshot k: those that are on the device now.
+    struct PathParams {
+        /// A generative path has two times, 0 and 1, and one snapshot.
+        n_times: u32,
+        n_snapshots: u32,
+        interpolant: Tag<Interpolant>,
+        unused: u32,
+        times: DevicePtr<Const<f64>>,
+        offsets: DevicePtr<Const<u64>>,
+        /// `[row][dim]`.
+        samples: DevicePtr<Const<f32>>,
+        /// `[n_snapshots]`, or null if all are 1.
+        masses: DevicePtr<Const<f64>>,
+        /// `[n_times - 1]`, or null if rows are paired independently.
+        couplings: DevicePtr<Const<CouplingParams>>,
+    }
 
-/// See `PathParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct PathParams {
-    pub n_times: u32,
-    pub n_snapshots: u32,
-    pub interpolant: u32,
-    pub unused: u32,
-    pub times: u64,
-    pub offsets: u64,
-    pub samples: u64,
-    pub masses: u64,
-    pub couplings: u64,
-}
-
-/// See `DrawParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct DrawParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub batch: BatchParams,
-    pub path: u64,
-    pub state: u64,
-    pub density: u64,
-    pub coefficients: u64,
-    pub frequencies: u64,
-    pub seed: u64,
-    pub sigma: f64,
-    pub probe_share: f64,
-    pub time_rule: u32,
-    pub estimator: u32,
-    pub weak_intervals: u32,
-    pub n_coefficients: u32,
-    pub laplacian_rule: u32,
-    pub sigma_schedule: u32,
-}
-
-twins! {
-    LinkParams, 32;
-    CouplingParams, 96;
-    PathParams, 56;
-    DrawParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + size_of::<BatchParams>() + 8 * 8 + 6 * 4;
+    /// Arguments of `draw` and `draw_bend`. For `draw_bend`, network and rows are those of the bend,
+    /// whose points are the two ends of a pair.
+    struct DrawParams {
+        network: NetworkParams,
+        rows: RowBuffers,
+        batch: BatchParams,
+        path: DevicePtr<Const<PathParams>>,
+        state: DevicePtr<Const<StepState>>,
+        /// The library's TimeDensity: density at the knots, then its cumulative integral.
+        density: DevicePtr<Const<f64>>,
+        /// Of the time weight, constant term first.
+        coefficients: DevicePtr<Const<f64>>,
+        /// Of the time features, in cycles; n_features = 1 + 2 n.
+        frequencies: DevicePtr<Const<f64>>,
+        seed: u64,
+        sigma: f64,
+        probe_weight: f64,
+        time_rule: Tag<TimeRule>,
+        estimator: Tag<Estimator>,
+        weak_intervals: u32,
+        n_coefficients: u32,
+        laplacian_rule: Tag<LaplacianRule>,
+        sigma_schedule: Tag<SigmaSchedule>,
+    }
 }

@@ -1,91 +1,85 @@
 //! Argument blocks of the particles.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
+use super::{Const, DevicePtr, IntegrationFailure, LaplacianRule, MAX_STAGES, NetworkParams, Opaque, RowBuffers, Tag};
 
-use super::params::{NetworkParams, RowBuffers};
-use super::shape::MAX_STAGES;
-use super::twins;
+device_types! {
+    /// The library's Butcher tableau: row i of `stages` forms the point of stage i + 1.
+    struct TableauParams {
+        n_stages: u32,
+        first_same_as_last: u32,
+        nodes: [f64; MAX_STAGES],
+        stages: [[f64; MAX_STAGES - 1]; MAX_STAGES - 1],
+        weights: [f64; MAX_STAGES],
+        error: [f64; MAX_STAGES],
+    }
 
-/// See `Tableau` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct TableauParams {
-    pub n_stages: u32,
-    pub first_same_as_last: u32,
-    pub nodes: [f64; MAX_STAGES],
-    pub stages: [[f64; MAX_STAGES - 1]; MAX_STAGES - 1],
-    pub weights: [f64; MAX_STAGES],
-    pub error: [f64; MAX_STAGES],
-}
+    /// A fixed step: from t by h.
+    struct FixedStep {
+        t: f64,
+        h: f64,
+        /// Standard deviation of each increment of its noise.
+        deviation: f32,
+        unused: u32,
+    }
 
-/// See `FixedStep` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct FixedStep {
-    pub t: f64,
-    pub h: f64,
-    pub deviation: f32,
-    pub unused: u32,
-}
+    /// Report of one block. A block stops at its first failed tile. As its tiles ascend, the
+    /// smallest failed tile of all blocks is the smallest that would fail.
+    struct IntegrationBlock {
+        velocity_evaluations: u64,
+        accepted_steps: u64,
+        rejected_steps: u64,
+        failed_tile: u64,
+        failed_step: u64,
+        failed_time: f64,
+        failure: Tag<IntegrationFailure>,
+        unused: u32,
+    }
 
-/// See `IntegrationBlock` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct IntegrationBlock {
-    pub velocity_evaluations: u64,
-    pub accepted_steps: u64,
-    pub rejected_steps: u64,
-    pub failed_tile: u64,
-    pub failed_step: u64,
-    pub failed_time: f64,
-    pub failure: u32,
-    pub unused: u32,
-}
-
-/// See `IntegrateParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct IntegrateParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub weights: u64,
-    pub biases: u64,
-    pub positions: u64,
-    pub log_weights: u64,
-    pub log_density: u64,
-    pub n_particles: u64,
-    pub first_particle: u64,
-    pub tableau: TableauParams,
-    pub steps: u64,
-    pub steps_before: u64,
-    pub save_at: u64,
-    pub t0: f64,
-    pub direction: f64,
-    pub rtol: f64,
-    pub atol: f64,
-    pub frequencies: u64,
-    pub seed: u64,
-    pub scratch: u64,
-    pub slot_size: u64,
-    pub blocks: u64,
-    pub growth: f32,
-    pub cost_exponent: f32,
-    pub share: f32,
-    pub n_saved: u32,
-    pub increments_per_step: u32,
-    pub rule: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
-}
-
-/// `IntegrationFailure::kTolerance` there; the other one is a value that is not finite.
-pub const TOLERANCE: u32 = 2;
-
-const TABLEAU_BYTES: usize = 8 + 8 * (3 * MAX_STAGES + (MAX_STAGES - 1) * (MAX_STAGES - 1));
-twins! {
-    TableauParams, TABLEAU_BYTES;
-    FixedStep, 24;
-    IntegrationBlock, 56;
-    IntegrateParams, size_of::<NetworkParams>() + size_of::<RowBuffers>() + TABLEAU_BYTES + 19 * 8 + 8 * 4;
+    /// Arguments of the kernels that move particles.
+    struct IntegrateParams {
+        network: NetworkParams,
+        /// TILE_ROWS rows for each block.
+        rows: RowBuffers,
+        /// T.
+        weights: DevicePtr<Const<Opaque>>,
+        biases: DevicePtr<Const<f32>>,
+        /// `[n_saved][n_particles][dim]`.
+        positions: DevicePtr<f32>,
+        /// `[n_saved][n_particles]`, or null if not integrated.
+        log_weights: DevicePtr<f32>,
+        /// `[n_saved][n_particles]`, or null if not integrated.
+        log_density: DevicePtr<f32>,
+        n_particles: u64,
+        /// Its index among all particles, which random numbers depend on.
+        first_particle: u64,
+        tableau: TableauParams,
+        /// Null: steps are adaptive.
+        steps: DevicePtr<Const<FixedStep>>,
+        /// `[n_saved]`: fixed steps before each saved time.
+        steps_before: DevicePtr<Const<u32>>,
+        /// `[n_saved]`.
+        save_at: DevicePtr<Const<f64>>,
+        t0: f64,
+        direction: f64,
+        rtol: f64,
+        atol: f64,
+        /// `[(n_features - 1) / 2]`.
+        frequencies: DevicePtr<Const<f64>>,
+        seed: u64,
+        /// slot_size floats for each block.
+        scratch: DevicePtr<f32>,
+        slot_size: u64,
+        /// `[grid]`.
+        blocks: DevicePtr<IntegrationBlock>,
+        growth: f32,
+        cost_exponent: f32,
+        /// Weight of the curvature along one direction.
+        probe_weight: f32,
+        n_saved: u32,
+        increments_per_step: u32,
+        rule: Tag<LaplacianRule>,
+        /// In shared memory: see ProductMemory.
+        n_operand_chunks: u32,
+        unused: u32,
+    }
 }

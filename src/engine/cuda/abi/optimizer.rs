@@ -1,114 +1,114 @@
 //! Argument blocks of the kernels between the partial gradients and the next weights.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
+use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, StepState, TileSums};
 
-use super::params::{BatchParams, NetworkParams};
-use super::twins;
+device_types! {
+    /// Arguments of `gather_gradient`, which sums the partial gradients. It and `update` run one
+    /// block for each of the n_blocks tiles of the parameters (optimizer/param_tile.cuh).
+    struct GatherParams {
+        network: NetworkParams,
+        n_partials: u32,
+        n_blocks: u32,
+        state: DevicePtr<Const<StepState>>,
+        /// `[n_partials][n_parameters]`.
+        partials: DevicePtr<Const<f32>>,
+        /// `[n_parameters]`.
+        gradient: DevicePtr<f32>,
+        /// `[n_blocks]`: Σ g² of each block.
+        squares: DevicePtr<f64>,
+    }
 
-/// See `GatherParams` in `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct GatherParams {
-    pub network: NetworkParams,
-    pub n_parts: u32,
-    pub n_blocks: u32,
-    pub state: u64,
-    pub parts: u64,
-    pub gradient: u64,
-    pub squares: u64,
-}
+    /// AdamW factors of one step for one network.
+    struct StepSizes {
+        /// min(1, clip / norm).
+        gradient_scale: f32,
+        /// 1 - beta1.
+        toward1: f32,
+        /// 1 - beta2.
+        toward2: f32,
+        /// rate / (1 - beta1^n).
+        step_size: f32,
+        /// 1 / sqrt(1 - beta2^n).
+        root_correction: f32,
+        epsilon: f32,
+        /// 1 - rate * decay.
+        decay_factor: f32,
+        /// Step of the moving average: the library's Optimizer::ema_rate.
+        toward_ema: f32,
+    }
 
-/// See `StepSizes` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct StepSizes {
-    pub gradient_scale: f32,
-    pub toward1: f32,
-    pub toward2: f32,
-    pub step_size: f32,
-    pub root_correction: f32,
-    pub epsilon: f32,
-    pub keep: f32,
-    pub toward_ema: f32,
-}
+    /// The library's Optimizer with its LearningRate.
+    struct OptimizerParams {
+        warmup_steps: u64,
+        /// The step at which the cosine ends; 0 keeps the peak.
+        cosine_steps: u64,
+        peak: f64,
+        floor: f64,
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+        weight_decay: f64,
+        ema_decay: f64,
+        /// Infinite: does not clip.
+        clip_norm: f64,
+    }
 
-/// See `OptimizerParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct OptimizerParams {
-    pub warmup_steps: u64,
-    pub cosine_steps: u64,
-    pub peak: f64,
-    pub floor: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    pub weight_decay: f64,
-    pub ema_decay: f64,
-    pub clip_norm: f64,
-}
+    /// The library's TimeMoments and TimeDensity.
+    struct TimesParams {
+        /// `[interior-like tiles][MOMENTS]`; only those of the first part are read. Null unless
+        /// times are importance-sampled.
+        tile_moments: DevicePtr<Const<f64>>,
+        /// `[MOMENTS]`, as a checkpoint holds them.
+        moments: DevicePtr<f32>,
+        /// `[TIME_KNOTS]`: used by the next draw.
+        density: DevicePtr<f64>,
+        /// `[TIME_KNOTS]`: its integral from 0.
+        cumulative: DevicePtr<f64>,
+    }
 
-/// See `TimesParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct TimesParams {
-    pub tile_moments: u64,
-    pub moments: u64,
-    pub density: u64,
-    pub cumulative: u64,
-}
+    /// One network in `finish_step`.
+    struct StepNetworkParams {
+        /// `[n_blocks]`.
+        squares: DevicePtr<Const<f64>>,
+        sizes: DevicePtr<StepSizes>,
+        /// In units of the learning rate.
+        relative_rate: f64,
+        n_blocks: u32,
+        unused: u32,
+    }
 
-/// See `JudgedNetwork` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct JudgedNetwork {
-    pub squares: u64,
-    pub sizes: u64,
-    pub relative_rate: f64,
-    pub n_blocks: u32,
-    pub unused: u32,
-}
+    /// Arguments of `finish_step`.
+    struct FinishStepParams {
+        /// The whole batch: its chunk is ignored.
+        batch: BatchParams,
+        optimizer: OptimizerParams,
+        /// The action, and the bend if there is one.
+        networks: [StepNetworkParams; 2],
+        times: TimesParams,
+        n_networks: u32,
+        /// Whether the loss scale adapts.
+        scales_loss: u32,
+        /// Of `history`; when full, steps are skipped until the host drains it.
+        capacity: u32,
+        unused: u32,
+        /// `[tiles of the batch]`.
+        sums: DevicePtr<Const<TileSums>>,
+        state: DevicePtr<StepState>,
+        history: DevicePtr<DeviceRecord>,
+    }
 
-/// See `JudgeParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct JudgeParams {
-    pub batch: BatchParams,
-    pub optimizer: OptimizerParams,
-    pub networks: [JudgedNetwork; 2],
-    pub times: TimesParams,
-    pub n_networks: u32,
-    pub scales_loss: u32,
-    pub capacity: u32,
-    pub unused: u32,
-    pub sums: u64,
-    pub state: u64,
-    pub history: u64,
-}
-
-/// See `UpdateParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct UpdateParams {
-    pub network: NetworkParams,
-    pub state: u64,
-    pub sizes: u64,
-    pub gradient: u64,
-    pub parameters: u64,
-    pub ema: u64,
-    pub moment1: u64,
-    pub moment2: u64,
-    pub weights: u64,
-    pub biases: u64,
-}
-
-twins! {
-    GatherParams, size_of::<NetworkParams>() + 40;
-    StepSizes, 32;
-    OptimizerParams, 80;
-    TimesParams, 32;
-    JudgedNetwork, 32;
-    JudgeParams, size_of::<BatchParams>() + 80 + 2 * 32 + 32 + 40;
-    UpdateParams, size_of::<NetworkParams>() + 72;
+    /// Arguments of `update`: the optimizer step of one network.
+    struct UpdateParams {
+        network: NetworkParams,
+        state: DevicePtr<Const<StepState>>,
+        sizes: DevicePtr<Const<StepSizes>>,
+        gradient: DevicePtr<Const<f32>>,
+        parameters: DevicePtr<f32>,
+        ema: DevicePtr<f32>,
+        moment1: DevicePtr<f32>,
+        moment2: DevicePtr<f32>,
+        /// T: packed, W and its transpose.
+        weights: DevicePtr<Opaque>,
+        biases: DevicePtr<f32>,
+    }
 }

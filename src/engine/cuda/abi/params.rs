@@ -1,176 +1,193 @@
 //! Argument blocks that several kernels take.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
+use super::{Activation, DevicePtr, Head, MAX_LAYERS, MAX_PARTS, Opaque, PartKind, Tag};
 
-use super::shape::{MAX_LAYERS, MAX_PARTS};
-use super::twins;
-
-/// See `LayerParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct LayerParams {
-    pub n_in: u32,
-    pub n_out: u32,
-    pub in_size: u32,
-    pub out_size: u32,
-    pub forward: u32,
-    pub reverse: u32,
-    pub bias: u32,
-    pub parameters: u32,
-    pub place: u32,
-    pub grad_tile: u32,
-}
-
-/// See `NetworkParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct NetworkParams {
-    pub n_layers: u32,
-    pub dim: u32,
-    pub n_features: u32,
-    pub n_outputs: u32,
-    pub activation: u32,
-    pub head: u32,
-    pub n_parameters: u32,
-    pub places: u32,
-    pub layers: [LayerParams; MAX_LAYERS],
-}
-
-/// See `RowBuffers` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct RowBuffers {
-    pub n_rows: u32,
-    pub n_slots: u32,
-    pub n_probes: u32,
-    pub unused: u32,
-    pub x: u64,
-    pub t: u64,
-    pub d_phi: u64,
-    pub velocity: u64,
-    pub weight: u64,
-    pub on_potential: u64,
-    pub measure: u64,
-    pub kappa: u64,
-    pub a_in: u64,
-    pub e_in: u64,
-    pub s: u64,
-    pub grad_s: u64,
-    pub ds_dt: u64,
-    pub generator: u64,
-    pub grad_x: u64,
-    pub c_in: u64,
-    pub a: u64,
-    pub c: u64,
-    pub delta: u64,
-    pub z_bar: u64,
-    pub f1: u64,
-    pub g: u64,
-    pub f2: u64,
-    pub h: u64,
-    pub u_f3: u64,
-    pub e_a: u64,
-    pub e_z: u64,
-    pub output: u64,
-    pub output_c: u64,
-    pub output_e: u64,
-    pub input_grad: u64,
-    pub seed_sums: u64,
-}
-
-/// Kind of a part of a batch, numbered as `PartKind` there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum PartKind {
-    Interior,
-    Center,
-    CenterEnds,
-    Boundary0,
-    Boundary1,
-    WeakEnds0,
-    WeakEnds1,
-}
-
-impl PartKind {
-    /// The kind of this number.
-    pub fn of(number: u32) -> Option<PartKind> {
-        use PartKind::{Boundary0, Boundary1, Center, CenterEnds, Interior, WeakEnds0, WeakEnds1};
-        [Interior, Center, CenterEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1].get(number as usize).copied()
+device_types! {
+    /// One linear map, padded from n_in_real and n_out_real to n_in and n_out. Offsets are in elements.
+    struct LayerParams {
+        n_in: u32,
+        n_out: u32,
+        n_in_real: u32,
+        n_out_real: u32,
+        /// `[n_out][n_in]`, into the packed weights.
+        forward: u32,
+        /// `[n_in][n_out]`, into the packed weights.
+        reverse: u32,
+        /// `[n_out]`, into the packed biases.
+        bias: u32,
+        /// Into the padded parameters: weight `[n_out][n_in]`, then bias.
+        parameters: u32,
+        /// Of the map's output within the activations of a row: see RowBuffers.
+        offset: u32,
+        /// Index of its first weight-gradient tile, over all layers.
+        grad_tile: u32,
     }
 
-    /// Whether its rows have the interior term, and so the channels of δ and c.
-    pub fn is_interior(self) -> bool {
-        matches!(self, PartKind::Interior | PartKind::Center)
+    struct NetworkParams {
+        /// Hidden layers and the output.
+        n_layers: u32,
+        dim: u32,
+        n_features: u32,
+        n_outputs: u32,
+        activation: Tag<Activation>,
+        head: Tag<Head>,
+        /// Padded.
+        n_parameters: u32,
+        /// Σ padded widths of hidden layers and output.
+        row_elements: u32,
+        layers: [LayerParams; MAX_LAYERS],
     }
-}
 
-/// See `Part` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Part {
-    pub kind: u32,
-    pub first_tile: u32,
-    pub n_tiles: u32,
-    pub n_rows: u32,
-    pub sum_scale: f32,
-}
+    /// Inputs, outputs and scratch memory of the rows of a launch.
+    ///
+    /// Per-row buffers hold inputs and results. Per-slot buffers hold a tile's activations while its
+    /// sweeps run. If a later kernel reads the activations, every row has its own slot; otherwise a
+    /// block reuses its slots for all its tiles. Activation buffers hold `[n_slots][width]` for each
+    /// hidden layer and the output, one after the other: the output of map l starts at element
+    /// n_slots * offset. Activation buffers of probes repeat that for each probe.
+    struct RowBuffers {
+        /// Capacity, in multiples of TILE_ROWS; a launch may use less.
+        n_rows: u32,
+        /// Likewise.
+        n_slots: u32,
+        n_probes: u32,
+        unused: u32,
 
-/// See `Batch` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct BatchParams {
-    pub n_parts: u32,
-    pub n_interior_tiles: u32,
-    pub first_tile: u32,
-    pub n_tiles: u32,
-    pub n_interior: u32,
-    pub n_boundary: u32,
-    pub parts: [Part; MAX_PARTS],
-}
+        /// Input, `[rows][dim]`.
+        x: DevicePtr<f32>,
+        /// Input, `[rows]`.
+        t: DevicePtr<f32>,
+        /// Input, `[rows][n_features]`: time derivatives of the time features.
+        d_phi: DevicePtr<f32>,
+        /// Input, `[rows][dim]`: of the path.
+        velocity: DevicePtr<f32>,
+        /// Input, `[rows]`: weight of the interior term.
+        weight: DevicePtr<f32>,
+        /// Input, `[rows]`: weight of s.
+        on_potential: DevicePtr<f32>,
+        /// Input, `[rows]`: weight of the time drawn.
+        sampling_weight: DevicePtr<f32>,
+        /// Input, `[rows]`: weight of one probe's εᵀ∇²s ε, not yet multiplied by `weight`.
+        kappa: DevicePtr<f32>,
+        /// Input, T: `[rows][n_in of the first layer]`.
+        a_in: DevicePtr<Opaque>,
+        /// Input, T: `[probe][rows][n_in of the first layer]`.
+        e_in: DevicePtr<Opaque>,
 
-/// See `TileSums` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct TileSums {
-    pub value: f64,
-    pub kinetic: f64,
-}
+        /// Output, `[rows]`.
+        s: DevicePtr<f32>,
+        /// Output, `[rows][dim]`.
+        grad_s: DevicePtr<f32>,
+        /// Output, `[rows]`.
+        ds_dt: DevicePtr<f32>,
+        /// Output, `[rows]`: weight (∂ₜs + w·∇s) + weight kappa Σ eᵀ∇²s e; only with probes.
+        generator: DevicePtr<f32>,
+        /// Output, `[rows][dim]`: gradient of each row's loss term in its point; only with a bend.
+        grad_x: DevicePtr<f32>,
 
-/// See `StepState` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct StepState {
-    pub step: u64,
-    pub halted: u32,
-    pub apply: u32,
-    pub n_records: u32,
-    pub good_steps: u32,
-    pub loss_scale: f32,
-    pub unused: u32,
-}
+        /// Scratch, T: `[slots][n_in of the first layer]`.
+        c_in: DevicePtr<Opaque>,
+        /// Scratch, T.
+        a: DevicePtr<Opaque>,
+        /// Scratch, T.
+        c: DevicePtr<Opaque>,
+        /// Scratch, T; may share the memory of f1.
+        delta: DevicePtr<Opaque>,
+        /// Scratch, T; may share the memory of g.
+        z_bar: DevicePtr<Opaque>,
+        /// Scratch, S: f'.
+        f1: DevicePtr<Opaque>,
+        /// Scratch, S: f'', then h = u f'', then g = h c_z.
+        g: DevicePtr<Opaque>,
+        /// Scratch, S; only with probes.
+        f2: DevicePtr<Opaque>,
+        /// Scratch, S; only with probes.
+        h: DevicePtr<Opaque>,
+        /// Scratch, S; only with probes.
+        u_f3: DevicePtr<Opaque>,
+        /// Scratch, T; only with probes.
+        e_a: DevicePtr<Opaque>,
+        /// Scratch, T; only with probes. e_bar overwrites it.
+        e_z: DevicePtr<Opaque>,
+        /// Scratch, `[slots][n_out of the last layer]`.
+        output: DevicePtr<f32>,
+        /// Scratch, `[slots][n_out of the last layer]`.
+        output_c: DevicePtr<f32>,
+        /// Scratch, `[probe][slots][n_out of the last layer]`.
+        output_e: DevicePtr<f32>,
+        /// Scratch, `[slots][n_in of the first layer]`.
+        input_grad: DevicePtr<f32>,
+        /// Scratch, `[tiles of slots][WARPS][n_out of the last layer]`: sums of the output's
+        /// unrounded z_bar.
+        seed_sums: DevicePtr<f32>,
+    }
 
-/// See `StepRecord` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct DeviceRecord {
-    pub step: u64,
-    pub loss: f64,
-    pub boundary0: f64,
-    pub boundary1: f64,
-    pub interior: f64,
-    pub kinetic: f64,
-    pub gradient_norm: f64,
-    pub learning_rate: f64,
-}
+    struct Part {
+        kind: Tag<PartKind>,
+        first_tile: u32,
+        n_tiles: u32,
+        /// The first n_rows rows count; padding rows have weight 0.
+        n_rows: u32,
+        /// The factor common to all rows, 1 / n of a mean, is a power of two times sum_scale in
+        /// [1, 2). Operands carry the power of two, which is exact; sums over rows are multiplied by
+        /// sum_scale. If operands carried the whole factor, it would be rounded differently for each
+        /// kind of row, and terms that should cancel, such as those of a constant added to s, would
+        /// not. 1 for f32 operands.
+        sum_scale: f32,
+    }
 
-twins! {
-    LayerParams, 40;
-    NetworkParams, 32 + 40 * MAX_LAYERS;
-    RowBuffers, 16 + 32 * 8;
-    Part, 20;
-    BatchParams, 24 + 20 * MAX_PARTS;
-    TileSums, 16;
-    StepState, 32;
-    DeviceRecord, 64;
+    /// The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile + n_tiles,
+    /// whose first row is row 0 of RowBuffers.
+    struct BatchParams {
+        n_parts: u32,
+        /// Interior-like tiles.
+        n_interior_tiles: u32,
+        /// Of the chunk.
+        first_tile: u32,
+        /// Of the chunk.
+        n_tiles: u32,
+        /// Interior rows of a step, as the library's Training counts them.
+        n_interior: u32,
+        /// Boundary rows, likewise.
+        n_boundary: u32,
+        parts: [Part; MAX_PARTS],
+    }
+
+    /// A tile's sums over its rows, f64 in a fixed order.
+    struct TileSums {
+        /// Of the loss, scaled.
+        value: f64,
+        /// Of ½‖∇s‖² over interior rows, scaled.
+        kinetic: f64,
+    }
+
+    /// State that changes from step to step; one instance on the device. `finish_step` writes it, the
+    /// other kernels read it.
+    struct StepState {
+        /// Optimizer steps taken.
+        step: u64,
+        /// Set once the loss or a gradient is non-finite; later steps are no-ops.
+        halted: u32,
+        /// Whether `update` applies the step: loss and gradient are finite, the history has room.
+        apply: u32,
+        /// Records written since the host last read.
+        n_records: u32,
+        /// Since the loss scale last changed.
+        good_steps: u32,
+        /// A power of two that multiplies gradients until `gather_gradient`.
+        loss_scale: f32,
+        unused: u32,
+    }
+
+    /// The library's StepRecord.
+    struct DeviceRecord {
+        step: u64,
+        loss: f64,
+        boundary0: f64,
+        boundary1: f64,
+        interior: f64,
+        kinetic: f64,
+        gradient_norm: f64,
+        learning_rate: f64,
+    }
 }

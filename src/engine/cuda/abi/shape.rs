@@ -1,18 +1,97 @@
-//! Sizes that host and kernels share.
+//! Sizes, numbers and enums that host and kernels share.
 
-use crate::model::MAX_DEPTH;
+device_types! {
+    /// Threads per block, in every kernel.
+    const THREADS: u32 = 256;
+    /// Warps per block.
+    const WARPS: usize = THREADS as usize / 32;
+    /// Rows per tile.
+    const TILE_ROWS: usize = 128;
+    /// Layer widths are padded to multiples of this.
+    const WIDTH_UNIT: usize = 64;
+    /// Maximum number of layers: hidden ones and the output.
+    const MAX_LAYERS: usize = 17;
+    /// Maximum number of parts of a batch.
+    const MAX_PARTS: usize = 8;
+    /// Stages of the longest Runge–Kutta method.
+    const MAX_STAGES: usize = 7;
 
-/// Rows per tile.
-pub const TILE_ROWS: usize = 128;
-/// Warps per block that works on a tile.
-pub const WARPS: usize = 8;
-/// Layer widths are padded to multiples of this.
-pub const WIDTH_UNIT: usize = 64;
-/// Maximum number of parts of a batch.
-pub const MAX_PARTS: usize = 8;
-/// Maximum number of layers.
-pub const MAX_LAYERS: usize = MAX_DEPTH + 1;
-/// Rows and columns of a weight-gradient tile, at most.
-pub const GRAD_TILE: usize = 128;
-/// Stages of the longest Runge–Kutta method.
-pub const MAX_STAGES: usize = 7;
+    /// Bytes of each row's inner dimension that one step of a product's pipeline works on.
+    const CHUNK_BYTES: usize = 64;
+    /// Bytes of shared memory of a chunk of a product's left operand.
+    const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * CHUNK_BYTES;
+    /// Columns that a wide product forms at a time.
+    const WIDE_COLUMNS: usize = 128;
+    /// Stages of a wide product's pipeline.
+    const WIDE_STAGES: usize = 3;
+    /// Columns of a narrow product, and the widest layer of a narrow network.
+    const NARROW_COLUMNS: usize = WIDTH_UNIT;
+    /// Stages of a narrow product's pipeline.
+    const NARROW_STAGES: usize = 2;
+    /// Rows and columns of a weight-gradient tile, at most.
+    const GRAD_TILE: usize = 128;
+    /// Stages of the weight gradient's pipeline.
+    const GRAD_STAGES: usize = 3;
+    /// Bytes of shared memory of `weight_grad`: its stages of chunks of both sides.
+    const WEIGHT_GRAD_BYTES: usize = GRAD_STAGES * 2 * CHUNK_BYTES * GRAD_TILE;
+    /// Bytes of shared memory of the stages of `sweep_narrow`: of a tile's rows and of all columns.
+    const NARROW_STAGE_BYTES: usize = NARROW_STAGES * CHUNK_BYTES * (TILE_ROWS + NARROW_COLUMNS);
+    /// Bytes of the running sum of a layer's gradient in `sweep_narrow`: each weight, and two biases
+    /// for each thread.
+    const LAYER_SUM_BYTES: usize = 4 * (NARROW_COLUMNS * NARROW_COLUMNS + 2 * THREADS as usize);
+    /// Side of a tile of parameters, those that one block of the optimizer works on: 128 bytes in f32,
+    /// whole sectors in 16-bit copies of W and its transpose.
+    const PARAM_TILE: usize = 32;
+
+    /// Knots of the density of times.
+    const TIME_KNOTS: usize = 33;
+    /// Moments of the integrand per tile: the squares at the knots, then their weights.
+    const MOMENTS: usize = 2 * TIME_KNOTS;
+    /// Part of the running moments of the integrand that a step keeps.
+    const MEMORY: f64 = 0.99;
+    /// Part of the density of times that is uniform.
+    const UNIFORM_SHARE: f64 = 0.3;
+    /// Good steps after which the loss scale doubles.
+    const STEPS_BEFORE_GROWTH: u32 = 2000;
+    /// The largest loss scale, 2^24.
+    const LARGEST_SCALE: f32 = 16_777_216.0;
+
+    enum Activation { Silu, Tanh, Softplus, Gelu, Sin }
+
+    enum Head { Scalar, Quadratic, Dot }
+
+    enum Interpolant { Linear, Spline, Learned, Nearest, GenerativeLinear, GenerativeVp, GenerativeSqrt }
+
+    enum TimeRule { LowDiscrepancy, Uniform, Stratified, Importance, Trapezoid, Simpson, GaussLegendre }
+
+    enum LaplacianRule { Rademacher, Gaussian, Exact }
+
+    enum SigmaSchedule { Constant, OneMinusT }
+
+    /// The library's estimator without its settings.
+    enum Estimator { Action, Weak, Regression }
+
+    /// Kind of a part, a stretch of the batch's tiles. Interior-like parts (Interior, Center) come
+    /// first.
+    enum PartKind { Interior, Center, CenterEnds, Boundary0, Boundary1, WeakEnds0, WeakEnds1 }
+
+    /// Why a block stopped before the end of its integration.
+    enum IntegrationFailure {
+        None,
+        /// A value that is not finite.
+        NotFinite,
+        /// No step is small enough for the tolerance.
+        Tolerance,
+    }
+
+    /// What random words are for; part of the counter of the generator. A value is never reused.
+    enum Purpose {
+        Interior = 0,
+        Boundary0 = 1,
+        Boundary1 = 2,
+        TimeOffset = 3,
+        Probe = 4,
+        Noise = 5,
+        StartNoise = 11,
+    }
+}

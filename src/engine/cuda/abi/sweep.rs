@@ -1,81 +1,85 @@
 //! Argument blocks of the sweeps, the weight gradient and the bend.
 
-use bytemuck::{Pod, Zeroable};
-use cudarc::driver::DeviceRepr;
+use super::{BatchParams, Const, DevicePtr, NetworkParams, Opaque, RowBuffers, StepState, TileSums};
 
-use super::params::{BatchParams, NetworkParams, RowBuffers};
-use super::twins;
+device_types! {
+    /// Arguments of `sweep`.
+    struct SweepParams {
+        network: NetworkParams,
+        rows: RowBuffers,
+        batch: BatchParams,
+        /// T.
+        weights: DevicePtr<Const<Opaque>>,
+        biases: DevicePtr<Const<f32>>,
+        state: DevicePtr<Const<StepState>>,
+        /// `[tiles of the batch]`.
+        sums: DevicePtr<TileSums>,
+        /// `[tiles of the batch][MOMENTS]`: of the integrand; null unless times are
+        /// importance-sampled.
+        moments: DevicePtr<f64>,
+        growth: f32,
+        cost_exponent: f32,
+        /// 1 / interior rows of the batch.
+        scale: f32,
+        /// Whether the interior term contains the time derivative.
+        has_time: u32,
+        /// Whether it contains H(∇s) and growth.
+        has_drift: u32,
+        /// Whether it contains the velocity of the path.
+        has_velocity: u32,
+        /// Whether interior rows need s.
+        with_potential: u32,
+        /// Whether a bend needs the gradient at the points.
+        with_grad_x: u32,
+        /// In shared memory: see ProductMemory.
+        n_operand_chunks: u32,
+        unused: u32,
+    }
 
-/// See `SweepParams` of `kernels/params.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct SweepParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub batch: BatchParams,
-    pub weights: u64,
-    pub biases: u64,
-    pub state: u64,
-    pub sums: u64,
-    pub moments: u64,
-    pub growth: f32,
-    pub cost_exponent: f32,
-    pub scale: f32,
-    pub has_time: u32,
-    pub moves: u32,
-    pub has_velocity: u32,
-    pub with_potential: u32,
-    pub with_grad_x: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
-}
+    /// Arguments of `sweep_narrow`.
+    struct SweepNarrowParams {
+        /// One tile of slots per block.
+        sweep: SweepParams,
+        /// `[blocks][n_parameters]`.
+        partials: DevicePtr<f32>,
+        /// `[blocks][n_layers - n_resident]` of LAYER_SUM_BYTES: sums that do not fit shared memory.
+        spilled: DevicePtr<Opaque>,
+        /// The first n_resident layers keep their sums in shared memory.
+        n_resident: u32,
+        /// Whether the partials hold the sums of earlier chunks.
+        accumulate: u32,
+    }
 
-/// See `SweepNarrowParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct SweepNarrowParams {
-    pub sweep: SweepParams,
-    pub parts: u64,
-    pub far_sums: u64,
-    pub n_near: u32,
-    pub accumulate: u32,
-}
+    /// Arguments of `weight_grad`.
+    struct WeightGradParams {
+        network: NetworkParams,
+        rows: RowBuffers,
+        state: DevicePtr<Const<StepState>>,
+        /// `[partials][n_parameters]`.
+        partials: DevicePtr<f32>,
+        /// All tiles have z_bar and a; the batch's first n_interior_tiles also the other channels.
+        batch: BatchParams,
+        tiles_per_partial: u32,
+        /// Whether the partials hold the sums of earlier chunks.
+        accumulate: u32,
+    }
 
-/// See `WeightGradParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct WeightGradParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub state: u64,
-    pub parts: u64,
-    pub batch: BatchParams,
-    pub tiles_per_part: u32,
-    pub accumulate: u32,
-}
-
-/// See `BendParams` there.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct BendParams {
-    pub network: NetworkParams,
-    pub rows: RowBuffers,
-    pub action: RowBuffers,
-    pub weights: u64,
-    pub biases: u64,
-    pub state: u64,
-    pub action_in_width: u32,
-    pub n_tiles: u32,
-    pub n_operand_chunks: u32,
-    pub unused: u32,
-}
-
-const NETWORK: usize = size_of::<NetworkParams>();
-const ROWS: usize = size_of::<RowBuffers>();
-const SWEEP: usize = NETWORK + ROWS + size_of::<BatchParams>() + 5 * 8 + 3 * 4 + 7 * 4;
-twins! {
-    SweepParams, SWEEP;
-    SweepNarrowParams, SWEEP + 24;
-    WeightGradParams, NETWORK + ROWS + size_of::<BatchParams>() + 24;
-    BendParams, NETWORK + 2 * ROWS + 40;
+    /// Arguments of `bend_forward` and `bend_backward`.
+    struct BendParams {
+        /// The bend's: dim is twice the action's.
+        network: NetworkParams,
+        /// The bend's: weight holds 2 r (1 - r).
+        rows: RowBuffers,
+        /// The action's, tile for tile.
+        action: RowBuffers,
+        /// T.
+        weights: DevicePtr<Const<Opaque>>,
+        biases: DevicePtr<Const<f32>>,
+        state: DevicePtr<Const<StepState>>,
+        action_in_width: u32,
+        n_tiles: u32,
+        /// In shared memory: see ProductMemory.
+        n_operand_chunks: u32,
+        unused: u32,
+    }
 }

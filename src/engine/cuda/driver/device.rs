@@ -6,17 +6,15 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, DriverError,
     LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::MODULES;
+use super::pointer::DevicePtr;
 use crate::error::{Error, Result, check_len};
-
-/// Threads per block, in every kernel.
-pub const THREADS: u32 = 256;
 
 /// Plain data that kernels read or write: no padding, every bit pattern valid.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
@@ -31,9 +29,9 @@ pub struct Buffer<T> {
 }
 
 impl<T> Buffer<T> {
-    /// Where it lies, for a block of arguments. Valid while the buffer lives.
-    pub fn address(&self) -> u64 {
-        self.address
+    /// Its address, for an argument block. Valid while the buffer lives.
+    pub fn address(&self) -> DevicePtr<T> {
+        DevicePtr::new(self.address)
     }
 
     /// Elements.

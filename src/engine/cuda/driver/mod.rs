@@ -5,9 +5,11 @@ mod device;
 mod list;
 mod modules;
 mod peak;
+mod pointer;
 
 pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
-pub(super) use device::{Buffer, Device, Pinned, Recording, THREADS};
+pub(super) use device::{Buffer, Device, Pinned, Recording};
 pub(super) use modules::kernel_of;
 pub(super) use peak::peak_flops;
+pub(super) use pointer::DevicePtr;

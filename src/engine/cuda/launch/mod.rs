@@ -1,8 +1,23 @@
-//! One function per kernel: checks the lengths of the buffers it is given, chooses grid and shared
-//! memory, launches.
+//! The only launches, one function per kernel: each borrows its buffers, checks their lengths,
+//! makes the addresses, chooses grid and shared memory.
 
+mod bend;
+mod draw;
+mod integrate;
+mod operands;
 mod optimizer;
+mod packed;
+mod path;
+mod rows;
 mod sweep;
+mod weight_grad;
 
+pub use bend::BendPass;
+pub use draw::{Draw, DrawSettings};
+pub use integrate::{FixedSteps, Integrate, IntegrationKernel, Steps, scratch_per_block};
 pub use optimizer::*;
-pub use sweep::*;
+pub use packed::Packed;
+pub use path::{PathTables, Samples};
+pub use rows::Rows;
+pub use sweep::{Sweep, SweepNarrow, narrow_kernel};
+pub use weight_grad::{GradChunk, WeightGrad};

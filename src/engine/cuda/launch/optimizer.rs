@@ -2,21 +2,15 @@
 //! checks the sizes of the buffers that its kernel reads and writes.
 
 use super::super::abi::{
-    BatchParams, DeviceRecord, GatherParams, JudgeParams, JudgedNetwork, MAX_PARTS, OptimizerParams, StepSizes,
-    StepState, TileSums, TimesParams, UpdateParams,
+    BatchParams, DevicePtr, DeviceRecord, FinishStepParams, GatherParams, MAX_PARTS, MOMENTS, OptimizerParams,
+    PARAM_TILE, StepNetworkParams, StepSizes, StepState, THREADS, TileSums, TimesParams, UpdateParams,
 };
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
+use super::super::driver::{Buffer, Device, kernel_of};
 use super::super::network::Network;
 use crate::density_path::TIME_KNOTS;
 use crate::engine::{Cosine, Optimizer};
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
-
-/// Parameters per block: kShare² of `kernels/optimizer/share.cuh`.
-const SHARE: usize = 32 * 32;
-
-/// Moments per tile: squares, then weights.
-pub const MOMENTS: usize = 2 * TIME_KNOTS;
 
 impl From<&Optimizer> for OptimizerParams {
     fn from(optimizer: &Optimizer) -> Self {
@@ -39,7 +33,8 @@ impl From<&Optimizer> for OptimizerParams {
 
 /// Blocks that divide the parameters of `network`, and the number of its sums of squares.
 pub fn n_blocks(network: &Network) -> usize {
-    let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / SHARE + n_out.div_ceil(SHARE);
+    const OF_BLOCK: usize = PARAM_TILE * PARAM_TILE;
+    let of_layer = |(n_in, n_out): (usize, usize)| n_in * n_out / OF_BLOCK + n_out.div_ceil(OF_BLOCK);
     network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
 }
 
@@ -47,12 +42,12 @@ pub fn n_blocks(network: &Network) -> usize {
 pub struct Gather<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
-    /// How many parts there are.
-    pub n_parts: usize,
+    /// Number of partial gradients.
+    pub n_partials: usize,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
-    /// `[n_parts, padded parameters]`.
-    pub parts: &'a Buffer<f32>,
+    /// `[n_partials, padded parameters]`.
+    pub partials: &'a Buffer<f32>,
     /// Written: `[padded parameters]`.
     pub gradient: &'a Buffer<f32>,
     /// Written: one for each block.
@@ -60,27 +55,27 @@ pub struct Gather<'a> {
 }
 
 impl Gather<'_> {
-    /// Adds the parts up.
+    /// Sums them.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let Gather { network, n_parts, state, parts, gradient, squares } = *self;
+        let Gather { network, n_partials, state, partials, gradient, squares } = *self;
         let (n, n_blocks) = (network.params.n_parameters as usize, n_blocks(network));
         check_len("state of the step", 1, state.len())?;
-        check_len("parts of the gradient", n_parts * n, parts.len())?;
+        check_len("partial gradients", n_partials * n, partials.len())?;
         check_len("gradient", n, gradient.len())?;
         check_len("sums of squares", n_blocks, squares.len())?;
         let arguments = GatherParams {
             network: network.params,
-            n_parts: n_parts as u32,
+            n_partials: n_partials as u32,
             n_blocks: n_blocks as u32,
             state: state.address(),
-            parts: parts.address(),
+            partials: partials.address(),
             gradient: gradient.address(),
             squares: squares.address(),
         };
-        // SAFETY: reads `state` and `parts`, writes `gradient` and `squares`, whose lengths are
+        // SAFETY: reads `state` and `partials`, writes `gradient` and `squares`, whose lengths are
         // checked above.
         unsafe { device.launch("gather_gradient", [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
     }
@@ -88,13 +83,13 @@ impl Gather<'_> {
 
 /// One optimizer step of one network.
 pub struct Update<'a> {
-    /// What is updated.
+    /// The network that is updated.
     pub network: &'a Network,
     /// The type of the packed weights.
     pub precision: Precision,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
-    /// From the judge.
+    /// From `finish_step`.
     pub sizes: &'a Buffer<StepSizes>,
     /// `[padded parameters]`, not clipped.
     pub gradient: &'a Buffer<f32>,
@@ -170,17 +165,17 @@ impl Times {
         check_len("time moments", MOMENTS, self.moments.len())?;
         check_len("density of times", 2 * TIME_KNOTS, self.density.len())?;
         Ok(TimesParams {
-            tile_moments: self.tile_moments.as_ref().map_or(0, Buffer::address),
+            tile_moments: self.tile_moments.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             moments: self.moments.address(),
             density: self.density.address(),
-            cumulative: self.density.address() + (TIME_KNOTS * size_of::<f64>()) as u64,
+            cumulative: self.density.address().offset(TIME_KNOTS),
         })
     }
 }
 
-/// What `judge` reads and writes for one network.
+/// One network in `finish_step`.
 #[derive(Clone, Copy)]
-pub struct Judged<'a> {
+pub struct StepNetwork<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,
     /// Learning rate, in units of the action's.
@@ -191,11 +186,11 @@ pub struct Judged<'a> {
     pub sizes: &'a Buffer<StepSizes>,
 }
 
-impl Judged<'_> {
-    fn params(&self) -> Result<JudgedNetwork> {
+impl StepNetwork<'_> {
+    fn params(&self) -> Result<StepNetworkParams> {
         check_len("sums of squares", n_blocks(self.network), self.squares.len())?;
         check_len("step sizes", 1, self.sizes.len())?;
-        Ok(JudgedNetwork {
+        Ok(StepNetworkParams {
             squares: self.squares.address(),
             sizes: self.sizes.address(),
             relative_rate: self.relative_rate,
@@ -206,18 +201,18 @@ impl Judged<'_> {
 }
 
 /// Accepts or rejects a step; writes its record and step sizes.
-pub struct Verdict<'a> {
+pub struct FinishStep<'a> {
     /// Its parts; the interior one first.
     pub batch: &'a BatchParams,
     /// Settings.
     pub optimizer: &'a Optimizer,
     /// The action.
-    pub action: Judged<'a>,
+    pub action: StepNetwork<'a>,
     /// The network that bends a learned path.
-    pub bend: Option<Judged<'a>>,
+    pub bend: Option<StepNetwork<'a>>,
     /// Changed where times follow the integrand.
     pub times: &'a Times,
-    /// Whether the loss scale is looked for.
+    /// Whether the loss scale adapts.
     pub scales_loss: bool,
     /// Of all tiles of the batch.
     pub sums: &'a Buffer<TileSums>,
@@ -227,13 +222,13 @@ pub struct Verdict<'a> {
     pub history: &'a Buffer<DeviceRecord>,
 }
 
-impl Verdict<'_> {
-    /// Judges the step.
+impl FinishStep<'_> {
+    /// Finishes the step.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let Verdict { batch, optimizer, action, bend, times, scales_loss, sums, state, history } = self;
+        let FinishStep { batch, optimizer, action, bend, times, scales_loss, sums, state, history } = self;
         let parts = &batch.parts[..MAX_PARTS.min(batch.n_parts as usize)];
         check_len("parts of a batch", batch.n_parts as usize, parts.len())?;
         let n_tiles = parts.iter().map(|part| part.n_tiles as usize).sum();
@@ -247,8 +242,8 @@ impl Verdict<'_> {
             check_len("tiles whose integrand is followed", followed.min(n_interior), followed)?;
         }
         check_len("state of the step", 1, state.len())?;
-        let networks = [action.params()?, bend.as_ref().map(Judged::params).transpose()?.unwrap_or_default()];
-        let arguments = JudgeParams {
+        let networks = [action.params()?, bend.as_ref().map(StepNetwork::params).transpose()?.unwrap_or_default()];
+        let arguments = FinishStepParams {
             batch: **batch,
             optimizer: OptimizerParams::from(*optimizer),
             networks,
@@ -263,6 +258,6 @@ impl Verdict<'_> {
         };
         // SAFETY: reads and writes the buffers above, whose lengths are checked; at most
         // `history.len()` records are written.
-        unsafe { device.launch("judge", [1, 1, 1], THREADS, 0, &arguments) }
+        unsafe { device.launch("finish_step", [1, 1, 1], THREADS, 0, &arguments) }
     }
 }

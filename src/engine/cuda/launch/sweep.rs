@@ -1,72 +1,113 @@
-//! One function per kernel of a training tile: checks sizes, chooses grid and shared memory,
-//! launches.
+//! Launches of `kernels/sweep.cu` and `kernels/sweep_narrow.cu`: the loss of a chunk of tiles, and
+//! in narrow networks its partial weight gradients.
 
 use super::super::abi::{
-    BatchParams, BendParams, NetworkParams, RowBuffers, StepState, SweepNarrowParams, SweepParams, TILE_ROWS,
-    WeightGradParams,
+    BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams,
+    THREADS, TILE_ROWS, TileSums,
 };
-use super::super::driver::{Buffer, Device, THREADS, kernel_of};
-use super::super::network::Network;
+use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::workspace::Work;
+use super::operands::{Operands, ProductWidth};
+use super::{Packed, Rows};
+use crate::engine::batch::LossForm;
 use crate::error::{Result, check_len};
+use crate::objective::Objective;
 use crate::precision::Precision;
 
-/// A chunk of a product's left operand: kOperandChunkBytes.
-const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * 64;
-/// Three stages of both sides of the weight gradient.
-const WEIGHT_GRAD_BYTES: u32 = 3 * 2 * 8192;
-/// Two stages of a tile's rows and 64 columns; or three of both sides of a gradient of 64 columns.
-pub const NARROW_STAGE_BYTES: usize = 2 * (TILE_ROWS + 64) * 64;
-/// Running sum of a layer's gradient: kLayerSumBytes.
-pub const LAYER_SUM_BYTES: usize = (64 * 64 + 2 * 256) * 4;
-
-/// Where the products of a kernel keep their left operand: ProductMemory.
-pub struct Operands {
-    /// Chunks of it that shared memory has places for.
-    pub n_chunks: u32,
-    /// Bytes of shared memory that the kernel is to have.
-    pub shared: u32,
+/// Checks that `capacity` rows or slots hold `n_tiles` tiles.
+pub(super) fn check_tiles(buffer: &'static str, n_tiles: u32, capacity: usize) -> Result<()> {
+    check_least(buffer, n_tiles as usize * TILE_ROWS, capacity)
 }
 
-impl Operands {
-    /// Places for the widest operand of `network` that there is room for, or as many as a product
-    /// has stages. Wide products have three stages of 128 columns, the others two of 64.
-    pub fn of(
-        device: &Device,
-        precision: Precision,
-        kernel: &'static str,
-        network: &NetworkParams,
-        is_wide: bool,
-    ) -> Result<Operands> {
-        let (n_stages, columns) = if is_wide { (3, 128) } else { (2, 64) };
-        let stage_bytes = n_stages * columns * 64;
-        let room = device.most_shared_memory(kernel)?.saturating_sub(stage_bytes) / OPERAND_CHUNK_BYTES;
-        let layers = &network.layers[..network.n_layers as usize];
-        let widths = layers.iter().flat_map(|layer| [layer.n_in, layer.n_out]);
-        let chunks = widths.map(|width| width as usize * precision.bytes() / 64).filter(|&chunks| chunks <= room);
-        let n_chunks = chunks.max().unwrap_or(0).max(n_stages);
-        Ok(Operands { n_chunks: n_chunks as u32, shared: (stage_bytes + n_chunks * OPERAND_CHUNK_BYTES) as u32 })
+/// Checks that a buffer of `got` elements has at least `wanted`.
+pub(super) fn check_least(buffer: &'static str, wanted: usize, got: usize) -> Result<()> {
+    check_len(buffer, wanted, got.min(wanted))
+}
+
+/// Checks that `batch` is a chunk of its own parts.
+pub(super) fn check_chunk(batch: &BatchParams) -> Result<()> {
+    let end = batch.first_tile as usize + batch.n_tiles as usize;
+    check_least("tiles of the parts", end, batch.all_tiles() as usize)
+}
+
+/// Sweeps over a chunk of tiles.
+#[derive(Clone, Copy)]
+pub struct Sweep<'a> {
+    /// The action.
+    pub action: Packed<'a>,
+    /// Drawn or given rows; results and operands of the gradient are written to them.
+    pub rows: &'a Rows,
+    /// The chunk.
+    pub batch: &'a BatchParams,
+    /// Dynamics whose loss is formed.
+    pub objective: &'a Objective,
+    /// Terms of an interior row.
+    pub form: LossForm,
+    /// Multiplies the terms of all interior rows.
+    pub scale: f32,
+    /// Whether a term of the interior rows contains s.
+    pub with_potential: bool,
+    /// Of the step.
+    pub state: &'a Buffer<StepState>,
+    /// Written: one for each tile of the whole batch.
+    pub sums: &'a Buffer<TileSums>,
+    /// Written if times follow the integrand: `[interior tiles, MOMENTS]`.
+    pub tile_moments: Option<&'a Buffer<f64>>,
+}
+
+impl Sweep<'_> {
+    /// The argument block, after checking the length of every buffer in it.
+    fn params(&self) -> Result<SweepParams> {
+        let Sweep { action, rows, batch, objective, form, scale, with_potential, state, sums, tile_moments } = *self;
+        action.check()?;
+        rows.check(action.network, action.precision, Work::Training)?;
+        check_chunk(batch)?;
+        check_tiles("rows", batch.n_tiles, rows.n_rows())?;
+        check_len("state of the step", 1, state.len())?;
+        check_least("sums of tiles", batch.all_tiles() as usize, sums.len())?;
+        if let Some(moments) = tile_moments {
+            check_least("moments of tiles", batch.n_interior_tiles as usize * MOMENTS, moments.len())?;
+        }
+        Ok(SweepParams {
+            network: action.network.params,
+            rows: rows.params(),
+            batch: *batch,
+            weights: action.weights.address(),
+            biases: action.biases.address(),
+            state: state.address(),
+            sums: sums.address(),
+            moments: tile_moments.map_or(DevicePtr::NULL, Buffer::address),
+            growth: objective.growth as f32,
+            cost_exponent: objective.cost_exponent as f32,
+            scale,
+            has_time: u32::from(form.has_time()),
+            has_drift: u32::from(form.has_drift()),
+            has_velocity: u32::from(form.has_velocity()),
+            with_potential: u32::from(with_potential),
+            with_grad_x: u32::from(rows.needs().grad_x),
+            n_operand_chunks: 0,
+            unused: 0,
+        })
     }
-}
 
-/// Checks that a chunk of tiles fits the rows, or the slots.
-fn check_chunk(capacity: u32, n_tiles: usize) -> Result<()> {
-    check_len("rows (tiles)", n_tiles, n_tiles.min(capacity as usize / TILE_ROWS))
-}
-
-/// Sweeps over the chunk of tiles in `params.batch`.
-pub fn sweep(device: &Device, precision: Precision, params: &SweepParams) -> Result<()> {
-    let n_tiles = params.batch.n_tiles;
-    check_chunk(params.rows.n_slots, n_tiles as usize)?;
-    let kernel = if params.rows.n_probes > 0 {
-        kernel_of!(precision, "sweep_diffusive")
-    } else {
-        kernel_of!(precision, "sweep")
-    };
-    let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
-    let params = SweepParams { n_operand_chunks: n_chunks, ..*params };
-    // SAFETY: the rows hold `n_tiles` tiles of this network (checked); the caller takes addresses
-    // from live buffers of its learner and workspace.
-    unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
+    /// Launches the sweeps.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = *self;
+        check_tiles("slots", batch.n_tiles, rows.n_slots())?;
+        let kernel = if rows.needs().n_probes > 0 {
+            kernel_of!(precision, "sweep_diffusive")
+        } else {
+            kernel_of!(precision, "sweep")
+        };
+        let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, network, ProductWidth::Wide)?;
+        let params = SweepParams { n_operand_chunks: n_chunks, ..self.params()? };
+        // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
+        // slots hold the chunk's tiles (checked above).
+        unsafe { device.launch(kernel, [batch.n_tiles, 1, 1], THREADS, shared, &params) }
+    }
 }
 
 /// The kernel of narrow networks, and how many of its blocks fit the registers of a multiprocessor.
@@ -78,93 +119,48 @@ pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, us
     }
 }
 
-/// Sweeps over the chunk of tiles in `params.batch`, with one partial weight gradient per block:
-/// running sums of the first `n_near` layers in shared memory, the others in `far_sums`.
-/// `accumulate`: whether the partial gradients already hold earlier chunks.
-pub fn sweep_narrow(
-    device: &Device,
-    precision: Precision,
-    params: &SweepParams,
-    (parts, far_sums): (&Buffer<f32>, &Buffer<u8>),
-    n_near: u32,
-    accumulate: bool,
-) -> Result<()> {
-    let SweepParams { network, rows, batch, .. } = params;
-    check_chunk(rows.n_rows, batch.n_tiles as usize)?;
-    let n_blocks = (rows.n_slots / TILE_ROWS as u32).min(batch.n_tiles);
-    let n_values = n_blocks as usize * network.n_parameters as usize;
-    check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
-    let far_bytes = n_blocks as usize * (network.n_layers - n_near) as usize * LAYER_SUM_BYTES;
-    check_len("far sums of the gradient", far_bytes, far_bytes.min(far_sums.len()))?;
-    let shared = NARROW_STAGE_BYTES + n_near as usize * LAYER_SUM_BYTES;
-    let params = SweepNarrowParams {
-        sweep: *params,
-        parts: parts.address(),
-        far_sums: far_sums.address(),
-        n_near,
-        accumulate: u32::from(accumulate),
-    };
-    let (kernel, _) = narrow_kernel(precision, rows.n_probes as usize);
-    // SAFETY: the rows hold the tiles, and each block has slots, a partial gradient and `far_sums`
-    // (checked); the caller takes addresses from live buffers.
-    unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
-}
-
-/// A chunk of tiles whose weight gradient is wanted.
-pub struct GradChunk {
-    /// The chunk; interior-like tiles have all channels.
-    pub batch: BatchParams,
-    /// Tiles that one partial sum has.
-    pub tiles_per_part: u32,
-    /// Whether earlier chunks are in the partial sums.
+/// Sweeps over a chunk of tiles of a narrow network, with one partial weight gradient per block.
+#[derive(Clone, Copy)]
+pub struct SweepNarrow<'a> {
+    /// The sweeps.
+    pub sweep: Sweep<'a>,
+    /// Written: `[blocks, padded parameters]`.
+    pub partials: &'a Buffer<f32>,
+    /// Layers whose running sums lie in shared memory: the first ones.
+    pub n_resident: usize,
+    /// Running sums of the other layers: [`LAYER_SUM_BYTES`] for each block and layer.
+    pub spilled: &'a Buffer<u8>,
+    /// Whether the partial gradients already hold earlier chunks.
     pub accumulate: bool,
 }
 
-/// Partial sums of the weight gradient of a chunk, into `parts`.
-pub fn weight_grad(
-    device: &Device,
-    precision: Precision,
-    network: &Network,
-    rows: &RowBuffers,
-    (state, parts): (&Buffer<StepState>, &Buffer<f32>),
-    chunk: &GradChunk,
-) -> Result<()> {
-    let n_tiles = chunk.batch.n_tiles;
-    check_chunk(rows.n_slots, n_tiles as usize)?;
-    check_len("tiles of the parts", n_tiles as usize, n_tiles.min(chunk.batch.all_tiles()) as usize)?;
-    let n_parts = n_tiles.div_ceil(chunk.tiles_per_part);
-    let n_values = n_parts as usize * network.params.n_parameters as usize;
-    check_len("parts of the gradient", n_values, n_values.min(parts.len()))?;
-    let params = WeightGradParams {
-        network: network.params,
-        rows: *rows,
-        state: state.address(),
-        parts: parts.address(),
-        batch: chunk.batch,
-        tiles_per_part: chunk.tiles_per_part,
-        accumulate: u32::from(chunk.accumulate),
-    };
-    let grid = [network.n_grad_tiles as u32, n_parts, 1];
-    // SAFETY: the rows hold the chunk, and the parts are as many as the grid has (both checked).
-    unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES, &params) }
-}
-
-/// Displaces the points of the first `params.n_tiles` tiles by the bend.
-pub fn bend_forward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
-    bend(device, precision, kernel_of!(precision, "bend_forward"), params)
-}
-
-/// Adjoint sweep of the bend from the gradient at the points.
-pub fn bend_backward(device: &Device, precision: Precision, params: &BendParams) -> Result<()> {
-    bend(device, precision, kernel_of!(precision, "bend_backward"), params)
-}
-
-fn bend(device: &Device, precision: Precision, kernel: &'static str, params: &BendParams) -> Result<()> {
-    check_chunk(params.rows.n_slots, params.n_tiles as usize)?;
-    check_chunk(params.action.n_rows, params.n_tiles as usize)?;
-    let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, &params.network, true)?;
-    let params = BendParams { n_operand_chunks: n_chunks, ..*params };
-    // SAFETY: both sets of rows hold the tiles (checked); the caller takes addresses from live
-    // buffers.
-    unsafe { device.launch(kernel, [params.n_tiles, 1, 1], THREADS, shared, &params) }
+impl SweepNarrow<'_> {
+    /// Launches the sweeps, with one block per tile of slots at most.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let SweepNarrow { sweep, partials, n_resident, spilled, accumulate } = *self;
+        let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = sweep;
+        let n_layers = network.layers().len();
+        check_len("layers of a narrow network", 1, usize::from(network.is_narrow()))?;
+        check_least("layers with resident sums", n_resident, n_layers)?;
+        let n_blocks = ((rows.n_slots() / TILE_ROWS) as u32).min(batch.n_tiles);
+        let n_values = n_blocks as usize * network.params.n_parameters as usize;
+        check_least("partial gradients", n_values, partials.len())?;
+        let spilled_bytes = n_blocks as usize * (n_layers - n_resident) * LAYER_SUM_BYTES;
+        check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
+        let params = SweepNarrowParams {
+            sweep: sweep.params()?,
+            partials: partials.address(),
+            spilled: spilled.address(),
+            n_resident: n_resident as u32,
+            accumulate: u32::from(accumulate),
+        };
+        let (kernel, _) = narrow_kernel(precision, rows.needs().n_probes);
+        let shared = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
+        // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked above
+        // and by `Sweep::params`; each block has slots, a partial gradient and spilled sums.
+        unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
+    }
 }

@@ -4,6 +4,9 @@
 
 pub mod work;
 
+#[path = "../../../../build.rs"] // its `main` belongs to cargo
+pub mod build;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -33,7 +36,10 @@ fn run_nvcc(source: &Path) -> String {
     let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("kernels.ptx");
+    build::write_header(folder.path()).expect("written");
     let output = Command::new(&nvcc)
+        .arg("-I")
+        .arg(folder.path())
         .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
         .args([out.as_path(), source])
         .output()

@@ -5,9 +5,6 @@
 #include "../tile/reduce.cuh"
 #include "times.cuh"
 
-constexpr uint32_t kStepsBeforeGrowth = 2000;     // good steps after which the loss scale doubles
-constexpr float kLargestScale = 16777216.0f;      // 2^24
-
 // base^n by squaring, so that it depends only on the step; error at most n units in the last place.
 __device__ __forceinline__ double power(double base, uint64_t n) {
   double product = 1.0;
@@ -38,7 +35,7 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
   sizes.step_size = static_cast<float>(rate / correction1);
   sizes.root_correction = static_cast<float>(1.0 / sqrt(correction2));
   sizes.epsilon = static_cast<float>(optimizer.epsilon);
-  sizes.keep = static_cast<float>(1.0 - rate * optimizer.weight_decay);
+  sizes.decay_factor = static_cast<float>(1.0 - rate * optimizer.weight_decay);
   sizes.toward_ema = ema_rate;
   return sizes;
 }
@@ -47,11 +44,11 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
 struct Terms {
   double boundary0 = 0.0, boundary1 = 0.0, interior = 0.0, kinetic = 0.0;
 
-  __device__ __forceinline__ Terms(const Batch& batch, const TileSums* sums) {
+  __device__ __forceinline__ Terms(const BatchParams& batch, const TileSums* sums) {
     for (uint32_t k = 0; k < batch.n_parts; ++k) {
       const Part& part = batch.parts[k];
       double value = 0.0, energy = 0.0;
-      for (uint32_t tile = threadIdx.x; tile < part.n_tiles; tile += kOptimizerThreads) {
+      for (uint32_t tile = threadIdx.x; tile < part.n_tiles; tile += kThreads) {
         const TileSums sum = sums[part.first_tile + tile];
         value += sum.value;
         energy += sum.kinetic;
@@ -72,16 +69,16 @@ struct Terms {
   }
 };
 
-__device__ __forceinline__ double sum_of_squares(const JudgedNetwork& network) {
+__device__ __forceinline__ double sum_of_squares(const StepNetworkParams& network) {
   double sum = 0.0;
 #pragma unroll 4
-  for (uint32_t block = threadIdx.x; block < network.n_blocks; block += kOptimizerThreads) sum += network.squares[block];
+  for (uint32_t block = threadIdx.x; block < network.n_blocks; block += kThreads) sum += network.squares[block];
   return sum;
 }
 
 // Serial tail, thread 0 only: accepts or rejects the step; writes record, step sizes and loss
 // scale.
-__device__ __forceinline__ void decide(const JudgeParams& params, StepState& state, StepRecord record, const double (&norms)[2]) {
+__device__ __forceinline__ void decide(const FinishStepParams& params, StepState& state, DeviceRecord record, const double (&norms)[2]) {
   record.step = state.step;
   record.loss = record.boundary0 + record.boundary1 + record.interior;
   record.learning_rate = learning_rate(params.optimizer, state.step);
@@ -104,7 +101,7 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   const float ema_rate = static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
 #pragma unroll
   for (uint32_t k = 0; k < 2; ++k) {
-    const JudgedNetwork& network = params.networks[k];
+    const StepNetworkParams& network = params.networks[k];
     if (k < params.n_networks)
       *network.sizes = step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate, ema_rate);
   }
@@ -115,8 +112,8 @@ __device__ __forceinline__ void decide(const JudgeParams& params, StepState& sta
   }
 }
 
-__device__ __forceinline__ void judge_step(const JudgeParams& params) {
-  __shared__ double sm_sums[6][kOptimizerThreads / 32];
+__device__ __forceinline__ void finish(const FinishStepParams& params) {
+  __shared__ double sm_sums[6][kThreads / 32];
   __shared__ TimesMemory sm_times;
   __shared__ uint32_t sm_apply;
   StepState state = *params.state;
@@ -127,7 +124,7 @@ __device__ __forceinline__ void judge_step(const JudgeParams& params) {
     return;
   }
   const Terms terms(params.batch, params.sums);
-  StepRecord record;
+  DeviceRecord record;
   record.boundary0 = block_sum(terms.boundary0, sm_sums[0]);
   record.boundary1 = block_sum(terms.boundary1, sm_sums[1]);
   record.interior = block_sum(terms.interior, sm_sums[2]);
@@ -141,7 +138,7 @@ __device__ __forceinline__ void judge_step(const JudgeParams& params) {
     *params.state = state;
     sm_apply = state.apply;
   }
-  __syncthreads();  // the verdict is written
+  __syncthreads();  // the decision is written
   // The interior part comes first in a batch.
   if (!sm_apply || params.times.tile_moments == nullptr) return;
   follow_integrand(params.times, params.batch.parts[0], sm_times);

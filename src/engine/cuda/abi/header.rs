@@ -1,0 +1,204 @@
+//! Writes what the files beside this one declare as a C++ header, `abi.h`. Part of the build
+//! script, not of the library.
+
+use std::fmt::Write as _;
+use std::marker::PhantomData;
+
+/// Declares constants, enums and structs as Rust would, and `declare`, which writes them in C++.
+macro_rules! device_types {
+    (@ $header:ident [$($done:tt)*]) => {
+        pub fn declare($header: &mut super::Header) { $($done)* }
+    };
+    (@ $header:ident [$($done:tt)*] $(#[doc = $doc:literal])* const $name:ident: $type:ty = $value:expr; $($rest:tt)*) => {
+        pub const $name: $type = $value;
+        device_types! { @ $header [
+            $($done)*
+            $header.constant(&[$($doc),*], stringify!($name), stringify!($type), &format!("{:?}", $name));
+        ] $($rest)* }
+    };
+    (@ $header:ident [$($done:tt)*] $(#[doc = $doc:literal])* enum $name:ident {
+        $($(#[doc = $about:literal])* $variant:ident $(= $value:literal)?),* $(,)?
+    } $($rest:tt)*) => {
+        #[derive(Clone, Copy)]
+        #[repr(u32)]
+        pub enum $name { $($variant $(= $value)?),* }
+        device_types! { @ $header [
+            $($done)*
+            $header.enumeration(&[$($doc),*], stringify!($name), &[
+                $((&[$($about),*], stringify!($variant), $name::$variant as u32)),*
+            ]);
+        ] $($rest)* }
+    };
+    (@ $header:ident [$($done:tt)*] $(#[doc = $doc:literal])* struct $name:ident {
+        $($(#[doc = $about:literal])* $field:ident: $type:ty),* $(,)?
+    } $($rest:tt)*) => {
+        #[derive(Clone, Copy)]
+        #[repr(C)]
+        pub struct $name { $(pub $field: $type),* }
+        device_types! { @ $header [
+            $($done)*
+            $header.structure(&[$($doc),*], stringify!($name), size_of::<$name>(), &[
+                $((&[$($about),*], stringify!($field), stringify!($type), std::mem::offset_of!($name, $field))),*
+            ]);
+        ] $($rest)* }
+    };
+    ($($items:tt)*) => { device_types! { @ header [] $($items)* } };
+}
+
+mod draw;
+mod integrate;
+mod optimizer;
+mod params;
+mod shape;
+mod sweep;
+
+#[allow(unused_imports)] // the files name each other's types
+use {draw::*, integrate::*, optimizer::*, params::*, shape::*, sweep::*};
+
+// Stand-ins of the same size for what the crate declares in `abi/mod.rs` and `driver/pointer.rs`.
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct DevicePtr<T>(u64, PhantomData<T>);
+
+#[derive(Clone, Copy)]
+pub struct Const<T>(PhantomData<T>);
+
+#[derive(Clone, Copy)]
+pub struct Opaque;
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Tag<E>(u32, PhantomData<E>);
+
+/// What begins the header.
+const PREAMBLE: &str = "\
+// What the kernels share with the host: sizes, numbers, enums and argument blocks. Written by
+// build.rs from src/engine/cuda/abi/: change it there.
+//
+// Batch rows lie in tiles of kTileRows. Layer widths are zero-padded to multiples of kWidthUnit, so
+// kernels never see odd sizes. \"T\" is the type of a kernel's operands (float, tf32, bf16, f16).
+// \"S\" is the type of values that only elementwise code reads: T if T has 16 bits, else float.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+";
+
+/// The text of the header.
+pub fn header() -> String {
+    let mut header = Header { text: PREAMBLE.into() };
+    for write in
+        [shape::declare, params::declare, sweep::declare, optimizer::declare, draw::declare, integrate::declare]
+    {
+        write(&mut header);
+    }
+    header.text
+}
+
+/// Lines of documentation, each with the blank that follows `///`.
+type Docs<'a> = &'a [&'a str];
+
+/// C++ that grows item by item.
+pub struct Header {
+    text: String,
+}
+
+impl Header {
+    fn line(&mut self, line: std::fmt::Arguments) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn comment(&mut self, indent: &str, docs: Docs) {
+        docs.iter().for_each(|doc| self.line(format_args!("{indent}//{}", doc.trim_end())));
+    }
+
+    fn constant(&mut self, docs: Docs, name: &str, of_type: &str, value: &str) {
+        let suffix = if of_type == "f32" { "f" } else { "" };
+        self.line(format_args!(""));
+        self.comment("", docs);
+        self.line(format_args!("constexpr {} {} = {value}{suffix};", in_cpp(of_type), constant_in_cpp(name)));
+    }
+
+    fn enumeration(&mut self, docs: Docs, name: &str, variants: &[(Docs, &str, u32)]) {
+        self.line(format_args!(""));
+        self.comment("", docs);
+        self.line(format_args!("enum class {name} : uint32_t {{"));
+        for (docs, variant, number) in variants {
+            self.comment("  ", docs);
+            self.line(format_args!("  k{variant} = {number},"));
+        }
+        self.line(format_args!("}};"));
+    }
+
+    fn structure(&mut self, docs: Docs, name: &str, size: usize, fields: &[(Docs, &str, &str, usize)]) {
+        self.line(format_args!(""));
+        self.comment("", docs);
+        self.line(format_args!("struct {name} {{"));
+        for (docs, field, of_type, _) in fields {
+            let declaration = format!("  {};", declaration(of_type, field));
+            let beside = docs.first().map_or(String::new(), |doc| format!("{declaration}  //{}", doc.trim_end()));
+            if docs.len() <= 1 && beside.chars().count() <= 100 {
+                self.line(format_args!("{}", if docs.is_empty() { &declaration } else { &beside }));
+            } else {
+                self.comment("  ", docs);
+                self.line(format_args!("{declaration}"));
+            }
+        }
+        self.line(format_args!("}};"));
+        let layout = "the host's layout";
+        self.line(format_args!("static_assert(sizeof({name}) == {size}, \"{name}: {layout}\");"));
+        for (_, field, _, offset) in fields {
+            self.line(format_args!(
+                "static_assert(offsetof({name}, {field}) == {offset}, \"{name}::{field}: {layout}\");"
+            ));
+        }
+    }
+}
+
+/// A field or variable of a Rust type, in C++.
+fn declaration(of_type: &str, name: &str) -> String {
+    let (mut element, mut lengths) = (of_type.trim(), String::new());
+    // The outer length comes last in Rust, first in C++.
+    while let Some((inner, length)) =
+        element.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.rsplit_once(';'))
+    {
+        let words: Vec<String> = length.split_whitespace().map(constant_in_cpp).collect();
+        lengths += &format!("[{}]", words.join(" "));
+        element = inner.trim();
+    }
+    format!("{} {name}{lengths}", in_cpp(element))
+}
+
+/// A Rust type in C++.
+fn in_cpp(of_type: &str) -> String {
+    let argument =
+        |generic: &str| of_type.strip_prefix(generic)?.trim().strip_prefix('<')?.strip_suffix('>').map(in_cpp);
+    if let Some(pointee) = argument("DevicePtr") {
+        return format!("{pointee}*");
+    }
+    if let Some(pointee) = argument("Const") {
+        return format!("const {pointee}");
+    }
+    if let Some(of_enum) = argument("Tag") {
+        return of_enum;
+    }
+    match of_type.trim() {
+        "u32" | "usize" => "uint32_t",
+        "u64" => "uint64_t",
+        "f32" => "float",
+        "f64" => "double",
+        "Opaque" => "void",
+        name => name,
+    }
+    .into()
+}
+
+/// `TILE_ROWS` as `kTileRows`; anything else as it is.
+fn constant_in_cpp(name: &str) -> String {
+    if !name.starts_with(|c: char| c.is_ascii_uppercase()) {
+        return name.into();
+    }
+    let words = name.split('_').map(|word| word[..1].to_string() + &word[1..].to_lowercase());
+    std::iter::once("k".to_string()).chain(words).collect()
+}

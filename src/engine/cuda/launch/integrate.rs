@@ -1,0 +1,208 @@
+//! Launch of `kernels/integrate.cu` and `kernels/integrate_narrow.cu`: all steps of tiles of
+//! particles.
+
+use super::super::abi::{
+    DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TILE_ROWS, TableauParams, Tag,
+};
+use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::network::Network;
+use super::super::workspace::Work;
+use super::operands::{Operands, ProductWidth};
+use super::sweep::{check_least, check_tiles};
+use super::{Packed, Rows};
+use crate::error::{Result, check_len};
+use crate::integrate::Plan;
+use crate::objective::Objective;
+use crate::precision::Precision;
+use crate::tableau::Tableau;
+
+impl TableauParams {
+    fn new(tableau: &Tableau) -> Self {
+        let mut params = TableauParams {
+            n_stages: tableau.nodes.len() as u32,
+            first_same_as_last: u32::from(tableau.first_same_as_last),
+            ..TableauParams::default()
+        };
+        params.nodes[..tableau.nodes.len()].copy_from_slice(tableau.nodes);
+        for (row, stage) in params.stages.iter_mut().zip(tableau.stages) {
+            row[..stage.len()].copy_from_slice(stage);
+        }
+        params.weights[..tableau.weights.len()].copy_from_slice(tableau.weights);
+        params.error[..tableau.error.len()].copy_from_slice(tableau.error);
+        params
+    }
+}
+
+/// The kernel for a network, and its shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct IntegrationKernel {
+    name: &'static str,
+    operands: Operands,
+    /// Blocks that a multiprocessor runs at a time.
+    pub blocks_at_once: usize,
+}
+
+impl IntegrationKernel {
+    /// The kernel that moves particles by `network`.
+    ///
+    /// # Errors
+    /// `Device` if the driver fails.
+    pub fn of(device: &Device, network: &Network, precision: Precision, has_density: bool) -> Result<Self> {
+        let name = match (network.is_narrow(), has_density) {
+            (false, false) => kernel_of!(precision, "integrate"),
+            (false, true) => kernel_of!(precision, "integrate_density"),
+            (true, false) => kernel_of!(precision, "integrate_narrow"),
+            (true, true) => kernel_of!(precision, "integrate_narrow_density"),
+        };
+        let width = if network.is_narrow() { ProductWidth::Narrow } else { ProductWidth::Wide };
+        let operands = Operands::of(device, precision, name, network, width)?;
+        let blocks_at_once = device.blocks_at_once(name, THREADS, operands.shared)?;
+        Ok(IntegrationKernel { name, operands, blocks_at_once })
+    }
+}
+
+/// Floats of scratch memory of a block that moves particles of `n_values` values with `n_stages`
+/// stages.
+pub fn scratch_per_block(network: &Network, n_values: usize, n_stages: usize) -> usize {
+    let (dim, n_features) = (network.params.dim as usize, network.params.n_features as usize);
+    TILE_ROWS * (n_values * (2 + n_stages) + dim) + n_features
+}
+
+/// All fixed steps of an integration.
+pub struct FixedSteps {
+    steps: Buffer<FixedStep>,
+    before: Buffer<u32>,
+}
+
+impl FixedSteps {
+    /// `steps`, of which `before[k]` come before saved time `k`.
+    ///
+    /// # Errors
+    /// `Shape` for more steps before a time than there are, `Device` if memory runs out.
+    pub fn new(device: &Device, steps: &[FixedStep], before: &[u32]) -> Result<FixedSteps> {
+        let most = before.iter().copied().max().unwrap_or(0) as usize;
+        check_least("steps before a saved time", most, steps.len())?;
+        // Zero steps have an address too: a null one means adaptive steps.
+        Ok(FixedSteps { steps: device.upload(steps)?, before: device.upload(before)? })
+    }
+}
+
+/// Steps of an integration.
+#[derive(Clone, Copy)]
+pub enum Steps<'a> {
+    /// Given.
+    Fixed(&'a FixedSteps),
+    /// Found by the error of each.
+    Adaptive {
+        /// Relative tolerance.
+        rtol: f64,
+        /// Absolute tolerance.
+        atol: f64,
+    },
+}
+
+/// Moves particles.
+#[derive(Clone, Copy)]
+pub struct Integrate<'a> {
+    /// The kernel.
+    pub kernel: IntegrationKernel,
+    /// The action.
+    pub action: Packed<'a>,
+    /// Dynamics.
+    pub objective: &'a Objective,
+    /// Method, start, noise and divergence.
+    pub plan: &'a Plan,
+    /// Frequencies of the time features.
+    pub frequencies: &'a Buffer<f64>,
+    /// Saved times of the plan.
+    pub save_at: &'a Buffer<f64>,
+    /// Its steps.
+    pub steps: Steps<'a>,
+    /// A tile for each block.
+    pub rows: &'a Rows,
+    /// [`scratch_per_block`] floats for each block.
+    pub scratch: &'a Buffer<f32>,
+    /// Changed: positions, `[saved, n_particles, dim]`; the first slab is the start.
+    pub positions: &'a Buffer<f32>,
+    /// Changed: log w, if it is integrated.
+    pub log_weights: Option<&'a Buffer<f32>>,
+    /// Changed: log q, if it is integrated.
+    pub log_density: Option<&'a Buffer<f32>>,
+    /// Particles of this launch.
+    pub n_particles: usize,
+    /// Index of the first one among all, on which random numbers depend.
+    pub first_particle: usize,
+    /// Written: one for each block.
+    pub blocks: &'a Buffer<IntegrationBlock>,
+}
+
+impl Integrate<'_> {
+    /// Launches as many blocks as there are reports.
+    ///
+    /// # Errors
+    /// `Shape` names a buffer, `Device` the kernel.
+    pub fn launch(&self, device: &Device) -> Result<()> {
+        let Integrate { kernel, action, objective, plan, frequencies, save_at, steps, rows, scratch, .. } = *self;
+        let Integrate { positions, log_weights, log_density, n_particles, first_particle, blocks, .. } = *self;
+        let Packed { network, precision, weights, biases } = action;
+        let (n_blocks, n_saved, dim) = (blocks.len(), plan.save_at.len(), network.params.dim as usize);
+        let tableau = Tableau::of(plan.method);
+        action.check()?;
+        rows.check(network, precision, Work::Particles)?;
+        check_tiles("rows", n_blocks as u32, rows.n_rows())?;
+        check_tiles("slots", n_blocks as u32, rows.n_slots())?;
+        let n_directions = if log_density.is_some() { plan.divergence.n_directions(dim) } else { 0 };
+        check_len("probes of the rows", n_directions, rows.needs().n_probes)?;
+        check_len("time features", network.params.n_features as usize, 1 + 2 * frequencies.len())?;
+        check_len("saved times", n_saved, save_at.len())?;
+        check_least("positions", n_saved * n_particles * dim, positions.len())?;
+        for (name, channel) in [("log weights", log_weights), ("log density", log_density)] {
+            check_least(name, n_saved * n_particles, channel.map_or(usize::MAX, Buffer::len))?;
+        }
+        let n_values = dim + usize::from(log_weights.is_some()) + usize::from(log_density.is_some());
+        let per_block = scratch_per_block(network, n_values, tableau.nodes.len());
+        check_least("scratch memory", n_blocks * per_block, scratch.len())?;
+        let (steps, steps_before, rtol, atol) = match steps {
+            Steps::Fixed(FixedSteps { steps, before }) => {
+                check_len("steps before the saved times", n_saved, before.len())?;
+                (steps.address(), before.address(), 0.0, 0.0)
+            }
+            Steps::Adaptive { rtol, atol } => (DevicePtr::NULL, DevicePtr::NULL, rtol, atol),
+        };
+        let params = IntegrateParams {
+            network: network.params,
+            rows: rows.params(),
+            weights: weights.address(),
+            biases: biases.address(),
+            positions: positions.address(),
+            log_weights: log_weights.map_or(DevicePtr::NULL, Buffer::address),
+            log_density: log_density.map_or(DevicePtr::NULL, Buffer::address),
+            n_particles: n_particles as u64,
+            first_particle: first_particle as u64,
+            tableau: TableauParams::new(tableau),
+            steps,
+            steps_before,
+            save_at: save_at.address(),
+            t0: plan.t0,
+            direction: if plan.save_at.last() < Some(&plan.t0) { -1.0 } else { 1.0 },
+            rtol,
+            atol,
+            frequencies: frequencies.address(),
+            seed: plan.noise.seed,
+            scratch: scratch.address(),
+            slot_size: per_block as u64,
+            blocks: blocks.address(),
+            growth: objective.growth as f32,
+            cost_exponent: objective.cost_exponent as f32,
+            probe_weight: plan.divergence.probe_weight() as f32,
+            n_saved: n_saved as u32,
+            increments_per_step: plan.noise.increments_per_step,
+            rule: Tag::of(plan.divergence.rule),
+            n_operand_chunks: kernel.operands.n_chunks,
+            unused: 0,
+        };
+        // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no step
+        // beyond the last (checked by `FixedSteps::new`).
+        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], THREADS, kernel.operands.shared, &params) }
+    }
+}
