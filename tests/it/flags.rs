@@ -17,7 +17,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The lines of code of the library with their places: neither comments nor tests.
+/// The lines of code of the library with their places: no comments, attributes or tests.
 fn library() -> Vec<(String, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let is_library = |path: &PathBuf| {
@@ -27,7 +27,7 @@ fn library() -> Vec<(String, String)> {
     for path in sources(&src).into_iter().filter(is_library) {
         let text = fs::read_to_string(&path).expect("text");
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let code = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        let code = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with(['/', '#']));
         lines.extend(code.map(|(i, line)| (format!("{}:{}", path.display(), i + 1), line.to_string())));
     }
     lines
