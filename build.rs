@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/engine/cuda/abi");
+    println!("cargo::rerun-if-changed=src/engine/cuda/driver/modules/kernel.rs");
     // If the compiler is named there is no search, so a new PATH changes nothing.
     let searched = if std::env::var_os("AMATCH_NVCC").is_some() { &SEARCHED[..1] } else { &SEARCHED };
     for name in searched.iter().chain(&["AMATCH_CUDA", "AMATCH_CUDA_ARCHS"]) {
@@ -76,6 +77,7 @@ fn build() -> Outcome<()> {
     let architectures = architectures(text("AMATCH_CUDA_ARCHS").as_deref(), &nvcc.architectures)?;
     let jobs = text("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let images = compile_all(Path::new("kernels"), &out, &nvcc, &architectures, jobs)?;
+    check_kernels(&images, &header::kernel::names())?;
     table(&out, &images, &format!("Ok({:?})", nvcc.describe(&architectures)))
 }
 
@@ -229,6 +231,19 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
         }
     });
     done.into_inner().map_err(|_| "a compilation panicked".to_string())?.into_values().collect()
+}
+
+/// Checks that `images` have the kernels `declared`, and no others.
+pub fn check_kernels(images: &[Image], declared: &[String]) -> Outcome<()> {
+    let made: Vec<&String> = images.iter().flat_map(|image| &image.kernels).collect();
+    let missing = declared.iter().filter(|name| !made.contains(name)).map(|name| format!("{name} is not in kernels/"));
+    let others = made.iter().filter(|name| !declared.contains(name)).map(|name| format!("{name} is not declared"));
+    let wrong: Vec<String> = missing.chain(others).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let problem = "the kernels are not those of src/engine/cuda/driver/modules/kernel.rs";
+    Err(format!("{problem}: {}", wrong.join(", ")))
 }
 
 /// The error message: `what` failed at `path`.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use build::{Nvcc, architectures, compile_all, find_nvcc, gather, kernels, write_header};
+use build::{Image, Nvcc, architectures, check_kernels, compile_all, find_nvcc, gather, kernels, write_header};
 
 const KNOWN: [u32; 6] = [75, 80, 86, 90, 103, 120];
 
@@ -70,6 +70,20 @@ fn architectures_are_those_that_are_known_and_wanted() {
 fn kernels_are_named_once_in_the_order_of_the_file() {
     let ptx = b"\0.visible .entry sweep_bf16(\n.visible .func helper()\n.visible .entry draw_f32 (\0\xff.visible .entry sweep_bf16(";
     assert_eq!(kernels(ptx), ["sweep_bf16", "draw_f32"]);
+}
+
+/// One name that only one side has is enough.
+#[test]
+fn kernels_are_those_that_the_host_declares() {
+    let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let image = |list: &[&str]| Image { kernels: names(list), path: "none".into() };
+    let made = [image(&["sweep_f32"]), image(&["draw_f32", "update_f32"])];
+    assert_eq!(check_kernels(&made, &names(&["draw_f32", "update_f32", "sweep_f32"])), Ok(()));
+    let renamed = check_kernels(&made, &names(&["draw_f32", "update_f32", "sweep_all_f32"])).expect_err("renamed");
+    assert!(renamed.contains("sweep_all_f32 is not in kernels/"), "{renamed}");
+    assert!(renamed.contains("sweep_f32 is not declared"), "{renamed}");
+    check_kernels(&made, &names(&["draw_f32", "sweep_f32"])).expect_err("one too many");
+    check_kernels(&made[1..], &names(&["draw_f32", "update_f32", "sweep_f32"])).expect_err("one too few");
 }
 
 /// A changed header recompiles the files that include it, directly or not, even if headers include

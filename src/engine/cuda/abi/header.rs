@@ -42,11 +42,28 @@ macro_rules! device_types {
             ]);
         ] $($rest)* }
     };
+    (@ $($rest:tt)*) => { compile_error! { "no constant, enum or struct" } };
     ($($items:tt)*) => { device_types! { @ header [] $($items)* } };
+}
+
+/// Declares `names`, those of all kernels.
+macro_rules! kernels {
+    (
+        once { $($single:ident = $name:literal),* $(,)? }
+        for_each_precision { $($family:ident = $stem:literal),* $(,)? }
+    ) => {
+        pub fn names() -> Vec<String> {
+            let of_stem = |stem| ["f32", "tf32", "bf16", "f16"].map(|precision| format!("{stem}_{precision}"));
+            let single = [$($name),*].into_iter().map(String::from);
+            single.chain([$($stem),*].into_iter().flat_map(of_stem)).collect()
+        }
+    };
 }
 
 mod draw;
 mod integrate;
+#[path = "../driver/modules/kernel.rs"]
+pub mod kernel;
 mod optimizer;
 mod params;
 mod shape;

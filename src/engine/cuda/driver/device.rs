@@ -12,7 +12,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 
 use super::list::{DeviceInfo, check_driver, check_kernels};
-use super::modules::MODULES;
+use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
 use crate::error::{Error, Result, check_len};
 
@@ -62,7 +62,7 @@ impl Drop for Pinned {
 }
 
 /// A kernel, and the bytes of shared memory that a block may have besides its static arrays.
-struct Kernel {
+struct Loaded {
     function: CudaFunction,
     most_shared: usize,
     static_shared: usize,
@@ -78,7 +78,7 @@ pub struct Device {
     stream: Arc<CudaStream>,
     /// Stream for copies that run alongside the kernels.
     copies: Arc<CudaStream>,
-    functions: HashMap<&'static str, Kernel>,
+    functions: HashMap<&'static str, Loaded>,
     /// Kernels launched since the last successful synchronization.
     launched: Mutex<Vec<&'static str>>,
     /// Bytes allocated so far, never reduced.
@@ -86,10 +86,10 @@ pub struct Device {
     pub taken: std::sync::atomic::AtomicUsize,
 }
 
-impl Kernel {
+impl Loaded {
     /// Lets the kernel use all shared memory of the device; the default limit is 48 KiB including
     /// static arrays.
-    fn new(function: CudaFunction, context: &CudaContext) -> std::result::Result<Kernel, DriverError> {
+    fn new(function: CudaFunction, context: &CudaContext) -> std::result::Result<Loaded, DriverError> {
         use sys::CUfunction_attribute_enum as Attribute;
         let of_device = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let static_shared = function.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0);
@@ -98,7 +98,7 @@ impl Kernel {
         // Prefer shared memory to L1: kernels gain nothing from L1, and with less shared memory
         // fewer blocks might share a multiprocessor.
         function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
-        Ok(Kernel { function, most_shared: most as usize, static_shared: static_shared as usize })
+        Ok(Loaded { function, most_shared: most as usize, static_shared: static_shared as usize })
     }
 }
 
@@ -131,7 +131,7 @@ impl Device {
                 .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
             for &kernel in *kernels {
                 let function = module.load_function(kernel).map_err(driver(kernel))?;
-                functions.insert(kernel, Kernel::new(function, &context).map_err(driver(kernel))?);
+                functions.insert(kernel, Loaded::new(function, &context).map_err(driver(kernel))?);
             }
         }
         let model = context.name().map_err(driver("has no name"))?;
@@ -165,23 +165,23 @@ impl Device {
     }
 
     /// Bytes of shared memory that a block of `kernel` may have besides its static arrays.
-    pub fn most_shared_memory(&self, kernel: &'static str) -> Result<usize> {
+    pub fn most_shared_memory(&self, kernel: Kernel) -> Result<usize> {
         Ok(self.kernel(kernel)?.most_shared)
     }
 
     /// The same, if `n_blocks` blocks should fit a multiprocessor.
-    pub fn shared_memory_among(&self, kernel: &'static str, n_blocks: usize) -> Result<usize> {
+    pub fn shared_memory_among(&self, kernel: Kernel, n_blocks: usize) -> Result<usize> {
         // Reserved by the system for each block.
         const RESERVED: usize = 1 << 10;
         let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR;
         let all = self.context.attribute(attribute).map_err(|error| self.failure("shared memory", error))?;
-        let Kernel { most_shared, static_shared, .. } = self.kernel(kernel)?;
+        let Loaded { most_shared, static_shared, .. } = self.kernel(kernel)?;
         Ok((all.max(0) as usize / n_blocks).saturating_sub(RESERVED + static_shared).min(*most_shared))
     }
 
     /// Blocks of `kernel`, with `shared` bytes of shared memory besides its static arrays, that fit
     /// a multiprocessor at a time.
-    pub fn blocks_at_once(&self, kernel: &'static str, threads: u32, shared: u32) -> Result<usize> {
+    pub fn blocks_at_once(&self, kernel: Kernel, threads: u32, shared: u32) -> Result<usize> {
         let function = &self.kernel(kernel)?.function;
         let n_blocks = function
             .occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None)
@@ -298,9 +298,9 @@ impl Device {
         self.synchronize()
     }
 
-    fn kernel(&self, kernel: &'static str) -> Result<&Kernel> {
-        self.functions.get(kernel).ok_or_else(|| {
-            let problem = format!("has no kernel {kernel}");
+    fn kernel(&self, kernel: Kernel) -> Result<&Loaded> {
+        self.functions.get(kernel.name()).ok_or_else(|| {
+            let problem = format!("has no kernel {}", kernel.name());
             Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() }
         })
     }
@@ -312,7 +312,7 @@ impl Device {
     /// memory that outlives the kernel and is as large as the kernel expects.
     pub unsafe fn launch<P: Pod>(
         &self,
-        kernel: &'static str,
+        kernel: Kernel,
         grid: [u32; 3],
         threads: u32,
         shared_bytes: u32,
@@ -322,9 +322,9 @@ impl Device {
         builder.arg(arguments);
         let [x, y, z] = grid;
         let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
-        self.launched().push(kernel);
+        self.launched().push(kernel.name());
         // SAFETY: the caller guarantees the arguments; the driver checks the sizes.
-        unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel, error))
+        unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel.name(), error))
     }
 
     /// Records the launches of `launches`, to be replayed as one.

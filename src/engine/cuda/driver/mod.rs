@@ -10,6 +10,6 @@ mod pointer;
 pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
 pub(super) use device::{Buffer, Device, Pinned, Recording};
-pub(super) use modules::kernel_of;
+pub(super) use modules::Kernel;
 pub(super) use peak::peak_flops;
 pub(super) use pointer::DevicePtr;

@@ -3,15 +3,37 @@
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// The kernel of a family for a precision.
-macro_rules! kernel_of {
-    ($precision:expr, $stem:literal) => {
-        match $precision {
-            Precision::F32 => concat!($stem, "_f32"),
-            Precision::Tf32 => concat!($stem, "_tf32"),
-            Precision::Bf16 => concat!($stem, "_bf16"),
-            Precision::F16 => concat!($stem, "_f16"),
+/// Declares the kernels: see `modules/kernel.rs`.
+macro_rules! kernels {
+    (
+        once { $($single:ident = $name:literal),* $(,)? }
+        for_each_precision { $($family:ident = $stem:literal),* $(,)? }
+    ) => {
+        /// A kernel. Without a compiler none of them can be launched.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kernel {
+            $($single,)*
+            $($family(crate::precision::Precision)),*
+        }
+
+        impl Kernel {
+            /// What it is called in its module.
+            pub fn name(self) -> &'static str {
+                use crate::precision::Precision;
+                match self {
+                    $(Kernel::$single => $name,)*
+                    $(Kernel::$family(precision) => match precision {
+                        Precision::F32 => concat!($stem, "_f32"),
+                        Precision::Tf32 => concat!($stem, "_tf32"),
+                        Precision::Bf16 => concat!($stem, "_bf16"),
+                        Precision::F16 => concat!($stem, "_f16"),
+                    }),*
+                }
+            }
         }
     };
 }
-pub(in crate::engine::cuda) use kernel_of;
+
+mod kernel;
+
+pub use kernel::Kernel;

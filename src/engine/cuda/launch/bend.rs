@@ -1,14 +1,13 @@
 //! Launches of `kernels/bend.cu`: the network that displaces the points of a learned path.
 
 use super::super::abi::{BendParams, StepState, THREADS};
-use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};
 use super::sweep::check_tiles;
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
-use crate::precision::Precision;
 
 /// A pass of the bend over the first tiles of its rows.
 #[derive(Clone, Copy)]
@@ -33,7 +32,7 @@ impl BendPass<'_> {
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn forward(&self, device: &Device) -> Result<()> {
-        self.launch(device, kernel_of!(self.bend.precision, "bend_forward"))
+        self.launch(device, Kernel::BendForward(self.bend.precision))
     }
 
     /// Adjoint sweep of the bend, from the gradient of the loss at the action's points.
@@ -41,10 +40,10 @@ impl BendPass<'_> {
     /// # Errors
     /// As [`BendPass::forward`].
     pub fn backward(&self, device: &Device) -> Result<()> {
-        self.launch(device, kernel_of!(self.bend.precision, "bend_backward"))
+        self.launch(device, Kernel::BendBackward(self.bend.precision))
     }
 
-    fn launch(&self, device: &Device, kernel: &'static str) -> Result<()> {
+    fn launch(&self, device: &Device, kernel: Kernel) -> Result<()> {
         let BendPass { bend, rows, action, action_rows, state, n_tiles } = *self;
         let Packed { network, precision, weights, biases } = bend;
         bend.check()?;

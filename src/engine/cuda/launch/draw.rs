@@ -1,7 +1,7 @@
 //! Launches of `kernels/draw.cu`: the rows of a batch.
 
 use super::super::abi::{BatchParams, DrawParams, StepState, THREADS, Tag};
-use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::sweep::{check_chunk, check_tiles};
@@ -70,7 +70,7 @@ impl Draw<'_> {
     pub fn launch(&self, device: &Device) -> Result<()> {
         self.rows.check(self.network, self.precision, Work::Training)?;
         check_len("dimension of the points", self.path.dim(), self.network.params.dim as usize)?;
-        self.launch_tiles(device, kernel_of!(self.precision, "draw"), self.batch.n_tiles)
+        self.launch_tiles(device, Kernel::Draw(self.precision), self.batch.n_tiles)
     }
 
     /// Draws the pairs behind the chunk's interior rows, for the network that bends the path.
@@ -80,10 +80,10 @@ impl Draw<'_> {
     pub fn launch_bend(&self, device: &Device) -> Result<()> {
         self.rows.check(self.network, self.precision, Work::Bend)?;
         check_len("dimension of the pairs", 2 * self.path.dim(), self.network.params.dim as usize)?;
-        self.launch_tiles(device, kernel_of!(self.precision, "draw_bend"), self.batch.n_drawn_tiles())
+        self.launch_tiles(device, Kernel::DrawBend(self.precision), self.batch.n_drawn_tiles())
     }
 
-    fn launch_tiles(&self, device: &Device, kernel: &'static str, n_tiles: u32) -> Result<()> {
+    fn launch_tiles(&self, device: &Device, kernel: Kernel, n_tiles: u32) -> Result<()> {
         let Draw { settings, network, rows, batch, path, state, density, coefficients, frequencies, .. } = *self;
         if n_tiles == 0 {
             return Ok(());

@@ -4,7 +4,7 @@
 use super::super::abi::{
     DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TILE_ROWS, TableauParams, Tag,
 };
-use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};
@@ -36,7 +36,7 @@ impl TableauParams {
 /// The kernel for a network, and its shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct IntegrationKernel {
-    name: &'static str,
+    name: Kernel,
     operands: Operands,
     /// Blocks that a multiprocessor runs at a time.
     pub blocks_at_once: usize,
@@ -49,10 +49,10 @@ impl IntegrationKernel {
     /// `Device` if the driver fails.
     pub fn of(device: &Device, network: &Network, precision: Precision, has_density: bool) -> Result<Self> {
         let name = match (network.is_narrow(), has_density) {
-            (false, false) => kernel_of!(precision, "integrate"),
-            (false, true) => kernel_of!(precision, "integrate_density"),
-            (true, false) => kernel_of!(precision, "integrate_narrow"),
-            (true, true) => kernel_of!(precision, "integrate_narrow_density"),
+            (false, false) => Kernel::Integrate(precision),
+            (false, true) => Kernel::IntegrateDensity(precision),
+            (true, false) => Kernel::IntegrateNarrow(precision),
+            (true, true) => Kernel::IntegrateNarrowDensity(precision),
         };
         let width = if network.is_narrow() { ProductWidth::Narrow } else { ProductWidth::Wide };
         let operands = Operands::of(device, precision, name, network, width)?;

@@ -1,7 +1,7 @@
 //! Shared memory for the left operands of a kernel's products.
 
 use super::super::abi::{CHUNK_BYTES, NARROW_COLUMNS, NARROW_STAGES, OPERAND_CHUNK_BYTES, WIDE_COLUMNS, WIDE_STAGES};
-use super::super::driver::Device;
+use super::super::driver::{Device, Kernel};
 use super::super::network::Network;
 use crate::error::Result;
 use crate::precision::Precision;
@@ -30,7 +30,7 @@ impl Operands {
     pub fn of(
         device: &Device,
         precision: Precision,
-        kernel: &'static str,
+        kernel: Kernel,
         network: &Network,
         width: ProductWidth,
     ) -> Result<Operands> {

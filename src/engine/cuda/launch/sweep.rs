@@ -5,7 +5,7 @@ use super::super::abi::{
     BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams,
     THREADS, TILE_ROWS, TileSums,
 };
-use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::driver::{Buffer, Device, Kernel};
 use super::super::workspace::Work;
 use super::operands::{Operands, ProductWidth};
 use super::{Packed, Rows};
@@ -97,11 +97,8 @@ impl Sweep<'_> {
     pub fn launch(&self, device: &Device) -> Result<()> {
         let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = *self;
         check_tiles("slots", batch.n_tiles, rows.n_slots())?;
-        let kernel = if rows.needs().n_probes > 0 {
-            kernel_of!(precision, "sweep_diffusive")
-        } else {
-            kernel_of!(precision, "sweep")
-        };
+        let kernel =
+            if rows.needs().n_probes > 0 { Kernel::SweepDiffusive(precision) } else { Kernel::Sweep(precision) };
         let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, network, ProductWidth::Wide)?;
         let params = SweepParams { n_operand_chunks: n_chunks, ..self.params()? };
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
@@ -111,11 +108,11 @@ impl Sweep<'_> {
 }
 
 /// The kernel of narrow networks, and how many of its blocks fit the registers of a multiprocessor.
-pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (&'static str, usize) {
+pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (Kernel, usize) {
     if n_probes > 0 {
-        (kernel_of!(precision, "sweep_narrow_diffusive"), 1)
+        (Kernel::SweepNarrowDiffusive(precision), 1)
     } else {
-        (kernel_of!(precision, "sweep_narrow"), if precision == Precision::F32 { 1 } else { 2 })
+        (Kernel::SweepNarrow(precision), if precision == Precision::F32 { 1 } else { 2 })
     }
 }
 

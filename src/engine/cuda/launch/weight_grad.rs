@@ -1,7 +1,7 @@
 //! Launch of `kernels/weight_grad.cu`: partial weight gradients of a chunk of swept tiles.
 
 use super::super::abi::{BatchParams, StepState, THREADS, WEIGHT_GRAD_BYTES, WeightGradParams};
-use super::super::driver::{Buffer, Device, kernel_of};
+use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::Rows;
 use super::sweep::{check_chunk, check_least, check_tiles};
@@ -64,6 +64,6 @@ impl WeightGrad<'_> {
         let grid = [network.n_grad_tiles as u32, n_partials, 1];
         // SAFETY: reads the rows and writes the partial gradients, both large enough for the grid
         // (checked above).
-        unsafe { device.launch(kernel_of!(precision, "weight_grad"), grid, THREADS, WEIGHT_GRAD_BYTES as u32, &params) }
+        unsafe { device.launch(Kernel::WeightGrad(precision), grid, THREADS, WEIGHT_GRAD_BYTES as u32, &params) }
     }
 }

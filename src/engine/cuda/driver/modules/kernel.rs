@@ -1,0 +1,26 @@
+//! All kernels, with their names in `kernels/*.cu`. The build script fails if those that nvcc made
+//! are others.
+
+kernels! {
+    once {
+        GatherGradient = "gather_gradient",
+        FinishStep = "finish_step",
+        RenewDensity = "renew_density",
+    }
+    for_each_precision {
+        Draw = "draw",
+        DrawBend = "draw_bend",
+        BendForward = "bend_forward",
+        BendBackward = "bend_backward",
+        Sweep = "sweep",
+        SweepDiffusive = "sweep_diffusive",
+        SweepNarrow = "sweep_narrow",
+        SweepNarrowDiffusive = "sweep_narrow_diffusive",
+        WeightGrad = "weight_grad",
+        Update = "update",
+        Integrate = "integrate",
+        IntegrateDensity = "integrate_density",
+        IntegrateNarrow = "integrate_narrow",
+        IntegrateNarrowDensity = "integrate_narrow_density",
+    }
+}
