@@ -4,21 +4,23 @@
 // First one thread per row makes the random choices; then each warp writes whole rows, one lane per
 // coordinate, so that stores are coalesced. A row depends only on (seed, step, row), so any
 // division into chunks draws the same batch.
+#include "abi.h"
 #include "draw/embedding.cuh"
 #include "draw/probes.cuh"
 #include "draw/row.cuh"
 #include "net/element.cuh"
-#include "abi.h"
 
 constexpr uint32_t kWarpSize = 32;
 
 // Writes one row of the network's input: x, the time features, zero padding. Also stores x, phi',
 // the velocity, t and the weight in their own buffers.
 template <class T, class Coordinate>
-__device__ __forceinline__ void write_row(const DrawParams& params, const DrawnRow& row, size_t at, Coordinate coordinate) {
+__device__ __forceinline__ void write_row(const DrawParams& params, const DrawnRow& row, size_t at,
+                                          Coordinate coordinate) {
   const RowBuffers& rows = params.rows;
   const uint32_t lane = threadIdx.x % kWarpSize;
-  const uint32_t dim = params.network.dim, n_features = params.network.n_features, in_width = params.network.layers[0].n_in;
+  const uint32_t dim = params.network.dim, n_features = params.network.n_features,
+                 in_width = params.network.layers[0].n_in;
   T* input = static_cast<T*>(rows.a_in) + at * in_width;
   for (uint32_t column = lane; column < in_width; column += kWarpSize) {
     float value = 0.0f;
@@ -42,7 +44,8 @@ __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnR
 }
 
 template <class T>
-__device__ __forceinline__ void write_probes(const DrawParams& params, const DrawnRow& row, size_t at, const Probes& probes) {
+__device__ __forceinline__ void write_probes(const DrawParams& params, const DrawnRow& row, size_t at,
+                                             const Probes& probes) {
   const RowBuffers& rows = params.rows;
   const uint32_t lane = threadIdx.x % kWarpSize, in_width = params.network.layers[0].n_in;
   for (uint32_t probe = 0; probe < rows.n_probes; ++probe) {
@@ -62,7 +65,8 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
   const Draw draw(params, params.network.dim);
   const uint32_t tile = params.batch.first_tile + blockIdx.x;
   const Part part = part_of(params.batch, tile);
-  if (threadIdx.x < kTileRows) sm_rows[threadIdx.x] = draw.row(part, (tile - part.first_tile) * kTileRows + threadIdx.x);
+  if (threadIdx.x < kTileRows)
+    sm_rows[threadIdx.x] = draw.row(part, (tile - part.first_tile) * kTileRows + threadIdx.x);
   __syncthreads();  // rows are chosen by some threads, written by all
 
   const RowWords start_noise{params.seed, draw.step, Purpose::kStartNoise, (params.network.dim + 3) / 4};
@@ -108,12 +112,13 @@ __device__ __forceinline__ void draw_bend(const DrawParams& params) {
 
 // At least one block per multiprocessor, so the compiler may use as many registers as it needs and
 // spills none on any architecture.
-#define DRAW(NAME, TYPE)                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_##NAME(const __grid_constant__ DrawParams params) {      \
-    draw<TYPE>(params);                                                                                                   \
-  }                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_bend_##NAME(const __grid_constant__ DrawParams params) { \
-    draw_bend<TYPE>(params);                                                                                              \
+#define DRAW(NAME, TYPE)                                                                                             \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1) draw_##NAME(const __grid_constant__ DrawParams params) { \
+    draw<TYPE>(params);                                                                                              \
+  }                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                                          \
+      draw_bend_##NAME(const __grid_constant__ DrawParams params) {                                                  \
+    draw_bend<TYPE>(params);                                                                                         \
   }
 DRAW(f32, float)
 DRAW(tf32, tf32)

@@ -2,12 +2,13 @@
 // log-density. A block loops over tiles and takes all steps of each.
 #include "integrate/particles.cuh"
 
-#define INTEGRATE(NAME, TYPE, BLOCKS)                                                                                      \
-  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_##NAME(const IntegrateParams params) {         \
-    integrate<TYPE, false, true>(params);                                                                                   \
-  }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_density_##NAME(const IntegrateParams params) { \
-    integrate<TYPE, true, true>(params);                                                                                    \
+#define INTEGRATE(NAME, TYPE, BLOCKS)                                                                             \
+  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_##NAME(const IntegrateParams params) { \
+    integrate<TYPE, false, true>(params);                                                                         \
+  }                                                                                                               \
+  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS)                                                  \
+      integrate_density_##NAME(const IntegrateParams params) {                                                    \
+    integrate<TYPE, true, true>(params);                                                                          \
   }
 INTEGRATE(f32, float, 1)
 INTEGRATE(tf32, tf32, 1)

@@ -1,7 +1,7 @@
 // From the partial weight gradients to the next weights: gather_gradient for each network,
 // finish_step once, update for each network.
-#include "optimizer/gather.cuh"
 #include "optimizer/finish_step.cuh"
+#include "optimizer/gather.cuh"
 #include "optimizer/update.cuh"
 
 extern "C" __global__ void __launch_bounds__(kThreads) gather_gradient(const __grid_constant__ GatherParams params) {
@@ -18,9 +18,9 @@ extern "C" __global__ void __launch_bounds__(kThreads) renew_density(const __gri
   form_density(params, sm_times);
 }
 
-#define UPDATE(NAME, TYPE)                                                                                                      \
+#define UPDATE(NAME, TYPE)                                                                                            \
   extern "C" __global__ void __launch_bounds__(kThreads) update_##NAME(const __grid_constant__ UpdateParams params) { \
-    update<TYPE>(params);                                                                                                      \
+    update<TYPE>(params);                                                                                             \
   }
 UPDATE(f32, float)
 UPDATE(tf32, tf32)

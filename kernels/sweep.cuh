@@ -23,7 +23,7 @@ struct InteriorRow {
 
   const SweepParams& params;
   HeadRow<TileSweeps> head;
-  bool is_center;  // row of a centering part: only the time derivative contributes
+  bool is_center;              // row of a centering part: only the time derivative contributes
   const float& operand_scale;  // see TileMemory
   RowTerms& terms;
 
@@ -102,7 +102,9 @@ struct InteriorRow {
     return operand_scale * (terms.weight * growth() * terms.s + terms.on_potential);
   }
 
-  __device__ __forceinline__ float o_c(uint32_t i) const { return head.kept(params.rows.output_c, head.out_width())[i]; }
+  __device__ __forceinline__ float o_c(uint32_t i) const {
+    return head.kept(params.rows.output_c, head.out_width())[i];
+  }
 
   // Adjoint seed of output i, if s has weight `on_s`.
   __device__ __forceinline__ float adjoint_seed(uint32_t i, float on_s) const {
@@ -131,11 +133,12 @@ struct InteriorRow {
 
 // Sums the tile's terms in a fixed order. Interior tiles also form their moments of the integrand.
 // Precondition: the terms are visible to the block.
-__device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row, const RowTerms* sm_terms,
-                                         bool interior) {
+__device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row,
+                                         const RowTerms* sm_terms, bool interior) {
   if (threadIdx.x < 32) {
     TileSums sums = {0.0, 0.0};
-    for (uint32_t i = threadIdx.x; i < kTileRows; i += 32) sums.value += sm_terms[i].value, sums.kinetic += sm_terms[i].kinetic;
+    for (uint32_t i = threadIdx.x; i < kTileRows; i += 32)
+      sums.value += sm_terms[i].value, sums.kinetic += sm_terms[i].kinetic;
     sums = {warp_sum(sums.value), warp_sum(sums.kinetic)};
     if (threadIdx.x == 0) params.sums[tile] = sums;
   }
@@ -164,17 +167,21 @@ struct TileMemory {
 
 // Runs the sweeps of tile `index` of the batch. `interior`: whether it is interior-like.
 template <class TileSweeps>
-__device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, TileSweeps& tile, TileMemory& sm_tile) {
+__device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, TileSweeps& tile,
+                                           TileMemory& sm_tile) {
   constexpr bool kDiffusive = TileSweeps::kProbes;
   const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
   const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
   // The barrier at the beginning of the first product makes it visible.
-  if (threadIdx.x == 0) sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
+  if (threadIdx.x == 0)
+    sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
 
   if (!interior) {
-    const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) { return operand_scale * *row.of(rows.weight) * row.output_seed_of(k); };
+    const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) {
+      return operand_scale * *row.of(rows.weight) * row.output_seed_of(k);
+    };
     tile.primal(false);
     tile.output();
     __syncthreads();  // the output is written
@@ -196,13 +203,16 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
 
   // All rows of a tile belong to one part.
   const bool is_center = part_of(params.batch, index).kind == PartKind::kCenter;
-  const auto row_of = [&](uint32_t i) { return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]}; };
+  const auto row_of = [&](uint32_t i) {
+    return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]};
+  };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
   for_each_row([&](uint32_t i) {
     const auto row = row_of(i);
     row.seed_tangent();
-    if (kDiffusive && is_first_lane()) sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
+    if (kDiffusive && is_first_lane())
+      sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
   });
   if (kDiffusive) {
     tile.diffusive_tangent();

@@ -1,6 +1,7 @@
-// Sweeps and weight gradient of a narrow network, whose layers all have kNarrowColumns columns. A block
-// loops over tiles, reuses one tile of slots for their activations and accumulates the gradient as
-// it goes, so no operand of the gradient outlives its tile and no second kernel is needed.
+// Sweeps and weight gradient of a narrow network, whose layers all have kNarrowColumns columns. A
+// block loops over tiles, reuses one tile of slots for their activations and accumulates the
+// gradient as it goes, so no operand of the gradient outlives its tile and no second kernel is
+// needed.
 #pragma once
 #include "net/layer_gradient.cuh"
 #include "sweep.cuh"
@@ -21,7 +22,8 @@ struct LayerSums {
 #pragma unroll
     for (int i = 0; i < P::kM * P::kN; ++i) product.acc[i / P::kN][i % P::kN] = weights[i][threadIdx.x];
     product.line_sums = Accumulator{};
-    if (P::owns_bias_rows()) product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
+    if (P::owns_bias_rows())
+      product.line_sums.value[0] = biases[threadIdx.x].x, product.line_sums.value[2] = biases[threadIdx.x].y;
   }
 };
 static_assert(sizeof(LayerSums<float>) == kLayerSumBytes, "the host has room for the sums of a layer: LAYER_SUM_BYTES");
@@ -41,7 +43,8 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   static_assert(kStageMemory == kNarrowStageBytes, "the host gives the stages their shared memory: NARROW_STAGE_BYTES");
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
-  LayerSums<T>* spilled = static_cast<LayerSums<T>*>(params.spilled) + static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_resident);
+  LayerSums<T>* spilled = static_cast<LayerSums<T>*>(params.spilled) +
+                          static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_resident);
   // The sums of the first n_resident layers are in shared memory, the others spill to global
   // memory.
   const auto sums_of = [&](uint32_t layer) -> LayerSums<T>& {
@@ -88,6 +91,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     P product;
     sums_of(layer).load(product);
     if (kRounds<T>) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
-    store_gradient(product, partial + network.layers[layer - 1].parameters, kNarrowColumns, kNarrowColumns, 0, 0, params.accumulate != 0);
+    store_gradient(product, partial + network.layers[layer - 1].parameters, kNarrowColumns, kNarrowColumns, 0, 0,
+                   params.accumulate != 0);
   }
 }

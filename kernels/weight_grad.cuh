@@ -9,9 +9,11 @@
 
 // Adds tiles `begin` .. `end` of the batch to the elements that start at (out0, in0).
 template <class T>
-__device__ __forceinline__ void add_tiles(GradProduct<T, kGradTile>& product, const WeightGradParams& params, uint32_t layer, uint32_t out0,
-                                          uint32_t in0, uint32_t begin, uint32_t end, unsigned char* sm) {
-  const uint32_t end_interior = max(begin, min(params.batch.n_interior_tiles, end)), first_row = (begin - params.batch.first_tile) * kTileRows;
+__device__ __forceinline__ void add_tiles(GradProduct<T, kGradTile>& product, const WeightGradParams& params,
+                                          uint32_t layer, uint32_t out0, uint32_t in0, uint32_t begin, uint32_t end,
+                                          unsigned char* sm) {
+  const uint32_t end_interior = max(begin, min(params.batch.n_interior_tiles, end)),
+                 first_row = (begin - params.batch.first_tile) * kTileRows;
   const TileRows<T> tile{params.network, params.rows, first_row, first_row};
   add_channels(product, tile, layer, out0, in0, (end - begin) * kTileRows, (end_interior - begin) * kTileRows, sm);
 }

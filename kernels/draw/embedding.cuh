@@ -7,7 +7,8 @@ struct TimeFeature {
 };
 
 // Feature i of n at time t: t itself, then sin(2 pi f t) for each frequency f, then cos(2 pi f t).
-__device__ __forceinline__ TimeFeature time_feature(const double* frequencies, uint32_t n_features, uint32_t i, double t) {
+__device__ __forceinline__ TimeFeature time_feature(const double* frequencies, uint32_t n_features, uint32_t i,
+                                                    double t) {
   if (i == 0) return {static_cast<float>(t), 1.0f};
   const uint32_t m = n_features / 2;
   const bool is_sine = i <= m;

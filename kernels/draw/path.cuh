@@ -2,8 +2,8 @@
 // generative.rs. Indices, times, masses and straight lines equal the host's bit for bit.
 #pragma once
 #include "../exact.cuh"
-#include "abi.h"
 #include "../rng/normal.cuh"
+#include "abi.h"
 #include "search.cuh"
 #include "times.cuh"
 
@@ -41,7 +41,9 @@ struct Path {
   __device__ __forceinline__ uint32_t n_intervals() const { return params.n_times - 1; }
   __device__ __forceinline__ f64 time(uint32_t k) const { return params.times[k]; }
   __device__ __forceinline__ f64 length(uint32_t left) const { return time(left + 1) - time(left); }
-  __device__ __forceinline__ f64 snapshot_mass(uint32_t k) const { return params.masses == nullptr ? 1.0 : params.masses[k]; }
+  __device__ __forceinline__ f64 snapshot_mass(uint32_t k) const {
+    return params.masses == nullptr ? 1.0 : params.masses[k];
+  }
   __device__ __forceinline__ uint32_t n_rows(uint32_t k) const {
     return static_cast<uint32_t>(params.offsets[k + 1] - params.offsets[k]);
   }
@@ -88,7 +90,8 @@ struct Path {
       return {left, from, to, from, to, start_mass, end_mass};
     }
     const CouplingParams& coupling = params.couplings[left];
-    const uint32_t chosen = partition_point(coupling.n_pairs, [&](uint32_t pair) { return coupling.cumulative[pair] <= words.y; });
+    const uint32_t chosen =
+        partition_point(coupling.n_pairs, [&](uint32_t pair) { return coupling.cumulative[pair] <= words.y; });
     const uint32_t pair = min(chosen, coupling.n_pairs - 1);
     const uint32_t from = coupling.pairs[2 * pair], to = coupling.pairs[2 * pair + 1];
     Trajectory trajectory{left, from, to, from, to, start_mass, end_mass};
@@ -209,19 +212,17 @@ __device__ __forceinline__ PointAndVelocity spline(const Curve& curve, uint32_t 
 // Coordinate i of the point and of its velocity; velocity 0 if the path does not define one.
 __device__ __forceinline__ PointAndVelocity point(const Curve& curve, uint32_t i, const RowWords& start_noise) {
   switch (curve.kind) {
-    case CurveKind::kRow:
-      return {curve.from[i], 0.0f};
+    case CurveKind::kRow: return {curve.from[i], 0.0f};
     case CurveKind::kLine: {
       const f32 from = curve.from[i], step = curve.to[i] - from;
       return {(from + curve.ratio * step).value, (curve.per_time * step).value};
     }
-    case CurveKind::kSpline:
-      return spline(curve, i);
+    case CurveKind::kSpline: return spline(curve, i);
     case CurveKind::kNoise: {
       const f32 noise = normal(start_noise.of(curve.noise_row, i / 4), i % 4), data = curve.to[i];
-      return {(curve.noise * noise + curve.data * data).value, (curve.noise_slope * noise + curve.data_slope * data).value};
+      return {(curve.noise * noise + curve.data * data).value,
+              (curve.noise_slope * noise + curve.data_slope * data).value};
     }
-    default:
-      return {0.0f, 0.0f};
+    default: return {0.0f, 0.0f};
   }
 }

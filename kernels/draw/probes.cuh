@@ -1,8 +1,8 @@
 // Probes of the Laplacian. Counterpart of engine::cpu::draw::probes. Component i of probe k uses
 // random number k dim + i of its row.
 #pragma once
-#include "abi.h"
 #include "../rng/normal.cuh"
+#include "abi.h"
 
 struct Probes {
   LaplacianRule rule;
@@ -24,10 +24,8 @@ struct Probes {
         const uint32_t word = index < 2 ? (index == 0 ? drawn.x : drawn.y) : (index == 2 ? drawn.z : drawn.w);
         return word >> number % 32 & 1 ? -1.0f : 1.0f;
       }
-      case LaplacianRule::kGaussian:
-        return normal(words.of(row, number / 4), number % 4);
-      default:
-        return i == probe ? 1.0f : 0.0f;
+      case LaplacianRule::kGaussian: return normal(words.of(row, number / 4), number % 4);
+      default: return i == probe ? 1.0f : 0.0f;
     }
   }
 };

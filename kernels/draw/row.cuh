@@ -3,8 +3,8 @@
 #pragma once
 #include "../batch.cuh"
 #include "../exact.cuh"
-#include "abi.h"
 #include "../rng/philox.cuh"
+#include "abi.h"
 #include "path.cuh"
 #include "times.cuh"
 
@@ -25,7 +25,8 @@ struct Draw {
   Path path;
   uint64_t step;
 
-  __device__ __forceinline__ Draw(const DrawParams& params, uint32_t dim) : params(params), path{*params.path, dim}, step(params.state->step) {}
+  __device__ __forceinline__ Draw(const DrawParams& params, uint32_t dim)
+      : params(params), path{*params.path, dim}, step(params.state->step) {}
 
   // The time weight and its derivative.
   __device__ __forceinline__ Weight time_weight(f64 t) const {
@@ -43,7 +44,8 @@ struct Draw {
 
   // The moment of row `row` of `n`. `sampling_weight`: the weight that makes the mean over rows a
   // mean over times.
-  __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own, f64& sampling_weight) const {
+  __device__ __forceinline__ Moment moment(uint32_t row, uint32_t n, uint32_t offset, uint32_t own,
+                                           f64& sampling_weight) const {
     const f64 u = static_cast<double>(unit_f32(time_word(params.time_rule, row, n, offset, own)));
     WeighedTime time{u, 1.0};
     if (params.time_rule == TimeRule::kImportance) time = draw_time(params.density, u.value);
@@ -122,7 +124,8 @@ struct Draw {
     row.t = visited.t;
     const f64 omega = time_weight(static_cast<double>(moment.t)).omega;
     const f64 per_length = intervals / path.length(moment.left);
-    const f64 weight = 0.5 * omega * path.mass(trajectory, sampled) * sampling_weight * per_length / static_cast<double>(n);
+    const f64 weight =
+        0.5 * omega * path.mass(trajectory, sampled) * sampling_weight * per_length / static_cast<double>(n);
     row.weight = to_f32(at_end ? -weight : weight);
   }
 

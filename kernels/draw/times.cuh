@@ -17,14 +17,11 @@ __device__ __forceinline__ uint32_t time_word(TimeRule rule, uint32_t row, uint3
 // without nodes.
 __device__ __forceinline__ double time_node(TimeRule rule, double ratio) {
   switch (rule) {
-    case TimeRule::kTrapezoid:
-      return ratio < 0.5 ? 0.0 : 1.0;
-    case TimeRule::kSimpson:
-      return ratio < 1.0 / 6.0 ? 0.0 : ratio < 1.0 / 6.0 + 2.0 / 3.0 ? 0.5 : 1.0;
+    case TimeRule::kTrapezoid: return ratio < 0.5 ? 0.0 : 1.0;
+    case TimeRule::kSimpson: return ratio < 1.0 / 6.0 ? 0.0 : ratio < 1.0 / 6.0 + 2.0 / 3.0 ? 0.5 : 1.0;
     case TimeRule::kGaussLegendre:
       return ratio < 5.0 / 18.0 ? 0.1127016653792583 : ratio < 5.0 / 18.0 + 8.0 / 18.0 ? 0.5 : 0.8872983346207417;
-    default:
-      return ratio;
+    default: return ratio;
   }
 }
 

@@ -29,14 +29,17 @@ __device__ __forceinline__ double error_norm(const ParticleState& state, double 
       [&](uint32_t i) {
         double error = 0.0;
 #pragma unroll 1
-        for (uint32_t k = 0; k < tableau.n_stages; ++k) error += tableau.error[k] * static_cast<double>(state.stage(k)[i]);
+        for (uint32_t k = 0; k < tableau.n_stages; ++k)
+          error += tableau.error[k] * static_cast<double>(state.stage(k)[i]);
         return h * error;
       },
       [&](uint32_t i) { return fmaxf(fabsf(y[i]), fabsf(point[i])); });
 }
 
 // f32 accuracy suffices for step sizes.
-__device__ __forceinline__ double power(double base, float exponent) { return powf(static_cast<float>(base), exponent); }
+__device__ __forceinline__ double power(double base, float exponent) {
+  return powf(static_cast<float>(base), exponent);
+}
 
 // Ratio of the next step size to this one (Hairer, Nørsett & Wanner, Solving ODEs I, II.4); a NaN
 // shrinks it.
@@ -58,7 +61,8 @@ __device__ __forceinline__ double first_step(const ParticleState& state, double 
   const float *y = state.y(), *velocity = state.stage(0), *later = state.stage(1);
   const auto size = [&](uint32_t i) { return fabsf(y[i]); };
   const double speed = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(velocity[i]); }, size);
-  const double change = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(later[i] - velocity[i]); }, size);
+  const double change =
+      scaled_norm(state, [&](uint32_t i) { return static_cast<double>(later[i] - velocity[i]); }, size);
   const double largest = fmax(speed, change / probe);
   const double second = largest <= 1e-15 ? fmax(probe * 1e-3, 1e-6) : power(0.01 / largest, 0.2f);
   return fmin(100.0 * probe, second);

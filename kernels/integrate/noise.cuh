@@ -18,7 +18,8 @@ __device__ __forceinline__ void draw_noise(const ParticleState& state, uint64_t 
       const uint64_t step = n_steps * params.increments_per_step + increment;
       const RowWords words{params.seed, step, Purpose::kNoise, n_counters};
       const float4 normal = normals(words.of(state.first_row() + row, counter));
-      sum.x += deviation * normal.x, sum.y += deviation * normal.y, sum.z += deviation * normal.z, sum.w += deviation * normal.w;
+      sum.x += deviation * normal.x, sum.y += deviation * normal.y, sum.z += deviation * normal.z,
+          sum.w += deviation * normal.w;
     }
     float* to = noise + row * dim + 4 * counter;
     const uint32_t n = dim - 4 * counter;

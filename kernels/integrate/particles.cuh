@@ -27,7 +27,7 @@ struct Progress {
   uint64_t n_steps;        // accepted steps; numbers the noise
   double t, h, t_stage;
   double proposed;  // next step by error control, signed by direction; 0 before the first
-  bool has_failed;         // a block stops at its first failure
+  bool has_failed;  // a block stops at its first failure
 };
 
 // The same in registers, with the stepping logic.
@@ -53,7 +53,8 @@ struct TileStepper : Progress {
     proposed = 0.0;
     float* y = state().y();
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads) y[i] = state().counts(i) ? *state().saved(0, i) : 0.0f;
+    for (uint32_t i = threadIdx.x; i < state().n_values(); i += kThreads)
+      y[i] = state().counts(i) ? *state().saved(0, i) : 0.0f;
     return true;
   }
 

@@ -3,8 +3,8 @@
 // A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] if they
 // are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
-#include "abi.h"
 #include "../tile/product.cuh"
+#include "abi.h"
 
 struct ParticleTile {
   uint64_t index;
@@ -12,7 +12,7 @@ struct ParticleTile {
   // Which of two slabs is y, and whether the first and last stage are swapped: an accepted step
   // copies nothing.
   bool is_second, is_swapped;
-  bool is_fresh;  // before the first evaluation
+  bool is_fresh;     // before the first evaluation
   bool has_weights;  // whether log w is integrated: cached to save a register
 };
 
@@ -24,7 +24,9 @@ struct ParticleState {
   __device__ __forceinline__ bool has_weights() const { return tile.has_weights; }
   __device__ __forceinline__ uint32_t weights() const { return kTileRows * opaque(dim()); }
   __device__ __forceinline__ uint32_t density() const { return weights() + (has_weights() ? kTileRows : 0); }
-  __device__ __forceinline__ uint32_t n_values() const { return density() + (params.log_density != nullptr ? kTileRows : 0); }
+  __device__ __forceinline__ uint32_t n_values() const {
+    return density() + (params.log_density != nullptr ? kTileRows : 0);
+  }
   __device__ __forceinline__ uint32_t first_row() const {
     return static_cast<uint32_t>(params.first_particle + tile.index * kTileRows);
   }

@@ -34,7 +34,8 @@ __device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const
 
 // Evaluates stage `stage` at time t: at y for stage 0, else at the point.
 template <class TileSweeps>
-__device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState& state, const uint32_t& stage, const double& t) {
+__device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState& state, const uint32_t& stage,
+                                         const double& t) {
   using T = typename TileSweeps::Operand;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);

@@ -8,8 +8,9 @@
 // Adds the kTile x kTile elements that start at (out0, in0) to `product`, and db of their outputs
 // if in0 = 0. Precondition: operands visible to the block, `sm` free.
 template <class T, uint32_t kTile>
-__device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer, uint32_t out0,
-                                             uint32_t in0, uint32_t n_rows, uint32_t n_interior, unsigned char* sm) {
+__device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer,
+                                             uint32_t out0, uint32_t in0, uint32_t n_rows, uint32_t n_interior,
+                                             unsigned char* sm) {
   using P = GradProduct<T, kTile>;
   const uint32_t n_out = tile.width(layer), n_in = tile.width(layer - 1);
   const int n_left = min(kTile, n_out - out0), n_right = min(kTile, n_in - in0);
@@ -17,7 +18,8 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   // Addresses of this thread's piece of a channel's first line on both sides; null beyond the
   // columns.
   const int line = threadIdx.x / P::kPieces, byte = threadIdx.x % P::kPieces * 16;
-  const bool has_left = byte < n_left * static_cast<int>(sizeof(T)), has_right = byte < n_right * static_cast<int>(sizeof(T));
+  const bool has_left = byte < n_left * static_cast<int>(sizeof(T)),
+             has_right = byte < n_right * static_cast<int>(sizeof(T));
   const auto piece = [&](const T* side, uint32_t width, uint32_t column) {
     return reinterpret_cast<const unsigned char*>(side + static_cast<size_t>(line) * width + column) + byte;
   };
@@ -74,11 +76,13 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
 // Stores the elements that start at (out0, in0) to the layer's stretch of a gradient, weights
 // [n_out][n_in] and then biases; `add` adds to what is there.
 template <class T, uint32_t kTile>
-__device__ __forceinline__ void store_gradient(const GradProduct<T, kTile>& product, float* partial, uint32_t n_out, uint32_t n_in, uint32_t out0,
-                                      uint32_t in0, bool add) {
+__device__ __forceinline__ void store_gradient(const GradProduct<T, kTile>& product, float* partial, uint32_t n_out,
+                                               uint32_t n_in, uint32_t out0, uint32_t in0, bool add) {
   using P = GradProduct<T, kTile>;
   if (P::first_out() >= static_cast<int>(n_out - out0)) return;
-  const auto element = [&](int out, int in) { return reinterpret_cast<float2*>(partial + static_cast<size_t>(out0 + out) * n_in + in0 + in); };
+  const auto element = [&](int out, int in) {
+    return reinterpret_cast<float2*>(partial + static_cast<size_t>(out0 + out) * n_in + in0 + in);
+  };
   if (P::first_in() < static_cast<int>(n_in - in0)) {
     product.for_each([&](int out, int in) { return add ? *element(out, in) : float2{}; },
                      [&](int out, int in, float2 value, float2 before) {

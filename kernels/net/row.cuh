@@ -27,7 +27,8 @@ __device__ __forceinline__ void for_each_component(uint32_t n, Visit visit) {
 // Sum over a row's threads, returned to all of them.
 __device__ __forceinline__ float row_sum(float value) {
 #pragma unroll
-  for (uint32_t distance = kRowLanes / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  for (uint32_t distance = kRowLanes / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, distance);
   return value;
 }
 
@@ -47,7 +48,9 @@ struct HeadRow {
 
   // The row's values in a per-row (`of`) or per-slot (`kept`) buffer of `columns` each, of probe k
   // if it has probes.
-  __device__ __forceinline__ float* of(float* buffer, uint32_t columns = 1) const { return tile.of_rows(buffer, columns) + row * columns; }
+  __device__ __forceinline__ float* of(float* buffer, uint32_t columns = 1) const {
+    return tile.of_rows(buffer, columns) + row * columns;
+  }
   __device__ __forceinline__ float* kept(float* buffer, uint32_t columns, uint32_t k = 0) const {
     return tile.of_slots(buffer, columns, k) + row * columns;
   }
@@ -57,7 +60,9 @@ struct HeadRow {
     return tile.template at<T>(buffer, tile.network.n_layers, k) + row * out_width();
   }
 
-  __device__ __forceinline__ float x(uint32_t i) const { return head() == Head::kScalar ? 0.0f : of(tile.rows.x, dim())[i]; }
+  __device__ __forceinline__ float x(uint32_t i) const {
+    return head() == Head::kScalar ? 0.0f : of(tile.rows.x, dim())[i];
+  }
   // Valid only for heads of several outputs, or if s was asked for.
   __device__ __forceinline__ float o(uint32_t i) const { return kept(tile.rows.output, out_width())[i]; }
   __device__ __forceinline__ float through(uint32_t i) const { return kept(tile.rows.input_grad, in_width())[i]; }

@@ -21,8 +21,8 @@
 //
 // Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
-#include "abi.h"
 #include "../tile/product.cuh"
+#include "abi.h"
 #include "activation.cuh"
 #include "tile_rows.cuh"
 
@@ -95,7 +95,8 @@ struct Sweeps : TileRows<T> {
   // `origin_of(l)`. `finish` reads the sources there, which are prefetched meanwhile. Addresses are
   // recomputed for every tile to leave registers to the product (opaque.cuh).
   template <Way kWay, bool kWideProduct, bool kBiased, class Operand, class OriginOf, class From, class Finish>
-  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, const From& sources, Finish finish) {
+  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, const From& sources,
+                                           Finish finish) {
     using P = Product<T, kWideProduct, kStages>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
@@ -105,10 +106,13 @@ struct Sweeps : TileRows<T> {
       const uint32_t width = kForward ? of_map.n_out : of_map.n_in, depth = kForward ? of_map.n_in : of_map.n_out;
       if (column0 >= width) break;
       const uint32_t n_columns = min(static_cast<uint32_t>(P::kColumns), width - column0);
-      const auto lines = [&] { return Lines{origin_of(kForward ? opaque(layer) : opaque(layer) - 1), width, column0, n_columns}; };
+      const auto lines = [&] {
+        return Lines{origin_of(kForward ? opaque(layer) : opaque(layer) - 1), width, column0, n_columns};
+      };
       fetch<P::kColumns>(sources, lines());
       P product;
-      product.run(operand(map), weights + (kForward ? of_map.forward : of_map.reverse) + static_cast<size_t>(column0) * depth,
+      product.run(operand(map),
+                  weights + (kForward ? of_map.forward : of_map.reverse) + static_cast<size_t>(column0) * depth,
                   kBiased ? biases + of_map.bias + column0 : nullptr, depth, n_columns, column0 == 0, memory);
       finish(Result<P>{product, lines()});
     }
@@ -219,7 +223,8 @@ struct Sweeps : TileRows<T> {
   // as kOrders asks, and the gradient at the input.
   __device__ __forceinline__ void reverse() {
     const auto operand = [&](uint32_t map) { return at<T>(rows.delta, map); };
-    S *f1 = as<S>(rows.f1), *f2 = as<S>(kOrders == 3 ? rows.f2 : rows.g), *h = as<S>(kOrders == 3 ? rows.h : rows.g), *u_f3 = as<S>(rows.u_f3);
+    S *f1 = as<S>(rows.f1), *f2 = as<S>(kOrders == 3 ? rows.f2 : rows.g), *h = as<S>(kOrders == 3 ? rows.h : rows.g),
+      *u_f3 = as<S>(rows.u_f3);
     Sources<kOrders> sources{f1};
     if constexpr (kOrders >= 2) sources.of[1] = f2;
     if constexpr (kOrders >= 3) sources.of[2] = u_f3;
@@ -262,13 +267,15 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
       for (uint32_t k = 0; k < rows.n_probes; ++k) {
         const Sources<1> f1{as<S>(rows.f1)};
-        multiply<Way::kForward>(layer, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1, [&](const auto& result) {
-          result.for_each(f1, [&](const ElementIndex& element, float (&z)[8], const Ahead<1>& ahead) {
-            const size_t index = k * this->probe_pitch() + element.index;
-            store8(as<S>(rows.e_z) + index, pack8<S>(z));
-            scale8(ahead.of[0], z, as<T>(rows.e_a) + index);
-          });
-        });
+        multiply<Way::kForward>(
+            layer, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1,
+            [&](const auto& result) {
+              result.for_each(f1, [&](const ElementIndex& element, float (&z)[8], const Ahead<1>& ahead) {
+                const size_t index = k * this->probe_pitch() + element.index;
+                store8(as<S>(rows.e_z) + index, pack8<S>(z));
+                scale8(ahead.of[0], z, as<T>(rows.e_a) + index);
+              });
+            });
       }
       multiply<Way::kForward>(layer, operand, sources, [&](const auto& result) {
         result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<5>& ahead) {
@@ -280,7 +287,8 @@ struct Sweeps : TileRows<T> {
           };
           add_probe(ahead.of[0]);
 #pragma unroll 1
-          for (uint32_t k = 1; k < rows.n_probes; ++k) add_probe(load8(as<S>(rows.e_z) + (k * this->probe_pitch() + element.index)));
+          for (uint32_t k = 1; k < rows.n_probes; ++k)
+            add_probe(load8(as<S>(rows.e_z) + (k * this->probe_pitch() + element.index)));
           const float weight = sm_probe_weight[element.row];
 #pragma unroll
           for (int i = 0; i < 8; ++i) squares[i] *= weight;
@@ -320,16 +328,18 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
         for (uint32_t k = 0; k < rows.n_probes; ++k) adjoint_of_probe(layer, k);
       }
-      multiply<Way::kBackward>(layer, [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources, [&](const auto& result) {
-        result.for_each(sources, [&](const ElementIndex& element, float (&a_bar)[8], const Ahead<2>& ahead) {
-          float order[8], sum[8];
-          unpack8(ahead.of[0], order);
-          unpack8(ahead.of[1], sum);
+      multiply<Way::kBackward>(
+          layer, [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources,
+          [&](const auto& result) {
+            result.for_each(sources, [&](const ElementIndex& element, float (&a_bar)[8], const Ahead<2>& ahead) {
+              float order[8], sum[8];
+              unpack8(ahead.of[0], order);
+              unpack8(ahead.of[1], sum);
 #pragma unroll
-          for (int i = 0; i < 8; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
-          store8(as<T>(rows.z_bar) + element.index, pack8<T>(sum));
-        });
-      });
+              for (int i = 0; i < 8; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
+              store8(as<T>(rows.z_bar) + element.index, pack8<T>(sum));
+            });
+          });
     }
   }
 
@@ -337,25 +347,28 @@ struct Sweeps : TileRows<T> {
   // e_bar of probe k at the input of `layer`, and its contribution to g. e_bar overwrites e_z
   // (stored as T).
   __device__ __forceinline__ void adjoint_of_probe(uint32_t layer, uint32_t k) {
-    const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h), as<S>(rows.g)};
-    multiply<Way::kBackward>(layer, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources, [&](const auto& result) {
-      result.for_each(sources, [&](const ElementIndex& element, float (&e_a_bar)[8], const Ahead<5>& ahead) {
-        float z[8], order[8], sum[8];
-        unpack8(ahead.of[0], z);
-        unpack8(ahead.of[2], order);
-        unpack8(ahead.of[4], sum);
+    const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h),
+                             as<S>(rows.g)};
+    multiply<Way::kBackward>(
+        layer, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources,
+        [&](const auto& result) {
+          result.for_each(sources, [&](const ElementIndex& element, float (&e_a_bar)[8], const Ahead<5>& ahead) {
+            float z[8], order[8], sum[8];
+            unpack8(ahead.of[0], z);
+            unpack8(ahead.of[2], order);
+            unpack8(ahead.of[4], sum);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i] = fmaf(e_a_bar[i] * order[i], z[i], sum[i]);
-        store8(as<S>(rows.g) + element.index, pack8<S>(sum));
-        const float twice = 2.0f * sm_probe_weight[element.row];
-        unpack8(ahead.of[3], order);
+            for (int i = 0; i < 8; ++i) sum[i] = fmaf(e_a_bar[i] * order[i], z[i], sum[i]);
+            store8(as<S>(rows.g) + element.index, pack8<S>(sum));
+            const float twice = 2.0f * sm_probe_weight[element.row];
+            unpack8(ahead.of[3], order);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) z[i] *= twice * order[i];
-        unpack8(ahead.of[1], order);
+            for (int i = 0; i < 8; ++i) z[i] *= twice * order[i];
+            unpack8(ahead.of[1], order);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) z[i] = fmaf(e_a_bar[i], order[i], z[i]);
-        store8(as<T>(rows.e_z) + (k * this->probe_pitch() + element.index), pack8<T>(z));
-      });
-    });
+            for (int i = 0; i < 8; ++i) z[i] = fmaf(e_a_bar[i], order[i], z[i]);
+            store8(as<T>(rows.e_z) + (k * this->probe_pitch() + element.index), pack8<T>(z));
+          });
+        });
   }
 };

@@ -1,7 +1,7 @@
 // Addresses of the rows of a tile and of their scratch memory: see RowBuffers.
 #pragma once
-#include "abi.h"
 #include "../tile/opaque.cuh"
+#include "abi.h"
 #include "element.cuh"
 
 template <class T>
@@ -26,9 +26,12 @@ struct TileRows {
 
   // Start of activation l > 0 in a per-slot buffer, and the distance to the next probe's.
   __device__ __forceinline__ size_t origin(uint32_t l) const {
-    return static_cast<size_t>(network.layers[l - 1].offset) * rows.n_slots + static_cast<size_t>(opaque(first_slot)) * width(l);
+    return static_cast<size_t>(network.layers[l - 1].offset) * rows.n_slots +
+           static_cast<size_t>(opaque(first_slot)) * width(l);
   }
-  __device__ __forceinline__ size_t probe_pitch() const { return static_cast<size_t>(network.row_elements) * rows.n_slots; }
+  __device__ __forceinline__ size_t probe_pitch() const {
+    return static_cast<size_t>(network.row_elements) * rows.n_slots;
+  }
   template <class E>
   __device__ __forceinline__ E* at(void* buffer, uint32_t l, uint32_t k = 0) const {
     return static_cast<E*>(buffer) + (k * probe_pitch() + origin(l));

@@ -25,8 +25,10 @@ __device__ __forceinline__ double learning_rate(const OptimizerParams& optimizer
   return optimizer.peak * (optimizer.floor + (1.0 - optimizer.floor) * cosine);
 }
 
-__device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer, uint64_t step, double norm, double rate, float ema_rate) {
-  const double correction1 = 1.0 - power(optimizer.beta1, step + 1), correction2 = 1.0 - power(optimizer.beta2, step + 1);
+__device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer, uint64_t step, double norm,
+                                                double rate, float ema_rate) {
+  const double correction1 = 1.0 - power(optimizer.beta1, step + 1),
+               correction2 = 1.0 - power(optimizer.beta2, step + 1);
   const double clip = optimizer.clip_norm;
   StepSizes sizes;
   sizes.gradient_scale = static_cast<float>(norm > clip ? clip / norm : 1.0);
@@ -78,7 +80,8 @@ __device__ __forceinline__ double sum_of_squares(const StepNetworkParams& networ
 
 // Serial tail, thread 0 only: accepts or rejects the step; writes record, step sizes and loss
 // scale.
-__device__ __forceinline__ void decide(const FinishStepParams& params, StepState& state, DeviceRecord record, const double (&norms)[2]) {
+__device__ __forceinline__ void decide(const FinishStepParams& params, StepState& state, DeviceRecord record,
+                                       const double (&norms)[2]) {
   record.step = state.step;
   record.loss = record.boundary0 + record.boundary1 + record.interior;
   record.learning_rate = learning_rate(params.optimizer, state.step);
@@ -98,12 +101,14 @@ __device__ __forceinline__ void decide(const FinishStepParams& params, StepState
   if (!good) return;
   // Optimizer::ema_rate, bit for bit. Computed once for both networks, as an f64 division takes
   // many registers.
-  const float ema_rate = static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
+  const float ema_rate =
+      static_cast<float>(fmax(1.0 - params.optimizer.ema_decay, 9.0 / (10.0 + static_cast<double>(state.step))));
 #pragma unroll
   for (uint32_t k = 0; k < 2; ++k) {
     const StepNetworkParams& network = params.networks[k];
     if (k < params.n_networks)
-      *network.sizes = step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate, ema_rate);
+      *network.sizes =
+          step_sizes(params.optimizer, state.step, norms[k], network.relative_rate * record.learning_rate, ema_rate);
   }
   ++state.step;
   if (params.scales_loss && ++state.good_steps >= kStepsBeforeGrowth) {

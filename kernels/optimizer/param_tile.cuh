@@ -1,6 +1,6 @@
 // Division of the parameters among blocks and threads: a block has kParamTile x kParamTile elements
-// of a weight or kParamTile² of a bias, a thread four consecutive ones. The host counts the blocks in
-// engine::cuda::launch::n_blocks.
+// of a weight or kParamTile² of a bias, a thread four consecutive ones. The host counts the blocks
+// in engine::cuda::launch::n_blocks.
 #pragma once
 #include "abi.h"
 
@@ -28,7 +28,8 @@ struct ParamTile {
   }
 
   static __device__ __forceinline__ uint32_t blocks_of(const LayerParams& layer) {
-    return layer.n_in * layer.n_out / (kParamTile * kParamTile) + (layer.n_out + kParamTile * kParamTile - 1) / (kParamTile * kParamTile);
+    return layer.n_in * layer.n_out / (kParamTile * kParamTile) +
+           (layer.n_out + kParamTile * kParamTile - 1) / (kParamTile * kParamTile);
   }
 };
 

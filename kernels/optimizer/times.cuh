@@ -20,7 +20,8 @@ __device__ __forceinline__ void follow_integrand(const TimesParams& params, cons
     double sum = 0.0;
     const double* of_tile = params.tile_moments + static_cast<size_t>(part.first_tile) * kMoments + moment;
 #pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
-    for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups) sum += of_tile[static_cast<size_t>(tile) * kMoments];
+    for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups)
+      sum += of_tile[static_cast<size_t>(tile) * kMoments];
     sm.groups[group][moment] = sum;
   }
   __syncthreads();  // the groups' sums are written
@@ -47,7 +48,8 @@ __device__ __forceinline__ void form_density(const TimesParams& params, TimesMem
   __syncthreads();  // the size of the integrand is written; its integral is formed
   if (threadIdx.x == 0) {
     bool known = true;
-    for (uint32_t k = 0; k < kTimeKnots; ++k) known = known && sm.moments[kTimeKnots + k] > 0.0 && isfinite(sm.moments[k]);
+    for (uint32_t k = 0; k < kTimeKnots; ++k)
+      known = known && sm.moments[kTimeKnots + k] > 0.0 && isfinite(sm.moments[k]);
     double total = 0.0;
     for (uint32_t k = 0; k + 1 < kTimeKnots; ++k) total = __dadd_rn(total, trapezoid(sm.density[k], sm.density[k + 1]));
     sm.total = known ? total : 0.0;

@@ -17,7 +17,8 @@ __device__ __forceinline__ uint32_t bits_of(__half value) { return __half_as_ush
 // does not split.
 template <class T>
 __device__ __forceinline__ void store_as(T* to, float x, float y, float z, float w) {
-  const uint32_t bits[4] = {bits_of(to_element<T>(x)), bits_of(to_element<T>(y)), bits_of(to_element<T>(z)), bits_of(to_element<T>(w))};
+  const uint32_t bits[4] = {bits_of(to_element<T>(x)), bits_of(to_element<T>(y)), bits_of(to_element<T>(z)),
+                            bits_of(to_element<T>(w))};
   if constexpr (sizeof(T) == 4)
     __stwb(reinterpret_cast<uint4*>(to), make_uint4(bits[0], bits[1], bits[2], bits[3]));
   else
@@ -72,7 +73,8 @@ __device__ __forceinline__ void update(const UpdateParams& params) {
     store(params.moment2, moment2);
   }
   if (tile.is_bias) {
-    if (quad.exists) *reinterpret_cast<float4*>(params.biases + layer.bias + quad.row) = make_float4(p[0], p[1], p[2], p[3]);
+    if (quad.exists)
+      *reinterpret_cast<float4*>(params.biases + layer.bias + quad.row) = make_float4(p[0], p[1], p[2], p[3]);
     return;
   }
   T* weights = static_cast<T*>(params.weights);

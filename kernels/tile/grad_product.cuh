@@ -77,7 +77,7 @@ struct GradProduct {
       for (int i = 0; i < 2 * kN; ++i) ahead[i] = load(out(i), in(i));
 #pragma unroll
       for (int i = 0; i < 2 * kN; ++i) {
-        const float(&values)[4] = acc[m][i % kN].value;
+        const float (&values)[4] = acc[m][i % kN].value;
         visit(out(i), in(i), make_float2(values[2 * (i / kN)], values[2 * (i / kN) + 1]), ahead[i]);
       }
     }
@@ -110,7 +110,8 @@ struct GradProduct {
 #pragma unroll
       for (int row = 0; row < kRowsPerChunk; row += 16) {
         uint32_t a_frag[4];
-        load_matrices_transposed(a_frag, shared_address(sm_stage) + swizzled(row + lane / 16 * 8 + lane % 8, 2 * (first_line() + lane / 8 % 2 * 8)));
+        load_matrices_transposed(a_frag, shared_address(sm_stage) + swizzled(row + lane / 16 * 8 + lane % 8,
+                                                                             2 * (first_line() + lane / 8 % 2 * 8)));
         multiply_add<T>(line_sums, a_frag, ones, ones);
       }
     } else {
@@ -118,7 +119,8 @@ struct GradProduct {
       for (int row = 0; row < kRowsPerChunk; ++row)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          line_sums.value[2 * half] += *reinterpret_cast<const float*>(sm_stage + swizzled(row, 4 * (first_line() + lane / 4 + 8 * half)));
+          line_sums.value[2 * half] +=
+              *reinterpret_cast<const float*>(sm_stage + swizzled(row, 4 * (first_line() + lane / 4 + 8 * half)));
     }
   }
 
@@ -188,19 +190,19 @@ __device__ __forceinline__ void multiply_f32(GradProduct<float, kTile>& product,
     for (int m = 0; m < P::kM; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        left[m][half] =
-            *reinterpret_cast<const float*>(sm_stage + P::swizzled(row, 4 * (P::first_out() + 16 * m + group + 8 * half)));
+        left[m][half] = *reinterpret_cast<const float*>(
+            sm_stage + P::swizzled(row, 4 * (P::first_out() + 16 * m + group + 8 * half)));
 #pragma unroll
     for (int n = 0; n < P::kN; ++n)
-      right[n] =
-          *reinterpret_cast<const float2*>(sm_stage + P::kSideBytes + P::swizzled(row, 4 * (P::first_in() + 8 * n + pair)));
+      right[n] = *reinterpret_cast<const float2*>(sm_stage + P::kSideBytes +
+                                                  P::swizzled(row, 4 * (P::first_in() + 8 * n + pair)));
 #pragma unroll
     for (int m = 0; m < P::kM; ++m)
 #pragma unroll
       for (int n = 0; n < P::kN; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          float(&sum)[4] = product.acc[m][n].value;
+          float (&sum)[4] = product.acc[m][n].value;
           sum[2 * half] = fmaf(left[m][half], right[n].x, sum[2 * half]);
           sum[2 * half + 1] = fmaf(left[m][half], right[n].y, sum[2 * half + 1]);
         }

@@ -6,6 +6,7 @@
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+
 #include <cstdint>
 
 // tf32 travels as f32 bits, already rounded.
@@ -39,13 +40,13 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4]
 template <class T>
 __device__ __forceinline__ void multiply_add(Accumulator& d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
-#define AMATCH_MMA(TYPE, INSTRUCTION)                                                                                  \
-  template <>                                                                                                          \
-  __device__ __forceinline__ void multiply_add<TYPE>(Accumulator & d, const uint32_t(&a)[4], uint32_t b0,             \
-                                                     uint32_t b1) {                                                    \
-    asm volatile(INSTRUCTION " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                       \
-                 : "+f"(d.value[0]), "+f"(d.value[1]), "+f"(d.value[2]), "+f"(d.value[3])                              \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                      \
+#define AMATCH_MMA(TYPE, INSTRUCTION)                                                                      \
+  template <>                                                                                              \
+  __device__ __forceinline__ void multiply_add<TYPE>(Accumulator & d, const uint32_t (&a)[4], uint32_t b0, \
+                                                     uint32_t b1) {                                        \
+    asm volatile(INSTRUCTION " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"            \
+                 : "+f"(d.value[0]), "+f"(d.value[1]), "+f"(d.value[2]), "+f"(d.value[3])                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                          \
   }
 AMATCH_MMA(__nv_bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 AMATCH_MMA(__half, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")

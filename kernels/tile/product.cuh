@@ -82,8 +82,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
     for (int n = 0; n < P::kN; ++n)
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        const float2 b = *reinterpret_cast<const float2*>(
-            sm_b + swizzled_b(column + 2 * n + k, byte));
+        const float2 b = *reinterpret_cast<const float2*>(sm_b + swizzled_b(column + 2 * n + k, byte));
 #pragma unroll
         for (int m = 0; m < P::kM; ++m)
 #pragma unroll
@@ -122,8 +121,8 @@ struct Product {
   // elements, a multiple of 64. B has `n_columns` lines, a multiple of 64. Warps beyond `n_columns`
   // only help copy. `is_first`: first column tile for this A, which must be loaded. Sums start at
   // `bias`, if there is one.
-  __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns, bool is_first,
-                                      ProductMemory memory) {
+  __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns,
+                                      bool is_first, ProductMemory memory) {
     begin(bias, n_columns);
     const bool has_columns = first_column() < static_cast<int>(n_columns);
     const int line = this_thread() / 4, byte = this_thread() % 4 * 16;
@@ -149,7 +148,8 @@ struct Product {
           }
 #pragma unroll
           for (int k = 0; k < kColumns; k += kLinesAtOnce)
-            if (k < static_cast<int>(n_columns)) copy_async16(own_b + stage * kStageBytes + k * kChunkBytes, from_b + k * pitch);
+            if (k < static_cast<int>(n_columns))
+              copy_async16(own_b + stage * kStageBytes + k * kChunkBytes, from_b + k * pitch);
           from_b += kChunkBytes;
         },
         [&](int chunk, int stage) {
@@ -219,14 +219,16 @@ struct Product {
   static constexpr int kEights = 2 * kM;  // of a thread
 
   static __device__ __forceinline__ ElementIndex first_element(const Lines& lines) {
-    const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4, column = lines.column0 + first_column() + lane % 4 * 8;
+    const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
+                   column = lines.column0 + first_column() + lane % 4 * 8;
     return {row, column, opaque(lines.origin + row * lines.width + column)};
   }
 
   __device__ __forceinline__ void get(int eight, float (&values)[8]) const {
     const int m = eight / 2, half = eight % 2;
 #pragma unroll
-    for (int n = 0; n < kN; ++n) values[2 * n] = acc[m][n].value[2 * half], values[2 * n + 1] = acc[m][n].value[2 * half + 1];
+    for (int n = 0; n < kN; ++n)
+      values[2 * n] = acc[m][n].value[2 * half], values[2 * n + 1] = acc[m][n].value[2 * half + 1];
   }
 
   __device__ __forceinline__ void begin(const float* bias, uint32_t n_columns) {
