@@ -51,8 +51,13 @@ def lines_of(path, text):
             for i, piece in enumerate(token["string"].split("\n")):
                 in_strings[first + i] += len(piece)
     problems = []
+    in_example = False
     for number, line in enumerate(text.split("\n"), 1):
-        if re.match(r"\s*//", line) and not in_strings[number - 1]:
+        is_fence = re.match(r"\s*//[/!] ?```", line) is not None
+        in_example ^= is_fence
+        # Rows of a table cannot be broken, and examples are code.
+        is_prose = re.match(r"\s*//", line) and not in_example and not re.match(r"\s*//[/!] \|.*\|$", line)
+        if is_prose and not in_strings[number - 1]:
             # A link cannot be broken.
             if len(line) > COMMENT_COLUMNS and not re.search(r"https?://\S{60,}", line):
                 problems.append(f"{path}:{number}: a comment of {len(line)} columns (at most {COMMENT_COLUMNS})")

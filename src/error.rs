@@ -17,11 +17,12 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as a verb phrase (`"read"`, `"create the folder"`).
         action: &'static str,
-        /// The system's answer. Part of the message, and therefore not the error's `source`: whoever prints a chain of causes
-        /// would print it twice.
+        /// The system's answer. Part of the message, and therefore not the error's `source`:
+        /// whoever prints a chain of causes would print it twice.
         cause: std::io::Error,
     },
-    /// The content of a file (data, configuration, model, checkpoint) or of an argument is unusable.
+    /// The content of a file (data, configuration, model, checkpoint) or of an argument is
+    /// unusable.
     #[error("{file}: {field}: {problem} ({fix})")]
     Input {
         /// The file, or the argument, that holds the field.

@@ -49,7 +49,7 @@
 //! | [`density_path`], [`transport`] | what lies between snapshots, exact optimal transport |
 //! | [`laplacian`], [`precision`] | settings that all engines share |
 //! | [`engine`], [`integrate`] | what an engine does: train, evaluate, move particles |
-//! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | the engines: f32 on all cores, on a GPU, and f64 to check both |
+//! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | f32 on all cores, on a GPU, and f64 to check both |
 //! | `config`, `train`, [`evaluate`], [`check`] | runs in folders, reports, files for people who port models |
 //!
 //! `config` and `train` need the feature `files`, as do data files but `.npy` and `.safetensors`.

@@ -110,7 +110,8 @@ pub const METHODS: &[Named<Method>] = &[
 const DIVERGENCES: &[Named<Laplacian>] =
     &[("exact", Laplacian::EXACT, ""), ("rademacher", Laplacian { rule: LaplacianRule::Rademacher, n_probes: 1 }, "")];
 
-/// `method`, or the default one for the dynamics of `objective`, with `steps` equal steps or tolerances.
+/// `method`, or the default one for the dynamics of `objective`, with `steps` equal steps or
+/// tolerances.
 pub fn solver(
     method: Option<Method>,
     objective: &Objective,

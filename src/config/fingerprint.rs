@@ -164,8 +164,8 @@ impl Settings {
         }
     }
 
-    /// The settings that a configuration in the first form holds, those without effect too; `None` for
-    /// any other.
+    /// The settings that a configuration in the first form holds, those without effect too; `None`
+    /// for any other.
     pub(crate) fn of_first_form(text: &str) -> Option<Settings> {
         let settings: Settings = toml::from_str(text).ok()?;
         let training = Training { steps: 0, ..settings.training };

@@ -1,5 +1,5 @@
-//! What each key of a configuration takes, in words: a value of another kind is answered with its key, itself, what is allowed and an
-//! example.
+//! What each key of a configuration takes, in words: a value of another kind is answered with its
+//! key, itself, what is allowed and an example.
 
 use std::path::Path;
 
@@ -221,7 +221,8 @@ pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> cra
     Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix))
 }
 
-/// The error for a value that its key does not take; `at` is the path to it in `table`, as in `model.hidden[1]`.
+/// The error for a value that its key does not take; `at` is the path to it in `table`, as in
+/// `model.hidden[1]`.
 pub(super) fn unfit_value(file: &Path, at: &str, table: &toml::Table) -> Error {
     let end = at.match_indices(['.', '[']).map(|(end, _)| end).nth(1).unwrap_or(at.len());
     let key = &at[..end];
@@ -392,7 +393,8 @@ mod tests {
         for (key, takes, example) in KEYS {
             let (section, name) = key.split_once('.').unwrap();
             let taken = |value: &str| {
-                // Values that contradict others, which are at their defaults here, are of the right kind.
+                // Values that contradict others, which are at their defaults here, are of the right
+                // kind.
                 let refused = read(section, name, value).err().map(|error| error.to_string());
                 assert!(!refused.as_ref().is_some_and(|message| message.contains("as in")), "{refused:?}");
             };
@@ -415,7 +417,8 @@ mod tests {
         }
     }
 
-    /// Every key with every kind of value that it does not take: one form of error, in the words of this program.
+    /// Every key with every kind of value that it does not take: one form of error, in the words of
+    /// this program.
     #[test]
     fn values_of_a_wrong_kind_are_answered_with_what_is_right() {
         let values =

@@ -1,5 +1,6 @@
-//! Values that have a kind: `"linear"`, or `{ kind = "learned", rate = 0.3 }` if the kind has settings
-//! of its own. For `#[serde(with = "kind")]` on an enum with the tag `kind`, or on an enum of names.
+//! Values that have a kind: `"linear"`, or `{ kind = "learned", rate = 0.3 }` if the kind has
+//! settings of its own. For `#[serde(with = "kind")]` on an enum with the tag `kind`, or on an enum
+//! of names.
 
 use serde::de::{DeserializeOwned, Deserializer};
 use serde::ser::{Error as _, Serialize, Serializer};

@@ -207,7 +207,8 @@ pub(super) fn rename(file: &Path, table: &mut toml::Table, found: &mut Found) ->
     Ok(())
 }
 
-/// Moves every setting of `table` with an old key, already under its present name, to where it is now.
+/// Moves every setting of `table` with an old key, already under its present name, to where it is
+/// now.
 ///
 /// # Errors
 /// [`Error::Input`] when a setting is there in both forms.
@@ -220,8 +221,8 @@ pub(super) fn fold(file: &Path, table: &mut toml::Table, found: &mut Found) -> R
     Ok(())
 }
 
-/// Prepares `table` for a value of the command line at the dotted key `parts`, which replaces what the
-/// file says in either form. The key under which the value belongs.
+/// Prepares `table` for a value of the command line at the dotted key `parts`, which replaces what
+/// the file says in either form. The key under which the value belongs.
 ///
 /// # Errors
 /// As [`fold`].

@@ -1,5 +1,5 @@
-//! One TOML file describes one run. Defaults are those of the types it makes; every value is checked
-//! with its key named.
+//! One TOML file describes one run. Defaults are those of the types it makes; every value is
+//! checked with its key named.
 //!
 //! ```
 //! use action_matching::prelude::*;
@@ -90,16 +90,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `path`, replaces the values of `overrides` (`key=value` with a dotted key; what is not TOML is text), and checks everything.
-    /// Paths of the data become absolute.
+    /// Reads `path`, replaces the values of `overrides` (`key=value` with a dotted key; what is not
+    /// TOML is text), and checks everything. Paths of the data become absolute.
     ///
     /// # Errors
-    /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest known one.
+    /// [`Error::Input`] names the file, the key and the fix; an unknown key comes with the nearest
+    /// known one.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Config> {
         Config::read_noting(path, overrides, |_| ())
     }
 
-    /// Like [`Config::read`]; `notice` receives a line about keys in an old form, with what to write instead.
+    /// Like [`Config::read`]; `notice` receives a line about keys in an old form, with what to
+    /// write instead.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -221,9 +223,9 @@ impl Config {
         (!shortened.is_empty()).then(|| format!("{few} few for these settings: {}", shortened.join("; ")))
     }
 
-    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots themselves. Where files
-    /// lie does not count, nor the number of steps, so that a run can be made longer, nor the precision: checkpoints go from
-    /// device to device.
+    /// SHA-256 of everything that decides the result of a step: settings and the training snapshots
+    /// themselves. Where files lie does not count, nor the number of steps, so that a run can be
+    /// made longer, nor the precision: checkpoints go from device to device.
     ///
     /// # Errors
     /// As [`Config::to_toml`], but for paths.

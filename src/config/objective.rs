@@ -15,8 +15,8 @@ pub struct ObjectiveConfig {
     /// Diffusion: a number, or `{ value = 0.1, schedule = "one-minus-t" }`.
     #[serde(with = "sigma")]
     pub sigma: Sigma,
-    /// `{ kind = "rademacher", probes = 1 }`, `{ kind = "gaussian", probes = 1 }` or `exact`: how Δs is
-    /// formed if σ > 0.
+    /// `{ kind = "rademacher", probes = 1 }`, `{ kind = "gaussian", probes = 1 }` or `exact`: how
+    /// Δs is formed if σ > 0.
     #[serde(with = "laplacian")]
     pub laplacian: Laplacian,
     /// Growth rate λ.
@@ -26,19 +26,21 @@ pub struct ObjectiveConfig {
     /// `constant`, `one-minus-t` or `{ kind = "polynomial", coefficients = […] }`.
     #[serde(with = "kind")]
     pub time_weight: TimeWeight,
-    /// Form of the loss: `{ kind = "action", centering = false }`, `{ kind = "weak", intervals = 16 }` or
-    /// `regression`. `None`, written `auto`, is regression if the path has a velocity, else action.
+    /// Form of the loss: `{ kind = "action", centering = false }`, `{ kind = "weak", intervals = 16
+    /// }` or `regression`. `None`, written `auto`, is regression if the path has a velocity, else
+    /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// What lies between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate = 0.3 }`,
-    /// `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
+    /// What lies between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
+    /// 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `independent`,
     /// `{ kind = "ot", rows = 2048 }` or `{ kind = "unbalanced", relaxation = 1.0, rows = 2048 }`.
     #[serde(with = "kind")]
     pub pairing: Pairing,
-    /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that grow.
+    /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that
+    /// grow.
     pub mass: Mass,
     /// `low-discrepancy`, `uniform`, `stratified`, `importance`, or the fixed nodes of `trapezoid`,
     /// `simpson`, `gauss-legendre`.
@@ -129,13 +131,15 @@ impl PathConfig {
 pub enum Pairing {
     /// Independently.
     Independent,
-    /// By exact optimal transport of squared distances in network coordinates, solved once before training.
+    /// By exact optimal transport of squared distances in network coordinates, solved once before
+    /// training.
     Ot {
         /// Most rows that one problem pairs; larger snapshots are divided into random blocks.
         #[serde(default = "Pairing::default_rows")]
         rows: usize,
     },
-    /// Likewise by partial optimal transport: pairs may gain and lose mass, for populations that grow.
+    /// Likewise by partial optimal transport: pairs may gain and lose mass, for populations that
+    /// grow.
     Unbalanced {
         /// Squared distance, network units, beyond which rows appear and vanish rather than move.
         #[serde(default = "Pairing::default_relaxation")]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputConfig {
-    /// Run folder, relative to where the program is started; empty: `runs/` and the configuration's name.
+    /// Run folder, relative to where the program is started; empty: `runs/` and the configuration's
+    /// name.
     pub folder: PathBuf,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,

@@ -68,8 +68,8 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Parts of the longest key there is: section, key, and the parts of an inline table.
 const MAX_KEY_PARTS: usize = 4;
 
-/// The table of `path` with the values of `overrides`, all keys known and in their present form; and a
-/// line about those that were not.
+/// The table of `path` with the values of `overrides`, all keys known and in their present form;
+/// and a line about those that were not.
 pub(super) fn table(path: &Path, overrides: &[String]) -> Result<(toml::Table, Option<String>)> {
     let text = text(path)?;
     let mut table: toml::Table = text.parse().map_err(|error| syntax_error(path, &text, &error))?;

@@ -128,7 +128,8 @@ fn keys_that_became_settings_of_others_are_read_with_a_line_that_says_what_to_wr
     }
 }
 
-/// A key without effect, in the form of an earlier version, is named; the present form cannot hold one.
+/// A key without effect, in the form of an earlier version, is named; the present form cannot hold
+/// one.
 #[test]
 fn settings_of_another_kind_are_named() {
     let (config, lines) = read_noting("data.path = \"/a\"\nobjective.bend_rate = 0.5\nobjective.probes = 2", &[]);

@@ -18,8 +18,8 @@ pub struct TrainingConfig {
     pub boundary_rows: usize,
     /// Learning rate after warm-up.
     pub learning_rate: f64,
-    /// Steps of linear warm-up. A run of fewer than ten times as many steps warms up over a tenth of
-    /// its steps: it would spend much of them below its rate, or never reach it.
+    /// Steps of linear warm-up. A run of fewer than ten times as many steps warms up over a tenth
+    /// of its steps: it would spend much of them below its rate, or never reach it.
     pub warmup_steps: u64,
     /// `constant`, or `{ kind = "cosine", final_rate = 0.01 }`.
     #[serde(with = "kind")]
@@ -39,8 +39,8 @@ pub struct TrainingConfig {
     pub ema_decay: f64,
     /// Seed of initial parameters and batches.
     pub seed: u64,
-    /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `None`, written `auto`,
-    /// is bf16. A CPU computes in f32 in any case.
+    /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `None`, written
+    /// `auto`, is bf16. A CPU computes in f32 in any case.
     #[serde(with = "kind::auto")]
     pub precision: Option<Precision>,
 }

@@ -1,8 +1,8 @@
 //! An electron of hydrogen in the superposition of (n, l, m) = (3, 2, −1) and (2, 1, 0), equal
 //! weights: the quantum experiment of Action Matching (arXiv 2210.06662, section 6.2).
 //!
-//! |ψ|² obeys the continuity equation with the guidance velocity v = Im(∇ψ/ψ), the gradient of the phase (ħ = m = 1). Both states have
-//! the real factor z, so with g = ψ / z and the Bohr radius a
+//! |ψ|² obeys the continuity equation with the guidance velocity v = Im(∇ψ/ψ), the gradient of the
+//! phase (ħ = m = 1). Both states have the real factor z, so with g = ψ / z and the Bohr radius a
 //!
 //! `g = (x − iy) e^(−r/3a) e^(−iE₃t) / (81 √π a^3.5) + e^(−r/2a) e^(−iE₂t) / (4 √(2π) a^2.5)`,
 //! `Eₙ = −1 / 2a²n²`, `v = Im(∇g/g)`.
@@ -201,7 +201,7 @@ mod tests {
             snapshots.rows(k).chunks_exact(3).map(|x| f64::from(of(x))).sum::<f64>() / n as f64
         };
         for k in [1, 2] {
-            // |ψ_t|² is |ψ_0|² turned about z, so moments of z and of the distance to the axis stay.
+            // |ψ_t|² is |ψ_0|² turned about z: moments of z and of the distance to the axis stay.
             for of in [|x: &[f32]| x[2] * x[2], |x: &[f32]| x[0] * x[0] + x[1] * x[1]] as [fn(&[f32]) -> f32; 2] {
                 assert!((moment(k, of) / moment(0, of) - 1.0).abs() < 0.05, "{k}: {} {}", moment(k, of), moment(0, of));
             }

@@ -26,8 +26,8 @@ pub enum BatchPart {
 }
 
 impl BatchPart {
-    /// The parts of a batch and their numbers of rows. Interior-like parts come first: they take the
-    /// most work, and some work is done on them only.
+    /// The parts of a batch and their numbers of rows. Interior-like parts come first: they take
+    /// the most work, and some work is done on them only.
     pub fn of(training: &Training) -> Vec<(BatchPart, usize)> {
         let mut parts = vec![(BatchPart::Interior, training.n_interior)];
         match training.estimator {

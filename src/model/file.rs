@@ -1,7 +1,8 @@
-//! `model.safetensors`: the EMA parameters under the names of a PyTorch `nn.Sequential`, and the metadata.
+//! `model.safetensors`: the EMA parameters under the names of a PyTorch `nn.Sequential`, and the
+//! metadata.
 //!
-//! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …; the header's metadata key
-//! `action_matching` holds the rest as JSON.
+//! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …; the header's
+//! metadata key `action_matching` holds the rest as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -55,10 +56,12 @@ pub(crate) fn tensor_names(index: usize, layer: &Layer) -> [(String, Vec<usize>)
 }
 
 impl Model {
-    /// Writes `model.safetensors` to `path`, whole or not at all. The time weight ω belongs to training and is not stored.
+    /// Writes `model.safetensors` to `path`, whole or not at all. The time weight ω belongs to
+    /// training and is not stored.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written; [`Error::Shape`] and [`Error::Input`] when [`Model::load`] would refuse it.
+    /// [`Error::Io`] when the file cannot be written; [`Error::Shape`] and [`Error::Input`] when
+    /// [`Model::load`] would refuse it.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.check_storable(path)?;
         let Model { architecture, coordinates, objective, parameters } = self;
@@ -93,7 +96,8 @@ impl Model {
     /// Reads a model file. Tensors may be f16, bf16, f32 or f64; the time weight is ω = 1.
     ///
     /// # Errors
-    /// [`Error::Input`] names the metadata field or tensor that is missing, misshapen, out of range or not finite.
+    /// [`Error::Input`] names the metadata field or tensor that is missing, misshapen, out of range
+    /// or not finite.
     pub fn load(path: &Path) -> Result<Model> {
         let mut file = TensorFile::open(path)?;
         let fail = |field: &str, problem: String, fix: &str| {
@@ -104,7 +108,7 @@ impl Model {
                 path,
                 MODEL_KEY,
                 "is missing from the metadata: this is not a model of action-matching",
-                "give a model.safetensors written by `amatch train`, or see the model file format in the README",
+                "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
             ));
         };
         // The version first, so that a later format is told apart from a broken one.
@@ -118,7 +122,7 @@ impl Model {
             Ok(metadata) => metadata,
             Err(error) => {
                 let field = error.path().to_string();
-                return fail(&field, error.into_inner().to_string(), "see the model file format in the README");
+                return fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
             }
         };
 

@@ -1,4 +1,5 @@
-//! The network and its place in data space: shape, activation, head, time embedding, parameters, file.
+//! The network and its place in data space: shape, activation, head, time embedding, parameters,
+//! file.
 //!
 //! ```
 //! use action_matching::prelude::*;
@@ -122,7 +123,8 @@ pub struct Model {
     pub coordinates: Coordinates,
     /// The dynamics it was trained for.
     pub objective: Objective,
-    /// Flat parameters in the order of [`Architecture::layers`]: weight `[out, in]` row-major, then bias, layer by layer.
+    /// Flat parameters in the order of [`Architecture::layers`]: weight `[out, in]` row-major, then
+    /// bias, layer by layer.
     pub parameters: Vec<f32>,
 }
 
@@ -142,7 +144,8 @@ impl Model {
     /// Checks that sizes agree and lie within their limits.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) names a size, [`Error::Shape`](crate::Error::Shape) a buffer.
+    /// [`Error::Input`](crate::Error::Input) names a size, [`Error::Shape`](crate::Error::Shape) a
+    /// buffer.
     pub fn validate(&self) -> Result<()> {
         self.architecture.validate("model")?;
         check_len("parameters", self.architecture.n_parameters(), self.parameters.len())?;

@@ -12,8 +12,9 @@ use crate::run_folder::RunFolder;
 pub(super) struct Earlier {
     /// Its newest checkpoint; `None` before the first one.
     pub state: Option<TrainState>,
-    /// Its checkpoint with the fingerprint of this version, if an earlier version gave it another one.
-    /// It is to be saved before the configuration in the folder changes, which shows that they agree.
+    /// Its checkpoint with the fingerprint of this version, if an earlier version gave it another
+    /// one. It is to be saved before the configuration in the folder changes, which shows that they
+    /// agree.
     pub renewed: Option<Checkpoint>,
     /// Steps between its lines of metrics.
     pub metrics_every: u64,

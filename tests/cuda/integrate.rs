@@ -318,9 +318,9 @@ fn what_the_cpu_refuses_is_refused() {
     let model = field(Head::Scalar, TimeEmbedding::Raw, Objective { sigma: 0.5, ..Objective::default() });
     let engine = cuda(Precision::F32);
     for (plan, followed, field) in [
-        (fixed(Method::Euler, 3), POSITIONS, "--method"),
-        (fixed(Method::EulerMaruyama, 0), POSITIONS, "--steps"),
-        (fixed(Method::EulerMaruyama, 1), ALL, "log-density"),
+        (fixed(Method::Euler, 3), POSITIONS, "Plan::method"),
+        (fixed(Method::EulerMaruyama, 0), POSITIONS, "StepControl::Fixed"),
+        (fixed(Method::EulerMaruyama, 1), ALL, "log_density"),
     ] {
         let error = run(&engine, &model, &plan, 3, followed).err().expect("an error");
         assert!(error.to_string().contains(field), "{error}");

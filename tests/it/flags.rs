@@ -55,7 +55,8 @@ fn no_message_of_the_library_names_a_flag() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Every setting that a message of the library names in backquotes is one that the program has words for.
+/// Every setting that a message of the library names in backquotes is one that the program has
+/// words for.
 #[test]
 fn every_setting_in_a_message_has_its_flag() {
     let table = include_str!("../../src/cli/flags.rs");

@@ -1,9 +1,10 @@
-//! The texts that users read, whole, as `tests/it/snapshots` holds them: a change of one shows in review.
+//! The texts that users read, whole, as `tests/it/snapshots` holds them: a change of one shows in
+//! review.
 //!
 //!     INSTA_UPDATE=always cargo test --test it snapshots::
 //!
-//! writes them anew. What differs between machines is masked: folders, architecture, and digits of numbers that training or
-//! evaluation computed.
+//! writes them anew. What differs between machines is masked: folders, architecture, and digits of
+//! numbers that training or evaluation computed.
 
 use std::path::Path;
 
@@ -32,8 +33,8 @@ fn masked(text: &str, folder: &Path) -> String {
     [parts[0].clone()].into_iter().chain(rest).collect::<Vec<_>>().join(before)
 }
 
-/// `text` with `#` for each digit of a number that has a decimal point: such are results of sums, whose order depends on the
-/// processor.
+/// `text` with `#` for each digit of a number that has a decimal point: such are results of sums,
+/// whose order depends on the processor.
 fn without_results(text: &str) -> String {
     let of_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-');
     let mut masked = String::new();

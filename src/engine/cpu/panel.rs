@@ -80,8 +80,9 @@ impl Tile {
         self.values.len / self.stride().max(1)
     }
 
-    /// First value. Pointers from here and from [`Tile::as_mut_ptr`] stay valid beside each other: neither makes a reference to
-    /// the values, so a product may have one tile as operand and result.
+    /// First value. Pointers from here and from [`Tile::as_mut_ptr`] stay valid beside each other:
+    /// neither makes a reference to the values, so a product may have one tile as operand and
+    /// result.
     pub fn as_ptr(&self) -> *const f32 {
         self.values.lines.as_ptr().cast()
     }

@@ -102,7 +102,8 @@ impl Evaluation<'_> {
             }
         }
         let Evaluation { device, action: Packed { precision, .. }, .. } = *self;
-        let fields: [(fn(&RowBuffers) -> DevicePtr<f32>, &[f32]); 7] = [
+        type Field = fn(&RowBuffers) -> DevicePtr<f32>;
+        let fields: [(Field, &[f32]); 7] = [
             (|rows| rows.x, &x),
             (|rows| rows.t, &t),
             (|rows| rows.d_phi, &d_phi),

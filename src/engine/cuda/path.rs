@@ -138,7 +138,8 @@ impl DevicePath {
         &self.tables
     }
 
-    /// Number of steps from `step` on that have the same block; `None` where all samples are resident.
+    /// Number of steps from `step` on that have the same block; `None` where all samples are
+    /// resident.
     pub fn steps_in_block(&self, step: u64) -> Option<u64> {
         self.stream.as_ref().map(|stream| stream.blocks.steps_left(step))
     }

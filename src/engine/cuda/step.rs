@@ -1,4 +1,5 @@
-//! Host side of the kernel `finish_step`: state of the steps, their records, and the density of times.
+//! Host side of the kernel `finish_step`: state of the steps, their records, and the density of
+//! times.
 
 use std::sync::Arc;
 

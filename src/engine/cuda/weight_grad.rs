@@ -104,8 +104,8 @@ pub fn gradient_sweep_bytes(
 }
 
 impl GradientSweep {
-    /// Sweeps over what `division` divides. At most `most_resident` layers have their sums in shared
-    /// memory; by default as many as there is memory for.
+    /// Sweeps over what `division` divides. At most `most_resident` layers have their sums in
+    /// shared memory; by default as many as there is memory for.
     pub fn new(
         device: &Device,
         network: &Network,
@@ -123,8 +123,8 @@ impl GradientSweep {
         &self.division
     }
 
-    /// Sweeps over a chunk and adds its weight gradient to `partials`, unless it is the first chunk,
-    /// which overwrites them.
+    /// Sweeps over a chunk and adds its weight gradient to `partials`, unless it is the first
+    /// chunk, which overwrites them.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.

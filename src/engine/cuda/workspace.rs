@@ -43,8 +43,8 @@ impl Extent {
     }
 }
 
-/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the order
-/// of its fields.
+/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the
+/// order of its fields.
 pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());

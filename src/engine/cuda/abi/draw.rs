@@ -48,8 +48,8 @@ device_types! {
         couplings: DevicePtr<Const<CouplingParams>>,
     }
 
-    /// Arguments of `draw` and `draw_bend`. For `draw_bend`, network and rows are those of the bend,
-    /// whose points are the two ends of a pair.
+    /// Arguments of `draw` and `draw_bend`. For `draw_bend`, network and rows are those of the
+    /// bend, whose points are the two ends of a pair.
     struct DrawParams {
         network: NetworkParams,
         rows: RowBuffers,

@@ -9,7 +9,8 @@ macro_rules! device_types {
     (@ $header:ident [$($done:tt)*]) => {
         pub fn declare($header: &mut super::Header) { $($done)* }
     };
-    (@ $header:ident [$($done:tt)*] $(#[doc = $doc:literal])* const $name:ident: $type:ty = $value:expr; $($rest:tt)*) => {
+    (@ $header:ident [$($done:tt)*]
+     $(#[doc = $doc:literal])* const $name:ident: $type:ty = $value:expr; $($rest:tt)*) => {
         pub const $name: $type = $value;
         device_types! { @ $header [
             $($done)*

@@ -3,7 +3,8 @@
 use super::{Activation, DevicePtr, Head, MAX_LAYERS, MAX_PARTS, Opaque, PartKind, Tag};
 
 device_types! {
-    /// One linear map, padded from n_in_real and n_out_real to n_in and n_out. Offsets are in elements.
+    /// One linear map, padded from n_in_real and n_out_real to n_in and n_out. Offsets are in
+    /// elements.
     struct LayerParams {
         n_in: u32,
         n_out: u32,
@@ -40,11 +41,12 @@ device_types! {
 
     /// Inputs, outputs and scratch memory of the rows of a launch.
     ///
-    /// Per-row buffers hold inputs and results. Per-slot buffers hold a tile's activations while its
-    /// sweeps run. If a later kernel reads the activations, every row has its own slot; otherwise a
-    /// block reuses its slots for all its tiles. Activation buffers hold `[n_slots][width]` for each
-    /// hidden layer and the output, one after the other: the output of map l starts at element
-    /// n_slots * offset. Activation buffers of probes repeat that for each probe.
+    /// Per-row buffers hold inputs and results. Per-slot buffers hold a tile's activations while
+    /// its sweeps run. If a later kernel reads the activations, every row has its own slot;
+    /// otherwise a block reuses its slots for all its tiles. Activation buffers hold
+    /// `[n_slots][width]` for each hidden layer and the output, one after the other: the output of
+    /// map l starts at element n_slots * offset. Activation buffers of probes repeat that for each
+    /// probe.
     struct RowBuffers {
         /// Capacity, in multiples of TILE_ROWS; a launch may use less.
         n_rows: u32,
@@ -129,15 +131,15 @@ device_types! {
         /// The first n_rows rows count; padding rows have weight 0.
         n_rows: u32,
         /// The factor common to all rows, 1 / n of a mean, is a power of two times sum_scale in
-        /// [1, 2). Operands carry the power of two, which is exact; sums over rows are multiplied by
-        /// sum_scale. If operands carried the whole factor, it would be rounded differently for each
-        /// kind of row, and terms that should cancel, such as those of a constant added to s, would
-        /// not. 1 for f32 operands.
+        /// [1, 2). Operands carry the power of two, which is exact; sums over rows are multiplied
+        /// by sum_scale. If operands carried the whole factor, it would be rounded differently for
+        /// each kind of row, and terms that should cancel, such as those of a constant added to s,
+        /// would not. 1 for f32 operands.
         sum_scale: f32,
     }
 
-    /// The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile + n_tiles,
-    /// whose first row is row 0 of RowBuffers.
+    /// The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile +
+    /// n_tiles, whose first row is row 0 of RowBuffers.
     struct BatchParams {
         n_parts: u32,
         /// Interior-like tiles.
@@ -161,8 +163,8 @@ device_types! {
         kinetic: f64,
     }
 
-    /// State that changes from step to step; one instance on the device. `finish_step` writes it, the
-    /// other kernels read it.
+    /// State that changes from step to step; one instance on the device. `finish_step` writes it,
+    /// the other kernels read it.
     struct StepState {
         /// Optimizer steps taken.
         step: u64,

@@ -36,11 +36,11 @@ device_types! {
     const WEIGHT_GRAD_BYTES: usize = GRAD_STAGES * 2 * CHUNK_BYTES * GRAD_TILE;
     /// Bytes of shared memory of the stages of `sweep_narrow`: of a tile's rows and of all columns.
     const NARROW_STAGE_BYTES: usize = NARROW_STAGES * CHUNK_BYTES * (TILE_ROWS + NARROW_COLUMNS);
-    /// Bytes of the running sum of a layer's gradient in `sweep_narrow`: each weight, and two biases
-    /// for each thread.
+    /// Bytes of the running sum of a layer's gradient in `sweep_narrow`: each weight, and two
+    /// biases for each thread.
     const LAYER_SUM_BYTES: usize = 4 * (NARROW_COLUMNS * NARROW_COLUMNS + 2 * THREADS as usize);
-    /// Side of a tile of parameters, those that one block of the optimizer works on: 128 bytes in f32,
-    /// whole sectors in 16-bit copies of W and its transpose.
+    /// Side of a tile of parameters, those that one block of the optimizer works on: 128 bytes in
+    /// f32, whole sectors in 16-bit copies of W and its transpose.
     const PARAM_TILE: usize = 32;
 
     /// Knots of the density of times.

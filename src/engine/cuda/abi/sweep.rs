@@ -42,7 +42,8 @@ device_types! {
         sweep: SweepParams,
         /// `[blocks][n_parameters]`.
         partials: DevicePtr<f32>,
-        /// `[blocks][n_layers - n_resident]` of LAYER_SUM_BYTES: sums that do not fit shared memory.
+        /// `[blocks][n_layers - n_resident]` of LAYER_SUM_BYTES: sums that do not fit shared
+        /// memory.
         spilled: DevicePtr<Opaque>,
         /// The first n_resident layers keep their sums in shared memory.
         n_resident: u32,

@@ -116,8 +116,8 @@ impl Draw<'_> {
             laplacian_rule: Tag::of(settings.laplacian.rule),
             sigma_schedule: Tag::of(settings.sigma_schedule),
         };
-        // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above and by the
-        // caller; `path` owns the tables that its argument block points to.
+        // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above and by
+        // the caller; `path` owns the tables that its argument block points to.
         unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, 0, &params) }
     }
 }

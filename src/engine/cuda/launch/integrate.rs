@@ -201,8 +201,8 @@ impl Integrate<'_> {
             n_operand_chunks: kernel.operands.n_chunks,
             unused: 0,
         };
-        // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no step
-        // beyond the last (checked by `FixedSteps::new`).
+        // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no
+        // step beyond the last (checked by `FixedSteps::new`).
         unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], THREADS, kernel.operands.shared, &params) }
     }
 }

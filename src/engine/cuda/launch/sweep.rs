@@ -156,8 +156,8 @@ impl SweepNarrow<'_> {
         };
         let (kernel, _) = narrow_kernel(precision, rows.needs().n_probes);
         let shared = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
-        // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked above
-        // and by `Sweep::params`; each block has slots, a partial gradient and spilled sums.
+        // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
+        // above and by `Sweep::params`; each block has slots, a partial gradient and spilled sums.
         unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
     }
 }
