@@ -17,7 +17,7 @@ struct EarlyStop {
     stop: Stop,
 }
 
-/// What [`Observer::watch`] returns is asked from other threads too.
+/// The watch that [`Observer::watch`] returns is used by other threads too.
 #[derive(Default)]
 struct Stop(AtomicBool);
 

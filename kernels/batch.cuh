@@ -11,7 +11,7 @@ __device__ __forceinline__ const Part& part_of(const BatchParams& batch, uint32_
   return batch.parts[k];
 }
 
-// Whether operands of type T are rounded from f32.
+// True if operands of type T are rounded from f32.
 template <class T>
 constexpr bool kRounds = !std::is_same<T, float>::value;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 /// Result of a fallible library call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. The message of each variant names the file or buffer, the field and the fix.
-/// Settings are named as the library has them, in backquotes: `Plan::save_at`.
+/// A failure of the library. The message of each variant names the file or buffer, the field and
+/// the fix. Settings are named as the library has them, in backquotes: `Plan::save_at`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb phrase (`"read"`, `"create the folder"`).
+        /// The attempt, as a verb phrase (`"read"`, `"create the folder"`).
         action: &'static str,
         /// The system's answer. Part of the message, and therefore not the error's `source`:
         /// whoever prints a chain of causes would print it twice.
@@ -29,21 +29,21 @@ pub enum Error {
         file: String,
         /// The array or key at fault.
         field: String,
-        /// What is wrong with it, with the values found and expected.
+        /// The problem, with the values found and expected.
         problem: String,
-        /// What the user can do about it.
+        /// The remedy.
         fix: String,
     },
     /// A setting of a call is out of its range, or contradicts another.
     #[error("{of}: `{setting}`: {problem} ({fix})")]
     Setting {
-        /// What the setting belongs to, in words.
+        /// The owner of the setting, in words.
         of: &'static str,
         /// Its path in the library, as in `Plan::save_at`.
         setting: &'static str,
-        /// What is wrong with it, with the value.
+        /// The problem, with the value.
         problem: String,
-        /// What the caller can do about it.
+        /// The remedy.
         fix: String,
     },
     /// A buffer handed to the library has the wrong length.
@@ -63,7 +63,7 @@ pub enum Error {
         what: &'static str,
         /// The optimizer or integrator step, counted from 0.
         step: u64,
-        /// What the user can do about it.
+        /// The remedy.
         fix: &'static str,
     },
     /// The requested device cannot be used.
@@ -73,7 +73,7 @@ pub enum Error {
         device: String,
         /// Why it cannot be used.
         problem: String,
-        /// What the user can do about it.
+        /// The remedy.
         fix: String,
     },
     /// A [`Watch`](crate::stage::Watch) ended the work before it was done; nothing is half-written.

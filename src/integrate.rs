@@ -245,7 +245,7 @@ pub fn systematic_resample(log_weights: &[f32], n: usize, offset: f64) -> Vec<us
     kept
 }
 
-/// What messages call a plan.
+/// Name of a plan in messages.
 pub(crate) const PLAN: &str = "integration plan";
 
 impl Plan {

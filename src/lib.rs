@@ -108,7 +108,7 @@ pub use destination::{Destination, Replace};
 pub use error::{Error, Result};
 pub use flow::Coordinate;
 
-/// What the program `amatch` needs of the library besides; no part of the public interface.
+/// Items that only the program `amatch` needs; not part of the public interface.
 #[doc(hidden)]
 pub mod cli_support {
     pub use crate::data::describe;

@@ -44,7 +44,7 @@ struct ParticleState {
   __device__ __forceinline__ float* noise() const { return slot() + (2 + params.tableau.n_stages) * n_values(); }
   __device__ __forceinline__ float* features() const { return noise() + kTileRows * dim(); }
 
-  // Whether value i belongs to a real row.
+  // True if value i belongs to a real row.
   __device__ __forceinline__ bool counts(uint32_t i) const {
     return i < weights() ? i < tile.n_rows * dim() : (i - weights()) % kTileRows < tile.n_rows;
   }

@@ -75,7 +75,7 @@ pub struct Arguments {
     device: DeviceArguments,
 }
 
-/// Where particles start.
+/// Start of the particles.
 const STARTS: &[Named<StartFrom>] = &[
     ("previous", StartFrom::Previous, "Each snapshot moves to the next one"),
     ("first", StartFrom::First, "The first snapshot moves to every other"),

@@ -1,6 +1,6 @@
 //! Messages of the library name settings as the library has them; users of the program have flags.
 
-/// What the library writes, and the flag that stands for it.
+/// Names of settings in the library's messages, each with the flag that sets it.
 const FLAGS: [(&str, &str); 19] = [
     ("`Plan::t0, Plan::save_at`", "--t0/--t1/--save-at"),
     ("`Plan::t0`", "--t0/--t1"),

@@ -1,4 +1,4 @@
-//! What a fingerprint is made of: the settings that decide the result of a step, in the form that
+//! Contents of a fingerprint: the settings that decide the result of a step, in the form that
 //! configurations had first. It stays as it is, whatever keys are called, so that runs of earlier
 //! versions can be gone on with.
 
@@ -192,7 +192,7 @@ impl Settings {
     }
 }
 
-// Where the data lie and what is written when decides nothing: these sections are at their first
+// The place of the data and the times of writing decide nothing: these sections are at their first
 // defaults.
 
 impl Default for Data {

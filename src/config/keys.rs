@@ -1,5 +1,5 @@
-//! What each key of a configuration takes, in words: a value of another kind is answered with its
-//! key, itself, what is allowed and an example.
+//! The values that each key of a configuration takes, in words: a value of another kind is answered
+//! with its key, itself, what is allowed and an example.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::error::Error;
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
 
-/// What a key takes.
+/// The values of a key.
 enum Takes {
-    /// What these words say.
+    /// A value as these words say.
     Words(&'static str),
     /// One of some names.
     Name(fn() -> &'static [&'static str]),
     /// A kind, by its name or as a table with its settings.
     Kind(&'static [Kind]),
-    /// What these words say: a plain value, or a table of settings.
+    /// A plain value, as these words say, or a table of settings.
     Table(&'static str, &'static [Setting]),
 }
 use Takes::{Kind as OneOf, Name, Table, Words};
@@ -134,7 +134,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
 ];
 
 impl Takes {
-    /// What to use instead, before "as in".
+    /// The advice, before "as in".
     fn words(&self) -> String {
         match self {
             Words(words) | Table(words, _) => format!("use {words}"),
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(checked, 10);
     }
 
-    /// What an error recommends is accepted: its example, and each name it lists.
+    /// The values that an error recommends are accepted: its example, and each name it lists.
     #[test]
     fn what_is_recommended_is_taken() {
         for (key, takes, example) in KEYS {

@@ -147,7 +147,7 @@ impl Config {
         Ok(keys::text(&table))
     }
 
-    /// Where the data lies.
+    /// The source of the data.
     pub fn source(&self) -> DataSource {
         let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
         DataSource { path, times_path, samples, times, hold_out, standardize }
@@ -203,7 +203,7 @@ impl Config {
         }
     }
 
-    /// What a run of so few steps does with settings that are made for a longer one, in words.
+    /// How a run of so few steps changes settings that are made for a longer one, in words.
     pub fn short_run(&self) -> Option<String> {
         let TrainingConfig { steps, warmup_steps, ema_decay, .. } = self.training;
         let mut shortened = Vec::new();

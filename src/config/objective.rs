@@ -31,7 +31,7 @@ pub struct ObjectiveConfig {
     /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// What lies between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
+    /// Path between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
     /// 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
@@ -75,7 +75,7 @@ pub struct Sigma {
     pub schedule: SigmaSchedule,
 }
 
-/// What lies between snapshots.
+/// The path between snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PathConfig {
@@ -160,7 +160,7 @@ impl Pairing {
     }
 }
 
-/// What the numbers of rows of snapshots mean.
+/// Meaning of the numbers of rows of snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mass {

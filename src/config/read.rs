@@ -33,13 +33,13 @@ fn text(path: &Path) -> Result<String> {
     })
 }
 
-/// What is wrong with text that is no TOML, in the line where it is.
+/// The error in text that is not TOML, with its line.
 fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
     let message = error.message();
-    // What the parser would have liked next helps where it is a character.
+    // The parser's expectation helps if it is a character.
     let (what, wanted) = message.split_once(", expected ").unwrap_or((message, ""));
     let (problem, fix) = match what {
         _ if line.contains('"') && line.contains('\\') && what.contains("unicode") || what.contains("escape") => {

@@ -164,7 +164,7 @@ fn both_forms_at_once_are_an_error_that_names_both() {
     }
 }
 
-/// What the command line says counts, in either form, in any order, over either form in the file.
+/// The command line decides, in either form, in any order, over either form in the file.
 #[test]
 fn overrides_reach_the_settings_of_a_kind() {
     let learned = |hidden: &[usize], rate: f64| PathConfig::Learned { hidden: hidden.to_vec(), rate };

@@ -22,7 +22,7 @@ const ROUNDING_UNITS: f64 = 4.0;
 pub(super) struct Statistics {
     /// In the middle of the values.
     pub center: Vec<f64>,
-    /// What becomes the scale; 0 where a column is constant up to rounding.
+    /// The scale; 0 where a column is constant up to rounding.
     spread: Vec<f64>,
     constant: Vec<usize>,
     /// Columns whose quartiles are equal, so that their deviation counts.
@@ -135,7 +135,7 @@ impl Statistics {
         self.spread.iter().map(|&spread| if spread == 0.0 { 1.0 } else { spread }).collect()
     }
 
-    /// Whether the values lie so far from the origin that rounding their differences from it lost
+    /// True if the values lie so far from the origin that rounding their differences from it lost
     /// digits, though f32 holds the differences from the center.
     pub fn far_from_origin(&self, reading: &Reading) -> bool {
         const FAR: f64 = 16.0;

@@ -49,7 +49,7 @@ impl BatchPart {
         parts
     }
 
-    /// Whether its rows have the interior term.
+    /// True if its rows have the interior term.
     pub fn is_interior(self) -> bool {
         matches!(self, BatchPart::Interior | BatchPart::Center)
     }
@@ -81,17 +81,17 @@ impl LossForm {
         }
     }
 
-    /// Whether ∂ₜs is a term.
+    /// True if ∂ₜs is a term.
     pub fn has_time(self) -> bool {
         matches!(self, LossForm::Action | LossForm::Centering)
     }
 
-    /// Whether H(∇s), and with it the drift, is a term.
+    /// True if H(∇s), and with it the drift, is a term.
     pub fn has_drift(self) -> bool {
         !matches!(self, LossForm::Centering | LossForm::Laplacian)
     }
 
-    /// Whether u·∇s is a term.
+    /// True if u·∇s is a term.
     pub fn has_velocity(self) -> bool {
         matches!(self, LossForm::Regression)
     }

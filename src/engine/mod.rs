@@ -109,7 +109,7 @@ pub struct LossGradient {
     pub laplacian: Vec<f64>,
 }
 
-/// What an integration did.
+/// Counts of an integration.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct IntegrationReport {
     /// Evaluations of the velocity, summed over particles.
@@ -151,8 +151,8 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// What decides the order of sums, and so the last bits of a result: device, instruction set,
-    /// precision. Never the threads.
+    /// Everything that decides the order of sums, and so the last bits of a result: device,
+    /// instruction set, precision. Never the threads.
     fn arithmetic(&self) -> String;
 
     /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None`

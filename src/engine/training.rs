@@ -1,4 +1,4 @@
-//! What training is: settings, state and the steps an engine takes.
+//! Training: settings, state and the steps an engine takes.
 
 use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
@@ -40,7 +40,7 @@ impl NetworkState {
     }
 }
 
-/// What gradients are multiplied with on their way through products in f16, so that small ones are
+/// Factor of gradients on their way through products in f16, so that small ones are
 /// not lost there.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossScale {
@@ -461,7 +461,7 @@ impl Training {
     }
 }
 
-/// What one optimizer step reports.
+/// Report of one optimizer step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRecord {
     /// Index of the step, from 0.

@@ -183,7 +183,7 @@ impl Model {
         Ok(())
     }
 
-    /// What `amatch inspect` says of a model, over several lines.
+    /// Description of a model as `amatch inspect` prints it, over several lines.
     pub fn describe(&self) -> String {
         let Model { architecture, coordinates, objective, parameters } = self;
         let mut text = String::new();

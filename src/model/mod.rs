@@ -105,7 +105,7 @@ impl Coordinates {
         rows.iter().zip(affine).map(|(&y, (scale, mean))| f64::from(y) * scale + mean).collect()
     }
 
-    /// Whether f32 is too coarse for positions in data units: it would round one near the mean by
+    /// True if f32 is too coarse for positions in data units: it would round one near the mean by
     /// more than 10⁻⁵ scales.
     #[must_use]
     pub fn need_f64(&self) -> bool {

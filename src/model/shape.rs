@@ -42,9 +42,9 @@ pub struct Layer {
     pub n_in: usize,
     /// Number of outputs.
     pub n_out: usize,
-    /// Where `weight [n_out, n_in]` starts in the flat parameters.
+    /// Offset of `weight [n_out, n_in]` in the flat parameters.
     pub weight: usize,
-    /// Where `bias [n_out]` starts in the flat parameters.
+    /// Offset of `bias [n_out]` in the flat parameters.
     pub bias: usize,
 }
 

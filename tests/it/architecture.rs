@@ -163,7 +163,7 @@ fn modules_import_without_circles() {
     }
 }
 
-/// What the floors of ARCHITECTURE.md leave out, so that a new import is noticed.
+/// The exceptions to the floors of ARCHITECTURE.md, so that a new import is noticed.
 #[test]
 fn engines_do_not_import_each_other() {
     let files = sources();

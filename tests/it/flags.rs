@@ -33,7 +33,7 @@ fn library() -> Vec<(String, String)> {
     lines
 }
 
-/// Whether `line` holds a flag, as in `--steps`.
+/// True if `line` holds a flag, as in `--steps`.
 fn holds_flag(line: &str) -> bool {
     let starts_word = |before: Option<char>| before.is_none_or(|c| !c.is_alphanumeric() && c != '-');
     line.match_indices("--").any(|(at, _)| {

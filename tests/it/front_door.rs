@@ -270,7 +270,7 @@ fn a_lost_loss_is_an_error_whoever_reads_the_records() {
     assert!(state.step < 50 && state.action.parameters.iter().all(|p| p.is_finite()));
 }
 
-/// What no one names is what the program takes too, so that library and program learn the same.
+/// Defaults of the library are those of the program, so that library and program learn the same.
 #[test]
 fn defaults_are_those_of_the_program() {
     let steps = 3000;

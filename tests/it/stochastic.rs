@@ -101,9 +101,9 @@ fn a_model_with_diffusion_needs_noise_and_goes_forward() {
     let model = cosine_field(0.5);
     let good = plan(Method::EulerMaruyama, 4);
     for (plan, field) in [
-        (Plan { method: Method::Rk4, ..good.clone() }, "--method"),
-        (Plan { t0: 1.0, save_at: vec![0.0], ..good.clone() }, "--t0"),
-        (Plan { noise: Noise { seed: 0, increments_per_step: 0 }, ..good.clone() }, "noise"),
+        (Plan { method: Method::Rk4, ..good.clone() }, "Plan::method"),
+        (Plan { t0: 1.0, save_at: vec![0.0], ..good.clone() }, "Plan::t0"),
+        (Plan { noise: Noise { seed: 0, increments_per_step: 0 }, ..good.clone() }, "Plan::noise"),
     ] {
         let error = CpuEngine::new(1).integrate(&model, &plan, Trajectories::of(&mut [0.0; 2]), &());
         let error = error.expect_err("an error").to_string();
@@ -112,7 +112,7 @@ fn a_model_with_diffusion_needs_noise_and_goes_forward() {
     let (mut positions, mut log_density) = ([0.0; 2], [0.0; 2]);
     let out = Trajectories { log_density: Some(&mut log_density), ..Trajectories::of(&mut positions) };
     let error = CpuEngine::new(1).integrate(&model, &good, out, &()).expect_err("an error").to_string();
-    assert!(error.contains("log-density"), "{error}");
+    assert!(error.contains("log_density"), "{error}");
 }
 
 /// Positions, λ∫s dt and −∫∇·v dt by classical Runge–Kutta in f64; the divergence from differences

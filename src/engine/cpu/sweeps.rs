@@ -32,7 +32,7 @@ use super::weights::{PackedLayer, Packing, WeightsView};
 use super::workspace::Workspace;
 use crate::model::{Activation, Architecture, Head};
 
-/// What the rows of a tile have.
+/// Kind of the rows of a tile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RowKind {
     /// Interior rows: g and the channels of δ, c and of the probes.

@@ -31,7 +31,7 @@ pub struct WeightGrad<F> {
     onto: Onto,
 }
 
-/// What a gradient is added to.
+/// Start of a sum of gradients.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Onto {
     /// Nothing: it overwrites the sum.
@@ -48,7 +48,7 @@ pub struct WeightSum {
     pub panels: Range<usize>,
     /// Sums `[panel][n_broadcast][lane]`, all panels.
     pub values: *mut f32,
-    /// What it is added to.
+    /// Start of the sum.
     pub onto: Onto,
 }
 

@@ -67,7 +67,7 @@ impl Network {
         &self.params.layers[..self.params.n_layers as usize]
     }
 
-    /// Whether all of its layers have the fewest columns: `sweep_narrow` works on those.
+    /// True if all of its layers have the fewest columns: `sweep_narrow` works on those.
     pub fn is_narrow(&self) -> bool {
         self.layers().iter().all(|layer| [layer.n_in, layer.n_out].map(|width| width as usize) == [NARROW_COLUMNS; 2])
     }

@@ -19,7 +19,7 @@ pub struct StepSettings {
     pub batch: BatchParams,
     /// Settings of the optimizer.
     pub optimizer: Optimizer,
-    /// Whether the times follow the integrand.
+    /// True if the times follow the integrand.
     pub follows_integrand: bool,
     /// The type of the products: f16 alone scales the loss.
     pub precision: Precision,

@@ -21,7 +21,7 @@ pub enum Work {
 pub struct RowNeeds {
     /// Probes per row.
     pub n_probes: usize,
-    /// Whether a bend needs the gradient at the points.
+    /// True if a bend needs the gradient at the points.
     pub grad_x: bool,
     /// Purpose of the rows.
     pub work: Work,
@@ -95,7 +95,7 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     (rows, slots)
 }
 
-/// Whether delta may overwrite f', which is read last at that point.
+/// True if delta may overwrite f', which is read last at that point.
 pub fn delta_overwrites_f1(needs: RowNeeds) -> bool {
     needs.work == Work::Particles && needs.n_probes == 0
 }

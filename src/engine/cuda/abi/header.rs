@@ -89,10 +89,10 @@ pub struct Opaque;
 #[repr(transparent)]
 pub struct Tag<E>(u32, PhantomData<E>);
 
-/// What begins the header.
+/// First lines of the header.
 const PREAMBLE: &str = "\
-// What the kernels share with the host: sizes, numbers, enums and argument blocks. Written by
-// build.rs from src/engine/cuda/abi/: change it there.
+// Declarations that the kernels share with the host: sizes, numbers, enums and argument blocks.
+// Written by build.rs from src/engine/cuda/abi/: change it there.
 //
 // Batch rows lie in tiles of kTileRows. Layer widths are zero-padded to multiples of kWidthUnit, so
 // kernels never see odd sizes. \"T\" is the type of a kernel's operands (float, tf32, bf16, f16).

@@ -118,7 +118,7 @@ unsafe impl<E> Zeroable for Tag<E> {}
 unsafe impl<E: Copy + 'static> Pod for Tag<E> {}
 
 impl PartKind {
-    /// Whether its rows have the interior term, and so the channels of δ and c.
+    /// True if its rows have the interior term, and so the channels of δ and c.
     pub fn is_interior(self) -> bool {
         matches!(self, PartKind::Interior | PartKind::Center)
     }

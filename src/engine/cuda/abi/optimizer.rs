@@ -86,7 +86,7 @@ device_types! {
         networks: [StepNetworkParams; 2],
         times: TimesParams,
         n_networks: u32,
-        /// Whether the loss scale adapts.
+        /// True if the loss scale adapts.
         scales_loss: u32,
         /// Of `history`; when full, steps are skipped until the host drains it.
         capacity: u32,

@@ -170,7 +170,7 @@ device_types! {
         step: u64,
         /// Set once the loss or a gradient is non-finite; later steps are no-ops.
         halted: u32,
-        /// Whether `update` applies the step: loss and gradient are finite, the history has room.
+        /// True if `update` applies the step: loss and gradient are finite, the history has room.
         apply: u32,
         /// Records written since the host last read.
         n_records: u32,

@@ -84,7 +84,7 @@ device_types! {
         Tolerance,
     }
 
-    /// What random words are for; part of the counter of the generator. A value is never reused.
+    /// Purpose of random words; part of the counter of the generator. A value is never reused.
     enum Purpose {
         Interior = 0,
         Boundary0 = 1,

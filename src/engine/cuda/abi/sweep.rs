@@ -21,15 +21,15 @@ device_types! {
         cost_exponent: f32,
         /// 1 / interior rows of the batch.
         scale: f32,
-        /// Whether the interior term contains the time derivative.
+        /// True if the interior term contains the time derivative.
         has_time: u32,
-        /// Whether it contains H(∇s) and growth.
+        /// True if it contains H(∇s) and growth.
         has_drift: u32,
-        /// Whether it contains the velocity of the path.
+        /// True if it contains the velocity of the path.
         has_velocity: u32,
-        /// Whether interior rows need s.
+        /// True if interior rows need s.
         with_potential: u32,
-        /// Whether a bend needs the gradient at the points.
+        /// True if a bend needs the gradient at the points.
         with_grad_x: u32,
         /// In shared memory: see ProductMemory.
         n_operand_chunks: u32,
@@ -47,7 +47,7 @@ device_types! {
         spilled: DevicePtr<Opaque>,
         /// The first n_resident layers keep their sums in shared memory.
         n_resident: u32,
-        /// Whether the partials hold the sums of earlier chunks.
+        /// True if the partials hold the sums of earlier chunks.
         accumulate: u32,
     }
 
@@ -61,7 +61,7 @@ device_types! {
         /// All tiles have z_bar and a; the batch's first n_interior_tiles also the other channels.
         batch: BatchParams,
         tiles_per_partial: u32,
-        /// Whether the partials hold the sums of earlier chunks.
+        /// True if the partials hold the sums of earlier chunks.
         accumulate: u32,
     }
 

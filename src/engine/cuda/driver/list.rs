@@ -78,7 +78,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     })
 }
 
-/// Whether this program has kernels and the machine a driver that sees a GPU. Decides which
+/// True if this program has kernels and the machine a driver that sees a GPU. Decides which
 /// engine `auto` is.
 pub fn is_available() -> bool {
     !MODULES.is_empty() && check_driver("cuda").is_ok() && count().is_ok_and(|count| count > 0)

@@ -17,7 +17,7 @@ macro_rules! kernels {
         }
 
         impl Kernel {
-            /// What it is called in its module.
+            /// Its name in its module.
             pub fn name(self) -> &'static str {
                 use crate::precision::Precision;
                 match self {

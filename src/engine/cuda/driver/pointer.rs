@@ -17,12 +17,12 @@ impl<T> DevicePtr<T> {
     /// Nothing is there.
     pub const NULL: DevicePtr<T> = DevicePtr { address: 0, element: PhantomData };
 
-    /// What the driver calls `address`.
+    /// Device address in the driver's type.
     pub(super) fn new(address: u64) -> DevicePtr<T> {
         DevicePtr { address, element: PhantomData }
     }
 
-    /// Whether nothing is there.
+    /// True if nothing is there.
     pub fn is_null(self) -> bool {
         self.address == 0
     }

@@ -212,7 +212,7 @@ pub struct FinishStep<'a> {
     pub bend: Option<StepNetwork<'a>>,
     /// Changed where times follow the integrand.
     pub times: &'a Times,
-    /// Whether the loss scale adapts.
+    /// True if the loss scale adapts.
     pub scales_loss: bool,
     /// Of all tiles of the batch.
     pub sums: &'a Buffer<TileSums>,

@@ -90,7 +90,7 @@ impl Rows {
         self.params.n_slots as usize
     }
 
-    /// Whether these rows have the buffer `field`.
+    /// True if these rows have the buffer `field`.
     pub fn has<T>(&self, field: Field<T>) -> bool {
         !field(&self.params).is_null()
     }

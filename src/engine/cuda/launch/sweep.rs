@@ -45,7 +45,7 @@ pub struct Sweep<'a> {
     pub form: LossForm,
     /// Multiplies the terms of all interior rows.
     pub scale: f32,
-    /// Whether a term of the interior rows contains s.
+    /// True if a term of the interior rows contains s.
     pub with_potential: bool,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
@@ -127,7 +127,7 @@ pub struct SweepNarrow<'a> {
     pub n_resident: usize,
     /// Running sums of the other layers: [`LAYER_SUM_BYTES`] for each block and layer.
     pub spilled: &'a Buffer<u8>,
-    /// Whether the partial gradients already hold earlier chunks.
+    /// True if the partial gradients already hold earlier chunks.
     pub accumulate: bool,
 }
 

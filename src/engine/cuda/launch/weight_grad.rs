@@ -15,7 +15,7 @@ pub struct GradChunk {
     pub batch: BatchParams,
     /// Tiles per partial gradient.
     pub tiles_per_partial: u32,
-    /// Whether the partial gradients already hold earlier chunks.
+    /// True if the partial gradients already hold earlier chunks.
     pub accumulate: bool,
 }
 
