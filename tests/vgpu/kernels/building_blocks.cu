@@ -40,8 +40,8 @@ ORDERS(sin, kSin)
     product.run(a + first_row * depth, b + static_cast<size_t>(first_column) * depth, nullptr, depth, 64, true, \
                 {sm, 2});                                                                                       \
     product.for_each_sum(Lines{first_row * c_pitch, c_pitch, first_column, 64},                                 \
-                         [&](const Place& place, float (&values)[8]) {                                          \
-                           for (int i = 0; i < 8; ++i) c[place.index + i] = values[i];                          \
+                         [&](const ElementIndex& element, float (&values)[8]) {                                 \
+                           for (int i = 0; i < 8; ++i) c[element.index + i] = values[i];                        \
                          });                                                                                    \
   }
 PRODUCT(f32, float)

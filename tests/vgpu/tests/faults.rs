@@ -535,8 +535,8 @@ fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The first place of `old` in `text` from byte `from` on. White space does not count: the formatter
-/// of the kernels decides it.
+/// The first place of `old` in `text` from byte `from` on. White space does not count: the kernels'
+/// formatter decides it.
 fn position(text: &str, from: usize, old: &str) -> Option<Range<usize>> {
     let is_ink = |byte: &u8| !byte.is_ascii_whitespace();
     let wanted: Vec<u8> = old.bytes().filter(is_ink).collect();
