@@ -1,6 +1,8 @@
 //! Sizes of the buffers for the rows of a launch.
 
-use super::abi::{TILE_ROWS, WARPS};
+use std::mem::offset_of;
+
+use super::abi::{RowBuffers, TILE_ROWS, WARPS};
 use super::network::Network;
 use crate::precision::Precision;
 
@@ -43,9 +45,11 @@ impl Extent {
     }
 }
 
-/// Bytes per row and per slot of each buffer of [`RowBuffers`](super::abi::RowBuffers), in the
-/// order of its fields.
-pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([usize; 15], [usize; 17]) {
+/// Bytes of one row or slot in a buffer, after the offset of its address in [`RowBuffers`].
+pub type BytesOfOne = (usize, usize);
+
+/// Bytes per row and per slot of each buffer of [`RowBuffers`].
+pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([BytesOfOne; 15], [BytesOfOne; 17]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
@@ -57,40 +61,40 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     let adjoint = work != Work::Particles;
     let (own_delta, own_z_bar) = (reverse && !delta_overwrites_f1(needs), work == Work::Bend);
     let rows = [
-        f32s(dim),                     // x
-        f32s(1),                       // t
-        f32s(features),                // d_phi
-        when(trains, f32s(dim)),       // velocity
-        f32s(1),                       // weight
-        when(trains, f32s(1)),         // on_potential
-        when(trains, f32s(1)),         // sampling_weight
-        when(probed, f32s(1)),         // kappa
-        in_width * operand,            // a_in
-        n_probes * in_width * operand, // e_in
-        when(reverse, f32s(1)),        // s
-        when(reverse, f32s(dim)),      // grad_s
-        when(trains, f32s(1)),         // ds_dt
-        when(probed, f32s(1)),         // generator
-        when(grad_x, f32s(dim)),       // grad_x
+        (offset_of!(RowBuffers, x), f32s(dim)),
+        (offset_of!(RowBuffers, t), f32s(1)),
+        (offset_of!(RowBuffers, d_phi), f32s(features)),
+        (offset_of!(RowBuffers, velocity), when(trains, f32s(dim))),
+        (offset_of!(RowBuffers, weight), f32s(1)),
+        (offset_of!(RowBuffers, on_potential), when(trains, f32s(1))),
+        (offset_of!(RowBuffers, sampling_weight), when(trains, f32s(1))),
+        (offset_of!(RowBuffers, kappa), when(probed, f32s(1))),
+        (offset_of!(RowBuffers, a_in), in_width * operand),
+        (offset_of!(RowBuffers, e_in), n_probes * in_width * operand),
+        (offset_of!(RowBuffers, s), when(reverse, f32s(1))),
+        (offset_of!(RowBuffers, grad_s), when(reverse, f32s(dim))),
+        (offset_of!(RowBuffers, ds_dt), when(trains, f32s(1))),
+        (offset_of!(RowBuffers, generator), when(probed, f32s(1))),
+        (offset_of!(RowBuffers, grad_x), when(grad_x, f32s(dim))),
     ];
     let slots = [
-        when(tangent, in_width * operand),                  // c_in
-        activations(true),                                  // a
-        activations(tangent),                               // c
-        activations(own_delta),                             // delta
-        activations(own_z_bar),                             // z_bar
-        activations(true),                                  // f1
-        activations(tangent),                               // g
-        activations(probed),                                // f2
-        activations(probed),                                // h
-        activations(probed),                                // u_f3
-        n_probes * activations(true),                       // e_a
-        n_probes * activations(true),                       // e_z
-        f32s(out_width),                                    // output
-        when(tangent, f32s(out_width)),                     // output_c
-        f32s(n_probes * out_width),                         // output_e
-        when(reverse, f32s(in_width)),                      // input_grad
-        when(adjoint, f32s(out_width * WARPS / TILE_ROWS)), // seed_sums
+        (offset_of!(RowBuffers, c_in), when(tangent, in_width * operand)),
+        (offset_of!(RowBuffers, a), activations(true)),
+        (offset_of!(RowBuffers, c), activations(tangent)),
+        (offset_of!(RowBuffers, delta), activations(own_delta)),
+        (offset_of!(RowBuffers, z_bar), activations(own_z_bar)),
+        (offset_of!(RowBuffers, f1), activations(true)),
+        (offset_of!(RowBuffers, g), activations(tangent)),
+        (offset_of!(RowBuffers, f2), activations(probed)),
+        (offset_of!(RowBuffers, h), activations(probed)),
+        (offset_of!(RowBuffers, u_f3), activations(probed)),
+        (offset_of!(RowBuffers, e_a), n_probes * activations(true)),
+        (offset_of!(RowBuffers, e_z), n_probes * activations(true)),
+        (offset_of!(RowBuffers, output), f32s(out_width)),
+        (offset_of!(RowBuffers, output_c), when(tangent, f32s(out_width))),
+        (offset_of!(RowBuffers, output_e), f32s(n_probes * out_width)),
+        (offset_of!(RowBuffers, input_grad), when(reverse, f32s(in_width))),
+        (offset_of!(RowBuffers, seed_sums), when(adjoint, f32s(out_width * WARPS / TILE_ROWS))),
     ];
     (rows, slots)
 }
@@ -103,7 +107,8 @@ pub fn delta_overwrites_f1(needs: RowNeeds) -> bool {
 /// Bytes that [`Rows`](super::launch::Rows) take.
 pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, extent: Extent) -> usize {
     let (row, slot) = bytes_of_one(network, precision, needs);
-    extent.rows * row.iter().sum::<usize>() + extent.slots * slot.iter().sum::<usize>()
+    let sum = |buffers: &[BytesOfOne]| buffers.iter().map(|(_, bytes)| bytes).sum::<usize>();
+    extent.rows * sum(&row) + extent.slots * sum(&slot)
 }
 
 /// Maximum bytes of rows and slots, unless a single tile needs more: fits the memory of any GPU.
@@ -135,4 +140,20 @@ pub fn narrow_extent(
 fn tiles_within(n: usize, bytes_of_one: usize) -> usize {
     let fit = MOST_BYTES / bytes_of_one / TILE_ROWS * TILE_ROWS;
     n.next_multiple_of(TILE_ROWS).min(fit).max(TILE_ROWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Architecture;
+
+    /// The addresses follow four counts, and each belongs to one buffer.
+    #[test]
+    fn every_address_of_row_buffers_has_one_size() {
+        let network = Network::new(&Architecture::new(3, [16]));
+        let (rows, slots) = bytes_of_one(&network, Precision::F32, RowNeeds::default());
+        let mut offsets: Vec<usize> = rows.iter().chain(&slots).map(|(offset, _)| *offset).collect();
+        offsets.sort();
+        assert!(offsets.into_iter().eq((16..size_of::<RowBuffers>()).step_by(8)));
+    }
 }

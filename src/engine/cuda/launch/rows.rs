@@ -3,7 +3,7 @@
 use super::super::abi::{DevicePtr, RowBuffers};
 use super::super::driver::{Buffer, Device};
 use super::super::network::Network;
-use super::super::workspace::{Extent, RowNeeds, Work, bytes_of_one, delta_overwrites_f1, rows_bytes};
+use super::super::workspace::{BytesOfOne, Extent, RowNeeds, Work, bytes_of_one, delta_overwrites_f1, rows_bytes};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -14,7 +14,7 @@ pub struct Rows {
     params: RowBuffers,
     needs: RowNeeds,
     /// Bytes of a row, and of a slot, in each buffer.
-    sizes: ([usize; 15], [usize; 17]),
+    sizes: ([BytesOfOne; 15], [BytesOfOne; 17]),
 }
 
 impl Rows {
@@ -33,20 +33,22 @@ impl Rows {
         let n_bytes = rows_bytes(network, precision, needs, extent);
         device.expect_memory(n_bytes, &format!("{rows} rows of the network take"))?;
         let sizes = bytes_of_one(network, precision, needs);
-        let bytes = sizes.0.iter().map(|bytes| bytes * rows).chain(sizes.1.iter().map(|bytes| bytes * slots));
-        let buffers = bytes.map(|bytes| device.allocate(bytes)).collect::<Result<Vec<Buffer<u8>>>>()?;
-        // Sizes are in field order, so addresses can be assigned in order; unused buffers get none.
+        let of_rows = sizes.0.iter().map(|(offset, bytes)| (*offset, bytes * rows));
+        let of_slots = sizes.1.iter().map(|(offset, bytes)| (*offset, bytes * slots));
+        let mut buffers = Vec::new();
         let mut params = RowBuffers {
             n_rows: rows as u32,
             n_slots: slots as u32,
             n_probes: needs.n_probes as u32,
             ..RowBuffers::default()
         };
-        let addresses =
-            &mut bytemuck::cast_slice_mut::<RowBuffers, DevicePtr<u8>>(std::slice::from_mut(&mut params))[2..];
-        debug_assert_eq!(addresses.len(), buffers.len());
-        let used = addresses.iter_mut().zip(&buffers).filter(|(_, buffer)| buffer.len() > 0);
-        used.for_each(|(address, buffer)| *address = buffer.address());
+        for (offset, bytes) in of_rows.chain(of_slots).filter(|(_, bytes)| *bytes > 0) {
+            let buffer = device.allocate::<u8>(bytes)?;
+            let address: DevicePtr<u8> = buffer.address();
+            bytemuck::bytes_of_mut(&mut params)[offset..][..size_of::<DevicePtr<u8>>()]
+                .copy_from_slice(bytemuck::bytes_of(&address));
+            buffers.push(buffer);
+        }
         // Activations exceed L2, so an adjoint overwrites the buffer read last at that point.
         if delta_overwrites_f1(needs) {
             params.delta = params.f1;
@@ -71,7 +73,8 @@ impl Rows {
         if self.needs.work == work && self.sizes == wanted {
             return Ok(());
         }
-        let sum = |(row, slot): ([usize; 15], [usize; 17])| row.iter().chain(&slot).sum();
+        let sum =
+            |(row, slot): ([BytesOfOne; 15], [BytesOfOne; 17])| row.iter().chain(&slot).map(|(_, bytes)| bytes).sum();
         Err(Error::Shape { buffer: "rows of this network", expected: sum(wanted), got: sum(self.sizes) })
     }
 
