@@ -4,8 +4,8 @@ use super::super::abi::{BendParams, StepState, THREADS};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
+use super::checks::check_tiles;
 use super::operands::{Operands, ProductWidth};
-use super::sweep::check_tiles;
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
 

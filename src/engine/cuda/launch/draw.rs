@@ -4,7 +4,7 @@ use super::super::abi::{BatchParams, DrawParams, StepState, THREADS, Tag};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
-use super::sweep::{check_chunk, check_tiles};
+use super::checks::{check_chunk, check_tiles};
 use super::{PathTables, Rows};
 use crate::density_path::{TIME_KNOTS, TimeRule};
 use crate::engine::{Estimator, Training};

@@ -7,8 +7,8 @@ use super::super::abi::{
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::super::workspace::Work;
+use super::checks::{check_least, check_tiles};
 use super::operands::{Operands, ProductWidth};
-use super::sweep::{check_least, check_tiles};
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
 use crate::integrate::Plan;

@@ -2,6 +2,7 @@
 //! makes the addresses, chooses grid and shared memory.
 
 mod bend;
+mod checks;
 mod draw;
 mod integrate;
 mod operands;

@@ -4,7 +4,7 @@ use super::super::abi::{BatchParams, StepState, THREADS, WEIGHT_GRAD_BYTES, Weig
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::Rows;
-use super::sweep::{check_chunk, check_least, check_tiles};
+use super::checks::{check_chunk, check_least, check_tiles};
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
 
