@@ -18,24 +18,27 @@ pub(crate) struct NewTensor<'a> {
 impl<'a> NewTensor<'a> {
     /// An f32 tensor.
     pub fn f32(shape: &[usize], values: &'a [f32]) -> Self {
-        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
-        let bytes = if cfg!(target_endian = "little") {
-            Cow::Borrowed(bytemuck::cast_slice(values))
-        } else {
-            Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        };
-        NewTensor { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+        Self::of(Dtype::F32, shape, values, f32::to_le_bytes)
     }
 
     /// An f64 tensor.
     pub fn f64(shape: &[usize], values: &'a [f64]) -> Self {
+        Self::of(Dtype::F64, shape, values, f64::to_le_bytes)
+    }
+
+    fn of<T: bytemuck::NoUninit, const N: usize>(
+        dtype: Dtype,
+        shape: &[usize],
+        values: &'a [T],
+        to_le_bytes: fn(T) -> [u8; N],
+    ) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
         let bytes = if cfg!(target_endian = "little") {
             Cow::Borrowed(bytemuck::cast_slice(values))
         } else {
-            Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            Cow::Owned(values.iter().flat_map(|value| to_le_bytes(*value)).collect())
         };
-        NewTensor { dtype: Dtype::F64, shape: shape.to_vec(), bytes }
+        NewTensor { dtype, shape: shape.to_vec(), bytes }
     }
 }
 

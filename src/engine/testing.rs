@@ -1,6 +1,19 @@
 //! AdamW in f64, against which the engines' optimizers are tested.
 
-use super::{NetworkState, Optimizer};
+use super::{Cosine, LearningRate, NetworkState, Optimizer};
+
+/// An optimizer that uses every setting: warm-up, decay, clipping, weight decay.
+pub fn optimizer() -> Optimizer {
+    Optimizer {
+        learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
+        beta1: 0.8,
+        beta2: 0.95,
+        weight_decay: 0.3,
+        clip_norm: Some(0.7),
+        ema_decay: 0.9,
+        ..Optimizer::default()
+    }
+}
 
 /// One network trained by AdamW (Loshchilov & Hutter 2019), each formula as in the paper.
 pub struct AdamW {

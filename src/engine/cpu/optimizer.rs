@@ -131,23 +131,15 @@ mod tests {
     use pulp::Arch;
 
     use super::*;
-    use crate::engine::testing::AdamW;
-    use crate::engine::{Cosine, LearningRate, NetworkState};
+    use crate::engine::NetworkState;
+    use crate::engine::testing::{AdamW, optimizer};
 
     /// Thirteen parameters (whole vectors and a remainder) over five steps, compared with AdamW
     /// written out in f64.
     #[test]
     fn update_agrees_with_adamw_in_f64() {
         const N: usize = 13;
-        let optimizer = Optimizer {
-            learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
-            beta1: 0.8,
-            beta2: 0.95,
-            weight_decay: 0.3,
-            clip_norm: Some(0.7),
-            ema_decay: 0.9,
-            ..Optimizer::default()
-        };
+        let optimizer = optimizer();
         let mut parameters: Vec<f32> = (0..N).map(|i| 0.3 * (i as f32 - 4.5)).collect();
         let (mut ema, mut moment1, mut moment2) = (parameters.clone(), vec![0.0; N], vec![0.0; N]);
         let mut exact = AdamW::new(&optimizer, &parameters, 1.0);

@@ -5,8 +5,8 @@ use crate::density_path::TIME_KNOTS;
 use crate::engine::cuda::abi::{BatchParams, Part, PartKind, Tag, TileSums};
 use crate::engine::cuda::step::{StepFinisher, StepSettings};
 use crate::engine::cuda::testing;
-use crate::engine::testing::AdamW;
-use crate::engine::{Cosine, LearningRate, LossScale, Optimizer, StepRecord, TrainState};
+use crate::engine::testing::{AdamW, optimizer};
+use crate::engine::{LossScale, StepRecord, TrainState};
 use crate::model::Architecture;
 use crate::rng::{Purpose, unit_f32, words};
 
@@ -19,18 +19,6 @@ pub fn number(stream: usize, index: usize) -> f32 {
 
 fn architecture(hidden: &[usize]) -> Architecture {
     Architecture::new(3, hidden)
-}
-
-pub fn optimizer() -> Optimizer {
-    Optimizer {
-        learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, cosine: Some(Cosine { end: 10, floor: 0.1 }) },
-        beta1: 0.8,
-        beta2: 0.95,
-        weight_decay: 0.3,
-        clip_norm: Some(0.7),
-        ema_decay: 0.9,
-        ..Optimizer::default()
-    }
 }
 
 /// A batch with (kind, tiles) as its parts, in that order.

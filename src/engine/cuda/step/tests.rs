@@ -3,7 +3,8 @@
 use super::*;
 use crate::density_path::{TimeDensity, TimeMoments};
 use crate::engine::cuda::abi::{PartKind, StepSizes};
-use crate::engine::cuda::learner::tests::{Bench, RELATIVE_RATE, batch, number, optimizer, settings, start};
+use crate::engine::cuda::learner::tests::{Bench, RELATIVE_RATE, batch, number, settings, start};
+use crate::engine::testing::optimizer;
 use crate::engine::{Cosine, LearningRate};
 
 /// Finishes steps without updates: the partial gradients and the learners stay as they are.
