@@ -66,7 +66,8 @@ impl Pipe {
             | Op::Trap
             | Op::Barrier { .. }
             | Op::WarpBarrier { .. }
-            | Op::Fence
+            | Op::Fence(_)
+            | Op::Sleep
             | Op::Nop
             | Op::CommitGroup
             | Op::WaitGroup { .. } => Pipe::Control,
