@@ -113,12 +113,12 @@ extern "C" __global__ void between_warps(uint32_t* out) {
   if (threadIdx.x == 0) flag = 0;
   __syncthreads();  // the flag is zero
   if (threadIdx.x == 32) {
-    value = 7;
+    value = blockIdx.x + 7;
     __threadfence_block();  // the value is written
     flag = 1;
   } else if (threadIdx.x == 0) {
     while (flag == 0) continue;
     __threadfence_block();  // the value can be read
-    out[blockIdx.x] = value + blockIdx.x;
+    out[blockIdx.x] = value;
   }
 }

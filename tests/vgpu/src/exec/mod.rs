@@ -350,7 +350,7 @@ impl<'a> Block<'a> {
         }
         warp.yields |= instruction.op.yields();
         if instruction.op.polls() {
-            warp.polled = Some(pc);
+            warp.polled = Some((pc, active.trailing_zeros() as usize % LANES));
         }
         warp.groups[chosen].pc += 1;
         Ok(())

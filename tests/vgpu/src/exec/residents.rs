@@ -9,6 +9,7 @@
 use super::warp::Warp;
 use super::{Block, Launch, Random, Step, Worker};
 use crate::counters::Counters;
+use crate::lanes::LANES;
 use crate::memory::Order;
 
 /// Instructions without a change after which the device looks for circles for the first time. It
@@ -129,11 +130,17 @@ impl<'a> Residents<'a> {
     /// The error of a wait that nobody ends.
     #[cold]
     fn stuck(&self, why: &str, n_waiting: usize) -> Step<()> {
-        let polls = |warp: &Warp| warp.polled.or(warp.groups.first().map(|group| group.pc));
+        let place = |warp: &Warp| {
+            let of_group = || warp.groups.first().map(|group| (group.pc, group.mask.trailing_zeros() as usize % LANES));
+            warp.polled.or_else(of_group)
+        };
+        let mut waits = (self.running.iter())
+            .flat_map(|Worker { block, warps, .. }| warps.iter().map(move |warp| (block, warp)))
+            .filter(|(_, warp)| warp.is_ready())
+            .filter_map(|(block, warp)| place(warp).map(|(pc, lane)| (block, pc, warp.thread(lane))));
         let code = &self.launch.kernel.code;
         let mut lines: Vec<(u32, usize)> = Vec::new();
-        for pc in self.running.iter().flat_map(|worker| &worker.warps).filter(|warp| warp.is_ready()).filter_map(polls)
-        {
+        for (_, pc, _) in waits.clone() {
             let line = code[pc].source.1;
             match lines.iter_mut().find(|(known, _)| *known == line) {
                 Some((_, n)) => *n += 1,
@@ -150,13 +157,10 @@ impl<'a> Residents<'a> {
             "a wait that nobody ends: {why} in {n_blocks} blocks; warps that poll: {}{rest}",
             places.join(", ")
         );
-        for Worker { block, warps, .. } in &self.running {
-            if let Some((warp, pc)) = warps.iter().filter(|warp| warp.is_ready()).find_map(|w| Some((w, polls(w)?))) {
-                let lane = warp.groups.first().map_or(0, |group| group.mask.trailing_zeros());
-                return block.fail(&code[pc], Some(warp.thread(lane as usize)), message);
-            }
+        match waits.next() {
+            Some((block, pc, thread)) => block.fail(&code[pc], Some(thread), message),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -55,8 +55,9 @@ pub struct Warp {
     pub at_barrier: bool,
     /// Others should run next.
     pub yields: bool,
-    /// The last instruction that read what others may write, since the block or a barrier began.
-    pub polled: Option<usize>,
+    /// The last instruction that read what others may write, and a lane that executed it, since the
+    /// block began or passed a barrier.
+    pub polled: Option<(usize, usize)>,
     /// Lanes that executed something since this was last cleared.
     pub stepped: u32,
     pub local: Vec<Region>,
