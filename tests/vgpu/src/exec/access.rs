@@ -5,7 +5,7 @@ use super::warp::{Copy, Warp};
 use super::{Block, Step};
 use crate::fragments;
 use crate::lanes::{LANES, Lanes, lanes};
-use crate::memory::{Fault, LOCAL_BASE, Region, SHARED_BASE};
+use crate::memory::{Fault, LOCAL_BASE, Order, Region, SHARED_BASE};
 use crate::ptx::{Address, AtomicOp, Instruction, Op, Register, Scope, Space, Strong, Type};
 
 /// An allocation of global memory and its address.
@@ -185,10 +185,16 @@ impl<'a> Block<'a> {
     /// Begins an access to memory: with an order, each has a time of its own.
     #[inline(always)]
     fn begin_access(&self, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
-        if let Some(order) = self.order {
-            warp.time.now = self.after(warp.time.now, instruction)?;
-            order.note(self.block, warp.index, warp.time.now, instruction.text);
+        match self.order {
+            None => Ok(()),
+            Some(order) => self.note_access(order, warp, instruction),
         }
+    }
+
+    #[cold]
+    fn note_access(&self, order: &Order, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
+        warp.time.now = self.after(warp.time.now, instruction)?;
+        order.note(self.block, warp.index, warp.time.now, instruction.text);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ const QUIET: u64 = 1 << 17;
 /// Longest circle that is found, in instructions.
 const CIRCLE: usize = 1 << 14;
 /// Instructions without a change that a launch may execute if all its warps poll.
-const PATIENCE: u64 = 1 << 26;
+const PATIENCE: u64 = 1 << 24;
 
 /// The blocks of a launch that share the device.
 pub struct Residents<'a> {

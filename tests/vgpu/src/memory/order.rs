@@ -302,11 +302,13 @@ impl Order {
     }
 
     /// A strong read at `address`. Addresses of shared memory must differ between blocks.
+    #[inline(never)]
     pub fn read(&self, by: Stamp, address: u64, strong: Strong) {
         self.0.borrow_mut().acquire(unpack(by.bits()), address, strong);
     }
 
     /// A strong write, after which reads there see what this thread releases alone.
+    #[inline(never)]
     pub fn write(&self, by: Stamp, address: u64, strong: Strong) {
         let mut state = self.0.borrow_mut();
         state.left.remove(&address);
@@ -314,6 +316,7 @@ impl Order {
     }
 
     /// An atomic read and write, after which reads there see what this thread releases, too.
+    #[inline(never)]
     pub fn change(&self, by: Stamp, address: u64, strong: Strong) {
         let mut state = self.0.borrow_mut();
         state.acquire(unpack(by.bits()), address, strong);
@@ -345,12 +348,14 @@ impl Order {
     }
 
     /// True if the access `earlier` happened before that of `by`.
+    #[inline(never)]
     pub(super) fn is_known(&self, by: Stamp, earlier: u64) -> bool {
         let (warp, lane) = of_warp(earlier);
         self.0.borrow().known(by, warp) >> lane & 1 != 0
     }
 
     /// The record of a word's readers after `by` reads it, if it was `read` before.
+    #[inline(never)]
     pub(super) fn after_readers(&self, by: Stamp, read: u64) -> u64 {
         let supersedes = |earlier: u64| is_strong(earlier) || !is_strong(by.bits());
         if read == 0 || read & SEVERAL == 0 && supersedes(read) && (by.is_after(read) || self.is_known(by, read)) {
@@ -382,6 +387,7 @@ impl Order {
 
     /// A reader in the record `read` that is unordered with the write of `by`; without one, the
     /// record is to be forgotten.
+    #[inline(never)]
     pub(super) fn unordered_reader(&self, by: Stamp, read: u64) -> Option<Access> {
         if read & SEVERAL == 0 {
             return (by.is_unordered(read) && !self.is_known(by, read)).then(|| unpack(read));
@@ -403,6 +409,7 @@ impl Order {
     }
 
     /// Notes that warp `warp` of `block` accesses memory at `time`, by instruction `instruction`.
+    #[inline(never)]
     pub fn note(&self, block: u32, warp: u32, time: u32, instruction: u32) {
         let mut state = self.0.borrow_mut();
         let (first, places) = state.places.entry((block, warp)).or_insert((time, VecDeque::new()));

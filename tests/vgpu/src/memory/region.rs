@@ -44,9 +44,56 @@ impl Shadow {
         }
         let readers = &self.0[2 + half];
         let read = readers.load(Relaxed);
-        let read = by.order.map_or_else(|| by.after_readers(read), |order| order.after_readers(by, read));
-        readers.store(read, Relaxed);
+        readers.store(by.after_readers(read), Relaxed);
         Ok(())
+    }
+
+    /// Reads the whole word.
+    #[inline(always)]
+    fn read_word(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        let [write, other_write, read, other_read] = [0, 1, 2, 3].map(|field: usize| self.0[field].load(Relaxed));
+        // Usually both halves have the same records, and one check is enough. Sets of readers
+        // belong to one half each.
+        if by.order.is_some() | (write != other_write) | (read != other_read) {
+            return self.read_halves(by, address);
+        }
+        if by.is_unordered(write) {
+            return Err(raced(address, write));
+        }
+        let read = by.after_readers(read);
+        self.0[2].store(read, Relaxed);
+        self.0[3].store(read, Relaxed);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn read_halves(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        self.read(0, by, address)?;
+        self.read(1, by, address)
+    }
+
+    /// Writes the whole word.
+    #[inline(always)]
+    fn write_word(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        let [write, other_write, read, other_read] = [0, 1, 2, 3].map(|field: usize| self.0[field].load(Relaxed));
+        if by.order.is_some() | (write != other_write) | (read != other_read) {
+            return self.write_halves(by, address);
+        }
+        if by.is_unordered(write) {
+            return Err(raced(address, write));
+        }
+        if let Some(other) = by.unordered_reader(read) {
+            return Err(Fault::Race { address, other, other_wrote: false });
+        }
+        self.0[0].store(by.bits(), Relaxed);
+        self.0[1].store(by.bits(), Relaxed);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn write_halves(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        self.write(0, by, address)?;
+        self.write(1, by, address)
     }
 
     #[inline(always)]
@@ -56,11 +103,7 @@ impl Shadow {
             return Err(raced(address, write));
         }
         let read = self.0[2 + half].load(Relaxed);
-        let reader = match by.order {
-            None => by.unordered_reader(read),
-            Some(order) => order.unordered_reader(by, read),
-        };
-        if let Some(other) = reader {
+        if let Some(other) = by.unordered_reader(read) {
             return Err(Fault::Race { address, other, other_wrote: false });
         }
         if by.order.is_some() {
@@ -77,8 +120,7 @@ impl Shadow {
 fn take_over(word: &AtomicU64, shadow: &Shadow, by: Stamp<'_>, address: u64) -> Result<u64, Fault> {
     let was = word.load(Acquire);
     if was & LAUNCH == u64::from(by.launch) << 8 {
-        shadow.write(0, by, address)?;
-        shadow.write(1, by, address)?;
+        shadow.write_word(by, address)?;
     } else {
         shadow.begin([by.bits(); 2], [0; 2]);
     }
@@ -192,8 +234,7 @@ impl Region {
             }
             values[i] = (word >> 32) as u32;
             if word & LAUNCH == u64::from(by.launch) << 8 {
-                shadows[i].read(0, by, address)?;
-                shadows[i].read(1, by, address)?;
+                shadows[i].read_word(by, address)?;
             } else {
                 shadows[i].begin([0; 2], [by.bits(); 2]);
                 words[i].store(word & !LAUNCH | u64::from(by.launch) << 8, Release);
@@ -286,8 +327,7 @@ impl Region {
                 return Err(unreadable(word, WRITTEN, address, bytes));
             }
             if word & LAUNCH == u64::from(by.launch) << 8 {
-                self.shadows[index].write(0, by, address)?;
-                self.shadows[index].write(1, by, address)?;
+                self.shadows[index].write_word(by, address)?;
             } else {
                 self.shadows[index].begin([by.bits(); 2], [0; 2]);
                 self.change(index, |word| word & !LAUNCH | u64::from(by.launch) << 8);

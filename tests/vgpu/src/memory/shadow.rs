@@ -134,6 +134,9 @@ impl<'a> Stamp<'a> {
         if earlier == self.bits || read == 0 {
             return read | self.bits;
         }
+        if let Some(order) = self.order {
+            return order.after_readers(self, read);
+        }
         let apart = earlier ^ self.bits;
         let blocks = if apart & BLOCK != 0 { BLOCKS } else { read & BLOCKS };
         // Readers before a barrier are ordered before this read, and so before later writes of this
@@ -145,6 +148,12 @@ impl<'a> Stamp<'a> {
     /// A reader that is unordered with this write.
     #[inline(always)]
     pub(super) fn unordered_reader(self, read: u64) -> Option<Access> {
+        if read == 0 {
+            return None;
+        }
+        if let Some(order) = self.order {
+            return order.unordered_reader(self, read);
+        }
         let last = read & !(SEVERAL | BLOCKS);
         let apart = last ^ self.bits;
         // Only the last of several readers is recorded. If it is this thread, another one read the
