@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{Config, Mass, Pairing, PathConfig, Schedule};
 use crate::density_path::Interpolant;
-use crate::engine::Estimator;
 use crate::error::{Error, Result};
 use crate::laplacian::MAX_PROBES;
+use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
 impl Config {

@@ -25,21 +25,6 @@
 //! | `keys` | what each key takes, in words |
 //! | `check` | ranges and settings that contradict each other |
 //! | `fingerprint` | the digest that a resumed run must match |
-//!
-//! ```
-//! use action_matching::prelude::*;
-//!
-//! let folder = tempfile::tempdir().expect("a folder");
-//! let file = folder.path().join("run.toml");
-//! std::fs::write(&file, "[data]\npath = \"cells.npz\"\n[training]\nsteps = 100\n").expect("written");
-//!
-//! let config = Config::read(&file, &["training.seed=7".into()])?;
-//! assert_eq!((config.training.steps, config.training.seed), (100, 7));
-//! assert_eq!(config.training.beta1, Optimizer::default().beta1);
-//! let error = Config::read(&file, &["training.stepz=7".into()]).unwrap_err().to_string();
-//! assert!(error.contains("training.stepz") && error.contains("steps"));
-//! # Ok::<(), Error>(())
-//! ```
 
 mod check;
 mod data;
@@ -67,11 +52,11 @@ pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
 pub use self::training::{Schedule, TrainingConfig};
 use crate::data::{DataSource, Snapshots};
-use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;
 use crate::model::Architecture;
 use crate::objective::Objective;
+use crate::training::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 
 /// A run: what to learn from, what to learn, how, and where to put it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

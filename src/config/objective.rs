@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kind;
 use crate::density_path::{DensityPath, Interpolant, TimeRule};
-use crate::engine::{Bend, Estimator};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
+use crate::training::{Bend, Estimator};
 
 /// `[objective]`: the loss, and how its rows are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

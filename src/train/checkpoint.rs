@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::{LossScale, NetworkState, TrainState};
 use crate::error::{Error, Result};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{CHECKPOINT_KEY, TensorFile};
+use crate::training::{LossScale, NetworkState, TrainState};
 
 /// Number of checkpoints that are kept.
 const KEPT: usize = 3;

@@ -47,12 +47,13 @@ use self::resume::Earlier;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Snapshots, load, load_single};
 use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
-use crate::engine::{Engine, StepRecord, TrainState, Trainer, Training};
+use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model};
 pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
+use crate::training::{TrainState, Training};
 
 /// How to treat an existing run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
