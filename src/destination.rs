@@ -5,7 +5,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::{check_writable, open_file, write_whole};
 use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
@@ -83,7 +83,8 @@ impl Destination {
             Replace::Files => true,
         };
         if kind == Kind::Replaced && !allowed {
-            return refuse("already exists".into(), "name another file, or replace it with `Replace::Files`");
+            let exists = refuse("already exists".into(), "name another file, or replace it with `Replace::Files`");
+            return exists.map_err(|error| error.of_kind(InputKind::Exists));
         }
         Ok(Destination { path: path.to_owned(), kind })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::{Builder, NamedTempFile};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::process::ProcessId;
 
 /// Opens a regular file: (file, size in bytes).
@@ -23,7 +23,8 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
         Ok(found) if !found.is_file() => refuse("is not a regular file", "copy its content to a file"),
         Ok(found) => Ok((File::open(path).map_err(Error::io(path, "open"))?, found.len())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            refuse("does not exist", "check the name, and the folder that relative paths start from")
+            let fix = "check the name, and the folder that relative paths start from";
+            Err(Error::input(path, "path", "does not exist", fix).of_kind(InputKind::Missing))
         }
         Err(e) => Err(Error::io(path, "open")(e)),
     }
@@ -69,6 +70,7 @@ pub(crate) fn write_whole(
     renamed.map_err(|refused| match refused.error.kind() {
         io::ErrorKind::AlreadyExists if !replace => {
             Error::input(path, "output path", "appeared while its content was made", "name another file")
+                .of_kind(InputKind::Exists)
         }
         _ => Error::io(path, "rename the finished file to it")(refused.error),
     })?;
@@ -103,7 +105,8 @@ fn resolved(path: &Path) -> Result<PathBuf> {
         Ok(found) if found.is_dir() => Ok(target),
         Ok(_) => refuse(format!("{} is not a folder", folder.display()), "put the file into a folder"),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            refuse(format!("the folder {} does not exist", folder.display()), "create it first")
+            let missing = refuse(format!("the folder {} does not exist", folder.display()), "create it first");
+            missing.map_err(|error| error.of_kind(InputKind::Missing))
         }
         Err(e) => Err(Error::io(folder, "look at the folder")(e)),
     }

@@ -159,7 +159,7 @@ impl Model {
     /// Points `[n, dim]` in network coordinates, and the time of each.
     fn to_network<T: Coordinate>(&self, x: &[T], t: f64) -> Result<(Vec<f64>, Vec<f64>)> {
         self.validate()?;
-        self.coordinates.check_storable(self.architecture.dim, "coordinates".as_ref())?;
+        self.coordinates.check_storable(self.architecture.dim, &"coordinates".into())?;
         let Coordinates { mean, scale, .. } = &self.coordinates;
         let dim = mean.len();
         check_len("points", x.len() / dim * dim, x.len())?;

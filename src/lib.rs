@@ -106,7 +106,7 @@ pub mod training;
 pub mod transport;
 
 pub use destination::{Destination, Replace};
-pub use error::{Error, Result};
+pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::Coordinate;
 
 /// Items that only the program `amatch` needs; not part of the public interface.

@@ -17,11 +17,9 @@
 //! assert_eq!(cubic.hamiltonian(-2.0), (8.0 / 3.0, -4.0));
 //! ```
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Origin, Result};
 
 /// Time weight ω(t) of the loss, t in 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,10 +128,11 @@ impl Objective {
     /// Checks every number against its range.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// [`Error::Input`] with `origin`, and the field as named in the model file and the
     /// configuration.
-    pub fn validate(&self, file: &Path) -> Result<()> {
-        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(file, field, problem, fix));
+    pub fn validate(&self, origin: impl Into<Origin>) -> Result<()> {
+        let origin = origin.into();
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(&origin, field, problem, fix));
         for (field, value) in [("sigma", self.sigma), ("growth", self.growth)] {
             if !(value.is_finite() && value >= 0.0) {
                 return fail(field, format!("is {value}"), "use a number ≥ 0");

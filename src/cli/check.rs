@@ -10,7 +10,7 @@ use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
-use action_matching::{Destination, Error};
+use action_matching::{Destination, DeviceKind, Error};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};
 use super::output::{print_result, replace_files};
@@ -76,6 +76,7 @@ impl Arithmetic {
             (Arithmetic::F64, None) => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, _) if device == "auto" => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, Some(_)) => Err(Error::Device {
+                kind: DeviceKind::Unsupported,
                 device: device.into(),
                 problem: "--precision f64 is for the CPU".into(),
                 fix: "use --device cpu".into(),
@@ -95,7 +96,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     *sigma = arguments.sigma.unwrap_or(*sigma);
     *growth = arguments.growth.unwrap_or(*growth);
     *cost_exponent = arguments.cost_exponent.unwrap_or(*cost_exponent);
-    model.objective.validate("command line".as_ref())?;
+    model.objective.validate("command line")?;
     let batch = read_batch(&arguments.batch, &model)?;
     let engine = arguments.precision.on(&arguments.device)?;
     let result = engine.loss_gradient(&model, &batch)?;

@@ -1,11 +1,11 @@
 //! `--device`, `--precision` and `--threads`: selection of the engine.
 
-use action_matching::Error;
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, CudaEngine};
 use action_matching::precision::Precision;
 use action_matching::stage::{MAX_THREADS, startable_threads, thread_count};
+use action_matching::{DeviceKind, Error};
 
 use super::output::note;
 
@@ -84,6 +84,7 @@ pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
         ("cuda", _) => Ok(Some(0)),
         (_, Some(Ok(ordinal))) => Ok(Some(ordinal as usize)),
         _ => Err(Error::Device {
+            kind: DeviceKind::Unavailable,
             device: device.into(),
             problem: "is not a device".into(),
             fix: "use auto, cpu, cuda or cuda:0".into(),
@@ -95,6 +96,7 @@ pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
 pub fn gpu_only(device: &str, precision: Precision) -> Error {
     let device = if device == "auto" { "auto (here the CPU)" } else { device };
     Error::Device {
+        kind: DeviceKind::Unsupported,
         device: device.into(),
         problem: format!("--precision {} is for GPUs", precision.name()),
         fix: "use --device cuda, or leave --precision out: a CPU computes in f32".into(),

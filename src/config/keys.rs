@@ -9,7 +9,7 @@ use super::kind::KIND;
 use super::{Config, Mass};
 use crate::data::Standardization;
 use crate::density_path::TimeRule;
-use crate::error::Error;
+use crate::error::{Error, InputKind};
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
 
@@ -218,7 +218,8 @@ pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> cra
         None => "remove it: this kind has no settings".into(),
     };
     let of = table.get(KIND).and_then(toml::Value::as_str).unwrap_or(key);
-    Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix))
+    Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix)
+        .of_kind(InputKind::Unknown))
 }
 
 /// The error for a value that its key does not take; `at` is the path to it in `table`, as in

@@ -22,7 +22,7 @@ use super::file::{Features, refuse_too_small};
 use super::grouping::RowTimes;
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
 
@@ -52,7 +52,9 @@ impl Table {
     /// [`Error::Input`] if there is no header line, or the file is not UTF-8 text.
     pub fn open(path: &Path, is_compressed: bool) -> Result<Self> {
         let (_, size) = open_file(path)?;
-        let refuse = |problem: &str, fix: &str| Err(Error::input(path, "header line", problem, fix));
+        let refuse = |problem: &str, fix: &str| {
+            Err(Error::input(path, "header line", problem, fix).of_kind(InputKind::Malformed))
+        };
         let mut start = Vec::new();
         let source = Source::open(path, is_compressed)?;
         source.reader.take(BLOCK_BYTES as u64).read_to_end(&mut start).map_err(|e| read_error(path, e))?;
@@ -143,7 +145,7 @@ impl Table {
                 Some(likely) => format!("set data.times = {likely:?}"),
                 None => format!("set data.times to one of its columns: {}", list(self.names.all())),
             };
-            return Err(Error::input(&path, name, "no such column of times", fix));
+            return Err(Error::input(&path, name, "no such column of times", fix).of_kind(InputKind::Missing));
         };
         let columns = self.selection(samples, name)?.columns.clone();
         let mut times = RowTimes::new(&path, name, 0)?;
@@ -370,10 +372,11 @@ fn number(path: &Path, name: &str, record: &ByteRecord, column: usize) -> Result
 fn read_error(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::FileTooLarge if error.get_ref().is_some_and(|e| e.is::<LongLine>()) => {
-            Error::input(path, "table", error.to_string(), "give one line to each sample")
+            Error::input(path, "table", error.to_string(), "give one line to each sample").of_kind(InputKind::Malformed)
         }
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
             Error::input(path, "table", format!("is damaged: {error}"), "copy or save the file again")
+                .of_kind(InputKind::Malformed)
         }
         _ => Error::io(path, "read")(error),
     }
@@ -385,9 +388,11 @@ fn csv_error(path: &Path, error: csv::Error) -> Error {
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let problem = format!("has {len} fields, the header line {expected_len}");
             Error::input(path, row_at(pos.as_ref()), problem, "give every row one field per column")
+                .of_kind(InputKind::Malformed)
         }
         other => {
             Error::input(path, "table", format!("cannot be parsed: {other:?}"), "save it as plain comma-separated text")
+                .of_kind(InputKind::Malformed)
         }
     }
 }

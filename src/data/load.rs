@@ -10,7 +10,7 @@ use super::snapshots::find_time;
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{DataSource, Snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::model::Coordinates;
 use crate::stage::Watch;
 
@@ -233,7 +233,8 @@ impl Reading {
             Some(times_path) => DataFile::open(times_path)?.times(samples, times, &mut meter)?,
             None if format == Format::Npy => {
                 let fix = "name the .npy file of the times with times_path";
-                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix));
+                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix)
+                    .of_kind(InputKind::Missing));
             }
             None => file.times(samples, times, &mut meter)?,
         };

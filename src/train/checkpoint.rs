@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{CHECKPOINT_KEY, TensorFile};
 use crate::training::{LossScale, NetworkState, TrainState};
@@ -88,7 +88,8 @@ impl Checkpoint {
     pub fn load(path: &Path) -> Result<Checkpoint> {
         let mut file = TensorFile::open(path)?;
         let fail = |field: &str, problem: String| {
-            Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again"))
+            Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again")
+                .of_kind(InputKind::Malformed))
         };
         let Some(json) = file.metadata(CHECKPOINT_KEY) else {
             return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());

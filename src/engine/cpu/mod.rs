@@ -121,7 +121,7 @@ impl Differentiate for CpuEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
-        model.objective.validate("objective".as_ref())?;
+        model.objective.validate("objective")?;
         batch.validate(model.architecture.dim)?;
         let interior = self.derivatives(model, &batch.x, &batch.t)?;
         let result = self.arch.dispatch(EvaluateLoss { model, batch });
