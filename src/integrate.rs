@@ -7,6 +7,7 @@ use crate::objective::Objective;
 
 /// Integration method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// Forward Euler, order 1, one velocity per step.
     Euler,
@@ -64,6 +65,7 @@ impl Noise {
 
 /// How the step size is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StepControl {
     /// `steps` equal steps from start to end. If a saved time falls inside a step, each interval
     /// between saved times gets its fraction of the steps, rounded up.

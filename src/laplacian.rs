@@ -10,6 +10,7 @@
 /// How the Laplacian of s is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LaplacianRule {
     /// Mean of εᵀ∇²s ε over probes ε of independent random signs (Hutchinson 1990): the least
     /// variance of all unbiased probes.

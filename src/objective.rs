@@ -24,6 +24,7 @@ use crate::error::{Error, Origin, Result};
 /// Time weight ω(t) of the loss, t in 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum TimeWeight {
     /// ω = 1: the Action Matching loss itself.
     Constant,
@@ -52,6 +53,7 @@ impl TimeWeight {
 /// How the diffusion changes over time, t in 0..=1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SigmaSchedule {
     /// σ(t) = σ₀.
     #[default]

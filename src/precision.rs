@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Type of the operands of matrix products on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// f32 without tensor cores: the reference.
     F32,

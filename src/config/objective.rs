@@ -78,6 +78,7 @@ pub struct Sigma {
 /// The path between snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum PathConfig {
     /// [`Interpolant::Linear`].
     Linear,
@@ -128,6 +129,7 @@ impl PathConfig {
 /// How samples of neighboring snapshots are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Pairing {
     /// Independently.
     Independent,
@@ -163,6 +165,7 @@ impl Pairing {
 /// Meaning of the numbers of rows of snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Mass {
     /// Nothing: all snapshots have the same mass.
     Ignored,

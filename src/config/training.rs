@@ -77,6 +77,7 @@ impl Default for TrainingConfig {
 /// How the learning rate goes on after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Schedule {
     /// Stays.
     Constant,

@@ -20,6 +20,7 @@ pub struct PointArray<'a> {
 
 /// Values row by row, in the precision in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum PointValues<'a> {
     /// 32 bits.
     F32(&'a [f32]),

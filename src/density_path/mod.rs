@@ -23,6 +23,7 @@ use crate::stage::Stage;
 /// How x moves between snapshots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Interpolant {
     /// x = (1 − r) xₗ + r xᵣ, with a pair from the two snapshots around t.
     #[default]

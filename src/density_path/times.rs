@@ -5,6 +5,7 @@
 /// sums of a quadrature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum TimeRule {
     /// t = (u + row / n) mod 1 with one uniform u per step: lower variance than independent draws.
     #[default]

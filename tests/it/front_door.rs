@@ -188,6 +188,7 @@ fn standardized_rows_come_back() {
             Standardization::PerDimension => assert!(variances.iter().all(|v| (v - 1.0).abs() < 1e-5), "{variances:?}"),
             Standardization::Robust => assert!(variances.iter().all(|v| (0.2..5.0).contains(v)), "{variances:?}"),
             Standardization::None => assert_eq!(snapshots.samples, original.samples),
+            other => unimplemented!("{other:?}"),
         }
         if matches!(rule, Standardization::Isotropic | Standardization::PerDimension) {
             assert!(means.iter().all(|mean| mean.abs() < 1e-5), "{rule:?}: {means:?}");
