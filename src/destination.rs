@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, InputKind, Result};
-use crate::files::{check_writable, open_file, write_whole};
+use crate::files::{IfPresent, check_writable, open_file, write_whole};
 use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
 
@@ -37,6 +37,15 @@ enum Kind {
     Replaced,
     /// A device, a pipe, or an open descriptor, which takes bytes as they come.
     Stream,
+}
+
+impl Kind {
+    fn if_present(self) -> IfPresent {
+        match self {
+            Kind::Replaced => IfPresent::Replace,
+            Kind::New | Kind::Stream => IfPresent::Keep,
+        }
+    }
 }
 
 /// Reports are a few kilobytes; a larger file is not one.
@@ -107,7 +116,7 @@ impl Destination {
     pub fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         match self.kind {
             Kind::Stream => self.write_stream(|stream| write(stream)),
-            kind => write_whole(&self.path, kind == Kind::Replaced, |file| write(file)),
+            kind => write_whole(&self.path, kind.if_present(), |file| write(file)),
         }
     }
 
@@ -121,7 +130,7 @@ impl Destination {
                 whole.rewind()?;
                 io::copy(&mut whole, stream).map(drop)
             }),
-            kind => write_whole(&self.path, kind == Kind::Replaced, write),
+            kind => write_whole(&self.path, kind.if_present(), write),
         }
     }
 

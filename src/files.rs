@@ -44,14 +44,22 @@ pub(crate) fn write_atomically_seekable(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    write_whole(path, true, write)
+    write_whole(path, IfPresent::Replace, write)
 }
 
-/// Writes `path` whole or not at all. Unless it may `replace` a file, one that has appeared
-/// meanwhile is an error and stays.
+/// What happens to a file that is there when the new one is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfPresent {
+    /// It is replaced.
+    Replace,
+    /// It stays, which is an error.
+    Keep,
+}
+
+/// Writes `path` whole or not at all.
 pub(crate) fn write_whole(
     path: &Path,
-    replace: bool,
+    if_present: IfPresent,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
     let target = resolved(path)?;
@@ -66,9 +74,12 @@ pub(crate) fn write_whole(
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
     writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
-    let renamed = if replace { temporary_path.persist(&target) } else { temporary_path.persist_noclobber(&target) };
+    let renamed = match if_present {
+        IfPresent::Replace => temporary_path.persist(&target),
+        IfPresent::Keep => temporary_path.persist_noclobber(&target),
+    };
     renamed.map_err(|refused| match refused.error.kind() {
-        io::ErrorKind::AlreadyExists if !replace => {
+        io::ErrorKind::AlreadyExists if if_present == IfPresent::Keep => {
             Error::input(path, "output path", "appeared while its content was made", "name another file")
                 .of_kind(InputKind::Exists)
         }

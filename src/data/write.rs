@@ -149,8 +149,8 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
             });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }
-        Format::Table { delimiter, is_compressed } => {
-            to.write(|writer| csv::write(writer, delimiter, is_compressed, arrays, first.n_rows()))
+        Format::Table { delimiter, encoding } => {
+            to.write(|writer| csv::write(writer, delimiter, encoding, arrays, first.n_rows()))
         }
     }
 }
