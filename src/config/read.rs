@@ -112,7 +112,7 @@ impl<'a> Assignment<'a> {
     }
 
     fn apply(self, path: &Path, table: &mut toml::Table, found: &mut Found) -> Result<()> {
-        let mut parts = legacy::make_way(path, table, &self.key, self.value.is_table(), found)?;
+        let mut parts = legacy::make_way(path, table, &self.key, &self.value, found)?;
         let Some(last) = parts.pop() else { return Err(refused(self.text, "has no key")) };
         let mut section = table;
         for key in parts {
