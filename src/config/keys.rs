@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 use super::kind::KIND;
-use super::{Config, Mass};
+use super::{Config, Mass, legacy};
 use crate::data::Standardization;
 use crate::density_path::TimeRule;
 use crate::error::{Error, InputKind};
@@ -160,6 +160,40 @@ impl Takes {
             }
         }
     }
+}
+
+/// Every key, and every setting of a kind, with values that it takes, as in a file: what tests make
+/// configurations of.
+pub fn accepted_values() -> Vec<(String, String)> {
+    let mut values = Vec::new();
+    for (key, takes, example) in KEYS {
+        let mut add = |setting: &str, value: &str| values.push((format!("{key}{setting}"), value.to_string()));
+        add("", example);
+        match takes {
+            Words(_) => {}
+            Name(names) => names().iter().for_each(|name| add("", &format!("\"{name}\""))),
+            Table(_, settings) => {
+                let inline: Vec<String> =
+                    settings.iter().map(|(name, _, example)| format!("{name} = {example}")).collect();
+                add("", &format!("{{ {} }}", inline.join(", ")));
+                settings.iter().for_each(|(name, _, example)| add(&format!(".{name}"), example));
+            }
+            OneOf(kinds) => {
+                for (kind, settings) in *kinds {
+                    add("", &format!("\"{kind}\""));
+                    let inline: String =
+                        settings.iter().map(|(name, _, example)| format!(", {name} = {example}")).collect();
+                    add("", &format!("{{ {KIND} = \"{kind}\"{inline} }}"));
+                    settings.iter().for_each(|(name, _, example)| add(&format!(".{name}"), example));
+                }
+            }
+        }
+    }
+    for (old, key, setting) in legacy::old_keys() {
+        let example = values.iter().find(|(known, _)| *known == format!("{key}{setting}")).map(|(_, value)| value);
+        values.extend(example.cloned().map(|example| (old, example)));
+    }
+    values
 }
 
 /// The configuration `table` as text: sections and keys in the order of [`KEYS`], one line a key.

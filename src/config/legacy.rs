@@ -220,6 +220,22 @@ impl Whole {
     }
 }
 
+/// Every key of earlier versions, the key that it belongs to now, and its place within: `.rate`, or
+/// nothing.
+pub(super) fn old_keys() -> Vec<(String, String, String)> {
+    let renamed = RENAMED
+        .iter()
+        .map(|(section, old, new)| (format!("{section}.{old}"), format!("{section}.{new}"), String::new()));
+    let of_whole = |whole: &'static Whole| {
+        let of_part = move |part: &'static Part| {
+            let now = (format!("{}.{}", whole.section, whole.name), format!(".{}", part.name));
+            part.old.iter().map(move |old| (format!("{}.{old}", whole.section), now.0.clone(), now.1.clone()))
+        };
+        whole.parts.iter().flat_map(of_part)
+    };
+    renamed.chain(WHOLES.iter().flat_map(of_whole)).collect()
+}
+
 /// Old keys that were found, in words.
 #[derive(Default)]
 pub(super) struct Found {

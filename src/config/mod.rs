@@ -46,6 +46,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::data::DataConfig;
 pub(crate) use self::fingerprint::{Settings, hexadecimal};
+#[doc(hidden)]
+pub use self::keys::accepted_values;
 pub(crate) use self::keys::inline;
 pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
