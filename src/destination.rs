@@ -99,11 +99,13 @@ impl Destination {
     }
 
     /// The path as given.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// True for a device or pipe, which is not replaced as a file.
+    #[must_use]
     pub fn is_stream(&self) -> bool {
         self.kind == Kind::Stream
     }

@@ -72,6 +72,7 @@
 //! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access, global
 //! state.
 #![deny(missing_docs)]
+#![warn(clippy::must_use_candidate, clippy::missing_errors_doc)]
 
 pub mod check;
 #[cfg(feature = "files")]

@@ -11,6 +11,7 @@
 use crate::error::{Error, InputKind, Origin, Result};
 
 /// Product of counts and the size of one value, in bytes; `u128::MAX` if it is larger.
+#[must_use]
 pub fn bytes(factors: &[usize]) -> u128 {
     factors.iter().fold(1, |product: u128, &factor| product.saturating_mul(factor as u128))
 }

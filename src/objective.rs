@@ -39,6 +39,7 @@ pub enum TimeWeight {
 
 impl TimeWeight {
     /// (ω(t), ω′(t)).
+    #[must_use]
     pub fn at(&self, t: f64) -> (f64, f64) {
         match self {
             TimeWeight::Constant => (1.0, 0.0),
@@ -94,6 +95,7 @@ impl Objective {
     /// H and ∇H for one component p of ∇s. The Hamiltonian is a sum over components, so its
     /// gradient has one term per component.
     #[inline(always)]
+    #[must_use]
     pub fn hamiltonian(&self, p: f32) -> (f32, f32) {
         if self.cost_exponent == 2.0 {
             (0.5 * p * p, p)
@@ -105,6 +107,7 @@ impl Objective {
     }
 
     /// σ(t).
+    #[must_use]
     pub fn sigma_at(&self, t: f64) -> f64 {
         match self.sigma_schedule {
             SigmaSchedule::Constant => self.sigma,
@@ -113,6 +116,7 @@ impl Objective {
     }
 
     /// ∫σ² dt from `t` to `t + h`: the variance of the noise of a step.
+    #[must_use]
     pub fn noise_variance(&self, t: f64, h: f64) -> f64 {
         let rate = match self.sigma_schedule {
             SigmaSchedule::Constant => 1.0,
@@ -123,6 +127,7 @@ impl Objective {
     }
 
     /// κ(t) = ½σ(t)², the factor of Δs.
+    #[must_use]
     pub fn kappa_at(&self, t: f64) -> f64 {
         0.5 * self.sigma_at(t).powi(2)
     }
@@ -156,6 +161,7 @@ impl Objective {
     }
 
     /// True for plain Action Matching: no diffusion, no growth, quadratic cost.
+    #[must_use]
     pub fn is_continuity(&self) -> bool {
         self.sigma == 0.0 && self.growth == 0.0 && self.cost_exponent == 2.0
     }

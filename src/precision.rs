@@ -30,6 +30,7 @@ impl Precision {
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16];
 
     /// The name, with which the names of kernels end.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -40,6 +41,7 @@ impl Precision {
     }
 
     /// Bytes of an operand.
+    #[must_use]
     pub fn bytes(self) -> usize {
         match self {
             Precision::F32 | Precision::Tf32 => 4,

@@ -164,6 +164,7 @@ impl Takes {
 
 /// Every key, and every setting of a kind, with values that it takes, as in a file: what tests make
 /// configurations of.
+#[must_use]
 pub fn accepted_values() -> Vec<(String, String)> {
     let mut values = Vec::new();
     for (key, takes, example) in KEYS {

@@ -135,18 +135,21 @@ impl Config {
     }
 
     /// The source of the data.
+    #[must_use]
     pub fn source(&self) -> DataSource {
         let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
         DataSource { path, times_path, samples, times, hold_out, standardize }
     }
 
     /// The network for data of dimension `dim`.
+    #[must_use]
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
         Architecture { dim, hidden, activation, head, time_embedding }
     }
 
     /// The dynamics and the time weight.
+    #[must_use]
     pub fn objective(&self) -> Objective {
         let ObjectiveConfig { sigma: Sigma { value, schedule }, growth, cost_exponent, .. } = self.objective;
         let time_weight = self.objective.time_weight.clone();
@@ -154,11 +157,13 @@ impl Config {
     }
 
     /// The form of the loss.
+    #[must_use]
     pub fn estimator(&self) -> Estimator {
         self.objective.estimator.unwrap_or_else(|| Estimator::best_for(self.objective.path.interpolant()))
     }
 
     /// The network that bends a learned path.
+    #[must_use]
     pub fn bend(&self, dim: usize) -> Option<Bend> {
         match &self.objective.path {
             PathConfig::Learned { hidden, rate } => Some(Bend::new(&self.architecture(dim), hidden.clone(), *rate)),
@@ -167,11 +172,13 @@ impl Config {
     }
 
     /// How the Laplacian is formed.
+    #[must_use]
     pub fn laplacian(&self) -> Laplacian {
         self.objective.laplacian
     }
 
     /// The optimizer's settings.
+    #[must_use]
     pub fn optimizer(&self) -> Optimizer {
         let training = &self.training;
         let cosine = match training.schedule {
@@ -191,6 +198,7 @@ impl Config {
     }
 
     /// How a run of so few steps changes settings that are made for a longer one, in words.
+    #[must_use]
     pub fn short_run(&self) -> Option<String> {
         let TrainingConfig { steps, warmup_steps, ema_decay, .. } = self.training;
         let mut shortened = Vec::new();

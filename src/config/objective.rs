@@ -113,6 +113,7 @@ impl PathConfig {
     }
 
     /// How samples move between snapshots.
+    #[must_use]
     pub fn interpolant(&self) -> Interpolant {
         match self {
             PathConfig::Linear => Interpolant::Linear,

@@ -59,6 +59,7 @@ pub struct Points {
 
 impl DataSet {
     /// Rows `[n, dim]` of snapshot `k` in data units.
+    #[must_use]
     pub fn positions(&self, k: usize) -> Vec<f64> {
         moved(self.snapshots.rows(k), &self.origin)
     }
@@ -66,6 +67,7 @@ impl DataSet {
 
 impl Points {
     /// Rows `[n, dim]` in data units.
+    #[must_use]
     pub fn positions(&self) -> Vec<f64> {
         moved(&self.rows, &self.origin)
     }

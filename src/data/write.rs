@@ -47,6 +47,7 @@ impl<'a> PointArray<'a> {
     }
 
     /// The same array with column names for a table: `dim` of them.
+    #[must_use]
     pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
         PointArray { columns, ..self }
     }

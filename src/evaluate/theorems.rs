@@ -36,6 +36,7 @@ pub struct ActionGap {
 
 impl ActionGap {
     /// L(s) + E*: the gap computed from the loss.
+    #[must_use]
     pub fn from_loss(&self) -> f64 {
         self.loss + self.energy
     }

@@ -187,6 +187,7 @@ impl Model {
     }
 
     /// Description of a model as `amatch inspect` prints it, over several lines.
+    #[must_use]
     pub fn describe(&self) -> String {
         let Model { architecture, coordinates, objective, parameters } = self;
         let mut text = String::new();

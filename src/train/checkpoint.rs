@@ -179,6 +179,7 @@ impl Checkpoint {
     }
 
     /// The description of a checkpoint by `amatch inspect`.
+    #[must_use]
     pub fn describe(&self) -> String {
         let rms = |values: &[f32]| {
             (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()

@@ -70,6 +70,7 @@ impl CudaEngine {
     }
 
     /// Type of the operands of products.
+    #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
     }

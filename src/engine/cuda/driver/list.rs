@@ -81,6 +81,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
 
 /// True if this program has kernels and the machine a driver that sees a GPU. Decides which
 /// engine `auto` is.
+#[must_use]
 pub fn is_available() -> bool {
     !MODULES.is_empty() && check_driver("cuda").is_ok() && count().is_ok_and(|count| count > 0)
 }
@@ -120,6 +121,7 @@ pub fn kernels() -> Result<&'static str> {
 
 /// The oldest driver release that runs the kernels in this program, or, without kernels, those of
 /// the newest compiler.
+#[must_use]
 pub fn oldest_driver() -> u32 {
     driver_of(NVCC.ok())
 }
