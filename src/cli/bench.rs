@@ -33,24 +33,24 @@ Examples:
   amatch bench hydrogen --threads 2 --seconds 5
   amatch bench hydrogen --device cuda --precision bf16
   amatch bench toy2d --rows 100000          a step with 100000 rows of each kind
-  amatch bench peak --json                  the matrix product these figures are a fraction of; of a GPU, what its maker states")]
+  amatch bench peak --json                  peak rate of matrix products, measured on a CPU")]
 pub struct Arguments {
-    /// Workload: one of --list, or `peak` for the matrix product alone
+    /// One of --list, or `peak` for the peak rate of matrix products
     #[arg(required_unless_present = "list")]
     workload: Option<String>,
-    /// Lists the workloads
+    /// List the workloads
     #[arg(long)]
     list: bool,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Measures for about this long, after a warm-up
+    /// Measure for about this long, after a warm-up
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Rows of each kind in a step (training), or particles (sampling), instead of the workload's
     /// own
     #[arg(long)]
     rows: Option<usize>,
-    /// Prints one line of JSON
+    /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }

@@ -28,64 +28,67 @@ use super::watch::OnScreen;
 Examples:
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
-  amatch sample model.safetensors --from cells.csv --method rk4 --steps 50 --save-at 0.5 1 1.5 2 --out paths.npz
-  amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --density --out samples.safetensors
+  amatch sample model.safetensors --from cells.csv --method rk4 --save-at 1 1.5 2 --out paths.npz
+  amatch sample model.safetensors --from gaussian -n 1000000 --density --out points.safetensors
 
-Times and positions are in the units of the data. Times are written in 64 bits; positions in 32, or in 64 where 32 would round
-them by more than 1e-5 scales of the model; a table has the columns of the model's own data. The output holds samples [times · n, d] and times: the particles at the first
-saved time, then at the second, and so on, each in the order of the start. With growth it holds log_weights too (the mean of their
-exponentials is the mass relative to the start). `amatch inspect` describes it.")]
+The output holds, in the units of the data,
+  samples [times · n, d]   the n particles at the first saved time, then at the second, and so on,
+                           each time in the order of the start; in 64 bits if 32 would round them
+                           by more than 1e-5 of the model's scale
+  times [times · n]        in 64 bits
+  log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
+  log_density              with --density
+A table has the columns of the model's own data. `amatch inspect` describes the output.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
-    /// Start: a file of samples, snapshot:T (the snapshot at time T of the run's data), or gaussian
-    /// (standard normal in network coordinates)
+    /// Start: a file of samples; snapshot:T, the snapshot at time T of the run's data; or gaussian,
+    /// standard normal in network coordinates
     #[arg(long, value_name = "FILE|snapshot:T|gaussian")]
     from: String,
-    /// Number of particles (default: all rows of the start); drawn with replacement from a snapshot
-    /// or file
+    /// Number of particles, drawn with replacement from a snapshot or file [default: every row once]
     #[arg(short, value_name = "N")]
     n: Option<usize>,
-    /// Start time (default: T of snapshot:T, else the first time of the model)
+    /// Start time [default: T of snapshot:T, else the first time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t0: Option<f64>,
-    /// End time (default: the last time of the model)
+    /// End time [default: the last of --save-at, else the last time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t1: Option<f64>,
-    /// Method (default: dopri5, or stochastic-heun for a model with diffusion)
+    /// Method of integration [default: dopri5; stochastic-heun for a model with diffusion]
     #[arg(long, value_parser = one_of(METHODS))]
     method: Option<Method>,
-    /// Equal steps from start to end (default 100 for all methods but dopri5)
+    /// Equal steps from start to end [default: 100 for all methods but dopri5]
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
-    /// Relative tolerance of dopri5 (default 1e-4)
+    /// Relative tolerance of dopri5 [default: 1e-4]
     #[arg(long, value_name = "TOLERANCE")]
     rtol: Option<f64>,
-    /// Absolute tolerance of dopri5, network units (default 1e-5)
+    /// Absolute tolerance of dopri5, network units [default: 1e-5]
     #[arg(long, value_name = "TOLERANCE")]
     atol: Option<f64>,
-    /// Times at which particles are written, in the order they are reached (default: the end)
+    /// Times at which particles are written, in the order they are reached [default: the end]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors; a pipe or device without a suffix gets CSV
+    /// Output: .npz, .npy, .csv or .safetensors; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replaces the output if it exists (never a model, a file of a run, or one that this command
+    /// Replace the output if it exists (never a model, a file of a run, or a file that this command
     /// reads)
     #[arg(long)]
     force: bool,
-    /// Data for snapshot:T (default: the data of the run)
+    /// Data for snapshot:T [default: the data of the run]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Samples in a start file: an array, or columns as in data.samples (default: samples, or the
-    /// columns of the run)
+    /// Samples in a start file: an array, or columns as in data.samples [default: the columns of the
+    /// run, else samples]
     #[arg(long, value_name = "NAME")]
     samples: Option<String>,
-    /// Writes log_density too: by the exact divergence along the flow, or its estimate with one
-    /// probe. From gaussian it is log q in data units, from other starts log q(end) − log q(start)
+    /// Write log_density too: from gaussian log q in data units, from other starts log q(end) − log
+    /// q(start). The divergence along the flow is exact, or estimated with one Rademacher probe
     #[arg(long, value_parser = one_of(DIVERGENCES), num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
     density: Option<Laplacian>,
-    /// Replaces weighted particles at each saved time by equally weighted ones (systematic
+    /// Replace weighted particles at each saved time by equally weighted ones (systematic
     /// resampling)
     #[arg(long, conflicts_with = "density")]
     resample: bool,

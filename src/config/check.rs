@@ -58,13 +58,13 @@ impl Config {
             ("training.ema_decay", training.ema_decay),
         ] {
             if !(0.0..1.0).contains(&value) {
-                return fail(key, value.to_string(), "use a number from 0 up to, not including, 1");
+                return fail(key, value.to_string(), "use a number ≥ 0 and < 1");
             }
         }
         if let Schedule::Cosine { final_rate } = training.schedule
             && !(0.0..=1.0).contains(&final_rate)
         {
-            return fail("training.schedule.final_rate", final_rate.to_string(), "use a share from 0 to 1");
+            return fail("training.schedule.final_rate", final_rate.to_string(), "use a fraction from 0 to 1");
         }
         if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } = self.objective.pairing
             && !(1..=MAX_POINTS).contains(&rows)
@@ -80,23 +80,39 @@ impl Config {
             ),
             (
                 matches!(objective.pairing, Pairing::Unbalanced { .. }) && objective.growth == 0.0,
-                ("objective.pairing", "is unbalanced without growth", "set objective.growth > 0, or pair by ot"),
+                (
+                    "objective.pairing",
+                    "is unbalanced without growth",
+                    "set objective.growth > 0, or objective.pairing = ot",
+                ),
             ),
             (
                 objective.pairing == Pairing::Independent && interpolant == Interpolant::Spline,
-                ("objective.pairing", "is independent on a spline", "pair by ot: a spline follows chains of pairs"),
+                (
+                    "objective.pairing",
+                    "is independent, but objective.path = spline follows chains of pairs",
+                    "set objective.pairing = ot",
+                ),
             ),
             (
                 objective.estimator == Some(Estimator::Regression) && !interpolant.has_velocity(),
-                ("objective.estimator", "is regression, but frames have no velocity", "use action or weak"),
+                (
+                    "objective.estimator",
+                    "is regression, but this objective.path has no known velocity",
+                    "set objective.estimator = action",
+                ),
             ),
             (
                 interpolant == Interpolant::Learned && !matches!(self.estimator(), Estimator::Action { .. }),
-                ("objective.estimator", "does not suit a learned path", "use action"),
+                ("objective.estimator", "does not suit objective.path = learned", "set objective.estimator = action"),
             ),
             (
                 interpolant.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
-                ("objective.path", "is generative: it knows one time, of mass 1", "remove mass and hold_out"),
+                (
+                    "objective.path",
+                    "is generative: its data have a single time and no mass",
+                    "remove objective.mass and data.hold_out",
+                ),
             ),
         ];
         if let Some((_, (key, problem, fix))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {

@@ -200,7 +200,7 @@ pub fn evaluate(
         });
     }
     let method = match options.control {
-        StepControl::Fixed { steps } => format!("{:?}, {steps} steps a way", options.method),
+        StepControl::Fixed { steps } => format!("{:?}, {steps} steps for each", options.method),
         StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),
     };
     Ok(Report { theorems: None, comparisons, method, seed: options.seed })
