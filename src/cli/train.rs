@@ -35,7 +35,8 @@ SIGUSR1 writes a checkpoint and the run continues. A second signal ends the prog
 --resume continues the run, or starts it if there is none yet. One process at a time writes to a \
 run folder; a second one is refused.")]
 pub struct Arguments {
-    /// Configuration (TOML); docs/configuration.md lists its keys, of which only data.path is required
+    /// Configuration (TOML); docs/configuration.md lists its keys, of which only data.path is
+    /// required
     config: PathBuf,
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long, conflicts_with = "force")]
