@@ -15,6 +15,7 @@ mod sample;
 mod signal;
 mod train;
 mod watch;
+mod workloads;
 
 use std::process::ExitCode;
 
