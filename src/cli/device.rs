@@ -11,14 +11,14 @@ use super::output::note;
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
-    /// Device: cpu, cuda or cuda:N (`amatch devices` lists them); auto takes cuda if
-    /// there is a GPU, else cpu
+    /// cpu, cuda or cuda:N (`amatch devices` lists them); auto takes a GPU if there is one
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Operands of matrix products on a GPU: f32, tf32, bf16 or f16 [default: bf16]; a CPU has f32
+    /// Matrix products of a GPU: f32, tf32, bf16 or f16 (a CPU computes in f32) [default: bf16, or
+    /// training.precision of the configuration that is trained]
     #[arg(long, value_parser = parse_precision)]
     precision: Option<Precision>,
-    /// CPU threads, at most 1024 (0: one for each core); results do not depend on it
+    /// CPU threads, at most 1024 (0: one for each core); they do not change results
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     threads: usize,
 }

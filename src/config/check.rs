@@ -39,23 +39,39 @@ impl Config {
         )?;
         file.refuse_if(
             is_unbalanced && objective.growth == 0.0,
-            ["objective.pairing", "is unbalanced without growth", "set objective.growth > 0, or pair by ot"],
+            [
+                "objective.pairing",
+                "is unbalanced without growth",
+                "set objective.growth > 0, or objective.pairing = ot",
+            ],
         )?;
         file.refuse_if(
             objective.pairing == Pairing::Independent && interpolant == Interpolant::Spline,
-            ["objective.pairing", "is independent on a spline", "pair by ot: a spline follows chains of pairs"],
+            [
+                "objective.pairing",
+                "is independent, but objective.path = spline follows chains of pairs",
+                "set objective.pairing = ot",
+            ],
         )?;
         file.refuse_if(
             objective.estimator == Some(Estimator::Regression) && !interpolant.has_velocity(),
-            ["objective.estimator", "is regression, but frames have no velocity", "use action or weak"],
+            [
+                "objective.estimator",
+                "is regression, but this objective.path has no known velocity",
+                "set objective.estimator = action",
+            ],
         )?;
         file.refuse_if(
             interpolant == Interpolant::Learned && !matches!(self.estimator(), Estimator::Action { .. }),
-            ["objective.estimator", "does not suit a learned path", "use action"],
+            ["objective.estimator", "does not suit objective.path = learned", "set objective.estimator = action"],
         )?;
         file.refuse_if(
             interpolant.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
-            ["objective.path", "is generative: it knows one time, of mass 1", "remove mass and hold_out"],
+            [
+                "objective.path",
+                "is generative: its data have a single time and no mass",
+                "remove objective.mass and data.hold_out",
+            ],
         )
     }
 }
@@ -101,12 +117,12 @@ impl TrainingConfig {
             [("training.beta1", self.beta1), ("training.beta2", self.beta2), ("training.ema_decay", self.ema_decay)]
         {
             if !(0.0..1.0).contains(&value) {
-                return file.refuse(key, value, "use a number from 0 up to, not including, 1");
+                return file.refuse(key, value, "use a number ≥ 0 and < 1");
             }
         }
         match self.schedule {
             Schedule::Cosine { final_rate } if !(0.0..=1.0).contains(&final_rate) => {
-                file.refuse("training.schedule.final_rate", final_rate, "use a share from 0 to 1")
+                file.refuse("training.schedule.final_rate", final_rate, "use a fraction from 0 to 1")
             }
             _ => Ok(()),
         }

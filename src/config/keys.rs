@@ -36,8 +36,8 @@ const WHOLE: Takes = Words("a whole number from 0 to 2⁶³ − 1");
 const NUMBER: Takes = Words("a number");
 const NUMBERS: Takes = Words("a list of numbers");
 const TEXT: Takes = Words("text in quotes");
-const SAMPLES: Takes = Words("text in quotes, a list of columns too: \"x1,x2\" or \"PC*\"");
-const WIDTHS: Takes = Words("a list of widths, whole numbers");
+const SAMPLES: Takes = Words("text in quotes: a name, or columns such as \"x1,x2\" or \"PC*\"");
+const WIDTHS: Takes = Words("a list of whole numbers, the widths of the layers");
 const PROBES: &[Setting] = &[("probes", WHOLE, "1")];
 
 /// Every key, in the order in which they are written: what it takes, and an example.

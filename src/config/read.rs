@@ -103,7 +103,7 @@ impl<'a> Assignment<'a> {
             .unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
         let key: Vec<&str> = key.trim().split('.').collect();
         if key.len() > MAX_KEY_PARTS {
-            return Err(refused(text, "has a key of too many parts"));
+            return Err(refused(text, "has a key of too many levels"));
         }
         if key.last().is_none_or(|last| last.is_empty()) {
             return Err(refused(text, "has no key"));
@@ -118,7 +118,7 @@ impl<'a> Assignment<'a> {
         for key in parts {
             let next = section.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             let Some(next) = next.as_table_mut() else {
-                return Err(refused(self.text, "goes through a value that is no section"));
+                return Err(refused(self.text, "has a key below a value that is no section"));
             };
             section = next;
         }

@@ -267,7 +267,7 @@ fn bad_configurations_name_key_and_fix() {
             vec!["objective.path=nearest", "objective.estimator=regression"],
             vec!["objective.estimator", "no velocity", "weak"],
         ),
-        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pair by ot"]),
+        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pairing = ot"]),
         (
             "[data]\npath = \"a\"",
             vec!["objective.path=learned", "objective.estimator=weak"],

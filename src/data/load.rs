@@ -326,8 +326,8 @@ fn counting_warning<'a>(
     (!counting.is_empty()).then(|| {
         let columns = list(counting.iter().map(|&i| column_name(features, i)));
         format!(
-            "{}: the numbers of the rows, in some order, are taken for a dimension: column {columns}; if they are no data, \
-             leave them out",
+            "{}: column {columns} is taken as data, but holds the numbers of the rows in some order; if it is an index, \
+             leave it out",
             source.path.display()
         )
     })
