@@ -70,6 +70,7 @@ impl CudaEngine {
     }
 
     /// Type of the operands of products.
+    #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -84,7 +85,7 @@ impl Differentiate for CudaEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
-        model.objective.validate("objective".as_ref())?;
+        model.objective.validate("objective")?;
         batch.validate(model.architecture.dim)?;
         evaluate::loss_gradient(&self.device, self.precision, model, batch)
     }
