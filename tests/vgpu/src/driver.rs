@@ -564,7 +564,9 @@ entry! {
         };
         driver().launch(function, sizes, stream, parameters)
     }
-    fn cuLaunchKernelEx(config: *const LaunchConfig, function: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void) {
+    fn cuLaunchKernelEx(
+        config: *const LaunchConfig, function: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void,
+    ) {
         if config.is_null() { return INVALID_VALUE }
         if !extra.is_null() { return NOT_SUPPORTED }
         let LaunchConfig { grid, block, dynamic_shared, stream, attributes, n_attributes } = config.read();
@@ -578,7 +580,8 @@ entry! {
             }
         }
         let dynamic_shared = dynamic_shared as usize;
-        driver().launch(function, Sizes { grid, block, dynamic_shared, allowed_dynamic_shared: 0, cooperative }, stream, parameters)
+        let sizes = Sizes { grid, block, dynamic_shared, allowed_dynamic_shared: 0, cooperative };
+        driver().launch(function, sizes, stream, parameters)
     }
 
     fn cuStreamBeginCapture_v2(stream: u64, mode: c_uint) {

@@ -519,8 +519,8 @@ fn parse_kernel(
     Ok(kernel)
 }
 
-/// True if code may serve threads to exchange data without a barrier: by an instruction alone, or by
-/// a strong access next to a fence.
+/// True if code may serve threads to exchange data without a barrier: by an instruction alone, or
+/// by a strong access next to a fence.
 fn synchronizes(code: &[Instruction]) -> bool {
     let is_strong = |op: &Op| {
         matches!(op, Op::Load { strong: Some(_), .. } | Op::Store { strong: Some(_), .. } | Op::Atomic { .. })
