@@ -833,6 +833,7 @@ fn case() {
         Precision::F32 => 1e-4,
         Precision::Tf32 | Precision::F16 => 1e-2,
         Precision::Bf16 => 5e-2,
+        other => panic!("no tolerance for {}", other.name()),
     };
     match case {
         Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance),
