@@ -17,10 +17,16 @@ static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "
 // Where a product finds A.
 enum class OperandIn { kGlobal, kShared };
 
-// Position of eight consecutive elements of a result: index = origin + row * width + column.
+// Position of eight consecutive elements of a result: index = origin + row * width + column, and in
+// an operand in shared memory (see ProductMemory) their byte `shared`.
 struct ElementIndex {
-  uint32_t row, column;
+  uint32_t row, column, shared;
   size_t index;
+
+  // Eight rows further. The swizzle of shared memory repeats after eight lines.
+  __device__ __forceinline__ void advance(uint32_t width) {
+    row += 8, shared += 8 * kChunkBytes, index = opaque(index + 8 * width);
+  }
 };
 
 // Layout of the result of a product: lines of `width` elements that start at `origin`. The current
@@ -52,14 +58,9 @@ struct ProductMemory {
   // the A before.
   template <class T>
   __device__ __forceinline__ void store_operand(const ElementIndex& element, const Packed8<T>& eight) const {
-    const uint32_t column = opaque(element.column), row = opaque(element.row),
-                   byte = column * static_cast<uint32_t>(sizeof(T));
-    unsigned char* chunk = sm + byte / kChunkBytes * kOperandChunkBytes;
 #pragma unroll
-    for (uint32_t i = 0; i < sizeof(T) / 2; ++i) {
-      const int offset = swizzled_a(static_cast<int>(row), static_cast<int>(byte % kChunkBytes + 16 * i));
-      *reinterpret_cast<uint4*>(chunk + offset) = eight.pieces[i];
-    }
+    for (uint32_t i = 0; i < sizeof(T) / 2; ++i)
+      *reinterpret_cast<uint4*>(sm + (element.shared ^ (16 * i))) = eight.pieces[i];
   }
 };
 
@@ -214,7 +215,7 @@ struct Product {
         for (int i = 0; i < kAtOnce; ++i) {
           elements[i] = next;
           ahead[i] = load(next);
-          next.row += 8, next.index = opaque(next.index + 8 * lines.width);
+          next.advance(lines.width);
         }
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
@@ -242,7 +243,7 @@ struct Product {
           float values[8];
           get(group, half, values);
           visit(element, values);
-          element.row += 8, element.index = opaque(element.index + 8 * lines.width);
+          element.advance(lines.width);
           __syncwarp();  // as above
         }
 #pragma unroll
@@ -259,7 +260,9 @@ struct Product {
   static __device__ __forceinline__ ElementIndex first_element(const Lines& lines, int group) {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
                    column = lines.column0 + first_column() + group * kWideColumns + lane % 4 * 8;
-    return {row, column, opaque(lines.origin + row * lines.width + column)};
+    const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
+                   shared = byte / kChunkBytes * kOperandChunkBytes + swizzled_a(row, byte % kChunkBytes);
+    return {row, column, shared, opaque(lines.origin + row * lines.width + column)};
   }
 
   __device__ __forceinline__ void get(int group, int eight, float (&values)[8]) const {

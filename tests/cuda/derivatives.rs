@@ -338,7 +338,7 @@ fn limits_of_shape_agree_with_f64() {
         // Broad products: layers of both groups of columns, of one and of more than all; operands
         // that stay in shared memory before and after one that cannot; with probes and without.
         (3, &[150, 210, 37][..], [9, 130, 2], Head::Quadratic, 0.0),
-        (2, &[140, 300, 200][..], [7, 2, 5], Head::Dot, 0.0),
+        (2, &[140, 300, 200][..], [67, 22, 25], Head::Dot, 0.0),
         (2, &[200, 140][..], [6, 3, 4], Head::Scalar, 0.5),
     ];
     for precision in Precision::ALL {
