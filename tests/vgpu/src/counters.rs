@@ -151,6 +151,11 @@ impl Counters {
         warps.chain(threads).chain(products).chain(others).collect()
     }
 
+    /// Each count with its name, in a fixed order.
+    pub fn named(&self) -> Vec<(String, u64)> {
+        self.clone().fields().into_iter().map(|(name, count)| (name, *count)).collect()
+    }
+
     /// All counts times `factor`, rounded.
     pub fn scaled(&self, factor: f64) -> Counters {
         let mut scaled = self.clone();
