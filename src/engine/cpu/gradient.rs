@@ -6,9 +6,10 @@ use super::panel::panel_width;
 use super::product::{load_pair, store};
 use super::sweeps::{RowKind, Sweeps};
 use super::sync::{SharedMut, Turn};
-use super::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
+use super::weight_grad::{Channel, WeightGrad, WeightSum};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
+use crate::engine::batch::Onto;
 
 /// Panels of a weight gradient that one `Turn` guards. Few enough that threads pipeline behind each
 /// other without waiting, many enough that turns cost nothing.

@@ -262,9 +262,10 @@ pub(super) unsafe fn store<S: Simd>(to: *mut f32, value: S::f32s) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::batch::Onto;
     use crate::engine::cpu::epilogue::Plain;
     use crate::engine::cpu::narrow::{NarrowOperand, NarrowProduct};
-    use crate::engine::cpu::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
+    use crate::engine::cpu::weight_grad::{Channel, WeightGrad, WeightSum};
     use pulp::Scalar;
 
     const WIDTH: usize = 2 * Scalar::F32_LANES;

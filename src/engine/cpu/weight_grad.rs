@@ -9,6 +9,7 @@ use pulp::{Simd, WithSimd};
 
 use super::panel::{Tile, panel_width, prefetch};
 use super::product::{BLOCK_ROWS, load_pair, store};
+use crate::engine::batch::Onto;
 
 /// A pair of tiles whose products over rows are summed.
 #[derive(Clone, Copy)]
@@ -29,15 +30,6 @@ pub struct WeightGrad<F> {
     n_rows: usize,
     sum: *mut f32,
     onto: Onto,
-}
-
-/// Start of a sum of gradients.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Onto {
-    /// Nothing: it overwrites the sum.
-    Nothing,
-    /// The values that the sum has.
-    Sum,
 }
 
 /// The sums of a weight gradient.

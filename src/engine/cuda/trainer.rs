@@ -13,9 +13,9 @@ use super::network::Network;
 use super::path::{DevicePath, Residence, SampleBlocks};
 use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
-use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
+use super::workspace::{PointGradient, RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
-use crate::engine::batch::LossForm;
+use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
@@ -28,7 +28,7 @@ const RECORDED_STEPS: u64 = 32;
 const HISTORY: usize = 1024;
 
 /// A bend's own rows.
-const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false, work: Work::Bend };
+const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: PointGradient::Unread, work: Work::Bend };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
@@ -75,7 +75,8 @@ impl Layout {
     fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), work: Work::Training };
+        let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x, work: Work::Training };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
@@ -175,7 +176,7 @@ impl CudaTrainer {
             objective,
             form: LossForm::of(*estimator),
             scale: 1.0 / self.training.n_interior as f32,
-            with_potential: objective.growth != 0.0 || weighs_potential,
+            potential: Potential::needed_if(objective.growth != 0.0 || weighs_potential),
             state: self.step_finisher.state(),
             sums: self.step_finisher.sums(),
             tile_moments: self.step_finisher.times().tile_moments.as_ref(),

@@ -74,7 +74,7 @@ fn floats_of(bytes: &[u8]) -> Vec<f32> {
 
 /// Rows for `network` with `n_probes` probes, which are 0 where they are not drawn.
 fn rows(device: &Device, network: &Network, precision: Precision, n_probes: usize, work: Work, n_rows: usize) -> Rows {
-    let needs = RowNeeds { n_probes, grad_x: false, work };
+    let needs = RowNeeds { n_probes, work, ..RowNeeds::default() };
     let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows)).expect("memory");
     if n_probes > 0 {
         let zeros = vec![0; n_probes * n_rows * network.in_width() * precision.bytes()];
