@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
 use crate::rng::{Purpose, Stream, index, words};
-use crate::stage::{Part, Stage, Watch, check};
+use crate::stage::{Section, Stage, Watch, check};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
 /// Start of the particles.
@@ -154,14 +154,14 @@ pub fn evaluate(
     let total = 4 * ends.len() as u64;
     let mut ways = Vec::new();
     for &ends in &ends {
-        let watch = &Part { watch: stage.watch, before: ways.len() as u64, units: 1, total };
+        let watch = &Section { watch: stage.watch, before: ways.len() as u64, units: 1, total };
         ways.push(Way::travel(engine, model, snapshots, ends, &sets, options, watch)?);
         watch.advanced(1, 1);
     }
 
     // Each of the three comparisons of each pair is a task of its own.
     let tasks: Vec<(usize, usize)> = (0..ways.len()).flat_map(|way| (0..3).map(move |part| (way, part))).collect();
-    let watch = &Part { watch: stage.watch, before: ways.len() as u64, units: total - ways.len() as u64, total };
+    let watch = &Section { watch: stage.watch, before: ways.len() as u64, units: total - ways.len() as u64, total };
     let largest = sets.iter().map(|set| set.all.len() / dim).max().unwrap_or(0);
     let at_once = problems_at_once(largest, largest);
     let results = stage.watched_by(watch).map(at_once, &tasks, |&(way, part)| {
