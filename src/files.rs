@@ -64,7 +64,7 @@ pub(crate) fn write_whole(
 ) -> Result<()> {
     let target = resolved(path)?;
     let folder = folder_of(&target);
-    let temporary = temporary_in(folder, PART).map_err(Error::io(path, "create a file beside it"))?;
+    let temporary = temporary_in(folder, UNFINISHED).map_err(Error::io(path, "create a file beside it"))?;
     let (file, temporary_path) = temporary.into_parts();
     remove_abandoned(folder, &temporary_path);
     if let Ok(old) = fs::metadata(&target) {
@@ -95,7 +95,7 @@ pub(crate) fn write_whole(
 /// [`Error::Input`] if no file can be at `path`, [`Error::Io`] if its folder cannot be written to.
 pub fn check_writable(path: &Path) -> Result<()> {
     let target = resolved(path)?;
-    temporary_in(folder_of(&target), PART).map(drop).map_err(Error::io(path, "create a file beside it"))
+    temporary_in(folder_of(&target), UNFINISHED).map(drop).map_err(Error::io(path, "create a file beside it"))
 }
 
 /// `path` with its symbolic link resolved (otherwise the rename would replace the link), and its
@@ -133,7 +133,7 @@ fn folder_of(path: &Path) -> &Path {
 /// Prefix of the names of temporary files. Process and random letters follow, then the kind.
 const TEMPORARY: &str = ".amatch-";
 /// Suffix of a file that is being written.
-const PART: &str = ".part";
+const UNFINISHED: &str = ".part";
 /// Suffix of a file by which a process claims a folder.
 pub(crate) const CLAIMANT: &str = ".claimant";
 
@@ -149,13 +149,13 @@ pub(crate) fn temporary_in(folder: &Path, suffix: &str) -> io::Result<NamedTempF
 }
 
 /// True if `name` is that of a file that was being written.
-pub(crate) fn is_part(name: &str) -> bool {
-    name.starts_with(TEMPORARY) && name.ends_with(PART)
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with(TEMPORARY) && name.ends_with(UNFINISHED)
 }
 
 /// True if `name` is that of a temporary file of any kind.
 pub(crate) fn is_temporary(name: &str) -> bool {
-    is_part(name) || name.starts_with(TEMPORARY) && name.ends_with(CLAIMANT)
+    is_unfinished(name) || name.starts_with(TEMPORARY) && name.ends_with(CLAIMANT)
 }
 
 /// Removes temporary files in `folder` whose process is gone. A file of another machine is removed

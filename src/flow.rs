@@ -89,7 +89,11 @@ impl Model {
         let [start, end] = self.coordinates.time_range;
         let slopes = engine.derivatives(self, &y, &tau)?.grad_s;
         let units = self.coordinates.scale.iter().map(|scale| scale / (end - start)).cycle();
-        Ok(slopes.into_iter().zip(units).map(|(p, unit)| T::rounded(unit * self.drift(p))).collect())
+        Ok(slopes
+            .into_iter()
+            .zip(units)
+            .map(|(p, unit)| T::rounded(unit * self.objective.hamiltonian_f64(p).1))
+            .collect())
     }
 
     /// Positions `[n, dim]` at the time `to` of particles that are at `x [n, dim]` at the time
@@ -172,11 +176,5 @@ impl Model {
         let affine = mean.iter().zip(scale).cycle();
         let y = x.iter().zip(affine).map(|(&x, (mean, scale))| (x.into() - mean) / scale).collect();
         Ok((y, vec![self.coordinates.network_time(t); x.len() / dim]))
-    }
-
-    /// ∂ᵢH of a component p of ∇s.
-    fn drift(&self, p: f64) -> f64 {
-        let q = self.objective.cost_exponent;
-        if q == 2.0 { p } else { p.abs().powf(q - 1.0).copysign(p) }
     }
 }

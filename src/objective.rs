@@ -91,19 +91,34 @@ impl Default for Objective {
     }
 }
 
-impl Objective {
-    /// H and ∇H for one component p of ∇s. The Hamiltonian is a sum over components, so its
-    /// gradient has one term per component.
-    #[inline(always)]
-    #[must_use]
-    pub fn hamiltonian(&self, p: f32) -> (f32, f32) {
-        if self.cost_exponent == 2.0 {
-            (0.5 * p * p, p)
-        } else {
-            let q = self.cost_exponent as f32;
-            let slope = p.abs().powf(q - 1.0);
-            (slope * p.abs() / q, slope.copysign(p))
+/// The formula of the Hamiltonian, for one type of numbers.
+macro_rules! hamiltonian {
+    ($(#[$attribute:meta])* $name:ident: $float:ident) => {
+        $(#[$attribute])*
+        #[must_use]
+        pub fn $name(&self, p: $float) -> ($float, $float) {
+            if self.cost_exponent == 2.0 {
+                (0.5 * p * p, p)
+            } else {
+                let q = self.cost_exponent as $float;
+                let slope = p.abs().powf(q - 1.0);
+                (slope * p.abs() / q, slope.copysign(p))
+            }
         }
+    };
+}
+
+impl Objective {
+    hamiltonian! {
+        /// H and ∇H for one component p of ∇s, as engines form them. The Hamiltonian is a sum over
+        /// components, so its gradient has one term per component.
+        #[inline(always)]
+        hamiltonian: f32
+    }
+
+    hamiltonian! {
+        /// The same in f64.
+        hamiltonian_f64: f64
     }
 
     /// σ(t).

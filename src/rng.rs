@@ -46,12 +46,12 @@ pub enum Purpose {
     /// Offset of systematic resampling (step = saved time, row 0).
     Resampling = 9,
     /// Division of snapshots into problems for optimal couplings (step = snapshot, row = position).
-    Blocks = 10,
+    Problems = 10,
     /// Start noise of generative paths: normal numbers in the words of a row, see [`RowWords`].
     StartNoise = 11,
-    /// Division of snapshots into the subsets that are on a device one after the other (step =
+    /// Division of snapshots into the shards that are on a device one after the other (step =
     /// snapshot, row = position).
-    DeviceBlocks = 12,
+    Shards = 12,
     /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
     Free = 13,
 }
@@ -122,12 +122,12 @@ pub struct Stream {
     /// Words of this row that were drawn.
     taken: u32,
     /// The words of the current counter; outdated if the next word is the first of a counter.
-    block: [u32; 4],
+    words: [u32; 4],
 }
 
 impl Stream {
     fn new(seed: u64, purpose: Purpose, words_per_row: u32) -> Self {
-        Stream { seed, purpose, words_per_row, row: 0, taken: 0, block: [0; 4] }
+        Stream { seed, purpose, words_per_row, row: 0, taken: 0, words: [0; 4] }
     }
 
     /// One word per particle: the stream from which the program's
@@ -154,13 +154,13 @@ impl TryRng for Stream {
         let place = self.taken % 4;
         if place == 0 {
             let step = (self.row >> 32) << 32 | u64::from(self.taken / 4);
-            self.block = words(self.seed, self.purpose, step, self.row as u32);
+            self.words = words(self.seed, self.purpose, step, self.row as u32);
         }
         self.taken += 1;
         if self.taken == self.words_per_row {
             (self.row, self.taken) = (self.row.wrapping_add(1), 0);
         }
-        Ok(self.block[place as usize])
+        Ok(self.words[place as usize])
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {

@@ -118,14 +118,14 @@ impl<'a> Stage<'a> {
 }
 
 /// A section of a longer stage: its `units` follow `before` units of the `total` of the whole.
-pub(crate) struct Part<'a> {
+pub(crate) struct Section<'a> {
     pub watch: &'a dyn Watch,
     pub before: u64,
     pub units: u64,
     pub total: u64,
 }
 
-impl Watch for Part<'_> {
+impl Watch for Section<'_> {
     fn advanced(&self, done: u64, total: u64) {
         let share = u128::from(self.units) * u128::from(done.min(total)) / u128::from(total.max(1));
         self.watch.advanced(self.before + share as u64, self.total);
@@ -292,7 +292,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_part_counts_within_the_whole() {
+    fn a_section_counts_within_the_whole() {
         struct Last(Mutex<(u64, u64)>);
         impl Watch for Last {
             fn advanced(&self, done: u64, total: u64) {
@@ -300,9 +300,9 @@ pub(crate) mod tests {
             }
         }
         let last = Last(Mutex::default());
-        let part = Part { watch: &last, before: 3, units: 4, total: 10 };
+        let section = Section { watch: &last, before: 3, units: 4, total: 10 };
         for (done, total, want) in [(0, 8, 3), (1, 8, 3), (6, 8, 6), (8, 8, 7), (0, 0, 3)] {
-            part.advanced(done, total);
+            section.advanced(done, total);
             assert_eq!(*last.0.lock().expect("whole"), (want, 10));
         }
     }

@@ -1,4 +1,4 @@
-//! One array of a file: its header and a stream of its bytes, read in blocks into the final
+//! One array of a file: its header and a stream of its bytes, read in pieces into the final
 //! buffers.
 
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use super::grouping::RowTimes;
 use super::survey::Survey;
 
 /// Bytes read from a file at a time.
-const BLOCK_BYTES: usize = 1 << 18;
+const PIECE_BYTES: usize = 1 << 18;
 
 /// Maximum bytes of memory per byte of the file before the content is verified. An array that
 /// claims more is read once before memory is allocated for it: deflate can claim 1032 bytes for
@@ -257,11 +257,11 @@ impl Array<'_> {
             Order::Fortran => (at, run),
         };
         let (outer, inner) = row_and_column(n_rows, dim);
-        let mut blocks = Blocks::new(element, outer as u64 * inner as u64);
-        let mut values = vec![T::default(); blocks.capacity()];
+        let mut pieces = Pieces::new(element, outer as u64 * inner as u64);
+        let mut values = vec![T::default(); pieces.capacity()];
         let (mut run, mut start) = (0, 0);
-        // A block contains whole runs, or a fraction of one long run.
-        while let Some(bytes) = blocks.next(&mut self, meter)? {
+        // A piece contains whole runs, or a fraction of one long run.
+        while let Some(bytes) = pieces.next(&mut self, meter)? {
             let values = &mut values[..bytes.len() / element.size()];
             decode(element, bytes, values);
             let mut done = 0;
@@ -299,18 +299,18 @@ impl Array<'_> {
         }
         let mut times = RowTimes::new(self.file, &self.name, n_rows)?;
         times.are_f32 = element.number == ElementType::F32;
-        let mut blocks = Blocks::new(element, n_rows as u64);
-        let mut values = vec![0.0; blocks.capacity()];
+        let mut pieces = Pieces::new(element, n_rows as u64);
+        let mut values = vec![0.0; pieces.capacity()];
         let mut read = 0;
-        while let Some(bytes) = blocks.next(&mut self, meter)? {
-            let block = &mut values[..bytes.len() / element.size()];
-            element.decode_f64(bytes, block);
-            if let Some(row) = block.iter().position(|t| !t.is_finite()) {
-                let problem = format!("row {} (counted from 0) is {}", read + row, block[row]);
+        while let Some(bytes) = pieces.next(&mut self, meter)? {
+            let piece = &mut values[..bytes.len() / element.size()];
+            element.decode_f64(bytes, piece);
+            if let Some(row) = piece.iter().position(|t| !t.is_finite()) {
+                let problem = format!("row {} (counted from 0) is {}", read + row, piece[row]);
                 return self.refuse(problem, "remove rows without a time");
             }
-            block.iter().try_for_each(|&time| times.push(time))?;
-            read += block.len();
+            piece.iter().try_for_each(|&time| times.push(time))?;
+            read += piece.len();
         }
         self.expect_end()?;
         Ok(times)
@@ -332,19 +332,19 @@ impl Array<'_> {
 }
 
 /// The bytes of an array, a number of whole elements at a time.
-struct Blocks {
+struct Pieces {
     element: Element,
     left: u64,
     buffer: Vec<u8>,
 }
 
-impl Blocks {
+impl Pieces {
     fn new(element: Element, n_elements: u64) -> Self {
-        let capacity = n_elements.min((BLOCK_BYTES / element.size()) as u64) as usize;
-        Blocks { element, left: n_elements, buffer: vec![0; capacity * element.size()] }
+        let capacity = n_elements.min((PIECE_BYTES / element.size()) as u64) as usize;
+        Pieces { element, left: n_elements, buffer: vec![0; capacity * element.size()] }
     }
 
-    /// Maximum number of elements in a block.
+    /// Maximum number of elements in a piece.
     fn capacity(&self) -> usize {
         self.buffer.len() / self.element.size()
     }
@@ -355,10 +355,10 @@ impl Blocks {
             return Ok(None);
         }
         self.left -= n as u64;
-        let block = &mut self.buffer[..n * self.element.size()];
-        array.read_exact(block)?;
-        meter.advance(block.len() as u64)?;
-        Ok(Some(block))
+        let piece = &mut self.buffer[..n * self.element.size()];
+        array.read_exact(piece)?;
+        meter.advance(piece.len() as u64)?;
+        Ok(Some(piece))
     }
 }
 

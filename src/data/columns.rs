@@ -110,12 +110,12 @@ impl Names {
     fn select_listed(&self, path: &Path, samples: &str, times: &str) -> Result<Selection> {
         let (mut columns, mut left_out, mut is_named) = (Vec::new(), Vec::new(), true);
         let mut taken = vec![false; self.all.len()];
-        for part in samples.split(',').map(str::trim) {
-            if let Some(column) = self.find(path, part)? {
+        for item in samples.split(',').map(str::trim) {
+            if let Some(column) = self.find(path, item)? {
                 if taken[column] {
                     return Err(Error::input(
                         path,
-                        part,
+                        item,
                         format!("samples = {samples:?} names it twice"),
                         "name it once",
                     ));
@@ -124,16 +124,16 @@ impl Names {
                 columns.push(column);
                 continue;
             }
-            if !part.contains(['*', '?']) {
-                return Err(self.no_such(path, part, samples));
+            if !item.contains(['*', '?']) {
+                return Err(self.no_such(path, item, samples));
             }
             is_named = false;
             let matching: Vec<usize> =
-                (0..self.all.len()).filter(|&i| self.all[i] != times && matches(part, &self.all[i])).collect();
+                (0..self.all.len()).filter(|&i| self.all[i] != times && matches(item, &self.all[i])).collect();
             let (unnamed, named): (Vec<usize>, Vec<usize>) =
                 matching.into_iter().partition(|&i| is_unnamed(&self.all[i]));
             if named.is_empty() {
-                return Err(self.no_such(path, part, samples));
+                return Err(self.no_such(path, item, samples));
             }
             left_out.extend(unnamed);
             for column in named {

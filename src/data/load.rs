@@ -157,8 +157,8 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     let relative = coordinates.relative_to(&reading.features.origin);
     relative.to_network(&mut reading.training.samples);
     relative.to_network(&mut reading.held_out.samples);
-    let parts = [&reading.training.samples[..], &reading.held_out.samples];
-    if let Some(at) = parts.into_iter().flatten().position(|y| !y.is_finite()) {
+    let stretches = [&reading.training.samples[..], &reading.held_out.samples];
+    if let Some(at) = stretches.into_iter().flatten().position(|y| !y.is_finite()) {
         let dim = reading.training.dim;
         let row = reading.file_row(at / dim);
         let problem = format!("row {row} (counted from 0), column {} overflows", reading.column_name(at % dim));
@@ -269,8 +269,8 @@ impl Reading {
             file,
         };
         reading.fill(source, &mut meter)?;
-        let parts = [&reading.training.samples[..], &reading.held_out.samples];
-        let counting = counting_warning(source, &reading.features, dim, parts);
+        let stretches = [&reading.training.samples[..], &reading.held_out.samples];
+        let counting = counting_warning(source, &reading.features, dim, stretches);
         reading.warnings.extend(counting);
         Ok(reading)
     }
@@ -315,14 +315,14 @@ fn column_name(features: &Features, i: usize) -> String {
     }
 }
 
-/// A warning about columns that only count the rows; `parts` are the rows read.
+/// A warning about columns that only count the rows; `stretches` are the rows read.
 fn counting_warning<'a>(
     source: &DataSource,
     features: &Features,
     dim: usize,
-    parts: impl IntoIterator<Item = &'a [f32]>,
+    stretches: impl IntoIterator<Item = &'a [f32]>,
 ) -> Option<String> {
-    let counting = features.counting.clone().unwrap_or_else(|| Survey::counters_of(dim, parts).counting());
+    let counting = features.counting.clone().unwrap_or_else(|| Survey::counters_of(dim, stretches).counting());
     (!counting.is_empty()).then(|| {
         let columns = list(counting.iter().map(|&i| column_name(features, i)));
         format!(

@@ -24,10 +24,10 @@ impl Survey {
     }
 
     /// A survey of rows `[n, dim]` that only detects counting columns.
-    pub fn counters_of<'a>(dim: usize, parts: impl IntoIterator<Item = &'a [f32]>) -> Self {
+    pub fn counters_of<'a>(dim: usize, stretches: impl IntoIterator<Item = &'a [f32]>) -> Self {
         let mut survey = Self::new(dim);
         let mut open: Vec<usize> = (0..dim).collect();
-        for row in parts.into_iter().flat_map(|part| part.chunks_exact(dim)) {
+        for row in stretches.into_iter().flat_map(|stretch| stretch.chunks_exact(dim)) {
             if open.is_empty() {
                 break;
             }

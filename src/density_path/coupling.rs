@@ -159,17 +159,17 @@ type Moves = Vec<(usize, usize, [f64; 2])>;
 type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 
 /// Squared-distance optimal couplings of all neighboring `snapshots`. Snapshots of more than
-/// `block` rows are divided at random into problems of nearly equal sizes, at most `block`, and
-/// each is solved exactly (minibatch optimal transport). Every row is in one problem.
+/// `most_rows` rows are divided at random into problems of nearly equal sizes, at most `most_rows`,
+/// and each is solved exactly (minibatch optimal transport). Every row is in one problem.
 ///
-/// A problem takes 8·`block`² bytes, and seconds if `block` is 5000. Problems are solved on the
-/// threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) allows; its watch
-/// counts problems.
+/// A problem takes 8·`most_rows`² bytes, and seconds if `most_rows` is 5000. Problems are solved on
+/// the threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) allows; its
+/// watch counts problems.
 ///
 /// # Errors
 /// As [`optimal_plan`].
-pub fn optimal_couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage) -> Result<Vec<Coupling>> {
-    couplings(snapshots, block, seed, stage, &|_, x, y| {
+pub fn optimal_couplings(snapshots: &Snapshots, most_rows: usize, seed: u64, stage: &Stage) -> Result<Vec<Coupling>> {
+    couplings(snapshots, most_rows, seed, stage, &|_, x, y| {
         let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, stage.watch)?;
         Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
     })
@@ -185,11 +185,11 @@ pub fn unbalanced_couplings(
     snapshots: &Snapshots,
     masses: &[f64],
     relaxation: f64,
-    block: usize,
+    most_rows: usize,
     seed: u64,
     stage: &Stage,
 ) -> Result<Vec<Coupling>> {
-    couplings(snapshots, block, seed, stage, &|k, x, y| {
+    couplings(snapshots, most_rows, seed, stage, &|k, x, y| {
         let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
         let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
         let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
@@ -199,17 +199,23 @@ pub fn unbalanced_couplings(
 }
 
 /// Couplings of neighboring snapshots from `solve`.
-fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solve: &Solve) -> Result<Vec<Coupling>> {
-    let block = block.clamp(1, MAX_POINTS);
+fn couplings(
+    snapshots: &Snapshots,
+    most_rows: usize,
+    seed: u64,
+    stage: &Stage,
+    solve: &Solve,
+) -> Result<Vec<Coupling>> {
+    let most_rows = most_rows.clamp(1, MAX_POINTS);
     let intervals = snapshots.times.len() - 1;
-    let n_blocks = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(block);
+    let n_problems = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(most_rows);
     let orders: Vec<Vec<usize>> =
-        (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Blocks, k as u64)).collect();
-    let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_blocks(k)).map(move |b| (k, b))).collect();
+        (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Problems, k as u64)).collect();
+    let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_problems(k)).map(move |b| (k, b))).collect();
     // The smaller side may have fewer rows than there are problems; several problems then use the
     // same row.
-    let rows_of_block = |k: usize, of: usize, b: usize| -> &[usize] {
-        let (n, order) = (n_blocks(of), &orders[k]);
+    let rows_of_problem = |k: usize, of: usize, b: usize| -> &[usize] {
+        let (n, order) = (n_problems(of), &orders[k]);
         let (first, end) = (b * order.len() / n, (b + 1) * order.len() / n);
         if first == end { &order[first..=first] } else { &order[first..end] }
     };
@@ -217,14 +223,14 @@ fn couplings(snapshots: &Snapshots, block: usize, seed: u64, stage: &Stage, solv
         rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied().collect()
     };
     // Memory for the largest problem, including the additional row and column of an unbalanced one.
-    let rows = |k: usize, b: usize| rows_of_block(k, k, b).len().max(rows_of_block(k + 1, k, b).len()) + 1;
+    let rows = |k: usize, b: usize| rows_of_problem(k, k, b).len().max(rows_of_problem(k + 1, k, b).len()) + 1;
     let largest = tasks.iter().map(|&(k, b)| rows(k, b)).max().unwrap_or(1);
     let solved = stage.map(problems_at_once(largest, largest), &tasks, |&(k, b)| {
-        solve(k, &gather(k, rows_of_block(k, k, b)), &gather(k + 1, rows_of_block(k + 1, k, b)))
+        solve(k, &gather(k, rows_of_problem(k, k, b)), &gather(k + 1, rows_of_problem(k + 1, k, b)))
     })?;
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
     for (&(k, b), solved) in tasks.iter().zip(solved) {
-        let (from, to) = (rows_of_block(k, k, b), rows_of_block(k + 1, k, b));
+        let (from, to) = (rows_of_problem(k, k, b), rows_of_problem(k + 1, k, b));
         // A problem's weight is its number of rows of the larger side.
         let larger = snapshots.n_rows(k).max(snapshots.n_rows(k + 1));
         let weight = from.len().max(to.len()) as f64 / larger as f64;
@@ -284,7 +290,7 @@ mod tests {
     /// With problems of unequal sizes marginals stay nearly uniform, because sizes differ by at
     /// most one row.
     #[test]
-    fn blocks_cover_every_row() {
+    fn problems_cover_every_row() {
         let snapshots = snapshots(&[31, 47]);
         let couplings = optimal_couplings(&snapshots, 16, 1, &Stage::default()).unwrap();
         let (rows, columns) = marginals(&couplings[0], 31, 47);

@@ -188,7 +188,7 @@ impl DensityPath {
     }
 
     /// The same path with samples of neighbouring snapshots paired by exact optimal transport of
-    /// squared distances, in random blocks of [`DensityPath::PAIRING_ROWS`] rows drawn with `seed`.
+    /// squared distances, in problems of [`DensityPath::PAIRING_ROWS`] rows, divided by `seed`.
     ///
     /// # Errors
     /// As [`optimal_couplings`]; [`Error::Input`] for a path that has no pairs.

@@ -1,5 +1,5 @@
-//! Policy that all engines share: the parts of a training batch, the terms of an interior row, and
-//! the probes of a given batch.
+//! Policy that all engines share: the parts of a training batch, the terms of an interior row, the
+//! probes of a given batch, and the words for what a launch or a sweep may leave out.
 
 use super::{Batch, Estimator, Training};
 use crate::density_path::End;
@@ -95,6 +95,31 @@ impl LossForm {
     pub fn has_velocity(self) -> bool {
         matches!(self, LossForm::Regression)
     }
+}
+
+/// The value s of rows whose derivatives are formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Potential {
+    /// Formed too.
+    Needed,
+    /// Nothing reads it: a scalar head takes one product less.
+    Unread,
+}
+
+impl Potential {
+    /// Needed if `is_read`.
+    pub fn needed_if(is_read: bool) -> Potential {
+        if is_read { Potential::Needed } else { Potential::Unread }
+    }
+}
+
+/// Start of a sum of gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing: it overwrites the sum.
+    Nothing,
+    /// The values that the sum has.
+    Sum,
 }
 
 /// Probes of the Laplacian at each interior row of a given batch.

@@ -27,6 +27,7 @@ pub(crate) mod batch;
 pub mod cpu;
 pub mod cuda;
 pub mod reference;
+pub(crate) mod step_sizes;
 #[cfg(test)]
 mod testing;
 mod trainer;

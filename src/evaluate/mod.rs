@@ -32,7 +32,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::integrate::{Method, StepControl};
 use crate::model::Model;
-use crate::stage::{Part, Stage, Watch};
+use crate::stage::{Section, Stage, Watch};
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
 
 /// Start of the particles.
@@ -111,12 +111,12 @@ pub fn evaluate(
     let total = 4 * pairs.len() as u64;
     let mut flows = Vec::new();
     for &pair in &pairs {
-        let watch = &Part { watch: stage.watch, before: flows.len() as u64, units: 1, total };
+        let watch = &Section { watch: stage.watch, before: flows.len() as u64, units: 1, total };
         flows.push(Flow::measure(engine, model, snapshots, pair, &sets, options, watch)?);
         watch.advanced(1, 1);
     }
     let done = flows.len() as u64;
-    let watch = &Part { watch: stage.watch, before: done, units: total - done, total };
+    let watch = &Section { watch: stage.watch, before: done, units: total - done, total };
     let scores = scores(&flows, &sets, dim, &stage.watched_by(watch))?;
 
     let comparison = |(flow, scores): (&Flow, Scores)| Comparison {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::integrate::{Method, Plan, StepControl, Trajectories};
 use crate::model::Model;
 use crate::rng::Stream;
-use crate::stage::{Part, Stage, Watch, check};
+use crate::stage::{Section, Stage, Watch, check};
 use crate::transport::{MAX_POINTS, wasserstein2};
 
 /// Distance of an action from the true one: `ActionGap(s, s*) = L(s) + E*`, with m the mass of q_t:
@@ -299,14 +299,14 @@ impl Theorems {
         const N: usize = 100_000;
         let plain = problem.objective().is_continuity();
         let total = if plain { 3 } else { 1 };
-        let part = |before: u64| Part { watch: stage.watch, before, units: 1, total };
-        let gap = ActionGap::measure(engine, model, problem, N, seed, &part(0))?;
+        let section = |before: u64| Section { watch: stage.watch, before, units: 1, total };
+        let gap = ActionGap::measure(engine, model, problem, N, seed, &section(0))?;
         let (mut bound, mut likelihood) = (None, None);
         if plain {
-            let watch = part(1);
+            let watch = section(1);
             let stage = stage.watched_by(&watch);
             bound = Some(TransportBound::measure(engine, model, problem, &gap, seed.wrapping_add(1), &stage)?);
-            likelihood = Some(Likelihood::measure(engine, model, problem, N / 10, seed.wrapping_add(2), &part(2))?);
+            likelihood = Some(Likelihood::measure(engine, model, problem, N / 10, seed.wrapping_add(2), &section(2))?);
         }
         Ok(Theorems { gap, bound, likelihood })
     }

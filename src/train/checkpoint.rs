@@ -63,7 +63,8 @@ impl Checkpoint {
         self.check_finite()?;
         let Checkpoint { state, fingerprint, arithmetic } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
-        let tensors = parts(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
+        let tensors =
+            tensors_of(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
         let header = Header {
             version: VERSION,
             step: state.step,
@@ -145,7 +146,8 @@ impl Checkpoint {
 
     /// Fails for a state that is not finite: no run can continue from it.
     fn check_finite(&self) -> Result<()> {
-        let lost = parts(&self.state).into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
+        let lost =
+            tensors_of(&self.state).into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
         lost.map_or(Ok(()), |(name, _)| {
             Err(Error::NotFinite {
                 what: if name == TIME_MOMENTS { "the loss over time" } else { "the state of the optimizer" },
@@ -169,7 +171,7 @@ impl Checkpoint {
             hash.update((self.arithmetic.len() as u64).to_le_bytes());
             hash.update(&self.arithmetic);
         }
-        for (name, values) in parts(&self.state) {
+        for (name, values) in tensors_of(&self.state) {
             hash.update(name);
             for value in values {
                 hash.update(value.to_le_bytes());
@@ -188,7 +190,7 @@ impl Checkpoint {
         if !self.arithmetic.is_empty() {
             text += &format!("arithmetic       {}\n", self.arithmetic);
         }
-        for (name, values) in parts(&self.state) {
+        for (name, values) in tensors_of(&self.state) {
             text += &format!("{name:<16} [{}], root mean square {:.3e}\n", values.len(), rms(values));
         }
         text
@@ -196,16 +198,16 @@ impl Checkpoint {
 }
 
 /// Every tensor of `state` with its name.
-fn parts(state: &TrainState) -> Vec<(String, &[f32])> {
+fn tensors_of(state: &TrainState) -> Vec<(String, &[f32])> {
     let TrainState { step: _, action, bend, time_moments, loss_scale: _ } = state;
-    let mut parts = vec![(TIME_MOMENTS.to_string(), &time_moments[..])];
+    let mut tensors = vec![(TIME_MOMENTS.to_string(), &time_moments[..])];
     for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref())] {
         let Some(NetworkState { parameters, ema, moment1, moment2 }) = network else { continue };
         for (name, values) in NETWORK_PARTS.into_iter().zip([parameters, ema, moment1, moment2]) {
-            parts.push((format!("{prefix}{name}"), &values[..]));
+            tensors.push((format!("{prefix}{name}"), &values[..]));
         }
     }
-    parts
+    tensors
 }
 
 /// The checkpoint files of `folder`, oldest first. Copies under other names (step-best.safetensors)
@@ -316,8 +318,9 @@ mod tests {
         // another program.
         let sha256 = "31065d6008167a26d9194effb1babf71ef88634d270686a394d3a98b808f9551";
         let json = format!(r#"{{"version":2,"step":12,"fingerprint":"abc","sha256":"{sha256}"}}"#);
-        let tensors =
-            parts(&expected.state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
+        let tensors = tensors_of(&expected.state)
+            .into_iter()
+            .map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
         write_tensors(&(&path).into(), tensors.collect(), HashMap::from([(CHECKPOINT_KEY.to_string(), json)]))
             .expect("writes");
         assert_eq!(Checkpoint::load(&path).expect("loads"), expected);

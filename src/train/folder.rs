@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint;
 use crate::error::{Error, Result};
-use crate::files::{is_part, is_temporary};
+use crate::files::{is_temporary, is_unfinished};
 use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
 
 impl RunFolder {
@@ -77,7 +77,7 @@ impl RunFolder {
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
         for folder in [self.path(), &checkpoints] {
-            for name in names(folder)?.iter().filter(|name| is_part(name)) {
+            for name in names(folder)?.iter().filter(|name| is_unfinished(name)) {
                 remove(&folder.join(name))?;
             }
         }

@@ -310,7 +310,7 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     assert!(!place.path("p.npz").exists());
 }
 
-/// Data of more bytes than the device has: they stream in blocks, which depend only on the step.
+/// Data of more bytes than the device has: they stream in shards, which depend only on the step.
 #[test]
 fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     let place = Place::new(60_000, 16);

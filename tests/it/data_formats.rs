@@ -158,7 +158,7 @@ fn one_dimensional_samples_and_other_names() {
     );
 }
 
-/// Larger than a block of the reader, in both memory orders, with a size that no block divides.
+/// Larger than a piece of the reader, in both memory orders, with a size that no piece divides.
 #[test]
 fn arrays_of_several_blocks_keep_every_value_in_place() {
     let folder = tempfile::tempdir().unwrap();

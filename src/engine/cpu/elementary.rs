@@ -72,8 +72,8 @@ pub fn sin_cos<S: Simd, const N: usize>(z: Lanes<S, N>) -> (Lanes<S, N>, Lanes<S
     let mut r = z;
     // π/2 in three terms; the first two are short enough that their products with the number of
     // quarter turns are exact.
-    for part in [1.570_312_5_f32, 4.837_513e-4, 7.549_79e-8] {
-        r = quarter_turns.mul_add(z.splat(-part), r);
+    for piece in [1.570_312_5_f32, 4.837_513e-4, 7.549_79e-8] {
+        r = quarter_turns.mul_add(z.splat(-piece), r);
     }
     let square = r * r;
     let sin = (square.polynomial([-0.166_666_5, 0.008_331_925, -0.000_194_888_4]) * square).mul_add(r, r);

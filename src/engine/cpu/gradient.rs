@@ -6,9 +6,10 @@ use super::panel::panel_width;
 use super::product::{load_pair, store};
 use super::sweeps::{RowKind, Sweeps};
 use super::sync::{SharedMut, Turn};
-use super::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
+use super::weight_grad::{Channel, WeightGrad, WeightSum};
 use super::weights::{PackedLayer, Packing, Unit};
 use super::workspace::Workspace;
+use crate::engine::batch::Onto;
 
 /// Panels of a weight gradient that one `Turn` guards. Few enough that threads pipeline behind each
 /// other without waiting, many enough that turns cost nothing.
@@ -71,8 +72,8 @@ impl PartialSums {
             for sum in 1..self.turns.len() {
                 let start = sum * self.n_gradient;
                 // SAFETY: as above.
-                let part = unsafe { values.read(start + range.start..start + range.end) };
-                simd.vectorize(AddTo { total, part });
+                let sum = unsafe { values.read(start + range.start..start + range.end) };
+                simd.vectorize(AddTo { total, sum });
             }
         }
     }
@@ -81,7 +82,7 @@ impl PartialSums {
 /// total += other.
 struct AddTo<'a> {
     total: &'a mut [f32],
-    part: &'a [f32],
+    sum: &'a [f32],
 }
 
 impl WithSimd for AddTo<'_> {
@@ -89,8 +90,8 @@ impl WithSimd for AddTo<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) {
-        for (total, part) in self.total.iter_mut().zip(self.part) {
-            *total += part;
+        for (total, sum) in self.total.iter_mut().zip(self.sum) {
+            *total += sum;
         }
     }
 }
@@ -134,9 +135,9 @@ pub fn accumulate<S: Simd>(
             }
         };
         let (n_panels, n_broadcast) = layer.gradient_shape();
-        for (part, turn) in sums.turns[sum][index].iter().enumerate() {
+        for (group, turn) in sums.turns[sum][index].iter().enumerate() {
             turn.take(round);
-            if part == 0 {
+            if group == 0 {
                 sweeps.simd.vectorize(BiasGrad {
                     z_bar: z_bar.as_ptr(),
                     stride: z_bar.stride(),
@@ -148,7 +149,7 @@ pub fn accumulate<S: Simd>(
             }
             let weight_sum = WeightSum {
                 n_broadcast,
-                panels: part * TURN_PANELS..n_panels.min((part + 1) * TURN_PANELS),
+                panels: group * TURN_PANELS..n_panels.min((group + 1) * TURN_PANELS),
                 values: values.pointer(start + layer.gradient),
                 onto,
             };

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use pulp::Simd;
 
 use super::gradient::PartialSums;
-use super::optimizer::{StepSizes, SumOfSquares, Update};
+use super::optimizer::{SumOfSquares, Update};
 use super::panel::{Aligned, panel_width};
 use super::sweeps::Sweeps;
 use super::sync::SharedMut;
 use super::weights::{PackedWeights, Packing, WeightsView};
 use crate::engine::NetworkState;
+use crate::engine::step_sizes::StepSizes;
 use crate::model::Architecture;
 
 /// A network's memory during training, in addition to its [`NetworkState`].

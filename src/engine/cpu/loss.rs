@@ -5,7 +5,7 @@ use pulp::Simd;
 use super::head;
 use super::sweeps::{Keep, Sweeps};
 use super::workspace::Workspace;
-use crate::engine::batch::LossForm;
+use crate::engine::batch::{LossForm, Potential};
 use crate::model::{Architecture, Head};
 use crate::objective::Objective;
 
@@ -47,21 +47,20 @@ pub fn set_time(architecture: &Architecture, work: &mut Workspace, row: usize, t
     });
 }
 
-/// ∇s and ∂ₜs of the rows in `a0`, and s if `with_potential`: without it a scalar head needs one
-/// product less.
-pub fn derivatives<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
-    gradient(sweeps, work, n_rows, keep, with_potential);
+/// ∇s and ∂ₜs of the rows in `a0`, and s if it is needed.
+pub fn derivatives<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, s: Potential) {
+    gradient(sweeps, work, n_rows, keep, s);
     head::time_derivative(sweeps.architecture.dim, work, n_rows);
 }
 
-/// ∇s of the rows in `a0`, and s if `with_potential`.
-pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, with_potential: bool) {
+/// ∇s of the rows in `a0`, and s if it is needed.
+pub fn gradient<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, s: Potential) {
     let (head, dim) = (sweeps.architecture.head, sweeps.architecture.dim);
     sweeps.primal(work, n_rows, keep);
-    if with_potential || head != Head::Scalar {
+    if s == Potential::Needed || head != Head::Scalar {
         sweeps.output(work, n_rows);
     }
-    if with_potential {
+    if s == Potential::Needed {
         head::potential(head, dim, work, n_rows);
     }
     head::seed(head, dim, work, n_rows);
@@ -92,13 +91,14 @@ pub fn interior<S: Simd>(
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
     let (has_drift, has_time) = (form.has_drift(), form.has_time());
     let growth = if has_drift { objective.growth as f32 } else { 0.0 };
-    let with_potential = growth != 0.0 || work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
-    if !with_potential {
+    let weighs_potential = work.on_potential[..n_rows].iter().any(|&weight| weight != 0.0);
+    let s = Potential::needed_if(growth != 0.0 || weighs_potential);
+    if s == Potential::Unread {
         work.s[..n_rows].fill(0.0); // multiplied by λ and ω′ alone
     }
     let diffusive = !work.probes.is_empty();
     let keep = if diffusive { Keep::Third } else { Keep::Second };
-    derivatives(sweeps, work, n_rows, keep, with_potential);
+    derivatives(sweeps, work, n_rows, keep, s);
 
     let features = architecture.time_embedding.width();
     let mut terms = LossTerms::default();
@@ -190,7 +190,7 @@ pub fn laplacian<S: Simd>(
     laplacian: &mut [f64],
 ) {
     let (architecture, dim) = (sweeps.architecture, sweeps.architecture.dim);
-    derivatives(sweeps, work, n_rows, Keep::Third, false);
+    derivatives(sweeps, work, n_rows, Keep::Third, Potential::Unread);
     for row in 0..n_rows {
         for i in 0..architecture.n_inputs() {
             *work.c0.at_mut(row, i) = 0.0;

@@ -63,7 +63,7 @@ use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
 use self::weights::{PackedWeights, Packing};
 use self::workspace::{Workspace, rows_per_tile};
-use super::batch::{BatchProbes, LossForm};
+use super::batch::{BatchProbes, LossForm, Potential};
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
@@ -223,7 +223,7 @@ impl WithSimd for EvaluateDerivatives<'_> {
             let mut work = Workspace::new(&self.model.architecture, &network.packing, rows, 0);
             while let Some(((x, t), ((s, grad_s), ds_dt))) = next(&tiles) {
                 place(&mut work, self.model, x, |row| t[row]);
-                loss::derivatives(&network.sweeps(simd), &mut work, t.len(), Keep::First, true);
+                loss::derivatives(&network.sweeps(simd), &mut work, t.len(), Keep::First, Potential::Needed);
                 widen(&work.s, s);
                 widen(&work.grad_s, grad_s);
                 widen(&work.ds_dt, ds_dt);

@@ -7,7 +7,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::panel::{Tile, panel_width};
-use super::product::{BLOCK_ROWS, load_pair};
+use super::product::{REGISTER_ROWS, load_pair};
 
 /// True if `n_columns` are so few that dot products take less time than a panel (measured with 64
 /// to 512 values in each sum).
@@ -44,7 +44,8 @@ pub struct NarrowOperand {
 }
 
 impl NarrowProduct {
-    /// The product of the first `n_rows` rows of `a`, rounded up to whole blocks, with `operand`.
+    /// The product of the first `n_rows` rows of `a`, rounded up to whole register blocks, with
+    /// `operand`.
     ///
     /// # Panics
     /// When `a` has no such rows or panels, or the result does not fit one panel.
@@ -57,7 +58,7 @@ impl NarrowProduct {
     ///   itself, that no other thread accesses.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: NarrowOperand, out: *mut f32) -> Self {
         let NarrowOperand { weight, start, n_panels, n_columns } = operand;
-        let n_rows = n_rows.next_multiple_of(BLOCK_ROWS);
+        let n_rows = n_rows.next_multiple_of(REGISTER_ROWS);
         let width = a.width();
         assert!(n_rows <= a.capacity() && n_panels <= a.n_panels(), "a tile without these rows or columns");
         assert!(n_columns <= width, "more columns than a panel");
@@ -72,12 +73,12 @@ impl WithSimd for NarrowProduct {
     fn with_simd<S: Simd>(self, simd: S) {
         let width = panel_width::<S>();
         assert_eq!(width, self.width, "panels of another instruction set");
-        for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
+        for row in (0..self.n_rows).step_by(REGISTER_ROWS) {
             for column in 0..self.n_columns {
                 // SAFETY: `row < n_rows`, `panel < n_panels`, `column < n_columns`, all in bounds:
                 // checked in `new` or guaranteed by its caller.
                 unsafe {
-                    let mut sums = [simd.splat_f32s(0.0); BLOCK_ROWS];
+                    let mut sums = [simd.splat_f32s(0.0); REGISTER_ROWS];
                     for panel in 0..self.n_panels {
                         let [low, high] = load_pair::<S>(self.weight.add((panel * self.n_columns + column) * width));
                         let a = self.a.add(panel * self.a_stride + row * width);

@@ -15,6 +15,7 @@ use super::sweeps::{Keep, Sweeps};
 use super::workspace::Workspace;
 use super::{draw, head, loss};
 use crate::engine::IntegrationReport;
+use crate::engine::batch::Potential;
 use crate::error::Result;
 use crate::integrate::{Noise, Plan, StepControl};
 use crate::objective::Objective;
@@ -355,7 +356,7 @@ impl<'a, S: Simd> Particles<'a, S> {
             }
         });
         let keep = if self.channels.density { Keep::Third } else { Keep::First };
-        loss::gradient(&self.sweeps, &mut self.work, n_rows, keep, self.channels.weights);
+        loss::gradient(&self.sweeps, &mut self.work, n_rows, keep, Potential::needed_if(self.channels.weights));
         let (weights, density) = (self.weights(), self.density());
         for (rate, &s) in self.stages[stage][weights].iter_mut().zip(&self.work.s) {
             *rate = self.objective.growth as f32 * s;

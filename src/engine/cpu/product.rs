@@ -11,11 +11,11 @@ use super::lanes::Lanes;
 use super::panel::{Tile, panel_width, prefetch};
 
 /// Rows of the register block: 6 rows × 2 vectors leave 4 of 16 registers for operands.
-pub const BLOCK_ROWS: usize = 6;
+pub const REGISTER_ROWS: usize = 6;
 
 /// Inner length after which a product spills its sums: 256 × 64 bytes of packed weights are half of
 /// a 32 KiB cache.
-const INNER_BLOCK: usize = 256;
+const INNER_LENGTH: usize = 256;
 
 /// Number of vectors that an epilogue handles together: two rows.
 pub const GROUP: usize = 4;
@@ -64,9 +64,9 @@ pub struct Operand {
 }
 
 impl<E: Epilogue> Product<E> {
-    /// The product of the first `n_rows` rows of `a`, rounded up to whole blocks, with `operand`.
-    /// `parked` holds the sums of one panel between blocks of the inner dimension: as many floats
-    /// as a panel of `a`.
+    /// The product of the first `n_rows` rows of `a`, rounded up to whole register blocks, with
+    /// `operand`. `parked` holds the sums of one panel between stretches of the inner dimension: as
+    /// many floats as a panel of `a`.
     ///
     /// # Panics
     /// When `a` or `parked` have no such rows, or `a` has fewer columns than the sums are long.
@@ -80,7 +80,7 @@ impl<E: Epilogue> Product<E> {
     ///   writes nothing of `a`.
     pub unsafe fn new(a: &Tile, n_rows: usize, operand: Operand, parked: *mut [f32], epilogue: E) -> Self {
         let Operand { weight, start, inner, n_panels } = operand;
-        let n_rows = n_rows.next_multiple_of(BLOCK_ROWS);
+        let n_rows = n_rows.next_multiple_of(REGISTER_ROWS);
         let (width, stride) = (a.width(), a.stride());
         assert!(n_rows <= a.capacity() && inner <= a.n_panels() * width, "a tile without these rows or columns");
         assert!(n_rows * width <= parked.len(), "too little space for sums");
@@ -111,26 +111,26 @@ impl<E: Epilogue> WithSimd for Product<E> {
         for panel in 0..self.n_panels {
             let mut done = 0;
             loop {
-                let length = INNER_BLOCK.min(self.inner - done);
+                let length = INNER_LENGTH.min(self.inner - done);
                 let last = done + length == self.inner;
-                for row in (0..self.n_rows).step_by(BLOCK_ROWS) {
+                for row in (0..self.n_rows).step_by(REGISTER_ROWS) {
                     // SAFETY: `row < n_rows`, `panel < n_panels` and `done <= inner`, all in
                     // bounds: checked in `new` or guaranteed by its caller.
                     unsafe {
                         let out = panel * self.out_stride + row * width;
                         if last {
-                            for i in 0..BLOCK_ROWS {
+                            for i in 0..REGISTER_ROWS {
                                 self.epilogue.prefetch(out + i * width);
                             }
                         }
                         let parked = self.parked.add(row * width);
-                        let mut sums = [[simd.splat_f32s(0.0); 2]; BLOCK_ROWS];
+                        let mut sums = [[simd.splat_f32s(0.0); 2]; REGISTER_ROWS];
                         if done > 0 {
                             for (i, sum) in sums.iter_mut().enumerate() {
                                 *sum = load_pair::<S>(parked.add(i * width));
                             }
                         } else if !self.start.is_null() {
-                            sums = [load_pair::<S>(self.start.add(panel * width)); BLOCK_ROWS];
+                            sums = [load_pair::<S>(self.start.add(panel * width)); REGISTER_ROWS];
                         }
                         accumulate(
                             simd,
@@ -166,9 +166,8 @@ impl<E: Epilogue> WithSimd for Product<E> {
 /// `sums[i] += Σₖ a[i, k] · weight[k]` over `length` values of k.
 ///
 /// # Safety
-/// `a` points at row 0 of a block of [`BLOCK_ROWS`] rows in a panel tile with `stride` floats
-/// between panels and at least `length` columns from there on. `weight` points at `length` packed
-/// rows.
+/// `a` points at row 0 of [`REGISTER_ROWS`] rows in a panel tile with `stride` floats between
+/// panels and at least `length` columns from there on. `weight` points at `length` packed rows.
 #[inline(always)]
 unsafe fn accumulate<S: Simd>(
     simd: S,
@@ -176,7 +175,7 @@ unsafe fn accumulate<S: Simd>(
     stride: usize,
     weight: *const f32,
     length: usize,
-    sums: &mut [[S::f32s; 2]; BLOCK_ROWS],
+    sums: &mut [[S::f32s; 2]; REGISTER_ROWS],
 ) {
     let width = panel_width::<S>();
     let mut weight = weight;
@@ -185,9 +184,9 @@ unsafe fn accumulate<S: Simd>(
     // SAFETY: caller guarantees `length` columns of `a` and rows of `weight`.
     unsafe {
         while left >= width {
-            // The next block of rows reads the same panels, one block further on.
-            for line in 0..BLOCK_ROWS {
-                prefetch(panel.wrapping_add((BLOCK_ROWS + line) * width));
+            // The next register block reads the same panels, further down.
+            for line in 0..REGISTER_ROWS {
+                prefetch(panel.wrapping_add((REGISTER_ROWS + line) * width));
             }
             for k in 0..width {
                 step(simd, panel.add(k), weight.add(k * width), sums);
@@ -208,7 +207,7 @@ unsafe fn accumulate<S: Simd>(
 /// # Safety
 /// As [`accumulate`], with `a` and `weight` at that index.
 #[inline(always)]
-unsafe fn step<S: Simd>(simd: S, a: *const f32, weight: *const f32, sums: &mut [[S::f32s; 2]; BLOCK_ROWS]) {
+unsafe fn step<S: Simd>(simd: S, a: *const f32, weight: *const f32, sums: &mut [[S::f32s; 2]; REGISTER_ROWS]) {
     // SAFETY: caller guarantees both.
     unsafe {
         let [low, high] = load_pair::<S>(weight);
@@ -262,16 +261,17 @@ pub(super) unsafe fn store<S: Simd>(to: *mut f32, value: S::f32s) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::batch::Onto;
     use crate::engine::cpu::epilogue::Plain;
     use crate::engine::cpu::narrow::{NarrowOperand, NarrowProduct};
-    use crate::engine::cpu::weight_grad::{Channel, Onto, WeightGrad, WeightSum};
+    use crate::engine::cpu::weight_grad::{Channel, WeightGrad, WeightSum};
     use pulp::Scalar;
 
     const WIDTH: usize = 2 * Scalar::F32_LANES;
 
     /// Small whole numbers, all different nearby: products and their sums are exact.
     fn tile(n_rows: usize, columns: usize, seed: usize) -> Tile {
-        let mut tile = Tile::zeros(n_rows.next_multiple_of(BLOCK_ROWS), columns, WIDTH);
+        let mut tile = Tile::zeros(n_rows.next_multiple_of(REGISTER_ROWS), columns, WIDTH);
         for row in 0..n_rows {
             (0..columns)
                 .for_each(|column| *tile.at_mut(row, column) = ((row * 7 + column * 3 + seed) % 11) as f32 - 5.0);
@@ -297,9 +297,9 @@ mod tests {
 
     #[test]
     fn products_are_those_of_plain_loops() {
-        // Sums longer than a block of the inner dimension are parked; partial panels and blocks of
-        // rows are there too.
-        let long = if cfg!(miri) { INNER_BLOCK + 3 } else { 2 * INNER_BLOCK + 3 };
+        // Sums longer than a stretch of the inner dimension are parked; partial panels and register
+        // blocks are there too.
+        let long = if cfg!(miri) { INNER_LENGTH + 3 } else { 2 * INNER_LENGTH + 3 };
         for (n_rows, inner, columns) in [(1, 1, 1_usize), (5, 3, 5), (7, long, 3)] {
             let a = tile(n_rows, inner, 1);
             let (n_panels, mut parked) = (columns.div_ceil(WIDTH), vec![f32::NAN; a.stride()]);
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn weight_gradients_are_those_of_plain_loops() {
-        let (n_rows, n_broadcast, columns) = (7, 2 * BLOCK_ROWS + 3, 5);
+        let (n_rows, n_broadcast, columns) = (7, 2 * REGISTER_ROWS + 3, 5);
         let (broadcast, lanes) = (tile(n_rows, n_broadcast, 1), tile(n_rows, columns, 2));
         let n_panels = columns.div_ceil(WIDTH);
         let mut sums = vec![1.0; n_panels * n_broadcast * WIDTH];
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn product_of(n_rows: usize, inner: usize, n_parked: usize) -> Product<Plain> {
-        let (a, mut parked) = (tile(BLOCK_ROWS, 4, 1), vec![0.0; n_parked]);
+        let (a, mut parked) = (tile(REGISTER_ROWS, 4, 1), vec![0.0; n_parked]);
         let operand = Operand { weight: std::ptr::null(), start: std::ptr::null(), inner, n_panels: 0 };
         // SAFETY: there are no panels to form, so nothing is read or written.
         unsafe { Product::new(&a, n_rows, operand, &mut parked[..], Plain { out: std::ptr::null_mut() }) }
@@ -369,24 +369,24 @@ mod tests {
     #[test]
     #[should_panic(expected = "a tile without these rows or columns")]
     fn a_product_of_more_rows_than_its_tile_is_refused() {
-        product_of(BLOCK_ROWS + 1, 4, 2 * BLOCK_ROWS * WIDTH);
+        product_of(REGISTER_ROWS + 1, 4, 2 * REGISTER_ROWS * WIDTH);
     }
 
     #[test]
     #[should_panic(expected = "a tile without these rows or columns")]
     fn a_product_of_longer_sums_than_its_tile_is_refused() {
-        product_of(BLOCK_ROWS, 4 + WIDTH, BLOCK_ROWS * WIDTH);
+        product_of(REGISTER_ROWS, 4 + WIDTH, REGISTER_ROWS * WIDTH);
     }
 
     #[test]
     #[should_panic(expected = "too little space for sums")]
     fn a_product_without_space_for_its_sums_is_refused() {
-        product_of(BLOCK_ROWS, 4, BLOCK_ROWS * WIDTH - 1);
+        product_of(REGISTER_ROWS, 4, REGISTER_ROWS * WIDTH - 1);
     }
 
     #[test]
     #[should_panic(expected = "panels of another instruction set")]
     fn a_product_runs_on_the_instruction_set_of_its_panels() {
-        pulp::Scalar128b.vectorize(product_of(BLOCK_ROWS, 4, BLOCK_ROWS * WIDTH));
+        pulp::Scalar128b.vectorize(product_of(REGISTER_ROWS, 4, REGISTER_ROWS * WIDTH));
     }
 }

@@ -52,6 +52,15 @@ pub enum Keep {
     Third,
 }
 
+/// Start of the sums of a product with W.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SumsFrom {
+    /// The biases: a value.
+    Bias,
+    /// Zero: a tangent.
+    Zero,
+}
+
 /// The sweeps of one network on the instruction set `S`.
 #[derive(Clone, Copy)]
 pub struct Sweeps<'a, S> {
@@ -75,12 +84,20 @@ impl<S: Simd> Sweeps<'_, S> {
         &self.packing.layers[index]
     }
 
+    /// The start of the sums of a product with W of `layer`.
+    fn start(&self, layer: &PackedLayer, sums: SumsFrom) -> *const f32 {
+        match sums {
+            SumsFrom::Bias => self.weights.bias(layer),
+            SumsFrom::Zero => std::ptr::null(),
+        }
+    }
+
     /// Product with W: `a` is the layer's input.
     fn forward<E: Epilogue>(
         &self,
         layer: usize,
         a: &Tile,
-        with_bias: bool,
+        sums: SumsFrom,
         n_rows: usize,
         parked: *mut [f32],
         epilogue: E,
@@ -88,7 +105,7 @@ impl<S: Simd> Sweeps<'_, S> {
         let layer = self.layer(layer);
         let operand = Operand {
             weight: self.weights.forward(layer),
-            start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
+            start: self.start(layer, sums),
             inner: layer.layer.n_in,
             n_panels: layer.out_panels,
         };
@@ -113,16 +130,15 @@ impl<S: Simd> Sweeps<'_, S> {
         self.simd.vectorize(product);
     }
 
-    /// `out` = W a, with the biases added if `with_bias`: the output of the network or of its
-    /// tangent.
-    fn forward_to_output(&self, a: &Tile, with_bias: bool, n_rows: usize, parked: *mut [f32], out: *mut f32) {
+    /// `out` = W a, onto the start of `sums`: the output of the network or of its tangent.
+    fn forward_to_output(&self, a: &Tile, sums: SumsFrom, n_rows: usize, parked: *mut [f32], out: *mut f32) {
         let layer = self.layer(self.last());
         if !is_narrow(layer.layer.n_out, self.packing.width) {
-            return self.forward(self.last(), a, with_bias, n_rows, parked, Plain { out });
+            return self.forward(self.last(), a, sums, n_rows, parked, Plain { out });
         }
         let operand = NarrowOperand {
             weight: self.weights.reverse(layer),
-            start: if with_bias { self.weights.bias(layer) } else { std::ptr::null() },
+            start: self.start(layer, sums),
             n_panels: layer.in_panels,
             n_columns: layer.layer.n_out,
         };
@@ -172,13 +188,34 @@ impl<S: Simd> Sweeps<'_, S> {
             let f2 = if keep == Keep::Third { tiles.f2.as_mut_ptr() } else { tiles.z_bar.as_mut_ptr() };
             match keep {
                 Keep::First => {
-                    self.forward(index, input, true, n_rows, parked, Primal::<A, 1> { a, f1, f2, f3, activation });
+                    self.forward(
+                        index,
+                        input,
+                        SumsFrom::Bias,
+                        n_rows,
+                        parked,
+                        Primal::<A, 1> { a, f1, f2, f3, activation },
+                    );
                 }
                 Keep::Second => {
-                    self.forward(index, input, true, n_rows, parked, Primal::<A, 2> { a, f1, f2, f3, activation });
+                    self.forward(
+                        index,
+                        input,
+                        SumsFrom::Bias,
+                        n_rows,
+                        parked,
+                        Primal::<A, 2> { a, f1, f2, f3, activation },
+                    );
                 }
                 Keep::Third => {
-                    self.forward(index, input, true, n_rows, parked, Primal::<A, 3> { a, f1, f2, f3, activation });
+                    self.forward(
+                        index,
+                        input,
+                        SumsFrom::Bias,
+                        n_rows,
+                        parked,
+                        Primal::<A, 3> { a, f1, f2, f3, activation },
+                    );
                 }
             }
         }
@@ -188,7 +225,7 @@ impl<S: Simd> Sweeps<'_, S> {
     pub fn output(&self, work: &mut Workspace, n_rows: usize) {
         let parked: *mut [f32] = work.parked.as_mut_slice();
         let input = work.hidden.last().map_or(&work.a0, |hidden| &hidden.a);
-        self.forward_to_output(input, true, n_rows, parked, work.output.as_mut_ptr());
+        self.forward_to_output(input, SumsFrom::Bias, n_rows, parked, work.output.as_mut_ptr());
     }
 
     /// Reverse sweep from `seed`: δ, `input_grad` and the derivatives that `keep` asks for, as in
@@ -233,13 +270,13 @@ impl<S: Simd> Sweeps<'_, S> {
             let input = before.last().map_or(&work.c0, |hidden| &hidden.c_a);
             let tiles = &mut from[0];
             let epilogue = Tangent { f1: tiles.f1.as_ptr(), c_a: tiles.c_a.as_mut_ptr(), g: tiles.z_bar.as_mut_ptr() };
-            self.forward(index, input, false, n_rows, parked, epilogue);
+            self.forward(index, input, SumsFrom::Zero, n_rows, parked, epilogue);
         }
         if self.architecture.head == Head::Scalar {
             return; // ō does not depend on the output of the tangent
         }
         let input = work.hidden.last().map_or(&work.c0, |hidden| &hidden.c_a);
-        self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
+        self.forward_to_output(input, SumsFrom::Zero, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
     fn diffusive_tangent(&self, work: &mut Workspace, n_rows: usize) {
@@ -252,7 +289,7 @@ impl<S: Simd> Sweeps<'_, S> {
             for (k, probe) in tiles.probes.iter_mut().enumerate() {
                 let input = before.last().map_or(&work.probes[k].input, |hidden| &hidden.probes[k].e_a);
                 let epilogue = ProbeTangent { f1, e_z: probe.e_z.as_mut_ptr(), e_a: probe.e_a.as_mut_ptr() };
-                self.forward(index, input, false, n_rows, parked, epilogue);
+                self.forward(index, input, SumsFrom::Zero, n_rows, parked, epilogue);
             }
             let epilogue = DiffusiveTangent {
                 f1,
@@ -265,17 +302,17 @@ impl<S: Simd> Sweeps<'_, S> {
                 g: tiles.z_bar.as_mut_ptr(),
             };
             let input = before.last().map_or(&work.c0, |hidden| &hidden.c_a);
-            self.forward(index, input, false, n_rows, parked, epilogue);
+            self.forward(index, input, SumsFrom::Zero, n_rows, parked, epilogue);
         }
         let last = work.hidden.last();
         if self.architecture.head != Head::Scalar {
             for (k, ends) in work.probes.iter_mut().enumerate() {
                 let input = last.map_or(&ends.input, |hidden| &hidden.probes[k].e_a);
-                self.forward_to_output(input, false, n_rows, parked, ends.output.as_mut_ptr());
+                self.forward_to_output(input, SumsFrom::Zero, n_rows, parked, ends.output.as_mut_ptr());
             }
         }
         let input = last.map_or(&work.c0, |hidden| &hidden.c_a);
-        self.forward_to_output(input, false, n_rows, parked, work.output_c.as_mut_ptr());
+        self.forward_to_output(input, SumsFrom::Zero, n_rows, parked, work.output_c.as_mut_ptr());
     }
 
     /// The last step of the adjoint sweep, needed only for the gradient in x: `input_grad` = Wᵀz̄

@@ -8,7 +8,8 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::panel::{Tile, panel_width, prefetch};
-use super::product::{BLOCK_ROWS, load_pair, store};
+use super::product::{REGISTER_ROWS, load_pair, store};
+use crate::engine::batch::Onto;
 
 /// A pair of tiles whose products over rows are summed.
 #[derive(Clone, Copy)]
@@ -29,15 +30,6 @@ pub struct WeightGrad<F> {
     n_rows: usize,
     sum: *mut f32,
     onto: Onto,
-}
-
-/// Start of a sum of gradients.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Onto {
-    /// Nothing: it overwrites the sum.
-    Nothing,
-    /// The values that the sum has.
-    Sum,
 }
 
 /// The sums of a weight gradient.
@@ -88,16 +80,16 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WithSimd for WeightGrad<F> {
         self.check(panel_width::<S>());
         for panel in self.panels.clone() {
             let mut first = 0;
-            while first + BLOCK_ROWS <= self.n_broadcast {
-                self.block::<S, BLOCK_ROWS>(simd, panel, first);
-                first += BLOCK_ROWS;
+            while first + REGISTER_ROWS <= self.n_broadcast {
+                self.sum_rows::<S, REGISTER_ROWS>(simd, panel, first);
+                first += REGISTER_ROWS;
             }
             match self.n_broadcast - first {
-                1 => self.block::<S, 1>(simd, panel, first),
-                2 => self.block::<S, 2>(simd, panel, first),
-                3 => self.block::<S, 3>(simd, panel, first),
-                4 => self.block::<S, 4>(simd, panel, first),
-                5 => self.block::<S, 5>(simd, panel, first),
+                1 => self.sum_rows::<S, 1>(simd, panel, first),
+                2 => self.sum_rows::<S, 2>(simd, panel, first),
+                3 => self.sum_rows::<S, 3>(simd, panel, first),
+                4 => self.sum_rows::<S, 4>(simd, panel, first),
+                5 => self.sum_rows::<S, 5>(simd, panel, first),
                 _ => {}
             }
         }
@@ -106,7 +98,7 @@ impl<'a, F: Fn(usize) -> Channel<'a>> WithSimd for WeightGrad<F> {
 
 impl<'a, F: Fn(usize) -> Channel<'a>> WeightGrad<F> {
     #[inline(always)]
-    fn block<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
+    fn sum_rows<S: Simd, const M: usize>(&self, simd: S, panel: usize, first: usize) {
         let width = panel_width::<S>();
         // SAFETY: `first + M <= n_broadcast`, `panel` and `n_rows` are inside the tiles, by
         // `check`, and inside the sum, as promised to `new`.

@@ -1,7 +1,7 @@
 //! All memory of one thread for the tile it works on, allocated once.
 
 use super::panel::{Aligned, Tile};
-use super::product::BLOCK_ROWS;
+use super::product::REGISTER_ROWS;
 use super::weights::Packing;
 use crate::model::Architecture;
 
@@ -98,7 +98,7 @@ impl Workspace {
     /// Space for tiles of up to `capacity` rows, rounded up to whole register blocks, with
     /// `n_probes` probes.
     pub fn new(architecture: &Architecture, packing: &Packing, capacity: usize, n_probes: usize) -> Self {
-        let capacity = capacity.next_multiple_of(BLOCK_ROWS);
+        let capacity = capacity.next_multiple_of(REGISTER_ROWS);
         let width = packing.width;
         let tile = |columns: usize| Tile::zeros(capacity, columns, width);
         let probed = |columns: usize| tile(if n_probes > 0 { columns } else { 0 });
@@ -162,5 +162,5 @@ const TILE_ROWS: usize = 96;
 /// Rows per tile if `n` rows are divided as evenly as whole register blocks allow. Depends only on
 /// `n`.
 pub fn rows_per_tile(n: usize) -> usize {
-    n.div_ceil(n.div_ceil(TILE_ROWS).max(1)).next_multiple_of(BLOCK_ROWS).max(BLOCK_ROWS)
+    n.div_ceil(n.div_ceil(TILE_ROWS).max(1)).next_multiple_of(REGISTER_ROWS).max(REGISTER_ROWS)
 }

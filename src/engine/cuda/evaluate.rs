@@ -10,7 +10,7 @@ use super::learner::Learner;
 use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, RowNeeds, chunk_rows};
-use crate::engine::batch::{BatchProbes, LossForm};
+use crate::engine::batch::{BatchProbes, LossForm, Potential};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;
 use crate::model::Model;
@@ -54,7 +54,7 @@ impl Evaluation<'_> {
             objective: &self.model.objective,
             form,
             scale,
-            with_potential: true,
+            potential: Potential::Needed,
             state: &self.state,
             sums,
             tile_moments: None,

@@ -98,7 +98,7 @@ impl Layout {
         let has_density = out.log_density.is_some();
         let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let needs = RowNeeds { n_probes, grad_x: false, work: Work::Particles };
+        let needs = RowNeeds { n_probes, work: Work::Particles, ..RowNeeds::default() };
 
         // A block's rows, its scratch memory and its report; and what is saved of a
         // particle.

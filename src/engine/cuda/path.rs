@@ -1,5 +1,5 @@
 //! A density path on the device: snapshots, couplings and masses; all samples, or, if they do not
-//! fit, one block of them at a time.
+//! fit, one shard of them at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ pub struct DevicePath {
     stream: Option<Stream>,
 }
 
-/// Blocks of samples that become resident later.
+/// Shards of samples that become resident later.
 struct Stream {
     snapshots: Arc<Snapshots>,
-    blocks: Arc<SampleBlocks>,
-    /// The block that is resident.
-    block: usize,
+    shards: Arc<SampleShards>,
+    /// The shard that is resident.
+    shard: usize,
     /// Uploads the next one; `None` only between two of them.
     upload: Option<JoinHandle<Result<Samples>>>,
 }
@@ -35,8 +35,8 @@ struct Stream {
 pub enum Residence {
     /// All of them, all the time.
     Whole,
-    /// In this many blocks, one of them at a time while the next is on its way.
-    Blocks(usize),
+    /// In this many shards, one of them at a time while the next is on its way.
+    Shards(usize),
 }
 
 impl Residence {
@@ -49,7 +49,7 @@ impl Residence {
             return Ok(Residence::Whole);
         }
         refuse_couplings(path)?;
-        Ok(Residence::Blocks(SampleBlocks::needed(&path.snapshots, room)))
+        Ok(Residence::Shards(SampleShards::needed(&path.snapshots, room)))
     }
 
     /// Bytes that `path` takes on the device.
@@ -58,8 +58,8 @@ impl Residence {
         let offsets = size_of::<u64>() * snapshots.offsets.len();
         let samples = match self {
             Residence::Whole => size_of_val(&snapshots.samples[..]) + offsets,
-            Residence::Blocks(n) => {
-                let rows = (0..n).map(|block| block_rows(snapshots, n, block)).max().unwrap_or(0);
+            Residence::Shards(n) => {
+                let rows = (0..n).map(|shard| shard_rows(snapshots, n, shard)).max().unwrap_or(0);
                 2 * (size_of::<f32>() * rows * snapshots.dim + offsets)
             }
         };
@@ -69,15 +69,15 @@ impl Residence {
     }
 }
 
-/// Rows of block `block` of `n_blocks`.
-fn block_rows(snapshots: &Snapshots, n_blocks: usize, block: usize) -> usize {
-    (0..snapshots.times.len()).map(|k| rows_of_block(snapshots.n_rows(k), n_blocks, block).len()).sum()
+/// Rows of shard `shard` of `n_shards`.
+fn shard_rows(snapshots: &Snapshots, n_shards: usize, shard: usize) -> usize {
+    (0..snapshots.times.len()).map(|k| rows_of_shard(snapshots.n_rows(k), n_shards, shard).len()).sum()
 }
 
-/// Which of `n` rows are in block `block` of `n_blocks`. Snapshots with fewer rows than blocks
+/// Which of `n` rows are in shard `shard` of `n_shards`. Snapshots with fewer rows than shards
 /// repeat rows.
-fn rows_of_block(n: usize, n_blocks: usize, block: usize) -> Range<usize> {
-    let (first, end) = (block * n / n_blocks, (block + 1) * n / n_blocks);
+fn rows_of_shard(n: usize, n_shards: usize, shard: usize) -> Range<usize> {
+    let (first, end) = (shard * n / n_shards, (shard + 1) * n / n_shards);
     first..end.max(first + 1)
 }
 
@@ -92,7 +92,7 @@ fn coupling_bytes(coupling: &Coupling) -> usize {
         + size_of::<CouplingParams>()
 }
 
-/// Pairs may have their rows in any two blocks.
+/// Pairs may have their rows in any two shards.
 fn refuse_couplings(path: &DensityPath) -> Result<()> {
     if path.couplings.is_none() {
         return Ok(());
@@ -115,20 +115,20 @@ impl DevicePath {
         Ok(DevicePath { device: device.clone(), tables, stream: None })
     }
 
-    /// `path`, which is valid, with the block of `blocks` that belongs to `step`. The next one
+    /// `path`, which is valid, with the shard of `shards` that belongs to `step`. The next one
     /// follows in the background.
-    pub fn in_blocks(device: &Arc<Device>, path: &DensityPath, blocks: SampleBlocks, step: u64) -> Result<Self> {
-        let (snapshots, blocks) = (path.snapshots.clone(), Arc::new(blocks));
-        let block = blocks.at(step);
+    pub fn in_shards(device: &Arc<Device>, path: &DensityPath, shards: SampleShards, step: u64) -> Result<Self> {
+        let (snapshots, shards) = (path.snapshots.clone(), Arc::new(shards));
+        let shard = shards.at(step);
         let empty = || -> Result<Samples> {
-            let values = device.allocate(blocks.max_rows() * snapshots.dim)?;
+            let values = device.allocate(shards.max_rows() * snapshots.dim)?;
             Ok(Samples { values, offsets: device.allocate(snapshots.offsets.len())? })
         };
         let (mut resident, spare) = (empty()?, empty()?);
         device.hold_copies()?; // until there is memory
-        blocks.write(device, &snapshots, block, &mut resident)?;
+        shards.write(device, &snapshots, shard, &mut resident)?;
         let tables = PathTables::new(device, path, resident)?;
-        let mut stream = Stream { snapshots, blocks, block, upload: None };
+        let mut stream = Stream { snapshots, shards, shard, upload: None };
         stream.begin(device, spare)?;
         Ok(DevicePath { device: device.clone(), tables, stream: Some(stream) })
     }
@@ -138,29 +138,29 @@ impl DevicePath {
         &self.tables
     }
 
-    /// Number of steps from `step` on that have the same block; `None` where all samples are
+    /// Number of steps from `step` on that have the same shard; `None` where all samples are
     /// resident.
-    pub fn steps_in_block(&self, step: u64) -> Option<u64> {
-        self.stream.as_ref().map(|stream| stream.blocks.steps_left(step))
+    pub fn steps_in_shard(&self, step: u64) -> Option<u64> {
+        self.stream.as_ref().map(|stream| stream.shards.steps_left(step))
     }
 
-    /// Makes the block of `step` the resident one for whatever is launched from now on, and begins
+    /// Makes the shard of `step` the resident one for whatever is launched from now on, and begins
     /// to upload the one after it.
     pub fn advance(&mut self, step: u64) -> Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let device = &self.device;
-        let wanted = stream.blocks.at(step);
-        if wanted == stream.block {
+        let wanted = stream.shards.at(step);
+        if wanted == stream.shard {
             return Ok(());
         }
         let Some(upload) = stream.upload.take() else { return Err(lost(device)) };
         let mut next = upload.join().unwrap_or_else(|_| Err(lost(device)))?;
-        if wanted != stream.blocks.after(stream.block) {
-            stream.blocks.write(device, &stream.snapshots, wanted, &mut next)?;
+        if wanted != stream.shards.after(stream.shard) {
+            stream.shards.write(device, &stream.snapshots, wanted, &mut next)?;
         }
         let spare = self.tables.replace_samples(device, next)?;
-        device.hold_copies()?; // earlier launches may still read the block that is overwritten next
-        stream.block = wanted;
+        device.hold_copies()?; // earlier launches may still read the shard that is overwritten next
+        stream.shard = wanted;
         stream.begin(device, spare)
     }
 }
@@ -169,22 +169,22 @@ fn lost(device: &Device) -> Error {
     Error::Device {
         kind: DeviceKind::Failed,
         device: device.describe(),
-        problem: "lost a block of samples on its way".into(),
+        problem: "lost samples on their way".into(),
         fix: "run again from the last checkpoint".into(),
     }
 }
 
 impl Stream {
-    /// Uploads the block after the resident one into `spare`, alongside all other work.
+    /// Uploads the shard after the resident one into `spare`, alongside all other work.
     ///
     /// # Errors
     /// When the system starts no thread for it.
     fn begin(&mut self, device: &Arc<Device>, mut spare: Samples) -> Result<()> {
         let name = device.describe();
-        let (device, snapshots, blocks) = (device.clone(), self.snapshots.clone(), self.blocks.clone());
-        let next = blocks.after(self.block);
+        let (device, snapshots, shards) = (device.clone(), self.snapshots.clone(), self.shards.clone());
+        let next = shards.after(self.shard);
         let upload = std::thread::Builder::new().spawn(move || {
-            blocks.write(&device, &snapshots, next, &mut spare)?;
+            shards.write(&device, &snapshots, next, &mut spare)?;
             Ok(spare)
         });
         self.upload = Some(upload.map_err(|error| Error::Device {
@@ -209,78 +209,78 @@ impl Drop for Stream {
 /// Values per copy to the device.
 const PIECE: usize = 1 << 22;
 
-/// The rows of each snapshot divided into random blocks, one of which lies on the device at a time.
+/// The rows of each snapshot divided into random shards, one of which lies on the device at a time.
 /// Which one depends on the step alone, so a resumed run goes on with the same rows.
 #[derive(Debug)]
-pub struct SampleBlocks {
+pub struct SampleShards {
     /// Rows of each snapshot in random order.
     orders: Vec<Vec<u32>>,
-    n_blocks: usize,
-    /// Steps that a block stays.
+    n_shards: usize,
+    /// Steps that a shard stays.
     steps: u64,
 }
 
-impl SampleBlocks {
-    /// `path` in `n_blocks` blocks, for steps of `rows_per_step` rows: a block stays until about as
+impl SampleShards {
+    /// `path` in `n_shards` shards, for steps of `rows_per_step` rows: a shard stays until about as
     /// many rows are drawn as it has.
     ///
     /// # Errors
-    /// [`Error::Input`] for couplings, which pair rows of all blocks.
-    pub fn new(path: &DensityPath, n_blocks: usize, rows_per_step: usize, seed: u64) -> Result<Self> {
+    /// [`Error::Input`] for couplings, which pair rows of all shards.
+    pub fn new(path: &DensityPath, n_shards: usize, rows_per_step: usize, seed: u64) -> Result<Self> {
         let snapshots = &path.snapshots;
         refuse_couplings(path)?;
-        let n_blocks = n_blocks.max(1);
+        let n_shards = n_shards.max(1);
         let order = |k: usize| {
             // Snapshots with equally many rows may follow the same particles: the same order keeps
             // them together.
             let stream = if path.interpolant == Interpolant::Nearest { 0 } else { k as u64 };
-            let order = shuffled(snapshots.n_rows(k), seed, Purpose::DeviceBlocks, stream);
+            let order = shuffled(snapshots.n_rows(k), seed, Purpose::Shards, stream);
             order.into_iter().map(|row| row as u32).collect()
         };
         let orders: Vec<Vec<u32>> = (0..snapshots.times.len()).map(order).collect();
-        let mut blocks = SampleBlocks { orders, n_blocks, steps: 1 };
-        blocks.steps = blocks.max_rows().div_ceil(rows_per_step.max(1)) as u64;
-        Ok(blocks)
+        let mut shards = SampleShards { orders, n_shards, steps: 1 };
+        shards.steps = shards.max_rows().div_ceil(rows_per_step.max(1)) as u64;
+        Ok(shards)
     }
 
-    /// Blocks of which two fit in `n_bytes` on the device.
+    /// Shards of which two fit in `n_bytes` on the device.
     pub fn needed(snapshots: &Snapshots, n_bytes: usize) -> usize {
         (2 * size_of_val(&snapshots.samples[..])).div_ceil(n_bytes.max(1)).max(1)
     }
 
-    /// The block of `step`.
+    /// The shard of `step`.
     fn at(&self, step: u64) -> usize {
-        (step / self.steps % self.n_blocks as u64) as usize
+        (step / self.steps % self.n_shards as u64) as usize
     }
 
-    fn after(&self, block: usize) -> usize {
-        (block + 1) % self.n_blocks
+    fn after(&self, shard: usize) -> usize {
+        (shard + 1) % self.n_shards
     }
 
-    /// Steps from `step` on that have its block.
+    /// Steps from `step` on that have its shard.
     fn steps_left(&self, step: u64) -> u64 {
         self.steps - step % self.steps
     }
 
-    /// The rows of snapshot `k` in `block`.
-    fn rows(&self, k: usize, block: usize) -> &[u32] {
+    /// The rows of snapshot `k` in `shard`.
+    fn rows(&self, k: usize, shard: usize) -> &[u32] {
         let order = &self.orders[k];
-        &order[rows_of_block(order.len(), self.n_blocks, block)]
+        &order[rows_of_shard(order.len(), self.n_shards, shard)]
     }
 
-    /// Most rows of a block.
+    /// Most rows of a shard.
     fn max_rows(&self) -> usize {
-        let rows = |block| (0..self.orders.len()).map(|k| self.rows(k, block).len()).sum();
-        (0..self.n_blocks).map(rows).max().unwrap_or(0)
+        let rows = |shard| (0..self.orders.len()).map(|k| self.rows(k, shard).len()).sum();
+        (0..self.n_shards).map(rows).max().unwrap_or(0)
     }
 
-    /// The samples of `block` and where each snapshot's start.
+    /// The samples of `shard` and where each snapshot's start.
     #[cfg(test)]
-    pub fn snapshots(&self, all: &Snapshots, block: usize) -> Snapshots {
+    pub fn snapshots(&self, all: &Snapshots, shard: usize) -> Snapshots {
         let mut offsets = vec![0];
         let mut samples = Vec::new();
         for k in 0..self.orders.len() {
-            for &row in self.rows(k, block) {
+            for &row in self.rows(k, shard) {
                 samples.extend(&all.rows(k)[row as usize * all.dim..][..all.dim]);
             }
             offsets.push(samples.len() / all.dim);
@@ -288,13 +288,13 @@ impl SampleBlocks {
         Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
     }
 
-    /// Writes `block` into `samples`, alongside the kernels.
-    fn write(&self, device: &Device, snapshots: &Snapshots, block: usize, samples: &mut Samples) -> Result<()> {
+    /// Writes `shard` into `samples`, alongside the kernels.
+    fn write(&self, device: &Device, snapshots: &Snapshots, shard: usize, samples: &mut Samples) -> Result<()> {
         let dim = snapshots.dim;
         let (mut offsets, mut written) = (vec![0u64], 0);
         let mut piece: Vec<f32> = Vec::with_capacity(PIECE + dim);
         for k in 0..self.orders.len() {
-            let (rows, all) = (self.rows(k, block), snapshots.rows(k));
+            let (rows, all) = (self.rows(k, shard), snapshots.rows(k));
             for &row in rows {
                 piece.extend(&all[row as usize * dim..][..dim]);
                 if piece.len() >= PIECE {

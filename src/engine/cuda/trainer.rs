@@ -10,12 +10,12 @@ use super::driver::{Device, Recording};
 use super::launch::{BendPass, Rows, Sweep, WeightGrad};
 use super::learner::{Learner, learner_bytes};
 use super::network::Network;
-use super::path::{DevicePath, Residence, SampleBlocks};
+use super::path::{DevicePath, Residence, SampleShards};
 use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
 use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
-use super::workspace::{RowNeeds, Work, chunk_rows, rows_bytes};
+use super::workspace::{PointGradient, RowNeeds, Work, chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
-use crate::engine::batch::LossForm;
+use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::Result;
 use crate::objective::TimeWeight;
@@ -28,7 +28,7 @@ const RECORDED_STEPS: u64 = 32;
 const HISTORY: usize = 1024;
 
 /// A bend's own rows.
-const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: false, work: Work::Bend };
+const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: PointGradient::Unread, work: Work::Bend };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
@@ -75,7 +75,8 @@ impl Layout {
     fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x: training.bend.is_some(), work: Work::Training };
+        let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x, work: Work::Training };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
@@ -100,7 +101,7 @@ impl Layout {
         if let Some((network, division)) = &bend {
             n_bytes += of_network(network, division, BEND_NEEDS);
         }
-        // Sized from total, not free, memory so that a resumed run has the same blocks; the rest is
+        // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         let residence = Residence::of(&training.path, room)?;
@@ -135,10 +136,10 @@ impl CudaTrainer {
         let step_finisher = StepFinisher::new(device, settings, state)?;
         let path = match residence {
             Residence::Whole => DevicePath::new(device, &training.path)?,
-            Residence::Blocks(n) => {
+            Residence::Shards(n) => {
                 let rows_per_step = training.n_interior + 2 * training.n_boundary;
-                let blocks = SampleBlocks::new(&training.path, n, rows_per_step, training.seed)?;
-                DevicePath::in_blocks(device, &training.path, blocks, state.step)?
+                let shards = SampleShards::new(&training.path, n, rows_per_step, training.seed)?;
+                DevicePath::in_shards(device, &training.path, shards, state.step)?
             }
         };
         Ok(CudaTrainer {
@@ -175,7 +176,7 @@ impl CudaTrainer {
             objective,
             form: LossForm::of(*estimator),
             scale: 1.0 / self.training.n_interior as f32,
-            with_potential: objective.growth != 0.0 || weighs_potential,
+            potential: Potential::needed_if(objective.growth != 0.0 || weighs_potential),
             state: self.step_finisher.state(),
             sums: self.step_finisher.sums(),
             tile_moments: self.step_finisher.times().tile_moments.as_ref(),
@@ -244,9 +245,9 @@ impl Trainer for CudaTrainer {
         let end = self.step + n;
         while self.step < end {
             self.path.advance(self.step)?;
-            let in_block = self.path.steps_in_block(self.step).unwrap_or(u64::MAX);
+            let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
-            self.launch((end - self.step).min(in_block).min(HISTORY as u64))?;
+            self.launch((end - self.step).min(in_shard).min(HISTORY as u64))?;
             let mut taken = Vec::new();
             let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));
@@ -313,20 +314,20 @@ mod tests {
     }
 
     /// The same for samples that take turns: their number, not the memory that is free, makes the
-    /// blocks.
+    /// shards.
     #[test]
-    fn memory_of_blocks_is_stated() {
+    fn memory_of_shards_is_stated() {
         let path = path(Interpolant::Linear, 2);
         let device = testing::device();
         for n in [2, 7, 40] {
-            let blocks = SampleBlocks::new(&path, n, 100, 1).expect("blocks");
-            let _path = DevicePath::in_blocks(&device, &path, blocks, 0).expect("a path");
+            let shards = SampleShards::new(&path, n, 100, 1).expect("shards");
+            let _path = DevicePath::in_shards(&device, &path, shards, 0).expect("a path");
             let taken = device.taken.swap(0, Relaxed);
-            assert_eq!(taken, Residence::Blocks(n).n_bytes(&path), "{n} blocks");
+            assert_eq!(taken, Residence::Shards(n).n_bytes(&path), "{n} shards");
         }
         let bytes = size_of_val(&path.snapshots.samples[..]);
         assert_eq!(Residence::of(&path, bytes).expect("fits"), Residence::Whole);
-        assert_eq!(Residence::of(&path, bytes - 1).expect("fits"), Residence::Blocks(3));
+        assert_eq!(Residence::of(&path, bytes - 1).expect("fits"), Residence::Shards(3));
         let refused = Residence::of(&coupled(path), bytes - 1).expect_err("couplings").to_string();
         assert!(refused.contains("objective.pairing") && refused.contains("pair independently"), "{refused}");
     }

@@ -6,6 +6,7 @@ use super::driver::{Buffer, Device};
 use super::launch::{GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
+use crate::engine::batch::Onto;
 use crate::error::Result;
 use crate::precision::Precision;
 
@@ -24,6 +25,11 @@ pub struct Division {
     pub n_partials: usize,
     /// Tiles of a partial sum, where a kernel of its own forms it.
     tiles_per_partial: usize,
+}
+
+/// The sums that the weight gradient of `chunk` is added to: those of the chunks before it.
+fn onto(chunk: &BatchParams) -> Onto {
+    if chunk.first_tile > 0 { Onto::Sum } else { Onto::Nothing }
 }
 
 impl Division {
@@ -56,7 +62,7 @@ impl Division {
 
     /// The weight gradient of the chunk `batch`.
     pub fn grad_chunk(&self, batch: BatchParams) -> GradChunk {
-        GradChunk { batch, tiles_per_partial: self.tiles_per_partial as u32, accumulate: batch.first_tile > 0 }
+        GradChunk { batch, tiles_per_partial: self.tiles_per_partial as u32, onto: onto(&batch) }
     }
 }
 
@@ -132,8 +138,7 @@ impl GradientSweep {
         let Sweep { action: Packed { network, precision, .. }, rows, batch, state, .. } = sweep;
         if network.is_narrow() {
             let GradientSweep { n_resident, ref spilled, .. } = *self;
-            let accumulate = batch.first_tile > 0;
-            return SweepNarrow { sweep, partials, n_resident, spilled, accumulate }.launch(device);
+            return SweepNarrow { sweep, partials, n_resident, spilled, onto: onto(batch) }.launch(device);
         }
         sweep.launch(device)?;
         let chunk = self.division.grad_chunk(*batch);
@@ -143,7 +148,7 @@ impl GradientSweep {
 
 #[cfg(test)]
 mod tests {
-    use super::super::workspace::{Work, rows_bytes};
+    use super::super::workspace::rows_bytes;
     use super::*;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 
@@ -162,7 +167,7 @@ mod tests {
             let network = Network::new(&architecture);
             assert!(network.is_narrow());
             for n_probes in [0, 1, 64, 1024] {
-                let needs = RowNeeds { n_probes, grad_x: false, work: Work::Training };
+                let needs = RowNeeds { n_probes, ..RowNeeds::default() };
                 for n_rows in [1, 3 * 4096, 1 << 22] {
                     let division = Division::of(&network, Precision::F32, needs, n_rows, n_rows);
                     let n_bytes = rows_bytes(&network, Precision::F32, needs, division.extent);

@@ -18,13 +18,23 @@ pub enum Work {
     Particles,
 }
 
+/// The gradient of a loss term in the point of its row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PointGradient {
+    /// A bend reads it.
+    Needed,
+    /// Not formed.
+    #[default]
+    Unread,
+}
+
 /// Requirements of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowNeeds {
     /// Probes per row.
     pub n_probes: usize,
-    /// True if a bend needs the gradient at the points.
-    pub grad_x: bool,
+    /// Gradient of each row's loss term at its point.
+    pub grad_x: PointGradient,
     /// Purpose of the rows.
     pub work: Work,
 }
@@ -75,7 +85,7 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
         (offset_of!(RowBuffers, grad_s), when(reverse, f32s(dim))),
         (offset_of!(RowBuffers, ds_dt), when(trains, f32s(1))),
         (offset_of!(RowBuffers, generator), when(probed, f32s(1))),
-        (offset_of!(RowBuffers, grad_x), when(grad_x, f32s(dim))),
+        (offset_of!(RowBuffers, grad_x), when(grad_x == PointGradient::Needed, f32s(dim))),
     ];
     let slots = [
         (offset_of!(RowBuffers, c_in), when(tangent, in_width * operand)),

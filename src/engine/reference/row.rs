@@ -202,7 +202,8 @@ impl Network<'_> {
     }
 }
 
-/// H(p) and ∇H(p), H(p) = Σ|pᵢ|^q / q.
+/// H(p) and ∇H(p), H(p) = Σ|pᵢ|^q / q. Written anew, not taken from `Objective::hamiltonian`, which
+/// this engine checks.
 pub fn hamiltonian(objective: &Objective, p: &[f64]) -> (f64, Vec<f64>) {
     let q = objective.cost_exponent;
     let value = p.iter().map(|p| p.abs().powf(q) / q).sum();

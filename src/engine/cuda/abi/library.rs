@@ -41,6 +41,33 @@ impl From<&engine::Estimator> for Estimator {
     }
 }
 
+/// The host's and the device's step sizes, field by field.
+#[cfg(test)]
+impl From<super::StepSizes> for engine::step_sizes::StepSizes {
+    fn from(sizes: super::StepSizes) -> Self {
+        let super::StepSizes {
+            gradient_scale,
+            toward1,
+            toward2,
+            step_size,
+            root_correction,
+            epsilon,
+            decay_factor,
+            toward_ema,
+        } = sizes;
+        engine::step_sizes::StepSizes {
+            gradient_scale,
+            toward1,
+            toward2,
+            step_size,
+            root_correction,
+            epsilon,
+            decay_factor,
+            toward_ema,
+        }
+    }
+}
+
 const _: () = {
     assert!(super::MAX_LAYERS == model::MAX_DEPTH + 1);
     assert!(super::TIME_KNOTS == density_path::TIME_KNOTS);

@@ -50,9 +50,9 @@ device_types! {
     const TIME_KNOTS: usize = 33;
     /// Moments of the integrand per tile: the squares at the knots, then their weights.
     const MOMENTS: usize = 2 * TIME_KNOTS;
-    /// Part of the running moments of the integrand that a step keeps.
+    /// Fraction of the running moments of the integrand that a step keeps.
     const MEMORY: f64 = 0.99;
-    /// Part of the density of times that is uniform.
+    /// Fraction of the density of times that is uniform.
     const UNIFORM_SHARE: f64 = 0.3;
     /// Good steps after which the loss scale doubles.
     const STEPS_BEFORE_GROWTH: u32 = 2000;

@@ -9,7 +9,7 @@ use crate::density_path::{
 use crate::engine::cpu::{Draw, PlainRows};
 use crate::engine::cuda::abi::{PartKind, TILE_ROWS};
 use crate::engine::cuda::batch::whole_batch;
-use crate::engine::cuda::path::SampleBlocks;
+use crate::engine::cuda::path::SampleShards;
 use crate::engine::cuda::testing;
 use crate::engine::cuda::workspace::{Extent, RowNeeds, Work};
 use crate::engine::{Bend, Estimator};
@@ -74,7 +74,7 @@ fn floats_of(bytes: &[u8]) -> Vec<f32> {
 
 /// Rows for `network` with `n_probes` probes, which are 0 where they are not drawn.
 fn rows(device: &Device, network: &Network, precision: Precision, n_probes: usize, work: Work, n_rows: usize) -> Rows {
-    let needs = RowNeeds { n_probes, grad_x: false, work };
+    let needs = RowNeeds { n_probes, work, ..RowNeeds::default() };
     let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows)).expect("memory");
     if n_probes > 0 {
         let zeros = vec![0; n_probes * n_rows * network.in_width() * precision.bytes()];
@@ -417,46 +417,46 @@ fn pairs_of_a_learned_path_are_those_of_the_host() {
     }
 }
 
-/// A path in blocks draws the host's rows of the block that the step belongs to, from every
-/// block in turn.
+/// A path in shards draws the host's rows of the shard that the step belongs to, from every
+/// shard in turn.
 #[test]
-fn blocks_take_turns() {
+fn shards_take_turns() {
     let bench = Bench::new();
     for interpolant in [Interpolant::Linear, Interpolant::Nearest] {
         let training = training(path(interpolant, 3));
-        let blocks = || SampleBlocks::new(&training.path, 3, 25, 5).expect("blocks");
+        let shards = || SampleShards::new(&training.path, 3, 25, 5).expect("shards");
         let all = &training.path.snapshots;
         let mut rows: Vec<Vec<f32>> = Vec::new();
-        let mut path = DevicePath::in_blocks(&bench.device, &training.path, blocks(), 2).expect("a path");
-        assert_eq!(path.steps_in_block(1), Some(2), "at most 51 rows of a block, 25 a step: 3 steps");
-        for (step, block) in [(2, 0), (3, 1), (6, 2), (8, 2), (9, 0), (10, 0), (15, 2)] {
-            path.advance(step).expect("a block");
-            let resident = blocks().snapshots(all, block);
+        let mut path = DevicePath::in_shards(&bench.device, &training.path, shards(), 2).expect("a path");
+        assert_eq!(path.steps_in_shard(1), Some(2), "at most 51 rows of a shard, 25 a step: 3 steps");
+        for (step, shard) in [(2, 0), (3, 1), (6, 2), (8, 2), (9, 0), (10, 0), (15, 2)] {
+            path.advance(step).expect("a shard");
+            let resident = shards().snapshots(all, shard);
             let host = DensityPath { snapshots: Arc::new(resident.clone()), ..training.path.clone() };
             let chunks = bench.draw_path(&training, &path, Precision::F32, CHUNK_TILES);
-            bench.check_against(&format!("{interpolant:?}, block {block}"), &training, chunks, &host);
+            bench.check_against(&format!("{interpolant:?}, shard {shard}"), &training, chunks, &host);
             if step < 8 {
                 rows.extend(resident.samples.chunks_exact(3).map(<[f32]>::to_vec));
             }
         }
         let mut whole: Vec<Vec<f32>> = all.samples.chunks_exact(3).map(<[f32]>::to_vec).collect();
         [&mut rows, &mut whole].into_iter().for_each(|rows| rows.sort_by(|a, b| a.partial_cmp(b).expect("finite")));
-        assert_eq!(rows, whole, "every row is in one block");
+        assert_eq!(rows, whole, "every row is in one shard");
     }
 }
 
 #[test]
-fn blocks_refuse_couplings_and_lend_few_rows_in_turn() {
+fn shards_refuse_couplings_and_lend_few_rows_in_turn() {
     let message =
-        SampleBlocks::new(&coupled(path(Interpolant::Linear, 2)), 2, 10, 1).expect_err("couplings").to_string();
+        SampleShards::new(&coupled(path(Interpolant::Linear, 2)), 2, 10, 1).expect_err("couplings").to_string();
     assert!(message.contains("objective.pairing") && message.contains("pair independently"), "{message}");
     let path = path(Interpolant::Linear, 2);
-    let blocks = SampleBlocks::new(&path, 40, 10, 1).expect("blocks");
-    assert!((0..40).all(|block| {
-        let resident = blocks.snapshots(&path.snapshots, block);
+    let shards = SampleShards::new(&path, 40, 10, 1).expect("shards");
+    assert!((0..40).all(|shard| {
+        let resident = shards.snapshots(&path.snapshots, shard);
         (0..4).all(|k| resident.n_rows(k) > 0)
     }));
-    assert_eq!(SampleBlocks::needed(&path.snapshots, 150 * 2 * 4 - 1), 3);
+    assert_eq!(SampleShards::needed(&path.snapshots, 150 * 2 * 4 - 1), 3);
 }
 
 /// After a loss was lost nothing is drawn, and wrong sizes stop before the launch.

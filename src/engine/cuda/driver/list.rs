@@ -107,7 +107,8 @@ pub fn driver() -> Result<String> {
 /// Kernel Module  550.54.14  Thu Feb 22 …`.
 fn release(module: &str) -> Option<&str> {
     let line = module.lines().find(|line| line.starts_with("NVRM version"))?;
-    line.split_whitespace().find(|word| word.contains('.') && word.split('.').all(|part| part.parse::<u32>().is_ok()))
+    line.split_whitespace()
+        .find(|word| word.contains('.') && word.split('.').all(|number| number.parse::<u32>().is_ok()))
 }
 
 /// The compiler that made the kernels in this program, and for which architectures.

@@ -3,7 +3,7 @@
 use super::super::abi::{BendParams, StepState, THREADS};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
-use super::super::workspace::Work;
+use super::super::workspace::{PointGradient, Work};
 use super::checks::check_tiles;
 use super::operands::{Operands, ProductWidth};
 use super::{Packed, Rows};
@@ -49,7 +49,11 @@ impl BendPass<'_> {
         bend.check()?;
         rows.check(network, precision, Work::Bend)?;
         action_rows.check(action, precision, Work::Training)?;
-        check_len("rows with a gradient at the points", 1, usize::from(action_rows.needs().grad_x))?;
+        check_len(
+            "rows with a gradient at the points",
+            1,
+            usize::from(action_rows.needs().grad_x == PointGradient::Needed),
+        )?;
         check_tiles("slots of the bend", n_tiles, rows.n_slots())?;
         check_tiles("rows of the action", n_tiles, action_rows.n_rows())?;
         check_len("state of the step", 1, state.len())?;

@@ -6,11 +6,11 @@ use super::super::abi::{
     THREADS, TILE_ROWS, TileSums,
 };
 use super::super::driver::{Buffer, Device, Kernel};
-use super::super::workspace::Work;
+use super::super::workspace::{PointGradient, Work};
 use super::checks::{check_chunk, check_least, check_tiles};
 use super::operands::Operands;
 use super::{Packed, Rows};
-use crate::engine::batch::LossForm;
+use crate::engine::batch::{LossForm, Onto, Potential};
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
 use crate::precision::Precision;
@@ -30,8 +30,8 @@ pub struct Sweep<'a> {
     pub form: LossForm,
     /// Multiplies the terms of all interior rows.
     pub scale: f32,
-    /// True if a term of the interior rows contains s.
-    pub with_potential: bool,
+    /// Needed if a term of the interior rows contains s.
+    pub potential: Potential,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
     /// Written: one for each tile of the whole batch.
@@ -43,7 +43,7 @@ pub struct Sweep<'a> {
 impl Sweep<'_> {
     /// The argument block, after checking the length of every buffer in it.
     fn params(&self) -> Result<SweepParams> {
-        let Sweep { action, rows, batch, objective, form, scale, with_potential, state, sums, tile_moments } = *self;
+        let Sweep { action, rows, batch, objective, form, scale, potential, state, sums, tile_moments } = *self;
         action.check()?;
         rows.check(action.network, action.precision, Work::Training)?;
         check_chunk(batch)?;
@@ -68,8 +68,8 @@ impl Sweep<'_> {
             has_time: u32::from(form.has_time()),
             has_drift: u32::from(form.has_drift()),
             has_velocity: u32::from(form.has_velocity()),
-            with_potential: u32::from(with_potential),
-            with_grad_x: u32::from(rows.needs().grad_x),
+            with_potential: u32::from(potential == Potential::Needed),
+            with_grad_x: u32::from(rows.needs().grad_x == PointGradient::Needed),
             n_operand_chunks: 0,
             unused: 0,
         })
@@ -116,8 +116,8 @@ pub struct SweepNarrow<'a> {
     pub n_resident: usize,
     /// Running sums of the other layers: [`LAYER_SUM_BYTES`] for each block and layer.
     pub spilled: &'a Buffer<u8>,
-    /// True if the partial gradients already hold earlier chunks.
-    pub accumulate: bool,
+    /// The sums of earlier chunks, or nothing.
+    pub onto: Onto,
 }
 
 impl SweepNarrow<'_> {
@@ -126,7 +126,7 @@ impl SweepNarrow<'_> {
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let SweepNarrow { sweep, partials, n_resident, spilled, accumulate } = *self;
+        let SweepNarrow { sweep, partials, n_resident, spilled, onto } = *self;
         let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = sweep;
         let n_layers = network.layers().len();
         check_len("layers of a narrow network", 1, usize::from(network.is_narrow()))?;
@@ -141,7 +141,7 @@ impl SweepNarrow<'_> {
             partials: partials.address(),
             spilled: spilled.address(),
             n_resident: n_resident as u32,
-            accumulate: u32::from(accumulate),
+            accumulate: u32::from(onto == Onto::Sum),
         };
         let (kernel, _) = narrow_kernel(precision, rows.needs().n_probes);
         let shared = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;

@@ -5,6 +5,7 @@ use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::Rows;
 use super::checks::{check_chunk, check_least, check_tiles};
+use crate::engine::batch::Onto;
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
 
@@ -15,8 +16,8 @@ pub struct GradChunk {
     pub batch: BatchParams,
     /// Tiles per partial gradient.
     pub tiles_per_partial: u32,
-    /// True if the partial gradients already hold earlier chunks.
-    pub accumulate: bool,
+    /// The sums of earlier chunks, or nothing.
+    pub onto: Onto,
 }
 
 /// Partial weight gradients of a chunk.
@@ -43,7 +44,7 @@ impl WeightGrad<'_> {
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
         let WeightGrad { network, precision, rows, chunk, state, partials } = *self;
-        let GradChunk { batch, tiles_per_partial, accumulate } = chunk;
+        let GradChunk { batch, tiles_per_partial, onto } = chunk;
         rows.check(network, precision, rows.needs().work)?;
         check_chunk(&batch)?;
         check_tiles("rows", batch.n_tiles, rows.n_rows())?;
@@ -59,7 +60,7 @@ impl WeightGrad<'_> {
             partials: partials.address(),
             batch,
             tiles_per_partial: tiles_per_partial.max(1),
-            accumulate: u32::from(accumulate),
+            accumulate: u32::from(onto == Onto::Sum),
         };
         let grid = [network.n_grad_tiles as u32, n_partials, 1];
         // SAFETY: reads the rows and writes the partial gradients, both large enough for the grid
