@@ -23,6 +23,8 @@ mod particles;
 mod path;
 mod step;
 #[cfg(test)]
+mod swapped_fields;
+#[cfg(test)]
 mod testing;
 mod trainer;
 mod weight_grad;

@@ -220,3 +220,44 @@ fn constant_in_cpp(name: &str) -> String {
     let words = name.split('_').map(|word| word[..1].to_string() + &word[1..].to_lowercase());
     std::iter::once("k".to_string()).chain(words).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Header;
+
+    mod declared {
+        device_types! { struct Block { n_rows: u32, n_tiles: u32, rows: DevicePtr<f32>, sums: DevicePtr<f32> } }
+        use super::super::DevicePtr;
+    }
+
+    mod swapped {
+        device_types! { struct Block { n_tiles: u32, n_rows: u32, sums: DevicePtr<f32>, rows: DevicePtr<f32> } }
+        use super::super::DevicePtr;
+    }
+
+    /// Fields of equal type that change places in the declaration do so on both sides.
+    #[test]
+    fn fields_swapped_in_a_declaration_are_swapped_in_the_header() {
+        let text = |declare: fn(&mut Header)| {
+            let mut header = Header { text: String::new() };
+            declare(&mut header);
+            header.text
+        };
+        let checks = |fields: [&str; 4]| {
+            [0, 4, 8, 16].iter().zip(fields).map(|(n, field)| format!("offsetof(Block, {field}) == {n}")).collect()
+        };
+        for (text, fields) in [
+            (text(declared::declare), ["n_rows", "n_tiles", "rows", "sums"]),
+            (text(swapped::declare), ["n_tiles", "n_rows", "sums", "rows"]),
+        ] {
+            let of_fields = |line: &&str| line.starts_with("static_assert(offsetof");
+            let asserted = text.lines().filter(of_fields).filter_map(|line| line.split(['(', ',']).nth(2));
+            assert_eq!(asserted.count(), 4, "{text}");
+            let checks: Vec<String> = checks(fields);
+            assert!(checks.iter().all(|check| text.contains(check)), "{text}");
+            let members = text.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix(';'));
+            let names: Vec<&str> = members.filter_map(|member| member.rsplit(' ').next()).collect();
+            assert_eq!(names, fields);
+        }
+    }
+}

@@ -5,12 +5,28 @@
 /// Declares constants, enums and structs that host and device share. Structs are plain data with
 /// the layout of C++.
 macro_rules! device_types {
+    ($($items:tt)*) => {
+        declare! { $($items)* }
+
+        /// Layout of each struct above.
+        #[cfg(test)]
+        pub fn layouts() -> Vec<super::Layout> {
+            #[allow(unused_mut)] // a file may have no structs
+            let mut layouts = Vec::new();
+            describe! { layouts $($items)* }
+            layouts
+        }
+    };
+}
+
+/// Item by item, the types themselves.
+macro_rules! declare {
     () => {};
     ($(#[doc = $doc:literal])* const $name:ident: $type:ty = $value:expr; $($rest:tt)*) => {
         $(#[doc = $doc])*
         #[allow(dead_code)] // some are for the kernels alone
         pub const $name: $type = $value;
-        device_types! { $($rest)* }
+        declare! { $($rest)* }
     };
     ($(#[doc = $doc:literal])* enum $name:ident {
         $($(#[doc = $about:literal])* $variant:ident $(= $value:literal)?),* $(,)?
@@ -26,7 +42,7 @@ macro_rules! device_types {
                 self as u32
             }
         }
-        device_types! { $($rest)* }
+        declare! { $($rest)* }
     };
     ($(#[doc = $doc:literal])* struct $name:ident {
         $($(#[doc = $about:literal])* $field:ident: $type:ty),* $(,)?
@@ -43,17 +59,51 @@ macro_rules! device_types {
         }
         // SAFETY: `#[repr(C)]`, without padding (bytemuck checks), as kernels take it.
         unsafe impl cudarc::driver::DeviceRepr for $name {}
-        device_types! { $($rest)* }
+        declare! { $($rest)* }
+    };
+}
+
+/// Item by item, pushes the layout of each struct.
+#[cfg(test)]
+macro_rules! describe {
+    ($layouts:ident) => {};
+    ($layouts:ident $(#[doc = $doc:literal])* const $name:ident: $type:ty = $value:expr; $($rest:tt)*) => {
+        describe! { $layouts $($rest)* }
+    };
+    ($layouts:ident $(#[doc = $doc:literal])* enum $name:ident { $($variants:tt)* } $($rest:tt)*) => {
+        describe! { $layouts $($rest)* }
+    };
+    ($layouts:ident $(#[doc = $doc:literal])* struct $name:ident {
+        $($(#[doc = $about:literal])* $field:ident: $type:ty),* $(,)?
+    } $($rest:tt)*) => {
+        $layouts.push(super::Layout {
+            name: stringify!($name),
+            size: size_of::<$name>(),
+            fields: vec![$(super::FieldLayout {
+                name: stringify!($field),
+                declared: stringify!($type),
+                of_type: std::any::TypeId::of::<$type>(),
+                offset: std::mem::offset_of!($name, $field),
+                size: size_of::<$type>(),
+            }),*],
+        });
+        describe! { $layouts $($rest)* }
     };
 }
 
 mod draw;
+#[cfg(test)]
+#[allow(dead_code)] // its types are there for their layout alone
+#[path = "header.rs"]
+mod header;
 mod integrate;
 mod library;
 mod optimizer;
 mod params;
 mod shape;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 
@@ -122,4 +172,32 @@ impl PartKind {
     pub fn is_interior(self) -> bool {
         matches!(self, PartKind::Interior | PartKind::Center)
     }
+}
+
+/// Layout of an argument block as this crate has it.
+#[cfg(test)]
+pub struct Layout {
+    pub name: &'static str,
+    pub size: usize,
+    pub fields: Vec<FieldLayout>,
+}
+
+/// A field of a [`Layout`].
+#[cfg(test)]
+pub struct FieldLayout {
+    pub name: &'static str,
+    /// Its type as it is declared.
+    pub declared: &'static str,
+    /// The host's type: a field can only be given a value of it.
+    pub of_type: std::any::TypeId,
+    pub offset: usize,
+    pub size: usize,
+}
+
+/// Layouts of all structs, in the order of the header.
+#[cfg(test)]
+pub fn layouts() -> Vec<Layout> {
+    let files =
+        [shape::layouts, params::layouts, sweep::layouts, optimizer::layouts, draw::layouts, integrate::layouts];
+    files.into_iter().flat_map(|layouts| layouts()).collect()
 }

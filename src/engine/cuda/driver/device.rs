@@ -20,6 +20,23 @@ use crate::error::{DeviceKind, Error, Result, check_len};
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
 impl<T: DeviceRepr + bytemuck::Pod> Pod for T {}
 
+/// Changes bytes of plain data on their way to the device or back, given the name of their type.
+#[cfg(test)]
+pub type Tamper = fn(&str, &mut [u8]);
+
+/// Set by the test that swaps fields.
+#[cfg(test)]
+pub static TAMPER: std::sync::OnceLock<Tamper> = std::sync::OnceLock::new();
+
+#[cfg(test)]
+fn tampered<T: Pod>(value: &T) -> T {
+    let mut value = *value;
+    if let Some(tamper) = TAMPER.get() {
+        tamper(std::any::type_name::<T>(), bytemuck::bytes_of_mut(&mut value));
+    }
+    value
+}
+
 /// Device memory.
 pub struct Buffer<T> {
     bytes: CudaSlice<u8>,
@@ -254,6 +271,8 @@ impl Device {
     /// Replaces the elements of `buffer` from `start` on, in the order of the kernels' stream.
     pub fn write_at<T: Pod>(&self, buffer: &mut Buffer<T>, start: usize, values: &[T]) -> Result<()> {
         check_len("buffer on the device", (start + values.len()).min(buffer.len), start + values.len())?;
+        #[cfg(test)]
+        let values = &values.iter().map(tampered).collect::<Vec<T>>()[..];
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.is_empty() {
             return Ok(());
@@ -297,7 +316,10 @@ impl Device {
         }
         let source = buffer.bytes.slice(..bytes.len());
         self.stream.memcpy_dtoh(&source, bytes).map_err(|error| self.failure("a copy from the device", error))?;
-        self.synchronize()
+        self.synchronize()?;
+        #[cfg(test)]
+        values.iter_mut().for_each(|value| *value = tampered(value));
+        Ok(())
     }
 
     fn kernel(&self, kernel: Kernel) -> Result<&Loaded> {
@@ -326,6 +348,8 @@ impl Device {
         arguments: &P,
     ) -> Result<()> {
         let mut builder = self.stream.launch_builder(&self.kernel(kernel)?.function);
+        #[cfg(test)]
+        let arguments = &tampered(arguments);
         builder.arg(arguments);
         let [x, y, z] = grid;
         let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };

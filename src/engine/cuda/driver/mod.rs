@@ -9,6 +9,8 @@ mod pointer;
 
 pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
+#[cfg(test)]
+pub(super) use device::TAMPER;
 pub(super) use device::{Buffer, Device, Pinned, Recording};
 pub(super) use modules::Kernel;
 pub(super) use peak::peak_flops;
