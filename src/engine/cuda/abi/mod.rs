@@ -93,7 +93,7 @@ macro_rules! describe {
 
 mod draw;
 #[cfg(test)]
-#[allow(dead_code)] // its types are there for their layout alone
+#[allow(dead_code, clippy::duplicate_mod)] // a second time, as `build.rs` compiles it
 #[path = "header.rs"]
 mod header;
 mod integrate;
