@@ -65,7 +65,8 @@ fn table(counted: &[Vec<(String, Counters)>]) -> String {
     table
 }
 
-/// Counts that differ by more than [`ALLOWED`] between two tables, and lines that one of them lacks.
+/// Counts that differ by more than [`ALLOWED`] between two tables, and lines that one of them
+/// lacks.
 fn changes(listed: &str, now: &str) -> Vec<String> {
     let lines = |text: &str| -> Vec<(String, Vec<String>)> {
         let fields = text.lines().map(|line| line.split(',').map(String::from).collect::<Vec<_>>());

@@ -69,9 +69,9 @@ impl Operands {
         Ok(Operands { n_chunks: n_chunks as u32, shared: shared as u32 })
     }
 
-    /// Of two kernels, `[broad, wide]`, the one for `network`, and its shared memory. Broad products
-    /// pay where wide ones would need several for a layer, if shared memory holds the operand of
-    /// the widest one.
+    /// Of two kernels, `[broad, wide]`, the one for `network`, and its shared memory. Broad
+    /// products pay where wide ones would need several for a layer, if shared memory holds the
+    /// operand of the widest one.
     pub fn choose(
         device: &Device,
         precision: Precision,
