@@ -343,6 +343,7 @@ pub fn gather(path: &Path, out: &Path, contents: &mut BTreeMap<PathBuf, String>)
 }
 
 /// The names of kernels in the uncompressed PTX of `image`, which contains it several times.
+#[must_use]
 pub fn kernels(image: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(image);
     let names = text.split(".visible .entry ").skip(1);

@@ -67,6 +67,7 @@ fn cost(estimator: Estimator) -> u32 {
         Estimator::Action { .. } => 18,
         Estimator::Weak { .. } => 18,
         Estimator::Regression => 6,
+        other => unimplemented!("{other:?}"),
     }
 }
 

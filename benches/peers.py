@@ -17,8 +17,10 @@ import json
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from peerbench import machine, reference, report, verify
@@ -34,7 +36,8 @@ DEFAULT_AMATCH = Path(__file__).resolve().parents[1] / "target" / "release" / "a
 def main() -> int:
     arguments = parse_arguments()
     try:
-        cpus = machine.claim_cpus(arguments.threads)
+        # Compilers for a GPU may have all CPUs.
+        cpus = machine.claim_cpus(arguments.threads) if arguments.device == "cpu" else machine.allowed_cpus()
     except ValueError as too_few:
         print(f"error: {too_few}", file=sys.stderr)
         return 2
@@ -44,7 +47,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amatch-peers-")))
         bench = Bench(arguments, protocol, folder)
         bench.start_peak(stack)
-        rows = [bench.run(name) for name in arguments.workloads]
+        rows = bench.run_all(arguments.workloads)
     print(f"{machine.describe()}; {arguments.threads} threads on CPUs {', '.join(map(str, sorted(cpus)))}\n")
     print(report.table(rows, arguments.peers, bench.peak))
     print("\nTime of a step or run (GFLOP/s); ratio = fastest peer (bold) over amatch, median of the rounds.\n")
@@ -68,7 +71,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=verify.TOLERANCES, help="of a GPU's products (default bf16)")
     parser.add_argument("--rows", type=_positive(int), metavar="N",
                         help="of each kind in a step, or particles, instead of the workload's own")
-    parser.add_argument("--rounds", type=_positive(int), default=5, metavar="N", help="default 5, the fewest that count")
+    parser.add_argument("--jobs", type=_positive(int), metavar="N",
+                        help="peers that compile at the same time (default: 8 for a GPU, 1 for the CPU)")
+    parser.add_argument("--rounds", type=_positive(int), default=5, metavar="N",
+                        help="default 5, the fewest that count")
     parser.add_argument("--seconds", type=_positive(float), default=3.0, metavar="S", help="of a turn (default 3)")
     parser.add_argument("--foreign", type=_positive(float), default=5.0, metavar="PERCENT",
                         help="of the CPUs that others may take in a turn that counts (default 5)")
@@ -78,6 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.device == "cpu" and arguments.precision not in (None, "f32"):
         parser.error("--precision is of a GPU: the CPU multiplies in f32")
     arguments.precision = arguments.precision or ("f32" if arguments.device == "cpu" else "bf16")
+    arguments.jobs = arguments.jobs or (1 if arguments.device == "cpu" else 8)
     return arguments
 
 
@@ -102,45 +109,88 @@ class Bench:
 
     def start_peak(self, stack: contextlib.ExitStack) -> None:
         """Starts the matrix products, which take part in the rounds of every workload."""
-        products = [name for name, peer in PEERS.items() if peer.multiplies and _runs_on(peer, self._hardware)]
-        self._products = self._start(chosen(PEAK, self._hardware, None), products, self.peak.absent, stack)
-        self.peak.descriptions = {product.name: product.description for product in self._products}
-
-    def run(self, name: str) -> report.Row:
-        """All of one workload."""
-        workload = chosen(name, self._hardware, self._arguments.rows)
-        say(f"{workload.name}:")
-        row = report.Row(workload)
-        peers = [name for name in self._arguments.peers if _takes_part(name, workload)]
-        with contextlib.ExitStack() as stack:
-            rivals = self._start(workload, peers, row.absent, stack)
-            row.forms = {rival.name: rival.seconds_of_forms for rival in rivals if isinstance(rival, PeerProcess)}
-            programs = self._verified(workload, rivals, row)
-            row.descriptions = {program.name: program.description for program in programs}
-            records = take_turns([*programs, *self._products], self._protocol, say) if programs else {}
-        row.records = {program.name: records[program.name] for program in programs}
-        self.peak.records += [(product.name, records[product.name]) for product in self._products if records]
-        return row
-
-    def _start(
-        self, workload: Workload | Product, peers: Sequence[str], absent: dict[str, str], stack: contextlib.ExitStack
-    ) -> list[Program]:
-        """Ours and these peers, one after the other; those that cannot run go to `absent`."""
-        programs: list[Program] = []
-        threads, rows = self._arguments.threads, self._arguments.rows
+        product = chosen(PEAK, self._hardware, None)
+        names = [name for name, peer in PEERS.items() if peer.multiplies and _runs_on(peer, self._hardware)]
         # A GPU's product is measured by its library alone; for a GPU `amatch bench peak` prints the
         # vendor's figure.
-        is_ours = not (isinstance(workload, Product) and self._hardware.is_gpu)
-        if is_ours and not self._arguments.peers_only:
+        ours = [] if self._hardware.is_gpu else self._ours(product, self.peak.absent)
+        peers = self._compiled([(product, name) for name in names], lambda _: self.peak.absent, stack)
+        self._products = ours + [peer for _, peer in peers if self._tuned(peer, self.peak.absent)]
+        self.peak.descriptions = {product.name: product.description for product in self._products}
+
+    def run_all(self, names: Sequence[str]) -> list[report.Row]:
+        """All workloads. For a GPU the peers of all compile first, at the same time; on the CPU, whose memory would not
+        hold them all, those of one workload after the other."""
+        rows = [report.Row(chosen(name, self._hardware, self._arguments.rows)) for name in names]
+        groups = [rows] if self._hardware.is_gpu else [[row] for row in rows]
+        for group in groups:
+            with contextlib.ExitStack() as stack:
+                wanted = [(row.workload, peer) for row in group for peer in self._peers_of(row.workload)]
+                absent = {row.workload.name: row.absent for row in group}
+                peers = self._compiled(wanted, lambda workload: absent[workload.name], stack)
+                for row in group:
+                    self._run(row, [peer for workload, peer in peers if workload is row.workload])
+        return rows
+
+    def _run(self, row: report.Row, peers: list[PeerProcess]) -> None:
+        """The rounds of one workload. Ends its peers."""
+        workload = row.workload
+        say(f"{workload.name}:")
+        rivals = [peer for peer in peers if self._tuned(peer, row.absent)]
+        row.forms = {rival.name: dict(rival.seconds_of_forms) for rival in rivals}
+        programs = self._verified(workload, [*self._ours(workload, row.absent), *rivals], row)
+        row.descriptions = {program.name: program.description for program in programs}
+        records = take_turns([*programs, *self._products], self._protocol, say) if programs else {}
+        row.records = {program.name: records[program.name] for program in programs}
+        self.peak.records += [(product.name, records[product.name]) for product in self._products if records]
+        for peer in peers:
+            peer.close()
+
+    def _peers_of(self, workload: Workload) -> list[str]:
+        return [name for name in self._arguments.peers if _takes_part(name, workload)]
+
+    def _ours(self, workload: Workload | Product, absent: dict[str, str]) -> list[Program]:
+        """`amatch`, unless it is left out or cannot run."""
+        if not self._arguments.peers_only:
             with _noting_failure(report.OURS, absent):
-                programs.append(Amatch(self._arguments.amatch, workload, rows, threads, self._folder))
-        for name in peers:
-            with _noting_failure(name, absent):
-                peer = PeerProcess(name, workload, rows, threads, self._folder)
-                stack.callback(peer.close)
-                programs.append(peer)
-                say(f"  {name}: {peer.description}")
-        return programs
+                arguments = self._arguments
+                return [Amatch(arguments.amatch, workload, arguments.rows, arguments.threads, self._folder)]
+        return []
+
+    def _compiled(
+        self,
+        wanted: Sequence[tuple[Workload | Product, str]],
+        absent_of: Callable[[Workload | Product], dict[str, str]],
+        stack: contextlib.ExitStack,
+    ) -> list[tuple[Workload | Product, PeerProcess]]:
+        """Peers with their workloads, in the order wanted; those that cannot run go to `absent_of`."""
+        arguments, started = self._arguments, time.perf_counter()
+        workload_of: dict[PeerProcess, Workload | Product] = {}
+
+        def start(workload: Workload | Product, name: str) -> PeerProcess:
+            peer = PeerProcess(name, workload, arguments.rows, arguments.threads, self._folder)
+            stack.callback(peer.close)
+            workload_of[peer] = workload
+            return peer
+
+        failed = set()
+        for outcome in PeerProcess.compile_all((partial(start, *each) for each in wanted), arguments.jobs):
+            peer, failure = outcome if isinstance(outcome, tuple) else (outcome, None)
+            workload, seconds = workload_of[peer], time.perf_counter() - started
+            if failure is None:
+                say(f"  {workload.name}, {peer.name}: compiled after {seconds:.0f} s")
+                continue
+            failed.add(peer)
+            with _noting_failure(peer.name, absent_of(workload)):
+                raise failure
+        return [(workload, peer) for peer, workload in workload_of.items() if peer not in failed]
+
+    def _tuned(self, peer: PeerProcess, absent: dict[str, str]) -> bool:
+        with _noting_failure(peer.name, absent):
+            peer.tune(0.3 if self._hardware.is_gpu else 1.0)
+            say(f"  {peer.name}: {peer.description}")
+            return True
+        return False
 
     def _verified(self, workload: Workload, programs: list[Program], row: report.Row) -> list[Program]:
         """The programs that agree with the float64 reference; the others go to `row.absent`."""
@@ -148,7 +198,8 @@ class Bench:
         tolerance = verify.TOLERANCES[self._hardware.precision]
         for program in programs:
             with _noting_failure(program.name, row.absent):
-                errors = row.errors[program.name] = verify.errors(expected, program.answers())
+                found = program.answers()
+                errors = row.errors[program.name] = verify.errors(program.expected() or expected, found)
                 tensor, error = verify.worst(errors)
                 if error > tolerance:
                     raise ProgramFailed(f"refused: {tensor} {verify.describe(error, tolerance)}")

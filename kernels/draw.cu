@@ -8,7 +8,7 @@
 #include "draw/embedding.cuh"
 #include "draw/probes.cuh"
 #include "draw/row.cuh"
-#include "net/element.cuh"
+#include "tile/element.cuh"
 
 constexpr uint32_t kWarpSize = 32;
 

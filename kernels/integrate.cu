@@ -4,11 +4,11 @@
 
 #define INTEGRATE(NAME, TYPE, BLOCKS)                                                                             \
   extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) integrate_##NAME(const IntegrateParams params) { \
-    integrate<TYPE, false, true>(params);                                                                         \
+    integrate<TYPE, false, kWideColumns>(params);                                                                 \
   }                                                                                                               \
   extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS)                                                  \
       integrate_density_##NAME(const IntegrateParams params) {                                                    \
-    integrate<TYPE, true, true>(params);                                                                          \
+    integrate<TYPE, true, kWideColumns>(params);                                                                  \
   }
 INTEGRATE(f32, float, 1)
 INTEGRATE(tf32, tf32, 1)

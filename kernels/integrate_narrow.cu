@@ -3,11 +3,11 @@
 
 #define INTEGRATE_NARROW(NAME, TYPE)                                                                                \
   extern "C" __global__ void __launch_bounds__(kThreads, 2) integrate_narrow_##NAME(const IntegrateParams params) { \
-    integrate<TYPE, false, false>(params);                                                                          \
+    integrate<TYPE, false, kNarrowColumns>(params);                                                                 \
   }                                                                                                                 \
   extern "C" __global__ void __launch_bounds__(kThreads, 1)                                                         \
       integrate_narrow_density_##NAME(const IntegrateParams params) {                                               \
-    integrate<TYPE, true, false>(params);                                                                           \
+    integrate<TYPE, true, kNarrowColumns>(params);                                                                  \
   }
 INTEGRATE_NARROW(f32, float)
 INTEGRATE_NARROW(tf32, tf32)

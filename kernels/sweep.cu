@@ -1,13 +1,13 @@
-// Entry points of training tiles: see sweep.cuh. Registers allow two blocks per multiprocessor
-// only in bf16, whose logistic function is the shortest.
+// Entry points of training tiles of networks up to kWideColumns wide: see sweep.cuh. Registers
+// allow two blocks per multiprocessor only in bf16, whose logistic function is the shortest.
 #include "sweep.cuh"
 
 #define SWEEP(NAME, TYPE, BLOCKS)                                                                                   \
   extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) sweep_##NAME(const SweepParams params) {           \
-    sweep<TYPE, false>(params);                                                                                     \
+    sweep<TYPE, false, kWideColumns>(params);                                                                       \
   }                                                                                                                 \
   extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) sweep_diffusive_##NAME(const SweepParams params) { \
-    sweep<TYPE, true>(params);                                                                                      \
+    sweep<TYPE, true, kWideColumns>(params);                                                                        \
   }
 SWEEP(f32, float, 1)
 SWEEP(tf32, tf32, 1)

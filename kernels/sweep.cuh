@@ -227,7 +227,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   });
   tile.adjoint(true);
   if (params.with_grad_x) {
-    tile.to_input([&](uint32_t l) { return tile.template at<typename TileSweeps::Operand>(rows.z_bar, l); });
+    tile.adjoint_to_input(true);
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
@@ -235,16 +235,17 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   sum_tile(params, index, tile.first_row, sm_terms, true);
 }
 
-template <class T, bool kDiffusive>
+template <class T, bool kDiffusive, int kColumns>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   if (params.state->halted) return;
   const uint32_t index = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;
-  Sweeps<T, kDiffusive ? 3 : 2> tile{{params.network, params.rows, first_row, first_row},
-                                     static_cast<const T*>(params.weights),
-                                     params.biases,
-                                     {sm, params.n_operand_chunks},
-                                     sm_tile.probe_weight};
+  Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient> tile{
+      {params.network, params.rows, first_row, first_row},
+      static_cast<const T*>(params.weights),
+      params.biases,
+      {sm, params.n_operand_chunks},
+      sm_tile.probe_weight};
   sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
 }

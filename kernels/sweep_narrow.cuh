@@ -39,7 +39,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   const BatchParams& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  constexpr int kStageMemory = Product<T, false, kNarrowStages>::kLeastBytes;
+  constexpr int kStageMemory = Product<T, kNarrowColumns, kNarrowStages>::kLeastBytes;
   static_assert(kStageMemory == kNarrowStageBytes, "the host gives the stages their shared memory: NARROW_STAGE_BYTES");
   static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
@@ -60,11 +60,12 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
 
 #pragma unroll 1
   for (uint32_t index = blockIdx.x; index < batch.n_tiles; index += gridDim.x) {
-    Sweeps<T, kDiffusive ? 3 : 2, false> tile{{network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
-                                              static_cast<const T*>(sweep.weights),
-                                              sweep.biases,
-                                              {sm, kNarrowStages},
-                                              sm_tile.probe_weight};
+    Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient> tile{
+        {network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
+        static_cast<const T*>(sweep.weights),
+        sweep.biases,
+        {sm, kNarrowStages},
+        sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
     if (kRounds<T> && threadIdx.x == 0) {

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use crate::destination::Destination;
 use crate::engine::{Batch, LossGradient};
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, InputKind, Result, check_len};
 use crate::model::{Model, tensor_names};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::TensorFile;
@@ -43,7 +43,7 @@ pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
     // Without this check a misspelled optional tensor would silently take its default.
     if let Some(name) = file.names().into_iter().find(|name| !BATCH_TENSORS.contains(&name.as_str())) {
         let fix = format!("remove or rename it; a batch may hold {}", BATCH_TENSORS.join(", "));
-        return Err(Error::input(path, name, "is not a tensor of a batch", fix));
+        return Err(Error::input(path, name, "is not a tensor of a batch", fix).of_kind(InputKind::Unknown));
     }
     let n = leading_size(&file, "t")?;
     let (n0, n1) = (leading_size(&file, "x0")?, leading_size(&file, "x1")?);

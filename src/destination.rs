@@ -5,8 +5,8 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::files::{check_writable, open_file, write_whole};
+use crate::error::{Error, InputKind, Result};
+use crate::files::{IfPresent, check_writable, open_file, write_whole};
 use crate::run_folder::RunFolder;
 use crate::tensors::TensorFileKind;
 
@@ -37,6 +37,15 @@ enum Kind {
     Replaced,
     /// A device, a pipe, or an open descriptor, which takes bytes as they come.
     Stream,
+}
+
+impl Kind {
+    fn if_present(self) -> IfPresent {
+        match self {
+            Kind::Replaced => IfPresent::Replace,
+            Kind::New | Kind::Stream => IfPresent::Keep,
+        }
+    }
 }
 
 /// Reports are a few kilobytes; a larger file is not one.
@@ -83,17 +92,20 @@ impl Destination {
             Replace::Files => true,
         };
         if kind == Kind::Replaced && !allowed {
-            return refuse("already exists".into(), "name another file, or replace it with `Replace::Files`");
+            let exists = refuse("already exists".into(), "name another file, or replace it with `Replace::Files`");
+            return exists.map_err(|error| error.of_kind(InputKind::Exists));
         }
         Ok(Destination { path: path.to_owned(), kind })
     }
 
     /// The path as given.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// True for a device or pipe, which is not replaced as a file.
+    #[must_use]
     pub fn is_stream(&self) -> bool {
         self.kind == Kind::Stream
     }
@@ -106,7 +118,7 @@ impl Destination {
     pub fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         match self.kind {
             Kind::Stream => self.write_stream(|stream| write(stream)),
-            kind => write_whole(&self.path, kind == Kind::Replaced, |file| write(file)),
+            kind => write_whole(&self.path, kind.if_present(), |file| write(file)),
         }
     }
 
@@ -120,7 +132,7 @@ impl Destination {
                 whole.rewind()?;
                 io::copy(&mut whole, stream).map(drop)
             }),
-            kind => write_whole(&self.path, kind == Kind::Replaced, write),
+            kind => write_whole(&self.path, kind.if_present(), write),
         }
     }
 

@@ -9,6 +9,7 @@
 
 /// `value` with `digits` significant digits at any magnitude: fixed notation from 1e-3 to 1e6,
 /// otherwise scientific.
+#[must_use]
 pub fn significant(value: f64, digits: usize) -> String {
     let decimals = digits.max(1) - 1;
     if value == 0.0 || !value.is_finite() {
@@ -25,6 +26,7 @@ pub fn significant(value: f64, digits: usize) -> String {
 }
 
 /// The shortest text that parses to `value`.
+#[must_use]
 pub fn shortest(value: f64) -> String {
     let in_full = value == 0.0 || !value.is_finite() || (1e-5..1e16).contains(&value.abs());
     if in_full { value.to_string() } else { format!("{value:e}") }

@@ -1,5 +1,6 @@
 //! Every way the library can fail, holding what was expected and what came.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Result of a fallible library call.
@@ -23,10 +24,24 @@ pub enum Error {
     },
     /// The content of a file (data, configuration, model, checkpoint) or of an argument is
     /// unusable.
-    #[error("{file}: {field}: {problem} ({fix})")]
+    ///
+    /// ```
+    /// use action_matching::prelude::*;
+    /// use action_matching::{InputKind, Origin};
+    ///
+    /// match Model::load("no-such.safetensors".as_ref()) {
+    ///     Err(Error::Input { kind: InputKind::Missing, origin: Origin::File(path), .. }) => {
+    ///         assert_eq!(path.to_str(), Some("no-such.safetensors"));
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// ```
+    #[error("{origin}: {field}: {problem} ({fix})")]
     Input {
+        /// The kind of problem, for programs that act on it.
+        kind: InputKind,
         /// The file, or the argument, that holds the field.
-        file: String,
+        origin: Origin,
         /// The array or key at fault.
         field: String,
         /// The problem, with the values found and expected.
@@ -67,8 +82,23 @@ pub enum Error {
         fix: &'static str,
     },
     /// The requested device cannot be used.
+    ///
+    /// ```
+    /// use action_matching::DeviceKind;
+    /// use action_matching::prelude::*;
+    ///
+    /// let engine: Box<dyn Engine> = match CudaEngine::new(999, Precision::default()) {
+    ///     Ok(engine) => Box::new(engine),
+    ///     Err(Error::Device { kind: DeviceKind::Unavailable, .. }) => Box::new(CpuEngine::new(0)),
+    ///     Err(error) => return Err(error),
+    /// };
+    /// assert!(engine.describe().starts_with("cpu"));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[error("device {device}: {problem} ({fix})")]
     Device {
+        /// The kind of problem, for programs that act on it.
+        kind: DeviceKind,
         /// The device as the user named it.
         device: String,
         /// Why it cannot be used.
@@ -81,20 +111,125 @@ pub enum Error {
     Interrupted,
 }
 
+/// What is wrong with an input, as far as a program would act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InputKind {
+    /// A value, size or type that is not allowed.
+    Value,
+    /// Something that is named is not there: a file, array, column, key or snapshot.
+    Missing,
+    /// A name that has no meaning here, such as an unknown key.
+    Unknown,
+    /// Two settings, or a setting and what a run has done so far, contradict each other.
+    Conflict,
+    /// The content is not in its format: a syntax error, damaged, or cut short.
+    Malformed,
+    /// It does not fit into the memory of the machine.
+    TooLarge,
+    /// The output is there already, and is not replaced unless that is asked for.
+    Exists,
+    /// Another process holds it.
+    InUse,
+}
+
+/// Why a device cannot be used, as far as a program would act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// There is no such device, no driver for it, or no kernels in this program. Another engine may
+    /// do the work.
+    Unavailable,
+    /// The device cannot do what is asked for.
+    Unsupported,
+    /// Its memory does not suffice.
+    OutOfMemory,
+    /// It failed at work. A run can go on from its last checkpoint.
+    Failed,
+}
+
+/// Holder of an unusable input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// A file or folder.
+    File(PathBuf),
+    /// An argument of a call or of the program, in words.
+    Argument(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Origin::File(path) => path.display().fmt(f),
+            Origin::Argument(name) => name.fmt(f),
+        }
+    }
+}
+
+impl From<&Path> for Origin {
+    fn from(path: &Path) -> Self {
+        Origin::File(path.into())
+    }
+}
+
+impl From<&PathBuf> for Origin {
+    fn from(path: &PathBuf) -> Self {
+        Origin::File(path.into())
+    }
+}
+
+impl From<PathBuf> for Origin {
+    fn from(path: PathBuf) -> Self {
+        Origin::File(path)
+    }
+}
+
+impl From<&str> for Origin {
+    fn from(argument: &str) -> Self {
+        Origin::Argument(argument.into())
+    }
+}
+
+impl From<&Origin> for Origin {
+    fn from(origin: &Origin) -> Self {
+        origin.clone()
+    }
+}
+
 impl Error {
-    /// An [`Error::Input`] about `field` of `file`.
+    /// An [`Error::Input`] about `field` of `origin`, of the kind [`InputKind::Value`].
     pub fn input(
-        file: impl AsRef<Path>,
+        origin: impl Into<Origin>,
         field: impl Into<String>,
         problem: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
         Error::Input {
-            file: file.as_ref().display().to_string(),
+            kind: InputKind::Value,
+            origin: origin.into(),
             field: field.into(),
             problem: problem.into(),
             fix: fix.into(),
         }
+    }
+
+    /// The same error, of `kind` if it is an [`Error::Input`].
+    #[must_use]
+    pub fn of_kind(mut self, wanted: InputKind) -> Self {
+        if let Error::Input { kind, .. } = &mut self {
+            *kind = wanted;
+        }
+        self
+    }
+
+    /// The same error with its field, if it has one, named below `key`.
+    #[cfg(feature = "files")]
+    pub(crate) fn below(mut self, key: &str) -> Self {
+        if let Error::Input { field, .. } = &mut self {
+            *field = format!("{key}.{field}");
+        }
+        self
     }
 
     /// An [`Error::Setting`] about `setting` of `of`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::{Builder, NamedTempFile};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::process::ProcessId;
 
 /// Opens a regular file: (file, size in bytes).
@@ -23,7 +23,8 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
         Ok(found) if !found.is_file() => refuse("is not a regular file", "copy its content to a file"),
         Ok(found) => Ok((File::open(path).map_err(Error::io(path, "open"))?, found.len())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            refuse("does not exist", "check the name, and the folder that relative paths start from")
+            let fix = "check the name, and the folder that relative paths start from";
+            Err(Error::input(path, "path", "does not exist", fix).of_kind(InputKind::Missing))
         }
         Err(e) => Err(Error::io(path, "open")(e)),
     }
@@ -43,14 +44,22 @@ pub(crate) fn write_atomically_seekable(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    write_whole(path, true, write)
+    write_whole(path, IfPresent::Replace, write)
 }
 
-/// Writes `path` whole or not at all. Unless it may `replace` a file, one that has appeared
-/// meanwhile is an error and stays.
+/// What happens to a file that is there when the new one is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfPresent {
+    /// It is replaced.
+    Replace,
+    /// It stays, which is an error.
+    Keep,
+}
+
+/// Writes `path` whole or not at all.
 pub(crate) fn write_whole(
     path: &Path,
-    replace: bool,
+    if_present: IfPresent,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
     let target = resolved(path)?;
@@ -65,10 +74,14 @@ pub(crate) fn write_whole(
     let mut writer = BufWriter::with_capacity(1 << 18, file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
     writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
-    let renamed = if replace { temporary_path.persist(&target) } else { temporary_path.persist_noclobber(&target) };
+    let renamed = match if_present {
+        IfPresent::Replace => temporary_path.persist(&target),
+        IfPresent::Keep => temporary_path.persist_noclobber(&target),
+    };
     renamed.map_err(|refused| match refused.error.kind() {
-        io::ErrorKind::AlreadyExists if !replace => {
+        io::ErrorKind::AlreadyExists if if_present == IfPresent::Keep => {
             Error::input(path, "output path", "appeared while its content was made", "name another file")
+                .of_kind(InputKind::Exists)
         }
         _ => Error::io(path, "rename the finished file to it")(refused.error),
     })?;
@@ -103,7 +116,8 @@ fn resolved(path: &Path) -> Result<PathBuf> {
         Ok(found) if found.is_dir() => Ok(target),
         Ok(_) => refuse(format!("{} is not a folder", folder.display()), "put the file into a folder"),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            refuse(format!("the folder {} does not exist", folder.display()), "create it first")
+            let missing = refuse(format!("the folder {} does not exist", folder.display()), "create it first");
+            missing.map_err(|error| error.of_kind(InputKind::Missing))
         }
         Err(e) => Err(Error::io(folder, "look at the folder")(e)),
     }

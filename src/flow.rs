@@ -118,7 +118,7 @@ impl Model {
             let problem = format!("is {}: particles gain weights, without which they mislead", self.objective.growth);
             return Err(Error::input("flow", "growth", problem, "call weighted_flow"));
         }
-        Ok(self.moved(engine, x, [from, to], solver, false)?.0)
+        self.moved(engine, x, [from, to], solver, None)
     }
 
     /// [`Model::flow`] with the weight of each particle at the time `to`: positions `[n, dim]` and
@@ -134,36 +134,34 @@ impl Model {
         [from, to]: [f64; 2],
         solver: Solver,
     ) -> Result<(Vec<T>, Vec<f64>)> {
-        let (positions, log_weights) = self.moved(engine, x, [from, to], solver, true)?;
+        // A model without dimensions is refused below.
+        let mut log_weights = vec![0.0f32; x.len() / self.architecture.dim.max(1)];
+        let positions = self.moved(engine, x, [from, to], solver, Some(&mut log_weights))?;
         Ok((positions, log_weights.into_iter().map(|w| f64::from(w).exp()).collect()))
     }
 
-    /// Positions in data units, and log-weights if they are wanted.
+    /// Positions in data units; `log_weights` receives the log-weight of each particle.
     fn moved<T: Coordinate>(
         &self,
         engine: &dyn Engine,
         x: &[T],
         times: [f64; 2],
         solver: Solver,
-        weighted: bool,
-    ) -> Result<(Vec<T>, Vec<f32>)> {
+        log_weights: Option<&mut [f32]>,
+    ) -> Result<Vec<T>> {
         let (y, _) = self.to_network(x, times[0])?;
         let [from, to] = times.map(|t| self.coordinates.network_time(t));
         let plan = solver.plan(from, vec![to]);
         let mut positions: Vec<f32> = y.into_iter().map(|y| y as f32).collect();
-        let n = positions.len() / self.architecture.dim;
-        let mut log_weights = vec![0.0; if weighted { n } else { 0 }];
-        let log_w = weighted.then_some(&mut log_weights[..]);
-        let out = Trajectories { log_weights: log_w, ..Trajectories::of(&mut positions) };
+        let out = Trajectories { log_weights, ..Trajectories::of(&mut positions) };
         engine.integrate(self, &plan, out, &())?;
-        let positions = self.coordinates.to_data_f64(&positions).into_iter().map(T::rounded).collect();
-        Ok((positions, log_weights))
+        Ok(self.coordinates.to_data_f64(&positions).into_iter().map(T::rounded).collect())
     }
 
     /// Points `[n, dim]` in network coordinates, and the time of each.
     fn to_network<T: Coordinate>(&self, x: &[T], t: f64) -> Result<(Vec<f64>, Vec<f64>)> {
         self.validate()?;
-        self.coordinates.check_storable(self.architecture.dim, "coordinates".as_ref())?;
+        self.coordinates.check_storable(self.architecture.dim, &"coordinates".into())?;
         let Coordinates { mean, scale, .. } = &self.coordinates;
         let dim = mean.len();
         check_len("points", x.len() / dim * dim, x.len())?;

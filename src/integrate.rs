@@ -7,6 +7,7 @@ use crate::objective::Objective;
 
 /// Integration method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// Forward Euler, order 1, one velocity per step.
     Euler,
@@ -64,6 +65,7 @@ impl Noise {
 
 /// How the step size is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StepControl {
     /// `steps` equal steps from start to end. If a saved time falls inside a step, each interval
     /// between saved times gets its fraction of the steps, rounded up.
@@ -207,7 +209,7 @@ impl<'a> Trajectories<'a> {
     /// Number of particles, after checks of model, plan and buffers that every engine makes.
     pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
         model.validate()?;
-        model.objective.validate("objective".as_ref())?;
+        model.objective.validate("objective")?;
         plan.validate(&model.objective)?;
         let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
         let n = self.positions.len() / n_saved / dim;

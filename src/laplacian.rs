@@ -10,6 +10,7 @@
 /// How the Laplacian of s is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LaplacianRule {
     /// Mean of εᵀ∇²s ε over probes ε of independent random signs (Hutchinson 1990): the least
     /// variance of all unbiased probes.
@@ -34,6 +35,7 @@ impl Laplacian {
     pub const EXACT: Laplacian = Laplacian { rule: LaplacianRule::Exact, n_probes: 1 };
 
     /// Directions of second derivatives in `dim` dimensions.
+    #[must_use]
     pub fn n_directions(self, dim: usize) -> usize {
         match self.rule {
             LaplacianRule::Exact => dim,
@@ -42,6 +44,7 @@ impl Laplacian {
     }
 
     /// Weight of one direction's εᵀ∇²s ε: probes are averaged, unit vectors summed.
+    #[must_use]
     pub fn probe_weight(self) -> f64 {
         match self.rule {
             LaplacianRule::Exact => 1.0,

@@ -47,7 +47,7 @@
 //! | [`stage`], [`rng`], [`memory`], [`display`] | threads and cancellation, random numbers, sizes, numbers as text |
 //! | [`data`], [`model`], [`objective`] | snapshots, the network and its file, the dynamics |
 //! | [`density_path`], [`transport`] | what lies between snapshots, exact optimal transport |
-//! | [`laplacian`], [`precision`] | settings that all engines share |
+//! | [`laplacian`], [`precision`], [`training`] | settings that all engines share, and the state of a training |
 //! | [`engine`], [`integrate`] | what an engine does: train, evaluate, move particles |
 //! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | f32 on all cores, on a GPU, and f64 to check both |
 //! | `config`, `train`, [`evaluate`], [`check`] | runs in folders, reports, files for people who port models |
@@ -72,6 +72,7 @@
 //! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access, global
 //! state.
 #![deny(missing_docs)]
+#![warn(clippy::must_use_candidate, clippy::missing_errors_doc)]
 
 pub mod check;
 #[cfg(feature = "files")]
@@ -102,10 +103,11 @@ mod tensor_writer;
 mod tensors;
 #[cfg(feature = "files")]
 pub mod train;
+pub mod training;
 pub mod transport;
 
 pub use destination::{Destination, Replace};
-pub use error::{Error, Result};
+pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::Coordinate;
 
 /// Items that only the program `amatch` needs; not part of the public interface.

@@ -8,9 +8,10 @@
 //! assert!(error.to_string().starts_with("run.toml: n: "));
 //! ```
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Origin, Result};
 
 /// Product of counts and the size of one value, in bytes; `u128::MAX` if it is larger.
+#[must_use]
 pub fn bytes(factors: &[usize]) -> u128 {
     factors.iter().fold(1, |product: u128, &factor| product.saturating_mul(factor as u128))
 }
@@ -19,7 +20,7 @@ pub fn bytes(factors: &[usize]) -> u128 {
 ///
 /// # Errors
 /// [`Error::Input`] names the bytes requested and available.
-pub fn require(origin: &str, field: &str, bytes: u128) -> Result<()> {
+pub fn require(origin: impl Into<Origin>, field: &str, bytes: u128) -> Result<()> {
     // No buffer can be larger, whatever the machine has.
     let limit = isize::MAX as u128;
     let available = available().map_or(limit, |available| u128::from(available).min(limit));
@@ -32,7 +33,7 @@ pub fn require(origin: &str, field: &str, bytes: u128) -> Result<()> {
         format!("{bytes} bytes{}", rounded(bytes))
     };
     let problem = format!("takes {size}, of which this machine has {available}{}", rounded(available));
-    Err(Error::input(origin, field, problem, "use fewer"))
+    Err(Error::input(origin, field, problem, "use fewer").of_kind(InputKind::TooLarge))
 }
 
 /// Bytes in a larger unit, in parentheses.

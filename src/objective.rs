@@ -17,15 +17,14 @@
 //! assert_eq!(cubic.hamiltonian(-2.0), (8.0 / 3.0, -4.0));
 //! ```
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Origin, Result};
 
 /// Time weight ω(t) of the loss, t in 0..=1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum TimeWeight {
     /// ω = 1: the Action Matching loss itself.
     Constant,
@@ -40,6 +39,7 @@ pub enum TimeWeight {
 
 impl TimeWeight {
     /// (ω(t), ω′(t)).
+    #[must_use]
     pub fn at(&self, t: f64) -> (f64, f64) {
         match self {
             TimeWeight::Constant => (1.0, 0.0),
@@ -54,6 +54,7 @@ impl TimeWeight {
 /// How the diffusion changes over time, t in 0..=1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SigmaSchedule {
     /// σ(t) = σ₀.
     #[default]
@@ -111,15 +112,18 @@ impl Objective {
         /// H and ∇H for one component p of ∇s, as engines form them. The Hamiltonian is a sum over
         /// components, so its gradient has one term per component.
         #[inline(always)]
+        #[must_use]
         hamiltonian: f32
     }
 
     hamiltonian! {
         /// The same in f64.
+        #[must_use]
         hamiltonian_f64: f64
     }
 
     /// σ(t).
+    #[must_use]
     pub fn sigma_at(&self, t: f64) -> f64 {
         match self.sigma_schedule {
             SigmaSchedule::Constant => self.sigma,
@@ -128,6 +132,7 @@ impl Objective {
     }
 
     /// ∫σ² dt from `t` to `t + h`: the variance of the noise of a step.
+    #[must_use]
     pub fn noise_variance(&self, t: f64, h: f64) -> f64 {
         let rate = match self.sigma_schedule {
             SigmaSchedule::Constant => 1.0,
@@ -138,6 +143,7 @@ impl Objective {
     }
 
     /// κ(t) = ½σ(t)², the factor of Δs.
+    #[must_use]
     pub fn kappa_at(&self, t: f64) -> f64 {
         0.5 * self.sigma_at(t).powi(2)
     }
@@ -145,10 +151,11 @@ impl Objective {
     /// Checks every number against its range.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// [`Error::Input`] with `origin`, and the field as named in the model file and the
     /// configuration.
-    pub fn validate(&self, file: &Path) -> Result<()> {
-        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(file, field, problem, fix));
+    pub fn validate(&self, origin: impl Into<Origin>) -> Result<()> {
+        let origin = origin.into();
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(&origin, field, problem, fix));
         for (field, value) in [("sigma", self.sigma), ("growth", self.growth)] {
             if !(value.is_finite() && value >= 0.0) {
                 return fail(field, format!("is {value}"), "use a number ≥ 0");
@@ -170,6 +177,7 @@ impl Objective {
     }
 
     /// True for plain Action Matching: no diffusion, no growth, quadratic cost.
+    #[must_use]
     pub fn is_continuity(&self) -> bool {
         self.sigma == 0.0 && self.growth == 0.0 && self.cost_exponent == 2.0
     }

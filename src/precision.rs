@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Type of the operands of matrix products on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// f32 without tensor cores: the reference.
     F32,
@@ -29,6 +30,7 @@ impl Precision {
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16];
 
     /// The name, with which the names of kernels end.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -39,6 +41,7 @@ impl Precision {
     }
 
     /// Bytes of an operand.
+    #[must_use]
     pub fn bytes(self) -> usize {
         match self {
             Precision::F32 | Precision::Tf32 => 4,

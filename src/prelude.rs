@@ -13,9 +13,7 @@ pub use crate::data::{DataSource, Snapshots, Standardization, draw_gaussian};
 pub use crate::density_path::{DensityPath, Interpolant, TimeRule};
 pub use crate::engine::cpu::CpuEngine;
 pub use crate::engine::cuda::CudaEngine;
-pub use crate::engine::{
-    Differentiate, Engine, Estimator, LearningRate, Optimizer, Records, StepRecord, Trainer, Training,
-};
+pub use crate::engine::{Differentiate, Engine, Records, StepRecord, Trainer};
 pub use crate::integrate::Solver;
 pub use crate::laplacian::Laplacian;
 pub use crate::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding};
@@ -25,4 +23,5 @@ pub use crate::rng::Stream;
 pub use crate::stage::{Stage, Watch};
 #[cfg(feature = "files")]
 pub use crate::train::{Existing, Observer, Outcome, Unobserved, train};
+pub use crate::training::{Estimator, LearningRate, Optimizer, Training};
 pub use crate::{Error, Result};

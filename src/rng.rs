@@ -61,6 +61,7 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// The ten-round Philox4x32 bijection of `counter` under `key`.
 #[inline(always)]
+#[must_use]
 pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     let [mut k0, mut k1] = key;
     let [mut c0, mut c1, mut c2, mut c3] = counter;
@@ -76,6 +77,7 @@ pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
 
 /// The four random words for (`seed`, `purpose`, `step`, `row`).
 #[inline(always)]
+#[must_use]
 pub fn words(seed: u64, purpose: Purpose, step: u64, row: u32) -> [u32; 4] {
     philox4x32([seed as u32, (seed >> 32) as u32], [row, purpose as u32, step as u32, (step >> 32) as u32])
 }
@@ -92,6 +94,7 @@ pub struct RowWords {
 
 impl RowWords {
     /// `n_words` words for each row of (`seed`, `purpose`, `step`).
+    #[must_use]
     pub fn new(seed: u64, purpose: Purpose, step: u64, n_words: usize) -> Self {
         RowWords { seed, purpose, step, n_counters: n_words.div_ceil(4) as u32 }
     }
@@ -129,6 +132,7 @@ impl Stream {
 
     /// One word per particle: the stream from which the program's
     /// [`draw_rows`](crate::data::draw_rows) draws.
+    #[must_use]
     pub fn of_indices(seed: u64) -> Self {
         Stream::new(seed, Purpose::Particles, 1)
     }
@@ -136,6 +140,7 @@ impl Stream {
     /// Words for `dim` normal numbers per particle: the stream from which the program's
     /// [`draw_gaussian`](crate::data::draw_gaussian) draws. Particle i depends only on `seed` and
     /// i, for each `dim`.
+    #[must_use]
     pub fn of_normals(seed: u64, dim: usize) -> Self {
         Stream::new(seed, Purpose::Particles, dim.max(1).next_multiple_of(4) as u32)
     }
@@ -183,18 +188,21 @@ impl SeedableRng for Stream {
 
 /// Uniform in the open interval (0, 1), 23 bits: exact in f32, so every engine gets the same value.
 #[inline(always)]
+#[must_use]
 pub fn unit_f32(word: u32) -> f32 {
     ((word >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0)
 }
 
 /// Uniform index in `0..n` (multiply-shift; the bias is below n / 2³²).
 #[inline(always)]
+#[must_use]
 pub fn index(word: u32, n: usize) -> usize {
     ((u64::from(word) * n as u64) >> 32) as usize
 }
 
 /// Two independent standard normal numbers from two words (Box–Muller).
 #[inline(always)]
+#[must_use]
 pub fn normal_pair(a: u32, b: u32) -> [f32; 2] {
     let radius = (-2.0 * unit_f32(a).ln()).sqrt();
     let (sin, cos) = (std::f32::consts::TAU * unit_f32(b)).sin_cos();
@@ -203,6 +211,7 @@ pub fn normal_pair(a: u32, b: u32) -> [f32; 2] {
 
 /// Four independent standard normal numbers from the words of one counter.
 #[inline(always)]
+#[must_use]
 pub fn normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
     let ([u, v], [w, x]) = (normal_pair(a, b), normal_pair(c, d));
     [u, v, w, x]

@@ -18,31 +18,37 @@ impl RunFolder {
     }
 
     /// The folder.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
     /// The complete configuration: reproduces the run.
+    #[must_use]
     pub fn config(&self) -> PathBuf {
         self.0.join("config.toml")
     }
 
     /// The model: moving-average parameters of the newest checkpoint.
+    #[must_use]
     pub fn model(&self) -> PathBuf {
         self.0.join("model.safetensors")
     }
 
     /// The folder of checkpoints.
+    #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")
     }
 
     /// Loss and other metrics over the steps.
+    #[must_use]
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
     }
 
     /// The plot of [`RunFolder::metrics`].
+    #[must_use]
     pub fn plot(&self) -> PathBuf {
         self.0.join("loss.svg")
     }

@@ -137,6 +137,7 @@ impl Watch for Section<'_> {
 }
 
 /// `asked` threads, at most [`MAX_THREADS`]; 0 means one for each core.
+#[must_use]
 pub fn thread_count(asked: usize) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     if asked == 0 { cores() } else { asked }.min(MAX_THREADS)
@@ -144,6 +145,7 @@ pub fn thread_count(asked: usize) -> usize {
 
 /// Number of [`thread_count`] threads that the system can run at once, the calling one included:
 /// containers, `ulimit -u` and free memory limit them.
+#[must_use]
 pub fn startable_threads(asked: usize) -> usize {
     let hold = Mutex::new(());
     let held = hold.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

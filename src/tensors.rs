@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::element::{Element, ElementType, Refusal};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// Key of a model's metadata in the header.
@@ -65,7 +65,8 @@ impl TensorFile {
     /// [`Error::Input`] if the header is invalid, or does not account for every byte of the file.
     pub fn open(path: &Path) -> Result<Self> {
         const FIELD: &str = "header";
-        let refuse = |problem: String, fix: &str| Err(Error::input(path, FIELD, problem, fix));
+        let refuse =
+            |problem: String, fix: &str| Err(Error::input(path, FIELD, problem, fix).of_kind(InputKind::Malformed));
         const CUT_SHORT: &str = "the file is cut short: copy or save it again";
         let (mut file, size) = open_file(path)?;
         let mut length = [0; LENGTH_BYTES as usize];
@@ -177,6 +178,7 @@ impl TensorFile {
                 shown += &format!(", … ({} in all)", names.len());
             }
             Error::input(&self.path, name, "there is no such tensor", format!("the file holds: {shown}"))
+                .of_kind(InputKind::Missing)
         })
     }
 }

@@ -39,6 +39,7 @@ pub(crate) fn problems_at_once(n: usize, m: usize) -> usize {
 
 /// Cost of moving one point to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cost {
     /// ‖x − y‖: the optimum is W₁.
     Euclidean,

@@ -1,7 +1,8 @@
-"""A peer's process: builds its forms, keeps the fastest, then answers its parent in lines of JSON.
+"""A peer's process: compiles its forms, keeps the fastest, and answers its parent in lines of JSON.
 
-Out: {"ready": …} or {"unavailable": why}, once. In: {"turn": seconds} or {"check": file}; out: what came of it.
-Ends with its standard input, and with its parent.
+Out: {"compiled": seconds} or {"unavailable": why}, once. In: {"tune": seconds}, which chooses the
+form, then any number of {"turn": seconds} and {"check": file}; out: what came of it. Ends with its
+standard input, and with its parent.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from .forms import Form, Forms, Unavailable
 from .peers import PEERS
@@ -23,6 +25,7 @@ from .problem import save_tensors
 from .workloads import PEAK, WORKLOADS, Hardware, chosen
 
 PR_SET_PDEATHSIG = 1
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -33,7 +36,6 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--tune-seconds", type=float, required=True)
     arguments = parser.parse_args()
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -41,16 +43,25 @@ def main() -> None:
     try:
         hardware = Hardware(arguments.device, arguments.precision)
         module = _load(arguments.peer, arguments.threads, hardware)
-        workload = chosen(arguments.workload, hardware, arguments.rows)
-        form, seconds = _fastest(module.forms(workload), arguments.tune_seconds)
+        started = time.perf_counter()
+        forms = _compiled(module.forms(chosen(arguments.workload, hardware, arguments.rows)))
+        _reply(replies, {"compiled": time.perf_counter() - started})
     except Unavailable as problem:
         _reply(replies, {"unavailable": str(problem)})
         return
-    name = min(seconds, key=lambda name: seconds[name] or float("inf"))
-    _reply(replies, {"ready": {"version": module.version(), "form": name, "seconds_of_forms": seconds}})
+    form: Form | None = None
     for line in sys.stdin:
         request = json.loads(line)
-        if "turn" in request:
+        if "tune" in request:
+            try:
+                form, seconds = _fastest(forms, request["tune"])
+            except Unavailable as problem:
+                _reply(replies, {"unavailable": str(problem)})
+                return
+            forms.clear()
+            name = min(seconds, key=lambda name: seconds[name] or float("inf"))
+            _reply(replies, {"ready": {"version": module.version(), "form": name, "seconds_of_forms": seconds}})
+        elif "turn" in request:
             _reply(replies, _turn(form, request["turn"]))
         else:
             save_tensors(Path(request["check"]), form.check())
@@ -81,27 +92,50 @@ def _load(peer: str, threads: int, hardware: Hardware) -> Any:
     return module
 
 
-def _fastest(forms: Forms, tune_seconds: float) -> tuple[Form, dict[str, float | None]]:
-    """The fastest form, and seconds a unit of each (None: it does not build). The shortest call counts, not the
+def _compiled(forms: Forms) -> dict[str, Form | Exception]:
+    """Every form, or why it does not compile."""
+    return {name: _attempt(name, lambda build=build: _compiled_form(build)) for name, build in forms.items()}
+
+
+def _compiled_form(build: Callable[[], Form]) -> Form:
+    form = build()
+    form.compile()
+    return form
+
+
+def _fastest(forms: dict[str, Form | Exception], tune_seconds: float) -> tuple[Form, dict[str, float | None]]:
+    """The fastest form, and seconds a unit of each (None: it does not run). The shortest call counts, not the
     mean: a disturbance must not decide which form runs."""
     best: Form | None = None
     seconds: dict[str, float | None] = {}
     failures = []
-    for name, build in forms.items():
-        try:
-            form = build()
-            form.advance()
-        except Exception as failure:  # whatever a framework raises, the other forms may still run
-            print(f"{name}: {type(failure).__name__}: {failure}", file=sys.stderr)
-            failures.append(f"{name}: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}")
+    for name, form in forms.items():
+        measured = form if isinstance(form, Exception) else _attempt(name, lambda: _measured(form, tune_seconds))
+        if isinstance(measured, Exception):
+            failures.append(f"{name}: {type(measured).__name__}: {str(measured).partition(chr(10))[0]}")
             seconds[name] = None
             continue
-        seconds[name] = _shortest_call(form, tune_seconds) / form.work
+        seconds[name] = measured
         if seconds[name] == min(filter(None, seconds.values())):
             best = form
     if best is None:
         raise Unavailable(f"none of its {len(failures)} forms runs; {failures[0]}")
     return best, seconds
+
+
+def _attempt(name: str, work: Callable[[], T]) -> T | Exception:
+    """What `work` returns or raises: whatever a framework raises, other forms may still run."""
+    try:
+        return work()
+    except Exception as failure:
+        print(f"{name}: {type(failure).__name__}: {failure}", file=sys.stderr)
+        return failure
+
+
+def _measured(form: Form, for_seconds: float) -> float:
+    """Seconds a unit, after a first call."""
+    form.advance()
+    return _shortest_call(form, for_seconds) / form.work
 
 
 def _shortest_call(form: Form, for_seconds: float) -> float:

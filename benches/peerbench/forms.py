@@ -23,10 +23,12 @@ class Form:
     """In the workload's unit: steps, runs or GFLOP."""
     check: Callable[[], dict[str, Any]]
     """The arrays of `reference.answers`, found by the code that `advance` runs."""
+    compile: Callable[[], None] = lambda: None
+    """Compiles what `advance` runs, and keeps no memory of a GPU for it: others compile at the same time."""
 
 
 Forms = dict[str, Callable[[], Form]]
-"""Each builds (and compiles) the form it is named for."""
+"""Each builds the form it is named for."""
 
 
 def flop_per_call(hardware: Hardware) -> float:

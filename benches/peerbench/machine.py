@@ -9,6 +9,11 @@ from pathlib import Path
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
+def allowed_cpus() -> frozenset[int]:
+    """The CPUs that this process may use."""
+    return frozenset(os.sched_getaffinity(0))
+
+
 def claim_cpus(threads: int) -> frozenset[int]:
     """Confines this process and its children to `threads` CPUs, on different cores where it can, and returns them.
 

@@ -1,4 +1,4 @@
-"""The arrays every program works on: snapshots, parameters, a batch to verify with, start particles.
+"""The arrays every program works on: snapshots, parameters, a batch to verify with, particles at the start.
 
 All are f32 and follow from the workload alone, so each process makes its own copy.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from .workloads import Network, Training, Workload
+from .workloads import Network, Sampling, Training, Workload
 
 Array = NDArray[np.float32]
 Layers = list[tuple[Array, Array]]
@@ -22,7 +22,7 @@ Layers = list[tuple[Array, Array]]
 
 N_SNAPSHOTS = 5
 ROWS_PER_SNAPSHOT = 2000
-SAMPLING_CHECK_ROWS = 64
+LEAST_CHECKED, MOST_CHECKED = 16, 64
 
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-4, 0.9, 0.999, 1e-8
 CLIP_NORM = 1.0
@@ -49,13 +49,29 @@ def parameters(network: Network) -> Layers:
     return layers
 
 
+def n_checked(workload: Workload) -> int:
+    """Different rows of the batch that programs are verified with: few, as the reference is slow. Those of a training
+    step divide its rows, so that repeating them fills a step of the timed shape, and nothing compiles twice."""
+    if isinstance(workload, Sampling):
+        return MOST_CHECKED
+    n = workload.n_interior
+    divisor = max(k for k in range(1, min(n, MOST_CHECKED) + 1) if n % k == 0)
+    return divisor if divisor >= LEAST_CHECKED else n
+
+
+def full_batch(workload: Training) -> dict[str, Array]:
+    """`batch`, its rows repeated to those of a step: loss and gradient are the same."""
+    times = workload.n_interior // n_checked(workload)
+    repeat = lambda array: np.concatenate([array] * times, axis=max(array.ndim - 2, 0))
+    return {name: repeat(array) for name, array in batch(workload).items()}
+
+
 def batch(workload: Workload) -> dict[str, Array]:
-    """`x` [n, d], `t` [n], `x0` and `x1` [n_boundary, d], sized as the workload's own batches; no two alike in law. With
-    diffusion also `probe` [1, n, d] of independent signs."""
-    if isinstance(workload, Training):
-        n, n_boundary = workload.n_interior, workload.n_boundary
-    else:
-        n = n_boundary = SAMPLING_CHECK_ROWS
+    """`x` [n, d], `t` [n] for n = `n_checked`, and for a loss with boundary rows as many `x0` and `x1`; no two alike in
+    law. With one probe per row also `probe` [1, n, d] of independent signs, with regression `velocity` [n, d]."""
+    n = n_boundary = n_checked(workload)
+    if isinstance(workload, Training) and workload.is_regression:
+        n_boundary = 0
     generator, dim = _generator(2), workload.network.dim
     normal = lambda rows: generator.standard_normal((rows, dim), dtype=np.float32)
     arrays = {
@@ -64,8 +80,10 @@ def batch(workload: Workload) -> dict[str, Array]:
         "x0": normal(n_boundary),
         "x1": 1.2 * normal(n_boundary) - np.float32(0.3),
     }
-    if isinstance(workload, Training) and workload.sigma:
+    if isinstance(workload, Training) and workload.has_probe:
         arrays["probe"] = generator.choice(np.array([-1, 1], dtype=np.float32), (1, n, dim))
+    if isinstance(workload, Training) and workload.is_regression:
+        arrays["velocity"] = 1.5 * normal(n) + np.float32(0.4)
     return arrays
 
 

@@ -1,6 +1,9 @@
-"""Loss, gradient and trajectories in float64 NumPy, by the four sweeps written out: the judge of every program.
+"""Loss, gradient and trajectories in float64 NumPy, by the four sweeps written out: every program
+is held against it.
 
-Per row, s(x, t) is the action and L = mean s(x₀, 0) − mean s(x₁, 1) + mean(∂ₜs + ½‖∇s‖² + κ εᵀ∇²s ε) with κ = ½σ² and a probe ε.
+s(x, t) is the action and L = mean s(x₀, 0) − mean s(x₁, 1) + mean(∂ₜs + ½‖∇s‖² + κ Σ εᵀ∇²s ε) with
+κ = ½σ² and a probe ε per row, or all unit vectors. Regression on a velocity u has L = mean(½‖∇s‖² −
+u·∇s).
 """
 
 from __future__ import annotations
@@ -20,15 +23,25 @@ Layers = list[tuple[Array, Array]]
 def answers(workload: Workload) -> dict[str, Array]:
     """What a program must find: `loss` and `grad.<tensor>` of a training step, as AdamW receives it (clipped), or
     the `velocity` at the batch's points and the `end` of its `x` after all steps of a run."""
-    layers = [(weight.astype(float), bias.astype(float)) for weight, bias in problem.parameters(workload.network)]
-    batch = {name: array.astype(float) for name, array in problem.batch(workload).items()}
+    parameters, batch = problem.parameters(workload.network), problem.batch(workload)
     if isinstance(workload, Training):
-        loss, gradient = _loss_gradient(workload.network, layers, batch, 0.5 * workload.sigma**2)
-        return {"loss": np.array(loss), **clipped(problem.named(gradient, "grad."))}
+        return answers_at(workload, parameters, batch)
+    layers, batch = _in_f64(parameters, batch)
     return {
         "velocity": _velocity(workload.network, layers, batch["x"], batch["t"]),
         "end": _integrate(workload, layers, batch["x"]),
     }
+
+
+def answers_at(workload: Training, parameters: problem.Layers, batch: dict[str, problem.Array]) -> dict[str, Array]:
+    """The same of a training step at other parameters and rows."""
+    loss, gradient = _loss_gradient(workload, *_in_f64(parameters, batch))
+    return {"loss": np.array(loss), **clipped(problem.named(gradient, "grad."))}
+
+
+def _in_f64(parameters: problem.Layers, batch: dict[str, problem.Array]) -> tuple[Layers, dict[str, Array]]:
+    layers = [(weight.astype(float), bias.astype(float)) for weight, bias in parameters]
+    return layers, {name: array.astype(float) for name, array in batch.items()}
 
 
 def clipped(gradient: dict[str, Array]) -> dict[str, Array]:
@@ -84,22 +97,26 @@ def _sweep(network: Network, layers: Layers, x: Array, t: Array) -> _Rows:
     return _Rows(a, f1, f2, f3, delta, s, input_gradient[:, :-1] + direct, input_gradient[:, -1])
 
 
-def _loss_gradient(
-    network: Network, layers: Layers, batch: dict[str, Array], kappa: float
-) -> tuple[float, Layers]:
-    zeros, ones = np.zeros(len(batch["x0"])), np.ones(len(batch["x1"]))
-    first = _sweep(network, layers, batch["x0"], zeros)
-    last = _sweep(network, layers, batch["x1"], ones)
-    interior = _sweep(network, layers, batch["x"], batch["t"])
-    probe = batch["probe"][0] if kappa else np.zeros_like(batch["x"])
-    curvature, gradient = _interior_gradient(network, layers, interior, probe, kappa)
-    loss = first.s.mean() - last.s.mean()
-    loss += np.mean(interior.ds_dt + 0.5 * np.sum(interior.grad_s**2, axis=1) + kappa * curvature)
-    parts = [
-        _boundary_gradient(first, 1.0 / len(zeros)),
-        _boundary_gradient(last, -1.0 / len(ones)),
-        gradient,
-    ]
+def _loss_gradient(workload: Training, layers: Layers, batch: dict[str, Array]) -> tuple[float, Layers]:
+    network, kappa = workload.network, 0.5 * workload.sigma**2
+    rows = _sweep(network, layers, batch["x"], batch["t"])
+    if workload.is_exact:
+        probes = [np.broadcast_to(unit, batch["x"].shape) for unit in np.eye(network.dim)]
+    else:
+        probes = list(batch.get("probe", []))
+    if workload.is_regression:
+        direction = np.column_stack([rows.grad_s - batch["velocity"], np.zeros_like(rows.s)])
+    else:
+        direction = np.column_stack([rows.grad_s, np.ones_like(rows.s)])
+    curvature, gradient = _interior_gradient(network, layers, rows, direction, probes, kappa)
+    loss = np.mean(0.5 * np.sum(rows.grad_s**2, axis=1) + kappa * curvature)
+    if workload.is_regression:
+        return float(loss - np.mean(np.sum(batch["velocity"] * rows.grad_s, axis=1))), gradient
+    n_boundary = len(batch["x0"])
+    first = _sweep(network, layers, batch["x0"], np.zeros(n_boundary))
+    last = _sweep(network, layers, batch["x1"], np.ones(n_boundary))
+    loss += np.mean(rows.ds_dt) + first.s.mean() - last.s.mean()
+    parts = [_boundary_gradient(first, 1.0 / n_boundary), _boundary_gradient(last, -1.0 / n_boundary), gradient]
     return float(loss), [
         (sum(weight for weight, _ in layer), sum(bias for _, bias in layer)) for layer in zip(*parts)
     ]
@@ -111,40 +128,50 @@ def _boundary_gradient(rows: _Rows, scale: float) -> Layers:
 
 
 def _interior_gradient(
-    network: Network, layers: Layers, rows: _Rows, probe: Array, kappa: float
+    network: Network, layers: Layers, rows: _Rows, direction: Array, probes: list[Array], kappa: float
 ) -> tuple[Array, Layers]:
-    """εᵀ∇²s ε of each row, and the gradient of mean(∂ₜs + ½‖∇s‖² + κ εᵀ∇²s ε) = that of mean(∂ₜs + w·∇s + κ εᵀ∇²s ε) at
-    w = ∇s held constant: tangent sweeps c along (w, 1) with curvature and e along (ε, 0), then their adjoints."""
-    n, drift = len(rows.s), rows.grad_s
-    c_in, c = [np.column_stack([drift, np.ones(n)])], []
-    e_in, e = [np.column_stack([probe, np.zeros(n)])], []
+    """Σ εᵀ∇²s ε of each row, and the gradient of mean(direction · (∇s, ∂ₜs) + κ Σ εᵀ∇²s ε), `direction` held constant:
+    tangent sweeps c along it, with curvature, and e along each (ε, 0), then their adjoints."""
+    n = len(rows.s)
+    c_in, c = [direction], []
+    e_in = [[np.column_stack([probe, np.zeros(n)])] for probe in probes]
+    e: list[list[Array]] = [[] for _ in probes]
     curvature = np.zeros(n)
     for layer, (weight, _) in enumerate(layers[:-1]):
         slope, second = rows.f1[layer], rows.f2[layer]
+        through = rows.delta[layer + 1] @ layers[layer + 1][0]
         c.append(c_in[-1] @ weight.T)
-        e.append(e_in[-1] @ weight.T)
-        curvature += np.sum((rows.delta[layer + 1] @ layers[layer + 1][0]) * second * e[-1] ** 2, axis=1)
-        c_in.append(slope * c[-1] + kappa * second * e[-1] ** 2)
-        e_in.append(slope * e[-1])
-    o_c, o_e = c_in[-1] @ layers[-1][0].T, e_in[-1] @ layers[-1][0].T
+        squares = np.zeros_like(c[-1])
+        for inputs, outputs in zip(e_in, e):
+            outputs.append(inputs[-1] @ weight.T)
+            squares += outputs[-1] ** 2
+            inputs.append(slope * outputs[-1])
+        curvature += np.sum(through * second * squares, axis=1)
+        c_in.append(slope * c[-1] + kappa * second * squares)
+    head = layers[-1][0].T
+    o_c, o_e = c_in[-1] @ head, [inputs[-1] @ head for inputs in e_in]
     if network.head == "quadratic":
-        curvature = curvature + np.sum((probe - o_e) ** 2, axis=1)
-        z_bar, e_bar = [o_c - drift], [-2.0 * kappa * (probe - o_e)]
+        curvature = curvature + sum(np.sum((probe - o) ** 2, axis=1) for probe, o in zip(probes, o_e))
+        z_bar = [o_c - direction[:, :-1]]
+        e_bar = [[-2.0 * kappa * (probe - o)] for probe, o in zip(probes, o_e)]
     else:
-        z_bar, e_bar = [np.zeros_like(o_c)], [np.zeros_like(o_e)]
+        z_bar, e_bar = [np.zeros_like(o_c)], [[np.zeros_like(o)] for o in o_e]
     for layer in range(len(layers) - 1, 0, -1):
         weight, below = layers[layer][0], layer - 1
         f1, f2, f3 = rows.f1[below], rows.f2[below], rows.f3[below]
-        through, e_a_bar = rows.delta[layer] @ weight, e_bar[-1] @ weight
-        from_c = through * (f2 * c[below] + kappa * f3 * e[below] ** 2)
-        z_bar.append((z_bar[-1] @ weight) * f1 + from_c + e_a_bar * f2 * e[below])
-        e_bar.append(e_a_bar * f1 + 2.0 * kappa * through * f2 * e[below])
-    z_bar.reverse()
-    e_bar.reverse()
-    channels = zip(z_bar, rows.a, rows.delta, c_in, e_bar, e_in)
-    return curvature, [
-        ((z.T @ a + delta.T @ c + e.T @ e_a) / n, z.sum(axis=0) / n) for z, a, delta, c, e, e_a in channels
-    ]
+        through = rows.delta[layer] @ weight
+        z = (z_bar[-1] @ weight) * f1 + through * f2 * c[below]
+        for bars, outputs in zip(e_bar, e):
+            e_a_bar = bars[-1] @ weight
+            z += through * kappa * f3 * outputs[below] ** 2 + e_a_bar * f2 * outputs[below]
+            bars.append(e_a_bar * f1 + 2.0 * kappa * through * f2 * outputs[below])
+        z_bar.append(z)
+    gradient = []
+    for layer, (z, a, delta, c_a) in enumerate(zip(reversed(z_bar), rows.a, rows.delta, c_in)):
+        weight = z.T @ a + delta.T @ c_a
+        weight = weight + sum(bars[len(layers) - 1 - layer].T @ inputs[layer] for bars, inputs in zip(e_bar, e_in))
+        gradient.append((weight / n, z.sum(axis=0) / n))
+    return curvature, gradient
 
 
 def _velocity(network: Network, layers: Layers, x: Array, t: Array) -> Array:

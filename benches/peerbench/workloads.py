@@ -8,7 +8,8 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a workload runs on, and the type of the operands of its products. Sums, weights and the optimizer are f32."""
+    """What a workload runs on, and the type of the operands of its products. Sums, weights and
+    the optimizer are f32."""
 
     device: str = "cpu"
     """`cpu` or `cuda`."""
@@ -59,20 +60,45 @@ class Training:
     name: str
     network: Network
     n_interior: int
-    n_boundary: int
-    """Rows at t = 0, and as many at t = 1."""
     target: Target
     sigma: float = 0.0
-    """Diffusion: the loss has ½σ²Δs too, estimated with one probe a row."""
+    """Diffusion: the loss has ½σ²Δs too."""
+    laplacian: str = "probe"
+    """With diffusion: `probe` estimates Δs with one probe per row, `exact` sums all unit vectors."""
+    estimator: str = "action"
+    """Of the loss: `action`, or `regression` on the path's velocity u, ½‖∇s‖² − u·∇s."""
     hardware: Hardware = CPU
     unit = "step"
 
     @property
+    def n_boundary(self) -> int:
+        """Rows at t = 0, and as many at t = 1."""
+        return 0 if self.is_regression else self.n_interior
+
+    @property
+    def is_regression(self) -> bool:
+        return self.estimator == "regression"
+
+    @property
+    def has_probe(self) -> bool:
+        return self.sigma != 0.0 and self.laplacian == "probe"
+
+    @property
+    def is_exact(self) -> bool:
+        """True if the loss has the exact Laplacian."""
+        return self.sigma != 0.0 and self.laplacian == "exact"
+
+    @property
+    def n_directions(self) -> int:
+        """Directions of second derivatives."""
+        return self.network.dim if self.is_exact else int(self.has_probe)
+
+    @property
     def flop(self) -> float:
-        """Of one step. Interior rows cost 6 products: primal, reverse, tangent, adjoint and two of the weight
-        gradient; a probe adds tangent, adjoint and one of the weight gradient. Boundary rows cost 3, as they need
-        neither reverse nor tangent."""
-        per_interior_row = 9 if self.sigma else 6
+        """Of one step. An interior row takes 6 products: primal, reverse, tangent, adjoint and two of the weight
+        gradient. Each direction of the Laplacian adds tangent, adjoint and one of the weight gradient. A boundary row
+        takes 3, as it needs neither reverse nor tangent."""
+        per_interior_row = 6 + 3 * self.n_directions
         return float(self.network.flop_per_product * (per_interior_row * self.n_interior + 3 * 2 * self.n_boundary))
 
 
@@ -125,13 +151,21 @@ WIDE = Network(dim=50, hidden=(512,) * 4, head="scalar")
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        Training("hydrogen", HYDROGEN, n_interior=1000, n_boundary=1000, target=Target(1.25, 0.85)),
+        Training("hydrogen", HYDROGEN, n_interior=1000, target=Target(1.25, 0.85)),
+        Training("hydrogen-regression", HYDROGEN, n_interior=1000, target=Target(1.0, 0.85), estimator="regression"),
+        Training("entropic-hydrogen", HYDROGEN, n_interior=1000, target=Target(1.4, 0.85), sigma=1.0),
         Training(
-            "entropic-hydrogen", HYDROGEN, n_interior=1000, n_boundary=1000, target=Target(1.4, 0.85), sigma=1.0
+            "entropic-hydrogen-exact",
+            HYDROGEN,
+            n_interior=1000,
+            target=Target(1.0, 0.85),
+            sigma=1.0,
+            laplacian="exact",
         ),
-        Training("embryoid", EMBRYOID, n_interior=512, n_boundary=512, target=Target(1.1, 0.85)),
-        Training("toy2d", TOY2D, n_interior=4096, n_boundary=4096, target=Target(2.0, 0.75)),
-        Training("wide", WIDE, n_interior=2048, n_boundary=2048, target=Target(1.1, 0.85)),
+        Training("embryoid", EMBRYOID, n_interior=512, target=Target(1.1, 0.85)),
+        Training("embryoid-regression", EMBRYOID, n_interior=512, target=Target(1.0, 0.85), estimator="regression"),
+        Training("toy2d", TOY2D, n_interior=4096, target=Target(2.0, 0.75)),
+        Training("wide", WIDE, n_interior=2048, target=Target(1.1, 0.85)),
         Sampling("sampling-hydrogen", HYDROGEN, "euler", n_particles=200_000, n_steps=100, target=Target(1.1, 0.85)),
         Sampling("sampling-toy2d", TOY2D, "rk4", n_particles=1_000_000, n_steps=50, target=Target(1.5, 0.75)),
     )
@@ -147,5 +181,5 @@ def chosen(name: str, hardware: Hardware, rows: int | None) -> Workload | Produc
     if rows is None:
         return workload
     if isinstance(workload, Training):
-        return replace(workload, n_interior=rows, n_boundary=rows)
+        return replace(workload, n_interior=rows)
     return replace(workload, n_particles=rows)

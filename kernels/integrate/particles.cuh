@@ -201,8 +201,8 @@ __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress&
   return goes_on;
 }
 
-// Integrates a block's tiles one after the other, all steps of each. kWide: see Sweeps.
-template <class T, bool kDensity, bool kWide>
+// Integrates a block's tiles one after the other, all steps of each. kColumns: see Sweeps.
+template <class T, bool kDensity, int kColumns>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ float sm_probe_weight[kTileRows];
@@ -221,11 +221,12 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
     // Read again each time, so that addresses derived from it do not stay in registers across the
     // network.
     const uint32_t first_row = sm_progress.slot_row;
-    Sweeps<T, kDensity ? 3 : 1, kWide> sweeps{{params.network, params.rows, first_row, first_row},
-                                              static_cast<const T*>(params.weights),
-                                              params.biases,
-                                              {sm, params.n_operand_chunks},
-                                              sm_probe_weight};
+    Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard> sweeps{
+        {params.network, params.rows, first_row, first_row},
+        static_cast<const T*>(params.weights),
+        params.biases,
+        {sm, params.n_operand_chunks},
+        sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
   }

@@ -16,8 +16,14 @@
 //
 // The weight of the interior term is folded into the tangent's seed, so c and g arrive scaled.
 // kOrders: number of activation derivatives that are kept: 1 for a gradient alone, 2 for interior
-// rows, 3 with probes. kWide: 128-column products, valid for every network; 64-column ones need
-// layers ≤ 64 wide.
+// rows, 3 with probes. kColumns: those that a product forms at a time; kNarrowColumns is for layers
+// that have no more.
+//
+// A sweep's operand stays in shared memory from product to product: the elementwise part of one
+// stores its result where the next one finds its left operand. It goes to global memory only if a
+// weight gradient reads it (kOperands), or if it does not fit: if the layer has more than kColumns
+// columns, so that the operand is still needed when the first of them are done, or more than shared
+// memory has room for.
 //
 // Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
@@ -26,11 +32,16 @@
 #include "activation.cuh"
 #include "tile_rows.cuh"
 
-template <class T, int kOrders, bool kWide = true>
+// What becomes of operands after their sweep.
+enum class Operands { kDiscard, kKeepForGradient };
+
+template <class T, int kOrders, int kColumns, Operands kOperands>
 struct Sweeps : TileRows<T> {
   using Operand = T;
   static constexpr bool kProbes = kOrders == 3;
-  static constexpr int kStages = kWide ? kWideStages : kNarrowStages;
+  // With probes, and registers for two blocks, the reverse sweep has none to address shared memory.
+  static constexpr bool kReverseStays = !kProbes || kColumns != kWideColumns;
+  static constexpr int kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;
@@ -89,15 +100,36 @@ struct Sweeps : TileRows<T> {
 
   enum class Way { kForward, kBackward };
 
+  // True if a product's result of `width` columns can take its operand's place in shared memory.
+  __device__ __forceinline__ bool stays(uint32_t width) const {
+    return width <= kColumns && width * sizeof(T) <= memory.n_operand_chunks * kChunkBytes;
+  }
+
+  // Where the operand of `layer` lies in a chain of products: the first one's is in global memory.
+  template <Way kWay>
+  __device__ __forceinline__ OperandIn operand_in(uint32_t layer) const {
+    const bool is_first = kWay == Way::kForward ? layer == 1 : layer == network.n_layers;
+    const uint32_t l = kWay == Way::kForward ? layer - 1 : layer;
+    return !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
+  }
+
+  // Stores elements of the next operand, at their index in `buffer` if they have to leave.
+  __device__ __forceinline__ void hand_on(T* buffer, const ElementIndex& element, const Packed8<T>& eight,
+                                          bool stays) const {
+    if (stays) memory.store_operand(element, eight);
+    if (!stays || kOperands == Operands::kKeepForGradient) store8(buffer + element.index, eight);
+  }
+
   // Forms W x operand (plus the bias if kBiased) or, backward, W' x operand, and calls
-  // `finish(result)` for each column tile. W belongs to the layer `map`; `operand(map)` returns the
-  // operand. The result belongs to activation l = map, or l = map - 1 backward, and lies at
-  // `origin_of(l)`. `finish` reads the sources there, which are prefetched meanwhile. Addresses are
-  // recomputed for every tile to leave registers to the product (opaque.cuh).
-  template <Way kWay, bool kWideProduct, bool kBiased, class Operand, class OriginOf, class From, class Finish>
-  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, const From& sources,
-                                           Finish finish) {
-    using P = Product<T, kWideProduct, kStages>;
+  // `finish(result, stays)` for each column tile. W belongs to the layer `map`; `operand(map)`
+  // returns the operand, which lies in `operand_in`. The result belongs to activation l = map, or
+  // l = map - 1 backward, and lies at `origin_of(l)`. `finish` reads the sources there, which are
+  // prefetched meanwhile; if `hands_on` and the result stays, it may take the operand's place.
+  // Addresses are recomputed for every tile to leave registers to the product (opaque.cuh).
+  template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class From, class Finish>
+  __device__ __forceinline__ void multiply(uint32_t layer, OperandIn operand_in, bool hands_on, Operand operand,
+                                           OriginOf origin_of, const From& sources, Finish finish) {
+    using P = Product<T, kColumnsAtOnce, kStages>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
     for (uint32_t column0 = 0;; column0 += P::kColumns) {
@@ -113,22 +145,29 @@ struct Sweeps : TileRows<T> {
       P product;
       product.run(operand(map),
                   weights + (kForward ? of_map.forward : of_map.reverse) + static_cast<size_t>(column0) * depth,
-                  kBiased ? biases + of_map.bias + column0 : nullptr, depth, n_columns, column0 == 0, memory);
-      finish(Result<P>{product, lines()});
+                  kBiased ? biases + of_map.bias + column0 : nullptr, depth, n_columns,
+                  column0 == 0 ? operand_in : OperandIn::kShared, memory);
+      const bool stays_here = hands_on && stays(kForward ? opaque(of_map.n_out) : opaque(of_map.n_in));
+      if (stays_here) __syncthreads();  // all warps have read the operand that the result replaces
+      finish(Result<P>{product, lines()}, stays_here);
     }
   }
-  // The same, for results that are activations.
-  template <Way kWay, class Operand, class From, class Finish>
-  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, const From& sources, Finish finish) {
-    multiply<kWay, kWide, false>(layer, operand, [&](uint32_t l) { return this->origin(l); }, sources, finish);
+  // A product of a chain, in which its result is the next one's operand. If several chains take
+  // turns, layer by layer, no chain is `alone` and operands pass through global memory.
+  template <Way kWay, bool kBiased = false, class Operand, class From, class Finish>
+  __device__ __forceinline__ void chain(uint32_t layer, bool alone, Operand operand, const From& sources,
+                                        Finish finish) {
+    multiply<kWay, kColumns, kBiased>(
+        layer, alone ? operand_in<kWay>(layer) : OperandIn::kGlobal, alone, operand,
+        [&](uint32_t l) { return this->origin(l); }, sources, finish);
   }
 
   // Prefetches this tile's columns of the sources into L2, line by line.
-  template <int kColumns>
+  template <int kOfTile>
   static __device__ __forceinline__ void fetch(NoSources, const Lines&) {}
-  template <int kColumns, int kBuffers>
+  template <int kOfTile, int kBuffers>
   static __device__ __forceinline__ void fetch(const Sources<kBuffers>& sources, const Lines& lines) {
-    constexpr uint32_t kLine = 128 / sizeof(S), kLinesOfRow = kColumns / kLine;  // elements per line of L2
+    constexpr uint32_t kLine = 128 / sizeof(S), kLinesOfRow = kOfTile / kLine;  // elements per line of L2
 #pragma unroll
     for (uint32_t i = 0; i < kTileRows * kLinesOfRow; i += kThreads) {
       const uint32_t line = i + this_thread(), column = line % kLinesOfRow * kLine;
@@ -140,38 +179,43 @@ struct Sweeps : TileRows<T> {
     }
   }
 
-  // Stores eight consecutive elements of `order` times `values` to `to`.
+  // Eight consecutive elements of `order` times `values`.
   template <class E>
-  static __device__ __forceinline__ void scale8(const Packed8<S>& order, const float (&values)[8], E* to) {
+  static __device__ __forceinline__ Packed8<E> scale8(const Packed8<S>& order, const float (&values)[8]) {
     float product[8];
     unpack8(order, product);
 #pragma unroll
     for (int i = 0; i < 8; ++i) product[i] *= values[i];
-    store8(to, pack8<E>(product));
+    return pack8<E>(product);
   }
 
   // Stores the output of the network or of a tangent, in f32, to probe k of `out`. Padding is not
-  // written.
+  // written. `alone`: see `chain`.
   template <bool kBiased, class Operand>
-  __device__ __forceinline__ void to_output(Operand operand, float* out, uint32_t k = 0) {
+  __device__ __forceinline__ void to_output(bool alone, Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
-    multiply<Way::kForward, false, kBiased>(network.n_layers, operand, origin_of, NoSources{}, [&](const auto& result) {
-      result.for_each_sum([&](const ElementIndex& element, float (&o)[8]) {
-        if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
-      });
-    });
+    multiply<Way::kForward, kNarrowColumns, kBiased>(
+        network.n_layers, alone ? operand_in<Way::kForward>(network.n_layers) : OperandIn::kGlobal, false, operand,
+        origin_of, NoSources{}, [&](const auto& result, bool) {
+          result.for_each_sum([&](const ElementIndex& element, float (&o)[8]) {
+            if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
+          });
+        });
   }
 
   // Stores W' adjoint of the first layer, the gradient at the input, in f32. Padding is not
-  // written.
+  // written. `alone`: see `chain`.
   template <class Adjoint>
-  __device__ __forceinline__ void to_input(Adjoint adjoint) {
+  __device__ __forceinline__ void to_input(bool alone, Adjoint adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
-    multiply<Way::kBackward, false, false>(1, adjoint, origin_of, NoSources{}, [&](const auto& result) {
-      result.for_each_sum([&](const ElementIndex& element, float (&u)[8]) {
-        if (element.column < network.dim + network.n_features) store8(rows.input_grad + element.index, pack8<float>(u));
-      });
-    });
+    multiply<Way::kBackward, kNarrowColumns, false>(
+        1, alone ? operand_in<Way::kBackward>(1) : OperandIn::kGlobal, false, adjoint, origin_of, NoSources{},
+        [&](const auto& result, bool) {
+          result.for_each_sum([&](const ElementIndex& element, float (&u)[8]) {
+            if (element.column < network.dim + network.n_features)
+              store8(rows.input_grad + element.index, pack8<float>(u));
+          });
+        });
   }
 
   template <class E>
@@ -180,7 +224,7 @@ struct Sweeps : TileRows<T> {
   }
 
   template <Activation kActivation, class R>
-  __device__ __forceinline__ void activate(const R& result, bool curved) {
+  __device__ __forceinline__ void activate(const R& result, bool stays, bool curved) {
     result.for_each_sum([&](const ElementIndex& element, float (&z)[8]) {
       float first[8], second[8], third[8];
 #pragma unroll
@@ -188,7 +232,7 @@ struct Sweeps : TileRows<T> {
         const Orders orders = activation<T, kActivation>(z[i]);
         z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
       }
-      store8(as<T>(rows.a) + element.index, pack8<T>(z));
+      hand_on(as<T>(rows.a), element, pack8<T>(z), stays);
       store8(as<S>(rows.f1) + element.index, pack8<S>(first));
       if (!curved) return;
       if (kOrders >= 2) store8(as<S>(kOrders == 3 ? rows.f2 : rows.g) + element.index, pack8<S>(second));
@@ -200,23 +244,22 @@ struct Sweeps : TileRows<T> {
   // keeps.
   __device__ __forceinline__ void primal(bool curved) {
     const auto operand = [&](uint32_t l) { return this->a(l - 1); };
-    const auto origin_of = [&](uint32_t l) { return this->origin(l); };
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      multiply<Way::kForward, kWide, true>(layer, operand, origin_of, NoSources{}, [&](const auto& result) {
+      chain<Way::kForward, true>(layer, true, operand, NoSources{}, [&](const auto& result, bool stays) {
         switch (network.activation) {
-          case Activation::kSilu: activate<Activation::kSilu>(result, curved); break;
-          case Activation::kTanh: activate<Activation::kTanh>(result, curved); break;
-          case Activation::kSoftplus: activate<Activation::kSoftplus>(result, curved); break;
-          case Activation::kGelu: activate<Activation::kGelu>(result, curved); break;
-          case Activation::kSin: activate<Activation::kSin>(result, curved); break;
+          case Activation::kSilu: activate<Activation::kSilu>(result, stays, curved); break;
+          case Activation::kTanh: activate<Activation::kTanh>(result, stays, curved); break;
+          case Activation::kSoftplus: activate<Activation::kSoftplus>(result, stays, curved); break;
+          case Activation::kGelu: activate<Activation::kGelu>(result, stays, curved); break;
+          case Activation::kSin: activate<Activation::kSin>(result, stays, curved); break;
         }
       });
     }
   }
 
   __device__ __forceinline__ void output() {
-    to_output<true>([&](uint32_t l) { return this->a(l - 1); }, rows.output);
+    to_output<true>(true, [&](uint32_t l) { return this->a(l - 1); }, rows.output);
   }
 
   // Reverse sweep, from the seed in delta of the output: delta of the hidden layers, h and u f'''
@@ -230,15 +273,15 @@ struct Sweeps : TileRows<T> {
     if constexpr (kOrders >= 3) sources.of[2] = u_f3;
 #pragma unroll 1
     for (uint32_t layer = network.n_layers; layer > 1; --layer) {
-      multiply<Way::kBackward>(layer, operand, sources, [&](const auto& result) {
+      chain<Way::kBackward>(layer, kReverseStays, operand, sources, [&](const auto& result, bool stays) {
         result.for_each(sources, [&](const ElementIndex& element, float (&u)[8], const Ahead<kOrders>& ahead) {
-          scale8(ahead.of[0], u, as<T>(rows.delta) + element.index);
-          if constexpr (kOrders >= 2) scale8(ahead.of[1], u, h + element.index);
-          if constexpr (kOrders >= 3) scale8(ahead.of[2], u, u_f3 + element.index);
+          hand_on(as<T>(rows.delta), element, scale8<T>(ahead.of[0], u), stays);
+          if constexpr (kOrders >= 2) store8(h + element.index, scale8<S>(ahead.of[1], u));
+          if constexpr (kOrders >= 3) store8(u_f3 + element.index, scale8<S>(ahead.of[2], u));
         });
       });
     }
-    to_input(operand);
+    to_input(kReverseStays, operand);
   }
 
   // Tangent sweep without probes: c_a and g of the hidden layers, from c at the input.
@@ -247,10 +290,10 @@ struct Sweeps : TileRows<T> {
     const Sources<2> sources{as<S>(rows.f1), as<S>(rows.g)};
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      multiply<Way::kForward>(layer, operand, sources, [&](const auto& result) {
+      chain<Way::kForward>(layer, true, operand, sources, [&](const auto& result, bool stays) {
         result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<2>& ahead) {
-          scale8(ahead.of[0], c_z, as<T>(rows.c) + element.index);
-          scale8(ahead.of[1], c_z, as<S>(rows.g) + element.index);
+          hand_on(as<T>(rows.c), element, scale8<T>(ahead.of[0], c_z), stays);
+          store8(as<S>(rows.g) + element.index, scale8<S>(ahead.of[1], c_z));
         });
       });
     }
@@ -267,17 +310,17 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
       for (uint32_t k = 0; k < rows.n_probes; ++k) {
         const Sources<1> f1{as<S>(rows.f1)};
-        multiply<Way::kForward>(
-            layer, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1,
-            [&](const auto& result) {
+        chain<Way::kForward>(
+            layer, false, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1,
+            [&](const auto& result, bool) {
               result.for_each(f1, [&](const ElementIndex& element, float (&z)[8], const Ahead<1>& ahead) {
                 const size_t index = k * this->probe_pitch() + element.index;
                 store8(as<S>(rows.e_z) + index, pack8<S>(z));
-                scale8(ahead.of[0], z, as<T>(rows.e_a) + index);
+                store8(as<T>(rows.e_a) + index, scale8<T>(ahead.of[0], z));
               });
             });
       }
-      multiply<Way::kForward>(layer, operand, sources, [&](const auto& result) {
+      chain<Way::kForward>(layer, false, operand, sources, [&](const auto& result, bool) {
         result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<5>& ahead) {
           float squares[8] = {}, order[8], other[8];
           const auto add_probe = [&](const Packed8<S>& of_probe) {
@@ -313,9 +356,9 @@ struct Sweeps : TileRows<T> {
     if (kOrders == 3 && network.head != Head::kScalar) {
 #pragma unroll 1
       for (uint32_t k = 0; k < rows.n_probes; ++k)
-        to_output<false>([&](uint32_t l) { return this->e_a(l - 1, k); }, rows.output_e, k);
+        to_output<false>(false, [&](uint32_t l) { return this->e_a(l - 1, k); }, rows.output_e, k);
     }
-    to_output<false>([&](uint32_t l) { return this->c(l - 1); }, rows.output_c);
+    to_output<false>(kOrders < 3, [&](uint32_t l) { return this->c(l - 1); }, rows.output_c);
   }
 
   // Adjoint sweep of the hidden layers, from the seeds: z_bar and, with probes, e_bar. Only
@@ -328,30 +371,38 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
         for (uint32_t k = 0; k < rows.n_probes; ++k) adjoint_of_probe(layer, k);
       }
-      multiply<Way::kBackward>(
-          layer, [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources,
-          [&](const auto& result) {
+      chain<Way::kBackward>(
+          layer, is_alone(interior), [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources,
+          [&](const auto& result, bool stays) {
             result.for_each(sources, [&](const ElementIndex& element, float (&a_bar)[8], const Ahead<2>& ahead) {
               float order[8], sum[8];
               unpack8(ahead.of[0], order);
               unpack8(ahead.of[1], sum);
 #pragma unroll
               for (int i = 0; i < 8; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
-              store8(as<T>(rows.z_bar) + element.index, pack8<T>(sum));
+              hand_on(as<T>(rows.z_bar), element, pack8<T>(sum), stays);
             });
           });
     }
   }
 
+  // After the adjoint sweep: W' z_bar of the first layer, the gradient at the input.
+  __device__ __forceinline__ void adjoint_to_input(bool interior) {
+    to_input(is_alone(interior), [&](uint32_t map) { return at<T>(rows.z_bar, map); });
+  }
+
  private:
+  // True if the adjoint sweep has no probes that take turns with it.
+  static __device__ __forceinline__ bool is_alone(bool interior) { return kOrders < 3 || !interior; }
+
   // e_bar of probe k at the input of `layer`, and its contribution to g. e_bar overwrites e_z
   // (stored as T).
   __device__ __forceinline__ void adjoint_of_probe(uint32_t layer, uint32_t k) {
     const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h),
                              as<S>(rows.g)};
-    multiply<Way::kBackward>(
-        layer, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources,
-        [&](const auto& result) {
+    chain<Way::kBackward>(
+        layer, false, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources,
+        [&](const auto& result, bool) {
           result.for_each(sources, [&](const ElementIndex& element, float (&e_a_bar)[8], const Ahead<5>& ahead) {
             float z[8], order[8], sum[8];
             unpack8(ahead.of[0], z);

@@ -1,8 +1,8 @@
 // Addresses of the rows of a tile and of their scratch memory: see RowBuffers.
 #pragma once
+#include "../tile/element.cuh"
 #include "../tile/opaque.cuh"
 #include "abi.h"
-#include "element.cuh"
 
 template <class T>
 struct TileRows {

@@ -1,7 +1,7 @@
 // One optimizer step (AdamW, Loshchilov & Hutter 2019) with the moving average; also stores W and
 // its transpose in the type of the products. Counterpart of src/engine/cpu/optimizer.rs.
 #pragma once
-#include "../net/element.cuh"
+#include "../tile/element.cuh"
 #include "param_tile.cuh"
 
 struct alignas(16) Four {

@@ -1,31 +1,34 @@
 // One block's tile of a matrix product C = A B^T: kTileRows rows of A times up to kColumns rows of
 // B, both row-major with the inner dimension along the row. A holds activations [row][input], B
-// weights [output][input] or, for the transpose, [input][output].
+// weights [output][input] or, for the transpose, [input][output]. A comes from global memory, or
+// lies in shared memory already: a result that is the next product's A is stored there.
 //
 // Precondition: buffers are padded to whole tiles. Nothing is checked here.
 #pragma once
 #include <type_traits>
 
 #include "abi.h"
-#include "mma.cuh"
+#include "element.cuh"
 #include "opaque.cuh"
 
 constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
 static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
-// Shared memory of a product: `n_operand_chunks` chunk buffers for A, then the pipeline stages of
-// B. If all of A fits, it is loaded once and reused for every column tile; otherwise it cycles
-// through the first buffers.
-struct ProductMemory {
-  unsigned char* sm;
-  uint32_t n_operand_chunks;
+// Where a product finds A.
+enum class OperandIn { kGlobal, kShared };
+
+// Position of eight consecutive elements of a result: index = origin + row * width + column, and in
+// an operand in shared memory (see ProductMemory) their byte `shared`.
+struct ElementIndex {
+  uint32_t row, column, shared;
+  size_t index;
+
+  // Eight rows further. The swizzle of shared memory repeats after eight lines.
+  __device__ __forceinline__ void advance(uint32_t width) {
+    row += 8, shared += 8 * kChunkBytes, index = opaque(index + 8 * width);
+  }
 };
 
-// Position of eight consecutive elements of a result: index = origin + row * width + column.
-struct ElementIndex {
-  uint32_t row, column;
-  size_t index;
-};
 // Layout of the result of a product: lines of `width` elements that start at `origin`. The current
 // column tile starts at column0 and has n_columns.
 struct Lines {
@@ -43,6 +46,23 @@ __device__ __forceinline__ int swizzled_a(int line, int byte) {
 __device__ __forceinline__ int swizzled_b(int line, int byte) {
   return line * kChunkBytes + (byte ^ (line / 8 % 4 * 16));
 }
+
+// Shared memory of a product: `n_operand_chunks` chunk buffers for A, then the pipeline stages of
+// B. If all of A fits, it is loaded once and reused for every column tile; otherwise it cycles
+// through the first buffers.
+struct ProductMemory {
+  unsigned char* sm;
+  uint32_t n_operand_chunks;
+
+  // Stores elements of A for a product that finds it in shared memory. All threads must have read
+  // the A before.
+  template <class T>
+  __device__ __forceinline__ void store_operand(const ElementIndex& element, const Packed8<T>& eight) const {
+#pragma unroll
+    for (uint32_t i = 0; i < sizeof(T) / 2; ++i)
+      *reinterpret_cast<uint4*>(sm + (element.shared ^ (16 * i))) = eight.pieces[i];
+  }
+};
 
 // Software pipeline: `load(chunk, stage)` starts the asynchronous copies of a chunk into a stage,
 // `multiply(chunk, stage)` uses them while the copies of the next chunks are in flight.
@@ -67,7 +87,8 @@ __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply mult
 
 // The f32 path, the reference: same layout, scalar fused multiply-adds.
 template <class P>
-__device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm_a, const unsigned char* sm_b) {
+__device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm_a, const unsigned char* sm_b,
+                                             uint32_t n_columns) {
   const int lane = this_thread() % 32;
   const int row = P::first_row() + lane / 4, column = P::first_column() + lane % 4 * 8;
 #pragma unroll 1
@@ -79,36 +100,44 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
       for (int half = 0; half < 2; ++half)
         a[m][half] = *reinterpret_cast<const float2*>(sm_a + swizzled_a(row + 16 * m + 8 * half, byte));
 #pragma unroll
-    for (int n = 0; n < P::kN; ++n)
+    for (int group = 0; group < P::kGroups; ++group) {
+      if (group > 0 && !P::has_group(group, n_columns)) break;
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const float2 b = *reinterpret_cast<const float2*>(sm_b + swizzled_b(column + 2 * n + k, byte));
+      for (int n = 0; n < P::kN; ++n)
 #pragma unroll
-        for (int m = 0; m < P::kM; ++m)
+        for (int k = 0; k < 2; ++k) {
+          const int line = group * kWideColumns + column + 2 * n + k;
+          const float2 b = *reinterpret_cast<const float2*>(sm_b + swizzled_b(line, byte));
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float& sum = product.acc[m][n].value[2 * half + k];
-            sum = fmaf(a[m][half].x, b.x, sum);
-            sum = fmaf(a[m][half].y, b.y, sum);
-          }
-      }
+          for (int m = 0; m < P::kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+              float& sum = product.acc[group][m][n].value[2 * half + k];
+              sum = fmaf(a[m][half].x, b.x, sum);
+              sum = fmaf(a[m][half].y, b.y, sum);
+            }
+        }
+    }
   }
 }
 
-// Wide (128 columns): 2 x 4 warps of 64 x 32. Narrow (64 columns): 4 x 2 warps of 32 x 32.
-template <class T, bool kWide, int kStages>
+// Warps: 4 x 2 of 32 x 32 for kNarrowColumns, 2 x 4 of 64 x 32 for kWideColumns, 2 x 4 of 64 x 64
+// for kBroadColumns, where a warp has two groups of 32 columns, kWideColumns apart: so all warps
+// have work in a column tile of up to kWideColumns, too.
+template <class T, int kColumnsAtOnce, int kStages>
 struct Product {
-  static constexpr int kColumns = kWide ? kWideColumns : kNarrowColumns;
+  static constexpr int kColumns = kColumnsAtOnce;
   static constexpr int kStageBytes = kColumns * kChunkBytes;
   static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
-  static constexpr int kM = kWide ? 4 : 2, kN = 4;
-  static constexpr int kWarpColumns = kWide ? 4 : 2;
+  static constexpr int kM = kColumns == kNarrowColumns ? 2 : 4, kN = 4;
+  static constexpr int kGroups = kColumns == kBroadColumns ? 2 : 1;
+  static constexpr int kWarpColumns = kColumns == kNarrowColumns ? 2 : 4;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
 
-  // acc[m][n]: the warp's 16 x 8 tiles. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1, so each
-  // thread owns 8 consecutive elements of a row (one vector access) and 4 threads cover whole
-  // sectors.
-  Accumulator acc[kM][kN];
+  // acc[group][m][n]: the warp's 16 x 8 tiles. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1,
+  // so each thread owns 8 consecutive elements of a row (one vector access) and 4 threads cover
+  // whole sectors.
+  Accumulator acc[kGroups][kM][kN];
 
   static __device__ __forceinline__ int first_row() {
     return 16 * kM * (static_cast<int>(this_thread()) / 32 / kWarpColumns);
@@ -117,20 +146,24 @@ struct Product {
     return 8 * kN * (static_cast<int>(this_thread()) / 32 % kWarpColumns);
   }
 
+  static __device__ __forceinline__ bool has_group(int group, uint32_t n_columns) {
+    return first_column() + group * kWideColumns < static_cast<int>(n_columns);
+  }
+
   // Forms the product. `a` and `b` point at the first line of the tile; lines have `depth`
   // elements, a multiple of 64. B has `n_columns` lines, a multiple of 64. Warps beyond `n_columns`
-  // only help copy. `is_first`: first column tile for this A, which must be loaded. Sums start at
-  // `bias`, if there is one.
+  // only help copy. `operand`: where A lies before this column tile; if in global memory, and it
+  // fits, it lies in shared memory after it. Sums start at `bias`, if there is one.
   __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns,
-                                      bool is_first, ProductMemory memory) {
+                                      OperandIn operand_in, ProductMemory memory) {
     begin(bias, n_columns);
-    const bool has_columns = first_column() < static_cast<int>(n_columns);
     const int line = this_thread() / 4, byte = this_thread() % 4 * 16;
     const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T));
     const unsigned char* from_a = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
     const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
     const int n_chunks = static_cast<int>(depth) / kChunk;
-    const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks), copies_a = is_first || !stays;
+    const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks),
+               copies_a = operand_in == OperandIn::kGlobal || !stays;
     const auto chunk_offset = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
     // A thread's lines and fragments have the same offset in every chunk.
     const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunkBytes;
@@ -153,12 +186,12 @@ struct Product {
           from_b += kChunkBytes;
         },
         [&](int chunk, int stage) {
-          if (!has_columns) return;
+          if (!has_group(0, n_columns)) return;
           if constexpr (std::is_same<T, float>::value) {
             unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
-            multiply_f32(*this, memory.sm + chunk_offset(chunk, stage), sm_stages + stage * kStageBytes);
+            multiply_f32(*this, memory.sm + chunk_offset(chunk, stage), sm_stages + stage * kStageBytes, n_columns);
           } else {
-            multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes);
+            multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes, n_columns);
           }
         });
   }
@@ -168,84 +201,97 @@ struct Product {
   // `kWords` registers each, are in flight together.
   template <int kWords, class Load, class Visit>
   __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
-    if (first_column() >= static_cast<int>(lines.n_columns)) return;
     constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 4 ? kRoom < 2 ? 1 : 2 : 4;
     static_assert(kEights % kAtOnce == 0, "all turns are whole");
-    ElementIndex next = first_element(lines);
 #pragma unroll
-    for (int first = 0; first < kEights; first += kAtOnce) {
-      ElementIndex elements[kAtOnce];
-      decltype(load(next)) ahead[kAtOnce];
+    for (int group = 0; group < kGroups; ++group) {
+      if (!has_group(group, lines.n_columns)) return;
+      ElementIndex next = first_element(lines, group);
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        elements[i] = next;
-        ahead[i] = load(next);
-        next.row += 8, next.index = opaque(next.index + 8 * lines.width);
-      }
+      for (int first = 0; first < kEights; first += kAtOnce) {
+        ElementIndex elements[kAtOnce];
+        decltype(load(next)) ahead[kAtOnce];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        float values[8];
-        get(first + i, values);
-        visit(elements[i], values, ahead[i]);
-        __syncwarp();  // keeps the compiler from interleaving visits, which would spill
+        for (int i = 0; i < kAtOnce; ++i) {
+          elements[i] = next;
+          ahead[i] = load(next);
+          next.advance(lines.width);
+        }
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          float values[8];
+          get(group, first + i, values);
+          visit(elements[i], values, ahead[i]);
+          __syncwarp();  // keeps the compiler from interleaving visits, which would spill
+        }
       }
     }
   }
 
   // Calls `visit(element, values)`, without loads. Looped so that a long `visit` is instantiated
-  // twice, not eight times. Destroys `acc`: its rows shift up as they are consumed.
+  // twice for a group, not eight times. Destroys `acc`: its rows shift up as they are consumed.
   template <class Visit>
   __device__ __forceinline__ void for_each_sum(const Lines& lines, Visit visit) {
-    if (first_column() >= static_cast<int>(lines.n_columns)) return;
-    ElementIndex element = first_element(lines);
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      if (!has_group(group, lines.n_columns)) return;
+      ElementIndex element = first_element(lines, group);
 #pragma unroll 1
-    for (int i = 0; i < kM; ++i) {
+      for (int i = 0; i < kM; ++i) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float values[8];
-        get(half, values);
-        visit(element, values);
-        element.row += 8, element.index = opaque(element.index + 8 * lines.width);
-        __syncwarp();  // as above
+        for (int half = 0; half < 2; ++half) {
+          float values[8];
+          get(group, half, values);
+          visit(element, values);
+          element.advance(lines.width);
+          __syncwarp();  // as above
+        }
+#pragma unroll
+        for (int m = 1; m < kM; ++m)
+#pragma unroll
+          for (int n = 0; n < kN; ++n) acc[group][m - 1][n] = acc[group][m][n];
       }
-#pragma unroll
-      for (int m = 1; m < kM; ++m)
-#pragma unroll
-        for (int n = 0; n < kN; ++n) acc[m - 1][n] = acc[m][n];
     }
   }
 
  private:
-  static constexpr int kEights = 2 * kM;  // of a thread
+  static constexpr int kEights = 2 * kM;  // of a thread, in a group
 
-  static __device__ __forceinline__ ElementIndex first_element(const Lines& lines) {
+  static __device__ __forceinline__ ElementIndex first_element(const Lines& lines, int group) {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
-                   column = lines.column0 + first_column() + lane % 4 * 8;
-    return {row, column, opaque(lines.origin + row * lines.width + column)};
+                   column = lines.column0 + first_column() + group * kWideColumns + lane % 4 * 8;
+    const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
+                   shared = byte / kChunkBytes * kOperandChunkBytes + swizzled_a(row, byte % kChunkBytes);
+    return {row, column, shared, opaque(lines.origin + row * lines.width + column)};
   }
 
-  __device__ __forceinline__ void get(int eight, float (&values)[8]) const {
+  __device__ __forceinline__ void get(int group, int eight, float (&values)[8]) const {
     const int m = eight / 2, half = eight % 2;
 #pragma unroll
-    for (int n = 0; n < kN; ++n)
-      values[2 * n] = acc[m][n].value[2 * half], values[2 * n + 1] = acc[m][n].value[2 * half + 1];
+    for (int n = 0; n < kN; ++n) {
+      const Accumulator& sum = acc[group][m][n];
+      values[2 * n] = sum.value[2 * half], values[2 * n + 1] = sum.value[2 * half + 1];
+    }
   }
 
   __device__ __forceinline__ void begin(const float* bias, uint32_t n_columns) {
-    float values[8] = {};
-    const int column = first_column() + this_thread() % 4 * 8;
-    if (bias != nullptr && first_column() < static_cast<int>(n_columns)) {
 #pragma unroll
-      for (int i = 0; i < 8; i += 4) {
-        const float4 four = *reinterpret_cast<const float4*>(bias + column + i);
-        values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+    for (int group = 0; group < kGroups; ++group) {
+      float values[8] = {};
+      const int column = first_column() + group * kWideColumns + this_thread() % 4 * 8;
+      if (bias != nullptr && has_group(group, n_columns)) {
+#pragma unroll
+        for (int i = 0; i < 8; i += 4) {
+          const float4 four = *reinterpret_cast<const float4*>(bias + column + i);
+          values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+        }
       }
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+#pragma unroll
+        for (int n = 0; n < kN; ++n)
+          acc[group][m][n] = Accumulator{{values[2 * n], values[2 * n + 1], values[2 * n], values[2 * n + 1]}};
     }
-#pragma unroll
-    for (int m = 0; m < kM; ++m)
-#pragma unroll
-      for (int n = 0; n < kN; ++n)
-        acc[m][n] = Accumulator{{values[2 * n], values[2 * n + 1], values[2 * n], values[2 * n + 1]}};
   }
 
   // Offset in a chunk of the line whose address this thread gives to ldmatrix. Matrices of A: upper
@@ -263,19 +309,25 @@ struct Product {
   }
 
   // Chunks start at multiples of 64 bytes, so `^ step` stays within the line.
-  __device__ __forceinline__ void multiply(uint32_t left, uint32_t right) {
+  __device__ __forceinline__ void multiply(uint32_t left, uint32_t right, uint32_t n_columns) {
 #pragma unroll
     for (int step = 0; step < kChunkBytes; step += 32) {
-      uint32_t a_frag[kM][4], b_frag[kN / 2][4];
+      uint32_t a_frag[kM][4];
 #pragma unroll
       for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], (left ^ step) + 16 * m * kChunkBytes);
 #pragma unroll
-      for (int pair = 0; pair < kN / 2; ++pair) load_matrices(b_frag[pair], (right ^ step) + 4 * pair * kChunkBytes);
+      for (int group = 0; group < kGroups; ++group) {
+        if (group > 0 && !has_group(group, n_columns)) break;
+        uint32_t b_frag[kN / 2][4];
+        const uint32_t of_group = (right ^ step) + group * kWideColumns * kChunkBytes;
 #pragma unroll
-      for (int m = 0; m < kM; ++m)
+        for (int pair = 0; pair < kN / 2; ++pair) load_matrices(b_frag[pair], of_group + 4 * pair * kChunkBytes);
 #pragma unroll
-        for (int n = 0; n < kN; ++n)
-          multiply_add<T>(acc[m][n], a_frag[m], b_frag[n / 2][n % 2 * 2], b_frag[n / 2][n % 2 * 2 + 1]);
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+          for (int n = 0; n < kN; ++n)
+            multiply_add<T>(acc[group][m][n], a_frag[m], b_frag[n / 2][n % 2 * 2], b_frag[n / 2][n % 2 * 2 + 1]);
+      }
     }
   }
 };

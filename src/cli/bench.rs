@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use action_matching::data::Snapshots;
 use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
 use action_matching::display::{shortest, significant};
-use action_matching::engine::{Engine, Estimator, LearningRate, Optimizer, TrainState, Training};
+use action_matching::engine::{Engine, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
-use action_matching::laplacian::Laplacian;
 use action_matching::memory;
-use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
+use action_matching::model::{Coordinates, Model, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
 use action_matching::rng::{self, Purpose};
@@ -20,6 +19,7 @@ use serde::Serialize;
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::output::print_result;
+use super::workloads::{Step, WORKLOADS, Work, Workload};
 
 const SEED: u64 = 1;
 
@@ -33,121 +33,27 @@ Examples:
   amatch bench hydrogen --threads 2 --seconds 5
   amatch bench hydrogen --device cuda --precision bf16
   amatch bench toy2d --rows 100000          a step with 100000 rows of each kind
-  amatch bench peak --json                  the matrix product these figures are a fraction of; of a GPU, what its maker states")]
+  amatch bench peak --json                  peak rate of matrix products, measured on a CPU")]
 pub struct Arguments {
-    /// Workload: one of --list, or `peak` for the matrix product alone
+    /// One of --list, or `peak` for the peak rate of matrix products
     #[arg(required_unless_present = "list")]
     workload: Option<String>,
-    /// Lists the workloads
+    /// List the workloads
     #[arg(long)]
     list: bool,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Measures for about this long, after a warm-up
+    /// Measure for about this long, after a warm-up
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Rows of each kind in a step (training), or particles (sampling), instead of the workload's
     /// own
     #[arg(long)]
     rows: Option<usize>,
-    /// Prints one line of JSON
+    /// Print one line of JSON
     #[arg(long)]
     json: bool,
 }
-
-/// Work that a workload measures.
-enum Work {
-    /// Training steps with this many interior rows and boundary rows at each end.
-    Train { interior: usize, boundary: usize },
-    /// Integration of this many particles from 0 to 1.
-    Sample { particles: usize, method: Method, steps: u64 },
-}
-
-struct Workload {
-    name: &'static str,
-    dim: usize,
-    hidden: &'static [usize],
-    head: Head,
-    sigma: f64,
-    /// True if samples are paired by optimal transport.
-    paired: bool,
-    work: Work,
-}
-
-const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "hydrogen",
-        dim: 3,
-        hidden: &[256; 4],
-        head: Head::Quadratic,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Train { interior: 1000, boundary: 1000 },
-    },
-    Workload {
-        name: "entropic-hydrogen",
-        dim: 3,
-        hidden: &[256; 4],
-        head: Head::Quadratic,
-        sigma: 1.0,
-        paired: false,
-        work: Work::Train { interior: 1000, boundary: 1000 },
-    },
-    Workload {
-        name: "embryoid",
-        dim: 5,
-        hidden: &[512; 3],
-        head: Head::Scalar,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Train { interior: 512, boundary: 512 },
-    },
-    Workload {
-        name: "embryoid-ot",
-        dim: 5,
-        hidden: &[512; 3],
-        head: Head::Scalar,
-        sigma: 0.0,
-        paired: true,
-        work: Work::Train { interior: 512, boundary: 512 },
-    },
-    Workload {
-        name: "toy2d",
-        dim: 2,
-        hidden: &[64; 3],
-        head: Head::Scalar,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Train { interior: 4096, boundary: 4096 },
-    },
-    Workload {
-        name: "wide",
-        dim: 50,
-        hidden: &[512; 4],
-        head: Head::Scalar,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Train { interior: 2048, boundary: 2048 },
-    },
-    Workload {
-        name: "sampling-hydrogen",
-        dim: 3,
-        hidden: &[256; 4],
-        head: Head::Quadratic,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Sample { particles: 200_000, method: Method::Euler, steps: 100 },
-    },
-    Workload {
-        name: "sampling-toy2d",
-        dim: 2,
-        hidden: &[64; 3],
-        head: Head::Scalar,
-        sigma: 0.0,
-        paired: false,
-        work: Work::Sample { particles: 1_000_000, method: Method::Rk4, steps: 50 },
-    },
-];
 
 /// One line of `--json`.
 #[derive(Serialize)]
@@ -183,14 +89,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if name == "peak" {
         return bench.print_peak(arguments);
     }
-    let workload = WORKLOADS
-        .iter()
-        .find(|workload| workload.name == name)
+    let mut workload = Workload::find(name)
         .with_context(|| format!("no workload is called {name:?}: `amatch bench --list` names them"))?;
     if let Some(rows) = arguments.rows {
-        memory::require("command line", &format!("--rows {rows}"), workload.least_bytes(rows))?;
+        workload = workload.with_rows(rows);
+        memory::require("command line", &format!("--rows {rows}"), workload.least_bytes())?;
     }
-    let figures = workload.measure(&bench, arguments)?;
+    let figures = bench.measure(&workload, arguments)?;
     let line = if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? };
     print_result(line + "\n")
 }
@@ -243,6 +148,124 @@ impl Bench {
         }
     }
 
+    fn measure(&self, workload: &Workload, arguments: &Arguments) -> anyhow::Result<Figures> {
+        let budget = Duration::from_secs_f64(arguments.seconds);
+        let (seconds, is_step) = match workload.work {
+            Work::Train(step) => (self.seconds_per_step(workload, step, budget, arguments.device.threads())?, true),
+            Work::Sample { particles, method, steps } => {
+                (self.seconds_per_run(workload, particles, method, steps, budget)?, false)
+            }
+        };
+        let gflops = workload.flop() / seconds / 1e9;
+        Ok(Figures {
+            workload: workload.name.to_string(),
+            threads: self.threads(),
+            seconds_per_step: is_step.then_some(seconds),
+            seconds_per_run: (!is_step).then_some(seconds),
+            gflops,
+            of_peak: self.peak_gflops.map(|peak| gflops / peak),
+            rows_per_s: workload.rows() / seconds,
+        })
+    }
+
+    fn seconds_per_step(
+        &self,
+        workload: &Workload,
+        step: Step,
+        budget: Duration,
+        threads: usize,
+    ) -> anyhow::Result<f64> {
+        let architecture = workload.architecture();
+        let state = TrainState::initial(initial_parameters(&architecture, SEED));
+        let snapshots = normal_snapshots(workload.dim());
+        let couplings = if step.paired {
+            Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED, &Stage::new(threads, &()))?))
+        } else {
+            None
+        };
+        let training = Training {
+            architecture,
+            objective: Objective { sigma: step.sigma, ..Objective::default() },
+            path: DensityPath {
+                snapshots: Arc::new(snapshots),
+                interpolant: Interpolant::Linear,
+                couplings,
+                masses: None,
+            },
+            bend: None,
+            estimator: step.estimator,
+            time_rule: TimeRule::LowDiscrepancy,
+            laplacian: step.laplacian,
+            n_interior: step.rows,
+            n_boundary: step.rows,
+            optimizer: Optimizer {
+                learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+                clip_norm: Some(1.0),
+                ema_decay: 0.9999,
+            },
+            seed: SEED,
+        };
+        let mut trainer = self.engine().trainer(training, state)?;
+        let mut records = Vec::new();
+        // The first steps warm caches and show how many steps fill a tenth of the budget.
+        let started = Instant::now();
+        trainer.steps(3, &mut records)?;
+        let chunk = (budget.as_secs_f64() / 10.0 / (started.elapsed().as_secs_f64() / 3.0)).ceil().max(1.0) as u64;
+        let (started, mut steps) = (Instant::now(), 0);
+        while started.elapsed() < budget {
+            records.clear();
+            trainer.steps(chunk, &mut records)?;
+            steps += chunk;
+        }
+        let seconds = started.elapsed().as_secs_f64() / steps as f64;
+        if !records.iter().all(|record| record.loss.is_finite()) {
+            bail!("{}: the loss is not finite", workload.name);
+        }
+        Ok(seconds)
+    }
+
+    /// Seconds of a whole run. If the budget is shorter than the run, fewer particles are moved and
+    /// the time scaled, as it is linear in them.
+    fn seconds_per_run(
+        &self,
+        workload: &Workload,
+        particles: usize,
+        method: Method,
+        steps: u64,
+        budget: Duration,
+    ) -> anyhow::Result<f64> {
+        let architecture = workload.architecture();
+        let dim = workload.dim();
+        let model = Model {
+            coordinates: Coordinates::identity(dim),
+            objective: Objective::default(),
+            parameters: initial_parameters(&architecture, SEED),
+            architecture,
+        };
+        let plan = Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0]);
+        let start = normal_rows(particles, dim, 5);
+        let run = |n: usize| -> anyhow::Result<f64> {
+            let mut out = start[..n * dim].to_vec();
+            let started = Instant::now();
+            self.engine().integrate(&model, &plan, Trajectories::of(&mut out), &())?;
+            Ok(started.elapsed().as_secs_f64())
+        };
+        let probe = particles.min(self.threads().map_or(GPU_PARTICLES, |threads| 4096 * threads));
+        run(probe)?;
+        let per_particle = run(probe)? / probe as f64;
+        let chunk = ((budget.as_secs_f64() / 3.0 / per_particle) as usize).clamp(probe, particles);
+        let (started, mut moved, mut seconds) = (Instant::now(), 0, 0.0);
+        while started.elapsed() < budget {
+            seconds += run(chunk)?;
+            moved += chunk;
+        }
+        Ok(seconds / moved as f64 * particles as f64)
+    }
+
     /// The figures on one line.
     fn describe(&self, figures: &Figures) -> anyhow::Result<String> {
         let (seconds, unit) = match (figures.seconds_per_step, figures.seconds_per_run) {
@@ -270,163 +293,6 @@ fn gpu_rate(unit: &str, seconds: f64, gflops: f64, peak_gflops: Option<f64>) -> 
         None => "peak of the card not known".into(),
     };
     format!("{} {unit}s/s, {} TFLOP/s ({of_peak})", significant(1.0 / seconds, 4), significant(gflops / 1e3, 4))
-}
-
-impl Workload {
-    fn architecture(&self) -> Architecture {
-        Architecture {
-            dim: self.dim,
-            hidden: self.hidden.to_vec(),
-            activation: Activation::Silu,
-            head: self.head,
-            time_embedding: TimeEmbedding::Raw,
-        }
-    }
-
-    /// Floating-point operations of one product with all weights for one row.
-    fn flop_per_product(&self) -> f64 {
-        self.architecture().layers().iter().map(|layer| 2.0 * (layer.n_in * layer.n_out) as f64).sum()
-    }
-
-    /// Minimum memory of `rows` rows: start and end of each particle; for a training step, the list
-    /// of its tiles.
-    fn least_bytes(&self, rows: usize) -> u128 {
-        match self.work {
-            Work::Sample { .. } => memory::bytes(&[rows, self.dim, 2 * size_of::<f32>()]),
-            Work::Train { .. } => memory::bytes(&[rows, 3]),
-        }
-    }
-
-    fn measure(&self, bench: &Bench, arguments: &Arguments) -> anyhow::Result<Figures> {
-        let budget = Duration::from_secs_f64(arguments.seconds);
-        let figures = |seconds: f64, rows: f64, products: f64| {
-            let gflops = products * self.flop_per_product() / seconds / 1e9;
-            Figures {
-                workload: self.name.to_string(),
-                threads: bench.threads(),
-                seconds_per_step: None,
-                seconds_per_run: None,
-                gflops,
-                of_peak: bench.peak_gflops.map(|peak| gflops / peak),
-                rows_per_s: rows / seconds,
-            }
-        };
-        match self.work {
-            Work::Train { interior, boundary } => {
-                let (interior, boundary) = (arguments.rows.unwrap_or(interior), arguments.rows.unwrap_or(boundary));
-                let seconds =
-                    self.seconds_per_step(bench.engine(), interior, boundary, budget, arguments.device.threads())?;
-                let rows = (interior + 2 * boundary) as f64;
-                let of_interior = if self.sigma > 0.0 { 9 } else { 6 };
-                let products = (of_interior * interior + 3 * 2 * boundary) as f64;
-                Ok(Figures { seconds_per_step: Some(seconds), ..figures(seconds, rows, products) })
-            }
-            Work::Sample { particles, method, steps } => {
-                let particles = arguments.rows.unwrap_or(particles);
-                let seconds = self.seconds_per_run(bench, particles, method, steps, budget)?;
-                let velocities = particles as f64 * (steps * method.velocities_per_step()) as f64;
-                Ok(Figures { seconds_per_run: Some(seconds), ..figures(seconds, particles as f64, 2.0 * velocities) })
-            }
-        }
-    }
-
-    fn seconds_per_step(
-        &self,
-        engine: &dyn Engine,
-        n_interior: usize,
-        n_boundary: usize,
-        budget: Duration,
-        threads: usize,
-    ) -> anyhow::Result<f64> {
-        let architecture = self.architecture();
-        let state = TrainState::initial(initial_parameters(&architecture, SEED));
-        let snapshots = normal_snapshots(self.dim);
-        let couplings = if self.paired {
-            Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED, &Stage::new(threads, &()))?))
-        } else {
-            None
-        };
-        let training = Training {
-            architecture,
-            objective: Objective { sigma: self.sigma, ..Objective::default() },
-            path: DensityPath {
-                snapshots: Arc::new(snapshots),
-                interpolant: Interpolant::Linear,
-                couplings,
-                masses: None,
-            },
-            bend: None,
-            estimator: Estimator::Action { centering: false },
-            time_rule: TimeRule::LowDiscrepancy,
-            laplacian: Laplacian::default(),
-            n_interior,
-            n_boundary,
-            optimizer: Optimizer {
-                learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.0,
-                clip_norm: Some(1.0),
-                ema_decay: 0.9999,
-            },
-            seed: SEED,
-        };
-        let mut trainer = engine.trainer(training, state)?;
-        let mut records = Vec::new();
-        // The first steps warm caches and show how many steps fill a tenth of the budget.
-        let started = Instant::now();
-        trainer.steps(3, &mut records)?;
-        let chunk = (budget.as_secs_f64() / 10.0 / (started.elapsed().as_secs_f64() / 3.0)).ceil().max(1.0) as u64;
-        let (started, mut steps) = (Instant::now(), 0);
-        while started.elapsed() < budget {
-            records.clear();
-            trainer.steps(chunk, &mut records)?;
-            steps += chunk;
-        }
-        let seconds = started.elapsed().as_secs_f64() / steps as f64;
-        if !records.iter().all(|record| record.loss.is_finite()) {
-            bail!("{}: the loss is not finite", self.name);
-        }
-        Ok(seconds)
-    }
-
-    /// Seconds of a whole run. If the budget is shorter than the run, fewer particles are moved and
-    /// the time scaled, as it is linear in them.
-    fn seconds_per_run(
-        &self,
-        bench: &Bench,
-        particles: usize,
-        method: Method,
-        steps: u64,
-        budget: Duration,
-    ) -> anyhow::Result<f64> {
-        let architecture = self.architecture();
-        let model = Model {
-            coordinates: Coordinates::identity(self.dim),
-            objective: Objective::default(),
-            parameters: initial_parameters(&architecture, SEED),
-            architecture,
-        };
-        let plan = Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0]);
-        let start = normal_rows(particles, self.dim, 5);
-        let run = |n: usize| -> anyhow::Result<f64> {
-            let mut out = start[..n * self.dim].to_vec();
-            let started = Instant::now();
-            bench.engine().integrate(&model, &plan, Trajectories::of(&mut out), &())?;
-            Ok(started.elapsed().as_secs_f64())
-        };
-        let probe = particles.min(bench.threads().map_or(GPU_PARTICLES, |threads| 4096 * threads));
-        run(probe)?;
-        let per_particle = run(probe)? / probe as f64;
-        let chunk = ((budget.as_secs_f64() / 3.0 / per_particle) as usize).clamp(probe, particles);
-        let (started, mut moved, mut seconds) = (Instant::now(), 0, 0.0);
-        while started.elapsed() < budget {
-            seconds += run(chunk)?;
-            moved += chunk;
-        }
-        Ok(seconds / moved as f64 * particles as f64)
-    }
 }
 
 /// Five snapshots of 2000 standard normal rows.

@@ -10,7 +10,7 @@ use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::Model;
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
-use action_matching::{Destination, Error};
+use action_matching::{Destination, DeviceKind, Error};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};
 use super::output::{print_result, replace_files};
@@ -18,12 +18,20 @@ use super::output::{print_result, replace_files};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  amatch check --model runs/hematopoiesis/model.safetensors --batch batch.safetensors --out gradients.safetensors
-  amatch check --model m.safetensors --batch b.safetensors --out g.safetensors --device cuda --precision bf16
+  amatch check --model runs/a/model.safetensors --batch b.safetensors --out g.safetensors
+  amatch check --model m.safetensors --batch b.safetensors --out g.safetensors --device cuda
 
-All in network coordinates. The batch holds x [n, d], t [n], x0 [n0, d], x1 [n1, d]; optionally omega [n], d_omega [n] and the scalars
-omega0, omega1 (default: time weight 1, slope 0); with diffusion also probe [k, n, d] (default: the exact Laplacian). The output holds
-loss, grad.<tensor name> for every parameter, and for each interior row s, ds_dx, ds_dt and with diffusion laplacian, in float64. --precision f64 runs a plain implementation that shares no kernel with the engine.")]
+All values are in network coordinates. The batch holds
+  x [n, d], t [n]          interior rows
+  x0 [n0, d], x1 [n1, d]   rows at the first and the last time
+  omega [n], d_omega [n]   time weight and its slope (default: 1 and 0)
+  omega0, omega1           time weight at the first and the last time (default: 1)
+  probe [k, n, d]          with diffusion: probes (default: the exact Laplacian)
+The result holds, in float64,
+  loss
+  grad.<tensor name>       for every parameter
+  s, ds_dx, ds_dt          for each interior row; with diffusion also laplacian
+--precision f64 runs a plain implementation that shares no kernel with the engines.")]
 pub struct Arguments {
     /// Model file
     #[arg(long, value_name = "FILE")]
@@ -34,7 +42,7 @@ pub struct Arguments {
     /// Result (safetensors)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replaces the result if it exists (never a model, a file of a run, or one that this command
+    /// Replace the result if it exists (never a model, a file of a run, or a file that this command
     /// reads)
     #[arg(long)]
     force: bool,
@@ -50,7 +58,7 @@ pub struct Arguments {
     /// Device: cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Arithmetic: f32; f64 on a CPU; tf32, bf16 or f16 on a GPU
+    /// Arithmetic: f32, or f64 on a CPU, or tf32, bf16 or f16 on a GPU
     #[arg(long, value_parser = Arithmetic::parse, default_value = "f32")]
     precision: Arithmetic,
 }
@@ -76,6 +84,7 @@ impl Arithmetic {
             (Arithmetic::F64, None) => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, _) if device == "auto" => Ok(Box::new(ReferenceEngine)),
             (Arithmetic::F64, Some(_)) => Err(Error::Device {
+                kind: DeviceKind::Unsupported,
                 device: device.into(),
                 problem: "--precision f64 is for the CPU".into(),
                 fix: "use --device cpu".into(),
@@ -95,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     *sigma = arguments.sigma.unwrap_or(*sigma);
     *growth = arguments.growth.unwrap_or(*growth);
     *cost_exponent = arguments.cost_exponent.unwrap_or(*cost_exponent);
-    model.objective.validate("command line".as_ref())?;
+    model.objective.validate("command line")?;
     let batch = read_batch(&arguments.batch, &model)?;
     let engine = arguments.precision.on(&arguments.device)?;
     let result = engine.loss_gradient(&model, &batch)?;

@@ -1,24 +1,24 @@
 //! `--device`, `--precision` and `--threads`: selection of the engine.
 
-use action_matching::Error;
 use action_matching::engine::Engine;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{self, CudaEngine};
 use action_matching::precision::Precision;
 use action_matching::stage::{MAX_THREADS, startable_threads, thread_count};
+use action_matching::{DeviceKind, Error};
 
 use super::output::note;
 
 #[derive(clap::Args)]
 pub struct DeviceArguments {
-    /// Device: cpu, cuda or cuda:N (`amatch devices` lists them); auto takes cuda if
-    /// there is a GPU, else cpu
+    /// cpu, cuda or cuda:N (`amatch devices` lists them); auto takes a GPU if there is one
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Operands of matrix products on a GPU: f32, tf32, bf16 or f16 [default: bf16]; a CPU has f32
+    /// Matrix products of a GPU: f32, tf32, bf16 or f16 (a CPU computes in f32) [default: bf16, or
+    /// training.precision of the configuration that is trained]
     #[arg(long, value_parser = parse_precision)]
     precision: Option<Precision>,
-    /// CPU threads, at most 1024 (0: one for each core); results do not depend on it
+    /// CPU threads, at most 1024 (0: one for each core); they do not change results
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     threads: usize,
 }
@@ -84,6 +84,7 @@ pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
         ("cuda", _) => Ok(Some(0)),
         (_, Some(Ok(ordinal))) => Ok(Some(ordinal as usize)),
         _ => Err(Error::Device {
+            kind: DeviceKind::Unavailable,
             device: device.into(),
             problem: "is not a device".into(),
             fix: "use auto, cpu, cuda or cuda:0".into(),
@@ -95,6 +96,7 @@ pub fn device_ordinal(device: &str) -> action_matching::Result<Option<usize>> {
 pub fn gpu_only(device: &str, precision: Precision) -> Error {
     let device = if device == "auto" { "auto (here the CPU)" } else { device };
     Error::Device {
+        kind: DeviceKind::Unsupported,
         device: device.into(),
         problem: format!("--precision {} is for GPUs", precision.name()),
         fix: "use --device cuda, or leave --precision out: a CPU computes in f32".into(),

@@ -9,11 +9,11 @@ use super::output::print_result;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   amatch devices
   amatch train run.toml --device cuda:1     on the second GPU
 
-Lists the CPU and each GPU with its name for --device, and says what is missing where there is none.")]
+Lists the CPU and each GPU under its name for --device. If no GPU can be used, says what is missing.")]
 pub struct Arguments {}
 
 pub fn run(_: &Arguments) -> anyhow::Result<()> {

@@ -26,49 +26,52 @@ Examples:
   amatch evaluate runs/hematopoiesis examples/data/mouse_hematopoiesis.npz --json scores.json
   amatch evaluate model.safetensors cells.npz --held-out 1 --points 2000
   amatch evaluate runs/anisotropic ends.npz --problem anisotropic
-  amatch evaluate runs/digits                        a generative path: samples from noise, and log-likelihood
+  amatch evaluate runs/digits             of a generative path: samples from noise, log-likelihood
 
-Each snapshot is moved to the time of the next one, and to held-out ones after it (or the first one to all: --start first), and compared
-with the truth there, with weights where the model has growth: exact Wasserstein distances W1 and W2, unbiased MMD², each beside what no motion scores and beside the sampling floor, the distance between two disjoint
-halves of the truth. Kinetic energy and Hamilton–Jacobi–Bellman residual are taken along the way.")]
+Each snapshot is moved to the next one, and to the held-out ones between (with --start first, the \
+first one to all), and compared with the true snapshot there; with growth, particles carry weights. \
+Scores are exact Wasserstein distances W1 and W2 and the unbiased MMD², each with two scores to \
+compare it with: that of no motion, and the sampling floor, which is the distance between two \
+disjoint halves of the true snapshot. Kinetic energy and Hamilton–Jacobi–Bellman residual are \
+measured along the flow.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
-    /// Snapshots (default: the data of the run, held-out times included)
+    /// Snapshots [default: the data of the run, held-out times included]
     data: Option<PathBuf>,
-    /// Times that the model was trained without (default: those of the run)
+    /// Times that the model was trained without [default: those of the run]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
-    /// Start of the particles (default: previous, or noise for the run of a generative path)
+    /// Start of the particles [default: previous; noise for the run of a generative path]
     #[arg(long, value_parser = one_of(STARTS))]
     start: Option<StartFrom>,
-    /// Most points of a snapshot; larger ones are represented by a random subset
+    /// Largest number of points; a random subset represents a snapshot with more
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
-    /// Compares with the true action of a problem that `amatch problem` knows: action gap, gap
-    /// identity, bound on W2²
+    /// Compare with the true action of this problem of `amatch problem`: action gap, gap identity,
+    /// bound on W2²
     #[arg(long, value_name = "NAME")]
     problem: Option<String>,
-    /// Writes the report as JSON too
+    /// Write the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Replaces the JSON file even if it is no earlier report (never a model, a file of a run, or
-    /// one that this command reads)
+    /// Replace the JSON file even if it is no earlier report (never a model, a file of a run, or a
+    /// file that this command reads)
     #[arg(long, requires = "json")]
     force: bool,
-    /// Method of integration (default: dopri5, or stochastic-heun for a model with diffusion)
+    /// Method of integration [default: dopri5; stochastic-heun for a model with diffusion]
     #[arg(long, value_parser = one_of(METHODS))]
     method: Option<Method>,
-    /// Equal steps between snapshots, instead of tolerances
+    /// Equal steps from snapshot to snapshot [default: 100 for all methods but dopri5]
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
-    /// Relative tolerance of dopri5 (default 1e-4)
+    /// Relative tolerance of dopri5 [default: 1e-4]
     #[arg(long, value_name = "TOLERANCE")]
     rtol: Option<f64>,
-    /// Absolute tolerance of dopri5, network units (default 1e-5)
+    /// Absolute tolerance of dopri5, network units [default: 1e-5]
     #[arg(long, value_name = "TOLERANCE")]
     atol: Option<f64>,
-    /// Seed of random subsets and halves
+    /// Seed of random subsets, halves and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -79,7 +82,7 @@ pub struct Arguments {
 const STARTS: &[Named<StartFrom>] = &[
     ("previous", StartFrom::Previous, "Each snapshot moves to the next one"),
     ("first", StartFrom::First, "The first snapshot moves to every other"),
-    ("noise", StartFrom::Noise, "Standard normal noise moves to the one snapshot"),
+    ("noise", StartFrom::Noise, "Standard normal noise moves to the only snapshot"),
 ];
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -117,7 +120,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Samples are stored as differences from the origin.
     let model = Model { coordinates: model.coordinates.relative_to(&origin), ..model };
     let options = EvaluateOptions { start, max_points: arguments.points, method, control, seed: arguments.seed };
-    let screen = OnScreen::new("ways and comparisons", &signals);
+    let screen = OnScreen::new("flows and comparisons", &signals);
     let stage = Stage::new(arguments.device.threads(), &screen);
     let report = Report { theorems, ..evaluate(&*engine, &model, &snapshots, &held_out, &options, &stage)? };
     drop(screen);

@@ -18,11 +18,11 @@ pub const SIGNAL: u8 = 128;
 pub fn table() -> String {
     let rows = [
         (DONE.to_string(), "done"),
-        (ERROR.to_string(), "error: the message names what is wrong and what helps"),
-        (USAGE.to_string(), "usage: the command line cannot be understood"),
-        (FAILED_TEST.to_string(), "the model failed its own test (reserved for --strict)"),
-        (INTERRUPTED.to_string(), "interrupted (hang-up, a lost rank): go on with --resume"),
-        (format!("{SIGNAL} + n"), "ended by signal n: 130 Ctrl-C, 143 SIGTERM"),
+        (ERROR.to_string(), "error: the message says what is wrong and what helps"),
+        (USAGE.to_string(), "the command line cannot be understood"),
+        (FAILED_TEST.to_string(), "reserved: the model failed its own test"),
+        (INTERRUPTED.to_string(), "interrupted from outside (SIGHUP): continue with --resume"),
+        (format!("{SIGNAL} + n"), "ended by signal n: 130 for Ctrl-C, 143 for SIGTERM"),
     ];
     let rows = rows.map(|(code, meaning)| format!("  {code:<9}{meaning}"));
     format!("Exit codes:\n{}", rows.join("\n"))

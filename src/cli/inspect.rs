@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::Error;
 use action_matching::cli_support::{TensorFileKind, describe};
 use action_matching::config::Config;
 use action_matching::display::significant;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
+use action_matching::{Error, InputKind};
 
 use super::output::{note, print_result};
 
@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         // Before the suffix is checked, because the suffix of a missing file does not matter.
         let fix = "check the name, and the folder that relative paths start from";
-        return Err(Error::input(path, "path", "does not exist", fix).into());
+        return Err(Error::input(path, "path", "does not exist", fix).of_kind(InputKind::Missing).into());
     }
     let text = if path.is_dir() {
         describe_run(&RunFolder::new(path))?

@@ -15,6 +15,7 @@ mod sample;
 mod signal;
 mod train;
 mod watch;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -53,7 +54,7 @@ enum Command {
     Sample(sample::Arguments),
     /// Score a trained model on snapshots
     Evaluate(evaluate::Arguments),
-    /// Loss, gradients and derivatives on a given batch, for people who port models
+    /// Compute loss, gradients and derivatives on a given batch, for people who port models
     Check(check::Arguments),
     /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong
     /// with a bad one

@@ -20,28 +20,29 @@ Examples:
   amatch problem ornstein-uhlenbeck -n 5000 --times 101 --out ou.npz
   amatch problem hydrogen -n 5000 --times 1001 --out hydrogen.npz
 
-Train on the samples with data.standardize = \"none\", objective.path = \"nearest\" and the sigma and growth that --list shows (with growth also
-objective.mass = \"counts\"); then `amatch evaluate RUN --problem NAME` compares the model with the true action.")]
+Train on the samples with data.standardize = \"none\", objective.path = \"nearest\", and the sigma and \
+growth that --list shows (with growth also objective.mass = \"counts\"). Then \
+`amatch evaluate RUN --problem NAME` compares the model with the true action.")]
 pub struct Arguments {
-    /// Problem: one of --list
+    /// One of --list
     #[arg(required_unless_present = "list")]
     name: Option<String>,
-    /// Lists the problems
+    /// List the problems
     #[arg(long)]
     list: bool,
-    /// Samples at the first time; later snapshots have as many as their mass says
+    /// Samples at the first time; with growth, the number at later times follows the mass
     #[arg(short, default_value_t = 2000, value_name = "N")]
     n: usize,
-    /// Equally spaced times from 0 to 1 (hydrogen: to 14000)
+    /// Number of equally spaced times from 0 to 1 (hydrogen: to 14000)
     #[arg(long, default_value_t = 101, value_name = "N")]
     times: usize,
-    /// Output: .npz, .csv or .safetensors; a pipe or device without a suffix gets CSV
+    /// Output: .npz, .csv or .safetensors; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     out: Option<PathBuf>,
-    /// Replaces the output if it exists (never a model or a file of a run)
+    /// Replace the output if it exists (never a model or a file of a run)
     #[arg(long)]
     force: bool,
-    /// Seed
+    /// Seed of the samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

@@ -10,7 +10,7 @@ use action_matching::data::{
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::memory;
-use action_matching::model::Model;
+use action_matching::model::{Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::Watch;
@@ -28,64 +28,68 @@ use super::watch::OnScreen;
 Examples:
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
-  amatch sample model.safetensors --from cells.csv --method rk4 --steps 50 --save-at 0.5 1 1.5 2 --out paths.npz
-  amatch sample model.safetensors --from gaussian -n 1000000 --rtol 1e-4 --density --out samples.safetensors
+  amatch sample model.safetensors --from cells.csv --method rk4 --save-at 1 1.5 2 --out paths.npz
+  amatch sample model.safetensors --from gaussian -n 1000000 --density --out points.safetensors
 
-Times and positions are in the units of the data. Times are written in 64 bits; positions in 32, or in 64 where 32 would round
-them by more than 1e-5 scales of the model; a table has the columns of the model's own data. The output holds samples [times · n, d] and times: the particles at the first
-saved time, then at the second, and so on, each in the order of the start. With growth it holds log_weights too (the mean of their
-exponentials is the mass relative to the start). `amatch inspect` describes it.")]
+The output holds, in the units of the data,
+  samples [times · n, d]   the n particles at the first saved time, then at the second, and so on,
+                           each time in the order of the start; in 64 bits if 32 would round them
+                           by more than 1e-5 of the model's scale
+  times [times · n]        in 64 bits
+  log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
+  log_density              with --density
+A table has the columns of the model's own data. `amatch inspect` describes the output.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
-    /// Start: a file of samples, snapshot:T (the snapshot at time T of the run's data), or gaussian
-    /// (standard normal in network coordinates)
+    /// Start: a file of samples; snapshot:T, the snapshot at time T of the run's data; or gaussian,
+    /// standard normal in network coordinates
     #[arg(long, value_name = "FILE|snapshot:T|gaussian")]
     from: String,
-    /// Number of particles (default: all rows of the start); drawn with replacement from a snapshot
-    /// or file
+    /// Number of particles, drawn with replacement from a snapshot or file [default: every row
+    /// once]
     #[arg(short, value_name = "N")]
     n: Option<usize>,
-    /// Start time (default: T of snapshot:T, else the first time of the model)
+    /// Start time [default: T of snapshot:T, else the first time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t0: Option<f64>,
-    /// End time (default: the last time of the model)
+    /// End time [default: the last of --save-at, else the last time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t1: Option<f64>,
-    /// Method (default: dopri5, or stochastic-heun for a model with diffusion)
+    /// Method of integration [default: dopri5; stochastic-heun for a model with diffusion]
     #[arg(long, value_parser = one_of(METHODS))]
     method: Option<Method>,
-    /// Equal steps from start to end (default 100 for all methods but dopri5)
+    /// Equal steps from start to end [default: 100 for all methods but dopri5]
     #[arg(long, value_name = "N", conflicts_with_all = ["rtol", "atol"])]
     steps: Option<u64>,
-    /// Relative tolerance of dopri5 (default 1e-4)
+    /// Relative tolerance of dopri5 [default: 1e-4]
     #[arg(long, value_name = "TOLERANCE")]
     rtol: Option<f64>,
-    /// Absolute tolerance of dopri5, network units (default 1e-5)
+    /// Absolute tolerance of dopri5, network units [default: 1e-5]
     #[arg(long, value_name = "TOLERANCE")]
     atol: Option<f64>,
-    /// Times at which particles are written, in the order they are reached (default: the end)
+    /// Times at which particles are written, in the order they are reached [default: the end]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors; a pipe or device without a suffix gets CSV
+    /// Output: .npz, .npy, .csv or .safetensors; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replaces the output if it exists (never a model, a file of a run, or one that this command
+    /// Replace the output if it exists (never a model, a file of a run, or a file that this command
     /// reads)
     #[arg(long)]
     force: bool,
-    /// Data for snapshot:T (default: the data of the run)
+    /// Data for snapshot:T [default: the data of the run]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Samples in a start file: an array, or columns as in data.samples (default: samples, or the
-    /// columns of the run)
+    /// Samples in a start file: an array, or columns as in data.samples [default: the columns of
+    /// the run, else samples]
     #[arg(long, value_name = "NAME")]
     samples: Option<String>,
-    /// Writes log_density too: by the exact divergence along the flow, or its estimate with one
-    /// probe. From gaussian it is log q in data units, from other starts log q(end) − log q(start)
+    /// Write log_density too: from gaussian log q in data units, from other starts log q(end) − log
+    /// q(start). The divergence along the flow is exact, or estimated with one Rademacher probe
     #[arg(long, value_parser = one_of(DIVERGENCES), num_args = 0..=1, default_missing_value = "exact", value_name = "DIVERGENCE")]
     density: Option<Laplacian>,
-    /// Replaces weighted particles at each saved time by equally weighted ones (systematic
+    /// Replace weighted particles at each saved time by equally weighted ones (systematic
     /// resampling)
     #[arg(long, conflicts_with = "density")]
     resample: bool,
@@ -134,135 +138,222 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let start = Start::parse(&arguments.from)?;
     let (model_file, model, config) = load_model(&arguments.model)?;
-    let mut reads = vec![model_file];
-    match &start {
-        Start::File(path) => reads.push(path.clone()),
-        Start::Snapshot(_) => {
-            let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
-            reads.extend(source.files().map(Path::to_owned));
-        }
-        Start::Gaussian => {}
-    }
+    let mut reads = start.files(arguments, config.as_ref())?;
+    reads.push(model_file);
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
     let engine = arguments.device.engine()?;
-    let (first, last) = (model.coordinates.time_range[0], model.coordinates.time_range[1]);
-    let t0 = arguments.t0.unwrap_or(if let Start::Snapshot(time) = start { time } else { first });
-    let mut save_at = arguments.save_at.clone();
-    match (arguments.t1, save_at.last()) {
-        (Some(end), Some(&saved)) if end != saved => save_at.push(end),
-        (Some(end), None) => save_at.push(end),
-        (None, None) => save_at.push(last),
-        _ => {}
-    }
-    let (method, control) = solver(arguments.method, &model.objective, arguments.steps, arguments.rtol, arguments.atol);
-    let network_times = save_at.iter().map(|&time| model.coordinates.network_time(time)).collect();
-    let plan = Plan {
-        noise: Noise::new(arguments.seed),
-        divergence: arguments.density.unwrap_or(Laplacian::EXACT),
-        ..Plan::new(method, control, model.coordinates.network_time(t0), network_times)
-    };
+    let times = Times::new(arguments, &start, &model);
+    let plan = plan(arguments, &model, &times);
     plan.validate(&model.objective)?;
-    let weighted = model.objective.growth > 0.0;
-    if arguments.resample && !weighted {
+    if arguments.resample && model.objective.growth == 0.0 {
         bail!("--resample: the model has no growth, so its particles carry no weights (leave it out)");
     }
-    // Times this close to the ends are the ends, rounded differently.
-    let slack = 1e-6 * (last - first);
-    for time in save_at.iter().chain([&t0]).filter(|time| !(first - slack..=last + slack).contains(*time)) {
-        note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
-    }
+    times.warn_outside(&model);
 
-    // Values per particle and saved time: its position, the time, and other channels.
-    let values = model.architecture.dim + usize::from(weighted) + usize::from(arguments.density.is_some());
-    let require = |n: usize, flag: &str| {
-        let least = memory::bytes(&[n, save_at.len(), values * size_of::<f32>() + size_of::<f64>()]);
-        memory::require("command line", flag, least)
+    let channels = Channels {
+        dim: model.architecture.dim,
+        weighted: model.objective.growth > 0.0,
+        with_density: arguments.density.is_some(),
     };
     if let Some(n) = arguments.n {
-        require(n, &format!("-n {n}"))?;
+        channels.require(n, times.saved.len(), &format!("-n {n}"))?;
     }
-    let mut out = start.particles(arguments, &model, config.as_ref(), &OnScreen::new("bytes of data", &signals))?;
-    let (dim, len) = (model.architecture.dim, out.len());
-    let n = len / dim;
-    require(n, "--save-at")?;
+    let rows = start.particles(arguments, &model, config.as_ref(), &OnScreen::new("bytes of data", &signals))?;
+    let n = rows.len() / channels.dim;
+    channels.require(n, times.saved.len(), "--save-at")?;
     if n == 0 {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }
-    let total = len.checked_mul(save_at.len()).filter(|&total| out.try_reserve_exact(total - len).is_ok());
-    let Some(total) = total else {
-        bail!(
-            "{n} particles at {} saved times do not fit into memory (save fewer times, or split the run)",
-            save_at.len()
-        );
-    };
-    out.resize(total, 0.0);
-    let mut log_weights = vec![0.0; if weighted { total / dim } else { 0 }];
-    let mut log_density = vec![0.0; if arguments.density.is_some() { total / dim } else { 0 }];
-    if arguments.density.is_some() && matches!(start, Start::Gaussian) {
-        let normalizer = 0.5 * dim as f32 * std::f32::consts::TAU.ln();
-        for (log_q, y) in log_density.iter_mut().zip(out[..len].chunks_exact(dim)) {
-            *log_q = -normalizer - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
-        }
+    let mut particles = Particles::new(rows, times.saved.len(), &channels)?;
+    let from_gaussian = matches!(start, Start::Gaussian);
+    if from_gaussian {
+        particles.set_log_density_of_normals();
     }
-
-    let trajectories = Trajectories {
-        positions: &mut out,
-        log_weights: weighted.then_some(&mut log_weights[..]),
-        log_density: arguments.density.is_some().then_some(&mut log_density[..]),
-    };
-    if let Some(bytes) = engine.integration_memory(&model, &plan, &trajectories)? {
+    if let Some(bytes) = engine.integration_memory(&model, &plan, &particles.trajectories())? {
         note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
     let screen = OnScreen::new("particles", &signals);
-    let report = engine.integrate(&model, &plan, trajectories, &screen)?;
+    let report = engine.integrate(&model, &plan, particles.trajectories(), &screen)?;
     drop(screen);
-    if matches!(start, Start::Gaussian) {
-        // dx = scale dy: the density in data units is that in network units divided by the product
-        // of the scales.
-        let log_volume: f64 = model.coordinates.scale.iter().map(|scale| scale.ln()).sum();
-        log_density.iter_mut().for_each(|log_q| *log_q = (f64::from(*log_q) - log_volume) as f32);
+    if from_gaussian {
+        particles.convert_log_density(&model.coordinates);
     }
     if arguments.resample {
-        resample(&mut out, &log_weights, n, dim, arguments.seed);
-        log_weights.clear();
-    }
-    let wide = model.coordinates.need_f64().then(|| model.coordinates.to_data_f64(&out));
-    if wide.is_none() {
-        model.coordinates.to_data(&mut out);
-    }
-    let positions = wide.as_deref().map_or(PointValues::F32(&out), PointValues::F64);
-    let times: Vec<f64> = save_at.iter().flat_map(|&time| std::iter::repeat_n(time, n)).collect();
-    let mut arrays = vec![
-        PointArray::new("samples", Some(dim), positions).with_columns(model.coordinates.columns.as_deref()),
-        PointArray::new("times", None, &times[..]),
-    ];
-    for (name, values) in [("log_weights", &log_weights), ("log_density", &log_density)] {
-        if !values.is_empty() {
-            arrays.push(PointArray::new(name, None, &values[..]));
-        }
+        particles.resample(arguments.seed);
     }
     if destination.is_stream() {
         signals.end_at_once();
     }
-    write_points(&destination, &arrays)?;
+    particles.write(&destination, &times, &model.coordinates)?;
     note!(
-        "{n} particles from {t0} to {}, {:.1} velocities each: {}",
-        save_at[save_at.len() - 1],
+        "{n} particles from {} to {}, {:.1} velocities each: {}",
+        times.start,
+        times.saved[times.saved.len() - 1],
         report.velocity_evaluations as f64 / n as f64,
         destination.path().display()
     );
     Ok(())
 }
 
-/// Replaces the particles of each slab by equally many that systematic resampling draws from them.
-fn resample(positions: &mut [f32], log_weights: &[f32], n: usize, dim: usize, seed: u64) {
-    for (k, (slab, log_weights)) in positions.chunks_exact_mut(n * dim).zip(log_weights.chunks_exact(n)).enumerate() {
-        let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
-        let all = slab.to_vec();
-        for (row, kept) in slab.chunks_exact_mut(dim).zip(systematic_resample(log_weights, n, offset)) {
-            row.copy_from_slice(&all[kept * dim..][..dim]);
+/// Times of a run, data units.
+struct Times {
+    start: f64,
+    /// Times at which particles are saved, at least one; the last is the end.
+    saved: Vec<f64>,
+}
+
+impl Times {
+    fn new(arguments: &Arguments, start: &Start, model: &Model) -> Self {
+        let [first, last] = model.coordinates.time_range;
+        let start = arguments.t0.unwrap_or(if let Start::Snapshot(time) = *start { time } else { first });
+        let mut saved = arguments.save_at.clone();
+        match (arguments.t1, saved.last()) {
+            (Some(end), Some(&last_saved)) if end != last_saved => saved.push(end),
+            (Some(end), None) => saved.push(end),
+            (None, None) => saved.push(last),
+            _ => {}
         }
+        Times { start, saved }
+    }
+
+    /// Warns of times at which the model was not trained.
+    fn warn_outside(&self, model: &Model) {
+        let [first, last] = model.coordinates.time_range;
+        // Times this close to the ends are the ends, rounded differently.
+        let slack = 1e-6 * (last - first);
+        let trained = first - slack..=last + slack;
+        for time in self.saved.iter().chain([&self.start]).filter(|time| !trained.contains(*time)) {
+            note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
+        }
+    }
+}
+
+/// The plan of integration that `arguments` ask for, from start to end of `times`.
+fn plan(arguments: &Arguments, model: &Model, times: &Times) -> Plan {
+    let (method, control) = solver(arguments.method, &model.objective, arguments.steps, arguments.rtol, arguments.atol);
+    let network_time = |time: f64| model.coordinates.network_time(time);
+    let saved = times.saved.iter().map(|&time| network_time(time)).collect();
+    Plan {
+        noise: Noise::new(arguments.seed),
+        divergence: arguments.density.unwrap_or(Laplacian::EXACT),
+        ..Plan::new(method, control, network_time(times.start), saved)
+    }
+}
+
+/// The values that a particle has at each saved time, besides the time.
+struct Channels {
+    dim: usize,
+    /// True with growth: particles have weights.
+    weighted: bool,
+    with_density: bool,
+}
+
+impl Channels {
+    /// Refuses `n` particles at `n_times` times if they cannot fit into memory; `flag` asked for
+    /// them.
+    fn require(&self, n: usize, n_times: usize, flag: &str) -> action_matching::Result<()> {
+        let values = self.dim + usize::from(self.weighted) + usize::from(self.with_density);
+        let least = memory::bytes(&[n, n_times, values * size_of::<f32>() + size_of::<f64>()]);
+        memory::require("command line", flag, least)
+    }
+}
+
+/// The particles at all saved times, one slab of rows per time.
+struct Particles {
+    dim: usize,
+    /// Number of particles.
+    n: usize,
+    /// `[times, n, dim]`, network coordinates; the first slab holds the start until the run.
+    positions: Vec<f32>,
+    /// `[times, n]` with growth, otherwise empty.
+    log_weights: Vec<f32>,
+    /// `[times, n]` with a density, otherwise empty.
+    log_density: Vec<f32>,
+}
+
+impl Particles {
+    /// Space for particles that start at `rows`, with log-weights and log-density of 0.
+    fn new(mut rows: Vec<f32>, n_times: usize, channels: &Channels) -> anyhow::Result<Self> {
+        let (dim, len) = (channels.dim, rows.len());
+        let n = len / dim;
+        let total = len.checked_mul(n_times).filter(|&total| rows.try_reserve_exact(total - len).is_ok());
+        let Some(total) = total else {
+            bail!("{n} particles at {n_times} saved times do not fit into memory (save fewer times, or split the run)");
+        };
+        rows.resize(total, 0.0);
+        let zeros = |present: bool| vec![0.0; if present { total / dim } else { 0 }];
+        let (log_weights, log_density) = (zeros(channels.weighted), zeros(channels.with_density));
+        Ok(Particles { dim, n, positions: rows, log_weights, log_density })
+    }
+
+    fn trajectories(&mut self) -> Trajectories<'_> {
+        fn present(values: &mut [f32]) -> Option<&mut [f32]> {
+            (!values.is_empty()).then_some(values)
+        }
+        Trajectories {
+            positions: &mut self.positions,
+            log_weights: present(&mut self.log_weights),
+            log_density: present(&mut self.log_density),
+        }
+    }
+
+    /// Sets the log-density at the start, if there is one, to that of standard normal rows, network
+    /// units.
+    fn set_log_density_of_normals(&mut self) {
+        let normalizer = 0.5 * self.dim as f32 * std::f32::consts::TAU.ln();
+        let start = self.positions[..self.n * self.dim].chunks_exact(self.dim);
+        for (log_q, y) in self.log_density.iter_mut().zip(start) {
+            *log_q = -normalizer - 0.5 * y.iter().map(|y| y * y).sum::<f32>();
+        }
+    }
+
+    /// Converts the log-density from network units to data units.
+    fn convert_log_density(&mut self, coordinates: &Coordinates) {
+        // dx = scale dy: the density in data units is that in network units divided by the product
+        // of the scales.
+        let log_volume: f64 = coordinates.scale.iter().map(|scale| scale.ln()).sum();
+        self.log_density.iter_mut().for_each(|log_q| *log_q = (f64::from(*log_q) - log_volume) as f32);
+    }
+
+    /// Replaces the particles of each slab by equally many that systematic resampling draws from
+    /// them; they have no weights.
+    fn resample(&mut self, seed: u64) {
+        let slabs = self.positions.chunks_exact_mut(self.n * self.dim).zip(self.log_weights.chunks_exact(self.n));
+        for (k, (slab, log_weights)) in slabs.enumerate() {
+            let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
+            let all = slab.to_vec();
+            let drawn = systematic_resample(log_weights, self.n, offset);
+            for (row, kept) in slab.chunks_exact_mut(self.dim).zip(drawn) {
+                row.copy_from_slice(&all[kept * self.dim..][..self.dim]);
+            }
+        }
+        self.log_weights.clear();
+    }
+
+    /// Writes the particles, in data units.
+    fn write(
+        mut self,
+        destination: &Destination,
+        times: &Times,
+        coordinates: &Coordinates,
+    ) -> action_matching::Result<()> {
+        let wide = coordinates.need_f64().then(|| coordinates.to_data_f64(&self.positions));
+        if wide.is_none() {
+            coordinates.to_data(&mut self.positions);
+        }
+        let positions = wide.as_deref().map_or(PointValues::F32(&self.positions), PointValues::F64);
+        let times: Vec<f64> = times.saved.iter().flat_map(|&time| std::iter::repeat_n(time, self.n)).collect();
+        let mut arrays = vec![
+            PointArray::new("samples", Some(self.dim), positions).with_columns(coordinates.columns.as_deref()),
+            PointArray::new("times", None, &times[..]),
+        ];
+        for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
+            if !values.is_empty() {
+                arrays.push(PointArray::new(name, None, &values[..]));
+            }
+        }
+        write_points(destination, &arrays)
     }
 }
 
@@ -281,6 +372,18 @@ impl Start {
             }),
             None if from == "gaussian" => Ok(Start::Gaussian),
             None => Ok(Start::File(from.into())),
+        }
+    }
+
+    /// The files that hold the start.
+    fn files(&self, arguments: &Arguments, config: Option<&Config>) -> anyhow::Result<Vec<PathBuf>> {
+        match self {
+            Start::File(path) => Ok(vec![path.clone()]),
+            Start::Snapshot(_) => {
+                let source = snapshot_source(arguments.data.as_deref(), config)?;
+                Ok(source.files().map(Path::to_owned).collect())
+            }
+            Start::Gaussian => Ok(Vec::new()),
         }
     }
 

@@ -20,20 +20,23 @@ Examples:
   amatch train examples/hematopoiesis.toml
   amatch train run.toml --set training.steps=2000 --set model.hidden='[64, 64]' --out runs/small
   amatch train run.toml --device cuda --precision tf32
-  amatch train run.toml --resume             go on after an interruption, bit for bit as without it
-  amatch train runs/small/config.toml --out runs/again        reproduce a run from its own folder
+  amatch train run.toml --resume     continue after an interruption, bit for bit as without it
+  amatch train runs/small/config.toml --out runs/again     reproduce a run from its own folder
 
-The run folder gets
-  config.toml          every setting: reproduces the run
-  model.safetensors    the model: moving average of the parameters, for `amatch sample` and other tools
-  checkpoints/         the last three, each with everything needed to go on
+The run folder holds
+  config.toml          every setting; reproduces the run
+  model.safetensors    the model: a moving average of the parameters
+  checkpoints/         the last three, each with everything needed to continue
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
   loss.svg             loss and kinetic energy against steps
-Ctrl-C (SIGINT) and SIGTERM write a checkpoint and end the run, as does SIGHUP with exit code 75; SIGUSR1 writes a checkpoint and the
-run goes on; a second signal ends the program at once. --resume takes the run up again, and starts it where there is none yet.
-One process at a time writes to a run folder: a second one is refused while the first lives.")]
+
+Ctrl-C (SIGINT), SIGTERM and SIGHUP write a checkpoint and end the run, SIGHUP with exit code 75. \
+SIGUSR1 writes a checkpoint and the run continues. A second signal ends the program at once. \
+--resume continues the run, or starts it if there is none yet. One process at a time writes to a \
+run folder; a second one is refused.")]
 pub struct Arguments {
-    /// Configuration (TOML); the README lists its keys, and only data.path is required
+    /// Configuration (TOML); docs/configuration.md lists its keys, of which only data.path is
+    /// required
     config: PathBuf,
     /// Continue the run in the output folder from its newest checkpoint
     #[arg(long, conflicts_with = "force")]
@@ -44,7 +47,7 @@ pub struct Arguments {
     /// Replace one setting, as in training.steps=2000; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Run folder (default: output.folder of the configuration, else runs/ and its name)
+    /// Run folder [default: output.folder of the configuration, else runs/ and the file's name]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Config, Mass, Pairing, PathConfig, Schedule};
+use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, TrainingConfig};
 use crate::density_path::Interpolant;
-use crate::engine::Estimator;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
+use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
 impl Config {
@@ -15,114 +15,165 @@ impl Config {
     /// # Errors
     /// [`Error::Input`] names the file, the key and the fix.
     pub(super) fn validate(&self, path: &Path) -> Result<()> {
-        let fail = |key: &str, value: String, fix: &str| Err(Error::input(path, key, format!("is {value}"), fix));
-        if self.data.path.as_os_str().is_empty() {
-            return Err(Error::input(path, "data.path", "is missing", "name the file of the snapshots"));
+        let file = File(path);
+        self.data.validate(&file)?;
+        self.output.validate(&file)?;
+        self.training.validate(&file)?;
+        self.check_conflicts(&file)?;
+        self.objective.validate(&file)?;
+        if let Some(bend) = self.bend(1) {
+            bend.architecture.validate(path).map_err(|error| error.below("objective.path"))?;
         }
-        if let Some(time) = self.data.hold_out.iter().find(|time| !time.is_finite()) {
-            return fail("data.hold_out", time.to_string(), "use finite times");
+        self.architecture(1).validate(path)?;
+        self.objective().validate(path)
+    }
+
+    /// Values that are right alone and wrong together.
+    fn check_conflicts(&self, file: &File) -> Result<()> {
+        let objective = &self.objective;
+        let interpolant = objective.path.interpolant();
+        let is_unbalanced = matches!(objective.pairing, Pairing::Unbalanced { .. });
+        file.refuse_if(
+            objective.mass == Mass::Counts && objective.growth == 0.0,
+            ["objective.mass", "is counts without growth", "set objective.growth > 0"],
+        )?;
+        file.refuse_if(
+            is_unbalanced && objective.growth == 0.0,
+            [
+                "objective.pairing",
+                "is unbalanced without growth",
+                "set objective.growth > 0, or objective.pairing = ot",
+            ],
+        )?;
+        file.refuse_if(
+            objective.pairing == Pairing::Independent && interpolant == Interpolant::Spline,
+            [
+                "objective.pairing",
+                "is independent, but objective.path = spline follows chains of pairs",
+                "set objective.pairing = ot",
+            ],
+        )?;
+        file.refuse_if(
+            objective.estimator == Some(Estimator::Regression) && !interpolant.has_velocity(),
+            [
+                "objective.estimator",
+                "is regression, but this objective.path has no known velocity",
+                "set objective.estimator = action",
+            ],
+        )?;
+        file.refuse_if(
+            interpolant == Interpolant::Learned && !matches!(self.estimator(), Estimator::Action { .. }),
+            ["objective.estimator", "does not suit objective.path = learned", "set objective.estimator = action"],
+        )?;
+        file.refuse_if(
+            interpolant.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
+            [
+                "objective.path",
+                "is generative: its data have a single time and no mass",
+                "remove objective.mass and data.hold_out",
+            ],
+        )
+    }
+}
+
+impl DataConfig {
+    fn validate(&self, file: &File) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            let missing = Error::input(file.0, "data.path", "is missing", "name the file of the snapshots");
+            return Err(missing.of_kind(InputKind::Missing));
         }
-        let training = &self.training;
+        match self.hold_out.iter().find(|time| !time.is_finite()) {
+            Some(time) => file.refuse("data.hold_out", time, "use finite times"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OutputConfig {
+    fn validate(&self, file: &File) -> Result<()> {
+        file.at_least_one("output.checkpoint_every", self.checkpoint_every)?;
+        file.at_least_one("output.metrics_every", self.metrics_every)
+    }
+}
+
+impl TrainingConfig {
+    fn validate(&self, file: &File) -> Result<()> {
         for (key, rows) in
-            [("training.interior_rows", training.interior_rows), ("training.boundary_rows", training.boundary_rows)]
+            [("training.interior_rows", self.interior_rows), ("training.boundary_rows", self.boundary_rows)]
         {
             if rows == 0 || u32::try_from(rows).is_err() {
-                return fail(key, rows.to_string(), "use 1 to 2³² − 1 rows");
+                return file.refuse(key, rows, "use 1 to 2³² − 1 rows");
             }
         }
-        for (key, count) in [
-            ("training.steps", training.steps),
-            ("output.checkpoint_every", self.output.checkpoint_every),
-            ("output.metrics_every", self.output.metrics_every),
-        ] {
-            if count == 0 {
-                return fail(key, "0".into(), "use at least 1");
-            }
-        }
-        for (key, value) in [("training.learning_rate", training.learning_rate), ("training.epsilon", training.epsilon)]
-        {
-            if !(value.is_finite() && value > 0.0) {
-                return fail(key, value.to_string(), "use a number > 0");
+        file.at_least_one("training.steps", self.steps)?;
+        file.positive("training.learning_rate", self.learning_rate)?;
+        file.positive("training.epsilon", self.epsilon)?;
+        for (key, value) in [("training.weight_decay", self.weight_decay), ("training.clip_norm", self.clip_norm)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return file.refuse(key, value, "use a number ≥ 0");
             }
         }
         for (key, value) in
-            [("training.weight_decay", training.weight_decay), ("training.clip_norm", training.clip_norm)]
+            [("training.beta1", self.beta1), ("training.beta2", self.beta2), ("training.ema_decay", self.ema_decay)]
         {
-            if !(value.is_finite() && value >= 0.0) {
-                return fail(key, value.to_string(), "use a number ≥ 0");
-            }
-        }
-        for (key, value) in [
-            ("training.beta1", training.beta1),
-            ("training.beta2", training.beta2),
-            ("training.ema_decay", training.ema_decay),
-        ] {
             if !(0.0..1.0).contains(&value) {
-                return fail(key, value.to_string(), "use a number from 0 up to, not including, 1");
+                return file.refuse(key, value, "use a number ≥ 0 and < 1");
             }
         }
-        if let Schedule::Cosine { final_rate } = training.schedule
-            && !(0.0..=1.0).contains(&final_rate)
-        {
-            return fail("training.schedule.final_rate", final_rate.to_string(), "use a share from 0 to 1");
+        match self.schedule {
+            Schedule::Cosine { final_rate } if !(0.0..=1.0).contains(&final_rate) => {
+                file.refuse("training.schedule.final_rate", final_rate, "use a fraction from 0 to 1")
+            }
+            _ => Ok(()),
         }
-        if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } = self.objective.pairing
+    }
+}
+
+impl ObjectiveConfig {
+    /// Ranges of the settings of path, pairing, estimator and Laplacian.
+    fn validate(&self, file: &File) -> Result<()> {
+        if let PathConfig::Learned { rate, .. } = self.path {
+            file.positive("objective.path.rate", rate)?;
+        }
+        if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } = self.pairing
             && !(1..=MAX_POINTS).contains(&rows)
         {
-            return fail("objective.pairing.rows", rows.to_string(), "use 1 to 5000 rows");
+            return file.refuse("objective.pairing.rows", rows, "use 1 to 5000 rows");
         }
-        let objective = &self.objective;
-        let interpolant = objective.path.interpolant();
-        let conflicts = [
-            (
-                objective.mass == Mass::Counts && objective.growth == 0.0,
-                ("objective.mass", "is counts without growth", "set objective.growth > 0"),
-            ),
-            (
-                matches!(objective.pairing, Pairing::Unbalanced { .. }) && objective.growth == 0.0,
-                ("objective.pairing", "is unbalanced without growth", "set objective.growth > 0, or pair by ot"),
-            ),
-            (
-                objective.pairing == Pairing::Independent && interpolant == Interpolant::Spline,
-                ("objective.pairing", "is independent on a spline", "pair by ot: a spline follows chains of pairs"),
-            ),
-            (
-                objective.estimator == Some(Estimator::Regression) && !interpolant.has_velocity(),
-                ("objective.estimator", "is regression, but frames have no velocity", "use action or weak"),
-            ),
-            (
-                interpolant == Interpolant::Learned && !matches!(self.estimator(), Estimator::Action { .. }),
-                ("objective.estimator", "does not suit a learned path", "use action"),
-            ),
-            (
-                interpolant.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
-                ("objective.path", "is generative: it knows one time, of mass 1", "remove mass and hold_out"),
-            ),
-        ];
-        if let Some((_, (key, problem, fix))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
-            return Err(Error::input(path, key, problem, fix));
+        if let Pairing::Unbalanced { relaxation, .. } = self.pairing {
+            file.positive("objective.pairing.relaxation", relaxation)?;
         }
-        if let Some(bend) = self.bend(1) {
-            bend.architecture.validate(&format!("{} (objective.path)", path.display()))?;
+        if let Some(Estimator::Weak { intervals }) = self.estimator {
+            file.at_least_one("objective.estimator.intervals", u64::from(intervals))?;
         }
-        if let PathConfig::Learned { rate, .. } = objective.path
-            && !(rate.is_finite() && rate > 0.0)
-        {
-            return fail("objective.path.rate", rate.to_string(), "use a number > 0");
+        match self.laplacian.n_probes {
+            1..=MAX_PROBES => Ok(()),
+            probes => file.refuse("objective.laplacian.probes", probes, "use 1 to 1024 probes"),
         }
-        if objective.estimator == Some(Estimator::Weak { intervals: 0 }) {
-            return fail("objective.estimator.intervals", "0".into(), "use at least 1");
+    }
+}
+
+/// The configuration file, which errors name.
+struct File<'a>(&'a Path);
+
+impl File<'_> {
+    fn refuse(&self, key: &str, value: impl ToString, fix: &str) -> Result<()> {
+        Err(Error::input(self.0, key, format!("is {}", value.to_string()), fix))
+    }
+
+    fn at_least_one(&self, key: &str, count: u64) -> Result<()> {
+        if count == 0 { self.refuse(key, count, "use at least 1") } else { Ok(()) }
+    }
+
+    fn positive(&self, key: &str, value: f64) -> Result<()> {
+        if value.is_finite() && value > 0.0 { Ok(()) } else { self.refuse(key, value, "use a number > 0") }
+    }
+
+    /// Fails if the values contradict each other: the key at fault, the problem and the fix.
+    fn refuse_if(&self, is_conflict: bool, [key, problem, fix]: [&str; 3]) -> Result<()> {
+        if !is_conflict {
+            return Ok(());
         }
-        if let Pairing::Unbalanced { relaxation, .. } = objective.pairing
-            && !(relaxation.is_finite() && relaxation > 0.0)
-        {
-            return fail("objective.pairing.relaxation", relaxation.to_string(), "use a number > 0");
-        }
-        let probes = objective.laplacian.n_probes;
-        if probes == 0 || probes > MAX_PROBES {
-            return fail("objective.laplacian.probes", probes.to_string(), "use 1 to 1024 probes");
-        }
-        self.architecture(1).validate(&path.display().to_string())?;
-        self.objective().validate(path)
+        Err(Error::input(self.0, key, problem, fix).of_kind(InputKind::Conflict))
     }
 }

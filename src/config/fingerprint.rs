@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use super::{Config, Mass, Pairing, PathConfig, Schedule};
 use crate::data::{Snapshots, Standardization};
 use crate::density_path::{Interpolant, TimeRule};
-use crate::engine::Estimator;
 use crate::error::{Error, Result};
 use crate::laplacian::LaplacianRule;
 use crate::model::{Activation, Head, TimeEmbedding};
 use crate::objective::{SigmaSchedule, TimeWeight};
+use crate::training::Estimator;
 
 /// Every setting under its first key, in the first order.
 #[derive(Serialize, Deserialize)]

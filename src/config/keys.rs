@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 use super::kind::KIND;
-use super::{Config, Mass};
+use super::{Config, Mass, legacy};
 use crate::data::Standardization;
 use crate::density_path::TimeRule;
-use crate::error::Error;
+use crate::error::{Error, InputKind};
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
 
@@ -36,8 +36,8 @@ const WHOLE: Takes = Words("a whole number from 0 to 2⁶³ − 1");
 const NUMBER: Takes = Words("a number");
 const NUMBERS: Takes = Words("a list of numbers");
 const TEXT: Takes = Words("text in quotes");
-const SAMPLES: Takes = Words("text in quotes, a list of columns too: \"x1,x2\" or \"PC*\"");
-const WIDTHS: Takes = Words("a list of widths, whole numbers");
+const SAMPLES: Takes = Words("text in quotes: a name, or columns such as \"x1,x2\" or \"PC*\"");
+const WIDTHS: Takes = Words("a list of whole numbers, the widths of the layers");
 const PROBES: &[Setting] = &[("probes", WHOLE, "1")];
 
 /// Every key, in the order in which they are written: what it takes, and an example.
@@ -162,6 +162,41 @@ impl Takes {
     }
 }
 
+/// Every key, and every setting of a kind, with values that it takes, as in a file: what tests make
+/// configurations of.
+#[must_use]
+pub fn accepted_values() -> Vec<(String, String)> {
+    let mut values = Vec::new();
+    for (key, takes, example) in KEYS {
+        let mut add = |setting: &str, value: &str| values.push((format!("{key}{setting}"), value.to_string()));
+        add("", example);
+        match takes {
+            Words(_) => {}
+            Name(names) => names().iter().for_each(|name| add("", &format!("\"{name}\""))),
+            Table(_, settings) => {
+                let inline: Vec<String> =
+                    settings.iter().map(|(name, _, example)| format!("{name} = {example}")).collect();
+                add("", &format!("{{ {} }}", inline.join(", ")));
+                settings.iter().for_each(|(name, _, example)| add(&format!(".{name}"), example));
+            }
+            OneOf(kinds) => {
+                for (kind, settings) in *kinds {
+                    add("", &format!("\"{kind}\""));
+                    let inline: String =
+                        settings.iter().map(|(name, _, example)| format!(", {name} = {example}")).collect();
+                    add("", &format!("{{ {KIND} = \"{kind}\"{inline} }}"));
+                    settings.iter().for_each(|(name, _, example)| add(&format!(".{name}"), example));
+                }
+            }
+        }
+    }
+    for (old, key, setting) in legacy::old_keys() {
+        let example = values.iter().find(|(known, _)| *known == format!("{key}{setting}")).map(|(_, value)| value);
+        values.extend(example.cloned().map(|example| (old, example)));
+    }
+    values
+}
+
 /// The configuration `table` as text: sections and keys in the order of [`KEYS`], one line a key.
 pub(super) fn text(table: &toml::Table) -> String {
     let mut text = String::new();
@@ -218,7 +253,8 @@ pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> cra
         None => "remove it: this kind has no settings".into(),
     };
     let of = table.get(KIND).and_then(toml::Value::as_str).unwrap_or(key);
-    Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix))
+    Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix)
+        .of_kind(InputKind::Unknown))
 }
 
 /// The error for a value that its key does not take; `at` is the path to it in `table`, as in

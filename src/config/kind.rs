@@ -8,7 +8,7 @@ use serde::ser::{Error as _, Serialize, Serializer};
 /// The name of the tag.
 pub(super) const KIND: &str = "kind";
 /// The kind of an [`Option`] that is `None`: the program decides.
-const AUTO: &str = "auto";
+pub(super) const AUTO: &str = "auto";
 
 pub(super) fn serialize<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     let value = toml::Value::try_from(value).map_err(S::Error::custom)?;

@@ -4,12 +4,11 @@
 use std::path::Path;
 
 use super::keys::inline;
-use super::kind::KIND;
-use crate::error::{Error, Result};
+use super::kind::{AUTO, KIND};
+use crate::error::{Error, InputKind, Result};
 
 /// Keys under another name: section, old name, new name.
-const RENAMED: [(&str, &str, &str); 2] =
-    [("data", "standardise", "standardize"), ("objective", "centring", "centering")];
+const RENAMED: [(&str, &str, &str); 1] = [("data", "standardise", "standardize")];
 
 /// A key whose value has settings of its own.
 struct Whole {
@@ -25,12 +24,52 @@ struct Whole {
 
 /// A key that became a setting of another.
 struct Part {
-    /// Its old key, in the section of the whole.
-    old: &'static str,
+    /// The keys that it had, in the section of the whole.
+    old: &'static [&'static str],
     /// Its name within the whole.
     name: &'static str,
     /// The kinds that have it; all if there are none.
     kinds: &'static [&'static str],
+    /// What its old key means for the kind.
+    choice: Choice,
+}
+
+/// Effect of a setting with a key of its own on the kind of the whole.
+enum Choice {
+    /// None: for other kinds it is without effect.
+    Never,
+    /// `true` asks for the first kind that has it, and contradicts those that do not.
+    IfTrue,
+}
+
+impl Part {
+    /// True if `value` under an old key asks for a kind that has this setting.
+    fn chooses(&self, value: Option<&toml::Value>) -> bool {
+        match self.choice {
+            Choice::Never => false,
+            Choice::IfTrue => value.and_then(toml::Value::as_bool) == Some(true),
+        }
+    }
+
+    /// True if `kind` has this setting.
+    fn belongs_to(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    /// The old key under which `keys` hold it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there are two.
+    fn key_in(&self, file: &Path, section: &str, keys: &toml::Table) -> Result<Option<&'static str>> {
+        let mut found = self.old.iter().copied().filter(|key| keys.contains_key(*key));
+        let first = found.next();
+        if let (Some(first), Some(second)) = (first, found.next()) {
+            let problem = format!("is another name of {section}.{second}, which is there too");
+            let error = Error::input(file, format!("{section}.{first}"), problem, "keep one of the two");
+            return Err(error.of_kind(InputKind::Conflict));
+        }
+        Ok(first)
+    }
 }
 
 const WHOLES: [Whole; 8] = [
@@ -40,14 +79,14 @@ const WHOLES: [Whole; 8] = [
         name: "sigma",
         main: "value",
         default: "0.0",
-        parts: &[Part { old: "sigma_schedule", name: "schedule", kinds: &[] }],
+        parts: &[Part { old: &["sigma_schedule"], name: "schedule", kinds: &[], choice: Choice::Never }],
     },
     Whole {
         section: "objective",
         name: "laplacian",
         main: KIND,
         default: "rademacher",
-        parts: &[Part { old: "probes", name: "probes", kinds: &["rademacher", "gaussian"] }],
+        parts: &[Part { old: &["probes"], name: "probes", kinds: &["rademacher", "gaussian"], choice: Choice::Never }],
     },
     Whole { section: "objective", name: "time_weight", main: KIND, default: "constant", parts: &[] },
     Whole {
@@ -56,8 +95,8 @@ const WHOLES: [Whole; 8] = [
         main: KIND,
         default: "auto",
         parts: &[
-            Part { old: "centering", name: "centering", kinds: &["action"] },
-            Part { old: "weak_intervals", name: "intervals", kinds: &["weak"] },
+            Part { old: &["centring", "centering"], name: "centering", kinds: &["action"], choice: Choice::IfTrue },
+            Part { old: &["weak_intervals"], name: "intervals", kinds: &["weak"], choice: Choice::Never },
         ],
     },
     Whole {
@@ -66,8 +105,8 @@ const WHOLES: [Whole; 8] = [
         main: KIND,
         default: "linear",
         parts: &[
-            Part { old: "bend_hidden", name: "hidden", kinds: &["learned"] },
-            Part { old: "bend_rate", name: "rate", kinds: &["learned"] },
+            Part { old: &["bend_hidden"], name: "hidden", kinds: &["learned"], choice: Choice::Never },
+            Part { old: &["bend_rate"], name: "rate", kinds: &["learned"], choice: Choice::Never },
         ],
     },
     Whole {
@@ -76,8 +115,8 @@ const WHOLES: [Whole; 8] = [
         main: KIND,
         default: "independent",
         parts: &[
-            Part { old: "pairing_relaxation", name: "relaxation", kinds: &["unbalanced"] },
-            Part { old: "pairing_rows", name: "rows", kinds: &["ot", "unbalanced"] },
+            Part { old: &["pairing_relaxation"], name: "relaxation", kinds: &["unbalanced"], choice: Choice::Never },
+            Part { old: &["pairing_rows"], name: "rows", kinds: &["ot", "unbalanced"], choice: Choice::Never },
         ],
     },
     Whole {
@@ -85,18 +124,13 @@ const WHOLES: [Whole; 8] = [
         name: "schedule",
         main: KIND,
         default: "cosine",
-        parts: &[Part { old: "final_rate", name: "final_rate", kinds: &["cosine"] }],
+        parts: &[Part { old: &["final_rate"], name: "final_rate", kinds: &["cosine"], choice: Choice::Never }],
     },
 ];
 
 impl Whole {
     fn find(section: &str, name: &str) -> Option<&'static Whole> {
         WHOLES.iter().find(|whole| whole.section == section && whole.name == name)
-    }
-
-    /// The old key of the setting `name`, with the section before it.
-    fn old_key(&self, part: &Part) -> String {
-        format!("{}.{}", self.section, old_name(self.section, part.old))
     }
 
     /// `value` as a table, if it is a plain one.
@@ -113,47 +147,40 @@ impl Whole {
 
     /// Moves the settings with old keys of `keys` to where they are now.
     fn fold(&self, file: &Path, keys: &mut toml::Table, found: &mut Found) -> Result<()> {
-        let old: Vec<&Part> = self.parts.iter().filter(|part| keys.contains_key(part.old)).collect();
-        let Some(first) = old.first() else { return Ok(()) };
+        let mut old = Vec::new();
+        for part in self.parts {
+            old.extend(part.key_in(file, self.section, keys)?.map(|name| (part, name)));
+        }
+        let Some((first, first_name)) = old.first() else { return Ok(()) };
         let key = format!("{}.{}", self.section, self.name);
         if keys.get(self.name).is_some_and(toml::Value::is_table) {
             let problem = format!("is the old form of a setting of {key}, which is there in its new form too");
             let fix = format!("write {} within {key}", first.name);
-            return Err(Error::input(file, self.old_key(first), problem, fix));
+            let error = Error::input(file, format!("{}.{first_name}", self.section), problem, fix);
+            return Err(error.of_kind(InputKind::Conflict));
         }
-        let centered = keys.get("centering").and_then(toml::Value::as_bool) == Some(true);
         let given = keys.remove(self.name);
-        let plain = given.as_ref().and_then(toml::Value::as_str).unwrap_or(self.default);
-        // Centering asks for the one form that it is a setting of.
-        let kind = if plain == "auto" && centered { "action" } else { plain }.to_string();
-        if self.name == "estimator" && centered && kind != "action" {
-            let key = format!("{}.{}", self.section, old_name(self.section, "centering"));
-            let problem = format!("is set, but only action has it, and {}.{} is {kind}", self.section, self.name);
-            return Err(Error::input(file, key, problem, "set objective.estimator = action"));
-        }
-        let has_kind = given.as_ref().is_none_or(toml::Value::is_str);
+        let kind = self.kind(file, &key, given.as_ref(), &old, keys)?;
         let mut whole = match self.main {
-            KIND if has_kind => self.table_of(Some(kind.as_str().into())),
-            KIND => {
-                // The value does not fit, which is said later.
-                keys.extend(given.map(|given| (self.name.to_string(), given)));
-                return Ok(());
-            }
+            KIND => self.table_of(Some(kind.into())),
             _ => self.table_of(given.clone()),
         };
         let mut used = Vec::new();
-        for part in old {
-            let Some(value) = keys.remove(part.old) else { continue };
-            if part.kinds.is_empty() || part.kinds.contains(&kind.as_str()) {
+        for (part, name) in old {
+            let Some(value) = keys.remove(name) else { continue };
+            let old_key = format!("{}.{name}", self.section);
+            if part.belongs_to(kind) {
                 if let Some(table) = whole.as_table_mut() {
                     table.insert(part.name.to_string(), value);
                 }
-                used.push(self.old_key(part));
+                used.push(old_key);
             } else {
-                found.unused.push(self.old_key(part));
+                found.unused.push(old_key);
             }
         }
-        if used.is_empty() {
+        let fits = self.main != KIND || given.as_ref().is_none_or(toml::Value::is_str);
+        if used.is_empty() || !fits {
+            // A value that does not fit is refused later.
             keys.extend(given.map(|given| (self.name.to_string(), given)));
         } else {
             found.moved.push(format!("{} is now {key} = {}", used.join(" with "), inline(&whole)));
@@ -161,6 +188,52 @@ impl Whole {
         }
         Ok(())
     }
+
+    /// The kind of the whole: the one `given`, or else the one that a setting of `old` asks for.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when a setting asks for a kind that is not the one given.
+    fn kind<'a>(
+        &self,
+        file: &Path,
+        key: &str,
+        given: Option<&'a toml::Value>,
+        old: &[(&Part, &str)],
+        keys: &toml::Table,
+    ) -> Result<&'a str> {
+        let mut kind = given.and_then(toml::Value::as_str).unwrap_or(self.default);
+        for (part, name) in old.iter().filter(|(part, name)| part.chooses(keys.get(*name))) {
+            if part.belongs_to(kind) {
+                continue;
+            }
+            if kind != AUTO {
+                let (kinds, wanted) = (part.kinds.join(" and "), part.kinds[0]);
+                let problem =
+                    format!("is set, as {}.{name}, but only {kinds} has it, and {key} is {kind}", self.section);
+                let error =
+                    Error::input(file, format!("{key}.{}", part.name), problem, format!("set {key} = {wanted}"));
+                return Err(error.of_kind(InputKind::Conflict));
+            }
+            kind = part.kinds[0];
+        }
+        Ok(kind)
+    }
+}
+
+/// Every key of earlier versions, the key that it belongs to now, and its place within: `.rate`, or
+/// nothing.
+pub(super) fn old_keys() -> Vec<(String, String, String)> {
+    let renamed = RENAMED
+        .iter()
+        .map(|(section, old, new)| (format!("{section}.{old}"), format!("{section}.{new}"), String::new()));
+    let of_whole = |whole: &'static Whole| {
+        let of_part = move |part: &'static Part| {
+            let now = (format!("{}.{}", whole.section, whole.name), format!(".{}", part.name));
+            part.old.iter().map(move |old| (format!("{}.{old}", whole.section), now.0.clone(), now.1.clone()))
+        };
+        whole.parts.iter().flat_map(of_part)
+    };
+    renamed.chain(WHOLES.iter().flat_map(of_whole)).collect()
 }
 
 /// Old keys that were found, in words.
@@ -181,11 +254,6 @@ impl Found {
     }
 }
 
-/// The name that the key `name` of `section` had first.
-fn old_name(section: &str, name: &'static str) -> &'static str {
-    RENAMED.iter().find(|(of, _, new)| (*of, *new) == (section, name)).map_or(name, |(_, old, _)| old)
-}
-
 /// Gives keys of `table` that have another name now that name.
 ///
 /// # Errors
@@ -196,19 +264,16 @@ pub(super) fn rename(file: &Path, table: &mut toml::Table, found: &mut Found) ->
         let Some(value) = keys.remove(old) else { continue };
         if keys.contains_key(new) {
             let problem = format!("is the old name of {section}.{new}, which is there too");
-            return Err(Error::input(file, format!("{section}.{old}"), problem, format!("keep {section}.{new}")));
+            let error = Error::input(file, format!("{section}.{old}"), problem, format!("keep {section}.{new}"));
+            return Err(error.of_kind(InputKind::Conflict));
         }
         keys.insert(new.to_string(), value);
-        if section == "data" {
-            // The other one is a setting of the estimator, which is named with it.
-            found.moved.push(format!("{section}.{old} is now {section}.{new}"));
-        }
+        found.moved.push(format!("{section}.{old} is now {section}.{new}"));
     }
     Ok(())
 }
 
-/// Moves every setting of `table` with an old key, already under its present name, to where it is
-/// now.
+/// Moves every setting of `table` with an old key to where it is now.
 ///
 /// # Errors
 /// [`Error::Input`] when a setting is there in both forms.
@@ -221,8 +286,8 @@ pub(super) fn fold(file: &Path, table: &mut toml::Table, found: &mut Found) -> R
     Ok(())
 }
 
-/// Prepares `table` for a value of the command line at the dotted key `parts`, which replaces what
-/// the file says in either form. The key under which the value belongs.
+/// Prepares `table` for a `value` of the command line at the dotted key `parts`, which replaces
+/// what the file says in either form. The key under which the value belongs.
 ///
 /// # Errors
 /// As [`fold`].
@@ -230,15 +295,13 @@ pub(super) fn make_way(
     file: &Path,
     table: &mut toml::Table,
     parts: &[&str],
-    is_table: bool,
+    value: &toml::Value,
     found: &mut Found,
 ) -> Result<Vec<String>> {
     let mut parts: Vec<String> = parts.iter().map(|part| part.to_string()).collect();
     let [section, name, ..] = &mut parts[..] else { return Ok(parts) };
     if let Some((_, old, new)) = RENAMED.iter().find(|(of, old, _)| of == section && old == name) {
-        if *section == "data" {
-            found.moved.push(format!("{section}.{old} is now {section}.{new}"));
-        }
+        found.moved.push(format!("{section}.{old} is now {section}.{new}"));
         *name = new.to_string();
     }
     let (section, name) = (section.clone(), name.clone());
@@ -251,18 +314,20 @@ pub(super) fn make_way(
             whole.fold(file, keys, found)?;
             let value = whole.table_of(keys.remove(&name));
             keys.insert(name, value);
-        } else if is_table {
-            whole.parts.iter().for_each(|part| drop(keys.remove(part.old)));
+        } else if value.is_table() {
+            whole.parts.iter().flat_map(|part| part.old).for_each(|old| drop(keys.remove(*old)));
         }
         return Ok(parts);
     }
     for whole in WHOLES.iter().filter(|whole| whole.section == section) {
-        let part = whole.parts.iter().find(|part| part.old == name && parts.len() == 2);
-        if let Some(part) = part.filter(|_| keys.get(whole.name).is_some_and(toml::Value::is_table)) {
+        let part = whole.parts.iter().find(|part| part.old.contains(&name.as_str()) && parts.len() == 2);
+        let Some(part) = part else { continue };
+        if keys.get(whole.name).is_some_and(toml::Value::is_table) {
             let new = format!("{section}.{}.{}", whole.name, part.name);
-            found.moved.push(format!("{} is now {new}", whole.old_key(part)));
+            found.moved.push(format!("{section}.{name} is now {new}"));
             return Ok(vec![section, whole.name.to_string(), part.name.to_string()]);
         }
+        part.old.iter().for_each(|old| drop(keys.remove(*old)));
     }
     Ok(parts)
 }

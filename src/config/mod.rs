@@ -25,21 +25,6 @@
 //! | `keys` | what each key takes, in words |
 //! | `check` | ranges and settings that contradict each other |
 //! | `fingerprint` | the digest that a resumed run must match |
-//!
-//! ```
-//! use action_matching::prelude::*;
-//!
-//! let folder = tempfile::tempdir().expect("a folder");
-//! let file = folder.path().join("run.toml");
-//! std::fs::write(&file, "[data]\npath = \"cells.npz\"\n[training]\nsteps = 100\n").expect("written");
-//!
-//! let config = Config::read(&file, &["training.seed=7".into()])?;
-//! assert_eq!((config.training.steps, config.training.seed), (100, 7));
-//! assert_eq!(config.training.beta1, Optimizer::default().beta1);
-//! let error = Config::read(&file, &["training.stepz=7".into()]).unwrap_err().to_string();
-//! assert!(error.contains("training.stepz") && error.contains("steps"));
-//! # Ok::<(), Error>(())
-//! ```
 
 mod check;
 mod data;
@@ -61,17 +46,19 @@ use serde::{Deserialize, Serialize};
 
 pub use self::data::DataConfig;
 pub(crate) use self::fingerprint::{Settings, hexadecimal};
+#[doc(hidden)]
+pub use self::keys::accepted_values;
 pub(crate) use self::keys::inline;
 pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
 pub use self::training::{Schedule, TrainingConfig};
 use crate::data::{DataSource, Snapshots};
-use crate::engine::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;
 use crate::model::Architecture;
 use crate::objective::Objective;
+use crate::training::{Bend, Cosine, Estimator, LearningRate, Optimizer};
 
 /// A run: what to learn from, what to learn, how, and where to put it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -148,18 +135,21 @@ impl Config {
     }
 
     /// The source of the data.
+    #[must_use]
     pub fn source(&self) -> DataSource {
         let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
         DataSource { path, times_path, samples, times, hold_out, standardize }
     }
 
     /// The network for data of dimension `dim`.
+    #[must_use]
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
         Architecture { dim, hidden, activation, head, time_embedding }
     }
 
     /// The dynamics and the time weight.
+    #[must_use]
     pub fn objective(&self) -> Objective {
         let ObjectiveConfig { sigma: Sigma { value, schedule }, growth, cost_exponent, .. } = self.objective;
         let time_weight = self.objective.time_weight.clone();
@@ -167,11 +157,13 @@ impl Config {
     }
 
     /// The form of the loss.
+    #[must_use]
     pub fn estimator(&self) -> Estimator {
         self.objective.estimator.unwrap_or_else(|| Estimator::best_for(self.objective.path.interpolant()))
     }
 
     /// The network that bends a learned path.
+    #[must_use]
     pub fn bend(&self, dim: usize) -> Option<Bend> {
         match &self.objective.path {
             PathConfig::Learned { hidden, rate } => Some(Bend::new(&self.architecture(dim), hidden.clone(), *rate)),
@@ -180,11 +172,13 @@ impl Config {
     }
 
     /// How the Laplacian is formed.
+    #[must_use]
     pub fn laplacian(&self) -> Laplacian {
         self.objective.laplacian
     }
 
     /// The optimizer's settings.
+    #[must_use]
     pub fn optimizer(&self) -> Optimizer {
         let training = &self.training;
         let cosine = match training.schedule {
@@ -204,6 +198,7 @@ impl Config {
     }
 
     /// How a run of so few steps changes settings that are made for a longer one, in words.
+    #[must_use]
     pub fn short_run(&self) -> Option<String> {
         let TrainingConfig { steps, warmup_steps, ema_decay, .. } = self.training;
         let mut shortened = Vec::new();

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kind;
 use crate::density_path::{DensityPath, Interpolant, TimeRule};
-use crate::engine::{Bend, Estimator};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
+use crate::training::{Bend, Estimator};
 
 /// `[objective]`: the loss, and how its rows are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,7 @@ pub struct Sigma {
 /// The path between snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum PathConfig {
     /// [`Interpolant::Linear`].
     Linear,
@@ -112,6 +113,7 @@ impl PathConfig {
     }
 
     /// How samples move between snapshots.
+    #[must_use]
     pub fn interpolant(&self) -> Interpolant {
         match self {
             PathConfig::Linear => Interpolant::Linear,
@@ -128,6 +130,7 @@ impl PathConfig {
 /// How samples of neighboring snapshots are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Pairing {
     /// Independently.
     Independent,
@@ -163,6 +166,7 @@ impl Pairing {
 /// Meaning of the numbers of rows of snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Mass {
     /// Nothing: all snapshots have the same mass.
     Ignored,

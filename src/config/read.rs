@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::legacy::{self, Found};
 use super::{Config, keys};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// The text of the configuration `path`.
@@ -29,7 +29,7 @@ fn text(path: &Path) -> Result<String> {
         let line =
             error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         let problem = if is_utf16 { "is UTF-16 text" } else { "is not UTF-8 text" };
-        Error::input(path, format!("line {line}"), problem, "save the file as UTF-8")
+        Error::input(path, format!("line {line}"), problem, "save the file as UTF-8").of_kind(InputKind::Malformed)
     })
 }
 
@@ -59,7 +59,7 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
         _ => (what.to_string(), "write key = value under [section]"),
     };
     let problem = if line.is_empty() { problem } else { format!("`{}`: {problem}", keys::shortened(line)) };
-    Error::input(path, format!("line {number}"), problem, fix)
+    Error::input(path, format!("line {number}"), problem, fix).of_kind(InputKind::Malformed)
 }
 
 /// Largest configuration file.
@@ -103,7 +103,7 @@ impl<'a> Assignment<'a> {
             .unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
         let key: Vec<&str> = key.trim().split('.').collect();
         if key.len() > MAX_KEY_PARTS {
-            return Err(refused(text, "has a key of too many parts"));
+            return Err(refused(text, "has a key of too many levels"));
         }
         if key.last().is_none_or(|last| last.is_empty()) {
             return Err(refused(text, "has no key"));
@@ -112,13 +112,13 @@ impl<'a> Assignment<'a> {
     }
 
     fn apply(self, path: &Path, table: &mut toml::Table, found: &mut Found) -> Result<()> {
-        let mut parts = legacy::make_way(path, table, &self.key, self.value.is_table(), found)?;
+        let mut parts = legacy::make_way(path, table, &self.key, &self.value, found)?;
         let Some(last) = parts.pop() else { return Err(refused(self.text, "has no key")) };
         let mut section = table;
         for key in parts {
             let next = section.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             let Some(next) = next.as_table_mut() else {
-                return Err(refused(self.text, "goes through a value that is no section"));
+                return Err(refused(self.text, "has a key below a value that is no section"));
             };
             section = next;
         }
@@ -130,7 +130,7 @@ impl<'a> Assignment<'a> {
 /// The error about an override.
 fn refused(assignment: &str, problem: &str) -> Error {
     let fix = "write `overrides` section.key=value, as in training.steps=2000";
-    Error::input("`overrides`", keys::shortened(assignment), problem, fix)
+    Error::input("`overrides`", keys::shortened(assignment), problem, fix).of_kind(InputKind::Malformed)
 }
 
 /// Every key must be known; the nearest known one is suggested.
@@ -152,7 +152,8 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
             keys::shortened(&key),
             "is not a key of the configuration",
             format!("did you mean {nearest}?"),
-        ))
+        )
+        .of_kind(InputKind::Unknown))
     };
     let all_keys = || -> Vec<String> {
         let keys = |(section, values): (&String, &toml::Value)| -> Vec<String> {

@@ -94,7 +94,7 @@ const MOVED: [(&str, &str, &str); 11] = [
     (
         "path = \"nearest\"\ncentering = true",
         "path = \"nearest\"\nestimator = { kind = \"action\", centering = true }",
-        "centring",
+        "objective.centering is now",
     ),
     ("estimator = \"action\"\ncentring = true", "estimator = { kind = \"action\", centering = true }", "centring"),
     ("estimator = \"weak\"\nweak_intervals = 3", "estimator = { kind = \"weak\", intervals = 3 }", "weak_intervals"),
@@ -144,7 +144,9 @@ fn settings_of_another_kind_are_named() {
         ("estimator = { kind = \"weak\", centering = true }", ["objective.estimator.centering", "belongs to action"]),
         ("laplacian = { kind = \"exact\", probes = 2 }", ["objective.laplacian.probes", "rademacher and gaussian"]),
         ("sigma = { value = 1, shedule = 2 }", ["objective.sigma.shedule", "objective.sigma.schedule?"]),
-        ("estimator = \"regression\"\ncentring = true", ["objective.centring", "action"]),
+        ("estimator = \"regression\"\ncentring = true", ["objective.estimator.centering: is set", "only action"]),
+        ("estimator = \"weak\"\ncentering = true", ["as objective.centering,", "set objective.estimator = action"]),
+        ("path = 3\nbend_rate = 0.5", ["objective.path: is 3", "learned (hidden, rate)"]),
     ] {
         let error = read(&format!("[data]\npath = \"a\"\n[objective]\n{text}\n"), &[]).expect_err(text).to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
@@ -265,7 +267,7 @@ fn bad_configurations_name_key_and_fix() {
             vec!["objective.path=nearest", "objective.estimator=regression"],
             vec!["objective.estimator", "no velocity", "weak"],
         ),
-        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pair by ot"]),
+        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pairing = ot"]),
         (
             "[data]\npath = \"a\"",
             vec!["objective.path=learned", "objective.estimator=weak"],
@@ -279,7 +281,7 @@ fn bad_configurations_name_key_and_fix() {
         (
             "[data]\npath = \"a\"",
             vec!["objective.centering=true", "objective.estimator=weak"],
-            vec!["objective.centring", "action"],
+            vec!["objective.estimator.centering", "objective.centering", "set objective.estimator = action"],
         ),
         (
             "[data]\npath = \"a\"\nhold_out = [1]",

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
-use crate::engine::{LearningRate, Optimizer, Training};
 use crate::precision::Precision;
+use crate::training::{LearningRate, Optimizer, Training};
 
 /// `[training]`: steps and optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct TrainingConfig {
     /// Largest global gradient norm; 0 does not clip.
     pub clip_norm: f64,
     /// β of the moving average that becomes the model; early on it averages over fewer steps: see
-    /// [`Optimizer::ema_rate`](crate::engine::Optimizer::ema_rate).
+    /// [`Optimizer::ema_rate`](crate::training::Optimizer::ema_rate).
     pub ema_decay: f64,
     /// Seed of initial parameters and batches.
     pub seed: u64,
@@ -77,6 +77,7 @@ impl Default for TrainingConfig {
 /// How the learning rate goes on after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Schedule {
     /// Stays.
     Constant,

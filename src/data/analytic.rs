@@ -44,6 +44,7 @@ impl AnalyticProblem {
     ];
 
     /// The built-in problem `name`, one of [`AnalyticProblem::NAMES`].
+    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let gaussian = |law| Some(AnalyticProblem { centers: vec![vec![0.0; 2]], law });
         match name {
@@ -64,16 +65,19 @@ impl AnalyticProblem {
 
     /// A Gaussian that moves by `shift` while its deviations change linearly in t from `scale0` to
     /// `scale1` (positive).
+    #[must_use]
     pub fn moving(shift: Vec<f64>, scale0: Vec<f64>, scale1: Vec<f64>) -> Self {
         AnalyticProblem { centers: vec![vec![0.0; shift.len()]], law: Law::Affine { shift, scale0, scale1 } }
     }
 
     /// Dimension.
+    #[must_use]
     pub fn dim(&self) -> usize {
         self.centers[0].len()
     }
 
     /// The dynamics that s* solves.
+    #[must_use]
     pub fn objective(&self) -> Objective {
         match self.law {
             Law::Affine { .. } => Objective::default(),
@@ -90,11 +94,13 @@ impl AnalyticProblem {
     }
 
     /// The point of q_t that belongs to z. Without noise z moves along the flow.
+    #[must_use]
     pub fn point(&self, z: &[f64], t: f64) -> Vec<f64> {
         (0..self.dim()).map(|i| self.mean(i, t) + self.scale(i, t) * z[i]).collect()
     }
 
     /// ∇s*(x, t).
+    #[must_use]
     pub fn grad_action(&self, x: &[f64], t: f64) -> Vec<f64> {
         match &self.law {
             Law::Affine { shift, scale0, scale1 } => (0..self.dim())
@@ -106,6 +112,7 @@ impl AnalyticProblem {
     }
 
     /// s*(x, t) if growth fixes its offset; otherwise `None`.
+    #[must_use]
     pub fn action(&self, x: &[f64]) -> Option<f64> {
         match &self.law {
             Law::Growing { direction, offset, .. } => {
@@ -127,6 +134,7 @@ impl AnalyticProblem {
     }
 
     /// Mass of q_t.
+    #[must_use]
     pub fn mass(&self, t: f64) -> f64 {
         match &self.law {
             // For this mean, ∂ₜq = −∇·(q∇s*) + λ s* q at every x implies m′/m = λ((1 + λ)‖b‖² t +
@@ -141,6 +149,7 @@ impl AnalyticProblem {
 
     /// Independent exact samples at each of `times`: `n` at t = 0, and at other times in proportion
     /// to the mass.
+    #[must_use]
     pub fn snapshots(&self, times: &[f64], n: usize, seed: u64) -> Snapshots {
         let (mut samples, mut offsets) = (Vec::new(), vec![0]);
         for (k, &t) in times.iter().enumerate() {

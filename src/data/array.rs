@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::element::{Element, ElementType, Refusal};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::model::MAX_DIM;
 use crate::stage::Watch;
 
@@ -408,7 +408,7 @@ pub(super) fn zeros(file: &Path, name: &str, rows: usize, columns: usize) -> Res
     let buffer = rows.checked_mul(columns).and_then(|n| bytemuck::allocation::try_zeroed_slice_box(n).ok());
     buffer.map(Vec::from).ok_or_else(|| {
         let problem = format!("{rows} × {columns} values do not fit in memory");
-        Error::input(file, name, problem, "use fewer rows, or a machine with more memory")
+        Error::input(file, name, problem, "use fewer rows, or a machine with more memory").of_kind(InputKind::TooLarge)
     })
 }
 
@@ -418,6 +418,7 @@ pub(super) fn damaged(file: &Path, name: &str, error: io::Error) -> Error {
         io::ErrorKind::UnexpectedEof => truncated(file, name, "ends before its last value"),
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
             Error::input(file, name, format!("is damaged: {error}"), "copy or save the file again")
+                .of_kind(InputKind::Malformed)
         }
         _ => Error::io(file, "read")(error),
     }
@@ -425,7 +426,7 @@ pub(super) fn damaged(file: &Path, name: &str, error: io::Error) -> Error {
 
 /// The error of an array or header that claims more than its file holds.
 pub(super) fn truncated(file: &Path, name: &str, problem: impl Into<String>) -> Error {
-    Error::input(file, name, problem, "the file is cut short: copy or save it again")
+    Error::input(file, name, problem, "the file is cut short: copy or save it again").of_kind(InputKind::Malformed)
 }
 
 /// `Ok` if `available` is the number of bytes that the header of `name` claims.
@@ -442,7 +443,8 @@ pub(super) fn check_n_bytes(file: &Path, name: &str, header: &Header, available:
             name,
             format!("claims shape {shape:?}, more than any file can hold"),
             "the header is damaged: save the file again",
-        )),
+        )
+        .of_kind(InputKind::Malformed)),
         Some(needed) if needed > available => Err(truncated(
             file,
             name,
@@ -453,7 +455,8 @@ pub(super) fn check_n_bytes(file: &Path, name: &str, header: &Header, available:
             name,
             format!("{} bytes follow its last value", available - needed),
             "keep one array per file: save it again",
-        )),
+        )
+        .of_kind(InputKind::Malformed)),
         Some(_) => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::array::list;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 
 /// Columns that are samples only if named explicitly.
 const TIME_NAMES: [&str; 2] = ["times", "time"];
@@ -182,7 +182,7 @@ impl Names {
 
     fn no_such(&self, path: &Path, name: &str, samples: &str) -> Error {
         let fix = format!("samples = {samples:?} selects from its columns: {}", list(&self.all));
-        Error::input(path, name, "no such column", fix)
+        Error::input(path, name, "no such column", fix).of_kind(InputKind::Missing)
     }
 }
 

@@ -18,11 +18,11 @@ use flate2::write::GzEncoder;
 
 use super::array::{Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
-use super::file::{Features, refuse_too_small};
+use super::file::{Encoding, Features, refuse_too_small};
 use super::grouping::RowTimes;
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 use crate::model::MAX_DIM;
 
@@ -38,7 +38,7 @@ const BLOCK_BYTES: usize = 1 << 18;
 /// A table on disk whose header was read.
 pub(super) struct Table {
     path: PathBuf,
-    is_compressed: bool,
+    encoding: Encoding,
     size: u64,
     delimiter: u8,
     names: Names,
@@ -50,11 +50,13 @@ pub(super) struct Table {
 impl Table {
     /// # Errors
     /// [`Error::Input`] if there is no header line, or the file is not UTF-8 text.
-    pub fn open(path: &Path, is_compressed: bool) -> Result<Self> {
+    pub fn open(path: &Path, encoding: Encoding) -> Result<Self> {
         let (_, size) = open_file(path)?;
-        let refuse = |problem: &str, fix: &str| Err(Error::input(path, "header line", problem, fix));
+        let refuse = |problem: &str, fix: &str| {
+            Err(Error::input(path, "header line", problem, fix).of_kind(InputKind::Malformed))
+        };
         let mut start = Vec::new();
-        let source = Source::open(path, is_compressed)?;
+        let source = Source::open(path, encoding)?;
         source.reader.take(BLOCK_BYTES as u64).read_to_end(&mut start).map_err(|e| read_error(path, e))?;
         if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
             return refuse("is UTF-16 text, or no text at all", "save the table as UTF-8");
@@ -62,7 +64,7 @@ impl Table {
         let delimiter = delimiter_of(&start);
         let mut table = Table {
             path: path.into(),
-            is_compressed,
+            encoding,
             size,
             delimiter,
             names: Names::default(),
@@ -143,7 +145,7 @@ impl Table {
                 Some(likely) => format!("set data.times = {likely:?}"),
                 None => format!("set data.times to one of its columns: {}", list(self.names.all())),
             };
-            return Err(Error::input(&path, name, "no such column of times", fix));
+            return Err(Error::input(&path, name, "no such column of times", fix).of_kind(InputKind::Missing));
         };
         let columns = self.selection(samples, name)?.columns.clone();
         let mut times = RowTimes::new(&path, name, 0)?;
@@ -242,7 +244,7 @@ impl Table {
     }
 
     fn reader(&self) -> Result<OpenTable> {
-        let Source { reader, consumed, line_left } = Source::open(&self.path, self.is_compressed)?;
+        let Source { reader, consumed, line_left } = Source::open(&self.path, self.encoding)?;
         let mut builder = ReaderBuilder::new();
         builder.delimiter(self.delimiter).trim(Trim::All).buffer_capacity(BLOCK_BYTES);
         Ok(OpenTable { csv: builder.from_reader(reader), consumed, line_left })
@@ -265,14 +267,17 @@ struct Source {
 }
 
 impl Source {
-    fn open(path: &Path, is_compressed: bool) -> Result<Self> {
+    fn open(path: &Path, encoding: Encoding) -> Result<Self> {
         let (file, size) = open_file(path)?;
         let consumed = Rc::new(Cell::new(0));
-        let max_line =
-            if is_compressed { LINE_BYTES.saturating_add(LINE_RATIO * size).min(MAX_LINE) } else { MAX_LINE };
+        let max_line = if encoding == Encoding::Gzip {
+            LINE_BYTES.saturating_add(LINE_RATIO * size).min(MAX_LINE)
+        } else {
+            MAX_LINE
+        };
         let line_left = Rc::new(Cell::new(max_line));
         let file = Counted { file, consumed: consumed.clone() };
-        let text: Box<dyn Read> = if is_compressed {
+        let text: Box<dyn Read> = if encoding == Encoding::Gzip {
             let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
             let start = file.fill_buf().map_err(Error::io(path, "read"))?;
             if !start.starts_with(&[0x1f, 0x8b]) {
@@ -370,10 +375,11 @@ fn number(path: &Path, name: &str, record: &ByteRecord, column: usize) -> Result
 fn read_error(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::FileTooLarge if error.get_ref().is_some_and(|e| e.is::<LongLine>()) => {
-            Error::input(path, "table", error.to_string(), "give one line to each sample")
+            Error::input(path, "table", error.to_string(), "give one line to each sample").of_kind(InputKind::Malformed)
         }
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
             Error::input(path, "table", format!("is damaged: {error}"), "copy or save the file again")
+                .of_kind(InputKind::Malformed)
         }
         _ => Error::io(path, "read")(error),
     }
@@ -385,9 +391,11 @@ fn csv_error(path: &Path, error: csv::Error) -> Error {
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let problem = format!("has {len} fields, the header line {expected_len}");
             Error::input(path, row_at(pos.as_ref()), problem, "give every row one field per column")
+                .of_kind(InputKind::Malformed)
         }
         other => {
             Error::input(path, "table", format!("cannot be parsed: {other:?}"), "save it as plain comma-separated text")
+                .of_kind(InputKind::Malformed)
         }
     }
 }
@@ -404,11 +412,11 @@ fn system_error(error: csv::Error) -> io::Error {
 pub(super) fn write(
     writer: &mut dyn Write,
     delimiter: u8,
-    is_compressed: bool,
+    encoding: Encoding,
     arrays: &[PointArray<'_>],
     n_rows: usize,
 ) -> io::Result<()> {
-    if !is_compressed {
+    if encoding == Encoding::Plain {
         return write_rows(writer, delimiter, arrays, n_rows).map_err(system_error);
     }
     let mut encoder = GzEncoder::new(writer, Compression::default());

@@ -11,6 +11,13 @@ use super::safetensors::Tensors;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 
+/// The bytes of a table's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Plain,
+    Gzip,
+}
+
 /// The formats read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -19,7 +26,7 @@ pub(super) enum Format {
     /// Text. The separator is for writing; when reading, the header line determines it.
     Table {
         delimiter: u8,
-        is_compressed: bool,
+        encoding: Encoding,
     },
     Safetensors,
 }
@@ -32,7 +39,7 @@ impl Format {
     /// As [`Format::of`].
     pub fn of_destination(to: &Destination) -> Result<Self> {
         if to.is_stream() && to.path().extension().is_none() {
-            Format::Table { delimiter: b',', is_compressed: false }.check_is_built(to.path())
+            Format::Table { delimiter: b',', encoding: Encoding::Plain }.check_is_built(to.path())
         } else {
             Format::of(to.path())
         }
@@ -45,18 +52,23 @@ impl Format {
     pub fn of(path: &Path) -> Result<Self> {
         let suffix_of = |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
         let suffix = suffix_of(path);
-        let is_compressed = suffix.as_deref() == Some("gz");
-        let inner = if is_compressed { suffix_of(&path.with_extension("")) } else { suffix.clone() };
-        let format = match inner.as_deref() {
-            Some("npy") if !is_compressed => Format::Npy,
-            Some("npz") if !is_compressed => Format::Npz,
-            Some("csv") => Format::Table { delimiter: b',', is_compressed },
-            Some("tsv") => Format::Table { delimiter: b'\t', is_compressed },
-            Some("safetensors") if !is_compressed => Format::Safetensors,
+        let encoding = if suffix.as_deref() == Some("gz") { Encoding::Gzip } else { Encoding::Plain };
+        let inner = match encoding {
+            Encoding::Gzip => suffix_of(&path.with_extension("")),
+            Encoding::Plain => suffix.clone(),
+        };
+        let format = match (inner.as_deref(), encoding) {
+            (Some("npy"), Encoding::Plain) => Format::Npy,
+            (Some("npz"), Encoding::Plain) => Format::Npz,
+            (Some("csv"), _) => Format::Table { delimiter: b',', encoding },
+            (Some("tsv"), _) => Format::Table { delimiter: b'\t', encoding },
+            (Some("safetensors"), Encoding::Plain) => Format::Safetensors,
             _ => {
                 let problem = match (suffix, inner) {
                     (None, _) => "has no suffix".into(),
-                    (Some(suffix), Some(inner)) if is_compressed => format!("has the unknown suffix .{inner}.{suffix}"),
+                    (Some(suffix), Some(inner)) if encoding == Encoding::Gzip => {
+                        format!("has the unknown suffix .{inner}.{suffix}")
+                    }
                     (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
                 };
                 let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors";
@@ -122,7 +134,7 @@ impl DataFile {
             Format::Npy => DataFile::Arrays(ArrayFile::Npy(path.into())),
             Format::Npz => DataFile::Arrays(ArrayFile::Npz(Archive::open(path)?)),
             Format::Safetensors => DataFile::Arrays(ArrayFile::Safetensors(Tensors::open(path)?)),
-            Format::Table { is_compressed, .. } => DataFile::Table(Table::open(path, is_compressed)?),
+            Format::Table { encoding, .. } => DataFile::Table(Table::open(path, encoding)?),
         })
     }
 

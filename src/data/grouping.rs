@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 
 /// Times closer than this fraction of the whole range are one time. It covers rounding (0.7 and
 /// 0.70000005, a sum in f32), and is finer than a network can resolve.
@@ -49,6 +49,7 @@ impl RowTimes {
     fn too_many_rows(&self, n: usize) -> Error {
         let problem = format!("the times of {n} rows do not fit in memory");
         Error::input(&self.file, &self.name, problem, "use fewer rows, or a machine with more memory")
+            .of_kind(InputKind::TooLarge)
     }
 
     /// Adds the finite time of one more row.

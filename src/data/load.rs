@@ -10,7 +10,7 @@ use super::snapshots::find_time;
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{DataSource, Snapshots};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::model::Coordinates;
 use crate::stage::Watch;
 
@@ -59,6 +59,7 @@ pub struct Points {
 
 impl DataSet {
     /// Rows `[n, dim]` of snapshot `k` in data units.
+    #[must_use]
     pub fn positions(&self, k: usize) -> Vec<f64> {
         moved(self.snapshots.rows(k), &self.origin)
     }
@@ -66,6 +67,7 @@ impl DataSet {
 
 impl Points {
     /// Rows `[n, dim]` in data units.
+    #[must_use]
     pub fn positions(&self) -> Vec<f64> {
         moved(&self.rows, &self.origin)
     }
@@ -233,7 +235,8 @@ impl Reading {
             Some(times_path) => DataFile::open(times_path)?.times(samples, times, &mut meter)?,
             None if format == Format::Npy => {
                 let fix = "name the .npy file of the times with times_path";
-                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix));
+                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix)
+                    .of_kind(InputKind::Missing));
             }
             None => file.times(samples, times, &mut meter)?,
         };
@@ -323,8 +326,8 @@ fn counting_warning<'a>(
     (!counting.is_empty()).then(|| {
         let columns = list(counting.iter().map(|&i| column_name(features, i)));
         format!(
-            "{}: the numbers of the rows, in some order, are taken for a dimension: column {columns}; if they are no data, \
-             leave them out",
+            "{}: column {columns} is taken as data, but holds the numbers of the rows in some order; if it is an index, \
+             leave it out",
             source.path.display()
         )
     })

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::array::{Array, Header, Order, check_n_bytes, damaged};
 use crate::element::{Element, ElementType, Refusal};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// The first bytes of every `.npy` array.
@@ -35,7 +35,9 @@ pub(super) fn open<'a>(path: &'a Path, name: &str) -> Result<Array<'a>> {
 /// # Errors
 /// [`Error::Input`] describing what is wrong with it.
 pub(super) fn read_header(file: &Path, name: &str, reader: &mut dyn Read) -> Result<(Header, u64)> {
-    let refuse = |problem: String| Err(Error::input(file, name, problem, "save it with numpy.save"));
+    let refuse = |problem: String| {
+        Err(Error::input(file, name, problem, "save it with numpy.save").of_kind(InputKind::Malformed))
+    };
     let mut start = [0u8; 10];
     read_up_to(reader, &mut start).map_err(|e| damaged(file, name, e))?;
     let [magic @ .., major, _, low, high] = &start;

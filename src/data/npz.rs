@@ -12,7 +12,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use super::array::{Array, check_n_bytes, damaged, list, truncated};
 use super::npy;
 use super::write::PointArray;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// Deflate cannot shrink by more than this factor (two bits stand for 258 bytes), which limits the
@@ -40,7 +40,8 @@ impl Archive {
         let mut start = Vec::new();
         reader.by_ref().take(npy::MAGIC.len() as u64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
         reader.rewind().map_err(Error::io(path, "read"))?;
-        let refuse = |problem: &str, fix| Err(Error::input(path, "archive", problem, fix));
+        let refuse =
+            |problem: &str, fix| Err(Error::input(path, "archive", problem, fix).of_kind(InputKind::Malformed));
         match start[..] {
             [] => return refuse("is empty", "save it with numpy.savez"),
             [b'P', b'K', ..] => {}
@@ -105,7 +106,7 @@ impl Archive {
         let refuse = |problem: String, fix: &str| Err(Error::input(path, name, problem, fix));
         let Some(index) = self.index_of(name) else {
             let fix = format!("name one that is there: {}", list(self.names()));
-            return Err(Error::input(path, name, "no such array", fix));
+            return Err(Error::input(path, name, "no such array", fix).of_kind(InputKind::Missing));
         };
         let member = self.zip.by_index_data(index).map_err(|e| zip_error(path, name, e))?;
         let (stored, size) = (member.compressed_size(), member.size());
@@ -153,6 +154,7 @@ fn zip_error(path: &Path, field: &str, error: ZipError) -> Error {
         ZipError::Io(e) => damaged(path, field, e),
         ZipError::InvalidArchive(_) => {
             Error::input(path, field, format!("{error}"), "the archive is damaged or cut short: copy or save it again")
+                .of_kind(InputKind::Malformed)
         }
         _ => Error::input(path, field, format!("{error}"), "save it with numpy.savez"),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::array::{Array, Header, Order, check_n_bytes, list};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::tensors::{TensorFile, element};
 
 /// An open file.
@@ -28,7 +28,7 @@ impl Tensors {
     pub fn array(&self, name: &str) -> Result<Array<'_>> {
         let Some((shape, dtype)) = self.0.find(name) else {
             let fix = format!("name one that is there: {}", list(self.0.names()));
-            return Err(Error::input(self.0.path(), name, "no such array", fix));
+            return Err(Error::input(self.0.path(), name, "no such array", fix).of_kind(InputKind::Missing));
         };
         let header = Header {
             dtype: dtype.to_string(),

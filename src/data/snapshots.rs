@@ -1,10 +1,8 @@
 //! Samples grouped by time.
 
-use std::path::Path;
-
 use super::array::list;
 use super::grouping::SAME_TIME;
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, InputKind, Origin, Result, check_len};
 use crate::model::MAX_DIM;
 
 /// Samples of a population at several times, one snapshot per time.
@@ -122,11 +120,11 @@ impl Snapshots {
     /// [`Snapshots::find`], with an error for the user.
     ///
     /// # Errors
-    /// [`Error::Input`] about `field` of `file`, listing the times there are.
-    pub fn index_of(&self, time: f64, file: &Path, field: &str) -> Result<usize> {
+    /// [`Error::Input`] about `field` of `origin`, listing the times there are.
+    pub fn index_of(&self, time: f64, origin: impl Into<Origin>, field: &str) -> Result<usize> {
         self.find(time).ok_or_else(|| {
             let fix = format!("choose one of: {}", list(&self.times));
-            Error::input(file, field, format!("there is no snapshot at time {time}"), fix)
+            Error::input(origin, field, format!("there is no snapshot at time {time}"), fix).of_kind(InputKind::Missing)
         })
     }
 }
@@ -219,7 +217,7 @@ mod tests {
     fn times_are_found_as_f64_and_as_f32() {
         let snapshots =
             Snapshots { dim: 1, times: vec![0.1, f64::from(0.3f32)], offsets: vec![0, 1, 2], samples: vec![5.0, 6.0] };
-        let find = |time| snapshots.index_of(time, Path::new("a.npz"), "--from");
+        let find = |time| snapshots.index_of(time, std::path::Path::new("a.npz"), "--from");
         assert_eq!((find(0.1).unwrap(), find(0.3).unwrap()), (0, 1));
         assert_eq!((find(0.100_000_1).unwrap(), find(0.299_999_9).unwrap()), (0, 1));
         assert!(find(0.100_001).is_err() && find(f64::NAN).is_err() && find(f64::INFINITY).is_err());

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// equal weights of all rows; deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Standardization {
     /// Mean 0 in each dimension, and one scale for all: the root of the mean variance. Keeps angles
     /// and the geometry of transport.

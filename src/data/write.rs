@@ -20,6 +20,7 @@ pub struct PointArray<'a> {
 
 /// Values row by row, in the precision in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum PointValues<'a> {
     /// 32 bits.
     F32(&'a [f32]),
@@ -46,6 +47,7 @@ impl<'a> PointArray<'a> {
     }
 
     /// The same array with column names for a table: `dim` of them.
+    #[must_use]
     pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
         PointArray { columns, ..self }
     }
@@ -148,8 +150,8 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
             });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }
-        Format::Table { delimiter, is_compressed } => {
-            to.write(|writer| csv::write(writer, delimiter, is_compressed, arrays, first.n_rows()))
+        Format::Table { delimiter, encoding } => {
+            to.write(|writer| csv::write(writer, delimiter, encoding, arrays, first.n_rows()))
         }
     }
 }

@@ -100,6 +100,7 @@ impl Coupling {
 
     /// The pair that `word` selects, and its mass at both ends relative to the probability of the
     /// selection.
+    #[must_use]
     pub fn pair(&self, word: u32) -> (usize, usize, [f64; 2]) {
         // Integer arithmetic, so that every engine selects the same pairs.
         let entry = self.cumulative.partition_point(|&below| below <= word).min(self.pairs.len() - 1);
@@ -108,11 +109,13 @@ impl Coupling {
     }
 
     /// The row of the later snapshot to which the earlier row `i` moves.
+    #[must_use]
     pub fn successor(&self, i: usize, word: u32) -> usize {
         self.by_left.partner(i, word)
     }
 
     /// The row of the earlier snapshot from which the later row `j` comes.
+    #[must_use]
     pub fn predecessor(&self, j: usize, word: u32) -> usize {
         self.by_right.partner(j, word)
     }

@@ -23,6 +23,7 @@ use crate::stage::Stage;
 /// How x moves between snapshots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Interpolant {
     /// x = (1 − r) xₗ + r xᵣ, with a pair from the two snapshots around t.
     #[default]
@@ -239,6 +240,7 @@ impl DensityPath {
     }
 
     /// Number of intervals between snapshots.
+    #[must_use]
     pub fn n_intervals(&self) -> usize {
         self.times().len() - 1
     }
@@ -249,6 +251,7 @@ impl DensityPath {
     }
 
     /// The moment that `rule` visits for a time `t` drawn in 0..=1.
+    #[must_use]
     pub fn moment(&self, rule: TimeRule, t: f64) -> Moment {
         let times = self.times();
         let left = times.partition_point(|&time| time <= t).clamp(1, times.len() - 1) - 1;
@@ -259,17 +262,20 @@ impl DensityPath {
     }
 
     /// The moment at fraction `ratio` of the interval after snapshot `left`.
+    #[must_use]
     pub fn at(&self, left: usize, ratio: f64) -> Moment {
         let times = self.times();
         Moment { left, ratio, t: (times[left] + ratio * (times[left + 1] - times[left])) as f32 }
     }
 
     /// Length of the interval after snapshot `left`, network time.
+    #[must_use]
     pub fn length(&self, left: usize) -> f64 {
         self.times()[left + 1] - self.times()[left]
     }
 
     /// Mass of snapshot `k` relative to the first.
+    #[must_use]
     pub fn snapshot_mass(&self, k: usize) -> f64 {
         self.masses.as_ref().map_or(1.0, |masses| masses[k])
     }
@@ -279,6 +285,7 @@ impl DensityPath {
     ///
     /// Words: 0 is free (it draws the time), 1 selects the left row or the pair, 2 the right row or
     /// the row before the pair, 3 the row after the pair.
+    #[must_use]
     pub fn trajectory(&self, left: usize, words: [u32; 4], noise: RowKey) -> Trajectory {
         let masses = [self.snapshot_mass(left), self.snapshot_mass((left + 1).min(self.snapshots.times.len() - 1))];
         let [_, first, second, third] = words;
@@ -308,6 +315,7 @@ impl DensityPath {
     }
 
     /// Mass of the trajectory at `moment`, and its slope in network time.
+    #[must_use]
     pub fn mass(&self, trajectory: &Trajectory, moment: &Moment) -> (f64, f64) {
         let [start, end] = trajectory.mass;
         let rise = end - start;

@@ -5,6 +5,7 @@
 /// sums of a quadrature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum TimeRule {
     /// t = (u + row / n) mod 1 with one uniform u per step: lower variance than independent draws.
     #[default]
@@ -29,6 +30,7 @@ impl TimeRule {
     /// a word of the step, `own` one of the row.
     ///
     /// Integer arithmetic, so that every engine draws the same times.
+    #[must_use]
     pub fn word(self, row: usize, n: usize, offset: u32, own: u32) -> u32 {
         let start = |row: usize| ((row as u64) << 32) / n as u64;
         match self {
@@ -48,6 +50,7 @@ impl TimeRule {
 
     /// Maps `ratio`, uniform over an interval between snapshots, to a node of the quadrature. A
     /// node is hit with the probability of its weight.
+    #[must_use]
     pub fn node(self, ratio: f64) -> f64 {
         let nodes: &[(f64, f64)] = match self {
             TimeRule::LowDiscrepancy | TimeRule::Uniform | TimeRule::Stratified | TimeRule::Importance => return ratio,
@@ -114,11 +117,13 @@ impl TimeMoments {
     }
 
     /// The sums as one list, squares first, as checkpoints hold them.
+    #[must_use]
     pub fn to_vec(&self) -> Vec<f32> {
         self.squares.iter().chain(&self.weights).map(|&sum| sum as f32).collect()
     }
 
     /// The inverse of [`TimeMoments::to_vec`]; `None` for a list of another length.
+    #[must_use]
     pub fn from_slice(list: &[f32]) -> Option<TimeMoments> {
         let mut moments = TimeMoments::default();
         let (squares, weights) = list.split_at_checked(TIME_KNOTS)?;
@@ -148,6 +153,7 @@ pub struct TimeDensity {
 
 impl TimeDensity {
     /// The density for `moments`; uniform as long as there are none.
+    #[must_use]
     pub fn new(moments: &TimeMoments) -> Self {
         const STEP: f64 = 1.0 / (TIME_KNOTS - 1) as f64;
         let mut density = [1.0; TIME_KNOTS];
@@ -176,6 +182,7 @@ impl TimeDensity {
     }
 
     /// The time at which the cumulative density is `u`, and the weight 1 / density of a row there.
+    #[must_use]
     pub fn draw(&self, u: f64) -> (f64, f64) {
         const KNOTS: f64 = (TIME_KNOTS - 1) as f64;
         let u = u * self.cumulative[TIME_KNOTS - 1]; // 1 up to rounding

@@ -30,17 +30,18 @@ pub mod reference;
 pub(crate) mod step_sizes;
 #[cfg(test)]
 mod testing;
-mod training;
+mod trainer;
 
-pub use training::{
-    Bend, Cosine, Estimator, LearningRate, LossScale, NetworkState, Optimizer, Records, StepRecord, TrainState,
-    Trainer, Training,
-};
+pub use trainer::{Records, StepRecord, Trainer};
 
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
 use crate::stage::Watch;
+// Part of the contract, whose calls take and return them.
+pub use crate::training::{
+    Bend, Cosine, Estimator, LearningRate, LossScale, NetworkState, Optimizer, TrainState, Training,
+};
 
 /// A batch given by the caller, in network coordinates: what `amatch check` reads.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -14,6 +14,7 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel whose bandwidth is the median distance between rows `[n, dim]`, over 10 000
     /// random pairs. `None` if there are fewer than two different rows.
+    #[must_use]
     pub fn median(dim: usize, rows: &[f32], seed: u64) -> Option<Kernel> {
         const PAIRS: u32 = 10_000;
         let n = rows.len() / dim;
@@ -38,6 +39,7 @@ impl Kernel {
     }
 
     /// Formula for reports.
+    #[must_use]
     pub fn name(self) -> String {
         format!("exp(−‖x−y‖²/(2h²)), h = {}", crate::display::significant(self.bandwidth, 4))
     }

@@ -36,6 +36,7 @@ pub struct ActionGap {
 
 impl ActionGap {
     /// L(s) + E*: the gap computed from the loss.
+    #[must_use]
     pub fn from_loss(&self) -> f64 {
         self.loss + self.energy
     }
@@ -347,8 +348,8 @@ fn check_fit(model: &Model, problem: &AnalyticProblem) -> Result<()> {
     if !plain || coordinates.time_range != [0.0, 1.0] {
         return fail(
             "coordinates",
-            "are not the problem's own".into(),
-            "train with data.standardize = \"none\", times 0 to 1",
+            "are standardized, or span times other than 0 to 1".into(),
+            "train on the problem's samples with data.standardize = \"none\"",
         );
     }
     let (got, want) = (&model.objective, problem.objective());

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Activation f between layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Activation {
     /// z·σ(z).
     #[default]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Time embedding φ(t).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum TimeEmbedding {
     /// φ = \[t\].
     #[default]

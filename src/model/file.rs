@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Activation, Architecture, Coordinates, Head, Layer, MAX_MAGNITUDE, MIN_SCALE, Model, TimeEmbedding};
 use crate::display::significant;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Origin, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{MODEL_KEY, TensorFile};
@@ -109,7 +109,8 @@ impl Model {
                 MODEL_KEY,
                 "is missing from the metadata: this is not a model of action-matching",
                 "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
-            ));
+            )
+            .of_kind(InputKind::Missing));
         };
         // The version first, so that a later format is told apart from a broken one.
         let version =
@@ -122,7 +123,8 @@ impl Model {
             Ok(metadata) => metadata,
             Err(error) => {
                 let field = error.path().to_string();
-                return fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
+                let malformed = fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
+                return malformed.map_err(|error| error.of_kind(InputKind::Malformed));
             }
         };
 
@@ -133,7 +135,7 @@ impl Model {
             head: metadata.head,
             time_embedding: metadata.time_embedding,
         };
-        architecture.validate(&path.display().to_string())?;
+        architecture.validate(path)?;
         let objective = Objective {
             sigma: metadata.sigma,
             sigma_schedule: metadata.sigma_schedule,
@@ -151,7 +153,8 @@ impl Model {
                 name,
                 "is not a tensor of this network",
                 format!("store {} layers, net.0 to net.{}", layers.len(), 2 * (layers.len() - 1)),
-            ));
+            )
+            .of_kind(InputKind::Unknown));
         }
         let mut parameters = Vec::with_capacity(architecture.n_parameters());
         for (name, shape) in &expected {
@@ -168,7 +171,7 @@ impl Model {
     fn check_storable(&self, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Architecture { dim, .. } = self.architecture;
-        self.coordinates.check_storable(dim, path)?;
+        self.coordinates.check_storable(dim, &path.into())?;
         self.objective.validate(path)?;
         self.validate()?;
         for (index, layer) in self.architecture.layers().iter().enumerate() {
@@ -184,6 +187,7 @@ impl Model {
     }
 
     /// Description of a model as `amatch inspect` prints it, over several lines.
+    #[must_use]
     pub fn describe(&self) -> String {
         let Model { architecture, coordinates, objective, parameters } = self;
         let mut text = String::new();
@@ -227,8 +231,8 @@ impl Model {
 impl Coordinates {
     /// Checks what a file promises: one value for each of `dim` dimensions, sizes that f32
     /// particles can have, times that increase.
-    pub(crate) fn check_storable(&self, dim: usize, path: &Path) -> Result<()> {
-        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
+    pub(crate) fn check_storable(&self, dim: usize, origin: &Origin) -> Result<()> {
+        let fail = |field: &str, problem: String, fix: &str| Err(Error::input(origin, field, problem, fix));
         let Coordinates { mean, scale, time_range: [start, end], columns } = self;
         for (field, n) in [("mean", mean.len()), ("scale", scale.len())]
             .into_iter()

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Head of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Head {
     /// s = o, one output.
     #[default]

@@ -1,7 +1,7 @@
 //! Shape of the network: sizes, limits, and where each parameter lies in the flat buffer.
 
 use super::{Activation, Head, TimeEmbedding};
-use crate::error::{Error, Result};
+use crate::error::{Error, Origin, Result};
 
 /// Largest width of a hidden layer.
 pub const MAX_WIDTH: usize = 1024;
@@ -99,14 +99,15 @@ impl Architecture {
     /// Checks every size against its limit.
     ///
     /// # Errors
-    /// [`Error::Input`] with `file` as the origin and the field as named in the model file and the
+    /// [`Error::Input`] with `origin`, and the field as named in the model file and the
     /// configuration.
-    pub fn validate(&self, file: &str) -> Result<()> {
+    pub fn validate(&self, origin: impl Into<Origin>) -> Result<()> {
+        let origin = origin.into();
         let within = |field: &str, value: usize, max: usize| {
             if (1..=max).contains(&value) {
                 Ok(())
             } else {
-                Err(Error::input(file, field, format!("is {value}"), format!("use 1 to {max}")))
+                Err(Error::input(&origin, field, format!("is {value}"), format!("use 1 to {max}")))
             }
         };
         within("dim", self.dim, MAX_DIM)?;
@@ -118,7 +119,7 @@ impl Architecture {
             within("time_embedding.frequencies (count)", frequencies.len(), 256)?;
             if let Some(f) = frequencies.iter().find(|f| !f.is_finite()) {
                 return Err(Error::input(
-                    file,
+                    &origin,
                     "time_embedding.frequencies",
                     format!("contains {f}"),
                     "use finite numbers",

@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::{LossScale, NetworkState, TrainState};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{CHECKPOINT_KEY, TensorFile};
+use crate::training::{LossScale, NetworkState, TrainState};
 
 /// Number of checkpoints that are kept.
 const KEPT: usize = 3;
@@ -89,7 +89,8 @@ impl Checkpoint {
     pub fn load(path: &Path) -> Result<Checkpoint> {
         let mut file = TensorFile::open(path)?;
         let fail = |field: &str, problem: String| {
-            Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again"))
+            Err(Error::input(path, field, problem, "use an earlier checkpoint, or start the run again")
+                .of_kind(InputKind::Malformed))
         };
         let Some(json) = file.metadata(CHECKPOINT_KEY) else {
             return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());
@@ -180,6 +181,7 @@ impl Checkpoint {
     }
 
     /// The description of a checkpoint by `amatch inspect`.
+    #[must_use]
     pub fn describe(&self) -> String {
         let rms = |values: &[f32]| {
             (values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::files::{CLAIMANT, temporary_in};
 use crate::process::ProcessId;
 use crate::run_folder::{CLAIM, TAKEOVER};
@@ -119,7 +119,7 @@ impl Claim {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let problem = "was taken over by another process, as this one did not answer for a minute (a suspended \
                        process, or a file system that stood still)";
-        Err(Error::input(folder, "output.folder", problem, "leave it to the other process"))
+        Err(Error::input(folder, "output.folder", problem, "leave it to the other process").of_kind(InputKind::InUse))
     }
 
     /// [`Claim::check`] with a look at the claim file itself, before a file is replaced: a
@@ -263,7 +263,7 @@ fn held(folder: &Path, holder: Option<&Holder>, age: Option<Duration>) -> Error 
     };
     let fix = "name another folder with `output.folder`, or wait: a claim ends with its process, on another machine 60 s after its last \
                sign of life";
-    Error::input(folder, "output.folder", problem, fix)
+    Error::input(folder, "output.folder", problem, fix).of_kind(InputKind::InUse)
 }
 
 /// Links `from` to `to`; false if `to` existed. A network may lose the answer to the link, so the
@@ -358,7 +358,9 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let folder = place.path().join("a/b");
         let claim = Claim::take(&folder).expect("is free");
-        let message = Claim::take(&folder).err().expect("is held").to_string();
+        let error = Claim::take(&folder).err().expect("is held");
+        assert!(matches!(error, Error::Input { kind: InputKind::InUse, .. }), "{error:?}");
+        let message = error.to_string();
         assert!(message.contains("is in use: process") && message.contains("`output.folder`"), "{message}");
         assert_eq!(fs::read_dir(&folder).expect("lists").count(), 1, "the claim alone");
         drop(claim);

@@ -49,6 +49,7 @@ fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::res
 
 impl Metrics {
     /// The line for `record`.
+    #[must_use]
     pub fn new(record: &StepRecord, rows_per_s: f64) -> Self {
         let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate } = *record;
         Metrics { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate, rows_per_s }

@@ -47,12 +47,13 @@ use self::resume::Earlier;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Snapshots, load, load_single};
 use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
-use crate::engine::{Engine, StepRecord, TrainState, Trainer, Training};
-use crate::error::{Error, Result};
+use crate::engine::{Engine, StepRecord, Trainer};
+use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model};
 pub use crate::run_folder::RunFolder;
 use crate::stage::{Stage, Watch};
+use crate::training::{TrainState, Training};
 
 /// How to treat an existing run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,12 +217,14 @@ fn allocate(
 fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) -> Result<Claim> {
     let check = || -> Result<Content> {
         let content = folder.content()?;
-        let refuse = |problem, fix| Err(Error::input(folder.path(), "output.folder", problem, fix));
+        let error = |problem, fix| Error::input(folder.path(), "output.folder", problem, fix);
+        let refuse = |problem, fix| Err(error(problem, fix));
         match (existing, content) {
-            (Existing::Refuse, Content::Run | Content::Foreign) => refuse(
+            (Existing::Refuse, Content::Run | Content::Foreign) => Err(error(
                 "already exists",
                 "continue with `Existing::Resume`, replace with `Existing::Replace`, or name another folder with `output.folder`",
-            ),
+            )
+            .of_kind(InputKind::Exists)),
             (Existing::Replace, Content::Foreign) => refuse(
                 "holds files that are not a run's, and is left alone",
                 "name another folder with `output.folder`",

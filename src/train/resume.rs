@@ -5,7 +5,7 @@ use super::{Observer, read_metrics};
 use crate::config::{Config, OutputConfig, Schedule, Settings, inline};
 use crate::data::Snapshots;
 use crate::engine::TrainState;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::run_folder::RunFolder;
 
 /// State of the earlier run, read before it is resumed.
@@ -47,7 +47,9 @@ pub(super) fn load(
         false => None, // stopped before the first checkpoint
     };
     let Some(checkpoint) = newest else { return Ok(Earlier { state: None, renewed: None, metrics_every }) };
-    let refuse = |field: &str, problem: String, fix: &str| Err(Error::input(folder.path(), field, problem, fix));
+    let refuse = |field: &str, problem: String, fix: &str| {
+        Err(Error::input(folder.path(), field, problem, fix).of_kind(InputKind::Conflict))
+    };
     // Keys without effect decided the fingerprint too when each of them was written.
     let agrees_in_the_first_form = || -> Option<bool> {
         let settings = Settings::of_first_form(&std::fs::read_to_string(folder.config()).ok()?)?;

@@ -74,6 +74,7 @@ impl Rounding {
                 let scaled = Rounding { loss_scale: 65536.0, splits: true, ..exact };
                 Rounding { operand: to_f16, stored: to_f16, unit: unit(11), ..scaled }
             }
+            other => unimplemented!("{other:?}"),
         }
     }
 
@@ -158,6 +159,7 @@ fn orders(activation: Activation, z: f64) -> [f64; 4] {
             [z * distribution, distribution + z * density, density * (2.0 - z * z), density * z * (z * z - 4.0)]
         }
         Activation::Sin => [z.sin(), z.cos(), -z.sin(), -z.cos()],
+        other => unimplemented!("{other:?}"),
     }
 }
 
@@ -285,11 +287,13 @@ impl<'a> Twin<'a> {
             Head::Scalar => (vec![1.0], vec![0.0; dim]),
             Head::Quadratic => (each(dim, |i| output[i] - x[i]), each(dim, |i| x[i] - output[i])),
             Head::Dot => (x.to_vec(), output.clone()),
+            other => unimplemented!("{other:?}"),
         };
         let (s, s_terms) = match head {
             Head::Scalar => (output[0], output_terms[0]),
             Head::Quadratic => (0.5 * dot(&direct, &direct), norm(&each(dim, |i| direct[i] * output_terms[i]))),
             Head::Dot => (dot(&output, x), norm(&each(dim, |i| x[i] * output_terms[i]))),
+            other => unimplemented!("{other:?}"),
         };
 
         let mut delta = vec![each(seed.len(), |i| operand(seed[i]))];
@@ -360,6 +364,7 @@ impl<'a> Twin<'a> {
                 over_probes(&|probe, o_e| k * (probe - o_e).powi(2)),
             ),
             Head::Dot => (dot(&o_c, row.x) + dot(&row.output, c0), over_probes(&|probe, o_e| 2.0 * k * probe * o_e)),
+            other => unimplemented!("{other:?}"),
         };
         let generator = along + of_head.iter().sum::<f64>();
         Tangents { c, e, g, e_z, o_c, o_e, generator, curvature_terms: curvature_terms.hypot(norm(&of_head)) }
@@ -386,6 +391,7 @@ impl<'a> Twin<'a> {
                         Head::Scalar => 0.0,
                         Head::Quadratic => -2.0 * k * (probe[i] - o_e[i]),
                         Head::Dot => 2.0 * k * probe[i],
+                        other => unimplemented!("{other:?}"),
                     })
                 })
             };
@@ -486,6 +492,7 @@ impl<'a> Twin<'a> {
                     Head::Scalar => 0.0,
                     Head::Quadratic => tangents.o_c[i] - c0[i],
                     Head::Dot => c0[i],
+                    other => unimplemented!("{other:?}"),
                 };
                 of_generator + on_s * row.seed[i]
             });

@@ -335,8 +335,13 @@ fn limits_of_shape_agree_with_f64() {
         (3, &[70][..], [0, 0, 0], Head::Dot, 0.5),
         // Wider than the part of an operand that shared memory can hold.
         (3, &[600, 20][..], [5, 3, 2], Head::Quadratic, 0.5),
+        // Broad products: layers of both groups of columns, of one and of more than all; operands
+        // that stay in shared memory before and after one that cannot; with probes and without.
+        (3, &[150, 210, 37][..], [9, 130, 2], Head::Quadratic, 0.0),
+        (2, &[140, 300, 200][..], [67, 22, 25], Head::Dot, 0.0),
+        (2, &[200, 140][..], [6, 3, 4], Head::Scalar, 0.5),
     ];
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in Precision::ALL {
         let engine = engine(precision);
         let results = shapes.into_iter().map(|(dim, hidden, [n, n0, n1], head, sigma)| {
             let name = format!("{} {head:?}, dim {dim}, {hidden:?}, {n} + {n0} + {n1} rows", precision.name());
@@ -350,22 +355,25 @@ fn limits_of_shape_agree_with_f64() {
 }
 
 /// On the virtual GPU with the least shared memory of any real one (8.6, 8.9 and 12.0), which holds
-/// fewer operands and sums.
+/// fewer operands and sums, and with the most (9.0, 10.0), which holds all operands of broad
+/// products.
 #[test]
-fn less_shared_memory_changes_nothing() {
+fn shared_memory_changes_nothing() {
     let names = ["derivatives::limits_of_shape_agree_with_f64", "training::a_wide_network_follows_the_cpu"];
-    let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
-        .arg("--exact")
-        .args(names)
-        .env("VGPU_SHARED", (99 << 10).to_string())
-        .output()
-        .expect("runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("ok. 2 passed"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    for kilobytes in [99, 227] {
+        let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
+            .arg("--exact")
+            .args(names)
+            .env("VGPU_SHARED", (kilobytes << 10).to_string())
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("ok. 2 passed"),
+            "{kilobytes} KiB: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }
 
 #[test]

@@ -14,9 +14,10 @@ use action_matching::{Error, Result};
 
 const DIM: usize = 3;
 
-/// Hidden layers for the kernels of narrow networks, and for the others.
+/// Hidden layers for the kernels of each width of products.
 const NARROW: [usize; 2] = [16, 20];
 const WIDE: [usize; 2] = [70, 20];
+const BROAD: [usize; 2] = [140, 200];
 
 fn field_of(hidden: [usize; 2], head: Head, embedding: TimeEmbedding, objective: Objective) -> Model {
     model(DIM, &hidden, Activation::Tanh, head, embedding, objective)
@@ -271,7 +272,7 @@ fn error_control_meets_its_tolerance() {
 #[test]
 fn lower_precisions_stay_close() {
     let objective = Objective { growth: 0.4, ..Objective::default() };
-    for hidden in [NARROW, WIDE] {
+    for hidden in [NARROW, WIDE, BROAD] {
         let model = field_of(hidden, Head::Quadratic, TimeEmbedding::Raw, objective.clone());
         for (precision, tolerance) in [(Precision::Tf32, 2e-3), (Precision::F16, 2e-3), (Precision::Bf16, 2e-2)] {
             let what = format!("{}, {hidden:?}", precision.name());

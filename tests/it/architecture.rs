@@ -1,5 +1,5 @@
-//! The module graph has no circles: each module imports only from modules that do not import it,
-//! not even through others. The graph is read from the paths in the source.
+//! The module graph has no circles, and follows the floors of ARCHITECTURE.md: each module imports
+//! only from its floor and those below. The graph is read from the paths in the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -132,6 +132,45 @@ fn circle(graph: &Graph) -> Option<Vec<String>> {
     graph.keys().find_map(|module| visit(graph, module, &mut Vec::new(), &mut done))
 }
 
+/// Floor of each module in the tables of ARCHITECTURE.md, 0 at the top of each: one map a table. A
+/// module on two floors is on the upper one.
+fn floors(text: &str) -> Vec<BTreeMap<String, usize>> {
+    let mut tables: Vec<BTreeMap<String, usize>> = Vec::new();
+    let mut floor = None;
+    for line in text.lines() {
+        floor = match floor {
+            _ if line.starts_with("| floor |") => {
+                tables.push(BTreeMap::new());
+                Some(0)
+            }
+            Some(floor) if line.starts_with('|') => {
+                let quoted = line.split('`').skip(1).step_by(2);
+                for file in quoted.filter(|name| name.ends_with(".rs") || name.contains('/')) {
+                    let module = file.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+                    tables.last_mut().expect("a header").entry(module.to_owned()).or_insert(floor);
+                }
+                Some(floor + 1)
+            }
+            _ => None,
+        };
+    }
+    tables
+}
+
+/// Imports of `graph` from a floor above, and modules that have no floor.
+fn climbing(graph: &Graph, floors: &BTreeMap<String, usize>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (module, imports) in graph.iter().filter(|(module, _)| !["lib", "main", "prelude"].contains(&module.as_str())) {
+        let Some(floor) = floors.get(module) else {
+            found.push(format!("{module} has no floor"));
+            continue;
+        };
+        let is_above = |import: &&String| floors.get(*import).is_some_and(|above| above < floor);
+        found.extend(imports.iter().filter(is_above).map(|import| format!("{module} imports {import}")));
+    }
+    found
+}
+
 /// The files of `src` that are not compiled for tests only.
 fn sources() -> Vec<(String, String)> {
     let (root, mut files) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), Vec::new());
@@ -161,6 +200,35 @@ fn modules_import_without_circles() {
         assert!(graph.len() > 2, "{level:?}: only {graph:?}");
         assert_eq!(circle(&graph), None, "below {level:?}");
     }
+}
+
+#[test]
+fn modules_import_from_their_floor_and_below() {
+    let (files, floors) = (sources(), floors(include_str!("../../ARCHITECTURE.md")));
+    assert_eq!(floors.len(), 2, "tables of floors");
+    for (level, floors) in [LEVELS[0], LEVELS[2]].into_iter().zip(&floors) {
+        assert_eq!(climbing(&graph(&files, level), floors), Vec::<String>::new(), "below {level:?}");
+    }
+    assert!(floors[0]["config"] > floors[0]["engine"], "config is below the engines, so that it imports none");
+}
+
+#[test]
+fn planted_imports_from_above_are_found() {
+    let table = "| floor | modules |\n|---|---|\n| top | `engine/{cpu,cuda}` |\n| contract | `engine/{mod,trainer}.rs` \
+                 |\n| settings | `config/`, `training.rs` of `Device::new` |\n\n| other |\n";
+    let floors = floors(table);
+    let floor = |name: &str, floor: usize| (name.to_owned(), floor);
+    assert_eq!(floors, [BTreeMap::from([floor("engine", 1), floor("config", 3), floor("training", 3)])]);
+    let found = |list: &[(&str, &str)]| -> Vec<String> {
+        let files: Vec<_> = list.iter().map(|&(file, text)| (file.to_owned(), text.to_owned())).collect();
+        climbing(&graph(&files, &[]), &floors[0])
+    };
+    let engine = ("engine/mod.rs", "use crate::training::Training;\nuse crate::config::Config;\n");
+    let training = ("training.rs", "");
+    assert!(found(&[engine, ("config/mod.rs", "use crate::training::Training;\n"), training]).is_empty());
+    let climbs = ("config/check.rs", "use crate::engine::Estimator;\n");
+    assert_eq!(found(&[engine, climbs, training]), ["config imports engine"]);
+    assert_eq!(found(&[engine, training, ("new.rs", "")]), ["new has no floor"]);
 }
 
 /// The exceptions to the floors of ARCHITECTURE.md, so that a new import is noticed.

@@ -93,7 +93,7 @@ fn help_lists_the_exit_codes() {
     let (_, table) = help.split_once("Exit codes:\n").expect("a table");
     let codes: Vec<&str> = table.lines().map(|line| line.split("  ").nth(1).unwrap_or_default().trim()).collect();
     assert_eq!(codes, ["0", "1", "2", "3", "75", "128 + n"], "{table}");
-    for part in ["done", "error", "usage", "failed its own test", "--resume", "signal"] {
+    for part in ["done", "error", "command line", "failed its own test", "--resume", "signal"] {
         assert!(table.contains(part), "{part:?} is not in {table}");
     }
     assert_eq!(amatch(here, &["inspect", "absent.npz"]).status.code(), Some(1));

@@ -141,6 +141,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
             Estimator::Regression => {
                 rows.push(&x, t, [omega * mass * share, 0.0, -omega * mass_slope * share], &u);
             }
+            other => unimplemented!("{other:?}"),
         }
     }
     for row in 0..n_boundary {
@@ -176,6 +177,7 @@ fn drawn(training: &Training, step: u64, density: &TimeDensity) -> Rows {
                 }
             }
             Estimator::Regression => {}
+            other => unimplemented!("{other:?}"),
         }
     }
     if let Estimator::Action { centering: true } = training.estimator {

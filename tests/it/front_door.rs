@@ -7,6 +7,7 @@ use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Cosine, StepRecord, TrainState};
 use action_matching::integrate::{Method, StepControl};
 use action_matching::prelude::*;
+use action_matching::{Destination, DeviceKind, InputKind, Origin, Replace, memory};
 
 /// Not a multiple of a tile of rows on any engine.
 const N: usize = 131;
@@ -187,6 +188,7 @@ fn standardized_rows_come_back() {
             Standardization::PerDimension => assert!(variances.iter().all(|v| (v - 1.0).abs() < 1e-5), "{variances:?}"),
             Standardization::Robust => assert!(variances.iter().all(|v| (0.2..5.0).contains(v)), "{variances:?}"),
             Standardization::None => assert_eq!(snapshots.samples, original.samples),
+            other => unimplemented!("{other:?}"),
         }
         if matches!(rule, Standardization::Isotropic | Standardization::PerDimension) {
             assert!(means.iter().all(|mean| mean.abs() < 1e-5), "{rule:?}: {means:?}");
@@ -353,5 +355,59 @@ fn solvers_are_the_plans_that_they_name() {
         assert_eq!(plan.noise.seed, if method.is_stochastic() { 8 } else { 0 });
         let sigma = if method.is_stochastic() { 1.0 } else { 0.0 };
         plan.validate(&Objective { sigma, ..Objective::default() }).expect("a plan");
+    }
+}
+
+/// Programs tell problems of input apart without reading messages.
+#[test]
+fn kinds_of_errors_can_be_matched() {
+    let place = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &[u8]| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    #[track_caller]
+    fn expect<T>(outcome: Result<T>, wanted: InputKind, at: &Origin, wanted_field: &str) {
+        match outcome.err().expect("an error") {
+            Error::Input { kind, origin, field, .. } => {
+                assert_eq!((kind, &origin, &field[..]), (wanted, at, wanted_field));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let absent = place.path().join("absent");
+    expect(Model::load(&absent), InputKind::Missing, &Origin::File(absent.clone()), "path");
+    for (text, kind, field) in [
+        ("data = ", InputKind::Malformed, "line 1"),
+        ("data.path = \"a\"\ntraining.stepz = 1", InputKind::Unknown, "training.stepz"),
+        ("data.path = \"a\"\nobjective.path = { kind = \"ot\" }", InputKind::Value, "objective.path"),
+        ("data.path = \"a\"\nobjective.path = \"spline\"", InputKind::Conflict, "objective.pairing"),
+        ("data.path = \"a\"\ntraining.steps = 0", InputKind::Value, "training.steps"),
+        ("data.path = \"a\"\nmodel.hidden = [0]", InputKind::Value, "hidden[0]"),
+        (
+            "data.path = \"a\"\nobjective.path = { kind = \"learned\", hidden = [0] }",
+            InputKind::Value,
+            "objective.path.hidden[0]",
+        ),
+        ("", InputKind::Missing, "data.path"),
+    ] {
+        let path = file("run.toml", text.as_bytes());
+        expect(Config::read(&path, &[]), kind, &Origin::File(path.clone()), field);
+    }
+    let table = file("cells.csv", b"t,x\n0,1\n1,2\n");
+    let source = |times: &str| DataSource { samples: "x".into(), times: times.into(), ..DataSource::new(&table) };
+    let at = Origin::File(table.clone());
+    expect(action_matching::data::load(&source("day"), &()), InputKind::Missing, &at, "day");
+    let cut = file("cut.safetensors", &[9, 0]);
+    expect(Model::load(&cut), InputKind::Malformed, &Origin::File(cut.clone()), "header");
+    let nothing: [&str; 0] = [];
+    let there = Destination::check(&table, &nothing, Replace::Nothing);
+    expect(there.map(drop), InputKind::Exists, &at, "output path");
+    let size = memory::require("command line", "-n", memory::bytes(&[usize::MAX, 8]));
+    expect(size, InputKind::TooLarge, &Origin::Argument("command line".into()), "-n");
+    match CudaEngine::new(999, Precision::default()).err() {
+        Some(Error::Device { kind: DeviceKind::Unavailable, device, .. }) => assert_eq!(device, "cuda:999"),
+        other => panic!("{other:?}"),
     }
 }

@@ -184,7 +184,7 @@ fn endless_keys_are_refused_in_a_short_message() {
         let message = text(&amatch(&folder, arguments).stderr);
         assert!(message.len() < 500, "{} bytes", message.len());
     };
-    refused(&["train", "run.toml", "--set", &format!("{key}=1")], &["--set", "a.a.a", "too many parts"]);
+    refused(&["train", "run.toml", "--set", &format!("{key}=1")], &["--set", "a.a.a", "too many levels"]);
     refused(&["train", "run.toml", "--set", &format!("training.steps={}", "[".repeat(60_000))], &["training.steps"]);
     for text in [format!("{key} = 1\n"), format!("[{key}]\n"), format!("a = {}\n", "[".repeat(60_000))] {
         std::fs::write(folder.join("deep.toml"), text).expect("written");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -15,11 +16,23 @@ from ..workloads import Hardware, Network, Sampling, Training
 Parameters = list[Tensor]
 """Weight and bias of each layer, in turn."""
 Gradient = Callable[[Parameters, Tensor, Tensor], tuple[Tensor, tuple[Tensor, ...] | list[Tensor]]]
-"""(parameters, interior [n, d + 1], boundary [2·n_boundary, d + 1]) → (loss, gradient). Points carry t last; with diffusion
-interior [n, 2·d + 1] carries a probe of the Laplacian after it."""
-Derivatives = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(s of points, points [n, d + 1], probes [n, d] or [n, 0]) → gradient of Σ s in the points, and with probes its gradient along
-them: reverse over reverse."""
+"""(parameters, interior, boundary [2·n_boundary, d + 1]) → (loss, gradient). Points carry t
+last. Rows of interior are x, t and, if the loss has them, a probe of the Laplacian or the
+velocity of the path: [n, d + 1] or [n, 2·d + 1]."""
+Action = Callable[[Tensor], Tensor]
+"""Points [n, d + 1] → s [n]."""
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """One way to the derivatives of s in the points."""
+
+    slope: Callable[[Action, Tensor], Tensor]
+    """(s, points) → gradient [n, d + 1]."""
+    along: Callable[[Action, Tensor, Tensor], tuple[Tensor, Tensor]]
+    """(s, points, probes [n, d]) → gradient, and εᵀ∇²s ε [n] of the probes ε."""
+    laplacian: Callable[[Network, Parameters, Action, Tensor], tuple[Tensor, Tensor]]
+    """(network, parameters, s, points) → gradient, and the exact Laplacian [n]."""
 
 
 def load_parameters(network: Network) -> Parameters:
@@ -36,6 +49,13 @@ def finish(hardware: Hardware) -> None:
     """Waits for the GPU, if there is one."""
     if hardware.is_gpu:
         torch.cuda.synchronize()
+
+
+def free(hardware: Hardware) -> None:
+    """Waits for the GPU, if there is one, and gives its unused memory back to the others."""
+    if hardware.is_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def potential(network: Network, parameters: Parameters, points: Tensor) -> Tensor:
@@ -62,42 +82,109 @@ def loss_function(
         def action(points: Tensor) -> Tensor:
             return potential(network, operands, points)
 
+        points, rest = interior[:, : dim + 1], interior[:, dim + 1 :]
+        if workload.is_regression:
+            slope = derivatives.slope(action, points)[:, :dim]
+            return (0.5 * slope.square() - rest * slope).sum(1).mean()
         ends = boundary.chunk(2)
         s0, s1 = action(boundary).chunk(2) if joined else map(action, ends)
-        points, probe = interior[:, : dim + 1], interior[:, dim + 1 :]
-        slope, along_probe = derivatives(action, points, probe)
-        terms = slope[:, dim] + 0.5 * slope[:, :dim].square().sum(1)
-        if along_probe is not None:
-            terms = terms + kappa * (along_probe[:, :dim] * probe).sum(1)
+        if workload.is_exact:
+            slope, curvature = derivatives.laplacian(network, operands, action, points)
+        elif workload.has_probe:
+            slope, curvature = derivatives.along(action, points, rest)
+        else:
+            slope, curvature = derivatives.slope(action, points), 0.0
+        terms = slope[:, dim] + 0.5 * slope[:, :dim].square().sum(1) + kappa * curvature
         return s0.mean() - s1.mean() + terms.mean()
 
     return loss
 
 
-def by_transform(
-    action: Callable[[Tensor], Tensor], points: Tensor, probe: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Derivatives by `torch.func`."""
-    gradient = torch.func.grad(lambda points: action(points).sum())
-    if probe is None or probe.shape[1] == 0:
-        return gradient(points), None
+def _slope_by_transform(action: Action, points: Tensor) -> Tensor:
+    return torch.func.grad(lambda points: action(points).sum())(points)
+
+
+def _along_by_transform(action: Action, points: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
+    """Reverse over reverse."""
+    dim = probe.shape[1]
 
     def along(points: Tensor) -> tuple[Tensor, Tensor]:
-        slope = gradient(points)
-        return (slope[:, : probe.shape[1]] * probe).sum(), slope
+        slope = _slope_by_transform(action, points)
+        return (slope[:, :dim] * probe).sum(), slope
 
     along_probe, slope = torch.func.grad(along, has_aux=True)(points)
-    return slope, along_probe
+    return slope, (along_probe[:, :dim] * probe).sum(1)
 
 
-def by_graph(action: Callable[[Tensor], Tensor], points: Tensor, probe: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Derivatives by `torch.autograd`, differentiable in turn."""
+def _slope_by_graph(action: Action, points: Tensor) -> Tensor:
     points = points.detach().requires_grad_()
+    return torch.autograd.grad(action(points).sum(), points, create_graph=True)[0]
+
+
+def _along_by_graph(action: Action, points: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
+    """Reverse over reverse."""
+    points, dim = points.detach().requires_grad_(), probe.shape[1]
     slope = torch.autograd.grad(action(points).sum(), points, create_graph=True)[0]
-    if probe.shape[1] == 0:
-        return slope, None
-    along = (slope[:, : probe.shape[1]] * probe).sum()
-    return slope, torch.autograd.grad(along, points, create_graph=True)[0]
+    along = (slope[:, :dim] * probe).sum()
+    return slope, (torch.autograd.grad(along, points, create_graph=True)[0][:, :dim] * probe).sum(1)
+
+
+def _laplacian_by(along: Callable[[Action, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
+    """The Laplacian as a sum over unit vectors, one second derivative after the other."""
+
+    def laplacian(network: Network, _: Parameters, action: Action, points: Tensor) -> tuple[Tensor, Tensor]:
+        units = torch.eye(network.dim, device=points.device)
+        slopes, curvatures = zip(*(along(action, points, unit.expand(len(points), -1)) for unit in units))
+        return slopes[0], sum(curvatures)
+
+    return laplacian
+
+
+def _forward_laplacian(
+    network: Network, parameters: Parameters, _: Action, points: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Value, first derivatives and Laplacian of each layer, carried forward (arXiv 2307.08214)."""
+    dim, dtype = network.dim, parameters[0].dtype
+    a = points.to(dtype)
+    first = torch.eye(dim + 1, dtype=dtype, device=points.device).unsqueeze(1).expand(-1, len(points), -1)
+    second = torch.zeros_like(a)
+    for layer, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2])):
+        if layer > 0:
+            sigma = torch.sigmoid(a)
+            f1 = sigma * (1 + a * (1 - sigma))
+            f2 = sigma * (1 - sigma) * (2 + a * (1 - 2 * sigma))
+            second = f1 * second + f2 * first[:dim].square().sum(0)
+            first = f1 * first
+            a = a * sigma
+        a, first, second = linear(a, weight, bias), linear(first, weight), linear(second, weight)
+    a, first, second = (values.to(points.dtype) for values in (a, first, second))
+    if network.head == "scalar":
+        return first.squeeze(2).T, second.squeeze(1)
+    # s = ½‖x − o‖²
+    residual = points[:, :dim] - a
+    of_residual = torch.eye(dim + 1, dim, device=points.device).unsqueeze(1) - first
+    slope = (of_residual * residual).sum(2).T
+    return slope, of_residual[:dim].square().sum((0, 2)) - (residual * second).sum(1)
+
+
+BY_GRAPH = Derivatives(_slope_by_graph, _along_by_graph, _laplacian_by(_along_by_graph))
+"""By `torch.autograd`, differentiable in turn."""
+BY_TRANSFORM = Derivatives(_slope_by_transform, _along_by_transform, _laplacian_by(_along_by_transform))
+"""By `torch.func`."""
+FORWARD_LAPLACIAN = Derivatives(_slope_by_transform, _along_by_transform, _forward_laplacian)
+"""By `torch.func`, but the exact Laplacian written out."""
+
+
+def ways(workload: Training) -> dict[str, Derivatives]:
+    """The derivatives worth trying for a compiled loss, by the end of a form's name."""
+    if workload.is_exact:
+        return {", reverse over reverse": BY_TRANSFORM, ", forward Laplacian": FORWARD_LAPLACIAN}
+    return {"": BY_TRANSFORM}
+
+
+def orders(workload: Training) -> dict[str, bool]:
+    """The orders of the boundary rows, by the form's name; whether they are joined."""
+    return {"ends joined": True} if workload.is_regression else {"ends joined": True, "ends apart": False}
 
 
 class Batches:
@@ -108,7 +195,7 @@ class Batches:
         self.n_intervals, self.n_rows = snapshots.shape[0] - 1, snapshots.shape[1]
         self.rows = snapshots.flatten(0, 1)
         self.ends = torch.cat([_at_time(snapshots[0], 0.0), _at_time(snapshots[-1], 1.0)])
-        self.has_probes = workload.sigma != 0.0
+        self.has_probes, self.has_velocities = workload.has_probe, workload.is_regression
         self.grid = torch.arange(workload.n_interior) / workload.n_interior
         self.end_offset = torch.tensor([0, self.n_rows]).repeat_interleave(workload.n_boundary)
 
@@ -120,20 +207,25 @@ class Batches:
         position = t * self.n_intervals
         left = position.long().clamp(max=self.n_intervals - 1)
         pair = left * self.n_rows + torch.randint(self.n_rows, (2, len(t)), **on)
-        x = torch.lerp(self.rows[pair[0]], self.rows[pair[1] + self.n_rows], (position - left).unsqueeze(1))
+        before, after = self.rows[pair[0]], self.rows[pair[1] + self.n_rows]
+        x = torch.lerp(before, after, (position - left).unsqueeze(1))
         ends = self.ends[self.end_offset + torch.randint(self.n_rows, (len(self.end_offset),), **on)]
         parts = [x, t.unsqueeze(1)]
         if self.has_probes:
             parts.append(torch.randint(2, x.shape, **on) * 2.0 - 1.0)
+        if self.has_velocities:
+            parts.append((after - before) * self.n_intervals)
         return torch.cat(parts, 1), ends
 
 
 def check_batch(workload: Training) -> tuple[Tensor, Tensor]:
-    """The batch to verify with, in the form that `Batches.draw` returns."""
-    batch = {name: torch.tensor(array) for name, array in problem.batch(workload).items()}
+    """The batch to verify with, in the form and shape that `Batches.draw` returns."""
+    batch = {name: torch.tensor(array) for name, array in problem.full_batch(workload).items()}
     parts = [batch["x"], batch["t"].unsqueeze(1)]
     if "probe" in batch:
         parts.append(batch["probe"][0])
+    if "velocity" in batch:
+        parts.append(batch["velocity"])
     return torch.cat(parts, 1), torch.cat([_at_time(batch["x0"], 0.0), _at_time(batch["x1"], 1.0)])
 
 
@@ -157,7 +249,7 @@ def velocity_by_transform(network: Network, parameters: Parameters, x: Tensor, t
     def action(x: Tensor) -> Tensor:
         return potential(network, parameters, torch.cat([x, t.expand(len(x), 1)], 1))
 
-    return by_transform(action, x)[0]
+    return _slope_by_transform(action, x)
 
 
 def velocity_in_closed_form(network: Network, parameters: Parameters, x: Tensor, t: Tensor) -> Tensor:

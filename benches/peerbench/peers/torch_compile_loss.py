@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from ..forms import Form, Forms
 from ..workloads import Training, Workload
-from .torch_action import by_transform, loss_function
+from .torch_action import Derivatives, loss_function, orders, ways
 from .torch_compiler import compiler
 from .torch_training import training_form
 
@@ -19,17 +20,21 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both orders of the boundary rows."""
+    """Both orders of the boundary rows, and all ways to the exact Laplacian."""
     assert isinstance(workload, Training)
     compiled = compiler()
     return {
-        "ends joined": partial(_form, workload, compiled, joined=True),
-        "ends apart": partial(_form, workload, compiled, joined=False),
+        f"{order}{way}": partial(_form, workload, compiled, derivatives, joined=joined)
+        for order, joined in orders(workload).items()
+        for way, derivatives in ways(workload).items()
     }
 
 
-def _form(workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool) -> Form:
+def _form(
+    workload: Training, compiled: Callable[[Callable], Callable], derivatives: Derivatives, *, joined: bool
+) -> Form:
     gradient_and_loss = compiled(
-        torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
+        torch.func.grad_and_value(loss_function(workload, derivatives, joined=joined))
     )
-    return training_form(workload, lambda *batch: gradient_and_loss(*batch)[::-1], requires_grad=False)
+    form = training_form(workload, lambda *batch: gradient_and_loss(*batch)[::-1], requires_grad=False)
+    return replace(form, compile=form.advance)

@@ -15,13 +15,16 @@ from ..workloads import Network, Training, Workload
 from .torch_action import (
     Batches,
     Parameters,
-    by_transform,
+    Derivatives,
     check_batch,
     finish,
+    free,
     load_parameters,
     loss_function,
     named_gradient,
+    orders,
     velocity_in_closed_form,
+    ways,
 )
 from .torch_compiler import compiler
 from .torch_sampling import sampling_form
@@ -32,18 +35,21 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both orders of the boundary rows, or on a GPU steps launched one by one and as a CUDA graph; or a few chunk sizes, as each is
-    compiled for itself."""
+    """Both orders of the boundary rows (on a GPU one, as a CUDA graph) and all ways to the exact
+    Laplacian; or a few chunk sizes, as each is compiled for itself."""
     compiled = compiler()
     if isinstance(workload, Training) and workload.hardware.is_gpu:
         return {
-            "a launch each": partial(_training_form, workload, compiled, joined=True),
-            "a CUDA graph": partial(_training_form, workload, compiled, joined=True, as_graph=True),
+            f"a CUDA graph{way}": partial(
+                _training_form, workload, compiled, derivatives, joined=True, as_graph=True
+            )
+            for way, derivatives in ways(workload).items()
         }
     if isinstance(workload, Training):
         return {
-            "ends joined": partial(_training_form, workload, compiled, joined=True),
-            "ends apart": partial(_training_form, workload, compiled, joined=False),
+            f"{order}{way}": partial(_training_form, workload, compiled, derivatives, joined=joined)
+            for order, joined in orders(workload).items()
+            for way, derivatives in ways(workload).items()
         }
     return {
         f"chunks of {n}": partial(sampling_form, workload, velocity_in_closed_form, n, compiled)
@@ -92,10 +98,15 @@ def _update(
 
 
 def _training_form(
-    workload: Training, compiled: Callable[[Callable], Callable], *, joined: bool, as_graph: bool = False
+    workload: Training,
+    compiled: Callable[[Callable], Callable],
+    derivatives: Derivatives,
+    *,
+    joined: bool,
+    as_graph: bool = False,
 ) -> Form:
     batches = Batches(workload)
-    gradient_and_loss = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
+    gradient_and_loss = torch.func.grad_and_value(loss_function(workload, derivatives, joined=joined))
 
     # The draw of the next batch closes the step, so that the graph that is timed is also the one
     # that is verified.
@@ -119,9 +130,15 @@ def _training_form(
         else:
             batch = drawn
 
-    again = _captured(one) if as_graph else one
+    again = None if as_graph else one
+
+    def compile_() -> None:
+        one()
+        free(workload.hardware)
 
     def advance() -> None:
+        nonlocal again
+        again = again or _captured(one)
         for _ in range(n_steps):
             again()
         finish(workload.hardware)
@@ -133,11 +150,13 @@ def _training_form(
         # Adam's first moment after one step from zero is (1 − β₁) times the clipped gradient.
         return named_gradient(loss, [m / (1.0 - problem.BETA1) for m in fresh.moment1])
 
-    return Form(advance, float(n_steps), check)
+    return Form(advance, float(n_steps), check, compile_)
 
 
 def _captured(work: Callable[[], None]) -> Callable[[], None]:
-    """Does `work` as a CUDA graph."""
+    """Does `work` as a CUDA graph. Captured by hand: with `mode="reduce-overhead"` the compiler
+    copies inputs into its own graph and leaves out functions that change them, as this one
+    changes the state."""
     aside = torch.cuda.Stream()
     with torch.cuda.stream(aside):
         for _ in range(3):  # compiles, and takes what memory it needs

@@ -1,4 +1,4 @@
-"""The compiler behind `torch.compile` on the CPU."""
+"""The compiler behind `torch.compile`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from ..forms import Unavailable
 
 def compiler() -> Callable[[Callable], Callable]:
     """`torch.compile` in its strictest and most special form: one graph, fixed shapes.
+
+    Products are those of the vendor's library. `mode="max-autotune-no-cudagraphs"` would also try
+    Triton's, for minutes a workload, and by measuring on a GPU on which others compile at the same
+    time.
 
     Raises `Unavailable` without the C++ compiler that it calls.
     """

@@ -10,11 +10,13 @@ from torch import Tensor
 from ..forms import Forms, chunk_sizes
 from ..workloads import Training, Workload
 from .torch_action import (
+    BY_GRAPH,
+    BY_TRANSFORM,
+    FORWARD_LAPLACIAN,
     Gradient,
     Parameters,
-    by_graph,
-    by_transform,
     loss_function,
+    orders,
     velocity_by_transform,
     velocity_in_closed_form,
 )
@@ -27,17 +29,20 @@ def version() -> str:
 
 
 def forms(workload: Workload) -> Forms:
-    """Both ways to a second derivative, and both orders of the boundary rows; or both velocities, by chunk size."""
+    """All ways to the derivatives, and both orders of the boundary rows; or both velocities, by chunk size."""
     if isinstance(workload, Training):
         build = {}
-        for joined in (True, False):
-            ends = "ends joined" if joined else "ends apart"
+        transforms = {"torch.func": BY_TRANSFORM}
+        if workload.is_exact:
+            transforms["forward Laplacian"] = FORWARD_LAPLACIAN
+        for order, joined in orders(workload).items():
             graph = _gradient_by_graph(workload, joined=joined)
-            transform = torch.func.grad_and_value(loss_function(workload, by_transform, joined=joined))
-            build[f"autograd.grad, {ends}"] = partial(training_form, workload, graph, requires_grad=True)
-            build[f"torch.func, {ends}"] = partial(
-                training_form, workload, lambda *batch, f=transform: f(*batch)[::-1], requires_grad=False
-            )
+            build[f"autograd.grad, {order}"] = partial(training_form, workload, graph, requires_grad=True)
+            for way, derivatives in transforms.items():
+                transform = torch.func.grad_and_value(loss_function(workload, derivatives, joined=joined))
+                build[f"{way}, {order}"] = partial(
+                    training_form, workload, lambda *batch, f=transform: f(*batch)[::-1], requires_grad=False
+                )
         return build
     velocities = {"closed form": velocity_in_closed_form, "torch.func": velocity_by_transform}
     return {
@@ -48,10 +53,10 @@ def forms(workload: Workload) -> Forms:
 
 
 def _gradient_by_graph(workload: Training, *, joined: bool) -> Gradient:
-    loss_of = loss_function(workload, by_graph, joined=joined)
+    loss_of = loss_function(workload, BY_GRAPH, joined=joined)
 
     def gradient(parameters: Parameters, interior: Tensor, boundary: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss = loss_of(parameters, interior, boundary)
-        return loss, torch.autograd.grad(loss, parameters)
+        return loss, torch.autograd.grad(loss, parameters, materialize_grads=True)
 
     return gradient

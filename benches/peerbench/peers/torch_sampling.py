@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import problem
 from ..forms import Form
 from ..workloads import Sampling
-from .torch_action import Parameters, Velocity, finish, integration_step, load_parameters, operand_type
+from .torch_action import Parameters, Velocity, finish, free, integration_step, load_parameters, operand_type
 
 Step = Callable[[Parameters, Tensor, Tensor], Tensor]
 
@@ -47,4 +47,9 @@ def sampling_form(
         padded = torch.cat([batch["x"], start[len(batch["x"]) :]])
         return {"velocity": torch.cat(rows).cpu().numpy(), "end": run(padded)[: len(batch["x"])].cpu().numpy()}
 
-    return Form(advance, n_particles / workload.n_particles, check)
+    @torch.no_grad()
+    def compile_() -> None:
+        step(parameters, start, times[0])
+        free(workload.hardware)
+
+    return Form(advance, n_particles / workload.n_particles, check, compile_)

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::array::{Meter, Rows};
-use super::file::{Features, no_files};
+use super::file::{Encoding, Features, no_files};
 use super::grouping::RowTimes;
 use super::write::PointArray;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::error::Result;
 pub(super) struct Table(Infallible);
 
 impl Table {
-    pub fn open(path: &Path, _is_compressed: bool) -> Result<Self> {
+    pub fn open(path: &Path, _encoding: Encoding) -> Result<Self> {
         Err(no_files(path))
     }
 
@@ -42,7 +42,7 @@ impl Table {
 pub(super) fn write(
     _writer: &mut dyn Write,
     _delimiter: u8,
-    _is_compressed: bool,
+    _encoding: Encoding,
     _arrays: &[PointArray<'_>],
     _n_rows: usize,
 ) -> io::Result<()> {

@@ -83,6 +83,7 @@ impl CpuEngine {
     /// An engine with `threads` threads; 0 means one for each core. It uses fewer if the system
     /// starts fewer ([`startable_threads`]), and at most
     /// [`MAX_THREADS`](crate::stage::MAX_THREADS).
+    #[must_use]
     pub fn new(threads: usize) -> Self {
         CpuEngine { threads: startable_threads(threads), arch: Arch::new() }
     }
@@ -101,12 +102,14 @@ impl CpuEngine {
     }
 
     /// Number of threads.
+    #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
     }
 
     /// Rate of the engine's own matrix product on all threads, in 10⁹ floating-point operations per
     /// second; `amatch bench` states its figures as fractions of it. Measures for about `duration`.
+    #[must_use]
     pub fn product_gflops(&self, duration: std::time::Duration) -> f64 {
         self.arch.dispatch(peak::ProductRate { threads: self.threads, duration })
     }
@@ -121,7 +124,7 @@ impl Differentiate for CpuEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
-        model.objective.validate("objective".as_ref())?;
+        model.objective.validate("objective")?;
         batch.validate(model.architecture.dim)?;
         let interior = self.derivatives(model, &batch.x, &batch.t)?;
         let result = self.arch.dispatch(EvaluateLoss { model, batch });

@@ -24,7 +24,7 @@ use crate::density_path::{End, TimeDensity, TimeMoments, TimeRule};
 use crate::engine::batch::{BatchPart, LossForm};
 use crate::engine::step_sizes::StepSizes;
 use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
-use crate::error::{Error, Result};
+use crate::error::{DeviceKind, Error, Result};
 use crate::stage;
 
 /// Consecutive rows of one part of the batch.
@@ -113,6 +113,7 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
             (others.into_iter().map(ScopedJoinHandle::join)).fold(first, |all, other| all.and(other))
         });
         self.state.step += taken.map_err(|_| Error::Device {
+            kind: DeviceKind::Failed,
             device: format!("cpu, {} threads", self.workspaces.len()),
             problem: "a thread of a training step panicked (its message stands above)".into(),
             fix: "please report it; go on from the last checkpoint with `Existing::Resume`".into(),

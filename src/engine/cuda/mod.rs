@@ -72,6 +72,7 @@ impl CudaEngine {
     }
 
     /// Type of the operands of products.
+    #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -86,7 +87,7 @@ impl Differentiate for CudaEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
-        model.objective.validate("objective".as_ref())?;
+        model.objective.validate("objective")?;
         batch.validate(model.architecture.dim)?;
         evaluate::loss_gradient(&self.device, self.precision, model, batch)
     }

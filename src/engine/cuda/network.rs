@@ -131,6 +131,7 @@ impl Network {
 
 impl Precision {
     /// `values` rounded to the type of operands, as bytes.
+    #[must_use]
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Precision::F32 => bytemuck::cast_slice(values).to_vec(),

@@ -10,7 +10,7 @@ use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Step
 use super::network::Network;
 use super::workspace::{Extent, RowNeeds, Work, rows_bytes};
 use crate::engine::IntegrationReport;
-use crate::error::{Error, Result};
+use crate::error::{DeviceKind, Error, Result};
 use crate::integrate::{PLAN, Plan, StepControl, Trajectories};
 use crate::model::Model;
 use crate::precision::Precision;
@@ -300,6 +300,7 @@ fn divide(
     let left = usable.saturating_sub(n_blocks * of_block);
     if left < tile {
         return Err(Error::Device {
+            kind: DeviceKind::OutOfMemory,
             device: device.describe(),
             problem: format!(
                 "{TILE_ROWS} particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"

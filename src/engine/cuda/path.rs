@@ -10,7 +10,7 @@ use super::driver::Device;
 use super::launch::{PathTables, Samples};
 use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
-use crate::error::{Error, Result};
+use crate::error::{DeviceKind, Error, Result};
 use crate::rng::Purpose;
 
 /// A path on the device.
@@ -167,6 +167,7 @@ impl DevicePath {
 
 fn lost(device: &Device) -> Error {
     Error::Device {
+        kind: DeviceKind::Failed,
         device: device.describe(),
         problem: "lost samples on their way".into(),
         fix: "run again from the last checkpoint".into(),
@@ -187,6 +188,7 @@ impl Stream {
             Ok(spare)
         });
         self.upload = Some(upload.map_err(|error| Error::Device {
+            kind: DeviceKind::Failed,
             device: name,
             problem: format!("no thread can be started that uploads samples: {error}"),
             fix: "raise the limit on processes (ulimit -u, a container's pids limit)".into(),

@@ -58,7 +58,7 @@ impl Differentiate for ReferenceEngine {
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         let network = Network::new(model)?;
         let (objective, dim) = (&model.objective, model.architecture.dim);
-        objective.validate("objective".as_ref())?;
+        objective.validate("objective")?;
         batch.validate(dim)?;
 
         let n = batch.t.len();

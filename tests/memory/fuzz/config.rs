@@ -2,52 +2,27 @@
 
 use std::fs;
 
-use action_matching::config::Config;
+use action_matching::config::{Config, accepted_values};
 
 use super::Folder;
 use crate::common_fuzz::{Answer, NUMBERS, Random, Target, Text, run};
 
-const VALUES: [&str; 40] = [
+/// Values that hardly a key takes.
+const ODD_VALUES: [&str; 14] = [
     "true",
-    "false",
-    "\"a.npz\"",
     "''",
     "[]",
-    "[1, 2]",
     "[[1]]",
+    "[\"a\", 1]",
     "{}",
-    "{ kind = \"raw\" }",
-    "{ kind = \"fourier\", frequencies = [0.5] }",
-    "{ kind = \"polynomial\", coefficients = [] }",
-    "\"constant\"",
-    "\"one-minus-t\"",
-    "\"cosine\"",
-    "\"silu\"",
-    "\"tanh\"",
-    "\"scalar\"",
-    "\"dot\"",
-    "\"quadratic\"",
-    "\"linear\"",
-    "\"spline\"",
-    "\"learned\"",
-    "\"nearest\"",
-    "\"generative-vp\"",
-    "\"ot\"",
-    "\"unbalanced\"",
-    "\"independent\"",
-    "\"counts\"",
-    "\"action\"",
-    "\"weak\"",
-    "\"regression\"",
-    "\"simpson\"",
-    "\"importance\"",
-    "\"uniform\"",
-    "\"exact\"",
-    "\"tf32\"",
+    "{ kind = 3 }",
+    "{ kind = \"linear\", rate = 0.5 }",
+    "{ kind = { kind = \"weak\" } }",
     "\"\\u0000\"",
+    "\"auto\"",
+    "\"polynomial\"",
     "1979-05-27T07:32:00Z",
     "\"\"\"\n\"\"\"",
-    "[\"a\", 1]",
 ];
 
 /// Valid configurations to start from: the defaults, written out, and those of the examples.
@@ -68,24 +43,23 @@ fn valid() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Every `section.key` of the defaults.
-fn keys() -> Vec<String> {
-    let table: toml::Table = Config::default().to_toml().expect("TOML").parse().expect("TOML");
-    let of = |(section, values): (&String, &toml::Value)| -> Vec<String> {
-        values.as_table().expect("a section").keys().map(|key| format!("{section}.{key}")).collect()
+/// A key and a value: mostly one that the key takes.
+fn setting(random: &mut Random, accepted: &[(String, String)]) -> String {
+    let (key, value) = &accepted[random.below(accepted.len())];
+    let value = match random.below(10) {
+        0..5 => value,
+        5..7 => &accepted[random.below(accepted.len())].1,
+        7 | 8 => random.pick::<str>(&NUMBERS),
+        _ => random.pick::<str>(&ODD_VALUES),
     };
-    table.iter().flat_map(of).chain(["data.times_path".to_string()]).collect()
-}
-
-fn value(random: &mut Random) -> &'static str {
-    if random.percent(50) { random.pick::<str>(&VALUES) } else { random.pick::<str>(&NUMBERS) }
+    format!("{key} = {value}")
 }
 
 /// Arguments of `--set`.
-fn overrides(random: &mut Random, keys: &[String]) -> Vec<String> {
+fn overrides(random: &mut Random, accepted: &[(String, String)]) -> Vec<String> {
     (0..random.below(3))
         .map(|_| {
-            let mut text = format!("{}={}", random.pick::<str>(keys), value(random)).into_bytes();
+            let mut text = setting(random, accepted).into_bytes();
             if random.percent(25) {
                 Text::change(random, &mut text, b"", &["=", ".", "\"", "[", "]", "data", "training"]);
             }
@@ -94,13 +68,30 @@ fn overrides(random: &mut Random, keys: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// The keys and values come from the table of keys, so that those of a new key are tried too.
+#[test]
+fn keys_of_every_form_are_tried() {
+    let accepted = accepted_values();
+    for (key, value) in [
+        ("objective.path", "{ kind = \"learned\", hidden = [64, 64], rate = 0.3 }"),
+        ("objective.path.rate", "0.3"),
+        ("objective.sigma", "{ value = 0.1, schedule = \"one-minus-t\" }"),
+        ("objective.time_rule", "\"importance\""),
+        ("objective.bend_rate", "0.3"),
+        ("data.standardise", "\"isotropic\""),
+    ] {
+        assert!(accepted.iter().any(|known| known == &(key.into(), value.into())), "{key} = {value}");
+    }
+}
+
 #[test]
 fn configurations() {
     let target = Target { name: "configuration", inputs: 100_000, bytes_per_byte: 256, microseconds_per_byte: 10 };
     let folder = Folder::new(target.name);
     let (path, again) = (folder.path("run.toml"), folder.path("again.toml"));
-    let (valid, keys) = (valid(), keys());
-    let words: Vec<&str> = keys.iter().flat_map(|key| key.split('.')).chain(VALUES).collect();
+    let (valid, accepted) = (valid(), accepted_values());
+    let words: Vec<&str> =
+        accepted.iter().flat_map(|(key, value)| key.split('.').chain([value.as_str()])).chain(ODD_VALUES).collect();
     run(
         &target,
         |random| {
@@ -110,7 +101,7 @@ fn configurations() {
                 text = b"data.path = \"a.npz\"\n".to_vec();
                 let n = 1 + random.below(4);
                 for _ in 0..n {
-                    text.extend(format!("{} = {}\n", random.pick::<str>(&keys), value(random)).bytes());
+                    text.extend(setting(random, &accepted).bytes().chain(*b"\n"));
                 }
             }
             let other = random.pick::<[u8]>(&valid);
@@ -121,7 +112,7 @@ fn configurations() {
         },
         |input, random| {
             fs::write(&path, input).expect("written");
-            let overrides = overrides(random, &keys);
+            let overrides = overrides(random, &accepted);
             let Ok(config) = Config::read(&path, &overrides) else { return Answer::Refused };
             let text = config.to_toml().expect("what was read can be recorded");
             fs::write(&again, &text).expect("written");

@@ -66,7 +66,8 @@ impl Pipe {
             | Op::Trap
             | Op::Barrier { .. }
             | Op::WarpBarrier { .. }
-            | Op::Fence
+            | Op::Fence(_)
+            | Op::Sleep
             | Op::Nop
             | Op::CommitGroup
             | Op::WaitGroup { .. } => Pipe::Control,
@@ -148,6 +149,11 @@ impl Counters {
         ];
         let others = others.into_iter().map(|(name, count)| (name.to_string(), count));
         warps.chain(threads).chain(products).chain(others).collect()
+    }
+
+    /// Each count with its name, in a fixed order.
+    pub fn named(&self) -> Vec<(String, u64)> {
+        self.clone().fields().into_iter().map(|(name, count)| (name, *count)).collect()
     }
 
     /// All counts times `factor`, rounded.

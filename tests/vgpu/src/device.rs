@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use crate::counters::Counters;
-use crate::exec::{Failure, Launch, MAX_THREADS, Random, Worker};
-use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES};
+use crate::exec::{Failure, Launch, MAX_THREADS, Random, Residents};
+use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES, Order};
 use crate::ptx::{Kernel, Module, parse_module};
 
 /// Maximum shared memory of a block without opting in to more.
@@ -17,6 +17,31 @@ pub fn shared_limit() -> usize {
     static LIMIT: LazyLock<usize> =
         LazyLock::new(|| std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(163 << 10));
     *LIMIT
+}
+
+// Limits of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities", 8.0).
+pub const MULTIPROCESSORS: usize = 4;
+pub const THREADS: usize = 2048;
+pub const BLOCKS: usize = 32;
+pub const REGISTERS: usize = 65_536;
+/// Shared memory that a block takes in addition to its own.
+pub const RESERVED_SHARED: usize = 1024;
+
+/// Registers of a thread: PTX does not state them, so as many as a compiler would give to a large
+/// kernel, if so many threads fit.
+pub fn registers_of_thread(kernel: &Kernel) -> usize {
+    const OF_LARGE_KERNEL: usize = 128;
+    let threads = kernel.max_threads.unwrap_or(MAX_THREADS).clamp(1, MAX_THREADS).next_multiple_of(32) as usize;
+    let fit = REGISTERS / (threads * kernel.min_blocks.clamp(1, BLOCKS as u32) as usize);
+    (fit / 8 * 8).clamp(8, OF_LARGE_KERNEL)
+}
+
+/// Blocks of a kernel that a multiprocessor can hold at the same time.
+pub fn occupancy(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usize {
+    let shared = kernel.shared_bytes + dynamic_shared + RESERVED_SHARED;
+    let threads = threads.max(1).next_multiple_of(32);
+    let by_registers = REGISTERS / (registers_of_thread(kernel) * threads);
+    (THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS)
 }
 
 /// A loaded module with its variables in memory.
@@ -34,6 +59,8 @@ pub struct Device {
     /// Parsed modules by their text, for programs that load one repeatedly.
     understood: HashMap<String, Arc<Module>>,
     n_launches: u32,
+    /// Address of the workspace of cooperative launches, once there was one.
+    workspace: Option<u64>,
     seed: u64,
     threads: usize,
 }
@@ -46,6 +73,28 @@ pub struct Sizes {
     pub dynamic_shared: usize,
     /// Dynamic shared memory allowed by the function attribute.
     pub allowed_dynamic_shared: usize,
+    /// All blocks must be on the device at the same time.
+    pub cooperative: bool,
+}
+
+impl Sizes {
+    fn n_blocks(&self) -> u128 {
+        self.grid.iter().map(|&n| u128::from(n)).product()
+    }
+
+    fn n_threads(&self) -> u64 {
+        self.block.iter().map(|&n| u64::from(n)).product()
+    }
+
+    /// Blocks of `kernel` that the device can hold at the same time.
+    pub fn capacity(&self, kernel: &Kernel) -> usize {
+        MULTIPROCESSORS * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
+    }
+
+    /// True if a cooperative launch of `kernel` has more blocks than the device can hold.
+    pub fn is_too_large(&self, kernel: &Kernel) -> bool {
+        self.cooperative && self.n_blocks() > self.capacity(kernel) as u128
+    }
 }
 
 impl Device {
@@ -58,6 +107,7 @@ impl Device {
             counters: HashMap::new(),
             understood: HashMap::new(),
             n_launches: 0,
+            workspace: None,
             seed,
             threads,
         }
@@ -114,7 +164,7 @@ impl Device {
         let kernel = &loaded.module.kernels[kernel];
         let name = &kernel.name;
         let packed = pack(kernel, parameters)?;
-        let threads: u64 = sizes.block.iter().map(|&n| u64::from(n)).product();
+        let threads = sizes.n_threads();
         if threads == 0 || sizes.grid.contains(&0) {
             return Err(format!("{name}: an empty launch: grid {:?}, block {:?}", sizes.grid, sizes.block));
         }
@@ -137,11 +187,19 @@ impl Device {
         if shared > most {
             return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {most}"));
         }
-        if sizes.grid.iter().map(|&n| u128::from(n)).product::<u128>() > u128::from(MAX_BLOCKS) {
+        if sizes.n_blocks() > u128::from(MAX_BLOCKS) {
             return Err(format!(
                 "{name}: more than {MAX_BLOCKS} blocks: races between them could no longer be told apart"
             ));
         }
+        if sizes.is_too_large(kernel) {
+            let (blocks, most) = (sizes.n_blocks(), sizes.capacity(kernel));
+            return Err(format!(
+                "{name}: a cooperative launch of {blocks} blocks, but the device holds {most} at the same time"
+            ));
+        }
+        let workspace =
+            if sizes.cooperative { *self.workspace.get_or_insert_with(|| workspace(&mut self.memory)) } else { 0 };
         if self.n_launches == MAX_LAUNCHES {
             self.memory.forget_accesses();
             self.n_launches = 0;
@@ -155,17 +213,28 @@ impl Device {
             dynamic_shared: sizes.dynamic_shared,
             memory: &self.memory,
             globals: &loaded.globals,
+            workspace,
             number: self.n_launches,
             seed: self.seed,
         };
-        let (counters, failure) = run(&launch, self.threads);
+        // Blocks that exchange nothing run one after the other on each core of the host.
+        let together = sizes.cooperative || kernel.synchronizes;
+        let (counters, failure) = if together {
+            run(&launch, 1, Some(sizes.capacity(kernel).max(1)))
+        } else {
+            run(&launch, self.threads, None)
+        };
         self.counters.entry(name.clone()).or_default().add(&counters);
         match failure {
             None => Ok(()),
-            Some(Failure { message, instruction, source: (file, line), block, thread }) => {
-                let file = loaded.module.files.get(&file).map_or("?", String::as_str);
+            Some(Failure { message, instruction, source: (file, line), block, thread, other }) => {
+                let path = |file: u32| loaded.module.files.get(&file).map_or("?", String::as_str);
                 let thread = thread.map_or(String::new(), |thread| format!(", thread {thread}"));
-                Err(format!("{name}: {message}\n  at {file}:{line}, block {block}{thread}\n  in {instruction}"))
+                let other = other.map_or(String::new(), |((file, line), instruction)| {
+                    format!("\n  the other at {}:{line}\n  in {instruction}", path(file))
+                });
+                let file = path(file);
+                Err(format!("{name}: {message}\n  at {file}:{line}, block {block}{thread}\n  in {instruction}{other}"))
             }
         }
     }
@@ -196,8 +265,19 @@ fn pack(kernel: &Kernel, parameters: &[&[u8]]) -> Result<Vec<u8>, String> {
     Ok(packed)
 }
 
-/// Runs all blocks, in a random order, on the host's cores. The first failure stops the others.
-fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
+/// The workspace of cooperative launches, which is zero before the first.
+fn workspace(memory: &mut GlobalMemory) -> u64 {
+    const BYTES: usize = 64;
+    let address = memory.allocate(BYTES);
+    if let Ok((region, offset)) = memory.find(address, BYTES) {
+        region.copy_in(offset, &[0; BYTES]);
+    }
+    address
+}
+
+/// Runs all blocks, in a random order, on `threads` cores of the host; or so many `together` on
+/// one, with a record of what orders them. The first failure stops the others.
+fn run(launch: &Launch, threads: usize, together: Option<usize>) -> (Counters, Option<Failure>) {
     let n_blocks: u32 = launch.grid.iter().product();
     let mut order: Vec<u32> = (0..n_blocks).collect();
     let mut random = Random::new(launch.seed.wrapping_add(u64::from(launch.number)));
@@ -207,17 +287,17 @@ fn run(launch: &Launch, threads: usize) -> (Counters, Option<Failure>) {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let result = Mutex::new((Counters::default(), None));
     let work = || {
-        let mut worker = Worker::new(launch);
-        let mut failure = None;
-        while !stop.load(Relaxed) {
-            let Some(&block) = order.get(next.fetch_add(1, Relaxed)) else { break };
-            if let Err(failed) = worker.run(block) {
-                stop.store(true, Relaxed);
-                failure = Some(*failed);
-            }
-        }
+        let accesses = together.map(|_| Order::default());
+        let mut residents = Residents::new(launch, accesses.as_ref(), together.unwrap_or(1));
+        let outcome = residents.run(|| {
+            let index = next.fetch_add(1, Relaxed);
+            let block = order.get(index).filter(|_| !stop.load(Relaxed))?;
+            Some((*block, order.len() - index - 1))
+        });
+        let failure = outcome.err().map(|failed| *failed);
+        stop.fetch_or(failure.is_some(), Relaxed);
         let mut result = result.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        result.0.add(worker.counters());
+        result.0.add(&residents.counters());
         if result.1.is_none() {
             result.1 = failure;
         }
@@ -255,7 +335,8 @@ mod tests {
         let mut device = Device::new(0);
         let module = device.load(PTX).expect("loads");
         let word = device.memory.allocate(4);
-        let sizes = Sizes { grid: [1; 3], block: [32, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0 };
+        let sizes =
+            Sizes { grid: [1; 3], block: [32, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0, cooperative: false };
         let launch = |device: &mut Device, first: u32, last: u32| {
             device.launch(module, 0, &[&word.to_le_bytes(), &first.to_le_bytes(), &last.to_le_bytes()], sizes)
         };

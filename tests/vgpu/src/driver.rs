@@ -12,7 +12,10 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use crate::counters;
-use crate::device::{Device, SHARED_WITHOUT_OPT_IN, Sizes, shared_limit};
+use crate::device::{
+    BLOCKS, Device, MULTIPROCESSORS, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, occupancy,
+    registers_of_thread, shared_limit,
+};
 use crate::fatbin::ptx_of;
 use crate::overrides;
 use crate::queue::{CaptureError, CaptureMode, Graph, Queue, Work};
@@ -27,6 +30,7 @@ const INVALID_HANDLE: Status = 400;
 const NOT_FOUND: Status = 500;
 const NOT_READY: Status = 600;
 const LAUNCH_FAILED: Status = 719;
+const COOPERATIVE_LAUNCH_TOO_LARGE: Status = 720;
 const NOT_SUPPORTED: Status = 801;
 const CAPTURE_UNSUPPORTED: Status = 900;
 const CAPTURE_INVALIDATED: Status = 901;
@@ -137,21 +141,31 @@ impl Driver {
     fn occupancy(&self, function: u64, threads: usize, dynamic_shared: usize) -> Option<usize> {
         let &(module, kernel, _) = self.functions.get((function as usize).checked_sub(1)?)?;
         let kernel = &self.device.modules.get(module)?.as_ref()?.module.kernels[kernel];
-        let shared = kernel.shared_bytes + dynamic_shared + RESERVED_SHARED;
-        let threads = threads.max(1).next_multiple_of(32);
-        let by_registers = REGISTERS / (REGISTERS_OF_THREAD * threads);
-        Some((THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS))
+        Some(occupancy(kernel, threads, dynamic_shared))
+    }
+
+    /// Queues a launch of `function`.
+    ///
+    /// # Safety
+    /// `parameters` has a pointer to each parameter of the kernel.
+    unsafe fn launch(&mut self, function: u64, sizes: Sizes, stream: u64, parameters: *mut *mut c_void) -> Status {
+        let function = (function as usize).checked_sub(1).and_then(|index| self.functions.get(index));
+        let Some(&(module, kernel, allowed)) = function else { return INVALID_VALUE };
+        let Some(Some(loaded)) = self.device.modules.get(module) else { return INVALID_VALUE };
+        let declared = &loaded.module.kernels[kernel];
+        let sizes = Sizes { allowed_dynamic_shared: allowed, ..sizes };
+        if sizes.is_too_large(declared) {
+            return COOPERATIVE_LAUNCH_TOO_LARGE;
+        }
+        let parameters = (declared.parameters.iter().enumerate())
+            .map(|(index, parameter)| {
+                // SAFETY: the caller's promise.
+                unsafe { std::slice::from_raw_parts((*parameters.add(index)).cast::<u8>(), parameter.bytes) }.to_vec()
+            })
+            .collect();
+        self.submit(stream, Work::Launch { module, kernel, parameters, sizes })
     }
 }
-
-/// Limits of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities", 8.0), shared
-/// memory that a block takes in addition to its own, and a register count that a compiler would
-/// give to a large kernel: PTX does not state it.
-const THREADS: usize = 2048;
-const BLOCKS: usize = 32;
-const REGISTERS: usize = 65_536;
-const REGISTERS_OF_THREAD: usize = 128;
-const RESERVED_SHARED: usize = 1024;
 
 fn of_capture<T>(result: Result<T, CaptureError>) -> Status {
     match result {
@@ -165,6 +179,28 @@ fn of_capture<T>(result: Result<T, CaptureError>) -> Status {
         Err(CaptureError::CapturedEvent) => CAPTURED_EVENT,
     }
 }
+
+/// CUlaunchConfig.
+#[repr(C)]
+pub struct LaunchConfig {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    dynamic_shared: c_uint,
+    stream: u64,
+    attributes: *const LaunchAttribute,
+    n_attributes: c_uint,
+}
+
+/// CUlaunchAttribute: its number, and a union of 64 bytes.
+#[repr(C)]
+pub struct LaunchAttribute {
+    id: c_uint,
+    pad: c_uint,
+    value: [u64; 8],
+}
+
+const ATTRIBUTE_IGNORE: c_uint = 0;
+const ATTRIBUTE_COOPERATIVE: c_uint = 2;
 
 /// Ends the function with a status other than success.
 macro_rules! check {
@@ -237,7 +273,7 @@ entry! {
             10 => 32,                                   // warp size
             12 => REGISTERS as c_int,                            // registers of a block
             13 => 1_000_000,                            // clock, kHz
-            16 => 4,                                    // multiprocessors
+            16 => MULTIPROCESSORS as c_int,             // multiprocessors
             31 => 1,                                    // concurrent kernels
             36 => 1_000_000, 37 => 1024,                // memory clock, kHz, and bus width
             38 => 4 << 20,                              // L2 cache
@@ -247,6 +283,7 @@ entry! {
             75 => 8, 76 => 0,                           // compute capability
             81 => shared_limit() as c_int + 1024,         // shared memory of a multiprocessor
             82 => REGISTERS as c_int,                            // registers of a multiprocessor
+            95 => 1,                                    // cooperative launches
             97 => shared_limit() as c_int,                // shared memory of a block after opting in
             106 => BLOCKS as c_int,                     // blocks of a multiprocessor
             111 => RESERVED_SHARED as c_int,            // shared memory that a block takes for itself
@@ -481,7 +518,7 @@ entry! {
             0 => kernel.max_threads.unwrap_or(1024) as c_int,
             1 => kernel.shared_bytes as c_int,
             3 => kernel.local_bytes as c_int,
-            4 => REGISTERS_OF_THREAD as c_int,
+            4 => registers_of_thread(kernel) as c_int,
             8 => allowed as c_int,
             _ => 0,
         })
@@ -503,23 +540,48 @@ entry! {
         block_x: c_uint, block_y: c_uint, block_z: c_uint,
         dynamic_shared: c_uint, stream: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void,
     ) {
-        let mut driver = driver();
-        let function = driver.functions.get(function as usize - 1);
-        let Some(&(module, kernel, allowed)) = function else { return INVALID_VALUE };
-        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if !extra.is_null() { return NOT_SUPPORTED }
-        let declared = &loaded.module.kernels[kernel].parameters;
-        let sizes_of: Vec<usize> = declared.iter().map(|parameter| parameter.bytes).collect();
-        let parameters = (sizes_of.iter().enumerate())
-            .map(|(index, &bytes)| std::slice::from_raw_parts((*parameters.add(index)).cast::<u8>(), bytes).to_vec())
-            .collect();
         let sizes = Sizes {
             grid: [grid_x, grid_y, grid_z],
             block: [block_x, block_y, block_z],
             dynamic_shared: dynamic_shared as usize,
-            allowed_dynamic_shared: allowed,
+            allowed_dynamic_shared: 0,
+            cooperative: false,
         };
-        driver.submit(stream, Work::Launch { module, kernel, parameters, sizes })
+        driver().launch(function, sizes, stream, parameters)
+    }
+    fn cuLaunchCooperativeKernel(
+        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        dynamic_shared: c_uint, stream: u64, parameters: *mut *mut c_void,
+    ) {
+        let sizes = Sizes {
+            grid: [grid_x, grid_y, grid_z],
+            block: [block_x, block_y, block_z],
+            dynamic_shared: dynamic_shared as usize,
+            allowed_dynamic_shared: 0,
+            cooperative: true,
+        };
+        driver().launch(function, sizes, stream, parameters)
+    }
+    fn cuLaunchKernelEx(
+        config: *const LaunchConfig, function: u64, parameters: *mut *mut c_void, extra: *mut *mut c_void,
+    ) {
+        if config.is_null() { return INVALID_VALUE }
+        if !extra.is_null() { return NOT_SUPPORTED }
+        let LaunchConfig { grid, block, dynamic_shared, stream, attributes, n_attributes } = config.read();
+        let mut cooperative = false;
+        for index in 0..n_attributes as usize {
+            let LaunchAttribute { id, value, .. } = attributes.add(index).read();
+            match id {
+                ATTRIBUTE_IGNORE => {}
+                ATTRIBUTE_COOPERATIVE => cooperative = value[0] as u32 != 0,
+                _ => return NOT_SUPPORTED,
+            }
+        }
+        let dynamic_shared = dynamic_shared as usize;
+        let sizes = Sizes { grid, block, dynamic_shared, allowed_dynamic_shared: 0, cooperative };
+        driver().launch(function, sizes, stream, parameters)
     }
 
     fn cuStreamBeginCapture_v2(stream: u64, mode: c_uint) {
@@ -603,6 +665,9 @@ fn describe(status: Status) -> (&'static CStr, &'static CStr) {
         }
         CAPTURED_EVENT => {
             (c"CUDA_ERROR_CAPTURED_EVENT", c"operation not permitted on an event last recorded in a capturing stream")
+        }
+        COOPERATIVE_LAUNCH_TOO_LARGE => {
+            (c"CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", c"too many blocks in cooperative launch")
         }
         NOT_SUPPORTED => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
         _ => (c"CUDA_ERROR_UNKNOWN", c"unknown error"),

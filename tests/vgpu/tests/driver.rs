@@ -167,6 +167,31 @@ fn captured_work_is_launched_again() {
     assert_eq!(stream.clone_dtoh(&x).expect("a copy"), vec![3 << 6; 64]);
 }
 
+/// A cooperative launch has as many blocks as the occupancy says, and no more.
+#[test]
+fn cooperative_launches_fit_the_device() {
+    if on_the_virtual_gpu("cooperative_launches_fit_the_device", 0).is_some() {
+        return;
+    }
+    let (context, function) = doubling_kernel();
+    let attribute = |attribute| context.attribute(attribute).expect("an attribute");
+    assert_eq!(attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH), 1);
+    let multiprocessors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) as u32;
+    let blocks = function.occupancy_max_active_blocks_per_multiprocessor(64, 0, None).expect("an occupancy");
+    let (fit, n) = (multiprocessors * blocks, multiprocessors * blocks * 64);
+    let stream = context.default_stream();
+    let mut x = stream.clone_htod(&vec![3u32; n as usize]).expect("a copy");
+    let mut launch = |n_blocks: u32| {
+        let config = LaunchConfig { grid_dim: (n_blocks, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 };
+        // SAFETY: the kernel takes a pointer and a number of elements, which exist.
+        unsafe { stream.launch_builder(&function).arg(&mut x).arg(&n).launch_cooperative(config) }.map(|_| ())
+    };
+    let refused = launch(fit + 1).expect_err("does not fit");
+    assert_eq!(refused.0, sys::CUresult::CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
+    launch(fit).expect("fits");
+    assert_eq!(stream.clone_dtoh(&x).expect("a copy"), vec![6; n as usize]);
+}
+
 /// The file's kernel triples, the program's own doubles.
 #[test]
 fn modules_are_overridden_by_their_first_entry() {

@@ -39,6 +39,8 @@ enum Case {
     Parts,
     /// Loss and gradient of a narrow network.
     Narrow,
+    /// The same of a network whose layers have fewer columns than a broad product, and more.
+    Broad,
     /// Steps on a spline between paired samples, with probes and with times that follow the
     /// integrand.
     Steps,
@@ -52,8 +54,17 @@ enum Case {
     Density,
 }
 
-const CASES: [Case; 8] =
-    [Case::Gradient, Case::Parts, Case::Narrow, Case::Steps, Case::Learned, Case::Chunks, Case::Noise, Case::Density];
+const CASES: [Case; 9] = [
+    Case::Gradient,
+    Case::Parts,
+    Case::Narrow,
+    Case::Broad,
+    Case::Steps,
+    Case::Learned,
+    Case::Chunks,
+    Case::Noise,
+    Case::Density,
+];
 
 /// How a fault is noticed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,6 +129,7 @@ const fn at(module: &'static str, entries: &'static [&'static str], operands: &'
 }
 
 const SWEEP: At = at("sweep", &["sweep"], "f32", Case::Learned);
+const BROAD_BF16: At = at("sweep_broad", &["sweep_broad_diffusive"], "bf16", Case::Broad);
 const DIFFUSIVE: At = at("sweep", &["sweep_diffusive"], "f32", Case::Gradient);
 const NARROW: At = at("sweep_narrow", &["sweep_narrow_diffusive"], "f32", Case::Narrow);
 const BEND: At = at("bend", &["bend_forward", "bend_backward"], "f32", Case::Learned);
@@ -146,8 +158,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "one stage more than there is memory for",
         "net/sweeps.cuh",
-        "kStages = kWide ? kWideStages : kNarrowStages",
-        "kStages = kWide ? kWideStages + 1 : kNarrowStages",
+        "kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages",
+        "kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages + 1",
         BEND,
         OutOfBounds,
     ),
@@ -178,8 +190,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "two quarters of the columns are swapped",
         "tile/product.cuh",
-        "lines.column0 + first_column() + lane % 4 * 8;",
-        "lines.column0 + first_column() + (lane % 4 ^ 1) * 8;",
+        "group * kWideColumns + lane % 4 * 8;",
+        "group * kWideColumns + (lane % 4 ^ 1) * 8;",
         BEND_BF16,
         Comparison,
     ),
@@ -191,7 +203,39 @@ const FAULTS: &[Fault] = &[
         BEND_BF16,
         Uninitialized,
     ),
+    fault(
+        "the halves of an operand that stays are swapped",
+        "tile/product.cuh",
+        "element.shared ^ (16 * i)",
+        "element.shared ^ (16 * (i ^ 1))",
+        SWEEP,
+        Comparison,
+    ),
+    fault(
+        "the second group of columns uses the weights of the first",
+        "tile/product.cuh",
+        "of_group = (right ^ step) + group * kWideColumns * kChunkBytes",
+        "of_group = (right ^ step)",
+        BROAD_BF16,
+        Comparison,
+    ),
     // Sweeps.
+    fault(
+        "an operand that stays does not leave for the weight gradient",
+        "net/sweeps.cuh",
+        "if (!stays || kOperands == Operands::kKeepForGradient)",
+        "if (!stays)",
+        SWEEP,
+        Uninitialized,
+    ),
+    fault(
+        "an operand that left is looked for in shared memory",
+        "net/sweeps.cuh",
+        "!is_first && stays(width(l))",
+        "!is_first",
+        BROAD_BF16,
+        Uninitialized,
+    ),
     fault(
         "all layers use the bias of the first",
         "net/sweeps.cuh",
@@ -491,6 +535,7 @@ const FAULTS: &[Fault] = &[
 /// Scopes in which the barriers of a file are removed, in this order, until that is noticed.
 const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
+    ("net/sweeps.cuh", &[BEND]),
     ("net/gradient.cuh", &[SWEEP, FLOW]),
     ("sweep.cuh", &[SWEEP]),
     ("sweep_narrow.cuh", &[NARROW]),
@@ -833,11 +878,13 @@ fn case() {
         Precision::F32 => 1e-4,
         Precision::Tf32 | Precision::F16 => 1e-2,
         Precision::Bf16 => 5e-2,
+        other => panic!("no tolerance for {}", other.name()),
     };
     match case {
         Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance),
         Case::Parts => gradient(&engine, &[70, 9], 2000, tolerance),
         Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance),
+        Case::Broad => gradient(&engine, &[140, 300, 150], 131, tolerance),
         Case::Noise | Case::Density => particles(&engine, case == Case::Noise, tolerance),
         Case::Steps | Case::Learned | Case::Chunks => steps(&engine, case, tolerance),
     }

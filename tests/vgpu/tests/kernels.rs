@@ -54,6 +54,7 @@ impl Run {
                 block: [self.threads, 1, 1],
                 dynamic_shared: self.dynamic_shared,
                 allowed_dynamic_shared: self.allowed,
+                cooperative: false,
             };
             device.launch(module, kernel, &[&out.to_le_bytes()], sizes)?;
             let (region, offset) = device.memory.find(out, 4 * self.words).expect("out");
@@ -170,7 +171,8 @@ fn launches_are_checked_before_they_run() {
     Run { dynamic_shared: 200 << 10, allowed: 200 << 10, ..Run::default() }.fails(&dynamic, &["at most"]);
     let mut device = Device::new(0);
     let module = device.load(&empty).expect("loads");
-    let sizes = Sizes { grid: [1; 3], block: [32, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0 };
+    let sizes =
+        Sizes { grid: [1; 3], block: [32, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0, cooperative: false };
     assert!(device.launch(module, 0, &[], sizes).expect_err("fails").contains("0 arguments, but the kernel takes 1"));
     assert!(
         device
@@ -268,7 +270,8 @@ fn counters_count_instructions_and_traffic() {
     let body = format!("{OWN_WORD} fma.rn.f32 %f1, %f2, %f3, %f4; st.global.f32 [%rd2], %f1; bar.sync 0;");
     let module = device.load(&ptx("", &body)).expect("loads");
     let out = device.memory.allocate(256);
-    let sizes = Sizes { grid: [1; 3], block: [64, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0 };
+    let sizes =
+        Sizes { grid: [1; 3], block: [64, 1, 1], dynamic_shared: 0, allowed_dynamic_shared: 0, cooperative: false };
     device.launch(module, 0, &[&out.to_le_bytes()], sizes).expect("runs");
     let counters = &device.counters["k"];
     assert_eq!((counters.barriers, counters.written_sectors, counters.written_bytes), (1, 8, 256));

@@ -22,7 +22,10 @@ device_types! {
     const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * CHUNK_BYTES;
     /// Columns that a wide product forms at a time.
     const WIDE_COLUMNS: usize = 128;
-    /// Stages of a wide product's pipeline.
+    /// Columns that a broad product forms at a time: all of a layer, whose result can then take
+    /// the place of its operand.
+    const BROAD_COLUMNS: usize = 2 * WIDE_COLUMNS;
+    /// Stages of the pipeline of wide and broad products.
     const WIDE_STAGES: usize = 3;
     /// Columns of a narrow product, and the widest layer of a narrow network.
     const NARROW_COLUMNS: usize = WIDTH_UNIT;

@@ -14,7 +14,7 @@ use cudarc::nvrtc::Ptx;
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
-use crate::error::{Error, Result, check_len};
+use crate::error::{DeviceKind, Error, Result, check_len};
 
 /// Plain data that kernels read or write: no padding, every bit pattern valid.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
@@ -131,6 +131,7 @@ impl Device {
         let driver = |what: &'static str| {
             let name = name.clone();
             move |error: DriverError| Error::Device {
+                kind: DeviceKind::Unavailable,
                 device: name,
                 problem: format!("{what}: {}", describe(error)),
                 fix: "`nvidia-smi` lists GPUs and drivers; or use the `CpuEngine`".into(),
@@ -227,6 +228,7 @@ impl Device {
         }
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         Err(Error::Device {
+            kind: DeviceKind::OutOfMemory,
             device: self.name.clone(),
             problem: format!("{what} {} MiB of its memory, and {} MiB are free", mib(bytes), free >> 20),
             fix: OUT_OF_MEMORY_FIX.into(),
@@ -323,7 +325,12 @@ impl Device {
     fn kernel(&self, kernel: Kernel) -> Result<&Loaded> {
         self.functions.get(kernel.name()).ok_or_else(|| {
             let problem = format!("has no kernel {}", kernel.name());
-            Error::Device { device: self.name.clone(), problem, fix: "build the program again".into() }
+            Error::Device {
+                kind: DeviceKind::Failed,
+                device: self.name.clone(),
+                problem,
+                fix: "build the program again".into(),
+            }
         })
     }
 
@@ -359,6 +366,7 @@ impl Device {
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
         outcome?;
         let missing = || Error::Device {
+            kind: DeviceKind::Failed,
             device: self.name.clone(),
             problem: "recorded nothing".into(),
             fix: "update the NVIDIA driver".into(),
@@ -428,12 +436,14 @@ impl Device {
         let launched = self.launched();
         let since = launched[launched.len().saturating_sub(SHOWN)..].join(", ");
         let since = if since.is_empty() { String::new() } else { format!("; launched since all was well: {since}") };
-        let fix = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            OUT_OF_MEMORY_FIX
+        let (kind, fix) = if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            (DeviceKind::OutOfMemory, OUT_OF_MEMORY_FIX)
         } else {
-            "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use the `CpuEngine`"
+            let fix = "run again with CUDA_LAUNCH_BLOCKING=1 to find the kernel at fault, or use the `CpuEngine`";
+            (DeviceKind::Failed, fix)
         };
         Error::Device {
+            kind,
             device: self.name.clone(),
             problem: format!("{what}: {}{since}", describe(error)),
             fix: fix.into(),

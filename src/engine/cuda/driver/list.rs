@@ -6,7 +6,7 @@ use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use super::modules::{MODULES, NVCC};
-use crate::error::{Error, Result};
+use crate::error::{DeviceKind, Error, Result};
 
 /// How to get the compiler if the system has none.
 const PACKAGES: &str = "pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl";
@@ -72,6 +72,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
         (0..count).map(|ordinal| DeviceInfo::of(ordinal, free(ordinal).ok())).collect()
     };
     list().map_err(|error| Error::Device {
+        kind: DeviceKind::Unavailable,
         device: "cuda".into(),
         problem: format!("the NVIDIA driver fails: {}", super::device::describe(error)),
         fix: "`nvidia-smi` says more; reinstall the driver, or use the `CpuEngine`".into(),
@@ -80,6 +81,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
 
 /// True if this program has kernels and the machine a driver that sees a GPU. Decides which
 /// engine `auto` is.
+#[must_use]
 pub fn is_available() -> bool {
     !MODULES.is_empty() && check_driver("cuda").is_ok() && count().is_ok_and(|count| count > 0)
 }
@@ -120,6 +122,7 @@ pub fn kernels() -> Result<&'static str> {
 
 /// The oldest driver release that runs the kernels in this program, or, without kernels, those of
 /// the newest compiler.
+#[must_use]
 pub fn oldest_driver() -> u32 {
     driver_of(NVCC.ok())
 }
@@ -141,6 +144,7 @@ pub(super) fn check_kernels(device: &str) -> Result<()> {
     }
     let why = NVCC.err().unwrap_or("it has no kernels");
     Err(Error::Device {
+        kind: DeviceKind::Unavailable,
         device: device.into(),
         problem: format!("this program was built without CUDA kernels: {why}"),
         fix: format!(
@@ -156,6 +160,7 @@ pub(super) fn check_driver(device: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Device {
+        kind: DeviceKind::Unavailable,
         device: device.into(),
         problem: "there is no NVIDIA driver (libcuda) on this machine".into(),
         fix: format!("install driver {} or later, or use the `CpuEngine`", oldest_driver()),

@@ -48,14 +48,17 @@ impl IntegrationKernel {
     /// # Errors
     /// `Device` if the driver fails.
     pub fn of(device: &Device, network: &Network, precision: Precision, has_density: bool) -> Result<Self> {
-        let name = match (network.is_narrow(), has_density) {
-            (false, false) => Kernel::Integrate(precision),
-            (false, true) => Kernel::IntegrateDensity(precision),
-            (true, false) => Kernel::IntegrateNarrow(precision),
-            (true, true) => Kernel::IntegrateNarrowDensity(precision),
+        let [broad, wide, narrow] = if has_density {
+            [Kernel::IntegrateBroadDensity, Kernel::IntegrateDensity, Kernel::IntegrateNarrowDensity]
+        } else {
+            [Kernel::IntegrateBroad, Kernel::Integrate, Kernel::IntegrateNarrow]
+        }
+        .map(|kernel| kernel(precision));
+        let (name, operands) = if network.is_narrow() {
+            (narrow, Operands::of(device, precision, narrow, network, ProductWidth::Narrow)?)
+        } else {
+            Operands::choose(device, precision, [broad, wide], network)?
         };
-        let width = if network.is_narrow() { ProductWidth::Narrow } else { ProductWidth::Wide };
-        let operands = Operands::of(device, precision, name, network, width)?;
         let blocks_at_once = device.blocks_at_once(name, THREADS, operands.shared)?;
         Ok(IntegrationKernel { name, operands, blocks_at_once })
     }

@@ -8,7 +8,7 @@ use super::super::abi::{
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::workspace::{PointGradient, Work};
 use super::checks::{check_chunk, check_least, check_tiles};
-use super::operands::{Operands, ProductWidth};
+use super::operands::Operands;
 use super::{Packed, Rows};
 use crate::engine::batch::{LossForm, Onto, Potential};
 use crate::error::{Result, check_len};
@@ -82,9 +82,13 @@ impl Sweep<'_> {
     pub fn launch(&self, device: &Device) -> Result<()> {
         let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = *self;
         check_tiles("slots", batch.n_tiles, rows.n_slots())?;
-        let kernel =
-            if rows.needs().n_probes > 0 { Kernel::SweepDiffusive(precision) } else { Kernel::Sweep(precision) };
-        let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, network, ProductWidth::Wide)?;
+        let kernels = if rows.needs().n_probes > 0 {
+            [Kernel::SweepBroadDiffusive, Kernel::SweepDiffusive]
+        } else {
+            [Kernel::SweepBroad, Kernel::Sweep]
+        }
+        .map(|kernel| kernel(precision));
+        let (kernel, Operands { n_chunks, shared }) = Operands::choose(device, precision, kernels, network)?;
         let params = SweepParams { n_operand_chunks: n_chunks, ..self.params()? };
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
         // slots hold the chunk's tiles (checked above).

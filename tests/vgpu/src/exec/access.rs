@@ -1,11 +1,12 @@
 //! Loads, stores, atomics and asynchronous copies: from the addresses of lanes to words of regions.
 
+use super::compute::atomic_value;
 use super::warp::{Copy, Warp};
 use super::{Block, Step};
 use crate::fragments;
 use crate::lanes::{LANES, Lanes, lanes};
-use crate::memory::{Fault, LOCAL_BASE, Region, SHARED_BASE};
-use crate::ptx::{Address, Instruction, Register, Space, Type};
+use crate::memory::{Fault, LOCAL_BASE, Order, Region, SHARED_BASE};
+use crate::ptx::{Address, AtomicOp, Instruction, Op, Register, Scope, Space, Strong, Type};
 
 /// An allocation of global memory and its address.
 #[derive(Clone, Copy, Default)]
@@ -85,11 +86,12 @@ impl<'a> Block<'a> {
         warp: &Warp,
         instruction: &Instruction,
         mask: u32,
+        strong: Option<Scope>,
         space: Space,
         at: &Lanes,
         words: &mut Words<N>,
     ) -> Step<()> {
-        let (by, mut found) = (self.stamp(warp, false), self.found);
+        let (by, mut found) = (self.stamp(warp, strong), self.found);
         for lane in lanes(mask) {
             let loaded = self
                 .place(&warp.local, lane, space, at[lane], 4 * N, &mut found)
@@ -110,12 +112,13 @@ impl<'a> Block<'a> {
         warp: &Warp,
         instruction: &Instruction,
         mask: u32,
+        strong: Option<Scope>,
         space: Space,
         at: &Lanes,
         bytes: usize,
         words: &mut Words<1>,
     ) -> Step<()> {
-        let (by, mut found) = (self.stamp(warp, false), self.found);
+        let (by, mut found) = (self.stamp(warp, strong), self.found);
         for lane in lanes(mask) {
             let loaded = self
                 .place(&warp.local, lane, space, at[lane], bytes, &mut found)
@@ -135,6 +138,7 @@ impl<'a> Block<'a> {
         warp: &mut Warp,
         instruction: &Instruction,
         mask: u32,
+        strong: Option<Strong>,
         space: Space,
         ty: Type,
         dst: &[Register],
@@ -144,32 +148,64 @@ impl<'a> Block<'a> {
         if space == Space::Param {
             return self.load_parameters(warp, instruction, mask, ty, dst, &at);
         }
+        self.begin_access(warp, instruction)?;
+        let scope = strong.map(|strong| strong.scope);
         let bytes = ty.bytes() * dst.len();
         self.count_access(space, &at, mask, bytes, false);
         match bytes {
             1 | 2 => {
                 let mut words = [[0; LANES]; 1];
-                self.load_narrow(warp, instruction, mask, space, &at, bytes, &mut words)?;
+                self.load_narrow(warp, instruction, mask, scope, space, &at, bytes, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             4 => {
                 let mut words = [[0; LANES]; 1];
-                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
+                self.load_words(warp, instruction, mask, scope, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             8 => {
                 let mut words = [[0; LANES]; 2];
-                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
+                self.load_words(warp, instruction, mask, scope, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             16 => {
                 let mut words = [[0; LANES]; 4];
-                self.load_words(warp, instruction, mask, space, &at, &mut words)?;
+                self.load_words(warp, instruction, mask, scope, space, &at, &mut words)?;
                 distribute(warp, mask, ty, dst, &words);
             }
             _ => return self.fail(instruction, None, format!("an access of {bytes} bytes is not supported")),
         }
+        if let (Some(order), Some(strong)) = (self.order, strong) {
+            let by = self.stamp(warp, scope);
+            lanes(mask).for_each(|lane| order.read(by.of_lane(lane), self.location(space, at[lane]), strong));
+        }
         Ok(())
+    }
+
+    /// Begins an access to memory: with an order, each has a time of its own.
+    #[inline(always)]
+    fn begin_access(&self, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
+        match self.order {
+            None => Ok(()),
+            Some(order) => self.note_access(order, warp, instruction),
+        }
+    }
+
+    #[cold]
+    fn note_access(&self, order: &Order, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
+        warp.time.now = self.after(warp.time.now, instruction)?;
+        order.note(self.block, warp.index, warp.time.now, instruction.text);
+        Ok(())
+    }
+
+    /// An address by which the blocks' shared memories differ.
+    fn location(&self, space: Space, address: u64) -> u64 {
+        let shared = match space {
+            Space::Shared => address & 0xffff_ffff,
+            Space::Generic if (SHARED_BASE..LOCAL_BASE).contains(&address) => address - SHARED_BASE,
+            _ => return address,
+        };
+        SHARED_BASE | u64::from(self.block) << 24 | shared
     }
 
     fn load_parameters(
@@ -200,9 +236,10 @@ impl<'a> Block<'a> {
     #[allow(clippy::too_many_arguments)] // the parts of one instruction
     pub fn store(
         &mut self,
-        warp: &Warp,
+        warp: &mut Warp,
         instruction: &Instruction,
         mask: u32,
+        strong: Option<Strong>,
         space: Space,
         ty: Type,
         sources: &[Register],
@@ -211,10 +248,13 @@ impl<'a> Block<'a> {
         let at = addresses(warp, address);
         let bytes = ty.bytes() * sources.len();
         self.count_access(space, &at, mask, bytes, true);
+        self.begin_access(warp, instruction)?;
+        self.changes += 1;
+        let scope = strong.map(|strong| strong.scope);
         match bytes {
             1 | 2 => {
                 let [words] = gather::<1>(warp, ty, sources);
-                let (by, mut found) = (self.stamp(warp, false), self.found);
+                let (by, mut found) = (self.stamp(warp, scope), self.found);
                 for lane in lanes(mask) {
                     let stored = self.place(&warp.local, lane, space, at[lane], bytes, &mut found).and_then(
                         |(region, offset)| region.store_narrow(offset, bytes, words[lane], by.of_lane(lane), at[lane]),
@@ -224,13 +264,17 @@ impl<'a> Block<'a> {
                     }
                 }
                 self.found = found;
-                Ok(())
             }
-            4 => self.store_words(warp, instruction, mask, space, &at, &gather::<1>(warp, ty, sources)),
-            8 => self.store_words(warp, instruction, mask, space, &at, &gather::<2>(warp, ty, sources)),
-            16 => self.store_words(warp, instruction, mask, space, &at, &gather::<4>(warp, ty, sources)),
-            _ => self.fail(instruction, None, format!("an access of {bytes} bytes is not supported")),
+            4 => self.store_words(warp, instruction, mask, scope, space, &at, &gather::<1>(warp, ty, sources))?,
+            8 => self.store_words(warp, instruction, mask, scope, space, &at, &gather::<2>(warp, ty, sources))?,
+            16 => self.store_words(warp, instruction, mask, scope, space, &at, &gather::<4>(warp, ty, sources))?,
+            _ => return self.fail(instruction, None, format!("an access of {bytes} bytes is not supported")),
         }
+        if let (Some(order), Some(strong)) = (self.order, strong) {
+            let by = self.stamp(warp, scope);
+            lanes(mask).for_each(|lane| order.write(by.of_lane(lane), self.location(space, at[lane]), strong));
+        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of one instruction
@@ -239,11 +283,12 @@ impl<'a> Block<'a> {
         warp: &Warp,
         instruction: &Instruction,
         mask: u32,
+        strong: Option<Scope>,
         space: Space,
         at: &Lanes,
         words: &Words<N>,
     ) -> Step<()> {
-        let (by, mut found) = (self.stamp(warp, false), self.found);
+        let (by, mut found) = (self.stamp(warp, strong), self.found);
         for lane in lanes(mask) {
             let values: [u32; N] = std::array::from_fn(|word| words[word][lane]);
             let stored = self
@@ -257,34 +302,37 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)] // the parts of one instruction
-    pub fn atomic(
-        &mut self,
-        warp: &mut Warp,
-        instruction: &Instruction,
-        mask: u32,
-        space: Space,
-        bytes: usize,
-        dst: Register,
-        address: Address,
-        change: impl Fn(usize, u64) -> u64,
-    ) -> Step<()> {
-        let at = addresses(warp, address);
-        self.count_access(space, &at, mask, bytes, true);
+    pub fn atomic(&mut self, warp: &mut Warp, instruction: &Instruction, mask: u32) -> Step<()> {
+        let Op::Atomic { op, strong, space, ty, dst, address, b, c } = &instruction.op else { return Ok(()) };
+        let (at, bytes) = (addresses(warp, *address), ty.bytes());
+        self.count_access(*space, &at, mask, bytes, true);
+        self.begin_access(warp, instruction)?;
+        let (b, c) = (*warp.register(*b), *warp.register(*c));
         let mut before = [0; LANES];
-        let (by, mut found) = (self.stamp(warp, true), self.found);
+        let (by, mut found) = (self.stamp(warp, Some(strong.scope)), self.found);
         for lane in lanes(mask) {
-            let changed =
-                self.place(&warp.local, lane, space, at[lane], bytes, &mut found).and_then(|(region, offset)| {
-                    region.atomic(offset, bytes, by.of_lane(lane), at[lane], |old| change(lane, old))
-                });
-            match changed {
-                Ok(value) => before[lane] = value,
+            let change = |old: u64| atomic_value(*op, *ty, old, b[lane], c[lane]);
+            let changed = self
+                .place(&warp.local, lane, *space, at[lane], bytes, &mut found)
+                .and_then(|(region, offset)| region.atomic(offset, bytes, by.of_lane(lane), at[lane], change));
+            let old = match changed {
+                Ok(old) => old,
                 Err(fault) => return self.fault(warp.thread(lane), instruction, &fault),
+            };
+            before[lane] = old;
+            self.changes += u64::from(change(old) != old);
+            if let Some(order) = self.order {
+                let (by, location) = (by.of_lane(lane), self.location(*space, at[lane]));
+                // A comparison that fails writes nothing.
+                if *op == AtomicOp::Cas && ty.truncate(old) != ty.truncate(b[lane]) {
+                    order.read(by, location, *strong);
+                } else {
+                    order.change(by, location, *strong);
+                }
             }
         }
         self.found = found;
-        warp.write(dst, mask, &before);
+        warp.write(*dst, mask, &before);
         Ok(())
     }
 
@@ -298,11 +346,12 @@ impl<'a> Block<'a> {
         address: Address,
     ) -> Step<()> {
         let at = addresses(warp, address);
+        self.begin_access(warp, instruction)?;
         let mut words = [[0; LANES]; 4];
         for (matrix, &register) in dst.iter().enumerate() {
             let mask = 0xff << (8 * matrix);
             self.counters.shared_access(&at, mask, 16);
-            self.load_words(warp, instruction, mask, Space::Shared, &at, &mut words)?;
+            self.load_words(warp, instruction, mask, None, Space::Shared, &at, &mut words)?;
             let mut rows = [[0; 4]; 8];
             for (row, halves) in rows.iter_mut().enumerate() {
                 *halves = [0, 1, 2, 3].map(|word: usize| words[word][8 * matrix + row]);
@@ -328,7 +377,9 @@ impl<'a> Block<'a> {
         let read = from_source.map_or([4 * N as u64; LANES], |bytes| *warp.register(bytes));
         self.counters.global_access(&from, mask, 4 * N, false);
         self.counters.shared_access(&to, mask, 4 * N);
-        let (by, mut found) = (self.stamp(warp, false), self.found);
+        self.begin_access(warp, instruction)?;
+        self.changes += 1;
+        let (by, mut found) = (self.stamp(warp, None), self.found);
         for lane in lanes(mask) {
             let by = by.of_lane(lane);
             let source = if read[lane] as usize >= 4 * N {
@@ -378,7 +429,7 @@ impl<'a> Block<'a> {
         if !from.is_multiple_of(4 * N as u64) {
             return Err(Fault::Misaligned { address: from, bytes: 4 * N });
         }
-        let by = self.stamp(warp, false).of_lane(lane);
+        let by = self.stamp(warp, None).of_lane(lane);
         let mut words = [0; N];
         for at in (0..bytes).step_by(2) {
             let n = (bytes - at).min(2);
@@ -390,17 +441,26 @@ impl<'a> Block<'a> {
     }
 
     /// Delivers the copies of the lanes of `mask`, except for their last `pending` groups.
-    pub fn wait_for_copies(&mut self, warp: &mut Warp, mask: u32, pending: usize) {
-        let by = self.stamp(warp, false);
+    pub fn wait_for_copies(
+        &mut self,
+        warp: &mut Warp,
+        instruction: &Instruction,
+        mask: u32,
+        pending: usize,
+    ) -> Step<()> {
+        self.begin_access(warp, instruction)?;
+        let by = self.stamp(warp, None);
         for lane in lanes(mask) {
             let of_lane = &mut warp.copies[lane];
             while of_lane.groups.len() > pending {
                 let n = of_lane.groups.pop_front().unwrap_or(0);
                 for Copy { first, words, n_words } in of_lane.copies.drain(..n) {
                     self.shared.deliver(first, &words[..n_words], by.of_lane(lane));
+                    self.changes += 1;
                 }
             }
         }
+        Ok(())
     }
 }
 

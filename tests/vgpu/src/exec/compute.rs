@@ -6,7 +6,7 @@ use crate::arithmetic::{self, Conversion};
 use crate::counters::Pipe;
 use crate::fragments;
 use crate::lanes::{self, LANES, Lanes, holding, lanes};
-use crate::memory::{LOCAL_BASE, MAX_WARP_BARRIERS, SHARED_BASE};
+use crate::memory::{LOCAL_BASE, SHARED_BASE};
 use crate::ptx::{AtomicOp, Binary, Instruction, Op, Register, SINK, ShuffleMode, Space, Type, VoteMode};
 
 impl Block<'_> {
@@ -123,25 +123,20 @@ impl Block<'_> {
                 warp.write(*dst, mask, &values);
                 Ok(())
             }
-            Op::Load { space, ty, dst, address } => self.load(warp, instruction, mask, *space, *ty, dst, *address),
-            Op::Store { space, ty, values, address } => {
-                self.store(warp, instruction, mask, *space, *ty, values, *address)
+            Op::Load { strong, space, ty, dst, address } => {
+                self.load(warp, instruction, mask, *strong, *space, *ty, dst, *address)
             }
-            Op::Atomic { op, space, ty, dst, address, b, c } => {
-                let (b, c) = (*warp.register(*b), *warp.register(*c));
-                self.atomic(warp, instruction, mask, *space, ty.bytes(), *dst, *address, |lane, old| {
-                    atomic_value(*op, *ty, old, b[lane], c[lane])
-                })
+            Op::Store { strong, space, ty, values, address } => {
+                self.store(warp, instruction, mask, *strong, *space, *ty, values, *address)
             }
+            Op::Atomic { .. } => self.atomic(warp, instruction, mask),
             Op::Trap => self.fail(instruction, Some(warp.thread(mask.trailing_zeros() as usize)), "a trap"),
             Op::WarpBarrier { .. } => {
-                if warp.warp_barriers == MAX_WARP_BARRIERS {
-                    let message = format!(
-                        "more than {MAX_WARP_BARRIERS} warp barriers between barriers: races could no longer be told apart"
-                    );
-                    return self.fail(instruction, None, message);
+                warp.time.now = self.after(warp.time.now, instruction)?;
+                warp.time.of_warp = warp.time.now;
+                if let Some(order) = self.order {
+                    order.warp_barrier(self.block, warp.index);
                 }
-                warp.warp_barriers += 1;
                 Ok(())
             }
             Op::Shuffle { mode, dst, valid, a, b, clamp, .. } => {
@@ -202,11 +197,15 @@ impl Block<'_> {
                 lanes(mask).for_each(|lane| warp.copies[lane].commit());
                 Ok(())
             }
-            Op::WaitGroup { pending } => {
-                self.wait_for_copies(warp, mask, *pending as usize);
+            Op::WaitGroup { pending } => self.wait_for_copies(warp, instruction, mask, *pending as usize),
+            Op::Fence(strong) => {
+                if let Some(order) = self.order {
+                    let by = self.stamp(warp, None);
+                    lanes(mask).for_each(|lane| order.fence(by.of_lane(lane), *strong));
+                }
                 Ok(())
             }
-            Op::Fence | Op::Nop => Ok(()),
+            Op::Sleep | Op::Nop => Ok(()),
             Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()), // handled with the groups
         }
     }
@@ -249,7 +248,7 @@ fn shuffle_source(mode: ShuffleMode, lane: usize, b: u32, c: u32) -> (usize, boo
     (source as usize, inside)
 }
 
-fn atomic_value(op: AtomicOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
+pub fn atomic_value(op: AtomicOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
     let by = |op: Binary| arithmetic::binary(op, ty, false, false, old, b).unwrap_or(old);
     match op {
         AtomicOp::Add => by(Binary::Add),

@@ -2,7 +2,7 @@
 
 use super::{Block, Failure, Step};
 use crate::memory::{Fault, LOCAL_BASE, SHARED_BASE};
-use crate::ptx::{Instruction, Space};
+use crate::ptx::{Instruction, Kernel, Space};
 
 impl Block<'_> {
     #[cold]
@@ -13,6 +13,7 @@ impl Block<'_> {
             source: instruction.source,
             block: self.block,
             thread,
+            other: None,
         }))
     }
 
@@ -53,6 +54,13 @@ impl Block<'_> {
                 if *other_wrote { "wrote" } else { "read" }
             ),
         };
-        self.fail(instruction, Some(thread), message)
+        let mut failed = self.fail(instruction, Some(thread), message);
+        if let (Err(failure), Fault::Race { other, .. }, Some(order)) = (&mut failed, fault, self.order) {
+            failure.other = order.place(*other).map(|at| {
+                let Kernel { code, texts, .. } = self.launch.kernel;
+                (code[at as usize].source, texts[at as usize].clone())
+            });
+        }
+        failed
     }
 }

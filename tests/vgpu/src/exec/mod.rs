@@ -1,5 +1,5 @@
-//! The executor: one block at a time, its warps in a seeded random order, threads of a warp in
-//! groups that share a program counter.
+//! The executor: blocks in turns ([`Residents`]), the warps of a block in a seeded random order,
+//! threads of a warp in groups that share a program counter.
 //!
 //! Groups split if a branch divides them, and join when they reach the same instruction. Operations
 //! of several lanes (barriers, shuffles, matrix operations) wait until all these lanes arrive, and
@@ -8,14 +8,17 @@
 mod access;
 mod compute;
 mod fault;
+mod residents;
 mod warp;
 
 use self::access::Found;
 use self::warp::{Group, Warp};
 use crate::counters::{Counters, Pipe};
 use crate::lanes::{LANES, Lanes, holding, lanes};
-use crate::memory::{Access, GlobalMemory, MAX_BARRIERS, Region, Stamp};
-use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Special};
+use crate::memory::{GlobalMemory, MAX_TIME, Order, Region, Stamp, Time};
+use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Scope, Special};
+
+pub use self::residents::Residents;
 
 /// Maximum number of threads of a block.
 pub const MAX_THREADS: u32 = 1024;
@@ -30,6 +33,8 @@ pub struct Launch<'a> {
     pub memory: &'a GlobalMemory,
     /// Address of each variable of the module.
     pub globals: &'a [u64],
+    /// Address of the workspace of a cooperative launch, else 0.
+    pub workspace: u64,
     /// Number of the launch, from 1.
     pub number: u32,
     pub seed: u64,
@@ -43,6 +48,8 @@ pub struct Failure {
     pub source: (u32, u32),
     pub block: u32,
     pub thread: Option<u32>,
+    /// Source and text of the other access of a race, if that is known.
+    pub other: Option<((u32, u32), String)>,
 }
 
 type Step<T> = Result<T, Box<Failure>>;
@@ -64,10 +71,12 @@ impl Random {
     }
 }
 
-/// Runs blocks of a launch, one after the other.
-pub struct Worker<'a> {
+/// Runs a block of a launch, and then others.
+struct Worker<'a> {
     block: Block<'a>,
     warps: Vec<Warp>,
+    /// Warps that can run, listed anew in each turn.
+    ready: Vec<usize>,
 }
 
 /// State shared by all warps of a block.
@@ -80,10 +89,14 @@ struct Block<'a> {
     random: Random,
     /// The last accessed allocation.
     found: Found<'a>,
+    /// The order of accesses, if blocks run side by side.
+    order: Option<&'a Order>,
+    /// Rises with everything that may end a wait: writes, ends of threads, barriers.
+    changes: u64,
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(launch: &'a Launch<'a>) -> Self {
+    fn new(launch: &'a Launch<'a>, order: Option<&'a Order>) -> Self {
         let n_threads: u32 = launch.block.iter().product();
         let block = Block {
             launch,
@@ -93,71 +106,79 @@ impl<'a> Worker<'a> {
             counters: Counters::default(),
             random: Random::new(0),
             found: Found::default(),
+            order,
+            changes: 0,
         };
         let n_warps = n_threads.div_ceil(LANES as u32);
-        Worker { block, warps: (0..n_warps).map(|index| Warp::new(index, launch.kernel)).collect() }
+        let warps = (0..n_warps).map(|index| Warp::new(index, launch.kernel)).collect();
+        Worker { block, warps, ready: Vec::with_capacity(n_warps as usize) }
     }
 
-    /// Counts of all blocks.
-    pub fn counters(&self) -> &Counters {
-        &self.block.counters
-    }
-
-    /// Runs block `index` of the launch.
-    pub fn run(&mut self, index: u32) -> Step<()> {
-        let Worker { block, warps } = self;
+    /// Begins block `index` of the launch.
+    fn begin(&mut self, index: u32) {
+        let Worker { block, warps, .. } = self;
         let launch = block.launch;
         block.block = index;
         block.random = Random::new(launch.seed ^ u64::from(index) << 20 ^ u64::from(launch.number) << 44);
         block.shared.clear();
+        block.changes += 1;
+        if let Some(order) = block.order {
+            order.begin_block(index, warps.len());
+        }
         for warp in warps.iter_mut() {
             warp.restart(block.n_threads);
             for &(register, preset) in &launch.kernel.presets {
                 warp.write(register, u32::MAX, &block.preset(warp.index, preset));
             }
         }
-        let mut ready: Vec<usize> = Vec::with_capacity(warps.len());
+    }
+
+    /// Executes some instructions of one warp, and then perhaps of another: every order of warps
+    /// between barriers is possible. Returns their number, or `None` once the block has ended.
+    fn turn(&mut self) -> Step<Option<usize>> {
+        let Worker { block, warps, ready } = self;
         loop {
             ready.clear();
-            ready.extend((0..warps.len()).filter(|&w| !warps[w].at_barrier && !warps[w].groups.is_empty()));
-            if ready.is_empty() {
-                if warps.iter().all(|warp| warp.groups.is_empty()) {
-                    return Ok(());
-                }
-                block.release_barrier(warps)?;
-                continue;
+            ready.extend((0..warps.len()).filter(|&w| warps[w].is_ready()));
+            if !ready.is_empty() {
+                break;
             }
-            // Some instructions of one warp, then perhaps another warp: every order of warps
-            // between barriers is possible.
-            let chosen = ready[block.random.below(ready.len())];
-            let stretch = 1 + block.random.below(200);
-            block.advance(&mut warps[chosen], stretch)?;
+            if warps.iter().all(|warp| warp.groups.is_empty()) {
+                if let Some(order) = block.order {
+                    order.end_block(block.block);
+                }
+                return Ok(None);
+            }
+            block.release_barrier(warps)?;
         }
+        let chosen = ready[block.random.below(ready.len())];
+        let stretch = 1 + block.random.below(200);
+        block.advance(&mut warps[chosen], stretch).map(Some)
     }
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
     /// All warps wait or have ended: the barrier opens if all threads have arrived.
     fn release_barrier(&mut self, warps: &mut [Warp]) -> Step<()> {
         for warp in warps.iter() {
             let own = (self.n_threads - warp.index * LANES as u32).min(LANES as u32);
             let missing = warp.exited.count_ones() - (LANES as u32 - own);
-            if missing > 0 || warp.barriers == MAX_BARRIERS {
-                let waiting = warps.iter().find(|warp| warp.at_barrier).and_then(|warp| warp.groups.first());
-                let code = &self.launch.kernel.code;
-                let at = &code[waiting.map_or(code.len() - 1, |group| group.pc)];
-                let message = if missing > 0 {
-                    format!("{missing} threads of warp {} left the kernel while others wait at a barrier", warp.index)
-                } else {
-                    format!("more than {MAX_BARRIERS} barriers: races could no longer be told apart")
-                };
-                return self.fail(at, None, message);
+            if missing > 0 {
+                let message =
+                    format!("{missing} threads of warp {} left the kernel while others wait at a barrier", warp.index);
+                return self.fail(self.barrier(warps), None, message);
             }
         }
+        let latest = warps.iter().map(|warp| warp.time.now).max().unwrap_or(0);
+        let now = self.after(latest, self.barrier(warps))?;
+        if let Some(order) = self.order {
+            order.block_barrier(self.block);
+        }
+        self.changes += 1;
         for warp in warps {
             warp.at_barrier = false;
-            warp.barriers += 1;
-            warp.warp_barriers = 0;
+            warp.time = Time { now, of_block: now, of_warp: now };
+            warp.polled = None;
             for group in &mut warp.groups {
                 group.pc += 1;
                 group.waits = false;
@@ -167,10 +188,31 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Executes up to `stretch` instructions of `warp`.
-    fn advance(&mut self, warp: &mut Warp, stretch: usize) -> Step<()> {
+    /// The barrier at which warps wait.
+    fn barrier(&self, warps: &[Warp]) -> &Instruction {
+        let waiting = warps.iter().find(|warp| warp.at_barrier).and_then(|warp| warp.groups.first());
+        let code = &self.launch.kernel.code;
+        &code[waiting.map_or(code.len() - 1, |group| group.pc)]
+    }
+
+    /// The next time after `now`.
+    #[inline(always)]
+    fn after(&self, now: u32, instruction: &Instruction) -> Step<u32> {
+        if now == MAX_TIME {
+            return self.fail(
+                instruction,
+                None,
+                format!("a time past {MAX_TIME}: races could no longer be told apart"),
+            );
+        }
+        Ok(now + 1)
+    }
+
+    /// Executes up to `stretch` instructions of `warp`; returns their number.
+    fn advance(&mut self, warp: &mut Warp, stretch: usize) -> Step<usize> {
         let mut left = stretch;
-        while left > 0 && !warp.at_barrier && !warp.groups.is_empty() {
+        warp.yields = false;
+        while left > 0 && !warp.yields && warp.is_ready() {
             if warp.groups.len() == 1 {
                 left -= self.straight(warp, left)?;
             } else {
@@ -178,7 +220,7 @@ impl Block<'_> {
                 self.step(warp)?;
             }
         }
-        Ok(())
+        Ok(stretch - left)
     }
 
     /// Executes instructions while all lanes of `warp` stay together, up to `limit`; returns their
@@ -194,7 +236,7 @@ impl Block<'_> {
                     self.counters.count(Pipe::Control, 1);
                     pc = if active == 0 { pc + 1 } else { *target };
                 }
-                op if op.is_collective() && !(active == u32::MAX && op.is_matrix()) => {
+                op if op.is_collective() && !(active == u32::MAX && op.is_matrix()) || op.yields() => {
                     warp.groups[0].pc = pc;
                     self.step(warp)?;
                     return Ok(done + 1);
@@ -227,6 +269,7 @@ impl Block<'_> {
         let Group { pc, mask, .. } = warp.groups[chosen];
         let instruction = &self.launch.kernel.code[pc];
         let active = active_lanes(warp, instruction, mask);
+        warp.stepped |= mask;
         match &instruction.op {
             Op::Branch { target } => {
                 self.counters.count(Pipe::Control, 1);
@@ -240,6 +283,7 @@ impl Block<'_> {
             }
             Op::Exit => {
                 warp.exited |= active;
+                self.changes += 1;
                 warp.groups[chosen] = Group { pc: pc + 1, mask: mask & !active, waits: false };
                 if mask == active {
                     warp.groups.swap_remove(chosen);
@@ -304,6 +348,10 @@ impl Block<'_> {
         if active != 0 {
             self.execute(warp, instruction, active)?;
         }
+        warp.yields |= instruction.op.yields();
+        if instruction.op.polls() {
+            warp.polled = Some((pc, active.trailing_zeros() as usize % LANES));
+        }
         warp.groups[chosen].pc += 1;
         Ok(())
     }
@@ -322,12 +370,10 @@ impl Block<'_> {
         self.fail(first, Some(warp.thread(warp.groups[0].mask.trailing_zeros() as usize)), message)
     }
 
-    /// The access of lane 0 of `warp` at this moment.
+    /// The stamp of an access by lane 0 of `warp` at this moment.
     #[inline(always)]
-    fn stamp(&self, warp: &Warp, atomic: bool) -> Stamp {
-        let Warp { barriers, warp_barriers, .. } = *warp;
-        let access = Access { block: self.block, thread: warp.thread(0), barriers, warp_barriers, atomic };
-        Stamp::new(self.launch.number, access)
+    fn stamp(&self, warp: &Warp, strong: Option<Scope>) -> Stamp<'a> {
+        Stamp::new(self.launch.number, self.block, warp.thread(0), warp.time, strong, self.order)
     }
 
     /// The value of `source`, the same in all lanes of `mask`.
@@ -370,6 +416,8 @@ impl Block<'_> {
                 Special::LaneMaskGe => !((1u32 << lane) - 1),
                 Special::LaneMaskEq => 1 << lane,
                 Special::DynamicSharedSize => self.launch.dynamic_shared as u32,
+                Special::Workspace { upper: true } => (self.launch.workspace >> 32) as u32,
+                Special::Workspace { upper: false } => self.launch.workspace as u32,
             })
         })
     }

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::lanes::{LANES, Lanes, lanes};
-use crate::memory::Region;
+use crate::memory::{Region, Time};
 use crate::ptx::{Kernel, Register};
 
 /// Lanes with the same program counter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     pub pc: usize,
     pub mask: u32,
@@ -38,17 +38,28 @@ impl Copies {
     }
 }
 
+/// See [`Warp::state`].
+pub struct State {
+    groups: Vec<Group>,
+    registers: Vec<Lanes>,
+}
+
 pub struct Warp {
     pub index: u32,
     /// Values of each register in each lane.
     registers: Vec<Lanes>,
     pub groups: Vec<Group>,
     pub exited: u32,
-    /// Number of passed block barriers, and of warp barriers since the last one.
-    pub barriers: u32,
-    pub warp_barriers: u32,
+    pub time: Time,
     /// At a block barrier.
     pub at_barrier: bool,
+    /// Others should run next.
+    pub yields: bool,
+    /// The last instruction that read what others may write, and a lane that executed it, since the
+    /// block began or passed a barrier.
+    pub polled: Option<(usize, usize)>,
+    /// Lanes that executed something since this was last cleared.
+    pub stepped: u32,
     pub local: Vec<Region>,
     pub copies: [Copies; LANES],
 }
@@ -62,9 +73,11 @@ impl Warp {
             registers: vec![[0; LANES]; kernel.n_registers],
             groups: Vec::new(),
             exited: 0,
-            barriers: 0,
-            warp_barriers: 0,
+            time: Time::default(),
             at_barrier: false,
+            yields: false,
+            polled: None,
+            stepped: 0,
             local: (0..local).map(|_| Region::private(kernel.local_bytes)).collect(),
             copies: Default::default(),
         }
@@ -78,12 +91,27 @@ impl Warp {
         self.groups.clear();
         self.groups.push(Group { pc: 0, mask, waits: false });
         self.exited = !mask;
-        (self.barriers, self.warp_barriers, self.at_barrier) = (0, 0, false);
+        (self.time, self.at_barrier, self.polled) = (Time::default(), false, None);
         self.local.iter_mut().for_each(Region::clear);
         self.copies.iter_mut().for_each(|copies| {
             copies.copies.clear();
             copies.groups.clear();
         });
+    }
+
+    /// True if its threads have neither ended nor arrived at a barrier.
+    pub fn is_ready(&self) -> bool {
+        !self.at_barrier && !self.groups.is_empty()
+    }
+
+    /// Everything that decides what its threads do next, but for memory.
+    pub fn state(&self) -> State {
+        State { groups: self.groups.clone(), registers: self.registers.clone() }
+    }
+
+    /// True if it is in `state`.
+    pub fn is_in(&self, state: &State) -> bool {
+        self.groups == state.groups && self.registers == state.registers
     }
 
     pub fn thread(&self, lane: usize) -> u32 {

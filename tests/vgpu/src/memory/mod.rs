@@ -1,13 +1,15 @@
-//! Memory with a shadow, which records allocations, written bytes, and the last access to each word
-//! since the last barrier.
+//! Memory with a shadow, which records allocations, written bytes, and the last accesses to each
+//! word, and the order of accesses.
 
+mod order;
 mod region;
 mod shadow;
 
 use std::collections::BTreeMap;
 
+pub use order::Order;
 pub use region::{MAX_LAUNCHES, Region};
-pub use shadow::{Access, MAX_BARRIERS, MAX_BLOCKS, MAX_WARP_BARRIERS, Stamp};
+pub use shadow::{Access, MAX_BLOCKS, MAX_TIME, Stamp, Time};
 
 /// Start of shared and local memory among generic addresses; all addresses below are global.
 pub const SHARED_BASE: u64 = 1 << 56;

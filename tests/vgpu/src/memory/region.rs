@@ -37,24 +37,77 @@ impl Shadow {
     }
 
     #[inline(always)]
-    fn read(&self, half: usize, by: Stamp, address: u64) -> Result<(), Fault> {
+    fn read(&self, half: usize, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
         let write = self.0[half].load(Relaxed);
-        if by.is_unordered(write) {
+        if by.is_unordered(write) && by.races_with(write) {
             return Err(raced(address, write));
         }
         let readers = &self.0[2 + half];
-        readers.store(by.after_readers(readers.load(Relaxed)), Relaxed);
+        let read = readers.load(Relaxed);
+        readers.store(by.after_readers(read), Relaxed);
         Ok(())
     }
 
+    /// Reads the whole word.
     #[inline(always)]
-    fn write(&self, half: usize, by: Stamp, address: u64) -> Result<(), Fault> {
-        let write = self.0[half].load(Relaxed);
+    fn read_word(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        let [write, other_write, read, other_read] = [0, 1, 2, 3].map(|field: usize| self.0[field].load(Relaxed));
+        // Usually both halves have the same records, and one check is enough. Sets of readers
+        // belong to one half each.
+        if by.order.is_some() | (write != other_write) | (read != other_read) {
+            return self.read_halves(by, address);
+        }
         if by.is_unordered(write) {
             return Err(raced(address, write));
         }
-        if let Some(other) = by.unordered_reader(self.0[2 + half].load(Relaxed)) {
+        let read = by.after_readers(read);
+        self.0[2].store(read, Relaxed);
+        self.0[3].store(read, Relaxed);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn read_halves(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        self.read(0, by, address)?;
+        self.read(1, by, address)
+    }
+
+    /// Writes the whole word.
+    #[inline(always)]
+    fn write_word(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        let [write, other_write, read, other_read] = [0, 1, 2, 3].map(|field: usize| self.0[field].load(Relaxed));
+        if by.order.is_some() | (write != other_write) | (read != other_read) {
+            return self.write_halves(by, address);
+        }
+        if by.is_unordered(write) {
+            return Err(raced(address, write));
+        }
+        if let Some(other) = by.unordered_reader(read) {
             return Err(Fault::Race { address, other, other_wrote: false });
+        }
+        self.0[0].store(by.bits(), Relaxed);
+        self.0[1].store(by.bits(), Relaxed);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn write_halves(&self, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        self.write(0, by, address)?;
+        self.write(1, by, address)
+    }
+
+    #[inline(always)]
+    fn write(&self, half: usize, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
+        let write = self.0[half].load(Relaxed);
+        if by.is_unordered(write) && by.races_with(write) {
+            return Err(raced(address, write));
+        }
+        let read = self.0[2 + half].load(Relaxed);
+        if let Some(other) = by.unordered_reader(read) {
+            return Err(Fault::Race { address, other, other_wrote: false });
+        }
+        if by.order.is_some() {
+            self.0[2 + half].store(0, Relaxed);
         }
         self.0[half].store(by.bits(), Relaxed);
         Ok(())
@@ -64,11 +117,10 @@ impl Shadow {
 /// Begins the write of a whole word by a thread. Returns the word's former state, or the race with
 /// an unordered access of this launch.
 #[inline(always)]
-fn take_over(word: &AtomicU64, shadow: &Shadow, by: Stamp, address: u64) -> Result<u64, Fault> {
+fn take_over(word: &AtomicU64, shadow: &Shadow, by: Stamp<'_>, address: u64) -> Result<u64, Fault> {
     let was = word.load(Acquire);
     if was & LAUNCH == u64::from(by.launch) << 8 {
-        shadow.write(0, by, address)?;
-        shadow.write(1, by, address)?;
+        shadow.write_word(by, address)?;
     } else {
         shadow.begin([by.bits(); 2], [0; 2]);
     }
@@ -172,7 +224,7 @@ impl Region {
 
     /// A thread reads `N` whole words from word `first` on.
     #[inline(always)]
-    pub fn load_words<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<[u32; N], Fault> {
+    pub fn load_words<const N: usize>(&self, first: usize, by: Stamp<'_>, address: u64) -> Result<[u32; N], Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
         let mut values = [0; N];
         for i in 0..N {
@@ -182,8 +234,7 @@ impl Region {
             }
             values[i] = (word >> 32) as u32;
             if word & LAUNCH == u64::from(by.launch) << 8 {
-                shadows[i].read(0, by, address)?;
-                shadows[i].read(1, by, address)?;
+                shadows[i].read_word(by, address)?;
             } else {
                 shadows[i].begin([0; 2], [by.bits(); 2]);
                 words[i].store(word & !LAUNCH | u64::from(by.launch) << 8, Release);
@@ -198,7 +249,7 @@ impl Region {
         &self,
         first: usize,
         values: [u32; N],
-        by: Stamp,
+        by: Stamp<'_>,
         address: u64,
     ) -> Result<(), Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
@@ -213,7 +264,7 @@ impl Region {
     }
 
     /// A thread reads 1 or 2 bytes of one word.
-    pub fn load_narrow(&self, offset: usize, bytes: usize, by: Stamp, address: u64) -> Result<u32, Fault> {
+    pub fn load_narrow(&self, offset: usize, bytes: usize, by: Stamp<'_>, address: u64) -> Result<u32, Fault> {
         let needed = bytes_of_word(offset, bytes, offset / 4);
         let half = offset % 4 / 2;
         let word = self.words[offset / 4].load(Acquire);
@@ -232,7 +283,14 @@ impl Region {
     }
 
     /// A thread writes 1 or 2 bytes of one word.
-    pub fn store_narrow(&self, offset: usize, bytes: usize, value: u32, by: Stamp, address: u64) -> Result<(), Fault> {
+    pub fn store_narrow(
+        &self,
+        offset: usize,
+        bytes: usize,
+        value: u32,
+        by: Stamp<'_>,
+        address: u64,
+    ) -> Result<(), Fault> {
         let written = bytes_of_word(offset, bytes, offset / 4);
         let half = offset % 4 / 2;
         let word = self.words[offset / 4].load(Acquire);
@@ -257,7 +315,7 @@ impl Region {
         &self,
         offset: usize,
         bytes: usize,
-        by: Stamp,
+        by: Stamp<'_>,
         address: u64,
         change: impl Fn(u64) -> u64,
     ) -> Result<u64, Fault> {
@@ -269,8 +327,7 @@ impl Region {
                 return Err(unreadable(word, WRITTEN, address, bytes));
             }
             if word & LAUNCH == u64::from(by.launch) << 8 {
-                self.shadows[index].write(0, by, address)?;
-                self.shadows[index].write(1, by, address)?;
+                self.shadows[index].write_word(by, address)?;
             } else {
                 self.shadows[index].begin([by.bits(); 2], [0; 2]);
                 self.change(index, |word| word & !LAUNCH | u64::from(by.launch) << 8);
@@ -280,7 +337,7 @@ impl Region {
         if n == 1 {
             return Ok(self.change(first, |word| with(word, change(word >> 32) & 0xffff_ffff)) >> 32);
         }
-        // Wide atomics of different blocks would need a lock; the kernels of this project use none.
+        // Blocks of a kernel with wide atomics to global memory run on one thread of the host.
         let (low, high) = (self.words[first].load(Relaxed), self.words[first + 1].load(Relaxed));
         let before = low >> 32 | high >> 32 << 32;
         let after = change(before);
@@ -291,7 +348,7 @@ impl Region {
 
     /// Marks `N` words as pending: an asynchronous copy will write them.
     #[inline(always)]
-    pub fn promise<const N: usize>(&self, first: usize, by: Stamp, address: u64) -> Result<(), Fault> {
+    pub fn promise<const N: usize>(&self, first: usize, by: Stamp<'_>, address: u64) -> Result<(), Fault> {
         let (words, shadows) = (&self.words[first..first + N], &self.shadows[first..first + N]);
         for i in 0..N {
             let word = take_over(&words[i], &shadows[i], by, address)?;
@@ -337,22 +394,24 @@ fn bytes_of_word(offset: usize, bytes: usize, word: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shadow::Access;
+    use super::super::shadow::Time;
     use super::*;
+    use crate::ptx::Scope;
 
-    fn access(block: u32, thread: u32, barriers: u32) -> Access {
-        Access { block, thread, barriers, warp_barriers: 0, atomic: false }
+    fn of_launch(launch: u32, block: u32, thread: u32, barriers: u32) -> Stamp<'static> {
+        let time = Time { now: barriers, of_block: barriers, of_warp: barriers };
+        Stamp::new(launch, block, thread, time, None, None)
     }
 
-    fn by(block: u32, thread: u32, barriers: u32) -> Stamp {
-        Stamp::new(1, access(block, thread, barriers))
+    fn by(block: u32, thread: u32, barriers: u32) -> Stamp<'static> {
+        of_launch(1, block, thread, barriers)
     }
 
-    fn load(region: &Region, by: Stamp) -> Result<u32, Fault> {
+    fn load(region: &Region, by: Stamp<'_>) -> Result<u32, Fault> {
         region.load_words::<1>(0, by, 0).map(|[value]| value)
     }
 
-    fn store(region: &Region, by: Stamp) -> Result<(), Fault> {
+    fn store(region: &Region, by: Stamp<'_>) -> Result<(), Fault> {
         region.store_words(0, [1], by, 0)
     }
 
@@ -383,7 +442,7 @@ mod tests {
 
     #[test]
     fn races_are_between_unordered_accesses_of_different_threads() {
-        let race = |first: (bool, Stamp), second: (bool, Stamp)| {
+        let race = |first: (bool, Stamp<'_>), second: (bool, Stamp<'_>)| {
             let region = Region::new(4);
             region.copy_in(0, &[0; 4]);
             let mut result = Ok(());
@@ -402,12 +461,16 @@ mod tests {
         assert!(!race((write, by(0, 0, 0)), (read, by(0, 1, 1))));
         assert!(race((write, by(0, 0, 0)), (read, by(1, 1, 1))));
         // A warp barrier orders only threads of its warp.
-        let after = |thread| Stamp::new(1, Access { warp_barriers: 1, ..access(0, thread, 0) });
+        let after = |thread| Stamp::new(1, 0, thread, Time { now: 1, of_block: 0, of_warp: 1 }, None, None);
         assert!(!race((write, by(0, 0, 0)), (read, after(1))));
         assert!(race((write, by(0, 0, 0)), (read, after(33))));
-        let atomic = |thread| Stamp::new(1, Access { atomic: true, ..access(0, thread, 0) });
-        assert!(!race((write, atomic(0)), (write, atomic(1))));
-        assert!(race((write, atomic(0)), (read, by(0, 1, 0))));
+        let strong = |block, thread, scope| Stamp::new(1, block, thread, Time::default(), Some(scope), None);
+        let (wide, narrow) = (Scope::Device, Scope::Block);
+        assert!(!race((write, strong(0, 0, wide)), (write, strong(0, 1, narrow))));
+        assert!(race((write, strong(0, 0, wide)), (read, by(0, 1, 0))));
+        // The scope of both must include the other.
+        assert!(!race((write, strong(0, 0, wide)), (read, strong(1, 0, wide))));
+        assert!(race((write, strong(0, 0, wide)), (read, strong(1, 0, narrow))));
     }
 
     /// The end of a launch orders all accesses, however many launches ago it was.
@@ -416,8 +479,8 @@ mod tests {
         for launch in [2, 512, 1023, 65_537, MAX_LAUNCHES] {
             let region = Region::new(4);
             store(&region, by(0, 0, 0)).expect("stores");
-            store(&region, Stamp::new(launch, access(5, 1, 0))).expect("no race");
-            load(&region, Stamp::new(1, access(7, 1, 0))).expect("no race");
+            store(&region, of_launch(launch, 5, 1, 0)).expect("no race");
+            load(&region, by(7, 1, 0)).expect("no race");
         }
         // Launch numbers restart after all accesses are cleared.
         let mut region = Region::new(4);

@@ -2,63 +2,95 @@
 //! their stamps.
 //!
 //! A race is two accesses to one word by different threads, at least one of them a write and not
-//! both atomic, that nothing orders. A barrier orders threads of one block (a warp barrier those of
-//! one warp); only the end of a launch orders different blocks.
+//! both strong, that nothing orders. A barrier orders threads of one block (a warp barrier those of
+//! one warp); different blocks are ordered by the end of a launch, or by what [`Order`] knows.
 
-/// The thread that accesses, and the time in terms of barriers.
+use super::order::Order;
+use crate::ptx::Scope;
+
+/// The thread that accesses, and the time of its warp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub block: u32,
     pub thread: u32,
-    /// Block barriers that the thread has passed.
-    pub barriers: u32,
-    /// Warp barriers since the last block barrier.
-    pub warp_barriers: u32,
-    pub atomic: bool,
+    /// Time of the thread's warp, see [`Time`].
+    pub time: u32,
+    /// The scope of a strong access.
+    pub strong: Option<Scope>,
+}
+
+/// The time of a warp: it rises at each barrier, where all warps of a block get the same, and, if
+/// blocks run side by side, with each access.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    pub now: u32,
+    /// That of the last barrier of the block: earlier accesses of all its threads are ordered
+    /// before later ones.
+    pub of_block: u32,
+    /// That of the last barrier of the block or of the warp.
+    pub of_warp: u32,
 }
 
 // Fields of a stamp, from the lowest bit on. The block number is stored plus one, so that no stamp
 // is 0, which means no access.
 const THREAD: u64 = (1 << 10) - 1;
 const WARP: u64 = THREAD & !31;
-const WARP_BARRIERS: u64 = ((1 << 11) - 1) << 10;
-const BARRIERS: u64 = ((1 << 18) - 1) << 21;
-const BLOCK: u64 = ((1 << 22) - 1) << 39;
-const ATOMIC: u64 = 1 << 61;
+const TIME: u64 = ((1 << 28) - 1) << 10;
+const BLOCK: u64 = ((1 << 22) - 1) << 38;
+const STRONG: u64 = 1 << 60;
+/// A strong access whose scope is its block.
+const NARROW: u64 = 1 << 61;
 /// In the record of readers: several threads read the word since the last barrier, unordered with
-/// the last reader.
-const SEVERAL: u64 = 1 << 62;
+/// the last reader. With an [`Order`], the rest is the number of a set of readers.
+pub(super) const SEVERAL: u64 = 1 << 62;
 /// In the record of readers: several blocks read the word in the same launch.
 const BLOCKS: u64 = 1 << 63;
 
 /// Limits of a stamp's fields. Exceeding them is an error of the launch or the kernel, so that no
 /// two stamps coincide.
-pub const MAX_BLOCKS: u32 = (BLOCK >> 39) as u32 - 1;
-pub const MAX_BARRIERS: u32 = (BARRIERS >> 21) as u32;
-pub const MAX_WARP_BARRIERS: u32 = (WARP_BARRIERS >> 10) as u32;
+pub const MAX_BLOCKS: u32 = (BLOCK >> 38) as u32 - 1;
+pub const MAX_TIME: u32 = (TIME >> 10) as u32;
 
-/// A packed [`Access`] with the launch it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+/// A packed [`Access`] with the launch it belongs to, and what is ordered before it.
+#[derive(Clone, Copy)]
+pub struct Stamp<'a> {
     /// Number of the launch, from 1.
     pub launch: u32,
     bits: u64,
+    /// Times of the last barriers, in their place among the bits.
+    of_block: u64,
+    of_warp: u64,
+    /// What orders threads besides barriers.
+    pub(super) order: Option<&'a Order>,
 }
 
-impl Stamp {
-    pub fn new(launch: u32, by: Access) -> Stamp {
-        let Access { block, thread, barriers, warp_barriers, atomic } = by;
+impl<'a> Stamp<'a> {
+    /// The stamp of an access by `thread` of `block` at `time`.
+    #[inline(always)]
+    pub fn new(
+        launch: u32,
+        block: u32,
+        thread: u32,
+        time: Time,
+        strong: Option<Scope>,
+        order: Option<&'a Order>,
+    ) -> Stamp<'a> {
+        let flags = match strong {
+            None => 0,
+            Some(Scope::Device) => STRONG,
+            Some(Scope::Block) => STRONG | NARROW,
+        };
         let bits = u64::from(thread) & THREAD
-            | u64::from(warp_barriers) << 10 & WARP_BARRIERS
-            | u64::from(barriers) << 21 & BARRIERS
-            | (u64::from(block) + 1) << 39 & BLOCK
-            | if atomic { ATOMIC } else { 0 };
-        Stamp { launch, bits }
+            | u64::from(time.now) << 10 & TIME
+            | (u64::from(block) + 1) << 38 & BLOCK
+            | flags;
+        let [of_block, of_warp] = [time.of_block, time.of_warp].map(|time| u64::from(time) << 10);
+        Stamp { launch, bits, of_block, of_warp, order }
     }
 
     /// The stamp of the thread `lane` lanes further in the same warp.
     #[inline(always)]
-    pub fn of_lane(self, lane: usize) -> Stamp {
+    pub fn of_lane(self, lane: usize) -> Stamp<'a> {
         Stamp { bits: self.bits + lane as u64, ..self }
     }
 
@@ -67,18 +99,32 @@ impl Stamp {
         self.bits
     }
 
-    /// True if `earlier`, of the same launch, and this access are by different threads and
-    /// unordered.
+    /// Times of the last barriers of the block and of the warp.
+    pub(super) fn barriers(self) -> [u32; 2] {
+        [self.of_block, self.of_warp].map(|time| (time >> 10) as u32)
+    }
+
+    /// True if barriers, or the program of the thread, order `earlier`, of the same launch, before
+    /// this access.
+    #[inline(always)]
+    pub(super) fn is_after(self, earlier: u64) -> bool {
+        let apart = self.bits ^ earlier;
+        let before_block_barrier = earlier & TIME < self.of_block;
+        let before_warp_barrier = (apart & WARP == 0) & (earlier & TIME < self.of_warp);
+        (apart & BLOCK == 0) & ((apart & THREAD == 0) | before_block_barrier | before_warp_barrier)
+    }
+
+    /// True if `earlier`, of the same launch, and this access are by different threads, unordered
+    /// by barriers, and not both strong.
     #[inline(always)]
     pub(super) fn is_unordered(self, earlier: u64) -> bool {
-        let apart = self.bits ^ earlier;
-        let elsewhere = apart & BLOCK != 0;
-        let since_block_barrier = apart & BARRIERS == 0;
-        let since_warp_barrier = (apart & WARP != 0) | (apart & WARP_BARRIERS == 0);
-        (earlier != 0)
-            & (apart & (BLOCK | THREAD) != 0)
-            & (self.bits & earlier & ATOMIC == 0)
-            & (elsewhere | since_block_barrier & since_warp_barrier)
+        (earlier != 0) & !are_strong(self.bits, earlier) & !self.is_after(earlier)
+    }
+
+    /// True if nothing orders `earlier`, which barriers do not.
+    #[cold]
+    pub(super) fn races_with(self, earlier: u64) -> bool {
+        self.order.is_none_or(|order| !order.is_known(self, earlier))
     }
 
     /// The record of a word's readers after this access reads it, if it was `read` before.
@@ -88,23 +134,31 @@ impl Stamp {
         if earlier == self.bits || read == 0 {
             return read | self.bits;
         }
+        if let Some(order) = self.order {
+            return order.after_readers(self, read);
+        }
         let apart = earlier ^ self.bits;
         let blocks = if apart & BLOCK != 0 { BLOCKS } else { read & BLOCKS };
         // Readers before a barrier are ordered before this read, and so before later writes of this
         // thread.
-        let since = apart & (BARRIERS | WARP_BARRIERS) == 0;
-        let several = self.is_unordered(earlier) | (read & SEVERAL != 0) & since;
+        let several = self.is_unordered(earlier) | (read & SEVERAL != 0) & (apart & TIME == 0);
         self.bits | blocks | if several { SEVERAL } else { 0 }
     }
 
     /// A reader that is unordered with this write.
     #[inline(always)]
     pub(super) fn unordered_reader(self, read: u64) -> Option<Access> {
+        if read == 0 {
+            return None;
+        }
+        if let Some(order) = self.order {
+            return order.unordered_reader(self, read);
+        }
         let last = read & !(SEVERAL | BLOCKS);
         let apart = last ^ self.bits;
         // Only the last of several readers is recorded. If it is this thread, another one read the
         // word too.
-        let other_thread = (read & SEVERAL != 0) & (apart & (BLOCK | THREAD | BARRIERS | WARP_BARRIERS) == 0);
+        let other_thread = (read & SEVERAL != 0) & (apart & (BLOCK | THREAD | TIME) == 0);
         let other_block = read & BLOCKS != 0;
         if !self.is_unordered(last) & !other_thread & !other_block {
             return None;
@@ -116,14 +170,30 @@ impl Stamp {
     }
 }
 
+/// True if two accesses are strong and the scope of each includes the other's thread.
+#[inline(always)]
+pub(super) fn are_strong(one: u64, other: u64) -> bool {
+    (one & other & STRONG != 0) & (((one ^ other) & BLOCK == 0) | ((one | other) & NARROW == 0))
+}
+
+/// True if an access is strong, whatever its scope.
+pub(super) fn is_strong(bits: u64) -> bool {
+    bits & STRONG != 0
+}
+
+/// The same access by lane 0 of its warp, and the lane.
+pub(super) fn of_warp(bits: u64) -> (u64, u32) {
+    (bits & !31, (bits & 31) as u32)
+}
+
 /// The access in a stamp's bits.
 pub(super) fn unpack(bits: u64) -> Access {
+    let scope = if bits & NARROW != 0 { Scope::Block } else { Scope::Device };
     Access {
-        block: ((bits & BLOCK) >> 39).saturating_sub(1) as u32,
+        block: ((bits & BLOCK) >> 38).saturating_sub(1) as u32,
         thread: (bits & THREAD) as u32,
-        barriers: ((bits & BARRIERS) >> 21) as u32,
-        warp_barriers: ((bits & WARP_BARRIERS) >> 10) as u32,
-        atomic: bits & ATOMIC != 0,
+        time: ((bits & TIME) >> 10) as u32,
+        strong: (bits & STRONG != 0).then_some(scope),
     }
 }
 
@@ -133,19 +203,17 @@ mod tests {
 
     #[test]
     fn accesses_survive_packing() {
-        let largest = Access {
-            block: MAX_BLOCKS,
-            thread: 1023,
-            barriers: MAX_BARRIERS,
-            warp_barriers: MAX_WARP_BARRIERS,
-            atomic: true,
+        let largest = Access { block: MAX_BLOCKS, thread: 1023, time: MAX_TIME, strong: Some(Scope::Block) };
+        let least = Access { block: 0, thread: 0, time: 0, strong: None };
+        let stamp = |access: Access| {
+            let time = Time { now: access.time, ..Time::default() };
+            Stamp::new(1, access.block, access.thread, time, access.strong, None)
         };
-        let least = Access { block: 0, thread: 0, barriers: 0, warp_barriers: 0, atomic: false };
-        for access in [largest, least] {
-            let stamp = Stamp::new(1, access);
-            assert!(stamp.bits != 0 && stamp.bits & (SEVERAL | BLOCKS) == 0);
-            assert_eq!(unpack(stamp.bits), access);
+        for access in [largest, least, Access { strong: Some(Scope::Device), ..largest }] {
+            let bits = stamp(access).bits;
+            assert!(bits != 0 && bits & (SEVERAL | BLOCKS) == 0);
+            assert_eq!(unpack(bits), access);
         }
-        assert_eq!(Stamp::new(1, least).of_lane(9), Stamp::new(1, Access { thread: 9, ..least }));
+        assert_eq!(stamp(least).of_lane(9).bits, stamp(Access { thread: 9, ..least }).bits);
     }
 }

@@ -4,8 +4,8 @@ use half::{bf16, f16};
 
 use super::module::Names;
 use super::{
-    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Preset, Register, Rounding, SINK, ShuffleMode, Space,
-    Special, Ternary, Type, Unary, VoteMode,
+    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Preset, Register, Rounding, SINK, Scope, ShuffleMode, Space,
+    Special, Strong, Ternary, Type, Unary, VoteMode,
 };
 
 /// A decoded instruction. The target of a branch is resolved once all labels are known.
@@ -246,7 +246,7 @@ impl Decoder<'_> {
     }
 
     fn op(&self) -> Result<Op, String> {
-        if self.parts[1..].iter().any(|part| matches!(*part, "cluster" | "shared::cluster" | "sys" | "noftz")) {
+        if self.parts[1..].iter().any(|part| matches!(*part, "cluster" | "shared::cluster" | "noftz")) {
             return Err("a qualifier that is not supported".into());
         }
         match self.parts[0] {
@@ -306,19 +306,19 @@ impl Decoder<'_> {
                 Ok(Op::Cvta { dst: self.dst(0)?, a: self.source(1, Type::U64)?, space: self.space(), to_space })
             }
             "ld" | "ldu" => {
-                let ty = self.ty()?;
-                Ok(Op::Load { space: self.space(), ty, dst: self.registers(0)?, address: self.address(1)? })
+                let (ty, strong) = (self.ty()?, self.strong());
+                Ok(Op::Load { strong, space: self.space(), ty, dst: self.registers(0)?, address: self.address(1)? })
             }
             "st" => {
-                let ty = self.ty()?;
-                Ok(Op::Store { space: self.space(), ty, address: self.address(0)?, values: self.sources(1, ty)? })
+                let (ty, strong, values) = (self.ty()?, self.strong(), self.sources(1, self.ty()?)?);
+                Ok(Op::Store { strong, space: self.space(), ty, address: self.address(0)?, values })
             }
             "atom" => self.atomic(true),
             "red" => self.atomic(false),
             "ret" | "exit" => Ok(Op::Exit),
             "trap" | "brkpt" => Ok(Op::Trap),
             "bar" | "barrier" => self.barrier(),
-            "membar" | "fence" => Ok(Op::Fence),
+            "membar" | "fence" => self.fence(),
             "shfl" => self.shuffle(),
             "vote" => self.vote(),
             "activemask" => Ok(Op::ActiveMask { dst: self.dst(0)? }),
@@ -326,7 +326,8 @@ impl Decoder<'_> {
             "mma" => self.mma(),
             "cp" => self.copy_async(),
             "prefetch" if self.has("global") => Ok(Op::Prefetch { address: self.address(0)? }),
-            "griddepcontrol" | "prefetch" | "prefetchu" | "nanosleep" | "discard" => Ok(Op::Nop),
+            "nanosleep" => Ok(Op::Sleep),
+            "griddepcontrol" | "prefetch" | "prefetchu" | "discard" => Ok(Op::Nop),
             _ => Err("an instruction that is not known".into()),
         }
     }
@@ -444,7 +445,42 @@ impl Decoder<'_> {
         let b = self.source(first + 1, ty)?;
         let c = if op == AtomicOp::Cas { self.source(first + 2, ty)? } else { self.names.preset(Preset::Bits(0)) };
         let dst = if returns { self.dst(0)? } else { SINK };
-        Ok(Op::Atomic { op, space: self.space(), ty, dst, address: self.address(first)?, b, c })
+        let relaxed = Strong { scope: self.scope(), acquires: false, releases: false };
+        let strong = self.strong().unwrap_or(relaxed);
+        Ok(Op::Atomic { op, strong, space: self.space(), ty, dst, address: self.address(first)?, b, c })
+    }
+
+    fn scope(&self) -> Scope {
+        if self.has("cta") { Scope::Block } else { Scope::Device }
+    }
+
+    /// The semantics of an access that says that it is strong. Memory of a single thread, or that
+    /// nobody writes, needs none.
+    fn strong(&self) -> Option<Strong> {
+        if !matches!(self.space(), Space::Generic | Space::Global | Space::Shared) {
+            return None;
+        }
+        let (acquires, releases) = match () {
+            _ if self.has("acquire") => (true, false),
+            _ if self.has("release") => (false, true),
+            _ if self.has("acq_rel") => (true, true),
+            // Volatile accesses are relaxed ones, at the scope of the system.
+            _ if self.has("relaxed") || self.has("volatile") || self.has("mmio") => (false, false),
+            _ => return None,
+        };
+        Some(Strong { scope: self.scope(), acquires, releases })
+    }
+
+    /// `membar` is `fence.sc`, which is `fence.acq_rel` here, where all executions are sequentially
+    /// consistent.
+    fn fence(&self) -> Result<Op, String> {
+        let (acquires, releases) = match self.parts[1..] {
+            ["sc" | "acq_rel", "cta" | "gpu" | "sys"] | ["cta" | "gl" | "sys"] => (true, true),
+            ["acquire", "cta" | "gpu" | "sys"] => (true, false),
+            ["release", "cta" | "gpu" | "sys"] => (false, true),
+            _ => return Err("a fence that is not supported".into()),
+        };
+        Ok(Op::Fence(Strong { scope: self.scope(), acquires, releases }))
     }
 
     fn barrier(&self) -> Result<Op, String> {
@@ -575,6 +611,8 @@ fn special(text: &str) -> Option<Special> {
         "lanemask_ge" => Special::LaneMaskGe,
         "lanemask_eq" => Special::LaneMaskEq,
         "dynamic_smem_size" => Special::DynamicSharedSize,
+        "envreg1" => Special::Workspace { upper: true },
+        "envreg2" => Special::Workspace { upper: false },
         _ => return None,
     })
 }

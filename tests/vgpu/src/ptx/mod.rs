@@ -27,6 +27,24 @@ pub enum Preset {
     Special(Special),
 }
 
+/// The threads for which an instruction orders memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one block (`.cta`).
+    Block,
+    /// All of the device (`.gpu`), and the host's (`.sys`), which is not modelled.
+    Device,
+}
+
+/// A strong access (PTX ISA, "Memory Consistency Model"): one that threads may make to the same
+/// memory at the same time, and that orders others if it acquires or releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strong {
+    pub scope: Scope,
+    pub acquires: bool,
+    pub releases: bool,
+}
+
 /// Special registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Special {
@@ -42,6 +60,11 @@ pub enum Special {
     LaneMaskGe,
     LaneMaskEq,
     DynamicSharedSize,
+    /// `%envreg1` and `%envreg2`: upper and lower half of the address of a cooperative launch's
+    /// workspace, where the barrier of `cooperative_groups` counts its blocks.
+    Workspace {
+        upper: bool,
+    },
 }
 
 /// One instruction with its guard and its source line.
@@ -294,13 +317,16 @@ pub enum Op {
         space: Space,
         to_space: bool,
     },
+    /// Without `strong`, the access is weak.
     Load {
+        strong: Option<Strong>,
         space: Space,
         ty: Type,
         dst: Vec<Register>,
         address: Address,
     },
     Store {
+        strong: Option<Strong>,
         space: Space,
         ty: Type,
         values: Vec<Register>,
@@ -308,6 +334,7 @@ pub enum Op {
     },
     Atomic {
         op: AtomicOp,
+        strong: Strong,
         space: Space,
         ty: Type,
         dst: Register,
@@ -327,7 +354,8 @@ pub enum Op {
     WarpBarrier {
         mask: Register,
     },
-    Fence,
+    /// Orders the strong accesses before and after it.
+    Fence(Strong),
     Shuffle {
         mode: ShuffleMode,
         dst: Register,
@@ -377,6 +405,8 @@ pub enum Op {
     WaitGroup {
         pending: u64,
     },
+    /// Lets others run.
+    Sleep,
     Nop,
 }
 
@@ -401,6 +431,33 @@ impl Op {
     #[inline(always)]
     pub fn is_matrix(&self) -> bool {
         matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. })
+    }
+
+    /// True if what it reads may be what another thread writes at the same time, so that a loop
+    /// around it may be a wait.
+    #[inline(always)]
+    pub fn polls(&self) -> bool {
+        matches!(self, Op::Load { strong: Some(_), .. } | Op::Atomic { .. })
+    }
+
+    /// True if others should run next: they may end a wait.
+    #[inline(always)]
+    pub fn yields(&self) -> bool {
+        self.polls() || matches!(self, Op::Sleep)
+    }
+
+    /// True if it may serve blocks, or warps of a block between barriers, to exchange data, so that
+    /// blocks must run side by side and the order of their accesses must be known.
+    pub fn synchronizes(&self) -> bool {
+        match self {
+            Op::Load { strong, .. } => strong.is_some(),
+            Op::Store { strong, .. } => strong.is_some_and(|strong| strong.releases),
+            // An addition to a sum that nobody reads needs no order.
+            Op::Atomic { strong, space, ty, dst, .. } => {
+                strong.acquires || strong.releases || *space != Space::Shared && (*dst != SINK || ty.bytes() > 4)
+            }
+            _ => false,
+        }
     }
 
     /// Calls `visit` for each register, with whether it is written; registers that are read come
@@ -447,10 +504,11 @@ impl Op {
             Op::Branch { .. }
             | Op::Exit
             | Op::Trap
-            | Op::Fence
+            | Op::Fence(_)
             | Op::ActiveMask { .. }
             | Op::CommitGroup
             | Op::WaitGroup { .. }
+            | Op::Sleep
             | Op::Nop => {}
         }
         let mut written = |register: &mut Register| visit(register, true);
@@ -480,11 +538,12 @@ impl Op {
             | Op::Trap
             | Op::Barrier { .. }
             | Op::WarpBarrier { .. }
-            | Op::Fence
+            | Op::Fence(_)
             | Op::CopyAsync { .. }
             | Op::Prefetch { .. }
             | Op::CommitGroup
             | Op::WaitGroup { .. }
+            | Op::Sleep
             | Op::Nop => {}
         }
     }

@@ -52,6 +52,10 @@ pub struct Kernel {
     pub parameter_bytes: usize,
     /// Maximum number of threads of a block, from `.maxntid`.
     pub max_threads: Option<u32>,
+    /// Blocks that a multiprocessor must hold at the same time, from `.minnctapersm`.
+    pub min_blocks: u32,
+    /// True if blocks, or warps of a block between barriers, may exchange data.
+    pub synchronizes: bool,
     /// Bytes of static shared memory; dynamic shared memory begins after them.
     pub shared_bytes: usize,
     pub local_bytes: usize,
@@ -457,6 +461,9 @@ fn parse_kernel(
             let sizes = words.clone().map_while(|size| size.parse::<u32>().ok());
             kernel.max_threads = Some(sizes.fold(1, u32::saturating_mul));
         }
+        if word == ".minnctapersm" {
+            kernel.min_blocks = words.clone().next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        }
     }
     let mut names = Names {
         scopes: vec![Scope::default()],
@@ -506,9 +513,20 @@ fn parse_kernel(
     // Control flow that reaches the end exits the kernel.
     kernel.code.push(Instruction { guard: None, op: Op::Exit, source, text: kernel.texts.len() as u32 });
     kernel.texts.push("(end of the kernel)".into());
+    kernel.synchronizes = synchronizes(&kernel.code);
     kernel.presets = names.presets.into_inner().into_iter().map(|(preset, register)| (register, preset)).collect();
     share_registers(&mut kernel);
     Ok(kernel)
+}
+
+/// True if code may serve threads to exchange data without a barrier: by an instruction alone, or
+/// by a strong access next to a fence.
+fn synchronizes(code: &[Instruction]) -> bool {
+    let is_strong = |op: &Op| {
+        matches!(op, Op::Load { strong: Some(_), .. } | Op::Store { strong: Some(_), .. } | Op::Atomic { .. })
+    };
+    let has = |holds: &dyn Fn(&Op) -> bool| code.iter().any(|instruction| holds(&instruction.op));
+    has(&Op::synchronizes) || has(&|op| matches!(op, Op::Fence(_))) && has(&is_strong)
 }
 
 /// Handles a directive inside a kernel: registers, local and shared variables; hints are ignored.

@@ -7,7 +7,7 @@ pub mod work;
 #[path = "../../../../build.rs"] // its `main` belongs to cargo
 pub mod build;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vgpu::counters::Counters;
@@ -26,9 +26,26 @@ pub fn folder_with_driver(name: &str) -> tempfile::TempDir {
     folder
 }
 
+/// Path of this crate's `kernels/<name>`.
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(name)
+}
+
+/// The text of `kernels/<name>`.
+pub fn source(name: &str) -> String {
+    std::fs::read_to_string(path(name)).expect("kernels")
+}
+
 /// The PTX that nvcc generates from `kernels/<name>`.
 pub fn compile(name: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(name);
+    run_nvcc(&path(name))
+}
+
+/// The PTX of `text` in place of `kernels/<name>`, which includes no file of this project.
+pub fn compile_text(name: &str, text: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join(name);
+    std::fs::write(&source, text).expect("written");
     run_nvcc(&source)
 }
 
@@ -89,6 +106,19 @@ impl Bench {
         self.device.kernel(self.module, kernel).is_some()
     }
 
+    /// Blocks of `threads` threads that the device can hold at the same time.
+    pub fn capacity(&self, kernel: &str, threads: u32) -> usize {
+        let loaded = self.device.modules[self.module].as_ref().expect("the module");
+        let index = self.device.kernel(self.module, kernel).expect("the kernel");
+        sizes([1; 3], threads, 0, false).capacity(&loaded.module.kernels[index])
+    }
+
+    fn run(&mut self, kernel: &str, sizes: Sizes, arguments: &[&[u8]]) -> Result<Counters, String> {
+        let index = self.device.kernel(self.module, kernel).expect("the kernel");
+        self.device.launch(self.module, index, arguments, sizes)?;
+        Ok(self.device.counters[kernel].clone())
+    }
+
     /// Runs a kernel; its fault is the error.
     pub fn try_launch(
         &mut self,
@@ -98,14 +128,27 @@ impl Bench {
         shared: usize,
         arguments: &[&[u8]],
     ) -> Result<Counters, String> {
-        let index = self.device.kernel(self.module, kernel).expect("the kernel");
-        let sizes = Sizes { grid, block: [block, 1, 1], dynamic_shared: shared, allowed_dynamic_shared: shared };
-        self.device.launch(self.module, index, arguments, sizes)?;
-        Ok(self.device.counters[kernel].clone())
+        self.run(kernel, sizes(grid, block, shared, false), arguments)
+    }
+
+    /// The same by a cooperative launch.
+    pub fn try_launch_together(
+        &mut self,
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared: usize,
+        arguments: &[&[u8]],
+    ) -> Result<Counters, String> {
+        self.run(kernel, sizes(grid, block, shared, true), arguments)
     }
 
     #[track_caller]
     pub fn launch(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &[&[u8]]) -> Counters {
         self.try_launch(kernel, grid, block, shared, arguments).unwrap_or_else(|message| panic!("{message}"))
     }
+}
+
+fn sizes(grid: [u32; 3], block: u32, shared: usize, cooperative: bool) -> Sizes {
+    Sizes { grid, block: [block, 1, 1], dynamic_shared: shared, allowed_dynamic_shared: shared, cooperative }
 }

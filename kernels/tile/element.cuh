@@ -1,6 +1,6 @@
 // Types that activations are stored in, and access to eight consecutive elements at a time.
 #pragma once
-#include "../tile/mma.cuh"
+#include "mma.cuh"
 
 // Type of values that only elementwise code reads (f', g, …): T if T has 16 bits, else f32.
 template <class T>

@@ -1,0 +1,157 @@
+//! Particles moved from one snapshot to another, and what is measured on the way.
+
+use super::EvaluateOptions;
+use super::likelihood::{log_likelihood, log_standard_normal};
+use super::points::PointSets;
+use crate::data::{Snapshots, draw_gaussian};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::integrate::{Noise, Plan, Trajectories};
+use crate::model::{Coordinates, Model};
+use crate::rng::Stream;
+use crate::stage::{Watch, check};
+
+/// Number of equal intervals between whose ends energy and residual are integrated (Simpson's rule,
+/// so an even number).
+const INTERVALS: usize = 8;
+
+/// The particles of snapshot `from`, or of noise, moved to the time of snapshot `to`.
+pub(super) struct Flow {
+    pub from: Option<usize>,
+    pub to: usize,
+    /// Positions at the start, data units minus the model's mean.
+    pub departed: Vec<f32>,
+    /// Positions at the end, likewise.
+    pub arrived: Vec<f32>,
+    /// With growth: weights at the end, relative to the largest.
+    pub weights: Option<Vec<f64>>,
+    /// ∫ E½‖∇s‖² along the flow, network units.
+    pub kinetic_energy: f64,
+    /// Root mean square of ∂ₜs + H(∇s) along the flow, network units.
+    pub hjb_residual: f64,
+    /// Mean weight at the end, with growth.
+    pub relative_mass: Option<f64>,
+    /// From noise, without diffusion and growth: mean log-density of the truth, data units.
+    pub log_likelihood: Option<f64>,
+}
+
+impl Flow {
+    /// Moves the particles and measures. `sets` are the points of all snapshots.
+    ///
+    /// # Errors
+    /// Errors of the engine; [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn measure(
+        engine: &dyn Engine,
+        model: &Model,
+        snapshots: &Snapshots,
+        (from, to): (Option<usize>, usize),
+        sets: &[PointSets],
+        options: &EvaluateOptions,
+        watch: &dyn Watch,
+    ) -> Result<Flow> {
+        let dim = model.architecture.dim;
+        // Coordinates for points given as differences from the mean.
+        let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
+        let network_time = |k: usize| coordinates.network_time(snapshots.times[k]);
+        // Noise is at time 0 and the single snapshot at time 1, whatever the times in the data.
+        let (start, end) = from.map_or((0.0, 1.0), |from| (network_time(from), network_time(to)));
+        let at = |interval: usize| start + (end - start) * interval as f64 / INTERVALS as f64;
+        let times: Vec<f64> = (0..=INTERVALS).map(at).collect();
+        let plan = Plan {
+            noise: Noise::new(options.seed),
+            ..Plan::new(options.method, options.control, start, times.clone())
+        };
+        let mut positions = match from {
+            Some(from) => sets[from].all.clone(),
+            None => draw_gaussian(sets[to].all.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
+        };
+        if from.is_some() {
+            coordinates.to_network(&mut positions);
+        }
+        let n_values = positions.len();
+        let n = n_values / dim;
+        positions.resize(n_values * times.len(), 0.0);
+        let weighted = model.objective.growth > 0.0;
+        let mut log_weights = vec![0.0; if weighted { n * times.len() } else { 0 }];
+        let trajectories =
+            Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
+        engine.integrate(model, &plan, trajectories, watch)?;
+
+        let (kinetic_energy, hjb_residual) =
+            energy_and_residual(engine, model, (&times, end - start), &positions, watch)?;
+        let mut arrived = positions.split_off(n_values * INTERVALS);
+        positions.truncate(n_values);
+        let mut departed = positions;
+        coordinates.to_data(&mut arrived);
+        coordinates.to_data(&mut departed);
+        let log_weights = weighted.then(|| &log_weights[n * INTERVALS..]);
+        let relative_mass = log_weights
+            .map(|log_weights| log_weights.iter().map(|&log_w| f64::from(log_w).exp()).sum::<f64>() / n as f64);
+        let log_likelihood = if from.is_none() && model.objective.sigma == 0.0 && !weighted {
+            Some(mean_log_likelihood(engine, model, coordinates, &sets[to].all, options, watch)?)
+        } else {
+            None
+        };
+        let weights = log_weights.map(relative_weights);
+        Ok(Flow { from, to, departed, arrived, weights, kinetic_energy, hjb_residual, relative_mass, log_likelihood })
+    }
+}
+
+/// ∫ E½‖∇s‖² dt and √∫ E(∂ₜs + H(∇s))² over `positions [times, n, dim]` at equally spaced `times`
+/// from first to last, a `duration`, by Simpson's rule, network units. The second is a mean over
+/// time.
+fn energy_and_residual(
+    engine: &dyn Engine,
+    model: &Model,
+    (times, duration): (&[f64], f64),
+    positions: &[f32],
+    watch: &dyn Watch,
+) -> Result<(f64, f64)> {
+    let dim = model.architecture.dim;
+    let slabs = positions.chunks_exact(positions.len() / times.len());
+    let (mut kinetic_energy, mut residual) = (0.0, 0.0);
+    for (interval, (slab, &time)) in slabs.zip(times).enumerate() {
+        check(watch)?;
+        let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
+        let n = slab.len() / dim;
+        let derivatives = engine.derivatives(model, &x, &vec![time; n])?;
+        let simpson = match interval {
+            0 | INTERVALS => 1.0,
+            odd if odd % 2 == 1 => 4.0,
+            _ => 2.0,
+        } / (3.0 * INTERVALS as f64);
+        for (grad, ds_dt) in derivatives.grad_s.chunks_exact(dim).zip(&derivatives.ds_dt) {
+            let kinetic: f64 = grad.iter().map(|p| 0.5 * p * p).sum();
+            let hamiltonian: f64 = grad.iter().map(|&p| f64::from(model.objective.hamiltonian(p as f32).0)).sum();
+            kinetic_energy += simpson * duration * kinetic / n as f64;
+            residual += simpson * (ds_dt + hamiltonian).powi(2) / n as f64;
+        }
+    }
+    Ok((kinetic_energy, residual.sqrt()))
+}
+
+/// Weights relative to the largest.
+fn relative_weights(log_weights: &[f32]) -> Vec<f64> {
+    let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &log_w| largest.max(log_w));
+    log_weights.iter().map(|&log_w| f64::from(log_w - largest).exp()).collect()
+}
+
+/// Mean log-density of `points`, data units minus the model's mean, under a model that starts from
+/// noise.
+fn mean_log_likelihood(
+    engine: &dyn Engine,
+    model: &Model,
+    coordinates: &Coordinates,
+    points: &[f32],
+    options: &EvaluateOptions,
+    watch: &dyn Watch,
+) -> Result<f64> {
+    let mut points = points.to_vec();
+    coordinates.to_network(&mut points);
+    let control = (options.method, options.control);
+    let of_rows = log_likelihood(engine, model, &points, control, log_standard_normal, watch)?;
+    // dx = scale dy: the density in data units is that in network units divided by the product of
+    // the scales.
+    let log_volume: f64 = coordinates.scale.iter().map(|scale| scale.ln()).sum();
+    Ok(of_rows.iter().sum::<f64>() / of_rows.len() as f64 - log_volume)
+}
