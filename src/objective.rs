@@ -113,11 +113,13 @@ impl Objective {
         /// H and ∇H for one component p of ∇s, as engines form them. The Hamiltonian is a sum over
         /// components, so its gradient has one term per component.
         #[inline(always)]
+        #[must_use]
         hamiltonian: f32
     }
 
     hamiltonian! {
         /// The same in f64.
+        #[must_use]
         hamiltonian_f64: f64
     }
 

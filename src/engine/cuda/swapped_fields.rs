@@ -39,6 +39,10 @@ const NOT_BY_FIELD: [(&str, &str); 3] = [
     ("TileSums", "written by one kernel and read by another"),
 ];
 
+/// Pairs of fields that have equal values, whatever the network.
+const EQUAL: [(&str, [&str; 2], &str); 1] =
+    [("LayerParams", ["bias", "offset"], "both count the padded outputs of the maps before")];
+
 /// A pair of fields.
 #[derive(Clone, Copy)]
 struct Swap {
@@ -64,7 +68,9 @@ fn swaps() -> Vec<Swap> {
         for (i, first) in fields.iter().enumerate() {
             for second in fields[..i].iter() {
                 let is_padding = [first, second].iter().any(|field| field.name == "unused");
-                if first.of_type == second.of_type && !is_padding {
+                let is_equal =
+                    EQUAL.iter().any(|(block, pair, _)| (*block, *pair) == (name, [second.name, first.name]));
+                if first.of_type == second.of_type && !is_padding && !is_equal {
                     swaps.push(Swap {
                         block: name,
                         fields: [second.name, first.name],
