@@ -95,7 +95,6 @@ impl Default for Objective {
 macro_rules! hamiltonian {
     ($(#[$attribute:meta])* $name:ident: $float:ident) => {
         $(#[$attribute])*
-        #[must_use]
         pub fn $name(&self, p: $float) -> ($float, $float) {
             if self.cost_exponent == 2.0 {
                 (0.5 * p * p, p)

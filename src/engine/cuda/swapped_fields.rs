@@ -39,9 +39,12 @@ const NOT_BY_FIELD: [(&str, &str); 3] = [
     ("TileSums", "written by one kernel and read by another"),
 ];
 
-/// Pairs of fields that have equal values, whatever the network.
-const EQUAL: [(&str, [&str; 2], &str); 1] =
-    [("LayerParams", ["bias", "offset"], "both count the padded outputs of the maps before")];
+/// Pairs of fields whose swap these cases cannot show.
+const NOT_HERE: [(&str, [&str; 2], &str); 3] = [
+    ("LayerParams", ["bias", "offset"], "equal: both count the padded outputs of the maps before"),
+    ("StepState", ["halted", "good_steps"], "good steps count in f16 alone: see `step/tests.rs`"),
+    ("StepState", ["apply", "good_steps"], "likewise"),
+];
 
 /// A pair of fields.
 #[derive(Clone, Copy)]
@@ -68,9 +71,9 @@ fn swaps() -> Vec<Swap> {
         for (i, first) in fields.iter().enumerate() {
             for second in fields[..i].iter() {
                 let is_padding = [first, second].iter().any(|field| field.name == "unused");
-                let is_equal =
-                    EQUAL.iter().any(|(block, pair, _)| (*block, *pair) == (name, [second.name, first.name]));
-                if first.of_type == second.of_type && !is_padding && !is_equal {
+                let pair = [second.name, first.name];
+                let is_excused = NOT_HERE.iter().any(|(block, fields, _)| (*block, *fields) == (name, pair));
+                if first.of_type == second.of_type && !is_padding && !is_excused {
                     swaps.push(Swap {
                         block: name,
                         fields: [second.name, first.name],
@@ -193,7 +196,7 @@ impl Case {
             laplacian: Laplacian { rule: LaplacianRule::Rademacher, n_probes: 2 },
             n_interior: 167,
             n_boundary: 131,
-            optimizer: Optimizer { clip_norm: Some(0.05), ema_decay: 0.3, ..optimizer() },
+            optimizer: Optimizer { clip_norm: Some(0.05), ema_decay: 0.2, ..optimizer() },
             seed: 7,
             ..Training::new(architecture, path)
         }
