@@ -57,8 +57,8 @@ impl Config {
             objective.estimator == Some(Estimator::Regression) && !interpolant.has_velocity(),
             [
                 "objective.estimator",
-                "is regression, but this objective.path has no known velocity",
-                "set objective.estimator = action",
+                "is regression, but this objective.path has no velocity",
+                "set objective.estimator = action or weak",
             ],
         )?;
         file.refuse_if(
