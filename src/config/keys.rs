@@ -464,12 +464,14 @@ mod tests {
         let mut check = |key: &str, value: &str, example: &str, result: crate::error::Result<Config>| {
             let Err(error) = result else { return };
             let message = error.to_string();
+            // The name of the folder is random.
+            let said = message.split_once("run.toml").map_or(&message[..], |(_, said)| said);
             let other_rule = !message.contains("as in"); // the right kind, out of range
             let (start, end) = (format!("run.toml: {key}: is "), format!(", as in {key} = {example})"));
             assert!(other_rule || message.contains(&start) && message.ends_with(&end), "{key} = {value}: {message}");
             for word in ["expected", "invalid", "variant", "sequence", "deserialize", "missing", "data did not", "f64"]
             {
-                assert!(!message.contains(word), "{key} = {value}: {message}");
+                assert!(!said.contains(word), "{key} = {value}: {message}");
             }
             assert!(message.contains(": is ") || message.contains("does not"), "{key} = {value}: {message}");
             refused += usize::from(!other_rule);
