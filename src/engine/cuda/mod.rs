@@ -23,6 +23,7 @@ mod particles;
 mod path;
 mod step;
 #[cfg(test)]
+#[path = "swapped_fields/tests.rs"]
 mod swapped_fields;
 #[cfg(test)]
 mod testing;
