@@ -105,12 +105,13 @@ struct Sweeps : TileRows<T> {
     return width <= kColumns && width * sizeof(T) <= memory.n_operand_chunks * kChunkBytes;
   }
 
-  // Where the operand of `layer` lies in a chain of products: the first one's is in global memory.
+  // Where the operand of `layer` lies in a chain of products: the first one's is in global memory,
+  // and so are all if the chain is not `alone` (see `chain`).
   template <Way kWay>
-  __device__ __forceinline__ OperandIn operand_in(uint32_t layer) const {
+  __device__ __forceinline__ OperandIn operand_in(uint32_t layer, bool alone) const {
     const bool is_first = kWay == Way::kForward ? layer == 1 : layer == network.n_layers;
     const uint32_t l = kWay == Way::kForward ? layer - 1 : layer;
-    return !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
+    return alone && !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
   }
 
   // Stores elements of the next operand, at their index in `buffer` if they have to leave.
@@ -158,8 +159,8 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void chain(uint32_t layer, bool alone, Operand operand, const From& sources,
                                         Finish finish) {
     multiply<kWay, kColumns, kBiased>(
-        layer, alone ? operand_in<kWay>(layer) : OperandIn::kGlobal, alone, operand,
-        [&](uint32_t l) { return this->origin(l); }, sources, finish);
+        layer, operand_in<kWay>(layer, alone), alone, operand, [&](uint32_t l) { return this->origin(l); }, sources,
+        finish);
   }
 
   // Prefetches this tile's columns of the sources into L2, line by line.
@@ -195,8 +196,8 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_output(bool alone, Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
     multiply<Way::kForward, kNarrowColumns, kBiased>(
-        network.n_layers, alone ? operand_in<Way::kForward>(network.n_layers) : OperandIn::kGlobal, false, operand,
-        origin_of, NoSources{}, [&](const auto& result, bool) {
+        network.n_layers, operand_in<Way::kForward>(network.n_layers, alone), false, operand, origin_of, NoSources{},
+        [&](const auto& result, bool) {
           result.for_each_sum([&](const ElementIndex& element, float (&o)[8]) {
             if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
           });
@@ -209,8 +210,7 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_input(bool alone, Adjoint adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
     multiply<Way::kBackward, kNarrowColumns, false>(
-        1, alone ? operand_in<Way::kBackward>(1) : OperandIn::kGlobal, false, adjoint, origin_of, NoSources{},
-        [&](const auto& result, bool) {
+        1, operand_in<Way::kBackward>(1, alone), false, adjoint, origin_of, NoSources{}, [&](const auto& result, bool) {
           result.for_each_sum([&](const ElementIndex& element, float (&u)[8]) {
             if (element.column < network.dim + network.n_features)
               store8(rows.input_grad + element.index, pack8<float>(u));
