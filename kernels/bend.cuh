@@ -13,6 +13,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
                                                                 static_cast<const T*>(params.weights),
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
+                                                                {params.carried, params.rows.carried, nullptr},
                                                                 nullptr};
   sweeps.primal(false);
   sweeps.output();
@@ -38,6 +39,7 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
                                                                 static_cast<const T*>(params.weights),
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
+                                                                {params.carried, params.rows.carried, nullptr},
                                                                 nullptr};
   // Only the first half of the outputs displaces points. The gradient at the points already carries
   // the loss scale.

@@ -92,7 +92,7 @@ struct InteriorRow {
     for (uint32_t k = 0; k < params.rows.n_probes; ++k) {
       const float* o_e = head.kept(params.rows.output_e, head.out_width(), k);
       const T* e = head.probe(k);
-      head.seed(head.seed_in(params.rows.e_z, k), [&](uint32_t i) {
+      head.seed(head.seed_in(params.rows.e_bar, k), [&](uint32_t i) {
         return head.head() == Head::kScalar ? 0.0f : probe_seed(head.head(), probe_weight, from_element(e[i]), o_e[i]);
       });
     }
@@ -170,7 +170,6 @@ template <class TileSweeps>
 __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, TileSweeps& tile,
                                            TileMemory& sm_tile) {
   constexpr bool kDiffusive = TileSweeps::kProbes;
-  const NetworkParams& network = params.network;
   const RowBuffers& rows = params.rows;
   const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
@@ -214,12 +213,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     if (kDiffusive && is_first_lane())
       sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
   });
-  if (kDiffusive) {
-    tile.diffusive_tangent();
-  } else {
-    tile.tangent();
-  }
-  if (kDiffusive || network.head != Head::kScalar) tile.tangent_outputs();
+  tile.tangent();
   __syncthreads();  // the tangents' outputs are written
   for_each_row([&](uint32_t i) {
     if (kDiffusive) row_of(i).add_curvature(sm_tile.probe_weight[i]);
@@ -227,7 +221,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   });
   tile.adjoint(true);
   if (params.with_grad_x) {
-    tile.adjoint_to_input(true);
+    tile.adjoint_to_input();
     __syncthreads();  // the gradient at the input is written
     for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
@@ -235,17 +229,23 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   sum_tile(params, index, tile.first_row, sm_terms, true);
 }
 
+// Runs the sweeps of the chunk's tiles, one after the other in each block.
 template <class T, bool kDiffusive, int kColumns>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
+  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   if (params.state->halted) return;
-  const uint32_t index = params.batch.first_tile + blockIdx.x, first_row = blockIdx.x * kTileRows;
-  Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient> tile{
-      {params.network, params.rows, first_row, first_row},
-      static_cast<const T*>(params.weights),
-      params.biases,
-      {sm, params.n_operand_chunks},
-      sm_tile.probe_weight};
-  sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
+#pragma unroll 1
+  for (uint32_t chunk_tile = blockIdx.x; chunk_tile < params.batch.n_tiles; chunk_tile += gridDim.x) {
+    const uint32_t index = params.batch.first_tile + chunk_tile, first_row = chunk_tile * kTileRows;
+    TileSweeps tile{{params.network, params.rows, first_row, first_row},
+                    static_cast<const T*>(params.weights),
+                    params.biases,
+                    {sm, params.n_operand_chunks},
+                    {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
+                    sm_tile.probe_weight};
+    sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
+    __syncthreads();  // the terms of the tile are read
+  }
 }

@@ -65,6 +65,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
         static_cast<const T*>(sweep.weights),
         sweep.biases,
         {sm, kNarrowStages},
+        {sweep.carried, sweep.rows.carried, reinterpret_cast<unsigned char*>(sm_sums + params.n_resident)},
         sm_tile.probe_weight};
     const bool interior = batch.first_tile + index < batch.n_interior_tiles;
     sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);

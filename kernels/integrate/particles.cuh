@@ -221,11 +221,13 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
     // Read again each time, so that addresses derived from it do not stay in registers across the
     // network.
     const uint32_t first_row = sm_progress.slot_row;
-    Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard> sweeps{
+    using TileSweeps = Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard>;
+    TileSweeps sweeps{
         {params.network, params.rows, first_row, first_row},
         static_cast<const T*>(params.weights),
         params.biases,
         {sm, params.n_operand_chunks},
+        {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
         sm_probe_weight};
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;

@@ -32,7 +32,7 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
     } else if (channel == 1) {
       adjoint = tile.template at<T>(tile.rows.delta, layer), input = tile.c(layer - 1);
     } else {
-      adjoint = tile.template at<T>(tile.rows.e_z, layer, channel - 2), input = tile.e_a(layer - 1, channel - 2);
+      adjoint = tile.template at<T>(tile.rows.e_bar, layer, channel - 2), input = tile.e_a(layer - 1, channel - 2);
     }
     if (has_left) left = piece(adjoint, n_out, out0);
     if (has_right) right = piece(input, n_in, in0);

@@ -1,5 +1,5 @@
 // The sweeps over one tile of rows, each a chain of matrix products with an elementwise part after
-// each. Counterpart of src/engine/cpu/sweeps.rs.
+// each (epilogue.cuh). Counterpart of src/engine/cpu/sweeps.rs.
 //
 //   primal    z = W a + b    a = f(z), f'(z), f''(z)
 //   reverse   u = W' delta   delta = u f', h = u f''
@@ -23,24 +23,22 @@
 // stores its result where the next one finds its left operand. It goes to global memory only if a
 // weight gradient reads it (kOperands), or if it does not fit: if the layer has more than kColumns
 // columns, so that the operand is still needed when the first of them are done, or more than shared
-// memory has room for.
+// memory has room for. What elementwise parts need of earlier sweeps their threads carry
+// (carried.cuh).
 //
 // Every product begins with a barrier. Any other reader of a result needs its own.
 #pragma once
-#include "../tile/product.cuh"
+#include "../tile/carried.cuh"
 #include "abi.h"
-#include "activation.cuh"
+#include "epilogue.cuh"
 #include "tile_rows.cuh"
 
-// What becomes of operands after their sweep.
-enum class Operands { kDiscard, kKeepForGradient };
-
-template <class T, int kOrders, int kColumns, Operands kOperands>
+template <class T, int kOrdersKept, int kColumns, Operands kOperandsAfter>
 struct Sweeps : TileRows<T> {
   using Operand = T;
+  static constexpr int kOrders = kOrdersKept;
+  static constexpr Operands kOperands = kOperandsAfter;
   static constexpr bool kProbes = kOrders == 3;
-  // With probes, and registers for two blocks, the reverse sweep has none to address shared memory.
-  static constexpr bool kReverseStays = !kProbes || kColumns != kWideColumns;
   static constexpr int kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages;
   using S = State<T>;
   using TileRows<T>::network;
@@ -51,7 +49,13 @@ struct Sweeps : TileRows<T> {
   const T* weights;
   const float* biases;
   ProductMemory memory;
+  Carried<S> carried;
   float* sm_probe_weight;  // [kTileRows]: k of each row; only with probes
+
+  // Bytes of shared memory that products take: left operands and stages of the right ones.
+  static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks) {
+    return n_operand_chunks * kOperandChunkBytes + kStages * Product<T, kColumns, kStages>::kStageBytes;
+  }
 
   // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
   template <class E>
@@ -59,44 +63,10 @@ struct Sweeps : TileRows<T> {
     return TileRows<T>::template at<E>(buffer, l, k);
   }
 
-  // Buffers that an elementwise part reads besides its product; null counts as zeros.
-  template <int kBuffers>
-  struct Sources {
-    const S* of[kBuffers];
-  };
-  // Eight consecutive elements of each.
-  template <int kBuffers>
-  struct Ahead {
-    Packed8<S> of[kBuffers];
-  };
-  struct NoSources {};
-
-  // A finished column tile of a product. Indices are relative to the start of the activation
-  // buffers, so addresses use kernel parameters directly and cost no registers.
-  template <class P>
-  struct Result {
-    P& product;
-    Lines lines;
-
-    // Calls `visit(element, values, ahead)` for each eight consecutive elements; `ahead` holds
-    // those of the sources.
-    template <int kBuffers, class Visit>
-    __device__ __forceinline__ void for_each(const Sources<kBuffers>& sources, Visit visit) const {
-      constexpr int kWords = kBuffers * static_cast<int>(sizeof(Packed8<S>)) / 4;
-      const auto load = [&](const ElementIndex& element) {
-        Ahead<kBuffers> ahead{};
-#pragma unroll
-        for (int i = 0; i < kBuffers; ++i)
-          if (sources.of[i] != nullptr) ahead.of[i] = load8(sources.of[i] + element.index);
-        return ahead;
-      };
-      product.template for_each<kWords>(lines, load, visit);
-    }
-    template <class Visit>
-    __device__ __forceinline__ void for_each_sum(Visit visit) const {
-      product.for_each_sum(lines, visit);
-    }
-  };
+  // Unit of a kind of values, from that of the first kind.
+  __device__ __forceinline__ uint32_t unit(uint32_t kind, uint32_t of_first) const {
+    return kind * carried.layout.of_kind + of_first;
+  }
 
   enum class Way { kForward, kBackward };
 
@@ -105,31 +75,23 @@ struct Sweeps : TileRows<T> {
     return width <= kColumns && width * sizeof(T) <= memory.n_operand_chunks * kChunkBytes;
   }
 
-  // Where the operand of `layer` lies in a chain of products: the first one's is in global memory,
-  // and so are all if the chain is not `alone` (see `chain`).
+  // Where the operand of `layer` lies in a chain of products: the first one's is in global memory.
   template <Way kWay>
-  __device__ __forceinline__ OperandIn operand_in(uint32_t layer, bool alone) const {
+  __device__ __forceinline__ OperandIn operand_in(uint32_t layer) const {
     const bool is_first = kWay == Way::kForward ? layer == 1 : layer == network.n_layers;
     const uint32_t l = kWay == Way::kForward ? layer - 1 : layer;
-    return alone && !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
-  }
-
-  // Stores elements of the next operand, at their index in `buffer` if they have to leave.
-  __device__ __forceinline__ void hand_on(T* buffer, const ElementIndex& element, const Packed8<T>& eight,
-                                          bool stays) const {
-    if (stays) memory.store_operand(element, eight);
-    if (!stays || kOperands == Operands::kKeepForGradient) store8(buffer + element.index, eight);
+    return !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
   }
 
   // Forms W x operand (plus the bias if kBiased) or, backward, W' x operand, and calls
-  // `finish(result, stays)` for each column tile. W belongs to the layer `map`; `operand(map)`
+  // `finish(product, lines)` for each column tile. W belongs to the layer `map`; `operand(map)`
   // returns the operand, which lies in `operand_in`. The result belongs to activation l = map, or
-  // l = map - 1 backward, and lies at `origin_of(l)`. `finish` reads the sources there, which are
-  // prefetched meanwhile; if `hands_on` and the result stays, it may take the operand's place.
-  // Addresses are recomputed for every tile to leave registers to the product (opaque.cuh).
-  template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class From, class Finish>
-  __device__ __forceinline__ void multiply(uint32_t layer, OperandIn operand_in, bool hands_on, Operand operand,
-                                           OriginOf origin_of, const From& sources, Finish finish) {
+  // l = map - 1 backward, and lies at `origin_of(l)`. `begin(lines)` runs before each column tile's
+  // product. Addresses are recomputed for every tile to leave registers to the product
+  // (opaque.cuh).
+  template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class Begin, class Finish>
+  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, Begin begin,
+                                           Finish finish) {
     using P = Product<T, kColumnsAtOnce, kStages>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
@@ -140,286 +102,171 @@ struct Sweeps : TileRows<T> {
       if (column0 >= width) break;
       const uint32_t n_columns = min(static_cast<uint32_t>(P::kColumns), width - column0);
       const auto lines = [&] {
-        return Lines{origin_of(kForward ? opaque(layer) : opaque(layer) - 1), width, column0, n_columns};
+        const uint32_t l = kForward ? opaque(layer) : opaque(layer) - 1;
+        const uint32_t unit0 = (l - 1) * carried.layout.of_layer + column0 / P::kColumns * P::kUnits;
+        return Lines{origin_of(l), width, column0, n_columns, unit0};
       };
-      fetch<P::kColumns>(sources, lines());
+      begin(lines());
       P product;
       product.run(operand(map),
                   weights + (kForward ? of_map.forward : of_map.reverse) + static_cast<size_t>(column0) * depth,
                   kBiased ? biases + of_map.bias + column0 : nullptr, depth, n_columns,
-                  column0 == 0 ? operand_in : OperandIn::kShared, memory);
-      const bool stays_here = hands_on && stays(kForward ? opaque(of_map.n_out) : opaque(of_map.n_in));
-      if (stays_here) __syncthreads();  // all warps have read the operand that the result replaces
-      finish(Result<P>{product, lines()}, stays_here);
+                  column0 == 0 ? operand_in<kWay>(layer) : OperandIn::kShared, memory);
+      finish(product, lines());
     }
   }
-  // A product of a chain, in which its result is the next one's operand. If several chains take
-  // turns, layer by layer, no chain is `alone` and operands pass through global memory.
-  template <Way kWay, bool kBiased = false, class Operand, class From, class Finish>
-  __device__ __forceinline__ void chain(uint32_t layer, bool alone, Operand operand, const From& sources,
-                                        Finish finish) {
+
+  // A product of a chain, in which its result is the next one's operand. `fetch(lines)` prefetches
+  // what `apply(product, lines, stays)`, the elementwise part, reads; `stays`: its result takes the
+  // operand's place.
+  template <Way kWay, bool kBiased, class Operand, class Fetch, class Apply>
+  __device__ __forceinline__ void chain(uint32_t layer, Operand operand, Fetch fetch, Apply apply) {
     multiply<kWay, kColumns, kBiased>(
-        layer, operand_in<kWay>(layer, alone), alone, operand, [&](uint32_t l) { return this->origin(l); }, sources,
-        finish);
+        layer, operand, [&](uint32_t l) { return this->origin(l); }, fetch,
+        [&](auto& product, const Lines& lines) {
+          const bool stays_here = stays(opaque(lines.width));
+          if (stays_here) __syncthreads();  // all warps have read the operand that the result replaces
+          apply(product, lines, stays_here);
+        });
   }
 
-  // Prefetches this tile's columns of the sources into L2, line by line.
-  template <int kOfTile>
-  static __device__ __forceinline__ void fetch(NoSources, const Lines&) {}
-  template <int kOfTile, int kBuffers>
-  static __device__ __forceinline__ void fetch(const Sources<kBuffers>& sources, const Lines& lines) {
-    constexpr uint32_t kLine = 128 / sizeof(S), kLinesOfRow = kOfTile / kLine;  // elements per line of L2
+  // Such a product with the epilogue `epilogue(stays)`, which reads `reads`.
+  template <Way kWay, int kCount, class Operand, class Make>
+  __device__ __forceinline__ void chain(uint32_t layer, Operand operand, const Reads<kCount>& reads, Make epilogue) {
+    constexpr int kWords = kCount * static_cast<int>(sizeof(Packed8<S>)) / 4;
+    const auto fetch = [&](const Lines& lines) {
 #pragma unroll
-    for (uint32_t i = 0; i < kTileRows * kLinesOfRow; i += kThreads) {
-      const uint32_t line = i + this_thread(), column = line % kLinesOfRow * kLine;
-      if (column >= lines.n_columns) continue;
-      const size_t index = lines.origin + line / kLinesOfRow * lines.width + lines.column0 + column;
+      for (int i = 0; i < kCount; ++i)
+        if (reads.kinds[i] != kZeros)
+          carried.fetch(unit(reads.kinds[i], lines.unit0), Product<T, kColumns, kStages>::kUnits);
+    };
+    chain<kWay, false>(layer, operand, fetch, [&](auto& product, const Lines& lines, bool stays) {
+      const auto load = [&](const ElementIndex& element) {
+        Ahead<S, kCount> ahead{};
 #pragma unroll
-      for (int k = 0; k < kBuffers; ++k)
-        if (sources.of[k] != nullptr) prefetch(sources.of[k] + index);
-    }
-  }
-
-  // Eight consecutive elements of `order` times `values`.
-  template <class E>
-  static __device__ __forceinline__ Packed8<E> scale8(const Packed8<S>& order, const float (&values)[8]) {
-    float product[8];
-    unpack8(order, product);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) product[i] *= values[i];
-    return pack8<E>(product);
+        for (int i = 0; i < kCount; ++i)
+          if (reads.kinds[i] != kZeros) ahead.of[i] = carried.load(unit(reads.kinds[i], element.unit));
+        return ahead;
+      };
+      product.template for_each<kWords>(lines, load, epilogue(stays));
+    });
   }
 
   // Stores the output of the network or of a tangent, in f32, to probe k of `out`. Padding is not
-  // written. `alone`: see `chain`.
+  // written.
   template <bool kBiased, class Operand>
-  __device__ __forceinline__ void to_output(bool alone, Operand operand, float* out, uint32_t k = 0) {
+  __device__ __forceinline__ void to_output(Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
     multiply<Way::kForward, kNarrowColumns, kBiased>(
-        network.n_layers, operand_in<Way::kForward>(network.n_layers, alone), false, operand, origin_of, NoSources{},
-        [&](const auto& result, bool) {
-          result.for_each_sum([&](const ElementIndex& element, float (&o)[8]) {
+        network.n_layers, operand, origin_of, [](const Lines&) {},
+        [&](auto& product, const Lines& lines) {
+          product.for_each_sum(lines, [&](const ElementIndex& element, float (&o)[8]) {
             if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
           });
         });
   }
 
   // Stores W' adjoint of the first layer, the gradient at the input, in f32. Padding is not
-  // written. `alone`: see `chain`.
-  template <class Adjoint>
-  __device__ __forceinline__ void to_input(bool alone, Adjoint adjoint) {
+  // written.
+  template <class AdjointOf>
+  __device__ __forceinline__ void to_input(AdjointOf adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
     multiply<Way::kBackward, kNarrowColumns, false>(
-        1, operand_in<Way::kBackward>(1, alone), false, adjoint, origin_of, NoSources{}, [&](const auto& result, bool) {
-          result.for_each_sum([&](const ElementIndex& element, float (&u)[8]) {
+        1, adjoint, origin_of, [](const Lines&) {},
+        [&](auto& product, const Lines& lines) {
+          product.for_each_sum(lines, [&](const ElementIndex& element, float (&u)[8]) {
             if (element.column < network.dim + network.n_features)
               store8(rows.input_grad + element.index, pack8<float>(u));
           });
         });
   }
 
-  template <class E>
-  static __device__ __forceinline__ E* as(void* buffer) {
-    return static_cast<E*>(buffer);
-  }
-
-  template <Activation kActivation, class R>
-  __device__ __forceinline__ void activate(const R& result, bool stays, bool curved) {
-    result.for_each_sum([&](const ElementIndex& element, float (&z)[8]) {
-      float first[8], second[8], third[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const Orders orders = activation<T, kActivation>(z[i]);
-        z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
-      }
-      hand_on(as<T>(rows.a), element, pack8<T>(z), stays);
-      store8(as<S>(rows.f1) + element.index, pack8<S>(first));
-      if (!curved) return;
-      if (kOrders >= 2) store8(as<S>(kOrders == 3 ? rows.f2 : rows.g) + element.index, pack8<S>(second));
-      if (kOrders >= 3) store8(as<S>(rows.u_f3) + element.index, pack8<S>(third));
-    });
-  }
-
-  // Primal sweep of the hidden layers: a, f' and, if `curved`, the further derivatives that kOrders
-  // keeps.
+  // Primal sweep of the hidden layers.
   __device__ __forceinline__ void primal(bool curved) {
     const auto operand = [&](uint32_t l) { return this->a(l - 1); };
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      chain<Way::kForward, true>(layer, true, operand, NoSources{}, [&](const auto& result, bool stays) {
+      const auto apply = [&](auto& product, const Lines& lines, bool stays) {
         switch (network.activation) {
-          case Activation::kSilu: activate<Activation::kSilu>(result, stays, curved); break;
-          case Activation::kTanh: activate<Activation::kTanh>(result, stays, curved); break;
-          case Activation::kSoftplus: activate<Activation::kSoftplus>(result, stays, curved); break;
-          case Activation::kGelu: activate<Activation::kGelu>(result, stays, curved); break;
-          case Activation::kSin: activate<Activation::kSin>(result, stays, curved); break;
+          case Activation::kSilu: return activate<Activation::kSilu>(product, lines, stays, curved);
+          case Activation::kTanh: return activate<Activation::kTanh>(product, lines, stays, curved);
+          case Activation::kSoftplus: return activate<Activation::kSoftplus>(product, lines, stays, curved);
+          case Activation::kGelu: return activate<Activation::kGelu>(product, lines, stays, curved);
+          case Activation::kSin: return activate<Activation::kSin>(product, lines, stays, curved);
         }
-      });
+      };
+      chain<Way::kForward, true>(layer, operand, [](const Lines&) {}, apply);
     }
   }
 
   __device__ __forceinline__ void output() {
-    to_output<true>(true, [&](uint32_t l) { return this->a(l - 1); }, rows.output);
+    to_output<true>([&](uint32_t l) { return this->a(l - 1); }, rows.output);
   }
 
-  // Reverse sweep, from the seed in delta of the output: delta of the hidden layers, h and u f'''
-  // as kOrders asks, and the gradient at the input.
+  // Reverse sweep of the hidden layers, from the seed in delta of the output, and the gradient at
+  // the input.
   __device__ __forceinline__ void reverse() {
     const auto operand = [&](uint32_t map) { return at<T>(rows.delta, map); };
-    S *f1 = as<S>(rows.f1), *f2 = as<S>(kOrders == 3 ? rows.f2 : rows.g), *h = as<S>(kOrders == 3 ? rows.h : rows.g),
-      *u_f3 = as<S>(rows.u_f3);
-    Sources<kOrders> sources{f1};
-    if constexpr (kOrders >= 2) sources.of[1] = f2;
-    if constexpr (kOrders >= 3) sources.of[2] = u_f3;
 #pragma unroll 1
-    for (uint32_t layer = network.n_layers; layer > 1; --layer) {
-      chain<Way::kBackward>(layer, kReverseStays, operand, sources, [&](const auto& result, bool stays) {
-        result.for_each(sources, [&](const ElementIndex& element, float (&u)[8], const Ahead<kOrders>& ahead) {
-          hand_on(as<T>(rows.delta), element, scale8<T>(ahead.of[0], u), stays);
-          if constexpr (kOrders >= 2) store8(h + element.index, scale8<S>(ahead.of[1], u));
-          if constexpr (kOrders >= 3) store8(u_f3 + element.index, scale8<S>(ahead.of[2], u));
-        });
-      });
-    }
-    to_input(kReverseStays, operand);
+    for (uint32_t layer = network.n_layers; layer > 1; --layer)
+      chain<Way::kBackward>(layer, operand, Reverse<Sweeps>::reads(),
+                            [&](bool stays) { return Reverse<Sweeps>{{*this, stays}}; });
+    to_input(operand);
   }
 
-  // Tangent sweep without probes: c_a and g of the hidden layers, from c at the input.
+  // Tangent sweep of the hidden layers, from c at the input. With probes, theirs come first, as c_a
+  // and g need the curvature along all of them.
   __device__ __forceinline__ void tangent() {
-    const auto operand = [&](uint32_t l) { return this->c(l - 1); };
-    const Sources<2> sources{as<S>(rows.f1), as<S>(rows.g)};
-#pragma unroll 1
-    for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
-      chain<Way::kForward>(layer, true, operand, sources, [&](const auto& result, bool stays) {
-        result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<2>& ahead) {
-          hand_on(as<T>(rows.c), element, scale8<T>(ahead.of[0], c_z), stays);
-          store8(as<S>(rows.g) + element.index, scale8<S>(ahead.of[1], c_z));
-        });
-      });
-    }
-  }
-
-  // Tangent sweep with probes: also e_z and e_a of each probe, whose curvature is added to c_a and
-  // g.
-  __device__ __forceinline__ void diffusive_tangent() {
-    const auto operand = [&](uint32_t l) { return this->c(l - 1); };
-    // At least one probe exists, so e_z of the first is among the sources.
-    const Sources<5> sources{as<S>(rows.e_z), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h), as<S>(rows.u_f3)};
-#pragma unroll 1
-    for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
+    if constexpr (kProbes) {
 #pragma unroll 1
       for (uint32_t k = 0; k < rows.n_probes; ++k) {
-        const Sources<1> f1{as<S>(rows.f1)};
-        chain<Way::kForward>(
-            layer, false, [&](uint32_t l) { return this->e_a(l - 1, k); }, f1,
-            [&](const auto& result, bool) {
-              result.for_each(f1, [&](const ElementIndex& element, float (&z)[8], const Ahead<1>& ahead) {
-                const size_t index = k * this->probe_pitch() + element.index;
-                store8(as<S>(rows.e_z) + index, pack8<S>(z));
-                store8(as<T>(rows.e_a) + index, scale8<T>(ahead.of[0], z));
-              });
-            });
+        tangent_of<ProbeTangent<Sweeps>>([&](uint32_t l) { return this->e_a(l - 1, k); },
+                                         [&](bool stays) { return ProbeTangent<Sweeps>{{*this, stays}, k}; });
+        if (network.head != Head::kScalar)
+          to_output<false>([&](uint32_t l) { return this->e_a(l - 1, k); }, rows.output_e, k);
       }
-      chain<Way::kForward>(layer, false, operand, sources, [&](const auto& result, bool) {
-        result.for_each(sources, [&](const ElementIndex& element, float (&c_z)[8], const Ahead<5>& ahead) {
-          float squares[8] = {}, order[8], other[8];
-          const auto add_probe = [&](const Packed8<S>& of_probe) {
-            unpack8(of_probe, order);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) squares[i] = fmaf(order[i], order[i], squares[i]);
-          };
-          add_probe(ahead.of[0]);
-#pragma unroll 1
-          for (uint32_t k = 1; k < rows.n_probes; ++k)
-            add_probe(load8(as<S>(rows.e_z) + (k * this->probe_pitch() + element.index)));
-          const float weight = sm_probe_weight[element.row];
-#pragma unroll
-          for (int i = 0; i < 8; ++i) squares[i] *= weight;
-          // One derivative times c_z, plus the next derivative times the curvature.
-          const auto add_curvature = [&](const Packed8<S>& along, const Packed8<S>& next) {
-            unpack8(along, order);
-            unpack8(next, other);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) order[i] = fmaf(order[i], c_z[i], squares[i] * other[i]);
-          };
-          add_curvature(ahead.of[1], ahead.of[2]);
-          store8(as<T>(rows.c) + element.index, pack8<T>(order));
-          add_curvature(ahead.of[3], ahead.of[4]);
-          store8(as<S>(rows.g) + element.index, pack8<S>(order));
-        });
-      });
     }
+    using Own = std::conditional_t<kProbes, DiffusiveTangent<Sweeps>, Tangent<Sweeps>>;
+    const auto operand = [&](uint32_t l) { return this->c(l - 1); };
+    tangent_of<Own>(operand, [&](bool stays) { return Own{{*this, stays}}; });
+    if (kProbes || network.head != Head::kScalar) to_output<false>(operand, rows.output_c);
   }
 
-  // Outputs of the tangents: o_c, and o_e of each probe.
-  __device__ __forceinline__ void tangent_outputs() {
-    if (kOrders == 3 && network.head != Head::kScalar) {
-#pragma unroll 1
-      for (uint32_t k = 0; k < rows.n_probes; ++k)
-        to_output<false>(false, [&](uint32_t l) { return this->e_a(l - 1, k); }, rows.output_e, k);
-    }
-    to_output<false>(kOrders < 3, [&](uint32_t l) { return this->c(l - 1); }, rows.output_c);
-  }
-
-  // Adjoint sweep of the hidden layers, from the seeds: z_bar and, with probes, e_bar. Only
-  // `interior` rows have g.
+  // Adjoint sweep of the hidden layers, from the seeds: e_bar of probes first, as they add to g, then
+  // z_bar. Only `interior` rows have g and probes.
   __device__ __forceinline__ void adjoint(bool interior) {
-    const Sources<2> sources{as<S>(rows.f1), interior ? as<S>(rows.g) : nullptr};
+    if constexpr (kProbes) {
 #pragma unroll 1
-    for (uint32_t layer = network.n_layers; layer > 1; --layer) {
-      if (kOrders == 3 && interior) {
+      for (uint32_t k = 0; k < (interior ? rows.n_probes : 0); ++k) {
 #pragma unroll 1
-        for (uint32_t k = 0; k < rows.n_probes; ++k) adjoint_of_probe(layer, k);
+        for (uint32_t layer = network.n_layers; layer > 1; --layer)
+          chain<Way::kBackward>(
+              layer, [&](uint32_t map) { return at<T>(rows.e_bar, map, k); }, ProbeAdjoint<Sweeps>::reads(k),
+              [&](bool stays) { return ProbeAdjoint<Sweeps>{{*this, stays}, k}; });
       }
-      chain<Way::kBackward>(
-          layer, is_alone(interior), [&](uint32_t map) { return at<T>(rows.z_bar, map); }, sources,
-          [&](const auto& result, bool stays) {
-            result.for_each(sources, [&](const ElementIndex& element, float (&a_bar)[8], const Ahead<2>& ahead) {
-              float order[8], sum[8];
-              unpack8(ahead.of[0], order);
-              unpack8(ahead.of[1], sum);
-#pragma unroll
-              for (int i = 0; i < 8; ++i) sum[i] = fmaf(order[i], a_bar[i], sum[i]);
-              hand_on(as<T>(rows.z_bar), element, pack8<T>(sum), stays);
-            });
-          });
     }
+#pragma unroll 1
+    for (uint32_t layer = network.n_layers; layer > 1; --layer)
+      chain<Way::kBackward>(
+          layer, [&](uint32_t map) { return at<T>(rows.z_bar, map); }, Adjoint<Sweeps>::reads(interior),
+          [&](bool stays) { return Adjoint<Sweeps>{{*this, stays}}; });
   }
 
   // After the adjoint sweep: W' z_bar of the first layer, the gradient at the input.
-  __device__ __forceinline__ void adjoint_to_input(bool interior) {
-    to_input(is_alone(interior), [&](uint32_t map) { return at<T>(rows.z_bar, map); });
+  __device__ __forceinline__ void adjoint_to_input() {
+    to_input([&](uint32_t map) { return at<T>(rows.z_bar, map); });
   }
 
  private:
-  // True if the adjoint sweep has no probes that take turns with it.
-  static __device__ __forceinline__ bool is_alone(bool interior) { return kOrders < 3 || !interior; }
+  template <Activation kActivation, class P>
+  __device__ __forceinline__ void activate(P& product, const Lines& lines, bool stays, bool curved) {
+    product.for_each_sum(lines, Primal<Sweeps, kActivation>{{*this, stays}, curved});
+  }
 
-  // e_bar of probe k at the input of `layer`, and its contribution to g. e_bar overwrites e_z
-  // (stored as T).
-  __device__ __forceinline__ void adjoint_of_probe(uint32_t layer, uint32_t k) {
-    const Sources<5> sources{as<S>(rows.e_z) + k * this->probe_pitch(), as<S>(rows.f1), as<S>(rows.f2), as<S>(rows.h),
-                             as<S>(rows.g)};
-    chain<Way::kBackward>(
-        layer, false, [&](uint32_t map) { return at<T>(rows.e_z, map, k); }, sources,
-        [&](const auto& result, bool) {
-          result.for_each(sources, [&](const ElementIndex& element, float (&e_a_bar)[8], const Ahead<5>& ahead) {
-            float z[8], order[8], sum[8];
-            unpack8(ahead.of[0], z);
-            unpack8(ahead.of[2], order);
-            unpack8(ahead.of[4], sum);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) sum[i] = fmaf(e_a_bar[i] * order[i], z[i], sum[i]);
-            store8(as<S>(rows.g) + element.index, pack8<S>(sum));
-            const float twice = 2.0f * sm_probe_weight[element.row];
-            unpack8(ahead.of[3], order);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) z[i] *= twice * order[i];
-            unpack8(ahead.of[1], order);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) z[i] = fmaf(e_a_bar[i], order[i], z[i]);
-            store8(as<T>(rows.e_z) + (k * this->probe_pitch() + element.index), pack8<T>(z));
-          });
-        });
+  template <class OfLayer, class Operand, class Make>
+  __device__ __forceinline__ void tangent_of(Operand operand, Make epilogue) {
+#pragma unroll 1
+    for (uint32_t layer = 1; layer < network.n_layers; ++layer)
+      chain<Way::kForward>(layer, operand, OfLayer::reads(), epilogue);
   }
 };

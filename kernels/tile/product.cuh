@@ -17,23 +17,24 @@ static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "
 // Where a product finds A.
 enum class OperandIn { kGlobal, kShared };
 
-// Position of eight consecutive elements of a result: index = origin + row * width + column, and in
-// an operand in shared memory (see ProductMemory) their byte `shared`.
+// Position of eight consecutive elements of a result: index = origin + row * width + column, in an
+// operand in shared memory (see ProductMemory) their byte `shared`, and among what the thread
+// carries (carried.cuh) their unit.
 struct ElementIndex {
-  uint32_t row, column, shared;
+  uint32_t row, column, shared, unit;
   size_t index;
 
   // Eight rows further. The swizzle of shared memory repeats after eight lines.
   __device__ __forceinline__ void advance(uint32_t width) {
-    row += 8, shared += 8 * kChunkBytes, index = opaque(index + 8 * width);
+    row += 8, shared += 8 * kChunkBytes, ++unit, index = opaque(index + 8 * width);
   }
 };
 
 // Layout of the result of a product: lines of `width` elements that start at `origin`. The current
-// column tile starts at column0 and has n_columns.
+// column tile starts at column0, has n_columns, and its first unit is unit0.
 struct Lines {
   size_t origin;
-  uint32_t width, column0, n_columns;
+  uint32_t width, column0, n_columns, unit0;
 };
 constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
 
@@ -133,6 +134,8 @@ struct Product {
   static constexpr int kGroups = kColumns == kBroadColumns ? 2 : 1;
   static constexpr int kWarpColumns = kColumns == kNarrowColumns ? 2 : 4;
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
+  static constexpr int kEights = 2 * kM;            // of a thread, in a group
+  static constexpr int kUnits = kGroups * kEights;  // of a column tile
 
   // acc[group][m][n]: the warp's 16 x 8 tiles. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1,
   // so each thread owns 8 consecutive elements of a row (one vector access) and 4 threads cover
@@ -255,14 +258,13 @@ struct Product {
   }
 
  private:
-  static constexpr int kEights = 2 * kM;  // of a thread, in a group
-
   static __device__ __forceinline__ ElementIndex first_element(const Lines& lines, int group) {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
                    column = lines.column0 + first_column() + group * kWideColumns + lane % 4 * 8;
     const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
                    shared = byte / kChunkBytes * kOperandChunkBytes + swizzled_a(row, byte % kChunkBytes);
-    return {row, column, shared, opaque(lines.origin + row * lines.width + column)};
+    return {row, column, shared, lines.unit0 + static_cast<uint32_t>(group * kEights),
+            opaque(lines.origin + row * lines.width + column)};
   }
 
   __device__ __forceinline__ void get(int group, int eight, float (&values)[8]) const {

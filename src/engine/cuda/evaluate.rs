@@ -7,9 +7,10 @@ use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, StepState, TILE_R
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, Rows, Sweep};
 use super::learner::Learner;
+use super::needs::RowNeeds;
 use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
-use super::workspace::{Extent, RowNeeds, chunk_rows};
+use super::workspace::{Extent, chunk_rows};
 use crate::engine::batch::{BatchProbes, LossForm, Potential};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
 use crate::error::Result;

@@ -13,11 +13,13 @@
 
 mod abi;
 mod batch;
+mod carried;
 mod draw;
 mod driver;
 mod evaluate;
 mod launch;
 mod learner;
+mod needs;
 mod network;
 mod particles;
 mod path;

@@ -77,6 +77,12 @@ impl Network {
         self.params.layers[0].n_in as usize
     }
 
+    /// Padded width of the widest hidden layer.
+    pub fn widest_hidden(&self) -> usize {
+        let hidden = self.layers().iter().rev().skip(1);
+        hidden.map(|layer| layer.n_out as usize).max().unwrap_or(0)
+    }
+
     /// Padded width of the output.
     pub fn out_width(&self) -> usize {
         self.layers().last().map_or(0, |layer| layer.n_out as usize)

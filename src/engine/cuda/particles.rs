@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
 use super::driver::{Buffer, Device};
 use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
+use super::needs::{RowNeeds, Work};
 use super::network::Network;
-use super::workspace::{Extent, RowNeeds, Work, rows_bytes};
+use super::workspace::{Extent, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::error::{DeviceKind, Error, Result};
 use crate::integrate::{PLAN, Plan, StepControl, Trajectories};
@@ -118,8 +119,8 @@ impl Layout {
             + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
-        let kernel = IntegrationKernel::of(device, &network, precision, has_density)?;
-        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.blocks_at_once)?;
+        let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
+        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.blocks_at_once())?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
         Ok(Layout { network, needs, columns, scratch, kernel, n_blocks, chunk, n_bytes })
     }

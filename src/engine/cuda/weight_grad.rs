@@ -4,8 +4,9 @@
 use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, TILE_ROWS};
 use super::driver::{Buffer, Device};
 use super::launch::{GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
+use super::needs::RowNeeds;
 use super::network::Network;
-use super::workspace::{Extent, RowNeeds, chunk_rows, narrow_extent};
+use super::workspace::{Extent, chunk_rows, narrow_extent};
 use crate::engine::batch::Onto;
 use crate::error::Result;
 use crate::precision::Precision;

@@ -2,42 +2,11 @@
 
 use std::mem::offset_of;
 
-use super::abi::{RowBuffers, TILE_ROWS, WARPS};
+use super::abi::{BROAD_COLUMNS, RowBuffers, TILE_ROWS, WARPS, WIDE_COLUMNS};
+use super::carried::{carried, unit_bytes};
+use super::needs::{PointGradient, RowNeeds, Work};
 use super::network::Network;
 use crate::precision::Precision;
-
-/// Purpose of rows, which decides the sweeps they get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Work {
-    /// The loss of a batch and its gradient: all sweeps.
-    #[default]
-    Training,
-    /// The value of a network and its adjoint.
-    Bend,
-    /// The gradient at the input, and the tangents of probes.
-    Particles,
-}
-
-/// The gradient of a loss term in the point of its row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PointGradient {
-    /// A bend reads it.
-    Needed,
-    /// Not formed.
-    #[default]
-    Unread,
-}
-
-/// Requirements of rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RowNeeds {
-    /// Probes per row.
-    pub n_probes: usize,
-    /// Gradient of each row's loss term at its point.
-    pub grad_x: PointGradient,
-    /// Purpose of the rows.
-    pub work: Work,
-}
 
 /// Rows per launch, and slots for their activations; multiples of [`TILE_ROWS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +28,7 @@ impl Extent {
 pub type BytesOfOne = (usize, usize);
 
 /// Bytes per row and per slot of each buffer of [`RowBuffers`].
-pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([BytesOfOne; 15], [BytesOfOne; 17]) {
+pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([BytesOfOne; 15], [BytesOfOne; 13]) {
     let RowNeeds { n_probes, grad_x, work } = needs;
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
@@ -69,7 +38,12 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     let (trains, probed) = (work == Work::Training, n_probes > 0);
     let (reverse, tangent) = (work != Work::Bend, trains || probed);
     let adjoint = work != Work::Particles;
-    let (own_delta, own_z_bar) = (reverse && !delta_overwrites_f1(needs), work == Work::Bend);
+    let own_delta = reverse && !delta_overwrites_a(needs);
+    // For the products with the most columns that may be chosen: they round a layer up to more
+    // units than others.
+    let columns = if network.widest_hidden() > WIDE_COLUMNS { BROAD_COLUMNS } else { WIDE_COLUMNS };
+    let of_tile = carried(network, needs, columns).of_tile as usize;
+    let carried_bytes = of_tile * unit_bytes(precision) / TILE_ROWS;
     let rows = [
         (offset_of!(RowBuffers, x), f32s(dim)),
         (offset_of!(RowBuffers, t), f32s(1)),
@@ -92,14 +66,10 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
         (offset_of!(RowBuffers, a), activations(true)),
         (offset_of!(RowBuffers, c), activations(tangent)),
         (offset_of!(RowBuffers, delta), activations(own_delta)),
-        (offset_of!(RowBuffers, z_bar), activations(own_z_bar)),
-        (offset_of!(RowBuffers, f1), activations(true)),
-        (offset_of!(RowBuffers, g), activations(tangent)),
-        (offset_of!(RowBuffers, f2), activations(probed)),
-        (offset_of!(RowBuffers, h), activations(probed)),
-        (offset_of!(RowBuffers, u_f3), activations(probed)),
+        (offset_of!(RowBuffers, z_bar), activations(adjoint)),
         (offset_of!(RowBuffers, e_a), n_probes * activations(true)),
-        (offset_of!(RowBuffers, e_z), n_probes * activations(true)),
+        (offset_of!(RowBuffers, e_bar), n_probes * activations(adjoint)),
+        (offset_of!(RowBuffers, carried), carried_bytes),
         (offset_of!(RowBuffers, output), f32s(out_width)),
         (offset_of!(RowBuffers, output_c), when(tangent, f32s(out_width))),
         (offset_of!(RowBuffers, output_e), f32s(n_probes * out_width)),
@@ -109,9 +79,10 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     (rows, slots)
 }
 
-/// True if delta may overwrite f', which is read last at that point.
-pub fn delta_overwrites_f1(needs: RowNeeds) -> bool {
-    needs.work == Work::Particles && needs.n_probes == 0
+/// True if delta may overwrite a, which no sweep reads after the output is formed, and no weight
+/// gradient.
+pub fn delta_overwrites_a(needs: RowNeeds) -> bool {
+    needs.work == Work::Particles
 }
 
 /// Bytes that [`Rows`](super::launch::Rows) take.

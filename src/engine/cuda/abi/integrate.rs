@@ -1,6 +1,9 @@
 //! Argument blocks of the particles.
 
-use super::{Const, DevicePtr, IntegrationFailure, LaplacianRule, MAX_STAGES, NetworkParams, Opaque, RowBuffers, Tag};
+use super::{
+    CarriedParams, Const, DevicePtr, IntegrationFailure, LaplacianRule, MAX_STAGES, NetworkParams, Opaque, RowBuffers,
+    Tag,
+};
 
 device_types! {
     /// The library's Butcher tableau: row i of `stages` forms the point of stage i + 1.
@@ -40,6 +43,7 @@ device_types! {
         network: NetworkParams,
         /// TILE_ROWS rows for each block.
         rows: RowBuffers,
+        carried: CarriedParams,
         /// T.
         weights: DevicePtr<Const<Opaque>>,
         biases: DevicePtr<Const<f32>>,

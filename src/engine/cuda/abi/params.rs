@@ -93,24 +93,16 @@ device_types! {
         a: DevicePtr<Opaque>,
         /// Scratch, T.
         c: DevicePtr<Opaque>,
-        /// Scratch, T; may share the memory of f1.
+        /// Scratch, T; may share the memory of a.
         delta: DevicePtr<Opaque>,
-        /// Scratch, T; may share the memory of g.
+        /// Scratch, T.
         z_bar: DevicePtr<Opaque>,
-        /// Scratch, S: f'.
-        f1: DevicePtr<Opaque>,
-        /// Scratch, S: f'', then h = u f'', then g = h c_z.
-        g: DevicePtr<Opaque>,
-        /// Scratch, S; only with probes.
-        f2: DevicePtr<Opaque>,
-        /// Scratch, S; only with probes.
-        h: DevicePtr<Opaque>,
-        /// Scratch, S; only with probes.
-        u_f3: DevicePtr<Opaque>,
         /// Scratch, T; only with probes.
         e_a: DevicePtr<Opaque>,
-        /// Scratch, T; only with probes. e_bar overwrites it.
-        e_z: DevicePtr<Opaque>,
+        /// Scratch, T; only with probes.
+        e_bar: DevicePtr<Opaque>,
+        /// Scratch, S: `[tiles of slots][units]` of what threads carry, see CarriedParams.
+        carried: DevicePtr<Opaque>,
         /// Scratch, `[slots][n_out of the last layer]`.
         output: DevicePtr<f32>,
         /// Scratch, `[slots][n_out of the last layer]`.
@@ -122,6 +114,19 @@ device_types! {
         /// Scratch, `[tiles of slots][WARPS][n_out of the last layer]`: sums of the output's
         /// unrounded z_bar.
         seed_sums: DevicePtr<f32>,
+    }
+
+    /// Values that each thread carries from one sweep to a later one, counted in units: eight
+    /// elements of each thread of a block.
+    struct CarriedParams {
+        /// Units of a hidden layer.
+        of_layer: u32,
+        /// Units of one kind of values, such as f', of all hidden layers.
+        of_kind: u32,
+        /// Units of all kinds.
+        of_tile: u32,
+        /// The first units, which lie in shared memory.
+        n_shared: u32,
     }
 
     struct Part {

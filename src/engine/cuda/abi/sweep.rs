@@ -1,12 +1,13 @@
 //! Argument blocks of the sweeps, the weight gradient and the bend.
 
-use super::{BatchParams, Const, DevicePtr, NetworkParams, Opaque, RowBuffers, StepState, TileSums};
+use super::{BatchParams, CarriedParams, Const, DevicePtr, NetworkParams, Opaque, RowBuffers, StepState, TileSums};
 
 device_types! {
     /// Arguments of `sweep`.
     struct SweepParams {
         network: NetworkParams,
         rows: RowBuffers,
+        carried: CarriedParams,
         batch: BatchParams,
         /// T.
         weights: DevicePtr<Const<Opaque>>,
@@ -71,6 +72,8 @@ device_types! {
         network: NetworkParams,
         /// The bend's: weight holds 2 r (1 - r).
         rows: RowBuffers,
+        /// The bend's, of each tile from one pass to the other: none in shared memory.
+        carried: CarriedParams,
         /// The action's, tile for tile.
         action: RowBuffers,
         /// T.

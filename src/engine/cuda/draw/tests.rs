@@ -9,9 +9,10 @@ use crate::density_path::{
 use crate::engine::cpu::{Draw, PlainRows};
 use crate::engine::cuda::abi::{PartKind, TILE_ROWS};
 use crate::engine::cuda::batch::whole_batch;
+use crate::engine::cuda::needs::{RowNeeds, Work};
 use crate::engine::cuda::path::SampleShards;
 use crate::engine::cuda::testing;
-use crate::engine::cuda::workspace::{Extent, RowNeeds, Work};
+use crate::engine::cuda::workspace::Extent;
 use crate::engine::{Bend, Estimator};
 use crate::laplacian::{Laplacian, LaplacianRule};
 use crate::model::{Architecture, TimeEmbedding};

@@ -1,11 +1,11 @@
 //! Launches of `kernels/bend.cu`: the network that displaces the points of a learned path.
 
-use super::super::abi::{BendParams, StepState, THREADS};
+use super::super::abi::{BendParams, CarriedParams, StepState, THREADS};
 use super::super::driver::{Buffer, Device, Kernel};
+use super::super::needs::{PointGradient, Work};
 use super::super::network::Network;
-use super::super::workspace::{PointGradient, Work};
 use super::checks::check_tiles;
-use super::operands::{Operands, ProductWidth};
+use super::shared_layout::{ProductWidth, SharedLayout};
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
 
@@ -57,21 +57,23 @@ impl BendPass<'_> {
         check_tiles("slots of the bend", n_tiles, rows.n_slots())?;
         check_tiles("rows of the action", n_tiles, action_rows.n_rows())?;
         check_len("state of the step", 1, state.len())?;
-        let Operands { n_chunks, shared } = Operands::of(device, precision, kernel, network, ProductWidth::Wide)?;
+        let layout = SharedLayout::of(device, precision, kernel, network, rows.needs(), ProductWidth::Wide)?;
         let params = BendParams {
             network: network.params,
             rows: rows.params(),
+            // Carried from one kernel to the other.
+            carried: CarriedParams { n_shared: 0, ..layout.carried },
             action: action_rows.params(),
             weights: weights.address(),
             biases: biases.address(),
             state: state.address(),
             action_in_width: action.in_width() as u32,
             n_tiles,
-            n_operand_chunks: n_chunks,
+            n_operand_chunks: layout.n_operand_chunks,
             unused: 0,
         };
         // SAFETY: reads and writes the buffers of `self`; both sets of rows hold the tiles (checked
         // above).
-        unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, shared, &params) }
+        unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, layout.bytes, &params) }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::abi::{BatchParams, DrawParams, StepState, THREADS, Tag};
 use super::super::driver::{Buffer, Device, Kernel};
+use super::super::needs::Work;
 use super::super::network::Network;
-use super::super::workspace::Work;
 use super::checks::{check_chunk, check_tiles};
 use super::{PathTables, Rows};
 use crate::density_path::{TIME_KNOTS, TimeRule};

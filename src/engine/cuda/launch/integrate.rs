@@ -5,10 +5,10 @@ use super::super::abi::{
     DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TILE_ROWS, TableauParams, Tag,
 };
 use super::super::driver::{Buffer, Device, Kernel};
+use super::super::needs::{RowNeeds, Work};
 use super::super::network::Network;
-use super::super::workspace::Work;
 use super::checks::{check_least, check_tiles};
-use super::operands::{Operands, ProductWidth};
+use super::shared_layout::{ProductWidth, SharedLayout};
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
 use crate::integrate::Plan;
@@ -37,30 +37,34 @@ impl TableauParams {
 #[derive(Clone, Copy, Debug)]
 pub struct IntegrationKernel {
     name: Kernel,
-    operands: Operands,
-    /// Blocks that a multiprocessor runs at a time.
-    pub blocks_at_once: usize,
+    layout: SharedLayout,
+    /// Of the rows that it works on.
+    needs: RowNeeds,
 }
 
 impl IntegrationKernel {
-    /// The kernel that moves particles by `network`.
+    /// The kernel that moves particles by `network` in rows with `needs`.
     ///
     /// # Errors
     /// `Device` if the driver fails.
-    pub fn of(device: &Device, network: &Network, precision: Precision, has_density: bool) -> Result<Self> {
-        let [broad, wide, narrow] = if has_density {
+    pub fn of(device: &Device, network: &Network, precision: Precision, needs: RowNeeds) -> Result<Self> {
+        let [broad, wide, narrow] = if needs.n_probes > 0 {
             [Kernel::IntegrateBroadDensity, Kernel::IntegrateDensity, Kernel::IntegrateNarrowDensity]
         } else {
             [Kernel::IntegrateBroad, Kernel::Integrate, Kernel::IntegrateNarrow]
         }
         .map(|kernel| kernel(precision));
-        let (name, operands) = if network.is_narrow() {
-            (narrow, Operands::of(device, precision, narrow, network, ProductWidth::Narrow)?)
+        let (name, layout) = if network.is_narrow() {
+            (narrow, SharedLayout::of(device, precision, narrow, network, needs, ProductWidth::Narrow)?)
         } else {
-            Operands::choose(device, precision, [broad, wide], network)?
+            SharedLayout::choose(device, precision, [broad, wide], network, needs)?
         };
-        let blocks_at_once = device.blocks_at_once(name, THREADS, operands.shared)?;
-        Ok(IntegrationKernel { name, operands, blocks_at_once })
+        Ok(IntegrationKernel { name, layout, needs })
+    }
+
+    /// Blocks that a multiprocessor runs at a time.
+    pub fn blocks_at_once(&self) -> usize {
+        self.layout.blocks_at_once
     }
 }
 
@@ -156,6 +160,7 @@ impl Integrate<'_> {
         check_tiles("slots", n_blocks as u32, rows.n_slots())?;
         let n_directions = if log_density.is_some() { plan.divergence.n_directions(dim) } else { 0 };
         check_len("probes of the rows", n_directions, rows.needs().n_probes)?;
+        check_len("probes of the kernel", n_directions, kernel.needs.n_probes)?;
         check_len("time features", network.params.n_features as usize, 1 + 2 * frequencies.len())?;
         check_len("saved times", n_saved, save_at.len())?;
         check_least("positions", n_saved * n_particles * dim, positions.len())?;
@@ -175,6 +180,7 @@ impl Integrate<'_> {
         let params = IntegrateParams {
             network: network.params,
             rows: rows.params(),
+            carried: kernel.layout.carried,
             weights: weights.address(),
             biases: biases.address(),
             positions: positions.address(),
@@ -201,11 +207,11 @@ impl Integrate<'_> {
             n_saved: n_saved as u32,
             increments_per_step: plan.noise.increments_per_step,
             rule: Tag::of(plan.divergence.rule),
-            n_operand_chunks: kernel.operands.n_chunks,
+            n_operand_chunks: kernel.layout.n_operand_chunks,
             unused: 0,
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no
         // step beyond the last (checked by `FixedSteps::new`).
-        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], THREADS, kernel.operands.shared, &params) }
+        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], THREADS, kernel.layout.bytes, &params) }
     }
 }

@@ -5,11 +5,11 @@ mod bend;
 mod checks;
 mod draw;
 mod integrate;
-mod operands;
 mod optimizer;
 mod packed;
 mod path;
 mod rows;
+mod shared_layout;
 mod sweep;
 mod weight_grad;
 

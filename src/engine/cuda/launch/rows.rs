@@ -2,8 +2,9 @@
 
 use super::super::abi::{DevicePtr, RowBuffers};
 use super::super::driver::{Buffer, Device};
+use super::super::needs::{RowNeeds, Work};
 use super::super::network::Network;
-use super::super::workspace::{BytesOfOne, Extent, RowNeeds, Work, bytes_of_one, delta_overwrites_f1, rows_bytes};
+use super::super::workspace::{BytesOfOne, Extent, bytes_of_one, delta_overwrites_a, rows_bytes};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
@@ -14,7 +15,7 @@ pub struct Rows {
     params: RowBuffers,
     needs: RowNeeds,
     /// Bytes of a row, and of a slot, in each buffer.
-    sizes: ([BytesOfOne; 15], [BytesOfOne; 17]),
+    sizes: ([BytesOfOne; 15], [BytesOfOne; 13]),
 }
 
 impl Rows {
@@ -49,12 +50,8 @@ impl Rows {
                 .copy_from_slice(bytemuck::bytes_of(&address));
             buffers.push(buffer);
         }
-        // Activations exceed L2, so an adjoint overwrites the buffer read last at that point.
-        if delta_overwrites_f1(needs) {
-            params.delta = params.f1;
-        }
-        if needs.work == Work::Training {
-            params.z_bar = params.g;
+        if delta_overwrites_a(needs) {
+            params.delta = params.a;
         }
         Ok(Rows { buffers, params, needs, sizes })
     }
@@ -74,7 +71,7 @@ impl Rows {
             return Ok(());
         }
         let sum =
-            |(row, slot): ([BytesOfOne; 15], [BytesOfOne; 17])| row.iter().chain(&slot).map(|(_, bytes)| bytes).sum();
+            |(row, slot): ([BytesOfOne; 15], [BytesOfOne; 13])| row.iter().chain(&slot).map(|(_, bytes)| bytes).sum();
         Err(Error::Shape { buffer: "rows of this network", expected: sum(wanted), got: sum(self.sizes) })
     }
 

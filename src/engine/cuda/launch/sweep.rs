@@ -2,13 +2,14 @@
 //! in narrow networks its partial weight gradients.
 
 use super::super::abi::{
-    BatchParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_STAGE_BYTES, StepState, SweepNarrowParams, SweepParams,
-    THREADS, TILE_ROWS, TileSums,
+    BatchParams, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_STAGE_BYTES, StepState,
+    SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
 };
+use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
-use super::super::workspace::{PointGradient, Work};
+use super::super::needs::{PointGradient, Work};
 use super::checks::{check_chunk, check_least, check_tiles};
-use super::operands::Operands;
+use super::shared_layout::SharedLayout;
 use super::{Packed, Rows};
 use crate::engine::batch::{LossForm, Onto, Potential};
 use crate::error::{Result, check_len};
@@ -70,6 +71,7 @@ impl Sweep<'_> {
             has_velocity: u32::from(form.has_velocity()),
             with_potential: u32::from(potential == Potential::Needed),
             with_grad_x: u32::from(rows.needs().grad_x == PointGradient::Needed),
+            carried: CarriedParams::default(),
             n_operand_chunks: 0,
             unused: 0,
         })
@@ -88,11 +90,13 @@ impl Sweep<'_> {
             [Kernel::SweepBroad, Kernel::Sweep]
         }
         .map(|kernel| kernel(precision));
-        let (kernel, Operands { n_chunks, shared }) = Operands::choose(device, precision, kernels, network)?;
-        let params = SweepParams { n_operand_chunks: n_chunks, ..self.params()? };
+        let (kernel, layout) = SharedLayout::choose(device, precision, kernels, network, rows.needs())?;
+        let SharedLayout { n_operand_chunks, carried, bytes, .. } = layout;
+        let params = SweepParams { n_operand_chunks, carried, ..self.params()? };
+        let n_blocks = layout.n_blocks(device, batch.n_tiles)?;
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
-        // slots hold the chunk's tiles (checked above).
-        unsafe { device.launch(kernel, [batch.n_tiles, 1, 1], THREADS, shared, &params) }
+        // slots hold the chunk's tiles (checked above), of which there are no fewer than blocks.
+        unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, bytes, &params) }
     }
 }
 
@@ -136,15 +140,18 @@ impl SweepNarrow<'_> {
         check_least("partial gradients", n_values, partials.len())?;
         let spilled_bytes = n_blocks as usize * (n_layers - n_resident) * LAYER_SUM_BYTES;
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
+        let (kernel, blocks_at_once) = narrow_kernel(precision, rows.needs().n_probes);
+        let of_sums = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
+        let room = device.shared_memory_among(kernel, blocks_at_once)?.saturating_sub(of_sums);
+        let carried = carried(network, rows.needs(), NARROW_COLUMNS).in_shared(room, precision);
+        let shared = of_sums + carried.n_shared as usize * unit_bytes(precision);
         let params = SweepNarrowParams {
-            sweep: sweep.params()?,
+            sweep: SweepParams { carried, ..sweep.params()? },
             partials: partials.address(),
             spilled: spilled.address(),
             n_resident: n_resident as u32,
             accumulate: u32::from(onto == Onto::Sum),
         };
-        let (kernel, _) = narrow_kernel(precision, rows.needs().n_probes);
-        let shared = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
         // above and by `Sweep::params`; each block has slots, a partial gradient and spilled sums.
         unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }

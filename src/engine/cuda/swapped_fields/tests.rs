@@ -40,7 +40,8 @@ const NOT_BY_FIELD: [(&str, &str); 3] = [
 ];
 
 /// Pairs of fields whose swap these cases cannot show.
-const NOT_HERE: [(&str, [&str; 2], &str); 3] = [
+const NOT_HERE: [(&str, [&str; 2], &str); 4] = [
+    ("CarriedParams", ["of_layer", "of_kind"], "no fault: units are numbered by layer first, then by kind"),
     ("LayerParams", ["bias", "offset"], "equal: both count the padded outputs of the maps before"),
     ("StepState", ["halted", "good_steps"], "good steps count in f16 alone: see `step/tests.rs`"),
     ("StepState", ["apply", "good_steps"], "likewise"),
