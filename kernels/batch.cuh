@@ -1,4 +1,12 @@
-// Looks up the part of a batch that a tile belongs to.
+// The part of a batch that a tile belongs to, and the order in which a gradient is summed over its
+// tiles.
+//
+// Tile t belongs to group t mod kGroups, one of kWideGroups or kNarrowGroups. A group's partial
+// gradient is formed tile after tile, and in a tile channel after channel. If the group has tiles in
+// several chunks of the batch, a launch goes on with the sums that the one before has stored.
+// `gather_gradient` adds the groups of shard s, which are s, s + kShards, ..., and then the shards.
+// So the order depends on the batch alone: not on its chunks, the number of blocks or the GPU, and
+// the sums of some shards can be formed without the others.
 #pragma once
 #include <type_traits>
 
@@ -11,6 +19,14 @@ __device__ __forceinline__ const Part& part_of(const BatchParams& batch, uint32_
   return batch.parts[k];
 }
 
+// Tiles of all parts.
+__device__ __forceinline__ uint32_t all_tiles(const BatchParams& batch) {
+  const Part& last = batch.parts[batch.n_parts - 1];
+  return last.first_tile + last.n_tiles;
+}
+
+static_assert(kWideGroups % kShards == 0 && kNarrowGroups % kShards == 0, "a group lies in one shard");
+
 // True if operands of type T are rounded from f32.
 template <class T>
 constexpr bool kRounds = !std::is_same<T, float>::value;
@@ -19,5 +35,15 @@ constexpr bool kRounds = !std::is_same<T, float>::value;
 template <class T>
 __device__ __forceinline__ float sum_scale(const BatchParams& batch, uint32_t tile) {
   if constexpr (kRounds<T>) return part_of(batch, tile).sum_scale;
+  return 1.0f;
+}
+
+// The sums of a group have the scale of the part of its last tile so far. Returns the factor that
+// gives those before `tile` the scale of its part.
+template <class T, uint32_t kGroups>
+__device__ __forceinline__ float rescaling(const BatchParams& batch, uint32_t tile) {
+  if constexpr (kRounds<T>) {
+    if (tile >= kGroups) return sum_scale<T>(batch, tile - kGroups) / sum_scale<T>(batch, tile);
+  }
   return 1.0f;
 }

@@ -1,7 +1,7 @@
 // Sweeps and weight gradient of a narrow network, whose layers all have kNarrowColumns columns. A
-// block loops over tiles, reuses one tile of slots for their activations and accumulates the
-// gradient as it goes, so no operand of the gradient outlives its tile and no second kernel is
-// needed.
+// block loops over the tiles of a group (batch.cuh), reuses one tile of slots for their activations
+// and accumulates the gradient as it goes, so no operand of the gradient outlives its tile and no
+// second kernel is needed.
 #pragma once
 #include "net/layer_gradient.cuh"
 #include "sweep.cuh"
@@ -33,7 +33,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   using P = GradProduct<T, kNarrowColumns>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
-  __shared__ float sm_units;  // sum_scale of the previous tile over this tile's: rescales the sums so far
+  __shared__ float sm_rescaling;  // of the sums so far
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
   const BatchParams& batch = sweep.batch;
@@ -51,49 +51,56 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     if (layer <= params.n_resident) return sm_sums[layer - 1];
     return spilled[layer - 1 - params.n_resident];
   };
-  {
-    P zeros;
-    zeros.clear();
-#pragma unroll 1
-    for (uint32_t layer = 1; layer <= network.n_layers; ++layer) sums_of(layer).store(zeros);
-  }
+  // The partial gradient of the group that tile `index` of the chunk belongs to.
+  const auto partial = [&](uint32_t index, uint32_t layer) {
+    const uint32_t group = (batch.first_tile + index) % kNarrowGroups;
+    return params.partials + static_cast<size_t>(group) * network.n_parameters + network.layers[layer - 1].parameters;
+  };
 
+  // Groups with tiles in the chunk: one after the other if they are more than the blocks.
 #pragma unroll 1
-  for (uint32_t index = blockIdx.x; index < batch.n_tiles; index += gridDim.x) {
-    Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient> tile{
-        {network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
-        static_cast<const T*>(sweep.weights),
-        sweep.biases,
-        {sm, kNarrowStages},
-        {sweep.carried, sweep.rows.carried, reinterpret_cast<unsigned char*>(sm_sums + params.n_resident)},
-        sm_tile.probe_weight};
-    const bool interior = batch.first_tile + index < batch.n_interior_tiles;
-    sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
-    if (kRounds<T> && threadIdx.x == 0) {
-      const uint32_t before = index < gridDim.x ? index : index - gridDim.x;
-      sm_units = sum_scale<T>(batch, batch.first_tile + before) / sum_scale<T>(batch, batch.first_tile + index);
-    }
+  for (uint32_t first = blockIdx.x; first < min(batch.n_tiles, kNarrowGroups); first += gridDim.x) {
 #pragma unroll 1
     for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
-      LayerSums<T>& sums = sums_of(layer);
-      __syncthreads();  // the operands are written, and the product before this one has read its last stage
       P product;
-      sums.load(product);
-      // The sums so far have the scale of the previous tile's part.
-      if (kRounds<T>) product.multiply_by(sm_units);
-      add_channels(product, tile, layer, 0, 0, kTileRows, interior ? kTileRows : 0, sm);
-      sums.store(product);
+      product.clear();
+      if (batch.first_tile + first >= kNarrowGroups)
+        load_gradient(product, partial(first, layer), kNarrowColumns, kNarrowColumns, 0, 0);
+      sums_of(layer).store(product);
     }
-  }
 
-  float* partial = params.partials + static_cast<size_t>(blockIdx.x) * network.n_parameters;
-  const uint32_t last_tile = blockIdx.x + (batch.n_tiles - 1 - blockIdx.x) / gridDim.x * gridDim.x;
+    uint32_t index = first;
 #pragma unroll 1
-  for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
-    P product;
-    sums_of(layer).load(product);
-    if (kRounds<T>) product.multiply_by(sum_scale<T>(batch, batch.first_tile + last_tile));
-    store_gradient(product, partial + network.layers[layer - 1].parameters, kNarrowColumns, kNarrowColumns, 0, 0,
-                   params.accumulate != 0);
+    for (; index < batch.n_tiles; index += kNarrowGroups) {
+      Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient> tile{
+          {network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
+          static_cast<const T*>(sweep.weights),
+          sweep.biases,
+          {sm, kNarrowStages},
+          {sweep.carried, sweep.rows.carried, reinterpret_cast<unsigned char*>(sm_sums + params.n_resident)},
+          sm_tile.probe_weight};
+      const bool interior = batch.first_tile + index < batch.n_interior_tiles;
+      sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
+      if (kRounds<T> && threadIdx.x == 0) sm_rescaling = rescaling<T, kNarrowGroups>(batch, batch.first_tile + index);
+#pragma unroll 1
+      for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
+        LayerSums<T>& sums = sums_of(layer);
+        __syncthreads();  // the operands are written, and the product before this one has read its last stage
+        P product;
+        sums.load(product);
+        if (kRounds<T>) product.multiply_by(sm_rescaling);
+        add_channels(product, tile, layer, 0, 0, interior ? 2 + sweep.rows.n_probes : 1, 1, 0, sm);
+        sums.store(product);
+      }
+    }
+
+#pragma unroll 1
+    for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
+      P product;
+      sums_of(layer).load(product);
+      const uint32_t next = batch.first_tile + index;  // of the group, behind the chunk
+      if (kRounds<T> && next >= all_tiles(batch)) product.multiply_by(sum_scale<T>(batch, next - kNarrowGroups));
+      store_gradient(product, partial(first, layer), kNarrowColumns, kNarrowColumns, 0, 0);
+    }
   }
 }

@@ -1,17 +1,20 @@
 // Gradient of one layer over rows: dW = z_bar^T a + delta^T c + Σ e_bar^T e_a, one product whose
-// inner dimension stacks these channels, and db = Σ z_bar, for the output layer of its unrounded
-// z_bar. All rows have the first channel; only the first `n_interior` have the others.
+// inner dimension stacks these channels, tile by tile, and db = Σ z_bar, for the output layer of its
+// unrounded z_bar. All tiles have the first channel; only interior-like ones have the others.
 #pragma once
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
 
 // Adds the kTile x kTile elements that start at (out0, in0) to `product`, and db of their outputs
-// if in0 = 0. Precondition: operands visible to the block, `sm` free.
+// if in0 = 0, for `n_tiles` tiles, each `step` tiles behind the one before, of `n_channels` channels
+// each. Precondition: operands visible to the block, `sm` free.
 template <class T, uint32_t kTile>
-__device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& tile, uint32_t layer,
-                                             uint32_t out0, uint32_t in0, uint32_t n_rows, uint32_t n_interior,
-                                             unsigned char* sm) {
+__device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& first, uint32_t layer,
+                                             uint32_t out0, uint32_t in0, uint32_t n_channels, uint32_t n_tiles,
+                                             uint32_t step, unsigned char* sm) {
   using P = GradProduct<T, kTile>;
+  constexpr uint32_t kChunks = kTileRows / P::kRowsPerChunk;  // of a tile's channel
+  TileRows<T> tile{first.network, first.rows, first.first_row, first.first_slot};
   const uint32_t n_out = tile.width(layer), n_in = tile.width(layer - 1);
   const int n_left = min(kTile, n_out - out0), n_right = min(kTile, n_in - in0);
   const bool has_outputs = P::first_out() < n_left, has_elements = has_outputs && P::first_in() < n_right;
@@ -24,8 +27,7 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
     return reinterpret_cast<const unsigned char*>(side + static_cast<size_t>(line) * width + column) + byte;
   };
   const unsigned char *left = nullptr, *right = nullptr;
-  // Chunks are loaded in order, channel after channel.
-  const auto select_channel = [&](uint32_t channel) {
+  const auto select = [&](uint32_t channel) {
     const T *adjoint = nullptr, *input = nullptr;
     if (channel == 0) {
       adjoint = tile.template at<T>(tile.rows.z_bar, layer), input = tile.a(layer - 1);
@@ -39,57 +41,87 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   };
   const uint32_t left_pitch = n_out * sizeof(T), right_pitch = n_in * sizeof(T);
   const uint32_t own = shared_address(sm) + P::swizzled(line, byte);
-  const uint32_t of_interior = n_interior / P::kRowsPerChunk;
-  uint32_t channel = 0, remaining = n_rows / P::kRowsPerChunk;
   const bool has_bias = has_outputs && in0 == 0, is_output = layer == tile.network.n_layers;
-  const int n_of_bias = has_bias && !is_output ? static_cast<int>(remaining) : 0;
-  const uint32_t n_chunks = remaining + of_interior * (1 + tile.rows.n_probes);
-  select_channel(0);
+  // Chunks are loaded in order, channel after channel and tile after tile.
+  uint32_t loaded = 0;       // chunks of the tile
+  uint32_t bias_stages = 0;  // bit k: stage k holds a chunk whose lines are added to the bias
+  const uint32_t of_tile = n_channels * kChunks;
   pipelined<P::kStages>(
-      static_cast<int>(n_chunks),
+      static_cast<int>(n_tiles * n_channels * kChunks),
       [&](int, int index) {
-        if (remaining == 0) {
-          select_channel(++channel);
-          remaining = of_interior;
+        if (loaded == of_tile) {
+          loaded = 0;
+          tile.first_row += step * kTileRows;
+          tile.first_slot += step * kTileRows;
         }
-        --remaining;
+        if (loaded % kChunks == 0) select(loaded / kChunks);
+        const uint32_t bit = 1u << index;
+        bias_stages = has_bias && !is_output && loaded < kChunks ? bias_stages | bit : bias_stages & ~bit;
+        ++loaded;
         const uint32_t stage = own + index * P::kStageBytes;
         P::load(left, left_pitch, stage);
         P::load(right, right_pitch, stage + P::kSideBytes);
         if (has_left) left += P::kRowsPerChunk * left_pitch;
         if (has_right) right += P::kRowsPerChunk * right_pitch;
       },
-      [&](int chunk, int index) {
+      [&](int, int index) {
         if (has_elements) product.multiply(sm + index * P::kStageBytes);
-        if (chunk < n_of_bias) product.add_lines(sm + index * P::kStageBytes);
+        if (bias_stages >> index & 1) product.add_lines(sm + index * P::kStageBytes);
       });
   if (!has_bias || !is_output) return;
-  product.add_to_lines([&](int out) {
-    const float* sums = tile.seed_sums(tile.first_slot / kTileRows, 0) + out0 + out;
-    float sum = 0.0f;
-#pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
-    for (uint32_t k = 0; k < n_rows / kTileRows * kWarps; ++k) sum += sums[k * n_out];
-    return sum;
-  });
+#pragma unroll 1
+  for (uint32_t k = 0; k < n_tiles; ++k) {
+    product.add_to_lines([&](int out) {
+      const float* sums = first.seed_sums(first.first_slot / kTileRows + k * step, 0) + out0 + out;
+      float sum = 0.0f;
+#pragma unroll  // keeps loads in flight; the order of the sum is unchanged
+      for (uint32_t warp = 0; warp < kWarps; ++warp) sum += sums[warp * n_out];
+      return sum;
+    });
+  }
 }
 
 // Stores the elements that start at (out0, in0) to the layer's stretch of a gradient, weights
-// [n_out][n_in] and then biases; `add` adds to what is there.
+// [n_out][n_in] and then biases.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void store_gradient(const GradProduct<T, kTile>& product, float* partial, uint32_t n_out,
-                                               uint32_t n_in, uint32_t out0, uint32_t in0, bool add) {
+                                               uint32_t n_in, uint32_t out0, uint32_t in0) {
   using P = GradProduct<T, kTile>;
   if (P::first_out() >= static_cast<int>(n_out - out0)) return;
-  const auto element = [&](int out, int in) {
-    return reinterpret_cast<float2*>(partial + static_cast<size_t>(out0 + out) * n_in + in0 + in);
-  };
   if (P::first_in() < static_cast<int>(n_in - in0)) {
-    product.for_each([&](int out, int in) { return add ? *element(out, in) : float2{}; },
-                     [&](int out, int in, float2 value, float2 before) {
-                       *element(out, in) = make_float2(before.x + value.x, before.y + value.y);
+    product.for_each([](int, int) { return 0; },
+                     [&](int out, int in, float2 value, int) {
+                       float* element = partial + static_cast<size_t>(out0 + out) * n_in + in0 + in;
+                       *reinterpret_cast<float2*>(element) = value;
                      });
   }
   if (in0 > 0) return;
   float* bias = partial + static_cast<size_t>(n_out) * n_in + out0;
-  product.for_each_line([&](int out, float sum) { bias[out] = add ? bias[out] + sum : sum; });
+  product.for_each_line([&](int out, float sum) { bias[out] = sum; });
+}
+
+// The inverse of store_gradient.
+template <class T, uint32_t kTile>
+__device__ __forceinline__ void load_gradient(GradProduct<T, kTile>& product, const float* partial, uint32_t n_out,
+                                              uint32_t n_in, uint32_t out0, uint32_t in0) {
+  using P = GradProduct<T, kTile>;
+  if (P::first_out() >= static_cast<int>(n_out - out0)) return;
+  const int lane = threadIdx.x % 32;
+  if (P::first_in() < static_cast<int>(n_in - in0)) {
+    const float* own = partial + static_cast<size_t>(out0 + P::first_out() + lane / 4) * n_in + in0 + P::first_in() +
+                       lane % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < P::kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int n = 0; n < P::kN; ++n) {
+          const float2 two = *reinterpret_cast<const float2*>(own + (16 * m + 8 * half) * n_in + 8 * n);
+          float (&values)[4] = product.acc[m][n].value;
+          values[2 * half] = two.x, values[2 * half + 1] = two.y;
+        }
+  }
+  if (in0 > 0 || !P::owns_bias_rows()) return;
+  const float* bias = partial + static_cast<size_t>(n_out) * n_in + out0 + P::first_line() + lane / 4;
+  product.line_sums.value[0] = bias[0], product.line_sums.value[2] = bias[8];
 }

@@ -153,8 +153,9 @@ pub trait Engine: Differentiate + Send + Sync {
     /// Name for the user: device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// Everything that decides the order of sums, and so the last bits of a result: device,
-    /// instruction set, precision. Never the threads.
+    /// Everything that decides the order of sums or how they round, and so the last bits of a
+    /// result: instruction set, or model of the GPU and the instruction of its products, and
+    /// precision. Never threads, chunks or blocks.
     fn arithmetic(&self) -> String;
 
     /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None`

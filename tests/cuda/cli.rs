@@ -220,12 +220,23 @@ fn runs_go_on_from_gpu_to_cpu_and_back() {
     place.forget_the_end("gpu");
     let said = place.trains("gpu", &[&CPU[..], &["--resume"]].concat());
     assert!(said.contains("steps 16 to 24 on cpu"), "{said}");
+    // The instruction of the products is part of what checkpoints record.
+    assert!(said.contains("the run so far was computed on cuda, ") && said.contains(", f32 by fma, the rest on cpu, "));
     place.same_losses("gpu", "cpu");
     place.trains("back", &CPU);
     place.forget_the_end("back");
     let said = place.trains("back", &[&GPU[..], &["--resume"]].concat());
     assert!(said.contains("steps 16 to 24 on cuda:0 ("), "{said}");
     place.same_losses("back", "cpu");
+    place.trains("bf16", &["--device", "cuda", "--precision", "bf16"]);
+    let newest = place.checkpoints("bf16").pop().expect("a checkpoint").display().to_string();
+    assert!(place.succeeds(&["inspect", &newest]).0.contains(", bf16 by mma.sync\n"));
+    place.forget_the_end("bf16");
+    let same = place.trains("bf16", &["--device", "cuda", "--precision", "bf16", "--resume"]);
+    assert!(!same.contains("the run so far"), "{same}");
+    place.forget_the_end("bf16");
+    let said = place.trains("bf16", &[&GPU[..], &["--resume"]].concat());
+    assert!(said.contains(", bf16 by mma.sync, the rest on cuda, ") && said.contains(", f32 by fma: "), "{said}");
 }
 
 #[test]

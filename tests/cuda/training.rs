@@ -11,7 +11,7 @@ use action_matching::density_path::{
     DensityPath, End, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::engine::cuda::CudaEngine;
+use action_matching::engine::cuda::{CudaEngine, devices};
 use action_matching::engine::{
     Batch, Bend, Cosine, Engine, Estimator, LearningRate, NetworkState, Optimizer, StepRecord, TrainState, Training,
 };
@@ -485,4 +485,52 @@ fn training_that_cannot_work_is_refused() {
     let short = NetworkState { ema: vec![0.0; 3], ..state.action.clone() };
     refused(good.clone(), TrainState { action: short, ..state.clone() }, "ema");
     refused(good, TrainState { time_moments: Vec::new(), ..state }, "time_moments");
+}
+
+/// Prints the bits of runs on the card that the environment describes: see
+/// [`the_card_changes_no_bit`].
+#[test]
+fn bits_of_a_card() {
+    if std::env::var_os("AMATCH_BITS_OF_A_CARD").is_none() {
+        return;
+    }
+    let card = &devices().expect("a driver")[0];
+    println!("{}: {} multiprocessors", card.model, card.n_multiprocessors);
+    // In 99 KiB the operand of the second network is too long for broad products.
+    for (hidden, precisions) in [(&[20][..], &[Precision::Bf16][..]), (&[130, 19], &Precision::ALL)] {
+        for &precision in precisions {
+            let model =
+                model(DIM, hidden, Activation::Silu, Head::Quadratic, embeddings()[1].clone(), Objective::default());
+            let training = Training { n_interior: 300, n_boundary: 260, ..training(&model, ACTION) };
+            let state = TrainState::initial(model.parameters.clone());
+            let (state, records) = run(&engine(precision), &training, state, &[2]);
+            let bits = state.action.moment2.iter().map(|value| u64::from(value.to_bits()));
+            let losses = records.iter().map(|record| record.loss.to_bits());
+            let digest = bits.chain(losses).fold(0, |digest: u64, bits| digest.rotate_left(5) ^ bits);
+            println!("bits of {hidden:?}, {precision:?}: {digest:016x}");
+        }
+    }
+}
+
+/// Virtual GPUs with other shared memory, which decides how products are divided, and other numbers
+/// of multiprocessors.
+#[test]
+fn the_card_changes_no_bit() {
+    let bits = |kilobytes: usize, multiprocessors: usize| {
+        let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
+            .args(["--exact", "training::bits_of_a_card", "--nocapture"])
+            .env("AMATCH_BITS_OF_A_CARD", "yes")
+            .env("VGPU_SHARED", (kilobytes << 10).to_string())
+            .env("VGPU_MULTIPROCESSORS", multiprocessors.to_string())
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<String> = said.lines().filter(|line| line.contains("bits of [")).map(String::from).collect();
+        assert_eq!(lines.len(), 1 + Precision::ALL.len(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!said.contains("Virtual") || said.contains(&format!(": {multiprocessors} multiprocessors")), "{said}");
+        lines
+    };
+    let large = bits(227, 132);
+    assert_eq!(bits(99, 1), large);
+    assert_eq!(bits(163, 7), large);
 }

@@ -50,6 +50,15 @@ use crate::model::Model;
 use crate::precision::Precision;
 use crate::stage::Watch;
 
+/// The instruction that products of `precision` are made of, and with it the order in which a
+/// product's terms are added.
+fn product_engine(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "fma",
+        Precision::Tf32 | Precision::Bf16 | Precision::F16 => "mma.sync",
+    }
+}
+
 /// Training, evaluation and integration on one GPU.
 pub struct CudaEngine {
     device: Arc<Device>,
@@ -102,7 +111,8 @@ impl Engine for CudaEngine {
     }
 
     fn arithmetic(&self) -> String {
-        self.describe()
+        let CudaEngine { device, precision } = self;
+        format!("cuda, {}, {} by {}", device.model(), precision.name(), product_engine(*precision))
     }
 
     fn training_memory(&self, training: &Training) -> Result<Option<usize>> {

@@ -35,7 +35,6 @@ const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: PointGradient::Unre
 struct Bend {
     learner: Learner,
     rows: Rows,
-    division: Division,
 }
 
 /// Training on one GPU.
@@ -73,7 +72,8 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(device: &Device, precision: Precision, training: &Training) -> Result<Layout> {
+    /// For `training`, of whose batch at most `most_rows` are worked on at a time.
+    fn new(device: &Device, precision: Precision, training: &Training, most_rows: usize) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
@@ -81,10 +81,10 @@ impl Layout {
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
-        let most = bend.as_ref().map_or(n_rows, |bend| chunk_rows(bend, precision, BEND_NEEDS, n_rows));
+        let most = bend.as_ref().map_or(n_rows, |bend| chunk_rows(bend, precision, BEND_NEEDS, n_rows)).min(most_rows);
         let division = Division::of(&network, precision, needs, n_rows, most);
-        let n_drawn = division.extent.rows.min(batch.parts[0].n_tiles as usize * TILE_ROWS);
-        let bend = bend.map(|network| (network, Division::of_rows(n_drawn)));
+        let n_drawn = batch.parts[0].n_tiles as usize * TILE_ROWS;
+        let bend = bend.map(|network| (network, Division::of_rows(n_drawn.min(division.extent.rows), n_drawn)));
         let settings = StepSettings {
             batch,
             optimizer: training.optimizer.clone(),
@@ -113,13 +113,24 @@ impl Layout {
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
 pub fn training_memory(device: &Device, precision: Precision, training: &Training) -> Result<usize> {
-    Ok(Layout::new(device, precision, training)?.n_bytes)
+    Ok(Layout::new(device, precision, training, usize::MAX)?.n_bytes)
 }
 
 impl CudaTrainer {
     /// Continues from `state`; both are valid.
     pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
-        let layout = Layout::new(device, precision, &training)?;
+        CudaTrainer::in_chunks(device, precision, training, state, usize::MAX)
+    }
+
+    /// The same with at most `most_rows` of the batch at a time.
+    fn in_chunks(
+        device: &Arc<Device>,
+        precision: Precision,
+        training: Training,
+        state: &TrainState,
+        most_rows: usize,
+    ) -> Result<Self> {
+        let layout = Layout::new(device, precision, &training, most_rows)?;
         device.expect_memory(layout.n_bytes, "training takes")?;
         let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
@@ -131,7 +142,7 @@ impl CudaTrainer {
                 let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
                 let learner = Learner::new(device, network, state, precision, division.n_partials, rate)?;
-                Some(Bend { learner, rows, division })
+                Some(Bend { learner, rows })
             }
         };
         let step_finisher = StepFinisher::new(device, settings, state)?;
@@ -212,11 +223,11 @@ impl CudaTrainer {
             self.gradient_sweep.launch(device, self.sweep(&chunk), self.action.partials())?;
             if let Some(bend) = bend {
                 self.bend_pass(bend, n_bent).backward(device)?;
-                // Rows of the bend have one channel, so none of them counts as interior-like.
-                let bent = BatchParams { n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
+                // The batch of the bend is the first part. Its rows have one channel, so none of
+                // them counts as interior-like.
+                let bent = &BatchParams { n_parts: 1, n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
                 let (network, rows, partials) = (bend.learner.network(), &bend.rows, bend.learner.partials());
-                let chunk = bend.division.grad_chunk(bent);
-                WeightGrad { network, precision, rows, chunk, state, partials }.launch(device)?;
+                WeightGrad { network, precision, rows, batch: bent, state, partials }.launch(device)?;
             }
         }
         let bend = self.bend.as_ref().map(|bend| &bend.learner);
@@ -280,7 +291,7 @@ mod tests {
     use super::*;
     use crate::density_path::Interpolant;
     use crate::engine::{NetworkState, Training};
-    use crate::model::initial_parameters;
+    use crate::model::{Architecture, initial_parameters};
 
     /// The memory stated before is the memory taken, but for constants of a few hundred bytes.
     #[test]
@@ -310,6 +321,52 @@ mod tests {
                 let _trainer = CudaTrainer::new(&device, precision, training.clone(), &state).expect("a trainer");
                 let taken = device.taken.load(Relaxed);
                 assert!((stated..stated + 1024).contains(&taken), "{precision:?}: {taken}, said to be {stated}");
+            }
+        }
+    }
+
+    /// Chunks of any size, which memory decides, are steps of the same bits: with all that is summed
+    /// over tiles, of wide and of narrow networks and their bends.
+    #[test]
+    fn chunks_change_no_bit_of_a_step() {
+        let device = testing::device();
+        let learned = Training {
+            estimator: Estimator::Action { centering: true },
+            time_rule: TimeRule::Importance,
+            n_interior: 1200,
+            n_boundary: 600,
+            ..training(path(Interpolant::Learned, 3))
+        };
+        let bent = |hidden: &[usize], of_bend: &[usize]| {
+            let time_embedding = learned.architecture.time_embedding.clone();
+            let architecture = Architecture { time_embedding, ..Architecture::new(3, hidden) };
+            let bend = Some(crate::engine::Bend::new(&architecture, of_bend.to_vec(), 1.0));
+            Training { architecture, bend, ..learned.clone() }
+        };
+        // More than 256 tiles.
+        let many = Training { n_interior: 400, n_boundary: 128 * 128, ..training(path(Interpolant::Linear, 2)) };
+        for (training, precision, chunks) in [
+            (bent(&[70], &[70]), Precision::Bf16, &[1, 5, 16][..]),
+            (bent(&[70, 30], &[20]), Precision::F32, &[3]),
+            (bent(&[30], &[70]), Precision::F16, &[3]),
+            (many, Precision::Tf32, &[101]),
+        ] {
+            let state = TrainState {
+                bend: (training.bend.as_ref())
+                    .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
+                ..TrainState::initial(initial_parameters(&training.architecture, 1))
+            };
+            let run = |most_rows| {
+                let mut trainer =
+                    CudaTrainer::in_chunks(&device, precision, training.clone(), &state, most_rows).expect("a trainer");
+                let mut records = Vec::new();
+                trainer.steps(2, &mut records).expect("steps");
+                (records, trainer.state().expect("a state"))
+            };
+            let whole = run(usize::MAX);
+            assert_ne!(whole.1.action, state.action);
+            for &n_tiles in chunks {
+                assert!(run(n_tiles * TILE_ROWS) == whole, "{:?}: {n_tiles}", training.architecture.hidden);
             }
         }
     }

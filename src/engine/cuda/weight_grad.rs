@@ -1,69 +1,50 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_STAGE_BYTES, TILE_ROWS};
+use super::abi::{LAYER_SUM_BYTES, NARROW_GROUPS, NARROW_STAGE_BYTES, TILE_ROWS, WIDE_GROUPS};
 use super::driver::{Buffer, Device};
-use super::launch::{GradChunk, Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
+use super::launch::{Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
 use super::needs::RowNeeds;
 use super::network::Network;
 use super::workspace::{Extent, chunk_rows, narrow_extent};
-use crate::engine::batch::Onto;
 use crate::error::Result;
 use crate::precision::Precision;
 
-/// Maximum number of partial gradients: enough blocks for a large GPU, few enough to sum quickly.
-const MOST_PARTIALS: usize = 16;
-/// Maximum blocks for a narrow network, each with a partial gradient: enough to fill a large GPU
-/// evenly.
-const MOST_BLOCKS: usize = 256;
-
-/// Division of a batch. Depends only on its shape, so that sums have the same order on every GPU.
+/// Division of a batch into chunks, as memory allows, and groups, which do not depend on the
+/// chunks: see `kernels/batch.cuh`.
 #[derive(Clone, Copy, Debug)]
 pub struct Division {
-    /// Rows that are worked on at a time, and slots.
+    /// Rows of a chunk, and slots.
     pub extent: Extent,
-    /// Partial sums of the gradient.
+    /// Partial gradients: one for each group that has tiles.
     pub n_partials: usize,
-    /// Tiles of a partial sum, where a kernel of its own forms it.
-    tiles_per_partial: usize,
-}
-
-/// The sums that the weight gradient of `chunk` is added to: those of the chunks before it.
-fn onto(chunk: &BatchParams) -> Onto {
-    if chunk.first_tile > 0 { Onto::Sum } else { Onto::Nothing }
 }
 
 impl Division {
     /// For a batch of `n_rows` rows, of which `most` are worked on at a time.
     pub fn of(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize, most: usize) -> Division {
+        let at_once = n_rows.min(most);
         if network.is_narrow() {
-            let n_rows = n_rows.min(most);
-            Division::of_blocks(narrow_extent(network, precision, needs, n_rows, MOST_BLOCKS * TILE_ROWS))
+            let extent = narrow_extent(network, precision, needs, at_once, NARROW_GROUPS * TILE_ROWS);
+            Division::of_blocks(extent, n_rows)
         } else {
-            Division::of_rows(chunk_rows(network, precision, needs, n_rows.min(most)))
+            Division::of_rows(chunk_rows(network, precision, needs, at_once), n_rows)
         }
     }
 
-    /// Slots belong to blocks, each of which forms a partial gradient.
-    pub fn of_blocks(extent: Extent) -> Division {
-        Division { extent, n_partials: extent.slots / TILE_ROWS, tiles_per_partial: 1 }
+    /// Slots belong to blocks, which form the partial gradients of a narrow network.
+    pub fn of_blocks(extent: Extent, n_rows: usize) -> Division {
+        Division { extent, n_partials: n_rows.div_ceil(TILE_ROWS).min(NARROW_GROUPS) }
     }
 
-    /// Each of `rows` rows, which are worked on at a time, has a slot.
-    pub fn of_rows(rows: usize) -> Division {
-        let n_tiles = rows / TILE_ROWS;
-        let tiles_per_partial = n_tiles.div_ceil(MOST_PARTIALS);
-        Division { extent: Extent::of_rows(rows), n_partials: n_tiles.div_ceil(tiles_per_partial), tiles_per_partial }
+    /// Each of `at_once` rows, which are worked on at a time, has a slot.
+    pub fn of_rows(at_once: usize, n_rows: usize) -> Division {
+        Division { extent: Extent::of_rows(at_once), n_partials: n_rows.div_ceil(TILE_ROWS).min(WIDE_GROUPS) }
     }
 
     /// Tiles that are worked on at a time.
     pub fn n_tiles(&self) -> usize {
         self.extent.rows / TILE_ROWS
-    }
-
-    /// The weight gradient of the chunk `batch`.
-    pub fn grad_chunk(&self, batch: BatchParams) -> GradChunk {
-        GradChunk { batch, tiles_per_partial: self.tiles_per_partial as u32, onto: onto(&batch) }
     }
 }
 
@@ -96,7 +77,8 @@ fn layer_sums(
     let n_resident = (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES)
         .min(most_resident.unwrap_or(n_layers))
         .min(n_layers);
-    Ok((n_resident, division.n_partials * (n_layers - n_resident) * LAYER_SUM_BYTES))
+    let n_blocks = division.extent.slots / TILE_ROWS;
+    Ok((n_resident, n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES))
 }
 
 /// Bytes that a [`GradientSweep`] takes on the device.
@@ -130,8 +112,8 @@ impl GradientSweep {
         &self.division
     }
 
-    /// Sweeps over a chunk and adds its weight gradient to `partials`, unless it is the first
-    /// chunk, which overwrites them.
+    /// Sweeps over a chunk and adds its weight gradient to `partials`. Tiles are to be swept in
+    /// their order; the first one of a group overwrites its partial gradient.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
@@ -139,11 +121,10 @@ impl GradientSweep {
         let Sweep { action: Packed { network, precision, .. }, rows, batch, state, .. } = sweep;
         if network.is_narrow() {
             let GradientSweep { n_resident, ref spilled, .. } = *self;
-            return SweepNarrow { sweep, partials, n_resident, spilled, onto: onto(batch) }.launch(device);
+            return SweepNarrow { sweep, partials, n_resident, spilled }.launch(device);
         }
         sweep.launch(device)?;
-        let chunk = self.division.grad_chunk(*batch);
-        WeightGrad { network, precision, rows, chunk, state, partials }.launch(device)
+        WeightGrad { network, precision, rows, batch, state, partials }.launch(device)
     }
 }
 
@@ -154,7 +135,7 @@ mod tests {
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 
     /// However many probes rows have, what is kept of a narrow network's fits any GPU, and each
-    /// block has its partial sum.
+    /// group of the batch has its partial sum.
     #[test]
     fn memory_has_a_bound() {
         for (dim, hidden) in [(2, vec![64; 3]), (50, vec![64; 16])] {
@@ -176,7 +157,8 @@ mod tests {
                     let most = (1 << 30) + (1 << 30).max(rows_bytes(&network, Precision::F32, needs, tile));
                     assert!(n_bytes <= most, "{n_probes} probes, {n_rows} rows: {n_bytes} bytes");
                     let Extent { rows, slots } = division.extent;
-                    assert!(slots <= rows && slots == division.n_partials * TILE_ROWS && division.n_partials > 0);
+                    assert!(slots <= rows && slots > 0);
+                    assert_eq!(division.n_partials, n_rows.div_ceil(TILE_ROWS).min(256));
                 }
             }
         }

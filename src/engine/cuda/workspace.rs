@@ -96,8 +96,7 @@ pub fn rows_bytes(network: &Network, precision: Precision, needs: RowNeeds, exte
 const MOST_BYTES: usize = 1 << 30;
 
 /// Rows of a batch of `n_rows` that are worked on at a time, where each has a slot: enough tiles
-/// for every multiprocessor of a large GPU, if need be twice. Depends on shape and batch alone, so
-/// that sums do too.
+/// for every multiprocessor of a large GPU, if need be twice. Sums do not depend on it.
 pub fn chunk_rows(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize) -> usize {
     const MOST_ROWS: usize = 1 << 15;
     tiles_within(n_rows.min(MOST_ROWS), rows_bytes(network, precision, needs, Extent::of_rows(1)))

@@ -19,8 +19,15 @@ pub fn shared_limit() -> usize {
     *LIMIT
 }
 
+/// Multiprocessors: four, unless `VGPU_MULTIPROCESSORS` is set.
+pub fn multiprocessors() -> usize {
+    static NUMBER: LazyLock<usize> = LazyLock::new(|| {
+        std::env::var("VGPU_MULTIPROCESSORS").ok().and_then(|number| number.parse().ok()).unwrap_or(4).max(1)
+    });
+    *NUMBER
+}
+
 // Limits of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities", 8.0).
-pub const MULTIPROCESSORS: usize = 4;
 pub const THREADS: usize = 2048;
 pub const BLOCKS: usize = 32;
 pub const REGISTERS: usize = 65_536;
@@ -88,7 +95,7 @@ impl Sizes {
 
     /// Blocks of `kernel` that the device can hold at the same time.
     pub fn capacity(&self, kernel: &Kernel) -> usize {
-        MULTIPROCESSORS * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
+        multiprocessors() * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
     }
 
     /// True if a cooperative launch of `kernel` has more blocks than the device can hold.

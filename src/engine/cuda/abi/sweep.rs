@@ -41,15 +41,14 @@ device_types! {
     struct SweepNarrowParams {
         /// One tile of slots per block.
         sweep: SweepParams,
-        /// `[blocks][n_parameters]`.
+        /// `[groups][n_parameters]`.
         partials: DevicePtr<f32>,
         /// `[blocks][n_layers - n_resident]` of LAYER_SUM_BYTES: sums that do not fit shared
         /// memory.
         spilled: DevicePtr<Opaque>,
         /// The first n_resident layers keep their sums in shared memory.
         n_resident: u32,
-        /// True if the partials hold the sums of earlier chunks.
-        accumulate: u32,
+        unused: u32,
     }
 
     /// Arguments of `weight_grad`.
@@ -57,13 +56,10 @@ device_types! {
         network: NetworkParams,
         rows: RowBuffers,
         state: DevicePtr<Const<StepState>>,
-        /// `[partials][n_parameters]`.
+        /// `[groups][n_parameters]`.
         partials: DevicePtr<f32>,
         /// All tiles have z_bar and a; the batch's first n_interior_tiles also the other channels.
         batch: BatchParams,
-        tiles_per_partial: u32,
-        /// True if the partials hold the sums of earlier chunks.
-        accumulate: u32,
     }
 
     /// Arguments of `bend_forward` and `bend_backward`.

@@ -171,6 +171,11 @@ impl Device {
         format!("{} ({})", self.name, self.model)
     }
 
+    /// The name of its model.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// Properties that the driver reports.
     pub fn info(&self) -> Result<DeviceInfo> {
         DeviceInfo::new(&self.context).map_err(|error| self.failure("its attributes", error))

@@ -21,4 +21,4 @@ pub use packed::Packed;
 pub use path::{PathTables, Samples};
 pub use rows::Rows;
 pub use sweep::{Sweep, SweepNarrow, narrow_kernel};
-pub use weight_grad::{GradChunk, WeightGrad};
+pub use weight_grad::WeightGrad;

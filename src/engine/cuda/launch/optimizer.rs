@@ -38,7 +38,7 @@ pub fn n_blocks(network: &Network) -> usize {
     network.layers().iter().map(|layer| of_layer((layer.n_in as usize, layer.n_out as usize))).sum()
 }
 
-/// Sums the partial gradients of one network.
+/// Sums the partial gradients of one network, shard by shard: see `kernels/batch.cuh`.
 pub struct Gather<'a> {
     /// Whose gradient it is.
     pub network: &'a Network,

@@ -2,8 +2,8 @@
 //! in narrow networks its partial weight gradients.
 
 use super::super::abi::{
-    BatchParams, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_STAGE_BYTES, StepState,
-    SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+    BatchParams, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS, NARROW_STAGE_BYTES,
+    StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
@@ -11,7 +11,7 @@ use super::super::needs::{PointGradient, Work};
 use super::checks::{check_chunk, check_least, check_tiles};
 use super::shared_layout::SharedLayout;
 use super::{Packed, Rows};
-use crate::engine::batch::{LossForm, Onto, Potential};
+use crate::engine::batch::{LossForm, Potential};
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
 use crate::precision::Precision;
@@ -109,36 +109,35 @@ pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (Kernel, usize) {
     }
 }
 
-/// Sweeps over a chunk of tiles of a narrow network, with one partial weight gradient per block.
+/// Sweeps over a chunk of tiles of a narrow network, whose weight gradient is added to the partial
+/// gradients of its groups: see `kernels/batch.cuh`.
 #[derive(Clone, Copy)]
 pub struct SweepNarrow<'a> {
     /// The sweeps.
     pub sweep: Sweep<'a>,
-    /// Written: `[blocks, padded parameters]`.
+    /// Changed: `[groups, padded parameters]`.
     pub partials: &'a Buffer<f32>,
     /// Layers whose running sums lie in shared memory: the first ones.
     pub n_resident: usize,
     /// Running sums of the other layers: [`LAYER_SUM_BYTES`] for each block and layer.
     pub spilled: &'a Buffer<u8>,
-    /// The sums of earlier chunks, or nothing.
-    pub onto: Onto,
 }
 
 impl SweepNarrow<'_> {
-    /// Launches the sweeps, with one block per tile of slots at most.
+    /// Launches the sweeps, with one block for each group that has slots.
     ///
     /// # Errors
     /// `Shape` names a buffer, `Device` the kernel.
     pub fn launch(&self, device: &Device) -> Result<()> {
-        let SweepNarrow { sweep, partials, n_resident, spilled, onto } = *self;
+        let SweepNarrow { sweep, partials, n_resident, spilled } = *self;
         let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = sweep;
         let n_layers = network.layers().len();
         check_len("layers of a narrow network", 1, usize::from(network.is_narrow()))?;
         check_least("layers with resident sums", n_resident, n_layers)?;
-        let n_blocks = ((rows.n_slots() / TILE_ROWS) as u32).min(batch.n_tiles);
-        let n_values = n_blocks as usize * network.params.n_parameters as usize;
-        check_least("partial gradients", n_values, partials.len())?;
-        let spilled_bytes = n_blocks as usize * (n_layers - n_resident) * LAYER_SUM_BYTES;
+        let n_blocks = (rows.n_slots() / TILE_ROWS).min(NARROW_GROUPS).min(batch.n_tiles as usize);
+        let n_groups = NARROW_GROUPS.min(batch.all_tiles() as usize);
+        check_least("partial gradients", n_groups * network.params.n_parameters as usize, partials.len())?;
+        let spilled_bytes = n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES;
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
         let (kernel, blocks_at_once) = narrow_kernel(precision, rows.needs().n_probes);
         let of_sums = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
@@ -150,10 +149,11 @@ impl SweepNarrow<'_> {
             partials: partials.address(),
             spilled: spilled.address(),
             n_resident: n_resident as u32,
-            accumulate: u32::from(onto == Onto::Sum),
+            unused: 0,
         };
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
-        // above and by `Sweep::params`; each block has slots, a partial gradient and spilled sums.
-        unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, shared as u32, &params) }
+        // above and by `Sweep::params`; each block has slots and spilled sums, each group a partial
+        // gradient.
+        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], THREADS, shared as u32, &params) }
     }
 }
