@@ -18,7 +18,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
   sweeps.primal(false);
   sweeps.output();
   __syncthreads();  // the output is written
-  for_each_row([&](uint32_t i) {
+  for_each_row<kTileRows>([&](uint32_t i) {
     const auto row = head_row(sweeps, i);
     const float weight = *row.of(params.rows.weight);
     float* x = row.of(params.action.x, dim);
@@ -46,7 +46,7 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   const auto seed = [&](const auto& row, uint32_t k) {
     return k < dim ? -*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k] : 0.0f;
   };
-  for_each_row([&](uint32_t i) {
+  for_each_row<kTileRows>([&](uint32_t i) {
     const auto row = head_row(sweeps, i);
     row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return seed(row, k); });
   });

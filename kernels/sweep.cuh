@@ -133,11 +133,12 @@ struct InteriorRow {
 
 // Sums the tile's terms in a fixed order. Interior tiles also form their moments of the integrand.
 // Precondition: the terms are visible to the block.
+template <int kRows>
 __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t tile, uint32_t first_row,
                                          const RowTerms* sm_terms, bool interior) {
   if (threadIdx.x < 32) {
     TileSums sums = {0.0, 0.0};
-    for (uint32_t i = threadIdx.x; i < kTileRows; i += 32)
+    for (uint32_t i = threadIdx.x; i < kRows; i += 32)
       sums.value += sm_terms[i].value, sums.kinetic += sm_terms[i].kinetic;
     sums = {warp_sum(sums.value), warp_sum(sums.kinetic)};
     if (threadIdx.x == 0) params.sums[tile] = sums;
@@ -145,7 +146,7 @@ __device__ __forceinline__ void sum_tile(const SweepParams& params, uint32_t til
   // One thread per knot, each with its hat function.
   if (params.moments == nullptr || !interior || threadIdx.x >= kTimeKnots) return;
   double squares = 0.0, weights = 0.0;
-  for (uint32_t i = 0; i < kTileRows; ++i) {
+  for (uint32_t i = 0; i < kRows; ++i) {
     if (params.rows.sampling_weight[first_row + i] == 0.0f) continue;
     const double position = static_cast<double>(params.rows.t[first_row + i]) * (kTimeKnots - 1);
     const uint32_t knot = min(static_cast<uint32_t>(position), kTimeKnots - 2);
@@ -184,7 +185,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     tile.primal(false);
     tile.output();
     __syncthreads();  // the output is written
-    for_each_row([&](uint32_t i) {
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) {
       const auto row = head_row(tile, i);
       const float weight = *row.of(rows.weight), s = row.potential();
       if (is_first_lane()) {
@@ -196,7 +197,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     });
     tile.adjoint(false);
     sum_seeds(tile, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
-    sum_tile(params, index, tile.first_row, sm_terms, false);
+    sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, false);
     return;
   }
 
@@ -207,7 +208,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
-  for_each_row([&](uint32_t i) {
+  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
     const auto row = row_of(i);
     row.seed_tangent();
     if (kDiffusive && is_first_lane())
@@ -215,7 +216,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   });
   tile.tangent();
   __syncthreads();  // the tangents' outputs are written
-  for_each_row([&](uint32_t i) {
+  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
     if (kDiffusive) row_of(i).add_curvature(sm_tile.probe_weight[i]);
     row_of(i).seed_adjoint();
   });
@@ -223,22 +224,22 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   if (params.with_grad_x) {
     tile.adjoint_to_input();
     __syncthreads();  // the gradient at the input is written
-    for_each_row([&](uint32_t i) { row_of(i).gradient_at_point(); });
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
   sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k, row_of(i).potential_weight()); });
-  sum_tile(params, index, tile.first_row, sm_terms, true);
+  sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, true);
 }
 
-// Runs the sweeps of the chunk's tiles, one after the other in each block.
-template <class T, bool kDiffusive, int kColumns>
+// Runs the sweeps of the chunk's tiles of kRows rows, one after the other in each block.
+template <class T, bool kDiffusive, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
-  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient>;
+  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient, kRows>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   if (params.state->halted) return;
 #pragma unroll 1
   for (uint32_t chunk_tile = blockIdx.x; chunk_tile < params.batch.n_tiles; chunk_tile += gridDim.x) {
-    const uint32_t index = params.batch.first_tile + chunk_tile, first_row = chunk_tile * kTileRows;
+    const uint32_t index = params.batch.first_tile + chunk_tile, first_row = chunk_tile * kRows;
     TileSweeps tile{{params.network, params.rows, first_row, first_row},
                     static_cast<const T*>(params.weights),
                     params.biases,

@@ -81,7 +81,7 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState
     for (uint32_t i = threadIdx.x; i < kTileRows * in_width; i += kThreads) c[i] = to_element<T>(0.0f);
     sweeps.tangent();
     __syncthreads();  // the outputs are written
-    for_each_row([&](uint32_t i) {
+    for_each_row<kTileRows>([&](uint32_t i) {
       const float curvature = head_row(sweeps, i).generator(params.probe_weight, [](uint32_t) { return 0.0f; });
       if (is_first_lane()) state.stage(stage)[state.density() + i] = -curvature;
     });

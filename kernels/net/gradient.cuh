@@ -12,7 +12,7 @@ __device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, Asks as
   const bool with_potential = asks_for_potential();
   if (with_potential || network.head != Head::kScalar) tile.output();
   __syncthreads();  // the output is written
-  for_each_row([&](uint32_t i) {
+  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
     const auto row = head_row(tile, i);
     if (with_potential) {
       const float s = row.potential();
@@ -22,7 +22,7 @@ __device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, Asks as
   });
   tile.reverse();
   __syncthreads();  // the gradient at the input is written
-  for_each_row([&](uint32_t i) {
+  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
     const auto row = head_row(tile, i);
     float* grad_s = row.of(tile.rows.grad_s, network.dim);
     for_each_component(network.dim, [&](uint32_t k) { grad_s[k] = row.gradient(k); });

@@ -69,13 +69,15 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
         if (bias_stages >> index & 1) product.add_lines(sm + index * P::kStageBytes);
       });
   if (!has_bias || !is_output) return;
+  const uint32_t sums_of_tile = kTileRows / first.rows.tile_rows * kWarps;
 #pragma unroll 1
   for (uint32_t k = 0; k < n_tiles; ++k) {
     product.add_to_lines([&](int out) {
-      const float* sums = first.seed_sums(first.first_slot / kTileRows + k * step, 0) + out0 + out;
+      const uint32_t tile = first.first_slot / kTileRows + k * step;
+      const float* sums = first.seed_sums(tile * (kTileRows / first.rows.tile_rows), 0) + out0 + out;
       float sum = 0.0f;
-#pragma unroll  // keeps loads in flight; the order of the sum is unchanged
-      for (uint32_t warp = 0; warp < kWarps; ++warp) sum += sums[warp * n_out];
+#pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
+      for (uint32_t i = 0; i < sums_of_tile; ++i) sum += sums[i * n_out];
       return sum;
     });
   }

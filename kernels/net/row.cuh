@@ -8,11 +8,11 @@ constexpr uint32_t kRowLanes = 16;
 
 // Calls `visit(row)` for each row of a tile, always from the same kRowLanes threads. All lanes of a
 // warp make equally many calls.
-template <class Visit>
+template <int kRows, class Visit>
 __device__ __forceinline__ void for_each_row(Visit visit) {
-  static_assert(kTileRows % (kThreads / kRowLanes) == 0, "all threads have as many rows");
+  static_assert(kRows % (kThreads / kRowLanes) == 0, "all threads have as many rows");
 #pragma unroll 1
-  for (uint32_t row = this_thread() / kRowLanes; row < kTileRows; row += kThreads / kRowLanes) visit(row);
+  for (uint32_t row = this_thread() / kRowLanes; row < kRows; row += kThreads / kRowLanes) visit(row);
 }
 
 __device__ __forceinline__ bool is_first_lane() { return this_thread() % kRowLanes == 0; }
@@ -116,8 +116,9 @@ __device__ __forceinline__ void sum_seeds(const TileSweeps& tile, Component comp
 #pragma unroll 1
   for (uint32_t i = this_thread() % kRowLanes; i < tile.width(tile.network.n_layers); i += kRowLanes) {
     float sum = 0.0f;
-    if (i < tile.network.n_outputs) for_each_row([&](uint32_t row) { sum += component(row, i); });
+    if (i < tile.network.n_outputs) for_each_row<TileSweeps::kRows>([&](uint32_t row) { sum += component(row, i); });
     sum += __shfl_xor_sync(0xffffffffu, sum, kRowLanes);
-    if (this_thread() % 32 < kRowLanes) tile.seed_sums(tile.first_slot / kTileRows, this_thread() / 32)[i] = sum;
+    if (this_thread() % 32 < kRowLanes)
+      tile.seed_sums(tile.first_slot / TileSweeps::kRows, this_thread() / 32)[i] = sum;
   }
 }

@@ -33,10 +33,10 @@
 #include "epilogue.cuh"
 #include "tile_rows.cuh"
 
-template <class T, int kOrdersKept, int kColumns, Operands kOperandsAfter>
+template <class T, int kOrdersKept, int kColumns, Operands kOperandsAfter, int kRowsOfTile = kTileRows>
 struct Sweeps : TileRows<T> {
   using Operand = T;
-  static constexpr int kOrders = kOrdersKept;
+  static constexpr int kOrders = kOrdersKept, kRows = kRowsOfTile;
   static constexpr Operands kOperands = kOperandsAfter;
   static constexpr bool kProbes = kOrders == 3;
   static constexpr int kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages;
@@ -50,11 +50,12 @@ struct Sweeps : TileRows<T> {
   const float* biases;
   ProductMemory memory;
   Carried<S> carried;
-  float* sm_probe_weight;  // [kTileRows]: k of each row; only with probes
+  float* sm_probe_weight;  // [kRows]: k of each row; only with probes
 
   // Bytes of shared memory that products take: left operands and stages of the right ones.
   static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks) {
-    return n_operand_chunks * kOperandChunkBytes + kStages * Product<T, kColumns, kStages>::kStageBytes;
+    using P = Product<T, kColumns, kStages, kRows>;
+    return n_operand_chunks * P::kOperandChunk + kStages * P::kStageBytes;
   }
 
   // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
@@ -92,7 +93,7 @@ struct Sweeps : TileRows<T> {
   template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class Begin, class Finish>
   __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, Begin begin,
                                            Finish finish) {
-    using P = Product<T, kColumnsAtOnce, kStages>;
+    using P = Product<T, kColumnsAtOnce, kStages, kRows>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
     for (uint32_t column0 = 0;; column0 += P::kColumns) {
@@ -138,7 +139,7 @@ struct Sweeps : TileRows<T> {
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
         if (reads.kinds[i] != kZeros)
-          carried.fetch(unit(reads.kinds[i], lines.unit0), Product<T, kColumns, kStages>::kUnits);
+          carried.fetch(unit(reads.kinds[i], lines.unit0), Product<T, kColumns, kStages, kRows>::kUnits);
     };
     chain<kWay, false>(layer, operand, fetch, [&](auto& product, const Lines& lines, bool stays) {
       const auto load = [&](const ElementIndex& element) {

@@ -1,4 +1,4 @@
-// One block's tile of a matrix product C = A B^T: kTileRows rows of A times up to kColumns rows of
+// One block's tile of a matrix product C = A B^T: kRows rows of A times up to kColumns rows of
 // B, both row-major with the inner dimension along the row. A holds activations [row][input], B
 // weights [output][input] or, for the transpose, [input][output]. A comes from global memory, or
 // lies in shared memory already: a result that is the next product's A is stored there.
@@ -12,7 +12,7 @@
 #include "opaque.cuh"
 
 constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
-static_assert(kTileRows % kLinesAtOnce == 0 && kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
+static_assert(kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 
 // Where a product finds A.
 enum class OperandIn { kGlobal, kShared };
@@ -122,17 +122,20 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
   }
 }
 
-// Warps: 4 x 2 of 32 x 32 for kNarrowColumns, 2 x 4 of 64 x 32 for kWideColumns, 2 x 4 of 64 x 64
-// for kBroadColumns, where a warp has two groups of 32 columns, kWideColumns apart: so all warps
-// have work in a column tile of up to kWideColumns, too.
-template <class T, int kColumnsAtOnce, int kStages>
+// Warps of kTileRows: 4 x 2 of 32 x 32 for kNarrowColumns, 2 x 4 of 64 x 32 for kWideColumns, 2 x 4
+// of 64 x 64 for kBroadColumns, where a warp has two groups of 32 columns, kWideColumns apart: so
+// all warps have work in a column tile of up to kWideColumns, too. Of fewer rows: warps of 32
+// columns and as few rows as keep all of them busy, but at least 16.
+template <class T, int kColumnsAtOnce, int kStages, int kRowsOfTile = kTileRows>
 struct Product {
-  static constexpr int kColumns = kColumnsAtOnce;
+  static constexpr int kColumns = kColumnsAtOnce, kRows = kRowsOfTile;
+  static constexpr int kOperandChunk = kRows * kChunkBytes;  // bytes of a chunk of A
   static constexpr int kStageBytes = kColumns * kChunkBytes;
-  static constexpr int kLeastBytes = kStages * (kOperandChunkBytes + kStageBytes);  // of shared memory
-  static constexpr int kM = kColumns == kNarrowColumns ? 2 : 4, kN = 4;
-  static constexpr int kGroups = kColumns == kBroadColumns ? 2 : 1;
-  static constexpr int kWarpColumns = kColumns == kNarrowColumns ? 2 : 4;
+  static constexpr int kLeastBytes = kStages * (kOperandChunk + kStageBytes);  // of shared memory
+  static constexpr int kN = 4, kGroups = kColumns == kBroadColumns && kRows == kTileRows ? 2 : 1;
+  static constexpr int kWarpColumns = kColumns / (8 * kN * kGroups);
+  static constexpr int kWarpRows = kWarps / kWarpColumns < kRows / 16 ? kWarps / kWarpColumns : kRows / 16;
+  static constexpr int kM = kRows / (16 * kWarpRows);
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
   static constexpr int kEights = 2 * kM;            // of a thread, in a group
   static constexpr int kUnits = kGroups * kEights;  // of a column tile
@@ -149,7 +152,9 @@ struct Product {
     return 8 * kN * (static_cast<int>(this_thread()) / 32 % kWarpColumns);
   }
 
+  // True if the warp has part `group` of a column tile.
   static __device__ __forceinline__ bool has_group(int group, uint32_t n_columns) {
+    if (kWarpRows * kWarpColumns < kWarps && first_row() >= kRows) return false;
     return first_column() + group * kWideColumns < static_cast<int>(n_columns);
   }
 
@@ -167,9 +172,9 @@ struct Product {
     const int n_chunks = static_cast<int>(depth) / kChunk;
     const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks),
                copies_a = operand_in == OperandIn::kGlobal || !stays;
-    const auto chunk_offset = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunkBytes; };
+    const auto chunk_offset = [&](int chunk, int stage) { return (stays ? chunk : stage) * kOperandChunk; };
     // A thread's lines and fragments have the same offset in every chunk.
-    const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunkBytes;
+    const uint32_t operand = shared_address(memory.sm), stages = operand + memory.n_operand_chunks * kOperandChunk;
     const uint32_t own_a = operand + swizzled_a(line, byte), own_b = stages + swizzled_b(line, byte);
     const uint32_t left = operand + fragment_a(), right = stages + fragment_b();
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
@@ -177,9 +182,11 @@ struct Product {
         n_chunks,
         [&](int chunk, int stage) {
           if (copies_a) {
+            if (kRows >= kLinesAtOnce || line < kRows) {
 #pragma unroll
-            for (int k = 0; k < static_cast<int>(kTileRows); k += kLinesAtOnce)
-              copy_async16(own_a + chunk_offset(chunk, stage) + k * kChunkBytes, from_a + k * pitch);
+              for (int k = 0; k < kRows; k += kLinesAtOnce)
+                copy_async16(own_a + chunk_offset(chunk, stage) + k * kChunkBytes, from_a + k * pitch);
+            }
             from_a += kChunkBytes;
           }
 #pragma unroll
@@ -191,7 +198,7 @@ struct Product {
         [&](int chunk, int stage) {
           if (!has_group(0, n_columns)) return;
           if constexpr (std::is_same<T, float>::value) {
-            unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunkBytes;
+            unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunk;
             multiply_f32(*this, memory.sm + chunk_offset(chunk, stage), sm_stages + stage * kStageBytes, n_columns);
           } else {
             multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes, n_columns);
@@ -204,7 +211,9 @@ struct Product {
   // `kWords` registers each, are in flight together.
   template <int kWords, class Load, class Visit>
   __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
-    constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 4 ? kRoom < 2 ? 1 : 2 : 4;
+    constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 2                  ? 1
+                                                                                     : kRoom < 4 || kEights < 4 ? 2
+                                                                                                                : 4;
     static_assert(kEights % kAtOnce == 0, "all turns are whole");
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -262,7 +271,7 @@ struct Product {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
                    column = lines.column0 + first_column() + group * kWideColumns + lane % 4 * 8;
     const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
-                   shared = byte / kChunkBytes * kOperandChunkBytes + swizzled_a(row, byte % kChunkBytes);
+                   shared = byte / kChunkBytes * kOperandChunk + swizzled_a(row, byte % kChunkBytes);
     return {row, column, shared, lines.unit0 + static_cast<uint32_t>(group * kEights),
             opaque(lines.origin + row * lines.width + column)};
   }

@@ -33,6 +33,7 @@ Examples:
   amatch bench hydrogen --threads 2 --seconds 5
   amatch bench hydrogen --device cuda --precision bf16
   amatch bench toy2d --rows 100000          a step with 100000 rows of each kind
+  amatch bench wide --device cuda --explain what stays on the chip
   amatch bench peak --json                  peak rate of matrix products, measured on a CPU")]
 pub struct Arguments {
     /// One of --list, or `peak` for the peak rate of matrix products
@@ -53,6 +54,9 @@ pub struct Arguments {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    /// Say what of the network's activations a GPU keeps on the chip, and measure nothing
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
 }
 
 /// One line of `--json`.
@@ -94,6 +98,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(rows) = arguments.rows {
         workload = workload.with_rows(rows);
         memory::require("command line", &format!("--rows {rows}"), workload.least_bytes())?;
+    }
+    if arguments.explain {
+        return print_result(bench.explain(&workload, arguments)?);
     }
     let figures = bench.measure(&workload, arguments)?;
     let line = if arguments.json { serde_json::to_string(&figures)? } else { bench.describe(&figures)? };
@@ -168,6 +175,19 @@ impl Bench {
         })
     }
 
+    /// How the engine uses the chip for a workload.
+    fn explain(&self, workload: &Workload, arguments: &Arguments) -> anyhow::Result<String> {
+        let explained = match workload.work {
+            Work::Train(step) => {
+                self.engine().explain_training(&training(workload, step, arguments.device.threads())?)?
+            }
+            Work::Sample { method, steps, .. } => {
+                self.engine().explain_integration(&initial_model(workload), &sampling_plan(method, steps), false)?
+            }
+        };
+        explained.context("--explain: a CPU has nothing to choose: add --device cuda")
+    }
+
     fn seconds_per_step(
         &self,
         workload: &Workload,
@@ -175,41 +195,8 @@ impl Bench {
         budget: Duration,
         threads: usize,
     ) -> anyhow::Result<f64> {
-        let architecture = workload.architecture();
-        let state = TrainState::initial(initial_parameters(&architecture, SEED));
-        let snapshots = normal_snapshots(workload.dim());
-        let couplings = if step.paired {
-            Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED, &Stage::new(threads, &()))?))
-        } else {
-            None
-        };
-        let training = Training {
-            architecture,
-            objective: Objective { sigma: step.sigma, ..Objective::default() },
-            path: DensityPath {
-                snapshots: Arc::new(snapshots),
-                interpolant: Interpolant::Linear,
-                couplings,
-                masses: None,
-            },
-            bend: None,
-            estimator: step.estimator,
-            time_rule: TimeRule::LowDiscrepancy,
-            laplacian: step.laplacian,
-            n_interior: step.rows,
-            n_boundary: step.rows,
-            optimizer: Optimizer {
-                learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
-                beta1: 0.9,
-                beta2: 0.999,
-                epsilon: 1e-8,
-                weight_decay: 0.0,
-                clip_norm: Some(1.0),
-                ema_decay: 0.9999,
-            },
-            seed: SEED,
-        };
-        let mut trainer = self.engine().trainer(training, state)?;
+        let state = TrainState::initial(initial_parameters(&workload.architecture(), SEED));
+        let mut trainer = self.engine().trainer(training(workload, step, threads)?, state)?;
         let mut records = Vec::new();
         // The first steps warm caches and show how many steps fill a tenth of the budget.
         let started = Instant::now();
@@ -238,15 +225,8 @@ impl Bench {
         steps: u64,
         budget: Duration,
     ) -> anyhow::Result<f64> {
-        let architecture = workload.architecture();
         let dim = workload.dim();
-        let model = Model {
-            coordinates: Coordinates::identity(dim),
-            objective: Objective::default(),
-            parameters: initial_parameters(&architecture, SEED),
-            architecture,
-        };
-        let plan = Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0]);
+        let (model, plan) = (initial_model(workload), sampling_plan(method, steps));
         let start = normal_rows(particles, dim, 5);
         let run = |n: usize| -> anyhow::Result<f64> {
             let mut out = start[..n * dim].to_vec();
@@ -282,6 +262,52 @@ impl Bench {
         let milliseconds = significant(seconds * 1e3, 4);
         Ok(format!("{workload}: {milliseconds} ms a {unit}, {rate}, {rows_per_s:.3e} rows/s, {device}"))
     }
+}
+
+/// The training of a step.
+fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<Training> {
+    let snapshots = normal_snapshots(workload.dim());
+    let couplings = if step.paired {
+        Some(Arc::new(optimal_couplings(&snapshots, 2048, SEED, &Stage::new(threads, &()))?))
+    } else {
+        None
+    };
+    Ok(Training {
+        architecture: workload.architecture(),
+        objective: Objective { sigma: step.sigma, ..Objective::default() },
+        path: DensityPath { snapshots: Arc::new(snapshots), interpolant: Interpolant::Linear, couplings, masses: None },
+        bend: None,
+        estimator: step.estimator,
+        time_rule: TimeRule::LowDiscrepancy,
+        laplacian: step.laplacian,
+        n_interior: step.rows,
+        n_boundary: step.rows,
+        optimizer: Optimizer {
+            learning_rate: LearningRate { peak: 1e-4, warmup_steps: 0, cosine: None },
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: Some(1.0),
+            ema_decay: 0.9999,
+        },
+        seed: SEED,
+    })
+}
+
+/// The model that particles are moved by.
+fn initial_model(workload: &Workload) -> Model {
+    let architecture = workload.architecture();
+    Model {
+        coordinates: Coordinates::identity(workload.dim()),
+        objective: Objective::default(),
+        parameters: initial_parameters(&architecture, SEED),
+        architecture,
+    }
+}
+
+fn sampling_plan(method: Method, steps: u64) -> Plan {
+    Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0])
 }
 
 /// The rate on a GPU, and its fraction of the peak.

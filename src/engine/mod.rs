@@ -158,6 +158,25 @@ pub trait Engine: Differentiate + Send + Sync {
     /// precision. Never threads, chunks or blocks.
     fn arithmetic(&self) -> String;
 
+    /// How a training uses the chip, in words, a line for each layer; `None` from an engine that
+    /// has nothing to choose.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device): the driver fails.
+    fn explain_training(&self, training: &Training) -> Result<Option<String>> {
+        let _ = training;
+        Ok(None)
+    }
+
+    /// The same for particles that `plan` moves, with log q if `has_density`.
+    ///
+    /// # Errors
+    /// As [`Engine::explain_training`].
+    fn explain_integration(&self, model: &Model, plan: &Plan, has_density: bool) -> Result<Option<String>> {
+        let _ = (model, plan, has_density);
+        Ok(None)
+    }
+
     /// Bytes that a trainer of `training`, which is valid, takes of a device's own memory; `None`
     /// where it has none.
     ///

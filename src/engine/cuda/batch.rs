@@ -108,6 +108,20 @@ impl BatchParams {
         })
     }
 
+    /// The same batch in tiles of `rows` rows, a divisor of [`TILE_ROWS`].
+    #[must_use]
+    pub fn in_tiles_of(mut self, rows: usize) -> BatchParams {
+        let of_tile = (TILE_ROWS / rows) as u32;
+        self.n_interior_tiles *= of_tile;
+        self.first_tile *= of_tile;
+        self.n_tiles *= of_tile;
+        for part in &mut self.parts {
+            part.first_tile *= of_tile;
+            part.n_tiles *= of_tile;
+        }
+        self
+    }
+
     /// Tiles of the chunk in the part [`PartKind::Interior`]: the first ones.
     pub fn n_drawn_tiles(&self) -> u32 {
         self.parts[0].n_tiles.saturating_sub(self.first_tile).min(self.n_tiles)

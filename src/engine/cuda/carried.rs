@@ -1,6 +1,6 @@
 //! Values that each thread carries from one sweep to a later one: see `kernels/tile/carried.cuh`.
 
-use super::abi::{CarriedParams, THREADS, TILE_ROWS};
+use super::abi::{CarriedParams, THREADS};
 use super::needs::{RowNeeds, Work};
 use super::network::Network;
 use crate::precision::Precision;
@@ -25,7 +25,7 @@ fn n_kinds(needs: RowNeeds) -> usize {
 
 /// Units of a tile whose products form `columns` columns at a time; none of them in shared memory.
 pub fn carried(network: &Network, needs: RowNeeds, columns: usize) -> CarriedParams {
-    let of_columns = columns * TILE_ROWS / (OF_THREAD * THREADS as usize);
+    let of_columns = columns * needs.tiles.rows() / (OF_THREAD * THREADS as usize);
     let of_layer = network.widest_hidden().div_ceil(columns) * of_columns;
     let of_kind = of_layer * (network.layers().len() - 1);
     let of_tile = of_kind * n_kinds(needs);
@@ -45,6 +45,7 @@ impl CarriedParams {
 mod tests {
     use super::*;
     use crate::engine::cuda::abi::{BROAD_COLUMNS, NARROW_COLUMNS, WIDE_COLUMNS};
+    use crate::engine::cuda::needs::Tiles;
     use crate::model::Architecture;
 
     /// Every element of a hidden layer has a unit, and a layer that is no multiple of a product's
@@ -52,14 +53,17 @@ mod tests {
     #[test]
     fn units_cover_all_elements() {
         let per_row = |hidden: &[usize], columns: usize, needs: RowNeeds| {
-            let units = carried(&Network::new(&Architecture::new(3, hidden.to_vec())), needs, columns);
-            let elements = |units: u32| units as usize * OF_THREAD * THREADS as usize / TILE_ROWS;
+            let network = Network::new(&Architecture::new(3, hidden.to_vec()));
+            let units = carried(&network, needs, columns);
+            let elements = |units: u32| units as usize * OF_THREAD * THREADS as usize / needs.tiles.rows();
             (elements(units.of_layer), elements(units.of_kind), elements(units.of_tile))
         };
         let training = RowNeeds::default();
         assert_eq!(per_row(&[64, 64, 64], NARROW_COLUMNS, training), (64, 192, 384));
         assert_eq!(per_row(&[20, 130], WIDE_COLUMNS, training), (256, 512, 1024));
         assert_eq!(per_row(&[256, 300], BROAD_COLUMNS, training), (512, 1024, 2048));
+        let low = RowNeeds { tiles: Tiles::Low, ..training };
+        assert_eq!(per_row(&[256, 300], BROAD_COLUMNS, low), (512, 1024, 2048));
         let particles = RowNeeds { work: Work::Particles, ..training };
         assert_eq!(per_row(&[256], WIDE_COLUMNS, particles), (256, 256, 256));
         assert_eq!(per_row(&[256], WIDE_COLUMNS, RowNeeds { n_probes: 3, ..particles }), (256, 256, 8 * 256));

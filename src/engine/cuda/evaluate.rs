@@ -8,7 +8,7 @@ use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, SHARDS, StepState
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, Rows, Sweep};
 use super::learner::Learner;
-use super::needs::RowNeeds;
+use super::needs::{RowNeeds, Tiles};
 use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, chunk_rows};
@@ -183,11 +183,18 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
 }
 
 /// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss
-/// scale whose gradient is finite, as in training.
-pub fn loss_gradient(device: &Arc<Device>, precision: Precision, model: &Model, batch: &Batch) -> Result<LossGradient> {
+/// scale whose gradient is finite, as in training. `tiles`: their height, if not that for the batch.
+pub fn loss_gradient(
+    device: &Arc<Device>,
+    precision: Precision,
+    tiles: Option<Tiles>,
+    model: &Model,
+    batch: &Batch,
+) -> Result<LossGradient> {
+    let means = Means { tiles, ..Means::default() };
     let mut scale = if precision == Precision::F16 { LossScale::default().scale } else { 1.0 };
     loop {
-        let result = scaled_loss_gradient(device, precision, model, batch, scale, Means::default())?;
+        let result = scaled_loss_gradient(device, precision, model, batch, scale, means.clone())?;
         let finite = result.loss.is_finite() && result.gradient.iter().all(|g| g.is_finite());
         if finite || scale <= 1.0 {
             return Ok(result);
@@ -266,13 +273,15 @@ struct Means {
     extent: Option<Extent>,
     /// Layers whose running sums lie in shared memory at most.
     most_resident: Option<usize>,
+    /// Height of the tiles; by default that of the batch.
+    tiles: Option<Tiles>,
     /// Chunks are swept in this order of the shards that their first tile lies in.
     shards: Vec<Range<usize>>,
 }
 
 impl Default for Means {
     fn default() -> Self {
-        Means { extent: None, most_resident: None, shards: vec![0..SHARDS] }
+        Means { extent: None, most_resident: None, tiles: None, shards: vec![0..SHARDS] }
     }
 }
 
@@ -325,8 +334,9 @@ fn sweep(
     if whole.n_tiles == 0 {
         return Ok(None);
     }
-    let needs = RowNeeds { n_probes: given.probes.n_probes, ..RowNeeds::default() };
     let network = &Network::new(&model.architecture);
+    let tiles = means.tiles.unwrap_or_else(|| Tiles::of(network, whole.n_tiles as usize));
+    let needs = RowNeeds { n_probes: given.probes.n_probes, tiles, ..RowNeeds::default() };
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.
     const MOST_ROWS: usize = 1 << 14;
@@ -341,7 +351,7 @@ fn sweep(
     let mut interior = Derivatives::default();
     let mut rows = Rows::new(device, network, precision, needs, division.extent)?;
     let gradient_sweep = GradientSweep::new(device, network, precision, needs, division, means.most_resident)?;
-    let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
+    let sums = device.allocate::<TileSums>(whole.in_tiles_of(tiles.rows()).n_tiles as usize)?;
     let of_shards = |shards: &Range<usize>| {
         let (shards, whole) = (shards.clone(), &whole);
         let chunks = whole.chunks(division.n_tiles() as u32);
@@ -429,21 +439,52 @@ mod tests {
                 if rows == MANY && precision != Precision::Bf16 {
                     continue; // much work
                 }
-                let with = |extent, most_resident| {
-                    let means = Means { extent, most_resident, ..Means::default() };
-                    scaled_loss_gradient(&device, precision, &model, &batch, 1.0, means).expect("sweeps")
-                };
-                let whole = with(None, None);
-                for &(rows, slots) in extents {
-                    let of_case = format!("{precision:?}, {hidden:?}, {rows} tiles at a time, {slots} with slots");
-                    assert!(with(extent(rows, slots), None) == whole, "{of_case}");
-                    if is_narrow && rows == 3 {
-                        for most_resident in [0, 2] {
-                            let spilled = with(extent(rows, slots), Some(most_resident));
-                            assert!(spilled == whole, "{of_case}, {most_resident} layers with resident sums");
+                // Narrow networks have no low tiles.
+                for tiles in if is_narrow { &[Tiles::High][..] } else { &[Tiles::High, Tiles::Low] } {
+                    let with = |extent, most_resident| {
+                        let means = Means { extent, most_resident, tiles: Some(*tiles), ..Means::default() };
+                        scaled_loss_gradient(&device, precision, &model, &batch, 1.0, means).expect("sweeps")
+                    };
+                    let whole = with(None, None);
+                    for &(rows, slots) in extents {
+                        let of_case =
+                            format!("{precision:?}, {hidden:?}, {tiles:?}, {rows} tiles at a time, {slots} with slots");
+                        assert!(with(extent(rows, slots), None) == whole, "{of_case}");
+                        if is_narrow && rows == 3 {
+                            for most_resident in [0, 2] {
+                                let spilled = with(extent(rows, slots), Some(most_resident));
+                                assert!(spilled == whole, "{of_case}, {most_resident} layers with resident sums");
+                            }
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Low tiles: each row has the same bits as in a high one; sums differ in their order.
+    #[test]
+    fn the_height_of_tiles_changes_no_row() {
+        let device = testing::device();
+        let distance = |a: &[f64], b: &[f64]| {
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+        };
+        // Layers of one column tile and of several, operands that stay and that do not.
+        for (hidden, sigma) in [(WIDE, 0.0), (WIDE, 0.7), (&[300, 260][..], 0.0), (&[140, 20], 0.7)] {
+            let (model, batch) = work(hidden, [150, 70, 33], sigma);
+            for precision in Precision::ALL {
+                let with = |tiles| {
+                    let means = Means { tiles: Some(tiles), ..Means::default() };
+                    scaled_loss_gradient(&device, precision, &model, &batch, 1.0, means).expect("sweeps")
+                };
+                let (high, low) = (with(Tiles::High), with(Tiles::Low));
+                let of_case = format!("{precision:?}, {hidden:?}, sigma {sigma}");
+                assert_eq!(low.interior, high.interior, "{of_case}");
+                assert_eq!(low.laplacian, high.laplacian, "{of_case}");
+                assert!((low.loss - high.loss).abs() <= 1e-9 * high.loss.abs(), "{of_case}");
+                let off = distance(&low.gradient, &high.gradient);
+                assert!(off < 1e-5, "{of_case}: {off}");
             }
         }
     }

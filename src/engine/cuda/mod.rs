@@ -17,6 +17,7 @@ mod carried;
 mod draw;
 mod driver;
 mod evaluate;
+mod explain;
 mod launch;
 mod learner;
 mod needs;
@@ -40,6 +41,7 @@ pub use driver::{DeviceInfo, devices, is_available};
 pub use driver::{driver, kernels, oldest_driver};
 
 use self::driver::Device;
+use self::needs::Tiles;
 use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
@@ -63,6 +65,8 @@ fn product_engine(precision: Precision) -> &'static str {
 pub struct CudaEngine {
     device: Arc<Device>,
     precision: Precision,
+    /// Height of the tiles of training batches, if it is given.
+    tiles: Option<Tiles>,
 }
 
 impl CudaEngine {
@@ -71,7 +75,15 @@ impl CudaEngine {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
-        Ok(CudaEngine { device: Device::open(ordinal)?, precision })
+        Ok(CudaEngine { device: Device::open(ordinal)?, precision, tiles: None })
+    }
+
+    /// The same engine with the kernels of large batches for batches of every size, so that tests
+    /// reach them with few rows.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_high_tiles(self) -> CudaEngine {
+        CudaEngine { tiles: Some(Tiles::High), ..self }
     }
 
     /// Floating-point operations a second that products can reach on this GPU at most; `None` for a
@@ -101,7 +113,7 @@ impl Differentiate for CudaEngine {
         model.validate()?;
         model.objective.validate("objective")?;
         batch.validate(model.architecture.dim)?;
-        evaluate::loss_gradient(&self.device, self.precision, model, batch)
+        evaluate::loss_gradient(&self.device, self.precision, self.tiles, model, batch)
     }
 }
 
@@ -111,12 +123,20 @@ impl Engine for CudaEngine {
     }
 
     fn arithmetic(&self) -> String {
-        let CudaEngine { device, precision } = self;
+        let CudaEngine { device, precision, .. } = self;
         format!("cuda, {}, {} by {}", device.model(), precision.name(), product_engine(*precision))
     }
 
+    fn explain_training(&self, training: &Training) -> Result<Option<String>> {
+        trainer::explain(&self.device, self.precision, training).map(Some)
+    }
+
+    fn explain_integration(&self, model: &Model, plan: &Plan, has_density: bool) -> Result<Option<String>> {
+        particles::explain(&self.device, self.precision, model, plan, has_density).map(Some)
+    }
+
     fn training_memory(&self, training: &Training) -> Result<Option<usize>> {
-        trainer::training_memory(&self.device, self.precision, training).map(Some)
+        trainer::training_memory(&self.device, self.precision, self.tiles, training).map(Some)
     }
 
     fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
@@ -135,6 +155,6 @@ impl Engine for CudaEngine {
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
         training.validate(&state)?;
-        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, training, &state)?))
+        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, self.tiles, training, &state)?))
     }
 }

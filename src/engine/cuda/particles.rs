@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
 use super::driver::{Buffer, Device};
+use super::explain;
 use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
 use super::needs::{RowNeeds, Work};
 use super::network::Network;
@@ -70,6 +71,15 @@ pub fn integration_memory(
     Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
 }
 
+/// How particles use the chip.
+pub fn explain(device: &Device, precision: Precision, model: &Model, plan: &Plan, has_density: bool) -> Result<String> {
+    let network = Network::new(&model.architecture);
+    let n_probes = if has_density { plan.divergence.n_directions(model.architecture.dim) } else { 0 };
+    let needs = RowNeeds { n_probes, work: Work::Particles, ..RowNeeds::default() };
+    let IntegrationKernel { name, layout, .. } = IntegrationKernel::of(device, &network, precision, needs)?;
+    explain::describe(device, precision, &network, needs, (name, layout))
+}
+
 /// Device layout of an integration, planned before anything is allocated.
 struct Layout {
     network: Network,
@@ -120,7 +130,7 @@ impl Layout {
             + size_of_val(&plan.save_at[..])
             + of_steps;
         let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
-        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.blocks_at_once())?;
+        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.layout.blocks_at_once)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
         Ok(Layout { network, needs, columns, scratch, kernel, n_blocks, chunk, n_bytes })
     }

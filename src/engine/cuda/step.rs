@@ -15,7 +15,7 @@ use crate::precision::Precision;
 /// Settings of a [`StepFinisher`].
 #[derive(Clone, Debug)]
 pub struct StepSettings {
-    /// Parts of the batch; the interior one first.
+    /// Parts of the batch in tiles of the sweeps; the interior one first.
     pub batch: BatchParams,
     /// Settings of the optimizer.
     pub optimizer: Optimizer,

@@ -7,13 +7,14 @@ use super::abi::{BatchParams, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
-use super::launch::{BendPass, Rows, Sweep, WeightGrad};
+use super::explain;
+use super::launch::{BendPass, Rows, Sweep, WeightGrad, narrow_layout, sweep_kernel};
 use super::learner::{Learner, learner_bytes};
-use super::needs::{PointGradient, RowNeeds, Work};
+use super::needs::{PointGradient, RowNeeds, Tiles, Work};
 use super::network::Network;
 use super::path::{DevicePath, Residence, SampleShards};
 use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
-use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes};
+use super::weight_grad::{Division, GradientSweep, gradient_sweep_bytes, resident_sums};
 use super::workspace::{chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::{LossForm, Potential};
@@ -29,7 +30,8 @@ const RECORDED_STEPS: u64 = 32;
 const HISTORY: usize = 1024;
 
 /// A bend's own rows.
-const BEND_NEEDS: RowNeeds = RowNeeds { n_probes: 0, grad_x: PointGradient::Unread, work: Work::Bend };
+const BEND_NEEDS: RowNeeds =
+    RowNeeds { n_probes: 0, grad_x: PointGradient::Unread, work: Work::Bend, tiles: Tiles::High };
 
 /// A network that bends the path, with the rows it works on.
 struct Bend {
@@ -72,12 +74,20 @@ struct Layout {
 }
 
 impl Layout {
-    /// For `training`, of whose batch at most `most_rows` are worked on at a time.
-    fn new(device: &Device, precision: Precision, training: &Training, most_rows: usize) -> Result<Layout> {
+    /// For `training`, of whose batch at most `most_rows` are worked on at a time. `tiles`: the height
+    /// of the tiles, if not that for the batch.
+    fn new(
+        device: &Device,
+        precision: Precision,
+        tiles: Option<Tiles>,
+        training: &Training,
+        most_rows: usize,
+    ) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x, work: Work::Training };
+        let tiles = tiles.unwrap_or_else(|| Tiles::of(&network, batch.n_tiles as usize));
+        let needs = RowNeeds { n_probes: training.n_probes(), grad_x, work: Work::Training, tiles };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
@@ -86,7 +96,7 @@ impl Layout {
         let n_drawn = batch.parts[0].n_tiles as usize * TILE_ROWS;
         let bend = bend.map(|network| (network, Division::of_rows(n_drawn.min(division.extent.rows), n_drawn)));
         let settings = StepSettings {
-            batch,
+            batch: batch.in_tiles_of(tiles.rows()),
             optimizer: training.optimizer.clone(),
             follows_integrand: training.time_rule == TimeRule::Importance,
             precision,
@@ -112,25 +122,54 @@ impl Layout {
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
-pub fn training_memory(device: &Device, precision: Precision, training: &Training) -> Result<usize> {
-    Ok(Layout::new(device, precision, training, usize::MAX)?.n_bytes)
+pub fn training_memory(
+    device: &Device,
+    precision: Precision,
+    tiles: Option<Tiles>,
+    training: &Training,
+) -> Result<usize> {
+    Ok(Layout::new(device, precision, tiles, training, usize::MAX)?.n_bytes)
+}
+
+/// How the sweeps of a training use the chip, and how its batch is divided.
+pub fn explain(device: &Device, precision: Precision, training: &Training) -> Result<String> {
+    let Layout { network, batch, needs, division, .. } = Layout::new(device, precision, None, training, usize::MAX)?;
+    let plan = if network.is_narrow() {
+        let n_resident = resident_sums(device, &network, precision, needs)?;
+        narrow_layout(device, precision, &network, needs, n_resident)?
+    } else {
+        sweep_kernel(device, precision, &network, needs)?
+    };
+    let Division { extent, n_partials, .. } = division;
+    let n_chunks = (batch.n_tiles as usize * TILE_ROWS).div_ceil(extent.rows);
+    let text = explain::describe(device, precision, &network, needs, plan)?;
+    let rows = extent.rows;
+    Ok(format!("{text}  chunks of the batch: {n_chunks}, of at most {rows} rows; partial gradients: {n_partials}\n"))
 }
 
 impl CudaTrainer {
-    /// Continues from `state`; both are valid.
-    pub fn new(device: &Arc<Device>, precision: Precision, training: Training, state: &TrainState) -> Result<Self> {
-        CudaTrainer::in_chunks(device, precision, training, state, usize::MAX)
+    /// Continues from `state`; both are valid. `tiles`: the height of the tiles, if not that for the
+    /// batch.
+    pub fn new(
+        device: &Arc<Device>,
+        precision: Precision,
+        tiles: Option<Tiles>,
+        training: Training,
+        state: &TrainState,
+    ) -> Result<Self> {
+        CudaTrainer::in_chunks(device, precision, tiles, training, state, usize::MAX)
     }
 
     /// The same with at most `most_rows` of the batch at a time.
     fn in_chunks(
         device: &Arc<Device>,
         precision: Precision,
+        tiles: Option<Tiles>,
         training: Training,
         state: &TrainState,
         most_rows: usize,
     ) -> Result<Self> {
-        let layout = Layout::new(device, precision, &training, most_rows)?;
+        let layout = Layout::new(device, precision, tiles, &training, most_rows)?;
         device.expect_memory(layout.n_bytes, "training takes")?;
         let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
@@ -316,9 +355,9 @@ mod tests {
                         .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
                     ..TrainState::initial(initial_parameters(&training.architecture, 1))
                 };
-                let stated = training_memory(&device, precision, &training).expect("fits");
+                let stated = training_memory(&device, precision, None, &training).expect("fits");
                 assert_eq!(device.taken.load(Relaxed), 0);
-                let _trainer = CudaTrainer::new(&device, precision, training.clone(), &state).expect("a trainer");
+                let _trainer = CudaTrainer::new(&device, precision, None, training.clone(), &state).expect("a trainer");
                 let taken = device.taken.load(Relaxed);
                 assert!((stated..stated + 1024).contains(&taken), "{precision:?}: {taken}, said to be {stated}");
             }
@@ -357,8 +396,8 @@ mod tests {
                 ..TrainState::initial(initial_parameters(&training.architecture, 1))
             };
             let run = |most_rows| {
-                let mut trainer =
-                    CudaTrainer::in_chunks(&device, precision, training.clone(), &state, most_rows).expect("a trainer");
+                let mut trainer = CudaTrainer::in_chunks(&device, precision, None, training.clone(), &state, most_rows)
+                    .expect("a trainer");
                 let mut records = Vec::new();
                 trainer.steps(2, &mut records).expect("steps");
                 (records, trainer.state().expect("a state"))

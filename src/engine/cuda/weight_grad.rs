@@ -57,7 +57,15 @@ pub struct GradientSweep {
     spilled: Buffer<u8>,
 }
 
-/// Layers of a narrow network whose running sums have room in shared memory, and bytes for
+/// Layers of a narrow network whose running sums have room in shared memory.
+pub fn resident_sums(device: &Device, network: &Network, precision: Precision, needs: RowNeeds) -> Result<usize> {
+    // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
+    let (kernel, blocks_at_once) = narrow_kernel(precision, needs);
+    let room = device.shared_memory_among(kernel, blocks_at_once)?;
+    Ok((room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(network.layers().len()))
+}
+
+/// Layers of a narrow network whose running sums lie in shared memory, and bytes for
 /// those of the others.
 fn layer_sums(
     device: &Device,
@@ -71,12 +79,7 @@ fn layer_sums(
         return Ok((0, 0));
     }
     let n_layers = network.layers().len();
-    // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
-    let (kernel, blocks_at_once) = narrow_kernel(precision, needs.n_probes);
-    let room = device.shared_memory_among(kernel, blocks_at_once)?;
-    let n_resident = (room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES)
-        .min(most_resident.unwrap_or(n_layers))
-        .min(n_layers);
+    let n_resident = resident_sums(device, network, precision, needs)?.min(most_resident.unwrap_or(n_layers));
     let n_blocks = division.extent.slots / TILE_ROWS;
     Ok((n_resident, n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES))
 }

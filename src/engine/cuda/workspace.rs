@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use super::abi::{BROAD_COLUMNS, RowBuffers, TILE_ROWS, WARPS, WIDE_COLUMNS};
 use super::carried::{carried, unit_bytes};
-use super::needs::{PointGradient, RowNeeds, Work};
+use super::needs::{PointGradient, RowNeeds, Tiles, Work};
 use super::network::Network;
 use crate::precision::Precision;
 
@@ -29,7 +29,8 @@ pub type BytesOfOne = (usize, usize);
 
 /// Bytes per row and per slot of each buffer of [`RowBuffers`].
 pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) -> ([BytesOfOne; 15], [BytesOfOne; 13]) {
-    let RowNeeds { n_probes, grad_x, work } = needs;
+    let RowNeeds { n_probes, grad_x, work, tiles } = needs;
+    let tile_rows = tiles.rows();
     let (operand, f32s) = (precision.bytes(), |n: usize| n * size_of::<f32>());
     let (dim, features) = (network.params.dim as usize, network.params.n_features as usize);
     let (in_width, out_width) = (network.in_width(), network.out_width());
@@ -41,9 +42,10 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     let own_delta = reverse && !delta_overwrites_a(needs);
     // For the products with the most columns that may be chosen: they round a layer up to more
     // units than others.
-    let columns = if network.widest_hidden() > WIDE_COLUMNS { BROAD_COLUMNS } else { WIDE_COLUMNS };
+    let is_broad = network.widest_hidden() > WIDE_COLUMNS || tiles == Tiles::Low;
+    let columns = if is_broad { BROAD_COLUMNS } else { WIDE_COLUMNS };
     let of_tile = carried(network, needs, columns).of_tile as usize;
-    let carried_bytes = of_tile * unit_bytes(precision) / TILE_ROWS;
+    let carried_bytes = of_tile * unit_bytes(precision) / tile_rows;
     let rows = [
         (offset_of!(RowBuffers, x), f32s(dim)),
         (offset_of!(RowBuffers, t), f32s(1)),
@@ -74,7 +76,7 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
         (offset_of!(RowBuffers, output_c), when(tangent, f32s(out_width))),
         (offset_of!(RowBuffers, output_e), f32s(n_probes * out_width)),
         (offset_of!(RowBuffers, input_grad), when(reverse, f32s(in_width))),
-        (offset_of!(RowBuffers, seed_sums), when(adjoint, f32s(out_width * WARPS / TILE_ROWS))),
+        (offset_of!(RowBuffers, seed_sums), when(adjoint, f32s(out_width * WARPS) / tile_rows)),
     ];
     (rows, slots)
 }

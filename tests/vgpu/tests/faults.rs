@@ -37,6 +37,8 @@ enum Case {
     Gradient,
     /// The same for so many rows that a block has tiles of different parts of the batch.
     Parts,
+    /// Loss and gradient of few rows, in low tiles; all other cases have high ones.
+    Low,
     /// Loss and gradient of a narrow network.
     Narrow,
     /// The same of a network whose layers have fewer columns than a broad product, and more.
@@ -54,9 +56,10 @@ enum Case {
     Density,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case::Gradient,
     Case::Parts,
+    Case::Low,
     Case::Narrow,
     Case::Broad,
     Case::Steps,
@@ -130,6 +133,7 @@ const fn at(module: &'static str, entries: &'static [&'static str], operands: &'
 
 const SWEEP: At = at("sweep", &["sweep"], "f32", Case::Learned);
 const BROAD_BF16: At = at("sweep_broad", &["sweep_broad_diffusive"], "bf16", Case::Broad);
+const LOW: At = at("sweep_low", &["sweep_low_diffusive"], "f32", Case::Low);
 const DIFFUSIVE: At = at("sweep", &["sweep_diffusive"], "f32", Case::Gradient);
 const NARROW: At = at("sweep_narrow", &["sweep_narrow_diffusive"], "f32", Case::Narrow);
 const BEND: At = at("bend", &["bend_forward", "bend_backward"], "f32", Case::Learned);
@@ -237,6 +241,30 @@ const FAULTS: &[Fault] = &[
         "!is_first",
         BROAD_BF16,
         &[Uninitialized],
+    ),
+    fault(
+        "threads without a line of a low tile copy one",
+        "tile/product.cuh",
+        "kRows >= kLinesAtOnce || line < kRows",
+        "true",
+        LOW,
+        &[Race],
+    ),
+    fault(
+        "warps beyond a low tile have elements",
+        "tile/product.cuh",
+        "first_row() >= kRows) return false;",
+        "first_row() >= kRows) return true;",
+        LOW,
+        &[Race, OutOfBounds, Uninitialized],
+    ),
+    fault(
+        "only the first low tile of a high one adds to the last bias",
+        "net/layer_gradient.cuh",
+        "kTileRows / first.rows.tile_rows * kWarps;",
+        "kWarps;",
+        At { case: Case::Low, ..GRAD },
+        &[Comparison],
     ),
     fault(
         "blocks share what their threads carry",
@@ -790,8 +818,9 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
         kernels
     };
     let whole = |module, entries| At { module, entries, operands: "f32", case: Case::Gradient };
-    let modules: [At; 7] = [
+    let modules: [At; 8] = [
         whole("sweep", &["sweep", "sweep_diffusive"]),
+        whole("sweep_low", &["sweep_low", "sweep_low_diffusive"]),
         whole("sweep_narrow", &["sweep_narrow", "sweep_narrow_diffusive"]),
         whole("integrate", &["integrate", "integrate_density"]),
         whole("bend", &["bend_forward", "bend_backward"]),
@@ -907,6 +936,7 @@ fn case() {
     let case = CASES.into_iter().find(|known| format!("{known:?}") == case).expect("a case");
     let precision = Precision::ALL.into_iter().find(|precision| precision.name() == operands).expect("a type");
     let engine = CudaEngine::new(0, precision).expect("the virtual GPU");
+    let engine = if case == Case::Low { engine } else { engine.with_high_tiles() };
     // Above the rounding errors of each type, and far below the effect of a fault.
     let tolerance = match precision {
         Precision::F32 => 1e-4,
@@ -916,6 +946,7 @@ fn case() {
     };
     match case {
         Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance),
+        Case::Low => gradient(&engine, &[140, 9], 131, tolerance),
         Case::Parts => gradient(&engine, &[70, 9], 2000, tolerance),
         Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance),
         Case::Broad => gradient(&engine, &[140, 300, 150], 131, tolerance),

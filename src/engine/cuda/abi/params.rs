@@ -53,7 +53,8 @@ device_types! {
         /// Likewise.
         n_slots: u32,
         n_probes: u32,
-        unused: u32,
+        /// Rows of a tile of the sweeps; a divisor of TILE_ROWS.
+        tile_rows: u32,
 
         /// Input, `[rows][dim]`.
         x: DevicePtr<f32>,

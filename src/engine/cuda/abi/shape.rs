@@ -7,6 +7,8 @@ device_types! {
     const WARPS: usize = THREADS as usize / 32;
     /// Rows per tile.
     const TILE_ROWS: usize = 128;
+    /// Rows per tile of the sweeps of a small batch; a divisor of TILE_ROWS.
+    const LOW_TILE_ROWS: usize = 32;
     /// Layer widths are padded to multiples of this.
     const WIDTH_UNIT: usize = 64;
     /// Maximum number of layers: hidden ones and the output.
@@ -28,8 +30,6 @@ device_types! {
 
     /// Bytes of each row's inner dimension that one step of a product's pipeline works on.
     const CHUNK_BYTES: usize = 64;
-    /// Bytes of shared memory of a chunk of a product's left operand.
-    const OPERAND_CHUNK_BYTES: usize = TILE_ROWS * CHUNK_BYTES;
     /// Columns that a wide product forms at a time.
     const WIDE_COLUMNS: usize = 128;
     /// Columns that a broad product forms at a time: all of a layer, whose result can then take

@@ -36,8 +36,10 @@ impl TableauParams {
 /// The kernel for a network, and its shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct IntegrationKernel {
-    name: Kernel,
-    layout: SharedLayout,
+    /// The kernel.
+    pub name: Kernel,
+    /// Its shared memory.
+    pub layout: SharedLayout,
     /// Of the rows that it works on.
     needs: RowNeeds,
 }
@@ -60,11 +62,6 @@ impl IntegrationKernel {
             SharedLayout::choose(device, precision, [broad, wide], network, needs)?
         };
         Ok(IntegrationKernel { name, layout, needs })
-    }
-
-    /// Blocks that a multiprocessor runs at a time.
-    pub fn blocks_at_once(&self) -> usize {
-        self.layout.blocks_at_once
     }
 }
 

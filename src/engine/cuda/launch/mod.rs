@@ -20,5 +20,6 @@ pub use optimizer::*;
 pub use packed::Packed;
 pub use path::{PathTables, Samples};
 pub use rows::Rows;
-pub use sweep::{Sweep, SweepNarrow, narrow_kernel};
+pub use shared_layout::SharedLayout;
+pub use sweep::{Sweep, SweepNarrow, narrow_kernel, narrow_layout, sweep_kernel};
 pub use weight_grad::WeightGrad;

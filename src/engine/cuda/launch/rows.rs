@@ -41,6 +41,7 @@ impl Rows {
             n_rows: rows as u32,
             n_slots: slots as u32,
             n_probes: needs.n_probes as u32,
+            tile_rows: needs.tiles.rows() as u32,
             ..RowBuffers::default()
         };
         for (offset, bytes) in of_rows.chain(of_slots).filter(|(_, bytes)| *bytes > 0) {

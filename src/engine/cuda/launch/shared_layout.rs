@@ -1,8 +1,7 @@
 //! Shared memory of the kernels that multiply matrices.
 
 use super::super::abi::{
-    BROAD_COLUMNS, CHUNK_BYTES, CarriedParams, NARROW_COLUMNS, NARROW_STAGES, OPERAND_CHUNK_BYTES, THREADS,
-    WIDE_COLUMNS, WIDE_STAGES,
+    BROAD_COLUMNS, CHUNK_BYTES, CarriedParams, NARROW_COLUMNS, NARROW_STAGES, THREADS, WIDE_COLUMNS, WIDE_STAGES,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Device, Kernel};
@@ -21,12 +20,14 @@ pub enum ProductWidth {
     Wide,
     /// [`NARROW_COLUMNS`]: for networks whose layers have no more.
     Narrow,
+    /// [`BROAD_COLUMNS`] of low tiles: right for every network.
+    Low,
 }
 
 impl ProductWidth {
     fn columns(self) -> usize {
         match self {
-            ProductWidth::Broad => BROAD_COLUMNS,
+            ProductWidth::Broad | ProductWidth::Low => BROAD_COLUMNS,
             ProductWidth::Wide => WIDE_COLUMNS,
             ProductWidth::Narrow => NARROW_COLUMNS,
         }
@@ -61,6 +62,8 @@ pub struct SharedLayout {
     pub bytes: u32,
     /// Blocks that a multiprocessor runs at a time.
     pub blocks_at_once: usize,
+    /// Columns that a product forms at a time.
+    pub columns: usize,
 }
 
 impl SharedLayout {
@@ -74,16 +77,27 @@ impl SharedLayout {
         needs: RowNeeds,
         width: ProductWidth,
     ) -> Result<SharedLayout> {
-        let room = device.most_shared_memory(kernel)?.saturating_sub(width.stage_bytes()) / OPERAND_CHUNK_BYTES;
+        let of_chunk = CHUNK_BYTES * needs.tiles.rows();
+        let room = device.most_shared_memory(kernel)?.saturating_sub(width.stage_bytes()) / of_chunk;
         let widths = network.layers().iter().flat_map(|layer| [layer.n_in, layer.n_out]);
         let fit = widths.map(|width| chunks(width, precision)).filter(|&chunks| chunks <= room);
         let n_chunks = fit.max().unwrap_or(0).max(width.least_chunks());
-        let of_products = width.stage_bytes() + n_chunks * OPERAND_CHUNK_BYTES;
-        let blocks_at_once = device.blocks_at_once(kernel, THREADS, of_products as u32)?;
+        let of_products = width.stage_bytes() + n_chunks * of_chunk;
+        // A small batch has no more low tiles than a large GPU has multiprocessors.
+        let blocks_at_once = match width {
+            ProductWidth::Low => 1,
+            _ => device.blocks_at_once(kernel, THREADS, of_products as u32)?,
+        };
         let room = device.shared_memory_among(kernel, blocks_at_once.max(1))?.saturating_sub(of_products);
         let carried = carried(network, needs, width.columns()).in_shared(room, precision);
         let bytes = of_products + carried.n_shared as usize * unit_bytes(precision);
-        Ok(SharedLayout { n_operand_chunks: n_chunks as u32, carried, bytes: bytes as u32, blocks_at_once })
+        Ok(SharedLayout {
+            n_operand_chunks: n_chunks as u32,
+            carried,
+            bytes: bytes as u32,
+            blocks_at_once,
+            columns: width.columns(),
+        })
     }
 
     /// Of two kernels, `[broad, wide]`, the one for `network`, and its shared memory. Broad
@@ -104,6 +118,11 @@ impl SharedLayout {
             }
         }
         Ok((wide, SharedLayout::of(device, precision, wide, network, needs, ProductWidth::Wide)?))
+    }
+
+    /// True if a result of `width` columns can take its operand's place: `Sweeps::stays`.
+    pub fn keeps(&self, width: u32, precision: Precision) -> bool {
+        width as usize <= self.columns && chunks(width, precision) <= self.n_operand_chunks as usize
     }
 
     /// Blocks for `n_tiles` tiles that each take one after the other: as many as run at a time.

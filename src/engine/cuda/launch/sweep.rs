@@ -3,13 +3,14 @@
 
 use super::super::abi::{
     BatchParams, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS, NARROW_STAGE_BYTES,
-    StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+    NARROW_STAGES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
-use super::super::needs::{PointGradient, Work};
+use super::super::needs::{PointGradient, RowNeeds, Tiles, Work};
+use super::super::network::Network;
 use super::checks::{check_chunk, check_least, check_tiles};
-use super::shared_layout::SharedLayout;
+use super::shared_layout::{ProductWidth, SharedLayout};
 use super::{Packed, Rows};
 use crate::engine::batch::{LossForm, Potential};
 use crate::error::{Result, check_len};
@@ -42,22 +43,28 @@ pub struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    /// The chunk in the tiles of the sweeps.
+    fn tiles(&self) -> BatchParams {
+        self.batch.in_tiles_of(self.rows.needs().tiles.rows())
+    }
+
     /// The argument block, after checking the length of every buffer in it.
     fn params(&self) -> Result<SweepParams> {
         let Sweep { action, rows, batch, objective, form, scale, potential, state, sums, tile_moments } = *self;
+        let tiles = self.tiles();
         action.check()?;
         rows.check(action.network, action.precision, Work::Training)?;
         check_chunk(batch)?;
         check_tiles("rows", batch.n_tiles, rows.n_rows())?;
         check_len("state of the step", 1, state.len())?;
-        check_least("sums of tiles", batch.all_tiles() as usize, sums.len())?;
+        check_least("sums of tiles", tiles.all_tiles() as usize, sums.len())?;
         if let Some(moments) = tile_moments {
-            check_least("moments of tiles", batch.n_interior_tiles as usize * MOMENTS, moments.len())?;
+            check_least("moments of tiles", tiles.n_interior_tiles as usize * MOMENTS, moments.len())?;
         }
         Ok(SweepParams {
             network: action.network.params,
             rows: rows.params(),
-            batch: *batch,
+            batch: tiles,
             weights: action.weights.address(),
             biases: action.biases.address(),
             state: state.address(),
@@ -84,29 +91,61 @@ impl Sweep<'_> {
     pub fn launch(&self, device: &Device) -> Result<()> {
         let Sweep { action: Packed { network, precision, .. }, rows, batch, .. } = *self;
         check_tiles("slots", batch.n_tiles, rows.n_slots())?;
-        let kernels = if rows.needs().n_probes > 0 {
-            [Kernel::SweepBroadDiffusive, Kernel::SweepDiffusive]
-        } else {
-            [Kernel::SweepBroad, Kernel::Sweep]
-        }
-        .map(|kernel| kernel(precision));
-        let (kernel, layout) = SharedLayout::choose(device, precision, kernels, network, rows.needs())?;
+        let (kernel, layout) = sweep_kernel(device, precision, network, rows.needs())?;
         let SharedLayout { n_operand_chunks, carried, bytes, .. } = layout;
         let params = SweepParams { n_operand_chunks, carried, ..self.params()? };
-        let n_blocks = layout.n_blocks(device, batch.n_tiles)?;
+        let n_blocks = layout.n_blocks(device, params.batch.n_tiles)?;
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
         // slots hold the chunk's tiles (checked above), of which there are no fewer than blocks.
         unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, bytes, &params) }
     }
 }
 
-/// The kernel of narrow networks, and how many of its blocks fit the registers of a multiprocessor.
-pub fn narrow_kernel(precision: Precision, n_probes: usize) -> (Kernel, usize) {
-    if n_probes > 0 {
+/// The kernel for rows with `needs` of a network that is not narrow, and its shared memory.
+pub fn sweep_kernel(
+    device: &Device,
+    precision: Precision,
+    network: &Network,
+    needs: RowNeeds,
+) -> Result<(Kernel, SharedLayout)> {
+    let [broad, wide, low] = if needs.n_probes > 0 {
+        [Kernel::SweepBroadDiffusive, Kernel::SweepDiffusive, Kernel::SweepLowDiffusive]
+    } else {
+        [Kernel::SweepBroad, Kernel::Sweep, Kernel::SweepLow]
+    }
+    .map(|kernel| kernel(precision));
+    match needs.tiles {
+        Tiles::High => SharedLayout::choose(device, precision, [broad, wide], network, needs),
+        Tiles::Low => Ok((low, SharedLayout::of(device, precision, low, network, needs, ProductWidth::Low)?)),
+    }
+}
+
+/// The kernel of narrow networks for rows with `needs`, and how many of its blocks fit the registers
+/// of a multiprocessor.
+pub fn narrow_kernel(precision: Precision, needs: RowNeeds) -> (Kernel, usize) {
+    if needs.n_probes > 0 {
         (Kernel::SweepNarrowDiffusive(precision), 1)
     } else {
         (Kernel::SweepNarrow(precision), if precision == Precision::F32 { 1 } else { 2 })
     }
+}
+
+/// The kernel of a narrow network for rows with `needs`, and its shared memory: the stages of its
+/// products, the sums of `n_resident` layers, and the first of the values that threads carry.
+pub fn narrow_layout(
+    device: &Device,
+    precision: Precision,
+    network: &Network,
+    needs: RowNeeds,
+    n_resident: usize,
+) -> Result<(Kernel, SharedLayout)> {
+    let (kernel, blocks_at_once) = narrow_kernel(precision, needs);
+    let of_sums = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
+    let room = device.shared_memory_among(kernel, blocks_at_once)?.saturating_sub(of_sums);
+    let carried = carried(network, needs, NARROW_COLUMNS).in_shared(room, precision);
+    let bytes = (of_sums + carried.n_shared as usize * unit_bytes(precision)) as u32;
+    let (n_operand_chunks, columns) = (NARROW_STAGES as u32, NARROW_COLUMNS);
+    Ok((kernel, SharedLayout { n_operand_chunks, carried, bytes, blocks_at_once, columns }))
 }
 
 /// Sweeps over a chunk of tiles of a narrow network, whose weight gradient is added to the partial
@@ -134,16 +173,14 @@ impl SweepNarrow<'_> {
         let n_layers = network.layers().len();
         check_len("layers of a narrow network", 1, usize::from(network.is_narrow()))?;
         check_least("layers with resident sums", n_resident, n_layers)?;
+        check_len("high tiles of a narrow network", 1, usize::from(rows.needs().tiles == Tiles::High))?;
         let n_blocks = (rows.n_slots() / TILE_ROWS).min(NARROW_GROUPS).min(batch.n_tiles as usize);
         let n_groups = NARROW_GROUPS.min(batch.all_tiles() as usize);
         check_least("partial gradients", n_groups * network.params.n_parameters as usize, partials.len())?;
         let spilled_bytes = n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES;
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
-        let (kernel, blocks_at_once) = narrow_kernel(precision, rows.needs().n_probes);
-        let of_sums = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
-        let room = device.shared_memory_among(kernel, blocks_at_once)?.saturating_sub(of_sums);
-        let carried = carried(network, rows.needs(), NARROW_COLUMNS).in_shared(room, precision);
-        let shared = of_sums + carried.n_shared as usize * unit_bytes(precision);
+        let (kernel, SharedLayout { carried, bytes, .. }) =
+            narrow_layout(device, precision, network, rows.needs(), n_resident)?;
         let params = SweepNarrowParams {
             sweep: SweepParams { carried, ..sweep.params()? },
             partials: partials.address(),
@@ -154,6 +191,6 @@ impl SweepNarrow<'_> {
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
         // above and by `Sweep::params`; each block has slots and spilled sums, each group a partial
         // gradient.
-        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], THREADS, shared as u32, &params) }
+        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], THREADS, bytes, &params) }
     }
 }

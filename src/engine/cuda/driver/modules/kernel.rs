@@ -16,6 +16,8 @@ kernels! {
         SweepDiffusive = "sweep_diffusive",
         SweepBroad = "sweep_broad",
         SweepBroadDiffusive = "sweep_broad_diffusive",
+        SweepLow = "sweep_low",
+        SweepLowDiffusive = "sweep_low_diffusive",
         SweepNarrow = "sweep_narrow",
         SweepNarrowDiffusive = "sweep_narrow_diffusive",
         WeightGrad = "weight_grad",
