@@ -20,12 +20,17 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
-/// Real architectures, as far as nvcc knows them: Ampere to Blackwell.
-pub const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
+/// Real architectures, as far as nvcc knows them: Ampere to Blackwell. Cards of 8.6 and 8.9 run the
+/// code of 8.0, and those of 10.3 and 12.1 that of 10.0 and 12.0: it is one instruction set.
+pub const ARCHITECTURES: [u32; 4] = [80, 90, 100, 120];
 
 /// The only virtual architecture, from which all real ones are assembled: the virtual GPU tests
 /// what every GPU runs.
 pub const VIRTUAL: u32 = 80;
+
+/// Option of `fatbinary`: machine code is compressed too, not only PTX. The form is the toolkit's
+/// default, which its oldest driver reads; the smallest one would take a quarter off, in a minute.
+const COMPRESSION: &str = "-compress-all";
 
 /// Variables read by the search for nvcc.
 const SEARCHED: [&str; 6] = ["AMATCH_NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "CONDA_PREFIX"];
@@ -151,16 +156,6 @@ impl Nvcc {
         let listed = run(Command::new(&path).arg("--list-gpu-code"), &path)?;
         let numbers = listed.lines().filter_map(|line| line.trim().strip_prefix("sm_")?.parse().ok());
         Ok(Nvcc { version: version.to_string(), architectures: numbers.collect(), path })
-    }
-
-    /// Options of `fatbinary`: everything is compressed, in a form that the oldest driver reads
-    /// that runs this compiler's code. For toolkit 12 that is 525; the smallest form needs 550.
-    fn compression(&self) -> &'static [&'static str] {
-        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-        match major {
-            Some(..=12) => &["-compress-all"],
-            _ => &["-compress-all", "--compress-mode=size"],
-        }
     }
 
     fn describe(&self, architectures: &[u32]) -> String {
@@ -337,7 +332,7 @@ impl<'a> File<'a> {
         let mut contents = BTreeMap::new();
         gather(&source, out, &mut contents);
         let mut hash = DefaultHasher::new();
-        (&contents, &nvcc.version, &options, architectures, nvcc.compression()).hash(&mut hash);
+        (&contents, &nvcc.version, &options, architectures, COMPRESSION).hash(&mut hash);
         let stamp = format!("{:016x}", hash.finish());
         let made = out.join(source.file_stem().unwrap_or_default());
         File { source, made, options, stamp, nvcc, architectures, n_missing: AtomicUsize::new(architectures.len()) }
@@ -418,7 +413,7 @@ impl<'a> File<'a> {
         // `fatbinary` is in the folder of nvcc, which calls it too.
         let fatbinary = self.nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
         let mut command = Command::new(&fatbinary);
-        command.arg("-64").args(self.nvcc.compression()).arg(format!("--create={}", image.display()));
+        command.arg("-64").arg(COMPRESSION).arg(format!("--create={}", image.display()));
         command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
         command
             .args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
