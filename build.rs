@@ -14,16 +14,23 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
-/// Real architectures, as far as nvcc knows them: Ampere to Blackwell.
-pub const ARCHITECTURES: [u32; 6] = [80, 86, 89, 90, 100, 120];
+/// Real architectures, as far as nvcc knows them: Ampere to Blackwell. Cards of 8.6 and 8.9 run the
+/// code of 8.0, and those of 10.3 and 12.1 that of 10.0 and 12.0: it is one instruction set.
+pub const ARCHITECTURES: [u32; 4] = [80, 90, 100, 120];
 
 /// The only virtual architecture, from which all real ones are assembled: the virtual GPU tests
 /// what every GPU runs.
 pub const VIRTUAL: u32 = 80;
+
+/// Option of `fatbinary`: machine code is compressed too, not only PTX. The form is the toolkit's
+/// default, which its oldest driver reads; the smallest one would take a quarter off, in a minute.
+const COMPRESSION: &str = "-compress-all";
 
 /// Variables read by the search for nvcc.
 const SEARCHED: [&str; 6] = ["AMATCH_NVCC", "CUDA_PATH", "CUDA_HOME", "PATH", "VIRTUAL_ENV", "CONDA_PREFIX"];
@@ -205,32 +212,78 @@ pub fn write_header(out: &Path) -> Outcome<()> {
     std::fs::write(&path, header::header()).map_err(|error| io(&path, error))
 }
 
-/// Compiles each `.cu` of `folder` into `out`, `jobs` at a time. Files that did not change since
-/// their last compilation stay.
+/// Compiles each `.cu` of `folder` into `out`, with `jobs` programs at a time. Files that did not
+/// change since their last compilation stay.
 pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], jobs: usize) -> Outcome<Vec<Image>> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut sources: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     sources.sort();
     write_header(out)?;
-    let (todo, done) = (Mutex::new(sources.iter()), Mutex::new(BTreeMap::new()));
-    let workers = jobs.clamp(1, sources.len().max(1));
+    let files: Vec<File> = sources.into_iter().map(|source| File::new(source, out, nvcc, architectures)).collect();
+    let changed = files.iter().filter(|file| file.kernels().is_none());
+    do_all(changed.map(|file| Job { size: usize::MAX, work: Box::new(move || file.compile()) }).collect(), jobs)?;
+    (files.iter())
+        .map(|file| {
+            let kernels = file.kernels().ok_or_else(|| format!("{}: was not compiled", file.source.display()))?;
+            Ok(Image { kernels, path: file.image() })
+        })
+        .collect()
+}
+
+/// A call of a program. `work` returns the calls that its result allows.
+struct Job<'a> {
+    size: usize,
+    work: Box<dyn FnOnce() -> Outcome<Vec<Job<'a>>> + Send + 'a>,
+}
+
+/// Does `jobs` and those that follow from them, `n_workers` at a time: the largest first, so that
+/// none runs alone at the end. Stops at the first error.
+fn do_all(jobs: Vec<Job<'_>>, n_workers: usize) -> Outcome<()> {
+    struct Left<'a> {
+        jobs: Vec<Job<'a>>,
+        n_running: usize,
+        outcome: Outcome<()>,
+    }
+    let left = Mutex::new(Left { jobs, n_running: 0, outcome: Ok(()) });
+    let changed = Condvar::new();
+    let lock = || left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let next = || {
+        let mut left = lock();
+        loop {
+            let largest = (0..left.jobs.len()).max_by_key(|&at| (left.jobs[at].size, std::cmp::Reverse(at)));
+            match largest.filter(|_| left.outcome.is_ok()) {
+                Some(at) => {
+                    left.n_running += 1;
+                    return Some(left.jobs.remove(at));
+                }
+                // What runs may have more to do.
+                None if left.n_running > 0 && left.outcome.is_ok() => {
+                    left = changed.wait(left).unwrap_or_else(|poisoned| poisoned.into_inner());
+                }
+                None => return None,
+            }
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..n_workers.max(1) {
             scope.spawn(|| {
-                // A separate closure, because the lock in a loop's condition would be held through
-                // the loop.
-                let next = || todo.lock().ok()?.next();
-                while let Some(source) = next() {
-                    let image = compile(source, out, nvcc, architectures, (jobs / workers).max(1));
-                    if let Ok(mut done) = done.lock() {
-                        done.insert(source.clone(), image);
+                while let Some(job) = next() {
+                    // Others wait for what follows from it.
+                    let outcome = std::panic::catch_unwind(AssertUnwindSafe(job.work));
+                    let outcome = outcome.unwrap_or_else(|_| Err("a compilation panicked".into()));
+                    let mut left = lock();
+                    left.n_running -= 1;
+                    match outcome {
+                        Ok(more) => left.jobs.extend(more),
+                        Err(problem) => left.outcome = Err(problem),
                     }
+                    changed.notify_all();
                 }
             });
         }
     });
-    done.into_inner().map_err(|_| "a compilation panicked".to_string())?.into_values().collect()
+    left.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).outcome
 }
 
 /// Checks that `images` have the kernels `declared`, and no others.
@@ -251,79 +304,128 @@ fn io(path: &Path, error: std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }
 
-fn compile(source: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<Image> {
-    let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
-    options.push(format!("-arch=compute_{VIRTUAL}"));
-    options.push(format!("-I{}", out.display()));
-    // The packages of toolkit 12 are in neighboring folders, and nvcc looks only in its own.
-    if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
-        for package in ["cuda_runtime", "cuda_cccl"] {
-            options.push(format!("-I{}", packages.with_file_name(package).join("include").display()));
-        }
-    }
-
-    let mut contents = BTreeMap::new();
-    gather(source, out, &mut contents);
-    let mut hash = DefaultHasher::new();
-    (&contents, &nvcc.version, &options, architectures).hash(&mut hash);
-    let stamp = format!("{:016x}", hash.finish());
-    let name = source.file_stem().unwrap_or_default();
-    let (path, stamp_path) = (out.join(name).with_extension("fatbin"), out.join(name).with_extension("stamp"));
-    if !(path.exists() && std::fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp)) {
-        // An image without its stamp is compiled again, so that an incomplete one is never used.
-        if stamp_path.exists() {
-            std::fs::remove_file(&stamp_path).map_err(|error| io(&stamp_path, error))?;
-        }
-        let ptx = out.join(name).with_extension("ptx");
-        run(Command::new(&nvcc.path).args(&options).arg("-o").args([&ptx, source]), &nvcc.path)?;
-        assemble(&ptx, &path, nvcc, architectures, threads)?;
-        std::fs::write(&stamp_path, stamp).map_err(|error| io(&stamp_path, error))?;
-    }
-    let kernels = kernels(&std::fs::read(&path).map_err(|error| io(&path, error))?);
-    if kernels.is_empty() {
-        return Err(format!(
-            "{}: nvcc made no kernels of it: a .cu file holds `extern \"C\" __global__` functions",
-            source.display()
-        ));
-    }
-    Ok(Image { kernels, path })
+/// A file of kernels on its way from source to image.
+struct File<'a> {
+    source: PathBuf,
+    /// Path of what is made of it, without extension.
+    made: PathBuf,
+    options: Vec<String>,
+    /// Changes with everything that the image depends on.
+    stamp: String,
+    nvcc: &'a Nvcc,
+    architectures: &'a [u32],
+    /// Architectures for which there is no machine code yet.
+    n_missing: AtomicUsize,
 }
 
-/// Writes a fat binary of a file's PTX and its machine code for `architectures` to `image`. The PTX
-/// keeps its line numbers, which the virtual GPU and the driver report; in machine code they would
-/// take four times the space of everything else.
-fn assemble(ptx: &Path, image: &Path, nvcc: &Nvcc, architectures: &[u32], threads: usize) -> Outcome<()> {
-    let plain = ptx.with_extension("plain.ptx");
-    let text = std::fs::read_to_string(ptx).map_err(|error| io(ptx, error))?;
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with(".loc")).collect();
-    std::fs::write(&plain, lines.join("\n")).map_err(|error| io(&plain, error))?;
-    let codes: Vec<(u32, PathBuf)> =
-        architectures.iter().map(|&number| (number, ptx.with_extension(format!("sm_{number}.cubin")))).collect();
-    for some in codes.chunks(threads.max(1)) {
-        let running: Vec<_> = (some.iter())
-            .map(|(number, path)| {
-                let mut command = Command::new(&nvcc.path);
-                command.args(["-cubin", &format!("-arch=sm_{number}"), "-o"]).args([path, &plain]);
-                let nvcc = nvcc.path.clone();
-                std::thread::spawn(move || run(&mut command, &nvcc))
-            })
-            .collect();
-        for one in running {
-            one.join().map_err(|_| "an assembly panicked".to_string())??;
+impl<'a> File<'a> {
+    fn new(source: PathBuf, out: &Path, nvcc: &'a Nvcc, architectures: &'a [u32]) -> File<'a> {
+        let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
+        options.push(format!("-arch=compute_{VIRTUAL}"));
+        options.push(format!("-I{}", out.display()));
+        // The packages of toolkit 12 are in neighboring folders, and nvcc looks only in its own.
+        if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
+            for package in ["cuda_runtime", "cuda_cccl"] {
+                options.push(format!("-I{}", packages.with_file_name(package).join("include").display()));
+            }
         }
+        let mut contents = BTreeMap::new();
+        gather(&source, out, &mut contents);
+        let mut hash = DefaultHasher::new();
+        (&contents, &nvcc.version, &options, architectures, COMPRESSION).hash(&mut hash);
+        let stamp = format!("{:016x}", hash.finish());
+        let made = out.join(source.file_stem().unwrap_or_default());
+        File { source, made, options, stamp, nvcc, architectures, n_missing: AtomicUsize::new(architectures.len()) }
     }
-    // `fatbinary` is in the folder of nvcc, which calls it too.
-    let fatbinary = nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
-    let mut command = Command::new(&fatbinary);
-    // The virtual GPU needs uncompressed PTX.
-    command.args(["-64", "-compress=false"]).arg(format!("--create={}", image.display()));
-    command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
-    command.args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
-    run(&mut command, &fatbinary)?;
-    for path in codes.iter().map(|(_, path)| path).chain([&plain]) {
-        std::fs::remove_file(path).map_err(|error| io(path, error))?;
+
+    fn with(&self, extension: &str) -> PathBuf {
+        self.made.with_extension(extension)
     }
-    Ok(())
+
+    fn image(&self) -> PathBuf {
+        self.with("fatbin")
+    }
+
+    fn code(&self, architecture: u32) -> PathBuf {
+        self.with(&format!("sm_{architecture}.cubin"))
+    }
+
+    /// The names of the kernels in the image, if it is there and up to date. They are in the file
+    /// of the stamp, since PTX in the image is compressed.
+    fn kernels(&self) -> Option<Vec<String>> {
+        let text = std::fs::read_to_string(self.with("stamp")).ok().filter(|_| self.image().exists())?;
+        let (stamp, names) = text.split_once('\n')?;
+        (stamp == self.stamp).then(|| names.lines().map(String::from).collect())
+    }
+
+    /// Makes the PTX; what follows is the machine code for each architecture, and then the image.
+    fn compile(&'a self) -> Outcome<Vec<Job<'a>>> {
+        // An image without its stamp is compiled again, so that an incomplete one is never used.
+        let stamp = self.with("stamp");
+        if stamp.exists() {
+            std::fs::remove_file(&stamp).map_err(|error| io(&stamp, error))?;
+        }
+        let ptx = self.with("ptx");
+        run(Command::new(&self.nvcc.path).args(&self.options).arg("-o").args([&ptx, &self.source]), &self.nvcc.path)?;
+        let text = std::fs::read_to_string(&ptx).map_err(|error| io(&ptx, error))?;
+        let kernels = kernels(text.as_bytes());
+        if kernels.is_empty() {
+            return Err(format!(
+                "{}: nvcc made no kernels of it: a .cu file holds `extern \"C\" __global__` functions",
+                self.source.display()
+            ));
+        }
+        let stamp = [&[self.stamp.clone()], &kernels[..]].concat().join("\n");
+        if self.architectures.is_empty() {
+            self.pack(&stamp)?;
+            return Ok(Vec::new());
+        }
+        // The PTX of the image keeps its line numbers, which the virtual GPU and the driver report;
+        // in machine code they would take four times the space of everything else.
+        let plain = self.with("plain.ptx");
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with(".loc")).collect();
+        let plain_text = lines.join("\n");
+        std::fs::write(&plain, &plain_text).map_err(|error| io(&plain, error))?;
+        let assembly = |&architecture: &u32| -> Job<'a> {
+            let stamp = stamp.clone();
+            let work = move || {
+                self.assemble(architecture)?;
+                if self.n_missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    self.pack(&stamp)?;
+                }
+                Ok(Vec::new())
+            };
+            Job { size: plain_text.len(), work: Box::new(work) }
+        };
+        Ok(self.architectures.iter().map(assembly).collect())
+    }
+
+    fn assemble(&self, architecture: u32) -> Outcome<()> {
+        let mut command = Command::new(&self.nvcc.path);
+        command.args(["-cubin", &format!("-arch=sm_{architecture}"), "-o"]);
+        run(command.args([self.code(architecture), self.with("plain.ptx")]), &self.nvcc.path).map(|_| ())
+    }
+
+    /// Makes the image, a fat binary of the PTX and the machine code, and the file of its stamp.
+    fn pack(&self, stamp: &str) -> Outcome<()> {
+        let codes: Vec<(u32, PathBuf)> = self.architectures.iter().map(|&number| (number, self.code(number))).collect();
+        let (ptx, image) = (self.with("ptx"), self.image());
+        // `fatbinary` is in the folder of nvcc, which calls it too.
+        let fatbinary = self.nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
+        let mut command = Command::new(&fatbinary);
+        command.arg("-64").arg(COMPRESSION).arg(format!("--create={}", image.display()));
+        command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
+        command
+            .args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
+        run(&mut command, &fatbinary)?;
+        for path in codes.into_iter().map(|(_, path)| path).chain([ptx, self.with("plain.ptx")]) {
+            if path.exists() {
+                std::fs::remove_file(&path).map_err(|error| io(&path, error))?;
+            }
+        }
+        let path = self.with("stamp");
+        std::fs::write(&path, stamp).map_err(|error| io(&path, error))
+    }
 }
 
 /// Adds the text of `path` and of all files that it includes from its own tree, or from the folder
@@ -342,10 +444,10 @@ pub fn gather(path: &Path, out: &Path, contents: &mut BTreeMap<PathBuf, String>)
     }
 }
 
-/// The names of kernels in the uncompressed PTX of `image`, which contains it several times.
+/// The names of the kernels in a text of PTX.
 #[must_use]
-pub fn kernels(image: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(image);
+pub fn kernels(ptx: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(ptx);
     let names = text.split(".visible .entry ").skip(1);
     let names = names.filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
     let mut unique: Vec<String> = Vec::new();

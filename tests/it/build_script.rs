@@ -55,7 +55,7 @@ fn nvcc_is_searched_in_the_order_of_the_readme() {
 
 #[test]
 fn architectures_are_those_that_are_known_and_wanted() {
-    assert_eq!(architectures(None, &KNOWN), Ok(vec![80, 86, 90, 120]), "all that this nvcc knows");
+    assert_eq!(architectures(None, &KNOWN), Ok(vec![80, 90, 120]), "all that this nvcc knows");
     assert_eq!(architectures(Some("90"), &KNOWN), Ok(vec![90]));
     assert_eq!(architectures(Some("120, 80,80"), &KNOWN), Ok(vec![80, 120]));
     assert_eq!(architectures(Some("103"), &KNOWN), Ok(vec![103]), "one beside the usual ones");

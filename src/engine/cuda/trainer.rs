@@ -56,6 +56,8 @@ pub struct CudaTrainer {
     step: u64,
     /// Record of the step whose loss or gradient was not finite.
     failed: Option<StepRecord>,
+    /// A step has been launched, so its kernels are loaded.
+    has_launched: bool,
     /// Recording of [`RECORDED_STEPS`] steps, made when that many are first asked for at once.
     recording: Option<Recording>,
 }
@@ -206,6 +208,7 @@ impl CudaTrainer {
             step_finisher,
             step: state.step,
             failed: None,
+            has_launched: false,
             recording: None,
             training,
         })
@@ -277,7 +280,13 @@ impl CudaTrainer {
     }
 
     /// Launches `n` steps.
-    fn launch(&mut self, n: u64) -> Result<()> {
+    fn launch(&mut self, mut n: u64) -> Result<()> {
+        if !self.has_launched && n > 0 {
+            // Loads the kernels, which a recording cannot.
+            self.launch_step()?;
+            self.has_launched = true;
+            n -= 1;
+        }
         for _ in 0..n / RECORDED_STEPS {
             if self.recording.is_none() {
                 let steps = || (0..RECORDED_STEPS).try_for_each(|_| self.launch_step());

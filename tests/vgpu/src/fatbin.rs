@@ -1,68 +1,154 @@
-//! The PTX in an uncompressed fat binary, as `nvcc -fatbin` writes it.
+//! The PTX in a fat binary, as `fatbinary` of the CUDA toolkit writes it. The layout of its headers
+//! is not documented; what is read here is what the toolkits 12 and 13 write.
+
+use std::borrow::Cow;
+
+use ruzstd::decoding::FrameDecoder;
+
+/// First bytes of a fat binary.
+const MAGIC: u32 = 0xba55_ed50;
+
+/// Kind of a part that holds PTX; the other kinds hold machine code.
+const PTX: u16 = 1;
+
+/// Flags of a part's header: how its content is compressed.
+const LZ4: u64 = 1 << 13;
+const ZSTD: u64 = 1 << 15;
+
+/// Bytes that a compressed byte can stand for in LZ4. What claims more holds no PTX.
+const MOST_BYTES_OF_ONE: usize = 255;
+
+/// The numbers in an image, at offsets in bytes.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn bytes<const N: usize>(&self, at: usize) -> Result<[u8; N], String> {
+        let end = at.checked_add(N).and_then(|end| self.0.get(at..end));
+        end.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| "cut off".to_string())
+    }
+
+    fn u16(&self, at: usize) -> Result<u16, String> {
+        self.bytes(at).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, at: usize) -> Result<u32, String> {
+        self.bytes(at).map(u32::from_le_bytes)
+    }
+
+    fn u64(&self, at: usize) -> Result<u64, String> {
+        self.bytes(at).map(u64::from_le_bytes)
+    }
+
+    /// A length of parts of the image: none is longer than the image, whatever its headers say.
+    fn length(&self, at: usize) -> Result<usize, String> {
+        Ok(usize::try_from(self.u64(at)?).unwrap_or(usize::MAX).min(self.0.len()))
+    }
+}
 
 /// The text of the PTX in `image`: a fat binary, or PTX itself.
 ///
 /// # Errors
 /// Describes what is wrong with the image.
 pub fn ptx_of(image: &[u8]) -> Result<String, String> {
-    const MAGIC: u32 = 0xba55_ed50;
-    const PTX: u16 = 1;
-    let u16_at =
-        |at: usize| image.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]])).ok_or("cut off".to_string());
-    let u32_at = |at: usize| {
-        image.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).ok_or("cut off".to_string())
-    };
-    let u64_at = |at: usize| Ok::<u64, String>(u64::from(u32_at(at)?) | u64::from(u32_at(at + 4)?) << 32);
-    if u32_at(0) != Ok(MAGIC) {
-        let end = image.iter().position(|&byte| byte == 0).unwrap_or(image.len());
-        return String::from_utf8(image[..end].to_vec()).map_err(|_| "neither a fat binary nor PTX".into());
+    let numbers = Numbers(image);
+    if numbers.u32(0) != Ok(MAGIC) {
+        return text(image).ok_or_else(|| "neither a fat binary nor PTX".into());
     }
-    // Offsets beyond the end of the image are errors, whatever its headers say.
-    let length = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(image.len());
-    let mut at = usize::from(u16_at(6)?);
-    let end = at.saturating_add(length(u64_at(8)?));
+    let mut at = usize::from(numbers.u16(6)?);
+    let end = at.saturating_add(numbers.length(8)?);
     while at < end {
-        let (kind, header, size) = (u16_at(at)?, u32_at(at + 4)? as usize, length(u64_at(at + 8)?));
+        let (kind, header, size) = (numbers.u16(at)?, numbers.u32(at + 4)? as usize, numbers.length(at + 8)?);
         if header == 0 {
             return Err("a part without a header".into());
         }
-        let compressed = u32_at(at + 16)?;
         if kind == PTX {
-            if compressed != 0 {
-                return Err("its PTX is compressed: build with nvcc --no-compress".into());
-            }
-            let text = image.get(at + header..at + header + size).ok_or("cut off")?;
-            let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-            return String::from_utf8(text[..end].to_vec()).map_err(|_| "its PTX is no text".into());
+            let content = image.get(at + header..at + header + size).ok_or("cut off")?;
+            return text(&unpacked(&numbers, at, content)?).ok_or_else(|| "its PTX is no text".into());
         }
         at += header + size;
     }
     Err("it holds no PTX".into())
 }
 
+/// The text before the first zero.
+fn text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8(bytes[..end].to_vec()).ok()
+}
+
+/// The content of the part whose header is at `at`.
+fn unpacked<'a>(numbers: &Numbers<'_>, at: usize, content: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+    let flags = numbers.u64(at + 40)?;
+    if flags & (LZ4 | ZSTD) == 0 {
+        return Ok(content.into());
+    }
+    // What follows aligns the next header.
+    let packed = content.get(..numbers.u32(at + 16)? as usize).ok_or("cut off")?;
+    let size = usize::try_from(numbers.u64(at + 56)?).unwrap_or(usize::MAX);
+    if size > packed.len().saturating_mul(MOST_BYTES_OF_ONE) {
+        return Err(format!("{} bytes cannot hold {size} bytes of PTX", packed.len()));
+    }
+    let mut unpacked = vec![0; size];
+    let n_bytes = if flags & ZSTD != 0 {
+        FrameDecoder::new().decode_all(packed, &mut unpacked).map_err(|error| error.to_string())
+    } else {
+        lz4_flex::block::decompress_into(packed, &mut unpacked).map_err(|error| error.to_string())
+    };
+    match n_bytes.map_err(|error| format!("its PTX cannot be unpacked: {error}"))? {
+        n_bytes if n_bytes == size => Ok(unpacked.into()),
+        n_bytes => Err(format!("its PTX has {n_bytes} bytes, not {size}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ptx_of;
+    use super::{LZ4, ZSTD, ptx_of};
 
     /// A fat binary with one part of this kind, header length and size.
     fn image(kind: u16, header: u32, size: u64) -> Vec<u8> {
-        let mut image = 0xba55_ed50u32.to_le_bytes().to_vec();
+        image_of(kind, header, size, 0, 0, b"ret;\0")
+    }
+
+    fn image_of(kind: u16, header: u32, size: u64, flags: u64, unpacked: u64, content: &[u8]) -> Vec<u8> {
+        let mut image = super::MAGIC.to_le_bytes().to_vec();
         image.extend([1, 0, 16, 0]);
         image.extend(u64::MAX.to_le_bytes());
         image.extend(kind.to_le_bytes());
         image.extend([0, 0]);
         image.extend(header.to_le_bytes());
         image.extend(size.to_le_bytes());
+        image.extend((content.len() as u32).to_le_bytes());
+        image.extend([0; 20]);
+        image.extend(flags.to_le_bytes());
         image.extend([0; 8]);
-        image.extend(b"ret;\0");
+        image.extend(unpacked.to_le_bytes());
+        image.extend(content);
         image
     }
 
     #[test]
     fn absurd_lengths_end_the_search() {
-        assert_eq!(ptx_of(&image(1, 24, 5)).expect("PTX"), "ret;");
-        for (kind, header, size) in [(1, 24, u64::MAX), (2, 24, u64::MAX), (2, u32::MAX, u64::MAX), (2, 0, 0)] {
+        assert_eq!(ptx_of(&image(1, 64, 5)).expect("PTX"), "ret;");
+        for (kind, header, size) in [(1, 64, u64::MAX), (2, 64, u64::MAX), (2, u32::MAX, u64::MAX), (2, 0, 0)] {
             assert!(ptx_of(&image(kind, header, size)).is_err(), "{kind} {header} {size}");
+        }
+    }
+
+    #[test]
+    fn packed_ptx_has_the_length_that_its_header_states() {
+        let text = "mov.u32 %r1, %tid.x;\n".repeat(50);
+        let packed_by = |flags: u64, packed: &[u8], size: usize| {
+            ptx_of(&image_of(1, 64, packed.len() as u64, flags, size as u64, packed))
+        };
+        let lz4 = lz4_flex::block::compress(text.as_bytes());
+        let zstd = ruzstd::encoding::compress_to_vec(text.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+        for (flags, packed) in [(LZ4, lz4), (ZSTD, zstd)] {
+            assert!(packed.len() < text.len() / 2);
+            assert_eq!(packed_by(flags, &packed, text.len()).as_ref(), Ok(&text));
+            for size in [0, text.len() - 1, text.len() + 1, 256 * packed.len(), usize::MAX] {
+                assert!(packed_by(flags, &packed, size).is_err(), "{flags:x} {size}");
+            }
+            assert!(packed_by(flags, &packed[..packed.len() / 2], text.len()).is_err());
         }
     }
 }

@@ -5,6 +5,7 @@
 mod common_fuzz;
 
 use common_fuzz::{Answer, Bytes, NUMBERS, Random, Target, Text, run};
+use ruzstd::encoding::CompressionLevel;
 use vgpu::fatbin::ptx_of;
 use vgpu::ptx::parse_module;
 
@@ -183,20 +184,30 @@ fn instructions_to_begin_with_are_valid() {
     }
 }
 
-/// A fat binary of `parts`: (kind, content).
+/// A fat binary of `parts`: (kind, content). Some are compressed, and some only claim to be.
 fn fat_binary(random: &mut Random, parts: &[(u16, Vec<u8>)]) -> Vec<u8> {
     const HEADER: u32 = 64;
+    const LZ4: u64 = 1 << 13;
+    const ZSTD: u64 = 1 << 15;
     let mut body = Vec::new();
     for (kind, content) in parts {
         let start = body.len();
+        let (flags, packed) = match random.below(20) {
+            0..6 => (LZ4, lz4_flex::block::compress(content)),
+            6..12 => (ZSTD, ruzstd::encoding::compress_to_vec(&content[..], CompressionLevel::Fastest)),
+            12 => (random.choose(&[LZ4, ZSTD]), content.clone()),
+            _ => (0, content.clone()),
+        };
         body.extend(kind.to_le_bytes());
         body.extend([1, 1]);
         body.extend(HEADER.to_le_bytes());
+        body.extend((packed.len() as u64).to_le_bytes());
+        body.extend((packed.len() as u32).to_le_bytes());
+        body.resize(start + 40, 0);
+        body.extend(flags.to_le_bytes());
+        body.resize(start + 56, 0);
         body.extend((content.len() as u64).to_le_bytes());
-        let compressed = u32::from(random.percent(5));
-        body.extend(compressed.to_le_bytes());
-        body.resize(start + HEADER as usize, 0);
-        body.extend(content);
+        body.extend(packed);
     }
     let mut image = 0xba55_ed50u32.to_le_bytes().to_vec();
     image.extend([1, 0, 16, 0]);
@@ -206,7 +217,8 @@ fn fat_binary(random: &mut Random, parts: &[(u16, Vec<u8>)]) -> Vec<u8> {
 
 #[test]
 fn fat_binaries() {
-    let target = Target { name: "fatbin", inputs: 100_000, bytes_per_byte: 4, microseconds_per_byte: 2 };
+    // PTX may be 255 times as long as what is compressed, and is there as bytes and as text.
+    let target = Target { name: "fatbin", inputs: 100_000, bytes_per_byte: 768, microseconds_per_byte: 20 };
     run(
         &target,
         |random| {
@@ -221,15 +233,8 @@ fn fat_binaries() {
             match random.below(10) {
                 0..4 => {
                     // A field of a header.
-                    let headers: Vec<usize> = (0..parts.len())
-                        .scan(16, |at, part| {
-                            let here = *at;
-                            *at += 64 + parts[part].1.len();
-                            Some(here)
-                        })
-                        .chain([0])
-                        .collect();
-                    let at = random.choose(&headers) + 2 * random.below(10);
+                    let headers: Vec<usize> = headers(&image).into_iter().chain([0]).collect();
+                    let at = random.choose(&headers) + 2 * random.below(32);
                     Bytes::extreme(random, &mut image, at);
                 }
                 4..6 => {
@@ -243,4 +248,15 @@ fn fat_binaries() {
         },
         |input, _| Answer::from(ptx_of(input)),
     );
+}
+
+/// Where the headers of the parts of a valid fat binary begin.
+fn headers(image: &[u8]) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let mut at = 16;
+    while let Some(size) = image.get(at + 8..at + 16) {
+        starts.push(at);
+        at += 64 + u64::from_le_bytes(size.try_into().expect("eight bytes")) as usize;
+    }
+    starts
 }

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, DriverError,
-    LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -95,7 +95,10 @@ pub struct Device {
     stream: Arc<CudaStream>,
     /// Stream for copies that run alongside the kernels.
     copies: Arc<CudaStream>,
-    functions: HashMap<&'static str, Loaded>,
+    /// The modules of [`MODULES`], loaded with their first kernel.
+    modules: Mutex<Vec<Option<Arc<CudaModule>>>>,
+    /// By name of the kernel: the number of its module, and the kernel once it has been needed.
+    functions: HashMap<&'static str, (usize, OnceLock<Loaded>)>,
     /// Kernels launched since the last successful synchronization.
     launched: Mutex<Vec<&'static str>>,
     /// Bytes allocated so far, never reduced.
@@ -120,7 +123,8 @@ impl Loaded {
 }
 
 impl Device {
-    /// GPU number `ordinal` with all kernels loaded.
+    /// GPU number `ordinal`. A kernel is loaded when it is first needed, as most runs need a few of
+    /// them.
     ///
     /// # Errors
     /// [`Error::Device`] says what is missing: kernels in this program, a driver, the GPU.
@@ -129,13 +133,8 @@ impl Device {
         check_kernels(&name)?;
         check_driver(&name)?;
         let driver = |what: &'static str| {
-            let name = name.clone();
-            move |error: DriverError| Error::Device {
-                kind: DeviceKind::Unavailable,
-                device: name,
-                problem: format!("{what}: {}", describe(error)),
-                fix: "`nvidia-smi` lists GPUs and drivers; or use the `CpuEngine`".into(),
-            }
+            let name = &name;
+            move |error: DriverError| unavailable(name, what, error)
         };
         let context = CudaContext::new(ordinal).map_err(driver("cannot be opened"))?;
         // SAFETY: this file orders the streams itself, with its own events.
@@ -143,27 +142,45 @@ impl Device {
         let stream = context.new_stream().map_err(driver("cannot make a stream"))?;
         let copies = context.new_stream().map_err(driver("cannot make a stream"))?;
         let mut functions = HashMap::new();
-        for (kernels, image) in MODULES {
-            let module = context
-                .load_module(Ptx::from_binary(image.to_vec()))
-                .map_err(driver("its driver refuses the kernels (`amatch devices` says which it must be)"))?;
-            for &kernel in *kernels {
-                let function = module.load_function(kernel).map_err(driver(kernel))?;
-                functions.insert(kernel, Loaded::new(function, &context).map_err(driver(kernel))?);
-            }
+        for (number, (kernels, _)) in MODULES.iter().enumerate() {
+            functions.extend(kernels.iter().map(|&kernel| (kernel, (number, OnceLock::new()))));
         }
         let model = context.name().map_err(driver("has no name"))?;
-        Ok(Arc::new(Device {
+        let device = Arc::new(Device {
             name,
             model,
             context,
             stream,
             copies,
+            modules: Mutex::new(MODULES.iter().map(|_| None).collect()),
             functions,
             launched: Mutex::default(),
             #[cfg(test)]
             taken: Default::default(),
-        }))
+        });
+        // A driver that refuses one module refuses all of them: better now than in a run.
+        if let Some((smallest, _)) = MODULES.iter().enumerate().min_by_key(|(_, (_, image))| image.len()) {
+            device.module(smallest)?;
+        }
+        Ok(device)
+    }
+
+    /// Module `number` of [`MODULES`]: loaded now, unless it was.
+    fn module(&self, number: usize) -> Result<Arc<CudaModule>> {
+        let mut modules = self.modules.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(module) = &modules[number] {
+            return Ok(module.clone());
+        }
+        let (_, image) = MODULES[number];
+        let module = self.context.load_module(Ptx::from_binary(image.to_vec())).map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => self.failure("memory for kernels", error),
+            _ => {
+                let what = "its driver refuses the kernels (`amatch devices` says which it must be)";
+                unavailable(&self.name, what, error)
+            }
+        })?;
+        modules[number] = Some(module.clone());
+        Ok(module)
     }
 
     /// Its number and model.
@@ -327,16 +344,25 @@ impl Device {
         Ok(())
     }
 
+    /// A kernel: loaded now, unless it was. No kernel can be loaded during [`Device::capture`].
     fn kernel(&self, kernel: Kernel) -> Result<&Loaded> {
-        self.functions.get(kernel.name()).ok_or_else(|| {
-            let problem = format!("has no kernel {}", kernel.name());
-            Error::Device {
-                kind: DeviceKind::Failed,
-                device: self.name.clone(),
-                problem,
-                fix: "build the program again".into(),
-            }
-        })
+        let name = kernel.name();
+        let (number, cell) = self.functions.get(name).ok_or_else(|| Error::Device {
+            kind: DeviceKind::Failed,
+            device: self.name.clone(),
+            problem: format!("has no kernel {name}"),
+            fix: "build the program again".into(),
+        })?;
+        if let Some(loaded) = cell.get() {
+            return Ok(loaded);
+        }
+        let module = self.module(*number)?;
+        let loaded = (self.context.bind_to_thread())
+            .and_then(|()| module.load_function(name))
+            .and_then(|function| Loaded::new(function, &self.context))
+            .map_err(|error| self.failure(name, error))?;
+        // Another thread may have loaded it meanwhile: then its copy is the one to use.
+        Ok(cell.get_or_init(|| loaded))
     }
 
     /// Launches `kernel` on `grid` blocks with one argument block, after all earlier launches.
@@ -363,7 +389,8 @@ impl Device {
         unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel.name(), error))
     }
 
-    /// Records the launches of `launches`, to be replayed as one.
+    /// Records the launches of `launches`, to be replayed as one. Their kernels have been launched
+    /// before, as the driver loads none during a recording.
     pub fn capture(&self, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(|error| self.failure("a recording", error))?;
@@ -456,6 +483,16 @@ impl Device {
     }
 }
 
+/// The error message: the driver cannot use GPU `name`.
+fn unavailable(name: &str, what: &str, error: DriverError) -> Error {
+    Error::Device {
+        kind: DeviceKind::Unavailable,
+        device: name.into(),
+        problem: format!("{what}: {}", describe(error)),
+        fix: "`nvidia-smi` lists GPUs and drivers; or use the `CpuEngine`".into(),
+    }
+}
+
 const OUT_OF_MEMORY_FIX: &str =
     "lower training.interior_rows, training.boundary_rows, model.hidden or objective.probes, or free memory on the GPU";
 
@@ -463,4 +500,28 @@ const OUT_OF_MEMORY_FIX: &str =
 pub(super) fn describe(error: DriverError) -> String {
     let words = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
     format!("{words} ({:?})", error.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::precision::Precision;
+
+    /// A run pays for the kernels that it launches, not for all.
+    #[test]
+    fn modules_are_loaded_with_their_first_kernel() {
+        let device = Device::open(0).expect("a device");
+        let loaded = || -> Vec<&str> {
+            let modules = device.modules.lock().expect("unharmed");
+            let loaded = modules.iter().zip(MODULES).filter(|(module, _)| module.is_some());
+            loaded.flat_map(|(_, (kernels, _))| *kernels).copied().collect()
+        };
+        let at_first = loaded();
+        assert!(at_first.len() < 10 && at_first.contains(&"finish_step"), "{at_first:?}");
+        for _ in 0..2 {
+            device.most_shared_memory(Kernel::WeightGrad(Precision::Bf16)).expect("a kernel");
+            let more: Vec<&str> = loaded().into_iter().filter(|kernel| !at_first.contains(kernel)).collect();
+            assert_eq!(more, Precision::ALL.map(|precision| Kernel::WeightGrad(precision).name()));
+        }
+    }
 }
