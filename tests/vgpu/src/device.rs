@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Launches};
 use crate::exec::{Failure, Launch, MAX_THREADS, Random, Residents};
 use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES, Order};
 use crate::ptx::{Kernel, Module, parse_module};
@@ -19,8 +19,16 @@ pub fn shared_limit() -> usize {
     *LIMIT
 }
 
+/// Multiprocessors of the device: 4, unless `VGPU_MULTIPROCESSORS` is set.
+pub fn multiprocessors() -> usize {
+    static NUMBER: LazyLock<usize> = LazyLock::new(|| {
+        let set = std::env::var("VGPU_MULTIPROCESSORS").ok().and_then(|number| number.parse().ok());
+        set.filter(|&number| number > 0).unwrap_or(4)
+    });
+    *NUMBER
+}
+
 // Limits of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities", 8.0).
-pub const MULTIPROCESSORS: usize = 4;
 pub const THREADS: usize = 2048;
 pub const BLOCKS: usize = 32;
 pub const REGISTERS: usize = 65_536;
@@ -44,6 +52,13 @@ pub fn occupancy(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usiz
     (THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS)
 }
 
+/// The same on hardware, where the compiler gives a kernel with launch bounds as many registers as
+/// the bounds leave: no more blocks than they ask for.
+fn resident(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usize {
+    let most = if kernel.min_blocks > 0 { kernel.min_blocks as usize } else { BLOCKS };
+    occupancy(kernel, threads, dynamic_shared).min(most)
+}
+
 /// A loaded module with its variables in memory.
 pub struct LoadedModule {
     pub module: Arc<Module>,
@@ -56,6 +71,8 @@ pub struct Device {
     pub modules: Vec<Option<LoadedModule>>,
     /// By kernel name.
     pub counters: HashMap<String, Counters>,
+    /// By kernel name.
+    pub launches: HashMap<String, Launches>,
     /// Parsed modules by their text, for programs that load one repeatedly.
     understood: HashMap<String, Arc<Module>>,
     n_launches: u32,
@@ -88,7 +105,7 @@ impl Sizes {
 
     /// Blocks of `kernel` that the device can hold at the same time.
     pub fn capacity(&self, kernel: &Kernel) -> usize {
-        MULTIPROCESSORS * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
+        multiprocessors() * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
     }
 
     /// True if a cooperative launch of `kernel` has more blocks than the device can hold.
@@ -105,6 +122,7 @@ impl Device {
             memory: GlobalMemory::default(),
             modules: Vec::new(),
             counters: HashMap::new(),
+            launches: HashMap::new(),
             understood: HashMap::new(),
             n_launches: 0,
             workspace: None,
@@ -225,6 +243,8 @@ impl Device {
             run(&launch, self.threads, None)
         };
         self.counters.entry(name.clone()).or_default().add(&counters);
+        let resident = resident(kernel, threads as usize, sizes.dynamic_shared);
+        self.launches.entry(name.clone()).or_default().add(sizes.n_blocks() as u64, resident as u64);
         match failure {
             None => Ok(()),
             Some(Failure { message, instruction, source: (file, line), block, thread, other }) => {

@@ -3,9 +3,9 @@
 //!
 //! The interface is strict: a failure is written to standard error in full, and every later call
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
-//! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_COUNTERS` names a file
-//! for the counters, written at every synchronization; and `VGPU_OVERRIDE` names PTX that replaces
-//! modules (see [`overrides`]).
+//! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` their
+//! number; `VGPU_COUNTERS` names a file for the counters, written at every synchronization; and
+//! `VGPU_OVERRIDE` names PTX that replaces modules (see [`overrides`]).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use crate::counters;
 use crate::device::{
-    BLOCKS, Device, MULTIPROCESSORS, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, occupancy,
+    BLOCKS, Device, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, multiprocessors, occupancy,
     registers_of_thread, shared_limit,
 };
 use crate::fatbin::ptx_of;
@@ -89,7 +89,7 @@ impl Driver {
             return LAUNCH_FAILED;
         }
         if let Ok(path) = std::env::var("VGPU_COUNTERS")
-            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters))
+            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters, &self.device.launches))
         {
             eprintln!("vgpu: {path}: {error}");
         }
@@ -273,7 +273,7 @@ entry! {
             10 => 32,                                   // warp size
             12 => REGISTERS as c_int,                            // registers of a block
             13 => 1_000_000,                            // clock, kHz
-            16 => MULTIPROCESSORS as c_int,             // multiprocessors
+            16 => multiprocessors() as c_int,           // multiprocessors
             31 => 1,                                    // concurrent kernels
             36 => 1_000_000, 37 => 1024,                // memory clock, kHz, and bus width
             38 => 4 << 20,                              // L2 cache
