@@ -118,6 +118,32 @@ pub struct Counters {
     pub barriers: u64,
 }
 
+/// Launches of one kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Launches {
+    pub launches: u64,
+    /// Blocks of all of them.
+    pub blocks: u64,
+    /// Most blocks that a multiprocessor holds at the same time.
+    pub resident: u64,
+}
+
+impl Launches {
+    /// One more launch, of `blocks` blocks.
+    pub fn add(&mut self, blocks: u64, resident: u64) {
+        *self = Launches {
+            launches: self.launches + 1,
+            blocks: self.blocks + blocks,
+            resident: self.resident.max(resident),
+        };
+    }
+
+    /// Each number with its name.
+    pub(crate) fn fields(&mut self) -> [(&'static str, &mut u64); 3] {
+        [("launches", &mut self.launches), ("blocks", &mut self.blocks), ("resident", &mut self.resident)]
+    }
+}
+
 impl Counters {
     pub fn count(&mut self, pipe: Pipe, threads: u64) {
         self.warp_instructions[pipe as usize] += 1;
@@ -130,7 +156,7 @@ impl Counters {
     }
 
     /// Each count with its name.
-    fn fields(&mut self) -> Vec<(String, &mut u64)> {
+    pub(crate) fn fields(&mut self) -> Vec<(String, &mut u64)> {
         let lower = |name: String| name.to_lowercase();
         let warps = Pipe::ALL.iter().map(|pipe| lower(format!("{pipe:?}"))).zip(&mut self.warp_instructions);
         let threads =
@@ -226,14 +252,16 @@ impl Counters {
     }
 }
 
-/// Counters as lines of JSON, one per kernel.
-pub fn report(counters: &HashMap<String, Counters>) -> String {
+/// Counters and launches as lines of JSON, one per kernel.
+pub fn report(counters: &HashMap<String, Counters>, launches: &HashMap<String, Launches>) -> String {
     let mut names: Vec<&String> = counters.keys().collect();
     names.sort();
     let line = |name: &String| {
         let mut counts = counters[name].clone();
-        let fields: Vec<String> =
-            counts.fields().into_iter().map(|(field, count)| format!("\"{field}\":{count}")).collect();
+        let mut launches = launches.get(name).copied().unwrap_or_default();
+        let launches = launches.fields().map(|(field, count)| format!("\"{field}\":{count}"));
+        let fields = counts.fields().into_iter().map(|(field, count)| format!("\"{field}\":{count}"));
+        let fields: Vec<String> = launches.into_iter().chain(fields).collect();
         format!("{{\"kernel\":\"{name}\",{}}}\n", fields.join(","))
     };
     names.into_iter().map(line).collect()
@@ -241,14 +269,23 @@ pub fn report(counters: &HashMap<String, Counters>) -> String {
 
 /// Parses the output of [`report`]: each kernel with its counters.
 pub fn read_report(text: &str) -> Vec<(String, Counters)> {
+    read_launches(text).into_iter().map(|(kernel, _, counters)| (kernel, counters)).collect()
+}
+
+/// The same, with the launches.
+pub fn read_launches(text: &str) -> Vec<(String, Launches, Counters)> {
     let kernel = |line: &str| {
         let fields: HashMap<&str, &str> =
             line.trim_matches(['{', '}']).split(',').filter_map(|field| field.split_once(':')).collect();
-        let mut counters = Counters::default();
-        for (name, count) in counters.fields() {
-            *count = fields.get(format!("\"{name}\"").as_str())?.parse().ok()?;
+        let number = |name: &str| fields.get(format!("\"{name}\"").as_str())?.parse().ok();
+        let (mut launches, mut counters) = (Launches::default(), Counters::default());
+        for (name, count) in launches.fields() {
+            *count = number(name)?;
         }
-        Some((fields.get("\"kernel\"")?.trim_matches('"').to_string(), counters))
+        for (name, count) in counters.fields() {
+            *count = number(&name)?;
+        }
+        Some((fields.get("\"kernel\"")?.trim_matches('"').to_string(), launches, counters))
     };
     text.lines().filter_map(kernel).collect()
 }
@@ -317,8 +354,13 @@ mod tests {
         let mut counters = Counters::default();
         counters.fields().into_iter().enumerate().for_each(|(index, (_, count))| *count = 1000 + index as u64);
         let named = HashMap::from([("a".to_string(), counters.clone()), ("b".to_string(), Counters::default())]);
-        let read = read_report(&report(&named));
-        assert_eq!(read, [("a".to_string(), counters.clone()), ("b".to_string(), Counters::default())]);
+        let mut launches = Launches::default();
+        launches.add(7, 2);
+        launches.add(5, 1);
+        assert_eq!(launches, Launches { launches: 2, blocks: 12, resident: 2 });
+        let text = report(&named, &HashMap::from([("a".to_string(), launches)]));
+        assert_eq!(read_report(&text), [("a".to_string(), counters.clone()), ("b".to_string(), Counters::default())]);
+        assert_eq!(read_launches(&text)[0], ("a".to_string(), launches, counters.clone()));
         assert_eq!(counters.scaled(2.0).barriers, 2 * counters.barriers);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Launches};
 use crate::exec::{Failure, Launch, MAX_THREADS, Random, Residents};
 use crate::memory::{GlobalMemory, MAX_BLOCKS, MAX_LAUNCHES, Order};
 use crate::ptx::{Kernel, Module, parse_module};
@@ -51,6 +51,13 @@ pub fn occupancy(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usiz
     (THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS)
 }
 
+/// The same on hardware, where the compiler gives a kernel with launch bounds as many registers as
+/// the bounds leave: no more blocks than they ask for.
+fn resident(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usize {
+    let most = if kernel.min_blocks > 0 { kernel.min_blocks as usize } else { BLOCKS };
+    occupancy(kernel, threads, dynamic_shared).min(most)
+}
+
 /// A loaded module with its variables in memory.
 pub struct LoadedModule {
     pub module: Arc<Module>,
@@ -63,6 +70,8 @@ pub struct Device {
     pub modules: Vec<Option<LoadedModule>>,
     /// By kernel name.
     pub counters: HashMap<String, Counters>,
+    /// By kernel name.
+    pub launches: HashMap<String, Launches>,
     /// Parsed modules by their text, for programs that load one repeatedly.
     understood: HashMap<String, Arc<Module>>,
     n_launches: u32,
@@ -112,6 +121,7 @@ impl Device {
             memory: GlobalMemory::default(),
             modules: Vec::new(),
             counters: HashMap::new(),
+            launches: HashMap::new(),
             understood: HashMap::new(),
             n_launches: 0,
             workspace: None,
@@ -232,6 +242,8 @@ impl Device {
             run(&launch, self.threads, None)
         };
         self.counters.entry(name.clone()).or_default().add(&counters);
+        let resident = resident(kernel, threads as usize, sizes.dynamic_shared);
+        self.launches.entry(name.clone()).or_default().add(sizes.n_blocks() as u64, resident as u64);
         match failure {
             None => Ok(()),
             Some(Failure { message, instruction, source: (file, line), block, thread, other }) => {

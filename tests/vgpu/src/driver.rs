@@ -89,7 +89,7 @@ impl Driver {
             return LAUNCH_FAILED;
         }
         if let Ok(path) = std::env::var("VGPU_COUNTERS")
-            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters))
+            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters, &self.device.launches))
         {
             eprintln!("vgpu: {path}: {error}");
         }

@@ -9,7 +9,7 @@
 //! | `fragments` | which lane holds which element of a matrix, and products of matrices |
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
-//! | `counters`, `model` | what a profiler counts, and the least time that it takes on a named GPU |
+//! | `counters`, `model` | what a profiler counts, and the time that it takes on a named GPU |
 //! | `queue` | streams, events and captures |
 //! | `driver` | the functions of the driver interface |
 //! | `fatbin`, `overrides` | the PTX inside what the compiler writes, and other PTX in its place |

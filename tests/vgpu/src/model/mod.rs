@@ -1,13 +1,16 @@
 //! A lower bound from counts: the least time that each unit of a named GPU needs for the counted
-//! work.
+//! work. [`time`] estimates the time itself, and [`measured`] holds that against measured times.
 //!
-//! Assumptions: all multiprocessors have equal work, every unit is always busy, and clocks are the
-//! highest that the vendor states, so no kernel is faster than its largest bound. PTX is counted
-//! instead of machine code. Addresses that the compiler folds into loads and predicates that it
-//! merges count as integer instructions, so [`Unit::Integer`] and [`Unit::Issue`] are too high, by
-//! up to a half in loops full of address arithmetic. Sectors count as if none were found in a
-//! multiprocessor's own cache, so [`Unit::L2`] is too high for kernels that read the same operands
-//! again.
+//! Assumptions of the bound: all multiprocessors have equal work, every unit is always busy, and
+//! clocks are the highest that the vendor states, so no kernel is faster than its largest bound.
+//! PTX is counted instead of machine code. Addresses that the compiler folds into loads and
+//! predicates that it merges count as integer instructions, so [`Unit::Integer`] and
+//! [`Unit::Issue`] are too high, by up to a half in loops full of address arithmetic. Sectors count
+//! as if none were found in a multiprocessor's own cache, so [`Unit::L2`] is too high for kernels
+//! that read the same operands again.
+
+pub mod measured;
+pub mod time;
 
 use crate::counters::{Counters, Operands, Pipe};
 
