@@ -2,8 +2,8 @@
 // tiles.
 //
 // Tile t belongs to group t mod kGroups, one of kWideGroups or kNarrowGroups. A group's partial
-// gradient is formed tile after tile, and in a tile channel after channel. If the group has tiles in
-// several chunks of the batch, a launch goes on with the sums that the one before has stored.
+// gradient is formed tile after tile, and in a tile channel after channel. If the group has tiles
+// in several chunks of the batch, a launch goes on with the sums that the one before has stored.
 // `gather_gradient` adds the groups of shard s, which are s, s + kShards, ..., and then the shards.
 // So the order depends on the batch alone: not on its chunks, the number of blocks or the GPU, and
 // the sums of some shards can be formed without the others.

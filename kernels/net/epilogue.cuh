@@ -1,7 +1,7 @@
 // The elementwise part of each sweep, applied to the sums of its product: one functor for each
-// formula, with the names and in the order of src/engine/cpu/epilogue.rs. Each call gets the sums of
-// eight consecutive elements, and `ahead`: the values of kinds `reads()` that the thread carries of
-// them.
+// formula, with the names and in the order of src/engine/cpu/epilogue.rs. Each call gets the sums
+// of eight consecutive elements, and `ahead`: the values of kinds `reads()` that the thread carries
+// of them.
 #pragma once
 #include "../tile/carried.cuh"
 #include "../tile/product.cuh"

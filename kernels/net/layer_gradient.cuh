@@ -1,13 +1,13 @@
 // Gradient of one layer over rows: dW = z_bar^T a + delta^T c + Σ e_bar^T e_a, one product whose
-// inner dimension stacks these channels, tile by tile, and db = Σ z_bar, for the output layer of its
-// unrounded z_bar. All tiles have the first channel; only interior-like ones have the others.
+// inner dimension stacks these channels, tile by tile, and db = Σ z_bar, for the output layer of
+// its unrounded z_bar. All tiles have the first channel; only interior-like ones have the others.
 #pragma once
 #include "../tile/grad_product.cuh"
 #include "tile_rows.cuh"
 
 // Adds the kTile x kTile elements that start at (out0, in0) to `product`, and db of their outputs
-// if in0 = 0, for `n_tiles` tiles, each `step` tiles behind the one before, of `n_channels` channels
-// each. Precondition: operands visible to the block, `sm` free.
+// if in0 = 0, for `n_tiles` tiles, each `step` tiles behind the one before, of `n_channels`
+// channels each. Precondition: operands visible to the block, `sm` free.
 template <class T, uint32_t kTile>
 __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, const TileRows<T>& first, uint32_t layer,
                                              uint32_t out0, uint32_t in0, uint32_t n_channels, uint32_t n_tiles,
@@ -110,8 +110,8 @@ __device__ __forceinline__ void load_gradient(GradProduct<T, kTile>& product, co
   if (P::first_out() >= static_cast<int>(n_out - out0)) return;
   const int lane = threadIdx.x % 32;
   if (P::first_in() < static_cast<int>(n_in - in0)) {
-    const float* own = partial + static_cast<size_t>(out0 + P::first_out() + lane / 4) * n_in + in0 + P::first_in() +
-                       lane % 4 * 2;
+    const float* own =
+        partial + static_cast<size_t>(out0 + P::first_out() + lane / 4) * n_in + in0 + P::first_in() + lane % 4 * 2;
 #pragma unroll
     for (int m = 0; m < P::kM; ++m)
 #pragma unroll

@@ -233,8 +233,8 @@ struct Sweeps : TileRows<T> {
     if (kProbes || network.head != Head::kScalar) to_output<false>(operand, rows.output_c);
   }
 
-  // Adjoint sweep of the hidden layers, from the seeds: e_bar of probes first, as they add to g, then
-  // z_bar. Only `interior` rows have g and probes.
+  // Adjoint sweep of the hidden layers, from the seeds: e_bar of probes first, as they add to g,
+  // then z_bar. Only `interior` rows have g and probes.
   __device__ __forceinline__ void adjoint(bool interior) {
     if constexpr (kProbes) {
 #pragma unroll 1

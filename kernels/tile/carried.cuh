@@ -1,8 +1,8 @@
-// Values that each thread carries from one sweep to a later one: f', f'', ... of the elements that it
-// owns in every product of its tile. No other thread reads them, so they need no barrier, and they
-// lie as suits the memory: in units of eight elements of each thread, 16 bytes of one thread beside
-// those of the next. The first units lie in shared memory, as far as it has room, the others in
-// global memory. There they belong to the block, which reuses them for all its tiles, so that L2
+// Values that each thread carries from one sweep to a later one: f', f'', ... of the elements that
+// it owns in every product of its tile. No other thread reads them, so they need no barrier, and
+// they lie as suits the memory: in units of eight elements of each thread, 16 bytes of one thread
+// beside those of the next. The first units lie in shared memory, as far as it has room, the others
+// in global memory. There they belong to the block, which reuses them for all its tiles, so that L2
 // can keep them.
 #pragma once
 #include "abi.h"

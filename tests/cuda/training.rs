@@ -503,13 +503,13 @@ fn bits_of_a_card() {
     let card = &devices().expect("a driver")[0];
     println!("{}: {} multiprocessors", card.model, card.n_multiprocessors);
     // In 99 KiB the operand of the second network is too long for broad products.
-    for hidden in [&[20][..], &[130, 19]] {
-        for precision in Precision::ALL {
+    for (hidden, precisions) in [(&[20][..], &[Precision::Bf16][..]), (&[130, 19], &Precision::ALL)] {
+        for &precision in precisions {
             let model =
                 model(DIM, hidden, Activation::Silu, Head::Quadratic, embeddings()[1].clone(), Objective::default());
-            let training = Training { n_interior: 700, n_boundary: 500, ..training(&model, ACTION) };
+            let training = Training { n_interior: 300, n_boundary: 260, ..training(&model, ACTION) };
             let state = TrainState::initial(model.parameters.clone());
-            let (state, records) = run(&engine(precision), &training, state, &[3]);
+            let (state, records) = run(&engine(precision), &training, state, &[2]);
             let bits = state.action.moment2.iter().map(|value| u64::from(value.to_bits()));
             let losses = records.iter().map(|record| record.loss.to_bits());
             let digest = bits.chain(losses).fold(0, |digest: u64, bits| digest.rotate_left(5) ^ bits);
@@ -532,7 +532,7 @@ fn the_card_changes_no_bit() {
             .expect("runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let lines: Vec<String> = said.lines().filter(|line| line.contains("bits of [")).map(String::from).collect();
-        assert_eq!(lines.len(), 2 * Precision::ALL.len(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(lines.len(), 1 + Precision::ALL.len(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(!said.contains("Virtual") || said.contains(&format!(": {multiprocessors} multiprocessors")), "{said}");
         lines
     };

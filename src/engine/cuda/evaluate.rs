@@ -183,7 +183,8 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
 }
 
 /// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss
-/// scale whose gradient is finite, as in training. `tiles`: their height, if not that for the batch.
+/// scale whose gradient is finite, as in training. `tiles`: their height, if not that for the
+/// batch.
 pub fn loss_gradient(
     device: &Arc<Device>,
     precision: Precision,
@@ -377,7 +378,7 @@ mod tests {
 
     const DIM: usize = 5;
 
-    /// A network with layers of `hidden` units, and a batch with `n_rows` rows in each of its parts;
+    /// A network with layers of `hidden` units, and a batch with so many rows in each of its parts;
     /// with diffusion two probes a row.
     fn work(hidden: &[usize], [n, n0, n1]: [usize; 3], sigma: f64) -> (Model, Batch) {
         let architecture = Architecture {
@@ -489,9 +490,9 @@ mod tests {
         }
     }
 
-    /// Shards 4 to 7 and then 0 to 3 in launches of their own, as two GPUs would have them: the sums
-    /// of the halves add up to the gradient and the loss of the whole, to the last bit. No launch
-    /// reads the other half's sums: of the first those are not written yet.
+    /// Shards 4 to 7 and then 0 to 3 in launches of their own, as two GPUs would have them: the
+    /// sums of the halves add up to the gradient and the loss of the whole, to the last bit. No
+    /// launch reads the other half's sums: of the first those are not written yet.
     #[test]
     fn shards_can_be_summed_apart() {
         let device = testing::device();

@@ -76,8 +76,8 @@ struct Layout {
 }
 
 impl Layout {
-    /// For `training`, of whose batch at most `most_rows` are worked on at a time. `tiles`: the height
-    /// of the tiles, if not that for the batch.
+    /// For `training`, of whose batch at most `most_rows` are worked on at a time. `tiles`: the
+    /// height of the tiles, if not that for the batch.
     fn new(
         device: &Device,
         precision: Precision,
@@ -150,8 +150,8 @@ pub fn explain(device: &Device, precision: Precision, training: &Training) -> Re
 }
 
 impl CudaTrainer {
-    /// Continues from `state`; both are valid. `tiles`: the height of the tiles, if not that for the
-    /// batch.
+    /// Continues from `state`; both are valid. `tiles`: the height of the tiles, if not that for
+    /// the batch.
     pub fn new(
         device: &Arc<Device>,
         precision: Precision,
@@ -373,8 +373,8 @@ mod tests {
         }
     }
 
-    /// Chunks of any size, which memory decides, are steps of the same bits: with all that is summed
-    /// over tiles, of wide and of narrow networks and their bends.
+    /// Chunks of any size, which memory decides, are steps of the same bits: with all that is
+    /// summed over tiles, of wide and of narrow networks and their bends.
     #[test]
     fn chunks_change_no_bit_of_a_step() {
         let device = testing::device();

@@ -277,8 +277,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "what threads carry takes the last stage of a product",
         "net/sweeps.cuh",
-        "+ kStages * Product<T, kColumns, kStages>::kStageBytes",
-        "+ (kStages - 1) * Product<T, kColumns, kStages>::kStageBytes",
+        "+ kStages * P::kStageBytes",
+        "+ (kStages - 1) * P::kStageBytes",
         SWEEP,
         &[Race, NotWaitedFor],
     ),
@@ -341,8 +341,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the sum over a tile begins at its second row",
         "sweep.cuh",
-        "for (uint32_t i = threadIdx.x; i < kTileRows; i += 32) sums.value",
-        "for (uint32_t i = threadIdx.x + 1; i < kTileRows; i += 32) sums.value",
+        "for (uint32_t i = threadIdx.x; i < kRows; i += 32) sums.value",
+        "for (uint32_t i = threadIdx.x + 1; i < kRows; i += 32) sums.value",
         SWEEP,
         &[Comparison],
     ),

@@ -120,8 +120,8 @@ pub fn sweep_kernel(
     }
 }
 
-/// The kernel of narrow networks for rows with `needs`, and how many of its blocks fit the registers
-/// of a multiprocessor.
+/// The kernel of narrow networks for rows with `needs`, and how many of its blocks fit the
+/// registers of a multiprocessor.
 pub fn narrow_kernel(precision: Precision, needs: RowNeeds) -> (Kernel, usize) {
     if needs.n_probes > 0 {
         (Kernel::SweepNarrowDiffusive(precision), 1)

@@ -27,8 +27,8 @@ use crate::counters::{Counters, Pipe};
 /// Warps of a block: every kernel of this project has blocks of 256 threads.
 const WARPS: f64 = 8.0;
 
-/// Integer instructions that the compiler leaves, of those of PTX: addresses of neighbours fold into
-/// the accesses, and predicates merge.
+/// Integer instructions that the compiler leaves, of those of PTX: addresses of neighbours fold
+/// into the accesses, and predicates merge.
 const INTEGERS: f64 = 0.5;
 
 /// A GPU as measured.
@@ -73,7 +73,8 @@ const MMA_SYNC: f64 = 480e12 / 2.0 / (132.0 * MEASURED_CLOCK);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Traffic {
     /// Tiles write what they read again in a later sweep. What the blocks at work write in one of
-    /// `passes` is in flight together; the part of it that L2 does not keep goes out and comes back.
+    /// `passes` is in flight together; the part of it that L2 does not keep goes out and comes
+    /// back.
     Sweeps { passes: f64 },
     /// Blocks read operands that an earlier launch wrote, `readers` blocks each. The part that L2
     /// did not keep comes from DRAM, once.
