@@ -277,12 +277,12 @@ struct Means {
     /// Height of the tiles; by default that of the batch.
     tiles: Option<Tiles>,
     /// Chunks are swept in this order of the shards that their first tile lies in.
-    shards: Vec<Range<usize>>,
+    shards: [Range<usize>; 2],
 }
 
 impl Default for Means {
     fn default() -> Self {
-        Means { extent: None, most_resident: None, tiles: None, shards: vec![0..SHARDS] }
+        Means { extent: None, most_resident: None, tiles: None, shards: [0..SHARDS, 0..0] }
     }
 }
 
@@ -507,7 +507,7 @@ mod tests {
                 let [first, last] = halves.clone();
                 // Each chunk is half a round of shards.
                 let Swept { learner, sums, .. } =
-                    swept(Means { extent: extent(4, 4), shards: vec![last, first], ..Means::default() }).expect("rows");
+                    swept(Means { extent: extent(4, 4), shards: [last, first], ..Means::default() }).expect("rows");
                 let (partials, n) = (learner.partials(), network.params.n_parameters as usize);
                 let (n_partials, values) = (partials.len() / n, device.read(partials, partials.len()).expect("read"));
                 let [first, last] = halves.map(|shards| -> Vec<f32> {

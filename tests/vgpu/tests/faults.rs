@@ -280,7 +280,7 @@ const FAULTS: &[Fault] = &[
         "+ kStages * P::kStageBytes",
         "+ (kStages - 1) * P::kStageBytes",
         SWEEP,
-        &[Race, NotWaitedFor],
+        &[Race, NotWaitedFor, Comparison],
     ),
     fault(
         "units that threads carry overlap",

@@ -1,6 +1,6 @@
 //! Launches of `kernels/bend.cu`: the network that displaces the points of a learned path.
 
-use super::super::abi::{BendParams, CarriedParams, StepState, THREADS};
+use super::super::abi::{BendParams, StepState, THREADS};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::needs::{PointGradient, Work};
 use super::super::network::Network;
@@ -61,8 +61,7 @@ impl BendPass<'_> {
         let params = BendParams {
             network: network.params,
             rows: rows.params(),
-            // Carried from one kernel to the other.
-            carried: CarriedParams { n_shared: 0, ..layout.carried },
+            carried: layout.carried,
             action: action_rows.params(),
             weights: weights.address(),
             biases: biases.address(),

@@ -5,7 +5,7 @@ use super::super::abi::{
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Device, Kernel};
-use super::super::needs::RowNeeds;
+use super::super::needs::{RowNeeds, Work};
 use super::super::network::Network;
 use crate::error::Result;
 use crate::precision::Precision;
@@ -88,7 +88,12 @@ impl SharedLayout {
             ProductWidth::Low => 1,
             _ => device.blocks_at_once(kernel, THREADS, of_products as u32)?,
         };
-        let room = device.shared_memory_among(kernel, blocks_at_once.max(1))?.saturating_sub(of_products);
+        let room = match needs.work {
+            Work::Bend => 0, // from one kernel to the next
+            Work::Training | Work::Particles => {
+                device.shared_memory_among(kernel, blocks_at_once.max(1))?.saturating_sub(of_products)
+            }
+        };
         let carried = carried(network, needs, width.columns()).in_shared(room, precision);
         let bytes = of_products + carried.n_shared as usize * unit_bytes(precision);
         Ok(SharedLayout {
