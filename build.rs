@@ -375,7 +375,7 @@ impl<'a> File<'a> {
                 self.source.display()
             ));
         }
-        let stamp = [&[self.stamp.clone()], &kernels[..]].concat().join("\n");
+        let stamp = [std::slice::from_ref(&self.stamp), &kernels[..]].concat().join("\n");
         if self.architectures.is_empty() {
             self.pack(&stamp)?;
             return Ok(Vec::new());
