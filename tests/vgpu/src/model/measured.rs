@@ -3,8 +3,9 @@
 //!
 //! Both tables lie beside this file. `times.csv` has the times of
 //! `benches/runs/2026-11-26-h100.md`, in milliseconds, and the rows with which each workload was
-//! counted: fewer than were timed where batches are large ([`Timed::tasks`]). `counts.csv` has the
-//! counts of the kernels of that run, those of commit d7d78ad, made with its program `amatch` by
+//! counted: fewer than were timed where batches are large ([`Timed::counted_rows`]). `counts.csv`
+//! has the counts of the kernels of that run, those of commit d7d78ad, made with its program
+//! `amatch` by
 //!
 //!     cargo bench -p vgpu --bench counters -- count PROGRAM
 

@@ -4,7 +4,7 @@
 //!
 //! * Throughput: the busiest unit, at rates that were measured rather than stated. Units of a
 //!   multiprocessor wait for the multiprocessor with the most blocks; L2 and DRAM serve all.
-//!   Integer instructions count half ([`INTEGERS`]).
+//!   Integer instructions count half (`INTEGERS`).
 //! * Latency: a warp has one instruction after the other, [`Card::wait_clocks`] apart: products,
 //!   accesses to memory, conversions, special functions, barriers and branches, whose results the
 //!   next ones need. Integer and f32 arithmetic is hidden between them. Blocks come in waves of as
