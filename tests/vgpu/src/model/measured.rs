@@ -7,7 +7,9 @@
 //! has the counts of the kernels of that run, those of commit d7d78ad, made with its program
 //! `amatch` by
 //!
-//!     cargo bench -p vgpu --bench counters -- count PROGRAM
+//! ```text
+//! cargo bench -p vgpu --bench counters -- count PROGRAM
+//! ```
 
 use std::str::FromStr;
 
