@@ -71,11 +71,16 @@ pub fn integration_memory(
     Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
 }
 
+/// Requirements of particles in `dim` dimensions: with log q, the directions of its divergence.
+fn needs(plan: &Plan, dim: usize, has_density: bool) -> RowNeeds {
+    let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
+    RowNeeds { n_probes, work: Work::Particles, ..RowNeeds::default() }
+}
+
 /// How particles use the chip.
 pub fn explain(device: &Device, precision: Precision, model: &Model, plan: &Plan, has_density: bool) -> Result<String> {
     let network = Network::new(&model.architecture);
-    let n_probes = if has_density { plan.divergence.n_directions(model.architecture.dim) } else { 0 };
-    let needs = RowNeeds { n_probes, work: Work::Particles, ..RowNeeds::default() };
+    let needs = needs(plan, model.architecture.dim, has_density);
     let IntegrationKernel { name, layout, .. } = IntegrationKernel::of(device, &network, precision, needs)?;
     explain::describe(device, precision, &network, needs, (name, layout))
 }
@@ -107,9 +112,8 @@ impl Layout {
         let network = Network::new(&model.architecture);
         let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
         let has_density = out.log_density.is_some();
-        let n_probes = if has_density { plan.divergence.n_directions(dim) } else { 0 };
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let needs = RowNeeds { n_probes, work: Work::Particles, ..RowNeeds::default() };
+        let needs = needs(plan, dim, has_density);
 
         // A block's rows, its scratch memory and its report; and what is saved of a
         // particle.
