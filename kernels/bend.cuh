@@ -14,7 +14,9 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
                                                                 {params.carried, params.rows.carried, nullptr},
-                                                                nullptr};
+                                                                nullptr,
+                                                                nullptr,
+                                                                0};
   sweeps.primal(false);
   sweeps.output();
   __syncthreads();  // the output is written
@@ -23,7 +25,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
     const float weight = *row.of(params.rows.weight);
     float* x = row.of(params.action.x, dim);
     T* a = static_cast<T*>(params.action.a_in) + static_cast<size_t>(first_row + i) * params.action_in_width;
-    for_each_component(dim, [&](uint32_t k) {
+    RowLanes<kTileRows>::for_each_component(dim, [&](uint32_t k) {
       x[k] = fmaf(weight, row.o(k), x[k]);
       a[k] = to_element<T>(x[k]);
     });
@@ -40,16 +42,15 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
                                                                 {params.carried, params.rows.carried, nullptr},
-                                                                nullptr};
+                                                                nullptr,
+                                                                nullptr,
+                                                                0};
   // Only the first half of the outputs displaces points. The gradient at the points already carries
   // the loss scale.
   const auto seed = [&](const auto& row, uint32_t k) {
     return k < dim ? -*row.of(params.rows.weight) * row.of(params.action.grad_x, dim)[k] : 0.0f;
   };
-  for_each_row<kTileRows>([&](uint32_t i) {
-    const auto row = head_row(sweeps, i);
-    row.seed(row.seed_in(params.rows.z_bar), [&](uint32_t k) { return seed(row, k); });
-  });
+  write_seeds(sweeps, params.rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return seed(head_row(sweeps, i), k); });
   sweeps.adjoint(false);
   sum_seeds(sweeps, [&](uint32_t i, uint32_t k) { return seed(head_row(sweeps, i), k); });
 }

@@ -20,6 +20,7 @@ struct RowTerms {
 template <class TileSweeps>
 struct InteriorRow {
   using T = typename TileSweeps::Operand;
+  using Lanes = RowLanes<TileSweeps::kRows>;
 
   const SweepParams& params;
   HeadRow<TileSweeps> head;
@@ -52,7 +53,7 @@ struct InteriorRow {
     const float weight = *head.of(params.rows.weight) * params.scale;
     T* c_in = head.tile.c(0) + head.row * head.in_width();
     float energy = 0.0f, squares = 0.0f, along = 0.0f, total_ds_dt = 0.0f;
-    for_each_component(head.in_width(), [&](uint32_t i) {
+    Lanes::for_each_component(dim + n_features, [&](uint32_t i) {
       float c = 0.0f;
       if (i < dim) {
         const float p = grad_s(i), w = direction(i);
@@ -61,14 +62,15 @@ struct InteriorRow {
         if (has_velocity()) energy -= velocity(i) * p;
         along = fmaf(w, p, along);
         c = w;
-      } else if (i < dim + n_features) {
+      } else {
         total_ds_dt = fmaf(head.through(i), d_phi[i - dim], total_ds_dt);
         if (has_time()) c = d_phi[i - dim];
       }
       c_in[i] = to_element<T>(operand_scale * weight * c);
     });
-    squares = row_sum(squares), energy = row_sum(energy), along = row_sum(along), total_ds_dt = row_sum(total_ds_dt);
-    if (!is_first_lane()) return;
+    squares = Lanes::sum(squares), energy = Lanes::sum(energy), along = Lanes::sum(along);
+    total_ds_dt = Lanes::sum(total_ds_dt);
+    if (!Lanes::is_first()) return;
     *head.of(params.rows.ds_dt) = total_ds_dt;
     const float ds_dt = has_time() ? total_ds_dt : 0.0f, s = params.with_potential ? *head.of(params.rows.s) : 0.0f;
     const float sampling_weight = *head.of(params.rows.sampling_weight);
@@ -84,18 +86,18 @@ struct InteriorRow {
   // After the tangent sweep with probes: adds the Laplacian term, the generator minus `along`.
   __device__ __forceinline__ void add_curvature(float probe_weight) const {
     const float generator = head.generator(probe_weight, [&](uint32_t i) { return c(i); });
-    if (is_first_lane()) {
+    if (Lanes::is_first()) {
       const double whole = static_cast<double>(generator) / operand_scale;
       *head.of(params.rows.generator) = static_cast<float>(whole);
       terms.value += whole - static_cast<double>(terms.along);
     }
-    for (uint32_t k = 0; k < params.rows.n_probes; ++k) {
-      const float* o_e = head.kept(params.rows.output_e, head.out_width(), k);
-      const T* e = head.probe(k);
-      head.seed(head.seed_in(params.rows.e_bar, k), [&](uint32_t i) {
-        return head.head() == Head::kScalar ? 0.0f : probe_seed(head.head(), probe_weight, from_element(e[i]), o_e[i]);
-      });
-    }
+  }
+
+  // Adjoint seed of output i of probe k.
+  __device__ __forceinline__ float probe_seed_of(uint32_t i, uint32_t k, float probe_weight) const {
+    if (head.head() == Head::kScalar) return 0.0f;
+    const float o_e = head.kept(params.rows.output_e, head.out_width(), k)[i];
+    return probe_seed(head.head(), probe_weight, from_element(head.probe(k)[i]), o_e);
   }
 
   __device__ __forceinline__ float potential_weight() const {
@@ -106,22 +108,17 @@ struct InteriorRow {
     return head.kept(params.rows.output_c, head.out_width())[i];
   }
 
-  // Adjoint seed of output i, if s has weight `on_s`.
-  __device__ __forceinline__ float adjoint_seed(uint32_t i, float on_s) const {
+  // Adjoint seed of output i.
+  __device__ __forceinline__ float adjoint_seed(uint32_t i) const {
     const float along_c = head.head() == Head::kScalar ? 0.0f : generator_seed(head.head(), c(i), o_c(i));
-    return along_c + on_s * head.output_seed_of(i);
-  }
-
-  __device__ __forceinline__ void seed_adjoint() const {
-    const float on_s = potential_weight();
-    head.seed(head.seed_in(params.rows.z_bar), [&](uint32_t i) { return adjoint_seed(i, on_s); });
+    return along_c + potential_weight() * head.output_seed_of(i);
   }
 
   // After the adjoint sweep has reached the input: the gradient of the row's term in x. The drift
   // is held constant, for the same reason as in the parameter gradient.
   __device__ __forceinline__ void gradient_at_point() const {
     float* grad_x = head.of(params.rows.grad_x, head.dim());
-    for_each_component(head.dim(), [&](uint32_t i) {
+    Lanes::for_each_component(head.dim(), [&](uint32_t i) {
       const float by_head = head.head() == Head::kScalar
                                 ? 0.0f
                                 : generator_slope(head.head(), c(i), o_c(i)) +
@@ -171,12 +168,13 @@ template <class TileSweeps>
 __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t index, bool interior, TileSweeps& tile,
                                            TileMemory& sm_tile) {
   constexpr bool kDiffusive = TileSweeps::kProbes;
+  using Lanes = RowLanes<TileSweeps::kRows>;
   const RowBuffers& rows = params.rows;
   const float& operand_scale = sm_tile.operand_scale;
   RowTerms* sm_terms = sm_tile.terms;
-  // The barrier at the beginning of the first product makes it visible.
   if (threadIdx.x == 0)
     sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
+  __syncthreads();  // the scale is written
 
   if (!interior) {
     const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) {
@@ -184,19 +182,20 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     };
     tile.primal(false);
     tile.output();
-    __syncthreads();  // the output is written
+    TileSweeps::sync();  // the output is written
     for_each_row<TileSweeps::kRows>([&](uint32_t i) {
       const auto row = head_row(tile, i);
       const float weight = *row.of(rows.weight), s = row.potential();
-      if (is_first_lane()) {
+      if (Lanes::is_first()) {
         *row.of(rows.s) = s;
         sm_terms[i].value = static_cast<double>(weight) * static_cast<double>(s);
         sm_terms[i].kinetic = 0.0;
       }
-      row.seed(row.seed_in(rows.z_bar), [&](uint32_t k) { return seed(row, k); });
     });
+    write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
     tile.adjoint(false);
     sum_seeds(tile, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
+    __syncthreads();  // the terms are written
     sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, false);
     return;
   }
@@ -208,25 +207,31 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   };
 
   potential_and_gradient(tile, [&] { return params.with_potential != 0; });
+  clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));
   for_each_row<TileSweeps::kRows>([&](uint32_t i) {
     const auto row = row_of(i);
     row.seed_tangent();
-    if (kDiffusive && is_first_lane())
+    if (kDiffusive && Lanes::is_first())
       sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
   });
   tile.tangent();
-  __syncthreads();  // the tangents' outputs are written
-  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
-    if (kDiffusive) row_of(i).add_curvature(sm_tile.probe_weight[i]);
-    row_of(i).seed_adjoint();
-  });
+  TileSweeps::sync();  // the tangents' outputs are written
+  if constexpr (kDiffusive) {
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).add_curvature(sm_tile.probe_weight[i]); });
+#pragma unroll 1
+    for (uint32_t probe = 0; probe < rows.n_probes; ++probe)
+      write_seeds(tile, rows.e_bar, probe,
+                  [&](uint32_t i, uint32_t k) { return row_of(i).probe_seed_of(k, probe, sm_tile.probe_weight[i]); });
+  }
+  write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
   tile.adjoint(true);
   if (params.with_grad_x) {
     tile.adjoint_to_input();
-    __syncthreads();  // the gradient at the input is written
+    TileSweeps::sync();  // the gradient at the input is written
     for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
-  sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k, row_of(i).potential_weight()); });
+  sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
+  __syncthreads();  // the terms are written
   sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, true);
 }
 
@@ -245,7 +250,9 @@ __device__ __forceinline__ void sweep(const SweepParams& params) {
                     params.biases,
                     {sm, params.n_operand_chunks},
                     {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
-                    sm_tile.probe_weight};
+                    sm_tile.probe_weight,
+                    nullptr,
+                    0};
     sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
     __syncthreads();  // the terms of the tile are read
   }

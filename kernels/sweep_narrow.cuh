@@ -39,10 +39,13 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   const BatchParams& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  constexpr int kStageMemory = Product<T, kNarrowColumns, kNarrowStages>::kLeastBytes;
-  static_assert(kStageMemory == kNarrowStageBytes, "the host gives the stages their shared memory: NARROW_STAGE_BYTES");
-  static_assert(kStageMemory >= P::kBytes, "both products use the same stages");
-  LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kStageMemory);
+  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient>;
+  constexpr uint32_t kOperandChunks = kNarrowColumns * sizeof(T) / kChunkBytes;
+  constexpr uint32_t kProductMemory = kOperandChunks * TileSweeps::kOperandChunk + kNarrowStages * kNarrowStageBytes;
+  static_assert(kProductMemory >= P::kBytes, "the gradient's product uses the same memory");
+  LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kProductMemory);
+  unsigned char* sm_resident = reinterpret_cast<unsigned char*>(sm_sums + params.n_resident);
+  unsigned char* sm_carried = sm_resident + 2 * params.n_resident_weights * TileSweeps::kResidentBytes;
   LayerSums<T>* spilled = static_cast<LayerSums<T>*>(params.spilled) +
                           static_cast<size_t>(blockIdx.x) * (network.n_layers - params.n_resident);
   // The sums of the first n_resident layers are in shared memory, the others spill to global
@@ -56,6 +59,18 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     const uint32_t group = (batch.first_tile + index) % kNarrowGroups;
     return params.partials + static_cast<size_t>(group) * network.n_parameters + network.layers[layer - 1].parameters;
   };
+
+  const auto sweeps_of = [&](uint32_t index) {
+    return TileSweeps{{network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
+                      static_cast<const T*>(sweep.weights),
+                      sweep.biases,
+                      {sm, kOperandChunks},
+                      {sweep.carried, sweep.rows.carried, sm_carried},
+                      sm_tile.probe_weight,
+                      sm_resident,
+                      params.n_resident_weights};
+  };
+  sweeps_of(0).make_resident();
 
   // Groups with tiles in the chunk: one after the other if they are more than the blocks.
 #pragma unroll 1
@@ -72,13 +87,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
     uint32_t index = first;
 #pragma unroll 1
     for (; index < batch.n_tiles; index += kNarrowGroups) {
-      Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient> tile{
-          {network, sweep.rows, index * kTileRows, blockIdx.x * kTileRows},
-          static_cast<const T*>(sweep.weights),
-          sweep.biases,
-          {sm, kNarrowStages},
-          {sweep.carried, sweep.rows.carried, reinterpret_cast<unsigned char*>(sm_sums + params.n_resident)},
-          sm_tile.probe_weight};
+      TileSweeps tile = sweeps_of(index);
       const bool interior = batch.first_tile + index < batch.n_interior_tiles;
       sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
       if (kRounds<T> && threadIdx.x == 0) sm_rescaling = rescaling<T, kNarrowGroups>(batch, batch.first_tile + index);

@@ -47,7 +47,8 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   uint32_t tile = batch.first_tile + blockIdx.y;
 #pragma unroll 1
   do {
-    if (kRounds<T>) product.multiply_by(rescaling<T, kWideGroups>(batch, tile));
+    const float factor = rescaling<T, kWideGroups>(batch, tile);
+    if (factor != 1.0f) product.multiply_by(factor);
     const Part& part = part_of(batch, tile);
     const uint32_t end_of_part = min(batch.first_tile + batch.n_tiles, part.first_tile + part.n_tiles);
     const uint32_t n_tiles = (end_of_part - tile + kWideGroups - 1) / kWideGroups;

@@ -205,7 +205,10 @@ class Amatch:
         self, executable: Path, workload: Workload | Product, rows: int | None, threads: int, folder: Path
     ) -> None:
         """Raises `ProgramFailed` when this is no amatch."""
-        self._executable, self._workload, self._rows, self._folder = executable, workload, rows, folder
+        self._executable, self._workload, self._rows = executable, workload, rows
+        # `amatch` replaces no file, so each workload has a folder.
+        self._folder = folder / workload.name
+        self._folder.mkdir()
         self.name = "amatch-product" if isinstance(workload, Product) else "amatch"
         hardware = workload.hardware
         # `check` has no threads to choose.

@@ -8,8 +8,8 @@
 constexpr uint32_t kMaxAttempts = 100000;
 
 // Root mean square of value(i) / (atol + rtol size(i)) over the values of real rows.
-template <class Value, class Size>
-__device__ __forceinline__ double scaled_norm(const ParticleState& state, Value value, Size size) {
+template <class State, class Value, class Size>
+__device__ __forceinline__ double scaled_norm(const State& state, Value value, Size size) {
   double sum = 0.0;
 #pragma unroll 1
   for (uint32_t i = threadIdx.x; i < state.n_values(); i += kThreads) {
@@ -21,7 +21,8 @@ __device__ __forceinline__ double scaled_norm(const ParticleState& state, Value 
 }
 
 // The error of a step of size h from y to `point`, in tolerances.
-__device__ __forceinline__ double error_norm(const ParticleState& state, double h) {
+template <class State>
+__device__ __forceinline__ double error_norm(const State& state, double h) {
   const TableauParams& tableau = state.params.tableau;
   const float *y = state.y(), *point = state.point();
   return scaled_norm(
@@ -48,7 +49,8 @@ __device__ __forceinline__ double step_factor(double error) {
 }
 
 // Length of the trial Euler step for choosing the first step, from the sizes of y and its velocity.
-__device__ __forceinline__ double first_probe(const ParticleState& state) {
+template <class State>
+__device__ __forceinline__ double first_probe(const State& state) {
   const float *y = state.y(), *velocity = state.stage(0);
   const auto size = [&](uint32_t i) { return fabsf(y[i]); };
   const double position = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(y[i]); }, size);
@@ -57,7 +59,8 @@ __device__ __forceinline__ double first_probe(const ParticleState& state) {
 }
 
 // First step size, from the change of the velocity over the trial Euler step `probe`.
-__device__ __forceinline__ double first_step(const ParticleState& state, double probe) {
+template <class State>
+__device__ __forceinline__ double first_step(const State& state, double probe) {
   const float *y = state.y(), *velocity = state.stage(0), *later = state.stage(1);
   const auto size = [&](uint32_t i) { return fabsf(y[i]); };
   const double speed = scaled_norm(state, [&](uint32_t i) { return static_cast<double>(velocity[i]); }, size);

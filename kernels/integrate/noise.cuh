@@ -5,12 +5,13 @@
 
 // Draws the noise of step `n_steps`. `deviation` is the standard deviation of each of its
 // increments.
-__device__ __forceinline__ void draw_noise(const ParticleState& state, uint64_t n_steps, float deviation) {
+template <class State>
+__device__ __forceinline__ void draw_noise(const State& state, uint64_t n_steps, float deviation) {
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_counters = (dim + 3) / 4;
   float* noise = state.noise();
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x; i < kTileRows * n_counters; i += kThreads) {
+  for (uint32_t i = threadIdx.x; i < State::kRows * n_counters; i += kThreads) {
     const uint32_t row = i / n_counters, counter = i % n_counters;
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 1

@@ -31,19 +31,20 @@ struct Progress {
 };
 
 // The same in registers, with the stepping logic.
+template <int kRows>
 struct TileStepper : Progress {
   const IntegrateParams& params;
 
-  __device__ __forceinline__ ParticleState state() const { return {params, tile}; }
+  __device__ __forceinline__ ParticleState<kRows> state() const { return {params, tile}; }
 
   // Starts as zeros; only thread 0 writes it.
   __device__ __forceinline__ IntegrationBlock& report() const { return params.blocks[blockIdx.x]; }
 
   // Begins the block's next tile; false if there is none.
   __device__ __forceinline__ bool start() {
-    if (tile.index * kTileRows >= params.n_particles) return false;
-    const uint64_t n_left = params.n_particles - tile.index * kTileRows;
-    tile.n_rows = static_cast<uint32_t>(min(static_cast<uint64_t>(kTileRows), n_left));
+    if (tile.index * kRows >= params.n_particles) return false;
+    const uint64_t n_left = params.n_particles - tile.index * kRows;
+    tile.n_rows = static_cast<uint32_t>(min(static_cast<uint64_t>(kRows), n_left));
     tile.is_fresh = true;
     phase = Phase::kBetween;
     first_stage_ready = false;
@@ -192,8 +193,9 @@ struct TileStepper : Progress {
 };
 
 // Runs `next` on the state in shared memory.
+template <int kRows>
 __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress& sm_progress) {
-  TileStepper stepper{sm_progress, params};
+  TileStepper<kRows> stepper{sm_progress, params};
   const bool goes_on = stepper.next();
   __syncthreads();  // the progress is read
   if (threadIdx.x == 0) sm_progress = stepper;
@@ -202,33 +204,42 @@ __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress&
 }
 
 // Integrates a block's tiles one after the other, all steps of each. kColumns: see Sweeps.
-template <class T, bool kDensity, int kColumns>
+template <class T, bool kDensity, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
-  __shared__ float sm_probe_weight[kTileRows];
-  if (threadIdx.x < kTileRows) sm_probe_weight[threadIdx.x] = params.probe_weight;
+  __shared__ float sm_probe_weight[kRows];
+  if (threadIdx.x < kRows) sm_probe_weight[threadIdx.x] = params.probe_weight;
   __shared__ Progress sm_progress;
-  const ParticleState state{params, sm_progress.tile};
+  const ParticleState<kRows> state{params, sm_progress.tile};
   if (threadIdx.x == 0) {
     sm_progress = Progress{};
     sm_progress.tile.index = blockIdx.x;
     sm_progress.tile.has_weights = params.log_weights != nullptr;
-    sm_progress.slot_row = blockIdx.x * kTileRows;
+    sm_progress.slot_row = blockIdx.x * kRows;
   }
   __syncthreads();  // the progress is written
+  using TileSweeps = Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard, kRows>;
+  const auto sweeps_of = [&](uint32_t first_row) {
+    const uint32_t n_resident = TileSweeps::kOwnRows ? params.n_resident : 0;
+    unsigned char* sm_resident =
+        sm + TileSweeps::bytes_of_products(params.n_operand_chunks,
+                                           TileSweeps::kOwnRows && n_resident == params.network.n_layers);
+    return TileSweeps{{params.network, params.rows, first_row, first_row},
+                      static_cast<const T*>(params.weights),
+                      params.biases,
+                      {sm, params.n_operand_chunks},
+                      {params.carried, params.rows.carried, sm_resident + 2 * n_resident * TileSweeps::kResidentBytes},
+                      sm_probe_weight,
+                      sm_resident,
+                      n_resident};
+  };
+  if constexpr (TileSweeps::kOwnRows) sweeps_of(0).make_resident();
 #pragma unroll 1
-  while (advance(params, sm_progress)) {
+  while (advance<kRows>(params, sm_progress)) {
     // Read again each time, so that addresses derived from it do not stay in registers across the
     // network.
     const uint32_t first_row = sm_progress.slot_row;
-    using TileSweeps = Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard>;
-    TileSweeps sweeps{
-        {params.network, params.rows, first_row, first_row},
-        static_cast<const T*>(params.weights),
-        params.biases,
-        {sm, params.n_operand_chunks},
-        {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
-        sm_probe_weight};
+    TileSweeps sweeps = sweeps_of(first_row);
     velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
     if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
   }

@@ -1,6 +1,6 @@
 // Scratch memory of a tile of particles: the slot of its block, small enough to stay in L2.
 //
-// A state and its stages hold positions [kTileRows][dim], then log w and log q [kTileRows] if they
+// A state and its stages hold positions [kRows][dim], then log w and log q [kRows] if they
 // are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
 #include "../tile/product.cuh"
@@ -16,19 +16,27 @@ struct ParticleTile {
   bool has_weights;  // whether log w is integrated: cached to save a register
 };
 
+// kRows: of a tile.
+template <int kRowsOfTile>
 struct ParticleState {
+  static constexpr uint32_t kRows = kRowsOfTile;
+  // Of a warp: those whose values it writes and, in narrow products, multiplies.
+  static constexpr uint32_t kRowsOfWarp = kRows / kWarps;
+  static_assert(kRowsOfWarp <= 32, "a lane for each row");
+  static __device__ __forceinline__ uint32_t first_row_of_warp() { return this_thread() / 32 * kRowsOfWarp; }
+
   const IntegrateParams& params;
   const ParticleTile& tile;
 
   __device__ __forceinline__ uint32_t dim() const { return params.network.dim; }
   __device__ __forceinline__ bool has_weights() const { return tile.has_weights; }
-  __device__ __forceinline__ uint32_t weights() const { return kTileRows * opaque(dim()); }
-  __device__ __forceinline__ uint32_t density() const { return weights() + (has_weights() ? kTileRows : 0); }
+  __device__ __forceinline__ uint32_t weights() const { return kRows * opaque(dim()); }
+  __device__ __forceinline__ uint32_t density() const { return weights() + (has_weights() ? kRows : 0); }
   __device__ __forceinline__ uint32_t n_values() const {
-    return density() + (params.log_density != nullptr ? kTileRows : 0);
+    return density() + (params.log_density != nullptr ? kRows : 0);
   }
   __device__ __forceinline__ uint32_t first_row() const {
-    return static_cast<uint32_t>(params.first_particle + tile.index * kTileRows);
+    return static_cast<uint32_t>(params.first_particle + tile.index * kRows);
   }
 
   __device__ __forceinline__ float* slot() const { return params.scratch + opaque(blockIdx.x) * params.slot_size; }
@@ -42,18 +50,18 @@ struct ParticleState {
   }
   // ∫σ dW over the step, for positions only.
   __device__ __forceinline__ float* noise() const { return slot() + (2 + params.tableau.n_stages) * n_values(); }
-  __device__ __forceinline__ float* features() const { return noise() + kTileRows * dim(); }
+  __device__ __forceinline__ float* features() const { return noise() + kRows * dim(); }
 
   // True if value i belongs to a real row.
   __device__ __forceinline__ bool counts(uint32_t i) const {
-    return i < weights() ? i < tile.n_rows * dim() : (i - weights()) % kTileRows < tile.n_rows;
+    return i < weights() ? i < tile.n_rows * dim() : (i - weights()) % kRows < tile.n_rows;
   }
-  __device__ __forceinline__ uint32_t n_counted() const { return n_values() / kTileRows * tile.n_rows; }
+  __device__ __forceinline__ uint32_t n_counted() const { return n_values() / kRows * tile.n_rows; }
 
   // Address of value i at saved time k in the buffers that the host reads and writes.
   __device__ __forceinline__ float* saved(uint32_t k, uint32_t i) const {
-    const uint64_t slab = k * params.n_particles + tile.index * kTileRows;
+    const uint64_t slab = k * params.n_particles + tile.index * kRows;
     if (i < weights()) return params.positions + slab * dim() + i;
-    return (i < density() ? params.log_weights : params.log_density) + slab + (i - weights()) % kTileRows;
+    return (i < density() ? params.log_weights : params.log_density) + slab + (i - weights()) % kRows;
   }
 };

@@ -9,16 +9,17 @@
 
 // Writes the directions of the divergence to e_a of the input. They are fixed along a path, but
 // ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s), so each is scaled by √D.
-template <class TileSweeps>
-__device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const ParticleState& state) {
+template <class TileSweeps, class State>
+__device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const State& state) {
+  constexpr uint32_t kRowsOfWarp = State::kRowsOfWarp;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), in_width = sweeps.width(0);
   const float q = params.cost_exponent;
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
   const Probes probes(params.rule, dim, sweeps.rows.n_probes, params.seed, 0);
 #pragma unroll 1
-  for (uint32_t line = threadIdx.x / 32; line < sweeps.rows.n_probes * kTileRows; line += kThreads / 32) {
-    const uint32_t k = line / kTileRows, row = line % kTileRows;
+  for (uint32_t line = 0; line < sweeps.rows.n_probes * kRowsOfWarp; ++line) {
+    const uint32_t k = line / kRowsOfWarp, row = state.first_row_of_warp() + line % kRowsOfWarp;
     auto* e = sweeps.e_a(0, k) + row * in_width;
 #pragma unroll 1
     for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
@@ -33,9 +34,10 @@ __device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const
 }
 
 // Evaluates stage `stage` at time t: at y for stage 0, else at the point.
-template <class TileSweeps>
-__device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState& state, const uint32_t& stage,
+template <class TileSweeps, class State>
+__device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state, const uint32_t& stage,
                                          const double& t) {
+  constexpr uint32_t kRowsOfWarp = State::kRowsOfWarp;
   using T = typename TileSweeps::Operand;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);
@@ -48,19 +50,18 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState
   __syncthreads();  // the point and the features are written
   float* x = sweeps.of_rows(sweeps.rows.x, dim);
   T* a = sweeps.a(0);
+  for_each_value<State::kRows>(dim, [&](uint32_t row, uint32_t i) {
+    const float value = point[row * dim + i];
+    x[row * dim + i] = value;
+    a[row * in_width + i] = to_element<T>(value);
+  });
+  // The padding stays zero for the tile's other evaluations.
+  const uint32_t end = state.tile.is_fresh ? in_width : dim + n_features;
 #pragma unroll 1
-  for (uint32_t row = threadIdx.x / 32; row < kTileRows; row += kThreads / 32) {
+  for (uint32_t i = dim + threadIdx.x % 32; i < end; i += 32) {
+    const T value = to_element<T>(i < dim + n_features ? features[i - dim] : 0.0f);
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
-      float value = 0.0f;
-      if (i < dim) {
-        value = point[row * dim + i];
-        x[row * dim + i] = value;
-      } else if (i < dim + n_features) {
-        value = features[i - dim];
-      }
-      a[row * in_width + i] = to_element<T>(value);
-    }
+    for (uint32_t row = 0; row < kRowsOfWarp; ++row) a[(state.first_row_of_warp() + row) * in_width + i] = value;
   }
   potential_and_gradient(sweeps, [&] { return state.has_weights(); });
 
@@ -68,22 +69,22 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const ParticleState
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
   float* rates = state.stage(stage);
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x; i < kTileRows * dim; i += kThreads) {
-    rates[i] = hamiltonian(grad_s[i], q).y;
+  for (uint32_t i = threadIdx.x % 32; i < kRowsOfWarp * dim; i += 32) {
+    const uint32_t value = state.first_row_of_warp() * dim + i;
+    rates[value] = hamiltonian(grad_s[value], q).y;
   }
-  if (threadIdx.x < kTileRows && state.has_weights()) {
-    rates[state.weights() + threadIdx.x] = params.growth * sweeps.rows.s[sweeps.first_row + threadIdx.x];
+  if (threadIdx.x % 32 < kRowsOfWarp && state.has_weights()) {
+    const uint32_t row = state.first_row_of_warp() + threadIdx.x % 32;
+    rates[state.weights() + row] = params.growth * sweeps.rows.s[sweeps.first_row + row];
   }
   if constexpr (TileSweeps::kProbes) {
     if (q != 2.0f || state.tile.is_fresh) place_directions(sweeps, state);
-    T* c = sweeps.c(0);
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < kTileRows * in_width; i += kThreads) c[i] = to_element<T>(0.0f);
+    clear_lines<State::kRows>(sweeps.c(0), in_width);
     sweeps.tangent();
-    __syncthreads();  // the outputs are written
-    for_each_row<kTileRows>([&](uint32_t i) {
+    TileSweeps::sync();  // the outputs are written
+    for_each_row<State::kRows>([&](uint32_t i) {
       const float curvature = head_row(sweeps, i).generator(params.probe_weight, [](uint32_t) { return 0.0f; });
-      if (is_first_lane()) state.stage(stage)[state.density() + i] = -curvature;
+      if (RowLanes<State::kRows>::is_first()) state.stage(stage)[state.density() + i] = -curvature;
     });
   }
   __syncthreads();  // the rates are written

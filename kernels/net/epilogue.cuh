@@ -50,7 +50,7 @@ struct Epilogue {
 
   // Carries eight elements of a kind to a later sweep.
   __device__ __forceinline__ void carry(uint32_t kind, const ElementIndex& element, const Packed8<S>& eight) const {
-    tile.carried.store(tile.unit(kind, element.unit), eight);
+    tile.carried.store(tile.unit(kind, element.unit0), element.eight, eight);
   }
 
   // Makes eight elements part of the next product's operand. They go to their index in `buffer`, of
@@ -59,7 +59,7 @@ struct Epilogue {
                                           uint32_t probe = 0) const {
     if (stays) tile.memory.store_operand(element, eight);
     if (!stays || Tile::kOperands == Operands::kKeepForGradient)
-      store8(static_cast<T*>(buffer) + (probe * tile.probe_pitch() + element.index), eight);
+      store8(static_cast<T*>(buffer) + (probe * tile.probe_pitch() + element.index()), eight);
   }
 };
 
@@ -165,7 +165,7 @@ struct DiffusiveTangent : Epilogue<Tile> {
     add_probe(ahead.of[0]);
 #pragma unroll 1
     for (uint32_t probe = 1; probe < this->tile.rows.n_probes; ++probe)
-      add_probe(this->tile.carried.load(this->tile.unit(Kinds::kEZ + probe, element.unit)));
+      add_probe(this->tile.carried.load(this->tile.unit(Kinds::kEZ + probe, element.unit0), element.eight));
     const float weight = this->tile.sm_probe_weight[element.row];
 #pragma unroll
     for (int i = 0; i < 8; ++i) squares[i] *= weight;

@@ -11,21 +11,20 @@ __device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, Asks as
   tile.primal(true);
   const bool with_potential = asks_for_potential();
   if (with_potential || network.head != Head::kScalar) tile.output();
-  __syncthreads();  // the output is written
-  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
-    const auto row = head_row(tile, i);
-    if (with_potential) {
+  TileSweeps::sync();  // the output is written
+  if (with_potential) {
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) {
+      const auto row = head_row(tile, i);
       const float s = row.potential();
-      if (is_first_lane()) *row.of(tile.rows.s) = s;
-    }
-    row.seed(row.seed_in(tile.rows.delta), [&](uint32_t k) { return row.output_seed_of(k); });
-  });
+      if (RowLanes<TileSweeps::kRows>::is_first()) *row.of(tile.rows.s) = s;
+    });
+  }
+  write_seeds(tile, tile.rows.delta, 0, [&](uint32_t i, uint32_t k) { return head_row(tile, i).output_seed_of(k); });
   tile.reverse();
-  __syncthreads();  // the gradient at the input is written
-  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
+  TileSweeps::sync();  // the gradient at the input is written
+  for_each_value<TileSweeps::kRows>(network.dim, [&](uint32_t i, uint32_t k) {
     const auto row = head_row(tile, i);
-    float* grad_s = row.of(tile.rows.grad_s, network.dim);
-    for_each_component(network.dim, [&](uint32_t k) { grad_s[k] = row.gradient(k); });
+    row.of(tile.rows.grad_s, network.dim)[k] = row.gradient(k);
   });
-  __syncthreads();  // s and the gradient are written
+  TileSweeps::sync();  // s and the gradient are written
 }

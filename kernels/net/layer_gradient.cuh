@@ -43,21 +43,29 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
   const uint32_t own = shared_address(sm) + P::swizzled(line, byte);
   const bool has_bias = has_outputs && in0 == 0, is_output = layer == tile.network.n_layers;
   // Chunks are loaded in order, channel after channel and tile after tile.
-  uint32_t loaded = 0;       // chunks of the tile
-  uint32_t bias_stages = 0;  // bit k: stage k holds a chunk whose lines are added to the bias
-  const uint32_t of_tile = n_channels * kChunks;
-  pipelined<P::kStages>(
+  uint32_t channel = 0, remaining = kChunks;
+  uint32_t multiplied = 0;  // chunks of the tile that is multiplied
+  const uint32_t of_bias = has_bias && !is_output ? kChunks : 0;
+  select(0);
+  pipelined<P::kStages, 1>(
       static_cast<int>(n_tiles * n_channels * kChunks),
       [&](int, int index) {
-        if (loaded == of_tile) {
-          loaded = 0;
-          tile.first_row += step * kTileRows;
-          tile.first_slot += step * kTileRows;
+        if (remaining == 0) {
+          remaining = kChunks;
+          if (n_channels == 1) {
+            const size_t rows = (step - 1) * kTileRows;
+            if (has_left) left += rows * left_pitch;
+            if (has_right) right += rows * right_pitch;
+          } else {
+            if (++channel == n_channels) {
+              channel = 0;
+              tile.first_row += step * kTileRows;
+              tile.first_slot += step * kTileRows;
+            }
+            select(channel);
+          }
         }
-        if (loaded % kChunks == 0) select(loaded / kChunks);
-        const uint32_t bit = 1u << index;
-        bias_stages = has_bias && !is_output && loaded < kChunks ? bias_stages | bit : bias_stages & ~bit;
-        ++loaded;
+        --remaining;
         const uint32_t stage = own + index * P::kStageBytes;
         P::load(left, left_pitch, stage);
         P::load(right, right_pitch, stage + P::kSideBytes);
@@ -66,7 +74,8 @@ __device__ __forceinline__ void add_channels(GradProduct<T, kTile>& product, con
       },
       [&](int, int index) {
         if (has_elements) product.multiply(sm + index * P::kStageBytes);
-        if (bias_stages >> index & 1) product.add_lines(sm + index * P::kStageBytes);
+        if (multiplied < of_bias) product.add_lines(sm + index * P::kStageBytes);
+        if (++multiplied == n_channels * kChunks) multiplied = 0;
       });
   if (!has_bias || !is_output) return;
   const uint32_t sums_of_tile = kTileRows / first.rows.tile_rows * kWarps;

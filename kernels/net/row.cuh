@@ -4,38 +4,72 @@
 #include "head.cuh"
 #include "sweeps.cuh"
 
-constexpr uint32_t kRowLanes = 16;
+// Lanes of a warp that share a row, of tiles of kRows rows. A warp has consecutive rows: those that
+// are its own in narrow products.
+template <int kRows>
+struct RowLanes {
+  static constexpr uint32_t kOfWarp = kRows / kWarps;  // rows
+  static constexpr uint32_t kCount = 8;                // of all heights, as the order of a sum depends on it
 
-// Calls `visit(row)` for each row of a tile, always from the same kRowLanes threads. All lanes of a
-// warp make equally many calls.
+  static __device__ __forceinline__ uint32_t first_row() { return this_thread() / 32 * kOfWarp; }
+  static __device__ __forceinline__ bool is_first() { return this_thread() % kCount == 0; }
+
+  // Calls `visit(i)` for this thread's components of its row, which has `n`.
+  template <class Visit>
+  static __device__ __forceinline__ void for_each_component(uint32_t n, Visit visit) {
+#pragma unroll 1
+    for (uint32_t i = this_thread() % kCount; i < n; i += kCount) visit(i);
+  }
+
+  // Sum over a row's threads, returned to all of them.
+  static __device__ __forceinline__ float sum(float value) {
+#pragma unroll
+    for (uint32_t distance = kCount / 2; distance > 0; distance /= 2)
+      value += __shfl_xor_sync(0xffffffffu, value, distance);
+    return value;
+  }
+};
+
+// Calls `visit(row)` for each row of a tile, always from the same lanes. All lanes of a warp make
+// equally many calls.
 template <int kRows, class Visit>
 __device__ __forceinline__ void for_each_row(Visit visit) {
-  static_assert(kRows % (kThreads / kRowLanes) == 0, "all threads have as many rows");
+  using Lanes = RowLanes<kRows>;
+  constexpr uint32_t kAtOnce = kThreads / Lanes::kCount, kOfWarpAtOnce = kAtOnce / kWarps;
+  static_assert(kRows % kAtOnce == 0, "all threads have as many rows");
+  // Counted in steps of kAtOnce up to a constant, which ptxas makes the most of.
 #pragma unroll 1
-  for (uint32_t row = this_thread() / kRowLanes; row < kRows; row += kThreads / kRowLanes) visit(row);
+  for (uint32_t i = this_thread() / Lanes::kCount; i < kRows; i += kAtOnce)
+    visit(i % kAtOnce / kOfWarpAtOnce * Lanes::kOfWarp + i / kAtOnce * kOfWarpAtOnce + i % kOfWarpAtOnce);
 }
 
-__device__ __forceinline__ bool is_first_lane() { return this_thread() % kRowLanes == 0; }
-
-// Calls `visit(i)` for this thread's components of its row, which has `n`.
-template <class Visit>
-__device__ __forceinline__ void for_each_component(uint32_t n, Visit visit) {
+// Calls `visit(row, i)` for each of `n` values of each row, those of a warp from its own lanes: the
+// loads of many are in flight together.
+template <int kRows, class Visit>
+__device__ __forceinline__ void for_each_value(uint32_t n, Visit visit) {
+  using Lanes = RowLanes<kRows>;
 #pragma unroll 1
-  for (uint32_t i = this_thread() % kRowLanes; i < n; i += kRowLanes) visit(i);
+  for (uint32_t value = this_thread() % 32; value < Lanes::kOfWarp * n; value += 32)
+    visit(Lanes::first_row() + value / n, value % n);
 }
 
-// Sum over a row's threads, returned to all of them.
-__device__ __forceinline__ float row_sum(float value) {
-#pragma unroll
-  for (uint32_t distance = kRowLanes / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
+// Fills the lines of a warp's rows with zeros. `lines`: of a tile, each of `width` elements. Ends
+// with a barrier of the warp.
+template <int kRows, class T>
+__device__ __forceinline__ void clear_lines(T* lines, uint32_t width) {
+  using Lanes = RowLanes<kRows>;
+  uint4* own = reinterpret_cast<uint4*>(lines + Lanes::first_row() * width);
+#pragma unroll 1
+  for (uint32_t i = this_thread() % 32; i < Lanes::kOfWarp * width * sizeof(T) / 16; i += 32)
+    own[i] = make_uint4(0, 0, 0, 0);
+  __syncwarp();  // the zeros are written
 }
 
 // One row, with the formulas of the network's head. `TileSweeps` is the Sweeps of its tile.
 template <class TileSweeps>
 struct HeadRow {
   using T = typename TileSweeps::Operand;
+  using Lanes = RowLanes<TileSweeps::kRows>;
 
   const TileSweeps& tile;
   uint32_t row;  // within the tile
@@ -54,11 +88,8 @@ struct HeadRow {
   __device__ __forceinline__ float* kept(float* buffer, uint32_t columns, uint32_t k = 0) const {
     return tile.of_slots(buffer, columns, k) + row * columns;
   }
-  // Probe k of the row, and its adjoint seed in a buffer of activations.
+  // Probe k of the row.
   __device__ __forceinline__ const T* probe(uint32_t k) const { return tile.e_a(0, k) + row * in_width(); }
-  __device__ __forceinline__ T* seed_in(void* buffer, uint32_t k = 0) const {
-    return tile.template at<T>(buffer, tile.network.n_layers, k) + row * out_width();
-  }
 
   __device__ __forceinline__ float x(uint32_t i) const {
     return head() == Head::kScalar ? 0.0f : of(tile.rows.x, dim())[i];
@@ -76,14 +107,8 @@ struct HeadRow {
   // s, returned to all threads of the row.
   __device__ __forceinline__ float potential() const {
     float s = 0.0f;
-    for_each_component(n_outputs(), [&](uint32_t i) { s += potential_term(head(), x(i), o(i)); });
-    return row_sum(s);
-  }
-
-  // Writes the seed of an adjoint sweep: `component(i)` for each output, zeros in the padding.
-  template <class Component>
-  __device__ __forceinline__ void seed(T* to, Component component) const {
-    for_each_component(out_width(), [&](uint32_t i) { to[i] = to_element<T>(i < n_outputs() ? component(i) : 0.0f); });
+    Lanes::for_each_component(n_outputs(), [&](uint32_t i) { s += potential_term(head(), x(i), o(i)); });
+    return Lanes::sum(s);
   }
 
   // The generator from the tangents' outputs: Σ over outputs along c, plus `weight` times the
@@ -94,12 +119,12 @@ struct HeadRow {
     const float* o_c = kept(tile.rows.output_c, out_width());
     if (head() == Head::kScalar) return o_c[0];
     float along = 0.0f, curvature = 0.0f;
-    for_each_component(n_outputs(), [&](uint32_t i) {
+    Lanes::for_each_component(n_outputs(), [&](uint32_t i) {
       along += generator_term(head(), x(i), o(i), c(i), o_c[i]);
       for (uint32_t k = 0; k < tile.rows.n_probes; ++k)
         curvature += probe_term(head(), from_element(probe(k)[i]), kept(tile.rows.output_e, out_width(), k)[i]);
     });
-    return row_sum(along + weight * curvature);
+    return Lanes::sum(along + weight * curvature);
   }
 };
 
@@ -108,17 +133,36 @@ __device__ __forceinline__ HeadRow<TileSweeps> head_row(const TileSweeps& tile, 
   return {tile, row};
 }
 
+// Writes the seeds of an adjoint sweep to a buffer of activations, of probe `probe` if it has
+// probes: `component(row, i)` for output i of a row, zeros in the padding.
+template <class TileSweeps, class Component>
+__device__ __forceinline__ void write_seeds(const TileSweeps& tile, void* buffer, uint32_t probe, Component component) {
+  using T = typename TileSweeps::Operand;
+  T* to = tile.template at<T>(buffer, tile.network.n_layers, probe);
+  const uint32_t width = tile.width(tile.network.n_layers);
+  clear_lines<TileSweeps::kRows>(to, width);
+  for_each_value<TileSweeps::kRows>(tile.network.n_outputs, [&](uint32_t row, uint32_t i) {
+    to[row * width + i] = to_element<T>(component(row, i));
+  });
+}
+
 // Sums the unrounded seeds of the adjoint sweep over the tile's rows, which gives the gradient of
 // the output's bias. `component(row, i)` is the seed of output i. Each warp sums its own rows.
 template <class TileSweeps, class Component>
 __device__ __forceinline__ void sum_seeds(const TileSweeps& tile, Component component) {
-  static_assert(kThreads == 32 * kWarps && kRowLanes == 16, "a warp has two rows at a time");
+  using Lanes = RowLanes<TileSweeps::kRows>;
+  const uint32_t width = tile.width(tile.network.n_layers), n_outputs = tile.network.n_outputs;
+  float* sums = tile.seed_sums(tile.first_slot / TileSweeps::kRows, this_thread() / 32);
 #pragma unroll 1
-  for (uint32_t i = this_thread() % kRowLanes; i < tile.width(tile.network.n_layers); i += kRowLanes) {
+  for (uint32_t first = 0; first < n_outputs; first += Lanes::kCount) {
+    const uint32_t i = first + this_thread() % Lanes::kCount;
     float sum = 0.0f;
-    if (i < tile.network.n_outputs) for_each_row<TileSweeps::kRows>([&](uint32_t row) { sum += component(row, i); });
-    sum += __shfl_xor_sync(0xffffffffu, sum, kRowLanes);
-    if (this_thread() % 32 < kRowLanes)
-      tile.seed_sums(tile.first_slot / TileSweeps::kRows, this_thread() / 32)[i] = sum;
+    for_each_row<TileSweeps::kRows>([&](uint32_t row) { sum += i < n_outputs ? component(row, i) : 0.0f; });
+#pragma unroll
+    for (uint32_t distance = Lanes::kCount; distance < 32; distance *= 2)
+      sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+    if (this_thread() % 32 < Lanes::kCount && i < n_outputs) sums[i] = sum;
   }
+#pragma unroll 1
+  for (uint32_t i = n_outputs + this_thread() % 32; i < width; i += 32) sums[i] = 0.0f;  // padding
 }

@@ -40,6 +40,8 @@ struct Sweeps : TileRows<T> {
   static constexpr Operands kOperands = kOperandsAfter;
   static constexpr bool kProbes = kOrders == 3;
   static constexpr int kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages;
+  // True if each warp has all columns of its rows: then only the weights are shared by warps.
+  static constexpr bool kOwnRows = kColumns == kNarrowColumns && kRows == kTileRows;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;
@@ -51,11 +53,27 @@ struct Sweeps : TileRows<T> {
   ProductMemory memory;
   Carried<S> carried;
   float* sm_probe_weight;  // [kRows]: k of each row; only with probes
+  // Weights that lie in shared memory: both ways of the first n_resident layers. Only with
+  // kOwnRows.
+  unsigned char* sm_resident;
+  uint32_t n_resident;
 
-  // Bytes of shared memory that products take: left operands and stages of the right ones.
-  static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks) {
-    using P = Product<T, kColumns, kStages, kRows>;
-    return n_operand_chunks * P::kOperandChunk + kStages * P::kStageBytes;
+  static constexpr uint32_t kOperandChunk = Product<T, kColumns, kStages, kRows>::kOperandChunk;
+
+  // Bytes of shared memory that products take: left operands and stages of the right ones, which
+  // nothing needs if all weights are resident.
+  static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks, bool all_resident = false) {
+    return n_operand_chunks * kOperandChunk +
+           (all_resident ? 0 : kStages * Product<T, kColumns, kStages, kRows>::kStageBytes);
+  }
+
+  // Barrier of all that share rows.
+  static __device__ __forceinline__ void sync() {
+    if constexpr (kOwnRows) {
+      __syncwarp();
+    } else {
+      __syncthreads();  // results of other warps are written, and operands read
+    }
   }
 
   // Activation l > 0 in a buffer of slots. (The base's name needs `template` before each use.)
@@ -70,6 +88,7 @@ struct Sweeps : TileRows<T> {
   }
 
   enum class Way { kForward, kBackward };
+  static constexpr uint32_t kAllColumns = ~0u;
 
   // True if a product's result of `width` columns can take its operand's place in shared memory.
   __device__ __forceinline__ bool stays(uint32_t width) const {
@@ -84,15 +103,37 @@ struct Sweeps : TileRows<T> {
     return !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
   }
 
+  // Bytes of a layer's weights in shared memory, one way.
+  static constexpr uint32_t kResidentBytes = kNarrowColumns * kNarrowColumns * sizeof(T);
+
+  template <Way kWay>
+  __device__ __forceinline__ unsigned char* resident(uint32_t map) const {
+    return sm_resident + (2 * (map - 1) + (kWay == Way::kForward ? 0 : 1)) * kResidentBytes;
+  }
+
+  // Copies the weights of the first n_resident layers to shared memory. All threads of the block
+  // must call it; ends with a barrier.
+  __device__ __forceinline__ void make_resident() const {
+    using P = Product<T, kColumns, kStages, kRows>;
+#pragma unroll 1
+    for (uint32_t map = 1; map <= n_resident; ++map) {
+      const LayerParams& layer = network.layers[map - 1];
+      P::make_resident(weights + layer.forward, resident<Way::kForward>(map), kNarrowColumns);
+      P::make_resident(weights + layer.reverse, resident<Way::kBackward>(map), kNarrowColumns);
+    }
+    commit_copies();
+    wait_copies<0>();
+    __syncthreads();  // the copies of all threads have landed
+  }
+
   // Forms W x operand (plus the bias if kBiased) or, backward, W' x operand, and calls
-  // `finish(product, lines)` for each column tile. W belongs to the layer `map`; `operand(map)`
-  // returns the operand, which lies in `operand_in`. The result belongs to activation l = map, or
-  // l = map - 1 backward, and lies at `origin_of(l)`. `begin(lines)` runs before each column tile's
-  // product. Addresses are recomputed for every tile to leave registers to the product
-  // (opaque.cuh).
+  // `finish(product, lines)` for each column tile, up to that of column `wanted` - 1. W belongs to
+  // the layer `map`; `operand(map)` returns the operand, which lies in `operand_in`. The result
+  // belongs to activation l = map, or l = map - 1 backward, and lies at `origin_of(l)`. Addresses
+  // are recomputed for every tile to leave registers to the product (opaque.cuh).
   template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class Begin, class Finish>
-  __device__ __forceinline__ void multiply(uint32_t layer, Operand operand, OriginOf origin_of, Begin begin,
-                                           Finish finish) {
+  __device__ __forceinline__ void multiply(uint32_t layer, uint32_t wanted, Operand operand, OriginOf origin_of,
+                                           Begin begin, Finish finish) {
     using P = Product<T, kColumnsAtOnce, kStages, kRows>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
@@ -100,19 +141,25 @@ struct Sweeps : TileRows<T> {
       const uint32_t map = opaque(layer);
       const LayerParams& of_map = network.layers[map - 1];
       const uint32_t width = kForward ? of_map.n_out : of_map.n_in, depth = kForward ? of_map.n_in : of_map.n_out;
-      if (column0 >= width) break;
-      const uint32_t n_columns = min(static_cast<uint32_t>(P::kColumns), width - column0);
+      const uint32_t end = min(width, opaque(wanted));
+      if (column0 >= end) break;
+      const uint32_t n_columns = min(static_cast<uint32_t>(P::kColumns), end - column0);
       const auto lines = [&] {
         const uint32_t l = kForward ? opaque(layer) : opaque(layer) - 1;
         const uint32_t unit0 = (l - 1) * carried.layout.of_layer + column0 / P::kColumns * P::kUnits;
         return Lines{origin_of(l), width, column0, n_columns, unit0};
       };
       begin(lines());
+      const float* bias = kBiased ? biases + of_map.bias + column0 : nullptr;
+      const OperandIn from = column0 == 0 ? operand_in<kWay>(layer) : OperandIn::kShared;
       P product;
-      product.run(operand(map),
-                  weights + (kForward ? of_map.forward : of_map.reverse) + static_cast<size_t>(column0) * depth,
-                  kBiased ? biases + of_map.bias + column0 : nullptr, depth, n_columns,
-                  column0 == 0 ? operand_in<kWay>(layer) : OperandIn::kShared, memory);
+      if (kOwnRows && map <= n_resident) {
+        if constexpr (kOwnRows)
+          product.run_resident(operand(map), resident<kWay>(map), bias, depth, n_columns, from, memory);
+      } else {
+        product.run(operand(map), weights + (kForward ? of_map.forward : of_map.reverse) + column0 * P::kChunk, bias,
+                    depth, width, n_columns, from, memory);
+      }
       finish(product, lines());
     }
   }
@@ -123,10 +170,10 @@ struct Sweeps : TileRows<T> {
   template <Way kWay, bool kBiased, class Operand, class Fetch, class Apply>
   __device__ __forceinline__ void chain(uint32_t layer, Operand operand, Fetch fetch, Apply apply) {
     multiply<kWay, kColumns, kBiased>(
-        layer, operand, [&](uint32_t l) { return this->origin(l); }, fetch,
+        layer, kAllColumns, operand, [&](uint32_t l) { return this->origin(l); }, fetch,
         [&](auto& product, const Lines& lines) {
           const bool stays_here = stays(opaque(lines.width));
-          if (stays_here) __syncthreads();  // all warps have read the operand that the result replaces
+          if (stays_here) sync();  // all who read the operand that the result replaces have done so
           apply(product, lines, stays_here);
         });
   }
@@ -136,17 +183,19 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void chain(uint32_t layer, Operand operand, const Reads<kCount>& reads, Make epilogue) {
     constexpr int kWords = kCount * static_cast<int>(sizeof(Packed8<S>)) / 4;
     const auto fetch = [&](const Lines& lines) {
+      using P = Product<T, kColumns, kStages, kRows>;
 #pragma unroll
-      for (int i = 0; i < kCount; ++i)
-        if (reads.kinds[i] != kZeros)
-          carried.fetch(unit(reads.kinds[i], lines.unit0), Product<T, kColumns, kStages, kRows>::kUnits);
+      for (int i = 0; i < kCount * P::kGroups; ++i) {
+        const uint32_t kind = reads.kinds[i / P::kGroups];
+        if (kind != kZeros) carried.fetch(unit(kind, lines.unit0 + i % P::kGroups * P::kEights), P::kEights);
+      }
     };
     chain<kWay, false>(layer, operand, fetch, [&](auto& product, const Lines& lines, bool stays) {
       const auto load = [&](const ElementIndex& element) {
         Ahead<S, kCount> ahead{};
 #pragma unroll
         for (int i = 0; i < kCount; ++i)
-          if (reads.kinds[i] != kZeros) ahead.of[i] = carried.load(unit(reads.kinds[i], element.unit));
+          if (reads.kinds[i] != kZeros) ahead.of[i] = carried.load(unit(reads.kinds[i], element.unit0), element.eight);
         return ahead;
       };
       product.template for_each<kWords>(lines, load, epilogue(stays));
@@ -159,10 +208,10 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_output(Operand operand, float* out, uint32_t k = 0) {
     const auto origin_of = [&](uint32_t l) { return (static_cast<size_t>(k) * rows.n_slots + first_slot) * width(l); };
     multiply<Way::kForward, kNarrowColumns, kBiased>(
-        network.n_layers, operand, origin_of, [](const Lines&) {},
+        network.n_layers, network.n_outputs, operand, origin_of, [](const Lines&) {},
         [&](auto& product, const Lines& lines) {
           product.for_each_sum(lines, [&](const ElementIndex& element, float (&o)[8]) {
-            if (element.column < network.n_outputs) store8(out + element.index, pack8<float>(o));
+            if (element.column < network.n_outputs) store8(out + element.index(), pack8<float>(o));
           });
         });
   }
@@ -173,11 +222,11 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void to_input(AdjointOf adjoint) {
     const auto origin_of = [&](uint32_t l) { return static_cast<size_t>(first_slot) * width(l); };
     multiply<Way::kBackward, kNarrowColumns, false>(
-        1, adjoint, origin_of, [](const Lines&) {},
+        1, network.dim + network.n_features, adjoint, origin_of, [](const Lines&) {},
         [&](auto& product, const Lines& lines) {
           product.for_each_sum(lines, [&](const ElementIndex& element, float (&u)[8]) {
             if (element.column < network.dim + network.n_features)
-              store8(rows.input_grad + element.index, pack8<float>(u));
+              store8(rows.input_grad + element.index(), pack8<float>(u));
           });
         });
   }

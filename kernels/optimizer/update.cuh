@@ -1,7 +1,9 @@
 // One optimizer step (AdamW, Loshchilov & Hutter 2019) with the moving average; also stores W and
-// its transpose in the type of the products. Counterpart of src/engine/cpu/optimizer.rs.
+// its transpose in the type of the products and in their order (packed.cuh). Counterpart of
+// src/engine/cpu/optimizer.rs.
 #pragma once
 #include "../tile/element.cuh"
+#include "../tile/packed.cuh"
 #include "param_tile.cuh"
 
 struct alignas(16) Four {
@@ -79,10 +81,11 @@ __device__ __forceinline__ void update(const UpdateParams& params) {
   }
   T* weights = static_cast<T*>(params.weights);
   const uint32_t quick = threadIdx.x % kThreadsOfRow * kElementsOfThread, slow = threadIdx.x / kThreadsOfRow;
-  store_as(weights + layer.forward + quad.row * layer.n_in + quad.column, p[0], p[1], p[2], p[3]);
+  store_as(weights + layer.forward + packed_index<T>(layer.n_out, quad.row, quad.column), p[0], p[1], p[2], p[3]);
 #pragma unroll
   for (uint32_t k = 0; k < kElementsOfThread; ++k) sm_weights[slow][quick + k] = p[k];
   __syncthreads();  // the tile is written; it is read by columns
-  store_as(weights + layer.reverse + (tile.column + slow) * layer.n_out + tile.row + quick, sm_weights[quick][slow],
-           sm_weights[quick + 1][slow], sm_weights[quick + 2][slow], sm_weights[quick + 3][slow]);
+  store_as(weights + layer.reverse + packed_index<T>(layer.n_in, tile.column + slow, tile.row + quick),
+           sm_weights[quick][slow], sm_weights[quick + 1][slow], sm_weights[quick + 2][slow],
+           sm_weights[quick + 3][slow]);
 }

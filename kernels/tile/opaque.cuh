@@ -13,3 +13,6 @@ __device__ __forceinline__ size_t opaque(size_t value) {
   return value;
 }
 __device__ __forceinline__ uint32_t this_thread() { return opaque(threadIdx.x); }
+
+// A zero that the compiler does not know to be one. `small` is less than 2^31.
+__device__ __forceinline__ float opaque_zero(uint32_t small) { return __uint_as_float(opaque(small) >> 31); }

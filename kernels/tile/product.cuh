@@ -17,26 +17,26 @@ static_assert(kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
 // Where a product finds A.
 enum class OperandIn { kGlobal, kShared };
 
-// Position of eight consecutive elements of a result: index = origin + row * width + column, in an
-// operand in shared memory (see ProductMemory) their byte `shared`, and among what the thread
-// carries (carried.cuh) their unit.
-struct ElementIndex {
-  uint32_t row, column, shared, unit;
-  size_t index;
-
-  // Eight rows further. The swizzle of shared memory repeats after eight lines.
-  __device__ __forceinline__ void advance(uint32_t width) {
-    row += 8, shared += 8 * kChunkBytes, ++unit, index = opaque(index + 8 * width);
-  }
-};
-
 // Layout of the result of a product: lines of `width` elements that start at `origin`. The current
 // column tile starts at column0, has n_columns, and its first unit is unit0.
 struct Lines {
   size_t origin;
   uint32_t width, column0, n_columns, unit0;
 };
-constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
+
+// Position of eight consecutive elements of a result: in the lines, in an operand in shared memory
+// (see ProductMemory) their byte `shared`, and their number `eight` among those that the thread has
+// of the group of columns, whose first unit is unit0 (carried.cuh).
+struct ElementIndex {
+  size_t origin;
+  uint32_t width, row, column, shared, unit0, eight;
+
+  __device__ __forceinline__ size_t index() const { return origin + row * width + column; }
+
+  // Eight rows further. The swizzle of shared memory repeats after eight lines.
+  __device__ __forceinline__ void advance() { row += 8, shared += 8 * kChunkBytes, ++eight; }
+};
+constexpr int kWordsAhead = 32;  // registers for operands that elementwise code loads ahead of their use
 
 // Offset of byte `byte` of a line in a chunk. Two lines fill the 32 banks. Swizzle: the eight rows
 // of one ldmatrix permute their 16-byte pieces so that together they touch all 32 banks once. For A
@@ -66,22 +66,29 @@ struct ProductMemory {
 };
 
 // Software pipeline: `load(chunk, stage)` starts the asynchronous copies of a chunk into a stage,
-// `multiply(chunk, stage)` uses them while the copies of the next chunks are in flight.
-template <int kStages, class Load, class Multiply>
+// `multiply(chunk, stage)` uses them while the copies of the next chunks are in flight. Chunks come
+// in steps of kAtOnce, each with one barrier; their number is a multiple of it.
+template <int kStages, int kAtOnce, class Load, class Multiply>
 __device__ __forceinline__ void pipelined(int n_chunks, Load load, Multiply multiply) {
+  static_assert(kStages % kAtOnce == 0, "stages of whole steps");
+  constexpr int kSteps = kStages / kAtOnce;
+  const auto load_step = [&](int chunk, int stage) {
+    if (chunk < n_chunks) {
 #pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) {
-    if (stage < n_chunks) load(stage, stage);
+      for (int i = 0; i < kAtOnce; ++i) load(chunk + i, stage + i);
+    }
     commit_copies();
-  }
+  };
+#pragma unroll
+  for (int stage = 0; stage < kStages - kAtOnce; stage += kAtOnce) load_step(stage, stage);
   int stage = 0;
-  for (int chunk = 0; chunk < n_chunks; ++chunk) {
-    wait_copies<kStages - 2>();
-    __syncthreads();  // all threads' copies of this chunk have landed; all have read the chunk that is overwritten next
-    if (chunk + kStages - 1 < n_chunks) load(chunk + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
-    commit_copies();
-    multiply(chunk, stage);
-    stage = stage + 1 == kStages ? 0 : stage + 1;
+  for (int chunk = 0; chunk < n_chunks; chunk += kAtOnce) {
+    wait_copies<kSteps - 2>();
+    __syncthreads();  // all threads' copies of this step have landed; all have read the step that is overwritten next
+    load_step(chunk + kStages - kAtOnce, stage == 0 ? kStages - kAtOnce : stage - kAtOnce);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) multiply(chunk + i, stage + i);
+    stage = stage + kAtOnce == kStages ? 0 : stage + kAtOnce;
   }
   wait_copies<0>();
 }
@@ -107,7 +114,7 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
       for (int n = 0; n < P::kN; ++n)
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
-          const int line = group * kWideColumns + column + 2 * n + k;
+          const int line = group * P::kGroupColumns + column + 2 * n + k;
           const float2 b = *reinterpret_cast<const float2*>(sm_b + swizzled_b(line, byte));
 #pragma unroll
           for (int m = 0; m < P::kM; ++m)
@@ -122,18 +129,21 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
   }
 }
 
-// Warps of kTileRows: 4 x 2 of 32 x 32 for kNarrowColumns, 2 x 4 of 64 x 32 for kWideColumns, 2 x 4
-// of 64 x 64 for kBroadColumns, where a warp has two groups of 32 columns, kWideColumns apart: so
-// all warps have work in a column tile of up to kWideColumns, too. Of fewer rows: warps of 32
-// columns and as few rows as keep all of them busy, but at least 16.
+// Warps of kTileRows: 8 x 1 of 16 x 64 for kNarrowColumns, 2 x 4 of 64 x 32 for kWideColumns, 2 x 4
+// of 64 x 64 for kBroadColumns; of kMiddleTileRows for those 2 x 4 of 32 x 64. A warp of 64 columns
+// has two groups of 32, half of the product's columns apart: so all warps have work in a broad
+// column tile of up to half as many, too. Of fewer rows: warps of 32 columns and as few rows as
+// keep all of them busy, but at least 16.
 template <class T, int kColumnsAtOnce, int kStages, int kRowsOfTile = kTileRows>
 struct Product {
   static constexpr int kColumns = kColumnsAtOnce, kRows = kRowsOfTile;
   static constexpr int kOperandChunk = kRows * kChunkBytes;  // bytes of a chunk of A
   static constexpr int kStageBytes = kColumns * kChunkBytes;
-  static constexpr int kLeastBytes = kStages * (kOperandChunk + kStageBytes);  // of shared memory
-  static constexpr int kN = 4, kGroups = kColumns == kBroadColumns && kRows == kTileRows ? 2 : 1;
-  static constexpr int kWarpColumns = kColumns / (8 * kN * kGroups);
+  static constexpr int kN = 4;
+  static constexpr int kGroups =
+      kColumns == kBroadColumns && kRows >= kMiddleTileRows || kColumns == kNarrowColumns && kRows == kTileRows ? 2 : 1;
+  static constexpr int kGroupColumns = kColumns / kGroups;  // from a group's first column to the next one's
+  static constexpr int kWarpColumns = kGroupColumns / (8 * kN);
   static constexpr int kWarpRows = kWarps / kWarpColumns < kRows / 16 ? kWarps / kWarpColumns : kRows / 16;
   static constexpr int kM = kRows / (16 * kWarpRows);
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
@@ -146,29 +156,31 @@ struct Product {
   Accumulator acc[kGroups][kM][kN];
 
   static __device__ __forceinline__ int first_row() {
-    return 16 * kM * (static_cast<int>(this_thread()) / 32 / kWarpColumns);
+    return static_cast<int>(16 * kM * (this_thread() / (32u * kWarpColumns)));
   }
   static __device__ __forceinline__ int first_column() {
-    return 8 * kN * (static_cast<int>(this_thread()) / 32 % kWarpColumns);
+    return static_cast<int>(8 * kN * (this_thread() / 32u % kWarpColumns));
   }
 
   // True if the warp has part `group` of a column tile.
   static __device__ __forceinline__ bool has_group(int group, uint32_t n_columns) {
     if (kWarpRows * kWarpColumns < kWarps && first_row() >= kRows) return false;
-    return first_column() + group * kWideColumns < static_cast<int>(n_columns);
+    return first_column() + group * kGroupColumns < static_cast<int>(n_columns);
   }
 
-  // Forms the product. `a` and `b` point at the first line of the tile; lines have `depth`
-  // elements, a multiple of 64. B has `n_columns` lines, a multiple of 64. Warps beyond `n_columns`
-  // only help copy. `operand`: where A lies before this column tile; if in global memory, and it
-  // fits, it lies in shared memory after it. Sums start at `bias`, if there is one.
-  __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_columns,
-                                      OperandIn operand_in, ProductMemory memory) {
+  // Forms the product. `a` points at the first line of the tile; lines have `depth` elements, a
+  // multiple of 64. `b` points at the first line of the column tile in the first chunk of weights
+  // of `n_lines` lines (packed.cuh). Warps beyond `n_columns` only help copy. `operand`: where A
+  // lies before this column tile; if in global memory, and it fits, it lies in shared memory after
+  // it. Sums start at `bias`, if there is one.
+  __device__ __forceinline__ void run(const T* a, const T* b, const float* bias, uint32_t depth, uint32_t n_lines,
+                                      uint32_t n_columns, OperandIn operand_in, ProductMemory memory) {
     begin(bias, n_columns);
     const int line = this_thread() / 4, byte = this_thread() % 4 * 16;
     const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T));
     const unsigned char* from_a = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
-    const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + line * pitch + byte;
+    const unsigned char* from_b = reinterpret_cast<const unsigned char*>(b) + this_thread() * 16;
+    const int n_groups = !has_group(0, n_columns) ? 0 : kGroups == 2 && has_group(1, n_columns) ? 2 : 1;
     const int n_chunks = static_cast<int>(depth) / kChunk;
     const bool stays = n_chunks <= static_cast<int>(memory.n_operand_chunks),
                copies_a = operand_in == OperandIn::kGlobal || !stays;
@@ -178,7 +190,7 @@ struct Product {
     const uint32_t own_a = operand + swizzled_a(line, byte), own_b = stages + swizzled_b(line, byte);
     const uint32_t left = operand + fragment_a(), right = stages + fragment_b();
     __syncthreads();  // the operands are written, and the product before this one has read its last stage
-    pipelined<kStages>(
+    pipelined<kStages, kStages == kWideStages ? kWideChunksAtOnce : 1>(
         n_chunks,
         [&](int chunk, int stage) {
           if (copies_a) {
@@ -192,18 +204,69 @@ struct Product {
 #pragma unroll
           for (int k = 0; k < kColumns; k += kLinesAtOnce)
             if (k < static_cast<int>(n_columns))
-              copy_async16(own_b + stage * kStageBytes + k * kChunkBytes, from_b + k * pitch);
-          from_b += kChunkBytes;
+              copy_async16(own_b + stage * kStageBytes + k * kChunkBytes, from_b + k * kChunkBytes);
+          from_b += n_lines * kChunkBytes;
         },
         [&](int chunk, int stage) {
-          if (!has_group(0, n_columns)) return;
+          if (n_groups == 0) return;
           if constexpr (std::is_same<T, float>::value) {
             unsigned char* sm_stages = memory.sm + memory.n_operand_chunks * kOperandChunk;
             multiply_f32(*this, memory.sm + chunk_offset(chunk, stage), sm_stages + stage * kStageBytes, n_columns);
           } else {
-            multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes, n_columns);
+            multiply(left + chunk_offset(chunk, stage), right + stage * kStageBytes, n_groups);
           }
         });
+  }
+
+  // The same with B in shared memory, chunk after chunk as `run` has it in a stage, for warps that
+  // have all columns of their rows: A's are their own, too, so that they wait for nothing of
+  // others.
+  __device__ __forceinline__ void run_resident(const T* a, const unsigned char* sm_b, const float* bias, uint32_t depth,
+                                               uint32_t n_columns, OperandIn operand_in, ProductMemory memory) {
+    static_assert(kWarpColumns == 1, "the rows of a warp are its own");
+    begin(bias, n_columns);
+    const int n_chunks = static_cast<int>(depth) / kChunk;
+    const uint32_t operand = shared_address(memory.sm);
+    __syncwarp();  // the operand is written, and the product before this one has read its own
+    if (operand_in == OperandIn::kGlobal) {
+      const int line = first_row() + static_cast<int>(this_thread()) % 32 / 4, byte = this_thread() % 4 * 16;
+      const uint32_t pitch = depth * static_cast<uint32_t>(sizeof(T)), own = operand + swizzled_a(line, byte);
+      const unsigned char* from = reinterpret_cast<const unsigned char*>(a) + line * pitch + byte;
+#pragma unroll 1
+      for (int chunk = 0; chunk < n_chunks; ++chunk) {
+#pragma unroll
+        for (int k = 0; k < 16 * kM; k += 8)
+          copy_async16(own + chunk * kOperandChunk + k * kChunkBytes, from + k * pitch);
+        from += kChunkBytes;
+      }
+      commit_copies();
+      wait_copies<0>();
+      __syncwarp();  // the copies of the warp have landed
+    }
+    const int n_groups = kGroups == 2 && has_group(1, n_columns) ? 2 : 1;
+#pragma unroll 1
+    for (int chunk = 0; chunk < n_chunks; ++chunk) {
+      if constexpr (std::is_same<T, float>::value) {
+        multiply_f32(*this, memory.sm + chunk * kOperandChunk, sm_b + chunk * kStageBytes, n_columns);
+      } else {
+        multiply(operand + fragment_a() + chunk * kOperandChunk,
+                 shared_address(sm_b) + fragment_b() + chunk * kStageBytes, n_groups);
+      }
+    }
+  }
+
+  // Copies a B of kColumns lines to where `run_resident` finds it.
+  static __device__ __forceinline__ void make_resident(const T* b, unsigned char* sm_b, uint32_t depth) {
+    const int line = this_thread() / 4, byte = this_thread() % 4 * 16;
+    const uint32_t own = shared_address(sm_b) + swizzled_b(line, byte);
+    const unsigned char* from = reinterpret_cast<const unsigned char*>(b) + this_thread() * 16;
+#pragma unroll 1
+    for (int chunk = 0; chunk < static_cast<int>(depth) / kChunk; ++chunk) {
+#pragma unroll
+      for (int k = 0; k < kColumns; k += kLinesAtOnce)
+        copy_async16(own + chunk * kStageBytes + k * kChunkBytes, from + k * kChunkBytes);
+      from += kStageBytes;
+    }
   }
 
   // Calls `visit(element, values, ahead)` for each eight consecutive elements of a row.
@@ -227,7 +290,7 @@ struct Product {
         for (int i = 0; i < kAtOnce; ++i) {
           elements[i] = next;
           ahead[i] = load(next);
-          next.advance(lines.width);
+          next.advance();
         }
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
@@ -255,7 +318,7 @@ struct Product {
           float values[8];
           get(group, half, values);
           visit(element, values);
-          element.advance(lines.width);
+          element.advance();
           __syncwarp();  // as above
         }
 #pragma unroll
@@ -269,11 +332,10 @@ struct Product {
  private:
   static __device__ __forceinline__ ElementIndex first_element(const Lines& lines, int group) {
     const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
-                   column = lines.column0 + first_column() + group * kWideColumns + lane % 4 * 8;
+                   column = lines.column0 + first_column() + group * kGroupColumns + lane % 4 * 8;
     const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
                    shared = byte / kChunkBytes * kOperandChunk + swizzled_a(row, byte % kChunkBytes);
-    return {row, column, shared, lines.unit0 + static_cast<uint32_t>(group * kEights),
-            opaque(lines.origin + row * lines.width + column)};
+    return {lines.origin, lines.width, row, column, shared, lines.unit0 + static_cast<uint32_t>(group * kEights), 0};
   }
 
   __device__ __forceinline__ void get(int group, int eight, float (&values)[8]) const {
@@ -289,7 +351,7 @@ struct Product {
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
       float values[8] = {};
-      const int column = first_column() + group * kWideColumns + this_thread() % 4 * 8;
+      const int column = first_column() + group * kGroupColumns + this_thread() % 4 * 8;
       if (bias != nullptr && has_group(group, n_columns)) {
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
@@ -297,11 +359,15 @@ struct Product {
           values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
         }
       }
+      // Sums that begin with the same value would share a register, from which the compiler moves
+      // them apart in the loop over chunks, each time.
+      const float zero = bias != nullptr ? opaque_zero(n_columns) : 0.0f;
 #pragma unroll
       for (int m = 0; m < kM; ++m)
 #pragma unroll
         for (int n = 0; n < kN; ++n)
-          acc[group][m][n] = Accumulator{{values[2 * n], values[2 * n + 1], values[2 * n], values[2 * n + 1]}};
+#pragma unroll
+          for (int i = 0; i < 4; ++i) acc[group][m][n].value[i] = values[2 * n + i % 2] + zero;
     }
   }
 
@@ -319,18 +385,28 @@ struct Product {
     return swizzled_b(first_column() + lane % 8 / 2 * 8 + lane % 2 + lane / 16 * 2, lane / 8 % 2 * 16);
   }
 
+  // Adds the product of a chunk to the first n_groups groups. Branches enclose whole loops, so that
+  // sums need not change registers where they meet.
+  __device__ __forceinline__ void multiply(uint32_t left, uint32_t right, int n_groups) {
+    if (kGroups == 2 && n_groups == 2) {
+      multiply_groups<kGroups>(left, right);
+    } else {
+      multiply_groups<1>(left, right);
+    }
+  }
+
   // Chunks start at multiples of 64 bytes, so `^ step` stays within the line.
-  __device__ __forceinline__ void multiply(uint32_t left, uint32_t right, uint32_t n_columns) {
+  template <int kCount>
+  __device__ __forceinline__ void multiply_groups(uint32_t left, uint32_t right) {
 #pragma unroll
     for (int step = 0; step < kChunkBytes; step += 32) {
       uint32_t a_frag[kM][4];
 #pragma unroll
       for (int m = 0; m < kM; ++m) load_matrices(a_frag[m], (left ^ step) + 16 * m * kChunkBytes);
 #pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-        if (group > 0 && !has_group(group, n_columns)) break;
+      for (int group = 0; group < kCount; ++group) {
         uint32_t b_frag[kN / 2][4];
-        const uint32_t of_group = (right ^ step) + group * kWideColumns * kChunkBytes;
+        const uint32_t of_group = (right ^ step) + group * kGroupColumns * kChunkBytes;
 #pragma unroll
         for (int pair = 0; pair < kN / 2; ++pair) load_matrices(b_frag[pair], of_group + 4 * pair * kChunkBytes);
 #pragma unroll

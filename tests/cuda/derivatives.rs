@@ -254,22 +254,22 @@ fn agrees_with_f64(which: usize, engine: &dyn Differentiate) {
 
 #[test]
 fn f32_agrees_with_f64() {
-    agrees_with_f64(0, &engine(Precision::F32).with_high_tiles());
+    agrees_with_f64(0, &engine(Precision::F32).with_large_tiles());
 }
 
 #[test]
 fn tf32_agrees_with_f64() {
-    agrees_with_f64(1, &engine(Precision::Tf32).with_high_tiles());
+    agrees_with_f64(1, &engine(Precision::Tf32).with_large_tiles());
 }
 
 #[test]
 fn bf16_agrees_with_f64() {
-    agrees_with_f64(2, &engine(Precision::Bf16).with_high_tiles());
+    agrees_with_f64(2, &engine(Precision::Bf16).with_large_tiles());
 }
 
 #[test]
 fn f16_agrees_with_f64() {
-    agrees_with_f64(3, &engine(Precision::F16).with_high_tiles());
+    agrees_with_f64(3, &engine(Precision::F16).with_large_tiles());
 }
 
 /// Stands in for an engine: the twin, with a spoiled result.
@@ -344,7 +344,7 @@ fn limits_of_shape_agree_with_f64() {
     for (precision, tiles) in Precision::ALL.into_iter().flat_map(|precision| [(precision, "low"), (precision, "high")])
     {
         let engine = engine(precision);
-        let engine = if tiles == "high" { engine.with_high_tiles() } else { engine };
+        let engine = if tiles == "high" { engine.with_large_tiles() } else { engine };
         let results = shapes.into_iter().map(|(dim, hidden, [n, n0, n1], head, sigma)| {
             let rows = format!("{n} + {n0} + {n1} rows in {tiles} tiles");
             let name = format!("{} {head:?}, dim {dim}, {hidden:?}, {rows}", precision.name());

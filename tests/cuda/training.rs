@@ -196,7 +196,7 @@ fn a_wide_network_follows_the_cpu() {
     let model = model(DIM, &[66, 19], Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective);
     let (training, start) = (training(&model, ACTION), TrainState::initial(model.parameters.clone()));
     follows_on(&engine(Precision::F32), "wide, low tiles", &training, start.clone(), 200);
-    follows_on(&engine(Precision::F32).with_high_tiles(), "wide, high tiles", &training, start, 200);
+    follows_on(&engine(Precision::F32).with_large_tiles(), "wide, high tiles", &training, start, 200);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Values that each thread carries from one sweep to a later one: see `kernels/tile/carried.cuh`.
 
-use super::abi::{CarriedParams, THREADS};
-use super::needs::{RowNeeds, Work};
+use super::abi::{BROAD_COLUMNS, CarriedParams, NARROW_COLUMNS, THREADS};
+use super::needs::{RowNeeds, Tiles, Work};
 use super::network::Network;
 use crate::precision::Precision;
 
@@ -23,29 +23,33 @@ fn n_kinds(needs: RowNeeds) -> usize {
     }
 }
 
-/// Units of a tile whose products form `columns` columns at a time; none of them in shared memory.
-pub fn carried(network: &Network, needs: RowNeeds, columns: usize) -> CarriedParams {
+/// Groups of columns of a product of `columns` columns: `Product::kGroups`.
+fn n_groups(needs: RowNeeds, columns: usize) -> usize {
+    let has_two = match columns {
+        BROAD_COLUMNS => needs.tiles != Tiles::Low,
+        NARROW_COLUMNS => needs.tiles == Tiles::High,
+        _ => false,
+    };
+    if has_two { 2 } else { 1 }
+}
+
+/// Units of a tile whose products form `columns` columns at a time. Those of as many groups of
+/// columns as `room` bytes hold lie in shared memory: those of one lie together.
+pub fn carried(network: &Network, precision: Precision, needs: RowNeeds, columns: usize, room: usize) -> CarriedParams {
     let of_columns = columns * needs.tiles.rows() / (OF_THREAD * THREADS as usize);
     let of_layer = network.widest_hidden().div_ceil(columns) * of_columns;
     let of_kind = of_layer * (network.layers().len() - 1);
     let of_tile = of_kind * n_kinds(needs);
-    CarriedParams { of_layer: of_layer as u32, of_kind: of_kind as u32, of_tile: of_tile as u32, n_shared: 0 }
-}
-
-impl CarriedParams {
-    /// The same with as many units in shared memory as `room` bytes hold.
-    #[must_use]
-    pub fn in_shared(self, room: usize, precision: Precision) -> CarriedParams {
-        let n_shared = (room / unit_bytes(precision)).min(self.of_tile as usize) as u32;
-        CarriedParams { n_shared, ..self }
-    }
+    let of_group = of_columns / n_groups(needs, columns);
+    let n_shared = (room / (of_group * unit_bytes(precision)) * of_group).min(of_tile);
+    let [of_layer, of_kind, of_tile, n_shared] = [of_layer, of_kind, of_tile, n_shared].map(|units| units as u32);
+    CarriedParams { of_layer, of_kind, of_tile, n_shared }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::cuda::abi::{BROAD_COLUMNS, NARROW_COLUMNS, WIDE_COLUMNS};
-    use crate::engine::cuda::needs::Tiles;
+    use crate::engine::cuda::abi::WIDE_COLUMNS;
     use crate::model::Architecture;
 
     /// Every element of a hidden layer has a unit, and a layer that is no multiple of a product's
@@ -54,7 +58,7 @@ mod tests {
     fn units_cover_all_elements() {
         let per_row = |hidden: &[usize], columns: usize, needs: RowNeeds| {
             let network = Network::new(&Architecture::new(3, hidden.to_vec()));
-            let units = carried(&network, needs, columns);
+            let units = carried(&network, Precision::Bf16, needs, columns, 0);
             let elements = |units: u32| units as usize * OF_THREAD * THREADS as usize / needs.tiles.rows();
             (elements(units.of_layer), elements(units.of_kind), elements(units.of_tile))
         };
@@ -70,9 +74,11 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_takes_whole_units() {
-        let units = carried(&Network::new(&Architecture::new(3, vec![64, 64])), RowNeeds::default(), NARROW_COLUMNS);
-        let fit = |room: usize| units.in_shared(room, Precision::Bf16).n_shared;
-        assert_eq!([fit(0), fit(4095), fit(4096), fit(3 * 4096 + 1), fit(1 << 30)], [0, 0, 1, 3, units.of_tile]);
+    fn shared_memory_takes_whole_groups_of_columns() {
+        let network = Network::new(&Architecture::new(3, vec![64, 64]));
+        let units = |room| carried(&network, Precision::Bf16, RowNeeds::default(), NARROW_COLUMNS, room);
+        let of_group = 2 * 4096; // 128 rows of 32 columns
+        let fit = [0, of_group - 1, of_group, 3 * of_group + 1, 1 << 30].map(|room| units(room).n_shared);
+        assert_eq!(fit, [0, 0, 2, 6, units(0).of_tile]);
     }
 }

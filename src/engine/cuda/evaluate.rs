@@ -8,7 +8,7 @@ use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, SHARDS, StepState
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, Rows, Sweep};
 use super::learner::Learner;
-use super::needs::{RowNeeds, Tiles};
+use super::needs::{RowNeeds, TileChoice};
 use super::network::Network;
 use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, chunk_rows};
@@ -183,12 +183,11 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
 }
 
 /// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss
-/// scale whose gradient is finite, as in training. `tiles`: their height, if not that for the
-/// batch.
+/// scale whose gradient is finite, as in training. `tiles`: how their height is chosen.
 pub fn loss_gradient(
     device: &Arc<Device>,
     precision: Precision,
-    tiles: Option<Tiles>,
+    tiles: TileChoice,
     model: &Model,
     batch: &Batch,
 ) -> Result<LossGradient> {
@@ -274,15 +273,15 @@ struct Means {
     extent: Option<Extent>,
     /// Layers whose running sums lie in shared memory at most.
     most_resident: Option<usize>,
-    /// Height of the tiles; by default that of the batch.
-    tiles: Option<Tiles>,
+    /// Height of the tiles.
+    tiles: TileChoice,
     /// Chunks are swept in this order of the shards that their first tile lies in.
     shards: [Range<usize>; 2],
 }
 
 impl Default for Means {
     fn default() -> Self {
-        Means { extent: None, most_resident: None, tiles: None, shards: [0..SHARDS, 0..0] }
+        Means { extent: None, most_resident: None, tiles: TileChoice::OfBatch, shards: [0..SHARDS, 0..0] }
     }
 }
 
@@ -336,7 +335,7 @@ fn sweep(
         return Ok(None);
     }
     let network = &Network::new(&model.architecture);
-    let tiles = means.tiles.unwrap_or_else(|| Tiles::of(network, whole.n_tiles as usize));
+    let tiles = means.tiles.tiles(network, precision, given.probes.n_probes, whole.n_tiles as usize);
     let needs = RowNeeds { n_probes: given.probes.n_probes, tiles, ..RowNeeds::default() };
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.
@@ -371,6 +370,7 @@ fn sweep(
 
 #[cfg(test)]
 mod tests {
+    use super::super::needs::Tiles;
     use super::super::testing;
     use super::*;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
@@ -413,6 +413,13 @@ mod tests {
         Some(Extent { rows: rows * TILE_ROWS, slots: slots * TILE_ROWS })
     }
 
+    /// Heights of tiles whose kernels work on a network.
+    fn heights(network: &Network, precision: Precision, sigma: f64) -> Vec<Tiles> {
+        let middle = (precision.bytes() == 2 && sigma == 0.0).then_some(Tiles::Middle);
+        let others = [Some(Tiles::Low), middle].into_iter().flatten().filter(|_| !network.is_narrow());
+        [Tiles::High].into_iter().chain(others).collect()
+    }
+
     const NARROW: &[usize] = &[40, 64, 20];
     const WIDE: &[usize] = &[72, 40];
     /// Tiles of the parts: 6, 3 and 2.
@@ -440,10 +447,10 @@ mod tests {
                 if rows == MANY && precision != Precision::Bf16 {
                     continue; // much work
                 }
-                // Narrow networks have no low tiles.
-                for tiles in if is_narrow { &[Tiles::High][..] } else { &[Tiles::High, Tiles::Low] } {
+                for tiles in heights(&Network::new(&model.architecture), precision, sigma) {
                     let with = |extent, most_resident| {
-                        let means = Means { extent, most_resident, tiles: Some(*tiles), ..Means::default() };
+                        let means =
+                            Means { extent, most_resident, tiles: TileChoice::Given(tiles), ..Means::default() };
                         scaled_loss_gradient(&device, precision, &model, &batch, 1.0, means).expect("sweeps")
                     };
                     let whole = with(None, None);
@@ -463,7 +470,7 @@ mod tests {
         }
     }
 
-    /// Low tiles: each row has the same bits as in a high one; sums differ in their order.
+    /// Each row has the same bits in a tile of every height; sums differ in their order.
     #[test]
     fn the_height_of_tiles_changes_no_row() {
         let device = testing::device();
@@ -476,16 +483,19 @@ mod tests {
             let (model, batch) = work(hidden, [150, 70, 33], sigma);
             for precision in Precision::ALL {
                 let with = |tiles| {
-                    let means = Means { tiles: Some(tiles), ..Means::default() };
+                    let means = Means { tiles: TileChoice::Given(tiles), ..Means::default() };
                     scaled_loss_gradient(&device, precision, &model, &batch, 1.0, means).expect("sweeps")
                 };
-                let (high, low) = (with(Tiles::High), with(Tiles::Low));
-                let of_case = format!("{precision:?}, {hidden:?}, sigma {sigma}");
-                assert_eq!(low.interior, high.interior, "{of_case}");
-                assert_eq!(low.laplacian, high.laplacian, "{of_case}");
-                assert!((low.loss - high.loss).abs() <= 1e-9 * high.loss.abs(), "{of_case}");
-                let off = distance(&low.gradient, &high.gradient);
-                assert!(off < 1e-5, "{of_case}: {off}");
+                let high = with(Tiles::High);
+                for tiles in heights(&Network::new(&model.architecture), precision, sigma) {
+                    let (other, of_case) =
+                        (with(tiles), format!("{precision:?}, {hidden:?}, {tiles:?}, sigma {sigma}"));
+                    assert_eq!(other.interior, high.interior, "{of_case}");
+                    assert_eq!(other.laplacian, high.laplacian, "{of_case}");
+                    assert!((other.loss - high.loss).abs() <= 1e-9 * high.loss.abs(), "{of_case}");
+                    let off = distance(&other.gradient, &high.gradient);
+                    assert!(off < 1e-5, "{of_case}: {off}");
+                }
             }
         }
     }

@@ -41,7 +41,7 @@ pub use driver::{DeviceInfo, devices, is_available};
 pub use driver::{driver, kernels, oldest_driver};
 
 use self::driver::Device;
-use self::needs::Tiles;
+use self::needs::TileChoice;
 use self::trainer::CudaTrainer;
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
@@ -65,8 +65,8 @@ fn product_engine(precision: Precision) -> &'static str {
 pub struct CudaEngine {
     device: Arc<Device>,
     precision: Precision,
-    /// Height of the tiles of training batches, if it is given.
-    tiles: Option<Tiles>,
+    /// Of the tiles of training batches.
+    tiles: TileChoice,
 }
 
 impl CudaEngine {
@@ -75,15 +75,15 @@ impl CudaEngine {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) says what is missing.
     pub fn new(ordinal: usize, precision: Precision) -> Result<CudaEngine> {
-        Ok(CudaEngine { device: Device::open(ordinal)?, precision, tiles: None })
+        Ok(CudaEngine { device: Device::open(ordinal)?, precision, tiles: TileChoice::OfBatch })
     }
 
     /// The same engine with the kernels of large batches for batches of every size, so that tests
     /// reach them with few rows.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_high_tiles(self) -> CudaEngine {
-        CudaEngine { tiles: Some(Tiles::High), ..self }
+    pub fn with_large_tiles(self) -> CudaEngine {
+        CudaEngine { tiles: TileChoice::OfLargeBatches, ..self }
     }
 
     /// Floating-point operations a second that products can reach on this GPU at most; `None` for a

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::abi::{GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Tag, WIDTH_UNIT};
+use super::abi::{CHUNK_BYTES, GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Tag, WIDTH_UNIT};
 use crate::model::Architecture;
 use crate::precision::Precision;
 
@@ -125,14 +125,21 @@ impl Network {
             let (n_in, n_out) = (padded.n_in as usize, padded.n_out as usize);
             for (row, weights) in parameters[layer.weight..layer.bias].chunks_exact(layer.n_in).enumerate() {
                 for (column, &weight) in weights.iter().enumerate() {
-                    packed[padded.forward as usize + row * n_in + column] = weight;
-                    packed[padded.reverse as usize + column * n_out + row] = weight;
+                    packed[padded.forward as usize + packed_index(precision, n_out, row, column)] = weight;
+                    packed[padded.reverse as usize + packed_index(precision, n_in, column, row)] = weight;
                 }
             }
             biases[padded.bias as usize..][..layer.n_out].copy_from_slice(&parameters[layer.bias..][..layer.n_out]);
         }
         (precision.encode(&packed), biases)
     }
+}
+
+/// Index of element `k` of line `line` among those of `n_lines` lines, in the order in which a
+/// product streams them: as in `kernels/tile/packed.cuh`.
+fn packed_index(precision: Precision, n_lines: usize, line: usize, k: usize) -> usize {
+    let chunk = CHUNK_BYTES / precision.bytes();
+    (k / chunk * n_lines + line) * chunk + k % chunk
 }
 
 impl Precision {

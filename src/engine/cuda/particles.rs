@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
+use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure};
 use super::driver::{Buffer, Device};
 use super::explain;
 use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
@@ -45,7 +45,8 @@ pub fn integrate(
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
     // First one tile per block, to measure; then as many as take about the target duration.
-    let (mut first, mut rows) = (0, (integration.blocks.len() * TILE_ROWS).min(integration.chunk));
+    let tile_rows = integration.kernel.tile_rows();
+    let (mut first, mut rows) = (0, (integration.blocks.len() * tile_rows).min(integration.chunk));
     while first < n {
         check(watch)?;
         let began = Instant::now();
@@ -53,7 +54,7 @@ pub fn integrate(
         report.add(&integration.run(range.clone(), n, &mut out)?);
         watch.advanced(range.end as u64, n as u64);
         let fit = range.len() as f64 * LAUNCH.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
-        (first, rows) = (range.end, (fit as usize / TILE_ROWS).max(1) * TILE_ROWS);
+        (first, rows) = (range.end, (fit as usize / tile_rows).max(1) * tile_rows);
         rows = rows.min(integration.chunk);
     }
     Ok(report)
@@ -81,7 +82,7 @@ fn needs(plan: &Plan, dim: usize, has_density: bool) -> RowNeeds {
 pub fn explain(device: &Device, precision: Precision, model: &Model, plan: &Plan, has_density: bool) -> Result<String> {
     let network = Network::new(&model.architecture);
     let needs = needs(plan, model.architecture.dim, has_density);
-    let IntegrationKernel { name, layout, .. } = IntegrationKernel::of(device, &network, precision, needs)?;
+    let IntegrationKernel { name, layout, needs, .. } = IntegrationKernel::of(device, &network, precision, needs)?;
     explain::describe(device, precision, &network, needs, (name, layout))
 }
 
@@ -113,14 +114,15 @@ impl Layout {
         let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
         let has_density = out.log_density.is_some();
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let needs = needs(plan, dim, has_density);
+        let kernel = IntegrationKernel::of(device, &network, precision, needs(plan, dim, has_density))?;
+        let (needs, tile_rows) = (kernel.needs, kernel.tile_rows());
 
         // A block's rows, its scratch memory and its report; and what is saved of a
         // particle.
         let n_values: usize = columns.iter().sum();
         let n_stages = Tableau::of(plan.method).nodes.len();
-        let scratch = scratch_per_block(&network, n_values, n_stages);
-        let of_block = rows_bytes(&network, precision, needs, Extent::of_rows(TILE_ROWS))
+        let scratch = scratch_per_block(&network, tile_rows, n_values, n_stages);
+        let of_block = rows_bytes(&network, precision, needs, Extent::of_rows(tile_rows))
             + 4 * scratch
             + size_of::<IntegrationBlock>();
         let of_particle = 4 * n_saved * n_values;
@@ -133,8 +135,7 @@ impl Layout {
             + size_of_val(model.architecture.time_embedding.frequencies())
             + size_of_val(&plan.save_at[..])
             + of_steps;
-        let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
-        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, kernel.layout.blocks_at_once)?;
+        let (n_blocks, chunk) = divide(device, (tables, of_block, of_particle), n, &kernel)?;
         let n_bytes = tables + n_blocks * of_block + chunk * of_particle;
         Ok(Layout { network, needs, columns, scratch, kernel, n_blocks, chunk, n_bytes })
     }
@@ -200,7 +201,7 @@ impl<'a> Integration<'a> {
             frequencies: device.upload(model.architecture.time_embedding.frequencies())?,
             save_at: device.upload(&plan.save_at)?,
             fixed_steps: FixedSteps::new(device, &steps, &before)?,
-            rows: Rows::new(device, &network, precision, needs, Extent::of_rows(n_blocks * TILE_ROWS))?,
+            rows: Rows::new(device, &network, precision, needs, Extent::of_rows(n_blocks * kernel.tile_rows()))?,
             scratch: device.allocate(n_blocks * scratch)?,
             blocks: device.allocate(n_blocks)?,
             chunk,
@@ -302,14 +303,15 @@ fn divide(
     device: &Device,
     (tables, of_block, of_particle): (usize, usize, usize),
     n: usize,
-    blocks_at_once: usize,
+    kernel: &IntegrationKernel,
 ) -> Result<(usize, usize)> {
+    let tile_rows = kernel.tile_rows();
     let free = device.free_memory()?.saturating_sub(tables);
     // Allocations are rounded up, and others use the GPU too.
     let usable = free / 10 * 9;
-    let tile = of_particle * TILE_ROWS.min(n);
-    let n_tiles = n.div_ceil(TILE_ROWS);
-    let most = n_tiles.min(device.n_multiprocessors()? * blocks_at_once);
+    let tile = of_particle * tile_rows.min(n);
+    let n_tiles = n.div_ceil(tile_rows);
+    let most = n_tiles.min(device.n_multiprocessors()? * kernel.layout.blocks_at_once);
     // Half of the memory at most for blocks, unless one alone needs more.
     let n_blocks = most.min(usable / 2 / of_block).max(1);
     let left = usable.saturating_sub(n_blocks * of_block);
@@ -318,13 +320,13 @@ fn divide(
             kind: DeviceKind::OutOfMemory,
             device: device.describe(),
             problem: format!(
-                "{TILE_ROWS} particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"
+                "{tile_rows} particles need {of_block} bytes on their way and {tile} bytes for their saved values, and {free} bytes are free"
             ),
             fix: "save at fewer times, use fewer probes of the divergence, or free memory on the GPU".into(),
         });
     }
     let chunk = (left / of_particle).min(MAX_CHUNK);
-    Ok((n_blocks, if n <= chunk { n } else { chunk / TILE_ROWS * TILE_ROWS }))
+    Ok((n_blocks, if n <= chunk { n } else { chunk / tile_rows * tile_rows }))
 }
 
 /// Sums the reports of all blocks, or returns the failure of the first failed tile.

@@ -10,7 +10,7 @@ use super::driver::{Device, Recording};
 use super::explain;
 use super::launch::{BendPass, Rows, Sweep, WeightGrad, narrow_layout, sweep_kernel};
 use super::learner::{Learner, learner_bytes};
-use super::needs::{PointGradient, RowNeeds, Tiles, Work};
+use super::needs::{PointGradient, RowNeeds, TileChoice, Tiles, Work};
 use super::network::Network;
 use super::path::{DevicePath, Residence, SampleShards};
 use super::step::{StepFinisher, StepSettings, step_finisher_bytes};
@@ -76,20 +76,21 @@ struct Layout {
 }
 
 impl Layout {
-    /// For `training`, of whose batch at most `most_rows` are worked on at a time. `tiles`: the
-    /// height of the tiles, if not that for the batch.
+    /// For `training`, of whose batch at most `most_rows` are worked on at a time. `tiles`: how
+    /// their height is chosen.
     fn new(
         device: &Device,
         precision: Precision,
-        tiles: Option<Tiles>,
+        tiles: TileChoice,
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
-        let tiles = tiles.unwrap_or_else(|| Tiles::of(&network, batch.n_tiles as usize));
-        let needs = RowNeeds { n_probes: training.n_probes(), grad_x, work: Work::Training, tiles };
+        let n_probes = training.n_probes();
+        let tiles = tiles.tiles(&network, precision, n_probes, batch.n_tiles as usize);
+        let needs = RowNeeds { n_probes, grad_x, work: Work::Training, tiles };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
@@ -124,18 +125,14 @@ impl Layout {
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
-pub fn training_memory(
-    device: &Device,
-    precision: Precision,
-    tiles: Option<Tiles>,
-    training: &Training,
-) -> Result<usize> {
+pub fn training_memory(device: &Device, precision: Precision, tiles: TileChoice, training: &Training) -> Result<usize> {
     Ok(Layout::new(device, precision, tiles, training, usize::MAX)?.n_bytes)
 }
 
 /// How the sweeps of a training use the chip, and how its batch is divided.
 pub fn explain(device: &Device, precision: Precision, training: &Training) -> Result<String> {
-    let Layout { network, batch, needs, division, .. } = Layout::new(device, precision, None, training, usize::MAX)?;
+    let Layout { network, batch, needs, division, .. } =
+        Layout::new(device, precision, TileChoice::OfBatch, training, usize::MAX)?;
     let plan = if network.is_narrow() {
         let n_resident = resident_sums(device, &network, precision, needs)?;
         narrow_layout(device, precision, &network, needs, n_resident)?
@@ -150,12 +147,11 @@ pub fn explain(device: &Device, precision: Precision, training: &Training) -> Re
 }
 
 impl CudaTrainer {
-    /// Continues from `state`; both are valid. `tiles`: the height of the tiles, if not that for
-    /// the batch.
+    /// Continues from `state`; both are valid. `tiles`: how their height is chosen.
     pub fn new(
         device: &Arc<Device>,
         precision: Precision,
-        tiles: Option<Tiles>,
+        tiles: TileChoice,
         training: Training,
         state: &TrainState,
     ) -> Result<Self> {
@@ -166,7 +162,7 @@ impl CudaTrainer {
     fn in_chunks(
         device: &Arc<Device>,
         precision: Precision,
-        tiles: Option<Tiles>,
+        tiles: TileChoice,
         training: Training,
         state: &TrainState,
         most_rows: usize,
@@ -364,9 +360,10 @@ mod tests {
                         .map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 1))),
                     ..TrainState::initial(initial_parameters(&training.architecture, 1))
                 };
-                let stated = training_memory(&device, precision, None, &training).expect("fits");
+                let stated = training_memory(&device, precision, TileChoice::OfBatch, &training).expect("fits");
                 assert_eq!(device.taken.load(Relaxed), 0);
-                let _trainer = CudaTrainer::new(&device, precision, None, training.clone(), &state).expect("a trainer");
+                let _trainer = CudaTrainer::new(&device, precision, TileChoice::OfBatch, training.clone(), &state)
+                    .expect("a trainer");
                 let taken = device.taken.load(Relaxed);
                 assert!((stated..stated + 1024).contains(&taken), "{precision:?}: {taken}, said to be {stated}");
             }
@@ -405,8 +402,15 @@ mod tests {
                 ..TrainState::initial(initial_parameters(&training.architecture, 1))
             };
             let run = |most_rows| {
-                let mut trainer = CudaTrainer::in_chunks(&device, precision, None, training.clone(), &state, most_rows)
-                    .expect("a trainer");
+                let mut trainer = CudaTrainer::in_chunks(
+                    &device,
+                    precision,
+                    TileChoice::OfBatch,
+                    training.clone(),
+                    &state,
+                    most_rows,
+                )
+                .expect("a trainer");
                 let mut records = Vec::new();
                 trainer.steps(2, &mut records).expect("steps");
                 (records, trainer.state().expect("a state"))

@@ -1,9 +1,9 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{LAYER_SUM_BYTES, NARROW_GROUPS, NARROW_STAGE_BYTES, TILE_ROWS, WIDE_GROUPS};
+use super::abi::{LAYER_SUM_BYTES, NARROW_GROUPS, TILE_ROWS, WIDE_GROUPS};
 use super::driver::{Buffer, Device};
-use super::launch::{Packed, Sweep, SweepNarrow, WeightGrad, narrow_kernel};
+use super::launch::{Packed, Sweep, SweepNarrow, WeightGrad, narrow_room};
 use super::needs::RowNeeds;
 use super::network::Network;
 use super::workspace::{Extent, chunk_rows, narrow_extent};
@@ -59,10 +59,8 @@ pub struct GradientSweep {
 
 /// Layers of a narrow network whose running sums have room in shared memory.
 pub fn resident_sums(device: &Device, network: &Network, precision: Precision, needs: RowNeeds) -> Result<usize> {
-    // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
-    let (kernel, blocks_at_once) = narrow_kernel(precision, needs);
-    let room = device.shared_memory_among(kernel, blocks_at_once)?;
-    Ok((room.saturating_sub(NARROW_STAGE_BYTES) / LAYER_SUM_BYTES).min(network.layers().len()))
+    let room = narrow_room(device, precision, needs)?;
+    Ok((room / LAYER_SUM_BYTES).min(network.layers().len()))
 }
 
 /// Layers of a narrow network whose running sums lie in shared memory, and bytes for

@@ -42,9 +42,9 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     let own_delta = reverse && !delta_overwrites_a(needs);
     // For the products with the most columns that may be chosen: they round a layer up to more
     // units than others.
-    let is_broad = network.widest_hidden() > WIDE_COLUMNS || tiles == Tiles::Low;
+    let is_broad = network.widest_hidden() > WIDE_COLUMNS || tiles != Tiles::High;
     let columns = if is_broad { BROAD_COLUMNS } else { WIDE_COLUMNS };
-    let of_tile = carried(network, needs, columns).of_tile as usize;
+    let of_tile = carried(network, precision, needs, columns, 0).of_tile as usize;
     let carried_bytes = of_tile * unit_bytes(precision) / tile_rows;
     let rows = [
         (offset_of!(RowBuffers, x), f32s(dim)),

@@ -154,8 +154,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "a stage is used before its copies have arrived",
         "tile/product.cuh",
-        "wait_copies<kStages - 2>()",
-        "wait_copies<kStages - 1>()",
+        "wait_copies<kSteps - 2>()",
+        "wait_copies<kSteps - 1>()",
         BEND,
         &[NotWaitedFor],
     ),
@@ -196,8 +196,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "two quarters of the columns are swapped",
         "tile/product.cuh",
-        "group * kWideColumns + lane % 4 * 8;",
-        "group * kWideColumns + (lane % 4 ^ 1) * 8;",
+        "group * kGroupColumns + lane % 4 * 8;",
+        "group * kGroupColumns + (lane % 4 ^ 1) * 8;",
         BEND_BF16,
         &[Comparison],
     ),
@@ -220,7 +220,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "the second group of columns uses the weights of the first",
         "tile/product.cuh",
-        "of_group = (right ^ step) + group * kWideColumns * kChunkBytes",
+        "of_group = (right ^ step) + group * kGroupColumns * kChunkBytes",
         "of_group = (right ^ step)",
         BROAD_BF16,
         &[Comparison],
@@ -269,16 +269,16 @@ const FAULTS: &[Fault] = &[
     fault(
         "blocks share what their threads carry",
         "tile/carried.cuh",
-        "return blockIdx.x * layout.of_tile + unit;",
-        "return unit;",
+        "blockIdx.x * layout.of_tile + unit0",
+        "unit0",
         DIFFUSIVE,
         &[Race],
     ),
     fault(
         "what threads carry takes the last stage of a product",
         "net/sweeps.cuh",
-        "+ kStages * P::kStageBytes",
-        "+ (kStages - 1) * P::kStageBytes",
+        ": kStages * Product<T, kColumns, kStages, kRows>::kStageBytes",
+        ": (kStages - 1) * Product<T, kColumns, kStages, kRows>::kStageBytes",
         SWEEP,
         &[Race, NotWaitedFor, Comparison],
     ),
@@ -309,9 +309,41 @@ const FAULTS: &[Fault] = &[
     fault(
         "the padding of a seed is not written",
         "net/row.cuh",
-        "for_each_component(out_width(), [&](uint32_t i) { to[i]",
-        "for_each_component(n_outputs(), [&](uint32_t i) { to[i]",
+        "clear_lines<TileSweeps::kRows>(to, width);",
+        "",
         SWEEP,
+        &[Uninitialized],
+    ),
+    fault(
+        "the padding of a tangent is not written",
+        "sweep.cuh",
+        "clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));",
+        "",
+        SWEEP,
+        &[Uninitialized],
+    ),
+    fault(
+        "resident weights are used before their copies have arrived",
+        "net/sweeps.cuh",
+        "commit_copies(); wait_copies<0>();",
+        "commit_copies();",
+        NARROW,
+        &[NotWaitedFor],
+    ),
+    fault(
+        "both ways of resident weights lie in one place",
+        "net/sweeps.cuh",
+        "(kWay == Way::kForward ? 0 : 1)",
+        "0",
+        NARROW,
+        &[Comparison],
+    ),
+    fault(
+        "a warp copies the lines of two in its operand",
+        "tile/product.cuh",
+        "line = first_row() + static_cast<int>(this_thread()) % 32 / 4",
+        "line = first_row() + static_cast<int>(this_thread()) % 32 / 8",
+        NARROW,
         &[Uninitialized],
     ),
     fault(
@@ -374,8 +406,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the sums of a part keep the scale of the part before",
         "weight_grad.cuh",
-        "product.multiply_by(rescaling<T, kWideGroups>(batch, tile));",
-        ";",
+        "if (factor != 1.0f) product.multiply_by(factor);",
+        "",
         GRAD_PARTS,
         &[Comparison],
     ),
@@ -390,16 +422,16 @@ const FAULTS: &[Fault] = &[
     fault(
         "seeds of half of a warp's rows are omitted",
         "net/row.cuh",
-        "sum += __shfl_xor_sync(0xffffffffu, sum, kRowLanes);",
-        "",
+        "distance = Lanes::kCount; distance < 32;",
+        "distance = Lanes::kCount; distance < 16;",
         SWEEP,
         &[Comparison],
     ),
     fault(
         "biases omit a chunk of rows",
         "net/layer_gradient.cuh",
-        "!is_output && loaded < kChunks",
-        "!is_output && loaded + 1 < kChunks",
+        "!is_output ? kChunks : 0",
+        "!is_output ? kChunks - 1 : 0",
         GRAD,
         &[Comparison],
     ),
@@ -414,8 +446,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "a chunk is read before its copies have landed",
         "tile/product.cuh",
-        "wait_copies<kStages - 2>()",
-        "wait_copies<kStages - 1>()",
+        "wait_copies<kSteps - 2>()",
+        "wait_copies<kSteps - 1>()",
         GRAD_BF16,
         &[NotWaitedFor],
     ),
@@ -597,9 +629,8 @@ const FAULTS: &[Fault] = &[
 /// Scopes in which the barriers of a file are removed, in this order, until that is noticed.
 const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
-    ("net/sweeps.cuh", &[BEND]),
-    ("net/gradient.cuh", &[SWEEP, FLOW]),
-    ("sweep.cuh", &[SWEEP]),
+    ("net/sweeps.cuh", &[BEND, SWEEP, NARROW]),
+    ("sweep.cuh", &[SWEEP, NARROW]),
     ("sweep_narrow.cuh", &[NARROW]),
     ("bend.cuh", &[BEND]),
     ("weight_grad.cuh", &[GRAD_PARTS]),
@@ -936,7 +967,7 @@ fn case() {
     let case = CASES.into_iter().find(|known| format!("{known:?}") == case).expect("a case");
     let precision = Precision::ALL.into_iter().find(|precision| precision.name() == operands).expect("a type");
     let engine = CudaEngine::new(0, precision).expect("the virtual GPU");
-    let engine = if case == Case::Low { engine } else { engine.with_high_tiles() };
+    let engine = if case == Case::Low { engine } else { engine.with_large_tiles() };
     // Above the rounding errors of each type, and far below the effect of a fault.
     let tolerance = match precision {
         Precision::F32 => 1e-4,

@@ -84,6 +84,7 @@ device_types! {
         rule: Tag<LaplacianRule>,
         /// In shared memory: see ProductMemory.
         n_operand_chunks: u32,
-        unused: u32,
+        /// Layers whose weights lie in shared memory, both ways. Only of narrow networks.
+        n_resident: u32,
     }
 }

@@ -126,7 +126,7 @@ device_types! {
         of_kind: u32,
         /// Units of all kinds.
         of_tile: u32,
-        /// The first units, which lie in shared memory.
+        /// The first units, which lie in shared memory: those of whole groups of columns.
         n_shared: u32,
     }
 

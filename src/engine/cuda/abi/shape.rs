@@ -7,6 +7,9 @@ device_types! {
     const WARPS: usize = THREADS as usize / 32;
     /// Rows per tile.
     const TILE_ROWS: usize = 128;
+    /// Rows per tile of broad products of which a multiprocessor has two blocks; a divisor of
+    /// TILE_ROWS.
+    const MIDDLE_TILE_ROWS: usize = 64;
     /// Rows per tile of the sweeps of a small batch; a divisor of TILE_ROWS.
     const LOW_TILE_ROWS: usize = 32;
     /// Layer widths are padded to multiples of this.
@@ -36,7 +39,9 @@ device_types! {
     /// the place of its operand.
     const BROAD_COLUMNS: usize = 2 * WIDE_COLUMNS;
     /// Stages of the pipeline of wide and broad products.
-    const WIDE_STAGES: usize = 3;
+    const WIDE_STAGES: usize = 4;
+    /// Chunks of wide and broad products between two barriers.
+    const WIDE_CHUNKS_AT_ONCE: usize = 2;
     /// Columns of a narrow product, and the widest layer of a narrow network.
     const NARROW_COLUMNS: usize = WIDTH_UNIT;
     /// Stages of a narrow product's pipeline.
@@ -47,8 +52,8 @@ device_types! {
     const GRAD_STAGES: usize = 3;
     /// Bytes of shared memory of `weight_grad`: its stages of chunks of both sides.
     const WEIGHT_GRAD_BYTES: usize = GRAD_STAGES * 2 * CHUNK_BYTES * GRAD_TILE;
-    /// Bytes of shared memory of the stages of `sweep_narrow`: of a tile's rows and of all columns.
-    const NARROW_STAGE_BYTES: usize = NARROW_STAGES * CHUNK_BYTES * (TILE_ROWS + NARROW_COLUMNS);
+    /// Bytes of a stage of a narrow product's pipeline.
+    const NARROW_STAGE_BYTES: usize = CHUNK_BYTES * NARROW_COLUMNS;
     /// Bytes of the running sum of a layer's gradient in `sweep_narrow`: each weight, and two
     /// biases for each thread.
     const LAYER_SUM_BYTES: usize = 4 * (NARROW_COLUMNS * NARROW_COLUMNS + 2 * THREADS as usize);

@@ -48,7 +48,8 @@ device_types! {
         spilled: DevicePtr<Opaque>,
         /// The first n_resident layers keep their sums in shared memory.
         n_resident: u32,
-        unused: u32,
+        /// Layers whose weights lie in shared memory, both ways.
+        n_resident_weights: u32,
     }
 
     /// Arguments of `weight_grad`.

@@ -45,7 +45,7 @@ mod tests {
     /// The program with machine code for all architectures stays below 60 MB if this holds.
     #[test]
     fn the_images_are_no_larger_than_they_have_to_be() {
-        const PTX: usize = 11 << 20;
+        const PTX: usize = 12 << 20;
         const OF_ARCHITECTURE: usize = 5 << 20;
         let n_architectures = NVCC.unwrap_or_default().matches("sm_").count();
         let n_bytes: usize = MODULES.iter().map(|(_, image)| image.len()).sum();

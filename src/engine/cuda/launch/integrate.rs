@@ -1,13 +1,11 @@
-//! Launch of `kernels/integrate.cu` and `kernels/integrate_narrow.cu`: all steps of tiles of
-//! particles.
+//! Launch of `kernels/integrate.cu`, `kernels/integrate_broad.cu` and
+//! `kernels/integrate_narrow.cu`: all steps of tiles of particles.
 
-use super::super::abi::{
-    DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TILE_ROWS, TableauParams, Tag,
-};
+use super::super::abi::{DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TableauParams, Tag};
 use super::super::driver::{Buffer, Device, Kernel};
-use super::super::needs::{RowNeeds, Work};
+use super::super::needs::{RowNeeds, Tiles, Work};
 use super::super::network::Network;
-use super::checks::{check_least, check_tiles};
+use super::checks::check_least;
 use super::shared_layout::{ProductWidth, SharedLayout};
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
@@ -41,11 +39,12 @@ pub struct IntegrationKernel {
     /// Its shared memory.
     pub layout: SharedLayout,
     /// Of the rows that it works on.
-    needs: RowNeeds,
+    pub needs: RowNeeds,
 }
 
 impl IntegrationKernel {
-    /// The kernel that moves particles by `network` in rows with `needs`.
+    /// The kernel that moves particles by `network` in rows with `needs`, but for the height of
+    /// their tiles, which it chooses.
     ///
     /// # Errors
     /// `Device` if the driver fails.
@@ -56,20 +55,31 @@ impl IntegrationKernel {
             [Kernel::IntegrateBroad, Kernel::Integrate, Kernel::IntegrateNarrow]
         }
         .map(|kernel| kernel(precision));
-        let (name, layout) = if network.is_narrow() {
-            (narrow, SharedLayout::of(device, precision, narrow, network, needs, ProductWidth::Narrow)?)
-        } else {
-            SharedLayout::choose(device, precision, [broad, wide], network, needs)?
-        };
+        if network.is_narrow() {
+            let layout = SharedLayout::of(device, precision, narrow, network, needs, ProductWidth::Narrow)?;
+            return Ok(IntegrationKernel { name: narrow, layout, needs });
+        }
+        // Broad products need the room for their operand, wide ones have high tiles.
+        let broad_needs = RowNeeds { tiles: Tiles::of_broad(network, precision, needs.n_probes), ..needs };
+        let (name, layout) = SharedLayout::choose(device, precision, [broad, wide], network, broad_needs)?;
+        if name == broad {
+            return Ok(IntegrationKernel { name, layout, needs: broad_needs });
+        }
+        let layout = SharedLayout::of(device, precision, wide, network, needs, ProductWidth::Wide)?;
         Ok(IntegrationKernel { name, layout, needs })
+    }
+
+    /// Rows of its tiles.
+    pub fn tile_rows(&self) -> usize {
+        self.needs.tiles.rows()
     }
 }
 
 /// Floats of scratch memory of a block that moves particles of `n_values` values with `n_stages`
-/// stages.
-pub fn scratch_per_block(network: &Network, n_values: usize, n_stages: usize) -> usize {
+/// stages in tiles of `tile_rows` rows.
+pub fn scratch_per_block(network: &Network, tile_rows: usize, n_values: usize, n_stages: usize) -> usize {
     let (dim, n_features) = (network.params.dim as usize, network.params.n_features as usize);
-    TILE_ROWS * (n_values * (2 + n_stages) + dim) + n_features
+    tile_rows * (n_values * (2 + n_stages) + dim) + n_features
 }
 
 /// All fixed steps of an integration.
@@ -153,8 +163,9 @@ impl Integrate<'_> {
         let tableau = Tableau::of(plan.method);
         action.check()?;
         rows.check(network, precision, Work::Particles)?;
-        check_tiles("rows", n_blocks as u32, rows.n_rows())?;
-        check_tiles("slots", n_blocks as u32, rows.n_slots())?;
+        check_least("rows", n_blocks * kernel.tile_rows(), rows.n_rows())?;
+        check_least("slots", n_blocks * kernel.tile_rows(), rows.n_slots())?;
+        check_len("rows of a tile", kernel.tile_rows(), rows.needs().tiles.rows())?;
         let n_directions = if log_density.is_some() { plan.divergence.n_directions(dim) } else { 0 };
         check_len("probes of the rows", n_directions, rows.needs().n_probes)?;
         check_len("probes of the kernel", n_directions, kernel.needs.n_probes)?;
@@ -165,7 +176,7 @@ impl Integrate<'_> {
             check_least(name, n_saved * n_particles, channel.map_or(usize::MAX, Buffer::len))?;
         }
         let n_values = dim + usize::from(log_weights.is_some()) + usize::from(log_density.is_some());
-        let per_block = scratch_per_block(network, n_values, tableau.nodes.len());
+        let per_block = scratch_per_block(network, kernel.tile_rows(), n_values, tableau.nodes.len());
         check_least("scratch memory", n_blocks * per_block, scratch.len())?;
         let (steps, steps_before, rtol, atol) = match steps {
             Steps::Fixed(FixedSteps { steps, before }) => {
@@ -205,7 +216,7 @@ impl Integrate<'_> {
             increments_per_step: plan.noise.increments_per_step,
             rule: Tag::of(plan.divergence.rule),
             n_operand_chunks: kernel.layout.n_operand_chunks,
-            unused: 0,
+            n_resident: kernel.layout.n_resident,
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no
         // step beyond the last (checked by `FixedSteps::new`).

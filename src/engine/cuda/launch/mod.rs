@@ -21,5 +21,5 @@ pub use packed::Packed;
 pub use path::{PathTables, Samples};
 pub use rows::Rows;
 pub use shared_layout::SharedLayout;
-pub use sweep::{Sweep, SweepNarrow, narrow_kernel, narrow_layout, sweep_kernel};
+pub use sweep::{Sweep, SweepNarrow, narrow_layout, narrow_room, sweep_kernel};
 pub use weight_grad::WeightGrad;

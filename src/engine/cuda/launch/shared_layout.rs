@@ -14,7 +14,7 @@ use crate::precision::Precision;
 /// operand in shared memory for the next product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProductWidth {
-    /// [`BROAD_COLUMNS`], with one block per multiprocessor: right for every network.
+    /// [`BROAD_COLUMNS`]: right for every network.
     Broad,
     /// [`WIDE_COLUMNS`], with two blocks in bf16: right for every network.
     Wide,
@@ -50,6 +50,17 @@ fn chunks(width: u32, precision: Precision) -> usize {
     width as usize * precision.bytes() / CHUNK_BYTES
 }
 
+/// Bytes of the weights of a layer of a narrow network, both ways.
+fn weights_bytes(precision: Precision) -> usize {
+    2 * NARROW_COLUMNS * NARROW_COLUMNS * precision.bytes()
+}
+
+/// Layers of a narrow network whose weights fit `room` bytes, and the bytes of those.
+pub fn resident_layers(network: &Network, precision: Precision, room: usize) -> (u32, usize) {
+    let n_resident = (room / weights_bytes(precision)).min(network.layers().len());
+    (n_resident as u32, n_resident * weights_bytes(precision))
+}
+
 /// Division of the shared memory of a block: left operands of its products (ProductMemory), the
 /// pipeline stages of the right ones, and the first of the values that its threads carry.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +69,8 @@ pub struct SharedLayout {
     pub n_operand_chunks: u32,
     /// Values that threads carry, and how many units of them there is room for.
     pub carried: CarriedParams,
+    /// Layers of a narrow network whose weights lie in shared memory, both ways.
+    pub n_resident: u32,
     /// Bytes that the kernel is to have.
     pub bytes: u32,
     /// Blocks that a multiprocessor runs at a time.
@@ -88,17 +101,31 @@ impl SharedLayout {
             ProductWidth::Low => 1,
             _ => device.blocks_at_once(kernel, THREADS, of_products as u32)?,
         };
+        let room = device.shared_memory_among(kernel, blocks_at_once.max(1))?;
+        // Narrow networks have their weights in shared memory, and if all fit, need no stages.
+        let (n_resident, of_weights, of_products) = match width {
+            ProductWidth::Narrow => {
+                let of_operands = n_chunks * of_chunk;
+                let (n_all, of_all) = resident_layers(network, precision, room.saturating_sub(of_operands));
+                if n_all as usize == network.layers().len() {
+                    (n_all, of_all, of_operands)
+                } else {
+                    let (n_some, of_some) = resident_layers(network, precision, room.saturating_sub(of_products));
+                    (n_some, of_some, of_products)
+                }
+            }
+            ProductWidth::Broad | ProductWidth::Wide | ProductWidth::Low => (0, 0, of_products),
+        };
         let room = match needs.work {
             Work::Bend => 0, // from one kernel to the next
-            Work::Training | Work::Particles => {
-                device.shared_memory_among(kernel, blocks_at_once.max(1))?.saturating_sub(of_products)
-            }
+            Work::Training | Work::Particles => room.saturating_sub(of_products + of_weights),
         };
-        let carried = carried(network, needs, width.columns()).in_shared(room, precision);
-        let bytes = of_products + carried.n_shared as usize * unit_bytes(precision);
+        let carried = carried(network, precision, needs, width.columns(), room);
+        let bytes = of_products + of_weights + carried.n_shared as usize * unit_bytes(precision);
         Ok(SharedLayout {
             n_operand_chunks: n_chunks as u32,
             carried,
+            n_resident,
             bytes: bytes as u32,
             blocks_at_once,
             columns: width.columns(),
@@ -143,7 +170,7 @@ mod tests {
     use crate::model::Architecture;
 
     /// Broad products from 129 columns on, as long as shared memory holds the operand: on a card of
-    /// 163 KiB up to 384 columns of two bytes, and none of 193 columns of four.
+    /// 163 KiB up to 320 columns of two bytes, and none of four.
     #[test]
     fn broad_products_are_chosen_where_their_operand_fits() {
         let device = testing::device();
@@ -155,9 +182,9 @@ mod tests {
         for (hidden, precision, is_broad) in [
             (&[128, 128][..], Precision::Bf16, false),
             (&[20, 129], Precision::Bf16, true),
-            (&[384], Precision::F16, true),
-            (&[385], Precision::F16, false),
-            (&[192], Precision::F32, true),
+            (&[320], Precision::F16, true),
+            (&[321], Precision::F16, false),
+            (&[192], Precision::F32, false),
             (&[193], Precision::Tf32, false),
         ] {
             let (kernel, layout) = chosen(hidden, precision);
@@ -183,7 +210,8 @@ mod tests {
                 some += layout.carried.n_shared;
                 let room = device.shared_memory_among(kernel, blocks).expect("known") - layout.bytes as usize;
                 let is_whole = layout.carried.n_shared == layout.carried.of_tile;
-                assert!(is_whole || room < unit_bytes(precision), "{precision:?} {width}: {room} bytes are left");
+                let of_columns = layout.columns * needs.tiles.rows() * precision.bytes();
+                assert!(is_whole || room < of_columns, "{precision:?} {width}: {room} bytes are left");
             }
         }
         assert!(some > 0);

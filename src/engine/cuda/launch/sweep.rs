@@ -2,15 +2,15 @@
 //! in narrow networks its partial weight gradients.
 
 use super::super::abi::{
-    BatchParams, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS, NARROW_STAGE_BYTES,
-    NARROW_STAGES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+    BatchParams, CHUNK_BYTES, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS,
+    NARROW_STAGE_BYTES, NARROW_STAGES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::needs::{PointGradient, RowNeeds, Tiles, Work};
 use super::super::network::Network;
 use super::checks::{check_chunk, check_least, check_tiles};
-use super::shared_layout::{ProductWidth, SharedLayout};
+use super::shared_layout::{ProductWidth, SharedLayout, resident_layers};
 use super::{Packed, Rows};
 use crate::engine::batch::{LossForm, Potential};
 use crate::error::{Result, check_len};
@@ -116,13 +116,19 @@ pub fn sweep_kernel(
     .map(|kernel| kernel(precision));
     match needs.tiles {
         Tiles::High => SharedLayout::choose(device, precision, [broad, wide], network, needs),
+        Tiles::Middle => {
+            let kernel = if precision == Precision::F16 { Kernel::SweepMiddleF16 } else { Kernel::SweepMiddleBf16 };
+            check_len("bytes of the operands of middle tiles", 2, precision.bytes())?;
+            check_len("probes of middle tiles", 0, needs.n_probes)?;
+            Ok((kernel, SharedLayout::of(device, precision, kernel, network, needs, ProductWidth::Broad)?))
+        }
         Tiles::Low => Ok((low, SharedLayout::of(device, precision, low, network, needs, ProductWidth::Low)?)),
     }
 }
 
 /// The kernel of narrow networks for rows with `needs`, and how many of its blocks fit the
 /// registers of a multiprocessor.
-pub fn narrow_kernel(precision: Precision, needs: RowNeeds) -> (Kernel, usize) {
+fn narrow_kernel(precision: Precision, needs: RowNeeds) -> (Kernel, usize) {
     if needs.n_probes > 0 {
         (Kernel::SweepNarrowDiffusive(precision), 1)
     } else {
@@ -130,8 +136,9 @@ pub fn narrow_kernel(precision: Precision, needs: RowNeeds) -> (Kernel, usize) {
     }
 }
 
-/// The kernel of a narrow network for rows with `needs`, and its shared memory: the stages of its
-/// products, the sums of `n_resident` layers, and the first of the values that threads carry.
+/// The kernel of a narrow network for rows with `needs`, and its shared memory: that of its
+/// products, the sums of `n_resident` layers, weights, and the first of the values that threads
+/// carry.
 pub fn narrow_layout(
     device: &Device,
     precision: Precision,
@@ -140,12 +147,28 @@ pub fn narrow_layout(
     n_resident: usize,
 ) -> Result<(Kernel, SharedLayout)> {
     let (kernel, blocks_at_once) = narrow_kernel(precision, needs);
-    let of_sums = NARROW_STAGE_BYTES + n_resident * LAYER_SUM_BYTES;
-    let room = device.shared_memory_among(kernel, blocks_at_once)?.saturating_sub(of_sums);
-    let carried = carried(network, needs, NARROW_COLUMNS).in_shared(room, precision);
-    let bytes = (of_sums + carried.n_shared as usize * unit_bytes(precision)) as u32;
-    let (n_operand_chunks, columns) = (NARROW_STAGES as u32, NARROW_COLUMNS);
-    Ok((kernel, SharedLayout { n_operand_chunks, carried, bytes, blocks_at_once, columns }))
+    // The more of the sums and weights are on the chip the better; measured, sums come first.
+    let of_sums = n_resident * LAYER_SUM_BYTES;
+    let room = narrow_room(device, precision, needs)?.saturating_sub(of_sums);
+    let (n_weights, of_weights) = resident_layers(network, precision, room);
+    let carried = carried(network, precision, needs, NARROW_COLUMNS, room - of_weights);
+    let of_carried = carried.n_shared as usize * unit_bytes(precision);
+    let bytes = (narrow_product_bytes(precision) + of_sums + of_weights + of_carried) as u32;
+    let (n_operand_chunks, columns) = ((NARROW_COLUMNS * precision.bytes() / CHUNK_BYTES) as u32, NARROW_COLUMNS);
+    Ok((kernel, SharedLayout { n_operand_chunks, carried, n_resident: n_weights, bytes, blocks_at_once, columns }))
+}
+
+/// Bytes of shared memory of the products of `sweep_narrow`: a left operand and the stages of the
+/// right one.
+fn narrow_product_bytes(precision: Precision) -> usize {
+    TILE_ROWS * NARROW_COLUMNS * precision.bytes() + NARROW_STAGES * NARROW_STAGE_BYTES
+}
+
+/// Bytes of shared memory of `sweep_narrow` besides those of its products.
+pub fn narrow_room(device: &Device, precision: Precision, needs: RowNeeds) -> Result<usize> {
+    // As many blocks as fit the registers of a multiprocessor must fit its shared memory.
+    let (kernel, blocks_at_once) = narrow_kernel(precision, needs);
+    Ok(device.shared_memory_among(kernel, blocks_at_once)?.saturating_sub(narrow_product_bytes(precision)))
 }
 
 /// Sweeps over a chunk of tiles of a narrow network, whose weight gradient is added to the partial
@@ -179,14 +202,14 @@ impl SweepNarrow<'_> {
         check_least("partial gradients", n_groups * network.params.n_parameters as usize, partials.len())?;
         let spilled_bytes = n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES;
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;
-        let (kernel, SharedLayout { carried, bytes, .. }) =
+        let (kernel, SharedLayout { carried, bytes, n_resident: n_resident_weights, .. }) =
             narrow_layout(device, precision, network, rows.needs(), n_resident)?;
         let params = SweepNarrowParams {
             sweep: SweepParams { carried, ..sweep.params()? },
             partials: partials.address(),
             spilled: spilled.address(),
             n_resident: n_resident as u32,
-            unused: 0,
+            n_resident_weights,
         };
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
         // above and by `Sweep::params`; each block has slots and spilled sums, each group a partial

@@ -6,6 +6,8 @@ kernels! {
         GatherGradient = "gather_gradient",
         FinishStep = "finish_step",
         RenewDensity = "renew_density",
+        SweepMiddleBf16 = "sweep_middle_bf16",
+        SweepMiddleF16 = "sweep_middle_f16",
     }
     for_each_precision {
         Draw = "draw",
