@@ -19,7 +19,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
                                                                 0};
   sweeps.primal(false);
   sweeps.output();
-  __syncthreads();  // the output is written
+  __syncwarp();  // the output of the warp's rows is written
   for_each_row<kTileRows>([&](uint32_t i) {
     const auto row = head_row(sweeps, i);
     const float weight = *row.of(params.rows.weight);

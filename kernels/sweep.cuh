@@ -174,7 +174,7 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   RowTerms* sm_terms = sm_tile.terms;
   if (threadIdx.x == 0)
     sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
-  __syncthreads();  // the scale is written
+  __syncthreads();  // the scale is written, and the terms of the tile before are read
 
   if (!interior) {
     const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) {
@@ -254,6 +254,5 @@ __device__ __forceinline__ void sweep(const SweepParams& params) {
                     nullptr,
                     0};
     sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
-    __syncthreads();  // the terms of the tile are read
   }
 }

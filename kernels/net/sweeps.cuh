@@ -112,7 +112,7 @@ struct Sweeps : TileRows<T> {
   }
 
   // Copies the weights of the first n_resident layers to shared memory. All threads of the block
-  // must call it; ends with a barrier.
+  // must call it, and meet at a barrier before the first product.
   __device__ __forceinline__ void make_resident() const {
     using P = Product<T, kColumns, kStages, kRows>;
 #pragma unroll 1
@@ -123,7 +123,6 @@ struct Sweeps : TileRows<T> {
     }
     commit_copies();
     wait_copies<0>();
-    __syncthreads();  // the copies of all threads have landed
   }
 
   // Forms W x operand (plus the bias if kBiased) or, backward, W' x operand, and calls

@@ -136,6 +136,7 @@ const BROAD_BF16: At = at("sweep_broad", &["sweep_broad_diffusive"], "bf16", Cas
 const LOW: At = at("sweep_low", &["sweep_low_diffusive"], "f32", Case::Low);
 const DIFFUSIVE: At = at("sweep", &["sweep_diffusive"], "f32", Case::Gradient);
 const NARROW: At = at("sweep_narrow", &["sweep_narrow_diffusive"], "f32", Case::Narrow);
+const NARROW_BF16: At = At { operands: "bf16", ..NARROW };
 const BEND: At = at("bend", &["bend_forward", "bend_backward"], "f32", Case::Learned);
 const BEND_BF16: At = At { operands: "bf16", ..BEND };
 const GRAD: At = at("weight_grad", &["weight_grad"], "f32", Case::Gradient);
@@ -160,10 +161,10 @@ const FAULTS: &[Fault] = &[
         &[NotWaitedFor],
     ),
     fault(
-        "one stage more than there is memory for",
-        "net/sweeps.cuh",
-        "kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages",
-        "kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages + 1",
+        "the stages begin one too far",
+        "tile/product.cuh",
+        "stages = operand + memory.n_operand_chunks * kOperandChunk;",
+        "stages = operand + memory.n_operand_chunks * kOperandChunk + kStageBytes;",
         BEND,
         &[OutOfBounds],
     ),
@@ -279,7 +280,7 @@ const FAULTS: &[Fault] = &[
         "net/sweeps.cuh",
         ": kStages * Product<T, kColumns, kStages, kRows>::kStageBytes",
         ": (kStages - 1) * Product<T, kColumns, kStages, kRows>::kStageBytes",
-        SWEEP,
+        LOW,
         &[Race, NotWaitedFor, Comparison],
     ),
     fault(
@@ -328,7 +329,7 @@ const FAULTS: &[Fault] = &[
         "commit_copies(); wait_copies<0>();",
         "commit_copies();",
         NARROW,
-        &[NotWaitedFor],
+        &[NotWaitedFor, Race],
     ),
     fault(
         "both ways of resident weights lie in one place",
@@ -344,7 +345,7 @@ const FAULTS: &[Fault] = &[
         "line = first_row() + static_cast<int>(this_thread()) % 32 / 4",
         "line = first_row() + static_cast<int>(this_thread()) % 32 / 8",
         NARROW,
-        &[Uninitialized],
+        &[Uninitialized, Race],
     ),
     fault(
         "all probes share one buffer",
@@ -352,7 +353,7 @@ const FAULTS: &[Fault] = &[
         "return static_cast<size_t>(network.row_elements) * rows.n_slots;",
         "return 0;",
         DIFFUSIVE,
-        &[Uninitialized],
+        &[Uninitialized, Race],
     ),
     fault(
         "the curvature of probes is halved in the adjoint",
@@ -629,8 +630,8 @@ const FAULTS: &[Fault] = &[
 /// Scopes in which the barriers of a file are removed, in this order, until that is noticed.
 const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
-    ("net/sweeps.cuh", &[BEND, SWEEP, NARROW]),
-    ("sweep.cuh", &[SWEEP, NARROW]),
+    ("net/sweeps.cuh", &[BEND, SWEEP]),
+    ("sweep.cuh", &[SWEEP, NARROW_BF16]),
     ("sweep_narrow.cuh", &[NARROW]),
     ("bend.cuh", &[BEND]),
     ("weight_grad.cuh", &[GRAD_PARTS]),
