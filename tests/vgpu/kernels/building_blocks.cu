@@ -29,20 +29,21 @@ ORDERS(softplus, kSoftplus)
 ORDERS(gelu, kGelu)
 ORDERS(sin, kSin)
 
-// C = A B^T, tile by tile.
-#define PRODUCT(NAME, TYPE)                                                                               \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                                  \
-      product_##NAME(const TYPE* a, const TYPE* b, float* c, uint32_t c_pitch, uint32_t depth) {          \
-    extern __shared__ __align__(128) unsigned char sm[];                                                  \
-    const size_t first_row = blockIdx.y * kTileRows;                                                      \
-    const uint32_t first_column = blockIdx.x * 64;                                                        \
-    Product<TYPE, kNarrowColumns, 2> product;                                                             \
-    product.run(a + first_row * depth, b + static_cast<size_t>(first_column) * depth, nullptr, depth, 64, \
-                OperandIn::kGlobal, {sm, 2});                                                             \
-    product.for_each_sum(Lines{first_row * c_pitch, c_pitch, first_column, 64},                           \
-                         [&](const ElementIndex& element, float (&values)[8]) {                           \
-                           for (int i = 0; i < 8; ++i) c[element.index + i] = values[i];                  \
-                         });                                                                              \
+// C = A B^T, tile by tile. B lies in the order of packed.cuh.
+#define PRODUCT(NAME, TYPE)                                                                              \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                                 \
+      product_##NAME(const TYPE* a, const TYPE* b, float* c, uint32_t c_pitch, uint32_t depth) {         \
+    extern __shared__ __align__(128) unsigned char sm[];                                                 \
+    const size_t first_row = blockIdx.y * kTileRows;                                                     \
+    const uint32_t first_column = blockIdx.x * 64;                                                       \
+    using P = Product<TYPE, kNarrowColumns, 2>;                                                          \
+    P product;                                                                                           \
+    product.run(a + first_row * depth, b + first_column * P::kChunk, nullptr, depth, 64 * gridDim.x, 64, \
+                OperandIn::kGlobal, {sm, 2});                                                            \
+    product.for_each_sum(Lines{first_row * c_pitch, c_pitch, first_column, 64},                          \
+                         [&](const ElementIndex& element, float (&values)[8]) {                          \
+                           for (int i = 0; i < 8; ++i) c[element.index() + i] = values[i];               \
+                         });                                                                             \
   }
 PRODUCT(f32, float)
 PRODUCT(tf32, tf32)

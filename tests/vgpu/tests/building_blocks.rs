@@ -131,12 +131,13 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
     };
     for Operand { name, bytes, encode, round } in OPERANDS {
         let mut bench = bench(2);
-        let mut fill = |n: usize, stream: u64| {
-            let content: Vec<u8> =
-                (0..n).flat_map(|i| (0..depth).flat_map(move |k| encode(value(i, k, stream)))).collect();
-            bench.buffer(&content)
-        };
-        let (a, b) = (fill(rows, 1), fill(columns, 2));
+        let a: Vec<u8> = (0..rows).flat_map(|i| (0..depth).flat_map(move |k| encode(value(i, k, 1)))).collect();
+        // Chunks of 64 bytes of all lines, one after the other: `packed_index`.
+        let chunk = 64 / bytes;
+        let line = |first: usize, i: usize| (first..first + chunk).flat_map(move |k| encode(value(i, k, 2)));
+        let b: Vec<u8> =
+            (0..depth).step_by(chunk).flat_map(|first| (0..columns).flat_map(move |i| line(first, i))).collect();
+        let (a, b) = (bench.buffer(&a), bench.buffer(&b));
         let c = bench.empty(4 * rows * c_pitch);
         // The gap between rows of C must not be written.
         let sizes = [c_pitch, depth].map(|n| (n as u32).to_le_bytes());
@@ -167,7 +168,7 @@ fn products_agree_with_f64_and_touch_no_bank_twice() {
         // Copies bring 16 bytes per lane, 8 lanes per wavefront; each matrix of a fragment is one
         // wavefront.
         let copied = (rows * (columns / 64) + columns * (rows / 128)) * depth * bytes;
-        let per_chunk_step = 8 * (2 * 4 + 2 * 4);
+        let per_chunk_step = 8 * (4 + 4 * 4); // of a warp: 16 rows of A, and 64 columns of B
         let matrices = grid.iter().product::<u32>() as usize * depth * bytes / 32 * per_chunk_step;
         assert_eq!(counters.shared_wavefronts, (copied / 128 + matrices) as u64, "{name}: bank conflicts");
     }
