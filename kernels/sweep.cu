@@ -2,12 +2,12 @@
 // allow two blocks per multiprocessor only in bf16, whose logistic function is the shortest.
 #include "sweep.cuh"
 
-#define SWEEP(NAME, TYPE, BLOCKS)                                                                                   \
-  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) sweep_##NAME(const SweepParams params) {           \
-    sweep<TYPE, false, kWideColumns>(params);                                                                       \
-  }                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) sweep_diffusive_##NAME(const SweepParams params) { \
-    sweep<TYPE, true, kWideColumns>(params);                                                                        \
+#define SWEEP(NAME, TYPE, BLOCKS)                                                                              \
+  extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) sweep_##NAME(const SweepParams params) {      \
+    sweep<TYPE, false, kWideColumns>(params);                                                                  \
+  }                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1) sweep_diffusive_##NAME(const SweepParams params) { \
+    sweep<TYPE, true, kWideColumns>(params);                                                                   \
   }
 SWEEP(f32, float, 1)
 SWEEP(tf32, tf32, 1)

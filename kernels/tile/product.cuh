@@ -36,7 +36,7 @@ struct ElementIndex {
   // Eight rows further. The swizzle of shared memory repeats after eight lines.
   __device__ __forceinline__ void advance() { row += 8, shared += 8 * kChunkBytes, ++eight; }
 };
-constexpr int kWordsAhead = 32;  // registers for operands that elementwise code loads ahead of their use
+constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
 
 // Offset of byte `byte` of a line in a chunk. Two lines fill the 32 banks. Swizzle: the eight rows
 // of one ldmatrix permute their 16-byte pieces so that together they touch all 32 banks once. For A
