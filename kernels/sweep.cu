@@ -1,5 +1,6 @@
 // Entry points of training tiles of networks up to kWideColumns wide: see sweep.cuh. Registers
-// allow two blocks per multiprocessor only in bf16, whose logistic function is the shortest.
+// allow two blocks per multiprocessor only in bf16, whose logistic function is the shortest, and
+// without probes.
 #include "sweep.cuh"
 
 #define SWEEP(NAME, TYPE, BLOCKS)                                                                              \
