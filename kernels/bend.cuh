@@ -14,9 +14,7 @@ __device__ __forceinline__ void bend_forward(const BendParams& params) {
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
                                                                 {params.carried, params.rows.carried, nullptr},
-                                                                nullptr,
-                                                                nullptr,
-                                                                0};
+                                                                nullptr};
   sweeps.primal(false);
   sweeps.output();
   __syncwarp();  // the output of the warp's rows is written
@@ -42,9 +40,7 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
                                                                 params.biases,
                                                                 {sm, params.n_operand_chunks},
                                                                 {params.carried, params.rows.carried, nullptr},
-                                                                nullptr,
-                                                                nullptr,
-                                                                0};
+                                                                nullptr};
   // Only the first half of the outputs displaces points. The gradient at the points already carries
   // the loss scale.
   const auto seed = [&](const auto& row, uint32_t k) {

@@ -250,9 +250,7 @@ __device__ __forceinline__ void sweep(const SweepParams& params) {
                     params.biases,
                     {sm, params.n_operand_chunks},
                     {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
-                    sm_tile.probe_weight,
-                    nullptr,
-                    0};
+                    sm_tile.probe_weight};
     sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
   }
 }

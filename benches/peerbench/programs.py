@@ -208,7 +208,7 @@ class Amatch:
         self._executable, self._workload, self._rows = executable, workload, rows
         # `amatch` replaces no file, so each workload has a folder.
         self._folder = folder / workload.name
-        self._folder.mkdir()
+        self._folder.mkdir(exist_ok=True)
         self.name = "amatch-product" if isinstance(workload, Product) else "amatch"
         hardware = workload.hardware
         # `check` has no threads to choose.

@@ -20,10 +20,6 @@ struct ParticleTile {
 template <int kRowsOfTile>
 struct ParticleState {
   static constexpr uint32_t kRows = kRowsOfTile;
-  // Of a warp: those whose values it writes and, in narrow products, multiplies.
-  static constexpr uint32_t kRowsOfWarp = kRows / kWarps;
-  static_assert(kRowsOfWarp <= 32, "a lane for each row");
-  static __device__ __forceinline__ uint32_t first_row_of_warp() { return this_thread() / 32 * kRowsOfWarp; }
 
   const IntegrateParams& params;
   const ParticleTile& tile;

@@ -11,15 +11,15 @@
 // ∇·∇H(∇s) is the trace of D∇²s with the diagonal D = H''(∇s), so each is scaled by √D.
 template <class TileSweeps, class State>
 __device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const State& state) {
-  constexpr uint32_t kRowsOfWarp = State::kRowsOfWarp;
+  using Lanes = RowLanes<State::kRows>;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), in_width = sweeps.width(0);
   const float q = params.cost_exponent;
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
   const Probes probes(params.rule, dim, sweeps.rows.n_probes, params.seed, 0);
 #pragma unroll 1
-  for (uint32_t line = 0; line < sweeps.rows.n_probes * kRowsOfWarp; ++line) {
-    const uint32_t k = line / kRowsOfWarp, row = state.first_row_of_warp() + line % kRowsOfWarp;
+  for (uint32_t line = 0; line < sweeps.rows.n_probes * Lanes::kOfWarp; ++line) {
+    const uint32_t k = line / Lanes::kOfWarp, row = Lanes::first_row() + line % Lanes::kOfWarp;
     auto* e = sweeps.e_a(0, k) + row * in_width;
 #pragma unroll 1
     for (uint32_t i = threadIdx.x % 32; i < in_width; i += 32) {
@@ -37,7 +37,7 @@ __device__ __forceinline__ void place_directions(const TileSweeps& sweeps, const
 template <class TileSweeps, class State>
 __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state, const uint32_t& stage,
                                          const double& t) {
-  constexpr uint32_t kRowsOfWarp = State::kRowsOfWarp;
+  using Lanes = RowLanes<State::kRows>;
   using T = typename TileSweeps::Operand;
   const IntegrateParams& params = state.params;
   const uint32_t dim = state.dim(), n_features = params.network.n_features, in_width = sweeps.width(0);
@@ -61,7 +61,7 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
   for (uint32_t i = dim + threadIdx.x % 32; i < end; i += 32) {
     const T value = to_element<T>(i < dim + n_features ? features[i - dim] : 0.0f);
 #pragma unroll 1
-    for (uint32_t row = 0; row < kRowsOfWarp; ++row) a[(state.first_row_of_warp() + row) * in_width + i] = value;
+    for (uint32_t row = 0; row < Lanes::kOfWarp; ++row) a[(Lanes::first_row() + row) * in_width + i] = value;
   }
   potential_and_gradient(sweeps, [&] { return state.has_weights(); });
 
@@ -69,12 +69,13 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
   float* rates = state.stage(stage);
 #pragma unroll 1
-  for (uint32_t i = threadIdx.x % 32; i < kRowsOfWarp * dim; i += 32) {
-    const uint32_t value = state.first_row_of_warp() * dim + i;
+  for (uint32_t i = threadIdx.x % 32; i < Lanes::kOfWarp * dim; i += 32) {
+    const uint32_t value = Lanes::first_row() * dim + i;
     rates[value] = hamiltonian(grad_s[value], q).y;
   }
-  if (threadIdx.x % 32 < kRowsOfWarp && state.has_weights()) {
-    const uint32_t row = state.first_row_of_warp() + threadIdx.x % 32;
+  static_assert(Lanes::kOfWarp <= 32, "a lane for each row");
+  if (threadIdx.x % 32 < Lanes::kOfWarp && state.has_weights()) {
+    const uint32_t row = Lanes::first_row() + threadIdx.x % 32;
     rates[state.weights() + row] = params.growth * sweeps.rows.s[sweeps.first_row + row];
   }
   if constexpr (TileSweeps::kProbes) {
@@ -84,7 +85,7 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
     TileSweeps::sync();  // the outputs are written
     for_each_row<State::kRows>([&](uint32_t i) {
       const float curvature = head_row(sweeps, i).generator(params.probe_weight, [](uint32_t) { return 0.0f; });
-      if (RowLanes<State::kRows>::is_first()) state.stage(stage)[state.density() + i] = -curvature;
+      if (Lanes::is_first()) state.stage(stage)[state.density() + i] = -curvature;
     });
   }
   __syncthreads();  // the rates are written

@@ -26,7 +26,8 @@
 // memory has room for. What elementwise parts need of earlier sweeps their threads carry
 // (carried.cuh).
 //
-// Every product begins with a barrier. Any other reader of a result needs its own.
+// Every product begins with a barrier of those who share its rows: the block, or a warp that has
+// all columns of its rows (kOwnRows). Any other reader of a result needs its own.
 #pragma once
 #include "../tile/carried.cuh"
 #include "abi.h"
@@ -55,8 +56,8 @@ struct Sweeps : TileRows<T> {
   float* sm_probe_weight;  // [kRows]: k of each row; only with probes
   // Weights that lie in shared memory: both ways of the first n_resident layers. Only with
   // kOwnRows.
-  unsigned char* sm_resident;
-  uint32_t n_resident;
+  unsigned char* sm_resident = nullptr;
+  uint32_t n_resident = 0;
 
   static constexpr uint32_t kOperandChunk = Product<T, kColumns, kStages, kRows>::kOperandChunk;
 

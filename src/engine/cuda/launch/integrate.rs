@@ -62,7 +62,7 @@ impl IntegrationKernel {
         // Broad products need the room for their operand, wide ones have high tiles.
         let broad_needs = RowNeeds { tiles: Tiles::of_broad(network, precision, needs.n_probes), ..needs };
         let (name, layout) = SharedLayout::choose(device, precision, [broad, wide], network, broad_needs)?;
-        if name == broad {
+        if name == broad || broad_needs == needs {
             return Ok(IntegrationKernel { name, layout, needs: broad_needs });
         }
         let layout = SharedLayout::of(device, precision, wide, network, needs, ProductWidth::Wide)?;
