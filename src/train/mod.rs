@@ -10,7 +10,7 @@
 //!
 //! let mut config = Config::default();
 //! config.data.path = file;
-//! config.model.hidden = vec![8];
+//! config.model.hidden = Some(vec![8]);
 //! config.training.steps = 5;
 //! config.output.folder = folder.path().join("run");
 //! let outcome = train(&CpuEngine::new(1), &config, Existing::Refuse, 1, &mut Unobserved)?;
@@ -19,6 +19,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod auto;
 mod checkpoint;
 mod claim;
 mod folder;
@@ -44,9 +45,8 @@ use self::folder::Content;
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
-use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
+use crate::config::Config;
 use crate::data::{Snapshots, load, load_single};
-use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -157,6 +157,7 @@ pub fn train(
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
     let (snapshots, coordinates) = read_snapshots(config, observer)?;
+    let config = &auto::decided(config, existing, &folder, &snapshots, &coordinates, threads, observer)?;
     let fingerprint = config.fingerprint(&snapshots)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
@@ -257,26 +258,13 @@ fn training(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let dim = snapshots.dim;
-    let mut training = Training {
-        architecture: config.architecture(dim),
-        objective: config.objective(),
-        path: unpaired_path(&config.objective, snapshots),
-        bend: config.bend(dim),
-        estimator: config.estimator(),
-        time_rule: config.objective.time_rule,
-        laplacian: config.laplacian(),
-        n_interior: config.training.interior_rows,
-        n_boundary: config.training.boundary_rows,
-        optimizer: config.optimizer(),
-        seed: config.training.seed,
-    };
+    let mut training = config.training(config.unpaired_path(snapshots));
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
         let stage = Stage::new(threads, observer.watch());
-        let couplings = couplings(&config.objective, config.training.seed, &training.path, &stage)?;
+        let couplings = config.couplings(&training.path, &stage)?;
         training.path.couplings = Some(Arc::new(couplings));
     }
     Ok(training)
@@ -300,35 +288,6 @@ fn recorded(config: &Config) -> Result<Config> {
     let folder = &config.output.folder;
     config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
     Ok(config)
-}
-
-/// The path through `snapshots` with the masses it needs; an empty list of couplings if it needs
-/// them.
-fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPath {
-    let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
-    let n_times = snapshots.times.len();
-    let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
-    let interpolant = objective.path.interpolant();
-    let pairs = matches!(interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
-    DensityPath {
-        snapshots: Arc::new(snapshots),
-        interpolant,
-        couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
-        masses,
-    }
-}
-
-/// The couplings of `path`.
-fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let snapshots = &path.snapshots;
-    match objective.pairing {
-        Pairing::Independent => Ok(Vec::new()),
-        Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
-        Pairing::Unbalanced { relaxation, rows } => {
-            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-            unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
-        }
-    }
 }
 
 /// A run in progress: its files and their state.

@@ -161,7 +161,7 @@ mod tests {
         new.training.steps = 7;
         assert!(differences(&old, &new).is_empty());
         new.training.learning_rate = 5e-4;
-        new.model.hidden = vec![16, 16];
+        new.model.hidden = Some(vec![16, 16]);
         assert_eq!(
             differences(&old, &new),
             ["model.hidden was [128, 128, 128] and is [16, 16]", "training.learning_rate was 0.001 and is 0.0005"]
