@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Config, Mass, Pairing};
 use crate::data::Snapshots;
-use crate::density_path::{Coupling, DensityPath, optimal_couplings, unbalanced_couplings};
+use crate::density_path::{Coupling, DensityPath, optimal_couplings, partial_couplings, unbalanced_couplings};
 use crate::error::Result;
 use crate::stage::Stage;
 use crate::training::Training;
@@ -25,13 +25,16 @@ impl Config {
     /// The couplings of `path`.
     ///
     /// # Errors
-    /// As [`optimal_couplings`] and [`unbalanced_couplings`].
+    /// As [`optimal_couplings`], [`partial_couplings`] and [`unbalanced_couplings`].
     pub(crate) fn couplings(&self, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
         let (snapshots, seed) = (&path.snapshots, self.training.seed);
         match self.objective.pairing {
             Pairing::Independent => Ok(Vec::new()),
             Pairing::Auto => optimal_couplings(snapshots, DensityPath::PAIRING_ROWS, seed, stage),
             Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
+            Pairing::Unbalanced { relaxation, rows } if self.objective.growth == 0.0 => {
+                partial_couplings(snapshots, relaxation, rows, seed, stage)
+            }
             Pairing::Unbalanced { relaxation, rows } => {
                 let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
                 unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)

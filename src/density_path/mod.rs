@@ -10,7 +10,7 @@ mod times;
 
 use std::sync::Arc;
 
-pub use coupling::{Coupling, optimal_couplings, unbalanced_couplings};
+pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings};
 pub(crate) use coupling::{LinkTables, shuffled};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};

@@ -30,6 +30,7 @@ mod plot;
 #[path = "no_plot.rs"]
 mod plot;
 mod resume;
+mod selftest;
 mod unexplained;
 
 use std::path::Path;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
+pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
 pub use unexplained::Unexplained;
 
 use self::claim::Claim;
@@ -103,6 +105,17 @@ pub trait Observer {
     /// the path, if that can be computed.
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         let _ = unexplained;
+    }
+
+    /// The model is about to be tested on the snapshots that it was trained on;
+    /// [`Observer::watch`] receives the progress.
+    fn testing(&mut self) {}
+
+    /// The test is done, and its file written. What it found is a warning, or information, unless
+    /// this says otherwise.
+    fn tested(&mut self, test: &SelfTest) {
+        test.notices().for_each(|message| self.notice(message));
+        test.warnings().for_each(|message| self.warning(message));
     }
 
     /// A watch that can cancel the run: before the first step with [`Error::Interrupted`], later
@@ -185,10 +198,10 @@ pub fn train(
     let outcome = run.steps(&mut *trainer, config, start, observer);
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
-    if outcome == Outcome::Finished {
-        run.report_unexplained(engine, &*trainer, observer)?;
+    match outcome {
+        Outcome::Finished => run.report(engine, &*trainer, threads, observer),
+        stopped @ Outcome::Stopped { .. } => Ok(stopped),
     }
-    Ok(outcome)
 }
 
 /// Reads the snapshots to train on, in network coordinates.
@@ -384,19 +397,39 @@ impl Run {
         }
     }
 
-    /// Measures how well the final model follows the path. The model is saved even if this fails.
-    fn report_unexplained(
+    /// Measures how well the final model follows the path, and tests it. The model is saved even if
+    /// this fails.
+    fn report(
         &self,
         engine: &dyn Engine,
         trainer: &dyn Trainer,
+        threads: usize,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let model = self.model(trainer.state()?.action.ema);
+    ) -> Result<Outcome> {
+        let state = trainer.state()?;
+        let model = self.model(state.action.ema);
         match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
             Ok(unexplained) => observer.finished(unexplained),
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
-        Ok(())
+        observer.testing();
+        let subject = Subject { training: &self.training, steps: state.step, loss: self.last_loss(state.step) };
+        match SelfTest::measure(engine, &model, &subject, &Stage::new(threads, observer.watch())) {
+            Ok(test) => {
+                self.claim.verify()?;
+                test.save(&self.folder.self_test())?;
+                observer.tested(&test);
+            }
+            Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: state.step }),
+            Err(error) => observer.warning(&format!("the model could not be tested: {error}")),
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Loss of the last tenth of the `steps`, as far as the metrics have it.
+    fn last_loss(&self, steps: u64) -> Option<Loss> {
+        let metrics = read_metrics(&self.folder.metrics(), |_| ()).ok()?;
+        Loss::of(metrics.iter().filter(|line| line.step >= steps - steps / 10).map(|line| line.loss))
     }
 
     /// The model with `parameters`.
