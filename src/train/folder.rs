@@ -13,8 +13,8 @@ use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
 impl RunFolder {
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
     /// folder, is last.
-    fn files(&self) -> [PathBuf; 4] {
-        [self.model(), self.plot(), self.metrics(), self.config()]
+    fn files(&self) -> [PathBuf; 5] {
+        [self.model(), self.loadings(), self.plot(), self.metrics(), self.config()]
     }
 
     /// State of the folder.
@@ -61,8 +61,7 @@ impl RunFolder {
     /// [`Error::Io`] names the file that cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
         let old = list_checkpoints(&self.checkpoints())?;
-        let [model, plot, metrics, config] = self.files();
-        for file in old.into_iter().chain([model, plot, metrics, config]) {
+        for file in old.into_iter().chain(self.files()) {
             remove(&file)?;
         }
         Ok(())
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(content(), Content::Foreign);
         write("checkpoints/step-0000000010.safetensors");
         assert_eq!(content(), Content::Run);
-        for name in ["config.toml", "model.safetensors", "metrics.jsonl", "loss.svg"] {
+        for name in ["config.toml", "model.safetensors", "loadings.safetensors", "metrics.jsonl", "loss.svg"] {
             write(name);
         }
         write("checkpoints/step-best.safetensors");
