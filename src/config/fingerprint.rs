@@ -31,6 +31,9 @@ struct Data {
     times: String,
     hold_out: Vec<f64>,
     standardise: Standardization,
+    /// Later than the first form, so it is left out where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,7 +123,7 @@ impl Settings {
             Some(Estimator::Regression) => "regression",
         };
         Settings {
-            data: Data::default(),
+            data: Data { components: config.data.components, ..Data::default() },
             model: Model {
                 hidden: model.hidden.clone().unwrap_or_else(|| vec![128; 3]),
                 activation: model.activation,
@@ -195,8 +198,7 @@ impl Settings {
     }
 }
 
-// The place of the data and the times of writing decide nothing: these sections are at their first
-// defaults.
+// The place of the data and the times of writing decide nothing: they are at their first defaults.
 
 impl Default for Data {
     fn default() -> Self {
@@ -206,6 +208,7 @@ impl Default for Data {
             times: "times".into(),
             hold_out: Vec::new(),
             standardise: Standardization::Isotropic,
+            components: None,
         }
     }
 }

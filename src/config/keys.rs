@@ -48,6 +48,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times", TEXT, "\"times\""),
     ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
+    ("data.components", WHOLE, "50"),
     ("model.hidden", Words("auto, or a list of whole numbers, the widths of the layers"), "[128, 128]"),
     ("model.activation", Name(names::<Activation>), "\"silu\""),
     ("model.head", Name(names::<Head>), "\"scalar\""),

@@ -55,7 +55,7 @@ pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
 pub use self::training::{Schedule, TrainingConfig};
-use crate::data::{DataSource, Snapshots};
+use crate::data::{DataSource, Reduction, Snapshots};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;
 use crate::model::Architecture;
@@ -136,11 +136,13 @@ impl Config {
         Ok(keys::text(&table))
     }
 
-    /// The source of the data.
+    /// The source of the data. Components are to be fitted: a reader for a trained model gets those of
+    /// its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
-        DataSource { path, times_path, samples, times, hold_out, standardize }
+        let DataConfig { path, times_path, samples, times, hold_out, standardize, components } = self.data.clone();
+        let components = components.map(Reduction::Fit);
+        DataSource { path, times_path, samples, times, hold_out, standardize, components }
     }
 
     /// The network for data of dimension `dim`; layers that are left to the program are
