@@ -47,6 +47,7 @@ pub use choice::Mean;
 pub use folds::LeaveOut;
 use folds::{Fold, folds};
 use halving::Halving;
+use progress::Progress;
 pub use score::Score;
 use score::{UNMOVED, baselines, unmoved};
 
@@ -192,7 +193,7 @@ pub fn choose(
     if halving.lengths(longest)[0] >= FEWEST_STEPS {
         halving.by_training(longest, false)?;
     }
-    let still = stage.map(usize::MAX, &folds, |fold| unmoved(fold, stage.watch))?;
+    let still = folds.iter().map(|fold| unmoved(fold, stage.watch)).collect::<Result<Vec<_>>>()?;
     let baselines = vec![(UNMOVED, still.concat())];
     Ok(Some(halving.finish(baselines, LeaveOut::Middle)))
 }
@@ -224,7 +225,10 @@ pub fn validate(
     halving.by_training(options.steps.min(within.unwrap_or(u64::MAX)).max(1), true)?;
     let targets: Vec<(&Fold, usize)> =
         folds.iter().flat_map(|fold| (0..fold.targets.len()).map(move |k| (fold, k))).collect();
-    let scores = stage.map(usize::MAX, &targets, |&(fold, k)| baselines(fold, &fold.targets[k], seed, stage.watch))?;
+    let quiet = Progress::quiet(stage.watch);
+    let scores = stage
+        .watched_by(&quiet)
+        .map(usize::MAX, &targets, |&(fold, k)| baselines(fold, &fold.targets[k], seed, stage.watch))?;
     let mut all: Vec<(&'static str, Vec<Score>)> = Vec::new();
     for (name, score) in scores.into_iter().flatten() {
         match all.iter_mut().find(|(known, _)| *known == name) {

@@ -382,7 +382,11 @@ fn kinds_of_errors_can_be_matched() {
         ("data = ", InputKind::Malformed, "line 1"),
         ("data.path = \"a\"\ntraining.stepz = 1", InputKind::Unknown, "training.stepz"),
         ("data.path = \"a\"\nobjective.path = { kind = \"ot\" }", InputKind::Value, "objective.path"),
-        ("data.path = \"a\"\nobjective.path = \"spline\"", InputKind::Conflict, "objective.pairing"),
+        (
+            "data.path = \"a\"\nobjective = { path = \"spline\", pairing = \"independent\" }",
+            InputKind::Conflict,
+            "objective.pairing",
+        ),
         ("data.path = \"a\"\ntraining.steps = 0", InputKind::Value, "training.steps"),
         ("data.path = \"a\"\nmodel.hidden = [0]", InputKind::Value, "hidden[0]"),
         (

@@ -44,3 +44,4 @@ mod stochastic;
 #[cfg(unix)]
 mod streams;
 mod training;
+mod validate;
