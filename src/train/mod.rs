@@ -46,7 +46,7 @@ use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
 use crate::data::{Snapshots, load, load_single};
-use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings};
+use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings, wfr_couplings};
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -261,7 +261,7 @@ fn training(
     let mut training = Training {
         architecture: config.architecture(dim),
         objective: config.objective(),
-        path: unpaired_path(&config.objective, snapshots),
+        path: unpaired_path(&config.objective, snapshots)?,
         bend: config.bend(dim),
         estimator: config.estimator(),
         time_rule: config.objective.time_rule,
@@ -277,6 +277,9 @@ fn training(
         observer.preparing("pairing snapshots by optimal transport");
         let stage = Stage::new(threads, observer.watch());
         let couplings = couplings(&config.objective, config.training.seed, &training.path, &stage)?;
+        if let Pairing::Wfr { .. } = config.objective.pairing {
+            note_mass_out_of_reach(&couplings, &training, observer);
+        }
         training.path.couplings = Some(Arc::new(couplings));
     }
     Ok(training)
@@ -304,17 +307,54 @@ fn recorded(config: &Config) -> Result<Config> {
 
 /// The path through `snapshots` with the masses it needs; an empty list of couplings if it needs
 /// them.
-fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPath {
-    let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
+///
+/// # Errors
+/// [`Error::Input`] if the known totals are not one for each snapshot.
+fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> Result<DensityPath> {
     let n_times = snapshots.times.len();
-    let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
+    let totals: Option<Vec<f64>> = match &objective.mass {
+        Mass::Ignored => None,
+        Mass::Counts => Some((0..n_times).map(|k| snapshots.n_rows(k) as f64).collect()),
+        Mass::Totals { values } if values.len() == n_times => Some(values.clone()),
+        Mass::Totals { values } => {
+            let problem = format!("has {} for {n_times} times that are trained on", values.len());
+            let fix = "give the mass at each of them, in order of time; those in data.hold_out have none";
+            return Err(Error::input("configuration", "objective.mass.values", problem, fix));
+        }
+    };
+    let masses = totals.map(|totals| totals.iter().map(|total| total / totals[0]).collect());
     let interpolant = objective.path.interpolant();
     let pairs = matches!(interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
-    DensityPath {
+    Ok(DensityPath {
         snapshots: Arc::new(snapshots),
         interpolant,
         couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
         masses,
+    })
+}
+
+/// Says what share of the mass is further from all of the neighboring snapshot than mass moves, if
+/// that is much: it vanishes and appears instead, which may be far from what the population does.
+fn note_mass_out_of_reach(couplings: &[Coupling], training: &Training, observer: &mut dyn Observer) {
+    /// Share above which it is said: more than the outliers that many data have.
+    const MUCH: f64 = 0.03;
+    let growth = training.objective.growth;
+    let worst = couplings.iter().map(Coupling::in_place).enumerate().max_by(|a, b| worse(a.1).total_cmp(&worse(b.1)));
+    fn worse(shares: [f64; 2]) -> f64 {
+        shares[0].max(shares[1])
+    }
+    if let Some((k, [vanishing, appearing])) = worst
+        && worse([vanishing, appearing]) > MUCH
+    {
+        observer.notice(&format!(
+            "pairing wfr: between snapshots {k} and {} (counted from 0), {:.0} % of the mass vanishes and {:.0} % \
+             appears, because nothing is within {:.3} scales of it; mass moves up to pi / sqrt(objective.growth), \
+             so lower objective.growth if it should move",
+            k + 1,
+            100.0 * vanishing,
+            100.0 * appearing,
+            std::f64::consts::PI / growth.sqrt(),
+        ));
     }
 }
 
@@ -327,6 +367,10 @@ fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: 
         Pairing::Unbalanced { relaxation, rows } => {
             let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
             unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
+        }
+        Pairing::Wfr { rows } => {
+            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+            wfr_couplings(snapshots, &masses, objective.growth, rows, seed, stage)
         }
     }
 }
