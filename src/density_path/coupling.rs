@@ -199,7 +199,7 @@ type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 /// # Errors
 /// As [`optimal_plan`].
 pub fn optimal_couplings(snapshots: &Snapshots, most_rows: usize, seed: u64, stage: &Stage) -> Result<Vec<Coupling>> {
-    couplings(snapshots, most_rows, 1, seed, stage, &|_, x, y| {
+    couplings(snapshots, most_rows, seed, stage, &|_, x, y| {
         let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, stage.watch)?;
         Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
     })
@@ -219,7 +219,7 @@ pub fn unbalanced_couplings(
     seed: u64,
     stage: &Stage,
 ) -> Result<Vec<Coupling>> {
-    couplings(snapshots, most_rows, 1, seed, stage, &|k, x, y| {
+    couplings(snapshots, most_rows, seed, stage, &|k, x, y| {
         let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
         let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
         let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
@@ -245,7 +245,7 @@ pub fn wfr_couplings(
 ) -> Result<Vec<Coupling>> {
     let delta = growth.sqrt().recip();
     // Costs, and what Sinkhorn's iterations keep of a plan.
-    let mut couplings = couplings(snapshots, most_rows, 4, seed, stage, &|k, x, y| {
+    let mut couplings = divided(snapshots, most_rows, 4, seed, stage, &|k, x, y| {
         let rows = [x, y].map(|rows| rows.len() / snapshots.dim);
         let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
         let of_rows = |end: usize| vec![row_masses[end]; rows[end]];
@@ -261,9 +261,19 @@ pub fn wfr_couplings(
     Ok(couplings)
 }
 
-/// Couplings of neighboring snapshots from `solve`, which takes memory for `matrices` numbers for
-/// each pair of rows.
+/// Couplings of neighboring snapshots from `solve`, which keeps the cost of each pair of rows.
 fn couplings(
+    snapshots: &Snapshots,
+    most_rows: usize,
+    seed: u64,
+    stage: &Stage,
+    solve: &Solve,
+) -> Result<Vec<Coupling>> {
+    divided(snapshots, most_rows, 1, seed, stage, solve)
+}
+
+/// The same for a `solve` that keeps `matrices` numbers for each pair of rows.
+fn divided(
     snapshots: &Snapshots,
     most_rows: usize,
     matrices: usize,

@@ -3,7 +3,8 @@
 //!
 //! With the masses γ₀ and γ₁ that a plan γ takes from the points of the two sides, and a and b that
 //! they have, it minimizes Σ γᵢⱼ cᵢⱼ + KL(γ₀|a) + KL(γ₁|b) + ε KL(γ|a⊗b). The last term goes to 0:
-//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners. In one level of ε,
+//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small against
+//! the costs ([`ACCURACY`]). In one level of ε,
 //! potentials f and g of the plan γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is
 //! their shift f + k, g − k, which the iterations alone would find slowly (Séjourné, Vialard &
 //! Peyré 2022). Entries that are 0 in effect are left out (Schmitzer 2019), so late levels, with
@@ -15,6 +16,8 @@ use crate::stage::{self, Watch};
 /// Effective number of partners of a point of the larger side at which ε is small enough: the masses
 /// that move are then near those of the optimum, which they change only to second order.
 const PARTNERS: f64 = 4.0;
+/// Largest ε in units of the mean cost of what moves, where few partners are within reach.
+const ACCURACY: f64 = 0.01;
 /// A level ends when potentials change by less, on average, in units of ε …
 const TOLERANCE: f64 = 0.01;
 /// … or after this many iterations. What is left changes the plan little: it is a shift of parts of
@@ -49,7 +52,9 @@ pub fn solve(costs: &[f64], a: &[f64], b: &[f64], watch: &dyn Watch) -> Result<[
     }
     for _ in 0..MOST_LEVELS {
         level.converge(watch)?;
-        if level.kernel(watch)?.effective_partners() <= PARTNERS {
+        let plan = level.kernel(watch)?;
+        let is_fine = level.epsilon <= ACCURACY * plan.mean_cost(costs) || plan.effective_partners() < 1.001;
+        if is_fine && plan.effective_partners() <= PARTNERS {
             break;
         }
         level.epsilon *= 0.5;
@@ -189,6 +194,14 @@ impl Kernel {
             self.row(i).for_each(|(j, value)| sums[j] += u * value);
         }
         sums
+    }
+
+    /// Σ γᵢⱼ cᵢⱼ / Σ γᵢⱼ.
+    fn mean_cost(&self, costs: &[f64]) -> f64 {
+        let columns = self.has_column.len();
+        let entries = (0..self.has_row.len()).flat_map(|i| self.row(i).map(move |(j, value)| (i * columns + j, value)));
+        let (cost, mass) = entries.fold((0.0, 0.0), |sums, (at, value)| (sums.0 + value * costs[at], sums.1 + value));
+        if mass > 0.0 { cost / mass } else { f64::INFINITY }
     }
 
     /// exp of the entropy of the plan, which is the number of its entries if all are equal, for each

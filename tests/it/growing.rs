@@ -79,7 +79,7 @@ fn growth_is_found_on_the_branch_that_grows() {
     assert!((up / 1f64.exp() - 1.0).abs() < 0.05, "{up}");
     assert!((down - 1.0).abs() < 0.05, "{down}");
     // The same at the places themselves, midway: a rate per unit of time.
-    let rates = model.growth_rate(&CpuEngine::new(1), &[1.0, 1.0, 1.0, -1.0], 0.5).expect("evaluates");
+    let rates = model.growth_rate(&CpuEngine::new(1), &[1.0f64, 1.0, 1.0, -1.0], 0.5).expect("evaluates");
     println!("rates {rates:?}");
     assert!((rates[0] - 1.0).abs() < 0.1 && rates[1].abs() < 0.1, "{rates:?}");
 }
