@@ -24,8 +24,8 @@ impl Config {
         if let Some(bend) = self.bend(1) {
             bend.architecture.validate(path).map_err(|error| error.below("objective.path"))?;
         }
-        self.architecture(1).validate(path)?;
-        self.objective().validate(path)
+        self.architecture(1).validate(path).map_err(|error| error.below("model"))?;
+        self.objective().validate(path).map_err(|error| error.below("objective"))
     }
 
     /// Values that are right alone and wrong together.

@@ -257,7 +257,8 @@ pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> cra
         Some((name, ..)) => format!("did you mean {key}.{name}?"),
         None => "remove it: this kind has no settings".into(),
     };
-    let of = table.get(KIND).and_then(toml::Value::as_str).unwrap_or(key);
+    let kind = matches!(takes, OneOf(_)).then(|| table.get(KIND).and_then(toml::Value::as_str)).flatten();
+    let of = kind.unwrap_or(key);
     Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix)
         .of_kind(InputKind::Unknown))
 }
