@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 use super::kind::KIND;
-use super::{Config, Mass, legacy};
+use super::{Config, legacy};
 use crate::data::Standardization;
 use crate::density_path::TimeRule;
 use crate::error::{Error, InputKind};
@@ -107,10 +107,15 @@ const KEYS: &[(&str, Takes, &str)] = &[
             ("independent", &[]),
             ("ot", &[("rows", WHOLE, "2048")]),
             ("unbalanced", &[("relaxation", NUMBER, "1"), ("rows", WHOLE, "2048")]),
+            ("wfr", &[("rows", WHOLE, "2048")]),
         ]),
         "\"auto\"",
     ),
-    ("objective.mass", Name(names::<Mass>), "\"ignored\""),
+    (
+        "objective.mass",
+        OneOf(&[("ignored", &[]), ("counts", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
+        "\"ignored\"",
+    ),
     ("objective.time_rule", Name(names::<TimeRule>), "\"low-discrepancy\""),
     ("training.steps", WHOLE, "10000"),
     ("training.interior_rows", WHOLE, "1024"),
@@ -254,7 +259,8 @@ pub(super) fn check_settings(file: &Path, key: &str, value: &toml::Value) -> cra
         Some((name, ..)) => format!("did you mean {key}.{name}?"),
         None => "remove it: this kind has no settings".into(),
     };
-    let of = table.get(KIND).and_then(toml::Value::as_str).unwrap_or(key);
+    let kind = matches!(takes, OneOf(_)).then(|| table.get(KIND).and_then(toml::Value::as_str)).flatten();
+    let of = kind.unwrap_or(key);
     Err(Error::input(file, shortened(&format!("{key}.{unknown}")), format!("is not a setting of {of}"), fix)
         .of_kind(InputKind::Unknown))
 }
@@ -422,7 +428,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert_eq!(checked, 10);
+        assert_eq!(checked, 12);
     }
 
     /// The values that an error recommends are accepted: its example, and each name it lists.
@@ -442,7 +448,7 @@ mod tests {
                 names().iter().for_each(|name| taken(&format!("\"{name}\"")));
             }
             if let OneOf(kinds) = takes {
-                let required = ["fourier", "polynomial"];
+                let required = ["fourier", "polynomial", "totals"];
                 kinds.iter().filter(|(kind, _)| !required.contains(kind)).for_each(|(kind, _)| {
                     taken(&format!("\"{kind}\""));
                     taken(&format!("{{ kind = \"{kind}\" }}"));

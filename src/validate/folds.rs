@@ -36,8 +36,8 @@ const SHARE: usize = 5;
 pub(super) struct Fold {
     /// In coordinates of the fold, which only its own rows decide.
     pub training: Arc<Snapshots>,
-    /// Numbers of rows of the whole snapshots that `training` stands for.
-    pub counts: Vec<usize>,
+    /// The snapshots of the data that `training` has, all of their rows or some.
+    pub kept: Vec<usize>,
     /// From coordinates of the fold to data units, without the mean `[dim]`.
     pub scale: Vec<f64>,
     pub targets: Vec<Target>,
@@ -61,7 +61,7 @@ impl Fold {
     /// The fold that trains on `training` (rows and times of `coordinates`), and its targets
     /// (snapshot to start from, time, rows), standardized by what it trains on.
     fn new(
-        (training, counts): (Snapshots, Vec<usize>),
+        (training, kept): (Snapshots, Vec<usize>),
         targets: Vec<(usize, f64, Vec<f32>)>,
         coordinates: &Coordinates,
         rule: Standardization,
@@ -75,7 +75,7 @@ impl Fold {
         };
         let targets = targets.into_iter().map(target).collect();
         let scale = own.scale.iter().zip(&coordinates.scale).map(|(own, scale)| own * scale).collect();
-        Ok(Fold { training: Arc::new(training), counts, scale, targets })
+        Ok(Fold { training: Arc::new(training), kept, scale, targets })
     }
 
     /// Rows `[n, dim]` in data units, without the mean.
@@ -105,9 +105,8 @@ pub(super) fn folds(
     let rows: Vec<Vec<f32>> = (0..n_times).map(|k| some_rows(snapshots, k, seed)).collect();
     let dim = snapshots.dim;
     let of = |kept: Vec<usize>| -> Result<(Snapshots, Vec<usize>)> {
-        let counts = kept.iter().map(|&k| snapshots.n_rows(k)).collect();
         let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
-        Ok((Snapshots::from_rows(dim, rows)?, counts))
+        Ok((Snapshots::from_rows(dim, rows)?, kept))
     };
     match leave_out {
         LeaveOut::Middle => {
@@ -146,8 +145,7 @@ pub(super) fn folds(
                 let training = Snapshots::from_rows(dim, (0..n_times).map(|k| (snapshots.times[k], split(k, false))))?;
                 let target = |k: usize| (k - 1, snapshots.times[k], split(k, true));
                 let targets = evenly(1, n_times, MAX_TARGETS).into_iter().map(target).collect();
-                let counts = (0..n_times).map(|k| snapshots.n_rows(k)).collect();
-                Fold::new((training, counts), targets, coordinates, rule, false)
+                Fold::new((training, (0..n_times).collect()), targets, coordinates, rule, false)
             });
             folds.collect()
         }

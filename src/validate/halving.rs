@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::score::{PathOfFold, Score};
 use super::{Scored, Validation};
 use crate::config::Config;
+use crate::data::Snapshots;
 use crate::error::Result;
 use crate::stage::Stage;
 
@@ -23,6 +24,7 @@ const NEAR: f64 = 0.1;
 /// A comparison in progress.
 pub(super) struct Halving<'a> {
     config: &'a Config,
+    snapshots: &'a Snapshots,
     folds: &'a [Fold],
     seeds: u64,
     stage: &'a Stage<'a>,
@@ -39,12 +41,23 @@ pub(super) struct Halving<'a> {
 impl<'a> Halving<'a> {
     pub fn new(
         config: &'a Config,
+        snapshots: &'a Snapshots,
         folds: &'a [Fold],
         candidates: Vec<Candidate>,
         seeds: u64,
         stage: &'a Stage<'a>,
     ) -> Self {
-        Halving { config, folds, seeds, stage, candidates, paths: Vec::new(), scored: Vec::new(), dropped: Vec::new() }
+        Halving {
+            config,
+            snapshots,
+            folds,
+            seeds,
+            stage,
+            candidates,
+            paths: Vec::new(),
+            scored: Vec::new(),
+            dropped: Vec::new(),
+        }
     }
 
     /// Scores the path of each candidate without a network, and keeps the candidates of the best
@@ -89,7 +102,9 @@ impl<'a> Halving<'a> {
         let tasks: Vec<(&Candidate, &'a Fold)> =
             different.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
         let quiet = &Progress::quiet(self.stage.watch);
-        let make = |&(candidate, fold): &(&Candidate, &'a Fold)| PathOfFold::new(fold, self.config, candidate, quiet);
+        let make = |&(candidate, fold): &(&Candidate, &'a Fold)| {
+            PathOfFold::new(fold, self.snapshots, self.config, candidate, quiet)
+        };
         let mut made = self.stage.map(usize::MAX, &tasks, make)?.into_iter();
         self.paths = different.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect();
         Ok(())

@@ -187,7 +187,7 @@ pub fn choose(
         return Ok(None);
     }
     let work = config.training.steps.saturating_mul(config.training.interior_rows as u64);
-    let mut halving = Halving::new(config, &folds, candidates, 1, stage);
+    let mut halving = Halving::new(config, snapshots, &folds, candidates, 1, stage);
     halving.by_path(PATHS[0])?;
     let longest = halving.longest_within(work).min(MOST_STEPS);
     if halving.lengths(longest)[0] >= FEWEST_STEPS {
@@ -217,7 +217,7 @@ pub fn validate(
     let seed = config.training.seed;
     let folds = folds(snapshots, coordinates, config.data.standardize, options.leave_out, seed)?;
     let candidates = candidates(config, snapshots, Scope::All);
-    let mut halving = Halving::new(config, &folds, candidates, options.seeds.max(1), stage);
+    let mut halving = Halving::new(config, snapshots, &folds, candidates, options.seeds.max(1), stage);
     if options.leave_out == LeaveOut::Middle {
         halving.by_path(PATHS[1])?;
     }

@@ -47,16 +47,20 @@ pub(super) struct PathOfFold<'a> {
 }
 
 impl<'a> PathOfFold<'a> {
-    /// The path of `candidate`, paired.
-    pub fn new(fold: &'a Fold, config: &Config, candidate: &Candidate, watch: &dyn Watch) -> Result<Self> {
+    /// The path of `candidate` for `config` through `fold` of `snapshots`, paired.
+    pub fn new(
+        fold: &'a Fold,
+        snapshots: &Snapshots,
+        config: &Config,
+        candidate: &Candidate,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
         let mut config = candidate.applied_to(config);
+        let masses = config.masses(snapshots)?;
         // Masses are those of the whole snapshots: a fold may have fewer rows of each.
         config.objective.mass = Mass::Ignored;
-        let mut path = config.unpaired_path(fold.training.clone());
-        path.masses = match candidate.mass {
-            Mass::Ignored => None,
-            Mass::Counts => Some(fold.counts.iter().map(|&n| n as f64 / fold.counts[0] as f64).collect()),
-        };
+        let mut path = config.unpaired_path(fold.training.clone())?;
+        path.masses = masses.map(|masses| fold.kept.iter().map(|&k| masses[k] / masses[fold.kept[0]]).collect());
         if path.couplings.is_some() {
             path.couplings = Some(Arc::new(config.couplings(&path, &Stage::new(1, watch))?));
         }

@@ -22,6 +22,7 @@ mod examples;
 mod flags;
 mod front_door;
 mod generative;
+mod growing;
 mod integrate;
 mod interop;
 #[cfg(unix)]
