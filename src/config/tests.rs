@@ -423,20 +423,19 @@ fn a_short_run_reaches_its_rate_and_says_what_it_shortens() {
     }
 }
 
-/// What is left to the program is written so, and is settled by the data alone.
+/// What is left to the program is written so, and has a value without a comparison.
 #[test]
-fn settings_left_to_the_program_are_settled_by_the_data() {
+fn settings_left_to_the_program_are_settled() {
     let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
     let text = config.to_toml().expect("UTF-8");
     for line in ["hidden = \"auto\"", "time_embedding = \"auto\"", "path = \"auto\"", "pairing = \"auto\""] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 1, 2], samples: vec![0.5, 1.5] };
-    let settled = config.settled(&snapshots);
+    let settled = config.settled();
     assert_eq!((&settled.objective.path, settled.objective.pairing), (&PathConfig::Linear, Pairing::ot()));
-    assert_eq!(settled.model.hidden, Some(Architecture::hidden_for(1, 2)));
+    assert_eq!(settled.model.hidden, Some(Architecture::HIDDEN.to_vec()));
     assert_eq!(settled.model.time_embedding, Some(TimeEmbedding::Raw));
-    assert_eq!(settled.settled(&snapshots), settled);
+    assert_eq!(settled.settled(), settled);
     assert_eq!(read(&settled.to_toml().expect("UTF-8"), &[]).expect("reads"), settled);
     for (path, pairing) in [
         ("spline", Pairing::ot()),
@@ -445,7 +444,7 @@ fn settings_left_to_the_program_are_settled_by_the_data() {
         ("generative-vp", Pairing::Independent),
     ] {
         let given = read("[data]\npath = \"a.npz\"", &[&format!("objective.path={path}")]).expect("reads");
-        let settled = given.settled(&snapshots);
+        let settled = given.settled();
         assert_eq!((settled.objective.path, settled.objective.pairing), (given.objective.path, pairing));
     }
 }

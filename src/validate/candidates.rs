@@ -107,14 +107,11 @@ impl fmt::Display for Candidate {
             Pairing::Wfr { .. } => "wfr",
         };
         let time = if self.time_embedding == TimeEmbedding::Raw { "raw" } else { "fourier" };
-        let size: Vec<String> = match self.hidden.first() {
-            Some(width) if self.hidden.iter().all(|other| other == width) => {
-                vec![self.hidden.len().to_string(), width.to_string()]
-            }
-            _ => self.hidden.iter().map(usize::to_string).collect(),
+        let size = match self.hidden.first() {
+            Some(width) if self.hidden.iter().all(|other| other == width) => format!("{}×{width}", self.hidden.len()),
+            _ => self.hidden.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
         };
-        let join = if size.len() == 2 && self.hidden.len() != 2 { "×" } else { "-" };
-        write!(f, "{path} + {pairing}, {time}, {}", size.join(join))?;
+        write!(f, "{path} + {pairing}, {time}, {size}")?;
         if self.growth > 0.0 {
             write!(f, ", growth {}", self.growth)?;
         }
@@ -137,7 +134,7 @@ const GROWTH: f64 = 1.2;
 /// The candidates for settings that `config` leaves to the program, the simplest first. A setting
 /// that it holds is the same in all.
 pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -> Vec<Candidate> {
-    let base = Candidate::of(&config.settled(snapshots));
+    let base = Candidate::of(&config.settled());
     let n_times = snapshots.times.len();
     let mut paths = vec![base.clone()];
     if config.objective.path == PathConfig::Auto {

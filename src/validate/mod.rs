@@ -23,7 +23,7 @@
 //! let rows = (0..8).map(|k| (f64::from(k), at(k as f32)));
 //! let (snapshots, coordinates) = Snapshots::from_rows(2, rows)?.standardize(Standardization::default())?;
 //! let mut config = Config::default();
-//! config.training.steps = 300; // too few to pay for networks: the paths themselves are compared
+//! config.training.steps = 200; // too few to pay for networks: the paths themselves are compared
 //! let choice = choose(&config, &snapshots, &coordinates, &Stage::default())?.expect("eight snapshots");
 //! assert_eq!(choice.chosen().candidate.path, PathConfig::Spline);
 //! # Ok::<(), Error>(())

@@ -47,7 +47,7 @@ fn a_run_keeps_its_choice() {
     orbit(folder, None);
     let message = train(folder, &["--out", "run", "--threads", "1"]);
     let line = message.lines().find(|line| line.starts_with("chosen: ")).expect(&message);
-    for part in ["spline + ot, raw, 16-16; energy distance ", ", of linear + ", "7 times left out in turn", "unmoved"] {
+    for part in ["spline + ot, raw, 2×16; energy distance ", ", of linear + ", "7 times left out in turn", "unmoved"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     let kept = config(folder, "run/config.toml");
