@@ -78,6 +78,21 @@ impl Model {
         Ok(s.into_iter().map(T::rounded).collect())
     }
 
+    /// The rate at which the mass of particles grows at points `x [n, dim]` and the time `t`, both in
+    /// data units: `[n]`, per unit of time of the data, so that mass m obeys dm/dt = rate · m. It is
+    /// λ s / T for the growth λ of the model, 0 if it has none; ln 2 divided by it is the time in
+    /// which a population doubles.
+    ///
+    /// # Errors
+    /// As [`Model::potential`].
+    pub fn growth_rate<T: Coordinate>(&self, engine: &dyn Differentiate, x: &[T], t: f64) -> Result<Vec<T>> {
+        let (y, tau) = self.to_network(x, t)?;
+        let [start, end] = self.coordinates.time_range;
+        let per_time = self.objective.growth / (end - start);
+        let s = engine.derivatives(self, &y, &tau)?.s;
+        Ok(s.into_iter().map(|s| T::rounded(per_time * s)).collect())
+    }
+
     /// The velocity of particles at points `x [n, dim]` and the time `t`, both in data units:
     /// `[n, dim]`, in data units per unit of time. For a model with diffusion it is the drift
     /// without the noise.

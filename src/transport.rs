@@ -1,4 +1,5 @@
-//! Exact optimal transport between two point sets, by the network simplex method.
+//! Exact optimal transport between two point sets, by the network simplex method, and transport
+//! with growth ([`wfr_plan`]).
 //!
 //! Masses are whole numbers (uniform ones are n·m units in all, divided by their common factor), so
 //! flows are exact, and so are the potentials that prove a plan optimal. Results are exact up to
@@ -6,7 +7,7 @@
 //! solve assignments of equal sizes or floating-point flows; no maintained one solves unequal sizes
 //! of thousands of points exactly.
 //!
-//! Every function here takes 8·n·m bytes for its costs, and ends with [`Error::Interrupted`] soon
+//! Every function here takes at least 8·n·m bytes, for its costs, and ends with [`Error::Interrupted`] soon
 //! after its watch cancels.
 //!
 //! ```
@@ -19,9 +20,12 @@
 //! # Ok::<(), action_matching::Error>(())
 //! ```
 
+mod entropic;
 mod simplex;
+mod wfr;
 
 use self::simplex::{Masses, Solution};
+pub use self::wfr::wfr_plan;
 use crate::error::{Error, Result, check_len};
 use crate::stage::Watch;
 
@@ -110,7 +114,6 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
     cost: Cost,
     watch: &dyn Watch,
 ) -> Result<TransportPlan> {
-    const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
     let units = |side: &'static str, points: &[T], weights: &[f64]| -> Result<Vec<i64>> {
         check_len(side, points.len() / dim, weights.len())?;
@@ -119,20 +122,7 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
             let fix = "give weights ≥ 0 with a finite, positive sum";
             return Err(Error::input("optimal transport", side, "cannot be divided by their sum", fix));
         }
-        // Rounding the running sum keeps the total exact up to the rounding of the sum itself; the
-        // largest mass takes the difference.
-        let (mut sum, mut before) = (0.0, 0);
-        let mut units: Vec<i64> = (weights.iter())
-            .map(|weight| {
-                sum += weight;
-                let now = (sum / total * UNITS).round() as i64;
-                now - std::mem::replace(&mut before, now)
-            })
-            .collect();
-        if let Some(largest) = units.iter_mut().max() {
-            *largest += (1 << 40) - before;
-        }
-        Ok(units)
+        Ok(whole_units(weights, total))
     };
     let (x_units, y_units) = (units("weights of x", x, x_weights)?, units("weights of y", y, y_weights)?);
     // The first tree of the simplex method needs mass at every node.
@@ -158,6 +148,27 @@ pub fn weighted_plan<T: Copy + Into<f64>>(
         plan.target_potential[j] = slack.fold(f64::INFINITY, f64::min);
     }
     Ok(plan)
+}
+
+/// Units of the mass of all weights of a side.
+const UNITS: f64 = (1i64 << 40) as f64;
+
+/// `weights`, whose sum is `total`, in whole units of which all have [`UNITS`].
+fn whole_units(weights: &[f64], total: f64) -> Vec<i64> {
+    // Rounding the running sum keeps the total exact up to the rounding of the sum itself; the
+    // largest mass takes the difference.
+    let (mut sum, mut before) = (0.0, 0);
+    let mut units: Vec<i64> = (weights.iter())
+        .map(|weight| {
+            sum += weight;
+            let now = (sum / total * UNITS).round() as i64;
+            now - std::mem::replace(&mut before, now)
+        })
+        .collect();
+    if let Some(largest) = units.iter_mut().max() {
+        *largest += (1 << 40) - before;
+    }
+    units
 }
 
 /// The rows with mass.

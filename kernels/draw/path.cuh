@@ -1,5 +1,6 @@
 // How x moves between snapshots. Counterpart of src/density_path/mod.rs, coupling.rs and
-// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit.
+// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit; progress along a turn
+// does so up to the rounding of an arctangent.
 #pragma once
 #include "../exact.cuh"
 #include "../rng/normal.cuh"
@@ -18,6 +19,7 @@ struct Moment {
 struct Trajectory {
   uint32_t left, from, to, before, after;
   f64 start_mass, end_mass;
+  const float* turn;  // angle, cosine and sine, or null: the library's Turn
 };
 
 enum class CurveKind : uint32_t { kOrigin, kRow, kLine, kSpline, kNoise };
@@ -78,7 +80,7 @@ struct Path {
   __device__ __forceinline__ Trajectory trajectory(uint32_t left, uint4 words) const {
     if (is_generative()) {
       const uint32_t to = random_index(words.y, n_rows(0));
-      return {left, to, to, to, to, 1.0, 1.0};
+      return {left, to, to, to, to, 1.0, 1.0, nullptr};
     }
     const f64 start_mass = snapshot_mass(left), end_mass = snapshot_mass(left + 1);
     if (params.couplings == nullptr) {
@@ -87,14 +89,15 @@ struct Path {
       // same particle in both.
       const uint32_t word = params.interpolant == Interpolant::kNearest ? words.y : words.z;
       const uint32_t to = random_index(word, n_rows(left + 1));
-      return {left, from, to, from, to, start_mass, end_mass};
+      return {left, from, to, from, to, start_mass, end_mass, nullptr};
     }
     const CouplingParams& coupling = params.couplings[left];
     const uint32_t chosen =
         partition_point(coupling.n_pairs, [&](uint32_t pair) { return coupling.cumulative[pair] <= words.y; });
     const uint32_t pair = min(chosen, coupling.n_pairs - 1);
     const uint32_t from = coupling.pairs[2 * pair], to = coupling.pairs[2 * pair + 1];
-    Trajectory trajectory{left, from, to, from, to, start_mass, end_mass};
+    Trajectory trajectory{left, from, to, from, to, start_mass, end_mass, nullptr};
+    if (coupling.turns != nullptr) trajectory.turn = coupling.turns + 3 * static_cast<size_t>(pair);
     if (coupling.masses != nullptr) {
       trajectory.start_mass = start_mass * static_cast<double>(coupling.masses[2 * pair]);
       trajectory.end_mass = end_mass * static_cast<double>(coupling.masses[2 * pair + 1]);
@@ -106,11 +109,27 @@ struct Path {
     return trajectory;
   }
 
+  // √(m₀ m₁) cos θ of a turn.
+  static __device__ __forceinline__ f64 mixed_mass(const Trajectory& trajectory) {
+    const f64 product = trajectory.start_mass * trajectory.end_mass;
+    return f64(__dsqrt_rn(product.value)) * static_cast<double>(trajectory.turn[1]);
+  }
+
   // Mass of the trajectory at `moment`, and its derivative in network time.
   __device__ __forceinline__ f64 mass(const Trajectory& trajectory, const Moment& moment) const {
-    return trajectory.start_mass + moment.ratio * (trajectory.end_mass - trajectory.start_mass);
+    const f64 start = trajectory.start_mass, end = trajectory.end_mass;
+    if (trajectory.turn != nullptr) {
+      const f64 r = moment.ratio, s = 1.0 - r;
+      return start * s * s + 2.0 * mixed_mass(trajectory) * r * s + end * r * r;
+    }
+    return start + moment.ratio * (end - start);
   }
-  __device__ __forceinline__ f64 mass_slope(const Trajectory& trajectory) const {
+  __device__ __forceinline__ f64 mass_slope(const Trajectory& trajectory, const Moment& moment) const {
+    if (trajectory.turn != nullptr) {
+      const f64 r = moment.ratio, s = 1.0 - r, mixed = mixed_mass(trajectory);
+      const f64 slope = 2.0 * ((mixed - trajectory.start_mass) * s + (trajectory.end_mass - mixed) * r);
+      return slope / length(trajectory.left);
+    }
     const f64 rise = trajectory.end_mass - trajectory.start_mass;
     return rise.value == 0.0 ? f64(0.0) : rise / length(trajectory.left);
   }
@@ -139,6 +158,24 @@ struct Path {
     curve.noise_slope = to_f32(noise_slope), curve.data_slope = to_f32(data_slope);
   }
 
+  // Turn::progress: the fraction of a straight way at `ratio`, and its derivative in network time.
+  __device__ __forceinline__ void set_progress(Curve& curve, const Trajectory& trajectory, f64 ratio) const {
+    f64 fraction = ratio, speed = 1.0;
+    if (trajectory.turn != nullptr) {
+      const f64 start = __dsqrt_rn(trajectory.start_mass.value), end = __dsqrt_rn(trajectory.end_mass.value);
+      const f64 angle = static_cast<double>(trajectory.turn[0]), sine = static_cast<double>(trajectory.turn[2]);
+      const f64 along = (1.0 - ratio) * start + ratio * end * static_cast<double>(trajectory.turn[1]);
+      const f64 across = ratio * end * sine;
+      const f64 mass = along * along + across * across;
+      if (angle.value != 0.0 && mass.value != 0.0) {
+        fraction = atan2(across.value, along.value) / angle;
+        speed = start * end * sine / (angle * mass);
+      }
+    }
+    curve.ratio = to_f32(fraction);
+    curve.per_time = to_f32(speed / length(trajectory.left));
+  }
+
   // DensityPath::point without its coordinates. `noise_row` selects the start noise.
   __device__ __forceinline__ Curve curve(const Trajectory& trajectory, const Moment& moment, uint32_t noise_row) const {
     const uint32_t left = trajectory.left;
@@ -151,6 +188,12 @@ struct Path {
       set_coefficients(curve, moment.ratio.value);
       return curve;
     }
+    if (trajectory.turn != nullptr && (trajectory.start_mass.value == 0.0 || trajectory.end_mass.value == 0.0)) {
+      // Mass vanishes or appears where it is.
+      curve.kind = CurveKind::kRow;
+      curve.from = trajectory.end_mass.value == 0.0 ? row(left, trajectory.from) : row(left + 1, trajectory.to);
+      return curve;
+    }
     if (params.interpolant == Interpolant::kNearest) {
       curve.kind = CurveKind::kRow;
       curve.from = moment.ratio.value >= 0.5 ? row(left + 1, trajectory.to) : row(left, trajectory.from);
@@ -158,7 +201,6 @@ struct Path {
     }
     curve.from = row(left, trajectory.from);
     curve.to = row(left + 1, trajectory.to);
-    curve.per_time = to_f32(1.0 / length(left));
     curve.kind = CurveKind::kLine;
     if (params.interpolant == Interpolant::kSpline) {
       curve.kind = CurveKind::kSpline;
@@ -169,6 +211,8 @@ struct Path {
       curve.length_before = curve.has_before ? to_f32(length(left - 1)) : 0.0f;
       curve.length = to_f32(length(left));
       curve.length_after = curve.has_after ? to_f32(length(left + 1)) : 0.0f;
+    } else {
+      set_progress(curve, trajectory, moment.ratio);
     }
     return curve;
   }

@@ -70,7 +70,7 @@ struct Draw {
     const f64 mass = path.mass(trajectory, moment);
     f64 on_potential = 0.0;  // with kWeak the boundary terms contain the change of mass
     if (params.estimator == Estimator::kAction) on_potential = weight.d_omega * mass;
-    if (params.estimator == Estimator::kRegression) on_potential = -weight.omega * path.mass_slope(trajectory);
+    if (params.estimator == Estimator::kRegression) on_potential = -weight.omega * path.mass_slope(trajectory, moment);
     row.weight = to_f32(weight.omega * mass * sampling_weight);
     row.on_potential = to_f32(on_potential * sampling_weight);
     row.sampling_weight = to_f32(sampling_weight);

@@ -34,9 +34,31 @@ impl Config {
         let objective = &self.objective;
         let interpolant = objective.path.interpolant();
         let is_unbalanced = matches!(objective.pairing, Pairing::Unbalanced { .. });
+        let is_wfr = matches!(objective.pairing, Pairing::Wfr { .. });
         file.refuse_if(
             objective.mass == Mass::Counts && objective.growth == 0.0,
             ["objective.mass", "is counts without growth", "set objective.growth > 0"],
+        )?;
+        file.refuse_if(
+            matches!(objective.mass, Mass::Totals { .. }) && objective.growth == 0.0,
+            ["objective.mass", "is totals without growth", "set objective.growth > 0"],
+        )?;
+        file.refuse_if(
+            is_wfr && objective.growth == 0.0,
+            [
+                "objective.pairing",
+                "is wfr without growth, which decides how far mass moves rather than grows",
+                "set objective.growth > 0, or objective.pairing = ot",
+            ],
+        )?;
+        file.refuse_if(
+            is_wfr && objective.mass == Mass::Ignored,
+            [
+                "objective.pairing",
+                "is wfr, but objective.mass is ignored",
+                "set objective.mass = counts, or { kind = \"totals\", values = [the mass at each time] }, \
+                 all 1 if it is constant",
+            ],
         )?;
         // Rows without a partner are left out, which only the velocities of pairs survive.
         file.refuse_if(
@@ -71,7 +93,7 @@ impl Config {
             ["objective.estimator", "does not suit objective.path = learned", "set objective.estimator = action"],
         )?;
         file.refuse_if(
-            interpolant.is_generative() && (objective.mass == Mass::Counts || !self.data.hold_out.is_empty()),
+            interpolant.is_generative() && (objective.mass != Mass::Ignored || !self.data.hold_out.is_empty()),
             [
                 "objective.path",
                 "is generative: its data have a single time and no mass",
@@ -143,13 +165,18 @@ impl ObjectiveConfig {
         if let PathConfig::Learned { rate, .. } = self.path {
             file.positive("objective.path.rate", rate)?;
         }
-        if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } = self.pairing
+        if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } | Pairing::Wfr { rows } = self.pairing
             && !(1..=MAX_POINTS).contains(&rows)
         {
             return file.refuse("objective.pairing.rows", rows, "use 1 to 5000 rows");
         }
         if let Pairing::Unbalanced { relaxation, .. } = self.pairing {
             file.positive("objective.pairing.relaxation", relaxation)?;
+        }
+        if let Mass::Totals { values } = &self.mass {
+            for value in values {
+                file.positive("objective.mass.values", *value)?;
+            }
         }
         if let Some(Estimator::Weak { intervals }) = self.estimator {
             file.at_least_one("objective.estimator.intervals", u64::from(intervals))?;

@@ -62,7 +62,10 @@ struct Objective {
     pairing: String,
     pairing_rows: usize,
     pairing_relaxation: f64,
-    mass: Mass,
+    mass: String,
+    /// Of `totals`; configurations of the first form had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mass_totals: Vec<f64>,
     time_rule: TimeRule,
 }
 
@@ -111,6 +114,12 @@ impl Settings {
             Pairing::Auto => ("independent", 2048, 1.0),
             Pairing::Ot { rows } => ("ot", rows, 1.0),
             Pairing::Unbalanced { relaxation, rows } => ("unbalanced", rows, relaxation),
+            Pairing::Wfr { rows } => ("wfr", rows, 1.0),
+        };
+        let (mass, mass_totals) = match &objective.mass {
+            Mass::Ignored => ("ignored", Vec::new()),
+            Mass::Counts => ("counts", Vec::new()),
+            Mass::Totals { values } => ("totals", values.clone()),
         };
         let (schedule, final_rate) = match training.schedule {
             Schedule::Constant => ("constant", 0.01),
@@ -147,7 +156,8 @@ impl Settings {
                 pairing: pairing.into(),
                 pairing_rows,
                 pairing_relaxation,
-                mass: objective.mass,
+                mass: mass.into(),
+                mass_totals,
                 time_rule: objective.time_rule,
             },
             training: Training {

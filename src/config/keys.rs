@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
 
 use super::kind::KIND;
-use super::{Config, Mass, legacy};
+use super::{Config, legacy};
 use crate::data::Standardization;
 use crate::density_path::TimeRule;
 use crate::error::{Error, InputKind};
@@ -108,10 +108,15 @@ const KEYS: &[(&str, Takes, &str)] = &[
             ("independent", &[]),
             ("ot", &[("rows", WHOLE, "2048")]),
             ("unbalanced", &[("relaxation", NUMBER, "1"), ("rows", WHOLE, "2048")]),
+            ("wfr", &[("rows", WHOLE, "2048")]),
         ]),
         "\"auto\"",
     ),
-    ("objective.mass", Name(names::<Mass>), "\"ignored\""),
+    (
+        "objective.mass",
+        OneOf(&[("ignored", &[]), ("counts", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
+        "\"ignored\"",
+    ),
     ("objective.time_rule", Name(names::<TimeRule>), "\"low-discrepancy\""),
     ("training.steps", WHOLE, "10000"),
     ("training.interior_rows", WHOLE, "1024"),
@@ -424,7 +429,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert_eq!(checked, 10);
+        assert_eq!(checked, 12);
     }
 
     /// The values that an error recommends are accepted: its example, and each name it lists.
@@ -444,7 +449,7 @@ mod tests {
                 names().iter().for_each(|name| taken(&format!("\"{name}\"")));
             }
             if let OneOf(kinds) = takes {
-                let required = ["fourier", "polynomial"];
+                let required = ["fourier", "polynomial", "totals"];
                 kinds.iter().filter(|(kind, _)| !required.contains(kind)).for_each(|(kind, _)| {
                     taken(&format!("\"{kind}\""));
                     taken(&format!("{{ kind = \"{kind}\" }}"));

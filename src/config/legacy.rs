@@ -72,7 +72,7 @@ impl Part {
     }
 }
 
-const WHOLES: [Whole; 8] = [
+const WHOLES: [Whole; 9] = [
     Whole { section: "model", name: "time_embedding", main: KIND, default: "raw", parts: &[] },
     Whole {
         section: "objective",
@@ -89,6 +89,7 @@ const WHOLES: [Whole; 8] = [
         parts: &[Part { old: &["probes"], name: "probes", kinds: &["rademacher", "gaussian"], choice: Choice::Never }],
     },
     Whole { section: "objective", name: "time_weight", main: KIND, default: "constant", parts: &[] },
+    Whole { section: "objective", name: "mass", main: KIND, default: "ignored", parts: &[] },
     Whole {
         section: "objective",
         name: "estimator",
@@ -116,7 +117,7 @@ const WHOLES: [Whole; 8] = [
         default: AUTO,
         parts: &[
             Part { old: &["pairing_relaxation"], name: "relaxation", kinds: &["unbalanced"], choice: Choice::Never },
-            Part { old: &["pairing_rows"], name: "rows", kinds: &["ot", "unbalanced"], choice: Choice::Never },
+            Part { old: &["pairing_rows"], name: "rows", kinds: &["ot", "unbalanced", "wfr"], choice: Choice::Never },
         ],
     },
     Whole {

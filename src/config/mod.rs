@@ -145,8 +145,7 @@ impl Config {
         DataSource { path, times_path, samples, times, hold_out, standardize, components }
     }
 
-    /// The network for data of dimension `dim`; layers that are left to the program are
-    /// [`Architecture::HIDDEN`] until [`Config::settled`] has seen the data.
+    /// The network for data of dimension `dim`, as [`Config::settled`] has it.
     #[must_use]
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
@@ -179,9 +178,9 @@ impl Config {
 
     /// The same run with everything that is left to the program (`auto`) at the value that needs no
     /// comparison of candidates: the path linear, pairs by optimal transport if the path has pairs,
-    /// a raw time embedding, and the size that suits `snapshots`.
+    /// a raw time embedding, and hidden layers of [`Architecture::HIDDEN`].
     #[must_use]
-    pub fn settled(&self, snapshots: &Snapshots) -> Config {
+    pub fn settled(&self) -> Config {
         let mut config = self.clone();
         let objective = &mut config.objective;
         if objective.path == PathConfig::Auto {
@@ -191,8 +190,7 @@ impl Config {
             let has_pairs = objective.path.interpolant().has_pairs();
             objective.pairing = if has_pairs { Pairing::ot() } else { Pairing::Independent };
         }
-        let n_rows = snapshots.samples.len() / snapshots.dim.max(1);
-        config.model.hidden.get_or_insert_with(|| Architecture::hidden_for(snapshots.dim, n_rows));
+        config.model.hidden.get_or_insert_with(|| Architecture::HIDDEN.to_vec());
         config.model.time_embedding.get_or_insert_default();
         config
     }

@@ -9,8 +9,8 @@ use crate::model::{Activation, Architecture, Head, TimeEmbedding};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Widths of the hidden layers. `None`, written `auto`, is [`Architecture::hidden_for`] the
-    /// data.
+    /// Widths of the hidden layers. `None`, written `auto`, is [`Architecture::HIDDEN`], unless a
+    /// validation chooses it.
     #[serde(with = "kind::auto")]
     pub hidden: Option<Vec<usize>>,
     /// `silu`, `tanh`, `softplus`, `gelu` or `sin`.

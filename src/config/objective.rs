@@ -36,11 +36,13 @@ pub struct ObjectiveConfig {
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `auto`,
-    /// `independent`, `{ kind = "ot", rows = 2048 }` or `{ kind = "unbalanced", relaxation = 1.0, rows = 2048 }`.
+    /// `independent`, `{ kind = "ot", rows = 2048 }`, `{ kind = "unbalanced", relaxation = 1.0,
+    /// rows = 2048 }` or `{ kind = "wfr", rows = 2048 }`.
     #[serde(with = "kind")]
     pub pairing: Pairing,
-    /// `ignored`, or `counts`: the mass of a snapshot is its number of rows, for populations that
-    /// grow.
+    /// Mass of the snapshots: `ignored`, or for populations that grow `counts` (of rows) or
+    /// `{ kind = "totals", values = […] }`.
+    #[serde(with = "kind")]
     pub mass: Mass,
     /// `low-discrepancy`, `uniform`, `stratified`, `importance`, or the fixed nodes of `trapezoid`,
     /// `simpson`, `gauss-legendre`.
@@ -157,6 +159,13 @@ pub enum Pairing {
         #[serde(default = "Pairing::default_rows")]
         rows: usize,
     },
+    /// By Wasserstein–Fisher–Rao transport: pairs move and grow at once, at the cost that the
+    /// dynamics with this growth rate λ have, along geodesics. Mass moves less than π/√λ.
+    Wfr {
+        /// Most rows that one problem pairs.
+        #[serde(default = "Pairing::default_rows")]
+        rows: usize,
+    },
 }
 
 impl Pairing {
@@ -172,6 +181,12 @@ impl Pairing {
         Pairing::Unbalanced { relaxation: Self::default_relaxation(), rows: Self::default_rows() }
     }
 
+    /// By Wasserstein–Fisher–Rao transport, with every setting at its default.
+    #[must_use]
+    pub fn wfr() -> Self {
+        Pairing::Wfr { rows: Self::default_rows() }
+    }
+
     fn default_rows() -> usize {
         DensityPath::PAIRING_ROWS
     }
@@ -181,15 +196,20 @@ impl Pairing {
     }
 }
 
-/// Meaning of the numbers of rows of snapshots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Mass of the snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Mass {
-    /// Nothing: all snapshots have the same mass.
+    /// All snapshots have the same mass, whatever their numbers of rows.
     Ignored,
-    /// The mass of the population.
+    /// The number of rows.
     Counts,
+    /// Known totals, as of a population of which each snapshot is a sample.
+    Totals {
+        /// Mass of each snapshot that is trained on, in order of time, in any unit.
+        values: Vec<f64>,
+    },
 }
 
 /// A number, or a table with the schedule.

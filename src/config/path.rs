@@ -4,30 +4,54 @@ use std::sync::Arc;
 
 use super::{Config, Mass, Pairing};
 use crate::data::Snapshots;
-use crate::density_path::{Coupling, DensityPath, optimal_couplings, partial_couplings, unbalanced_couplings};
-use crate::error::Result;
+use crate::density_path::{
+    Coupling, DensityPath, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings,
+};
+use crate::error::{Error, Result};
 use crate::stage::Stage;
 use crate::training::Training;
 
 impl Config {
     /// The path through `snapshots` with the masses it needs; an empty list of couplings if it
     /// needs them.
-    pub(crate) fn unpaired_path(&self, snapshots: impl Into<Arc<Snapshots>>) -> DensityPath {
+    ///
+    /// # Errors
+    /// As [`Config::masses`].
+    pub(crate) fn unpaired_path(&self, snapshots: impl Into<Arc<Snapshots>>) -> Result<DensityPath> {
         let (objective, snapshots) = (&self.objective, snapshots.into());
-        let counts = |k: usize| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64;
-        let n_times = snapshots.times.len();
-        let masses: Option<Vec<f64>> = (objective.mass == Mass::Counts).then(|| (0..n_times).map(counts).collect());
+        let masses = self.masses(&snapshots)?;
         let interpolant = objective.path.interpolant();
         let is_paired = interpolant.has_pairs() && objective.pairing != Pairing::Independent;
-        DensityPath { snapshots, interpolant, couplings: is_paired.then(Arc::default), masses }
+        Ok(DensityPath { snapshots, interpolant, couplings: is_paired.then(Arc::default), masses })
+    }
+
+    /// Mass of each of `snapshots` relative to the first; `None` if it is ignored.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the known totals are not one for each snapshot.
+    pub(crate) fn masses(&self, snapshots: &Snapshots) -> Result<Option<Vec<f64>>> {
+        let n_times = snapshots.times.len();
+        let totals: Option<Vec<f64>> = match &self.objective.mass {
+            Mass::Ignored => None,
+            Mass::Counts => Some((0..n_times).map(|k| snapshots.n_rows(k) as f64).collect()),
+            Mass::Totals { values } if values.len() == n_times => Some(values.clone()),
+            Mass::Totals { values } => {
+                let problem = format!("has {} for {n_times} times that are trained on", values.len());
+                let fix = "give the mass at each of them, in order of time; those in data.hold_out have none";
+                return Err(Error::input("configuration", "objective.mass.values", problem, fix));
+            }
+        };
+        Ok(totals.map(|totals| totals.iter().map(|total| total / totals[0]).collect()))
     }
 
     /// The couplings of `path`.
     ///
     /// # Errors
-    /// As [`optimal_couplings`], [`partial_couplings`] and [`unbalanced_couplings`].
+    /// As [`optimal_couplings`], [`partial_couplings`], [`unbalanced_couplings`] and
+    /// [`wfr_couplings`].
     pub(crate) fn couplings(&self, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
         let (snapshots, seed) = (&path.snapshots, self.training.seed);
+        let masses = || path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
         match self.objective.pairing {
             Pairing::Independent => Ok(Vec::new()),
             Pairing::Auto => optimal_couplings(snapshots, DensityPath::PAIRING_ROWS, seed, stage),
@@ -36,9 +60,9 @@ impl Config {
                 partial_couplings(snapshots, relaxation, rows, seed, stage)
             }
             Pairing::Unbalanced { relaxation, rows } => {
-                let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-                unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
+                unbalanced_couplings(snapshots, &masses(), relaxation, rows, seed, stage)
             }
+            Pairing::Wfr { rows } => wfr_couplings(snapshots, &masses(), self.objective.growth, rows, seed, stage),
         }
     }
 

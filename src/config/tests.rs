@@ -133,7 +133,7 @@ fn keys_that_became_settings_of_others_are_read_with_a_line_that_says_what_to_wr
 #[test]
 fn settings_of_another_kind_are_named() {
     let (config, lines) = read_noting("data.path = \"/a\"\nobjective.bend_rate = 0.5\nobjective.probes = 2", &[]);
-    assert_eq!(config.expect("reads").objective.path, PathConfig::Linear);
+    assert_eq!(config.expect("reads").objective.path, PathConfig::Auto);
     assert!(lines[0].contains("without effect: objective.bend_rate") && lines.len() == 1, "{lines:?}");
     for (text, parts) in [
         ("path = { kind = \"linear\", rate = 0.5 }", ["objective.path.rate", "belongs to learned"]),
@@ -197,12 +197,13 @@ fn overrides_reach_the_settings_of_a_kind() {
 fn fingerprints_of_earlier_versions_stay() {
     for (objective, training, expected) in [
         (
-            "sigma = 0.5\nsigma_schedule = \"one-minus-t\"\nlaplacian = \"gaussian\"\nprobes = 2",
+            "sigma = 0.5\nsigma_schedule = \"one-minus-t\"\nlaplacian = \"gaussian\"\nprobes = 2\npairing = \"independent\"",
             "final_rate = 0.1",
             "6f76dac903bbe1fcc5ceb0eeebfbcc1b5582f81514865b8c3f04e5d879d2fe7f",
         ),
         (
-            "path = \"learned\"\nbend_hidden = [4]\nbend_rate = 0.5\nestimator = \"action\"\ncentring = true",
+            "path = \"learned\"\nbend_hidden = [4]\nbend_rate = 0.5\nestimator = \"action\"\ncentring = true\n\
+             pairing = \"independent\"",
             "schedule = \"constant\"",
             "e7251dc1889c53e434aed9413ae4eec780ee37450618ed2df61e8539deeb1897",
         ),
@@ -267,7 +268,11 @@ fn bad_configurations_name_key_and_fix() {
             vec!["objective.path=nearest", "objective.estimator=regression"],
             vec!["objective.estimator", "no velocity", "weak"],
         ),
-        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pairing = ot"]),
+        (
+            "[data]\npath = \"a\"",
+            vec!["objective.path=spline", "objective.pairing=independent"],
+            vec!["objective.pairing", "spline", "pairing = ot"],
+        ),
         (
             "[data]\npath = \"a\"",
             vec!["objective.path=learned", "objective.estimator=weak"],
@@ -415,5 +420,31 @@ fn a_short_run_reaches_its_rate_and_says_what_it_shortens() {
         for part in said {
             assert!(message.contains(part), "{part:?} is not in: {message}");
         }
+    }
+}
+
+/// What is left to the program is written so, and has a value without a comparison.
+#[test]
+fn settings_left_to_the_program_are_settled() {
+    let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
+    let text = config.to_toml().expect("UTF-8");
+    for line in ["hidden = \"auto\"", "time_embedding = \"auto\"", "path = \"auto\"", "pairing = \"auto\""] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let settled = config.settled();
+    assert_eq!((&settled.objective.path, settled.objective.pairing), (&PathConfig::Linear, Pairing::ot()));
+    assert_eq!(settled.model.hidden, Some(Architecture::HIDDEN.to_vec()));
+    assert_eq!(settled.model.time_embedding, Some(TimeEmbedding::Raw));
+    assert_eq!(settled.settled(), settled);
+    assert_eq!(read(&settled.to_toml().expect("UTF-8"), &[]).expect("reads"), settled);
+    for (path, pairing) in [
+        ("spline", Pairing::ot()),
+        ("learned", Pairing::ot()),
+        ("nearest", Pairing::Independent),
+        ("generative-vp", Pairing::Independent),
+    ] {
+        let given = read("[data]\npath = \"a.npz\"", &[&format!("objective.path={path}")]).expect("reads");
+        let settled = given.settled();
+        assert_eq!((settled.objective.path, settled.objective.pairing), (given.objective.path, pairing));
     }
 }

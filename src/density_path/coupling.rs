@@ -1,11 +1,12 @@
-//! Which samples of neighboring snapshots belong together: optimal transport, balanced or
-//! unbalanced, solved once before training.
+//! Which samples of neighboring snapshots belong together: optimal transport, balanced, unbalanced
+//! or of Wasserstein–Fisher–Rao, solved once before training.
 
+use super::turn::Turn;
 use crate::data::Snapshots;
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, index, words};
 use crate::stage::Stage;
-use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan};
+use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan, wfr_plan};
 
 /// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way.
 /// At each end the masses of all pairs add up to the uniform distribution over the snapshot's rows.
@@ -20,6 +21,8 @@ pub struct Coupling {
     cumulative: Vec<u32>,
     /// Mass of each pair at its two ends divided by its probability; empty if both are 1.
     masses: Vec<[f32; 2]>,
+    /// Of each pair, if its mass changes along a geodesic of Wasserstein–Fisher–Rao; else empty.
+    turns: Vec<Turn>,
     /// The pairs of each earlier row.
     by_left: Links,
     /// The pairs of each later row.
@@ -73,6 +76,7 @@ pub(crate) struct Tables<'a> {
     pub pairs: &'a [[u32; 2]],
     pub cumulative: &'a [u32],
     pub masses: &'a [[f32; 2]],
+    pub turns: &'a [Turn],
     pub by_left: LinkTables<'a>,
     pub by_right: LinkTables<'a>,
 }
@@ -93,6 +97,7 @@ impl Coupling {
             pairs: &self.pairs,
             cumulative: &self.cumulative,
             masses: &self.masses,
+            turns: &self.turns,
             by_left: links(&self.by_left),
             by_right: links(&self.by_right),
         }
@@ -102,10 +107,34 @@ impl Coupling {
     /// selection.
     #[must_use]
     pub fn pair(&self, word: u32) -> (usize, usize, [f64; 2]) {
+        let (i, j, mass, _) = self.turning_pair(word);
+        (i, j, mass)
+    }
+
+    /// The same with the turn of the pair.
+    pub(super) fn turning_pair(&self, word: u32) -> (usize, usize, [f64; 2], Option<Turn>) {
         // Integer arithmetic, so that every engine selects the same pairs.
         let entry = self.cumulative.partition_point(|&below| below <= word).min(self.pairs.len() - 1);
         let [i, j] = self.pairs[entry];
-        (i as usize, j as usize, self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from)))
+        let mass = self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from));
+        (i as usize, j as usize, mass, self.turns.get(entry).copied())
+    }
+
+    /// The shares of the mass of the earlier and of the later snapshot that do not move: they vanish
+    /// where they are, or appear.
+    #[must_use]
+    pub fn in_place(&self) -> [f64; 2] {
+        let weights =
+            self.cumulative.iter().scan(0, |before, &sum| Some(f64::from(sum - std::mem::replace(before, sum))));
+        let (mut fixed, mut whole) = ([0.0; 2], [0.0; 2]);
+        for (entry, weight) in weights.enumerate() {
+            let mass = self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from));
+            for end in 0..2 {
+                whole[end] += weight * mass[end];
+                fixed[end] += if mass[1 - end] == 0.0 { weight * mass[end] } else { 0.0 };
+            }
+        }
+        [fixed[0] / whole[0], fixed[1] / whole[1]]
     }
 
     /// The row of the later snapshot to which the earlier row `i` moves.
@@ -146,6 +175,7 @@ impl Coupling {
             pairs,
             cumulative,
             masses,
+            turns: Vec::new(),
             by_left: Links::new(n, moves.iter().map(|&(i, j, mass)| (i, j, mass[0])).collect()),
             by_right: Links::new(m, moves.iter().map(|&(i, j, mass)| (j, i, mass[1])).collect()),
         }
@@ -223,10 +253,55 @@ pub fn partial_couplings(
     Ok(found)
 }
 
-/// Couplings of neighboring snapshots from `solve`.
+/// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
+/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided equally
+/// among their rows. `growth` is the λ of the dynamics, which decides what growth costs: δ = 1/√λ,
+/// so no mass moves further than π/√λ.
+///
+/// # Errors
+/// As [`wfr_plan`].
+pub fn wfr_couplings(
+    snapshots: &Snapshots,
+    masses: &[f64],
+    growth: f64,
+    most_rows: usize,
+    seed: u64,
+    stage: &Stage,
+) -> Result<Vec<Coupling>> {
+    let delta = growth.sqrt().recip();
+    // Costs, and what Sinkhorn's iterations keep of a plan.
+    let mut couplings = divided(snapshots, most_rows, 4, seed, stage, &|k, x, y| {
+        let rows = [x, y].map(|rows| rows.len() / snapshots.dim);
+        let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
+        let of_rows = |end: usize| vec![row_masses[end]; rows[end]];
+        let moves = wfr_plan(snapshots.dim, (x, &of_rows(0)), (y, &of_rows(1)), delta, stage.watch)?;
+        let share = |end: usize, mass: f64| mass / (row_masses[end] * rows[end] as f64);
+        Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
+    })?;
+    for (k, coupling) in couplings.iter_mut().enumerate() {
+        let row = |k: usize, i: u32| &snapshots.rows(k)[i as usize * snapshots.dim..][..snapshots.dim];
+        let turn = |&[i, j]: &[u32; 2]| Turn::between(row(k, i), row(k + 1, j), delta);
+        coupling.turns = coupling.pairs.iter().map(turn).collect();
+    }
+    Ok(couplings)
+}
+
+/// Couplings of neighboring snapshots from `solve`, which keeps the cost of each pair of rows.
 fn couplings(
     snapshots: &Snapshots,
     most_rows: usize,
+    seed: u64,
+    stage: &Stage,
+    solve: &Solve,
+) -> Result<Vec<Coupling>> {
+    divided(snapshots, most_rows, 1, seed, stage, solve)
+}
+
+/// The same for a `solve` that keeps `matrices` numbers for each pair of rows.
+fn divided(
+    snapshots: &Snapshots,
+    most_rows: usize,
+    matrices: usize,
     seed: u64,
     stage: &Stage,
     solve: &Solve,
@@ -250,7 +325,7 @@ fn couplings(
     // Memory for the largest problem, including the additional row and column of an unbalanced one.
     let rows = |k: usize, b: usize| rows_of_problem(k, k, b).len().max(rows_of_problem(k + 1, k, b).len()) + 1;
     let largest = tasks.iter().map(|&(k, b)| rows(k, b)).max().unwrap_or(1);
-    let solved = stage.map(problems_at_once(largest, largest), &tasks, |&(k, b)| {
+    let solved = stage.map(problems_at_once(matrices * largest, largest), &tasks, |&(k, b)| {
         solve(k, &gather(k, rows_of_problem(k, k, b)), &gather(k + 1, rows_of_problem(k + 1, k, b)))
     })?;
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
@@ -343,6 +418,31 @@ mod tests {
         assert!(matches!(optimal_couplings(&snapshots, 16, 1, &stage), Err(Error::Interrupted)));
         let masses = [1.0, 2.0, 1.0];
         assert!(matches!(unbalanced_couplings(&snapshots, &masses, 1.0, 16, 1, &stage), Err(Error::Interrupted)));
+        assert!(matches!(wfr_couplings(&snapshots, &masses, 1.0, 16, 1, &stage), Err(Error::Interrupted)));
+        let wfr = |threads| wfr_couplings(&snapshots, &masses, 1.0, 16, 1, &Stage::new(threads, &())).unwrap();
+        assert_eq!(wfr(1), wfr(4));
+    }
+
+    /// Pairs that grow have the same frequencies of rows, by mass, at both ends, and rows out of
+    /// reach are counted.
+    #[test]
+    fn growing_pairs_cover_every_row() {
+        let mut snapshots = snapshots(&[30, 40]);
+        for far in [0, 1, 30 + 7] {
+            snapshots.samples[2 * far] += 100.0 * (1.0 + far as f32);
+        }
+        let coupling = &wfr_couplings(&snapshots, &[1.0, 3.0], 0.5, 16, 1, &Stage::default()).unwrap()[0];
+        let (mut rows, mut columns) = (vec![0.0; 30], vec![0.0; 40]);
+        for word in 0..1u32 << 16 {
+            let (i, j, mass) = coupling.pair(word << 16 | 1 << 15);
+            rows[i] += 30.0 * mass[0] / 65536.0;
+            columns[j] += 40.0 * mass[1] / 65536.0;
+        }
+        assert!(rows.iter().chain(&columns).all(|share| (share - 1.0).abs() < 0.1), "{rows:?} {columns:?}");
+        let [vanishing, appearing] = coupling.in_place();
+        // Problems differ by a row in size.
+        assert!((vanishing - 2.0 / 30.0).abs() < 5e-3, "{vanishing}");
+        assert!((appearing - 1.0 / 40.0).abs() < 5e-3, "{appearing}");
     }
 
     /// Seven particles in a row move by 1; one leaves and one enters. The five that are seen twice

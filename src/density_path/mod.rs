@@ -7,13 +7,15 @@
 mod coupling;
 mod generative;
 mod times;
+mod turn;
 
 use std::sync::Arc;
 
-pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings};
+pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
 pub(crate) use coupling::{LinkTables, shuffled};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
+pub(crate) use turn::Turn;
 
 use crate::data::Snapshots;
 use crate::error::{Error, Result, check_len};
@@ -155,6 +157,21 @@ pub struct Trajectory {
     noise: RowKey,
     /// Mass at the two ends, relative to the probability of drawing the pair.
     mass: [f64; 2],
+    /// How mass and place change along a geodesic of Wasserstein–Fisher–Rao; `None` if both do so
+    /// uniformly.
+    turn: Option<Turn>,
+}
+
+impl Trajectory {
+    /// The end at which mass vanishes or appears without moving.
+    fn in_place(&self) -> Option<End> {
+        let [start, end] = self.mass;
+        match self.turn {
+            Some(_) if end == 0.0 => Some(End::Start),
+            Some(_) if start == 0.0 => Some(End::End),
+            _ => None,
+        }
+    }
 }
 
 impl DensityPath {
@@ -297,7 +314,7 @@ impl DensityPath {
         let [_, first, second, third] = words;
         if self.interpolant.is_generative() {
             let to = rng::index(first, self.snapshots.n_rows(0));
-            return Trajectory { left, from: to, to, before: to, after: to, noise, mass: [1.0; 2] };
+            return Trajectory { left, from: to, to, before: to, after: to, noise, mass: [1.0; 2], turn: None };
         }
         let Some(couplings) = &self.couplings else {
             let choose = |word, k| rng::index(word, self.snapshots.n_rows(k));
@@ -305,9 +322,9 @@ impl DensityPath {
             // Frames with the same number of rows may follow the same particles, so one word
             // selects one particle in all of them.
             let to = choose(if self.interpolant == Interpolant::Nearest { first } else { second }, left + 1);
-            return Trajectory { left, from, to, before: from, after: to, noise, mass: masses };
+            return Trajectory { left, from, to, before: from, after: to, noise, mass: masses, turn: None };
         };
-        let (from, to, mass) = couplings[left].pair(first);
+        let (from, to, mass, turn) = couplings[left].turning_pair(first);
         let (mut before, mut after) = (from, to);
         if self.interpolant == Interpolant::Spline {
             if left > 0 {
@@ -317,13 +334,17 @@ impl DensityPath {
                 after = couplings[left + 1].successor(to, third);
             }
         }
-        Trajectory { left, from, to, before, after, noise, mass: [masses[0] * mass[0], masses[1] * mass[1]] }
+        Trajectory { left, from, to, before, after, noise, mass: [masses[0] * mass[0], masses[1] * mass[1]], turn }
     }
 
     /// Mass of the trajectory at `moment`, and its slope in network time.
     #[must_use]
     pub fn mass(&self, trajectory: &Trajectory, moment: &Moment) -> (f64, f64) {
         let [start, end] = trajectory.mass;
+        if let Some(turn) = trajectory.turn {
+            let (mass, slope) = turn.mass(trajectory.mass, moment.ratio);
+            return (mass, slope / self.length(moment.left));
+        }
         let rise = end - start;
         (start + moment.ratio * rise, if rise == 0.0 { 0.0 } else { rise / self.length(moment.left) })
     }
@@ -345,7 +366,11 @@ impl DensityPath {
             }
             return;
         }
-        let per_time = (1.0 / self.length(left)) as f32;
+        if let Some(end) = trajectory.in_place() {
+            let row = if end == End::Start { self.row(left, from) } else { self.row(left + 1, to) };
+            row.iter().enumerate().for_each(|(i, &x)| visit(i, x, 0.0));
+            return;
+        }
         match self.interpolant {
             Interpolant::Spline => {
                 let (from_row, to_row) = (self.row(left, from), self.row(left + 1, to));
@@ -368,6 +393,9 @@ impl DensityPath {
                 row.iter().enumerate().for_each(|(i, &x)| visit(i, x, 0.0));
             }
             _ => {
+                let (ratio, speed) =
+                    trajectory.turn.map_or((moment.ratio, 1.0), |turn| turn.progress(trajectory.mass, moment.ratio));
+                let (ratio, per_time) = (ratio as f32, (speed / self.length(left)) as f32);
                 for (i, (&from, &to)) in self.row(left, from).iter().zip(self.row(left + 1, to)).enumerate() {
                     visit(i, from + ratio * (to - from), per_time * (to - from));
                 }
@@ -475,6 +503,39 @@ mod tests {
                     assert!((last[i].0 - x).abs() < 2e-3, "{interpolant:?} ends at {}, not {x}", last[i].0);
                 }
             }
+        }
+    }
+
+    /// Pairs that grow: velocity and growth are slopes of place and mass, on every curve, and what
+    /// has no partner stays where it is.
+    #[test]
+    fn growing_pairs_have_the_slopes_that_they_say() {
+        for interpolant in [Interpolant::Linear, Interpolant::Spline] {
+            let mut path = path(interpolant, true);
+            let masses = vec![1.0, 1.4, 0.8, 2.0];
+            let couplings =
+                wfr_couplings(&path.snapshots, &masses, 30.0, 100, 1, &Stage::default()).expect("couplings");
+            (path.couplings, path.masses) = (Some(Arc::new(couplings)), Some(masses));
+            let mut still = 0;
+            for (left, word) in (0..3).flat_map(|left| (0..64u32).map(move |i| (left, i << 26))) {
+                let trajectory = path.trajectory(left, [0, word, word, word], RowKey::default());
+                let h = 1e-2;
+                let [below, here, above] = [0.4 - h, 0.4, 0.4 + h].map(|ratio| path.at(left, ratio));
+                let mass = |moment: &Moment| path.mass(&trajectory, moment);
+                let slope = (mass(&above).0 - mass(&below).0) / (2.0 * h * path.length(left));
+                assert!((slope - mass(&here).1).abs() < 1e-9 * (1.0 + slope.abs()), "{slope}");
+                let [x0, x, x1] = [0.4 - h, 0.4, 0.4 + h].map(|ratio| at(&path, &trajectory, left, ratio));
+                for i in 0..2 {
+                    let quotient = f64::from(x1[i].0 - x0[i].0) / (2.0 * h * path.length(left));
+                    let u = f64::from(x[i].1);
+                    assert!((quotient - u).abs() < 5e-3 * (1.0 + u.abs()), "{interpolant:?}: {quotient}, not {u}");
+                }
+                let ends = [0.0, 1.0].map(|ratio| path.mass(&trajectory, &path.at(left, ratio)).0);
+                assert!(ends == trajectory.mass, "{ends:?}");
+                still += usize::from(trajectory.in_place().is_some());
+                assert!(trajectory.in_place().is_none() || x0 == x1);
+            }
+            assert!((1..60).contains(&still), "{still} of 192 trajectories stay");
         }
     }
 

@@ -26,15 +26,15 @@ pub(super) fn decided(
 ) -> Result<Config> {
     let earlier = (existing == Existing::Resume).then(|| Config::read(&folder.config(), &[]).ok()).flatten();
     if let Some(earlier) = earlier {
-        return Ok(as_in(config, &earlier).settled(snapshots));
+        return Ok(as_in(config, &earlier).settled());
     }
     if config.objective.path == PathConfig::Auto && snapshots.times.len() >= 3 {
         observer.preparing("comparing paths on times left out in turn");
     }
     let choice = choose(config, snapshots, coordinates, &Stage::new(threads, observer.watch()))?;
-    let Some(choice) = choice else { return Ok(config.settled(snapshots)) };
+    let Some(choice) = choice else { return Ok(config.settled()) };
     observer.notice(&choice.summary());
-    Ok(choice.chosen().candidate.applied_to(config).settled(snapshots))
+    Ok(choice.chosen().candidate.applied_to(config).settled())
 }
 
 /// `config` with what it leaves to the program as it is in `earlier`.

@@ -47,8 +47,9 @@ use self::folder::Content;
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
-use crate::config::Config;
+use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
+use crate::density_path::Coupling;
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -305,13 +306,16 @@ fn training(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let mut training = config.training(config.unpaired_path(snapshots));
+    let mut training = config.training(config.unpaired_path(snapshots)?);
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
         let stage = Stage::new(threads, observer.watch());
         let couplings = config.couplings(&training.path, &stage)?;
+        if let Pairing::Wfr { .. } = config.objective.pairing {
+            note_mass_out_of_reach(&couplings, &training, observer);
+        }
         training.path.couplings = Some(Arc::new(couplings));
     }
     Ok(training)
@@ -342,6 +346,31 @@ fn recorded(config: &Config) -> Result<Config> {
     let folder = &config.output.folder;
     config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
     Ok(config)
+}
+
+/// Says what share of the mass is further from all of the neighboring snapshot than mass moves, if
+/// that is much: it vanishes and appears instead, which may be far from what the population does.
+fn note_mass_out_of_reach(couplings: &[Coupling], training: &Training, observer: &mut dyn Observer) {
+    /// Share above which it is said: more than the outliers that many data have.
+    const MUCH: f64 = 0.03;
+    let growth = training.objective.growth;
+    let worst = couplings.iter().map(Coupling::in_place).enumerate().max_by(|a, b| worse(a.1).total_cmp(&worse(b.1)));
+    fn worse(shares: [f64; 2]) -> f64 {
+        shares[0].max(shares[1])
+    }
+    if let Some((k, [vanishing, appearing])) = worst
+        && worse([vanishing, appearing]) > MUCH
+    {
+        observer.notice(&format!(
+            "pairing wfr: between snapshots {k} and {} (counted from 0), {:.0} % of the mass vanishes and {:.0} % \
+             appears, because nothing is within {:.3} scales of it; mass moves up to pi / sqrt(objective.growth), \
+             so lower objective.growth if it should move",
+            k + 1,
+            100.0 * vanishing,
+            100.0 * appearing,
+            std::f64::consts::PI / growth.sqrt(),
+        ));
+    }
 }
 
 /// A run in progress: its files and their state.

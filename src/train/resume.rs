@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_setting_that_differs_is_named_with_both_values() {
-        let old = Config::default();
+        let mut old = Config::default();
+        old.model.hidden = Some(vec![128; 3]);
         let mut new = old.clone();
         new.output.metrics_every = 3;
         new.training.steps = 7;

@@ -260,3 +260,100 @@ fn bad_sets_are_refused() {
     assert!(wasserstein1(1, &[0.0], &[f32::NAN], &()).is_err());
     assert!(wasserstein2(1, &vec![0.0; MAX_POINTS + 1], &[0.0], &()).is_err());
 }
+
+/// Σ (m₀ + m₁ − 2 √(m₀ m₁) cos θ): the squared distance of Wasserstein–Fisher–Rao along `moves`, in
+/// units of 2δ².
+fn wfr_energy(dim: usize, x: &[f32], y: &[f32], delta: f64, moves: &[UnbalancedMove]) -> f64 {
+    let energy = |&(i, j, [start, end]): &UnbalancedMove| {
+        let distance = Cost::Euclidean.between(&x[i * dim..][..dim], &y[j * dim..][..dim]);
+        let cos = (distance / (2.0 * delta)).min(std::f64::consts::FRAC_PI_2).cos();
+        start + end - 2.0 * (start * end).sqrt() * cos
+    };
+    moves.iter().map(energy).sum()
+}
+
+/// The least value of optimal entropy transport, by the multiplicative updates of Chapel et al.
+/// (2021), which need no regularization and keep a dense plan.
+fn least_entropy_cost(dim: usize, (x, a): (&[f32], &[f64]), (y, b): (&[f32], &[f64]), delta: f64) -> f64 {
+    let (n, m) = (a.len(), b.len());
+    let cos_squared = |i: usize, j: usize| {
+        let distance = Cost::Euclidean.between(&x[i * dim..][..dim], &y[j * dim..][..dim]);
+        (distance / (2.0 * delta)).min(std::f64::consts::FRAC_PI_2).cos().powi(2)
+    };
+    let kernel: Vec<f64> = (0..n * m).map(|at| cos_squared(at / m, at % m)).collect();
+    let mut plan: Vec<f64> = (0..n * m).map(|at| a[at / m] * b[at % m]).collect();
+    let sums = |plan: &[f64]| {
+        let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; m]);
+        plan.iter().enumerate().for_each(|(at, mass)| (rows[at / m] += mass, columns[at % m] += mass).0);
+        (rows, columns)
+    };
+    for _ in 0..20_000 {
+        let (rows, columns) = sums(&plan);
+        for (at, mass) in plan.iter_mut().enumerate() {
+            let (i, j) = (at / m, at % m);
+            if *mass > 0.0 {
+                *mass *= (a[i] / rows[i] * b[j] / columns[j] * kernel[at]).sqrt();
+            }
+        }
+    }
+    let entropy = |got: f64, given: f64| given + if got > 0.0 { got * (got / given).ln() - got } else { 0.0 };
+    let (rows, columns) = sums(&plan);
+    let moving: f64 = plan.iter().zip(&kernel).filter(|(mass, _)| **mass > 0.0).map(|(mass, k)| -mass * k.ln()).sum();
+    let start: f64 = rows.iter().zip(a).map(|(&got, &given)| entropy(got, given)).sum();
+    moving + start + columns.iter().zip(b).map(|(&got, &given)| entropy(got, given)).sum::<f64>()
+}
+
+/// The pairs have the energy of an optimum found in another way, and every row its mass, whether
+/// all rows reach each other or some have no partner.
+#[test]
+fn pairs_that_move_and_grow_have_the_least_energy() {
+    let (n, m, dim) = (25, 31, 2);
+    let (x, y) = (points(n, dim, 50), points(m, dim, 51).iter().map(|y| 1.5 * y).collect::<Vec<f32>>());
+    let weights =
+        |n: usize, seed: u64| -> Vec<f64> { points(n, 1, seed).iter().map(|w| 0.2 + f64::from(*w)).collect() };
+    let (a, b) = (weights(n, 52), weights(m, 53));
+    for delta in [0.07, 0.15, 0.4, 3.0] {
+        let moves = wfr_plan(dim, (&x, &a), (&y, &b), delta, &()).expect("solves");
+        let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; m]);
+        moves.iter().for_each(|&(i, j, mass)| (rows[i] += mass[0], columns[j] += mass[1]).0);
+        assert!(rows.iter().zip(&a).chain(columns.iter().zip(&b)).all(|(got, want)| (got / want - 1.0).abs() < 1e-12));
+        let (got, want) = (wfr_energy(dim, &x, &y, delta, &moves), least_entropy_cost(dim, (&x, &a), (&y, &b), delta));
+        println!("delta {delta}: {got} of {want}, {} pairs", moves.len());
+        assert!(got > want * (1.0 - 1e-3) && got < want * 1.003, "delta {delta}: {got}, not {want}");
+        let in_place = moves.iter().filter(|(_, _, mass)| mass.contains(&0.0)).count();
+        assert_eq!(in_place > 0, delta == 0.07, "delta {delta}: {in_place} rows without a partner");
+        assert!(moves.len() < n + m + in_place, "delta {delta}: {} pairs", moves.len());
+    }
+}
+
+/// Growth that costs much leaves the pairs of optimal transport.
+#[test]
+fn costly_growth_leaves_optimal_transport() {
+    let (n, dim) = (150, 2);
+    let (x, y) = (points(n, dim, 54), points(n, dim, 55));
+    let moves = wfr_plan(dim, (&x, &vec![1.0; n]), (&y, &vec![1.0; n]), 100.0, &()).expect("solves");
+    let squared = |i: usize, j: usize| Cost::SquaredEuclidean.between(&x[i * dim..][..dim], &y[j * dim..][..dim]);
+    let cost: f64 = moves.iter().map(|&(i, j, [start, _])| start * squared(i, j)).sum();
+    let least = n as f64 * is_optimal(dim, &x, &y, Cost::SquaredEuclidean).cost;
+    assert!(cost < 1.002 * least, "{cost}, not {least}");
+    assert!(moves.iter().all(|(_, _, [start, end])| (start / end - 1.0).abs() < 0.1), "{moves:?}");
+}
+
+/// Far apart, mass vanishes and appears; points that repeat, and single ones, are no trouble.
+#[test]
+fn degenerate_problems_of_growth_are_solved() {
+    let plan = |x: &[f32], y: &[f32], delta: f64| {
+        wfr_plan(1, (x, &vec![2.0; x.len()]), (y, &vec![3.0; y.len()]), delta, &()).expect("solves")
+    };
+    assert_eq!(plan(&[0.0], &[1.0], 1.0), [(0, 0, [2.0, 3.0])]);
+    assert_eq!(plan(&[0.0], &[4.0], 1.0), [(0, 0, [2.0, 0.0]), (0, 0, [0.0, 3.0])]);
+    let repeated = plan(&[1.0; 40], &[1.0; 30], 1.0);
+    let ends: [f64; 2] = [0, 1].map(|end| repeated.iter().map(|(_, _, mass)| mass[end]).sum());
+    assert!((ends[0] - 80.0).abs() < 1e-9 && (ends[1] - 90.0).abs() < 1e-9, "{ends:?}");
+    let huge = plan(&[0.0, 1e18], &[0.5, 1e18], 1e18);
+    assert!(huge.iter().all(|(i, j, mass)| i == j || mass[0] < 1e-3 || mass[1] < 1e-3), "{huge:?}");
+    for (masses, delta) in [([1.0, 0.0], 1.0), ([1.0, f64::NAN], 1.0), ([1.0, 1.0], 0.0), ([1.0, 1.0], f64::INFINITY)] {
+        let refused = wfr_plan(1, (&[0.0, 1.0], &masses), (&[0.0], &[1.0]), delta, &()).expect_err("refuses");
+        assert!(refused.to_string().contains("use positive numbers"), "{refused}");
+    }
+}

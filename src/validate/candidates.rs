@@ -32,7 +32,7 @@ impl Candidate {
             time_embedding: config.model.time_embedding.clone().unwrap_or_default(),
             hidden: config.architecture(1).hidden,
             growth: config.objective.growth,
-            mass: config.objective.mass,
+            mass: config.objective.mass.clone(),
         }
     }
 
@@ -49,12 +49,12 @@ impl Candidate {
 
     /// True if both move mass the same way between snapshots: then they differ in their networks.
     pub(super) fn has_path_of(&self, other: &Candidate) -> bool {
-        (&self.path, self.pairing, self.growth, self.mass) == (&other.path, other.pairing, other.growth, other.mass)
+        (&self.path, self.pairing, self.growth, &self.mass) == (&other.path, other.pairing, other.growth, &other.mass)
     }
 
     /// Rank by simplicity, the simplest first: without growth before with it, straight paths before
     /// curved ones, raw time before Fourier features, small networks before large ones, and pairs
-    /// by optimal transport before independent and unbalanced ones.
+    /// by optimal transport before independent, unbalanced and Wasserstein–Fisher–Rao ones.
     pub(super) fn complexity(&self) -> (bool, u8, usize, usize, u8) {
         let path = match self.path {
             PathConfig::Auto | PathConfig::Linear => 0,
@@ -65,6 +65,7 @@ impl Candidate {
             Pairing::Auto | Pairing::Ot { .. } => 0,
             Pairing::Independent => 1,
             Pairing::Unbalanced { .. } => 2,
+            Pairing::Wfr { .. } => 3,
         };
         let size = self.hidden.iter().sum();
         (self.growth > 0.0, path, self.time_embedding.frequencies().len(), size, pairing)
@@ -103,16 +104,14 @@ impl fmt::Display for Candidate {
             Pairing::Independent => "independent",
             Pairing::Auto | Pairing::Ot { .. } => "ot",
             Pairing::Unbalanced { .. } => "unbalanced",
+            Pairing::Wfr { .. } => "wfr",
         };
         let time = if self.time_embedding == TimeEmbedding::Raw { "raw" } else { "fourier" };
-        let size: Vec<String> = match self.hidden.first() {
-            Some(width) if self.hidden.iter().all(|other| other == width) => {
-                vec![self.hidden.len().to_string(), width.to_string()]
-            }
-            _ => self.hidden.iter().map(usize::to_string).collect(),
+        let size = match self.hidden.first() {
+            Some(width) if self.hidden.iter().all(|other| other == width) => format!("{}×{width}", self.hidden.len()),
+            _ => self.hidden.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
         };
-        let join = if size.len() == 2 && self.hidden.len() != 2 { "×" } else { "-" };
-        write!(f, "{path} + {pairing}, {time}, {}", size.join(join))?;
+        write!(f, "{path} + {pairing}, {time}, {size}")?;
         if self.growth > 0.0 {
             write!(f, ", growth {}", self.growth)?;
         }
@@ -135,7 +134,7 @@ const GROWTH: f64 = 1.2;
 /// The candidates for settings that `config` leaves to the program, the simplest first. A setting
 /// that it holds is the same in all.
 pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -> Vec<Candidate> {
-    let base = Candidate::of(&config.settled(snapshots));
+    let base = Candidate::of(&config.settled());
     let n_times = snapshots.times.len();
     let mut paths = vec![base.clone()];
     if config.objective.path == PathConfig::Auto {
@@ -146,8 +145,12 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
     }
     if config.objective.pairing == Pairing::Auto && base.path.interpolant().has_pairs() {
         if base.growth > 0.0 {
-            let unbalanced = |path: &Candidate| Candidate { pairing: Pairing::unbalanced(), ..path.clone() };
-            paths.extend(paths.iter().map(unbalanced).collect::<Vec<_>>());
+            let paired = |pairing: Pairing| paths.iter().map(move |path| Candidate { pairing, ..path.clone() });
+            let mut more: Vec<Candidate> = paired(Pairing::unbalanced()).collect();
+            if base.mass != Mass::Ignored {
+                more.extend(paired(Pairing::wfr()));
+            }
+            paths.extend(more);
         }
         if base.path != PathConfig::Spline {
             paths.push(Candidate { pairing: Pairing::Independent, ..base.clone() });
@@ -157,7 +160,9 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
     let (fewest, most) = counts.fold((f64::INFINITY, 0.0), |(low, high), n| (n.min(low), n.max(high)));
     let leaves_growth = base.growth == 0.0 && base.mass == Mass::Ignored && base.path.interpolant().has_pairs();
     if scope == Scope::All && leaves_growth && most > GROWTH * fewest && config.objective.pairing == Pairing::Auto {
-        paths.push(Candidate { pairing: Pairing::unbalanced(), growth: 1.0, mass: Mass::Counts, ..base.clone() });
+        for pairing in [Pairing::unbalanced(), Pairing::wfr()] {
+            paths.push(Candidate { pairing, growth: 1.0, mass: Mass::Counts, ..base.clone() });
+        }
     }
     let embeddings = match config.model.time_embedding {
         None if n_times >= 5 => {

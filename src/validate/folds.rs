@@ -36,6 +36,8 @@ const SHARE: usize = 5;
 pub(super) struct Fold {
     /// In coordinates of the fold, which only its own rows decide.
     pub training: Arc<Snapshots>,
+    /// The snapshots of the data that `training` has, all of their rows or some.
+    pub kept: Vec<usize>,
     /// From coordinates of the fold to data units, without the mean `[dim]`.
     pub scale: Vec<f64>,
     pub targets: Vec<Target>,
@@ -59,7 +61,7 @@ impl Fold {
     /// The fold that trains on `training` (rows and times of `coordinates`), and its targets
     /// (snapshot to start from, time, rows), standardized by what it trains on.
     fn new(
-        training: Snapshots,
+        (training, kept): (Snapshots, Vec<usize>),
         targets: Vec<(usize, f64, Vec<f32>)>,
         coordinates: &Coordinates,
         rule: Standardization,
@@ -73,7 +75,7 @@ impl Fold {
         };
         let targets = targets.into_iter().map(target).collect();
         let scale = own.scale.iter().zip(&coordinates.scale).map(|(own, scale)| own * scale).collect();
-        Ok(Fold { training: Arc::new(training), scale, targets })
+        Ok(Fold { training: Arc::new(training), kept, scale, targets })
     }
 
     /// Rows `[n, dim]` in data units, without the mean.
@@ -102,8 +104,9 @@ pub(super) fn folds(
     }
     let rows: Vec<Vec<f32>> = (0..n_times).map(|k| some_rows(snapshots, k, seed)).collect();
     let dim = snapshots.dim;
-    let of = |kept: &mut dyn Iterator<Item = usize>| -> Result<Snapshots> {
-        Snapshots::from_rows(dim, kept.map(|k| (snapshots.times[k], &rows[k][..])))
+    let of = |kept: Vec<usize>| -> Result<(Snapshots, Vec<usize>)> {
+        let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
+        Ok((Snapshots::from_rows(dim, rows)?, kept))
     };
     match leave_out {
         LeaveOut::Middle => {
@@ -113,7 +116,7 @@ pub(super) fn folds(
             let middle: Vec<usize> = evenly(0, usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
             let folds = (0..APART.min(middle.len())).map(|first| {
                 let left: Vec<usize> = middle.iter().copied().skip(first).step_by(APART).collect();
-                let training = of(&mut (0..n_times).filter(|k| !left.contains(k)))?;
+                let training = of((0..n_times).filter(|k| !left.contains(k)).collect())?;
                 let target = |(before, &k): (usize, &usize)| (k - 1 - before, snapshots.times[k], rows[k].clone());
                 let targets = left.iter().enumerate().map(target).collect();
                 Fold::new(training, targets, coordinates, rule, true)
@@ -123,7 +126,7 @@ pub(super) fn folds(
         LeaveOut::Last => {
             let folds = (2..n_times).rev().take(FOLDS).map(|k| {
                 let targets = vec![(k - 1, snapshots.times[k], rows[k].clone())];
-                Fold::new(of(&mut (0..k))?, targets, coordinates, rule, false)
+                Fold::new(of((0..k).collect())?, targets, coordinates, rule, false)
             });
             folds.collect()
         }
@@ -142,7 +145,7 @@ pub(super) fn folds(
                 let training = Snapshots::from_rows(dim, (0..n_times).map(|k| (snapshots.times[k], split(k, false))))?;
                 let target = |k: usize| (k - 1, snapshots.times[k], split(k, true));
                 let targets = evenly(1, n_times, MAX_TARGETS).into_iter().map(target).collect();
-                Fold::new(training, targets, coordinates, rule, false)
+                Fold::new((training, (0..n_times).collect()), targets, coordinates, rule, false)
             });
             folds.collect()
         }

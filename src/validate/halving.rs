@@ -10,7 +10,8 @@ use super::progress::Progress;
 use super::score::{PathOfFold, Score};
 use super::{Scored, Validation};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::data::Snapshots;
+use crate::error::Result;
 use crate::stage::Stage;
 
 /// Rows of a step, at most: many steps of few rows tell candidates apart sooner than few of many.
@@ -23,11 +24,14 @@ const NEAR: f64 = 0.1;
 /// A comparison in progress.
 pub(super) struct Halving<'a> {
     config: &'a Config,
+    snapshots: &'a Snapshots,
     folds: &'a [Fold],
     seeds: u64,
     stage: &'a Stage<'a>,
     /// Those that are left.
     candidates: Vec<Candidate>,
+    /// The path of each of them through every fold; empty until it is needed.
+    paths: Vec<(Candidate, Vec<PathOfFold<'a>>)>,
     /// Those that are left, scored; empty before the first scores.
     scored: Vec<Scored>,
     /// Those that are out, the last to go first.
@@ -37,50 +41,73 @@ pub(super) struct Halving<'a> {
 impl<'a> Halving<'a> {
     pub fn new(
         config: &'a Config,
+        snapshots: &'a Snapshots,
         folds: &'a [Fold],
         candidates: Vec<Candidate>,
         seeds: u64,
         stage: &'a Stage<'a>,
     ) -> Self {
-        Halving { config, folds, seeds, stage, candidates, scored: Vec::new(), dropped: Vec::new() }
+        Halving {
+            config,
+            snapshots,
+            folds,
+            seeds,
+            stage,
+            candidates,
+            paths: Vec::new(),
+            scored: Vec::new(),
+            dropped: Vec::new(),
+        }
     }
 
     /// Scores the path of each candidate without a network, and keeps the candidates of the best
     /// `most` paths, of those near the best one.
+    ///
+    /// # Errors
+    /// Errors of couplings; [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn by_path(&mut self, most: usize) -> Result<()> {
-        let paths = self.distinct_paths();
+        self.make_paths()?;
         let seed = self.config.training.seed;
-        let tasks: Vec<(&Candidate, &Fold)> =
-            paths.iter().flat_map(|path| self.folds.iter().map(move |fold| (path, fold))).collect();
-        let scores = self.stage.map(usize::MAX, &tasks, |&(candidate, fold)| {
-            let watch = self.stage.watch;
-            PathOfFold::new(fold, self.config, candidate, &Progress::new(watch, 0))?.path_scores(seed, watch)
-        })?;
-        let scored = |(k, candidate): (usize, &Candidate)| {
-            let scores = scores[k * self.folds.len()..][..self.folds.len()].concat();
-            Scored { candidate: candidate.clone(), steps: 0, scores }
+        let tasks: Vec<&PathOfFold> = self.paths.iter().flat_map(|(_, of_folds)| of_folds).collect();
+        let scores = self.stage.map(usize::MAX, &tasks, |path| path.path_scores(seed, self.stage.watch))?;
+        let scored = |((candidate, _), scores): (&(Candidate, _), &[Vec<Score>])| Scored {
+            candidate: candidate.clone(),
+            steps: 0,
+            scores: scores.concat(),
         };
-        let mut scored: Vec<Scored> = paths.iter().enumerate().map(scored).collect();
+        let mut scored: Vec<Scored> = self.paths.iter().zip(scores.chunks(self.folds.len())).map(scored).collect();
         sort(&mut scored);
         let best = scored[0].energy().mean;
         let n_near = scored.iter().take_while(|path| path.energy().mean <= best + NEAR * best.abs()).count();
-        let dropped = scored.split_off(n_near.min(most));
+        self.dropped = scored.split_off(n_near.clamp(1, most));
         let is_kept = |candidate: &Candidate| scored.iter().any(|kept| kept.candidate.has_path_of(candidate));
         self.candidates.retain(is_kept);
+        self.paths.retain(|(candidate, _)| is_kept(candidate));
         self.scored = scored;
-        self.dropped = dropped;
         Ok(())
     }
 
-    /// One candidate of each path and pairing.
-    fn distinct_paths(&self) -> Vec<Candidate> {
-        let mut paths: Vec<Candidate> = Vec::new();
+    /// Pairs the snapshots of every fold, once for all candidates of one path.
+    fn make_paths(&mut self) -> Result<()> {
+        if !self.paths.is_empty() {
+            return Ok(());
+        }
+        let mut different: Vec<Candidate> = Vec::new();
         for candidate in &self.candidates {
-            if !paths.iter().any(|path| path.has_path_of(candidate)) {
-                paths.push(candidate.clone());
+            if !different.iter().any(|path| path.has_path_of(candidate)) {
+                different.push(candidate.clone());
             }
         }
-        paths
+        let folds = self.folds;
+        let tasks: Vec<(&Candidate, &'a Fold)> =
+            different.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
+        let quiet = &Progress::quiet(self.stage.watch);
+        let make = |&(candidate, fold): &(&Candidate, &'a Fold)| {
+            PathOfFold::new(fold, self.snapshots, self.config, candidate, quiet)
+        };
+        let mut made = self.stage.map(usize::MAX, &tasks, make)?.into_iter();
+        self.paths = different.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect();
+        Ok(())
     }
 
     /// Numbers of candidates of each round of trainings.
@@ -107,14 +134,15 @@ impl<'a> Halving<'a> {
 
     /// Steps of the last round if all take about `time`, by the time of some steps of the largest
     /// candidate.
-    pub fn steps_within(&self, time: Duration) -> Result<u64> {
+    pub fn steps_within(&mut self, time: Duration) -> Result<u64> {
         const STEPS: u64 = 50;
         let size = |candidate: &&Candidate| candidate.hidden.iter().map(|width| width * width).sum::<usize>();
-        let Some(largest) = self.candidates.iter().max_by_key(size) else { return Ok(1) };
-        let watch = &Progress::new(self.stage.watch, 0);
-        let path = PathOfFold::new(&self.folds[0], self.config, largest, watch)?;
+        let Some(largest) = self.candidates.iter().max_by_key(size).cloned() else { return Ok(1) };
+        self.make_paths()?;
+        let Some((_, of_folds)) = self.paths.iter().find(|(path, _)| path.has_path_of(&largest)) else { return Ok(1) };
         let began = Instant::now();
-        path.trained_scores(&self.training(largest, STEPS, 0), false, watch)?;
+        let config = self.training(&largest, STEPS, 0);
+        of_folds[0].trained_scores(&config, false, &Progress::quiet(self.stage.watch))?;
         let per_step = began.elapsed().as_secs_f64() / STEPS as f64;
         let rows = time.as_secs_f64() / per_step * self.stage.threads as f64 * self.rows() as f64;
         Ok(self.longest_within(rows as u64))
@@ -143,12 +171,12 @@ impl<'a> Halving<'a> {
         let trainings = self.folds.len() as u64 * self.seeds;
         let total = rounds.iter().zip(&lengths).map(|(&n, steps)| n as u64 * steps).sum::<u64>() * trainings;
         let progress = Progress::new(self.stage.watch, total);
-        let paths = self.paths()?;
+        self.make_paths()?;
         self.scored.clear();
         for (round, &steps) in lengths.iter().enumerate() {
             let is_last = round + 1 == rounds.len();
             let steps = steps.max(1);
-            let mut scored = self.trained(steps, with_w1 && is_last, &paths, &progress)?;
+            let mut scored = self.trained(steps, with_w1 && is_last, &progress)?;
             sort(&mut scored);
             let kept = if is_last { scored.len() } else { rounds[round + 1] };
             let mut dropped = scored.split_off(kept);
@@ -160,32 +188,11 @@ impl<'a> Halving<'a> {
         Ok(())
     }
 
-    /// The paths of what is left through every fold, which candidates of one path share.
-    fn paths(&self) -> Result<Vec<(Candidate, Vec<PathOfFold<'a>>)>> {
-        let (paths, folds) = (self.distinct_paths(), self.folds);
-        let tasks: Vec<(&Candidate, &'a Fold)> =
-            paths.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
-        let mut made = (self.stage.watched_by(&Progress::new(self.stage.watch, 0)))
-            .map(usize::MAX, &tasks, |&(candidate, fold)| {
-                PathOfFold::new(fold, self.config, candidate, &Progress::new(self.stage.watch, 0))
-            })?
-            .into_iter();
-        Ok(paths.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect())
-    }
-
     /// The scores of all candidates that are left, after trainings of `steps` steps.
-    fn trained(
-        &self,
-        steps: u64,
-        with_w1: bool,
-        paths: &[(Candidate, Vec<PathOfFold>)],
-        progress: &Progress,
-    ) -> Result<Vec<Scored>> {
+    fn trained(&self, steps: u64, with_w1: bool, progress: &Progress) -> Result<Vec<Scored>> {
         let mut tasks = Vec::new();
         for candidate in &self.candidates {
-            let Some((_, of_folds)) = paths.iter().find(|(path, _)| path.has_path_of(candidate)) else {
-                return Err(Error::input("validation", "path", "was not made", "report this"));
-            };
+            let Some((_, of_folds)) = self.paths.iter().find(|(path, _)| path.has_path_of(candidate)) else { continue };
             for seed in 0..self.seeds {
                 tasks.extend(of_folds.iter().map(|path| (self.training(candidate, steps, seed), path)));
             }

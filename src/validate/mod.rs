@@ -23,7 +23,7 @@
 //! let rows = (0..8).map(|k| (f64::from(k), at(k as f32)));
 //! let (snapshots, coordinates) = Snapshots::from_rows(2, rows)?.standardize(Standardization::default())?;
 //! let mut config = Config::default();
-//! config.training.steps = 300; // too few to pay for networks: the paths themselves are compared
+//! config.training.steps = 200; // too few to pay for networks: the paths themselves are compared
 //! let choice = choose(&config, &snapshots, &coordinates, &Stage::default())?.expect("eight snapshots");
 //! assert_eq!(choice.chosen().candidate.path, PathConfig::Spline);
 //! # Ok::<(), Error>(())
@@ -47,6 +47,7 @@ pub use choice::Mean;
 pub use folds::LeaveOut;
 use folds::{Fold, folds};
 use halving::Halving;
+use progress::Progress;
 pub use score::Score;
 use score::{UNMOVED, baselines, unmoved};
 
@@ -186,13 +187,13 @@ pub fn choose(
         return Ok(None);
     }
     let work = config.training.steps.saturating_mul(config.training.interior_rows as u64);
-    let mut halving = Halving::new(config, &folds, candidates, 1, stage);
+    let mut halving = Halving::new(config, snapshots, &folds, candidates, 1, stage);
     halving.by_path(PATHS[0])?;
     let longest = halving.longest_within(work).min(MOST_STEPS);
     if halving.lengths(longest)[0] >= FEWEST_STEPS {
         halving.by_training(longest, false)?;
     }
-    let still = stage.map(usize::MAX, &folds, |fold| unmoved(fold, stage.watch))?;
+    let still = folds.iter().map(|fold| unmoved(fold, stage.watch)).collect::<Result<Vec<_>>>()?;
     let baselines = vec![(UNMOVED, still.concat())];
     Ok(Some(halving.finish(baselines, LeaveOut::Middle)))
 }
@@ -216,7 +217,7 @@ pub fn validate(
     let seed = config.training.seed;
     let folds = folds(snapshots, coordinates, config.data.standardize, options.leave_out, seed)?;
     let candidates = candidates(config, snapshots, Scope::All);
-    let mut halving = Halving::new(config, &folds, candidates, options.seeds.max(1), stage);
+    let mut halving = Halving::new(config, snapshots, &folds, candidates, options.seeds.max(1), stage);
     if options.leave_out == LeaveOut::Middle {
         halving.by_path(PATHS[1])?;
     }
@@ -224,7 +225,10 @@ pub fn validate(
     halving.by_training(options.steps.min(within.unwrap_or(u64::MAX)).max(1), true)?;
     let targets: Vec<(&Fold, usize)> =
         folds.iter().flat_map(|fold| (0..fold.targets.len()).map(move |k| (fold, k))).collect();
-    let scores = stage.map(usize::MAX, &targets, |&(fold, k)| baselines(fold, &fold.targets[k], seed, stage.watch))?;
+    let quiet = Progress::quiet(stage.watch);
+    let scores = stage
+        .watched_by(&quiet)
+        .map(usize::MAX, &targets, |&(fold, k)| baselines(fold, &fold.targets[k], seed, stage.watch))?;
     let mut all: Vec<(&'static str, Vec<Score>)> = Vec::new();
     for (name, score) in scores.into_iter().flatten() {
         match all.iter_mut().find(|(known, _)| *known == name) {

@@ -13,9 +13,14 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Progress towards `total` steps.
+    /// Progress towards `total` steps; none is shown if it is 0.
     pub fn new(watch: &'a dyn Watch, total: u64) -> Self {
         Progress { watch, done: AtomicU64::new(0), total }
+    }
+
+    /// Cancellation alone, for work that is no training.
+    pub fn quiet(watch: &'a dyn Watch) -> Self {
+        Progress::new(watch, 0)
     }
 
     /// `n` more steps were taken.
@@ -24,7 +29,9 @@ impl<'a> Progress<'a> {
     /// [`Error::Interrupted`](crate::Error::Interrupted) if the watch cancels.
     pub fn took(&self, n: u64) -> Result<()> {
         let done = self.done.fetch_add(n, Relaxed) + n;
-        self.watch.advanced(done, self.total.max(done));
+        if self.total > 0 {
+            self.watch.advanced(done.min(self.total), self.total);
+        }
         check(self.watch)
     }
 }

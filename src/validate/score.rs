@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::candidates::Candidate;
 use super::folds::{Fold, MAX_ROWS, Target};
 use super::progress::Progress;
-use crate::config::Config;
+use crate::config::{Config, Mass};
 use crate::data::Snapshots;
 use crate::density_path::{DensityPath, RowKey, TimeRule};
 use crate::engine::Engine;
@@ -47,10 +47,20 @@ pub(super) struct PathOfFold<'a> {
 }
 
 impl<'a> PathOfFold<'a> {
-    /// The path of `candidate`, paired.
-    pub fn new(fold: &'a Fold, config: &Config, candidate: &Candidate, watch: &dyn Watch) -> Result<Self> {
-        let config = candidate.applied_to(config);
-        let mut path = config.unpaired_path(fold.training.clone());
+    /// The path of `candidate` for `config` through `fold` of `snapshots`, paired.
+    pub fn new(
+        fold: &'a Fold,
+        snapshots: &Snapshots,
+        config: &Config,
+        candidate: &Candidate,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
+        let mut config = candidate.applied_to(config);
+        let masses = config.masses(snapshots)?;
+        // Masses are those of the whole snapshots: a fold may have fewer rows of each.
+        config.objective.mass = Mass::Ignored;
+        let mut path = config.unpaired_path(fold.training.clone())?;
+        path.masses = masses.map(|masses| fold.kept.iter().map(|&k| masses[k] / masses[fold.kept[0]]).collect());
         if path.couplings.is_some() {
             path.couplings = Some(Arc::new(config.couplings(&path, &Stage::new(1, watch))?));
         }
@@ -133,19 +143,10 @@ impl<'a> PathOfFold<'a> {
         let weighted = model.objective.growth > 0.0;
         let out =
             Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
-        CpuEngine::new(1).integrate(model, &plan, out, &Silent(watch))?;
+        CpuEngine::new(1).integrate(model, &plan, out, &Progress::quiet(watch))?;
         let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &weight| largest.max(weight));
         let weights = || log_weights.iter().map(|&weight| f64::from(weight - largest).exp()).collect();
         Ok((positions, weighted.then(weights)))
-    }
-}
-
-/// Passes on cancellation alone.
-struct Silent<'a>(&'a dyn Watch);
-
-impl Watch for Silent<'_> {
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
     }
 }
 

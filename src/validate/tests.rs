@@ -1,1 +1,286 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::*;
+use crate::config::{Mass, Pairing};
+use crate::data::{Standardization, draw_gaussian};
+use crate::error::Error;
+use crate::model::TimeEmbedding;
+use crate::rng::Stream;
+use crate::stage::Watch;
+use crate::stage::tests::Cancelled;
+
+/// `n` particles a snapshot, `n_times` times: a cloud that goes round a circle, each snapshot of
+/// other particles.
+fn orbit(n_times: usize, n: usize) -> (Snapshots, Coordinates) {
+    orbit_of(&vec![n; n_times])
+}
+
+fn orbit_of(sizes: &[usize]) -> (Snapshots, Coordinates) {
+    let mut stream = Stream::of_normals(5, 2);
+    let mut rows = Vec::new();
+    for (k, &n) in sizes.iter().enumerate() {
+        let (sin, cos) = (0.6 * k as f32).sin_cos();
+        let turned = |p: &[f32]| {
+            let (x, y) = (1.0 + 0.2 * p[0], 0.2 * p[1]);
+            [cos * x - sin * y, sin * x + cos * y]
+        };
+        let points: Vec<f32> = draw_gaussian(n, 2, &mut stream).chunks_exact(2).flat_map(turned).collect();
+        rows.push((k as f64, points));
+    }
+    let snapshots = Snapshots::from_rows(2, rows).expect("rows");
+    snapshots.standardize(Standardization::default()).expect("standardizes")
+}
+
+/// A run whose choice takes little.
+fn small() -> Config {
+    let mut config = Config::default();
+    config.model.hidden = Some(vec![16, 16]);
+    config.training.steps = 3200;
+    config.training.interior_rows = 32;
+    config
+}
+
+fn chosen(config: &Config, (snapshots, coordinates): &(Snapshots, Coordinates)) -> Option<Validation> {
+    choose(config, snapshots, coordinates, &Stage::new(2, &())).expect("chooses")
+}
+
+/// Ten snapshots of 200 points: the spline is far better at times in between, by the points of its
+/// path and by networks, and so it is chosen.
+#[test]
+fn a_spline_is_chosen_for_a_curved_flow_of_many_snapshots() {
+    let data = orbit(10, 200);
+    for steps in [SHORT_RUN, 3200] {
+        let mut config = small();
+        config.training.steps = steps;
+        let choice = chosen(&config, &data).expect("ten snapshots");
+        let Scored { candidate, .. } = choice.chosen();
+        assert_eq!((&candidate.path, candidate.pairing), (&PathConfig::Spline, Pairing::ot()), "{choice}");
+        assert_eq!(choice.times, [1.0, 4.0, 7.0, 2.0, 5.0, 8.0, 3.0, 6.0]);
+        let of_linear =
+            choice.scored.iter().find(|scored| scored.candidate.path == PathConfig::Linear).expect("is there");
+        let share = if steps == SHORT_RUN { 0.5 } else { 1.0 }; // small networks, trained for seconds
+        assert!(choice.chosen().energy().mean < share * of_linear.energy().mean, "{choice}");
+        assert!(choice.beats_no_motion(), "{choice}");
+        assert!(choice.summary().starts_with("chosen: spline + ot"), "{}", choice.summary());
+        // The long run pays for networks; its choice takes no more steps × rows than it has.
+        let trained: Vec<&Scored> = choice.scored.iter().filter(|scored| scored.steps > 0).collect();
+        assert_eq!(trained.is_empty(), steps == SHORT_RUN, "{choice}");
+        let work: u64 = trained.iter().map(|scored| 3 * 32 * scored.steps).sum();
+        assert!(work <= steps * 32, "{work}");
+    }
+}
+
+#[test]
+fn few_snapshots_give_straight_lines() {
+    let config = small();
+    for n in [3, 2] {
+        let data = orbit(n, 60);
+        let choice = chosen(&config, &data);
+        assert_eq!(choice.is_some(), n == 3);
+        let paths = choice.iter().flat_map(|choice| &choice.scored).map(|scored| &scored.candidate.path);
+        assert!(paths.clone().all(|path| *path == PathConfig::Linear));
+        let settled = config.settled();
+        assert_eq!((&settled.objective.path, settled.objective.pairing), (&PathConfig::Linear, Pairing::ot()));
+        assert_eq!(settled.model.time_embedding, Some(TimeEmbedding::Raw));
+    }
+    let mut short = small();
+    short.training.steps = SHORT_RUN - 1;
+    assert_eq!(chosen(&short, &orbit(8, 60)), None, "a run of few steps pays for no choice");
+}
+
+/// What the configuration holds is the same in all candidates.
+#[test]
+fn settings_that_are_given_are_no_candidates() {
+    let (snapshots, _) = orbit(8, 20);
+    let all = |config: &Config| candidates(config, &snapshots, Scope::All);
+    let config = Config::default();
+    let open = all(&config);
+    let differ = |of: &dyn Fn(&Candidate) -> String| open.iter().any(|candidate| of(candidate) != of(&open[0]));
+    assert!(
+        differ(&|candidate| format!("{:?}", candidate.path)) && differ(&|candidate| format!("{:?}", candidate.hidden))
+    );
+    assert!(differ(&|candidate| format!("{:?}", candidate.time_embedding)));
+    assert!(differ(&|candidate| format!("{:?}", candidate.pairing)));
+    assert!(open.windows(2).all(|pair| pair[0].complexity() <= pair[1].complexity()));
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut config = config.clone();
+        change(&mut config);
+        all(&config)
+    };
+    let independent = with(&|config| config.objective.pairing = Pairing::Independent);
+    assert!(independent.iter().all(|c| c.pairing == Pairing::Independent && c.path == PathConfig::Linear));
+    let spline = with(&|config| config.objective.path = PathConfig::Spline);
+    assert!(spline.iter().all(|c| c.path == PathConfig::Spline && c.pairing == Pairing::ot()));
+    assert!(with(&|config| config.model.hidden = Some(vec![7])).iter().all(|c| c.hidden == [7]));
+    let fourier = TimeEmbedding::Fourier { frequencies: vec![3.0] };
+    assert!(
+        with(&|config| config.model.time_embedding = Some(fourier.clone())).iter().all(|c| c.time_embedding == fourier)
+    );
+    let settled = config.settled();
+    assert_eq!(all(&settled), [Candidate::of(&settled)]);
+    for candidate in open {
+        assert_eq!(Candidate::of(&candidate.applied_to(&config)), candidate);
+    }
+}
+
+/// Growth is a candidate only where the numbers of rows change.
+#[test]
+fn growth_is_a_candidate_where_counts_change() {
+    let has_growth = |sizes: &[usize]| {
+        let candidates = candidates(&Config::default(), &orbit_of(sizes).0, Scope::All);
+        candidates.iter().any(|candidate| candidate.growth > 0.0 && candidate.mass == Mass::Counts)
+    };
+    assert!(!has_growth(&[50, 50, 50, 50]) && !has_growth(&[50, 55, 52, 48]));
+    assert!(has_growth(&[50, 60, 75, 90]));
+    let short = candidates(&Config::default(), &orbit_of(&[50, 60, 75, 90]).0, Scope::Paths);
+    assert!(short.iter().all(|candidate| candidate.growth == 0.0), "only a user can decide that");
+}
+
+/// Rows that a fold leaves out change nothing that it trains on, standardization included; and
+/// each left-out time is predicted from the snapshot before it.
+#[test]
+fn folds_do_not_see_what_they_leave_out() {
+    let (snapshots, coordinates) = orbit(8, 40);
+    for leave_out in [LeaveOut::Middle, LeaveOut::Last, LeaveOut::Rows] {
+        let of = |snapshots: &Snapshots| {
+            folds(snapshots, &coordinates, Standardization::PerDimension, leave_out, 3).expect("folds")
+        };
+        let before = of(&snapshots);
+        assert_eq!(before.len(), 3);
+        for (f, fold) in before.iter().enumerate() {
+            let target = &fold.targets[0];
+            let k = snapshots.find(coordinates.network_time(target.time)).expect("a time");
+            let unseen = |row: &usize| {
+                let mut changed = snapshots.clone();
+                changed.samples[2 * (snapshots.offsets[k] + row)] += 100.0;
+                let after = &of(&changed)[f];
+                let is_unseen = (&after.training, &after.scale) == (&fold.training, &fold.scale);
+                assert!(!is_unseen || after.targets[0].truth != target.truth, "{leave_out:?}: row {row} is nowhere");
+                is_unseen
+            };
+            assert_eq!((0..40).filter(unseen).count(), target.truth.len() / 2, "{leave_out:?}");
+            assert!(fold.training.times[target.from] < target.t);
+        }
+        let mut times: Vec<f64> = before.iter().flat_map(|fold| &fold.targets).map(|target| target.time).collect();
+        times.sort_by(f64::total_cmp);
+        times.dedup();
+        let expected: &[f64] = match leave_out {
+            LeaveOut::Middle => &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            LeaveOut::Last => &[5.0, 6.0, 7.0],
+            LeaveOut::Rows => &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0],
+        };
+        assert_eq!(times, expected, "{leave_out:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_left_out_is_refused() {
+    let message = |n_times: usize, n: usize, leave_out: LeaveOut| {
+        let (snapshots, coordinates) = orbit(n_times, n);
+        let options = ValidateOptions { leave_out, ..ValidateOptions::default() };
+        let outcome = validate(&small(), &snapshots, &coordinates, &options, &Stage::new(1, &()));
+        outcome.expect_err("is refused").to_string()
+    };
+    assert!(message(2, 30, LeaveOut::Middle).contains("hold 2 times to train on (give 3 or more)"));
+    assert!(message(2, 30, LeaveOut::Last).contains("give 3 or more"));
+    assert!(message(3, 9, LeaveOut::Rows).contains("rows of time 0: are 9"));
+}
+
+/// Scores are the same bits on one thread and on three, and with as many seeds as asked for.
+#[test]
+fn threads_change_nothing() {
+    let (snapshots, coordinates) = orbit(5, 50);
+    let mut config = small();
+    config.objective.sigma.value = 0.1; // noise has seeds of its own
+    for leave_out in [LeaveOut::Middle, LeaveOut::Last, LeaveOut::Rows] {
+        let options = ValidateOptions { leave_out, seeds: 2, steps: 40, time: None };
+        let on = |threads| {
+            validate(&config, &snapshots, &coordinates, &options, &Stage::new(threads, &())).expect("validates")
+        };
+        let one = on(1);
+        assert_eq!(one, on(3), "{leave_out:?}");
+        let n_scores = one.times.len() * 2;
+        assert!(one.scored.iter().filter(|scored| scored.steps > 0).all(|scored| scored.scores.len() == n_scores));
+        assert!(one.chosen().w1().is_some_and(|w1| w1.mean > 0.0 && w1.standard_error.is_some()));
+        assert_eq!(one.baselines[0].0, UNMOVED);
+        assert_eq!(one.baselines.len(), if leave_out == LeaveOut::Middle { 5 } else { 2 });
+    }
+    assert_eq!(chosen(&config, &orbit(5, 50)), choose(&config, &snapshots, &coordinates, &Stage::new(1, &())).unwrap());
+}
+
+/// A choice ends soon after it is cancelled, wherever it is.
+#[test]
+fn a_cancelled_choice_is_interrupted() {
+    struct After(AtomicU64);
+    impl Watch for After {
+        fn advanced(&self, _: u64, _: u64) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+        fn is_cancelled(&self) -> bool {
+            (self.0.load(Relaxed) as i64) <= 0
+        }
+    }
+    let (snapshots, coordinates) = orbit(6, 40);
+    let outcome = choose(&small(), &snapshots, &coordinates, &Stage::new(2, &Cancelled));
+    assert!(matches!(outcome, Err(Error::Interrupted)));
+    for calls in [1, 5, 12] {
+        let watch = After(AtomicU64::new(calls));
+        let options = ValidateOptions { steps: 1000, ..ValidateOptions::default() };
+        let outcome = validate(&small(), &snapshots, &coordinates, &options, &Stage::new(2, &watch));
+        assert!(matches!(outcome, Err(Error::Interrupted)), "after {calls}");
+    }
+}
+
+/// A time limit shortens the trainings.
+#[test]
+fn a_time_limit_is_kept_to() {
+    let (snapshots, coordinates) = orbit(4, 30);
+    let at = |time| {
+        let options = ValidateOptions { steps: 400, time: Some(time), ..ValidateOptions::default() };
+        validate(&small(), &snapshots, &coordinates, &options, &Stage::new(1, &())).expect("validates").scored[0].steps
+    };
+    assert_eq!(at(Duration::from_secs(3600)), 400);
+    assert!(at(Duration::from_millis(1)) < 400);
+}
+
+fn scored(path: PathConfig, energies: &[f64]) -> Scored {
+    let candidate = Candidate { path, ..Candidate::of(&Config::default().settled()) };
+    Scored { candidate, steps: 1, scores: energies.iter().map(|&energy| Score { energy, w1: None }).collect() }
+}
+
+/// Scores of one time are compared with each other: a spread between times is no reason to take
+/// the simpler candidate.
+#[test]
+fn ties_go_to_the_simpler_candidate() {
+    let taken = |linear: &[f64], spline: &[f64]| {
+        let both = [scored(PathConfig::Spline, spline), scored(PathConfig::Linear, linear)];
+        both[choice::choose(&both).expect("two")].candidate.path.clone()
+    };
+    // Better at each time, by the same factor, though times differ much more.
+    assert_eq!(taken(&[1.1, 11.0, 110.0], &[1.0, 10.0, 100.0]), PathConfig::Spline);
+    // Better on the mean by 2 %, but not at each time.
+    assert_eq!(taken(&[1.15, 0.89], &[1.0, 1.0]), PathConfig::Linear);
+    // By 7 %, which is too much to give away.
+    assert_eq!(taken(&[1.5, 0.64], &[1.0, 1.0]), PathConfig::Spline);
+    // By 2 %, at every time.
+    assert_eq!(taken(&[1.02, 1.02], &[1.0, 1.0]), PathConfig::Spline);
+    // One time has no standard error.
+    assert_eq!(taken(&[1.02], &[1.0]), PathConfig::Linear);
+    assert_eq!(taken(&[1.04], &[1.0]), PathConfig::Spline);
+    assert_eq!(taken(&[0.5], &[1.0]), PathConfig::Linear);
+    // Particles that were lost.
+    assert_eq!(taken(&[f64::INFINITY, 1.0], &[1.0, 2.0]), PathConfig::Spline);
+}
+
+#[test]
+fn a_choice_that_does_not_beat_rest_says_so() {
+    let choice = Validation {
+        scored: vec![scored(PathConfig::Linear, &[1.0, 1.2])],
+        baselines: vec![(UNMOVED, scored(PathConfig::Linear, &[0.9, 1.1]).scores)],
+        leave_out: LeaveOut::Middle,
+        times: vec![1.0, 2.0],
+        chosen: 0,
+    };
+    assert!(!choice.beats_no_motion());
+    assert!(choice.summary().ends_with("No candidate predicts them better than the unmoved snapshot before"));
+}

@@ -98,13 +98,16 @@ fn weights_grow_with_the_potential() {
         .zip(log_weights(t - h))
         .map(|(later, earlier)| (later - earlier) / (2.0 * h))
         .collect();
-    let rate: Vec<f64> =
-        model.potential(&ReferenceEngine, &x, t).expect("evaluates").iter().map(|s| growth * s / 5.0).collect();
+    let rate = model.growth_rate(&ReferenceEngine, &x, t).expect("evaluates");
     assert_close("growth", &difference, &rate, 1e-3);
+    let potential = model.potential(&ReferenceEngine, &x, t).expect("evaluates");
+    let of_potential: Vec<f64> = potential.iter().map(|s| growth * s / 5.0).collect();
+    assert_close("growth of the potential", &rate, &of_potential, 1e-12);
     let error = model.flow(&engine, &x, [0.0, 1.0], Solver::rk4(4)).expect_err("weights are lost").to_string();
     assert!(error.contains("growth") && error.contains("weighted_flow"), "{error}");
     // Without growth all weights are 1.
     let model = Model { objective: Objective::default(), ..model };
+    assert!(model.growth_rate(&ReferenceEngine, &x, t).expect("evaluates").iter().all(|&rate| rate == 0.0));
     let (positions, weights) = model.weighted_flow(&engine, &x, [0.0, 1.0], Solver::rk4(4)).expect("moves");
     assert!(weights.iter().all(|&w| w == 1.0));
     assert_eq!(positions, model.flow(&engine, &x, [0.0, 1.0], Solver::rk4(4)).expect("moves"));
@@ -382,7 +385,11 @@ fn kinds_of_errors_can_be_matched() {
         ("data = ", InputKind::Malformed, "line 1"),
         ("data.path = \"a\"\ntraining.stepz = 1", InputKind::Unknown, "training.stepz"),
         ("data.path = \"a\"\nobjective.path = { kind = \"ot\" }", InputKind::Value, "objective.path"),
-        ("data.path = \"a\"\nobjective.path = \"spline\"", InputKind::Conflict, "objective.pairing"),
+        (
+            "data.path = \"a\"\nobjective = { path = \"spline\", pairing = \"independent\" }",
+            InputKind::Conflict,
+            "objective.pairing",
+        ),
         ("data.path = \"a\"\ntraining.steps = 0", InputKind::Value, "training.steps"),
         ("data.path = \"a\"\nmodel.hidden = [0]", InputKind::Value, "hidden[0]"),
         (

@@ -23,6 +23,7 @@ mod examples;
 mod flags;
 mod front_door;
 mod generative;
+mod growing;
 mod integrate;
 mod interop;
 #[cfg(unix)]
@@ -45,3 +46,4 @@ mod stochastic;
 #[cfg(unix)]
 mod streams;
 mod training;
+mod validate;

@@ -75,6 +75,12 @@ fn help() {
     }
 }
 
+/// Candidates and what they are compared with.
+#[test]
+fn validation() {
+    assert_text("validation", &without_results(&super::validate::table()));
+}
+
 /// The answer of `Config::read` to `text` in a file with these values set.
 fn refusal(text: &str, values: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
@@ -129,7 +135,7 @@ fn configuration_conflicts() {
     let conflicts: [&[&str]; 11] = [
         &["objective.mass=counts"],
         &["objective.pairing=unbalanced"],
-        &["objective.path=spline"],
+        &["objective.path=spline", "objective.pairing=independent"],
         &["objective.path=nearest", "objective.estimator=regression"],
         &["objective.path=learned", "objective.estimator=weak"],
         &["objective.path=learned", "objective.estimator=regression"],

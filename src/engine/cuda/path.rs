@@ -87,6 +87,7 @@ fn coupling_bytes(coupling: &Coupling) -> usize {
     size_of_val(tables.pairs)
         + size_of_val(tables.cumulative)
         + size_of_val(tables.masses)
+        + size_of_val(tables.turns)
         + links(&tables.by_left)
         + links(&tables.by_right)
         + size_of::<CouplingParams>()

@@ -24,6 +24,9 @@ device_types! {
         cumulative: DevicePtr<Const<u32>>,
         /// `[n_pairs][2]`, or null if all are 1.
         masses: DevicePtr<Const<f32>>,
+        /// `[n_pairs][3]`: angle, its cosine and sine; or null if masses and places change
+        /// uniformly.
+        turns: DevicePtr<Const<f32>>,
         n_pairs: u32,
         unused: u32,
         by_left: LinkParams,

@@ -18,7 +18,7 @@ struct CouplingTables {
     /// Points to the other buffers.
     device_params: Buffer<CouplingParams>,
     _words: Vec<Buffer<u32>>,
-    _masses: Vec<Buffer<f32>>,
+    _floats: Vec<Buffer<f32>>,
 }
 
 /// The tables of a path and their argument block, whose address never changes.
@@ -91,7 +91,7 @@ impl PathTables {
 
 impl CouplingTables {
     fn new(device: &Device, couplings: &[Coupling]) -> Result<CouplingTables> {
-        let (mut words, mut masses, mut params) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut words, mut floats, mut params) = (Vec::new(), Vec::new(), Vec::new());
         for coupling in couplings {
             let tables = coupling.tables();
             let mut upload = |values: &[u32]| -> Result<DevicePtr<u32>> {
@@ -112,18 +112,21 @@ impl CouplingTables {
             let (by_left, by_right) = (links(&tables.by_left)?, links(&tables.by_right)?);
             let (pairs, cumulative) = (upload(tables.pairs.as_flattened())?, upload(tables.cumulative)?);
             let has_masses = !tables.masses.is_empty();
+            let turns: &[f32] = bytemuck::cast_slice(tables.turns);
+            let turns = (!turns.is_empty()).then(|| device.upload(turns)).transpose()?;
             let of_pairs = has_masses.then(|| device.upload(tables.masses.as_flattened())).transpose()?;
             params.push(CouplingParams {
                 pairs,
                 cumulative,
                 masses: of_pairs.as_ref().map_or(DevicePtr::NULL, Buffer::address),
+                turns: turns.as_ref().map_or(DevicePtr::NULL, Buffer::address),
                 n_pairs: tables.pairs.len() as u32,
                 unused: 0,
                 by_left,
                 by_right,
             });
-            masses.extend(of_pairs);
+            floats.extend([of_pairs, turns].into_iter().flatten());
         }
-        Ok(CouplingTables { device_params: device.upload(&params)?, _words: words, _masses: masses })
+        Ok(CouplingTables { device_params: device.upload(&params)?, _words: words, _floats: floats })
     }
 }

@@ -1,0 +1,101 @@
+//! Populations that grow, of which the growth is known: pairs of Wasserstein–Fisher–Rao find where
+//! mass is gained, and find none where there is none.
+
+use std::sync::Arc;
+
+use action_matching::data::{Snapshots, Standardization, draw_gaussian};
+use action_matching::density_path::wfr_couplings;
+use action_matching::engine::TrainState;
+use action_matching::prelude::*;
+use action_matching::rng::Stream;
+
+/// Points on two branches, which leave x = 0 for (2t, ±(0.5 + t)).
+fn branches(times: &[f64], on_branch: impl Fn(f64) -> [usize; 2]) -> Snapshots {
+    let snapshot = |(k, &t): (usize, &f64)| {
+        let [up, down] = on_branch(t);
+        let mut rows = draw_gaussian(up + down, 2, &mut Stream::of_normals(30 + k as u64, 2));
+        for (i, row) in rows.chunks_exact_mut(2).enumerate() {
+            let side = if i < up { 1.0 } else { -1.0 };
+            row[0] = 0.15 * row[0] + 2.0 * t as f32;
+            row[1] = 0.15 * row[1] + side * (0.5 + t as f32);
+        }
+        (t, rows)
+    };
+    Snapshots::from_rows(2, times.iter().enumerate().map(snapshot)).expect("snapshots")
+}
+
+/// A model of `snapshots` with the mass of their counts and growth λ.
+fn trained(snapshots: Snapshots, growth: f64) -> Model {
+    let (snapshots, coordinates) = snapshots.standardize(Standardization::Isotropic).expect("standardizes");
+    let masses: Vec<f64> =
+        (0..snapshots.times.len()).map(|k| snapshots.n_rows(k) as f64 / snapshots.n_rows(0) as f64).collect();
+    let couplings = wfr_couplings(&snapshots, &masses, growth, 2048, 0, &Stage::default()).expect("couplings");
+    let path =
+        DensityPath { couplings: Some(Arc::new(couplings)), masses: Some(masses), ..DensityPath::linear(snapshots) };
+    let architecture = Architecture::new(2, [48, 48]);
+    let optimizer = Optimizer {
+        learning_rate: LearningRate {
+            peak: 4e-3,
+            warmup_steps: 50,
+            cosine: Some(action_matching::engine::Cosine { end: 2000, floor: 0.01 }),
+        },
+        ema_decay: 0.99,
+        ..Optimizer::default()
+    };
+    let training = Training {
+        objective: Objective { growth, ..Objective::default() },
+        estimator: Estimator::Regression,
+        n_interior: 512,
+        optimizer,
+        ..Training::new(architecture.clone(), path)
+    };
+    let objective = training.objective.clone();
+    let start = TrainState::initial(action_matching::model::initial_parameters(&architecture, 3));
+    let mut trainer = CpuEngine::new(2).trainer(training, start).expect("a trainer");
+    trainer.steps(2000, &mut Vec::new()).expect("steps");
+    let parameters = trainer.state().expect("a state").action.ema;
+    Model { architecture, coordinates, objective, parameters }
+}
+
+/// Particles of the first snapshot at time 1: the mass on either branch relative to its start.
+fn gained(model: &Model, snapshots: &Snapshots) -> [f64; 2] {
+    let x = snapshots.rows(0);
+    let (moved, weights) = model.weighted_flow(&CpuEngine::new(2), x, [0.0, 1.0], Solver::rk4(20)).expect("moves");
+    let (mut mass, mut before) = ([0.0; 2], [0.0; 2]);
+    for (row, weight) in weights.iter().enumerate() {
+        mass[usize::from(moved[2 * row + 1] < 0.0)] += weight;
+        before[usize::from(x[2 * row + 1] < 0.0)] += 1.0;
+    }
+    [mass[0] / before[0], mass[1] / before[1]]
+}
+
+/// The upper branch grows at the rate 1 per unit of time, the lower one does not.
+#[test]
+fn growth_is_found_on_the_branch_that_grows() {
+    let snapshots = branches(&[0.0, 0.5, 1.0], |t| [(300.0 * t.exp()).round() as usize, 300]);
+    let model = trained(snapshots.clone(), 0.3);
+    let [up, down] = gained(&model, &snapshots);
+    println!("mass gained: {up:.4} of {:.4}, {down:.4} of 1", 1f64.exp());
+    assert!((up / 1f64.exp() - 1.0).abs() < 0.05, "{up}");
+    assert!((down - 1.0).abs() < 0.05, "{down}");
+    // The same at the places themselves, midway: a rate per unit of time.
+    let rates = model.growth_rate(&CpuEngine::new(1), &[1.0f64, 1.0, 1.0, -1.0], 0.5).expect("evaluates");
+    println!("rates {rates:?}");
+    assert!((rates[0] - 1.0).abs() < 0.1 && rates[1].abs() < 0.1, "{rates:?}");
+}
+
+/// Two branches that part while their mass is constant: nothing grows.
+#[test]
+fn a_bifurcation_of_constant_mass_does_not_grow() {
+    let snapshots = branches(&[0.0, 0.5, 1.0], |_| [300, 300]);
+    let model = trained(snapshots.clone(), 0.3);
+    let gained = gained(&model, &snapshots);
+    println!("mass gained: {gained:.4?} of 1");
+    assert!(gained.iter().all(|gained| (gained - 1.0).abs() < 0.03), "{gained:?}");
+    for t in [0.1, 0.5, 0.9] {
+        let places = [2.0 * t as f32, 0.5 + t as f32, 2.0 * t as f32, -0.5 - t as f32];
+        let rates = model.growth_rate(&CpuEngine::new(1), &places, t).expect("evaluates");
+        println!("rates at {t}: {rates:?}");
+        assert!(rates.iter().all(|rate| rate.abs() < 0.15), "{rates:?} at {t}");
+    }
+}
