@@ -150,6 +150,9 @@ pub enum Outcome {
     },
 }
 
+/// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
+const MANY_ROWS: usize = 1000;
+
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
 
@@ -179,6 +182,14 @@ pub fn train(
         _ => Earlier::default(),
     };
     config.short_run().iter().for_each(|message| observer.notice(message));
+    let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
+    if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
+        observer.warning(&format!(
+            "objective.path = \"nearest\" of snapshots of {fewest} rows: its loss has no lower bound between so few \
+             rows, and the model may follow that instead of the data; set objective.path = \"linear\" and \
+             objective.pairing = \"ot\""
+        ));
+    }
     let training = training(engine, config, snapshots, threads, observer)?;
     let state = match earlier.state {
         Some(state) => state,

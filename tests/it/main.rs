@@ -28,6 +28,7 @@ mod interop;
 mod interrupt;
 #[cfg(unix)]
 mod kill;
+mod known_fields;
 mod learned_path;
 #[cfg(unix)]
 mod messages;
@@ -39,6 +40,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod selftest;
 mod snapshots;
 mod stochastic;
 #[cfg(unix)]

@@ -3,7 +3,7 @@
 
 use super::{Motion, SelfTest};
 use crate::data::draw_gaussian;
-use crate::density_path::{DensityPath, Interpolant, Moment, RowKey, Trajectory, shuffled};
+use crate::density_path::{Coupling, DensityPath, Interpolant, Moment, RowKey, Trajectory, shuffled};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::evaluate::energy_distance;
@@ -27,6 +27,8 @@ pub(super) struct Measured {
     pub has_velocity: bool,
     /// True if its pairs are independent.
     independent_pairs: bool,
+    /// True if its pairs leave rows out.
+    pub is_partial: bool,
     /// True if the path jumps from snapshot to snapshot.
     pub is_nearest: bool,
     /// ∫E ω m [(q − 1) H(∇s) + ½λs²] dt on rows of the path: what the loss is at its least.
@@ -66,9 +68,7 @@ pub(super) struct FlowNumbers {
 struct PathNumbers {
     /// E½‖u‖², per unit of mass.
     kinetic: f64,
-    /// Share of the cost of transport that is saved if rows may vanish and appear, and the squared
-    /// distance of the rows that then still move.
-    open_view: Option<[f64; 2]>,
+    open_view: Option<OpenView>,
 }
 
 impl Measured {
@@ -87,6 +87,7 @@ impl Measured {
         }
         Ok(Measured {
             energy_on_path: energy_on_path(engine, model, training)?,
+            is_partial: path.couplings.iter().any(|couplings| couplings.iter().any(Coupling::is_partial)),
             is_nearest: path.interpolant == Interpolant::Nearest,
             intervals,
             is_diffusive: model.objective.sigma > 0.0,
@@ -126,12 +127,14 @@ impl Measured {
         (path > 0.0).then_some(flow / path)
     }
 
-    /// The mean over the intervals of the share of the cost, in %, that open ends save, and a
-    /// relaxation that lets the rows that enter and leave do so.
+    /// How much more order there is in the displacements if rows may enter and leave: the share of
+    /// their squares that a linear function of x explains, less that of balanced pairs; and a
+    /// squared distance within which the pairs that are left find each other.
     pub fn open_view(&self) -> Option<(f64, f64)> {
-        let open: Vec<[f64; 2]> = self.intervals.iter().filter_map(|interval| interval.path.open_view).collect();
-        let mean = |i: usize| open.iter().map(|numbers| numbers[i]).sum::<f64>() / open.len() as f64;
-        (!open.is_empty()).then(|| (100.0 * mean(0), 4.0 * mean(1)))
+        let all = || self.intervals.iter().filter_map(|interval| interval.path.open_view);
+        let (partial, balanced) = (Order::sum(all().map(|o| o.partial)), Order::sum(all().map(|o| o.balanced)));
+        (partial.pairs > 0.0)
+            .then(|| (partial.explained() - balanced.explained(), 4.0 * partial.squares / partial.pairs))
     }
 }
 
@@ -353,7 +356,7 @@ impl PathNumbers {
         /// Trajectories that are looked at.
         const ROWS: u32 = 512;
         /// Rows of either side of a problem of transport: a small part of a second.
-        const PAIRED: usize = 256;
+        const PAIRED: usize = 512;
         let path = &training.path;
         let duration = path.length(k);
         let has_curves = path.interpolant != Interpolant::Nearest;
@@ -413,8 +416,14 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Re
 struct Transport {
     /// Mean squared distance.
     cost: f64,
-    /// See [`PathNumbers::open_view`].
-    open_view: Option<[f64; 2]>,
+    open_view: Option<OpenView>,
+}
+
+/// Pairs of balanced transport beside those of a partial one, in which rows may enter and leave.
+#[derive(Clone, Copy)]
+struct OpenView {
+    balanced: Order,
+    partial: Order,
 }
 
 fn transport(path: &DensityPath, k: usize, most_rows: usize, seed: u64, watch: &dyn Watch) -> Result<Transport> {
@@ -425,20 +434,86 @@ fn transport(path: &DensityPath, k: usize, most_rows: usize, seed: u64, watch: &
         rows.flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
     };
     let (x, y) = (pick(k), pick(k + 1));
-    let cost = optimal_plan(dim, &x, &y, Cost::SquaredEuclidean, watch)?.cost;
+    let plan = optimal_plan(dim, &x, &y, Cost::SquaredEuclidean, watch)?;
+    let cost = plan.cost;
     if !(cost > 0.0 && cost.is_finite()) {
         return Ok(Transport { cost, open_view: None });
     }
-    let row_masses = [x.len(), y.len()].map(|n_values| dim as f64 / n_values as f64);
-    let relaxation = 4.0 * cost;
-    let (mut kept, mut mass) = (0.0, 0.0);
-    for (i, j, [before, after]) in unbalanced_plan(dim, &x, &y, row_masses, relaxation, watch)? {
-        if before > 0.0 && after > 0.0 {
-            let pair = x[i * dim..][..dim].iter().zip(&y[j * dim..][..dim]);
-            kept += before * pair.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-            mass += before;
+    // Rows may vanish and appear at four times the mean cost of a pair.
+    let partial = unbalanced_plan(dim, &x, &y, [1.0; 2], 4.0 * cost, watch)?;
+    let is_pair = |mass: &[f64; 2]| mass.iter().all(|&end| end > 0.0);
+    let partial: Vec<_> = partial.iter().filter(|(.., mass)| is_pair(mass)).map(|&(i, j, _)| (i, j)).collect();
+    let balanced: Vec<_> = plan.moves.iter().map(|&(i, j, _)| (i, j)).collect();
+    let [balanced, partial] = [balanced, partial].map(|pairs| Order::of(dim, &x, &y, &pairs));
+    let open_view = balanced.zip(partial).map(|(balanced, partial)| OpenView { balanced, partial });
+    Ok(Transport { cost, open_view })
+}
+
+/// How far the displacements of pairs are a linear function of where they start.
+#[derive(Clone, Copy)]
+struct Order {
+    /// Number of pairs.
+    pairs: f64,
+    /// Sum of the squared displacements.
+    squares: f64,
+    /// What of that is left by the best linear function, for its number of parameters.
+    residual: f64,
+}
+
+impl Order {
+    /// Of `pairs` of rows of x and y; `None` if there are fewer than two.
+    fn of(dim: usize, x: &[f32], y: &[f32], pairs: &[(usize, usize)]) -> Option<Order> {
+        let n = pairs.len();
+        // With few pairs the mean alone.
+        let linear = if n > 5 * (dim + 1) { dim } else { 0 };
+        let column = |i: usize| pairs.iter().map(|&(from, _)| f64::from(x[from * dim + i])).collect();
+        let columns = std::iter::once(vec![1.0; n]).chain((0..linear).map(column));
+        let mut basis: Vec<Vec<f64>> = Vec::new(); // orthonormal (Gram & Schmidt)
+        for mut column in columns {
+            let before = dot(&column, &column);
+            basis.iter().for_each(|other| subtract_projection(&mut column, other));
+            let length = dot(&column, &column);
+            // A column that the others span adds nothing.
+            if length > 1e-10 * before {
+                column.iter_mut().for_each(|value| *value /= length.sqrt());
+                basis.push(column);
+            }
         }
+        if n <= basis.len() {
+            return None;
+        }
+        let (mut squares, mut residual) = (0.0, 0.0);
+        for i in 0..dim {
+            let displacement = |&(from, to): &(usize, usize)| f64::from(y[to * dim + i]) - f64::from(x[from * dim + i]);
+            let mut moved: Vec<f64> = pairs.iter().map(displacement).collect();
+            squares += dot(&moved, &moved);
+            basis.iter().for_each(|other| subtract_projection(&mut moved, other));
+            residual += dot(&moved, &moved);
+        }
+        Some(Order { pairs: n as f64, squares, residual: residual * n as f64 / (n - basis.len()) as f64 })
     }
-    let saved = 1.0 - (kept + relaxation * (1.0 - mass)) / cost;
-    Ok(Transport { cost, open_view: (mass > 0.0).then(|| [saved, kept / mass]) })
+
+    /// Sums over several intervals.
+    fn sum(all: impl Iterator<Item = Order>) -> Order {
+        all.fold(Order { pairs: 0.0, squares: 0.0, residual: 0.0 }, |sum, order| Order {
+            pairs: sum.pairs + order.pairs,
+            squares: sum.squares + order.squares,
+            residual: sum.residual + order.residual,
+        })
+    }
+
+    /// Share of the squared displacements that the linear function explains.
+    fn explained(self) -> f64 {
+        if self.squares > 0.0 { (1.0 - self.residual / self.squares).max(0.0) } else { 0.0 }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Takes from `column` its part along `unit`, a vector of length 1.
+fn subtract_projection(column: &mut [f64], unit: &[f64]) {
+    let along = dot(column, unit);
+    column.iter_mut().zip(unit).for_each(|(value, unit)| *value -= along * unit);
 }
