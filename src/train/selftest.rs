@@ -122,15 +122,15 @@ impl SelfTest {
     /// Most intervals between snapshots that are tested, evenly chosen.
     pub const INTERVALS: usize = 8;
 
-    /// Tests `model`, which is in the network coordinates of the path. The work is that of a few
-    /// hundred steps at most, whatever the data and the network. The watch of `stage` counts
-    /// intervals.
+    /// Tests `model`, which is in the network coordinates of the path. The work is at most half that
+    /// of the training, and that of seconds whatever the data and the network. The watch of `stage`
+    /// counts intervals.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for a path of another dimension; errors of the engine,
     /// but for particles that are lost, which is a finding; [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn measure(engine: &dyn Engine, model: &Model, subject: &Subject, stage: &Stage) -> Result<SelfTest> {
-        let measured = Measured::of(engine, model, subject.training, stage)?;
+        let measured = Measured::of(engine, model, subject.training, subject.steps, stage)?;
         let path = &subject.training.path;
         let checks = vec![
             motion(&measured),

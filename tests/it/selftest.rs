@@ -37,7 +37,7 @@ fn linear(objective: Objective, b: [f32; 2]) -> Model {
 fn test_of(model: &Model, path: DensityPath, estimator: Estimator, loss: Option<Loss>, threads: usize) -> SelfTest {
     let training =
         Training { objective: model.objective.clone(), estimator, ..Training::new(model.architecture.clone(), path) };
-    let subject = Subject { training: &training, steps: 1, loss };
+    let subject = Subject { training: &training, steps: 10_000, loss };
     SelfTest::measure(&CpuEngine::new(threads), model, &subject, &Stage::new(threads, &())).expect("is tested")
 }
 
@@ -85,10 +85,10 @@ fn a_model_that_is_too_fast_fails() {
     assert_ne!(test.check("motion").map(|check| check.verdict), Some(Verdict::Passed));
 }
 
-/// s = b·x cos(2πft) with f = 20: velocities that turn 20 times between two snapshots.
+/// s = b·x cos(2πft) with f = 20.3: velocities that turn 20 times between two snapshots.
 #[test]
 fn a_velocity_that_turns_between_snapshots_fails() {
-    let embedding = TimeEmbedding::Fourier { frequencies: vec![20.0] };
+    let embedding = TimeEmbedding::Fourier { frequencies: vec![20.3] };
     let mut turning = model(2, &[1], Activation::Tanh, Head::Dot, embedding, Objective::default());
     turning.parameters.fill(0.0);
     // Inputs: x, y, t, sin, cos; then the bias of the hidden layer; the two outputs; their biases.
@@ -194,7 +194,7 @@ fn a_test_can_be_cancelled() {
     let right = linear(Objective::default(), SHIFT);
     let path = DensityPath::linear(clouds(100, 100, SHIFT)).paired(0, &Stage::default()).expect("pairs");
     let training = Training::new(right.architecture.clone(), path);
-    let subject = Subject { training: &training, steps: 1, loss: None };
+    let subject = Subject { training: &training, steps: 10_000, loss: None };
     crate::common::Patience::ends(|watch| {
         SelfTest::measure(&CpuEngine::new(1), &right, &subject, &Stage::new(1, watch))
     });
@@ -226,6 +226,10 @@ fn strict_runs_end_with_code_3() {
 
     succeeds(&folder, &arguments(&["--set", "objective.pairing=ot", "--strict"]));
     assert_eq!(read()["verdict"], "passed");
+    let nearest = arguments(&["--set", "objective.path=nearest"]);
+    let said = text(&amatch(&folder, &nearest).stderr);
+    assert!(said.contains("warning: objective.path = \"nearest\" of snapshots of 50 rows"), "{said}");
+    succeeds(&folder, &arguments(&["--set", "objective.pairing=ot"]));
     std::fs::write(&file, "{}").expect("written");
     let resumed = [&["train", "run.toml", "--resume", "--set", "objective.pairing=ot"][..], &SMALL].concat();
     let output = command(&folder, &resumed).output().expect("starts");

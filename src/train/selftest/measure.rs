@@ -73,11 +73,11 @@ struct PathNumbers {
 
 impl Measured {
     /// Moves rows along the intervals.
-    pub fn of(engine: &dyn Engine, model: &Model, training: &Training, stage: &Stage) -> Result<Measured> {
+    pub fn of(engine: &dyn Engine, model: &Model, training: &Training, steps: u64, stage: &Stage) -> Result<Measured> {
         let path = &training.path;
         path.validate(model.architecture.dim)?;
-        let n_rows = affordable_rows(model);
         let chosen = evenly(path.n_intervals(), SelfTest::INTERVALS);
+        let n_rows = affordable_rows(model, training, steps, chosen.len());
         let bounds = bounds(path);
         let mut intervals = Vec::with_capacity(chosen.len());
         for (done, &k) in chosen.iter().enumerate() {
@@ -86,7 +86,7 @@ impl Measured {
             stage.watch.advanced(done as u64 + 1, chosen.len() as u64);
         }
         Ok(Measured {
-            energy_on_path: energy_on_path(engine, model, training)?,
+            energy_on_path: energy_on_path(engine, model, training, 4 * n_rows as u32)?,
             is_partial: path.couplings.iter().any(|couplings| couplings.iter().any(Coupling::is_partial)),
             is_nearest: path.interpolant == Interpolant::Nearest,
             intervals,
@@ -138,14 +138,17 @@ impl Measured {
     }
 }
 
-/// Rows to move per interval, so that the test of a large network takes seconds as well.
-fn affordable_rows(model: &Model) -> usize {
-    const LEAST: usize = 128;
-    /// Products of a few seconds on one core.
-    const PRODUCTS: usize = 1 << 35;
-    // Two products a weight and velocity: the primal and the reverse sweep.
-    let of_row = 2 * model.parameters.len() * 4 * STEPS as usize * SelfTest::INTERVALS;
-    (PRODUCTS / of_row.max(1)).clamp(LEAST, SelfTest::ROWS)
+/// Rows to move on each of `n_intervals`, so that the test takes seconds, whatever the network, and
+/// at most half the time of the training.
+fn affordable_rows(model: &Model, training: &Training, steps: u64, n_intervals: usize) -> usize {
+    const FEWEST: u64 = 32;
+    /// Multiplications of a few seconds on one core.
+    const MULTIPLICATIONS: u64 = 1 << 36;
+    // Products with the weights: two a velocity (primal and reverse sweep), and six a row of training.
+    let of_row = 2 * 4 * STEPS * n_intervals.max(1) as u64;
+    let seconds = MULTIPLICATIONS / (of_row * model.parameters.len().max(1) as u64);
+    let of_training = steps.saturating_mul(training.rows_per_step() as u64).saturating_mul(6);
+    seconds.min(of_training / 2 / of_row).clamp(FEWEST, SelfTest::ROWS as u64) as usize
 }
 
 /// Steps along an interval.
@@ -391,12 +394,11 @@ fn drawn(training: &Training, moment: &Moment, row: u32) -> (Trajectory, f64) {
 }
 
 /// [`Measured::energy_on_path`].
-fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Result<f64> {
-    const ROWS: u32 = 4096;
+fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training, n_rows: u32) -> Result<f64> {
     let (path, objective, dim) = (&training.path, &model.objective, model.architecture.dim);
     let (mut x, mut t, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-    for row in 0..ROWS {
-        let moment = path.moment(training.time_rule, (f64::from(row) + 0.5) / f64::from(ROWS));
+    for row in 0..n_rows {
+        let moment = path.moment(training.time_rule, (f64::from(row) + 0.5) / f64::from(n_rows));
         let (trajectory, mass) = drawn(training, &moment, row);
         path.point(&trajectory, &moment, |_, at, _| x.push(f64::from(at)));
         t.push(f64::from(moment.t));
@@ -408,7 +410,7 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Re
         let hamiltonian: f64 = p.iter().map(|&p| objective.hamiltonian_f64(p).0).sum();
         weight * ((objective.cost_exponent - 1.0) * hamiltonian + 0.5 * objective.growth * s * s)
     });
-    Ok(energies.sum::<f64>() / f64::from(ROWS))
+    Ok(energies.sum::<f64>() / f64::from(n_rows))
 }
 
 /// Optimal transport between random rows of neighboring snapshots.
