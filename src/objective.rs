@@ -156,9 +156,11 @@ impl Objective {
     pub fn validate(&self, origin: impl Into<Origin>) -> Result<()> {
         let origin = origin.into();
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(&origin, field, problem, fix));
+        // Engines compute σ² and λs² in f32.
+        const LARGEST: f64 = 1e6;
         for (field, value) in [("sigma", self.sigma), ("growth", self.growth)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return fail(field, format!("is {value}"), "use a number ≥ 0");
+            if !(0.0..=LARGEST).contains(&value) {
+                return fail(field, format!("is {value}"), "use a number from 0 to 1e6");
             }
         }
         if !(self.cost_exponent.is_finite() && self.cost_exponent > 1.0) {

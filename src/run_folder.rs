@@ -35,6 +35,12 @@ impl RunFolder {
         self.0.join("model.safetensors")
     }
 
+    /// The loadings of the components that the model was trained on, if it was: beside the model.
+    #[must_use]
+    pub fn loadings(&self) -> PathBuf {
+        self.0.join("loadings.safetensors")
+    }
+
     /// The folder of checkpoints.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {

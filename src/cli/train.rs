@@ -160,8 +160,8 @@ impl Observer for Screen {
 
     fn preparing(&mut self, what: &str) {
         note!("{what}");
-        // Reading is done: the next progress is that of pairing.
-        self.preparation = OnScreen::new("blocks paired", &self.signals);
+        // Reading is done: the next progress is that of comparing or pairing.
+        self.preparation = OnScreen::new("parts", &self.signals);
     }
 
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {

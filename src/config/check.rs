@@ -6,6 +6,7 @@ use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, Pa
 use crate::density_path::Interpolant;
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
+use crate::model::MAX_DIM;
 use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
@@ -24,8 +25,8 @@ impl Config {
         if let Some(bend) = self.bend(1) {
             bend.architecture.validate(path).map_err(|error| error.below("objective.path"))?;
         }
-        self.architecture(1).validate(path)?;
-        self.objective().validate(path)
+        self.architecture(1).validate(path).map_err(|error| error.below("model"))?;
+        self.objective().validate(path).map_err(|error| error.below("objective"))
     }
 
     /// Values that are right alone and wrong together.
@@ -85,6 +86,9 @@ impl DataConfig {
         if self.path.as_os_str().is_empty() {
             let missing = Error::input(file.0, "data.path", "is missing", "name the file of the snapshots");
             return Err(missing.of_kind(InputKind::Missing));
+        }
+        if let Some(count) = self.components.filter(|count| !(1..=MAX_DIM).contains(count)) {
+            return file.refuse("data.components", count, "use 1 to 1024 components");
         }
         match self.hold_out.iter().find(|time| !time.is_finite()) {
             Some(time) => file.refuse("data.hold_out", time, "use finite times"),

@@ -140,20 +140,25 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
         data.insert("times_path".to_string(), toml::Value::String(String::new()));
     }
     let unknown = |key: String, candidates: Vec<String>| {
-        // Compared by their last parts, so that a key in the wrong section finds the right one.
-        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
-        let nearest = candidates.iter().max_by(|a, b| {
-            let likeness = |candidate: &str| strsim::jaro_winkler(&last(&key), &last(candidate));
-            likeness(a).total_cmp(&likeness(b))
-        });
-        let nearest = nearest.map(String::as_str).unwrap_or_default();
-        Err(Error::input(
-            path,
-            keys::shortened(&key),
-            "is not a key of the configuration",
-            format!("did you mean {nearest}?"),
-        )
-        .of_kind(InputKind::Unknown))
+        // Compared by their last parts, so that a key in the wrong section finds the right one; of
+        // keys that are alike, one of the same section is meant.
+        const SAME_SECTION: f64 = 0.1;
+        const ALIKE: f64 = 0.75;
+        let parts = |key: &str| key.rsplit_once('.').map_or((String::new(), key.into()), |(a, b)| (a.into(), b.into()));
+        let (section, last): (String, String) = parts(&key);
+        let likeness = |candidate: &String| {
+            let (its_section, its_last) = parts(candidate);
+            let alike: f64 = strsim::jaro_winkler(&last, &its_last);
+            if its_section == section && !section.is_empty() { alike + SAME_SECTION } else { alike }
+        };
+        // The first of equals: a bare `path` is that of the data.
+        let nearest = candidates.iter().rev().map(|key| (likeness(key), key)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let fix = match nearest {
+            Some((likeness, nearest)) if likeness >= ALIKE => format!("did you mean {nearest}?"),
+            _ => "docs/configuration.md lists all keys".into(),
+        };
+        Err(Error::input(path, keys::shortened(&key), "is not a key of the configuration", fix)
+            .of_kind(InputKind::Unknown))
     };
     let all_keys = || -> Vec<String> {
         let keys = |(section, values): (&String, &toml::Value)| -> Vec<String> {

@@ -57,6 +57,12 @@ impl Interpolant {
         self.coefficients().is_some()
     }
 
+    /// True if x moves between pairs of samples that can be chosen.
+    #[must_use]
+    pub fn has_pairs(self) -> bool {
+        matches!(self, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned)
+    }
+
     /// True if the velocity of x is known.
     #[must_use]
     pub fn has_velocity(self) -> bool {
@@ -197,7 +203,7 @@ impl DensityPath {
     /// # Errors
     /// As [`optimal_couplings`]; [`Error::Input`] for a path that has no pairs.
     pub fn paired(self, seed: u64, stage: &Stage) -> Result<Self> {
-        if !matches!(self.interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned) {
+        if !self.interpolant.has_pairs() {
             let problem = format!("is {:?}, which has no pairs", self.interpolant);
             return Err(Error::input("density path", "interpolant", problem, "pair a linear, spline or learned path"));
         }

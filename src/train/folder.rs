@@ -13,8 +13,8 @@ use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
 impl RunFolder {
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
     /// folder, is last.
-    fn files(&self) -> [PathBuf; 5] {
-        [self.self_test(), self.model(), self.plot(), self.metrics(), self.config()]
+    fn files(&self) -> [PathBuf; 6] {
+        [self.self_test(), self.model(), self.loadings(), self.plot(), self.metrics(), self.config()]
     }
 
     /// State of the folder.
@@ -163,7 +163,9 @@ mod tests {
         assert_eq!(content(), Content::Foreign);
         write("checkpoints/step-0000000010.safetensors");
         assert_eq!(content(), Content::Run);
-        for name in ["config.toml", "model.safetensors", "metrics.jsonl", "loss.svg", "selftest.json"] {
+        for name in
+            ["config.toml", "model.safetensors", "loadings.safetensors", "metrics.jsonl", "loss.svg", "selftest.json"]
+        {
             write(name);
         }
         write("checkpoints/step-best.safetensors");
