@@ -357,7 +357,7 @@ fn range(measured: &Measured) -> Check {
     let property = Property {
         name: "range",
         meaning: "largest share of moved rows that end outside the range of all data, widened by a quarter on each side",
-        threshold: 0.05,
+        threshold: 0.1,
     };
     match largest(measured, |interval| interval.flow.map(|flow| flow.outside)) {
         None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),

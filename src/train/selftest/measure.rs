@@ -29,6 +29,8 @@ pub(super) struct Measured {
     independent_pairs: bool,
     /// True if its pairs leave rows out.
     pub is_partial: bool,
+    /// True if there are five or more.
+    has_many_intervals: bool,
     /// True if the path jumps from snapshot to snapshot.
     pub is_nearest: bool,
     /// ∫E ω m [(q − 1) H(∇s) + ½λs²] dt on rows of the path: what the loss is at its least.
@@ -88,6 +90,7 @@ impl Measured {
         Ok(Measured {
             energy_on_path: energy_on_path(engine, model, training, 4 * n_rows as u32)?,
             is_partial: path.couplings.iter().any(|couplings| couplings.iter().any(Coupling::is_partial)),
+            has_many_intervals: path.n_intervals() >= 5,
             is_nearest: path.interpolant == Interpolant::Nearest,
             intervals,
             is_diffusive: model.objective.sigma > 0.0,
@@ -111,6 +114,11 @@ impl Measured {
             }
             Measured { has_velocity: false, .. } => "set objective.path = \"linear\" with objective.pairing = \"ot\"",
             Measured { independent_pairs: true, .. } => "set objective.pairing = \"ot\", or train longer",
+            // Velocities that turn often need a network that can follow them.
+            Measured { has_many_intervals: true, .. } => {
+                "train longer, take a larger model.hidden, or give the network finer times, as with \
+                 model.time_embedding = { kind = \"fourier\", frequencies = [0.5, 1, 2] }"
+            }
             _ => "train longer, or take a larger model.hidden",
         }
     }
