@@ -49,6 +49,7 @@ use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::Config;
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
+use crate::density_path::Interpolant;
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;

@@ -356,7 +356,8 @@ fn acceleration(measured: &Measured) -> Check {
 fn range(measured: &Measured) -> Check {
     let property = Property {
         name: "range",
-        meaning: "largest share of moved rows that end outside the range of all data, widened by a quarter on each side",
+        meaning: "largest share of moved rows whose distance from the box around all data is more than a fifth of its \
+                  diagonal",
         threshold: 0.1,
     };
     match largest(measured, |interval| interval.flow.map(|flow| flow.outside)) {
@@ -478,8 +479,8 @@ fn open_view(measured: &Measured) -> Check {
             format!(
                 "rows enter and leave, or grow in one place: pairs that may leave rows out move in a far more orderly \
                  way, while this model moves all rows to make up for the others; set objective.pairing = {{ kind = \
-                 \"unbalanced\", relaxation = {} }}, with objective.growth = 1 and objective.mass = \"counts\" if the \
-                 population grows",
+                 \"unbalanced\", relaxation = {} }} with objective.path = \"linear\", and if the population grows \
+                 also objective.growth = 1 and objective.mass = \"counts\"",
                 number(relaxation),
             )
         }),

@@ -80,7 +80,7 @@ impl Measured {
         path.validate(model.architecture.dim)?;
         let chosen = evenly(path.n_intervals(), SelfTest::INTERVALS);
         let n_rows = affordable_rows(model, training, steps, chosen.len());
-        let bounds = bounds(path);
+        let bounds = Bounds::of(path);
         let mut intervals = Vec::with_capacity(chosen.len());
         for (done, &k) in chosen.iter().enumerate() {
             stage.check()?;
@@ -152,11 +152,16 @@ fn affordable_rows(model: &Model, training: &Training, steps: u64, n_intervals: 
     const FEWEST: u64 = 32;
     /// Multiplications of a few seconds on one core.
     const MULTIPLICATIONS: u64 = 1 << 36;
+    /// Differences of coordinates, likewise.
+    const DISTANCES: u64 = 1 << 32;
     // Products with the weights: two a velocity (primal and reverse sweep), and six a row of training.
     let of_row = 2 * 4 * STEPS * n_intervals.max(1) as u64;
     let seconds = MULTIPLICATIONS / (of_row * model.parameters.len().max(1) as u64);
     let of_training = steps.saturating_mul(training.rows_per_step() as u64).saturating_mul(6);
-    seconds.min(of_training / 2 / of_row).clamp(FEWEST, SelfTest::ROWS as u64) as usize
+    // Two energy distances of n rows: some 2n² distances each.
+    let coordinates = DISTANCES / (4 * n_intervals.max(1) as u64 * model.architecture.dim.max(1) as u64);
+    let rows = seconds.min(of_training / 2 / of_row).min(coordinates.isqrt());
+    rows.clamp(FEWEST, SelfTest::ROWS as u64) as usize
 }
 
 /// Steps along an interval.
@@ -173,17 +178,31 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
     }
 }
 
-/// Least and largest value of each coordinate over all rows, a quarter of the range further apart
-/// on each side.
-fn bounds(path: &DensityPath) -> Vec<[f32; 2]> {
-    let mut bounds = vec![[f32::INFINITY, f32::NEG_INFINITY]; path.snapshots.dim];
-    for row in path.snapshots.samples.chunks_exact(path.snapshots.dim) {
-        for ([least, most], &x) in bounds.iter_mut().zip(row) {
-            (*least, *most) = (least.min(x), most.max(x));
+/// The box around all rows.
+struct Bounds {
+    /// Least and largest value of each coordinate.
+    sides: Vec<[f32; 2]>,
+    /// Its diagonal, squared.
+    diagonal: f64,
+}
+
+impl Bounds {
+    fn of(path: &DensityPath) -> Bounds {
+        let mut sides = vec![[f32::INFINITY, f32::NEG_INFINITY]; path.snapshots.dim];
+        for row in path.snapshots.samples.chunks_exact(path.snapshots.dim) {
+            for ([least, most], &x) in sides.iter_mut().zip(row) {
+                (*least, *most) = (least.min(x), most.max(x));
+            }
         }
+        let diagonal = sides.iter().map(|&[least, most]| f64::from(most - least).powi(2)).sum();
+        Bounds { sides, diagonal }
     }
-    let widened = |[least, most]: [f32; 2]| [least - 0.25 * (most - least), most + 0.25 * (most - least)];
-    bounds.into_iter().map(widened).collect()
+
+    /// True if the distance of `row` from the box is more than a fifth of its diagonal.
+    fn are_left_by(&self, row: &[f32]) -> bool {
+        let beyond = |(&x, [least, most]): (&f32, &[f32; 2])| f64::from((least - x).max(x - most).max(0.0)).powi(2);
+        row.iter().zip(&self.sides).map(beyond).sum::<f64>() > 0.04 * self.diagonal
+    }
 }
 
 impl Interval {
@@ -193,7 +212,7 @@ impl Interval {
         model: &Model,
         training: &Training,
         (k, n_rows): (usize, usize),
-        bounds: &[[f32; 2]],
+        bounds: &Bounds,
         watch: &dyn Watch,
     ) -> Result<Interval> {
         let path = &training.path;
@@ -309,7 +328,7 @@ impl Moved {
         &self.positions[self.positions.len() / (STRETCHES + 1) * STRETCHES..]
     }
 
-    fn numbers(&self, engine: &dyn Engine, model: &Model, bounds: &[[f32; 2]]) -> Result<FlowNumbers> {
+    fn numbers(&self, engine: &dyn Engine, model: &Model, bounds: &Bounds) -> Result<FlowNumbers> {
         let (dim, objective) = (self.dim, &model.objective);
         let (mut kinetic, mut residual, mut spread) = (0.0, 0.0, 0.0);
         let slabs = self.positions.chunks_exact(self.positions.len() / (STRETCHES + 1));
@@ -336,7 +355,6 @@ impl Moved {
         }
         let duration = self.times[STRETCHES] - self.times[0];
         let unit = (2.0 * kinetic * spread).sqrt() / duration;
-        let is_outside = |row: &&[f32]| row.iter().zip(bounds).any(|(x, [least, most])| !(*least..=*most).contains(x));
         let arrived = self.arrived();
         let n = (arrived.len() / dim) as f64;
         let (mut mass, mut exchanged) = (1.0, 0.0);
@@ -347,7 +365,7 @@ impl Moved {
         Ok(FlowNumbers {
             kinetic,
             residual: if residual == 0.0 { 0.0 } else { residual.sqrt() / unit },
-            outside: arrived.chunks_exact(dim).filter(is_outside).count() as f64 / n,
+            outside: arrived.chunks_exact(dim).filter(|row| bounds.are_left_by(row)).count() as f64 / n,
             mass,
             exchanged,
         })
@@ -366,14 +384,17 @@ impl PathNumbers {
     fn measure(model: &Model, training: &Training, k: usize, watch: &dyn Watch) -> Result<PathNumbers> {
         /// Trajectories that are looked at.
         const ROWS: u32 = 512;
-        /// Rows of either side of a problem of transport: a small part of a second.
+        /// Most rows of either side of a problem of transport, and most differences of coordinates
+        /// between them: a small part of a second.
         const PAIRED: usize = 512;
+        const DIFFERENCES: usize = 1 << 26;
         let path = &training.path;
         let duration = path.length(k);
         let has_curves = path.interpolant != Interpolant::Nearest;
+        let n_paired = (DIFFERENCES / path.snapshots.dim.max(1)).isqrt().min(PAIRED);
         let is_open = !path.interpolant.is_generative() && model.objective.growth == 0.0;
         let transport = match is_open || !has_curves {
-            true => Some(transport(path, k, PAIRED, training.seed, watch)?),
+            true => Some(transport(path, k, n_paired, training.seed, watch)?),
             false => None,
         };
         let open_view = transport.and_then(|transport| transport.open_view);
