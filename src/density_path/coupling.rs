@@ -149,6 +149,12 @@ impl Coupling {
         self.by_right.partner(j, word)
     }
 
+    /// True if a row is in no pair: see [`partial_couplings`].
+    pub(crate) fn is_partial(&self) -> bool {
+        let has_none = |links: &Links| links.starts.windows(2).any(|ends| ends[0] == ends[1]);
+        has_none(&self.by_left) || has_none(&self.by_right)
+    }
+
     #[cfg(test)]
     pub(super) fn has(&self, i: usize, j: usize) -> bool {
         self.pairs.contains(&[i as u32, j as u32])
@@ -458,6 +464,7 @@ mod tests {
         let coupling = &partial_couplings(&snapshots, 4.0, 100, 1, &Stage::default()).unwrap()[0];
         let mut pairs = coupling.pairs.clone();
         pairs.sort_unstable();
+        assert!(coupling.is_partial());
         assert_eq!(pairs, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]);
         assert_eq!(coupling.pair(7 << 29).2, [1.0; 2]);
         let error = partial_couplings(&snapshots, 0.5, 100, 1, &Stage::default()).unwrap_err().to_string();

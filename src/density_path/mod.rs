@@ -38,7 +38,11 @@ pub enum Interpolant {
     /// 2310.10649), which the engine adds. The second network ascends the loss. The densities then
     /// become those of optimal transport, of a Schrödinger bridge (σ > 0) or of growth (λ > 0).
     Learned,
-    /// x from the snapshot nearest in time, for dense recordings. The velocity is unknown.
+    /// x from the snapshot nearest in time. The velocity is unknown.
+    ///
+    /// Its loss over n rows a snapshot is that of n points, and a network that has room between them
+    /// can lower it without bound: prefer [`Interpolant::Linear`] between pairs of optimal
+    /// transport, whose loss has the lower bound −½E‖u‖².
     Nearest,
     /// (1 − t) ε + t x₁ from standard normal noise to the one snapshot.
     GenerativeLinear,

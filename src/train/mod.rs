@@ -49,7 +49,7 @@ use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
-use crate::density_path::Coupling;
+use crate::density_path::{Coupling, Interpolant};
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -149,6 +149,9 @@ pub enum Outcome {
     },
 }
 
+/// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
+const MANY_ROWS: usize = 1000;
+
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
 
@@ -173,8 +176,7 @@ pub fn train(
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let is_stored = stored.is_some();
     let mut loaded = read_snapshots(config, stored, threads, observer)?;
-    let config =
-        &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
+    let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
     let mut fingerprint = config.fingerprint(&loaded.training)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
@@ -190,6 +192,14 @@ pub fn train(
     }
     let Loaded { training: snapshots, coordinates, components, .. } = loaded;
     config.short_run().iter().for_each(|message| observer.notice(message));
+    let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
+    if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
+        observer.warning(&format!(
+            "objective.path = \"nearest\" of snapshots of {fewest} rows: its loss has no lower bound between so few \
+             rows, and the model may follow that instead of the data; set objective.path = \"linear\" and \
+             objective.pairing = \"ot\""
+        ));
+    }
     let training = training(engine, config, snapshots, threads, observer)?;
     let state = match earlier.state {
         Some(state) => state,

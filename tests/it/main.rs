@@ -30,6 +30,7 @@ mod interop;
 mod interrupt;
 #[cfg(unix)]
 mod kill;
+mod known_fields;
 mod learned_path;
 #[cfg(unix)]
 mod messages;
@@ -41,6 +42,7 @@ mod resume;
 mod rounded;
 #[cfg(unix)]
 mod run_folder;
+mod selftest;
 mod snapshots;
 mod stochastic;
 #[cfg(unix)]

@@ -102,7 +102,8 @@ const ENDLESS: [&str; 6] = [
     "output.checkpoint_every=100000000",
 ];
 
-const RUN_FILES: [&str; 5] = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors"];
+const RUN_FILES: [&str; 6] =
+    ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors", "selftest.json"];
 
 #[test]
 fn a_folder_that_a_living_run_holds_is_refused_to_all_others() {

@@ -3,7 +3,7 @@
 
 use super::{Motion, SelfTest};
 use crate::data::draw_gaussian;
-use crate::density_path::{DensityPath, Interpolant, Moment, RowKey, Trajectory, shuffled};
+use crate::density_path::{Coupling, DensityPath, Interpolant, Moment, RowKey, Trajectory, shuffled};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::evaluate::energy_distance;
@@ -27,6 +27,10 @@ pub(super) struct Measured {
     pub has_velocity: bool,
     /// True if its pairs are independent.
     independent_pairs: bool,
+    /// True if its pairs leave rows out.
+    pub is_partial: bool,
+    /// True if there are five or more.
+    has_many_intervals: bool,
     /// True if the path jumps from snapshot to snapshot.
     pub is_nearest: bool,
     /// ∫E ω m [(q − 1) H(∇s) + ½λs²] dt on rows of the path: what the loss is at its least.
@@ -66,19 +70,17 @@ pub(super) struct FlowNumbers {
 struct PathNumbers {
     /// E½‖u‖², per unit of mass.
     kinetic: f64,
-    /// Share of the cost of transport that is saved if rows may vanish and appear, and the squared
-    /// distance of the rows that then still move.
-    open_view: Option<[f64; 2]>,
+    open_view: Option<OpenView>,
 }
 
 impl Measured {
     /// Moves rows along the intervals.
-    pub fn of(engine: &dyn Engine, model: &Model, training: &Training, stage: &Stage) -> Result<Measured> {
+    pub fn of(engine: &dyn Engine, model: &Model, training: &Training, steps: u64, stage: &Stage) -> Result<Measured> {
         let path = &training.path;
         path.validate(model.architecture.dim)?;
-        let n_rows = affordable_rows(model);
         let chosen = evenly(path.n_intervals(), SelfTest::INTERVALS);
-        let bounds = bounds(path);
+        let n_rows = affordable_rows(model, training, steps, chosen.len());
+        let bounds = Bounds::of(path);
         let mut intervals = Vec::with_capacity(chosen.len());
         for (done, &k) in chosen.iter().enumerate() {
             stage.check()?;
@@ -86,7 +88,9 @@ impl Measured {
             stage.watch.advanced(done as u64 + 1, chosen.len() as u64);
         }
         Ok(Measured {
-            energy_on_path: energy_on_path(engine, model, training)?,
+            energy_on_path: energy_on_path(engine, model, training, 4 * n_rows as u32)?,
+            is_partial: path.couplings.iter().any(|couplings| couplings.iter().any(Coupling::is_partial)),
+            has_many_intervals: path.n_intervals() >= 5,
             is_nearest: path.interpolant == Interpolant::Nearest,
             intervals,
             is_diffusive: model.objective.sigma > 0.0,
@@ -110,6 +114,11 @@ impl Measured {
             }
             Measured { has_velocity: false, .. } => "set objective.path = \"linear\" with objective.pairing = \"ot\"",
             Measured { independent_pairs: true, .. } => "set objective.pairing = \"ot\", or train longer",
+            // Velocities that turn often need a network that can follow them.
+            Measured { has_many_intervals: true, .. } => {
+                "train longer, take a larger model.hidden, or give the network finer times, as with \
+                 model.time_embedding = { kind = \"fourier\", frequencies = [0.5, 1, 2] }"
+            }
             _ => "train longer, or take a larger model.hidden",
         }
     }
@@ -126,23 +135,33 @@ impl Measured {
         (path > 0.0).then_some(flow / path)
     }
 
-    /// The mean over the intervals of the share of the cost, in %, that open ends save, and a
-    /// relaxation that lets the rows that enter and leave do so.
+    /// How much more order there is in the displacements if rows may enter and leave: the share of
+    /// their squares that a linear function of x explains, less that of balanced pairs; and a
+    /// squared distance within which the pairs that are left find each other.
     pub fn open_view(&self) -> Option<(f64, f64)> {
-        let open: Vec<[f64; 2]> = self.intervals.iter().filter_map(|interval| interval.path.open_view).collect();
-        let mean = |i: usize| open.iter().map(|numbers| numbers[i]).sum::<f64>() / open.len() as f64;
-        (!open.is_empty()).then(|| (100.0 * mean(0), 4.0 * mean(1)))
+        let all = || self.intervals.iter().filter_map(|interval| interval.path.open_view);
+        let (partial, balanced) = (Order::sum(all().map(|o| o.partial)), Order::sum(all().map(|o| o.balanced)));
+        (partial.pairs > 0.0)
+            .then(|| (partial.explained() - balanced.explained(), 4.0 * partial.squares / partial.pairs))
     }
 }
 
-/// Rows to move per interval, so that the test of a large network takes seconds as well.
-fn affordable_rows(model: &Model) -> usize {
-    const LEAST: usize = 128;
-    /// Products of a few seconds on one core.
-    const PRODUCTS: usize = 1 << 35;
-    // Two products a weight and velocity: the primal and the reverse sweep.
-    let of_row = 2 * model.parameters.len() * 4 * STEPS as usize * SelfTest::INTERVALS;
-    (PRODUCTS / of_row.max(1)).clamp(LEAST, SelfTest::ROWS)
+/// Rows to move on each of `n_intervals`, so that the test takes seconds, whatever the network, and
+/// at most half the time of the training.
+fn affordable_rows(model: &Model, training: &Training, steps: u64, n_intervals: usize) -> usize {
+    const FEWEST: u64 = 32;
+    /// Multiplications of a few seconds on one core.
+    const MULTIPLICATIONS: u64 = 1 << 36;
+    /// Differences of coordinates, likewise.
+    const DISTANCES: u64 = 1 << 32;
+    // Products with the weights: two a velocity (primal and reverse sweep), and six a row of training.
+    let of_row = 2 * 4 * STEPS * n_intervals.max(1) as u64;
+    let seconds = MULTIPLICATIONS / (of_row * model.parameters.len().max(1) as u64);
+    let of_training = steps.saturating_mul(training.rows_per_step() as u64).saturating_mul(6);
+    // Two energy distances of n rows: some 2n² distances each.
+    let coordinates = DISTANCES / (4 * n_intervals.max(1) as u64 * model.architecture.dim.max(1) as u64);
+    let rows = seconds.min(of_training / 2 / of_row).min(coordinates.isqrt());
+    rows.clamp(FEWEST, SelfTest::ROWS as u64) as usize
 }
 
 /// Steps along an interval.
@@ -159,17 +178,31 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
     }
 }
 
-/// Least and largest value of each coordinate over all rows, a quarter of the range further apart
-/// on each side.
-fn bounds(path: &DensityPath) -> Vec<[f32; 2]> {
-    let mut bounds = vec![[f32::INFINITY, f32::NEG_INFINITY]; path.snapshots.dim];
-    for row in path.snapshots.samples.chunks_exact(path.snapshots.dim) {
-        for ([least, most], &x) in bounds.iter_mut().zip(row) {
-            (*least, *most) = (least.min(x), most.max(x));
+/// The box around all rows.
+struct Bounds {
+    /// Least and largest value of each coordinate.
+    sides: Vec<[f32; 2]>,
+    /// Its diagonal, squared.
+    diagonal: f64,
+}
+
+impl Bounds {
+    fn of(path: &DensityPath) -> Bounds {
+        let mut sides = vec![[f32::INFINITY, f32::NEG_INFINITY]; path.snapshots.dim];
+        for row in path.snapshots.samples.chunks_exact(path.snapshots.dim) {
+            for ([least, most], &x) in sides.iter_mut().zip(row) {
+                (*least, *most) = (least.min(x), most.max(x));
+            }
         }
+        let diagonal = sides.iter().map(|&[least, most]| f64::from(most - least).powi(2)).sum();
+        Bounds { sides, diagonal }
     }
-    let widened = |[least, most]: [f32; 2]| [least - 0.25 * (most - least), most + 0.25 * (most - least)];
-    bounds.into_iter().map(widened).collect()
+
+    /// True if the distance of `row` from the box is more than a fifth of its diagonal.
+    fn are_left_by(&self, row: &[f32]) -> bool {
+        let beyond = |(&x, [least, most]): (&f32, &[f32; 2])| f64::from((least - x).max(x - most).max(0.0)).powi(2);
+        row.iter().zip(&self.sides).map(beyond).sum::<f64>() > 0.04 * self.diagonal
+    }
 }
 
 impl Interval {
@@ -179,7 +212,7 @@ impl Interval {
         model: &Model,
         training: &Training,
         (k, n_rows): (usize, usize),
-        bounds: &[[f32; 2]],
+        bounds: &Bounds,
         watch: &dyn Watch,
     ) -> Result<Interval> {
         let path = &training.path;
@@ -295,7 +328,7 @@ impl Moved {
         &self.positions[self.positions.len() / (STRETCHES + 1) * STRETCHES..]
     }
 
-    fn numbers(&self, engine: &dyn Engine, model: &Model, bounds: &[[f32; 2]]) -> Result<FlowNumbers> {
+    fn numbers(&self, engine: &dyn Engine, model: &Model, bounds: &Bounds) -> Result<FlowNumbers> {
         let (dim, objective) = (self.dim, &model.objective);
         let (mut kinetic, mut residual, mut spread) = (0.0, 0.0, 0.0);
         let slabs = self.positions.chunks_exact(self.positions.len() / (STRETCHES + 1));
@@ -322,7 +355,6 @@ impl Moved {
         }
         let duration = self.times[STRETCHES] - self.times[0];
         let unit = (2.0 * kinetic * spread).sqrt() / duration;
-        let is_outside = |row: &&[f32]| row.iter().zip(bounds).any(|(x, [least, most])| !(*least..=*most).contains(x));
         let arrived = self.arrived();
         let n = (arrived.len() / dim) as f64;
         let (mut mass, mut exchanged) = (1.0, 0.0);
@@ -333,7 +365,7 @@ impl Moved {
         Ok(FlowNumbers {
             kinetic,
             residual: if residual == 0.0 { 0.0 } else { residual.sqrt() / unit },
-            outside: arrived.chunks_exact(dim).filter(is_outside).count() as f64 / n,
+            outside: arrived.chunks_exact(dim).filter(|row| bounds.are_left_by(row)).count() as f64 / n,
             mass,
             exchanged,
         })
@@ -352,14 +384,17 @@ impl PathNumbers {
     fn measure(model: &Model, training: &Training, k: usize, watch: &dyn Watch) -> Result<PathNumbers> {
         /// Trajectories that are looked at.
         const ROWS: u32 = 512;
-        /// Rows of either side of a problem of transport: a small part of a second.
-        const PAIRED: usize = 256;
+        /// Most rows of either side of a problem of transport, and most differences of coordinates
+        /// between them: a small part of a second.
+        const PAIRED: usize = 512;
+        const DIFFERENCES: usize = 1 << 26;
         let path = &training.path;
         let duration = path.length(k);
         let has_curves = path.interpolant != Interpolant::Nearest;
+        let n_paired = (DIFFERENCES / path.snapshots.dim.max(1)).isqrt().min(PAIRED);
         let is_open = !path.interpolant.is_generative() && model.objective.growth == 0.0;
         let transport = match is_open || !has_curves {
-            true => Some(transport(path, k, PAIRED, training.seed, watch)?),
+            true => Some(transport(path, k, n_paired, training.seed, watch)?),
             false => None,
         };
         let open_view = transport.and_then(|transport| transport.open_view);
@@ -388,12 +423,11 @@ fn drawn(training: &Training, moment: &Moment, row: u32) -> (Trajectory, f64) {
 }
 
 /// [`Measured::energy_on_path`].
-fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Result<f64> {
-    const ROWS: u32 = 4096;
+fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training, n_rows: u32) -> Result<f64> {
     let (path, objective, dim) = (&training.path, &model.objective, model.architecture.dim);
     let (mut x, mut t, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-    for row in 0..ROWS {
-        let moment = path.moment(training.time_rule, (f64::from(row) + 0.5) / f64::from(ROWS));
+    for row in 0..n_rows {
+        let moment = path.moment(training.time_rule, (f64::from(row) + 0.5) / f64::from(n_rows));
         let (trajectory, mass) = drawn(training, &moment, row);
         path.point(&trajectory, &moment, |_, at, _| x.push(f64::from(at)));
         t.push(f64::from(moment.t));
@@ -405,7 +439,7 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Re
         let hamiltonian: f64 = p.iter().map(|&p| objective.hamiltonian_f64(p).0).sum();
         weight * ((objective.cost_exponent - 1.0) * hamiltonian + 0.5 * objective.growth * s * s)
     });
-    Ok(energies.sum::<f64>() / f64::from(ROWS))
+    Ok(energies.sum::<f64>() / f64::from(n_rows))
 }
 
 /// Optimal transport between random rows of neighboring snapshots.
@@ -413,8 +447,14 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training) -> Re
 struct Transport {
     /// Mean squared distance.
     cost: f64,
-    /// See [`PathNumbers::open_view`].
-    open_view: Option<[f64; 2]>,
+    open_view: Option<OpenView>,
+}
+
+/// Pairs of balanced transport beside those of a partial one, in which rows may enter and leave.
+#[derive(Clone, Copy)]
+struct OpenView {
+    balanced: Order,
+    partial: Order,
 }
 
 fn transport(path: &DensityPath, k: usize, most_rows: usize, seed: u64, watch: &dyn Watch) -> Result<Transport> {
@@ -425,20 +465,86 @@ fn transport(path: &DensityPath, k: usize, most_rows: usize, seed: u64, watch: &
         rows.flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
     };
     let (x, y) = (pick(k), pick(k + 1));
-    let cost = optimal_plan(dim, &x, &y, Cost::SquaredEuclidean, watch)?.cost;
+    let plan = optimal_plan(dim, &x, &y, Cost::SquaredEuclidean, watch)?;
+    let cost = plan.cost;
     if !(cost > 0.0 && cost.is_finite()) {
         return Ok(Transport { cost, open_view: None });
     }
-    let row_masses = [x.len(), y.len()].map(|n_values| dim as f64 / n_values as f64);
-    let relaxation = 4.0 * cost;
-    let (mut kept, mut mass) = (0.0, 0.0);
-    for (i, j, [before, after]) in unbalanced_plan(dim, &x, &y, row_masses, relaxation, watch)? {
-        if before > 0.0 && after > 0.0 {
-            let pair = x[i * dim..][..dim].iter().zip(&y[j * dim..][..dim]);
-            kept += before * pair.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-            mass += before;
+    // Rows may vanish and appear at four times the mean cost of a pair.
+    let partial = unbalanced_plan(dim, &x, &y, [1.0; 2], 4.0 * cost, watch)?;
+    let is_pair = |mass: &[f64; 2]| mass.iter().all(|&end| end > 0.0);
+    let partial: Vec<_> = partial.iter().filter(|(.., mass)| is_pair(mass)).map(|&(i, j, _)| (i, j)).collect();
+    let balanced: Vec<_> = plan.moves.iter().map(|&(i, j, _)| (i, j)).collect();
+    let [balanced, partial] = [balanced, partial].map(|pairs| Order::of(dim, &x, &y, &pairs));
+    let open_view = balanced.zip(partial).map(|(balanced, partial)| OpenView { balanced, partial });
+    Ok(Transport { cost, open_view })
+}
+
+/// How far the displacements of pairs are a linear function of where they start.
+#[derive(Clone, Copy)]
+struct Order {
+    /// Number of pairs.
+    pairs: f64,
+    /// Sum of the squared displacements.
+    squares: f64,
+    /// What of that is left by the best linear function, for its number of parameters.
+    residual: f64,
+}
+
+impl Order {
+    /// Of `pairs` of rows of x and y; `None` if there are fewer than two.
+    fn of(dim: usize, x: &[f32], y: &[f32], pairs: &[(usize, usize)]) -> Option<Order> {
+        let n = pairs.len();
+        // With few pairs the mean alone.
+        let linear = if n > 5 * (dim + 1) { dim } else { 0 };
+        let column = |i: usize| pairs.iter().map(|&(from, _)| f64::from(x[from * dim + i])).collect();
+        let columns = std::iter::once(vec![1.0; n]).chain((0..linear).map(column));
+        let mut basis: Vec<Vec<f64>> = Vec::new(); // orthonormal (Gram & Schmidt)
+        for mut column in columns {
+            let before = dot(&column, &column);
+            basis.iter().for_each(|other| subtract_projection(&mut column, other));
+            let length = dot(&column, &column);
+            // A column that the others span adds nothing.
+            if length > 1e-10 * before {
+                column.iter_mut().for_each(|value| *value /= length.sqrt());
+                basis.push(column);
+            }
         }
+        if n <= basis.len() {
+            return None;
+        }
+        let (mut squares, mut residual) = (0.0, 0.0);
+        for i in 0..dim {
+            let displacement = |&(from, to): &(usize, usize)| f64::from(y[to * dim + i]) - f64::from(x[from * dim + i]);
+            let mut moved: Vec<f64> = pairs.iter().map(displacement).collect();
+            squares += dot(&moved, &moved);
+            basis.iter().for_each(|other| subtract_projection(&mut moved, other));
+            residual += dot(&moved, &moved);
+        }
+        Some(Order { pairs: n as f64, squares, residual: residual * n as f64 / (n - basis.len()) as f64 })
     }
-    let saved = 1.0 - (kept + relaxation * (1.0 - mass)) / cost;
-    Ok(Transport { cost, open_view: (mass > 0.0).then(|| [saved, kept / mass]) })
+
+    /// Sums over several intervals.
+    fn sum(all: impl Iterator<Item = Order>) -> Order {
+        all.fold(Order { pairs: 0.0, squares: 0.0, residual: 0.0 }, |sum, order| Order {
+            pairs: sum.pairs + order.pairs,
+            squares: sum.squares + order.squares,
+            residual: sum.residual + order.residual,
+        })
+    }
+
+    /// Share of the squared displacements that the linear function explains.
+    fn explained(self) -> f64 {
+        if self.squares > 0.0 { (1.0 - self.residual / self.squares).max(0.0) } else { 0.0 }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Takes from `column` its part along `unit`, a vector of length 1.
+fn subtract_projection(column: &mut [f64], unit: &[f64]) {
+    let along = dot(column, unit);
+    column.iter_mut().zip(unit).for_each(|(value, unit)| *value -= along * unit);
 }
