@@ -32,12 +32,14 @@ impl<'a> Kept<'a> {
         let kept: f64 = components.variance.iter().sum();
         let between = |sum: f64, variance: f64| {
             let within = variance * n as f64 - sum;
-            sum - within * (n_times as f64 - 1.0) / (n - n_times) as f64
+            let real = sum - within * (n_times as f64 - 1.0) / (n - n_times) as f64;
+            // Means that differ hardly more than by chance count as equal.
+            if real > 0.5 * sum { real } else { 0.0 }
         };
         let share = (n > n_times && n_times > 1).then(|| {
-            let all = between(sums[0], components.total_variance);
-            // Means that differ by chance alone have no share that could be told.
-            (all > 0.5 * sums[0]).then(|| (between(sums[1], kept) / all).clamp(0.0, 1.0))
+            let inside = between(sums[1], kept);
+            let outside = between((sums[0] - sums[1]).max(0.0), (components.total_variance - kept).max(0.0));
+            (inside + outside > 0.0).then(|| inside / (inside + outside))
         });
         Kept { components, between: share.flatten() }
     }
