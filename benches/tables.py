@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tables of W1 on real data: means over seeds, one command a table.
+"""Tables of distances on real data: means over seeds, one command a table.
 
     cargo build --release
     python -m pip install -r benches/requirements.txt
@@ -8,8 +8,13 @@
     python benches/tables.py hematopoiesis                       every time seen
     python benches/tables.py gene-network --data grn_2d.npz      a population that grows
 
+The variant "auto" is what the program does by itself: its configuration is chosen on the training snapshots of each fold alone, and
+trained for the number of steps of the table, without looking at the time left out. The other variants are fixed before.
+
 With a time left out, the snapshot before it moves to it; otherwise the first snapshot moves to every other. W1 is exact (POT), Euclidean,
-between all moved particles, with weights where there is growth, and all rows of the truth.
+between all moved particles, with weights where there is growth, and all rows of the truth; the energy distance is
+2E|X − Y| − E|X − X'| − E|Y − Y'|. Controls use no model: the snapshot that moves, unmoved; as many points of the exact plan between the
+two neighbors of the time left out, at its place between them; and two halves of the truth, the floor.
 """
 
 import argparse
@@ -30,61 +35,98 @@ EXAMPLES = ROOT / "examples"
 class Table:
     """What is trained, and how."""
 
-    data: Path | None
+    data: Path | None = None
     """Shipped with the project, or named with --data."""
-    variants: dict[str, dict[str, str]]
-    """Settings by name, beside the common ones."""
+    variants: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Settings by name, beside the common ones and "auto"."""
     common: dict[str, str] = field(default_factory=dict)
-    leave_out: tuple[float, ...] = ()
-    """Times left out in turn; none: every time is seen."""
+    leave_out: str = "none"
+    """"middle": every time but the first and the last in turn; "none": every time is seen."""
+    columns: int | None = None
+    """Only the first columns."""
+    whiten: bool = False
+    """Each column to mean 0 and deviation 1."""
 
 
-OT, UNBALANCED = (f'{{ kind = "{kind}", rows = 5000 }}' for kind in ("ot", "unbalanced"))
-LINEAR = {
+OT, UNBALANCED, WFR = (f'{{ kind = "{kind}", rows = 5000 }}' for kind in ("ot", "unbalanced", "wfr"))
+LINEAR = {"linear, ot": {"objective.path": "linear", "objective.pairing": OT}}
+PATHS = {
     "linear, independent": {"objective.path": "linear", "objective.pairing": "independent"},
-    "linear, ot": {"objective.path": "linear", "objective.pairing": OT},
+    **LINEAR,
     "spline, ot": {"objective.path": "spline", "objective.pairing": OT},
     "learned, independent": {"objective.path": "learned", "objective.pairing": "independent"},
     "learned, ot": {"objective.path": "learned", "objective.pairing": OT},
 }
+STEPS = {"training.steps": "8000"}
+GROWTH = {"objective.growth": "1.0", "objective.mass": "counts"}
+MIDDLE = "middle"
 TABLES = {
-    "eb": Table(
-        None, LINEAR, {"data.standardize": "none", "training.steps": "8000"}, leave_out=(1.0, 2.0, 3.0)
-    ),
-    "emt": Table(EXAMPLES / "data" / "emt.npz", LINEAR, {"training.steps": "8000"}),
+    "eb": Table(None, PATHS, {"data.standardize": "none", **STEPS}, MIDDLE),
+    "eb-50": Table(None, LINEAR, STEPS, MIDDLE, columns=50),
+    "eb-100": Table(None, LINEAR, STEPS, MIDDLE, columns=100),
+    "cite": Table(None, LINEAR, STEPS, MIDDLE, columns=50),
+    "cite-5": Table(None, LINEAR, STEPS, MIDDLE, columns=5, whiten=True),
+    "dyngen": Table(None, LINEAR, STEPS, MIDDLE),
+    "gulf-of-mexico": Table(None, LINEAR, STEPS, MIDDLE),
+    "lotka-volterra": Table(None, LINEAR, STEPS, MIDDLE),
+    "repressilator": Table(None, LINEAR, STEPS, MIDDLE),
+    "emt": Table(EXAMPLES / "data" / "emt.npz", PATHS, STEPS),
     "hematopoiesis": Table(
-        EXAMPLES / "data" / "mouse_hematopoiesis.npz",
-        LINEAR,
-        {"model.hidden": "[64, 64, 64]", "training.steps": "8000"},
+        EXAMPLES / "data" / "mouse_hematopoiesis.npz", PATHS, {"model.hidden": "[64, 64, 64]", **STEPS}
     ),
     "gene-network": Table(
         None,
         {
-            "linear, ot": {"objective.path": "linear", "objective.pairing": OT},
-            "linear, unbalanced": {"objective.path": "linear", "objective.pairing": UNBALANCED},
+            "linear, ot": {"objective.path": "linear", "objective.pairing": OT, **GROWTH},
+            "linear, unbalanced": {"objective.path": "linear", "objective.pairing": UNBALANCED, **GROWTH},
+            "linear, wfr": {"objective.path": "linear", "objective.pairing": WFR, **GROWTH},
         },
-        {
-            "model.hidden": "[64, 64, 64]",
-            "training.steps": "8000",
-            "objective.growth": "1.0",
-            "objective.mass": "counts",
-        },
+        {"model.hidden": "[64, 64, 64]", **STEPS},
     ),
 }
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """Particles at one time, with weights relative to their number at the start."""
+class Points:
+    """Points with weights, of any sum."""
 
-    time: float
     x: np.ndarray
     weights: np.ndarray
 
+    @classmethod
+    def equal(cls, x: np.ndarray) -> "Points":
+        return cls(x, np.ones(len(x)))
+
+    def shares(self) -> np.ndarray:
+        return self.weights / self.weights.sum()
+
     def w1(self, truth: np.ndarray) -> float:
-        shares = self.weights / self.weights.sum()
         costs = ot.dist(self.x, truth, "euclidean")
-        return float(ot.emd2(shares, ot.unif(len(truth)), costs, numItermax=10**9))
+        return float(ot.emd2(self.shares(), ot.unif(len(truth)), costs, numItermax=10**9))
+
+    def energy_distance(self, truth: np.ndarray) -> float:
+        """2E|X − Y| − E|X − X'| − E|Y − Y'| of different points X, X' and Y, Y'."""
+        a, b = self.shares(), ot.unif(len(truth))
+        across = a @ ot.dist(self.x, truth, "euclidean") @ b
+        within = a @ ot.dist(self.x, self.x, "euclidean") @ a / (1 - (a**2).sum())
+        return float(2 * across - within - b @ ot.dist(truth, truth, "euclidean") @ b / (1 - (b**2).sum()))
+
+    def scores(self, truth: np.ndarray) -> tuple[float, float]:
+        return self.w1(truth), self.energy_distance(truth)
+
+
+def between(x: np.ndarray, y: np.ndarray, ratio: float, n: int, seed: int) -> Points:
+    """n points of the exact plan of least squared distance from x to y, `ratio` of the way."""
+    plan = ot.emd(ot.unif(len(x)), ot.unif(len(y)), ot.dist(x, y), numItermax=10**9)
+    i, j = np.nonzero(plan)
+    random = np.random.default_rng(seed)
+    drawn = random.choice(len(i), n, p=plan[i, j] / plan[i, j].sum())
+    return Points.equal((1 - ratio) * x[i[drawn]] + ratio * y[j[drawn]])
+
+
+def halves(truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(truth))
+    return truth[order[: len(truth) // 2]], truth[order[len(truth) // 2 :]]
 
 
 def run(amatch: str, *arguments: str) -> None:
@@ -93,19 +135,47 @@ def run(amatch: str, *arguments: str) -> None:
         sys.exit(f"amatch {' '.join(arguments)}\n{done.stderr}")
 
 
-def arrivals(amatch: str, config: Path, settings: dict[str, str], start: float, ends: list[float]) -> list[Arrival]:
+def chosen(folder: Path) -> str:
+    """The path and pairs that a run was trained with."""
+    lines = (folder / "config.toml").read_text().splitlines()
+    return ", ".join(line for line in lines if line.split(" = ")[0] in ("path", "pairing", "growth"))
+
+
+def arrivals(amatch: str, config: Path, settings: dict[str, str], start: float, ends: list[float]) -> list[Points]:
     """Trains, and moves the snapshot at `start` to `ends`."""
     folder = config.parent
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     run(amatch, "train", str(config), *sets, "--out", str(folder / "run"), "--force")
     out = folder / "moved.npz"
     stops = ["--save-at", *map(str, ends)]
-    run(amatch, "sample", str(folder / "run"), "--from", f"snapshot:{start:g}", *stops, "--out", str(out))
+    run(amatch, "sample", str(folder / "run"), "--from", f"snapshot:{start:g}", *stops, "--out", str(out), "--force")
     moved = np.load(out)
     n = len(moved["samples"]) // len(ends)
     slabs = moved["samples"].astype(float).reshape(len(ends), n, -1)
     log_weights = moved["log_weights"].reshape(len(ends), n) if "log_weights" in moved else np.zeros((len(ends), n))
-    return [Arrival(*each) for each in zip(ends, slabs, np.exp(log_weights), strict=True)]
+    return [Points(*each) for each in zip(slabs, np.exp(log_weights), strict=True)]
+
+
+def prepared(table: Table, source: Path, folder: Path) -> tuple[Path, dict[float, np.ndarray]]:
+    """The file to train on, and its snapshots."""
+    stored = np.load(source)
+    samples, times = stored["samples"].astype(float)[:, : table.columns], stored["times"]
+    if table.whiten:
+        samples = (samples - samples.mean(0)) / samples.std(0)
+    if table.columns or table.whiten:
+        source = folder / "data.npz"
+        np.savez(source, samples=samples.astype(np.float32), times=times)
+    return source.resolve(), {float(time): samples[times == time] for time in np.unique(times)}
+
+
+def row(name: str, scores: list[list[float]]) -> None:
+    """One line: means over seeds, with deviations where there are several."""
+    means, deviations = np.mean(scores, axis=0), np.std(scores, axis=0)
+    cells = [
+        f"{mean:.4f}" + (f" ± {deviation:.4f}" if len(scores) > 1 else "")
+        for mean, deviation in zip(means, deviations, strict=True)
+    ]
+    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
@@ -118,50 +188,69 @@ def main() -> None:
     parser.add_argument("--amatch", default=str(ROOT / "target" / "release" / "amatch"))
     arguments = parser.parse_args()
     table = TABLES[arguments.table]
-    data = arguments.data or table.data
-    if data is None:
+    source = arguments.data or table.data
+    if source is None:
         parser.error(f"{arguments.table}: name its file with --data")
     extra = dict(setting.split("=", 1) for setting in arguments.set)
-    stored = np.load(data)
-    snapshots = {float(t): stored["samples"][stored["times"] == t].astype(float) for t in np.unique(stored["times"])}
-    times = list(snapshots)
-    columns = list(table.leave_out) or times[1:]
-    grows = "objective.growth" in table.common
-    head = [f"W1 at {time:g}" for time in columns]
-    if grows:
-        head += [f"mass at {time:g} / truth" for time in columns]
-    print("| variant | " + " | ".join([*head, "mean W1"]) + " |")
-    print("| --- |" + " --- |" * (len(head) + 1), flush=True)
-    for name in arguments.variants or table.variants:
-        scores = []
-        for seed in range(arguments.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                config = Path(folder) / "config.toml"
-                config.write_text(f'[data]\npath = "{data.resolve()}"\n')
-                settings = {**table.common, **table.variants[name], **extra, "training.seed": str(seed)}
-                if table.leave_out:
-                    arrived = [
-                        arrival
-                        for time in columns
-                        for arrival in arrivals(
-                            arguments.amatch,
-                            config,
-                            {**settings, "data.hold_out": f"[{time:g}]"},
-                            times[times.index(time) - 1],
-                            [time],
-                        )
-                    ]
+    variants = {"auto": {}, **table.variants}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data, snapshots = prepared(table, source, folder)
+        times = list(snapshots)
+        leaves_out = table.leave_out == MIDDLE
+        ends = times[1:-1] if leaves_out else times[1:]
+        start = {end: times[times.index(end) - 1] if leaves_out else times[0] for end in ends}
+        means = ["mean W1", "mean energy distance"]
+        head = [f"W1 at {end:g}" for end in ends] + means
+        grows = any("objective.growth" in settings for settings in variants.values())
+        if grows:
+            head += [f"mass at {end:g} / truth" for end in ends]
+        print("| variant | " + " | ".join(head) + " |")
+        print("| --- |" + " --- |" * len(head), flush=True)
+
+        def line(points: list[Points], masses: list[float]) -> list[float]:
+            w1, energy = zip(*(p.scores(snapshots[end]) for p, end in zip(points, ends, strict=True)), strict=True)
+            return [*w1, float(np.mean(w1)), float(np.mean(energy)), *masses]
+
+        def mass(weights: np.ndarray, end: float) -> float:
+            return float(weights.sum() / len(snapshots[end]))
+
+        def masses(points: list[Points]) -> list[float]:
+            return [mass(p.weights, end) for p, end in zip(points, ends, strict=True)] if grows else []
+
+        unmoved = [Points.equal(snapshots[start[end]]) for end in ends]
+        row("no motion", [line(unmoved, masses(unmoved))])
+        if leaves_out:
+            plans = []
+            for end in ends:
+                before, after = (times[times.index(end) + step] for step in (-1, 1))
+                ratio, n = (end - before) / (after - before), len(snapshots[before])
+                plans.append(between(snapshots[before], snapshots[after], ratio, n, seed=0))
+            row("exact plan", [line(plans, masses(plans))])
+        split = [halves(snapshots[end], seed=0) for end in ends]
+        floor = [Points.equal(a).scores(b) for a, b in split]
+        ones = [1.0] * len(ends) if grows else []
+        row("floor (half the points)", [[*(w1 for w1, _ in floor), *np.mean(floor, axis=0), *ones]])
+
+        config = folder / "config.toml"
+        config.write_text(f'[data]\npath = "{data}"\n')
+        for name in arguments.variants or variants:
+            scores, choices = [], []
+            for seed in range(arguments.seeds):
+                settings = {**table.common, **variants[name], **extra, "training.seed": str(seed)}
+                if leaves_out:
+                    arrived = []
+                    for end in ends:
+                        fold = {**settings, "data.hold_out": f"[{end:g}]"}
+                        arrived += arrivals(arguments.amatch, config, fold, start[end], [end])
+                        choices.append(f"{end:g}: {chosen(folder / 'run')}")
                 else:
-                    arrived = arrivals(arguments.amatch, config, settings, times[0], columns)
-            row = [arrival.w1(snapshots[arrival.time]) for arrival in arrived]
-            if grows:
-                n_start = len(snapshots[times[0]])
-                row += [arrival.weights.sum() / len(snapshots[arrival.time]) for arrival in arrived]
-                assert all(len(arrival.weights) == n_start for arrival in arrived)
-            scores.append([*row, np.mean(row[: len(columns)])])
-        means, deviations = np.mean(scores, axis=0), np.std(scores, axis=0)
-        cells = [f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in zip(means, deviations, strict=True)]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+                    arrived = arrivals(arguments.amatch, config, settings, times[0], ends)
+                    choices.append(chosen(folder / "run"))
+                scores.append(line(arrived, masses(arrived)))
+            row(name, scores)
+            if name == "auto":
+                print("\n".join(f"chosen, {choice}" for choice in choices), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ impl RunFolder {
         self.0.join("loss.svg")
     }
 
+    /// The test that the run ends with.
+    #[must_use]
+    pub fn self_test(&self) -> PathBuf {
+        self.0.join("selftest.json")
+    }
+
     /// The claim of the process that writes to the folder.
     pub(crate) fn claim(&self) -> PathBuf {
         self.0.join(CLAIM)

@@ -38,12 +38,16 @@ impl Config {
             objective.mass == Mass::Counts && objective.growth == 0.0,
             ["objective.mass", "is counts without growth", "set objective.growth > 0"],
         )?;
+        // Rows without a partner are left out, which only the velocities of pairs survive.
         file.refuse_if(
-            is_unbalanced && objective.growth == 0.0,
+            is_unbalanced
+                && objective.growth == 0.0
+                && (interpolant != Interpolant::Linear || self.estimator() != Estimator::Regression),
             [
                 "objective.pairing",
-                "is unbalanced without growth",
-                "set objective.growth > 0, or objective.pairing = ot",
+                "is unbalanced without growth, which needs the velocities of straight pairs",
+                "set objective.growth > 0, or objective.path = linear and objective.estimator = auto, or \
+                 objective.pairing = ot",
             ],
         )?;
         file.refuse_if(

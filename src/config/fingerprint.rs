@@ -106,6 +106,9 @@ impl Settings {
         };
         let (pairing, pairing_rows, pairing_relaxation) = match objective.pairing {
             Pairing::Independent => ("independent", 2048, 1.0),
+            // As settled before a run: see `Config::settled`.
+            Pairing::Auto if objective.path.interpolant().has_pairs() => ("ot", 2048, 1.0),
+            Pairing::Auto => ("independent", 2048, 1.0),
             Pairing::Ot { rows } => ("ot", rows, 1.0),
             Pairing::Unbalanced { relaxation, rows } => ("unbalanced", rows, relaxation),
         };
@@ -122,10 +125,10 @@ impl Settings {
         Settings {
             data: Data { components: config.data.components, ..Data::default() },
             model: Model {
-                hidden: model.hidden.clone(),
+                hidden: model.hidden.clone().unwrap_or_else(|| vec![128; 3]),
                 activation: model.activation,
                 head: model.head,
-                time_embedding: model.time_embedding.clone(),
+                time_embedding: model.time_embedding.clone().unwrap_or_default(),
             },
             objective: Objective {
                 sigma: objective.sigma.value,

@@ -165,7 +165,7 @@ mod tests {
         new.training.steps = 7;
         assert!(differences(&old, &new).is_empty());
         new.training.learning_rate = 5e-4;
-        new.model.hidden = vec![16, 16];
+        new.model.hidden = Some(vec![16, 16]);
         new.data.components = Some(5);
         assert_eq!(
             differences(&old, &new),
