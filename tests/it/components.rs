@@ -306,7 +306,17 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
     succeeds(&folder, &[&["train", "run.toml", "--resume"][..], &SMALL].concat());
     assert_eq!(Components::load(&loadings).expect("is there again"), components);
     succeeds(&folder, &[&["train", "run.toml", "--force", "--set", "data.components=1"][..], &SMALL].concat());
-    assert_eq!(Components::load(&loadings).expect("loads").count(), 1);
+    let single = Components::load(&loadings).expect("loads");
+    assert_eq!(single.count(), 1);
+
+    // Without a checkpoint nothing shows that the data are still the same: the fit is a new one.
+    let (times, rows) = values(6, 3, 30, WIDE);
+    std::fs::write(folder.join("data.csv"), table(&times, &rows, WIDE)).expect("written");
+    let resume = [&["train", "run.toml", "--resume", "--set", "data.components=1"][..], &SMALL].concat();
+    fails(&folder, &resume, &["the run in this folder had other data"]);
+    std::fs::remove_dir_all(folder.join("runs/run/checkpoints")).expect("removed");
+    succeeds(&folder, &resume);
+    assert_ne!(Components::load(&loadings).expect("loads"), single);
 }
 
 fn fitting_none(path: &Path, components: &Components) -> DataSource {
