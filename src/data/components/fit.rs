@@ -259,11 +259,9 @@ mod tests {
                 .collect();
             let mut covariance = vec![vec![0.0; dim]; dim];
             for row in rows.chunks_exact(dim) {
-                for i in 0..dim {
-                    for j in 0..dim {
-                        let [x, y] = [i, j].map(|i| f64::from(row[i]) - mean[i]);
-                        covariance[i][j] += x * y / n as f64;
-                    }
+                let centered: Vec<f64> = row.iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean).collect();
+                for (sums, x) in covariance.iter_mut().zip(&centered) {
+                    sums.iter_mut().zip(&centered).for_each(|(sum, y)| *sum += x * y / n as f64);
                 }
             }
             let total: f64 = (0..dim).map(|i| covariance[i][i]).sum();

@@ -125,7 +125,7 @@ impl Components {
         }
         for (c, loadings) in loadings.chunks_exact(d).enumerate() {
             let square: f64 = loadings.iter().map(|&l| f64::from(l).powi(2)).sum();
-            if !((square - 1.0).abs() <= TOLERANCE) {
+            if !(1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&square) {
                 let problem = format!("row {c}, counted from 0, has length {:e}", square.sqrt());
                 return refuse("loadings", problem, "store orthogonal rows of length 1");
             }
