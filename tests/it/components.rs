@@ -230,6 +230,11 @@ fn components_that_lose_the_motion_are_named() {
 #[test]
 fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
     let (_guard, folder) = workplace();
+    for count in [0, 1025] {
+        let setting = format!("data.components={count}");
+        let wanted = format!("data.components: is {count} (use 1 to 1024 components)");
+        fails(&folder, &["train", "run.toml", "--set", &setting], &[&wanted]);
+    }
     let output = amatch(&folder, &[&["train", "run.toml"][..], &SMALL].concat());
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
