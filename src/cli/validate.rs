@@ -80,10 +80,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reads: Vec<&Path> = source.files().chain([&*arguments.config]).collect();
     let check = |path| Destination::check(path, &reads, replace_files(arguments.force));
     let write = arguments.write.as_deref().map(check).transpose()?;
-    let Loaded { training, coordinates, warnings, .. } = {
+    let Loaded { training, coordinates, notices, warnings, .. } = {
         let screen = OnScreen::new("bytes of data", &signals);
         load(&source, &screen)?
     };
+    notices.iter().for_each(|notice| note!("{notice}"));
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
     let options = ValidateOptions {
         leave_out: arguments.leave_out,

@@ -383,6 +383,7 @@ mod tests {
     fn every_key_is_described() {
         let mut config = Config::default();
         config.data.times_path = Some("times.npy".into());
+        config.data.components = Some(50);
         let table = toml::Table::try_from(config).unwrap();
         let keys: BTreeSet<String> = table
             .iter()

@@ -137,7 +137,10 @@ fn refused(assignment: &str, problem: &str) -> Error {
 fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
     let mut known = toml::Table::try_from(Config::default()).unwrap_or_default();
     if let Some(data) = known.get_mut("data").and_then(toml::Value::as_table_mut) {
-        data.insert("times_path".to_string(), toml::Value::String(String::new()));
+        // Keys that are written only if they are set.
+        for key in ["times_path", "components"] {
+            data.insert(key.to_string(), toml::Value::String(String::new()));
+        }
     }
     let unknown = |key: String, candidates: Vec<String>| {
         // Compared by their last parts, so that a key in the wrong section finds the right one; of

@@ -174,10 +174,9 @@ pub fn train(
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
-    let is_stored = stored.is_some();
-    let mut loaded = read_snapshots(config, stored, threads, observer)?;
+    let loaded = read_snapshots(config, stored, threads, observer)?;
     let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
-    let mut fingerprint = config.fingerprint(&loaded.training)?;
+    let fingerprint = config.fingerprint(&loaded.training)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
         Existing::Resume => {
@@ -185,11 +184,6 @@ pub fn train(
         }
         _ => Earlier::default(),
     };
-    if is_stored && earlier.state.is_none() {
-        // No checkpoint shows that the stored components are those of the data as they are now.
-        loaded = read_snapshots(config, None, threads, observer)?;
-        fingerprint = config.fingerprint(&loaded.training)?;
-    }
     let Loaded { training: snapshots, coordinates, components, .. } = loaded;
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
@@ -245,12 +239,13 @@ fn read_snapshots(
     Ok(loaded)
 }
 
-/// The components that the run in `folder` was trained on, if `config` asks for as many: fitted anew
-/// on another machine they could differ in the last digits. If they are gone they are fitted anew,
-/// and the fingerprint tells whether they are the same.
+/// The components that the run in `folder` was trained on, if `config` asks for as many, and there is
+/// a checkpoint, whose fingerprint shows whether they are still those of the data. If they are gone
+/// they are fitted again, and the fingerprint tells whether they are the same.
 fn stored_components(folder: &RunFolder, config: &Config) -> Result<Option<Components>> {
     let path = folder.loadings();
-    if config.data.components.is_none() || folder::look_at(&path)?.is_none() {
+    let has_checkpoint = || Checkpoint::load_newest(&folder.checkpoints(), |_| ()).is_ok_and(|found| found.is_some());
+    if config.data.components.is_none() || folder::look_at(&path)?.is_none() || !has_checkpoint() {
         return Ok(None);
     }
     let components = Components::load(&path)?;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use action_matching::data::{DataSource, Standardization, describe, load, read_points, read_snapshots};
+use action_matching::data::{DataSource, Reduction, Standardization, describe, load, read_points, read_snapshots};
 use action_matching::rng::{Purpose, words};
 use zip::CompressionMethod;
 
@@ -77,6 +77,27 @@ fn loading_a_table_needs_at_most_1_3_times_its_rows() {
     println!("table: peak {ratio:.3} times the samples");
     assert!(ratio <= 1.3, "{ratio}");
     assert_eq!(loaded.training.samples.len(), n * dim);
+}
+
+/// A fit takes what the documentation says: 8 bytes for each component and 18 more, times twice the
+/// rows and four times the columns.
+#[test]
+fn components_need_little_more_than_the_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let (n, dim, count) = (3001, 2500, 20);
+    let samples: Vec<f32> = (0..n * dim).map(|at| (word(at) % 1000) as f32 * (1 + at % 13) as f32).collect();
+    let times: Vec<f32> = (0..n).map(|row| (row % 2) as f32).collect();
+    let tensors: [(&str, &str, &[usize], Vec<u8>); 2] =
+        [("samples", "F32", &[n, dim], f32s(&samples)), ("times", "F32", &[n], f32s(&times))];
+    fs::write(&path, safetensors(&tensors)).unwrap();
+    drop((samples, tensors));
+    let source = DataSource { components: Some(Reduction::Fit(count)), ..DataSource::new(&path) };
+    let (loaded, peak) = thread_peak_of(|| load(&source, &()).unwrap());
+    assert_eq!(loaded.training.samples.len(), n * count);
+    let allowed = n * dim * size_of::<f32>() + 8 * (count + 18) * (2 * n + 4 * dim) + ALLOWANCE;
+    println!("components: peak {peak} bytes of {allowed}");
+    assert!(peak <= allowed, "{peak} of {allowed}");
 }
 
 /// Fixed cost of a small file: blocks and buffers.

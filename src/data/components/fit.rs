@@ -14,7 +14,6 @@ use super::{Components, MAX_COMPONENTS};
 use crate::data::standardize::moments;
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::model::MAX_DIM;
 use crate::rng::{Purpose, unit_f32, words};
 use crate::stage::{Section, Stage};
 
@@ -52,10 +51,10 @@ pub(in crate::data) fn fit(
     if !(1..=MAX_COMPONENTS).contains(&count) {
         return refuse(format!("is {count}"), format!("use 1 to {MAX_COMPONENTS}"));
     }
-    let most = dim.min(n - 1).min(MAX_DIM);
-    if count > most {
-        let problem = format!("is {count}, but {n} rows to train on in {dim} columns have {most} components at most");
-        return refuse(problem, "ask for fewer, or give more rows".into());
+    // As many as columns would be no reduction, and could not be told from the columns.
+    if count >= dim.min(n) {
+        let problem = format!("is {count}, and there are {n} rows to train on, of {dim} columns");
+        return refuse(problem, "ask for fewer components than rows and columns".into());
     }
     let width = (count + OVERSAMPLING).min(dim);
     memory::require(path, FIELD, working_memory(n, dim, width))?;
@@ -64,11 +63,17 @@ pub(in crate::data) fn fit(
     let total_variance: f64 = spread.iter().sum();
     let centered = Centered { rows, center: &center };
 
+    let bytes = size_of_val(rows) as u64;
     let mut basis = orthonormal(&start(dim, width));
     let mut last_variance = 0.0;
     let mut iteration = 0;
     let (basis, scores) = loop {
-        let pass = |at: u64| Section { watch: stage.watch, before: at, units: 1, total: 2 * MAX_ITERATIONS };
+        let pass = |at: u64| Section {
+            watch: stage.watch,
+            before: at * bytes,
+            units: bytes,
+            total: 2 * MAX_ITERATIONS * bytes,
+        };
         let scores = centered.times(&basis, &stage.watched_by(&pass(2 * iteration)))?;
         let variance = scores.values.iter().map(|p| p * p).sum::<f64>() / n as f64;
         iteration += 1;
@@ -111,8 +116,9 @@ const FIELD: &str = "data.components";
 /// Bytes that a fit takes besides the samples.
 fn working_memory(n: usize, dim: usize, width: usize) -> u128 {
     let pitch = width + super::product::LANES;
-    // P; W, Z and the two copies that the orthonormal basis is made from.
-    memory::bytes(&[n, pitch, 8]).saturating_add(memory::bytes(&[4, dim, pitch, 8]))
+    // P and the parts that it is made of; W, Z and the two copies that an orthonormal basis is made
+    // from.
+    memory::bytes(&[2, n, pitch, 8]).saturating_add(memory::bytes(&[4, dim, pitch, 8]))
 }
 
 /// Numbers from −1 to 1, the same for all data: `[dim, width]`.
@@ -253,11 +259,9 @@ mod tests {
                 .collect();
             let mut covariance = vec![vec![0.0; dim]; dim];
             for row in rows.chunks_exact(dim) {
-                for i in 0..dim {
-                    for j in 0..dim {
-                        let [x, y] = [i, j].map(|i| f64::from(row[i]) - mean[i]);
-                        covariance[i][j] += x * y / n as f64;
-                    }
+                let centered: Vec<f64> = row.iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean).collect();
+                for (sums, x) in covariance.iter_mut().zip(&centered) {
+                    sums.iter_mut().zip(&centered).for_each(|(sum, y)| *sum += x * y / n as f64);
                 }
             }
             let total: f64 = (0..dim).map(|i| covariance[i][i]).sum();
@@ -340,12 +344,15 @@ mod tests {
         for (count, wanted) in [
             (0, "a.npz: data.components: is 0 (use 1 to 1024)"),
             (1025, "is 1025 (use 1 to 1024)"),
-            (9, "is 9, but 9 rows to train on in 12 columns have 8 components at most"),
+            (
+                9,
+                "is 9, and there are 9 rows to train on, of 12 columns (ask for fewer components than rows and columns)",
+            ),
         ] {
             let message = refused(&rows, 12, count);
             assert!(message.contains(wanted), "{message}");
         }
-        assert!(refused(&mixed_rows(30, 12), 12, 13).contains("have 12 components at most"));
+        assert!(refused(&mixed_rows(30, 12), 12, 12).contains("30 rows to train on, of 12 columns"));
         assert!(fitted(&rows, 12, 8, 1).is_ok());
         // Rounding to f32 leaves a little in every direction, which is no component.
         let (flat, _) = plane(60, 1200, 0.0);

@@ -22,22 +22,28 @@ impl<'a> Kept<'a> {
     pub fn of(components: &'a Components, wide: &Snapshots, origin: &[f64], scores: &[f32]) -> Kept<'a> {
         let n = wide.samples.len() / wide.dim;
         let n_times = wide.times.len();
-        let zero = vec![0.0; components.count()];
-        let mut sums = [0.0; 2]; // Σₖ nₖ ‖mean of snapshot k‖², of all columns and of the scores
-        for k in 0..n_times {
-            let scores = &scores[wide.offsets[k] * zero.len()..wide.offsets[k + 1] * zero.len()];
-            let squares = [square_of_mean(wide.rows(k), &components.center(origin)), square_of_mean(scores, &zero)];
-            sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += wide.n_rows(k) as f64 * square);
+        let k = components.count();
+        let center = components.center(origin);
+        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, and of each component.
+        let (mut all, mut of_components) = (0.0, vec![0.0; k]);
+        for at in 0..n_times {
+            let (first, last) = (wide.offsets[at], wide.offsets[at + 1]);
+            let rows = (last - first) as f64;
+            all += rows * means(wide.rows(at), &center).map(|mean| mean * mean).sum::<f64>();
+            let means = means(&scores[first * k..last * k], &vec![0.0; k]);
+            of_components.iter_mut().zip(means).for_each(|(sum, mean)| *sum += rows * mean * mean);
         }
-        let kept: f64 = components.variance.iter().sum();
         let between = |sum: f64, variance: f64| {
-            let within = variance * n as f64 - sum;
-            sum - within * (n_times as f64 - 1.0) / (n - n_times) as f64
+            let within = (variance * n as f64 - sum).max(0.0);
+            let real = sum - within * (n_times as f64 - 1.0) / (n - n_times) as f64;
+            // Below three times what chance makes of equal means they count as equal.
+            if real > 2.0 / 3.0 * sum { real } else { 0.0 }
         };
         let share = (n > n_times && n_times > 1).then(|| {
-            let all = between(sums[0], components.total_variance);
-            // Means that differ by chance alone have no share that could be told.
-            (all > 0.5 * sums[0]).then(|| (between(sums[1], kept) / all).clamp(0.0, 1.0))
+            let inside: f64 = of_components.iter().zip(&components.variance).map(|(&sum, &v)| between(sum, v)).sum();
+            let rest = |all: f64, parts: &[f64]| (all - parts.iter().sum::<f64>()).max(0.0);
+            let outside = between(rest(all, &of_components), rest(components.total_variance, &components.variance));
+            (inside + outside > 0.0).then(|| inside / (inside + outside))
         });
         Kept { components, between: share.flatten() }
     }
@@ -50,12 +56,9 @@ impl<'a> Kept<'a> {
             None => String::new(),
         };
         let kept = percent(self.components.kept());
-        format!(
-            "{}: {} components keep {kept} of the variance of {} columns{between}",
-            path.display(),
-            variance.len(),
-            mean.len()
-        )
+        let what = if variance.len() == 1 { "component keeps" } else { "components keep" };
+        let (path, k, d) = (path.display(), variance.len(), mean.len());
+        format!("{path}: {k} {what} {kept} of the variance of {d} columns{between}")
     }
 
     /// A warning if the components lose part of the motion.
@@ -70,12 +73,12 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// Square of the distance of the mean of `rows` from `center`.
-fn square_of_mean(rows: &[f32], center: &[f64]) -> f64 {
+/// Mean of each column of `rows`, less `center`.
+fn means<'a>(rows: &'a [f32], center: &'a [f64]) -> impl Iterator<Item = f64> {
     let mut sums = vec![0.0; center.len()];
     for row in rows.chunks_exact(center.len()) {
         sums.iter_mut().zip(row).zip(center).for_each(|((sum, x), center)| *sum += f64::from(*x) - center);
     }
     let n = (rows.len() / center.len()) as f64;
-    sums.iter().map(|sum| (sum / n).powi(2)).sum()
+    sums.into_iter().map(move |sum| sum / n)
 }

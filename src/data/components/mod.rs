@@ -28,7 +28,7 @@ use crate::stage::{Section, Stage};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reduction {
     /// So many principal components, fitted to the rows to train on: 1 to 1024, fewer than rows and
-    /// at most as many as columns. For [`load`](super::load) and
+    /// columns. For [`load`](super::load) and
     /// [`load_single`](super::load_single); the other readers never fit.
     Fit(usize),
     /// Components that a run has fitted. Samples that already are components of that name and
@@ -125,7 +125,7 @@ impl Components {
         }
         for (c, loadings) in loadings.chunks_exact(d).enumerate() {
             let square: f64 = loadings.iter().map(|&l| f64::from(l).powi(2)).sum();
-            if !((square - 1.0).abs() <= TOLERANCE) {
+            if !(1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&square) {
                 let problem = format!("row {c}, counted from 0, has length {:e}", square.sqrt());
                 return refuse("loadings", problem, "store orthogonal rows of length 1");
             }
@@ -203,7 +203,10 @@ impl Components {
         let transposed = Matrix::from_fn(d, k, |j, c| f64::from(self.loadings[c * d + j]));
         let mut scores = Vec::with_capacity(rows.len() / d * k);
         for (done, total, rows) in steps(rows, d) {
-            let section = Section { watch: stage.watch, before: done, units: (rows.len() / d) as u64, total };
+            // In bytes, as the progress of reading.
+            let [before, units, total] =
+                [done, (rows.len() / d) as u64, total].map(|n| n * (d * size_of::<f32>()) as u64);
+            let section = Section { watch: stage.watch, before, units, total };
             let found = centered_times(rows, center, &transposed, ROWS_AT_ONCE, &stage.watched_by(&section))?;
             (0..found.n_rows()).for_each(|i| scores.extend(found.row(i).iter().map(|&score| score as f32)));
         }

@@ -137,7 +137,7 @@ fn model_files() {
 /// Valid files of loadings.
 fn valid_loadings(folder: &Folder) -> Vec<Vec<u8>> {
     let path = folder.path("valid.safetensors");
-    let files = [(7, 4, 2, true), (6, 9, 3, false), (5, 1, 1, true)].map(|(n, dim, count, named)| {
+    let files = [(7, 4, 2, true), (6, 9, 3, false), (5, 2, 1, true)].map(|(n, dim, count, named)| {
         let value = |row: usize, column: usize| ((row * 7 + column * 5) % 11) as f32 + 0.25 * row as f32;
         let source = if named {
             let names: String = (0..dim).map(|column| format!(",x{column}")).collect();
