@@ -8,7 +8,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor
 use super::kind::KIND;
 use super::{Config, Mass, legacy};
 use crate::data::Standardization;
-use crate::density_path::TimeRule;
+use crate::density_path::{Knots, TimeRule};
 use crate::error::{Error, InputKind};
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
@@ -90,7 +90,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         "objective.path",
         OneOf(&[
             ("linear", &[]),
-            ("spline", &[]),
+            ("spline", &[("limit", NUMBER, "2"), ("knots", Name(names::<Knots>), "\"distance\"")]),
             ("learned", &[("hidden", WIDTHS, "[64, 64]"), ("rate", NUMBER, "0.3")]),
             ("nearest", &[]),
             ("generative-linear", &[]),
@@ -421,7 +421,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert_eq!(checked, 10);
+        assert_eq!(checked, 11);
     }
 
     /// The values that an error recommends are accepted: its example, and each name it lists.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
-use crate::density_path::{DensityPath, Interpolant, TimeRule};
+use crate::density_path::{DensityPath, Interpolant, Knots, Spline, TimeRule};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::training::{Bend, Estimator};
@@ -31,8 +31,8 @@ pub struct ObjectiveConfig {
     /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// Path between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
-    /// 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
+    /// Path between snapshots: `linear`, `{ kind = "spline", limit = 2, knots = "distance" }`,
+    /// `{ kind = "learned", hidden = […], rate = 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `independent`,
@@ -83,7 +83,14 @@ pub enum PathConfig {
     /// [`Interpolant::Linear`].
     Linear,
     /// [`Interpolant::Spline`].
-    Spline,
+    Spline {
+        /// [`Spline::limit`].
+        #[serde(default = "PathConfig::default_limit")]
+        limit: f64,
+        /// [`Spline::knots`].
+        #[serde(default)]
+        knots: Knots,
+    },
     /// [`Interpolant::Learned`].
     Learned {
         /// Widths of the hidden layers of the network that bends the path.
@@ -108,6 +115,10 @@ impl PathConfig {
         Bend::HIDDEN.to_vec()
     }
 
+    fn default_limit() -> f64 {
+        Spline::LIMIT
+    }
+
     fn default_rate() -> f64 {
         Bend::RELATIVE_RATE
     }
@@ -117,12 +128,21 @@ impl PathConfig {
     pub fn interpolant(&self) -> Interpolant {
         match self {
             PathConfig::Linear => Interpolant::Linear,
-            PathConfig::Spline => Interpolant::Spline,
+            PathConfig::Spline { .. } => Interpolant::Spline,
             PathConfig::Learned { .. } => Interpolant::Learned,
             PathConfig::Nearest => Interpolant::Nearest,
             PathConfig::GenerativeLinear => Interpolant::GenerativeLinear,
             PathConfig::GenerativeVp => Interpolant::GenerativeVp,
             PathConfig::GenerativeSqrt => Interpolant::GenerativeSqrt,
+        }
+    }
+
+    /// The slopes of a spline; those of the default for other paths.
+    #[must_use]
+    pub fn spline(&self) -> Spline {
+        match *self {
+            PathConfig::Spline { limit, knots } => Spline { limit, knots },
+            _ => Spline::default(),
         }
     }
 }

@@ -315,6 +315,7 @@ fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> DensityPa
         interpolant,
         couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
         masses,
+        spline: objective.path.spline(),
     }
 }
 
