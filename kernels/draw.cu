@@ -74,7 +74,8 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
   for (uint32_t i = threadIdx.x / kWarpSize; i < kTileRows; i += kThreads / kWarpSize) {
     const DrawnRow& row = sm_rows[i];
     const size_t at = static_cast<size_t>(blockIdx.x) * kTileRows + i;
-    write_row<T>(params, row, at, [&](uint32_t column) { return point(row.curve, column, start_noise); });
+    const Tangents tangents = ::tangents(row.curve, params.network.dim);
+    write_row<T>(params, row, at, [&](uint32_t column) { return point(row.curve, tangents, column, start_noise); });
     if (threadIdx.x % kWarpSize == 0) {
       rows.on_potential[at] = row.on_potential;
       rows.sampling_weight[at] = row.sampling_weight;
@@ -105,7 +106,7 @@ __device__ __forceinline__ void draw_bend(const DrawParams& params) {
     write_row<T>(params, row, at, [&](uint32_t column) {
       Curve end = row.curve;
       end.ratio = column < dim ? 0.0f : 1.0f;
-      return point(end, column < dim ? column : column - dim, no_noise);
+      return point(end, {}, column < dim ? column : column - dim, no_noise);
     });
   }
 }

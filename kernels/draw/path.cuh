@@ -1,6 +1,6 @@
 // How x moves between snapshots. Counterpart of src/density_path/mod.rs, coupling.rs and
-// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit; progress along a turn
-// does so up to the rounding of an arctangent.
+// generative.rs, spline.rs, turn.rs. Indices, times, masses, straight lines and splines equal the
+// host's bit for bit; progress along a turn does so up to the rounding of an arctangent.
 #pragma once
 #include "../exact.cuh"
 #include "../rng/normal.cuh"
@@ -27,10 +27,10 @@ enum class CurveKind : uint32_t { kOrigin, kRow, kLine, kSpline, kNoise };
 // Everything needed to form the coordinates of a point of a trajectory at a moment.
 struct Curve {
   CurveKind kind;
-  bool has_before, has_after;
+  float limit;                              // of the tangents of a spline
   const float *before, *from, *to, *after;  // kRow uses only `from`, kNoise only `to`
   float ratio, per_time;
-  float length_before, length, length_after;
+  float start_widths, end_widths;  // spline::widths at both ends
   float noise, data, noise_slope, data_slope;
   uint32_t noise_row;
 };
@@ -176,6 +176,12 @@ struct Path {
     curve.per_time = to_f32(speed / length(trajectory.left));
   }
 
+  // spline::widths of interval `own` beside interval `beyond`.
+  __device__ __forceinline__ float widths(uint32_t own, uint32_t beyond) const {
+    const f64 ratio = f64(params.widths[own]) / f64(params.widths[beyond]);
+    return to_f32(fmin(fmax(ratio.value, 1e-3), 1e3));
+  }
+
   // DensityPath::point without its coordinates. `noise_row` selects the start noise.
   __device__ __forceinline__ Curve curve(const Trajectory& trajectory, const Moment& moment, uint32_t noise_row) const {
     const uint32_t left = trajectory.left;
@@ -204,13 +210,13 @@ struct Path {
     curve.kind = CurveKind::kLine;
     if (params.interpolant == Interpolant::kSpline) {
       curve.kind = CurveKind::kSpline;
-      curve.has_before = left > 0;
-      curve.has_after = left + 1 < n_intervals();
-      curve.before = curve.has_before ? row(left - 1, trajectory.before) : curve.from;
-      curve.after = curve.has_after ? row(left + 2, trajectory.after) : curve.to;
-      curve.length_before = curve.has_before ? to_f32(length(left - 1)) : 0.0f;
-      curve.length = to_f32(length(left));
-      curve.length_after = curve.has_after ? to_f32(length(left + 1)) : 0.0f;
+      curve.per_time = to_f32(1.0 / length(left));
+      const bool has_before = left > 0, has_after = left + 1 < n_intervals();
+      curve.before = has_before ? row(left - 1, trajectory.before) : curve.from;
+      curve.after = has_after ? row(left + 2, trajectory.after) : curve.to;
+      curve.start_widths = has_before ? widths(left, left - 1) : 0.0f;
+      curve.end_widths = has_after ? widths(left, left + 1) : 0.0f;
+      curve.limit = params.limit;
     } else {
       set_progress(curve, trajectory, moment.ratio);
     }
@@ -238,30 +244,92 @@ struct PointAndVelocity {
   float x, u;
 };
 
-// One coordinate of the cubic of density_path::spline.
-__device__ __forceinline__ PointAndVelocity spline(const Curve& curve, uint32_t i) {
-  const f32 h0 = curve.length_before, h = curve.length, h2 = curve.length_after;
-  const f32 from = curve.from[i], to = curve.to[i];
-  const f32 secant = (to - from) / h;
-  f32 start = secant, end = secant;
-  if (curve.has_before) start = ((from - curve.before[i]) / h0 * h + secant * h0) / (h + h0);
-  if (curve.has_after) end = ((curve.after[i] - to) / h2 * h + secant * h2) / (h + h2);
-  const f32 a = start - secant, b = end - secant;
+// Chords before, in and after the interval of a spline, coordinate i.
+struct Chords {
+  f32 before, own, after;
+
+  __device__ __forceinline__ Chords(const Curve& curve, uint32_t i) {
+    const f32 from = curve.from[i], to = curve.to[i];
+    before = from - curve.before[i], own = to - from, after = f32(curve.after[i]) - to;
+  }
+};
+
+// Counterpart of spline::Tangent.
+struct Tangent {
+  f32 own = 1.0f, beyond = 0.0f;
+
+  Tangent() = default;
+  __device__ __forceinline__ explicit Tangent(f32 widths) {
+    own = 1.0f / (1.0f + widths);
+    beyond = widths * widths * own;
+  }
+
+  __device__ __forceinline__ f32 of(f32 chord, f32 chord_beyond) const { return own * chord + beyond * chord_beyond; }
+
+  // From squares of norms: of the tangent itself and of the chords.
+  __device__ __forceinline__ void shorten(f32 widths, f32 limit, f32 tangent, f32 chord, f32 chord_beyond) {
+    const f32 reach = widths * widths * chord_beyond;
+    const f32 bound = limit * limit * f32(fminf(reach.value, chord.value));
+    if (widths.value == 0.0f || tangent.value <= bound.value) return;
+    const f32 scale = __fsqrt_rn((bound / tangent).value);
+    own = scale * own, beyond = scale * beyond;
+  }
+};
+
+struct Tangents {
+  Tangent start, end;
+};
+
+__device__ __forceinline__ f32 sum_of_lanes(f32 value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = value + f32(__shfl_xor_sync(0xffffffffu, value.value, distance));
+  return value;
+}
+
+// Tangents of a spline, for all lanes of a warp, which have the same curve.
+__device__ __forceinline__ Tangents tangents(const Curve& curve, uint32_t dim) {
+  Tangents tangents;
+  if (curve.kind != CurveKind::kSpline) return tangents;
+  tangents = {Tangent(curve.start_widths), Tangent(curve.end_widths)};
+  f32 chord = 0.0f, before = 0.0f, after = 0.0f, start = 0.0f, end = 0.0f;
+  for (uint32_t i = threadIdx.x % 32; i < dim; i += 32) {
+    const Chords chords(curve, i);
+    const f32 at_start = tangents.start.of(chords.own, chords.before);
+    const f32 at_end = tangents.end.of(chords.own, chords.after);
+    chord = chord + chords.own * chords.own;
+    before = before + chords.before * chords.before;
+    after = after + chords.after * chords.after;
+    start = start + at_start * at_start;
+    end = end + at_end * at_end;
+  }
+  chord = sum_of_lanes(chord);
+  tangents.start.shorten(curve.start_widths, curve.limit, sum_of_lanes(start), chord, sum_of_lanes(before));
+  tangents.end.shorten(curve.end_widths, curve.limit, sum_of_lanes(end), chord, sum_of_lanes(after));
+  return tangents;
+}
+
+// One coordinate of spline::Cubic.
+__device__ __forceinline__ PointAndVelocity spline(const Curve& curve, const Tangents& tangents, uint32_t i) {
+  const Chords chords(curve, i);
+  const f32 chord = chords.own;
+  const f32 a = tangents.start.of(chord, chords.before) - chord, b = tangents.end.of(chord, chords.after) - chord;
   const f32 r = curve.ratio, s = 1.0f - r;
-  const f32 x = from + h * (secant * r + r * s * (a * s - b * r));
-  const f32 slope = secant + a * s * (1.0f - 3.0f * r) - b * r * (2.0f - 3.0f * r);
-  return {x.value, slope.value};
+  const f32 x = curve.from[i] + (chord * r + r * s * (a * s - b * r));
+  const f32 slope = chord + a * s * (1.0f - 3.0f * r) - b * r * (2.0f - 3.0f * r);
+  return {x.value, (curve.per_time * slope).value};
 }
 
 // Coordinate i of the point and of its velocity; velocity 0 if the path does not define one.
-__device__ __forceinline__ PointAndVelocity point(const Curve& curve, uint32_t i, const RowWords& start_noise) {
+__device__ __forceinline__ PointAndVelocity point(const Curve& curve, const Tangents& tangents, uint32_t i,
+                                                  const RowWords& start_noise) {
   switch (curve.kind) {
     case CurveKind::kRow: return {curve.from[i], 0.0f};
     case CurveKind::kLine: {
       const f32 from = curve.from[i], step = curve.to[i] - from;
       return {(from + curve.ratio * step).value, (curve.per_time * step).value};
     }
-    case CurveKind::kSpline: return spline(curve, i);
+    case CurveKind::kSpline: return spline(curve, tangents, i);
     case CurveKind::kNoise: {
       const f32 noise = normal(start_noise.of(curve.noise_row, i / 4), i % 4), data = curve.to[i];
       return {(curve.noise * noise + curve.data * data).value,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use action_matching::data::Snapshots;
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
+use action_matching::density_path::{DensityPath, TimeRule, optimal_couplings};
 use action_matching::display::{shortest, significant};
 use action_matching::engine::{Engine, LearningRate, Optimizer, TrainState, Training};
 use action_matching::integrate::{Method, Plan, StepControl, Trajectories};
@@ -277,7 +277,7 @@ fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<T
     Ok(Training {
         architecture: workload.architecture(),
         objective: Objective { sigma: step.sigma, ..Objective::default() },
-        path: DensityPath { snapshots: Arc::new(snapshots), interpolant: Interpolant::Linear, couplings, masses: None },
+        path: DensityPath { couplings, ..DensityPath::linear(snapshots) },
         bend: None,
         estimator: step.estimator,
         time_rule: TimeRule::LowDiscrepancy,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, TrainingConfig};
-use crate::density_path::Interpolant;
+use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
 use crate::model::MAX_DIM;
@@ -164,6 +164,11 @@ impl ObjectiveConfig {
     fn validate(&self, file: &File) -> Result<()> {
         if let PathConfig::Learned { rate, .. } = self.path {
             file.positive("objective.path.rate", rate)?;
+        }
+        if let PathConfig::Spline { limit, .. } = self.path
+            && !Spline::LIMITS.contains(&limit)
+        {
+            return file.refuse("objective.path.limit", limit, "use a number from 1 to 1e6");
         }
         if let Pairing::Ot { rows } | Pairing::Unbalanced { rows, .. } | Pairing::Wfr { rows } = self.pairing
             && !(1..=MAX_POINTS).contains(&rows)

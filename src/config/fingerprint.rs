@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Config, Mass, Pairing, PathConfig, Schedule};
 use crate::data::{Snapshots, Standardization};
-use crate::density_path::{Interpolant, TimeRule};
+use crate::density_path::{Interpolant, Knots, TimeRule};
 use crate::error::{Error, Result};
 use crate::laplacian::LaplacianRule;
 use crate::model::{Activation, Head, TimeEmbedding};
@@ -57,6 +57,11 @@ struct Objective {
     centring: bool,
     weak_intervals: u32,
     path: Interpolant,
+    /// Of splines, whose slopes were those of the clock without a limit in the first form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spline_limit: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spline_knots: Option<Knots>,
     bend_hidden: Vec<usize>,
     bend_rate: f64,
     pairing: String,
@@ -107,6 +112,10 @@ impl Settings {
             PathConfig::Learned { hidden, rate } => (hidden.clone(), *rate),
             _ => (vec![64; 2], 0.3),
         };
+        let spline = match objective.path {
+            PathConfig::Spline { limit, knots } => Some((limit, knots)),
+            _ => None,
+        };
         let (pairing, pairing_rows, pairing_relaxation) = match objective.pairing {
             Pairing::Independent => ("independent", 2048, 1.0),
             // As settled before a run: see `Config::settled`.
@@ -151,6 +160,8 @@ impl Settings {
                 centring,
                 weak_intervals,
                 path: objective.path.interpolant(),
+                spline_limit: spline.map(|(limit, _)| limit),
+                spline_knots: spline.map(|(_, knots)| knots),
                 bend_hidden,
                 bend_rate,
                 pairing: pairing.into(),
@@ -181,9 +192,13 @@ impl Settings {
     }
 
     /// The settings that a configuration in the first form holds, those without effect too; `None`
-    /// for any other.
+    /// for any other, and for a path that is another one now.
     pub(crate) fn of_first_form(text: &str) -> Option<Settings> {
         let settings: Settings = toml::from_str(text).ok()?;
+        // Splines have had other slopes since.
+        if settings.objective.path == Interpolant::Spline {
+            return None;
+        }
         let training = Training { steps: 0, ..settings.training };
         Some(Settings { data: Data::default(), training, output: Output::default(), ..settings })
     }

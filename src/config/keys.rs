@@ -8,7 +8,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor
 use super::kind::KIND;
 use super::{Config, legacy};
 use crate::data::Standardization;
-use crate::density_path::TimeRule;
+use crate::density_path::{Knots, TimeRule};
 use crate::error::{Error, InputKind};
 use crate::model::{Activation, Head};
 use crate::objective::SigmaSchedule;
@@ -92,7 +92,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         OneOf(&[
             ("auto", &[]),
             ("linear", &[]),
-            ("spline", &[]),
+            ("spline", &[("limit", NUMBER, "2"), ("knots", Name(names::<Knots>), "\"distance\"")]),
             ("learned", &[("hidden", WIDTHS, "[64, 64]"), ("rate", NUMBER, "0.3")]),
             ("nearest", &[]),
             ("generative-linear", &[]),
@@ -430,7 +430,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert_eq!(checked, 12);
+        assert_eq!(checked, 13);
     }
 
     /// The values that an error recommends are accepted: its example, and each name it lists.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kind;
-use crate::density_path::{DensityPath, Interpolant, TimeRule};
+use crate::density_path::{DensityPath, Interpolant, Knots, Spline, TimeRule};
 use crate::laplacian::Laplacian;
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::training::{Bend, Estimator};
@@ -31,8 +31,9 @@ pub struct ObjectiveConfig {
     /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// Path between snapshots: `auto`, `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
-    /// 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
+    /// Path between snapshots: `auto`, `linear`, `{ kind = "spline", limit = 2, knots = "distance" }`,
+    /// `{ kind = "learned", hidden = […], rate = 0.3 }`, `nearest`, `generative-linear`, `generative-vp`
+    /// or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `auto`,
@@ -88,7 +89,14 @@ pub enum PathConfig {
     /// [`Interpolant::Linear`].
     Linear,
     /// [`Interpolant::Spline`].
-    Spline,
+    Spline {
+        /// [`Spline::limit`].
+        #[serde(default = "PathConfig::default_limit")]
+        limit: f64,
+        /// [`Spline::knots`].
+        #[serde(default)]
+        knots: Knots,
+    },
     /// [`Interpolant::Learned`].
     Learned {
         /// Widths of the hidden layers of the network that bends the path.
@@ -113,6 +121,10 @@ impl PathConfig {
         Bend::HIDDEN.to_vec()
     }
 
+    fn default_limit() -> f64 {
+        Spline::LIMIT
+    }
+
     fn default_rate() -> f64 {
         Bend::RELATIVE_RATE
     }
@@ -122,12 +134,26 @@ impl PathConfig {
     pub fn interpolant(&self) -> Interpolant {
         match self {
             PathConfig::Auto | PathConfig::Linear => Interpolant::Linear,
-            PathConfig::Spline => Interpolant::Spline,
+            PathConfig::Spline { .. } => Interpolant::Spline,
             PathConfig::Learned { .. } => Interpolant::Learned,
             PathConfig::Nearest => Interpolant::Nearest,
             PathConfig::GenerativeLinear => Interpolant::GenerativeLinear,
             PathConfig::GenerativeVp => Interpolant::GenerativeVp,
             PathConfig::GenerativeSqrt => Interpolant::GenerativeSqrt,
+        }
+    }
+
+    /// A spline with these knots and the limit of [`Spline::default`].
+    #[must_use]
+    pub fn spline(knots: Knots) -> Self {
+        PathConfig::Spline { limit: Spline::LIMIT, knots }
+    }
+
+    /// The slopes of a spline; those of the default for other paths.
+    pub(super) fn slopes(&self) -> Spline {
+        match *self {
+            PathConfig::Spline { limit, knots } => Spline { limit, knots },
+            _ => Spline::default(),
         }
     }
 }

@@ -22,7 +22,8 @@ impl Config {
         let masses = self.masses(&snapshots)?;
         let interpolant = objective.path.interpolant();
         let is_paired = interpolant.has_pairs() && objective.pairing != Pairing::Independent;
-        Ok(DensityPath { snapshots, interpolant, couplings: is_paired.then(Arc::default), masses })
+        let couplings = is_paired.then(Arc::default);
+        Ok(DensityPath { snapshots, interpolant, couplings, masses, spline: objective.path.slopes() })
     }
 
     /// Mass of each of `snapshots` relative to the first; `None` if it is ignored.

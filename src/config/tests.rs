@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::data::Standardization;
+use crate::density_path::Knots;
 use crate::model::{Head, TimeEmbedding};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
@@ -170,6 +171,8 @@ fn both_forms_at_once_are_an_error_that_names_both() {
 #[test]
 fn overrides_reach_the_settings_of_a_kind() {
     let learned = |hidden: &[usize], rate: f64| PathConfig::Learned { hidden: hidden.to_vec(), rate };
+    let spline = |limit, knots| PathConfig::Spline { limit, knots };
+    let ot = "pairing = \"ot\"";
     for (file, overrides, expected) in [
         ("", &["objective.path=learned", "objective.path.rate=0.1"][..], learned(&[64, 64], 0.1)),
         ("", &["objective.path.rate=0.1", "objective.path=learned"], learned(&[64, 64], 0.1)),
@@ -183,6 +186,14 @@ fn overrides_reach_the_settings_of_a_kind() {
         ("bend_rate = 0.1", &["objective.path=learned"], learned(&[64, 64], 0.1)),
         ("bend_rate = 9", &["objective.path={ kind = \"learned\" }"], learned(&[64, 64], 0.3)),
         ("path = { kind = \"learned\", rate = 9 }", &["objective.path=linear"], PathConfig::Linear),
+        (ot, &["objective.path=spline"], spline(2.0, Knots::Distance)),
+        (ot, &["objective.path=spline", "objective.path.limit=3"], spline(3.0, Knots::Distance)),
+        (ot, &["objective.path={ kind = \"spline\", knots = \"rank\" }"], spline(2.0, Knots::Rank)),
+        (
+            "path = { kind = \"spline\", limit = 1.5, knots = \"rank\" }\npairing = \"ot\"",
+            &["objective.path.knots=clock"],
+            spline(1.5, Knots::Clock),
+        ),
     ] {
         let config = read(&format!("[data]\npath = \"a\"\n[objective]\n{file}\n"), overrides).expect("reads");
         assert_eq!(config.objective.path, expected, "{file} {overrides:?}");
@@ -230,6 +241,17 @@ fn fingerprints_of_earlier_versions_stay() {
     }
 }
 
+/// A run of the first form goes on with the same path. Splines had other slopes then.
+#[test]
+fn splines_of_the_first_form_are_other_paths() {
+    let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
+    let text = toml::to_string(&Settings::of(&config)).expect("text");
+    assert!(text.contains("path = \"linear\"") && !text.contains("spline"), "{text}");
+    assert!(Settings::of_first_form(&text).is_some());
+    assert!(Settings::of_first_form(&text.replace("path = \"linear\"", "path = \"nearest\"")).is_some());
+    assert!(Settings::of_first_form(&text.replace("path = \"linear\"", "path = \"spline\"")).is_none());
+}
+
 #[test]
 fn overrides_replace_values_of_every_kind() {
     let overrides = ["training.steps=7", "model.hidden=[3, 4]", "model.head=dot", "data.hold_out=[1.5]"];
@@ -272,6 +294,21 @@ fn bad_configurations_name_key_and_fix() {
             "[data]\npath = \"a\"",
             vec!["objective.path=spline", "objective.pairing=independent"],
             vec!["objective.pairing", "spline", "pairing = ot"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\npairing = \"ot\"",
+            vec!["objective.path=spline", "objective.path.limit=0.5"],
+            vec!["objective.path.limit: is 0.5", "from 1 to 1e6"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\npairing = \"ot\"",
+            vec!["objective.path=spline", "objective.path.limit=nan"],
+            vec!["objective.path.limit: is NaN", "from 1 to 1e6"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\npairing = \"ot\"",
+            vec!["objective.path=spline", "objective.path.knots=years"],
+            vec!["objective.path.knots", "years", "clock, rank, distance"],
         ),
         (
             "[data]\npath = \"a\"",
@@ -387,6 +424,9 @@ fn the_fingerprint_follows_what_decides_the_result() {
     assert_eq!(changed(&|config| config.training.precision = Some(Precision::F16)), fingerprint);
     assert_eq!(changed(&|config| config.training.steps += 1), fingerprint);
     assert_ne!(changed(&|config| config.training.seed += 1), fingerprint);
+    let spline = |limit, knots| changed(&move |config| config.objective.path = PathConfig::Spline { limit, knots });
+    let splines = [spline(2.0, Knots::Rank), spline(3.0, Knots::Rank), spline(2.0, Knots::Clock), fingerprint.clone()];
+    assert!((0..4).all(|i| !splines[..i].contains(&splines[i])), "{splines:?}");
     let others = Snapshots { samples: vec![0.5, 1.25], ..snapshots.clone() };
     assert_ne!(config.fingerprint(&others).expect("a fingerprint"), fingerprint);
     let constant = |steps| {

@@ -23,6 +23,8 @@ pub struct Coupling {
     masses: Vec<[f32; 2]>,
     /// Of each pair, if its mass changes along a geodesic of Wasserstein–Fisher–Rao; else empty.
     turns: Vec<Turn>,
+    /// Mean distance between the rows of a pair.
+    distance: f64,
     /// The pairs of each earlier row.
     by_left: Links,
     /// The pairs of each later row.
@@ -155,20 +157,28 @@ impl Coupling {
         has_none(&self.by_left) || has_none(&self.by_right)
     }
 
+    /// Mean distance that pairs move, in the units of the snapshots.
+    #[must_use]
+    pub fn distance(&self) -> f64 {
+        self.distance
+    }
+
     #[cfg(test)]
     pub(super) fn has(&self, i: usize, j: usize) -> bool {
         self.pairs.contains(&[i as u32, j as u32])
     }
 
-    /// The coupling of snapshots with `n` and `m` rows from (i, j, mass at both ends).
-    fn new(n: usize, m: usize, moves: &[(usize, usize, [f64; 2])]) -> Self {
-        let (mut pairs, mut cumulative, mut sum) = (Vec::new(), Vec::new(), 0.0);
+    /// The coupling of snapshots with `n` and `m` rows from (i, j, mass at both ends); `between` is
+    /// the distance of two rows.
+    fn new(n: usize, m: usize, moves: &[(usize, usize, [f64; 2])], between: impl Fn(usize, usize) -> f64) -> Self {
+        let (mut pairs, mut cumulative, mut sum, mut distance) = (Vec::new(), Vec::new(), 0.0, 0.0);
         // The mean of the masses at the two ends, so that no pair weighs more than twice its
         // probability.
         let share = |mass: [f64; 2]| 0.5 * (mass[0] + mass[1]);
         let total: f64 = moves.iter().map(|&(_, _, mass)| share(mass)).sum();
         for &(i, j, mass) in moves {
             sum += share(mass) / total;
+            distance += share(mass) / total * between(i, j);
             pairs.push([i as u32, j as u32]);
             cumulative.push((sum * UNIT) as u32); // saturates at the end
         }
@@ -181,6 +191,7 @@ impl Coupling {
             pairs,
             cumulative,
             masses,
+            distance,
             turns: Vec::new(),
             by_left: Links::new(n, moves.iter().map(|&(i, j, mass)| (i, j, mass[0])).collect()),
             by_right: Links::new(m, moves.iter().map(|&(i, j, mass)| (j, i, mass[1])).collect()),
@@ -342,7 +353,12 @@ fn divided(
         let weight = from.len().max(to.len()) as f64 / larger as f64;
         moves[k].extend(solved.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
     }
-    let coupling = |(k, moves): (usize, &Moves)| Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves);
+    let row = |k: usize, i: usize| &snapshots.rows(k)[i * snapshots.dim..][..snapshots.dim];
+    let coupling = |(k, moves): (usize, &Moves)| {
+        let squared = |(x, y): (&f32, &f32)| (f64::from(*x) - f64::from(*y)).powi(2);
+        let between = |i, j| row(k, i).iter().zip(row(k + 1, j)).map(squared).sum::<f64>().sqrt();
+        Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves, between)
+    };
     Ok(moves.iter().enumerate().map(coupling).collect())
 }
 
@@ -483,5 +499,8 @@ mod tests {
         let mean: f64 = coupling.pairs.iter().map(|&[i, j]| squared(i as usize, j as usize)).sum::<f64>() / 40.0;
         let w2 = crate::transport::wasserstein2(2, snapshots.rows(0), snapshots.rows(1), &()).unwrap();
         assert!((mean / (w2 * w2) - 1.0).abs() < 1e-6, "{mean}, not {}", w2 * w2);
+        let distance: f64 =
+            coupling.pairs.iter().map(|&[i, j]| squared(i as usize, j as usize).sqrt()).sum::<f64>() / 40.0;
+        assert!((coupling.distance() / distance - 1.0).abs() < 1e-6, "{}, not {distance}", coupling.distance());
     }
 }

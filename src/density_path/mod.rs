@@ -6,6 +6,7 @@
 
 mod coupling;
 mod generative;
+mod spline;
 mod times;
 mod turn;
 
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
 pub(crate) use coupling::{LinkTables, shuffled};
+pub use spline::{Knots, Spline};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
 pub(crate) use turn::Turn;
 
+use self::spline::{Cubic, widths};
 use crate::data::Snapshots;
 use crate::error::{Error, Result, check_len};
 use crate::rng::{self, Purpose, RowWords};
@@ -32,7 +35,7 @@ pub enum Interpolant {
     Linear,
     /// A cubic from xₗ to xᵣ. Its slopes there depend on the rows to which the coupling chains
     /// them, one snapshot before and one after, so a trajectory passes through all snapshots
-    /// without a kink.
+    /// without a kink: see [`Spline`].
     Spline,
     /// [`Interpolant::Linear`] bent by a second network (Wasserstein Lagrangian Flows, arXiv
     /// 2310.10649), which the engine adds. The second network ascends the loss. The densities then
@@ -109,6 +112,8 @@ pub struct DensityPath {
     pub couplings: Option<Arc<Vec<Coupling>>>,
     /// Mass of each snapshot relative to the first, linear in between; `None` for constant mass.
     pub masses: Option<Vec<f64>>,
+    /// The slopes of [`Interpolant::Spline`]; without effect on others.
+    pub spline: Spline,
 }
 
 /// A row of a batch of training, as random numbers are counted: see [`rng::words`].
@@ -186,7 +191,13 @@ impl DensityPath {
     /// [`Snapshots::standardize`]), with independent pairs and the same mass at all times.
     #[must_use]
     pub fn new(interpolant: Interpolant, snapshots: impl Into<Arc<Snapshots>>) -> Self {
-        DensityPath { snapshots: snapshots.into(), interpolant, couplings: None, masses: None }
+        DensityPath {
+            snapshots: snapshots.into(),
+            interpolant,
+            couplings: None,
+            masses: None,
+            spline: Spline::default(),
+        }
     }
 
     /// [`DensityPath::new`] along [`Interpolant::Linear`].
@@ -195,8 +206,9 @@ impl DensityPath {
         DensityPath::new(Interpolant::Linear, snapshots)
     }
 
-    /// [`DensityPath::new`] along [`Interpolant::Spline`]. Three snapshots or more must be
-    /// [`paired`](DensityPath::paired), since a spline follows chains of pairs.
+    /// [`DensityPath::new`] along [`Interpolant::Spline`] with the slopes of [`Spline::default`].
+    /// Three snapshots or more must be [`paired`](DensityPath::paired), since a spline follows
+    /// chains of pairs.
     #[must_use]
     pub fn spline(snapshots: impl Into<Arc<Snapshots>>) -> Self {
         DensityPath::new(Interpolant::Spline, snapshots)
@@ -263,6 +275,9 @@ impl DensityPath {
         if self.interpolant == Interpolant::Spline && self.couplings.is_none() && n_times > 2 {
             return fail("path", "is spline without a coupling to follow".into(), "pair by optimal transport");
         }
+        if !Spline::LIMITS.contains(&self.spline.limit) {
+            return fail("path.spline.limit", format!("is {}", self.spline.limit), "use a number from 1 to 1e6");
+        }
         Ok(())
     }
 
@@ -299,6 +314,24 @@ impl DensityPath {
     #[must_use]
     pub fn length(&self, left: usize) -> f64 {
         self.times()[left + 1] - self.times()[left]
+    }
+
+    /// Length of the interval after snapshot `left` in the knots of a spline; positive.
+    pub(crate) fn width(&self, left: usize) -> f64 {
+        match self.spline.knots {
+            Knots::Clock => self.length(left),
+            Knots::Rank => 1.0,
+            Knots::Distance => {
+                let distance = self.couplings.as_ref().map_or(1.0, |couplings| couplings[left].distance());
+                distance.max(f64::MIN_POSITIVE)
+            }
+        }
+    }
+
+    /// Width of the interval after snapshot `left` over that of each neighbor; 0 without one.
+    fn widths(&self, left: usize) -> [f32; 2] {
+        let beyond = [left.checked_sub(1), Some(left + 1).filter(|&after| after < self.n_intervals())];
+        beyond.map(|beyond| beyond.map_or(0.0, |beyond| widths(self.width(left), self.width(beyond))))
     }
 
     /// Mass of snapshot `k` relative to the first.
@@ -358,7 +391,6 @@ impl DensityPath {
     #[inline(always)]
     pub fn point(&self, trajectory: &Trajectory, moment: &Moment, mut visit: impl FnMut(usize, f32, f32)) {
         let Trajectory { left, from, to, before, after, noise: RowKey { seed, step, row }, .. } = *trajectory;
-        let ratio = moment.ratio as f32;
         if let Some(coefficients) = self.interpolant.coefficients() {
             // Slopes may be infinite exactly at the ends.
             let c = coefficients(moment.ratio.clamp(1e-6, 1.0 - 1e-6));
@@ -378,17 +410,13 @@ impl DensityPath {
         match self.interpolant {
             Interpolant::Spline => {
                 let (from_row, to_row) = (self.row(left, from), self.row(left + 1, to));
-                let has = [left > 0, left + 1 < self.n_intervals()];
-                let before_row = if has[0] { self.row(left - 1, before) } else { from_row };
-                let after_row = if has[1] { self.row(left + 2, after) } else { to_row };
-                let lengths = [
-                    if has[0] { self.length(left - 1) as f32 } else { 0.0 },
-                    self.length(left) as f32,
-                    if has[1] { self.length(left + 1) as f32 } else { 0.0 },
-                ];
+                let before_row = if left > 0 { self.row(left - 1, before) } else { from_row };
+                let after_row = if left + 1 < self.n_intervals() { self.row(left + 2, after) } else { to_row };
+                let rows = [before_row, from_row, to_row, after_row];
+                let cubic = Cubic::new(rows, self.widths(left), self.spline.limit as f32);
+                let (ratio, per_time) = (moment.ratio as f32, (1.0 / self.length(left)) as f32);
                 for i in 0..from_row.len() {
-                    let ends = [before_row[i], from_row[i], to_row[i], after_row[i]];
-                    let (x, u) = spline(ends, lengths, has, ratio);
+                    let (x, u) = cubic.at(i, ratio, per_time);
                     visit(i, x, u);
                 }
             }
@@ -432,25 +460,6 @@ impl DensityPath {
     }
 }
 
-/// The cubic from `ends[1]` to `ends[2]` at `ratio`, and its slope in time. Its slopes at the ends
-/// are those of the parabola through three neighbors (Catmull & Rom's for uneven times). Without a
-/// neighbor the slope is that of the straight line, because nothing is known of the curvature
-/// there.
-#[inline(always)]
-fn spline(ends: [f32; 4], lengths: [f32; 3], has: [bool; 2], ratio: f32) -> (f32, f32) {
-    let [h0, h, h2] = lengths;
-    let secant = (ends[2] - ends[1]) / h;
-    let mixed = |other: f32, other_length: f32| (other * h + secant * other_length) / (h + other_length);
-    let start = if has[0] { mixed((ends[1] - ends[0]) / h0, h0) } else { secant };
-    let end = if has[1] { mixed((ends[3] - ends[2]) / h2, h2) } else { secant };
-    // x = xₗ + h (secant·r + r(1 − r)·((start − secant)(1 − r) − (end − secant) r)).
-    let (a, b) = (start - secant, end - secant);
-    let (r, s) = (ratio, 1.0 - ratio);
-    let x = ends[1] + h * (secant * r + r * s * (a * s - b * r));
-    let slope = secant + a * s * (1.0 - 3.0 * r) - b * r * (2.0 - 3.0 * r);
-    (x, slope)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,7 +475,7 @@ mod tests {
         };
         let couplings =
             couplings.then(|| Arc::new(optimal_couplings(&snapshots, 100, 1, &Stage::default()).expect("couplings")));
-        DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+        DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) }
     }
 
     fn at(path: &DensityPath, trajectory: &Trajectory, left: usize, ratio: f64) -> Vec<(f32, f32)> {
@@ -541,29 +550,6 @@ mod tests {
             }
             assert!((1..60).contains(&still), "{still} of 192 trajectories stay");
         }
-    }
-
-    /// A trajectory of quadratic motion is reproduced exactly between inner snapshots, and joins
-    /// the outer intervals without a kink.
-    #[test]
-    fn splines_follow_parabolas() {
-        let times = [0.0f32, 0.25, 0.6, 1.0];
-        let motion = |t: f32| 1.0 + 2.0 * t - 3.0 * t * t;
-        let x = times.map(motion);
-        let lengths = [0.25, 0.35, 0.4];
-        for ratio in [0.0, 0.3, 0.9, 1.0] {
-            let t = times[1] + ratio * (times[2] - times[1]);
-            let (got, slope) = spline(x, lengths, [true, true], ratio);
-            assert!((got - motion(t)).abs() < 1e-5, "at {t}: {got}");
-            assert!((slope - (2.0 - 6.0 * t)).abs() < 1e-4, "at {t}: slope {slope}");
-        }
-        let first = |ratio| spline([x[0], x[0], x[1], x[2]], [0.0, lengths[0], lengths[1]], [false, true], ratio);
-        let last = |ratio| spline([x[1], x[2], x[3], x[3]], [lengths[1], lengths[2], 0.0], [true, false], ratio);
-        for (got, t) in [(first(1.0), times[1]), (last(0.0), times[2])] {
-            assert!((got.0 - motion(t)).abs() < 1e-6 && (got.1 - (2.0 - 6.0 * t)).abs() < 1e-4, "at {t}: {got:?}");
-        }
-        let secant = |k: usize| (x[k + 1] - x[k]) / lengths[k];
-        assert!((first(0.0).1 - secant(0)).abs() < 1e-6 && (last(1.0).1 - secant(2)).abs() < 1e-6);
     }
 
     /// Chained pairs: the row after a pair is a successor of the pair's second row.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::{Config, Mass, Pairing, PathConfig};
 use crate::data::Snapshots;
+use crate::density_path::{Interpolant, Knots};
 use crate::model::TimeEmbedding;
 
 /// Settings that may be chosen: the part of a configuration in which candidates differ.
@@ -58,7 +59,7 @@ impl Candidate {
     pub(super) fn complexity(&self) -> (bool, u8, usize, usize, u8) {
         let path = match self.path {
             PathConfig::Auto | PathConfig::Linear => 0,
-            PathConfig::Spline => 1,
+            PathConfig::Spline { .. } => 1,
             _ => 2,
         };
         let pairing = match self.pairing {
@@ -93,7 +94,9 @@ impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = match self.path {
             PathConfig::Auto | PathConfig::Linear => "linear",
-            PathConfig::Spline => "spline",
+            PathConfig::Spline { knots: Knots::Clock, .. } => "spline by clock",
+            PathConfig::Spline { knots: Knots::Rank, .. } => "spline by rank",
+            PathConfig::Spline { .. } => "spline",
             PathConfig::Learned { .. } => "learned",
             PathConfig::Nearest => "nearest",
             PathConfig::GenerativeLinear => "generative-linear",
@@ -140,7 +143,9 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
     if config.objective.path == PathConfig::Auto {
         // A spline through the snapshots that a fold has left is a straight line if these are two.
         if n_times >= 4 && config.objective.pairing != Pairing::Independent {
-            paths.push(Candidate { path: PathConfig::Spline, ..base.clone() });
+            // Knots of the clock are far better for motion that times resolve, else worse.
+            let spline = |knots| Candidate { path: PathConfig::spline(knots), ..base.clone() };
+            paths.extend([Knots::Distance, Knots::Clock].map(spline));
         }
     }
     if config.objective.pairing == Pairing::Auto && base.path.interpolant().has_pairs() {
@@ -152,7 +157,7 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
             }
             paths.extend(more);
         }
-        if base.path != PathConfig::Spline {
+        if base.path.interpolant() != Interpolant::Spline {
             paths.push(Candidate { pairing: Pairing::Independent, ..base.clone() });
         }
     }

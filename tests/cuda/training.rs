@@ -44,7 +44,7 @@ fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
     };
     let couplings = (interpolant == Interpolant::Spline)
         .then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
-    DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+    DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) }
 }
 
 /// One tile of interior rows and one of each boundary.

@@ -43,7 +43,7 @@ fn path(interpolant: Interpolant, masses: Option<Vec<f64>>) -> DensityPath {
         }
         _ => None,
     };
-    DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses }
+    DensityPath { couplings, masses, ..DensityPath::new(interpolant, snapshots) }
 }
 
 fn training(model: &Model, path: DensityPath, estimator: Estimator, time_rule: TimeRule) -> Training {

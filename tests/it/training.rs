@@ -6,7 +6,7 @@ use crate::common::{Numbers, assert_close, embeddings, model};
 use action_matching::Error;
 use action_matching::config::Config;
 use action_matching::data::{AnalyticProblem, Snapshots};
-use action_matching::density_path::{DensityPath, Interpolant, TimeRule, optimal_couplings};
+use action_matching::density_path::{DensityPath, Interpolant, Spline, TimeRule, optimal_couplings};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{
@@ -308,6 +308,8 @@ fn training_that_cannot_work_is_refused() {
     let path = |interpolant| DensityPath { interpolant, ..good.path.clone() };
     refused(with(DensityPath { couplings: Some(Arc::default()), ..good.path.clone() }), state.clone(), "couplings");
     refused(with(path(Interpolant::Spline)), state.clone(), "spline");
+    let limit = Spline { limit: 0.5, ..Spline::default() };
+    refused(with(DensityPath { spline: limit, ..good.path.clone() }), state.clone(), "limit");
     refused(with(path(Interpolant::Learned)), state.clone(), "bend");
     refused(with(path(Interpolant::GenerativeVp)), state.clone(), "starts from noise");
     refused(
@@ -377,7 +379,7 @@ fn what_a_model_leaves_unexplained_is_its_distance_to_the_velocity_of_the_path()
         let snapshots = moved_cloud();
         let couplings =
             pairs.then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
-        DensityPath { snapshots: Arc::new(snapshots), interpolant, couplings, masses: None }
+        DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) }
     };
     let linear = |objective: Objective, b: [f32; 2]| {
         let mut model = model(2, &[4], Activation::Tanh, Head::Dot, TimeEmbedding::Raw, objective);

@@ -25,13 +25,14 @@ impl<'a> Kept<'a> {
         let k = components.count();
         let center = components.center(origin);
         // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, and of each component.
+        let zero = vec![0.0; k];
         let (mut all, mut of_components) = (0.0, vec![0.0; k]);
         for at in 0..n_times {
             let (first, last) = (wide.offsets[at], wide.offsets[at + 1]);
             let rows = (last - first) as f64;
             all += rows * means(wide.rows(at), &center).map(|mean| mean * mean).sum::<f64>();
-            let means = means(&scores[first * k..last * k], &vec![0.0; k]);
-            of_components.iter_mut().zip(means).for_each(|(sum, mean)| *sum += rows * mean * mean);
+            let of_scores = means(&scores[first * k..last * k], &zero);
+            of_components.iter_mut().zip(of_scores).for_each(|(sum, mean)| *sum += rows * mean * mean);
         }
         let between = |sum: f64, variance: f64| {
             let within = (variance * n as f64 - sum).max(0.0);

@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use action_matching::data::{Snapshots, draw_gaussian};
-use action_matching::density_path::{DensityPath, Interpolant, TimeMoments, TimeRule, optimal_couplings};
+use action_matching::density_path::{
+    DensityPath, Interpolant, Knots, Spline, TimeMoments, TimeRule, optimal_couplings,
+};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -528,6 +530,22 @@ const FAULTS: &[Fault] = &[
         &[Comparison],
     ),
     fault(
+        "the tangents of a spline are not shortened",
+        "draw/path.cuh",
+        "own = scale * own, beyond = scale * beyond;",
+        "",
+        DRAW,
+        &[Comparison],
+    ),
+    fault(
+        "the length of a tangent omits every second lane",
+        "draw/path.cuh",
+        "distance > 0; distance /= 2",
+        "distance > 1; distance /= 2",
+        DRAW,
+        &[Comparison],
+    ),
+    fault(
         "one lane too few writes the input",
         "draw.cu",
         "for (uint32_t column = lane; column < in_width;",
@@ -1036,7 +1054,9 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         Case::Learned => Interpolant::Learned,
         _ => Interpolant::Linear,
     };
-    let path = DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) };
+    // A limit that binds.
+    let spline = Spline { limit: 1.0, knots: Knots::Clock };
+    let path = DensityPath { couplings, spline, ..DensityPath::new(interpolant, snapshots) };
     let training = Training {
         objective: model.objective.clone(),
         bend: bend.clone(),

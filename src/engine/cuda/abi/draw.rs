@@ -40,8 +40,11 @@ device_types! {
         n_times: u32,
         n_snapshots: u32,
         interpolant: Tag<Interpolant>,
-        unused: u32,
+        /// The library's Spline::limit.
+        limit: f32,
         times: DevicePtr<Const<f64>>,
+        /// Lengths of the intervals in the knots of a spline, `[n_times - 1]`; null for other paths.
+        widths: DevicePtr<Const<f64>>,
         offsets: DevicePtr<Const<u64>>,
         /// `[row][dim]`.
         samples: DevicePtr<Const<f32>>,

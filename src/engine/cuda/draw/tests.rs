@@ -4,8 +4,8 @@ use super::*;
 use crate::data::{Snapshots, draw_gaussian};
 use crate::density_path::End;
 use crate::density_path::{
-    DensityPath, Interpolant, TimeDensity, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
-    wfr_couplings,
+    DensityPath, Interpolant, Knots, Spline, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings, wfr_couplings,
 };
 use crate::engine::cpu::{Draw, PlainRows};
 use crate::engine::cuda::abi::{PartKind, TILE_ROWS};
@@ -24,6 +24,7 @@ use crate::stage::Stage;
 /// Tiles of a chunk here: batches have several.
 const CHUNK_TILES: u32 = 2;
 const STEP: u64 = (1 << 32) + 17;
+const KNOTS: [Knots; 3] = [Knots::Clock, Knots::Rank, Knots::Distance];
 const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 
 pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
@@ -302,6 +303,30 @@ fn every_path_draws_the_rows_of_the_host() {
     let mut masses = path(Linear, 3);
     masses.masses = Some(MASSES.to_vec());
     bench.check("masses alone", &training(masses));
+}
+
+/// Slopes of every kind of knots, at uneven times, within limits that bind and without; in
+/// dimensions with fewer and more numbers than a warp has lanes.
+#[test]
+fn splines_are_those_of_the_host() {
+    let bench = Bench::new();
+    for (dim, knots) in [5, 67].into_iter().flat_map(|dim| KNOTS.map(|knots| (dim, knots))) {
+        let drawn = |limit| {
+            let spline =
+                training(DensityPath { spline: Spline { limit, knots }, ..coupled(path(Interpolant::Spline, dim)) });
+            bench.check(&format!("{dim} {knots:?} {limit}"), &spline);
+            let chunks = bench.draw(&spline, Precision::F32, CHUNK_TILES);
+            chunks.into_iter().map(|(_, values)| (values.x, values.velocity)).collect::<Vec<_>>()
+        };
+        assert_ne!(drawn(1.0), drawn(1e6), "the limit binds nowhere: {dim} {knots:?}");
+    }
+    // No interval is beyond the only one.
+    let snapshots = Snapshots {
+        times: vec![0.0, 1.0],
+        offsets: vec![0, 30, 150],
+        ..(*path(Interpolant::Spline, 3).snapshots).clone()
+    };
+    bench.check("two snapshots", &training(coupled(DensityPath::spline(snapshots))));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::abi::{CouplingParams, DevicePtr, LinkParams, PathParams, Tag};
 use super::super::driver::{Buffer, Device};
-use crate::density_path::{Coupling, DensityPath, LinkTables};
+use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables};
 use crate::error::{Result, check_len};
 
 /// Samples of the snapshots on the device.
@@ -29,6 +29,7 @@ pub struct PathTables {
     device_params: Buffer<PathParams>,
     samples: Samples,
     _times: Buffer<f64>,
+    _widths: Option<Buffer<f64>>,
     _masses: Option<Buffer<f64>>,
     _couplings: Option<CouplingTables>,
 }
@@ -41,14 +42,18 @@ impl PathTables {
     pub fn new(device: &Device, path: &DensityPath, samples: Samples) -> Result<PathTables> {
         check_len("offsets of the snapshots", path.snapshots.offsets.len(), samples.offsets.len())?;
         let times = device.upload(path.times())?;
+        let widths: Option<Vec<f64>> = (path.interpolant == Interpolant::Spline)
+            .then(|| (0..path.n_intervals()).map(|interval| path.width(interval)).collect());
+        let widths = widths.map(|widths| device.upload(&widths)).transpose()?;
         let masses = path.masses.as_ref().map(|masses| device.upload(masses)).transpose()?;
         let couplings = path.couplings.as_ref().map(|couplings| CouplingTables::new(device, couplings)).transpose()?;
         let params = PathParams {
             n_times: path.times().len() as u32,
             n_snapshots: path.snapshots.times.len() as u32,
             interpolant: Tag::of(path.interpolant),
-            unused: 0,
+            limit: path.spline.limit as f32,
             times: times.address(),
+            widths: widths.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             offsets: samples.offsets.address(),
             samples: samples.values.address(),
             masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
@@ -60,6 +65,7 @@ impl PathTables {
             params,
             samples,
             _times: times,
+            _widths: widths,
             _masses: masses,
             _couplings: couplings,
         })
