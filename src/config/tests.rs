@@ -289,7 +289,11 @@ fn bad_configurations_name_key_and_fix() {
             vec!["objective.path=nearest", "objective.estimator=regression"],
             vec!["objective.estimator", "no velocity", "weak"],
         ),
-        ("[data]\npath = \"a\"", vec!["objective.path=spline"], vec!["objective.pairing", "spline", "pairing = ot"]),
+        (
+            "[data]\npath = \"a\"",
+            vec!["objective.path=spline", "objective.pairing=independent"],
+            vec!["objective.pairing", "spline", "pairing = ot"],
+        ),
         (
             "[data]\npath = \"a\"\n[objective]\npairing = \"ot\"",
             vec!["objective.path=spline", "objective.path.limit=0.5"],

@@ -172,7 +172,8 @@ pub fn train(
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let is_stored = stored.is_some();
     let mut loaded = read_snapshots(config, stored, threads, observer)?;
-    let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
+    let config =
+        &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
     let mut fingerprint = config.fingerprint(&loaded.training)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
