@@ -31,9 +31,9 @@ pub struct ObjectiveConfig {
     /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// Path between snapshots: `auto`, `linear`, `{ kind = "spline", limit = 2, knots = "distance" }`,
-    /// `{ kind = "learned", hidden = […], rate = 0.3 }`, `nearest`, `generative-linear`, `generative-vp`
-    /// or `generative-sqrt`.
+    /// Path between snapshots: `auto`, `linear`, `{ kind = "spline", limit = 2, knots =
+    /// "distance" }`, `{ kind = "learned", hidden = […], rate = 0.3 }`, `nearest`,
+    /// `generative-linear`, `generative-vp` or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `auto`,

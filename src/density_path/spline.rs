@@ -52,7 +52,7 @@ impl Spline {
     /// What [`Spline::limit`] may be. Below 1, straight and even motion would slow down at every
     /// snapshot.
     pub const LIMITS: RangeInclusive<f64> = 1.0..=1e6;
-    /// A limit that measurements on nine data sets chose: see `docs/configuration.md`.
+    /// Chosen by measurements, which `docs/configuration.md` has.
     pub const LIMIT: f64 = 2.0;
 }
 
@@ -67,8 +67,8 @@ impl Default for Spline {
 const LANES: usize = 32;
 
 /// Width of an interval over that of the one beyond its end, both positive. It is kept within a
-/// thousand, so that an interval in which almost nothing moves leaves slopes finite. 0 stands for an
-/// end with nothing beyond.
+/// thousand, so that an interval in which almost nothing moves leaves slopes finite. 0 stands for
+/// an end with nothing beyond.
 pub(super) fn widths(own: f64, beyond: f64) -> f32 {
     (own / beyond).clamp(1e-3, 1e3) as f32
 }
@@ -83,7 +83,8 @@ struct Tangent {
 }
 
 impl Tangent {
-    /// With nothing beyond the end it is the chord, because nothing is known of the curvature there.
+    /// With nothing beyond the end it is the chord, because nothing is known of the curvature
+    /// there.
     fn new(widths: f32) -> Self {
         let own = 1.0 / (1.0 + widths);
         Tangent { own, beyond: widths * widths * own }

@@ -43,7 +43,7 @@ device_types! {
         /// The library's Spline::limit.
         limit: f32,
         times: DevicePtr<Const<f64>>,
-        /// Lengths of the intervals in the knots of a spline, `[n_times - 1]`; null for other paths.
+        /// Lengths of the intervals in the knots of a spline, `[n_times - 1]`, or null.
         widths: DevicePtr<Const<f64>>,
         offsets: DevicePtr<Const<u64>>,
         /// `[row][dim]`.
