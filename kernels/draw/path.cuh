@@ -1,6 +1,6 @@
 // How x moves between snapshots. Counterpart of src/density_path/mod.rs, coupling.rs and
-// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit; progress along a turn
-// does so up to the rounding of an arctangent.
+// generative.rs. Indices, times, masses and straight lines equal the host's bit for bit, but for
+// progress along a turn, which contains an arctangent.
 #pragma once
 #include "../exact.cuh"
 #include "../rng/normal.cuh"

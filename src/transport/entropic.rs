@@ -3,18 +3,17 @@
 //!
 //! With the masses γ₀ and γ₁ that a plan γ takes from the points of the two sides, and a and b that
 //! they have, it minimizes Σ γᵢⱼ cᵢⱼ + KL(γ₀|a) + KL(γ₁|b) + ε KL(γ|a⊗b). The last term goes to 0:
-//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small against
-//! the costs ([`ACCURACY`]). In one level of ε,
-//! potentials f and g of the plan γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is
-//! their shift f + k, g − k, which the iterations alone would find slowly (Séjourné, Vialard &
-//! Peyré 2022). Entries that are 0 in effect are left out (Schmitzer 2019), so late levels, with
-//! most iterations, are cheap.
+//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small
+//! against the costs ([`ACCURACY`]). In one level of ε, potentials f and g of the plan
+//! γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is their shift f + k, g − k, which the
+//! iterations alone would find slowly (Séjourné, Vialard & Peyré 2022). Entries that are 0 in effect
+//! are left out (Schmitzer 2019), so late levels, with most iterations, are cheap.
 
 use crate::error::Result;
 use crate::stage::{self, Watch};
 
-/// Effective number of partners of a point of the larger side at which ε is small enough: the masses
-/// that move are then near those of the optimum, which they change only to second order.
+/// Effective number of partners of a point of the larger side at which ε is small enough: the
+/// masses that move are then near those of the optimum, which they change only to second order.
 const PARTNERS: f64 = 4.0;
 /// Largest ε in units of the mean cost of what moves, where few partners are within reach.
 const ACCURACY: f64 = 0.01;
@@ -204,8 +203,8 @@ impl Kernel {
         if mass > 0.0 { cost / mass } else { f64::INFINITY }
     }
 
-    /// exp of the entropy of the plan, which is the number of its entries if all are equal, for each
-    /// point of the side that has more points with a partner; 0 if there is none.
+    /// exp of the entropy of the plan, which is the number of its entries if all are equal, for
+    /// each point of the side that has more points with a partner; 0 if there is none.
     fn effective_partners(&self) -> f64 {
         let total: f64 = self.values.iter().sum();
         let count = |has: &[bool]| has.iter().filter(|has| **has).count();
