@@ -229,9 +229,9 @@ pub fn unbalanced_couplings(
 }
 
 /// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
-/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided equally
-/// among their rows. `growth` is the λ of the dynamics, which decides what growth costs: δ = 1/√λ,
-/// so no mass moves further than π/√λ.
+/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided
+/// equally among their rows. `growth` is the λ of the dynamics, which decides what growth costs:
+/// δ = 1/√λ, so no mass moves further than π/√λ.
 ///
 /// # Errors
 /// As [`wfr_plan`].

@@ -5,9 +5,9 @@
 //! they have, it minimizes Σ γᵢⱼ cᵢⱼ + KL(γ₀|a) + KL(γ₁|b) + ε KL(γ|a⊗b). The last term goes to 0:
 //! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small
 //! against the costs ([`ACCURACY`]). In one level of ε, potentials f and g of the plan
-//! γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is their shift f + k, g − k, which the
-//! iterations alone would find slowly (Séjourné, Vialard & Peyré 2022). Entries that are 0 in effect
-//! are left out (Schmitzer 2019), so late levels, with most iterations, are cheap.
+//! γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is their shift f + k, g − k, which
+//! the iterations alone would find slowly (Séjourné, Vialard & Peyré 2022). Entries that are 0 in
+//! effect are left out (Schmitzer 2019), so late levels, with most iterations, are cheap.
 
 use crate::error::Result;
 use crate::stage::{self, Watch};
