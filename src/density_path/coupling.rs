@@ -120,8 +120,8 @@ impl Coupling {
         (i as usize, j as usize, mass, self.turns.get(entry).copied())
     }
 
-    /// The shares of the mass of the earlier and of the later snapshot that do not move: they vanish
-    /// where they are, or appear.
+    /// The shares of the mass of the earlier and of the later snapshot that do not move: they
+    /// vanish where they are, or appear.
     #[must_use]
     pub fn in_place(&self) -> [f64; 2] {
         let weights =

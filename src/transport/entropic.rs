@@ -31,7 +31,7 @@ const STALE: f64 = 5.0;
 
 /// The masses γ₀ `[n]` and γ₁ `[m]` that the optimal plan moves between masses `a [n]` and `b [m]`,
 /// which are positive, for the row-major `costs [n, m]`, which are not negative, and infinite where
-/// no mass may move. Those of points that reach no other are 0; both sums are equal.
+/// no mass may move. Those of points that reach no other are 0; both sums are equal up to rounding.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) if `watch` cancels.
@@ -58,9 +58,13 @@ pub fn solve(costs: &[f64], a: &[f64], b: &[f64], watch: &dyn Watch) -> Result<[
         }
         level.epsilon *= 0.5;
     }
-    let plan = level.kernel(watch)?;
-    let masses = [plan.row_sums(&vec![1.0; b.len()]), plan.column_sums(&vec![1.0; a.len()])];
-    Ok(masses.map(|masses| masses.into_iter().map(|mass| mass * total).collect()))
+    // At the optimum the plan has these masses. It may be less near to it than they are.
+    let Kernel { has_row, has_column, .. } = level.kernel(watch)?;
+    let moved = |masses: &[f64], potentials: &[f64], has: &[bool]| -> Vec<f64> {
+        let points = masses.iter().zip(potentials).zip(has);
+        points.map(|((mass, potential), &has)| if has { mass * total * (-potential).exp() } else { 0.0 }).collect()
+    };
+    Ok([moved(&level.a, &level.f, &has_row), moved(&level.b, &level.g, &has_column)])
 }
 
 /// The problem at one ε.
