@@ -113,18 +113,24 @@ impl Level<'_> {
         Ok(())
     }
 
-    /// The best k of f + k and g − k: both sides then lose the same mass. The plan stays.
+    /// The best k of f + k and g − k for each part of the points that exchanges no mass with the
+    /// others: both sides of the part then lose the same mass. The plan stays.
     fn shift(&mut self, kernel: &Kernel) {
-        let kept = |masses: &[f64], potentials: &[f64], has: &[bool]| -> f64 {
-            let points = masses.iter().zip(potentials).zip(has);
-            points.filter(|(_, has)| **has).map(|((mass, potential), _)| mass * (-potential).exp()).sum()
-        };
-        let ratio = kept(&self.a, &self.f, &kernel.has_row) / kept(&self.b, &self.g, &kernel.has_column);
-        if ratio.is_finite() && ratio > 0.0 {
-            let k = 0.5 * ratio.ln();
-            self.f.iter_mut().for_each(|f| *f += k);
-            self.g.iter_mut().for_each(|g| *g -= k);
+        let (rows, columns) = kernel.parts.split_at(self.a.len());
+        let mut kept = vec![[0.0; 2]; kernel.parts.len()];
+        let sides = [(&self.a, &self.f, rows), (&self.b, &self.g, columns)];
+        for (side, (masses, potentials, parts)) in sides.into_iter().enumerate() {
+            for ((mass, potential), &part) in masses.iter().zip(potentials).zip(parts) {
+                kept[part][side] += mass * (-potential).exp();
+            }
         }
+        let shift = |&[left, right]: &[f64; 2]| {
+            let ratio: f64 = left / right;
+            if ratio.is_finite() && ratio > 0.0 { 0.5 * ratio.ln() } else { 0.0 }
+        };
+        let shifts: Vec<f64> = kept.iter().map(shift).collect();
+        self.f.iter_mut().zip(rows).for_each(|(f, &part)| *f += shifts[part]);
+        self.g.iter_mut().zip(columns).for_each(|(g, &part)| *g -= shifts[part]);
     }
 
     /// The plan of the potentials.
@@ -147,6 +153,7 @@ impl Level<'_> {
             values: Vec::new(),
             has_row: has(&row_largest),
             has_column: has(&column_largest),
+            parts: Vec::new(),
         };
         for (i, row_largest) in row_largest.into_iter().enumerate() {
             stage::check(watch)?;
@@ -159,6 +166,7 @@ impl Level<'_> {
             }
             kernel.starts.push(kernel.columns.len());
         }
+        kernel.parts = kernel.connected();
         Ok(kernel)
     }
 }
@@ -177,12 +185,35 @@ struct Kernel {
     /// Whether a point has a partner.
     has_row: Vec<bool>,
     has_column: Vec<bool>,
+    /// Of each row and then of each column, the part of the points that it is connected with.
+    parts: Vec<usize>,
 }
 
 impl Kernel {
     fn row(&self, i: usize) -> impl Iterator<Item = (usize, f64)> {
         let range = self.starts[i]..self.starts[i + 1];
         self.columns[range.clone()].iter().zip(&self.values[range]).map(|(&j, &value)| (j as usize, value))
+    }
+
+    /// The number of the connected part of each row, and then of each column: that of one of its
+    /// points.
+    fn connected(&self) -> Vec<usize> {
+        fn root(parts: &mut [usize], mut point: usize) -> usize {
+            while parts[point] != point {
+                parts[point] = parts[parts[point]];
+                point = parts[point];
+            }
+            point
+        }
+        let n = self.has_row.len();
+        let mut parts: Vec<usize> = (0..n + self.has_column.len()).collect();
+        for i in 0..n {
+            for (j, _) in self.row(i) {
+                let [one, other] = [root(&mut parts, i), root(&mut parts, n + j)];
+                parts[one.max(other)] = one.min(other);
+            }
+        }
+        (0..parts.len()).map(|point| root(&mut parts, point)).collect()
     }
 
     /// Σⱼ γᵢⱼ vⱼ.
