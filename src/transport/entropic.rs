@@ -139,11 +139,11 @@ impl Level<'_> {
         let exponent = |i: usize, j: usize| (self.f[i] + self.g[j] - self.costs[i * m + j]) / self.epsilon;
         let mut column_largest = vec![f64::NEG_INFINITY; m];
         let mut row_largest = vec![f64::NEG_INFINITY; n];
-        for i in 0..n {
-            for (j, largest) in column_largest.iter_mut().enumerate() {
+        for (i, row_largest) in row_largest.iter_mut().enumerate() {
+            for (j, column_largest) in column_largest.iter_mut().enumerate() {
                 let exponent = exponent(i, j);
-                row_largest[i] = row_largest[i].max(exponent);
-                *largest = largest.max(exponent);
+                *row_largest = row_largest.max(exponent);
+                *column_largest = column_largest.max(exponent);
             }
         }
         let has = |largest: &[f64]| largest.iter().map(|largest| *largest > f64::NEG_INFINITY).collect();
