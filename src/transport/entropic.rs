@@ -4,7 +4,7 @@
 //! With the masses γ₀ and γ₁ that a plan γ takes from the points of the two sides, and a and b that
 //! they have, it minimizes Σ γᵢⱼ cᵢⱼ + KL(γ₀|a) + KL(γ₁|b) + ε KL(γ|a⊗b). The last term goes to 0:
 //! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small
-//! against the costs ([`ACCURACY`]). In one level of ε, potentials f and g of the plan
+//! against 1, the price of growth ([`ACCURACY`]). In one level of ε, potentials f and g of the plan
 //! γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is their shift f + k, g − k, which
 //! the iterations alone would find slowly (Séjourné, Vialard & Peyré 2022). Entries that are 0 in
 //! effect are left out (Schmitzer 2019), so late levels, with most iterations, are cheap.
@@ -15,7 +15,7 @@ use crate::stage::{self, Watch};
 /// Effective number of partners of a point of the larger side at which ε is small enough: the
 /// masses that move are then near those of the optimum, which they change only to second order.
 const PARTNERS: f64 = 4.0;
-/// Largest ε in units of the mean cost of what moves, where few partners are within reach.
+/// Largest ε: it changes the masses by about this fraction where few partners are within reach.
 const ACCURACY: f64 = 0.01;
 /// A level ends when potentials change by less, on average, in units of ε …
 const TOLERANCE: f64 = 0.01;
@@ -32,6 +32,7 @@ const STALE: f64 = 5.0;
 /// The masses γ₀ `[n]` and γ₁ `[m]` that the optimal plan moves between masses `a [n]` and `b [m]`,
 /// which are positive, for the row-major `costs [n, m]`, which are not negative, and infinite where
 /// no mass may move. Those of points that reach no other are 0; both sums are equal up to rounding.
+/// They are the masses of a plan, so no mass need move further than in it.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) if `watch` cancels.
@@ -51,20 +52,14 @@ pub fn solve(costs: &[f64], a: &[f64], b: &[f64], watch: &dyn Watch) -> Result<[
     }
     for _ in 0..MOST_LEVELS {
         level.converge(watch)?;
-        let plan = level.kernel(watch)?;
-        let is_fine = level.epsilon <= ACCURACY * plan.mean_cost(costs) || plan.effective_partners() < 1.001;
-        if is_fine && plan.effective_partners() <= PARTNERS {
+        if level.epsilon <= ACCURACY && level.kernel(watch)?.effective_partners() <= PARTNERS {
             break;
         }
         level.epsilon *= 0.5;
     }
-    // At the optimum the plan has these masses. It may be less near to it than they are.
-    let Kernel { has_row, has_column, .. } = level.kernel(watch)?;
-    let moved = |masses: &[f64], potentials: &[f64], has: &[bool]| -> Vec<f64> {
-        let points = masses.iter().zip(potentials).zip(has);
-        points.map(|((mass, potential), &has)| if has { mass * total * (-potential).exp() } else { 0.0 }).collect()
-    };
-    Ok([moved(&level.a, &level.f, &has_row), moved(&level.b, &level.g, &has_column)])
+    let plan = level.kernel(watch)?;
+    let masses = [plan.row_sums(&vec![1.0; b.len()]), plan.column_sums(&vec![1.0; a.len()])];
+    Ok(masses.map(|masses| masses.into_iter().map(|mass| mass * total).collect()))
 }
 
 /// The problem at one ε.
@@ -228,14 +223,6 @@ impl Kernel {
             self.row(i).for_each(|(j, value)| sums[j] += u * value);
         }
         sums
-    }
-
-    /// Σ γᵢⱼ cᵢⱼ / Σ γᵢⱼ.
-    fn mean_cost(&self, costs: &[f64]) -> f64 {
-        let columns = self.has_column.len();
-        let entries = (0..self.has_row.len()).flat_map(|i| self.row(i).map(move |(j, value)| (i * columns + j, value)));
-        let (cost, mass) = entries.fold((0.0, 0.0), |sums, (at, value)| (sums.0 + value * costs[at], sums.1 + value));
-        if mass > 0.0 { cost / mass } else { f64::INFINITY }
     }
 
     /// exp of the entropy of the plan, which is the number of its entries if all are equal, for
