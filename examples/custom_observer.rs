@@ -55,7 +55,7 @@ pub fn main() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("custom_observer-{}", std::process::id()));
     let mut config = Config::default();
     config.data.path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mouse_hematopoiesis.npz");
-    config.model.hidden = vec![32; 2];
+    config.model.hidden = Some(vec![32; 2]);
     config.training.steps = 400;
     config.training.interior_rows = 256;
     config.output.folder = folder.clone();

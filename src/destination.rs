@@ -73,6 +73,7 @@ impl Destination {
                 }
                 match TensorFileKind::of(path) {
                     Ok(TensorFileKind::Model) => return refuse("is a model".into(), ANOTHER),
+                    Ok(TensorFileKind::Components) => return refuse("holds the loadings of a model".into(), ANOTHER),
                     Ok(TensorFileKind::Checkpoint) => return refuse("is a checkpoint".into(), ANOTHER),
                     _ => Kind::Replaced,
                 }
@@ -208,7 +209,7 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
     })?;
     target.ancestors().skip(1).take(2).map(RunFolder::new).find_map(|run| {
         let is_run = run.config().is_file() && (run.checkpoints().is_dir() || run.model().is_file());
-        let files = [run.config(), run.model(), run.metrics(), run.plot(), run.claim(), run.takeover()];
+        let files = [run.config(), run.model(), run.loadings(), run.metrics(), run.plot(), run.claim(), run.takeover()];
         let owns = files.contains(&target) || target.starts_with(run.checkpoints());
         (is_run && owns).then(|| run.path().to_owned())
     })

@@ -50,9 +50,9 @@
 //! | [`laplacian`], [`precision`], [`training`] | settings that all engines share, and the state of a training |
 //! | [`engine`], [`integrate`] | what an engine does: train, evaluate, move particles |
 //! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | f32 on all cores, on a GPU, and f64 to check both |
-//! | `config`, `train`, [`evaluate`], [`check`] | runs in folders, reports, files for people who port models |
+//! | `config`, `train`, `validate`, [`evaluate`], [`check`] | runs in folders, choices, reports, files for people who port models |
 //!
-//! `config` and `train` need the feature `files`, as do data files but `.npy` and `.safetensors`.
+//! `config`, `train` and `validate` need the feature `files`, as do data files but `.npy` and `.safetensors`.
 //! [`prelude`] holds the names that most programs need.
 //!
 //! # Invariants
@@ -105,6 +105,8 @@ mod tensors;
 pub mod train;
 pub mod training;
 pub mod transport;
+#[cfg(feature = "files")]
+pub mod validate;
 
 pub use destination::{Destination, Replace};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};

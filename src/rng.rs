@@ -54,6 +54,11 @@ pub enum Purpose {
     Shards = 12,
     /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
     Free = 13,
+    /// Choice of the rows that stand for a snapshot in a validation (step = snapshot, row =
+    /// position).
+    Validation = 14,
+    /// Start of the search for the components of wide samples (step = component / 4, row = column).
+    Components = 20,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

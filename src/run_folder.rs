@@ -35,6 +35,12 @@ impl RunFolder {
         self.0.join("model.safetensors")
     }
 
+    /// The loadings of the components that the model was trained on, if it was: beside the model.
+    #[must_use]
+    pub fn loadings(&self) -> PathBuf {
+        self.0.join("loadings.safetensors")
+    }
+
     /// The folder of checkpoints.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
@@ -51,6 +57,12 @@ impl RunFolder {
     #[must_use]
     pub fn plot(&self) -> PathBuf {
         self.0.join("loss.svg")
+    }
+
+    /// The test that the run ends with.
+    #[must_use]
+    pub fn self_test(&self) -> PathBuf {
+        self.0.join("selftest.json")
     }
 
     /// The claim of the process that writes to the folder.

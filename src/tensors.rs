@@ -12,6 +12,8 @@ use crate::files::open_file;
 
 /// Key of a model's metadata in the header.
 pub(crate) const MODEL_KEY: &str = "action_matching";
+/// Key of the metadata of components in the header.
+pub(crate) const COMPONENTS_KEY: &str = "components";
 /// Key of a checkpoint's format version in the header.
 pub(crate) const CHECKPOINT_KEY: &str = "checkpoint";
 
@@ -28,7 +30,9 @@ pub enum TensorFileKind {
     Checkpoint,
     /// A model.
     Model,
-    /// Neither: plain tensors.
+    /// Loadings of the components of a model's data.
+    Components,
+    /// None of these: plain tensors.
     Data,
 }
 
@@ -43,6 +47,8 @@ impl TensorFileKind {
             TensorFileKind::Checkpoint
         } else if file.metadata(MODEL_KEY).is_some() {
             TensorFileKind::Model
+        } else if file.metadata(COMPONENTS_KEY).is_some() {
+            TensorFileKind::Components
         } else {
             TensorFileKind::Data
         })

@@ -104,7 +104,7 @@ pub fn gpu_only(device: &str, precision: Precision) -> Error {
 }
 
 /// A number of threads within [`MAX_THREADS`].
-fn parse_threads(text: &str) -> Result<usize, String> {
+pub fn parse_threads(text: &str) -> Result<usize, String> {
     let threads = text.parse().ok().filter(|threads| *threads <= MAX_THREADS);
     threads.ok_or_else(|| format!("use a whole number from 0 (one thread for each core) to {MAX_THREADS}"))
 }

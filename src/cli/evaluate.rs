@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::data::{DataSet, check_fits, read_snapshots};
+use action_matching::data::{DataSet, DataSource, check_fits, read_snapshots};
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, Theorems, evaluate};
 use action_matching::integrate::Method;
 use action_matching::model::Model;
@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use super::device::DeviceArguments;
 use super::named::{Named, one_of};
-use super::output::{load_model, note, print_result};
+use super::output::{given, load_components, load_model, note, print_result};
 use super::problem::find;
 use super::sample::{METHODS, snapshot_source, solver};
 use super::signal::Signals;
@@ -89,7 +89,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
     let (model_file, model, config) = load_model(&arguments.model)?;
+    let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
+    let source = DataSource { components: given(components.as_ref()), ..source };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;

@@ -20,7 +20,7 @@ pub fn table() -> String {
         (DONE.to_string(), "done"),
         (ERROR.to_string(), "error: the message says what is wrong and what helps"),
         (USAGE.to_string(), "the command line cannot be understood"),
-        (FAILED_TEST.to_string(), "reserved: the model failed its own test"),
+        (FAILED_TEST.to_string(), "the model failed its own test, with `train --strict`"),
         (INTERRUPTED.to_string(), "interrupted from outside (SIGHUP): continue with --resume"),
         (format!("{SIGNAL} + n"), "ended by signal n: 130 for Ctrl-C, 143 for SIGTERM"),
     ];

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use action_matching::cli_support::{TensorFileKind, describe};
 use action_matching::config::Config;
+use action_matching::data::Components;
 use action_matching::display::significant;
 use action_matching::model::Model;
 use action_matching::train::{Checkpoint, RunFolder, read_metrics};
@@ -47,6 +48,7 @@ fn describe_tensors(path: &Path) -> action_matching::Result<String> {
     match TensorFileKind::of(path)? {
         TensorFileKind::Checkpoint => Ok(format!("checkpoint\n{}", Checkpoint::load(path)?.describe())),
         TensorFileKind::Model => Ok(format!("model\n{}", Model::load(path)?.describe())),
+        TensorFileKind::Components => Ok(format!("components\n{}", describe_components(&Components::load(path)?))),
         TensorFileKind::Data => describe(path, &()),
     }
 }
@@ -63,5 +65,12 @@ fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     if folder.model().exists() {
         text += &Model::load(&folder.model())?.describe();
     }
+    if config.data.components.is_some() && folder.loadings().exists() {
+        text += &describe_components(&Components::load(&folder.loadings())?);
+    }
     Ok(text)
+}
+
+fn describe_components(components: &Components) -> String {
+    format!("components       {}\n", components.describe())
 }

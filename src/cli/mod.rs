@@ -14,6 +14,7 @@ mod problem;
 mod sample;
 mod signal;
 mod train;
+mod validate;
 mod watch;
 mod workloads;
 
@@ -50,6 +51,8 @@ pub struct Cli {
 enum Command {
     /// Train a model as a configuration describes it
     Train(train::Arguments),
+    /// Compare settings by what they predict of times left out, before a training
+    Validate(validate::Arguments),
     /// Move particles with a trained model
     Sample(sample::Arguments),
     /// Score a trained model on snapshots
@@ -72,6 +75,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::from(exit::DONE);
     let outcome = match cli.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments).map(done),
         Command::Sample(arguments) => sample::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),

@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use action_matching::Replace;
 use action_matching::config::Config;
+use action_matching::data::{Components, Reduction};
 use action_matching::model::Model;
 use action_matching::train::RunFolder;
+use action_matching::{Error, InputKind, Replace};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit;
@@ -123,4 +125,39 @@ pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Optio
         read.inspect_err(|error| note!("warning: {error}; the model is used without its configuration")).ok()
     });
     Ok((file, model, config))
+}
+
+/// The components that the model in `file` was trained on, which lie beside it. Without a
+/// configuration they are taken if the dimensions of the model are called as theirs.
+pub fn load_components(
+    file: &Path,
+    model: &Model,
+    config: Option<&Config>,
+) -> action_matching::Result<Option<Arc<Components>>> {
+    let path = RunFolder::new(file.parent().unwrap_or(Path::new(""))).loadings();
+    let asked_for = config.map(|config| config.data.components);
+    match asked_for {
+        Some(None) => return Ok(None),
+        None if !path.exists() => return Ok(None),
+        Some(Some(count)) if !path.exists() => {
+            let problem = format!("does not exist, but the model was trained on {count} components");
+            let fix = "copy it from the run folder to the folder of the model";
+            return Err(Error::input(&path, "path", problem, fix).of_kind(InputKind::Missing));
+        }
+        _ => {}
+    }
+    let components = Components::load(&path)?;
+    if model.coordinates.columns == Some(components.names()) {
+        return Ok(Some(Arc::new(components)));
+    }
+    if asked_for.is_none() {
+        return Ok(None); // of another model
+    }
+    let problem = format!("has {} components, and the model {} dimensions", components.count(), model.architecture.dim);
+    Err(Error::input(&path, "loadings", problem, "restore the files of the run: both are written by one training"))
+}
+
+/// `components` as readers of data take them.
+pub fn given(components: Option<&Arc<Components>>) -> Option<Reduction> {
+    components.cloned().map(Reduction::Given)
 }

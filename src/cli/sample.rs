@@ -1,11 +1,12 @@
 //! `amatch sample`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian, draw_rows,
-    read_points, read_snapshots, write_points,
+    Components, DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian,
+    draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
@@ -13,13 +14,14 @@ use action_matching::memory;
 use action_matching::model::{Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose, Stream};
-use action_matching::stage::Watch;
+use action_matching::stage::{Stage, Watch};
+use action_matching::train::RunFolder;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
 use super::device::DeviceArguments;
 use super::named::{Named, one_of};
-use super::output::{load_model, note, replace_files};
+use super::output::{given, load_components, load_model, note, replace_files};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -38,7 +40,9 @@ The output holds, in the units of the data,
   times [times · n]        in 64 bits
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
   log_density              with --density
-A table has the columns of the model's own data. `amatch inspect` describes the output.")]
+A model of principal components moves these, PC1, PC2, …; with --decode the samples are in the \
+columns of the data that the components were fitted to. A table has the columns of the model's own \
+data. `amatch inspect` describes the output.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -93,6 +97,10 @@ pub struct Arguments {
     /// resampling)
     #[arg(long, conflicts_with = "density")]
     resample: bool,
+    /// Write positions in the columns of the data, not the components that the model was trained
+    /// on; a log-density stays that of the components
+    #[arg(long)]
+    decode: bool,
     /// Seed of drawn particles and of noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -139,7 +147,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Start::parse(&arguments.from)?;
     let (model_file, model, config) = load_model(&arguments.model)?;
     let mut reads = start.files(arguments, config.as_ref())?;
+    // Particles from noise need no loadings unless they are decoded.
+    let components = if arguments.decode || !matches!(start, Start::Gaussian) {
+        load_components(&model_file, &model, config.as_ref())?
+    } else {
+        None
+    };
+    if components.is_some() {
+        reads.push(RunFolder::new(model_file.parent().unwrap_or(Path::new(""))).loadings());
+    }
     reads.push(model_file);
+    if arguments.decode && components.is_none() {
+        bail!("--decode: the model was not trained on components (leave it out)");
+    }
+    let decoder = components.as_deref().filter(|_| arguments.decode);
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
     let engine = arguments.device.engine()?;
@@ -158,10 +179,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     if let Some(n) = arguments.n {
         channels.require(n, times.saved.len(), &format!("-n {n}"))?;
+        require_decoded(decoder, n, times.saved.len())?;
     }
-    let rows = start.particles(arguments, &model, config.as_ref(), &OnScreen::new("bytes of data", &signals))?;
+    let rows = start.particles(
+        arguments,
+        &model,
+        config.as_ref(),
+        components.as_ref(),
+        &OnScreen::new("bytes of data", &signals),
+    )?;
     let n = rows.len() / channels.dim;
     channels.require(n, times.saved.len(), "--save-at")?;
+    require_decoded(decoder, n, times.saved.len())?;
     if n == 0 {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }
@@ -182,10 +211,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.resample {
         particles.resample(arguments.seed);
     }
+    let positions = {
+        let screen = OnScreen::new("rows decoded", &signals);
+        let stage = Stage::new(arguments.device.threads(), &screen);
+        particles.positions(&model.coordinates, decoder, &stage)?
+    };
     if destination.is_stream() {
         signals.end_at_once();
     }
-    particles.write(&destination, &times, &model.coordinates)?;
+    particles.write(&destination, &times, &positions)?;
     note!(
         "{n} particles from {} to {}, {:.1} velocities each: {}",
         times.start,
@@ -331,21 +365,40 @@ impl Particles {
         self.log_weights.clear();
     }
 
-    /// Writes the particles, in data units.
-    fn write(
-        mut self,
-        destination: &Destination,
-        times: &Times,
+    /// Takes the positions to data units, decoded if there is a `decoder`.
+    fn positions(
+        &mut self,
         coordinates: &Coordinates,
-    ) -> action_matching::Result<()> {
-        let wide = coordinates.need_f64().then(|| coordinates.to_data_f64(&self.positions));
-        if wide.is_none() {
-            coordinates.to_data(&mut self.positions);
-        }
-        let positions = wide.as_deref().map_or(PointValues::F32(&self.positions), PointValues::F64);
+        decoder: Option<&Components>,
+        stage: &Stage,
+    ) -> action_matching::Result<Positions> {
+        let mut rows = std::mem::take(&mut self.positions);
+        let columns = decoder.map_or(coordinates.columns.as_deref(), Components::columns).map(<[String]>::to_vec);
+        let (dim, values) = match decoder {
+            None if coordinates.need_f64() => (self.dim, Values::F64(coordinates.to_data_f64(&rows))),
+            _ => {
+                coordinates.to_data(&mut rows);
+                match decoder {
+                    None => (self.dim, Values::F32(rows)),
+                    Some(decoder) if decoder.need_f64() => {
+                        (decoder.n_columns(), Values::F64(decoder.decode_f64(&rows, stage)?))
+                    }
+                    Some(decoder) => (decoder.n_columns(), Values::F32(decoder.decode(&rows, stage)?)),
+                }
+            }
+        };
+        Ok(Positions { dim, values, columns })
+    }
+
+    /// Writes the particles, which are at `positions`.
+    fn write(&self, destination: &Destination, times: &Times, positions: &Positions) -> action_matching::Result<()> {
+        let values = match &positions.values {
+            Values::F32(values) => PointValues::F32(values),
+            Values::F64(values) => PointValues::F64(values),
+        };
         let times: Vec<f64> = times.saved.iter().flat_map(|&time| std::iter::repeat_n(time, self.n)).collect();
         let mut arrays = vec![
-            PointArray::new("samples", Some(self.dim), positions).with_columns(coordinates.columns.as_deref()),
+            PointArray::new("samples", Some(positions.dim), values).with_columns(positions.columns.as_deref()),
             PointArray::new("times", None, &times[..]),
         ];
         for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
@@ -355,6 +408,26 @@ impl Particles {
         }
         write_points(destination, &arrays)
     }
+}
+
+/// Positions in data units, `[times, n, dim]`.
+struct Positions {
+    dim: usize,
+    values: Values,
+    columns: Option<Vec<String>>,
+}
+
+enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// Refuses to decode `n` particles at `n_times` times if they cannot fit into memory.
+fn require_decoded(decoder: Option<&Components>, n: usize, n_times: usize) -> action_matching::Result<()> {
+    let Some(decoder) = decoder else { return Ok(()) };
+    let size = if decoder.need_f64() { size_of::<f64>() } else { size_of::<f32>() };
+    let bytes = memory::bytes(&[n, n_times, decoder.n_columns() * size]);
+    memory::require("command line", &format!("--decode of {n} particles at {n_times} times"), bytes)
 }
 
 /// Start of the particles.
@@ -393,6 +466,7 @@ impl Start {
         arguments: &Arguments,
         model: &Model,
         config: Option<&Config>,
+        components: Option<&Arc<Components>>,
         watch: &dyn Watch,
     ) -> anyhow::Result<Vec<f32>> {
         let dim = model.architecture.dim;
@@ -403,6 +477,7 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
+                let source = DataSource { components: given(components), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -411,7 +486,7 @@ impl Start {
                 (draw_rows(&data.snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
-                let source = start_source(path, arguments.samples.as_deref(), model, config);
+                let source = start_source(path, arguments.samples.as_deref(), model, config, components);
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
@@ -433,12 +508,19 @@ impl Start {
 
 /// A start file. Its samples are named on the command line, or selected as the run selected the
 /// columns of its own table.
-fn start_source(path: &Path, samples: Option<&str>, model: &Model, config: Option<&Config>) -> DataSource {
+fn start_source(
+    path: &Path,
+    samples: Option<&str>,
+    model: &Model,
+    config: Option<&Config>,
+    components: Option<&Arc<Components>>,
+) -> DataSource {
     let plain = DataSource::new(path);
-    let of_run = config.filter(|_| model.coordinates.columns.is_some()).map(Config::source);
+    let columns = components.map_or(model.coordinates.columns.as_deref(), |components| components.columns());
+    let of_run = config.filter(|_| columns.is_some()).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
-    DataSource { samples, times, ..DataSource::new(path) }
+    DataSource { samples, times, components: given(components), ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

@@ -7,9 +7,10 @@ use std::time::Instant;
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Observer, Outcome, RunFolder, Unexplained, train};
+use action_matching::train::{Existing, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
 
 use super::device::{DeviceArguments, DeviceEngine};
+use super::exit;
 use super::output::{Progress, note};
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -20,6 +21,7 @@ Examples:
   amatch train examples/hematopoiesis.toml
   amatch train run.toml --set training.steps=2000 --set model.hidden='[64, 64]' --out runs/small
   amatch train run.toml --device cuda --precision tf32
+  amatch train run.toml --strict     exit code 3 if the model fails its own test
   amatch train run.toml --resume     continue after an interruption, bit for bit as without it
   amatch train runs/small/config.toml --out runs/again     reproduce a run from its own folder
 
@@ -29,6 +31,7 @@ The run folder holds
   checkpoints/         the last three, each with everything needed to continue
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
   loss.svg             loss and kinetic energy against steps
+  selftest.json        the test that ends the run: checks with numbers, thresholds and remedies
 
 Ctrl-C (SIGINT), SIGTERM and SIGHUP write a checkpoint and end the run, SIGHUP with exit code 75. \
 SIGUSR1 writes a checkpoint and the run continues. A second signal ends the program at once. \
@@ -44,6 +47,9 @@ pub struct Arguments {
     /// Replace the run in the output folder
     #[arg(long)]
     force: bool,
+    /// End with exit code 3 if the model fails the test that ends the run
+    #[arg(long)]
+    strict: bool,
     /// Replace one setting, as in training.steps=2000; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -80,6 +86,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         began: Instant::now(),
         last: None,
         unexplained: None,
+        test: None,
     };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
@@ -97,7 +104,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 note!("{unexplained}");
             }
             note!("model: {}", folder.model().display());
-            Ok(ExitCode::SUCCESS)
+            let warnings = screen.test.iter().flat_map(SelfTest::warnings);
+            let n_warnings = warnings.map(|message| note!("warning: {message}")).count();
+            // A model that could not be tested has not passed.
+            let is_bad = n_warnings > 0 || screen.test.is_none();
+            Ok(ExitCode::from(if arguments.strict && is_bad { exit::FAILED_TEST } else { exit::DONE }))
         }
         Outcome::Stopped { step } => {
             note!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
@@ -136,6 +147,7 @@ struct Screen {
     began: Instant,
     last: Option<StepRecord>,
     unexplained: Option<Unexplained>,
+    test: Option<SelfTest>,
 }
 
 impl Observer for Screen {
@@ -148,8 +160,8 @@ impl Observer for Screen {
 
     fn preparing(&mut self, what: &str) {
         note!("{what}");
-        // Reading is done: the next progress is that of pairing.
-        self.preparation = OnScreen::new("blocks paired", &self.signals);
+        // Reading is done: the next progress is that of comparing or pairing.
+        self.preparation = OnScreen::new("parts", &self.signals);
     }
 
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
@@ -176,6 +188,19 @@ impl Observer for Screen {
 
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         self.unexplained = unexplained;
+    }
+
+    fn testing(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+        self.preparation = OnScreen::new("intervals tested", &self.signals);
+    }
+
+    fn tested(&mut self, test: &SelfTest) {
+        self.preparation.clear();
+        test.notices().for_each(|message| self.notice(message));
+        self.test = Some(test.clone());
     }
 
     fn watch(&self) -> &dyn Watch {

@@ -6,6 +6,7 @@ use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, Pa
 use crate::density_path::Interpolant;
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
+use crate::model::MAX_DIM;
 use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
@@ -38,6 +39,7 @@ impl Config {
             objective.mass == Mass::Counts && objective.growth == 0.0,
             ["objective.mass", "is counts without growth", "set objective.growth > 0"],
         )?;
+        // Rows without a partner are left out, which only the velocities of pairs survive.
         file.refuse_if(
             matches!(objective.mass, Mass::Totals { .. }) && objective.growth == 0.0,
             ["objective.mass", "is totals without growth", "set objective.growth > 0"],
@@ -60,11 +62,14 @@ impl Config {
             ],
         )?;
         file.refuse_if(
-            is_unbalanced && objective.growth == 0.0,
+            is_unbalanced
+                && objective.growth == 0.0
+                && (interpolant != Interpolant::Linear || self.estimator() != Estimator::Regression),
             [
                 "objective.pairing",
-                "is unbalanced without growth",
-                "set objective.growth > 0, or objective.pairing = ot",
+                "is unbalanced without growth, which needs the velocities of straight pairs",
+                "set objective.growth > 0, or objective.path = linear and objective.estimator = auto, or \
+                 objective.pairing = ot",
             ],
         )?;
         file.refuse_if(
@@ -103,6 +108,9 @@ impl DataConfig {
         if self.path.as_os_str().is_empty() {
             let missing = Error::input(file.0, "data.path", "is missing", "name the file of the snapshots");
             return Err(missing.of_kind(InputKind::Missing));
+        }
+        if let Some(count) = self.components.filter(|count| !(1..=MAX_DIM).contains(count)) {
+            return file.refuse("data.components", count, "use 1 to 1024 components");
         }
         match self.hold_out.iter().find(|time| !time.is_finite()) {
             Some(time) => file.refuse("data.hold_out", time, "use finite times"),

@@ -25,11 +25,14 @@ pub struct DataConfig {
     pub hold_out: Vec<f64>,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
     pub standardize: Standardization,
+    /// Number of principal components in place of the columns, 1 to 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, hold_out, standardize } = DataSource::new("");
-        DataConfig { path, times_path, samples, times, hold_out, standardize }
+        let DataSource { path, times_path, samples, times, hold_out, standardize, .. } = DataSource::new("");
+        DataConfig { path, times_path, samples, times, hold_out, standardize, components: None }
     }
 }

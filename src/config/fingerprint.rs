@@ -31,6 +31,9 @@ struct Data {
     times: String,
     hold_out: Vec<f64>,
     standardise: Standardization,
+    /// Later than the first form, so it is left out where it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,6 +109,9 @@ impl Settings {
         };
         let (pairing, pairing_rows, pairing_relaxation) = match objective.pairing {
             Pairing::Independent => ("independent", 2048, 1.0),
+            // As settled before a run: see `Config::settled`.
+            Pairing::Auto if objective.path.interpolant().has_pairs() => ("ot", 2048, 1.0),
+            Pairing::Auto => ("independent", 2048, 1.0),
             Pairing::Ot { rows } => ("ot", rows, 1.0),
             Pairing::Unbalanced { relaxation, rows } => ("unbalanced", rows, relaxation),
             Pairing::Wfr { rows } => ("wfr", rows, 1.0),
@@ -126,12 +132,12 @@ impl Settings {
             Some(Estimator::Regression) => "regression",
         };
         Settings {
-            data: Data::default(),
+            data: Data { components: config.data.components, ..Data::default() },
             model: Model {
-                hidden: model.hidden.clone(),
+                hidden: model.hidden.clone().unwrap_or_else(|| vec![128; 3]),
                 activation: model.activation,
                 head: model.head,
-                time_embedding: model.time_embedding.clone(),
+                time_embedding: model.time_embedding.clone().unwrap_or_default(),
             },
             objective: Objective {
                 sigma: objective.sigma.value,
@@ -202,8 +208,7 @@ impl Settings {
     }
 }
 
-// The place of the data and the times of writing decide nothing: these sections are at their first
-// defaults.
+// The place of the data and the times of writing decide nothing: they are at their first defaults.
 
 impl Default for Data {
     fn default() -> Self {
@@ -213,6 +218,7 @@ impl Default for Data {
             times: "times".into(),
             hold_out: Vec::new(),
             standardise: Standardization::Isotropic,
+            components: None,
         }
     }
 }

@@ -48,12 +48,13 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times", TEXT, "\"times\""),
     ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
-    ("model.hidden", WIDTHS, "[128, 128]"),
+    ("data.components", WHOLE, "50"),
+    ("model.hidden", Words("auto, or a list of whole numbers, the widths of the layers"), "[128, 128]"),
     ("model.activation", Name(names::<Activation>), "\"silu\""),
     ("model.head", Name(names::<Head>), "\"scalar\""),
     (
         "model.time_embedding",
-        OneOf(&[("raw", &[]), ("fourier", &[("frequencies", NUMBERS, "[0.5, 1]")])]),
+        OneOf(&[("auto", &[]), ("raw", &[]), ("fourier", &[("frequencies", NUMBERS, "[0.5, 1]")])]),
         "{ kind = \"fourier\", frequencies = [0.5, 1] }",
     ),
     (
@@ -89,6 +90,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     (
         "objective.path",
         OneOf(&[
+            ("auto", &[]),
             ("linear", &[]),
             ("spline", &[]),
             ("learned", &[("hidden", WIDTHS, "[64, 64]"), ("rate", NUMBER, "0.3")]),
@@ -97,17 +99,18 @@ const KEYS: &[(&str, Takes, &str)] = &[
             ("generative-vp", &[]),
             ("generative-sqrt", &[]),
         ]),
-        "\"linear\"",
+        "\"auto\"",
     ),
     (
         "objective.pairing",
         OneOf(&[
+            ("auto", &[]),
             ("independent", &[]),
             ("ot", &[("rows", WHOLE, "2048")]),
             ("unbalanced", &[("relaxation", NUMBER, "1"), ("rows", WHOLE, "2048")]),
             ("wfr", &[("rows", WHOLE, "2048")]),
         ]),
-        "\"independent\"",
+        "\"auto\"",
     ),
     (
         "objective.mass",

@@ -104,7 +104,7 @@ const WHOLES: [Whole; 9] = [
         section: "objective",
         name: "path",
         main: KIND,
-        default: "linear",
+        default: AUTO,
         parts: &[
             Part { old: &["bend_hidden"], name: "hidden", kinds: &["learned"], choice: Choice::Never },
             Part { old: &["bend_rate"], name: "rate", kinds: &["learned"], choice: Choice::Never },
@@ -114,7 +114,7 @@ const WHOLES: [Whole; 9] = [
         section: "objective",
         name: "pairing",
         main: KIND,
-        default: "independent",
+        default: AUTO,
         parts: &[
             Part { old: &["pairing_relaxation"], name: "relaxation", kinds: &["unbalanced"], choice: Choice::Never },
             Part { old: &["pairing_rows"], name: "rows", kinds: &["ot", "unbalanced", "wfr"], choice: Choice::Never },

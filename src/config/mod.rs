@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `data`, `model`, `objective`, `training`, `output` | the sections with their defaults |
 //! | `kind` | values with settings of their own: `{ kind = "learned", rate = 0.3 }` |
+//! | `path` | from a configuration and snapshots to a path and a training |
 //! | `read` | from file and overrides to a table of known keys |
 //! | `legacy` | keys of earlier versions |
 //! | `keys` | what each key takes, in words |
@@ -35,6 +36,7 @@ mod legacy;
 mod model;
 mod objective;
 mod output;
+mod path;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -53,7 +55,7 @@ pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
 pub use self::training::{Schedule, TrainingConfig};
-use crate::data::{DataSource, Snapshots};
+use crate::data::{DataSource, Reduction, Snapshots};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;
 use crate::model::Architecture;
@@ -134,18 +136,22 @@ impl Config {
         Ok(keys::text(&table))
     }
 
-    /// The source of the data.
+    /// The source of the data. Components are to be fitted: a reader for a trained model gets those of
+    /// its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, hold_out, standardize } = self.data.clone();
-        DataSource { path, times_path, samples, times, hold_out, standardize }
+        let DataConfig { path, times_path, samples, times, hold_out, standardize, components } = self.data.clone();
+        let components = components.map(Reduction::Fit);
+        DataSource { path, times_path, samples, times, hold_out, standardize, components }
     }
 
-    /// The network for data of dimension `dim`.
+    /// The network for data of dimension `dim`; layers that are left to the program are
+    /// [`Architecture::HIDDEN`] until [`Config::settled`] has seen the data.
     #[must_use]
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
-        Architecture { dim, hidden, activation, head, time_embedding }
+        let hidden = hidden.unwrap_or_else(|| Architecture::HIDDEN.to_vec());
+        Architecture { dim, hidden, activation, head, time_embedding: time_embedding.unwrap_or_default() }
     }
 
     /// The dynamics and the time weight.
@@ -169,6 +175,26 @@ impl Config {
             PathConfig::Learned { hidden, rate } => Some(Bend::new(&self.architecture(dim), hidden.clone(), *rate)),
             _ => None,
         }
+    }
+
+    /// The same run with everything that is left to the program (`auto`) at the value that needs no
+    /// comparison of candidates: the path linear, pairs by optimal transport if the path has pairs,
+    /// a raw time embedding, and the size that suits `snapshots`.
+    #[must_use]
+    pub fn settled(&self, snapshots: &Snapshots) -> Config {
+        let mut config = self.clone();
+        let objective = &mut config.objective;
+        if objective.path == PathConfig::Auto {
+            objective.path = PathConfig::Linear;
+        }
+        if objective.pairing == Pairing::Auto {
+            let has_pairs = objective.path.interpolant().has_pairs();
+            objective.pairing = if has_pairs { Pairing::ot() } else { Pairing::Independent };
+        }
+        let n_rows = snapshots.samples.len() / snapshots.dim.max(1);
+        config.model.hidden.get_or_insert_with(|| Architecture::hidden_for(snapshots.dim, n_rows));
+        config.model.time_embedding.get_or_insert_default();
+        config
     }
 
     /// How the Laplacian is formed.

@@ -31,13 +31,13 @@ pub struct ObjectiveConfig {
     /// action.
     #[serde(with = "kind::auto")]
     pub estimator: Option<Estimator>,
-    /// Path between snapshots: `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
+    /// Path between snapshots: `auto`, `linear`, `spline`, `{ kind = "learned", hidden = […], rate =
     /// 0.3 }`, `nearest`, `generative-linear`, `generative-vp` or `generative-sqrt`.
     #[serde(with = "kind")]
     pub path: PathConfig,
-    /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `independent`,
-    /// `{ kind = "ot", rows = 2048 }`, `{ kind = "unbalanced", relaxation = 1.0, rows = 2048 }` or
-    /// `{ kind = "wfr", rows = 2048 }`.
+    /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `auto`,
+    /// `independent`, `{ kind = "ot", rows = 2048 }`, `{ kind = "unbalanced", relaxation = 1.0, rows
+    /// = 2048 }` or `{ kind = "wfr", rows = 2048 }`.
     #[serde(with = "kind")]
     pub pairing: Pairing,
     /// Mass of the snapshots: `ignored`, or for populations that grow `counts` (of rows) or
@@ -59,8 +59,8 @@ impl Default for ObjectiveConfig {
             cost_exponent,
             time_weight,
             estimator: None,
-            path: PathConfig::Linear,
-            pairing: Pairing::Independent,
+            path: PathConfig::Auto,
+            pairing: Pairing::Auto,
             mass: Mass::Ignored,
             time_rule: TimeRule::default(),
         }
@@ -82,6 +82,9 @@ pub struct Sigma {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum PathConfig {
+    /// Left to the program, which compares candidates on the training snapshots before it trains:
+    /// see [`choose`](crate::validate::choose). [`Interpolant::Linear`] until then.
+    Auto,
     /// [`Interpolant::Linear`].
     Linear,
     /// [`Interpolant::Spline`].
@@ -118,7 +121,7 @@ impl PathConfig {
     #[must_use]
     pub fn interpolant(&self) -> Interpolant {
         match self {
-            PathConfig::Linear => Interpolant::Linear,
+            PathConfig::Auto | PathConfig::Linear => Interpolant::Linear,
             PathConfig::Spline => Interpolant::Spline,
             PathConfig::Learned { .. } => Interpolant::Learned,
             PathConfig::Nearest => Interpolant::Nearest,
@@ -134,6 +137,9 @@ impl PathConfig {
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Pairing {
+    /// Left to the program: one of the candidates of the path `auto`; for a path that is given,
+    /// [`Pairing::Ot`] if it has pairs.
+    Auto,
     /// Independently.
     Independent,
     /// By exact optimal transport of squared distances in network coordinates, solved once before
@@ -163,6 +169,18 @@ pub enum Pairing {
 }
 
 impl Pairing {
+    /// By optimal transport, with every setting at its default.
+    #[must_use]
+    pub fn ot() -> Self {
+        Pairing::Ot { rows: Self::default_rows() }
+    }
+
+    /// By partial optimal transport, with every setting at its default.
+    #[must_use]
+    pub fn unbalanced() -> Self {
+        Pairing::Unbalanced { relaxation: Self::default_relaxation(), rows: Self::default_rows() }
+    }
+
     fn default_rows() -> usize {
         DensityPath::PAIRING_ROWS
     }

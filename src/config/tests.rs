@@ -25,7 +25,7 @@ fn defaults_complete_a_configuration_and_survive_the_round_trip() {
     assert_eq!(read(&config.to_toml().expect("UTF-8"), &[]).expect("reads"), config);
     let every = Config {
         model: ModelConfig {
-            time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] },
+            time_embedding: Some(TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] }),
             ..ModelConfig::default()
         },
         objective: ObjectiveConfig {
@@ -233,7 +233,7 @@ fn fingerprints_of_earlier_versions_stay() {
 fn overrides_replace_values_of_every_kind() {
     let overrides = ["training.steps=7", "model.hidden=[3, 4]", "model.head=dot", "data.hold_out=[1.5]"];
     let config = read("[data]\npath = \"a.npz\"\n[training]\nsteps = 5", &overrides).expect("reads");
-    assert_eq!((config.training.steps, config.model.hidden, config.model.head), (7, vec![3, 4], Head::Dot));
+    assert_eq!((config.training.steps, config.model.hidden, config.model.head), (7, Some(vec![3, 4]), Head::Dot));
     assert_eq!(config.data.hold_out, [1.5]);
 }
 

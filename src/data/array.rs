@@ -24,6 +24,9 @@ const MAX_TRUSTED_RATIO: u64 = 64;
 /// counters.
 const MAX_ROWS: u64 = u32::MAX as u64;
 
+/// Maximum number of columns, of which components are to be taken if a model cannot have so many.
+pub(super) const MAX_COLUMNS: usize = 1 << 16;
+
 /// Which index varies slowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
@@ -390,16 +393,26 @@ pub(super) fn check_shape(file: &Path, name: &str, rows: u64, columns: u64) -> R
         refuse("has no rows".into(), "give at least one sample".into())
     } else if columns == 0 {
         refuse("has no columns".into(), "give samples of at least one dimension".into())
-    } else if columns > MAX_DIM as u64 {
+    } else if columns > MAX_COLUMNS as u64 {
         refuse(
-            format!("has {columns} columns; at most {MAX_DIM} are supported"),
-            "reduce the dimension first, for example by PCA; rows are samples, columns dimensions".into(),
+            format!("has {columns} columns; at most {MAX_COLUMNS} are read"),
+            "leave out columns that hardly vary; rows are samples, columns dimensions".into(),
         )
     } else if rows > MAX_ROWS {
         refuse(format!("has {rows} rows; at most {MAX_ROWS} are supported"), "draw a subset".into())
     } else {
         Ok((rows as usize, columns as usize))
     }
+}
+
+/// Refuses samples of `columns` that are not reduced to components and are too many for a model.
+pub(super) fn check_dim(file: &Path, name: &str, columns: usize) -> Result<()> {
+    if columns <= MAX_DIM {
+        return Ok(());
+    }
+    let problem = format!("has {columns} columns; a model has at most {MAX_DIM} dimensions");
+    let fix = "set data.components, as in components = 50; rows are samples, columns dimensions";
+    Err(Error::input(file, name, problem, fix))
 }
 
 /// A zeroed buffer of `rows · columns`, or an error if memory runs out. Systems that overcommit

@@ -16,7 +16,7 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use super::array::{Meter, Rows, check_shape, describe_not_finite, list};
+use super::array::{MAX_COLUMNS, Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
 use super::file::{Encoding, Features, refuse_too_small};
 use super::grouping::RowTimes;
@@ -24,7 +24,6 @@ use super::survey::Survey;
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
-use crate::model::MAX_DIM;
 
 /// Longest line. Compressed files have the further limits [`LINE_BYTES`] and [`LINE_RATIO`] times
 /// their size, because a few kB can expand to a line of any length.
@@ -108,6 +107,11 @@ impl Table {
         check_shape(&self.path, samples, n_rows as u64, dim as u64)
     }
 
+    /// Number of columns that `samples` selects.
+    pub fn n_columns(&mut self, samples: &str, times: &str) -> Result<usize> {
+        Ok(self.selection(samples, times)?.columns.len())
+    }
+
     /// Result of the first pass over the sample columns, and the number of rows.
     fn survey(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<&(usize, Survey)> {
         let found = match self.first_pass.take() {
@@ -169,7 +173,7 @@ impl Table {
         meter: &mut Meter<'_>,
         mut visit: impl FnMut(&ByteRecord) -> Result<()>,
     ) -> Result<(usize, Survey)> {
-        if columns.is_empty() || columns.len() > MAX_DIM {
+        if columns.is_empty() || columns.len() > MAX_COLUMNS {
             check_shape(&self.path, samples, 1, columns.len() as u64)?;
         }
         let mut survey = Survey::new(columns.len());

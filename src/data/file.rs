@@ -147,6 +147,15 @@ impl DataFile {
         }
     }
 
+    /// Number of columns of `samples`, if that can be told before anything is read: what is wrong
+    /// is reported later.
+    pub fn n_columns(&mut self, samples: &str, times: &str) -> Option<usize> {
+        match self {
+            DataFile::Arrays(file) => Some(file.array(samples).ok()?.matrix_shape().ok()?.1),
+            DataFile::Table(table) => table.n_columns(samples, times).ok(),
+        }
+    }
+
     /// The array `times`, one finite time per row. In a table this also surveys `samples`.
     pub fn times(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         match self {

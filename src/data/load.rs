@@ -2,17 +2,19 @@
 //! coordinates.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::array::{Meter, Rows, check_shape, list, zeros};
+use super::array::{Meter, Rows, check_dim, check_shape, list, zeros};
+use super::components::{Kept, fit};
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::snapshots::find_time;
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
-use super::{DataSource, Snapshots};
+use super::{Components, DataSource, Reduction, Snapshots};
 use crate::error::{Error, InputKind, Result};
 use crate::model::Coordinates;
-use crate::stage::Watch;
+use crate::stage::{Stage, Watch};
 
 /// A data set prepared for training.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +26,10 @@ pub struct Loaded {
     /// The map from data units to network coordinates, with the names of the columns if the data
     /// are a table.
     pub coordinates: Coordinates,
+    /// The components that the samples are, if [`DataSource::components`] asks for them.
+    pub components: Option<Arc<Components>>,
+    /// Information for the user, one sentence each.
+    pub notices: Vec<String>,
     /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -82,13 +88,19 @@ fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
 /// read. Files of types that f32 cannot hold, and tables, are read twice, in rare cases up to four
 /// times.
 ///
-/// Peak memory: the samples in f32, plus 4 bytes per row if the rows of a time are not consecutive.
+/// Peak memory: the samples in f32, plus 4 bytes per row if the rows of a time are not consecutive;
+/// components take some more while they are fitted.
 ///
 /// # Errors
 /// [`Error::Input`] naming file, array (or row and column) and fix for every content that training
 /// cannot use; [`Error::Interrupted`] if the watch cancels.
 pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
-    let reading = Reading::new(source, |times| held_out_times(source, times), watch)?;
+    load_on(source, &Stage::new(1, watch))
+}
+
+/// [`load`], with components fitted on all threads of `stage`.
+pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
+    let reading = Reading::new(source, |times| held_out_times(source, times), stage.watch)?;
     let [first, .., last] = reading.training.times[..] else {
         return Err(Error::input(
             times_file(source),
@@ -97,7 +109,7 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of at least two times, or set objective.path to a generative path",
         ));
     };
-    let mut loaded = standardized(source, reading, [first, last], watch)?;
+    let mut loaded = standardized(source, reading, [first, last], stage)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
@@ -123,7 +135,12 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
 /// # Errors
 /// As [`load`]; also if there is more than one time.
 pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
-    let reading = Reading::new(source, none_held_out, watch)?;
+    load_single_on(source, &Stage::new(1, watch))
+}
+
+/// [`load_single`], with components fitted on all threads of `stage`.
+pub(crate) fn load_single_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
+    let reading = Reading::new(source, none_held_out, stage.watch)?;
     let times = &reading.training.times;
     if times.len() != 1 {
         return Err(Error::input(
@@ -133,13 +150,13 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
             "give samples of one time: a generative path leads from noise to them",
         ));
     }
-    let mut loaded = standardized(source, reading, [0.0, 1.0], watch)?;
+    let mut loaded = standardized(source, reading, [0.0, 1.0], stage)?;
     loaded.training.times = vec![1.0];
     Ok(loaded)
 }
 
 /// Converts the samples to network coordinates; times stay.
-fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2], watch: &dyn Watch) -> Result<Loaded> {
+fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2], stage: &Stage) -> Result<Loaded> {
     /// Number of readings that move the origin to the center of the training rows. It is far from
     /// the mean of all rows if there are outliers; after the second reading it is known to f32's
     /// precision there.
@@ -149,7 +166,12 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         if !statistics.far_from_origin(&reading) {
             break;
         }
-        reading.read_again(source, &statistics.center, watch)?;
+        reading.read_again(source, &statistics.center, stage.watch)?;
+        statistics = Statistics::of(source, &reading);
+    }
+    let mut notices = Vec::new();
+    let components = reading.reduce(source, &mut notices, stage)?;
+    if components.is_some() {
         statistics = Statistics::of(source, &reading);
     }
     let mut warnings = std::mem::take(&mut reading.warnings);
@@ -167,7 +189,7 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     }
     warn_of_outliers(source, &reading, &mut warnings);
     let Reading { training, held_out, .. } = reading;
-    Ok(Loaded { training, held_out, coordinates, warnings })
+    Ok(Loaded { training, held_out, coordinates, components, notices, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, without holding any out; `watch` receives the
@@ -176,7 +198,10 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
 /// # Errors
 /// As [`load`].
 pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet> {
-    let Reading { training, features, warnings, .. } = Reading::new(source, none_held_out, watch)?;
+    let mut reading = Reading::new(source, none_held_out, watch)?;
+    only_given(source)?;
+    reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
+    let Reading { training, features, warnings, .. } = reading;
     Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
 }
 
@@ -188,7 +213,9 @@ pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet>
 pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     let DataSource { path, samples, times, .. } = source;
     let mut meter = Meter::new(watch);
+    only_given(source)?;
     let mut file = DataFile::open(path)?;
+    check_width(source, &mut file)?;
     let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
     let features = file.features(samples, times, &mut meter)?;
     let mut rows = zeros(path, samples, n_rows, dim)?;
@@ -196,7 +223,39 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     file.read_rows(samples, times, &mut Rows::new(&features.origin, destination, &mut rows, &mut []), &mut meter)?;
     let mut warnings = features.warnings.clone();
     warnings.extend(counting_warning(source, &features, dim, [&rows[..]]));
-    Ok(Points { dim, rows, origin: features.origin, columns: features.columns, warnings })
+    let points = Points { dim, rows, origin: features.origin, columns: features.columns, warnings };
+    let Some(Reduction::Given(components)) = &source.components else { return Ok(points) };
+    if !components.take(path, dim, points.columns.as_deref())? {
+        return Ok(points);
+    }
+    let Points { mut rows, origin, warnings, .. } = points;
+    rows = components.scores(&rows, &origin, &Stage::new(1, watch))?;
+    let dim = components.count();
+    Ok(Points { dim, rows, origin: vec![0.0; dim], columns: Some(components.names()), warnings })
+}
+
+/// Refuses to fit components where the rows to train on are not known.
+fn only_given(source: &DataSource) -> Result<()> {
+    match source.components {
+        Some(Reduction::Fit(_)) => {
+            let problem = "are fitted only when a model is trained";
+            Err(Error::input(
+                &source.path,
+                "data.components",
+                problem,
+                "give those of the run: its loadings.safetensors",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses samples that are too wide for a model, before they are read.
+fn check_width(source: &DataSource, file: &mut DataFile) -> Result<()> {
+    match file.n_columns(&source.samples, &source.times) {
+        Some(columns) if source.components.is_none() => check_dim(&source.path, &source.samples, columns),
+        _ => Ok(()),
+    }
 }
 
 fn none_held_out(times: &[f64]) -> Result<Vec<bool>> {
@@ -226,6 +285,7 @@ impl Reading {
         let DataSource { path, times_path, samples, times, .. } = source;
         let mut meter = Meter::new(watch);
         let mut file = DataFile::open(path)?;
+        check_width(source, &mut file)?;
         let format = Format::of(path)?;
         let row_times = match times_path {
             Some(times_path) if format.is_table() => {
@@ -273,6 +333,41 @@ impl Reading {
         let counting = counting_warning(source, &reading.features, dim, stretches);
         reading.warnings.extend(counting);
         Ok(reading)
+    }
+
+    /// Puts components in the place of the columns, if `source` asks for them: those given, or
+    /// those of the training rows, which `notices` then describe.
+    fn reduce(
+        &mut self,
+        source: &DataSource,
+        notices: &mut Vec<String>,
+        stage: &Stage,
+    ) -> Result<Option<Arc<Components>>> {
+        let Reading { training, held_out, features, warnings, .. } = self;
+        let (path, columns) = (&source.path, features.columns.as_deref());
+        let components = match &source.components {
+            None => return Ok(None),
+            Some(Reduction::Fit(count)) => {
+                Arc::new(fit(path, &training.samples, &features.origin, columns, *count, stage)?)
+            }
+            Some(Reduction::Given(components)) => components.clone(),
+        };
+        if components.take(path, training.dim, columns)? {
+            let scores = components.scores(&training.samples, &features.origin, stage)?;
+            if let Some(Reduction::Fit(_)) = source.components {
+                let kept = Kept::of(&components, training, &features.origin, &scores);
+                notices.push(kept.notice(path));
+                warnings.extend(kept.warning(path));
+            }
+            training.samples = scores;
+            held_out.samples = components.scores(&held_out.samples, &features.origin, stage)?;
+            let dim = components.count();
+            (training.dim, held_out.dim) = (dim, dim);
+            let columns = Some(components.names());
+            *features =
+                Features { epsilon: f32::EPSILON.into(), origin: vec![0.0; dim], columns, ..Features::default() };
+        }
+        Ok(Some(components))
     }
 
     /// Reads the samples once more, with the origin moved by `shift`.

@@ -7,7 +7,9 @@
 //! Input files are untrusted: sizes are checked against the bytes present before anything is
 //! allocated. Peak memory is at most the samples present, in f32, 4 bytes per row (if the rows of a
 //! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
-//! takes an eighth of the samples more, or one column. Time grows linearly with the bytes read;
+//! takes an eighth of the samples more, or one column. Components take, while they are fitted, 8
+//! bytes for each of them and 18 more, times the rows and four times the columns; that is checked
+//! before it is reserved. Time grows linearly with the bytes read;
 //! compressed ones count by the size of their content.
 //!
 //! Without the feature `files` only `.npy` and `.safetensors` are read and written.
@@ -32,6 +34,7 @@ mod analytic;
 mod array;
 #[cfg(feature = "files")]
 mod columns;
+mod components;
 #[cfg(feature = "files")]
 mod csv;
 #[cfg(not(feature = "files"))]
@@ -58,12 +61,15 @@ mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
+pub use components::{Components, Reduction};
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
+#[cfg(feature = "files")]
+pub(crate) use load::{load_on, load_single_on};
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Reduction;
+
 /// Map of samples to network coordinates. Statistics are those of the training snapshots, with
 /// equal weights of all rows; deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub struct DataSource {
     pub hold_out: Vec<f64>,
     /// Map of samples to network coordinates.
     pub standardize: Standardization,
+    /// Principal components in place of the columns, which may then be more than 1024.
+    pub components: Option<Reduction>,
 }
 
 impl DataSource {
@@ -55,6 +59,7 @@ impl DataSource {
             times: "times".into(),
             hold_out: Vec::new(),
             standardize: Standardization::default(),
+            components: None,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::turn::Turn;
 use crate::data::Snapshots;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::{Purpose, index, words};
 use crate::stage::Stage;
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan, wfr_plan};
@@ -228,6 +228,31 @@ pub fn unbalanced_couplings(
     })
 }
 
+/// Couplings by partial optimal transport of rows that have the same mass in all snapshots, divided
+/// as in [`optimal_couplings`]. Rows without a partner within the squared distance `relaxation` are
+/// in no pair: particles that have left the view, or have entered it. All pairs have the mass 1.
+///
+/// # Errors
+/// As [`unbalanced_plan`]; [`Error::Input`] if no row has a partner in the next snapshot.
+pub fn partial_couplings(
+    snapshots: &Snapshots,
+    relaxation: f64,
+    most_rows: usize,
+    seed: u64,
+    stage: &Stage,
+) -> Result<Vec<Coupling>> {
+    let found = couplings(snapshots, most_rows, seed, stage, &|_, x, y| {
+        let moves = unbalanced_plan(snapshots.dim, x, y, [1.0; 2], relaxation, stage.watch)?;
+        Ok(moves.into_iter().filter(|(_, _, mass)| mass.iter().all(|&end| end > 0.0)).collect())
+    })?;
+    if let Some(k) = found.iter().position(|coupling| coupling.pairs.is_empty()) {
+        let times = [k, k + 1].map(|k| snapshots.times[k]);
+        let problem = format!("is {relaxation}, and no row of network time {} has a partner at {}", times[0], times[1]);
+        return Err(Error::input("pairing", "relaxation", problem, "use a larger squared distance, network units"));
+    }
+    Ok(found)
+}
+
 /// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
 /// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided
 /// equally among their rows. `growth` is the λ of the dynamics, which decides what growth costs:
@@ -328,7 +353,6 @@ pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Ve
 mod tests {
     use super::*;
     use crate::data::draw_gaussian;
-    use crate::error::Error;
     use crate::rng::Stream;
 
     fn snapshots(sizes: &[usize]) -> Snapshots {
@@ -419,6 +443,25 @@ mod tests {
         // Problems differ by a row in size.
         assert!((vanishing - 2.0 / 30.0).abs() < 5e-3, "{vanishing}");
         assert!((appearing - 1.0 / 40.0).abs() < 5e-3, "{appearing}");
+    }
+
+    /// Seven particles in a row move by 1; one leaves and one enters. The five that are seen twice
+    /// keep their partners, and the others have none.
+    #[test]
+    fn rows_that_enter_and_leave_have_no_partner() {
+        let samples = (0..6).chain(0..6).flat_map(|i| [0.0, 3.0 * i as f32]).collect::<Vec<f32>>();
+        let moved = samples.iter().enumerate().map(|(i, &x)| if i % 2 == 1 && i > 12 { x - 2.0 } else { x });
+        // Rows 0..6 at 0, 3, … 15; those after them at 1, 4, … 13 and a new one at −2.
+        let mut samples: Vec<f32> = moved.collect();
+        samples[13] = -2.0;
+        let snapshots = Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 6, 12], samples };
+        let coupling = &partial_couplings(&snapshots, 4.0, 100, 1, &Stage::default()).unwrap()[0];
+        let mut pairs = coupling.pairs.clone();
+        pairs.sort_unstable();
+        assert_eq!(pairs, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]);
+        assert_eq!(coupling.pair(7 << 29).2, [1.0; 2]);
+        let error = partial_couplings(&snapshots, 0.5, 100, 1, &Stage::default()).unwrap_err().to_string();
+        assert!(error.contains("no row of network time 0 has a partner"), "{error}");
     }
 
     /// The pairs are those of the plan: moving along them costs W₂².

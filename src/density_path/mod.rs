@@ -11,7 +11,7 @@ mod turn;
 
 use std::sync::Arc;
 
-pub use coupling::{Coupling, optimal_couplings, unbalanced_couplings, wfr_couplings};
+pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
 pub(crate) use coupling::{LinkTables, shuffled};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
@@ -53,6 +53,12 @@ impl Interpolant {
     #[must_use]
     pub fn is_generative(self) -> bool {
         self.coefficients().is_some()
+    }
+
+    /// True if x moves between pairs of samples that can be chosen.
+    #[must_use]
+    pub fn has_pairs(self) -> bool {
+        matches!(self, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned)
     }
 
     /// True if the velocity of x is known.
@@ -210,7 +216,7 @@ impl DensityPath {
     /// # Errors
     /// As [`optimal_couplings`]; [`Error::Input`] for a path that has no pairs.
     pub fn paired(self, seed: u64, stage: &Stage) -> Result<Self> {
-        if !matches!(self.interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned) {
+        if !self.interpolant.has_pairs() {
             let problem = format!("is {:?}, which has no pairs", self.interpolant);
             return Err(Error::input("density path", "interpolant", problem, "pair a linear, spline or learned path"));
         }

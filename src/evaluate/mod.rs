@@ -14,6 +14,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod baselines;
+mod energy_distance;
 mod flow;
 mod likelihood;
 mod mmd;
@@ -21,6 +23,8 @@ mod points;
 mod report;
 mod theorems;
 
+pub use baselines::{Baselines, Neighbor, disjoint_halves, equal_number, random_rows};
+pub use energy_distance::energy_distance;
 use flow::Flow;
 pub use mmd::{Kernel, mmd2};
 use points::PointSets;

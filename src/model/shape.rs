@@ -52,6 +52,13 @@ impl Architecture {
     /// Hidden layers that the program takes unless it is told.
     pub const HIDDEN: [usize; 3] = [128; 3];
 
+    /// Hidden layers that suit `n_rows` samples of dimension `dim`, if nothing else is known.
+    #[must_use]
+    pub fn hidden_for(dim: usize, n_rows: usize) -> Vec<usize> {
+        let _ = (dim, n_rows);
+        Self::HIDDEN.to_vec()
+    }
+
     /// A network of `hidden` layers for data of dimension `dim`, with the default activation, head
     /// and time features.
     #[must_use]

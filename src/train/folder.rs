@@ -13,8 +13,8 @@ use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
 impl RunFolder {
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
     /// folder, is last.
-    fn files(&self) -> [PathBuf; 4] {
-        [self.model(), self.plot(), self.metrics(), self.config()]
+    fn files(&self) -> [PathBuf; 6] {
+        [self.self_test(), self.model(), self.loadings(), self.plot(), self.metrics(), self.config()]
     }
 
     /// State of the folder.
@@ -61,21 +61,21 @@ impl RunFolder {
     /// [`Error::Io`] names the file that cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
         let old = list_checkpoints(&self.checkpoints())?;
-        let [model, plot, metrics, config] = self.files();
-        for file in old.into_iter().chain([model, plot, metrics, config]) {
+        for file in old.into_iter().chain(self.files()) {
             remove(&file)?;
         }
         Ok(())
     }
 
-    /// Creates the folder of checkpoints, and removes the half-written files of dead processes.
-    /// Call it under the claim, which excludes other writers.
+    /// Creates the folder of checkpoints, and removes the half-written files of dead processes, and
+    /// the test of a model that is about to change. Call it under the claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
     pub(super) fn tidy(&self) -> Result<()> {
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
+        remove(&self.self_test())?;
         for folder in [self.path(), &checkpoints] {
             for name in names(folder)?.iter().filter(|name| is_unfinished(name)) {
                 remove(&folder.join(name))?;
@@ -163,7 +163,9 @@ mod tests {
         assert_eq!(content(), Content::Foreign);
         write("checkpoints/step-0000000010.safetensors");
         assert_eq!(content(), Content::Run);
-        for name in ["config.toml", "model.safetensors", "metrics.jsonl", "loss.svg"] {
+        for name in
+            ["config.toml", "model.safetensors", "loadings.safetensors", "metrics.jsonl", "loss.svg", "selftest.json"]
+        {
             write(name);
         }
         write("checkpoints/step-best.safetensors");

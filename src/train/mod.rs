@@ -10,7 +10,7 @@
 //!
 //! let mut config = Config::default();
 //! config.data.path = file;
-//! config.model.hidden = vec![8];
+//! config.model.hidden = Some(vec![8]);
 //! config.training.steps = 5;
 //! config.output.folder = folder.path().join("run");
 //! let outcome = train(&CpuEngine::new(1), &config, Existing::Refuse, 1, &mut Unobserved)?;
@@ -19,6 +19,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod auto;
 mod checkpoint;
 mod claim;
 mod folder;
@@ -29,6 +30,7 @@ mod plot;
 #[path = "no_plot.rs"]
 mod plot;
 mod resume;
+mod selftest;
 mod unexplained;
 
 use std::path::Path;
@@ -37,6 +39,7 @@ use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
+pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
 pub use unexplained::Unexplained;
 
 use self::claim::Claim;
@@ -44,9 +47,9 @@ use self::folder::Content;
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
-use crate::config::{Config, Mass, ObjectiveConfig, Pairing};
-use crate::data::{Snapshots, load, load_single};
-use crate::density_path::{Coupling, DensityPath, Interpolant, optimal_couplings, unbalanced_couplings, wfr_couplings};
+use crate::config::{Config, Pairing};
+use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
+use crate::density_path::Coupling;
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -105,6 +108,17 @@ pub trait Observer {
         let _ = unexplained;
     }
 
+    /// The model is about to be tested on the snapshots that it was trained on;
+    /// [`Observer::watch`] receives the progress.
+    fn testing(&mut self) {}
+
+    /// The test is done, and its file written. What it found is a warning, or information, unless
+    /// this says otherwise.
+    fn tested(&mut self, test: &SelfTest) {
+        test.notices().for_each(|message| self.notice(message));
+        test.warnings().for_each(|message| self.warning(message));
+    }
+
     /// A watch that can cancel the run: before the first step with [`Error::Interrupted`], later
     /// with a checkpoint and [`Outcome::Stopped`].
     fn watch(&self) -> &dyn Watch {
@@ -156,13 +170,24 @@ pub fn train(
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
-    let (snapshots, coordinates) = read_snapshots(config, observer)?;
-    let fingerprint = config.fingerprint(&snapshots)?;
+    let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
+    let is_stored = stored.is_some();
+    let mut loaded = read_snapshots(config, stored, threads, observer)?;
+    let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
+    let mut fingerprint = config.fingerprint(&loaded.training)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
-        Existing::Resume => resume::load(&folder, config, &snapshots, &fingerprint, &engine.arithmetic(), observer)?,
+        Existing::Resume => {
+            resume::load(&folder, config, &loaded.training, &fingerprint, &engine.arithmetic(), observer)?
+        }
         _ => Earlier::default(),
     };
+    if is_stored && earlier.state.is_none() {
+        // No checkpoint shows that the stored components are those of the data as they are now.
+        loaded = read_snapshots(config, None, threads, observer)?;
+        fingerprint = config.fingerprint(&loaded.training)?;
+    }
+    let Loaded { training: snapshots, coordinates, components, .. } = loaded;
     config.short_run().iter().for_each(|message| observer.notice(message));
     let training = training(engine, config, snapshots, threads, observer)?;
     let state = match earlier.state {
@@ -174,7 +199,7 @@ pub fn train(
     if let Some(checkpoint) = &earlier.renewed {
         checkpoint.save(&folder.checkpoints())?;
     }
-    prepare_folder(&folder, config, existing, observer)?;
+    prepare_folder(&folder, config, components.as_deref(), existing, observer)?;
     let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
     let arithmetic = engine.arithmetic();
@@ -184,18 +209,41 @@ pub fn train(
     let outcome = run.steps(&mut *trainer, config, start, observer);
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
-    if outcome == Outcome::Finished {
-        run.report_unexplained(engine, &*trainer, observer)?;
+    match outcome {
+        Outcome::Finished => run.report(engine, &*trainer, threads, observer),
+        stopped @ Outcome::Stopped { .. } => Ok(stopped),
     }
-    Ok(outcome)
 }
 
-/// Reads the snapshots to train on, in network coordinates.
-fn read_snapshots(config: &Config, observer: &mut dyn Observer) -> Result<(Snapshots, Coordinates)> {
-    let read = if config.objective.path.interpolant().is_generative() { load_single } else { load };
-    let loaded = read(&config.source(), observer.watch())?;
+/// Reads the snapshots to train on, in network coordinates; `components` are those of a run that is
+/// gone on with.
+fn read_snapshots(
+    config: &Config,
+    components: Option<Components>,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Loaded> {
+    let read = if config.objective.path.interpolant().is_generative() { load_single_on } else { load_on };
+    let mut source = config.source();
+    if let Some(components) = components {
+        source.components = Some(Reduction::Given(Arc::new(components)));
+    }
+    let loaded = read(&source, &Stage::new(threads.max(1), observer.watch()))?;
+    loaded.notices.iter().for_each(|notice| observer.notice(notice));
     loaded.warnings.iter().for_each(|warning| observer.warning(warning));
-    Ok((loaded.training, loaded.coordinates))
+    Ok(loaded)
+}
+
+/// The components that the run in `folder` was trained on, if `config` asks for as many: fitted anew
+/// on another machine they could differ in the last digits. If they are gone they are fitted anew,
+/// and the fingerprint tells whether they are the same.
+fn stored_components(folder: &RunFolder, config: &Config) -> Result<Option<Components>> {
+    let path = folder.loadings();
+    if config.data.components.is_none() || folder::look_at(&path)?.is_none() {
+        return Ok(None);
+    }
+    let components = Components::load(&path)?;
+    Ok(Some(components).filter(|stored| Some(stored.count()) == config.data.components))
 }
 
 /// Checks all settings against each other, and allocates everything that the steps need. No file
@@ -257,26 +305,13 @@ fn training(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let dim = snapshots.dim;
-    let mut training = Training {
-        architecture: config.architecture(dim),
-        objective: config.objective(),
-        path: unpaired_path(&config.objective, snapshots)?,
-        bend: config.bend(dim),
-        estimator: config.estimator(),
-        time_rule: config.objective.time_rule,
-        laplacian: config.laplacian(),
-        n_interior: config.training.interior_rows,
-        n_boundary: config.training.boundary_rows,
-        optimizer: config.optimizer(),
-        seed: config.training.seed,
-    };
+    let mut training = config.training(config.unpaired_path(snapshots)?);
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
         let stage = Stage::new(threads, observer.watch());
-        let couplings = couplings(&config.objective, config.training.seed, &training.path, &stage)?;
+        let couplings = config.couplings(&training.path, &stage)?;
         if let Pairing::Wfr { .. } = config.objective.pairing {
             note_mass_out_of_reach(&couplings, &training, observer);
         }
@@ -285,15 +320,22 @@ fn training(
     Ok(training)
 }
 
-/// Prepares the folder for its first file.
-fn prepare_folder(folder: &RunFolder, config: &Config, existing: Existing, observer: &mut dyn Observer) -> Result<()> {
+/// Prepares the folder for its first checkpoint.
+fn prepare_folder(
+    folder: &RunFolder,
+    config: &Config,
+    components: Option<&Components>,
+    existing: Existing,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     if existing == Existing::Replace && folder.content()? == Content::Run {
         observer.notice(&format!("{}: replacing {}", folder.path().display(), resume::describe(folder)));
         folder.clear()?;
     }
     folder.tidy()?;
     let text = recorded(config)?.to_toml()?;
-    write_atomically(&folder.config(), |out| out.write_all(text.as_bytes()))
+    write_atomically(&folder.config(), |out| out.write_all(text.as_bytes()))?;
+    components.map_or(Ok(()), |components| components.save(&folder.loadings()))
 }
 
 /// The configuration as stored in the run folder, with absolute paths, so that it works from any
@@ -303,34 +345,6 @@ fn recorded(config: &Config) -> Result<Config> {
     let folder = &config.output.folder;
     config.output.folder = std::path::absolute(folder).map_err(Error::io(folder, "find"))?;
     Ok(config)
-}
-
-/// The path through `snapshots` with the masses it needs; an empty list of couplings if it needs
-/// them.
-///
-/// # Errors
-/// [`Error::Input`] if the known totals are not one for each snapshot.
-fn unpaired_path(objective: &ObjectiveConfig, snapshots: Snapshots) -> Result<DensityPath> {
-    let n_times = snapshots.times.len();
-    let totals: Option<Vec<f64>> = match &objective.mass {
-        Mass::Ignored => None,
-        Mass::Counts => Some((0..n_times).map(|k| snapshots.n_rows(k) as f64).collect()),
-        Mass::Totals { values } if values.len() == n_times => Some(values.clone()),
-        Mass::Totals { values } => {
-            let problem = format!("has {} for {n_times} times that are trained on", values.len());
-            let fix = "give the mass at each of them, in order of time; those in data.hold_out have none";
-            return Err(Error::input("configuration", "objective.mass.values", problem, fix));
-        }
-    };
-    let masses = totals.map(|totals| totals.iter().map(|total| total / totals[0]).collect());
-    let interpolant = objective.path.interpolant();
-    let pairs = matches!(interpolant, Interpolant::Linear | Interpolant::Spline | Interpolant::Learned);
-    Ok(DensityPath {
-        snapshots: Arc::new(snapshots),
-        interpolant,
-        couplings: (pairs && objective.pairing != Pairing::Independent).then(Arc::default),
-        masses,
-    })
 }
 
 /// Says what share of the mass is further from all of the neighboring snapshot than mass moves, if
@@ -355,23 +369,6 @@ fn note_mass_out_of_reach(couplings: &[Coupling], training: &Training, observer:
             100.0 * appearing,
             std::f64::consts::PI / growth.sqrt(),
         ));
-    }
-}
-
-/// The couplings of `path`.
-fn couplings(objective: &ObjectiveConfig, seed: u64, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-    let snapshots = &path.snapshots;
-    match objective.pairing {
-        Pairing::Independent => Ok(Vec::new()),
-        Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
-        Pairing::Unbalanced { relaxation, rows } => {
-            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-            unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
-        }
-        Pairing::Wfr { rows } => {
-            let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
-            wfr_couplings(snapshots, &masses, objective.growth, rows, seed, stage)
-        }
     }
 }
 
@@ -469,19 +466,39 @@ impl Run {
         }
     }
 
-    /// Measures how well the final model follows the path. The model is saved even if this fails.
-    fn report_unexplained(
+    /// Measures how well the final model follows the path, and tests it. The model is saved even if
+    /// this fails.
+    fn report(
         &self,
         engine: &dyn Engine,
         trainer: &dyn Trainer,
+        threads: usize,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let model = self.model(trainer.state()?.action.ema);
+    ) -> Result<Outcome> {
+        let state = trainer.state()?;
+        let model = self.model(state.action.ema);
         match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
             Ok(unexplained) => observer.finished(unexplained),
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
-        Ok(())
+        observer.testing();
+        let subject = Subject { training: &self.training, steps: state.step, loss: self.last_loss(state.step) };
+        match SelfTest::measure(engine, &model, &subject, &Stage::new(threads, observer.watch())) {
+            Ok(test) => {
+                self.claim.verify()?;
+                test.save(&self.folder.self_test())?;
+                observer.tested(&test);
+            }
+            Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: state.step }),
+            Err(error) => observer.warning(&format!("the model could not be tested: {error}")),
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// Loss of the last tenth of the `steps`, as far as the metrics have it.
+    fn last_loss(&self, steps: u64) -> Option<Loss> {
+        let metrics = read_metrics(&self.folder.metrics(), |_| ()).ok()?;
+        Loss::of(metrics.iter().filter(|line| line.step >= steps - steps / 10).map(|line| line.loss))
     }
 
     /// The model with `parameters`.

@@ -126,12 +126,16 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     };
     let (old, new) = (table(old), table(new));
     let mut differences = Vec::new();
+    let shown = |value: Option<&toml::Value>| value.map_or("not set".to_string(), inline);
     for (section, keys) in &new {
-        for (key, value) in keys.as_table().into_iter().flatten() {
-            let before = old.get(section).and_then(|keys| keys.get(key));
-            if before != Some(value) {
-                let before = before.map_or("not set".to_string(), inline);
-                differences.push(format!("{section}.{key} was {before} and is {}", inline(value)));
+        let (Some(keys), Some(old)) = (keys.as_table(), old.get(section).and_then(toml::Value::as_table)) else {
+            continue;
+        };
+        let gone = old.keys().filter(|key| !keys.contains_key(*key));
+        for key in keys.keys().chain(gone) {
+            let (before, after) = (old.get(key), keys.get(key));
+            if before != after {
+                differences.push(format!("{section}.{key} was {} and is {}", shown(before), shown(after)));
             }
         }
     }
@@ -161,10 +165,16 @@ mod tests {
         new.training.steps = 7;
         assert!(differences(&old, &new).is_empty());
         new.training.learning_rate = 5e-4;
-        new.model.hidden = vec![16, 16];
+        new.model.hidden = Some(vec![16, 16]);
+        new.data.components = Some(5);
         assert_eq!(
             differences(&old, &new),
-            ["model.hidden was [128, 128, 128] and is [16, 16]", "training.learning_rate was 0.001 and is 0.0005"]
+            [
+                "data.components was not set and is 5",
+                "model.hidden was [128, 128, 128] and is [16, 16]",
+                "training.learning_rate was 0.001 and is 0.0005"
+            ]
         );
+        assert!(differences(&new, &old).contains(&"data.components was 5 and is not set".to_string()));
     }
 }

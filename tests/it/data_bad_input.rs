@@ -276,8 +276,8 @@ fn bad_shapes_are_refused() {
     refuses(with_samples("<f4", &[2, 1, 1], &[0; 8]), "samples: has shape [2, 1, 1]", "reshape it");
     refuses(
         with_samples("|i1", &[2, 1025], &[0; 2050]),
-        "samples: has 1025 columns; at most 1024",
-        "reduce the dimension",
+        "samples: has 1025 columns; a model has at most 1024",
+        "set data.components",
     );
     refuses(
         with_samples("<f4", &[3, 1], &[0; 12]),

@@ -11,6 +11,7 @@ mod architecture;
 mod build_script;
 mod check;
 mod cli;
+mod components;
 mod data_bad_input;
 mod data_formats;
 mod data_precision;

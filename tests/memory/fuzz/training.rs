@@ -3,21 +3,24 @@
 use std::fs;
 
 use action_matching::cli_support::TensorFileKind;
+use action_matching::data::{Components, DataSource, Reduction, load};
 use action_matching::density_path::TIME_KNOTS;
 use action_matching::engine::{LossScale, NetworkState, TrainState};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule};
+use action_matching::stage::Stage;
 use action_matching::train::{Checkpoint, read_metrics};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Folder, open_safetensors, seal_safetensors};
 use crate::common_fuzz::{Answer, Bytes, Random, Target, Text, run};
+use crate::data_support::{f32s, safetensors};
 
 const ACTIVATIONS: [Activation; 3] = [Activation::Silu, Activation::Tanh, Activation::Softplus];
 
-/// Words of the headers of models and checkpoints.
-const WORDS: [&str; 30] = [
+/// Words of the headers of models, loadings and checkpoints.
+const WORDS: [&str; 33] = [
     "F32",
     "F64",
     "F16",
@@ -44,6 +47,9 @@ const WORDS: [&str; 30] = [
     "mean",
     "scale",
     "time_range",
+    "total_variance",
+    "loadings",
+    "variance",
     "sigma",
     "null",
     "true",
@@ -122,6 +128,65 @@ fn model_files() {
             if random.percent(5) {
                 model.save(&again).expect("what was loaded can be saved");
                 assert_eq!(Model::load(&again).expect("and loaded again"), model);
+            }
+            Answer::Accepted
+        },
+    );
+}
+
+/// Valid files of loadings.
+fn valid_loadings(folder: &Folder) -> Vec<Vec<u8>> {
+    let path = folder.path("valid.safetensors");
+    let files = [(7, 4, 2, true), (6, 9, 3, false), (5, 1, 1, true)].map(|(n, dim, count, named)| {
+        let value = |row: usize, column: usize| ((row * 7 + column * 5) % 11) as f32 + 0.25 * row as f32;
+        let source = if named {
+            let names: String = (0..dim).map(|column| format!(",x{column}")).collect();
+            let row = |row: usize| (0..dim).fold((row % 2).to_string(), |text, j| format!("{text},{}", value(row, j)));
+            let rows: String = (0..n).map(|k| row(k) + "\n").collect();
+            fs::write(folder.path("a.csv"), format!("times{names}\n{rows}")).expect("written");
+            folder.path("a.csv")
+        } else {
+            let samples: Vec<f32> = (0..n * dim).map(|at| value(at / dim, at % dim)).collect();
+            let times: Vec<f32> = (0..n).map(|row| (row % 2) as f32).collect();
+            let tensors: [(&str, &str, &[usize], Vec<u8>); 2] =
+                [("samples", "F32", &[n, dim], f32s(&samples)), ("times", "F32", &[n], f32s(&times))];
+            fs::write(folder.path("a.safetensors"), safetensors(&tensors)).expect("written");
+            folder.path("a.safetensors")
+        };
+        let source = DataSource { components: Some(Reduction::Fit(count)), ..DataSource::new(source) };
+        load(&source, &()).expect("loads").components.expect("were fitted").save(&path).expect("saved");
+        fs::read(&path).expect("readable")
+    });
+    files.to_vec()
+}
+
+#[test]
+fn loadings_files() {
+    let target = Target { name: "loadings", inputs: 100_000, bytes_per_byte: 64, microseconds_per_byte: 5 };
+    let folder = Folder::new(target.name);
+    let valid = valid_loadings(&folder);
+    let (path, again) = (folder.path("loadings.safetensors"), folder.path("again.safetensors"));
+    run(
+        &target,
+        |random| {
+            let (file, other) = two_of(random, &valid);
+            change_tensors(random, file, other)
+        },
+        |input, random| {
+            fs::write(&path, input).expect("written");
+            let _ = TensorFileKind::of(&path);
+            let Ok(components) = Components::load(&path) else { return Answer::Refused };
+            let _ = components.describe();
+            let (k, d) = (components.count(), components.n_columns());
+            assert!(components.loadings().len() == k * d && components.mean().iter().all(|x| x.is_finite()));
+            assert!((0.0..=1.0).contains(&components.kept()));
+            let stage = Stage::new(1, &());
+            if let Ok(scores) = components.project(&vec![1.5; d], &stage) {
+                assert_eq!(components.decode(&scores, &stage).expect("fits into memory").len(), d);
+            }
+            if random.percent(5) {
+                components.save(&again).expect("what was loaded can be saved");
+                assert_eq!(Components::load(&again).expect("and loaded again"), components);
             }
             Answer::Accepted
         },

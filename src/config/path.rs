@@ -1,0 +1,81 @@
+//! From a configuration and its snapshots to a path and a training.
+
+use std::sync::Arc;
+
+use super::{Config, Mass, Pairing};
+use crate::data::Snapshots;
+use crate::density_path::{
+    Coupling, DensityPath, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings,
+};
+use crate::error::{Error, Result};
+use crate::stage::Stage;
+use crate::training::Training;
+
+impl Config {
+    /// The path through `snapshots` with the masses it needs; an empty list of couplings if it
+    /// needs them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the known totals are not one for each snapshot.
+    pub(crate) fn unpaired_path(&self, snapshots: impl Into<Arc<Snapshots>>) -> Result<DensityPath> {
+        let (objective, snapshots) = (&self.objective, snapshots.into());
+        let n_times = snapshots.times.len();
+        let totals: Option<Vec<f64>> = match &objective.mass {
+            Mass::Ignored => None,
+            Mass::Counts => Some((0..n_times).map(|k| snapshots.n_rows(k) as f64).collect()),
+            Mass::Totals { values } if values.len() == n_times => Some(values.clone()),
+            Mass::Totals { values } => {
+                let problem = format!("has {} for {n_times} times that are trained on", values.len());
+                let fix = "give the mass at each of them, in order of time; times that are left out have none";
+                return Err(Error::input("configuration", "objective.mass.values", problem, fix));
+            }
+        };
+        let masses = totals.map(|totals| totals.iter().map(|total| total / totals[0]).collect());
+        let interpolant = objective.path.interpolant();
+        let is_paired = interpolant.has_pairs() && objective.pairing != Pairing::Independent;
+        Ok(DensityPath { snapshots, interpolant, couplings: is_paired.then(Arc::default), masses })
+    }
+
+    /// The couplings of `path`.
+    ///
+    /// # Errors
+    /// As [`optimal_couplings`], [`partial_couplings`], [`unbalanced_couplings`] and
+    /// [`wfr_couplings`].
+    pub(crate) fn couplings(&self, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
+        let (snapshots, seed) = (&path.snapshots, self.training.seed);
+        match self.objective.pairing {
+            Pairing::Independent => Ok(Vec::new()),
+            Pairing::Auto => optimal_couplings(snapshots, DensityPath::PAIRING_ROWS, seed, stage),
+            Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
+            Pairing::Unbalanced { relaxation, rows } if self.objective.growth == 0.0 => {
+                partial_couplings(snapshots, relaxation, rows, seed, stage)
+            }
+            Pairing::Unbalanced { relaxation, rows } => {
+                let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+                unbalanced_couplings(snapshots, &masses, relaxation, rows, seed, stage)
+            }
+            Pairing::Wfr { rows } => {
+                let masses = path.masses.clone().unwrap_or_else(|| vec![1.0; snapshots.times.len()]);
+                wfr_couplings(snapshots, &masses, self.objective.growth, rows, seed, stage)
+            }
+        }
+    }
+
+    /// The inputs of a trainer on `path`.
+    pub(crate) fn training(&self, path: DensityPath) -> Training {
+        let dim = path.snapshots.dim;
+        Training {
+            architecture: self.architecture(dim),
+            objective: self.objective(),
+            bend: self.bend(dim),
+            estimator: self.estimator(),
+            time_rule: self.objective.time_rule,
+            laplacian: self.laplacian(),
+            n_interior: self.training.interior_rows,
+            n_boundary: self.training.boundary_rows,
+            optimizer: self.optimizer(),
+            seed: self.training.seed,
+            path,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Settings that a configuration leaves to the program: chosen once, before the first step, and
+//! then kept in the run folder.
+
+use super::{Existing, Observer};
+use crate::config::{Config, Pairing, PathConfig};
+use crate::data::Snapshots;
+use crate::error::Result;
+use crate::model::Coordinates;
+use crate::run_folder::RunFolder;
+use crate::stage::Stage;
+use crate::validate::choose;
+
+/// `config` with every setting decided: as in the run that `existing` resumes, otherwise as
+/// [`choose`] chooses on the training `snapshots`, otherwise [settled](Config::settled).
+///
+/// # Errors
+/// As [`choose`].
+pub(super) fn decided(
+    config: &Config,
+    existing: Existing,
+    folder: &RunFolder,
+    snapshots: &Snapshots,
+    coordinates: &Coordinates,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Config> {
+    let earlier = (existing == Existing::Resume).then(|| Config::read(&folder.config(), &[]).ok()).flatten();
+    if let Some(earlier) = earlier {
+        return Ok(as_in(config, &earlier).settled(snapshots));
+    }
+    if config.objective.path == PathConfig::Auto && snapshots.times.len() >= 3 {
+        observer.preparing("comparing paths on times left out in turn");
+    }
+    let choice = choose(config, snapshots, coordinates, &Stage::new(threads, observer.watch()))?;
+    let Some(choice) = choice else { return Ok(config.settled(snapshots)) };
+    observer.notice(&choice.summary());
+    Ok(choice.chosen().candidate.applied_to(config).settled(snapshots))
+}
+
+/// `config` with what it leaves to the program as it is in `earlier`.
+fn as_in(config: &Config, earlier: &Config) -> Config {
+    let mut config = config.clone();
+    if config.objective.path == PathConfig::Auto {
+        config.objective.path = earlier.objective.path.clone();
+    }
+    if config.objective.pairing == Pairing::Auto {
+        config.objective.pairing = earlier.objective.pairing;
+    }
+    config.model.hidden = config.model.hidden.or_else(|| earlier.model.hidden.clone());
+    config.model.time_embedding = config.model.time_embedding.or_else(|| earlier.model.time_embedding.clone());
+    config
+}

@@ -1,0 +1,50 @@
+//! Which candidate to take, from scores on the same left-out times.
+
+use super::Scored;
+
+/// Largest share of the best score by which a simpler candidate may be worse.
+const TOLERANCE: f64 = 0.03;
+
+/// Index of the candidate to take: the simplest of those that the scores do not tell from the best.
+///
+/// A candidate ties with the best one if the mean of the differences between their scores, which
+/// are on the same times with the same seeds, is at most the standard error of that mean, and at
+/// most [`TOLERANCE`] of the best score. One difference has no standard error: then the tolerance
+/// alone decides.
+pub(super) fn choose(scored: &[Scored]) -> Option<usize> {
+    let best = (0..scored.len()).min_by(|&a, &b| scored[a].energy().mean.total_cmp(&scored[b].energy().mean))?;
+    let ties = (0..scored.len()).filter(|&k| k == best || is_tie(&scored[k], &scored[best]));
+    // Equal ranks go to the better one.
+    ties.min_by(|&a, &b| {
+        let rank = |k: usize| scored[k].candidate.complexity();
+        rank(a).cmp(&rank(b)).then(scored[a].energy().mean.total_cmp(&scored[b].energy().mean))
+    })
+}
+
+fn is_tie(other: &Scored, best: &Scored) -> bool {
+    let differences: Vec<f64> = other.energies().zip(best.energies()).map(|(other, best)| other - best).collect();
+    let Mean { mean, standard_error } = Mean::of(&differences);
+    let tolerance = TOLERANCE * best.energy().mean.abs();
+    mean <= standard_error.map_or(tolerance, |standard_error| standard_error.min(tolerance))
+}
+
+/// A mean, and its standard error if there are two values or more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Standard deviation (of n − 1) divided by √n.
+    pub standard_error: Option<f64>,
+}
+
+impl Mean {
+    /// Of `values`; infinite values have no standard error.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Mean {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let standard_error = (values.len() > 1 && mean.is_finite()).then(|| (squares / (n - 1.0) / n).sqrt());
+        Mean { mean, standard_error }
+    }
+}

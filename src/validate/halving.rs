@@ -1,0 +1,215 @@
+//! Successive halving (Jamieson & Talwalkar, AISTATS 2016): all candidates with short trainings,
+//! the better half with longer ones, until few are left.
+
+use std::time::{Duration, Instant};
+
+use super::candidates::Candidate;
+use super::choice::choose;
+use super::folds::{Fold, LeaveOut};
+use super::progress::Progress;
+use super::score::{PathOfFold, Score};
+use super::{Scored, Validation};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::stage::Stage;
+
+/// Rows of a step, at most: many steps of few rows tell candidates apart sooner than few of many.
+const ROWS: usize = 256;
+/// Candidates that have trainings of the full length, at most.
+const FINALISTS: usize = 3;
+/// Share of the best score within which a path goes on to be trained.
+const NEAR: f64 = 0.1;
+
+/// A comparison in progress.
+pub(super) struct Halving<'a> {
+    config: &'a Config,
+    folds: &'a [Fold],
+    seeds: u64,
+    stage: &'a Stage<'a>,
+    /// Those that are left.
+    candidates: Vec<Candidate>,
+    /// Those that are left, scored; empty before the first scores.
+    scored: Vec<Scored>,
+    /// Those that are out, the last to go first.
+    dropped: Vec<Scored>,
+}
+
+impl<'a> Halving<'a> {
+    pub fn new(
+        config: &'a Config,
+        folds: &'a [Fold],
+        candidates: Vec<Candidate>,
+        seeds: u64,
+        stage: &'a Stage<'a>,
+    ) -> Self {
+        Halving { config, folds, seeds, stage, candidates, scored: Vec::new(), dropped: Vec::new() }
+    }
+
+    /// Scores the path of each candidate without a network, and keeps the candidates of the best
+    /// `most` paths, of those near the best one.
+    pub fn by_path(&mut self, most: usize) -> Result<()> {
+        let paths = self.distinct_paths();
+        let seed = self.config.training.seed;
+        let tasks: Vec<(&Candidate, &Fold)> =
+            paths.iter().flat_map(|path| self.folds.iter().map(move |fold| (path, fold))).collect();
+        let scores = self.stage.map(usize::MAX, &tasks, |&(candidate, fold)| {
+            let watch = self.stage.watch;
+            PathOfFold::new(fold, self.config, candidate, &Progress::new(watch, 0))?.path_scores(seed, watch)
+        })?;
+        let scored = |(k, candidate): (usize, &Candidate)| {
+            let scores = scores[k * self.folds.len()..][..self.folds.len()].concat();
+            Scored { candidate: candidate.clone(), steps: 0, scores }
+        };
+        let mut scored: Vec<Scored> = paths.iter().enumerate().map(scored).collect();
+        sort(&mut scored);
+        let best = scored[0].energy().mean;
+        let n_near = scored.iter().take_while(|path| path.energy().mean <= best + NEAR * best.abs()).count();
+        let dropped = scored.split_off(n_near.min(most));
+        let is_kept = |candidate: &Candidate| scored.iter().any(|kept| kept.candidate.has_path_of(candidate));
+        self.candidates.retain(is_kept);
+        self.scored = scored;
+        self.dropped = dropped;
+        Ok(())
+    }
+
+    /// One candidate of each path and pairing.
+    fn distinct_paths(&self) -> Vec<Candidate> {
+        let mut paths: Vec<Candidate> = Vec::new();
+        for candidate in &self.candidates {
+            if !paths.iter().any(|path| path.has_path_of(candidate)) {
+                paths.push(candidate.clone());
+            }
+        }
+        paths
+    }
+
+    /// Numbers of candidates of each round of trainings.
+    fn rounds(&self) -> Vec<usize> {
+        let halves = std::iter::successors(Some(self.candidates.len()), |&n| (n > FINALISTS).then(|| n.div_ceil(2)));
+        halves.collect()
+    }
+
+    /// Steps of the trainings of each round if those of the last are `longest`.
+    pub fn lengths(&self, longest: u64) -> Vec<u64> {
+        let rounds = self.rounds().len();
+        (0..rounds).rev().map(|left| longest >> left).collect()
+    }
+
+    /// Steps of the last round if all take `work` rows × steps.
+    pub fn longest_within(&self, work: u64) -> u64 {
+        let rounds = self.rounds();
+        let trainings = self.folds.len() as u64 * self.seeds;
+        // In units of the last length.
+        let weighted = |(k, &n): (usize, &usize)| n as f64 / f64::from(1u32 << (rounds.len() - 1 - k).min(31));
+        let all: f64 = rounds.iter().enumerate().map(weighted).sum();
+        (work as f64 / (all * (trainings * self.rows() as u64) as f64)) as u64
+    }
+
+    /// Steps of the last round if all take about `time`, by the time of some steps of the largest
+    /// candidate.
+    pub fn steps_within(&self, time: Duration) -> Result<u64> {
+        const STEPS: u64 = 50;
+        let size = |candidate: &&Candidate| candidate.hidden.iter().map(|width| width * width).sum::<usize>();
+        let Some(largest) = self.candidates.iter().max_by_key(size) else { return Ok(1) };
+        let watch = &Progress::new(self.stage.watch, 0);
+        let path = PathOfFold::new(&self.folds[0], self.config, largest, watch)?;
+        let began = Instant::now();
+        path.trained_scores(&self.training(largest, STEPS, 0), false, watch)?;
+        let per_step = began.elapsed().as_secs_f64() / STEPS as f64;
+        let rows = time.as_secs_f64() / per_step * self.stage.threads as f64 * self.rows() as f64;
+        Ok(self.longest_within(rows as u64))
+    }
+
+    fn rows(&self) -> usize {
+        self.config.training.interior_rows.min(ROWS)
+    }
+
+    /// The run of `candidate` on a fold.
+    fn training(&self, candidate: &Candidate, steps: u64, seed: u64) -> Config {
+        let mut config = candidate.applied_to(self.config);
+        config.training.steps = steps;
+        config.training.interior_rows = self.rows();
+        config.training.boundary_rows = config.training.boundary_rows.min(self.rows());
+        config.training.seed = config.training.seed.wrapping_add(seed);
+        config
+    }
+
+    /// Trains what is left in rounds, the last one for `longest` steps.
+    pub fn by_training(&mut self, longest: u64, with_w1: bool) -> Result<()> {
+        if self.candidates.len() == 1 && !with_w1 {
+            return Ok(()); // nothing left to choose
+        }
+        let (rounds, lengths) = (self.rounds(), self.lengths(longest));
+        let trainings = self.folds.len() as u64 * self.seeds;
+        let total = rounds.iter().zip(&lengths).map(|(&n, steps)| n as u64 * steps).sum::<u64>() * trainings;
+        let progress = Progress::new(self.stage.watch, total);
+        let paths = self.paths()?;
+        self.scored.clear();
+        for (round, &steps) in lengths.iter().enumerate() {
+            let is_last = round + 1 == rounds.len();
+            let steps = steps.max(1);
+            let mut scored = self.trained(steps, with_w1 && is_last, &paths, &progress)?;
+            sort(&mut scored);
+            let kept = if is_last { scored.len() } else { rounds[round + 1] };
+            let mut dropped = scored.split_off(kept);
+            dropped.append(&mut self.dropped);
+            self.dropped = dropped;
+            self.candidates = scored.iter().map(|scored| scored.candidate.clone()).collect();
+            self.scored = scored;
+        }
+        Ok(())
+    }
+
+    /// The paths of what is left through every fold, which candidates of one path share.
+    fn paths(&self) -> Result<Vec<(Candidate, Vec<PathOfFold<'a>>)>> {
+        let (paths, folds) = (self.distinct_paths(), self.folds);
+        let tasks: Vec<(&Candidate, &'a Fold)> =
+            paths.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
+        let mut made = (self.stage.watched_by(&Progress::new(self.stage.watch, 0)))
+            .map(usize::MAX, &tasks, |&(candidate, fold)| {
+                PathOfFold::new(fold, self.config, candidate, &Progress::new(self.stage.watch, 0))
+            })?
+            .into_iter();
+        Ok(paths.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect())
+    }
+
+    /// The scores of all candidates that are left, after trainings of `steps` steps.
+    fn trained(
+        &self,
+        steps: u64,
+        with_w1: bool,
+        paths: &[(Candidate, Vec<PathOfFold>)],
+        progress: &Progress,
+    ) -> Result<Vec<Scored>> {
+        let mut tasks = Vec::new();
+        for candidate in &self.candidates {
+            let Some((_, of_folds)) = paths.iter().find(|(path, _)| path.has_path_of(candidate)) else {
+                return Err(Error::input("validation", "path", "was not made", "report this"));
+            };
+            for seed in 0..self.seeds {
+                tasks.extend(of_folds.iter().map(|path| (self.training(candidate, steps, seed), path)));
+            }
+        }
+        let scores = (self.stage.watched_by(progress))
+            .map(usize::MAX, &tasks, |(config, path)| path.trained_scores(config, with_w1, progress))?;
+        let per_candidate = self.folds.len() * self.seeds as usize;
+        let scored = |(candidate, scores): (&Candidate, &[Vec<Score>])| Scored {
+            candidate: candidate.clone(),
+            steps,
+            scores: scores.concat(),
+        };
+        Ok(self.candidates.iter().zip(scores.chunks(per_candidate)).map(scored).collect())
+    }
+
+    /// All candidates, and the choice among those that are left.
+    pub fn finish(self, baselines: Vec<(&'static str, Vec<Score>)>, leave_out: LeaveOut) -> Validation {
+        let chosen = choose(&self.scored).unwrap_or(0);
+        let times = self.folds.iter().flat_map(|fold| fold.targets.iter().map(|target| target.time)).collect();
+        Validation { scored: [self.scored, self.dropped].concat(), baselines, leave_out, times, chosen }
+    }
+}
+
+/// The best first.
+fn sort(scored: &mut [Scored]) {
+    scored.sort_by(|a, b| a.energy().mean.total_cmp(&b.energy().mean));
+}
