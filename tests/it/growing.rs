@@ -35,10 +35,11 @@ fn trained(snapshots: Snapshots, growth: f64) -> Model {
     let architecture = Architecture::new(2, [48, 48]);
     let optimizer = Optimizer {
         learning_rate: LearningRate {
-            peak: 4e-3,
+            peak: 2e-3,
             warmup_steps: 50,
             cosine: Some(action_matching::engine::Cosine { end: 2000, floor: 0.01 }),
         },
+        clip_norm: Some(1.0),
         ema_decay: 0.99,
         ..Optimizer::default()
     };
