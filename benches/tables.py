@@ -79,7 +79,7 @@ TABLES = {
         {
             "linear, ot": {"objective.path": "linear", "objective.pairing": OT, **GROWTH},
             "linear, unbalanced": {"objective.path": "linear", "objective.pairing": UNBALANCED, **GROWTH},
-            "linear, wfr": {"objective.path": "linear", "objective.pairing": WFR, **GROWTH},
+            "linear, wfr": {"objective.path": "linear", "objective.pairing": WFR, **GROWTH, "objective.growth": "0.25"},
         },
         {"model.hidden": "[64, 64, 64]", **STEPS},
     ),

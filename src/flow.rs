@@ -78,10 +78,10 @@ impl Model {
         Ok(s.into_iter().map(T::rounded).collect())
     }
 
-    /// The rate at which the mass of particles grows at points `x [n, dim]` and the time `t`, both in
-    /// data units: `[n]`, per unit of time of the data, so that mass m obeys dm/dt = rate · m. It is
-    /// λ s / T for the growth λ of the model, 0 if it has none; ln 2 divided by it is the time in
-    /// which a population doubles.
+    /// The rate at which the mass of particles grows at points `x [n, dim]` and the time `t`, both
+    /// in data units: `[n]`, per unit of time of the data, so that mass m obeys dm/dt = rate · m.
+    /// It is λ s / T for the growth λ of the model, 0 if it has none; ln 2 divided by it is the
+    /// time in which a population doubles.
     ///
     /// # Errors
     /// As [`Model::potential`].

@@ -7,8 +7,8 @@
 //! solve assignments of equal sizes or floating-point flows; no maintained one solves unequal sizes
 //! of thousands of points exactly.
 //!
-//! Every function here takes at least 8·n·m bytes, for its costs, and ends with [`Error::Interrupted`] soon
-//! after its watch cancels.
+//! Every function here takes at least 8·n·m bytes, for its costs, and ends with
+//! [`Error::Interrupted`] soon after its watch cancels.
 //!
 //! ```
 //! use action_matching::transport::{Cost, optimal_plan, wasserstein1};

@@ -322,6 +322,27 @@ fn bad_configurations_name_key_and_fix() {
         ),
         (
             "[data]\npath = \"a\"",
+            vec!["objective.pairing=wfr", "objective.mass=counts"],
+            vec!["objective.mass", "without growth", "objective.growth > 0"],
+        ),
+        ("[data]\npath = \"a\"", vec!["objective.pairing=wfr"], vec!["objective.pairing", "wfr without growth", "ot"]),
+        (
+            "[data]\npath = \"a\"",
+            vec!["objective.pairing=wfr", "objective.growth=1"],
+            vec!["objective.pairing", "mass is ignored", "totals"],
+        ),
+        (
+            "[data]\npath = \"a\"",
+            vec!["objective.mass={ kind = \"totals\", values = [1, 2] }"],
+            vec!["objective.mass", "totals without growth"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\ngrowth = 1",
+            vec!["objective.mass={ kind = \"totals\", values = [1, 0] }"],
+            vec!["objective.mass.values: is 0"],
+        ),
+        (
+            "[data]\npath = \"a\"",
             vec!["objective.centering=true", "objective.estimator=weak"],
             vec!["objective.estimator.centering", "objective.centering", "set objective.estimator = action"],
         ),

@@ -122,8 +122,8 @@ impl Coupling {
         (i as usize, j as usize, mass, self.turns.get(entry).copied())
     }
 
-    /// The shares of the mass of the earlier and of the later snapshot that do not move: they vanish
-    /// where they are, or appear.
+    /// The shares of the mass of the earlier and of the later snapshot that do not move: they
+    /// vanish where they are, or appear.
     #[must_use]
     pub fn in_place(&self) -> [f64; 2] {
         let weights =
@@ -271,9 +271,9 @@ pub fn partial_couplings(
 }
 
 /// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
-/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided equally
-/// among their rows. `growth` is the λ of the dynamics, which decides what growth costs: δ = 1/√λ,
-/// so no mass moves further than π/√λ.
+/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided
+/// equally among their rows. `growth` is the λ of the dynamics, which decides what growth costs:
+/// δ = 1/√λ, so no mass moves further than π/√λ.
 ///
 /// # Errors
 /// As [`wfr_plan`].

@@ -3,20 +3,19 @@
 //!
 //! With the masses γ₀ and γ₁ that a plan γ takes from the points of the two sides, and a and b that
 //! they have, it minimizes Σ γᵢⱼ cᵢⱼ + KL(γ₀|a) + KL(γ₁|b) + ε KL(γ|a⊗b). The last term goes to 0:
-//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small against
-//! the costs ([`ACCURACY`]). In one level of ε,
-//! potentials f and g of the plan γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is
-//! their shift f + k, g − k, which the iterations alone would find slowly (Séjourné, Vialard &
-//! Peyré 2022). Entries that are 0 in effect are left out (Schmitzer 2019), so late levels, with
-//! most iterations, are cheap.
+//! ε is halved, from the largest cost, until a point has [`PARTNERS`] partners and ε is small
+//! against 1, the price of growth ([`ACCURACY`]). In one level of ε, potentials f and g of the plan
+//! γᵢⱼ = aᵢ bⱼ exp((fᵢ + gⱼ − cᵢⱼ)/ε) are improved in turn, as is their shift f + k, g − k, which
+//! the iterations alone would find slowly (Séjourné, Vialard & Peyré 2022). Entries that are 0 in
+//! effect are left out (Schmitzer 2019), so late levels, with most iterations, are cheap.
 
 use crate::error::Result;
 use crate::stage::{self, Watch};
 
-/// Effective number of partners of a point of the larger side at which ε is small enough: the masses
-/// that move are then near those of the optimum, which they change only to second order.
+/// Effective number of partners of a point of the larger side at which ε is small enough: the
+/// masses that move are then near those of the optimum, which they change only to second order.
 const PARTNERS: f64 = 4.0;
-/// Largest ε in units of the mean cost of what moves, where few partners are within reach.
+/// Largest ε: it changes the masses by about this fraction where few partners are within reach.
 const ACCURACY: f64 = 0.01;
 /// A level ends when potentials change by less, on average, in units of ε …
 const TOLERANCE: f64 = 0.01;
@@ -32,7 +31,8 @@ const STALE: f64 = 5.0;
 
 /// The masses γ₀ `[n]` and γ₁ `[m]` that the optimal plan moves between masses `a [n]` and `b [m]`,
 /// which are positive, for the row-major `costs [n, m]`, which are not negative, and infinite where
-/// no mass may move. Those of points that reach no other are 0; both sums are equal.
+/// no mass may move. Those of points that reach no other are 0; both sums are equal up to rounding.
+/// They are the masses of a plan, so no mass need move further than in it.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) if `watch` cancels.
@@ -52,9 +52,7 @@ pub fn solve(costs: &[f64], a: &[f64], b: &[f64], watch: &dyn Watch) -> Result<[
     }
     for _ in 0..MOST_LEVELS {
         level.converge(watch)?;
-        let plan = level.kernel(watch)?;
-        let is_fine = level.epsilon <= ACCURACY * plan.mean_cost(costs) || plan.effective_partners() < 1.001;
-        if is_fine && plan.effective_partners() <= PARTNERS {
+        if level.epsilon <= ACCURACY && level.kernel(watch)?.effective_partners() <= PARTNERS {
             break;
         }
         level.epsilon *= 0.5;
@@ -110,18 +108,24 @@ impl Level<'_> {
         Ok(())
     }
 
-    /// The best k of f + k and g − k: both sides then lose the same mass. The plan stays.
+    /// The best k of f + k and g − k for each part of the points that exchanges no mass with the
+    /// others: both sides of the part then lose the same mass. The plan stays.
     fn shift(&mut self, kernel: &Kernel) {
-        let kept = |masses: &[f64], potentials: &[f64], has: &[bool]| -> f64 {
-            let points = masses.iter().zip(potentials).zip(has);
-            points.filter(|(_, has)| **has).map(|((mass, potential), _)| mass * (-potential).exp()).sum()
-        };
-        let ratio = kept(&self.a, &self.f, &kernel.has_row) / kept(&self.b, &self.g, &kernel.has_column);
-        if ratio.is_finite() && ratio > 0.0 {
-            let k = 0.5 * ratio.ln();
-            self.f.iter_mut().for_each(|f| *f += k);
-            self.g.iter_mut().for_each(|g| *g -= k);
+        let (rows, columns) = kernel.parts.split_at(self.a.len());
+        let mut kept = vec![[0.0; 2]; kernel.parts.len()];
+        let sides = [(&self.a, &self.f, rows), (&self.b, &self.g, columns)];
+        for (side, (masses, potentials, parts)) in sides.into_iter().enumerate() {
+            for ((mass, potential), &part) in masses.iter().zip(potentials).zip(parts) {
+                kept[part][side] += mass * (-potential).exp();
+            }
         }
+        let shift = |&[left, right]: &[f64; 2]| {
+            let ratio: f64 = left / right;
+            if ratio.is_finite() && ratio > 0.0 { 0.5 * ratio.ln() } else { 0.0 }
+        };
+        let shifts: Vec<f64> = kept.iter().map(shift).collect();
+        self.f.iter_mut().zip(rows).for_each(|(f, &part)| *f += shifts[part]);
+        self.g.iter_mut().zip(columns).for_each(|(g, &part)| *g -= shifts[part]);
     }
 
     /// The plan of the potentials.
@@ -130,11 +134,11 @@ impl Level<'_> {
         let exponent = |i: usize, j: usize| (self.f[i] + self.g[j] - self.costs[i * m + j]) / self.epsilon;
         let mut column_largest = vec![f64::NEG_INFINITY; m];
         let mut row_largest = vec![f64::NEG_INFINITY; n];
-        for i in 0..n {
-            for (j, largest) in column_largest.iter_mut().enumerate() {
+        for (i, row_largest) in row_largest.iter_mut().enumerate() {
+            for (j, column_largest) in column_largest.iter_mut().enumerate() {
                 let exponent = exponent(i, j);
-                row_largest[i] = row_largest[i].max(exponent);
-                *largest = largest.max(exponent);
+                *row_largest = row_largest.max(exponent);
+                *column_largest = column_largest.max(exponent);
             }
         }
         let has = |largest: &[f64]| largest.iter().map(|largest| *largest > f64::NEG_INFINITY).collect();
@@ -144,6 +148,7 @@ impl Level<'_> {
             values: Vec::new(),
             has_row: has(&row_largest),
             has_column: has(&column_largest),
+            parts: Vec::new(),
         };
         for (i, row_largest) in row_largest.into_iter().enumerate() {
             stage::check(watch)?;
@@ -156,6 +161,7 @@ impl Level<'_> {
             }
             kernel.starts.push(kernel.columns.len());
         }
+        kernel.parts = kernel.connected();
         Ok(kernel)
     }
 }
@@ -174,12 +180,35 @@ struct Kernel {
     /// Whether a point has a partner.
     has_row: Vec<bool>,
     has_column: Vec<bool>,
+    /// Of each row and then of each column, the part of the points that it is connected with.
+    parts: Vec<usize>,
 }
 
 impl Kernel {
     fn row(&self, i: usize) -> impl Iterator<Item = (usize, f64)> {
         let range = self.starts[i]..self.starts[i + 1];
         self.columns[range.clone()].iter().zip(&self.values[range]).map(|(&j, &value)| (j as usize, value))
+    }
+
+    /// The number of the connected part of each row, and then of each column: that of one of its
+    /// points.
+    fn connected(&self) -> Vec<usize> {
+        fn root(parts: &mut [usize], mut point: usize) -> usize {
+            while parts[point] != point {
+                parts[point] = parts[parts[point]];
+                point = parts[point];
+            }
+            point
+        }
+        let n = self.has_row.len();
+        let mut parts: Vec<usize> = (0..n + self.has_column.len()).collect();
+        for i in 0..n {
+            for (j, _) in self.row(i) {
+                let [one, other] = [root(&mut parts, i), root(&mut parts, n + j)];
+                parts[one.max(other)] = one.min(other);
+            }
+        }
+        (0..parts.len()).map(|point| root(&mut parts, point)).collect()
     }
 
     /// Σⱼ γᵢⱼ vⱼ.
@@ -196,16 +225,8 @@ impl Kernel {
         sums
     }
 
-    /// Σ γᵢⱼ cᵢⱼ / Σ γᵢⱼ.
-    fn mean_cost(&self, costs: &[f64]) -> f64 {
-        let columns = self.has_column.len();
-        let entries = (0..self.has_row.len()).flat_map(|i| self.row(i).map(move |(j, value)| (i * columns + j, value)));
-        let (cost, mass) = entries.fold((0.0, 0.0), |sums, (at, value)| (sums.0 + value * costs[at], sums.1 + value));
-        if mass > 0.0 { cost / mass } else { f64::INFINITY }
-    }
-
-    /// exp of the entropy of the plan, which is the number of its entries if all are equal, for each
-    /// point of the side that has more points with a partner; 0 if there is none.
+    /// exp of the entropy of the plan, which is the number of its entries if all are equal, for
+    /// each point of the side that has more points with a partner; 0 if there is none.
     fn effective_partners(&self) -> f64 {
         let total: f64 = self.values.iter().sum();
         let count = |has: &[bool]| has.iter().filter(|has| **has).count();

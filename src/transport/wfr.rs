@@ -19,8 +19,8 @@ use crate::stage::Watch;
 /// move, with its nearest row, whose mass at the other end is 0.
 ///
 /// How much of each row moves is found by Sinkhorn's iterations with a small entropic
-/// regularization, and where it moves then exactly, so there are fewer than n + m pairs. Takes up to
-/// 32·n·m bytes.
+/// regularization, and where it moves then exactly, so there are at most n + m − 1 pairs that move.
+/// Takes up to 32·n·m bytes.
 ///
 /// # Errors
 /// As [`optimal_plan`](super::optimal_plan); also if a mass or `delta` is not positive and finite.

@@ -51,7 +51,7 @@ use progress::Progress;
 pub use score::Score;
 use score::{UNMOVED, baselines, unmoved};
 
-use crate::config::{Config, PathConfig};
+use crate::config::{Config, Mass, PathConfig};
 use crate::data::Snapshots;
 use crate::error::Result;
 use crate::model::Coordinates;
@@ -175,6 +175,10 @@ pub fn choose(
     stage: &Stage,
 ) -> Result<Option<Validation>> {
     if config.objective.path != PathConfig::Auto || snapshots.times.len() < 3 || config.training.steps < SHORT_RUN {
+        return Ok(None);
+    }
+    // Known totals belong to all times.
+    if matches!(config.objective.mass, Mass::Totals { .. }) {
         return Ok(None);
     }
     let candidates = candidates(config, snapshots, Scope::Paths);

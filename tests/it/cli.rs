@@ -475,6 +475,13 @@ fn every_path_runs_from_the_command_line() {
     let growing = ["--force", "--set", "objective.growth=1", "--set", "objective.pairing=unbalanced"];
     train("linear", &growing);
     assert!(succeeds(&folder, &["evaluate", "runs/run"]).contains("relative mass"));
+    let totals = |values: &str| format!("objective.mass={{ kind = \"totals\", values = {values} }}");
+    let growing = ["--force", "--set", "objective.growth=1", "--set", "objective.pairing=wfr", "--set"];
+    train("linear", &[&growing[..], &[&totals("[1, 1.5, 3]")]].concat());
+    train("spline", &[&growing[..], &["objective.mass=counts"]].concat());
+    let two = totals("[1, 1.5]");
+    let wrong = [&["train", "run.toml"][..], &SMALL, &growing, &[&two]].concat();
+    fails(&folder, &wrong, &["objective.mass.values", "has 2 for 3 times", "left out"]);
 
     std::fs::write(
         folder.join("data.csv"),
