@@ -21,9 +21,14 @@ pub(super) fn choose(scored: &[Scored]) -> Option<usize> {
     })
 }
 
-fn is_tie(other: &Scored, best: &Scored) -> bool {
+/// How much worse `other` is than `best` on the same times and seeds.
+pub(super) fn difference(other: &Scored, best: &Scored) -> Mean {
     let differences: Vec<f64> = other.energies().zip(best.energies()).map(|(other, best)| other - best).collect();
-    let Mean { mean, standard_error } = Mean::of(&differences);
+    Mean::of(&differences)
+}
+
+fn is_tie(other: &Scored, best: &Scored) -> bool {
+    let Mean { mean, standard_error } = difference(other, best);
     let tolerance = TOLERANCE * best.energy().mean.abs();
     mean <= standard_error.map_or(tolerance, |standard_error| standard_error.min(tolerance))
 }

@@ -110,8 +110,9 @@ pub(super) fn folds(
     };
     match leave_out {
         LeaveOut::Middle => {
-            // One row has no distribution to compare.
-            let usable = (1..n_times - 1).filter(|&k| rows[k].len() > dim && rows[k - 1].len() > dim);
+            // One row has no distribution to compare; two halves of two are the least.
+            let has = |k: usize, n: usize| rows[k].len() >= n * dim;
+            let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
             let usable: Vec<usize> = usable.collect();
             let middle: Vec<usize> = evenly(0, usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
             let folds = (0..APART.min(middle.len())).map(|first| {

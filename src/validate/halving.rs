@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::choice::choose;
+use super::choice::{Mean, choose, difference};
 use super::folds::{Fold, LeaveOut};
 use super::progress::Progress;
 use super::score::{PathOfFold, Score};
@@ -18,7 +18,8 @@ use crate::stage::Stage;
 const ROWS: usize = 256;
 /// Candidates that have trainings of the full length, at most.
 const FINALISTS: usize = 3;
-/// Share of the best score within which a path goes on to be trained.
+/// Share of the best score within which a path goes on to be trained, if the standard error of the
+/// difference is not more.
 const NEAR: f64 = 0.1;
 
 /// A comparison in progress.
@@ -77,9 +78,15 @@ impl<'a> Halving<'a> {
         };
         let mut scored: Vec<Scored> = self.paths.iter().zip(scores.chunks(self.folds.len())).map(scored).collect();
         sort(&mut scored);
-        let best = scored[0].energy().mean;
-        let n_near = scored.iter().take_while(|path| path.energy().mean <= best + NEAR * best.abs()).count();
-        self.dropped = scored.split_off(n_near.clamp(1, most));
+        let best = scored[0].clone();
+        let is_near = |path: &Scored| {
+            let Mean { mean, standard_error } = difference(path, &best);
+            *path == best || mean <= standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs())
+        };
+        let (near, far): (Vec<Scored>, Vec<Scored>) = scored.into_iter().partition(is_near);
+        scored = near;
+        self.dropped = scored.split_off(most.min(scored.len()));
+        self.dropped.extend(far);
         let is_kept = |candidate: &Candidate| scored.iter().any(|kept| kept.candidate.has_path_of(candidate));
         self.candidates.retain(is_kept);
         self.paths.retain(|(candidate, _)| is_kept(candidate));

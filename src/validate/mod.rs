@@ -53,7 +53,7 @@ use score::{UNMOVED, baselines, unmoved};
 
 use crate::config::{Config, Mass, PathConfig};
 use crate::data::Snapshots;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Coordinates;
 use crate::stage::Stage;
 
@@ -162,7 +162,7 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
 /// pairing, judged by points of the path at times left out, are then trained with each time
 /// embedding, together for at most about as many steps × rows as the run itself.
 ///
-/// `None` if there is nothing to choose, fewer than three snapshots to choose by, or fewer steps
+/// `None` if there is nothing to choose, fewer than three snapshots (of four rows) to choose by, or fewer steps
 /// than would pay for it: then [`Config::settled`] says what to take.
 ///
 /// # Errors
@@ -220,6 +220,15 @@ pub fn validate(
 ) -> Result<Validation> {
     let seed = config.training.seed;
     let folds = folds(snapshots, coordinates, config.data.standardize, options.leave_out, seed)?;
+    if folds.is_empty() {
+        let problem = "have too few rows at every time between the first and the last";
+        return Err(Error::input(
+            "validation",
+            "snapshots",
+            problem,
+            "give four or more at one, and two at its neighbors",
+        ));
+    }
     let candidates = candidates(config, snapshots, Scope::All);
     let mut halving = Halving::new(config, snapshots, &folds, candidates, options.seeds.max(1), stage);
     if options.leave_out == LeaveOut::Middle {

@@ -85,6 +85,7 @@ fn few_snapshots_give_straight_lines() {
         assert_eq!((&settled.objective.path, settled.objective.pairing), (&PathConfig::Linear, Pairing::ot()));
         assert_eq!(settled.model.time_embedding, Some(TimeEmbedding::Raw));
     }
+    assert_eq!(chosen(&config, &orbit(8, 1)), None, "single rows have no distribution");
     let mut short = small();
     short.training.steps = SHORT_RUN - 1;
     assert_eq!(chosen(&short, &orbit(8, 60)), None, "a run of few steps pays for no choice");
@@ -185,6 +186,7 @@ fn what_cannot_be_left_out_is_refused() {
     };
     assert!(message(2, 30, LeaveOut::Middle).contains("hold 2 times to train on (give 3 or more)"));
     assert!(message(2, 30, LeaveOut::Last).contains("give 3 or more"));
+    assert!(message(3, 3, LeaveOut::Middle).contains("too few rows at every time between"));
     assert!(message(3, 9, LeaveOut::Rows).contains("rows of time 0: are 9"));
 }
 

@@ -29,7 +29,7 @@ fn orbit(folder: &Path, moved: Option<usize>) {
 }
 
 fn train(folder: &Path, more: &[&str]) -> String {
-    let output = amatch(folder, &[&["train", "run.toml", "--device", "cpu"], more].concat());
+    let output = amatch(folder, &[&["train", "run.toml", "--device", "cpu"][..], more].concat());
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
     message
@@ -103,7 +103,7 @@ fn a_validation_writes_what_trains() {
     let folder = folder.path();
     orbit(folder, None);
     let few = ["--set", "training.steps=20"];
-    let validate = |more: &[&str]| amatch(folder, &[&["validate", "run.toml"], &few[..], more].concat());
+    let validate = |more: &[&str]| amatch(folder, &[&["validate", "run.toml"][..], &few, more].concat());
     let output = validate(&["--write", "chosen.toml", "--threads", "2"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("Take * spline + ot") && !text(&output.stdout).contains("Settings"));
