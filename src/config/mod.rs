@@ -136,8 +136,8 @@ impl Config {
         Ok(keys::text(&table))
     }
 
-    /// The source of the data. Components are to be fitted: a reader for a trained model gets those of
-    /// its run ([`Reduction::Given`]) instead.
+    /// The source of the data. Components are to be fitted: a reader for a trained model gets those
+    /// of its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
         let DataConfig { path, times_path, samples, times, hold_out, standardize, components } = self.data.clone();

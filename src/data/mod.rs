@@ -8,9 +8,9 @@
 //! allocated. Peak memory is at most the samples present, in f32, 4 bytes per row (if the rows of a
 //! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
 //! takes an eighth of the samples more, or one column. Components take, while they are fitted, 8
-//! bytes for each of them and 18 more, times twice the rows and four times the columns; that is checked
-//! before it is reserved. Time grows linearly with the bytes read;
-//! compressed ones count by the size of their content.
+//! bytes for each of them and 18 more, times twice the rows and four times the columns, which is
+//! checked before it is reserved. Time grows linearly with the bytes read; compressed ones count by
+//! the size of their content.
 //!
 //! Without the feature `files` only `.npy` and `.safetensors` are read and written.
 //!

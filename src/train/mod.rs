@@ -239,9 +239,9 @@ fn read_snapshots(
     Ok(loaded)
 }
 
-/// The components that the run in `folder` was trained on, if `config` asks for as many, and there is
-/// a checkpoint, whose fingerprint shows whether they are still those of the data. If they are gone
-/// they are fitted again, and the fingerprint tells whether they are the same.
+/// The components that the run in `folder` was trained on, if `config` asks for as many, and there
+/// is a checkpoint, whose fingerprint shows whether they are still those of the data. If they are
+/// gone they are fitted again, and the fingerprint tells whether they are the same.
 fn stored_components(folder: &RunFolder, config: &Config) -> Result<Option<Components>> {
     let path = folder.loadings();
     let has_checkpoint = || Checkpoint::load_newest(&folder.checkpoints(), |_| ()).is_ok_and(|found| found.is_some());

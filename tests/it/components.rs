@@ -251,7 +251,7 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
     succeeds(&folder, &[&sample[..], &["scores.csv"]].concat());
     succeeds(&folder, &[&sample[..], &["genes.csv", "--decode"]].concat());
     let components = Components::load(&loadings).expect("loads");
-    let genes = read_points(&fitting_none(&folder.join("genes.csv"), &components), &()).expect("reads");
+    let genes = read_points(&of_run(&folder.join("genes.csv"), &components), &()).expect("reads");
     let scores = read_points(&DataSource::new(folder.join("scores.csv")), &()).expect("reads");
     assert_eq!((scores.columns.as_ref(), scores.rows.len()), (Some(&components.names()), 60));
     for (got, want) in genes.rows.iter().zip(&scores.rows) {
@@ -271,7 +271,7 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
         ("alone/model.safetensors", "genes.csv", "c.npz"),
     ] {
         succeeds(&folder, &["sample", model, "--from", from, "--t0", "1", "--t1", "2", "--out", out, "--decode"]);
-        let read = read_points(&fitting_none(&folder.join(out), &components), &()).expect("reads");
+        let read = read_points(&of_run(&folder.join(out), &components), &()).expect("reads");
         assert_eq!((read.dim, read.rows.len()), (2, 60), "{out}");
     }
     succeeds(&folder, &["evaluate", "runs/run", "--points", "20"]);
@@ -322,7 +322,7 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
     assert_ne!(Components::load(&loadings).expect("loads"), single);
 }
 
-fn fitting_none(path: &Path, components: &Components) -> DataSource {
+fn of_run(path: &Path, components: &Components) -> DataSource {
     given(path, &Arc::new(components.clone()))
 }
 

@@ -237,7 +237,7 @@ mod tests {
         (order.iter().map(|&i| a[i][i]).collect(), order.iter().map(|&i| v[i].clone()).collect())
     }
 
-    /// Rows of `dim` columns, of which column j has mean j and deviation 0.8ʲ before they are mixed.
+    /// Rows of `dim` columns: column j has mean j and deviation 0.8ʲ before they are mixed.
     fn mixed_rows(n: usize, dim: usize) -> Vec<f32> {
         let values = noise(1, n * dim);
         let mut rows = Vec::new();

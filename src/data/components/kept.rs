@@ -24,7 +24,7 @@ impl<'a> Kept<'a> {
         let n_times = wide.times.len();
         let k = components.count();
         let center = components.center(origin);
-        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, and of each component.
+        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component.
         let zero = vec![0.0; k];
         let (mut all, mut of_components) = (0.0, vec![0.0; k]);
         for at in 0..n_times {

@@ -40,8 +40,8 @@ pub enum Reduction {
 /// the rows that they were fitted to vary most, and the mean μ of those rows.
 ///
 /// A sample x has the scores L (x − μ), in the units of the data, which are called PC1 to PCk; the
-/// scores s are decoded as μ + Lᵀ s, the point of the subspace nearest to x. The signs are such that
-/// the largest loading of each component is positive.
+/// scores s are decoded as μ + Lᵀ s, the point of the subspace nearest to x. The signs are such
+/// that the largest loading of each component is positive.
 ///
 /// ```
 /// # #[cfg(feature = "files")] {
