@@ -25,14 +25,13 @@ impl<'a> Kept<'a> {
         let k = components.count();
         let center = components.center(origin);
         // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component.
-        let zero = vec![0.0; k];
         let (mut all, mut of_components) = (0.0, vec![0.0; k]);
         for at in 0..n_times {
             let (first, last) = (wide.offsets[at], wide.offsets[at + 1]);
             let rows = (last - first) as f64;
-            all += rows * means(wide.rows(at), &center).map(|mean| mean * mean).sum::<f64>();
-            let of_scores = means(&scores[first * k..last * k], &zero);
-            of_components.iter_mut().zip(of_scores).for_each(|(sum, mean)| *sum += rows * mean * mean);
+            all += rows * means(wide.rows(at), &center).iter().map(|mean| mean * mean).sum::<f64>();
+            let means = means(&scores[first * k..last * k], &vec![0.0; k]);
+            of_components.iter_mut().zip(means).for_each(|(sum, mean)| *sum += rows * mean * mean);
         }
         let between = |sum: f64, variance: f64| {
             let within = (variance * n as f64 - sum).max(0.0);
@@ -75,11 +74,11 @@ impl<'a> Kept<'a> {
 }
 
 /// Mean of each column of `rows`, less `center`.
-fn means<'a>(rows: &'a [f32], center: &'a [f64]) -> impl Iterator<Item = f64> {
+fn means(rows: &[f32], center: &[f64]) -> Vec<f64> {
     let mut sums = vec![0.0; center.len()];
     for row in rows.chunks_exact(center.len()) {
         sums.iter_mut().zip(row).zip(center).for_each(|((sum, x), center)| *sum += f64::from(*x) - center);
     }
     let n = (rows.len() / center.len()) as f64;
-    sums.into_iter().map(move |sum| sum / n)
+    sums.into_iter().map(|sum| sum / n).collect()
 }
