@@ -50,10 +50,10 @@
 //! | [`laplacian`], [`precision`], [`training`] | settings that all engines share, and the state of a training |
 //! | [`engine`], [`integrate`] | what an engine does: train, evaluate, move particles |
 //! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | f32 on all cores, on a GPU, and f64 to check both |
-//! | `config`, `train`, `validate`, [`evaluate`], [`check`] | runs in folders, choices, reports, files for people who port models |
+//! | `config`, `train`, `validate`, [`evaluate`], [`check`] | runs, choices, reports, files for porting models |
 //!
-//! `config`, `train` and `validate` need the feature `files`, as do data files but `.npy` and `.safetensors`.
-//! [`prelude`] holds the names that most programs need.
+//! `config`, `train` and `validate` need the feature `files`, as do data files but `.npy` and
+//! `.safetensors`. [`prelude`] holds the names that most programs need.
 //!
 //! # Invariants
 //!

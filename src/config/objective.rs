@@ -37,8 +37,8 @@ pub struct ObjectiveConfig {
     #[serde(with = "kind")]
     pub path: PathConfig,
     /// How `linear`, `spline` and `learned` pair samples of neighboring snapshots: `auto`,
-    /// `independent`, `{ kind = "ot", rows = 2048 }`, `{ kind = "unbalanced", relaxation = 1.0, rows
-    /// = 2048 }` or `{ kind = "wfr", rows = 2048 }`.
+    /// `independent`, `{ kind = "ot", rows = 2048 }`, `{ kind = "unbalanced", relaxation = 1.0,
+    /// rows = 2048 }` or `{ kind = "wfr", rows = 2048 }`.
     #[serde(with = "kind")]
     pub pairing: Pairing,
     /// Mass of the snapshots: `ignored`, or for populations that grow `counts` (of rows) or

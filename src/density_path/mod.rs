@@ -43,8 +43,8 @@ pub enum Interpolant {
     Learned,
     /// x from the snapshot nearest in time. The velocity is unknown.
     ///
-    /// Its loss over n rows a snapshot is that of n points, and a network that has room between them
-    /// can lower it without bound: prefer [`Interpolant::Linear`] between pairs of optimal
+    /// Its loss over n rows a snapshot is that of n points, and a network that has room between
+    /// them can lower it without bound: prefer [`Interpolant::Linear`] between pairs of optimal
     /// transport, whose loss has the lower bound −½E‖u‖².
     Nearest,
     /// (1 − t) ε + t x₁ from standard normal noise to the one snapshot.

@@ -68,7 +68,8 @@ impl RunFolder {
     }
 
     /// Creates the folder of checkpoints, and removes the half-written files of dead processes, and
-    /// the test of a model that is about to change. Call it under the claim, which excludes other writers.
+    /// the test of a model that is about to change. Call it under the claim, which excludes other
+    /// writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
