@@ -122,13 +122,13 @@ impl SelfTest {
     /// Most intervals between snapshots that are tested, evenly chosen.
     pub const INTERVALS: usize = 8;
 
-    /// Tests `model`, which is in the network coordinates of the path. The work is at most half that
-    /// of the training, and that of seconds whatever the data and the network. The watch of `stage`
-    /// counts intervals.
+    /// Tests `model`, which is in the network coordinates of the path. The work is at most half
+    /// that of the training, and that of seconds whatever the data and the network. The watch of
+    /// `stage` counts intervals.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a path of another dimension; errors of the engine,
-    /// but for particles that are lost, which is a finding; [`Error::Interrupted`](crate::Error::Interrupted).
+    /// [`Error::Shape`] for a path of another dimension; errors of the engine,
+    /// but for particles that are lost, which is a finding; [`Error::Interrupted`].
     pub fn measure(engine: &dyn Engine, model: &Model, subject: &Subject, stage: &Stage) -> Result<SelfTest> {
         let measured = Measured::of(engine, model, subject.training, subject.steps, stage)?;
         let path = &subject.training.path;
@@ -275,8 +275,8 @@ fn motion(measured: &Measured) -> Check {
     }
 }
 
-/// Along s → αs the loss is αA + α²Q, so at its least it is −Q, the quadratic part: ∫E[H(∇s) + ½λs²]
-/// for the quadratic cost. A loss far below that still falls while s grows: it has not been
+/// Along s → αs the loss is αA + α²Q, so at its least it is −Q, the quadratic part: ∫E[H(∇s) +
+/// ½λs²] for the quadratic cost. A loss far below that still falls while s grows: it has not been
 /// minimized yet, or it has no least value because nothing is asked of s between the samples.
 fn loss(measured: &Measured, subject: &Subject) -> Check {
     let property = Property {
