@@ -65,7 +65,7 @@ impl Config {
         file.refuse_if(
             is_unbalanced
                 && objective.growth == 0.0
-                && (interpolant != Interpolant::Linear || self.estimator() != Estimator::Regression),
+                && (objective.path != PathConfig::Linear || self.estimator() != Estimator::Regression),
             [
                 "objective.pairing",
                 "is unbalanced without growth, which needs the velocities of straight pairs",

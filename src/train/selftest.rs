@@ -127,9 +127,8 @@ impl SelfTest {
     /// `stage` counts intervals.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a path of another dimension; errors of the engine,
-    /// but for particles that are lost, which is a finding;
-    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    /// [`Error::Shape`] for a path of another dimension; errors of the engine,
+    /// but for particles that are lost, which is a finding; [`Error::Interrupted`].
     pub fn measure(engine: &dyn Engine, model: &Model, subject: &Subject, stage: &Stage) -> Result<SelfTest> {
         let measured = Measured::of(engine, model, subject.training, subject.steps, stage)?;
         let path = &subject.training.path;

@@ -154,8 +154,7 @@ fn affordable_rows(model: &Model, training: &Training, steps: u64, n_intervals: 
     const MULTIPLICATIONS: u64 = 1 << 36;
     /// Differences of coordinates, likewise.
     const DISTANCES: u64 = 1 << 32;
-    // Products with the weights: two a velocity (primal and reverse sweep), and six a row of
-    // training.
+    // Products with the weights: two a velocity (primal and reverse sweep), six a row of training.
     let of_row = 2 * 4 * STEPS * n_intervals.max(1) as u64;
     let seconds = MULTIPLICATIONS / (of_row * model.parameters.len().max(1) as u64);
     let of_training = steps.saturating_mul(training.rows_per_step() as u64).saturating_mul(6);
