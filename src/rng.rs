@@ -54,6 +54,9 @@ pub enum Purpose {
     Shards = 12,
     /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
     Free = 13,
+    /// Rows that are held out of training (step = snapshot, row = position; the last row rounds the
+    /// number).
+    HoldOut = 17,
     /// Choice of the rows that stand for a snapshot in a validation (step = snapshot, row =
     /// position).
     Validation = 14,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, TrainingConfig};
+use crate::data::{HoldOut, RowShare, SplitColumn, SplitValue};
 use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
@@ -93,11 +94,13 @@ impl Config {
             ["objective.estimator", "does not suit objective.path = learned", "set objective.estimator = action"],
         )?;
         file.refuse_if(
-            interpolant.is_generative() && (objective.mass != Mass::Ignored || !self.data.hold_out.is_empty()),
+            interpolant.is_generative()
+                && (objective.mass != Mass::Ignored
+                    || self.data.hold_out.is_of_times() && !self.data.hold_out.is_empty()),
             [
                 "objective.path",
                 "is generative: its data have a single time and no mass",
-                "remove objective.mass and data.hold_out",
+                "remove objective.mass and the times of data.hold_out",
             ],
         )
     }
@@ -112,9 +115,24 @@ impl DataConfig {
         if let Some(count) = self.components.filter(|count| !(1..=MAX_DIM).contains(count)) {
             return file.refuse("data.components", count, "use 1 to 1024 components");
         }
-        match self.hold_out.iter().find(|time| !time.is_finite()) {
-            Some(time) => file.refuse("data.hold_out", time, "use finite times"),
-            None => Ok(()),
+        match &self.hold_out {
+            HoldOut::Times(times) => match times.iter().find(|time| !time.is_finite()) {
+                Some(time) => file.refuse("data.hold_out", time, "use finite times"),
+                None => Ok(()),
+            },
+            HoldOut::Range(_) => Ok(()),
+            HoldOut::Share(RowShare { share, .. }) if !(*share > 0.0 && *share < 1.0) => {
+                file.refuse("data.hold_out.share", share, "use a share of the rows between 0 and 1")
+            }
+            HoldOut::Column(SplitColumn { column, .. }) if column.is_empty() => {
+                let fix = "name the column or array that marks the rows";
+                Err(Error::input(file.0, "data.hold_out.column", "is missing", fix).of_kind(InputKind::Missing))
+            }
+            HoldOut::Column(SplitColumn { value: SplitValue::Text(value), .. }) if value.is_empty() => {
+                let fix = "name the value of the rows to hold out";
+                Err(Error::input(file.0, "data.hold_out.value", "is missing", fix).of_kind(InputKind::Missing))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataSource, Standardization};
+use crate::data::{DataSource, HoldOut, Standardization};
 
 /// `[data]`: the snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,8 @@ pub struct DataConfig {
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,
-    /// Times that are not trained on, for `evaluate` to predict.
-    pub hold_out: Vec<f64>,
+    /// Times or rows that are not trained on, for `evaluate` to predict.
+    pub hold_out: HoldOut,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
     pub standardize: Standardization,
     /// Number of principal components in place of the columns, 1 to 1024.

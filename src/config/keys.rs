@@ -46,7 +46,20 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times_path", TEXT, "\"times.npy\""),
     ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
-    ("data.hold_out", Words("a list of times"), "[1, 2.5]"),
+    (
+        "data.hold_out",
+        Table(
+            "a list of times, a range such as \"0.5..19.5 step 1\", { share = a number below 1, seed = a whole \
+             number }, or { column = a name, value = text or a number }",
+            &[
+                ("share", NUMBER, "0.1"),
+                ("seed", WHOLE, "0"),
+                ("column", TEXT, "\"split\""),
+                ("value", Words("text in quotes, or a number"), "\"test\""),
+            ],
+        ),
+        "[1, 2.5]",
+    ),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
     ("data.components", WHOLE, "50"),
     ("model.hidden", Words("auto, or a list of whole numbers, the widths of the layers"), "[128, 128]"),

@@ -257,7 +257,7 @@ fn overrides_replace_values_of_every_kind() {
     let overrides = ["training.steps=7", "model.hidden=[3, 4]", "model.head=dot", "data.hold_out=[1.5]"];
     let config = read("[data]\npath = \"a.npz\"\n[training]\nsteps = 5", &overrides).expect("reads");
     assert_eq!((config.training.steps, config.model.hidden, config.model.head), (7, Some(vec![3, 4]), Head::Dot));
-    assert_eq!(config.data.hold_out, [1.5]);
+    assert_eq!(config.data.hold_out, vec![1.5].into());
 }
 
 #[test]

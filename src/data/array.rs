@@ -9,6 +9,7 @@ use crate::error::{Error, InputKind, Result};
 use crate::model::MAX_DIM;
 use crate::stage::Watch;
 
+use super::file::SHOWN_VALUES;
 use super::grouping::RowTimes;
 use super::survey::Survey;
 
@@ -317,6 +318,30 @@ impl Array<'_> {
         }
         self.expect_end()?;
         Ok(times)
+    }
+
+    /// Which rows of `[N]` are `value`, to f32's precision if the array holds f32, and the first
+    /// few other values.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the file is damaged.
+    pub fn rows_with(self, value: f64, meter: &mut Meter<'_>) -> Result<(Vec<bool>, Vec<String>)> {
+        let value = if self.element()?.number == ElementType::F32 { f64::from(value as f32) } else { value };
+        let (mut rows, mut others) = (Vec::new(), Vec::new());
+        self.for_each_piece(
+            meter,
+            Element::decode_f64,
+            |_: &f64| true,
+            |_, _, piece| {
+                for &x in piece {
+                    if x != value && others.len() < SHOWN_VALUES && !others.contains(&x) {
+                        others.push(x);
+                    }
+                    rows.push(x == value);
+                }
+            },
+        )?;
+        Ok((rows, others.iter().map(f64::to_string).collect()))
     }
 
     fn read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {

@@ -20,6 +20,8 @@ pub(super) struct Names {
     all: Vec<String>,
     /// Indices of the columns in the order of their names: tables may be wide.
     by_name: Vec<u32>,
+    /// A column beside the times that only its own name selects.
+    beside: Option<String>,
 }
 
 /// The selected columns.
@@ -36,7 +38,16 @@ impl Names {
     pub fn new(all: Vec<String>) -> Self {
         let mut by_name: Vec<u32> = (0..all.len() as u32).collect();
         by_name.sort_unstable_by_key(|&i| &all[i as usize]);
-        Names { all, by_name }
+        Names { all, by_name, beside: None }
+    }
+
+    /// Leaves `column` out of what patterns and the default name select.
+    pub fn leave_out(&mut self, column: &str) {
+        self.beside = Some(column.into());
+    }
+
+    fn is_beside(&self, name: &str) -> bool {
+        self.beside.as_deref() == Some(name)
     }
 
     /// The names, in the order of the columns.
@@ -99,7 +110,7 @@ impl Names {
         if samples != DEFAULT_SAMPLES {
             return Err(self.no_such(path, samples, samples));
         }
-        let is_data = |name: &str| name != times && !TIME_NAMES.contains(&name);
+        let is_data = |name: &str| name != times && !TIME_NAMES.contains(&name) && !self.is_beside(name);
         let (left_out, columns): (Vec<usize>, Vec<usize>) = (0..self.all.len())
             .filter(|&i| is_data(&self.all[i]))
             .partition(|&i| is_unnamed(&self.all[i]) || BESIDE_SAMPLES.contains(&self.all[i].as_str()));
@@ -128,8 +139,9 @@ impl Names {
                 return Err(self.no_such(path, item, samples));
             }
             is_named = false;
-            let matching: Vec<usize> =
-                (0..self.all.len()).filter(|&i| self.all[i] != times && matches(item, &self.all[i])).collect();
+            let matching: Vec<usize> = (0..self.all.len())
+                .filter(|&i| self.all[i] != times && !self.is_beside(&self.all[i]) && matches(item, &self.all[i]))
+                .collect();
             let (unnamed, named): (Vec<usize>, Vec<usize>) =
                 matching.into_iter().partition(|&i| is_unnamed(&self.all[i]));
             if named.is_empty() {

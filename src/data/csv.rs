@@ -18,8 +18,9 @@ use flate2::write::GzEncoder;
 
 use super::array::{MAX_COLUMNS, Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
-use super::file::{Encoding, Features, refuse_too_small};
+use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
+use super::hold_out::SplitValue;
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
@@ -86,6 +87,43 @@ impl Table {
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
+    }
+
+    /// Leaves `column` out of what patterns and the default name of the samples select.
+    pub fn leave_out(&mut self, column: &str) {
+        self.names.leave_out(column);
+    }
+
+    /// Which rows have `value` in `column`, and what others have there: the first few values.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such column.
+    pub fn rows_with(
+        &self,
+        column: &str,
+        value: &SplitValue,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Vec<bool>, Vec<String>)> {
+        let Some(place) = self.names.find(&self.path, column)? else {
+            let fix = format!("name one of its columns: {}", list(self.names.all()));
+            return Err(
+                Error::input(&self.path, column, "no such column to hold out by", fix).of_kind(InputKind::Missing)
+            );
+        };
+        let (mut rows, mut others) = (Vec::new(), Vec::new());
+        self.for_each_row(meter, |_, record| {
+            let field = String::from_utf8_lossy(record.get(place).unwrap_or_default());
+            let is_equal = match value {
+                SplitValue::Text(value) => field == value.as_str(),
+                SplitValue::Number(value) => field.parse() == Ok(*value),
+            };
+            if !is_equal && others.len() < SHOWN_VALUES && !others.iter().any(|other| *other == field) {
+                others.push(field.into_owned());
+            }
+            rows.push(is_equal);
+            Ok(())
+        })?;
+        Ok((rows, others))
     }
 
     /// The columns that `samples` selects.

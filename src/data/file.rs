@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::array::{Array, Meter, Rows};
+use super::array::{Array, Meter, Rows, list};
 use super::csv::Table;
 use super::grouping::RowTimes;
+use super::hold_out::{SplitColumn, SplitValue};
 use super::npy;
 use super::npz::Archive;
 use super::safetensors::Tensors;
@@ -175,6 +176,64 @@ impl DataFile {
         }
     }
 
+    /// Leaves the column `name` of a table out of what patterns and the default name select.
+    pub fn leave_out(&mut self, name: &str) {
+        match self {
+            DataFile::Arrays(_) => {}
+            DataFile::Table(table) => table.leave_out(name),
+        }
+    }
+
+    /// Which of the `n_rows` rows have the value of `split` in its column or array.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such column or array, it has another length, or no row has
+    /// the value, or all have.
+    pub fn rows_with(
+        &mut self,
+        path: &Path,
+        split: &SplitColumn,
+        n_rows: usize,
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<bool>> {
+        let SplitColumn { column, value } = split;
+        let (rows, others) = match self {
+            DataFile::Arrays(ArrayFile::Npy(_)) => {
+                let fix = "put samples, times and this array into one .npz";
+                return Err(Error::input(path, column, "is no array of a .npy file, which holds one", fix));
+            }
+            DataFile::Arrays(file) => {
+                let SplitValue::Number(value) = *value else {
+                    let fix = "give a number, or the data as a table";
+                    return Err(Error::input(
+                        path,
+                        column,
+                        format!("is an array, which holds no text such as {value}"),
+                        fix,
+                    ));
+                };
+                let array = file.array(column)?;
+                let shape = array.matrix_shape()?;
+                if shape != (n_rows, 1) {
+                    let problem = format!("has shape [{}, {}], but there are {n_rows} rows", shape.0, shape.1);
+                    return Err(Error::input(path, column, problem, "give one value per row"));
+                }
+                meter.expect(array.header.n_bytes().unwrap_or(0));
+                array.rows_with(value, meter)?
+            }
+            DataFile::Table(table) => table.rows_with(column, value, meter)?,
+        };
+        let n_with = rows.iter().filter(|is_equal| **is_equal).count();
+        if n_with == 0 {
+            let fix = format!("name a value that it holds: {}", list(others));
+            return Err(Error::input(path, column, format!("holds {value} in no row"), fix));
+        } else if n_with == n_rows {
+            let fix = "name a value of those rows alone that are not to be trained on";
+            return Err(Error::input(path, column, format!("holds {value} in every row"), fix));
+        }
+        Ok(rows)
+    }
+
     /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {
@@ -205,6 +264,9 @@ impl DataFile {
         }
     }
 }
+
+/// Values of a split column that an error lists, at most.
+pub(super) const SHOWN_VALUES: usize = 8;
 
 /// Fails if a column holds numbers so small that f32 makes them 0.
 pub(super) fn refuse_too_small(path: &Path, samples: &str, too_small: Option<(usize, f64)>) -> Result<()> {

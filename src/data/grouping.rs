@@ -138,6 +138,23 @@ impl Grouping {
         Grouping { labels, ..grouping }
     }
 
+    /// Moves the rows that `is_held_out` (called in file order with the group of a row) says to
+    /// groups of their own: group k becomes k and k + n, both at its time. Groups may be empty
+    /// then.
+    pub fn divide(&mut self, mut is_held_out: impl FnMut(usize) -> bool) {
+        let n = self.times.len();
+        self.times.extend_from_within(..);
+        self.counts.resize(2 * n, 0);
+        for label in &mut self.labels {
+            let group = *label as usize;
+            if is_held_out(group) {
+                *label += n as u32;
+                self.counts[group] -= 1;
+                self.counts[group + n] += 1;
+            }
+        }
+    }
+
     /// Final position of each row if the groups follow one another in `order`, with the rows of a
     /// group in file order; `None` if this is already the order of the file.
     pub fn destinations(&mut self, order: &[usize]) -> Option<Vec<u32>> {
@@ -190,6 +207,18 @@ mod tests {
         let times = [0.0, 0.0, 1.0, 2.0, 2.0];
         assert_eq!(Grouping::of(row_times(&times)).destinations(&[0, 1, 2]), None);
         assert_eq!(Grouping::of(row_times(&times)).destinations(&[0, 2, 1]).unwrap(), [0, 1, 4, 2, 3]);
+    }
+
+    #[test]
+    fn rows_of_a_group_are_divided() {
+        let mut grouping = Grouping::of(row_times(&[0.0, 1.0, 0.0, 1.0, 2.0]));
+        let mut held_out = [false, true, true, false, false].into_iter();
+        grouping.divide(|_| held_out.next().unwrap());
+        assert_eq!(
+            (&grouping.times[..], &grouping.counts[..]),
+            (&[0.0, 1.0, 2.0, 0.0, 1.0, 2.0][..], &[1, 1, 1, 1, 1, 0][..])
+        );
+        assert_eq!(grouping.destinations(&[0, 1, 2, 3, 4]).unwrap(), [0, 4, 3, 1, 2]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::array::{Meter, Rows, check_dim, check_shape, list, zeros};
 use super::components::{Kept, fit};
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
-use super::snapshots::find_time;
+use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{Components, DataSource, Reduction, Snapshots};
@@ -21,7 +21,8 @@ use crate::stage::{Stage, Watch};
 pub struct Loaded {
     /// Snapshots to train on: network coordinates, times from 0 to 1 in network time, at least two.
     pub training: Snapshots,
-    /// Snapshots at the held-out times, in the same coordinates; there may be none.
+    /// What is held out, in the same coordinates: snapshots of other times, or other rows at the
+    /// times of `training`; there may be none. A time above 1 is after the last one of `training`.
     pub held_out: Snapshots,
     /// The map from data units to network coordinates, with the names of the columns if the data
     /// are a table.
@@ -46,6 +47,15 @@ pub struct DataSet {
     pub columns: Option<Vec<String>>,
     /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Snapshots in data units, divided as for training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DividedSet {
+    /// What is trained on.
+    pub training: DataSet,
+    /// What is held out, differences from the origin of `training`; there may be none.
+    pub held_out: Snapshots,
 }
 
 /// Points in data units, without times.
@@ -100,8 +110,12 @@ pub fn load(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
 
 /// [`load`], with components fitted on all threads of `stage`.
 pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
-    let reading = Reading::new(source, |times| held_out_times(source, times), stage.watch)?;
+    let reading = Reading::new(source, Division::AsInTraining, stage.watch)?;
     let [first, .., last] = reading.training.times[..] else {
+        if !reading.held_out.times.is_empty() {
+            let problem = format!("leaves one time to train on, {}", list(&reading.training.times));
+            return Err(Error::input(times_file(source), "hold_out", problem, "hold out fewer times"));
+        }
         return Err(Error::input(
             times_file(source),
             &source.times,
@@ -115,7 +129,9 @@ pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
             *time = loaded.coordinates.network_time(*time);
         }
     }
-    let mut all: Vec<f64> = loaded.training.times.iter().chain(&loaded.held_out.times).copied().collect();
+    let mut all = loaded.training.times.clone();
+    // Rows that are held out have the times of others.
+    all.extend(loaded.held_out.times.iter().filter(|_| source.hold_out.is_of_times()));
     all.sort_unstable_by(f64::total_cmp);
     // Engines compute with times in f32.
     if !all.iter().all(|t| t.is_finite()) || all.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32) {
@@ -140,7 +156,7 @@ pub fn load_single(source: &DataSource, watch: &dyn Watch) -> Result<Loaded> {
 
 /// [`load_single`], with components fitted on all threads of `stage`.
 pub(crate) fn load_single_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
-    let reading = Reading::new(source, none_held_out, stage.watch)?;
+    let reading = Reading::new(source, Division::AsInTraining, stage.watch)?;
     let times = &reading.training.times;
     if times.len() != 1 {
         return Err(Error::input(
@@ -152,6 +168,7 @@ pub(crate) fn load_single_on(source: &DataSource, stage: &Stage) -> Result<Loade
     }
     let mut loaded = standardized(source, reading, [0.0, 1.0], stage)?;
     loaded.training.times = vec![1.0];
+    loaded.held_out.times.fill(1.0);
     Ok(loaded)
 }
 
@@ -198,11 +215,25 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
 /// # Errors
 /// As [`load`].
 pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet> {
-    let mut reading = Reading::new(source, none_held_out, watch)?;
+    let mut reading = Reading::new(source, Division::None, watch)?;
     only_given(source)?;
     reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
     let Reading { training, features, warnings, .. } = reading;
     Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
+}
+
+/// Reads the snapshots of `source` in data units, divided as [`load`] divides them; `watch`
+/// receives the bytes read. One time is enough.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_divided(source: &DataSource, watch: &dyn Watch) -> Result<DividedSet> {
+    let mut reading = Reading::new(source, Division::AsInTraining, watch)?;
+    only_given(source)?;
+    reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
+    let Reading { training, held_out, features, warnings, .. } = reading;
+    let training = DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings };
+    Ok(DividedSet { training, held_out })
 }
 
 /// Reads the samples of `source` as points, without times (in a table, the column of times is
@@ -215,6 +246,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     let mut meter = Meter::new(watch);
     only_given(source)?;
     let mut file = DataFile::open(path)?;
+    source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
     check_width(source, &mut file)?;
     let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
     let features = file.features(samples, times, &mut meter)?;
@@ -258,8 +290,13 @@ fn check_width(source: &DataSource, file: &mut DataFile) -> Result<()> {
     }
 }
 
-fn none_held_out(times: &[f64]) -> Result<Vec<bool>> {
-    Ok(vec![false; times.len()])
+/// Whether a reading holds anything out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Division {
+    /// All rows are training rows.
+    None,
+    /// As the source says.
+    AsInTraining,
 }
 
 /// Snapshots as in their file, as differences from an origin, with the positions of their rows in
@@ -276,15 +313,12 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// The snapshots of `source`, divided by `hold_out`.
-    fn new(
-        source: &DataSource,
-        hold_out: impl FnOnce(&[f64]) -> Result<Vec<bool>>,
-        watch: &dyn Watch,
-    ) -> Result<Reading> {
+    /// The snapshots of `source`.
+    fn new(source: &DataSource, division: Division, watch: &dyn Watch) -> Result<Reading> {
         let DataSource { path, times_path, samples, times, .. } = source;
         let mut meter = Meter::new(watch);
         let mut file = DataFile::open(path)?;
+        source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
         check_width(source, &mut file)?;
         let format = Format::of(path)?;
         let row_times = match times_path {
@@ -312,14 +346,22 @@ impl Reading {
         }
 
         let mut grouping = Grouping::of(row_times);
-        let held_out = hold_out(&grouping.times)?;
-        let select = |wanted: bool| -> Vec<usize> { (0..held_out.len()).filter(|&k| held_out[k] == wanted).collect() };
+        let merged = merged_warning(source, &grouping);
+        let held_out = match division {
+            Division::None => vec![false; grouping.times.len()],
+            Division::AsInTraining => divide(source, &mut grouping, &mut file, n_rows, &mut meter)?,
+        };
+        let select = |wanted: bool| -> Vec<usize> {
+            (0..held_out.len()).filter(|&k| held_out[k] == wanted && grouping.counts[k] > 0).collect()
+        };
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
         let features = file.features(samples, times, &mut meter)?;
         let mut warnings = features.warnings.clone();
-        warnings.extend(merged_warning(source, &grouping));
-        warnings.extend(single_row_warning(&grouping));
+        warnings.extend(merged);
+        let of_times = [&training_groups[..], &held_out_groups].concat();
+        let whole = if source.hold_out.is_of_times() { &of_times } else { &training_groups };
+        warnings.extend(single_row_warning(&grouping, whole));
         let mut reading = Reading {
             training: empty_snapshots(source, dim, &grouping, &training_groups)?,
             held_out: empty_snapshots(source, dim, &grouping, &held_out_groups)?,
@@ -453,30 +495,47 @@ fn empty_snapshots(source: &DataSource, dim: usize, grouping: &Grouping, groups:
     Ok(Snapshots { dim, times, offsets, samples })
 }
 
-/// Which of the distinct `times` are held out.
-fn held_out_times(source: &DataSource, times: &[f64]) -> Result<Vec<bool>> {
-    let mut held_out = vec![false; times.len()];
-    for &wanted in &source.hold_out {
-        let refuse = |problem: String| {
-            let allowed = list(times.iter().skip(1).take(times.len().saturating_sub(2)));
-            let fix = format!("hold out any of: {allowed}");
-            Err(Error::input(times_file(source), "hold_out", problem, fix))
-        };
-        match find_time(times, wanted) {
-            None => return refuse(format!("{wanted} is not one of the times {}", list(times))),
-            Some(0) => return refuse(format!("{wanted} is the first time, where every path starts")),
-            Some(k) if k + 1 == times.len() => {
-                return refuse(format!("{wanted} is the last time, where every path ends"));
+/// Divides the groups of `grouping` as `source` says; which groups are held out. Rows that are held
+/// out of a time are a group of their own afterwards.
+fn divide(
+    source: &DataSource,
+    grouping: &mut Grouping,
+    file: &mut DataFile,
+    n_rows: usize,
+    meter: &mut Meter<'_>,
+) -> Result<Vec<bool>> {
+    let refuse = |problem: String, fix: String| Error::input(times_file(source), "hold_out", problem, fix);
+    let n = grouping.times.len();
+    match &source.hold_out {
+        HoldOut::Times(_) | HoldOut::Range(_) => {
+            return source.hold_out.of_times(&grouping.times).map_err(|(problem, fix)| refuse(problem, fix));
+        }
+        HoldOut::Share(share) => {
+            let mut rows = ShareOfRows::new(*share, &grouping.counts);
+            grouping.divide(|group| rows.holds_next(group));
+            if grouping.counts[n..].iter().all(|&count| count == 0) {
+                let problem = format!("a share of {} is no row of snapshots so small", share.share);
+                return Err(refuse(problem, "hold out a larger share, or times".into()));
             }
-            Some(k) => held_out[k] = true,
+        }
+        HoldOut::Column(split) => {
+            let mut rows = file.rows_with(&source.path, split, n_rows, meter)?.into_iter();
+            grouping.divide(|_| rows.next() == Some(true));
+            if grouping.counts[0] == 0 {
+                let SplitColumn { column, value } = split;
+                let first = grouping.times[0];
+                let problem = format!(
+                    "{column} is {value} in every row of time {first}, the first, which every prediction starts from"
+                );
+                return Err(refuse(problem, "keep rows of that time to train on".into()));
+            }
         }
     }
-    Ok(held_out)
+    Ok((0..2 * n).map(|k| k >= n).collect())
 }
 
-fn single_row_warning(grouping: &Grouping) -> Option<String> {
-    let single: Vec<f64> =
-        grouping.times.iter().zip(&grouping.counts).filter(|(_, n)| **n == 1).map(|(t, _)| *t).collect();
+fn single_row_warning(grouping: &Grouping, groups: &[usize]) -> Option<String> {
+    let single: Vec<f64> = groups.iter().filter(|&&k| grouping.counts[k] == 1).map(|&k| grouping.times[k]).collect();
     let advice = "a distribution needs many samples";
     match single[..] {
         [] => None,

@@ -45,6 +45,7 @@ mod draw;
 mod file;
 mod fits;
 mod grouping;
+mod hold_out;
 mod hydrogen;
 mod load;
 mod npy;
@@ -66,8 +67,9 @@ pub use components::{Components, Reduction};
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;
+pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
-pub use load::{DataSet, Loaded, Points, load, load_single, read_points, read_snapshots};
+pub use load::{DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_snapshots};
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
 pub use snapshots::Snapshots;

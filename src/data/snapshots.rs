@@ -143,12 +143,15 @@ fn check_dim(dim: usize) -> Result<()> {
 /// The index of `wanted` among increasing `times`: itself, the f32 nearest to it, or else the
 /// nearest one that would be taken for the same time.
 pub(super) fn find_time(times: &[f64], wanted: f64) -> Option<usize> {
-    let exact = times.iter().position(|&t| t == wanted);
-    let in_f32 = || times.iter().position(|&t| t == f64::from(wanted as f32));
-    exact.or_else(in_f32).or_else(|| {
+    // Files may have a million times.
+    let place = |wanted: f64| times.partition_point(|&t| t < wanted);
+    let equal = |wanted: f64| Some(place(wanted)).filter(|&k| times.get(k) == Some(&wanted));
+    equal(wanted).or_else(|| equal(f64::from(wanted as f32))).or_else(|| {
         let [first, .., last] = *times else { return None };
         let distance = |k: &usize| (times[*k] - wanted).abs();
-        let nearest = (0..times.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        let after = place(wanted);
+        let beside = after.saturating_sub(1)..times.len().min(after + 1);
+        let nearest = beside.min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
         (distance(&nearest) <= SAME_TIME * (last - first)).then_some(nearest)
     })
 }

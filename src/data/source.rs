@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Reduction;
+use super::{HoldOut, Reduction};
 
 /// Map of samples to network coordinates. Statistics are those of the training snapshots, with
 /// equal weights of all rows; deviations are those of the population (divided by n).
@@ -41,8 +41,8 @@ pub struct DataSource {
     pub samples: String,
     /// Array (or column) of times, `[N]`.
     pub times: String,
-    /// Times excluded from training, in data units: neither the first nor the last.
-    pub hold_out: Vec<f64>,
+    /// What is excluded from training: times, in data units, or rows.
+    pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
     pub standardize: Standardization,
     /// Principal components in place of the columns, which may then be more than 1024.
@@ -57,7 +57,7 @@ impl DataSource {
             times_path: None,
             samples: "samples".into(),
             times: "times".into(),
-            hold_out: Vec::new(),
+            hold_out: HoldOut::default(),
             standardize: Standardization::default(),
             components: None,
         }

@@ -29,8 +29,8 @@ pub struct Neighbor<'a> {
     pub rows: &'a [f32],
 }
 
-/// Predictions of a snapshot between two others that need no model, each of `n_points` rows `[n_points,
-/// dim]`.
+/// Predictions of a snapshot between two others that need no model, each of `n_points` rows,
+/// `[n_points, dim]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Baselines {
     /// Random rows of the snapshot before: nothing moves.

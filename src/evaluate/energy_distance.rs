@@ -1,9 +1,9 @@
 //! Energy distance, a discrepancy without a bandwidth to choose, which is 0 for equal distributions
 //! alone.
 
-use super::mmd::squared_distance;
+use super::pair_means::{Weighted, between, shares, within};
 use crate::error::{Error, Result, check_len};
-use crate::stage::{Watch, check};
+use crate::stage::Watch;
 
 /// Squared energy distance 2 E‖X − Y‖ − E‖X − X′‖ − E‖Y − Y′‖ between rows `x [n, dim]` and
 /// `y [m, dim]`, in the unit of the data (Székely & Rizzo, J. Statist. Plann. Inference 143, 2013,
@@ -32,61 +32,23 @@ pub fn energy_distance<T: Copy + Into<f64>>(
     watch: &dyn Watch,
 ) -> Result<f64> {
     let (n, m) = (x.len() / dim, y.len() / dim);
-    let q = vec![1.0 / m as f64; m];
-    let p = match x_weights {
-        None => vec![1.0 / n as f64; n],
-        Some(weights) => {
-            check_len("weights of x", n, weights.len())?;
-            let total: f64 = weights.iter().sum();
-            weights.iter().map(|weight| weight / total).collect()
-        }
+    x_weights.iter().try_for_each(|weights| check_len("weights of x", n, weights.len()))?;
+    let (p, q) = (shares(n, x_weights), shares(m, None));
+    let (x, y) = (Weighted { rows: x, shares: &p }, Weighted { rows: y, shares: &q });
+    let distance = |squared: f64| [squared.sqrt()];
+    let too_few = |side| {
+        let fix = "give two rows or more: one says nothing of a spread";
+        Error::input("energy distance", side, "has fewer than two rows with weight", fix)
     };
-    let distance = 2.0 * mean_distance(dim, (x, &p), (y, &q), watch)?
-        - mean_distance_within("x", dim, x, &p, watch)?
-        - mean_distance_within("y", dim, y, &q, watch)?;
-    if !distance.is_finite() {
+    let [within_x] = within(dim, x, &distance, watch)?.ok_or_else(|| too_few("x"))?;
+    let [within_y] = within(dim, y, &distance, watch)?.ok_or_else(|| too_few("y"))?;
+    let [across] = between(dim, x, y, &distance, watch)?;
+    let energy = 2.0 * across - within_x - within_y;
+    if !energy.is_finite() {
         let fix = "give finite rows, and weights ≥ 0 with a finite, positive sum";
         return Err(Error::input("energy distance", "x and y", "hold a value that is not finite", fix));
     }
-    Ok(distance)
-}
-
-/// Σᵢⱼ pᵢ qⱼ ‖xᵢ − yⱼ‖.
-fn mean_distance<T: Copy + Into<f64>>(
-    dim: usize,
-    (x, p): (&[T], &[f64]),
-    (y, q): (&[T], &[f64]),
-    watch: &dyn Watch,
-) -> Result<f64> {
-    let mut sum = 0.0;
-    for (a, p) in x.chunks_exact(dim).zip(p) {
-        check(watch)?;
-        let to_all = y.chunks_exact(dim).zip(q).map(|(b, q)| q * squared_distance(a, b).sqrt());
-        sum += p * to_all.sum::<f64>();
-    }
-    Ok(sum)
-}
-
-/// Σ_{i ≠ j} pᵢ pⱼ ‖xᵢ − xⱼ‖ / Σ_{i ≠ j} pᵢ pⱼ.
-fn mean_distance_within<T: Copy + Into<f64>>(
-    side: &str,
-    dim: usize,
-    x: &[T],
-    p: &[f64],
-    watch: &dyn Watch,
-) -> Result<f64> {
-    let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();
-    if p.is_empty() || different <= 1e-12 {
-        let fix = "give two rows or more: one says nothing of a spread";
-        return Err(Error::input("energy distance", side, "has fewer than two rows with weight", fix));
-    }
-    let mut sum = 0.0;
-    for (i, a) in x.chunks_exact(dim).enumerate() {
-        check(watch)?;
-        let later = x[(i + 1) * dim..].chunks_exact(dim).zip(&p[i + 1..]);
-        sum += p[i] * later.map(|(b, p)| p * squared_distance(a, b).sqrt()).sum::<f64>();
-    }
-    Ok(2.0 * sum / different)
+    Ok(energy)
 }
 
 #[cfg(test)]

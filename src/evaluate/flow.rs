@@ -1,11 +1,12 @@
 //! Particles moved from one snapshot to another, and what is measured on the way.
 
 use super::EvaluateOptions;
+use super::labels::Way;
 use super::likelihood::{log_likelihood, log_standard_normal};
-use super::points::PointSets;
-use crate::data::{Snapshots, draw_gaussian};
+use super::points::PointSet;
+use crate::data::draw_gaussian;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::integrate::{Noise, Plan, Trajectories};
 use crate::model::{Coordinates, Model};
 use crate::rng::Stream;
@@ -15,10 +16,8 @@ use crate::stage::{Watch, check};
 /// so an even number).
 const INTERVALS: usize = 8;
 
-/// The particles of snapshot `from`, or of noise, moved to the time of snapshot `to`.
+/// The particles of a snapshot, or of noise, moved to the time of another.
 pub(super) struct Flow {
-    pub from: Option<usize>,
-    pub to: usize,
     /// Positions at the start, data units minus the model's mean.
     pub departed: Vec<f32>,
     /// Positions at the end, likewise.
@@ -36,24 +35,25 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Moves the particles and measures. `sets` are the points of all snapshots.
+    /// Moves the particles and measures. `sets` are the points of the snapshots that are compared.
     ///
     /// # Errors
     /// Errors of the engine; [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn measure(
         engine: &dyn Engine,
         model: &Model,
-        snapshots: &Snapshots,
-        (from, to): (Option<usize>, usize),
-        sets: &[PointSets],
+        way: Way,
+        sets: &[Option<PointSet>],
         options: &EvaluateOptions,
         watch: &dyn Watch,
     ) -> Result<Flow> {
         let dim = model.architecture.dim;
         // Coordinates for points given as differences from the mean.
         let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
-        let network_time = |k: usize| coordinates.network_time(snapshots.times[k]);
+        let set = |k: usize| sets[k].as_ref().ok_or_else(|| no_points(k));
+        let (from, to) = (way.from.map(set).transpose()?, set(way.to)?);
         // Noise is at time 0 and the single snapshot at time 1, whatever the times in the data.
+        let network_time = |set: &PointSet| coordinates.network_time(set.time);
         let (start, end) = from.map_or((0.0, 1.0), |from| (network_time(from), network_time(to)));
         let at = |interval: usize| start + (end - start) * interval as f64 / INTERVALS as f64;
         let times: Vec<f64> = (0..=INTERVALS).map(at).collect();
@@ -62,8 +62,8 @@ impl Flow {
             ..Plan::new(options.method, options.control, start, times.clone())
         };
         let mut positions = match from {
-            Some(from) => sets[from].all.clone(),
-            None => draw_gaussian(sets[to].all.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
+            Some(from) => from.rows.clone(),
+            None => draw_gaussian(to.rows.len() / dim, dim, &mut Stream::of_normals(options.seed, dim)),
         };
         if from.is_some() {
             coordinates.to_network(&mut positions);
@@ -88,12 +88,68 @@ impl Flow {
         let relative_mass = log_weights
             .map(|log_weights| log_weights.iter().map(|&log_w| f64::from(log_w).exp()).sum::<f64>() / n as f64);
         let log_likelihood = if from.is_none() && model.objective.sigma == 0.0 && !weighted {
-            Some(mean_log_likelihood(engine, model, coordinates, &sets[to].all, options, watch)?)
+            Some(mean_log_likelihood(engine, model, coordinates, &to.rows, options, watch)?)
         } else {
             None
         };
         let weights = log_weights.map(relative_weights);
-        Ok(Flow { from, to, departed, arrived, weights, kinetic_energy, hjb_residual, relative_mass, log_likelihood })
+        Ok(Flow { departed, arrived, weights, kinetic_energy, hjb_residual, relative_mass, log_likelihood })
+    }
+}
+
+/// The error for a snapshot whose points were not chosen: a defect of this program.
+pub(super) fn no_points(k: usize) -> Error {
+    Error::input("evaluation", format!("snapshot {k}"), "has no points", "report this message")
+}
+
+/// Weighted particles on their way from one start to all of some times.
+pub(super) struct RollOut {
+    /// Positions `[n, dim]` at each time, data units minus the model's mean.
+    pub positions: Vec<Vec<f32>>,
+    /// With growth: weights at each time, relative to the largest.
+    pub weights: Vec<Option<Vec<f64>>>,
+}
+
+impl RollOut {
+    /// Moves the particles of `start` to the increasing `times`, data units.
+    ///
+    /// # Errors
+    /// As [`Flow::measure`].
+    pub fn measure(
+        engine: &dyn Engine,
+        model: &Model,
+        start: &PointSet,
+        times: &[f64],
+        options: &EvaluateOptions,
+        watch: &dyn Watch,
+    ) -> Result<RollOut> {
+        let dim = model.architecture.dim;
+        let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
+        let mut positions = start.rows.clone();
+        coordinates.to_network(&mut positions);
+        let n = positions.len() / dim;
+        let weighted = model.objective.growth > 0.0;
+        let mut log_weights = vec![0.0; if weighted { n } else { 0 }];
+        let mut roll_out = RollOut { positions: Vec::new(), weights: Vec::new() };
+        let mut now = coordinates.network_time(start.time);
+        for (interval, &time) in times.iter().enumerate() {
+            watch.advanced(interval as u64, times.len() as u64);
+            let end = coordinates.network_time(time);
+            // Each interval has noise of its own.
+            let noise = Noise::new(options.seed.wrapping_add(1 + interval as u64));
+            let plan = Plan { noise, ..Plan::new(options.method, options.control, now, vec![end]) };
+            let trajectories = Trajectories {
+                log_weights: weighted.then_some(&mut log_weights[..]),
+                ..Trajectories::of(&mut positions)
+            };
+            engine.integrate(model, &plan, trajectories, watch)?;
+            now = end;
+            let mut arrived = positions.clone();
+            coordinates.to_data(&mut arrived);
+            roll_out.positions.push(arrived);
+            roll_out.weights.push(weighted.then(|| relative_weights(&log_weights)));
+        }
+        Ok(roll_out)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Unbiased maximum mean discrepancy (Gretton et al., JMLR 2012, equation 3).
 
+use super::pair_means::{Weighted, between, shares, squared_distance, within};
 use crate::error::Result;
 use crate::rng::{Purpose, index, words};
-use crate::stage::{Watch, check};
+use crate::stage::Watch;
 
 /// Radial basis kernel k(x, y) = exp(−‖x − y‖² / (2h²)).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +39,14 @@ impl Kernel {
         (-squared_distance / (2.0 * self.bandwidth * self.bandwidth)).exp()
     }
 
+    /// The values of the kernels with half the bandwidth, this one, and twice it.
+    pub(super) fn of_three(self, squared_distance: f64) -> [f64; 3] {
+        // Powers of one exponential, which costs more than the distance.
+        let double = (-squared_distance / (8.0 * self.bandwidth * self.bandwidth)).exp();
+        let own = double.powi(4);
+        [own.powi(4), own, double]
+    }
+
     /// Formula for reports.
     #[must_use]
     pub fn name(self) -> String {
@@ -59,43 +68,14 @@ pub fn mmd2(
     y: &[f32],
     watch: &dyn Watch,
 ) -> Result<Option<f64>> {
-    let uniform = |rows: &[f32]| vec![(dim as f64) / rows.len() as f64; rows.len() / dim];
-    let normalized = |weights: &[f64]| -> Vec<f64> {
-        let total: f64 = weights.iter().sum();
-        weights.iter().map(|weight| weight / total).collect()
+    let (p, q) = (shares(x.len() / dim, weights), shares(y.len() / dim, None));
+    let (x, y) = (Weighted { rows: x, shares: &p }, Weighted { rows: y, shares: &q });
+    let at = |squared: f64| [kernel.at(squared)];
+    let (Some([within_x]), Some([within_y])) = (within(dim, x, &at, watch)?, within(dim, y, &at, watch)?) else {
+        return Ok(None);
     };
-    let (p, q) = (weights.map_or_else(|| uniform(x), normalized), uniform(y));
-    // Σ_{i ≠ j} pᵢ pⱼ k(i, j) / Σ_{i ≠ j} pᵢ pⱼ.
-    let within = |rows: &[f32], p: &[f64]| -> Result<Option<f64>> {
-        let different = 1.0 - p.iter().map(|p| p * p).sum::<f64>();
-        let mut sum = 0.0;
-        for (i, a) in rows.chunks_exact(dim).enumerate() {
-            check(watch)?;
-            let others = rows[(i + 1) * dim..].chunks_exact(dim).zip(&p[i + 1..]);
-            sum += p[i] * others.map(|(b, p)| p * kernel.at(squared_distance(a, b))).sum::<f64>();
-        }
-        Ok((different > 1e-12).then(|| 2.0 * sum / different))
-    };
-    let to_y = |a: &[f32]| y.chunks_exact(dim).zip(&q).map(|(b, q)| q * kernel.at(squared_distance(a, b))).sum::<f64>();
-    let (Some(within_x), Some(within_y)) = (within(x, &p)?, within(y, &q)?) else { return Ok(None) };
-    let mut across = 0.0;
-    for (a, p) in x.chunks_exact(dim).zip(&p) {
-        check(watch)?;
-        across += p * to_y(a);
-    }
+    let [across] = between(dim, x, y, &at, watch)?;
     Ok(Some(within_x + within_y - 2.0 * across))
-}
-
-/// ‖a − b‖² in f64. Four partial sums, so that additions do not wait for one another.
-pub(super) fn squared_distance<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
-    let square = |(&a, &b): (&T, &T)| (a.into() - b.into()).powi(2);
-    let mut sums = [0.0; 4];
-    let (a, b) = (a.chunks_exact(4), b.chunks_exact(4));
-    let rest: f64 = a.remainder().iter().zip(b.remainder()).map(square).sum();
-    for (a, b) in a.zip(b) {
-        (sums.iter_mut().zip(a.iter().zip(b))).for_each(|(sum, pair)| *sum += square(pair));
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]

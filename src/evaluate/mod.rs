@@ -17,32 +17,42 @@
 mod baselines;
 mod energy_distance;
 mod flow;
+mod labels;
 mod likelihood;
+mod means;
 mod mmd;
+mod pair_means;
 mod points;
 mod report;
+mod scores;
 mod theorems;
+mod verdict;
 
 pub use baselines::{Baselines, Neighbor, disjoint_halves, equal_number, random_rows};
 pub use energy_distance::energy_distance;
-use flow::Flow;
+use flow::{Flow, RollOut};
+pub use labels::{Kind, Labeled, Role};
+use labels::{Truth, Way, evenly, ways};
+pub use means::{Mean, Means, SetMeans};
 pub use mmd::{Kernel, mmd2};
-use points::PointSets;
-pub use report::{Comparison, Distances, Report};
+use points::PointSet;
+pub use report::{Comparison, Distances, EqualNumbers, Report, Sources};
+use scores::{Compared, Scores, scores};
 pub use theorems::{ActionGap, Likelihood, Theorems, TransportBound};
+pub use verdict::{Measure, Verdict};
 
 use crate::data::Snapshots;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 use crate::integrate::{Method, StepControl};
 use crate::model::Model;
 use crate::stage::{Section, Stage, Watch};
-use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, weighted_plan};
+use crate::transport::MAX_POINTS;
 
 /// Start of the particles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartFrom {
-    /// From each snapshot to the next one, and to the held-out ones between.
+    /// From each snapshot to the next one, and to those between that were not trained on.
     #[default]
     Previous,
     /// From the first snapshot to every other.
@@ -60,6 +70,8 @@ pub struct EvaluateOptions {
     /// Maximum number of points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented
     /// by a random subset.
     pub max_points: usize,
+    /// Maximum number of comparisons, spread evenly over the times if there would be more.
+    pub max_comparisons: usize,
     /// Method of integration.
     pub method: Method,
     /// Step control of integration.
@@ -68,11 +80,17 @@ pub struct EvaluateOptions {
     pub seed: u64,
 }
 
+impl EvaluateOptions {
+    /// Default of `max_comparisons`.
+    pub const COMPARISONS: usize = 200;
+}
+
 impl Default for EvaluateOptions {
     fn default() -> Self {
         EvaluateOptions {
             start: StartFrom::Previous,
             max_points: MAX_POINTS,
+            max_comparisons: Self::COMPARISONS,
             method: Method::Dopri5,
             control: StepControl::Adaptive { rtol: 1e-4, atol: 1e-5 },
             seed: 0,
@@ -80,21 +98,11 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Moves particles to the times of snapshots, and compares. `snapshots` are in data units (those of
-/// the model's coordinates: see [`relative_to`] if they are given as differences from an origin).
-/// Distances are computed between differences from the model's mean, so that they keep their digits
-/// far from 0. `held_out` are the times that training left out.
-///
-/// [`relative_to`]: crate::model::Coordinates::relative_to
-///
-/// Distances are computed on the threads of `stage`, as many at once as
-/// [`MEMORY`](crate::transport::MEMORY) allows. Its watch counts four units per pair of snapshots:
-/// the integration and three comparisons.
+/// [`evaluate_labeled`] for snapshots of which all were trained on but those at the times
+/// `held_out`.
 ///
 /// # Errors
-/// [`Error::Interrupted`] if the watch cancels. [`Error::Input`] if dimensions differ, the number
-/// of snapshots does not suit the start, the first one is held out, or the options are out of
-/// range. Errors of the engine.
+/// As [`evaluate_labeled`]; also if a time of `held_out` is the first, or has no snapshot.
 pub fn evaluate(
     engine: &dyn Engine,
     model: &Model,
@@ -103,165 +111,177 @@ pub fn evaluate(
     options: &EvaluateOptions,
     stage: &Stage,
 ) -> Result<Report> {
-    let dim = model.architecture.dim;
-    let held_out = checked_held_out(model, snapshots, held_out, options)?;
-    let mut sets = Vec::new();
-    for k in 0..snapshots.times.len() {
-        stage.check()?;
-        sets.push(PointSets::new(snapshots, k, &model.coordinates.mean, options.max_points, options.seed));
+    let mut labeled = Labeled::all(snapshots, Role::Seen);
+    for &time in held_out {
+        let Some(k) = snapshots.find(time) else {
+            let problem = format!("names time {time}, which has no snapshot");
+            return Err(Error::setting("evaluation", "evaluate::held_out", problem, "name a time of the data"));
+        };
+        if k == 0 {
+            let fix = "name others: every prediction starts from it";
+            return Err(Error::setting("evaluation", "evaluate::held_out", "names the first time", fix));
+        }
+        labeled.roles[k] = Role::HeldOut;
     }
-    let pairs = pairs(sets.len(), options.start, &held_out);
-    // Each pair of snapshots counts one unit for the integration and one for each comparison.
-    let total = 4 * pairs.len() as u64;
+    evaluate_labeled(engine, model, &[labeled], options, stage)
+}
+
+/// Moves particles to the times of snapshots, and compares. Snapshots are in data units (those of
+/// the model's coordinates: see [`relative_to`] if they are given as differences from an origin).
+/// Distances are computed between differences from the model's mean, so that they keep their digits
+/// far from 0.
+///
+/// Particles start from snapshots that were trained on, or at the earliest time. What was not
+/// trained on, and lies between two snapshots that were, is also compared with predictions made
+/// of these two without a model ([`Baselines`]).
+///
+/// [`relative_to`]: crate::model::Coordinates::relative_to
+///
+/// Distances are computed on the threads of `stage`, as many comparisons at once as
+/// [`MEMORY`](crate::transport::MEMORY) allows. Its watch counts two units per comparison and one
+/// for the roll-out.
+///
+/// # Errors
+/// [`Error::Interrupted`] if the watch cancels. [`Error::Input`] if dimensions differ, the number
+/// of snapshots does not suit the start, or the options are out of range. Errors of the engine.
+pub fn evaluate_labeled(
+    engine: &dyn Engine,
+    model: &Model,
+    labeled: &[Labeled<'_>],
+    options: &EvaluateOptions,
+    stage: &Stage,
+) -> Result<Report> {
+    let dim = model.architecture.dim;
+    check_options(model, labeled, options)?;
+    let truths = Truth::list(labeled);
+    let all = ways(&truths, options.start)?;
+    let n_possible = all.len();
+    let ways = evenly(all, &truths, options.max_comparisons);
+    let mut sets: Vec<Option<PointSet>> = truths.iter().map(|_| None).collect();
+    for k in ways.iter().flat_map(Way::snapshots).chain([0]) {
+        stage.check()?;
+        let mean = &model.coordinates.mean;
+        sets[k].get_or_insert_with(|| PointSet::new(dim, truths[k], mean, options.max_points, options.seed));
+    }
+    // Each comparison counts one unit for its flow and one for its distances.
+    let total = 2 * ways.len() as u64 + 1;
+    let section =
+        |before: usize, units: usize| Section { watch: stage.watch, before: before as u64, units: units as u64, total };
     let mut flows = Vec::new();
-    for &pair in &pairs {
-        let watch = &Section { watch: stage.watch, before: flows.len() as u64, units: 1, total };
-        flows.push(Flow::measure(engine, model, snapshots, pair, &sets, options, watch)?);
+    for &way in &ways {
+        let watch = &section(flows.len(), 1);
+        flows.push(Flow::measure(engine, model, way, &sets, options, watch)?);
         watch.advanced(1, 1);
     }
-    let done = flows.len() as u64;
-    let watch = &Section { watch: stage.watch, before: done, units: total - done, total };
-    let scores = scores(&flows, &sets, dim, &stage.watched_by(watch))?;
+    let watch = &section(flows.len(), 1);
+    let roll_out = roll_out(engine, model, &ways, &sets, options, watch)?;
+    watch.advanced(1, 1);
+    let compared: Vec<Compared> = (ways.iter().zip(&flows).enumerate())
+        .map(|(index, (&way, flow))| Compared {
+            way,
+            flow,
+            roll_out: roll_out.as_ref().and_then(|roll_out| roll_out.at(index, flow)),
+        })
+        .collect();
+    let watch = &section(flows.len() + 1, ways.len());
+    let scores = scores(&compared, &sets, dim, options.max_points, options.seed, &stage.watched_by(watch))?;
 
-    let comparison = |(flow, scores): (&Flow, Scores)| Comparison {
-        from: flow.from.map(|k| snapshots.times[k]),
-        to: snapshots.times[flow.to],
-        held_out: held_out.contains(&flow.to),
-        n_particles: flow.arrived.len() / dim,
-        n_truth: sets[flow.to].all.len() / dim,
-        model: scores.model,
-        no_motion: scores.no_motion,
-        sampling_floor: scores.sampling_floor,
-        kernel: sets[flow.to].kernel.map(Kernel::name),
-        kinetic_energy: flow.kinetic_energy,
-        hjb_residual: flow.hjb_residual,
-        relative_mass: flow.relative_mass,
-        truth_relative_mass: (flow.relative_mass.and(flow.from))
-            .map(|from| snapshots.n_rows(flow.to) as f64 / snapshots.n_rows(from) as f64),
-        log_likelihood: flow.log_likelihood,
+    let comparison = |(Compared { way, flow, .. }, scores): (&Compared<'_>, Scores)| {
+        let truth = &truths[way.to];
+        Comparison {
+            from: way.from.map(|from| truths[from].time()),
+            to: truth.time(),
+            training: truth.role,
+            held_out: truth.role == Role::HeldOut,
+            kind: way.kind,
+            n_particles: flow.arrived.len() / dim,
+            n_truth: sets[way.to].as_ref().map_or(0, |set| set.rows.len() / dim),
+            model: scores.model,
+            no_motion: scores.no_motion,
+            sampling_floor: scores.sampling_floor,
+            equal_numbers: scores.equal_numbers,
+            kernel: sets[way.to].as_ref().and_then(|set| set.kernel).map(Kernel::name),
+            kinetic_energy: flow.kinetic_energy,
+            hjb_residual: flow.hjb_residual,
+            relative_mass: flow.relative_mass,
+            truth_relative_mass: (flow.relative_mass.and(way.from))
+                .map(|from| truth.n_rows() as f64 / truths[from].n_rows() as f64),
+            log_likelihood: flow.log_likelihood,
+        }
     };
-    let comparisons = flows.iter().zip(scores).map(comparison).collect();
+    let comparisons: Vec<Comparison> = compared.iter().zip(scores).map(comparison).collect();
     let method = match options.control {
         StepControl::Fixed { steps } => format!("{:?}, {steps} steps for each", options.method),
         StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),
     };
-    Ok(Report { theorems: None, comparisons, method, seed: options.seed })
+    Ok(Report::new(dim, comparisons, n_possible, method, options.seed))
 }
 
-/// The snapshots at the times `held_out`, in that order, once model, snapshots and options are
-/// known to fit.
-fn checked_held_out(
+/// Particles of the first snapshot at the times of all comparisons, `None` if each comparison
+/// starts there, or from noise.
+fn roll_out(
+    engine: &dyn Engine,
     model: &Model,
-    snapshots: &Snapshots,
-    held_out: &[f64],
+    ways: &[Way],
+    sets: &[Option<PointSet>],
     options: &EvaluateOptions,
-) -> Result<Vec<usize>> {
-    /// The argument `held_out`, in messages.
-    const HELD_OUT: &str = "evaluate::held_out";
-    let fail = |field: &str, problem: String, fix: &str| Err(Error::input("evaluation", field, problem, fix));
+    watch: &dyn Watch,
+) -> Result<Option<RolledOut>> {
+    if ways.iter().all(|way| way.from.is_none_or(|from| from == 0)) {
+        return Ok(None);
+    }
+    let set = |k: usize| sets[k].as_ref().ok_or_else(|| flow::no_points(k));
+    let mut times = Vec::new();
+    let mut stops = Vec::new();
+    for way in ways {
+        let time = set(way.to)?.time;
+        // The flow of this comparison is the roll-out, up to its first stop.
+        let stop = (way.from != Some(0)).then(|| {
+            if times.last() != Some(&time) {
+                times.push(time);
+            }
+            times.len() - 1
+        });
+        stops.push(stop);
+    }
+    let particles = RollOut::measure(engine, model, set(0)?, &times, options, watch)?;
+    Ok(Some(RolledOut { particles, stops }))
+}
+
+/// A roll-out, and which stop of it each comparison has; `None` where the comparison starts from
+/// the first snapshot itself.
+struct RolledOut {
+    particles: RollOut,
+    stops: Vec<Option<usize>>,
+}
+
+impl RolledOut {
+    /// Positions and weights for a comparison, whose own flow is `flow`.
+    fn at<'a>(&'a self, comparison: usize, flow: &'a Flow) -> Option<(&'a [f32], Option<&'a [f64]>)> {
+        match self.stops[comparison] {
+            Some(stop) => Some((&self.particles.positions[stop], self.particles.weights[stop].as_deref())),
+            None => Some((&flow.arrived, flow.weights.as_deref())),
+        }
+    }
+}
+
+/// Checks that model, snapshots and options fit.
+fn check_options(model: &Model, labeled: &[Labeled<'_>], options: &EvaluateOptions) -> Result<()> {
     let dim = model.architecture.dim;
-    if snapshots.dim != dim {
-        let problem = format!("have dimension {}, but the model has {dim}", snapshots.dim);
-        return fail("samples", problem, "give data of the model's dimension");
-    }
-    let n_times = snapshots.times.len();
-    match options.start {
-        StartFrom::Noise if n_times != 1 => {
-            return fail(
-                "times",
-                format!("hold {n_times} times"),
-                "give one snapshot for a model that starts from noise",
-            );
+    for Labeled { snapshots, roles } in labeled {
+        if snapshots.dim != dim && !roles.is_empty() {
+            let problem = format!("have dimension {}, but the model has {dim}", snapshots.dim);
+            return Err(Error::input("evaluation", "samples", problem, "give data of the model's dimension"));
         }
-        StartFrom::Previous | StartFrom::First if n_times < 2 => {
-            let fix = "give snapshots at two or more times, or `StartFrom::Noise` for a model of a generative path";
-            return fail("times", "hold one time only".into(), fix);
-        }
-        _ => {}
+        check_len("roles", snapshots.times.len(), roles.len())?;
     }
+    let fail = |setting, problem: String, fix: String| Err(Error::setting("evaluation", setting, problem, fix));
     if !(1..=MAX_POINTS).contains(&options.max_points) {
         let (problem, fix) = (format!("is {}", options.max_points), format!("use 1 to {MAX_POINTS}"));
-        return Err(Error::setting("evaluation", "EvaluateOptions::max_points", problem, fix));
+        return fail("EvaluateOptions::max_points", problem, fix);
     }
-    if let Some(time) = held_out.iter().find(|time| snapshots.find(**time).is_none()) {
-        let problem = format!("names time {time}, which has no snapshot");
-        return Err(Error::setting("evaluation", HELD_OUT, problem, "name a time of the data"));
+    if options.max_comparisons == 0 {
+        return fail("EvaluateOptions::max_comparisons", "is 0".into(), "use 1 or more".into());
     }
-    let held_out: Vec<usize> = held_out.iter().filter_map(|&time| snapshots.find(time)).collect();
-    if held_out.contains(&0) {
-        let fix = "particles must start from a snapshot";
-        return Err(Error::setting("evaluation", HELD_OUT, "names the first time", fix));
-    }
-    Ok(held_out)
-}
-
-/// Start (`None` for noise) and end of each flow between `n` snapshots.
-fn pairs(n: usize, start: StartFrom, held_out: &[usize]) -> Vec<(Option<usize>, usize)> {
-    if start == StartFrom::Noise {
-        return vec![(None, 0)];
-    }
-    let mut from = 0;
-    let mut pairs = Vec::new();
-    for to in 1..n {
-        pairs.push((Some(from), to));
-        if start == StartFrom::Previous && !held_out.contains(&to) {
-            from = to;
-        }
-    }
-    pairs
-}
-
-/// The distances of one flow.
-struct Scores {
-    model: Distances,
-    no_motion: Distances,
-    sampling_floor: Option<Distances>,
-}
-
-/// The scores of each flow. Each of its three comparisons is a task of its own on `stage`.
-fn scores(flows: &[Flow], sets: &[PointSets], dim: usize, stage: &Stage) -> Result<Vec<Scores>> {
-    #[derive(Clone, Copy)]
-    enum Compared {
-        Model,
-        NoMotion,
-        SamplingFloor,
-    }
-    let all = [Compared::Model, Compared::NoMotion, Compared::SamplingFloor];
-    let tasks: Vec<(&Flow, Compared)> = flows.iter().flat_map(|flow| all.map(|compared| (flow, compared))).collect();
-    let largest = sets.iter().map(|set| set.all.len() / dim).max().unwrap_or(0);
-    let results = stage.map(problems_at_once(largest, largest), &tasks, |&(flow, compared)| {
-        let truth = &sets[flow.to];
-        let distances = |x: &[f32], weights, y: &[f32]| distances(truth.kernel, dim, (x, weights), y, stage.watch);
-        match compared {
-            Compared::Model => distances(&flow.arrived, flow.weights.as_deref(), &truth.all).map(Some),
-            Compared::NoMotion => distances(&flow.departed, None, &truth.all).map(Some),
-            Compared::SamplingFloor => truth.halves.as_ref().map(|[a, b]| distances(a, None, b)).transpose(),
-        }
-    })?;
-    let scores = |results: &[Option<Distances>]| match *results {
-        [Some(model), Some(no_motion), sampling_floor] => Ok(Scores { model, no_motion, sampling_floor }),
-        _ => Err(Error::input("evaluation", "distances", "were not computed", "run again")),
-    };
-    results.chunks(all.len()).map(scores).collect()
-}
-
-/// W₁, W₂ and MMD² between rows `x`, with weights or uniform, and rows `y`.
-fn distances(
-    kernel: Option<Kernel>,
-    dim: usize,
-    (x, weights): (&[f32], Option<&[f64]>),
-    y: &[f32],
-    watch: &dyn Watch,
-) -> Result<Distances> {
-    let least_cost = |cost: Cost| match weights {
-        Some(weights) => {
-            weighted_plan(dim, (x, weights), (y, &vec![1.0; y.len() / dim]), cost, watch).map(|plan| plan.cost)
-        }
-        None => optimal_plan(dim, x, y, cost, watch).map(|plan| plan.cost),
-    };
-    Ok(Distances {
-        w1: least_cost(Cost::Euclidean)?,
-        w2: least_cost(Cost::SquaredEuclidean)?.sqrt(),
-        mmd2: kernel.map(|kernel| mmd2(kernel, dim, x, weights, y, watch)).transpose()?.flatten(),
-    })
+    Ok(())
 }

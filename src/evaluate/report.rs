@@ -1,21 +1,63 @@
-//! The report of `amatch evaluate`: named numbers, as a table and as JSON.
+//! The report of `amatch evaluate`: named numbers, as tables and as JSON.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Theorems;
+use super::labels::{Kind, Role};
+use super::means::{Mean, Means, SetMeans};
+use super::verdict::{Measure, Verdict};
+use super::{Theorems, means};
 use crate::display::{shortest, significant};
 
-/// Distances between two sets of points, data units.
+/// Widest line of a report, if no number is wider than usual.
+const COLUMNS: usize = 80;
+
+/// Distances between two sets of points, data units. The unbiased ones need two points on each
+/// side.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Distances {
     /// Exact W₁, Euclidean cost.
     pub w1: f64,
     /// Exact W₂: the square root of the squared-Euclidean optimum.
     pub w2: f64,
-    /// Unbiased MMD²; `None` with fewer than two points on a side, or without a kernel.
+    /// Unbiased squared [energy distance](super::energy_distance).
+    pub energy: Option<f64>,
+    /// Unbiased MMD² with half the bandwidth of `mmd2`.
+    pub mmd2_half: Option<f64>,
+    /// Unbiased MMD², whose bandwidth is the median distance between points of the truth.
     pub mmd2: Option<f64>,
+    /// Unbiased MMD² with twice that bandwidth.
+    pub mmd2_double: Option<f64>,
+}
+
+/// Distances of sets of points from one truth. W₁ and W₂ of all of them are between `n_points`
+/// points and as many of the truth, because they fall with the number of points; the unbiased
+/// distances do not, and are between all points there are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EqualNumbers {
+    /// Points on each side of W₁ and W₂, and of [`Comparison::sampling_floor`].
+    pub n_points: usize,
+    /// The model's particles.
+    pub model: Distances,
+    /// The model's particles from the first snapshot, if not all comparisons start there.
+    pub roll_out: Option<Distances>,
+    /// The snapshot that the particles start from.
+    pub no_motion: Distances,
+    /// The snapshot before the truth, if the particles start from another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Distances>,
+    /// The snapshot after it, if the truth was not trained on and lies between two that were. So
+    /// also the following.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Distances>,
+    /// Rows of the two, more of the nearer one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooled_neighbors: Option<Distances>,
+    /// Points between the two on an exact W₂ plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_midpoint: Option<Distances>,
 }
 
 /// One true snapshot and the particles that the model moved there.
@@ -25,20 +67,28 @@ pub struct Comparison {
     pub from: Option<f64>,
     /// Time of the true snapshot.
     pub to: f64,
+    /// What the training knew of the true snapshot.
+    pub training: Role,
     /// True if the model was trained without the true snapshot.
     pub held_out: bool,
+    /// Where the truth lies.
+    pub kind: Kind,
     /// Particles.
     pub n_particles: usize,
     /// Points of the truth.
     pub n_truth: usize,
-    /// Distances of the particles from the truth.
+    /// Distances of all particles from all points of the truth, as publications give them.
     pub model: Distances,
     /// Distances of the starting snapshot from the truth: the score of a model without motion.
     pub no_motion: Distances,
-    /// Distances between two disjoint halves of the truth: the score of a perfect model with that
-    /// many points. `None` with fewer than two points.
+    /// Distances between two halves of the truth, or between rows that were held out and as many of
+    /// their time that were not: the score of a perfect model with that many points. `None` with
+    /// fewer than two points.
     pub sampling_floor: Option<Distances>,
-    /// Kernel of MMD², with the median distance of the truth.
+    /// Scores that may be compared with each other and with the floor; `None` with fewer than two
+    /// points.
+    pub equal_numbers: Option<EqualNumbers>,
+    /// Kernel of `mmd2`, with the median distance of the truth.
     pub kernel: Option<String>,
     /// ∫ E½‖∇s‖² along the flow, network units.
     pub kinetic_energy: f64,
@@ -57,11 +107,37 @@ pub struct Comparison {
     pub log_likelihood: Option<f64>,
 }
 
+/// What was evaluated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sources {
+    /// The run folder, if the model is in one.
+    pub run: Option<PathBuf>,
+    /// The model.
+    pub model: PathBuf,
+    /// The configuration of the run.
+    pub configuration: Option<PathBuf>,
+    /// The files of the snapshots.
+    pub data: Vec<PathBuf>,
+}
+
 /// Scores of a model on snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// One for each snapshot but the first.
+    /// Where model and data come from, if they are files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Sources>,
+    /// What a user should know before the numbers, one sentence each.
+    pub notes: Vec<String>,
+    /// Means over the comparisons of each kind, what is predicted first.
+    pub means: Vec<Means>,
+    /// The model against predictions that need none.
+    pub verdicts: Vec<Verdict>,
+    /// What is wrong with the model as far as the verdicts show, one sentence with a remedy each.
+    pub warnings: Vec<String>,
+    /// One for each snapshot but the first, or an evenly chosen part of these.
     pub comparisons: Vec<Comparison>,
+    /// Number of comparisons there would be if none were left out.
+    pub possible_comparisons: usize,
     /// Comparison with the true action, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theorems: Option<Theorems>,
@@ -71,81 +147,194 @@ pub struct Report {
     pub seed: u64,
 }
 
-impl Comparison {
-    /// Rows of the table per comparison.
-    const ROWS: usize = 3;
+impl Report {
+    /// The report of `comparisons` in `dim` dimensions, out of `possible_comparisons`.
+    pub(super) fn new(
+        dim: usize,
+        comparisons: Vec<Comparison>,
+        possible_comparisons: usize,
+        method: String,
+        seed: u64,
+    ) -> Report {
+        let means = Means::of(&comparisons);
+        let verdicts = Verdict::of(dim, &means, &comparisons);
+        let warnings = verdicts.iter().filter_map(Verdict::warning).collect();
+        let (sources, notes, theorems) = (None, Vec::new(), None);
+        Report { sources, notes, means, verdicts, warnings, comparisons, possible_comparisons, theorems, method, seed }
+    }
+}
 
-    /// The rows of the table.
-    fn rows(&self) -> [[String; 7]; Self::ROWS] {
+impl Comparison {
+    /// What its scores are averaged with.
+    pub(super) fn group(&self) -> (Role, Kind) {
+        (self.training, self.kind)
+    }
+
+    fn way(&self) -> String {
+        // 15.04, not 15.040000000000001.
+        let shortest = |time: f64| shortest(format!("{time:.9e}").parse().unwrap_or(time));
         let from = self.from.map_or("noise".to_string(), shortest);
-        let way = format!("{from} → {}{}", shortest(self.to), if self.held_out { " *" } else { "" });
-        let row = |[way, moved, truth]: [String; 3], name: &str, distances: Option<Distances>| {
-            let number = |value: Option<f64>| value.map_or("–".to_string(), |value| significant(value, 4));
-            let w1 = number(distances.map(|distances| distances.w1));
-            let w2 = number(distances.map(|distances| distances.w2));
-            let mmd2 = distances.and_then(|distances| distances.mmd2);
-            let mmd2 = mmd2.map_or("–".to_string(), |mmd2| format!("{mmd2:.3e}"));
-            [way, moved, truth, name.to_string(), w1, w2, mmd2]
+        let mark = match (self.training, self.kind) {
+            (Role::Seen | Role::Unknown, _) => "",
+            (Role::HeldOut, Kind::Forecast) => " * →",
+            (Role::HeldOut, _) => " *",
+            (Role::NeverSeen, _) => " ?",
         };
+        format!("{from} → {}{mark}", shortest(self.to))
+    }
+
+    /// The line of the table.
+    fn row(&self) -> [String; 7] {
+        let model = means::MODEL.1(self);
+        let no_motion = means::NO_MOTION.1(self);
+        let number = |distances: Option<Distances>, measure: Measure| {
+            distances.and_then(|distances| measure.of(&distances)).map_or("–".into(), |value| significant(value, 4))
+        };
+        let n_points = self.equal_numbers.as_ref().map_or("1".into(), |equal| equal.n_points.to_string());
         [
-            row([way, self.n_particles.to_string(), self.n_truth.to_string()], "model", Some(self.model)),
-            row(Default::default(), "no motion", Some(self.no_motion)),
-            row(Default::default(), "floor", self.sampling_floor),
+            self.way(),
+            n_points,
+            number(model, Measure::W1),
+            number(no_motion, Measure::W1),
+            number(self.sampling_floor, Measure::W1),
+            number(model, Measure::Energy),
+            number(no_motion, Measure::Energy),
         ]
+    }
+}
+
+/// Writes a table: the first column to the left, the others to the right, in `widths`, or wider so
+/// that a blank lies between columns.
+fn write_table<const N: usize>(f: &mut fmt::Formatter, widths: [usize; N], rows: &[[String; N]]) -> fmt::Result {
+    let width = |column: usize| {
+        let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        widths[column].max(widest + 1)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let mut line = format!("{:<1$}", row[0], widths[0]);
+        for (text, width) in row.iter().zip(widths).skip(1) {
+            line += &format!("{text:>width$}");
+        }
+        writeln!(f, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Writes `text` in lines of at most [`COLUMNS`] characters, the second and later ones indented.
+fn write_wrapped(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
+    let (mut line, mut length) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let n = word.chars().count();
+        if length > 0 && length + 1 + n > COLUMNS {
+            writeln!(f, "{line}")?;
+            (line, length) = (String::from(" "), 1);
+        }
+        if length > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        line += word;
+        length += n;
+    }
+    writeln!(f, "{line}")
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        write!(f, "{}: {}", self.name(), plural(self.comparisons, "comparison"))?;
+        match self.n_points {
+            Some([least, most]) if least == most => writeln!(f, ", {} a side", plural(most, "point"))?,
+            Some([least, most]) => writeln!(f, ", {least} to {most} points a side")?,
+            None => writeln!(f)?,
+        }
+        let mut rows = vec![["mean ± error", "W1", "W2", "energy", "MMD² h/2", "MMD² h", "MMD² 2h"].map(String::from)];
+        for set in &self.sets {
+            let cell = |of: &dyn Fn(Mean) -> Option<f64>| {
+                Measure::ALL.map(|measure| set.mean(measure).and_then(of).map_or("–".into(), |x| significant(x, 3)))
+            };
+            let [w1, w2, energy, half, own, double] = cell(&|mean| Some(mean.mean));
+            rows.push([self.name_of(set), w1, w2, energy, half, own, double]);
+            if self.comparisons > 1 {
+                let [w1, w2, energy, half, own, double] = cell(&|mean| mean.standard_error);
+                rows.push([String::new(), w1, w2, energy, half, own, double].map(|text| match text.as_str() {
+                    "" | "–" => String::new(),
+                    error => format!("±{error}"),
+                }));
+            }
+        }
+        write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)?;
+        if let (Some(energy), Some(residual)) = (self.kinetic_energy, self.hjb_residual) {
+            let [energy, residual] = [energy, residual].map(|mean| significant(mean.mean, 4));
+            writeln!(f, "kinetic energy {energy}, HJB residual {residual} (network units)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Means {
+    /// The name of a set, with its number of comparisons if not all have it.
+    fn name_of(&self, set: &SetMeans) -> String {
+        match set.comparisons {
+            n if n == self.comparisons => set.name.into(),
+            n => format!("{} ({n})", set.name),
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let table: Vec<[String; 7]> = [["from → to", "moved", "truth", "", "W1", "W2", "MMD²"].map(String::from)]
+        if let Some(Sources { model, configuration, data, .. }) = &self.sources {
+            writeln!(f, "model          {}", model.display())?;
+            if let Some(configuration) = configuration {
+                writeln!(f, "configuration  {}", configuration.display())?;
+            }
+            data.iter().try_for_each(|file| writeln!(f, "data           {}", file.display()))?;
+        }
+        self.notes.iter().try_for_each(|note| write_wrapped(f, note))?;
+        if self.comparisons.len() < self.possible_comparisons {
+            let (n, all) = (self.comparisons.len(), self.possible_comparisons);
+            write_wrapped(f, &format!("{n} of {all} comparisons, spread evenly over the times"))?;
+        }
+        for means in &self.means {
+            write!(f, "\n{means}")?;
+        }
+        let disagreements: Vec<String> = self.verdicts.iter().filter_map(Verdict::disagreement).collect();
+        if !(disagreements.is_empty() && self.warnings.is_empty()) {
+            writeln!(f)?;
+        }
+        disagreements.iter().try_for_each(|line| write_wrapped(f, line))?;
+        self.warnings.iter().try_for_each(|warning| write_wrapped(f, &format!("warning: {warning}")))?;
+
+        let two_lines = [
+            ["", "", "W1", "", "", "energy", ""],
+            ["from → to", "points", "model", "no motion", "floor", "model", "no motion"],
+        ];
+        let rows: Vec<[String; 7]> = two_lines
+            .map(|line| line.map(String::from))
             .into_iter()
-            .chain(self.comparisons.iter().flat_map(Comparison::rows))
+            .chain(self.comparisons.iter().map(Comparison::row))
             .collect();
-        // At least two blanks between columns, however wide the numbers.
-        let width = |column: usize, least: usize| {
-            let widest = table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            least.max(widest + 2)
-        };
-        let widths =
-            [(0, 16), (1, 8), (2, 8), (3, 12), (4, 10), (5, 10), (6, 12)].map(|(column, least)| width(column, least));
-        let indent = widths[..3].iter().sum::<usize>() + 2;
-        let line = |f: &mut fmt::Formatter, [way, moved, truth, name, w1, w2, mmd2]: &[String; 7]| {
-            let [w_way, w_moved, w_truth, w_name, w_w1, w_w2, w_mmd2] = widths;
-            writeln!(
-                f,
-                "{way:<w_way$}{moved:>w_moved$}{truth:>w_truth$}  {name:<0$}{w1:>w_w1$}{w2:>w_w2$}{mmd2:>w_mmd2$}",
-                w_name - 2
-            )
-        };
-        let (header, rows) = (&table[0], &table[1..]);
-        line(f, header)?;
-        for (comparison, rows) in self.comparisons.iter().zip(rows.chunks_exact(Comparison::ROWS)) {
-            rows.iter().try_for_each(|row| line(f, row))?;
-            let Comparison { kinetic_energy, hjb_residual, kernel, .. } = comparison;
-            let kernel = kernel.as_deref().unwrap_or("none");
-            let (energy, residual) = (significant(*kinetic_energy, 4), significant(*hjb_residual, 4));
-            writeln!(f, "{:<indent$}kinetic energy {energy}, HJB residual {residual}", "")?;
-            writeln!(f, "{:<indent$}kernel {kernel}", "")?;
-            if let (Some(mass), Some(truth)) = (comparison.relative_mass, comparison.truth_relative_mass) {
-                let (mass, truth) = (significant(mass, 4), significant(truth, 4));
-                writeln!(f, "{:<indent$}relative mass {mass}, truth {truth}", "")?;
-            }
+        writeln!(f)?;
+        write_table(f, [18, 8, 11, 11, 10, 11, 11], &rows)?;
+        let grows: Vec<[String; 3]> = (self.comparisons.iter())
+            .filter_map(|each| {
+                let [mass, truth] = [each.relative_mass?, each.truth_relative_mass?].map(|mass| significant(mass, 4));
+                Some([each.way(), mass, truth])
+            })
+            .collect();
+        if !grows.is_empty() {
+            let header = ["from → to", "relative mass", "of the truth"].map(String::from);
+            writeln!(f)?;
+            write_table(f, [18, 15, 14], &[&[header][..], &grows].concat())?;
+        }
+        for comparison in &self.comparisons {
             if let Some(log_likelihood) = comparison.log_likelihood {
-                writeln!(f, "{:<indent$}log-likelihood {} nats", "", significant(log_likelihood, 4))?;
+                writeln!(f, "log-likelihood of {} {} nats", comparison.way(), significant(log_likelihood, 4))?;
             }
         }
-        if self.comparisons.iter().any(|comparison| comparison.held_out) {
-            writeln!(f, "* held out: the model was trained without this snapshot")?;
-        }
-        writeln!(
-            f,
-            "W1, W2 (exact) and MMD² (unbiased) are in data units; kinetic energy and HJB residual in network units."
-        )?;
-        writeln!(
-            f,
-            "no motion: the starting snapshot itself. floor: two disjoint halves of the truth. {}",
-            self.method
-        )?;
+        self.legend().iter().try_for_each(|line| write_wrapped(f, line))?;
         if let Some(theorems) = &self.theorems {
             write!(f, "\n{theorems}")?;
         }
@@ -153,51 +342,191 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    /// What the words of the tables mean, as far as they occur.
+    fn legend(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let has = |role: Role| self.comparisons.iter().any(|each| each.training == role);
+        if has(Role::HeldOut) {
+            lines.push("* held out: the model was trained without it".into());
+        }
+        if has(Role::NeverSeen) {
+            lines.push("? never seen: no time of the model's data".into());
+        }
+        let has_forecast = self.comparisons.iter().any(|each| each.kind == Kind::Forecast);
+        if has_forecast {
+            lines.push("A forecast is of a time after the last one that the model was trained on.".into());
+        }
+        lines.push(
+            "W1 and W2 (exact) fall with the number of points, so all but the last line's are between as many points; \
+             energy (squared energy distance) and MMD² (bandwidth h: the median distance within the truth) are \
+             unbiased. Data units."
+                .into(),
+        );
+        let has_set = |name: &str| self.means.iter().any(|means| means.sets.iter().any(|set| set.name == name));
+        let mut sets = vec!["no motion: the snapshot that particles start from.".to_string()];
+        if has_set("from the first") {
+            sets.push("from the first: a roll-out from the first snapshot.".into());
+        }
+        if has_set("plan midpoint") {
+            sets.push(
+                "next, pooled neighbors, plan midpoint: the snapshot after, rows of both, and points between them on \
+                 the exact W2 plan."
+                    .into(),
+            );
+        }
+        sets.push("floor: two halves of the truth.".into());
+        lines.push(sets.join(" "));
+        lines.push(format!("Moved by {}.", self.method));
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn distances(scale: f64) -> Distances {
+        let mmd2 = Some(-3.4567891 * scale);
+        Distances {
+            w1: 1.2345678 * scale,
+            w2: 2.3456789 * scale,
+            energy: Some(-5.4567891 * scale),
+            mmd2_half: mmd2,
+            mmd2,
+            mmd2_double: mmd2,
+        }
+    }
+
+    fn comparison(to: f64, training: Role, model: Distances, no_motion: Distances) -> Comparison {
+        Comparison {
+            from: Some(0.0),
+            to,
+            training,
+            held_out: training == Role::HeldOut,
+            kind: Kind::Between,
+            n_particles: 123_456_789,
+            n_truth: 987_654_321,
+            model,
+            no_motion,
+            sampling_floor: None,
+            equal_numbers: None,
+            kernel: None,
+            kinetic_energy: 4.5,
+            hjb_residual: 5.5,
+            relative_mass: None,
+            truth_relative_mass: None,
+            log_likelihood: None,
+        }
+    }
+
+    fn report(dim: usize, comparisons: Vec<Comparison>) -> Report {
+        let n = comparisons.len();
+        Report::new(dim, comparisons, n, "Euler".into(), 0)
+    }
 
     /// At every magnitude the columns of all lines stay apart, and no number loses digits.
     #[test]
     fn columns_stay_apart_at_any_magnitude() {
         for scale in [1e-300, 1e-9, 1e-4, 1.0, 12_345.678, 1e15, 1e300] {
-            let distances = Distances { w1: 1.2345678 * scale, w2: 2.3456789 * scale, mmd2: Some(-3.4567891 * scale) };
+            let distances = distances(scale);
+            let equal_numbers = Some(EqualNumbers {
+                n_points: 4321,
+                model: distances,
+                roll_out: None,
+                no_motion: distances,
+                previous: None,
+                next: None,
+                pooled_neighbors: None,
+                plan_midpoint: None,
+            });
             let comparison = Comparison {
                 from: Some(0.1 * scale),
-                to: 0.7 * scale,
-                held_out: true,
-                n_particles: 123_456_789,
-                n_truth: 987_654_321,
-                model: distances,
-                no_motion: distances,
-                sampling_floor: None,
-                kernel: None,
                 kinetic_energy: 4.5678912 * scale,
                 hjb_residual: 5.6789123 * scale,
-                relative_mass: None,
-                truth_relative_mass: None,
                 log_likelihood: Some(-6.7891234 * scale),
+                equal_numbers,
+                ..comparison(0.7 * scale, Role::HeldOut, distances, distances)
             };
-            let report =
-                Report { comparisons: vec![comparison], theorems: None, method: "euler".into(), seed: 0 }.to_string();
-            let row = report.lines().nth(1).unwrap_or_default();
-            let (_, columns) = row.split_once('*').expect("the held-out snapshot");
+            let report = report(2, vec![comparison]).to_string();
+            let row = report.lines().find(|line| line.contains(" * ")).expect("the held-out snapshot");
+            let (_, columns) = row.split_once('*').expect("a mark");
             let columns: Vec<&str> = columns.split_whitespace().collect();
-            let [moved, truth, "model", w1, w2, mmd2] = columns[..] else { panic!("{report}") };
-            assert_eq!((moved, truth), ("123456789", "987654321"));
+            let [points, w1, _, "–", energy, _] = columns[..] else { panic!("{report}") };
+            assert_eq!(points, "4321");
             let near = |text: &str, value: f64| {
                 let read: f64 = text.trim_end_matches(',').parse().unwrap_or_else(|error| panic!("{text}: {error}"));
                 assert!((read - value).abs() <= 0.5e-3 * value.abs(), "{text} is not {value}");
             };
             near(w1, 1.2345678 * scale);
-            near(w2, 2.3456789 * scale);
-            near(mmd2, -3.4567891 * scale);
-            for (name, value) in [("energy ", 4.5678912), ("residual ", 5.6789123), ("likelihood ", -6.7891234)] {
-                let (_, rest) = report.split_once(name).expect("a number");
+            near(energy, -5.4567891 * scale);
+            for (name, value) in [("energy ", 4.5678912), ("residual ", 5.6789123), ("* ", -6.7891234)] {
+                let line = report.lines().find(|line| line.contains("residual") || line.starts_with("log"));
+                let line = match name {
+                    "* " => report.lines().find(|line| line.starts_with("log")),
+                    _ => line,
+                };
+                let (_, rest) = line.and_then(|line| line.split_once(name)).expect("a number");
                 near(rest.split_whitespace().next().unwrap_or_default(), value * scale);
             }
-            let end = |line: &str| line.chars().count();
-            assert_eq!(end(row), end(report.lines().next().unwrap_or_default()), "{report}");
         }
+    }
+
+    /// 41 snapshots, half of them held out: the means come first, and every line fits a terminal.
+    #[test]
+    fn a_long_report_fits_a_terminal() {
+        let comparisons: Vec<Comparison> = (1..=40)
+            .map(|k| {
+                let role = if k % 2 == 1 { Role::HeldOut } else { Role::Seen };
+                comparison(f64::from(k) * 0.5, role, distances(0.01 * f64::from(k)), distances(1e-6))
+            })
+            .collect();
+        let report = report(30, comparisons);
+        let text = report.to_string();
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(COLUMNS), "{widest:?}: {text}");
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part}: {text}"));
+        assert!(place("held out: 20 comparisons") < place("seen: 20 comparisons"));
+        assert!(place("seen: 20 comparisons") < place("0 → 0.5 *") && place("0 → 19.5 *") < place("0 → 20 "));
+        let model = &report.means[0].sets[0];
+        assert_eq!((model.name, model.comparisons), ("model", 20));
+        // Odd k from 1 to 39: mean 20.
+        let w1 = model.w1.expect("a mean");
+        assert!((w1.mean - 0.2 * 1.2345678).abs() < 1e-12 && w1.standard_error.is_some());
+    }
+
+    /// (W1, energy distance) of the model and of no motion, and what is said.
+    #[test]
+    fn the_deciding_measure_depends_on_the_dimension() {
+        let said = |dim: usize, role: Role, model: [f64; 2], no_motion: [f64; 2]| {
+            let of = |[w1, energy]: [f64; 2]| Distances {
+                w1,
+                w2: w1,
+                energy: Some(energy),
+                mmd2_half: Some(energy),
+                mmd2: Some(energy),
+                mmd2_double: Some(energy),
+            };
+            let comparisons = (1..4).map(|k| comparison(f64::from(k), role, of(model), of(no_motion))).collect();
+            let report = report(dim, comparisons);
+            let disagree = report.verdicts.iter().any(|verdict| verdict.disagreement().is_some());
+            (disagree, report.warnings)
+        };
+        let (better, worse) = ([1.0, 1.0], [2.0, 2.0]);
+        assert_eq!(said(5, Role::HeldOut, better, worse), (false, vec![]));
+        let (disagree, warnings) = said(5, Role::HeldOut, worse, better);
+        assert!(!disagree && warnings.len() == 1, "{warnings:?}");
+        let start = "at held-out times the model is worse than not moving (W1 2.00 against 1.00): ";
+        assert!(warnings[0].starts_with(start), "{warnings:?}");
+        // A smaller W1 with a larger energy distance.
+        let (flat, wide) = ([1.0, 2.0], [2.0, 1.0]);
+        assert_eq!(said(5, Role::Seen, flat, wide), (true, vec![]));
+        let (disagree, warnings) = said(20, Role::Seen, flat, wide);
+        assert!(disagree && warnings.len() == 1, "{warnings:?}");
+        let start = "at times that were seen the model is worse than not moving (energy distance 2.00 against 1.00)";
+        assert!(warnings[0].starts_with(start) && warnings[0].contains("train it longer"), "{warnings:?}");
+        assert_eq!(said(20, Role::Seen, wide, flat), (true, vec![]));
+        // A difference within a hundredth is none.
+        assert_eq!(said(5, Role::Seen, [1.005, 1.0], [1.0, 1.0]), (false, vec![]));
     }
 }

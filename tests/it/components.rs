@@ -86,7 +86,7 @@ fn held_out_rows_decide_nothing() {
         }
     }
     let second = archive(folder.path(), "second.npz", &times, &rows, 60);
-    let read = |path: &Path| load(&DataSource { hold_out: vec![2.0], ..fitting(path, 3) }, &()).expect("loads");
+    let read = |path: &Path| load(&DataSource { hold_out: vec![2.0].into(), ..fitting(path, 3) }, &()).expect("loads");
     let [a, b] = [read(&first), read(&second)];
     assert_eq!((&a.components, &a.training, &a.coordinates), (&b.components, &b.training, &b.coordinates));
     assert_ne!(a.held_out.samples, b.held_out.samples);

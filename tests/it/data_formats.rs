@@ -256,7 +256,7 @@ fn with_hold_out(path: &Path, standardize: Standardization) -> DataSource {
     ];
     let text: String = rows.iter().map(|(t, [a, b, c])| format!("{t},{a},{b},{c}\n")).collect();
     fs::write(path, format!("times,x,y,z\n{text}")).unwrap();
-    DataSource { hold_out: vec![2.0], standardize, ..DataSource::new(path) }
+    DataSource { hold_out: vec![2.0].into(), standardize, ..DataSource::new(path) }
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn decimal_hold_outs_find_f32_times() {
         ("times", npy("<f4", false, &[4], &f32s(&[0.0, 0.1, 0.7, 1.0]))),
     ];
     fs::write(&path, npz(&members, CompressionMethod::Stored)).unwrap();
-    let loaded = load(&DataSource { hold_out: vec![0.7, 0.1], ..DataSource::new(&path) }, &()).unwrap();
+    let loaded = load(&DataSource { hold_out: vec![0.7, 0.1].into(), ..DataSource::new(&path) }, &()).unwrap();
     assert_eq!((loaded.training.times, loaded.held_out.times.len()), (vec![0.0, 1.0], 2));
 }
 

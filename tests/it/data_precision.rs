@@ -121,7 +121,7 @@ fn held_out_rows_far_away_cost_the_others_no_digits() {
     let read = |name: &str, far: f64| {
         let samples = npy("<f8", false, &[N, 1], &f64s(&samples(far)));
         let path = archive(folder.path(), name, samples, npy("|u1", false, &[N], &times));
-        load(&DataSource { hold_out: vec![1.0], ..DataSource::new(path) }, &()).expect("loads").training.samples
+        load(&DataSource { hold_out: vec![1.0].into(), ..DataSource::new(path) }, &()).expect("loads").training.samples
     };
     for (y, z) in read("far.npz", 1e7).iter().zip(&read("near.npz", 0.0)) {
         assert!((y - z).abs() < 1e-6, "{y}, not {z}");
@@ -201,11 +201,11 @@ fn times_a_rounding_apart_are_one_snapshot() {
     let wanted = ["cells.npz", "taken for one", &format!("0.7 and {sum} as 0.7")];
     assert!(wanted.iter().all(|part| data.warnings[0].contains(part)), "{:?}", data.warnings);
     for hold_out in [0.7, f64::from(sum), f64::from(0.7f32), 0.700_000_3] {
-        let source = DataSource { hold_out: vec![hold_out], ..DataSource::new(&path) };
+        let source = DataSource { hold_out: vec![hold_out].into(), ..DataSource::new(&path) };
         let loaded = load(&source, &()).expect("loads");
         assert_eq!((loaded.training.samples.len(), loaded.held_out.samples.len()), (4 * N / 5, 6 * N / 5));
     }
-    let far = DataSource { hold_out: vec![0.70001], ..DataSource::new(&path) };
+    let far = DataSource { hold_out: vec![0.70001].into(), ..DataSource::new(&path) };
     assert!(load(&far, &()).expect_err("refused").to_string().contains("0.70001 is not one of the times 0, 0.7, 1"));
 }
 
@@ -256,7 +256,7 @@ fn f32_times_read_and_print_as_decimals() {
     let samples: Vec<f32> = around([0.0; 2]).iter().map(|&x| x as f32).collect();
     let samples = npy("<f4", false, &[N, 2], &f32s(&samples));
     let path = archive(folder, "data.npz", samples, npy("<f4", false, &[N], &f32s(&times)));
-    let loaded = load(&DataSource { hold_out: vec![0.8], ..DataSource::new(path) }, &()).expect("loads");
+    let loaded = load(&DataSource { hold_out: vec![0.8].into(), ..DataSource::new(path) }, &()).expect("loads");
     assert_eq!(loaded.coordinates.time_range, [0.0, 7.2]);
     // A model written by an earlier program ends exactly at the f32.
     let mut model = crate::common::model(

@@ -19,11 +19,13 @@ mod data_tables;
 mod derivatives;
 mod engines;
 mod estimators;
+mod evaluate;
 mod examples;
 mod flags;
 mod front_door;
 mod generative;
 mod growing;
+mod hold_out;
 mod integrate;
 mod interop;
 #[cfg(unix)]

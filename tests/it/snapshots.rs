@@ -206,10 +206,10 @@ fn inspect_and_evaluate_of_a_run() {
     assert_text("inspect_run", &described.replace(line, "fingerprint      FINGERPRINT"));
 
     let evaluate = ["evaluate", "runs/run", "--threads", "2"];
-    assert_text("evaluate", &without_results(&succeeds(&folder, &evaluate)));
+    assert_text("evaluate", &without_results(&masked(&succeeds(&folder, &evaluate), &folder)));
     succeeds(&folder, &[&evaluate[..], &["--json", "scores.json"]].concat());
     let json = std::fs::read_to_string(folder.join("scores.json")).expect("read");
-    let mut shape = without_results(&json);
+    let mut shape = without_results(&masked(&json, &folder));
     while shape.contains("##") {
         shape = shape.replace("##", "#");
     }

@@ -109,7 +109,7 @@ fn a_validation_writes_what_trains() {
     assert!(text(&output.stdout).contains("Take * spline + ot") && !text(&output.stdout).contains("Settings"));
     let chosen = config(folder, "chosen.toml");
     assert!(matches!(chosen.objective.path, PathConfig::Spline { .. }), "{:?}", chosen.objective.path);
-    assert_eq!(chosen.data.hold_out, [4.0]);
+    assert_eq!(chosen.data.hold_out, vec![4.0].into());
     let trained = amatch(folder, &["train", "chosen.toml", "--device", "cpu", "--out", "run"]);
     assert!(trained.status.success() && !text(&trained.stderr).contains("chosen: "), "{}", text(&trained.stderr));
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use action_matching::data::{
-    DataSource, Snapshots, Standardization, describe, load, load_single, read_points, read_snapshots,
+    DataSource, HoldOut, RowShare, Snapshots, SplitColumn, SplitValue, Standardization, describe, load, load_single,
+    read_points, read_snapshots,
 };
 use zip::CompressionMethod;
 
@@ -113,7 +114,16 @@ fn check(snapshots: &Snapshots) {
 
 /// One of the ways in which commands use data files, chosen for each input.
 fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
-    let hold_out = if random.percent(20) { vec![random.choose(&[0.5, 0.0, 1.0, f64::NAN, -3.0])] } else { Vec::new() };
+    let hold_out = match random.below(10) {
+        0..2 => vec![random.choose(&[0.5, 0.0, 1.0, f64::NAN, -3.0])].into(),
+        2 => HoldOut::Share(RowShare { share: random.choose(&[0.1, 0.5, 1e-9]), seed: 0 }),
+        3 => {
+            let value = random.choose(&[0.0, 1.0]);
+            let column = random.pick::<str>(&["x", "times", "split", ""]).into();
+            HoldOut::Column(SplitColumn { column, value: SplitValue::Number(value) })
+        }
+        _ => HoldOut::default(),
+    };
     let standardize = random.choose(&[
         Standardization::Isotropic,
         Standardization::PerDimension,

@@ -1,0 +1,201 @@
+//! What `evaluate` compares, and what it says of it.
+
+use std::fs;
+use std::path::Path;
+
+use action_matching::data::{AnalyticProblem, Snapshots};
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::evaluate::{EvaluateOptions, Kind, Labeled, Report, Role, StartFrom, evaluate, evaluate_labeled};
+use action_matching::model::{Activation, Head, Model, TimeEmbedding};
+use action_matching::objective::Objective;
+use action_matching::stage::Stage;
+
+use super::cli::{SMALL, fails, succeeds, workplace};
+use super::common::model;
+
+fn trained_with(folder: &Path, settings: &[&str]) {
+    let sets: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    succeeds(folder, &[&["train", "run.toml", "--force"][..], &SMALL, &sets].concat());
+}
+
+/// The line of a report that starts with `start`.
+#[track_caller]
+fn line<'a>(report: &'a str, start: &str) -> &'a str {
+    report.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no line {start:?}: {report}"))
+}
+
+#[test]
+fn a_forecast_is_called_one() {
+    let (_guard, folder) = workplace();
+    trained_with(&folder, &["data.hold_out=[2]"]);
+    let report = succeeds(&folder, &["evaluate", "runs/run", "--json", "scores.json"]);
+    line(&report, "held out, a forecast: 1 comparison");
+    line(&report, "seen: 1 comparison");
+    line(&report, "1 → 2 * →");
+    line(&report, "A forecast is of a time after the last one");
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("scores.json")).expect("readable")).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let last = &json["comparisons"][1];
+    assert_eq!((text(&last["training"]), text(&last["kind"])), ("held-out".into(), "forecast".into()), "{json}");
+    assert!(last["equal_numbers"]["roll_out"]["energy"].is_f64() && last["equal_numbers"]["next"].is_null(), "{json}");
+    assert_eq!(text(&json["means"][0]["training"]), "held-out", "{json}");
+    assert!(json["means"][0]["sets"][0]["w1"]["mean"].is_f64(), "{json}");
+    assert!(json["verdicts"][0]["deciding"] == "w1" && json["warnings"].is_array(), "{json}");
+    assert!(text(&json["sources"]["configuration"]).ends_with("config.toml"), "{json}");
+    assert!(text(&json["sources"]["run"]).ends_with("run"), "{json}");
+    // Its time lies beyond those of the training.
+    let sample = ["sample", "runs/run", "--from", "snapshot:1", "--t1", "2", "--out", "p.csv"];
+    let output = super::cli::amatch(&folder, &sample);
+    assert!(output.status.success() && super::cli::text(&output.stderr).contains("time 2 lies outside 0 to 1"));
+}
+
+#[test]
+fn rows_that_were_held_out_are_a_group_of_their_own() {
+    let (_guard, folder) = workplace();
+    trained_with(&folder, &["data.hold_out={ share = 0.3, seed = 1 }"]);
+    let report = succeeds(&folder, &["evaluate", "runs/run"]);
+    line(&report, "Snapshots: 3 seen, 4");
+    line(&report, "held out rows of times that were seen: 2 comparisons, 15 points a side");
+    line(&report, "seen: 2 comparisons, 17 points a side");
+    assert_eq!(report.lines().filter(|line| line.starts_with("0 → 1")).count(), 2, "{report}");
+}
+
+/// Whatever file is given, its times have the roles that they had for the model.
+#[test]
+fn times_are_seen_held_out_or_never_seen() {
+    let (_guard, folder) = workplace();
+    trained_with(&folder, &["data.hold_out=[1]"]);
+    let mut csv = String::from("times,x,y\n");
+    for row in 0..120 {
+        let time = [0.0, 0.5, 1.0, 2.0][row % 4];
+        csv += &format!("{time},{},{}\n", (row as f64).sin() + time, (row as f64).cos());
+    }
+    fs::write(folder.join("other.csv"), csv).expect("written");
+    let report = succeeds(&folder, &["evaluate", "runs/run", "other.csv"]);
+    line(&report, "Snapshots: 2 seen, 1 held out, 1 never seen.");
+    line(&report, "0 → 0.5 ? ");
+    line(&report, "0 → 1 * ");
+    line(&report, "0 → 2  ");
+    line(&report, "plan midpoint");
+    // The configuration is gone, and with it all knowledge.
+    fs::copy(folder.join("runs/run/model.safetensors"), folder.join("model.safetensors")).expect("copied");
+    let report = succeeds(&folder, &["evaluate", "model.safetensors", "other.csv"]);
+    line(&report, "Which of the times from 0 to 2 the model was trained on is unknown: there is no");
+    line(&report, "seen or not: unknown: 3 comparisons");
+    let report = succeeds(&folder, &["evaluate", "model.safetensors", "other.csv", "--held-out", "0.5"]);
+    line(&report, "Snapshots: 3 seen, 1 held out.");
+    line(&report, "0 → 0.5 * ");
+    fs::rename(folder.join("data.csv"), folder.join("moved.csv")).expect("renamed");
+    let report = succeeds(&folder, &["evaluate", "runs/run", "other.csv"]);
+    line(&report, "Which of these times the model was trained on is unknown, because the data of");
+    line(&report, "Snapshots: 4 unknown.");
+    fails(&folder, &["evaluate", "runs/run"], &["data.csv"]);
+}
+
+/// A model that moves nothing.
+fn at_rest(dim: usize) -> Model {
+    let mut model = model(dim, &[4], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, Objective::default());
+    model.parameters.fill(0.0);
+    model
+}
+
+fn evaluated(model: &Model, snapshots: &Snapshots, held_out: &[f64], options: &EvaluateOptions) -> Report {
+    evaluate(&CpuEngine::new(1), model, snapshots, held_out, options, &Stage::new(2, &())).expect("evaluates")
+}
+
+/// A population that is shifted: the plan's midpoint is another sample of the truth, and a model at
+/// rest is as good as no motion, which is no warning.
+#[test]
+fn baselines_stand_beside_what_was_held_out() {
+    let shifted = |time: f64| {
+        let rows = AnalyticProblem::named("translation").expect("a problem").snapshots(&[0.0], 300, 7 + time as u64);
+        let rows: Vec<f32> = rows.samples.iter().map(|x| x + 3.0 * time as f32).collect();
+        (time, rows)
+    };
+    let dim = AnalyticProblem::named("translation").expect("a problem").dim();
+    let snapshots = Snapshots::from_rows(dim, [0.0, 1.0, 2.0, 3.0].map(shifted)).expect("snapshots");
+    let report = evaluated(&at_rest(dim), &snapshots, &[1.0, 3.0], &EvaluateOptions::default());
+    let [middle, seen, last] = &report.comparisons[..] else { panic!("{report}") };
+    assert_eq!([middle.kind, seen.kind, last.kind], [Kind::Between, Kind::Between, Kind::Forecast]);
+    let equal = middle.equal_numbers.as_ref().expect("enough rows");
+    assert_eq!((equal.n_points, middle.n_truth), (150, 300));
+    let midpoint = equal.plan_midpoint.expect("between two");
+    let floor = middle.sampling_floor.expect("enough rows");
+    assert!(midpoint.w1 < 1.3 * floor.w1 && midpoint.energy < Some(0.05), "{midpoint:?} {floor:?}");
+    assert_eq!(equal.model, equal.no_motion);
+    assert!(equal.model.w1 > 4.0 * midpoint.w1, "{equal:?}");
+    // The distance of two populations a shift apart does not depend on the number of points.
+    assert!((middle.model.energy.expect("enough rows") - equal.model.energy.expect("enough rows")).abs() < 1e-9);
+    assert!(seen.equal_numbers.as_ref().is_some_and(|equal| equal.plan_midpoint.is_none() && equal.next.is_none()));
+    assert!(last.equal_numbers.as_ref().is_some_and(|equal| equal.plan_midpoint.is_none()));
+    assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+    let groups: Vec<(Role, Kind)> = report.means.iter().map(|means| (means.training, means.kind)).collect();
+    let wanted = [(Role::HeldOut, Kind::Between), (Role::HeldOut, Kind::Forecast), (Role::Seen, Kind::Between)];
+    assert_eq!(groups, wanted);
+    let refused =
+        evaluate(&CpuEngine::new(1), &at_rest(dim), &snapshots, &[0.0], &EvaluateOptions::default(), &Stage::default());
+    assert!(refused.expect_err("the first").to_string().contains("names the first time"));
+}
+
+/// A roll-out of several intervals is the flow from the first snapshot, weights included.
+#[test]
+fn the_roll_out_is_the_flow_from_the_first_snapshot() {
+    for growth in [0.0, 0.7] {
+        let objective = Objective { growth, ..Objective::default() };
+        let model = model(2, &[9], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, objective);
+        let row = |i: usize, time: f64| (i as f64 * 0.37 + time).sin() as f32;
+        let at = |time: f64| (time, (0..80).map(|i| row(i, time)).collect::<Vec<f32>>());
+        let snapshots = Snapshots::from_rows(2, [0.0, 0.4, 1.0].map(at)).expect("snapshots");
+        let of = |start| evaluated(&model, &snapshots, &[], &EvaluateOptions { start, ..EvaluateOptions::default() });
+        let (steps, whole) = (of(StartFrom::Previous), of(StartFrom::First));
+        for (step, whole) in steps.comparisons.iter().zip(&whole.comparisons) {
+            let rolled = step.equal_numbers.as_ref().and_then(|equal| equal.roll_out).expect("a roll-out");
+            let whole = whole.equal_numbers.as_ref().expect("enough rows");
+            assert!((rolled.w1 - whole.model.w1).abs() < 1e-4 * whole.model.w1, "{rolled:?} {whole:?}");
+            assert!(
+                (rolled.energy.unwrap_or(9.0) - whole.model.energy.unwrap_or(0.0)).abs() < 1e-4,
+                "{rolled:?} {whole:?}"
+            );
+            assert_eq!(whole.roll_out, None);
+        }
+        assert_ne!(steps.comparisons[1].model, whole.comparisons[1].model);
+    }
+}
+
+/// Many snapshots are compared in part, at evenly chosen times, and the report says so.
+#[test]
+fn many_snapshots_are_compared_in_part() {
+    let rows = |k: usize| (k as f64, (0..3).map(|i| (k * 3 + i) as f32).collect::<Vec<f32>>());
+    let snapshots = Snapshots::from_rows(1, (0..3000).map(rows)).expect("snapshots");
+    let report = evaluated(&at_rest(1), &snapshots, &[], &EvaluateOptions::default());
+    assert_eq!((report.comparisons.len(), report.possible_comparisons), (200, 2999));
+    assert!(report.to_string().contains("200 of 2999 comparisons, spread evenly over the times"));
+    let times: Vec<f64> = report.comparisons.iter().map(|comparison| comparison.to).collect();
+    assert!(times[0] < 20.0 && times[199] > 2980.0);
+    // Each starts from the snapshot just before.
+    assert!(report.comparisons.iter().all(|comparison| comparison.from == Some(comparison.to - 1.0)));
+    let all = EvaluateOptions { max_comparisons: usize::MAX, ..EvaluateOptions::default() };
+    let few = Snapshots::from_rows(1, (0..300).map(rows)).expect("snapshots");
+    assert_eq!(evaluated(&at_rest(1), &few, &[], &all).comparisons.len(), 299);
+}
+
+/// Rows left out are compared with the rows of their time that were not: the floor.
+#[test]
+fn the_floor_of_held_out_rows_is_what_was_trained_on() {
+    let rows = |shift: f32| move |k: usize| (k as f64, (0..40).map(|i| i as f32 + shift).collect::<Vec<f32>>());
+    let seen = Snapshots::from_rows(1, (0..2).map(rows(0.0))).expect("snapshots");
+    let left_out = Snapshots::from_rows(1, (0..2).map(rows(0.25))).expect("snapshots");
+    let labeled = [Labeled::all(&seen, Role::Seen), Labeled::all(&left_out, Role::HeldOut)];
+    let options = EvaluateOptions::default();
+    let report =
+        evaluate_labeled(&CpuEngine::new(1), &at_rest(1), &labeled, &options, &Stage::new(1, &())).expect("evaluates");
+    let [of_seen, of_rows] = &report.comparisons[..] else { panic!("{report}") };
+    assert_eq!((of_seen.kind, of_rows.kind), (Kind::Between, Kind::Rows));
+    let points = |comparison: &action_matching::evaluate::Comparison| {
+        comparison.equal_numbers.as_ref().map_or(0, |equal| equal.n_points)
+    };
+    assert_eq!((points(of_seen), points(of_rows)), (20, 40));
+    assert!((of_rows.sampling_floor.expect("a floor").w1 - 0.25).abs() < 1e-6);
+    assert!((of_rows.model.w1 - 0.25).abs() < 1e-6);
+}
