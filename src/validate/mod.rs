@@ -1,10 +1,10 @@
 //! A choice of path, pairing, network and growth by what the training data themselves say: each
 //! candidate predicts snapshots that it did not see.
 //!
-//! [`choose`] is the short form that a run with the path `auto` makes before it trains; [`validate`]
-//! compares more candidates for longer and has a table to show. Both work on the CPU in f32, so
-//! that the choice does not depend on a device, and both give the same result on any number of
-//! threads.
+//! [`choose`] is the short form that a run with the path `auto` makes before it trains;
+//! [`validate`] compares more candidates for longer and has a table to show. Both work on the CPU in
+//! f32, so that the choice does not depend on a device, and both give the same result on any number
+//! of threads.
 //!
 //! The squared [energy distance](crate::evaluate::energy_distance) decides. Averages of samples
 //! have less noise than samples, which W₁ takes for closeness in many dimensions, and the energy
@@ -158,12 +158,12 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
 }
 
 /// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a
-/// training on `snapshots`, in the network coordinates `coordinates`. The best two pairs of path and
-/// pairing, judged by points of the path at times left out, are then trained with each time
-/// embedding, together for at most about as many steps × rows as the run itself.
+/// training on `snapshots`, in the network coordinates `coordinates`. The best two combinations of
+/// path and pairing, judged by points of the path at times left out, are then trained with each
+/// time embedding, together for at most about as many steps × rows as the run itself.
 ///
-/// `None` if there is nothing to choose, fewer than three snapshots (of four rows) to choose by, or fewer steps
-/// than would pay for it: then [`Config::settled`] says what to take.
+/// `None` if there is nothing to choose, fewer than three snapshots to choose by (rows are too few
+/// below four), or fewer steps than would pay for it: then [`Config::settled`] says what to take.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) if the watch of `stage` cancels; errors of
