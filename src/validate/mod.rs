@@ -2,9 +2,9 @@
 //! candidate predicts snapshots that it did not see.
 //!
 //! [`choose`] is the short form that a run with the path `auto` makes before it trains;
-//! [`validate`] compares more candidates for longer and has a table to show. Both work on the CPU in
-//! f32, so that the choice does not depend on a device, and both give the same result on any number
-//! of threads.
+//! [`validate`] compares more candidates for longer and has a table to show. Both work on the CPU
+//! in f32, so that the choice does not depend on a device, and both give the same result on any
+//! number of threads.
 //!
 //! The squared [energy distance](crate::evaluate::energy_distance) decides. Averages of samples
 //! have less noise than samples, which W₁ takes for closeness in many dimensions, and the energy
