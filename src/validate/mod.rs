@@ -157,13 +157,13 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
     Mean::of(&scores.iter().map(|score| score.energy).collect::<Vec<_>>())
 }
 
-/// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a training
-/// on `snapshots`, in the network coordinates `coordinates`. The best two pairs of path and
-/// pairing, judged by points of the path at times left out, are then trained with each time
-/// embedding, together for at most about as many steps × rows as the run itself.
+/// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a
+/// training on `snapshots`, in the network coordinates `coordinates`. The best two combinations of
+/// path and pairing, judged by points of the path at times left out, are then trained with each
+/// time embedding, together for at most about as many steps × rows as the run itself.
 ///
-/// `None` if there is nothing to choose, fewer than three snapshots (of four rows) to choose by, or
-/// fewer steps than would pay for it: then [`Config::settled`] says what to take.
+/// `None` if there is nothing to choose, fewer than three snapshots to choose by (rows are too few
+/// below four), or fewer steps than would pay for it: then [`Config::settled`] says what to take.
 ///
 /// # Errors
 /// [`Error::Interrupted`](crate::Error::Interrupted) if the watch of `stage` cancels; errors of

@@ -39,8 +39,7 @@ fn config(folder: &Path, file: &str) -> Config {
     Config::read(&folder.join(file), &[]).expect("reads")
 }
 
-/// The choice is made once, is written, and reproduces the run; a resumed run does not choose
-/// again.
+/// The choice is made once, is written, and reproduces the run; a resumed run makes none.
 #[test]
 fn a_run_keeps_its_choice() {
     let folder = tempfile::tempdir().expect("a folder");
