@@ -44,6 +44,7 @@ pub fn solve(costs: &[f64], a: &[f64], b: &[f64], watch: &dyn Watch) -> Result<[
         b: b.iter().map(|b| b / total).collect(),
         f: vec![0.0; a.len()],
         g: vec![0.0; b.len()],
+        parts: connected(costs, a.len(), b.len()),
         epsilon: 1.0,
     };
     let largest = costs.iter().copied().filter(|cost| cost.is_finite()).fold(0.0, f64::max);
@@ -70,6 +71,9 @@ struct Level<'a> {
     b: Vec<f64>,
     f: Vec<f64>,
     g: Vec<f64>,
+    /// Of each row and then of each column, the part of the points that it reaches, also by way of
+    /// others.
+    parts: Vec<usize>,
     epsilon: f64,
 }
 
@@ -96,7 +100,7 @@ impl Level<'_> {
                 self.g[j] = best(base, sum / self.b[j], self.epsilon);
                 v[j] = ((self.g[j] - base) / self.epsilon).exp();
             }
-            self.shift(&kernel);
+            self.shift();
             if change <= TOLERANCE * self.epsilon * mass {
                 break;
             }
@@ -108,11 +112,11 @@ impl Level<'_> {
         Ok(())
     }
 
-    /// The best k of f + k and g − k for each part of the points that exchanges no mass with the
-    /// others: both sides of the part then lose the same mass. The plan stays.
-    fn shift(&mut self, kernel: &Kernel) {
-        let (rows, columns) = kernel.parts.split_at(self.a.len());
-        let mut kept = vec![[0.0; 2]; kernel.parts.len()];
+    /// The best k of f + k and g − k for each part of the points that reaches no other: both sides
+    /// of the part then lose the same mass. The plan stays.
+    fn shift(&mut self) {
+        let (rows, columns) = self.parts.split_at(self.a.len());
+        let mut kept = vec![[0.0; 2]; self.parts.len()];
         let sides = [(&self.a, &self.f, rows), (&self.b, &self.g, columns)];
         for (side, (masses, potentials, parts)) in sides.into_iter().enumerate() {
             for ((mass, potential), &part) in masses.iter().zip(potentials).zip(parts) {
@@ -148,7 +152,6 @@ impl Level<'_> {
             values: Vec::new(),
             has_row: has(&row_largest),
             has_column: has(&column_largest),
-            parts: Vec::new(),
         };
         for (i, row_largest) in row_largest.into_iter().enumerate() {
             stage::check(watch)?;
@@ -161,9 +164,26 @@ impl Level<'_> {
             }
             kernel.starts.push(kernel.columns.len());
         }
-        kernel.parts = kernel.connected();
         Ok(kernel)
     }
+}
+
+/// The number of the connected part of each row, and then of each column: that of one of its
+/// points. Finite costs connect.
+fn connected(costs: &[f64], n: usize, m: usize) -> Vec<usize> {
+    fn root(parts: &mut [usize], mut point: usize) -> usize {
+        while parts[point] != point {
+            parts[point] = parts[parts[point]];
+            point = parts[point];
+        }
+        point
+    }
+    let mut parts: Vec<usize> = (0..n + m).collect();
+    for (at, _) in costs.iter().enumerate().filter(|(_, cost)| cost.is_finite()) {
+        let [one, other] = [root(&mut parts, at / m), root(&mut parts, n + at % m)];
+        parts[one.max(other)] = one.min(other);
+    }
+    (0..parts.len()).map(|point| root(&mut parts, point)).collect()
 }
 
 /// The potential that is best for a point of which the plan takes the share `taken` exp(Δ/ε) if the
@@ -180,35 +200,12 @@ struct Kernel {
     /// Whether a point has a partner.
     has_row: Vec<bool>,
     has_column: Vec<bool>,
-    /// Of each row and then of each column, the part of the points that it is connected with.
-    parts: Vec<usize>,
 }
 
 impl Kernel {
     fn row(&self, i: usize) -> impl Iterator<Item = (usize, f64)> {
         let range = self.starts[i]..self.starts[i + 1];
         self.columns[range.clone()].iter().zip(&self.values[range]).map(|(&j, &value)| (j as usize, value))
-    }
-
-    /// The number of the connected part of each row, and then of each column: that of one of its
-    /// points.
-    fn connected(&self) -> Vec<usize> {
-        fn root(parts: &mut [usize], mut point: usize) -> usize {
-            while parts[point] != point {
-                parts[point] = parts[parts[point]];
-                point = parts[point];
-            }
-            point
-        }
-        let n = self.has_row.len();
-        let mut parts: Vec<usize> = (0..n + self.has_column.len()).collect();
-        for i in 0..n {
-            for (j, _) in self.row(i) {
-                let [one, other] = [root(&mut parts, i), root(&mut parts, n + j)];
-                parts[one.max(other)] = one.min(other);
-            }
-        }
-        (0..parts.len()).map(|point| root(&mut parts, point)).collect()
     }
 
     /// Σⱼ γᵢⱼ vⱼ.
