@@ -209,7 +209,8 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
     })?;
     target.ancestors().skip(1).take(2).map(RunFolder::new).find_map(|run| {
         let is_run = run.config().is_file() && (run.checkpoints().is_dir() || run.model().is_file());
-        let files = [run.config(), run.model(), run.loadings(), run.metrics(), run.plot(), run.claim(), run.takeover()];
+        let of_work = [run.config(), run.model(), run.loadings(), run.metrics(), run.plot(), run.self_test()];
+        let files = [&of_work[..], &[run.claim(), run.takeover()]].concat();
         let owns = files.contains(&target) || target.starts_with(run.checkpoints());
         (is_run && owns).then(|| run.path().to_owned())
     })

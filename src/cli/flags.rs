@@ -1,7 +1,7 @@
 //! Messages of the library name settings as the library has them; users of the program have flags.
 
 /// Names of settings in the library's messages, each with the flag that sets it.
-const FLAGS: [(&str, &str); 19] = [
+const FLAGS: [(&str, &str); 20] = [
     ("`Plan::t0, Plan::save_at`", "--t0/--t1/--save-at"),
     ("`Plan::t0`", "--t0/--t1"),
     ("`Plan::save_at`", "--save-at"),
@@ -12,6 +12,7 @@ const FLAGS: [(&str, &str); 19] = [
     ("`StepControl::Fixed`", "--steps"),
     ("`StepControl::Adaptive`", "--rtol/--atol"),
     ("`Trajectories::log_density`", "log-density"),
+    ("`EvaluateOptions::max_comparisons`", "--all"),
     ("`EvaluateOptions::max_points`", "--points"),
     ("`evaluate::held_out`", "--held-out"),
     ("`StartFrom::Noise`", "--start noise"),

@@ -130,7 +130,7 @@ impl DataConfig {
             }
             HoldOut::Column(SplitColumn { value: SplitValue::Text(value), .. }) if value.is_empty() => {
                 let fix = "name the value of the rows to hold out";
-                Err(Error::input(file.0, "data.hold_out.value", "is missing", fix).of_kind(InputKind::Missing))
+                Err(Error::input(file.0, "data.hold_out.value", "is not given", fix).of_kind(InputKind::Missing))
             }
             _ => Ok(()),
         }

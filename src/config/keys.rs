@@ -425,7 +425,8 @@ mod tests {
             };
             let unheard = toml::Table::from_iter([(KIND.to_string(), "unheard".into())]);
             let mut known = listed(&answer(unheard.into()).unwrap_err());
-            known.extend((*key == "objective.estimator").then(|| "auto".to_string()));
+            let has_auto = ["objective.estimator", "model.time_embedding"].contains(key);
+            known.extend(has_auto.then(|| "auto".to_string()));
             assert_eq!(known, kinds.iter().map(|(kind, _)| kind.to_string()).collect(), "{key}");
             for (kind, settings) in kinds.iter().filter(|(_, settings)| !settings.is_empty()) {
                 let mut table =

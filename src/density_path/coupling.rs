@@ -152,6 +152,7 @@ impl Coupling {
     }
 
     /// True if a row is in no pair: see [`partial_couplings`].
+    #[cfg(feature = "files")]
     pub(crate) fn is_partial(&self) -> bool {
         let has_none = |links: &Links| links.starts.windows(2).any(|ends| ends[0] == ends[1]);
         has_none(&self.by_left) || has_none(&self.by_right)

@@ -63,7 +63,7 @@ fn a_spline_is_chosen_for_a_curved_flow_of_many_snapshots() {
         let share = if steps == SHORT_RUN { 0.5 } else { 1.0 }; // small networks, trained for seconds
         assert!(choice.chosen().energy().mean < share * of_linear.energy().mean, "{choice}");
         assert!(choice.beats_no_motion(), "{choice}");
-        assert!(choice.summary().starts_with("chosen: spline + ot"), "{}", choice.summary());
+        assert!(choice.summary().starts_with("chosen: spline"), "{}", choice.summary());
         // The long run pays for networks; its choice takes no more steps × rows than it has.
         let trained: Vec<&Scored> = choice.scored.iter().filter(|scored| scored.steps > 0).collect();
         assert_eq!(trained.is_empty(), steps == SHORT_RUN, "{choice}");

@@ -254,7 +254,7 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
     let genes = read_points(&of_run(&folder.join("genes.csv"), &components), &()).expect("reads");
     let scores = read_points(&DataSource::new(folder.join("scores.csv")), &()).expect("reads");
     assert_eq!((scores.columns.as_ref(), scores.rows.len()), (Some(&components.names()), 60));
-    for (got, want) in genes.rows.iter().zip(&scores.rows) {
+    for (got, want) in genes.positions().iter().zip(&scores.positions()) {
         assert!((got - want).abs() < 1e-3, "{got}, not {want}");
     }
     let header = std::fs::read_to_string(folder.join("genes.csv")).expect("reads");

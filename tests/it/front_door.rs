@@ -391,7 +391,7 @@ fn kinds_of_errors_can_be_matched() {
             "objective.pairing",
         ),
         ("data.path = \"a\"\ntraining.steps = 0", InputKind::Value, "training.steps"),
-        ("data.path = \"a\"\nmodel.hidden = [0]", InputKind::Value, "hidden[0]"),
+        ("data.path = \"a\"\nmodel.hidden = [0]", InputKind::Value, "model.hidden[0]"),
         (
             "data.path = \"a\"\nobjective.path = { kind = \"learned\", hidden = [0] }",
             InputKind::Value,

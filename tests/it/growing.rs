@@ -87,7 +87,8 @@ fn growth_is_found_on_the_branch_that_grows() {
         (means[0], means[1]) = (means[0] + rates[0] / 20.0, means[1] + rates[1] / 20.0);
     }
     println!("mean rates {means:.4?}");
-    assert!((means[0] - 1.0).abs() < 0.1 && means[1].abs() < 0.1, "{means:?}");
+    // One potential gives the velocity too, so the rate is not the same all over a branch.
+    assert!((means[0] - 1.0).abs() < 0.2 && means[1].abs() < 0.1, "{means:?}");
 }
 
 /// Two branches that part while their mass is constant: nothing grows.

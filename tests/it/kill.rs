@@ -159,7 +159,7 @@ impl Place {
         let out = self.path(out);
         let mut names = listing(&out);
         names.retain(|name| !name.starts_with("checkpoints/step-"));
-        let wanted = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors"];
+        let wanted = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors", "selftest.json"];
         assert_eq!(names, wanted, "{what}: {}", out.display());
         // A kill during `--force` may have removed some files of a run that `--resume` then finds
         // finished.

@@ -107,6 +107,7 @@ fn models_and_files_of_a_run_are_never_replaced() {
         "runs/run/config.toml",
         "runs/run/metrics.jsonl",
         "runs/run/loss.svg",
+        "runs/run/selftest.json",
         "run/config.toml",
         "runs/run/.amatch-claim",
         "runs/run/.amatch-takeover",

@@ -47,7 +47,7 @@ fn a_run_keeps_its_choice() {
     orbit(folder, None);
     let message = train(folder, &["--out", "run", "--threads", "1"]);
     let line = message.lines().find(|line| line.starts_with("chosen: ")).expect(&message);
-    for part in ["spline + ot, raw, 2×16; energy distance ", ", of linear + ", "7 times left out in turn", "unmoved"] {
+    for part in [" + ot, raw, 2×16; energy distance ", ", of spline", "7 times left out in turn", "unmoved"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     let kept = config(folder, "run/config.toml");
@@ -94,7 +94,10 @@ fn held_out_rows_change_no_choice() {
         let table = succeeds(folder.path(), &["validate", "run.toml", "--set", "training.steps=20", "--threads", "1"]);
         (line, table, Model::load(&folder.path().join("run/model.safetensors")).expect("loads"))
     });
-    assert_eq!(plain, moved);
+    assert_eq!((plain.0, plain.1), (moved.0, moved.1));
+    // All rows of the file share the origin from which f32 holds them, which rounds them.
+    let parameters = plain.2.parameters.iter().zip(&moved.2.parameters);
+    assert!(parameters.clone().all(|(a, b)| (a - b).abs() < 1e-4), "{parameters:?}");
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn a_validation_writes_what_trains() {
     let validate = |more: &[&str]| amatch(folder, &[&["validate", "run.toml"][..], &few, more].concat());
     let output = validate(&["--write", "chosen.toml", "--threads", "2"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("Take * spline + ot") && !text(&output.stdout).contains("Settings"));
+    assert!(text(&output.stdout).contains("Take * spline") && !text(&output.stdout).contains("Settings"));
     let chosen = config(folder, "chosen.toml");
     assert!(matches!(chosen.objective.path, PathConfig::Spline { .. }), "{:?}", chosen.objective.path);
     assert_eq!(chosen.data.hold_out, vec![4.0].into());

@@ -2,9 +2,9 @@
 //! to the columns of the data.
 
 mod file;
-#[cfg(feature = "files")]
+#[cfg(feature = "components")]
 mod fit;
-#[cfg(not(feature = "files"))]
+#[cfg(not(feature = "components"))]
 #[path = "../disabled/fit.rs"]
 mod fit;
 mod kept;
@@ -44,7 +44,7 @@ pub enum Reduction {
 /// that the largest loading of each component is positive.
 ///
 /// ```
-/// # #[cfg(feature = "files")] {
+/// # #[cfg(feature = "components")] {
 /// use std::sync::Arc;
 ///
 /// use action_matching::data::{Components, DataSource, Reduction, load};

@@ -1,4 +1,4 @@
-//! In the place of `components/fit.rs` in builds without the feature `files`: components that
+//! In the place of `components/fit.rs` in builds without the feature `components`: components that
 //! others have fitted can be used.
 
 use std::path::Path;
@@ -16,5 +16,10 @@ pub(in crate::data) fn fit(
     _stage: &Stage,
 ) -> Result<Components> {
     let problem = "are to be fitted, which this build of action-matching does not do";
-    Err(Error::input(path, "data.components", problem, "build it with the feature `files`, or give their loadings"))
+    Err(Error::input(
+        path,
+        "data.components",
+        problem,
+        "build it with the feature `components`, or give their loadings",
+    ))
 }

@@ -182,6 +182,7 @@ pub fn binary(op: Binary, ty: Type, ftz: bool, saturate: bool, a: u64, b: u64) -
                 Binary::Div => x / y,
                 Binary::Min => x.min(y),
                 Binary::Max => x.max(y),
+                Binary::Copysign => y.copysign(x),
                 _ => return None,
             };
             Some(value.to_bits())
