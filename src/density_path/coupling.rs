@@ -481,6 +481,7 @@ mod tests {
         let coupling = &partial_couplings(&snapshots, 4.0, 100, 1, &Stage::default()).unwrap()[0];
         let mut pairs = coupling.pairs.clone();
         pairs.sort_unstable();
+        #[cfg(feature = "files")]
         assert!(coupling.is_partial());
         assert_eq!(pairs, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]);
         assert_eq!(coupling.pair(7 << 29).2, [1.0; 2]);

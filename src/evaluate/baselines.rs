@@ -86,6 +86,7 @@ impl Baselines {
     }
 
     /// The baselines with their names in reports.
+    #[must_use]
     pub fn named(&self) -> [(&'static str, &[f32]); 4] {
         [
             ("previous", &self.previous),

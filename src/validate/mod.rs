@@ -166,7 +166,7 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
 /// below four), or fewer steps than would pay for it: then [`Config::settled`] says what to take.
 ///
 /// # Errors
-/// [`Error::Interrupted`](crate::Error::Interrupted) if the watch of `stage` cancels; errors of
+/// [`Error::Interrupted`] if the watch of `stage` cancels; errors of
 /// couplings and trainings.
 pub fn choose(
     config: &Config,
@@ -209,7 +209,7 @@ pub fn choose(
 /// The watch of `stage` counts steps of training.
 ///
 /// # Errors
-/// As [`choose`]; [`Error::Input`](crate::Error::Input) if there are too few times, or rows, to
+/// As [`choose`]; [`Error::Input`] if there are too few times, or rows, to
 /// leave some out.
 pub fn validate(
     config: &Config,
