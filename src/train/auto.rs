@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::Coordinates;
 use crate::run_folder::RunFolder;
 use crate::stage::Stage;
-use crate::validate::choose;
+use crate::validate::{choose, has_choice};
 
 /// `config` with every setting decided: as in the run that `existing` resumes, otherwise as
 /// [`choose`] chooses on the training `snapshots`, otherwise [settled](Config::settled).
@@ -28,7 +28,7 @@ pub(super) fn decided(
     if let Some(earlier) = earlier {
         return Ok(as_in(config, &earlier).settled());
     }
-    if config.objective.path == PathConfig::Auto && snapshots.times.len() >= 3 {
+    if has_choice(config, snapshots) {
         observer.preparing("comparing paths on times left out in turn");
     }
     let choice = choose(config, snapshots, coordinates, &Stage::new(threads, observer.watch()))?;

@@ -455,8 +455,8 @@ fn counts(measured: &Measured, path: &DensityPath) -> Check {
     property.check(ratio, Verdict::Noticed, || {
         format!(
             "the snapshots have {least} to {most} rows, and their mass is ignored: if the numbers follow the size of \
-             the population, and not only how much was measured, set objective.mass = \"counts\", objective.growth = 1 \
-             and objective.pairing = \"unbalanced\""
+             the population, and not only how much was measured, set objective.mass = \"counts\", objective.growth = \
+             0.25 and objective.pairing = \"wfr\""
         )
     })
 }
@@ -479,8 +479,8 @@ fn open_view(measured: &Measured) -> Check {
             format!(
                 "rows enter and leave, or grow in one place: pairs that may leave rows out move in a far more orderly \
                  way, while this model moves all rows to make up for the others; set objective.pairing = {{ kind = \
-                 \"unbalanced\", relaxation = {} }} with objective.path = \"linear\", and if the population grows \
-                 also objective.growth = 1 and objective.mass = \"counts\"",
+                 \"unbalanced\", relaxation = {} }} with objective.path = \"linear\", or if the population grows \
+                 objective.pairing = \"wfr\", objective.growth = 0.25 and objective.mass = \"counts\"",
                 number(relaxation),
             )
         }),

@@ -165,8 +165,8 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
     let (fewest, most) = counts.fold((f64::INFINITY, 0.0), |(low, high), n| (n.min(low), n.max(high)));
     let leaves_growth = base.growth == 0.0 && base.mass == Mass::Ignored && base.path.interpolant().has_pairs();
     if scope == Scope::All && leaves_growth && most > GROWTH * fewest && config.objective.pairing == Pairing::Auto {
-        for pairing in [Pairing::unbalanced(), Pairing::wfr()] {
-            paths.push(Candidate { pairing, growth: 1.0, mass: Mass::Counts, ..base.clone() });
+        for (pairing, growth) in [(Pairing::unbalanced(), 1.0), (Pairing::wfr(), 0.25)] {
+            paths.push(Candidate { pairing, growth, mass: Mass::Counts, ..base.clone() });
         }
     }
     let embeddings = match config.model.time_embedding {

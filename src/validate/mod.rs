@@ -157,6 +157,22 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
     Mean::of(&scores.iter().map(|score| score.energy).collect::<Vec<_>>())
 }
 
+/// The candidates among which [`choose`] chooses; `None` if there is no choice.
+fn left_open(config: &Config, snapshots: &Snapshots) -> Option<Vec<Candidate>> {
+    // Known totals belong to all times.
+    let has_totals = matches!(config.objective.mass, Mass::Totals { .. });
+    let is_short = snapshots.times.len() < 3 || config.training.steps < SHORT_RUN;
+    if config.objective.path != PathConfig::Auto || is_short || has_totals {
+        return None;
+    }
+    Some(candidates(config, snapshots, Scope::Paths)).filter(|candidates| candidates.len() > 1)
+}
+
+/// True if [`choose`] has something to compare, which takes a while.
+pub(crate) fn has_choice(config: &Config, snapshots: &Snapshots) -> bool {
+    left_open(config, snapshots).is_some()
+}
+
 /// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a
 /// training on `snapshots`, in the network coordinates `coordinates`. The best two combinations of
 /// path and pairing, judged by points of the path at times left out, are then trained with each
@@ -174,17 +190,7 @@ pub fn choose(
     coordinates: &Coordinates,
     stage: &Stage,
 ) -> Result<Option<Validation>> {
-    if config.objective.path != PathConfig::Auto || snapshots.times.len() < 3 || config.training.steps < SHORT_RUN {
-        return Ok(None);
-    }
-    // Known totals belong to all times.
-    if matches!(config.objective.mass, Mass::Totals { .. }) {
-        return Ok(None);
-    }
-    let candidates = candidates(config, snapshots, Scope::Paths);
-    if candidates.len() < 2 {
-        return Ok(None);
-    }
+    let Some(candidates) = left_open(config, snapshots) else { return Ok(None) };
     let seed = config.training.seed;
     let folds = folds(snapshots, coordinates, config.data.standardize, LeaveOut::Middle, seed)?;
     if folds.is_empty() {
