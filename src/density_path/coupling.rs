@@ -152,8 +152,8 @@ impl Coupling {
     }
 
     /// True if a row is in no pair: see [`partial_couplings`].
-    #[cfg(feature = "files")]
-    pub(crate) fn is_partial(&self) -> bool {
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
         let has_none = |links: &Links| links.starts.windows(2).any(|ends| ends[0] == ends[1]);
         has_none(&self.by_left) || has_none(&self.by_right)
     }
@@ -481,7 +481,6 @@ mod tests {
         let coupling = &partial_couplings(&snapshots, 4.0, 100, 1, &Stage::default()).unwrap()[0];
         let mut pairs = coupling.pairs.clone();
         pairs.sort_unstable();
-        #[cfg(feature = "files")]
         assert!(coupling.is_partial());
         assert_eq!(pairs, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]);
         assert_eq!(coupling.pair(7 << 29).2, [1.0; 2]);

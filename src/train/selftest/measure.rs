@@ -109,7 +109,7 @@ impl Measured {
     pub fn remedy(&self) -> &'static str {
         match self {
             Measured { has_growth: true, .. } => {
-                "set objective.growth = 0, or objective.mass = \"counts\" with objective.pairing = \"unbalanced\" \
+                "set objective.growth = 0, or objective.mass = \"counts\" with objective.pairing = \"wfr\" \
                  if the population grows"
             }
             Measured { has_velocity: false, .. } => "set objective.path = \"linear\" with objective.pairing = \"ot\"",
