@@ -45,7 +45,7 @@ pub struct Arguments {
     model: PathBuf,
     /// Snapshots [default: the data of the run, held-out times included]
     data: Option<PathBuf>,
-    /// Times that the model was trained without [default: those of the run]
+    /// Times that the model was trained without, in place of those of the run [default: those of the run]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
     /// Start of the particles [default: previous; noise for the run of a generative path]
@@ -130,7 +130,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let configuration = run.as_ref().map(|run| RunFolder::new(run).config());
     let data = source.files().map(Path::to_owned).collect();
     let sources = Some(Sources { run, model: model_file, configuration, data });
-    let report = Report { sources, notes: test.notes, theorems, ..report };
+    let notes = [test.notes, report.notes].concat();
+    let report = Report { sources, notes, theorems, ..report };
     drop(screen);
     // The file first: printing may block if the reader of standard output is gone or slow.
     if let Some(json) = json {
@@ -224,6 +225,13 @@ impl TestData {
             }
         };
         self.roles = self.snapshots.times.iter().map(role).collect();
+        if own.held_out.times.iter().any(|&time| own.training.snapshots.find(time).is_some()) {
+            self.notes.push(
+                "The run held rows out of times that it has seen. Which rows of this file those are is unknown: they \
+                 count as seen. Leave the file out to compare with them."
+                    .into(),
+            );
+        }
     }
 
     /// Roles by the first and last time of the training, which is all that a model file tells.

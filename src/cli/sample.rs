@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    Components, DataSource, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format, draw_gaussian,
-    draw_rows, read_points, read_snapshots, write_points,
+    Components, DataSource, HoldOut, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format,
+    draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
@@ -520,7 +520,9 @@ fn start_source(
     let of_run = config.filter(|_| columns.is_some()).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
-    DataSource { samples, times, components: given(components), ..DataSource::new(path) }
+    // A column of splits is no sample.
+    let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
+    DataSource { samples, times, hold_out, components: given(components), ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

@@ -28,6 +28,7 @@ Examples:
 The run folder holds
   config.toml          every setting; reproduces the run
   model.safetensors    the model: a moving average of the parameters
+  loadings.safetensors the components of the samples, with data.components
   checkpoints/         the last three, each with everything needed to continue
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
   loss.svg             loss and kinetic energy against steps

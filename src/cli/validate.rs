@@ -27,8 +27,8 @@ Examples:
 Candidates differ in the settings that the configuration leaves to the program: objective.path, \
 objective.pairing, model.time_embedding and model.hidden where they are auto, and growth where \
 the numbers of rows change. Times between the first and the last are left out in turn, and every \
-candidate predicts them from the snapshot before: first by points of its path alone, then, of the \
-best three paths, by networks with trainings of growing length, of which the worse half goes out \
+candidate predicts them from the snapshot before: first (with --leave-out middle) by points of its path alone, then, of \
+the best three paths, by networks with trainings of growing length, of which the worse half goes out \
 each time. Times in data.hold_out are never looked at.
 
 The squared energy distance decides; W1, between equal numbers of points, is printed beside it. \
@@ -64,7 +64,7 @@ pub struct Arguments {
 }
 
 const LEAVE_OUT: &[Named<LeaveOut>] = &[
-    ("middle", LeaveOut::Middle, "Each time between the first and the last"),
+    ("middle", LeaveOut::Middle, "Times between the first and the last, in turn, 24 at most"),
     ("last", LeaveOut::Last, "The last time: a forecast. Likewise the two before it, from what precedes them"),
     ("rows", LeaveOut::Rows, "A fifth of the rows of each time, three times"),
 ];
@@ -99,8 +99,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let candidate = &validation.chosen().candidate;
     let mut text = format!("{validation}\nTake * {candidate}, by energy distance.\n");
     if !validation.beats_no_motion() {
-        text += "No candidate predicts better than the snapshot before, left where it is: do not trust a model of these \
-                 data between its times.\n";
+        let of = match arguments.leave_out {
+            LeaveOut::Middle => "between its times",
+            LeaveOut::Last => "after its last time; a forecast may equal no motion",
+            LeaveOut::Rows => "even at its times",
+        };
+        text += "No candidate predicts better than the snapshot before, left where it is: do not trust a model of \
+                 these data ";
+        text += of;
+        text += ".\n";
     }
     match &write {
         Some(out) => {

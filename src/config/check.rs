@@ -126,7 +126,7 @@ impl DataConfig {
             }
             HoldOut::Column(SplitColumn { column, .. }) if column.is_empty() => {
                 let fix = "name the column or array that marks the rows";
-                Err(Error::input(file.0, "data.hold_out.column", "is missing", fix).of_kind(InputKind::Missing))
+                Err(Error::input(file.0, "data.hold_out.column", "is not given", fix).of_kind(InputKind::Missing))
             }
             HoldOut::Column(SplitColumn { value: SplitValue::Text(value), .. }) if value.is_empty() => {
                 let fix = "name the value of the rows to hold out";

@@ -158,7 +158,8 @@ impl Coupling {
         has_none(&self.by_left) || has_none(&self.by_right)
     }
 
-    /// Mean distance that pairs move, in the units of the snapshots.
+    /// Mean distance between the rows of pairs, in the units of the snapshots: that which pairs
+    /// move. Mass that vanishes or appears counts with the distance to its nearest row.
     #[must_use]
     pub fn distance(&self) -> f64 {
         self.distance

@@ -75,6 +75,8 @@ impl Baselines {
         let next = random_rows(dim, after, n_points, seed)?;
         let n_next = (ratio * n_points as f64).round() as usize;
         let pooled = [&previous[..(n_points - n_next) * dim], &next[..n_next * dim]].concat();
+        // In random order, since the first rows stand for all where fewer are compared.
+        let pooled = pick(dim, &pooled, &random_order(n_points, time, seed));
         let plan = optimal_plan(dim, &previous, &next, Cost::SquaredEuclidean, watch)?;
         // Between equal numbers of points an extreme plan is an assignment: one move for each row.
         let point = |&(i, j, _): &(usize, usize, f64)| {

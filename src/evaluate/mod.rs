@@ -174,7 +174,11 @@ pub fn evaluate_labeled(
         watch.advanced(1, 1);
     }
     let watch = &section(flows.len(), 1);
-    let roll_out = roll_out(engine, model, &ways, &sets, options, watch)?;
+    let (roll_out, is_lost) = match roll_out(engine, model, &ways, &sets, options, watch) {
+        // Nobody asked for it: the other scores stand.
+        Err(Error::NotFinite { .. } | Error::Setting { .. }) => (None, true),
+        rolled_out => (rolled_out?, false),
+    };
     watch.advanced(1, 1);
     let compared: Vec<Compared> = (ways.iter().zip(&flows).enumerate())
         .map(|(index, (&way, flow))| Compared {
@@ -205,6 +209,7 @@ pub fn evaluate_labeled(
             hjb_residual: flow.hjb_residual,
             relative_mass: flow.relative_mass,
             truth_relative_mass: (flow.relative_mass.and(way.from))
+                .filter(|_| way.kind != Kind::Rows) // a share of the rows has not the mass of all
                 .map(|from| truth.n_rows() as f64 / truths[from].n_rows() as f64),
             log_likelihood: flow.log_likelihood,
         }
@@ -214,7 +219,12 @@ pub fn evaluate_labeled(
         StepControl::Fixed { steps } => format!("{:?}, {steps} steps for each", options.method),
         StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),
     };
-    Ok(Report::new(dim, comparisons, n_possible, method, options.seed))
+    let mut report = Report::new(dim, comparisons, n_possible, method, options.seed);
+    if is_lost {
+        let note = "From the first snapshot the particles are lost on the way: there is no roll-out.";
+        report.notes.push(note.into());
+    }
+    Ok(report)
 }
 
 /// Particles of the first snapshot at the times of all comparisons, `None` if each comparison

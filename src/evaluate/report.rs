@@ -375,7 +375,7 @@ impl Report {
                     .into(),
             );
         }
-        sets.push("floor: two halves of the truth.".into());
+        sets.push("floor: two halves of the truth, or held-out rows and as many of their time that were not.".into());
         lines.push(sets.join(" "));
         lines.push(format!("Moved by {}.", self.method));
         lines

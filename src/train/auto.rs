@@ -4,7 +4,7 @@
 use super::{Existing, Observer};
 use crate::config::{Config, Pairing, PathConfig};
 use crate::data::Snapshots;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Coordinates;
 use crate::run_folder::RunFolder;
 use crate::stage::Stage;
@@ -24,9 +24,9 @@ pub(super) fn decided(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Config> {
-    let earlier = (existing == Existing::Resume).then(|| Config::read(&folder.config(), &[]).ok()).flatten();
-    if let Some(earlier) = earlier {
-        return Ok(as_in(config, &earlier).settled());
+    let file = folder.config();
+    if existing == Existing::Resume && file.try_exists().map_err(Error::io(&file, "look for"))? {
+        return Ok(as_in(config, &Config::read(&file, &[])?).settled());
     }
     if has_choice(config, snapshots) {
         observer.preparing("comparing paths on times left out in turn");

@@ -108,10 +108,10 @@ pub(super) fn folds(
         let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
         Ok((Snapshots::from_rows(dim, rows)?, kept))
     };
+    // One row has no distribution to compare; two halves of two are the least.
+    let has = |k: usize, n: usize| rows[k].len() >= n * dim;
     match leave_out {
         LeaveOut::Middle => {
-            // One row has no distribution to compare; two halves of two are the least.
-            let has = |k: usize, n: usize| rows[k].len() >= n * dim;
             let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
             let usable: Vec<usize> = usable.collect();
             let middle: Vec<usize> = evenly(0, usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
@@ -125,7 +125,8 @@ pub(super) fn folds(
             folds.collect()
         }
         LeaveOut::Last => {
-            let folds = (2..n_times).rev().take(FOLDS).map(|k| {
+            let usable = (2..n_times).rev().filter(|&k| has(k - 1, 2) && has(k, 4));
+            let folds = usable.take(FOLDS).map(|k| {
                 let targets = vec![(k - 1, snapshots.times[k], rows[k].clone())];
                 Fold::new(of((0..k).collect())?, targets, coordinates, rule, false)
             });

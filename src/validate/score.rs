@@ -72,8 +72,7 @@ impl<'a> PathOfFold<'a> {
     pub fn path_scores(&self, seed: u64, watch: &dyn Watch) -> Result<Vec<Score>> {
         let score = |target: &Target| {
             let (points, masses) = self.points(target.t, seed);
-            let weights = self.path.masses.is_some().then_some(&masses[..]);
-            compare(self.fold, target, &points, weights, None, watch)
+            compare(self.fold, target, &points, Some(&masses[..]), None, watch)
         };
         self.fold.targets.iter().map(score).collect()
     }
@@ -150,6 +149,12 @@ impl<'a> PathOfFold<'a> {
     }
 }
 
+/// False if one of some rows has all the weight, or none has any.
+fn has_spread(weights: &[f64]) -> bool {
+    let sum: f64 = weights.iter().sum();
+    sum * sum > (1.0 + 1e-6) * weights.iter().map(|weight| weight * weight).sum::<f64>()
+}
+
 /// Compares `points` (coordinates of the fold) with what `target` left out. W₁ is computed if
 /// there is a seed for the choice of its points.
 fn compare(
@@ -164,6 +169,12 @@ fn compare(
         return Ok(Score::LOST);
     }
     let dim = fold.training.dim;
+    // W₁ takes the first of the points.
+    let first = equal_points(fold, target).min(points.len() / dim);
+    let has_no_spread = |weights: &[f64]| !has_spread(weights) || w1_seed.is_some() && !has_spread(&weights[..first]);
+    if weights.is_some_and(has_no_spread) {
+        return Ok(Score::LOST);
+    }
     let (points, truth) = (fold.in_data_units(points), fold.in_data_units(&target.truth));
     let energy = energy_distance(dim, &points, weights, &truth, watch)?;
     let w1 = |seed: u64| -> Result<f64> {

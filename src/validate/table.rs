@@ -62,7 +62,7 @@ impl fmt::Display for Validation {
             lines.push([format!("  {name}"), "".into(), with_error(mean_energy(scores)), w1]);
         }
         let left_out = match self.leave_out {
-            LeaveOut::Middle => "times between the first and the last, each left out once",
+            LeaveOut::Middle => "times between the first and the last, left out in turn, at most 24",
             LeaveOut::Last => "last times, each predicted from those before it",
             LeaveOut::Rows => "times with a fifth of the rows left out, three times",
         };

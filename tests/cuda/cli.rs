@@ -330,7 +330,13 @@ fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     }
     let memory = 6_000_000; // of 7 680 000 bytes of samples
     let arguments = |out: &'static str| {
-        ["train", "run.toml", "--out", out, "--device", "cuda", "--set", "training.interior_rows=512"]
+        let independent = ["--set", "objective.pairing=independent"];
+        [
+            &["train", "run.toml", "--out", out, "--device", "cuda"][..],
+            &independent,
+            &["--set", "training.interior_rows=512"],
+        ]
+        .concat()
     };
     let train = |out: &'static str, more: &[&str]| {
         succeeds(with_memory(place.command(&[&arguments(out)[..], more].concat()), memory)).1

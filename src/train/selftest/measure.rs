@@ -318,7 +318,9 @@ impl Moved {
             weighted.then(|| log_weights[n * STRETCHES..].iter().map(|&log_w| f64::from(log_w).exp()).collect());
         let is_finite = positions.iter().all(|x| x.is_finite())
             && weights.as_ref().is_none_or(|weights| {
-                weights.iter().all(|weight| weight.is_finite()) && weights.iter().filter(|&&w| w > 0.0).count() > 1
+                let (sum, squares) = weights.iter().fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
+                // One row that has all the weight is no population.
+                weights.iter().all(|weight| weight.is_finite()) && sum * sum > (1.0 + 1e-6) * squares
             });
         Ok(is_finite.then_some(Moved { dim, times, positions, weights }))
     }

@@ -296,7 +296,7 @@ fn every_path_draws_the_rows_of_the_host() {
     }
     for interpolant in [Linear, Spline, Nearest] {
         for estimator in [Estimator::Regression, Estimator::Weak { intervals: 3 }] {
-            let training = Training { estimator, ..training(growing(path(interpolant, 5))) };
+            let training = Training { estimator, n_interior: 321, ..training(growing(path(interpolant, 5))) };
             bench.check(&format!("{interpolant:?}, growing, {estimator:?}"), &training);
         }
     }
@@ -312,8 +312,12 @@ fn splines_are_those_of_the_host() {
     let bench = Bench::new();
     for (dim, knots) in [5, 67].into_iter().flat_map(|dim| KNOTS.map(|knots| (dim, knots))) {
         let drawn = |limit| {
-            let spline =
-                training(DensityPath { spline: Spline { limit, knots }, ..coupled(path(Interpolant::Spline, dim)) });
+            let mut path = path(Interpolant::Spline, dim);
+            // Chords of unequal lengths, so that slopes are beyond a limit in any dimension.
+            let snapshots = Arc::make_mut(&mut path.snapshots);
+            let last = snapshots.offsets[snapshots.times.len() - 1] * dim;
+            snapshots.samples[last..].iter_mut().for_each(|x| *x *= 20.0);
+            let spline = training(DensityPath { spline: Spline { limit, knots }, ..coupled(path) });
             bench.check(&format!("{dim} {knots:?} {limit}"), &spline);
             let chunks = bench.draw(&spline, Precision::F32, CHUNK_TILES);
             chunks.into_iter().map(|(_, values)| (values.x, values.velocity)).collect::<Vec<_>>()
