@@ -289,8 +289,10 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     if !is_virtual(&place) {
         return;
     }
-    let arguments = ["train", "run.toml", "--out", "run", "--device", "cuda"];
-    let needed = stated(&place.trains("enough", &["--device", "cuda"]));
+    // Pairs by optimal transport, the default, keep all samples on the device.
+    let settings = ["--device", "cuda", "--set", "objective.pairing=independent"];
+    let arguments = [&["train", "run.toml", "--out", "run"][..], &settings].concat();
+    let needed = stated(&place.trains("enough", &settings));
     let free = (needed << 20) / 2;
     let parts = [
         "error: device cuda:0",
@@ -309,7 +311,7 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     };
     let before = (listing("enough"), place.checkpoints("enough"));
     for how in ["--resume", "--force"] {
-        let command = place.command(&["train", "run.toml", "--out", "enough", "--device", "cuda", how]);
+        let command = place.command(&[&["train", "run.toml", "--out", "enough", how][..], &settings].concat());
         fails(with_memory(command, free), &parts);
         assert!((listing("enough"), place.checkpoints("enough")) == before, "{how} touched the run");
     }

@@ -124,6 +124,9 @@ fn baselines_stand_beside_what_was_held_out() {
     let floor = middle.sampling_floor.expect("enough rows");
     assert!(midpoint.w1 < 1.3 * floor.w1 && midpoint.energy < Some(0.05), "{midpoint:?} {floor:?}");
     assert_eq!(equal.model, equal.no_motion);
+    // Half of the pooled rows are those of the snapshot after.
+    let pooled = equal.pooled_neighbors.expect("between two");
+    assert!(pooled.w1 != equal.no_motion.w1 && pooled.w1 > 1.5 * midpoint.w1, "{pooled:?}");
     assert!(equal.model.w1 > 4.0 * midpoint.w1, "{equal:?}");
     // The distance of two populations a shift apart does not depend on the number of points.
     assert!((middle.model.energy.expect("enough rows") - equal.model.energy.expect("enough rows")).abs() < 1e-9);

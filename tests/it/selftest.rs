@@ -51,6 +51,13 @@ fn failed(test: &SelfTest) -> Vec<&str> {
     test.checks.iter().filter(|check| check.verdict == Verdict::Failed).map(|check| check.name).collect()
 }
 
+/// One row has no distribution, so nothing is said of its motion.
+#[test]
+fn a_snapshot_of_one_row_is_no_failure() {
+    let test = on_clouds(&linear(Objective::default(), SHIFT), clouds(1, 40, SHIFT));
+    assert_eq!(test.check("motion").map(|check| check.verdict), Some(Verdict::NotApplicable), "{test}");
+}
+
 #[test]
 fn a_right_model_passes_on_any_number_of_threads() {
     let right = linear(Objective::default(), SHIFT);
