@@ -45,7 +45,8 @@ pub struct Arguments {
     model: PathBuf,
     /// Snapshots [default: the data of the run, held-out times included]
     data: Option<PathBuf>,
-    /// Times that the model was trained without, in place of those of the run [default: those of the run]
+    /// Times that the model was trained without, in place of those of the run [default: those of
+    /// the run]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
     /// Start of the particles [default: previous; noise for the run of a generative path]

@@ -122,9 +122,9 @@ impl SelfTest {
     /// Most intervals between snapshots that are tested, evenly chosen.
     pub const INTERVALS: usize = 8;
 
-    /// Tests `model`, which is in the network coordinates of the path. The work is about half
-    /// that of the training at most, or that of 32 rows, and that of seconds whatever the data and the network. The watch of
-    /// `stage` counts intervals.
+    /// Tests `model`, which is in the network coordinates of the path. The work is about half that
+    /// of the training at most, or that of 32 rows, and that of seconds whatever the data and the
+    /// network. The watch of `stage` counts intervals.
     ///
     /// # Errors
     /// [`Error::Shape`] for a path of another dimension; errors of the engine,
