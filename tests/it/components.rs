@@ -289,9 +289,12 @@ fn a_run_on_components_is_sampled_decoded_evaluated_and_gone_on_with() {
 
     // With its own components a run goes on as if it had never stopped.
     let model = std::fs::read(folder.join("runs/run/model.safetensors")).expect("reads");
-    let small = SMALL.map(|setting| if setting == "training.steps=60" { "training.steps=30" } else { setting });
-    succeeds(&folder, &[&["train", "run.toml", "--out", "runs/two"][..], &small].concat());
-    succeeds(&folder, &[&["train", "run.toml", "--out", "runs/two", "--resume"][..], &SMALL].concat());
+    let two =
+        [&["train", "run.toml", "--out", "runs/two"][..], &SMALL, &["--set", "output.checkpoint_every=30"]].concat();
+    succeeds(&folder, &two);
+    std::fs::remove_file(folder.join("runs/two/checkpoints/step-0000000060.safetensors")).expect("removed");
+    let said = text(&amatch(&folder, &[&two[..], &["--resume"]].concat()).stderr);
+    assert!(said.contains("steps 30 to 60"), "{said}");
     assert!(std::fs::read(folder.join("runs/two/model.safetensors")).expect("reads") == model);
     fails(
         &folder,

@@ -193,8 +193,8 @@ fn configurations_hold_every_form() {
     for (text, problem) in [
         ("{ share = 1.5 }", "data.hold_out.share: is 1.5 (use a share of the rows between 0 and 1)"),
         ("{ seed = 1 }", "data.hold_out.share: is 0 (use a share"),
-        ("{ column = \"split\" }", "data.hold_out.value: is missing"),
-        ("{ value = 1 }", "data.hold_out.column: is missing"),
+        ("{ column = \"split\" }", "data.hold_out.value: is not given"),
+        ("{ value = 1 }", "data.hold_out.column: is not given"),
         ("{ share = 0.1, column = \"split\" }", "(use a list of times, a range such as \"0.5..19.5 step 1\""),
         ("\"1..\"", "data.hold_out: is \"1..\" (use a list of times, a range"),
         (
