@@ -83,7 +83,9 @@ fn one(
         None => (2 * count(&truth.others), &truth.others),
     };
     let sides = [&flow.departed, other].into_iter().chain(beside.iter().flatten().map(|set| &set.rows));
-    let n = equal_number(truth_available, sides.map(|rows| count(rows)), max_points);
+    // A roll-out has the rows of the first snapshot, which may be fewer.
+    let numbers = sides.map(|rows| count(rows)).chain(roll_out.iter().map(|particles| count(particles.rows)));
+    let n = equal_number(truth_available, numbers, max_points);
 
     let of_truth = Spread::new(dim, truth, watch)?;
     let all = |particles: Particles<'_>| -> Result<Distances> {

@@ -26,7 +26,9 @@ pub(super) fn decided(
 ) -> Result<Config> {
     let file = folder.config();
     if existing == Existing::Resume && file.try_exists().map_err(Error::io(&file, "look for"))? {
-        return Ok(as_in(config, &Config::read(&file, &[])?).settled());
+        // What is wrong with a configuration that cannot be read is said where the run goes on.
+        let earlier = Config::read(&file, &[]).ok();
+        return Ok(earlier.map_or_else(|| config.clone(), |earlier| as_in(config, &earlier)).settled());
     }
     if has_choice(config, snapshots) {
         observer.preparing("comparing paths on times left out in turn");

@@ -481,7 +481,7 @@ fn every_path_runs_from_the_command_line() {
     train("spline", &[&growing[..], &["objective.mass=counts"]].concat());
     let two = totals("[1, 1.5]");
     let wrong = [&["train", "run.toml"][..], &SMALL, &growing, &[&two]].concat();
-    fails(&folder, &wrong, &["objective.mass.values", "has 2 for 3 times", "left out"]);
+    fails(&folder, &wrong, &["objective.mass.values", "has 2 for 3 times", "data.hold_out"]);
 
     std::fs::write(
         folder.join("data.csv"),

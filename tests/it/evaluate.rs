@@ -166,6 +166,18 @@ fn the_roll_out_is_the_flow_from_the_first_snapshot() {
     }
 }
 
+/// A first snapshot of few rows limits the numbers of points that a roll-out is compared by.
+#[test]
+fn a_roll_out_of_few_rows_is_compared_by_as_many() {
+    let rows =
+        |time: f64, n: usize| (time, (0..n).map(|i| (i as f64 * 0.37 + time).sin() as f32).collect::<Vec<f32>>());
+    let snapshots = Snapshots::from_rows(1, [rows(0.0, 20), rows(0.5, 90), rows(1.0, 300)]).expect("snapshots");
+    let report = evaluated(&at_rest(1), &snapshots, &[], &EvaluateOptions::default());
+    let numbers = report.comparisons.iter().map(|c| c.equal_numbers.as_ref().map(|equal| equal.n_points));
+    assert_eq!(numbers.collect::<Vec<_>>(), [Some(20), Some(20)]);
+    assert!(report.comparisons[1].equal_numbers.as_ref().is_some_and(|equal| equal.roll_out.is_some()));
+}
+
 /// Many snapshots are compared in part, at evenly chosen times, and the report says so.
 #[test]
 fn many_snapshots_are_compared_in_part() {
