@@ -141,7 +141,8 @@ def run(amatch: str, *arguments: str) -> None:
 
 def chosen(folder: Path) -> str:
     """The path and pairs that a run was trained with."""
-    lines = (folder / "config.toml").read_text().splitlines()
+    _, objective = (folder / "config.toml").read_text().split("[objective]")
+    lines = objective.split("\n[")[0].splitlines()
     return ", ".join(line for line in lines if line.split(" = ")[0] in ("path", "pairing", "growth"))
 
 
