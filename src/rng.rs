@@ -225,6 +225,15 @@ pub fn normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
     [u, v, w, x]
 }
 
+/// 0..n in a random order that depends only on `seed`, `purpose` and `stream` (Fisher & Yates).
+pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, index(words(seed, purpose, stream, i as u32)[0], i + 1));
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use rand::Rng;

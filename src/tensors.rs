@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::de::DeserializeOwned;
 
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
@@ -110,6 +111,33 @@ impl TensorFile {
     /// Value of `key` in the header's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The JSON of version `version` under `key`. `missing` is the error if there is none: the
+    /// problem and the fix.
+    ///
+    /// # Errors
+    /// [`Error::Input`] also for another version, and for JSON that is no `T`, with its field.
+    pub fn described<T: DeserializeOwned>(&self, key: &str, version: u32, missing: [&str; 2]) -> Result<T> {
+        let path = self.path();
+        let fail =
+            |field: &str, problem: String, fix: &str| Error::input(path, format!("{key}: {field}"), problem, fix);
+        let Some(json) = self.metadata(key) else {
+            let [problem, fix] = missing;
+            return Err(Error::input(path, key, problem, fix).of_kind(InputKind::Missing));
+        };
+        // The version first, so that a later format is told apart from a broken one.
+        let found = serde_json::from_str::<serde_json::Value>(json).ok().and_then(|json| json.get("version")?.as_u64());
+        if let Some(found) = found.filter(|&found| found != u64::from(version)) {
+            let fix = format!("this program reads version {version}: update it");
+            return Err(fail("version", format!("is {found}"), &fix));
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let field = error.path().to_string();
+            let malformed = fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
+            malformed.of_kind(InputKind::Malformed)
+        })
     }
 
     /// Names of the tensors, in the order of the file.

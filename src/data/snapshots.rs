@@ -4,6 +4,8 @@ use super::array::list;
 use super::grouping::SAME_TIME;
 use crate::error::{Error, InputKind, Origin, Result, check_len};
 use crate::model::MAX_DIM;
+#[cfg(feature = "files")]
+use crate::rng::{Purpose, shuffled};
 
 /// Samples of a population at several times, one snapshot per time.
 ///
@@ -109,6 +111,14 @@ impl Snapshots {
     #[must_use]
     pub fn n_rows(&self, k: usize) -> usize {
         self.offsets[k + 1] - self.offsets[k]
+    }
+
+    /// `n` random rows of snapshot `k`, or all if there are fewer, in an order that depends on
+    /// `seed`, `purpose` and `k` alone.
+    #[cfg(feature = "files")]
+    pub(crate) fn random_rows(&self, k: usize, n: usize, seed: u64, purpose: Purpose) -> Vec<f32> {
+        let (rows, order) = (self.rows(k), shuffled(self.n_rows(k), seed, purpose, k as u64));
+        order.into_iter().take(n).flat_map(|row| &rows[row * self.dim..][..self.dim]).copied().collect()
     }
 
     /// The snapshot at `time`, to within the millionth of the range below which times are one.

@@ -4,7 +4,7 @@
 use super::turn::Turn;
 use crate::data::Snapshots;
 use crate::error::{Error, Result};
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, shuffled};
 use crate::stage::Stage;
 use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan, wfr_plan};
 
@@ -362,15 +362,6 @@ fn divided(
         Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves, between)
     };
     Ok(moves.iter().enumerate().map(coupling).collect())
-}
-
-/// 0..n in a random order that depends only on `seed`, `purpose` and `stream` (Fisher & Yates).
-pub(crate) fn shuffled(n: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        order.swap(i, index(words(seed, purpose, stream, i as u32)[0], i + 1));
-    }
-    order
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ mod turn;
 
 use std::sync::Arc;
 
+pub(crate) use coupling::LinkTables;
 pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
-pub(crate) use coupling::{LinkTables, shuffled};
 pub use spline::{Knots, Spline};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};

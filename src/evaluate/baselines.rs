@@ -16,7 +16,7 @@
 //! ```
 
 use crate::error::{Error, Result};
-use crate::rng::{Purpose, index, words};
+use crate::rng::{Purpose, shuffled};
 use crate::stage::Watch;
 use crate::transport::{Cost, MAX_POINTS, optimal_plan};
 
@@ -130,14 +130,9 @@ pub fn equal_number(n_truth: usize, n_neighbors: impl IntoIterator<Item = usize>
     n_neighbors.into_iter().fold((n_truth / 2).min(max_points), usize::min)
 }
 
-/// The numbers 0 to n in random order (Fisher–Yates), for the snapshot at `time`.
+/// The numbers 0 to n in random order, for the snapshot at `time`.
 pub(super) fn random_order(n: usize, time: f64, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        let [word, ..] = words(seed, Purpose::Evaluation, time.to_bits(), i as u32);
-        order.swap(i, index(word, i + 1));
-    }
-    order
+    shuffled(n, seed, Purpose::Evaluation, time.to_bits())
 }
 
 /// The rows `order` of `rows [.., dim]`.

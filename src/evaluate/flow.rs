@@ -187,7 +187,7 @@ fn energy_and_residual(
 }
 
 /// Weights relative to the largest.
-fn relative_weights(log_weights: &[f32]) -> Vec<f64> {
+pub(crate) fn relative_weights(log_weights: &[f32]) -> Vec<f64> {
     let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &log_w| largest.max(log_w));
     log_weights.iter().map(|&log_w| f64::from(log_w - largest).exp()).collect()
 }

@@ -11,7 +11,7 @@ use super::verdict::Measure;
 pub struct Mean {
     /// The mean.
     pub mean: f64,
-    /// Its standard error; `None` for a single value.
+    /// Its standard error; `None` for a single value, and for infinite ones.
     pub standard_error: Option<f64>,
 }
 
@@ -23,7 +23,7 @@ impl Mean {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let standard_error = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
+        let standard_error = (values.len() > 1 && mean.is_finite()).then(|| (squares / (n - 1.0) / n).sqrt());
         (!values.is_empty()).then_some(Mean { mean, standard_error })
     }
 }

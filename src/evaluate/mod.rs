@@ -30,6 +30,8 @@ mod verdict;
 
 pub use baselines::{Baselines, Neighbor, disjoint_halves, equal_number, random_rows};
 pub use energy_distance::energy_distance;
+#[cfg(feature = "files")]
+pub(crate) use flow::relative_weights;
 use flow::{Flow, RollOut};
 pub use labels::{Kind, Labeled, Role};
 use labels::{Truth, Way, evenly, ways};

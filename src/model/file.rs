@@ -100,33 +100,11 @@ impl Model {
     /// or not finite.
     pub fn load(path: &Path) -> Result<Model> {
         let mut file = TensorFile::open(path)?;
-        let fail = |field: &str, problem: String, fix: &str| {
-            Err(Error::input(path, format!("{MODEL_KEY}: {field}"), problem, fix))
-        };
-        let Some(json) = file.metadata(MODEL_KEY) else {
-            return Err(Error::input(
-                path,
-                MODEL_KEY,
-                "is missing from the metadata: this is not a model of action-matching",
-                "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
-            )
-            .of_kind(InputKind::Missing));
-        };
-        // The version first, so that a later format is told apart from a broken one.
-        let version =
-            serde_json::from_str::<serde_json::Value>(json).ok().and_then(|json| json.get("version")?.as_u64());
-        if let Some(version) = version.filter(|&version| version != u64::from(VERSION)) {
-            return fail("version", format!("is {version}"), "this program reads version 1: update it");
-        }
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let metadata: Metadata = match serde_path_to_error::deserialize(&mut deserializer) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                let field = error.path().to_string();
-                let malformed = fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
-                return malformed.map_err(|error| error.of_kind(InputKind::Malformed));
-            }
-        };
+        let missing = [
+            "is missing from the metadata: this is not a model of action-matching",
+            "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
+        ];
+        let metadata: Metadata = file.described(MODEL_KEY, VERSION, missing)?;
 
         let architecture = Architecture {
             dim: metadata.dim,

@@ -16,6 +16,7 @@ use crate::density_path::DensityPath;
 use crate::display::significant;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::evaluate::Mean;
 use crate::files::write_atomically;
 use crate::model::Model;
 use crate::stage::Stage;
@@ -97,11 +98,8 @@ impl Loss {
     /// Of the losses of some steps; `None` if there are fewer than two.
     #[must_use]
     pub fn of(losses: impl Iterator<Item = f64>) -> Option<Loss> {
-        let losses: Vec<f64> = losses.collect();
-        let n = losses.len() as f64;
-        let mean = losses.iter().sum::<f64>() / n;
-        let squares: f64 = losses.iter().map(|loss| (loss - mean).powi(2)).sum();
-        (losses.len() > 1).then(|| Loss { mean, standard_error: (squares / (n * (n - 1.0))).sqrt() })
+        let Mean { mean, standard_error } = Mean::of(losses)?;
+        Some(Loss { mean, standard_error: standard_error? })
     }
 }
 
@@ -229,6 +227,11 @@ const NO_MOTION: &str = "no snapshot has the rows that a comparison needs";
 const DIFFUSION: &str = "with diffusion the drift is not the velocity of the densities";
 const LOST: &str = "no particle arrived";
 
+/// Why no interval has the number that a check needs.
+fn without_motion(measured: &Measured) -> &'static str {
+    if measured.n_lost() > 0 { LOST } else { NO_MOTION }
+}
+
 fn number(value: f64) -> String {
     significant(value, 3)
 }
@@ -263,7 +266,7 @@ fn motion(measured: &Measured) -> Check {
         model.map(|model| (model - no_motion) / (2.0 * sampling).max(0.1 * no_motion))
     };
     match largest(measured, excess) {
-        None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),
+        None => property.not_applicable(without_motion(measured)),
         Some((Interval { motion, .. }, value)) => property.check(value, Verdict::Failed, || {
             format!(
                 "the model is worse than not moving at all: {} the rows that it moves end at the energy distance {} \
@@ -342,7 +345,7 @@ fn acceleration(measured: &Measured) -> Check {
         return property.not_applicable("with diffusion the residual needs the Laplacian");
     }
     match largest(measured, |interval| interval.flow.map(|flow| flow.residual)) {
-        None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),
+        None => property.not_applicable(without_motion(measured)),
         Some((interval, value)) => property.check(value, Verdict::Failed, || {
             format!(
                 "{} the velocity changes {} times faster than snapshots that far apart can show (the residual of the \
@@ -364,7 +367,7 @@ fn range(measured: &Measured) -> Check {
         threshold: 0.1,
     };
     match largest(measured, |interval| interval.flow.map(|flow| flow.outside)) {
-        None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),
+        None => property.not_applicable(without_motion(measured)),
         Some((interval, value)) => property.check(value, Verdict::Failed, || {
             format!(
                 "{} {} % of the rows leave the range of the data; {}",
@@ -388,7 +391,7 @@ fn mass(measured: &Measured) -> Check {
     }
     let error = |interval: &Interval| interval.flow.map(|flow| (flow.mass / interval.mass).ln().abs().exp());
     match largest(measured, error) {
-        None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),
+        None => property.not_applicable(without_motion(measured)),
         Some((interval, value)) => property.check(value, Verdict::Failed, || {
             format!(
                 "{} the mass of the model grows {} times, that of the data {} times; train longer, take a smaller \
@@ -416,7 +419,7 @@ fn growth(measured: &Measured, path: &DensityPath) -> Check {
         return property.not_applicable("the data have masses");
     }
     match largest(measured, |interval| interval.flow.map(|flow| flow.exchanged)) {
-        None => property.not_applicable(if measured.n_lost() > 0 { LOST } else { NO_MOTION }),
+        None => property.not_applicable(without_motion(measured)),
         Some((interval, value)) => property.check(value, Verdict::Failed, || {
             format!(
                 "{} growth moves {} % of the mass, though the snapshots have equal masses: it takes from some rows \

@@ -1,6 +1,7 @@
 //! Which candidate to take, from scores on the same left-out times.
 
 use super::Scored;
+use crate::evaluate::Mean;
 
 /// Largest share of the best score by which a simpler candidate may be worse.
 const TOLERANCE: f64 = 0.03;
@@ -23,8 +24,7 @@ pub(super) fn choose(scored: &[Scored]) -> Option<usize> {
 
 /// How much worse `other` is than `best` on the same times and seeds.
 pub(super) fn difference(other: &Scored, best: &Scored) -> Mean {
-    let differences: Vec<f64> = other.energies().zip(best.energies()).map(|(other, best)| other - best).collect();
-    Mean::of(&differences)
+    mean_of(other.energies().zip(best.energies()).map(|(other, best)| other - best))
 }
 
 fn is_tie(other: &Scored, best: &Scored) -> bool {
@@ -33,23 +33,7 @@ fn is_tie(other: &Scored, best: &Scored) -> bool {
     mean <= standard_error.map_or(tolerance, |standard_error| standard_error.min(tolerance))
 }
 
-/// A mean, and its standard error if there are two values or more.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Mean {
-    /// The mean.
-    pub mean: f64,
-    /// Standard deviation (of n − 1) divided by √n.
-    pub standard_error: Option<f64>,
-}
-
-impl Mean {
-    /// Of `values`; infinite values have no standard error.
-    #[must_use]
-    pub fn of(values: &[f64]) -> Mean {
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let standard_error = (values.len() > 1 && mean.is_finite()).then(|| (squares / (n - 1.0) / n).sqrt());
-        Mean { mean, standard_error }
-    }
+/// The mean of `values`; not a number if there are none.
+pub(super) fn mean_of(values: impl IntoIterator<Item = f64>) -> Mean {
+    Mean::of(values).unwrap_or(Mean { mean: f64::NAN, standard_error: None })
 }

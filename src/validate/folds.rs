@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::data::{Snapshots, Standardization};
-use crate::density_path::shuffled;
 use crate::error::{Error, Result};
 use crate::model::Coordinates;
 use crate::rng::Purpose;
@@ -102,7 +101,8 @@ pub(super) fn folds(
         let problem = format!("hold {n_times} times to train on");
         return Err(Error::input("validation", "snapshots", problem, format!("give {least} or more")));
     }
-    let rows: Vec<Vec<f32>> = (0..n_times).map(|k| some_rows(snapshots, k, seed)).collect();
+    let rows: Vec<Vec<f32>> =
+        (0..n_times).map(|k| snapshots.random_rows(k, MAX_ROWS, seed, Purpose::Validation)).collect();
     let dim = snapshots.dim;
     let of = |kept: Vec<usize>| -> Result<(Snapshots, Vec<usize>)> {
         let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
@@ -158,11 +158,4 @@ pub(super) fn folds(
 fn evenly(first: usize, end: usize, most: usize) -> Vec<usize> {
     let n = (end - first).min(most);
     (0..n).map(|i| first + (2 * i + 1) * (end - first) / (2 * n)).collect()
-}
-
-/// At most [`MAX_ROWS`] rows of snapshot `k`, in random order.
-fn some_rows(snapshots: &Snapshots, k: usize, seed: u64) -> Vec<f32> {
-    let (rows, dim) = (snapshots.rows(k), snapshots.dim);
-    let order = shuffled(snapshots.n_rows(k), seed, Purpose::Validation, k as u64);
-    order.iter().take(MAX_ROWS).flat_map(|&row| &rows[row * dim..][..dim]).copied().collect()
 }

@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::choice::{Mean, choose, difference};
+use super::choice::{choose, difference};
 use super::folds::{Fold, LeaveOut};
 use super::progress::Progress;
 use super::score::{PathOfFold, Score};
-use super::{Scored, Validation};
+use super::{Mean, Scored, Validation};
 use crate::config::Config;
 use crate::data::Snapshots;
 use crate::error::Result;

@@ -43,7 +43,7 @@ use std::time::Duration;
 
 pub use candidates::Candidate;
 use candidates::{Scope, candidates};
-pub use choice::Mean;
+use choice::mean_of;
 pub use folds::LeaveOut;
 use folds::{Fold, folds};
 use halving::Halving;
@@ -54,6 +54,7 @@ use score::{UNMOVED, baselines, unmoved};
 use crate::config::{Config, Mass, PathConfig};
 use crate::data::Snapshots;
 use crate::error::{Error, Result};
+pub use crate::evaluate::Mean;
 use crate::model::Coordinates;
 use crate::stage::Stage;
 
@@ -110,13 +111,13 @@ impl Scored {
     /// Mean squared energy distance.
     #[must_use]
     pub fn energy(&self) -> Mean {
-        Mean::of(&self.energies().collect::<Vec<_>>())
+        mean_of(self.energies())
     }
 
     /// Mean W₁, if it was computed.
     #[must_use]
     pub fn w1(&self) -> Option<Mean> {
-        Some(Mean::of(&self.scores.iter().map(|score| score.w1).collect::<Option<Vec<_>>>()?))
+        Some(mean_of(self.scores.iter().map(|score| score.w1).collect::<Option<Vec<_>>>()?))
     }
 }
 
@@ -154,7 +155,7 @@ impl Validation {
 
 /// Mean squared energy distance of `scores`.
 pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
-    Mean::of(&scores.iter().map(|score| score.energy).collect::<Vec<_>>())
+    mean_of(scores.iter().map(|score| score.energy))
 }
 
 /// The candidates among which [`choose`] chooses; `None` if there is no choice.

@@ -12,7 +12,7 @@ use crate::density_path::{DensityPath, RowKey, TimeRule};
 use crate::engine::Engine;
 use crate::engine::cpu::CpuEngine;
 use crate::error::{Error, Result};
-use crate::evaluate::{Baselines, Neighbor, disjoint_halves, energy_distance, equal_number};
+use crate::evaluate::{Baselines, Neighbor, disjoint_halves, energy_distance, equal_number, relative_weights};
 use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
 use crate::model::{Coordinates, Model};
 use crate::rng::{Purpose, words};
@@ -143,9 +143,7 @@ impl<'a> PathOfFold<'a> {
         let out =
             Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
         CpuEngine::new(1).integrate(model, &plan, out, &Progress::quiet(watch))?;
-        let largest = log_weights.iter().fold(f32::NEG_INFINITY, |largest, &weight| largest.max(weight));
-        let weights = || log_weights.iter().map(|&weight| f64::from(weight - largest).exp()).collect();
-        Ok((positions, weighted.then(weights)))
+        Ok((positions, weighted.then(|| relative_weights(&log_weights))))
     }
 }
 

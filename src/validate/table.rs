@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::choice::mean_of;
 use super::{LeaveOut, Mean, Score, Validation, mean_energy};
 use crate::display::significant;
 
@@ -58,7 +59,7 @@ impl fmt::Display for Validation {
         }
         for (name, scores) in &self.baselines {
             let w1: Option<Vec<f64>> = scores.iter().map(|score: &Score| score.w1).collect();
-            let w1 = w1.map_or_else(|| "-".into(), |w1| with_error(Mean::of(&w1)));
+            let w1 = w1.map_or_else(|| "-".into(), |w1| with_error(mean_of(w1)));
             lines.push([format!("  {name}"), "".into(), with_error(mean_energy(scores)), w1]);
         }
         let left_out = match self.leave_out {

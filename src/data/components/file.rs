@@ -50,28 +50,8 @@ impl Components {
     pub fn load(path: &Path) -> Result<Components> {
         const DOCUMENTATION: &str = "give a loadings.safetensors of a run folder, or see docs/model-file.md";
         let mut file = TensorFile::open(path)?;
-        let fail = |field: &str, problem: String, fix: &str| {
-            Err(Error::input(path, format!("{COMPONENTS_KEY}: {field}"), problem, fix))
-        };
-        let Some(json) = file.metadata(COMPONENTS_KEY) else {
-            let problem = "is missing from the metadata: these are no loadings of components";
-            return Err(Error::input(path, COMPONENTS_KEY, problem, DOCUMENTATION).of_kind(InputKind::Missing));
-        };
-        // The version first, so that a later format is told apart from a broken one.
-        let version =
-            serde_json::from_str::<serde_json::Value>(json).ok().and_then(|json| json.get("version")?.as_u64());
-        if let Some(version) = version.filter(|&version| version != u64::from(VERSION)) {
-            return fail("version", format!("is {version}"), "this program reads version 1: update it");
-        }
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let metadata: Metadata = match serde_path_to_error::deserialize(&mut deserializer) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                let field = error.path().to_string();
-                let malformed = fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
-                return malformed.map_err(|error| error.of_kind(InputKind::Malformed));
-            }
-        };
+        let missing = ["is missing from the metadata: these are no loadings of components", DOCUMENTATION];
+        let metadata: Metadata = file.described(COMPONENTS_KEY, VERSION, missing)?;
         const TENSORS: [&str; 3] = ["loadings", "mean", "variance"];
         if let Some(name) = file.names().iter().find(|name| !TENSORS.contains(&name.as_str())) {
             let fix = "store loadings, mean and variance";

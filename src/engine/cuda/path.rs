@@ -9,9 +9,9 @@ use super::abi::{CouplingParams, PathParams};
 use super::driver::Device;
 use super::launch::{PathTables, Samples};
 use crate::data::Snapshots;
-use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables, shuffled};
+use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables};
 use crate::error::{DeviceKind, Error, Result};
-use crate::rng::Purpose;
+use crate::rng::{Purpose, shuffled};
 
 /// A path on the device.
 pub struct DevicePath {

@@ -3,7 +3,7 @@
 
 use super::{Motion, SelfTest};
 use crate::data::draw_gaussian;
-use crate::density_path::{Coupling, DensityPath, Interpolant, Moment, RowKey, Trajectory, shuffled};
+use crate::density_path::{Coupling, DensityPath, Interpolant, Moment, RowKey, Trajectory};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::evaluate::energy_distance;
@@ -218,10 +218,7 @@ impl Interval {
         let path = &training.path;
         let (snapshots, dim) = (&path.snapshots, path.snapshots.dim);
         let is_generative = path.interpolant.is_generative();
-        let pick = |k: usize, n: usize| -> Vec<f32> {
-            let order = shuffled(snapshots.n_rows(k), training.seed, Purpose::Evaluation, k as u64);
-            order[..n].iter().flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
-        };
+        let pick = |k: usize, n: usize| snapshots.random_rows(k, n, training.seed, Purpose::Evaluation);
         let (truth_at, departed_n) = if is_generative { (0, usize::MAX) } else { (k + 1, snapshots.n_rows(k)) };
         let n = n_rows.min(departed_n).min(snapshots.n_rows(truth_at));
         let truth = pick(truth_at, n);
@@ -461,12 +458,7 @@ struct OpenView {
 
 fn transport(path: &DensityPath, k: usize, most_rows: usize, seed: u64, watch: &dyn Watch) -> Result<Transport> {
     let (snapshots, dim) = (&path.snapshots, path.snapshots.dim);
-    let pick = |k: usize| -> Vec<f32> {
-        let order = shuffled(snapshots.n_rows(k), seed, Purpose::Evaluation, k as u64);
-        let rows = order.iter().take(most_rows);
-        rows.flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
-    };
-    let (x, y) = (pick(k), pick(k + 1));
+    let [x, y] = [k, k + 1].map(|k| snapshots.random_rows(k, most_rows, seed, Purpose::Evaluation));
     let plan = optimal_plan(dim, &x, &y, Cost::SquaredEuclidean, watch)?;
     let cost = plan.cost;
     if !(cost > 0.0 && cost.is_finite()) {
