@@ -20,7 +20,7 @@ use action_matching::train::RunFolder;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
-use super::condition::{check_names, chosen, list, matching, pairs};
+use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, replace_files};
@@ -492,7 +492,8 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let source = DataSource { components: given(components), ..source };
+                let conditions = condition::names(source.conditions.clone(), from.coordinates);
+                let source = DataSource { conditions, components: given(components), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -502,7 +503,7 @@ impl Start {
                 (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
-                let source = start_source(path, arguments.samples.as_deref(), model, config, components);
+                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components);
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
@@ -563,18 +564,19 @@ impl StartCondition<'_> {
 fn start_source(
     path: &Path,
     samples: Option<&str>,
-    model: &Model,
+    coordinates: &Coordinates,
     config: Option<&Config>,
     components: Option<&Arc<Components>>,
 ) -> DataSource {
     let plain = DataSource::new(path);
-    let columns = components.map_or(model.coordinates.columns.as_deref(), |components| components.columns());
+    let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
     let of_run = config.filter(|_| columns.is_some()).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
     // A column of splits is no sample.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
+    let conditions = condition::names(conditions, coordinates);
     DataSource { samples, times, conditions, hold_out, components: given(components), ..DataSource::new(path) }
 }
 
