@@ -21,6 +21,12 @@ pub struct DataConfig {
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,
+    /// Name of the weights `[N]`, if rows have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Name of the net growth rates `[N]`, per unit of time, if they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<String>,
     /// Times or rows that are not trained on, for `evaluate` to predict.
     pub hold_out: HoldOut,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
@@ -32,7 +38,8 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, hold_out, standardize, .. } = DataSource::new("");
-        DataConfig { path, times_path, samples, times, hold_out, standardize, components: None }
+        let DataSource { path, times_path, samples, times, weights, growth, hold_out, standardize, .. } =
+            DataSource::new("");
+        DataConfig { path, times_path, samples, times, weights, growth, hold_out, standardize, components: None }
     }
 }

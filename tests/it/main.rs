@@ -51,3 +51,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;
