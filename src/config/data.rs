@@ -21,6 +21,10 @@ pub struct DataConfig {
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,
+    /// Names of the conditions that the model depends on: arrays `[N]` or `[N, m]`, or columns of a
+    /// table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
     /// Name of the weights `[N]`, if rows have any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
@@ -38,8 +42,9 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, weights, growth, hold_out, standardize, .. } =
+        let DataSource { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, .. } =
             DataSource::new("");
-        DataConfig { path, times_path, samples, times, weights, growth, hold_out, standardize, components: None }
+        let components = None;
+        DataConfig { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, components }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::array::Meter;
 use super::file::{DataFile, Format};
 use super::source::DataSource;
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, InputKind, Result, check_len};
 use crate::rng;
 
 /// Weights of the rows of snapshots, and growth rates known before; none of both by default, and
@@ -158,6 +158,11 @@ impl FileMass {
     /// [`Error::Input`] if one is missing, has another length or a value in a row that cannot be
     /// used.
     pub fn read(source: &DataSource, file: &mut DataFile, n_rows: usize, meter: &mut Meter<'_>) -> Result<Self> {
+        if let (Some(name), false) = (source.weights.as_ref().or(source.growth.as_ref()), source.conditions.is_empty())
+        {
+            let problem = "is given with data.conditions, which take all rows to count alike";
+            return Err(Error::input(&source.path, name, problem, "leave one of them out").of_kind(InputKind::Conflict));
+        }
         let mut read = |name: &Option<String>, what: &str, fix: &str| -> Result<Option<Vec<f64>>> {
             let Some(name) = name else { return Ok(None) };
             let path = &source.path;

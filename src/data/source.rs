@@ -42,6 +42,9 @@ pub struct DataSource {
     pub samples: String,
     /// Array (or column) of times, `[N]`.
     pub times: String,
+    /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
+    /// also words. They are no samples.
+    pub conditions: Vec<String>,
     /// Array (or column) of weights, `[N]`: rows count in proportion to them. They are no samples.
     pub weights: Option<String>,
     /// Array (or column) of known net growth rates, `[N]`, per unit of time. They are no samples.
@@ -62,6 +65,7 @@ impl DataSource {
             times_path: None,
             samples: "samples".into(),
             times: "times".into(),
+            conditions: Vec::new(),
             weights: None,
             growth: None,
             hold_out: HoldOut::default(),
