@@ -52,3 +52,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;

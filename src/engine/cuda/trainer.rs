@@ -19,7 +19,7 @@ use super::workspace::{chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -118,10 +118,27 @@ impl Layout {
         // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
+        refuse_weights(training)?;
         let residence = Residence::of(training, room)?;
         n_bytes += residence.n_bytes(training);
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
+}
+
+/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired snapshots
+/// and of the boundary terms, have none here.
+fn refuse_weights(training: &Training) -> Result<()> {
+    let path = &training.path;
+    let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
+    if !draws_rows || path.snapshots.weights(0).is_none() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "training",
+        "data.weights",
+        "has weights of rows that are drawn without their pairs, which a GPU does not do",
+        "set objective.pairing = \"ot\" or \"wfr\" and objective.estimator = \"regression\", or use the CPU",
+    ))
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
