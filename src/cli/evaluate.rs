@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use action_matching::config::Config;
 use action_matching::data::{DataSet, DataSource, DividedSet, Snapshots, check_fits, read_divided, read_snapshots};
 use action_matching::evaluate::{
-    EvaluateOptions, Labeled, Report, Role, Sources, StartFrom, Theorems, evaluate_labeled,
+    EvaluateOptions, Labeled, Report, Role, Sources, StartFrom, Theorems, evaluate_members,
 };
 use action_matching::integrate::Method;
 use action_matching::model::Model;
@@ -16,6 +16,7 @@ use action_matching::{Destination, Error, Replace};
 use anyhow::{Context, bail};
 
 use super::device::DeviceArguments;
+use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, print_result};
 use super::problem::find;
@@ -39,7 +40,8 @@ three bandwidths, both unbiased. They stand beside those of no motion, of a roll
 snapshot, of what needs no model (the snapshot after, rows of both neighbors, points between them on \
 the exact W2 plan), and the sampling floor, the distance between two halves of the truth. Means with \
 standard errors come first, of what was not trained on apart; a line says where measures disagree, \
-and a warning if the model is worse than not moving.")]
+and a warning if the model is worse than not moving. Of an ensemble a table has mean and standard \
+deviation over its members; all else is of the first one, or of --member K.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -85,6 +87,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    member: MemberArgument,
+    #[command(flatten)]
     device: DeviceArguments,
 }
 
@@ -98,7 +102,8 @@ const STARTS: &[Named<StartFrom>] = &[
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
-    let (model_file, model, config) = load_model(&arguments.model)?;
+    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let source = DataSource { components: given(components.as_ref()), ..source };
@@ -120,13 +125,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }))
     .transpose()?;
     // Samples are stored as differences from the origin.
-    let model = Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
+    let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
+    let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
+    let members: Vec<Model> = members.into_iter().map(relative).collect();
     let max_comparisons = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let (max_points, seed) = (arguments.points, arguments.seed);
     let options = EvaluateOptions { start, max_points, max_comparisons, method, control, seed };
     let screen = OnScreen::new("flows and comparisons", &signals);
     let stage = Stage::new(arguments.device.threads(), &screen);
-    let report = evaluate_labeled(&*engine, &model, &test.labeled(), &options, &stage)?;
+    let report = evaluate_members(&*engine, &members, &test.labeled(), &options, &stage)?;
     let run = model_file.parent().filter(|_| config.is_some()).map(Path::to_owned);
     let configuration = run.as_ref().map(|run| RunFolder::new(run).config());
     let data = source.files().map(Path::to_owned).collect();

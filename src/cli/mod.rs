@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod device;
 mod devices;
+mod ensemble;
 mod evaluate;
 pub mod exit;
 pub mod flags;
