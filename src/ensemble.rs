@@ -10,7 +10,7 @@ use crate::engine::{Differentiate, Engine, IntegrationReport};
 use crate::error::{Error, Result, check_len};
 use crate::flow::Coordinate;
 use crate::integrate::{Plan, Solver, Trajectories};
-use crate::model::Model;
+use crate::model::{ConditionValue, Model};
 use crate::stage::{Section, Watch};
 
 /// Two or more models of the same data and dynamics.
@@ -108,6 +108,19 @@ impl Ensemble {
     #[must_use]
     pub fn members(&self) -> &[Model] {
         &self.members
+    }
+
+    /// The same ensemble under one condition, as [`Model::under`]; the ensemble itself for models
+    /// without conditions and no values.
+    ///
+    /// # Errors
+    /// As [`Model::under`].
+    pub fn under(&self, condition: &[ConditionValue]) -> Result<Ensemble> {
+        if condition.is_empty() && self.members[0].coordinates.conditions.is_empty() {
+            return Ok(self.clone());
+        }
+        let members = self.members.iter().map(|model| model.under(condition)).collect::<Result<_>>()?;
+        Ok(Ensemble { members })
     }
 
     /// [`Model::velocity`] of the members at points `x [n, dim]`.

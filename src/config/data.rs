@@ -21,6 +21,10 @@ pub struct DataConfig {
     pub samples: String,
     /// Name of the times `[N]`.
     pub times: String,
+    /// Names of the conditions that the model depends on: arrays `[N]` or `[N, m]`, or columns of a
+    /// table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
     /// Times or rows that are not trained on, for `evaluate` to predict.
     pub hold_out: HoldOut,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
@@ -32,7 +36,8 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, hold_out, standardize, .. } = DataSource::new("");
-        DataConfig { path, times_path, samples, times, hold_out, standardize, components: None }
+        let DataSource { path, times_path, samples, times, conditions, hold_out, standardize, .. } =
+            DataSource::new("");
+        DataConfig { path, times_path, samples, times, conditions, hold_out, standardize, components: None }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::array::{Array, Meter, Rows, list};
+use super::conditions::ConditionColumn;
 use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
@@ -137,6 +138,34 @@ impl DataFile {
             Format::Safetensors => DataFile::Arrays(ArrayFile::Safetensors(Tensors::open(path)?)),
             Format::Table { encoding, .. } => DataFile::Table(Table::open(path, encoding)?),
         })
+    }
+
+    /// Takes the columns `conditions` of a table out of the samples.
+    pub fn without_conditions(&mut self, conditions: &[String]) {
+        if let DataFile::Table(table) = self {
+            table.without_conditions(conditions);
+        }
+    }
+
+    /// The values of `conditions` in every row, in the order of the names.
+    pub fn conditions(&mut self, conditions: &[String], meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let file = match self {
+            DataFile::Arrays(file) => file,
+            DataFile::Table(table) => return table.conditions(conditions, meter),
+        };
+        let mut columns = Vec::new();
+        for name in conditions {
+            let mut array = file.array(name)?;
+            let n_bytes = array.header.n_bytes().unwrap_or(0);
+            meter.expect(n_bytes);
+            if array.is_suspicious() {
+                meter.expect(n_bytes);
+                array.verify(meter)?;
+                array = file.array(name)?;
+            }
+            columns.extend(array.read_conditions(meter)?);
+        }
+        Ok(columns)
     }
 
     /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the

@@ -41,6 +41,9 @@ pub struct DataSource {
     pub samples: String,
     /// Array (or column) of times, `[N]`.
     pub times: String,
+    /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
+    /// also words. They are no samples.
+    pub conditions: Vec<String>,
     /// What is excluded from training: times, in data units, or rows.
     pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
@@ -57,6 +60,7 @@ impl DataSource {
             times_path: None,
             samples: "samples".into(),
             times: "times".into(),
+            conditions: Vec::new(),
             hold_out: HoldOut::default(),
             standardize: Standardization::default(),
             components: None,

@@ -22,6 +22,7 @@
 mod auto;
 mod checkpoint;
 mod claim;
+mod conditions;
 mod folder;
 mod member;
 mod metrics;
@@ -52,7 +53,7 @@ use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
-use crate::density_path::{Coupling, Interpolant};
+use crate::density_path::{Coupling, DensityPath, Group, Groups, Interpolant};
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{DeviceKind, Error, InputKind, Result};
 use crate::files::write_atomically;
@@ -155,6 +156,8 @@ pub enum Outcome {
 
 /// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
 const MANY_ROWS: usize = 1000;
+/// Units of the progress of pairing one group.
+const UNITS_OF_GROUP: u64 = 100;
 
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
@@ -180,7 +183,7 @@ pub fn train(
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
     let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
-    let fingerprint = config.fingerprint(&loaded.training)?;
+    let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
         Existing::Resume => {
@@ -188,7 +191,8 @@ pub fn train(
         }
         _ => (0..config.training.seeds).map(|_| Earlier::default()).collect(),
     };
-    let Loaded { training: snapshots, coordinates, components, .. } = loaded;
+    let Loaded { training: snapshots, coordinates, groups, components, .. } = loaded;
+    let names: Vec<String> = (0..groups.values.len()).map(|k| groups.describe(k)).collect();
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
     if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
@@ -198,7 +202,14 @@ pub fn train(
              objective.pairing = \"ot\""
         ));
     }
-    let training = training(engine, config, snapshots, threads, observer)?;
+    let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
+        None => Paths::One(snapshots),
+        Some(groups) => {
+            drop(snapshots); // the groups have the samples
+            Paths::OfGroups(groups, coordinates.condition_inputs())
+        }
+    };
+    let training = training(engine, config, paths, threads, observer)?;
     let trainings = (1..=config.training.seeds)
         .map(|number| Training { seed: config.training.seed_of(number), ..training.clone() });
     let mut starts = Vec::new();
@@ -223,7 +234,7 @@ pub fn train(
     }
     let arithmetic = engine.arithmetic();
     observer.started(mean_step(&members), config.training.steps, &engine.describe(), folder.path());
-    let mut run = Run { folder, claim, arithmetic, coordinates, members };
+    let mut run = Run { folder, claim, arithmetic, coordinates, names, members };
     run.claim.keep_folder();
     let outcome = match trainers {
         Some(mut trainers) => {
@@ -345,25 +356,65 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     Ok(claim)
 }
 
+/// What is trained on.
+enum Paths {
+    /// All snapshots.
+    One(Snapshots),
+    /// Those of each group under its condition inputs, and the number of these.
+    OfGroups(Vec<conditions::GroupSnapshots>, usize),
+}
+
 /// The inputs of a trainer, with snapshots paired.
 fn training(
     engine: &dyn Engine,
     config: &Config,
-    snapshots: Snapshots,
+    paths: Paths,
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let mut training = config.training(config.unpaired_path(snapshots)?);
+    let (path, groups, conditions) = match paths {
+        Paths::One(snapshots) => (config.unpaired_path(snapshots)?, None, 0),
+        Paths::OfGroups(groups, conditions) => {
+            let group = |(condition, snapshots): conditions::GroupSnapshots| -> Result<Group> {
+                Ok(Group { condition, path: config.unpaired_path(snapshots)? })
+            };
+            let groups = Groups::new(groups.into_iter().map(group).collect::<Result<_>>()?)?;
+            (groups.first().path.clone(), Some(groups), conditions)
+        }
+    };
+    let mut training = Training { groups, ..config.training(path) };
+    training.architecture.conditions = conditions;
+    if let Some(bend) = &mut training.bend {
+        bend.architecture.conditions = conditions;
+    }
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
-        let stage = Stage::new(threads, observer.watch());
-        let couplings = config.couplings(&training.path, &stage)?;
-        if let Pairing::Wfr { .. } = config.objective.pairing {
-            note_mass_out_of_reach(&couplings, &training, observer);
+        let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
+            let stage = Stage::new(threads, watch);
+            let couplings = config.couplings(path, &stage)?;
+            Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
+        };
+        match &training.groups {
+            None => training.path = paired(&training.path, observer.watch())?,
+            Some(groups) => {
+                let (all, watch) = (groups.all(), observer.watch());
+                let total = all.len() as u64 * UNITS_OF_GROUP;
+                let pair = |(k, group): (usize, &Group)| {
+                    let before = k as u64 * UNITS_OF_GROUP;
+                    let path = paired(&group.path, &Section { watch, before, units: UNITS_OF_GROUP, total })?;
+                    Ok(Group { path, ..group.clone() })
+                };
+                let groups = Groups::new(all.iter().enumerate().map(pair).collect::<Result<_>>()?)?;
+                (training.path, training.groups) = (groups.first().path.clone(), Some(groups));
+            }
         }
-        training.path.couplings = Some(Arc::new(couplings));
+        if let (Pairing::Wfr { .. }, None, Some(couplings)) =
+            (&config.objective.pairing, &training.groups, &training.path.couplings)
+        {
+            note_mass_out_of_reach(couplings, &training, observer);
+        }
     }
     Ok(training)
 }
@@ -426,6 +477,8 @@ struct Run {
     claim: Claim,
     arithmetic: String,
     coordinates: Coordinates,
+    /// The condition of each group of the training, in words.
+    names: Vec<String>,
     members: Vec<Member>,
 }
 
@@ -547,7 +600,7 @@ impl Run {
             let subject = Subject { training: &member.training, steps: member.step, loss: last_loss(member) };
             let all = Section { watch: observer.watch(), before: index as u64, units: 1, total };
             let watch: &dyn Watch = if total == 1 { all.watch } else { &all };
-            match SelfTest::measure(engine, model, &subject, &Stage::new(threads, watch)) {
+            match conditions::self_test(engine, model, &subject, &self.names, &Stage::new(threads, watch)) {
                 Ok(test) => tests.push(test),
                 Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: member.step }),
                 Err(error) => {
@@ -569,7 +622,7 @@ impl Run {
     fn unexplained(&self, engine: &dyn Engine, models: &[(&Member, Model)]) -> Result<Option<Unexplained>> {
         let mut worst: Option<Unexplained> = None;
         for (Member { training, .. }, model) in models {
-            let of_member = Unexplained::measure(engine, model, &training.path, Unexplained::ROWS, training.seed)?;
+            let of_member = Unexplained::of_training(engine, model, training)?;
             let shares = (worst.map(|worst| worst.share), of_member.map(|unexplained| unexplained.share));
             if shares.0.is_none_or(|worst| shares.1.is_some_and(|share| !(share <= worst))) {
                 worst = of_member;
