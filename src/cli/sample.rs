@@ -667,7 +667,7 @@ impl StartCondition<'_> {
 
 /// A start file. Its samples are named on the command line, or selected as the run selected the
 /// columns of its own table.
-fn start_source(
+pub fn start_source(
     path: &Path,
     samples: Option<&str>,
     model: &Model,

@@ -42,6 +42,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;
