@@ -51,6 +51,9 @@ fn as_in(config: &Config, earlier: &Config) -> Config {
     if config.objective.pairing == Pairing::Auto {
         config.objective.pairing = earlier.objective.pairing;
     }
+    if config.objective.growth.is_none() {
+        (config.objective.growth, config.objective.mass) = (earlier.objective.growth, earlier.objective.mass.clone());
+    }
     config.model.hidden = config.model.hidden.or_else(|| earlier.model.hidden.clone());
     config.model.time_embedding = config.model.time_embedding.or_else(|| earlier.model.time_embedding.clone());
     config

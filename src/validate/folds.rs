@@ -140,15 +140,34 @@ pub(super) fn folds(
     if n_times < least(leave_out) {
         return Err(too_few_times(n_times, leave_out));
     }
-    let rows: Vec<Vec<f32>> =
-        (0..n_times).map(|k| snapshots.random_rows(k, MAX_ROWS, seed, Purpose::Validation)).collect();
+    let order = |k: usize| {
+        let mut order = snapshots.random_order(k, seed, Purpose::Validation, k as u64);
+        order.truncate(MAX_ROWS);
+        order
+    };
+    let orders: Vec<Vec<usize>> = (0..n_times).map(order).collect();
     let dim = snapshots.dim;
+    let gather = |k: usize, order: &[usize]| -> Vec<f32> {
+        order.iter().flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
+    };
+    // Rows that were resampled by their weights have none, but they have their rates of growth.
+    let of_orders = |kept: &[usize], orders: &[Vec<usize>]| -> Result<Snapshots> {
+        let rows = kept.iter().zip(orders).map(|(&k, order)| (snapshots.times[k], gather(k, order)));
+        let training = Snapshots::from_rows(dim, rows)?;
+        let rates = |(&k, order): (&usize, &Vec<usize>)| {
+            Some(order.iter().map(|&row| snapshots.growth(k).map(|rates| rates[row])).collect::<Option<Vec<_>>>()?)
+        };
+        match kept.iter().zip(orders).map(rates).collect::<Option<Vec<_>>>() {
+            Some(rates) => training.growing(rates.concat()),
+            None => Ok(training),
+        }
+    };
     let of = |kept: Vec<usize>| -> Result<(Snapshots, Vec<usize>)> {
-        let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
-        Ok((Snapshots::from_rows(dim, rows)?, kept))
+        let orders: Vec<Vec<usize>> = kept.iter().map(|&k| orders[k].clone()).collect();
+        Ok((of_orders(&kept, &orders)?, kept))
     };
     // One row has no distribution to compare; two halves of two are the least.
-    let has = |k: usize, n: usize| rows[k].len() >= n * dim;
+    let has = |k: usize, n: usize| orders[k].len() >= n;
     match leave_out {
         LeaveOut::Middle => {
             let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
@@ -157,7 +176,8 @@ pub(super) fn folds(
             let folds = (0..APART.min(middle.len())).map(|first| {
                 let left: Vec<usize> = middle.iter().copied().skip(first).step_by(APART).collect();
                 let training = of((0..n_times).filter(|k| !left.contains(k)).collect())?;
-                let target = |(before, &k): (usize, &usize)| (k - 1 - before, snapshots.times[k], rows[k].clone());
+                let target =
+                    |(before, &k): (usize, &usize)| (k - 1 - before, snapshots.times[k], gather(k, &orders[k]));
                 let targets = left.iter().enumerate().map(target).collect();
                 Fold::new(training, targets, coordinates, rule, true)
             });
@@ -166,31 +186,46 @@ pub(super) fn folds(
         LeaveOut::Last => {
             let usable = (2..n_times).rev().filter(|&k| has(k - 1, 2) && has(k, 4));
             let folds = usable.take(FOLDS).map(|k| {
-                let targets = vec![(k - 1, snapshots.times[k], rows[k].clone())];
+                let targets = vec![(k - 1, snapshots.times[k], gather(k, &orders[k]))];
                 Fold::new(of((0..k).collect())?, targets, coordinates, rule, false)
             });
             folds.collect()
         }
         LeaveOut::Rows => {
-            if let Some(k) = (0..n_times).find(|&k| rows[k].len() / dim < 2 * SHARE) {
+            if let Some(k) = (0..n_times).find(|&k| orders[k].len() < 2 * SHARE) {
                 let time = coordinates.data_time(snapshots.times[k]);
-                let problem = format!("are {}: a fifth of them says nothing", rows[k].len() / dim);
+                let problem = format!("are {}: a fifth of them says nothing", orders[k].len());
                 let field = format!("rows of time {time}");
                 return Err(Error::input("validation", field, problem, "give 10 or more, or leave out times"));
             }
             let folds = (0..FOLDS).map(|fold| {
-                let split = |k: usize, is_left: bool| -> Vec<f32> {
-                    let chosen = |(i, _): &(usize, &[f32])| (i % SHARE == fold) == is_left;
-                    rows[k].chunks_exact(dim).enumerate().filter(chosen).flat_map(|(_, row)| row).copied().collect()
+                let split = |k: usize, is_left: bool| -> Vec<usize> {
+                    let parts = distinct_ranks(&orders[k], snapshots.n_rows(k));
+                    let rows = orders[k].iter().zip(parts);
+                    rows.filter(|(_, rank)| (rank % SHARE == fold) == is_left).map(|(&row, _)| row).collect()
                 };
-                let training = Snapshots::from_rows(dim, (0..n_times).map(|k| (snapshots.times[k], split(k, false))))?;
-                let target = |k: usize| (k - 1, snapshots.times[k], split(k, true));
+                let kept: Vec<usize> = (0..n_times).collect();
+                let training = of_orders(&kept, &kept.iter().map(|&k| split(k, false)).collect::<Vec<_>>())?;
+                let target = |k: usize| (k - 1, snapshots.times[k], gather(k, &split(k, true)));
                 let targets = evenly(1, n_times, MAX_TARGETS).into_iter().map(target).collect();
-                Fold::new((training, (0..n_times).collect()), targets, coordinates, rule, false)
+                Fold::new((training, kept), targets, coordinates, rule, false)
             });
             folds.collect()
         }
     }
+}
+
+/// The number of each of the rows `order`, below `n`, among the distinct ones in the order in which
+/// they first appear: a row that appears twice is left out, or not, as a whole.
+fn distinct_ranks(order: &[usize], n: usize) -> Vec<usize> {
+    let (mut ranks, mut next) = (vec![usize::MAX; n], 0);
+    let rank = |&row: &usize| {
+        if ranks[row] == usize::MAX {
+            (ranks[row], next) = (next, next + 1);
+        }
+        ranks[row]
+    };
+    order.iter().map(rank).collect()
 }
 
 /// At most `most` of the numbers `first..end`, evenly spaced.

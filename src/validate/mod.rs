@@ -165,7 +165,8 @@ fn left_open(config: &Config, groups: &[Snapshots]) -> Option<Vec<Candidate>> {
     // Known totals belong to all times.
     let has_totals = matches!(config.objective.mass, Mass::Totals { .. });
     let is_short = snapshots.times.len() < 3 || config.training.steps < SHORT_RUN;
-    if config.objective.path != PathConfig::Auto || is_short || has_totals {
+    let leaves_path = config.objective.path == PathConfig::Auto && !has_totals;
+    if is_short || !leaves_path && config.objective.growth.is_some() {
         return None;
     }
     Some(candidates(config, snapshots, Scope::Paths)).filter(|candidates| candidates.len() > 1)
@@ -176,7 +177,7 @@ pub(crate) fn has_choice(config: &Config, groups: &[Snapshots]) -> bool {
     left_open(config, groups).is_some()
 }
 
-/// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a
+/// Chooses path, pairing, growth and time embedding, as far as `config` leaves them open, before a
 /// training on `snapshots`, in the network coordinates `coordinates`. The best two combinations of
 /// path and pairing, judged by points of the path at times left out, are then trained with each
 /// time embedding, together for at most about as many steps × rows as the run itself.

@@ -34,7 +34,7 @@ fn engine(precision: Precision) -> CudaEngine {
 fn snapshots(dim: usize) -> Snapshots {
     let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
-    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
+    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples, mass: Default::default() }
 }
 
 fn path(dim: usize, interpolant: Interpolant) -> DensityPath {

@@ -19,6 +19,8 @@ mod data_precision;
 mod data_tables;
 mod derivatives;
 mod engines;
+#[cfg(unix)]
+mod ensemble;
 mod estimators;
 mod evaluate;
 mod examples;
@@ -40,6 +42,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;
@@ -52,3 +55,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;

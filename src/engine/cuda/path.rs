@@ -314,7 +314,7 @@ impl SampleShards {
             }
             offsets.push(samples.len() / all.dim);
         }
-        Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
+        Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples, mass: Default::default() }
     }
 
     /// Writes `shard` into `samples`, alongside the kernels.

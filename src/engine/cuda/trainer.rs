@@ -19,7 +19,7 @@ use super::workspace::{chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -54,6 +54,8 @@ pub struct CudaTrainer {
     step_finisher: StepFinisher,
     /// Steps taken, as far as the host knows.
     step: u64,
+    /// Steps launched since, by [`Trainer::begin`].
+    begun: u64,
     /// Record of the step whose loss or gradient was not finite.
     failed: Option<StepRecord>,
     /// A step has been launched, so its kernels are loaded.
@@ -118,10 +120,27 @@ impl Layout {
         // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
+        refuse_weights(training)?;
         let residence = Residence::of(training, room)?;
         n_bytes += residence.n_bytes(training);
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
+}
+
+/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired snapshots
+/// and of the boundary terms, have none here.
+fn refuse_weights(training: &Training) -> Result<()> {
+    let path = &training.path;
+    let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
+    if !draws_rows || path.snapshots.weights(0).is_none() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "training",
+        "data.weights",
+        "has weights of rows that are drawn without their pairs, which a GPU does not do",
+        "set objective.pairing = \"ot\" or \"wfr\" and objective.estimator = \"regression\", or use the CPU",
+    ))
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
@@ -203,6 +222,7 @@ impl CudaTrainer {
             bend,
             step_finisher,
             step: state.step,
+            begun: 0,
             failed: None,
             has_launched: false,
             recording: None,
@@ -299,13 +319,21 @@ impl CudaTrainer {
 }
 
 impl Trainer for CudaTrainer {
+    fn begin(&mut self, n: u64) -> Result<()> {
+        self.path.advance(self.step)?;
+        let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+        self.begun = n.min(in_shard).min(HISTORY as u64);
+        self.launch(self.begun)
+    }
+
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let end = self.step + n;
         while self.step < end {
-            self.path.advance(self.step)?;
-            let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+            if self.begun == 0 {
+                self.begin(end - self.step)?;
+            }
+            self.begun = 0;
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
-            self.launch((end - self.step).min(in_shard).min(HISTORY as u64))?;
             let mut taken = Vec::new();
             let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));

@@ -1071,6 +1071,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
         times: vec![0.0, 0.3, 1.0],
         offsets: vec![0, 31, 48, 101],
         samples: draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM)),
+        mass: Default::default(),
     };
     let couplings =
         is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));

@@ -30,9 +30,15 @@ const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
     let samples = draw_gaussian(150, dim, &mut Stream::of_normals(3, dim));
     let snapshots = if interpolant.is_generative() {
-        Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples }
+        Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples, mass: Default::default() }
     } else {
-        Snapshots { dim, times: vec![0.0, 0.25, 0.6, 1.0], offsets: vec![0, 30, 77, 113, 150], samples }
+        Snapshots {
+            dim,
+            times: vec![0.0, 0.25, 0.6, 1.0],
+            offsets: vec![0, 30, 77, 113, 150],
+            samples,
+            mass: Default::default(),
+        }
     };
     DensityPath::new(interpolant, snapshots)
 }
