@@ -477,7 +477,7 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let source = DataSource { components: given(components), ..source };
+                let source = DataSource { components: given(components, config), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -517,12 +517,15 @@ fn start_source(
 ) -> DataSource {
     let plain = DataSource::new(path);
     let columns = components.map_or(model.coordinates.columns.as_deref(), |components| components.columns());
-    let of_run = config.filter(|_| columns.is_some()).map(Config::source);
+    let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
+    let of_run = config.filter(|_| columns.is_some() || is_cells).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
+    // The first columns are taken of a file like the run's own; of others all are components.
+    let components = given(components, config.filter(|_| is_cells));
     // A column of splits is no sample.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
-    DataSource { samples, times, hold_out, components: given(components), ..DataSource::new(path) }
+    DataSource { samples, times, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

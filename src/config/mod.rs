@@ -140,9 +140,10 @@ impl Config {
     /// of its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, hold_out, standardize, components } = self.data.clone();
-        let components = components.map(Reduction::Fit);
-        DataSource { path, times_path, samples, times, hold_out, standardize, components }
+        let DataConfig { path, times_path, samples, times, only, hold_out, standardize, components } =
+            self.data.clone();
+        let components = components.map(|count| Reduction::of(&path, &samples, count));
+        DataSource { path, times_path, samples, times, only, hold_out, standardize, components }
     }
 
     /// The network for data of dimension `dim`, as [`Config::settled`] has it.
