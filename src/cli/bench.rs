@@ -294,6 +294,7 @@ fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<T
             ema_decay: 0.9999,
         },
         seed: SEED,
+        groups: None,
     })
 }
 

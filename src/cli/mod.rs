@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod condition;
 mod device;
 mod devices;
 mod evaluate;

@@ -1,17 +1,18 @@
 //! `amatch sample`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    Components, DataSource, HoldOut, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format,
-    draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    Components, DataSource, HoldOut, PointArray, PointValues, Points, RowGroups, Snapshots, check_fits,
+    check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::memory;
-use action_matching::model::{Coordinates, Model};
+use action_matching::model::{ConditionValue, Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::{Stage, Watch};
@@ -19,6 +20,7 @@ use action_matching::train::RunFolder;
 use action_matching::{Destination, Error};
 use anyhow::bail;
 
+use super::condition::{check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, replace_files};
@@ -31,6 +33,7 @@ Examples:
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
   amatch sample model.safetensors --from cells.csv --method rk4 --save-at 1 1.5 2 --out paths.npz
+  amatch sample runs/doses --from snapshot:0 --from-condition dose=0.2 --condition dose=0.3 --out new_dose.npz
   amatch sample model.safetensors --from gaussian -n 1000000 --density --out points.safetensors
 
 The output holds, in the units of the data,
@@ -54,6 +57,13 @@ pub struct Arguments {
     /// once]
     #[arg(short, value_name = "N")]
     n: Option<usize>,
+    /// Condition of the particles, for a model that depends on conditions; values between those of
+    /// training are allowed
+    #[arg(long, value_name = "NAME=VALUE")]
+    condition: Vec<String>,
+    /// Condition of the rows that snapshot:T takes [default: that of --condition]
+    #[arg(long, value_name = "NAME=VALUE")]
+    from_condition: Vec<String>,
     /// Start time [default: T of snapshot:T, else the first time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t0: Option<f64>,
@@ -146,6 +156,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let start = Start::parse(&arguments.from)?;
     let (model_file, model, config) = load_model(&arguments.model)?;
+    let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
     let mut reads = start.files(arguments, config.as_ref())?;
     // Particles from noise need no loadings unless they are decoded.
     let components = if arguments.decode || !matches!(start, Start::Gaussian) {
@@ -163,6 +174,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let decoder = components.as_deref().filter(|_| arguments.decode);
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
+    let of_conditions = model.coordinates.clone();
+    let model = if condition.is_empty() { model } else { model.under(&condition)? };
     let engine = arguments.device.engine()?;
     let times = Times::new(arguments, &start, &model);
     let plan = plan(arguments, &model, &times);
@@ -181,8 +194,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         channels.require(n, times.saved.len(), &format!("-n {n}"))?;
         require_decoded(decoder, n, times.saved.len())?;
     }
+    let from = StartCondition { arguments, condition: &condition, coordinates: &of_conditions };
     let rows = start.particles(
-        arguments,
+        from,
         &model,
         config.as_ref(),
         components.as_ref(),
@@ -463,12 +477,13 @@ impl Start {
     /// The particles in network coordinates.
     fn particles(
         &self,
-        arguments: &Arguments,
+        from: StartCondition<'_>,
         model: &Model,
         config: Option<&Config>,
         components: Option<&Arc<Components>>,
         watch: &dyn Watch,
     ) -> anyhow::Result<Vec<f32>> {
+        let arguments = from.arguments;
         let dim = model.architecture.dim;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
@@ -481,9 +496,10 @@ impl Start {
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
-                let k = data.snapshots.index_of(*time, &source.path, "--from")?;
-                let n = arguments.n.unwrap_or(data.snapshots.n_rows(k));
-                (draw_rows(&data.snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
+                let snapshots = from.snapshots(&data.snapshots, &data.groups)?;
+                let k = snapshots.index_of(*time, &source.path, "--from")?;
+                let n = arguments.n.unwrap_or(snapshots.n_rows(k));
+                (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), model, config, components);
@@ -506,6 +522,42 @@ impl Start {
     }
 }
 
+/// The condition of the rows of a snapshot that particles start from.
+#[derive(Clone, Copy)]
+struct StartCondition<'a> {
+    arguments: &'a Arguments,
+    /// That of the particles.
+    condition: &'a [ConditionValue],
+    /// Of the model.
+    coordinates: &'a Coordinates,
+}
+
+impl StartCondition<'_> {
+    /// Those of `snapshots` under the condition; all of them without conditions.
+    fn snapshots<'d>(&self, snapshots: &'d Snapshots, groups: &RowGroups) -> anyhow::Result<Cow<'d, Snapshots>> {
+        let StartCondition { arguments, condition, coordinates } = *self;
+        if coordinates.conditions.is_empty() {
+            return Ok(Cow::Borrowed(snapshots));
+        }
+        check_names(groups, coordinates)?;
+        let values = match &arguments.from_condition[..] {
+            [] => condition.to_vec(),
+            given => coordinates.parse_condition(&pairs("--from-condition", given)?)?,
+        };
+        let wanted: Vec<(usize, ConditionValue)> = values.iter().cloned().enumerate().collect();
+        let found = matching(groups, &wanted, coordinates);
+        match found.first() {
+            Some(&k) => Ok(Cow::Owned(groups.snapshots(snapshots, 0, k))),
+            None => bail!(
+                "--from: the data have no rows with {} (start from those of another condition with --from-condition, one of: {}; \
+                 or from a file)",
+                coordinates.describe_condition(&values),
+                list(groups)
+            ),
+        }
+    }
+}
+
 /// A start file. Its samples are named on the command line, or selected as the run selected the
 /// columns of its own table.
 fn start_source(
@@ -525,7 +577,8 @@ fn start_source(
     let components = given(components, config.filter(|_| is_cells));
     // A column of splits is no sample.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
-    DataSource { samples, times, hold_out, components, ..DataSource::new(path) }
+    let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
+    DataSource { samples, times, conditions, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

@@ -76,6 +76,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let problem = "is generative: there is no snapshot to leave out";
         return Err(Error::input(&*arguments.config, "objective.path", problem, "set objective.path = auto").into());
     }
+    if !config.data.conditions.is_empty() {
+        let problem = "are set: configurations are compared without conditions only";
+        let fix = "remove them, or compare on the rows of one condition";
+        return Err(Error::input(&*arguments.config, "data.conditions", problem, fix).into());
+    }
     let source = config.source();
     let reads: Vec<&Path> = source.files().chain([&*arguments.config]).collect();
     let check = |path| Destination::check(path, &reads, replace_files(arguments.force));

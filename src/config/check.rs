@@ -112,6 +112,15 @@ impl DataConfig {
             let missing = Error::input(file.0, "data.path", "is missing", "name the file of the snapshots");
             return Err(missing.of_kind(InputKind::Missing));
         }
+        let mut names = self.conditions.clone();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return file.refuse("data.conditions", format!("a list with {:?} twice", pair[0]), "name each once");
+        }
+        if let Some(name) = names.iter().find(|name| **name == self.times || **name == self.samples) {
+            let fix = "name other arrays or columns: samples and times are inputs of the network anyway";
+            return file.refuse("data.conditions", format!("a list with {name:?}, which is data too"), fix);
+        }
         if let Some(count) = self.components.filter(|count| !(1..=MAX_DIM).contains(count)) {
             return file.refuse("data.components", count, "use 1 to 1024 components");
         }

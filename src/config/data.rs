@@ -25,6 +25,10 @@ pub struct DataConfig {
     /// The rows that are read, as in `celltype == 'HSC'`.
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     pub only: Option<RowFilter>,
+    /// Names of the conditions that the model depends on: arrays `[N]` or `[N, m]`, or columns of a
+    /// table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
     /// Times or rows that are not trained on, for `evaluate` to predict.
     pub hold_out: HoldOut,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
@@ -36,7 +40,8 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, hold_out, standardize, .. } = DataSource::new("");
-        DataConfig { path, times_path, samples, times, only: None, hold_out, standardize, components: None }
+        let DataSource { path, times_path, samples, times, conditions, hold_out, standardize, .. } =
+            DataSource::new("");
+        DataConfig { path, times_path, samples, times, only: None, conditions, hold_out, standardize, components: None }
     }
 }

@@ -46,6 +46,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times_path", TEXT, "\"times.npy\""),
     ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
+    ("data.conditions", Words("a list of names in quotes"), "[\"dose\", \"drug\"]"),
     (
         "data.hold_out",
         Table(

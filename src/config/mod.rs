@@ -140,10 +140,10 @@ impl Config {
     /// of its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, only, hold_out, standardize, components } =
+        let DataConfig { path, times_path, samples, times, only, conditions, hold_out, standardize, components } =
             self.data.clone();
         let components = components.map(|count| Reduction::of(&path, &samples, count));
-        DataSource { path, times_path, samples, times, only, hold_out, standardize, components }
+        DataSource { path, times_path, samples, times, only, conditions, hold_out, standardize, components }
     }
 
     /// The network for data of dimension `dim`, as [`Config::settled`] has it.
@@ -151,7 +151,8 @@ impl Config {
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
         let hidden = hidden.unwrap_or_else(|| Architecture::HIDDEN.to_vec());
-        Architecture { dim, hidden, activation, head, time_embedding: time_embedding.unwrap_or_default() }
+        let time_embedding = time_embedding.unwrap_or_default();
+        Architecture { dim, hidden, activation, head, time_embedding, conditions: 0 }
     }
 
     /// The dynamics and the time weight.

@@ -81,6 +81,7 @@ impl Config {
             n_boundary: self.training.boundary_rows,
             optimizer: self.optimizer(),
             seed: self.training.seed,
+            groups: None,
             path,
         }
     }

@@ -9,8 +9,9 @@ use crate::error::{Error, InputKind, Result};
 use crate::model::MAX_DIM;
 use crate::stage::Watch;
 
+use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::SHOWN_VALUES;
-use super::grouping::RowTimes;
+use super::grouping::{RowTimes, shortest_decimal};
 use super::survey::Survey;
 
 /// Bytes read from a file at a time.
@@ -289,6 +290,39 @@ impl Array<'_> {
             }
         }
         self.expect_end()
+    }
+
+    /// Reads `[N, m]` (or `[N]`) as the values of m conditions of each row. An array that [is
+    /// suspicious](Self::is_suspicious) was surveyed before.
+    ///
+    /// # Errors
+    /// As [`Self::read_rows`]; [`Error::Input`] for a condition with too many distinct values.
+    pub fn read_conditions(self, meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let (element, (_, n_columns)) = (self.element()?, self.matrix_shape()?);
+        let (order, is_f32) = (self.header.order, element.number == ElementType::F32);
+        let (file, name, is_list) = (self.file, self.name.clone(), self.header.shape.len() == 1);
+        let mut columns: Vec<Distinct<u64>> = (0..n_columns).map(|_| Distinct::default()).collect();
+        let mut overflows = vec![false; n_columns];
+        self.for_each_piece(
+            meter,
+            Element::decode_f64,
+            |x: &f64| x.is_finite(),
+            |run, start, piece| {
+                for (at, &x) in (start..).zip(piece) {
+                    let column = if order == Order::C { at } else { run };
+                    let value = if is_f32 { shortest_decimal(x as f32) } else { x };
+                    overflows[column] |= !columns[column].push(&(value + 0.0).to_bits()); // −0 and 0 are one
+                }
+            },
+        )?;
+        let name_of = |i: usize| if is_list { name.clone() } else { format!("{name}_{i}") };
+        match overflows.iter().position(|&overflows| overflows) {
+            Some(i) => Err(too_many(file, &name_of(i))),
+            None => {
+                let columns = columns.into_iter().enumerate();
+                Ok(columns.map(|(i, distinct)| ConditionColumn::of_numbers(name_of(i), distinct)).collect())
+            }
+        }
     }
 
     /// Reads `[N]` (or `[N, 1]`) as one finite time per row. An array that [is

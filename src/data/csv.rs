@@ -18,6 +18,7 @@ use flate2::write::GzEncoder;
 
 use super::array::{MAX_COLUMNS, Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
+use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
@@ -46,6 +47,8 @@ pub(super) struct Table {
     selection: Option<Selection>,
     /// The rows that are read: columns and the terms about them; all if empty.
     filter: Vec<(usize, Term)>,
+    /// Names of columns that are conditions, no samples.
+    conditions: Vec<String>,
     /// Result of the first pass over the file.
     first_pass: Option<(usize, Survey)>,
 }
@@ -73,6 +76,7 @@ impl Table {
             names: Names::default(),
             selection: None,
             filter: Vec::new(),
+            conditions: Vec::new(),
             first_pass: None,
         };
         let mut reader = table.reader()?;
@@ -157,9 +161,56 @@ impl Table {
     fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
         let selection = match self.selection.take() {
             Some(selection) => selection,
-            None => self.names.select(&self.path, samples, times)?,
+            None => self.select(samples, times)?,
         };
         Ok(self.selection.insert(selection))
+    }
+
+    fn select(&self, samples: &str, times: &str) -> Result<Selection> {
+        let mut selection = self.names.select(&self.path, samples, times)?;
+        let is_condition = |column: &usize| self.conditions.contains(&self.names.all()[*column]);
+        if let Some(column) = selection.columns.iter().find(|column| selection.is_named && is_condition(column)) {
+            let (problem, fix) = ("is a sample and a condition", "take it out of data.samples or of data.conditions");
+            return Err(Error::input(&self.path, &self.names.all()[*column], problem, fix).of_kind(InputKind::Conflict));
+        }
+        selection.columns.retain(|column| !is_condition(column));
+        Ok(selection)
+    }
+
+    /// Takes the columns `conditions` out of the samples.
+    pub fn without_conditions(&mut self, conditions: &[String]) {
+        self.conditions = conditions.to_vec();
+    }
+
+    /// The columns `conditions`: numbers, or words where a field is no number.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming a column that is missing or holds too many distinct values, and the
+    /// row of a field that is empty.
+    pub fn conditions(&self, conditions: &[String], meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let column = |name: &String| {
+            self.names.find(&self.path, name)?.ok_or_else(|| {
+                let fix = format!("set data.conditions to some of its columns: {}", list(self.names.all()));
+                Error::input(&self.path, name, "no such column of conditions", fix).of_kind(InputKind::Missing)
+            })
+        };
+        let columns: Vec<usize> = conditions.iter().map(column).collect::<Result<_>>()?;
+        let mut values: Vec<Distinct<String>> = conditions.iter().map(|_| Distinct::default()).collect();
+        self.for_each_row(meter, |_, record| {
+            for ((&column, values), name) in columns.iter().zip(&mut values).zip(conditions) {
+                let field = record.get(column).unwrap_or_default();
+                if field.is_empty() {
+                    let problem = format!("is empty in {}", row_at(record.position()));
+                    return Err(Error::input(&self.path, name, problem, "give a value in every row"));
+                }
+                if !values.push(&*String::from_utf8_lossy(field)) {
+                    return Err(too_many(&self.path, name));
+                }
+            }
+            Ok(())
+        })?;
+        let columns = conditions.iter().zip(values);
+        columns.map(|(name, values)| ConditionColumn::of_texts(&self.path, name.clone(), values)).collect()
     }
 
     /// (rows, columns) of `samples`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::anndata::AnnData;
 use super::array::{Array, Meter, Rows, list};
+use super::conditions::ConditionColumn;
 use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
@@ -188,6 +189,35 @@ impl DataFile {
             DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.take_notices(),
             _ => Vec::new(),
         }
+    }
+
+    /// Takes the columns `conditions` of a table out of the samples.
+    pub fn without_conditions(&mut self, conditions: &[String]) {
+        if let DataFile::Table(table) = self {
+            table.without_conditions(conditions);
+        }
+    }
+
+    /// The values of `conditions` in every row, in the order of the names.
+    pub fn conditions(&mut self, conditions: &[String], meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let file = match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => return cells.conditions(conditions),
+            DataFile::Arrays(file) => file,
+            DataFile::Table(table) => return table.conditions(conditions, meter),
+        };
+        let mut columns = Vec::new();
+        for name in conditions {
+            let mut array = file.array(name)?;
+            let n_bytes = array.header.n_bytes().unwrap_or(0);
+            meter.expect(n_bytes);
+            if array.is_suspicious() {
+                meter.expect(n_bytes);
+                array.verify(meter)?;
+                array = file.array(name)?;
+            }
+            columns.extend(array.read_conditions(meter)?);
+        }
+        Ok(columns)
     }
 
     /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::array::{Meter, Rows, check_dim, check_shape, list, zeros};
 use super::components::{Kept, fit};
+use super::conditions::RowGroups;
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
@@ -27,6 +28,8 @@ pub struct Loaded {
     /// The map from data units to network coordinates, with the names of the columns if the data
     /// are a table.
     pub coordinates: Coordinates,
+    /// The rows by their conditions, if they have any.
+    pub groups: RowGroups,
     /// The components that the samples are, if [`DataSource::components`] asks for them.
     pub components: Option<Arc<Components>>,
     /// Information for the user, one sentence each.
@@ -45,6 +48,8 @@ pub struct DataSet {
     pub origin: Vec<f64>,
     /// Names of the columns, `[dim]`, if the data are a table.
     pub columns: Option<Vec<String>>,
+    /// The rows by their conditions, if they have any; in a [`DividedSet`] those held out too.
+    pub groups: RowGroups,
     /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -192,7 +197,7 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         statistics = Statistics::of(source, &reading);
     }
     let mut warnings = std::mem::take(&mut reading.warnings);
-    let coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
+    let mut coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
     let relative = coordinates.relative_to(&reading.features.origin);
     relative.to_network(&mut reading.training.samples);
     relative.to_network(&mut reading.held_out.samples);
@@ -205,8 +210,10 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardized"), fix));
     }
     warn_of_outliers(source, &reading, &mut warnings);
-    let Reading { training, held_out, .. } = reading;
-    Ok(Loaded { training, held_out, coordinates, components, notices, warnings })
+    let Reading { training, held_out, groups, .. } = reading;
+    let n_training = training.samples.len() / training.dim;
+    coordinates.conditions = groups.conditions(&source.path, source.standardize, n_training, &mut warnings);
+    Ok(Loaded { training, held_out, coordinates, groups, components, notices, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, without holding any out; `watch` receives the
@@ -218,8 +225,8 @@ pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet>
     let mut reading = Reading::new(source, Division::None, watch)?;
     only_given(source)?;
     reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
-    let Reading { training, features, warnings, .. } = reading;
-    Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
+    let Reading { training, features, groups, warnings, .. } = reading;
+    Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, groups, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, divided as [`load`] divides them; `watch`
@@ -231,8 +238,9 @@ pub fn read_divided(source: &DataSource, watch: &dyn Watch) -> Result<DividedSet
     let mut reading = Reading::new(source, Division::AsInTraining, watch)?;
     only_given(source)?;
     reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
-    let Reading { training, held_out, features, warnings, .. } = reading;
-    let training = DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings };
+    let Reading { training, held_out, features, groups, warnings, .. } = reading;
+    let Features { origin, columns, .. } = features;
+    let training = DataSet { snapshots: training, origin, columns, groups, warnings };
     Ok(DividedSet { training, held_out })
 }
 
@@ -285,6 +293,7 @@ fn only_given(source: &DataSource) -> Result<()> {
 fn open(source: &DataSource) -> Result<DataFile> {
     let mut file = DataFile::open(&source.path)?;
     source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+    file.without_conditions(&source.conditions);
     if let Some(filter) = &source.only {
         filter.columns().for_each(|column| file.leave_out(column));
         file.keep_only(&source.path, filter)?;
@@ -318,6 +327,8 @@ pub(super) struct Reading {
     pub training: Snapshots,
     pub held_out: Snapshots,
     pub features: Features,
+    /// Of the training and then the held-out rows.
+    pub groups: RowGroups,
     pub warnings: Vec<String>,
     /// Index among training and then held-out rows of each row of the file; `None` if they are in
     /// the order of the file.
@@ -369,6 +380,7 @@ impl Reading {
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
         let features = file.features(samples, times, &mut meter)?;
+        let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
         warnings.extend(merged);
         let of_times = [&training_groups[..], &held_out_groups].concat();
@@ -378,6 +390,7 @@ impl Reading {
             training: empty_snapshots(source, dim, &grouping, &training_groups)?,
             held_out: empty_snapshots(source, dim, &grouping, &held_out_groups)?,
             features,
+            groups,
             warnings,
             destination,
             file,

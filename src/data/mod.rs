@@ -40,6 +40,7 @@ mod array;
 #[cfg(feature = "files")]
 mod columns;
 mod components;
+mod conditions;
 #[cfg(feature = "files")]
 mod csv;
 #[cfg(not(feature = "files"))]
@@ -69,6 +70,7 @@ mod write;
 
 pub use analytic::AnalyticProblem;
 pub use components::{Components, Reduction};
+pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};

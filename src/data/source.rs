@@ -51,6 +51,9 @@ pub struct DataSource {
     pub times: String,
     /// The rows that are read, of a table or `.h5ad`; all if `None`.
     pub only: Option<RowFilter>,
+    /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
+    /// also words. They are no samples.
+    pub conditions: Vec<String>,
     /// What is excluded from training: times, in data units, or rows.
     pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
@@ -68,6 +71,7 @@ impl DataSource {
             samples: DEFAULT_SAMPLES.into(),
             times: DEFAULT_TIMES.into(),
             only: None,
+            conditions: Vec::new(),
             hold_out: HoldOut::default(),
             standardize: Standardization::default(),
             components: None,

@@ -6,6 +6,7 @@
 
 mod coupling;
 mod generative;
+mod groups;
 mod spline;
 mod times;
 mod turn;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use coupling::LinkTables;
 pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
+pub use groups::{Group, Groups};
 pub use spline::{Knots, Spline};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
@@ -246,6 +248,18 @@ impl DensityPath {
     /// # Errors
     /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
     pub fn validate(&self, dim: usize) -> Result<()> {
+        self.validate_within(dim)?;
+        if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &self.snapshots.times[..])
+            && (start, end) != (0.0, 1.0)
+        {
+            let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
+            return Err(Error::input("training", "snapshots", format!("have times from {start} to {end}"), fix));
+        }
+        Ok(())
+    }
+
+    /// [`DensityPath::validate`] for a path whose times may be a part of 0..=1.
+    pub(crate) fn validate_within(&self, dim: usize) -> Result<()> {
         let snapshots = &self.snapshots;
         check_len("samples (dimension)", dim, snapshots.dim)?;
         snapshots.validate()?;
@@ -258,7 +272,7 @@ impl DensityPath {
             return fail("snapshots", format!("has {n_times} times"), "give at least 2");
         }
         if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &snapshots.times[..])
-            && (start, end) != (0.0, 1.0)
+            && !(start >= 0.0 && end <= 1.0)
         {
             let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
             return fail("snapshots", format!("have times from {start} to {end}"), fix);
@@ -308,6 +322,13 @@ impl DensityPath {
     pub fn at(&self, left: usize, ratio: f64) -> Moment {
         let times = self.times();
         Moment { left, ratio, t: (times[left] + ratio * (times[left + 1] - times[left])) as f32 }
+    }
+
+    /// First and last time: 0 and 1, unless the path is that of a [`Group`] with fewer times.
+    #[must_use]
+    pub fn span(&self) -> [f64; 2] {
+        let times = self.times();
+        [times[0], times[times.len() - 1]]
     }
 
     /// Length of the interval after snapshot `left`, network time.

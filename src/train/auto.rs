@@ -11,7 +11,8 @@ use crate::stage::Stage;
 use crate::validate::{choose, has_choice};
 
 /// `config` with every setting decided: as in the run that `existing` resumes, otherwise as
-/// [`choose`] chooses on the training `snapshots`, otherwise [settled](Config::settled).
+/// [`choose`] chooses on the training `snapshots`, otherwise, and with conditions,
+/// [settled](Config::settled).
 ///
 /// # Errors
 /// As [`choose`].
@@ -29,6 +30,12 @@ pub(super) fn decided(
         // What is wrong with a configuration that cannot be read is said where the run goes on.
         let earlier = Config::read(&file, &[]).ok();
         return Ok(earlier.map_or_else(|| config.clone(), |earlier| as_in(config, &earlier)).settled());
+    }
+    if !config.data.conditions.is_empty() {
+        if config.objective.path == PathConfig::Auto {
+            observer.notice("with data.conditions paths are not compared: objective.path is linear");
+        }
+        return Ok(config.settled());
     }
     if has_choice(config, snapshots) {
         observer.preparing("comparing paths on times left out in turn");

@@ -22,6 +22,7 @@
 mod auto;
 mod checkpoint;
 mod claim;
+mod conditions;
 mod folder;
 mod metrics;
 #[cfg(feature = "plot")]
@@ -49,13 +50,13 @@ use self::plot::plot_loss;
 use self::resume::Earlier;
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
-use crate::density_path::{Coupling, Interpolant};
+use crate::density_path::{Coupling, DensityPath, Group, Groups, Interpolant};
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, InputKind, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model};
 pub use crate::run_folder::RunFolder;
-use crate::stage::{Stage, Watch};
+use crate::stage::{Section, Stage, Watch};
 use crate::training::{TrainState, Training};
 
 /// How to treat an existing run folder.
@@ -151,6 +152,8 @@ pub enum Outcome {
 
 /// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
 const MANY_ROWS: usize = 1000;
+/// Units of the progress of pairing one group.
+const UNITS_OF_GROUP: u64 = 100;
 
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
@@ -176,7 +179,7 @@ pub fn train(
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
     let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
-    let fingerprint = config.fingerprint(&loaded.training)?;
+    let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
         Existing::Resume => {
@@ -184,7 +187,8 @@ pub fn train(
         }
         _ => Earlier::default(),
     };
-    let Loaded { training: snapshots, coordinates, components, .. } = loaded;
+    let Loaded { training: snapshots, coordinates, groups, components, .. } = loaded;
+    let names: Vec<String> = (0..groups.values.len()).map(|k| groups.describe(k)).collect();
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
     if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
@@ -194,7 +198,14 @@ pub fn train(
              objective.pairing = \"ot\""
         ));
     }
-    let training = training(engine, config, snapshots, threads, observer)?;
+    let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
+        None => Paths::One(snapshots),
+        Some(groups) => {
+            drop(snapshots); // the groups have the samples
+            Paths::OfGroups(groups, coordinates.condition_inputs())
+        }
+    };
+    let training = training(engine, config, paths, threads, observer)?;
     let state = match earlier.state {
         Some(state) => state,
         None => training.initial_state()?,
@@ -209,7 +220,7 @@ pub fn train(
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
     let arithmetic = engine.arithmetic();
     let kept = (start > 0).then_some(start);
-    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, kept };
+    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, names, metrics, kept };
     run.claim.keep_folder();
     let outcome = run.steps(&mut *trainer, config, start, observer);
     run.announce_kept(&outcome, observer);
@@ -303,25 +314,65 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     Ok(claim)
 }
 
+/// What is trained on.
+enum Paths {
+    /// All snapshots.
+    One(Snapshots),
+    /// Those of each group under its condition inputs, and the number of these.
+    OfGroups(Vec<conditions::GroupSnapshots>, usize),
+}
+
 /// The inputs of a trainer, with snapshots paired.
 fn training(
     engine: &dyn Engine,
     config: &Config,
-    snapshots: Snapshots,
+    paths: Paths,
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let mut training = config.training(config.unpaired_path(snapshots)?);
+    let (path, groups, conditions) = match paths {
+        Paths::One(snapshots) => (config.unpaired_path(snapshots)?, None, 0),
+        Paths::OfGroups(groups, conditions) => {
+            let group = |(condition, snapshots): conditions::GroupSnapshots| -> Result<Group> {
+                Ok(Group { condition, path: config.unpaired_path(snapshots)? })
+            };
+            let groups = Groups::new(groups.into_iter().map(group).collect::<Result<_>>()?)?;
+            (groups.first().path.clone(), Some(groups), conditions)
+        }
+    };
+    let mut training = Training { groups, ..config.training(path) };
+    training.architecture.conditions = conditions;
+    if let Some(bend) = &mut training.bend {
+        bend.architecture.conditions = conditions;
+    }
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
-        let stage = Stage::new(threads, observer.watch());
-        let couplings = config.couplings(&training.path, &stage)?;
-        if let Pairing::Wfr { .. } = config.objective.pairing {
-            note_mass_out_of_reach(&couplings, &training, observer);
+        let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
+            let stage = Stage::new(threads, watch);
+            let couplings = config.couplings(path, &stage)?;
+            Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
+        };
+        match &training.groups {
+            None => training.path = paired(&training.path, observer.watch())?,
+            Some(groups) => {
+                let (all, watch) = (groups.all(), observer.watch());
+                let total = all.len() as u64 * UNITS_OF_GROUP;
+                let pair = |(k, group): (usize, &Group)| {
+                    let before = k as u64 * UNITS_OF_GROUP;
+                    let path = paired(&group.path, &Section { watch, before, units: UNITS_OF_GROUP, total })?;
+                    Ok(Group { path, ..group.clone() })
+                };
+                let groups = Groups::new(all.iter().enumerate().map(pair).collect::<Result<_>>()?)?;
+                (training.path, training.groups) = (groups.first().path.clone(), Some(groups));
+            }
         }
-        training.path.couplings = Some(Arc::new(couplings));
+        if let (Pairing::Wfr { .. }, None, Some(couplings)) =
+            (&config.objective.pairing, &training.groups, &training.path.couplings)
+        {
+            note_mass_out_of_reach(couplings, &training, observer);
+        }
     }
     Ok(training)
 }
@@ -386,6 +437,8 @@ struct Run {
     arithmetic: String,
     coordinates: Coordinates,
     training: Training,
+    /// The condition of each group of the training, in words.
+    names: Vec<String>,
     metrics: MetricsWriter,
     /// Step of the newest checkpoint.
     kept: Option<u64>,
@@ -483,13 +536,13 @@ impl Run {
     ) -> Result<Outcome> {
         let state = trainer.state()?;
         let model = self.model(state.action.ema);
-        match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
+        match Unexplained::of_training(engine, &model, &self.training) {
             Ok(unexplained) => observer.finished(unexplained),
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
         observer.testing();
         let subject = Subject { training: &self.training, steps: state.step, loss: self.last_loss(state.step) };
-        match SelfTest::measure(engine, &model, &subject, &Stage::new(threads, observer.watch())) {
+        match conditions::self_test(engine, &model, &subject, &self.names, &Stage::new(threads, observer.watch())) {
             Ok(test) => {
                 self.claim.verify()?;
                 test.save(&self.folder.self_test())?;

@@ -111,6 +111,21 @@ fn a_condition_chooses_cells_and_a_column_holds_them_out() {
 }
 
 #[test]
+fn columns_of_cells_are_conditions() {
+    for file in ["csr.h5ad", "csc.h5ad", "dense.h5ad"] {
+        let conditions = vec!["celltype".into(), "obs/batch".into()];
+        let data = read_snapshots(&DataSource { conditions, ..source(file) }, &()).expect("reads");
+        let expected: Vec<u32> = (0..3)
+            .flat_map(|day| (day..N_CELLS).step_by(3))
+            .map(|cell| 2 * u32::from(cell % 4 >= 2) + cell as u32 % 2)
+            .collect();
+        let groups = data.groups;
+        assert_eq!(groups.of_rows, expected, "{file}");
+        assert_eq!(groups.describe(1), "celltype = HSC, obs/batch = 1", "{file}");
+    }
+}
+
+#[test]
 fn components_of_an_embedding_are_its_first_columns() {
     let file = cells("dense.h5ad");
     assert_eq!(Reduction::of(&file, "samples", 2), Reduction::First(2));

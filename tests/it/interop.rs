@@ -25,6 +25,7 @@ fn models_of_every_kind() -> Vec<(String, Model)> {
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
         time_range: [-2.0, 9.5],
         columns: None,
+        conditions: Vec::new(),
     };
     let mut models = Vec::new();
     for head in Head::ALL {

@@ -133,6 +133,7 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
         activation: Activation::Silu,
         head: Head::Scalar,
         time_embedding: TimeEmbedding::Raw,
+        conditions: 0,
     };
     let model = Model {
         coordinates: Coordinates::identity(2),

@@ -13,6 +13,7 @@ mod build_script;
 mod check;
 mod cli;
 mod components;
+mod conditions;
 mod data_bad_input;
 mod data_formats;
 mod data_precision;

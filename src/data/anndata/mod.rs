@@ -18,6 +18,7 @@ use self::matrix::{Dense, Frame, Part, RunReader, Sparse};
 pub(super) use self::write::write;
 use super::array::{Array, Header, MAX_COLUMNS, Order, damaged, list};
 use super::columns::Names;
+use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::SHOWN_VALUES;
 use super::hold_out::SplitValue;
 use super::row_filter::RowFilter;
@@ -201,6 +202,46 @@ impl AnnData {
             rows.retain(|_| kept.next() == Some(&true));
         }
         Ok((rows, column.some(SHOWN_VALUES)))
+    }
+
+    /// The values of the columns `names` of `obs` in every row, in the order of the names.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if one is not there, has a missing value, or too many distinct ones.
+    pub fn conditions(&mut self, names: &[String]) -> Result<Vec<ConditionColumn>> {
+        let condition = |name: &String| {
+            let at = format!("obs/{}", name.strip_prefix("obs/").unwrap_or(name));
+            let missing = |row: usize| {
+                let fix = "leave such rows out with data.where";
+                self.refuse(&at, format!("has no value in row {row} (counted from 0)"), fix)
+            };
+            let is_read = |row: usize| self.rows.as_ref().is_none_or(|rows| rows[row]);
+            match self.column(&at)? {
+                Column::Numbers(values) => {
+                    let mut distinct: Distinct<u64> = Distinct::default();
+                    for (row, value) in values.iter().enumerate().filter(|(row, _)| is_read(*row)) {
+                        if !value.is_finite() {
+                            return missing(row);
+                        } else if !distinct.push(&(value + 0.0).to_bits()) {
+                            return Err(too_many(self.path(), &at));
+                        }
+                    }
+                    Ok(ConditionColumn::of_numbers(name.clone(), distinct))
+                }
+                Column::Labels(labels) => {
+                    let mut distinct: Distinct<String> = Distinct::default();
+                    for (row, &code) in labels.codes.iter().enumerate().filter(|(row, _)| is_read(*row)) {
+                        match labels.categories.get(code as usize) {
+                            None => return missing(row),
+                            Some(text) if !distinct.push(text.as_str()) => return Err(too_many(self.path(), &at)),
+                            Some(_) => {}
+                        }
+                    }
+                    ConditionColumn::of_texts(self.path(), name.clone(), distinct)
+                }
+            }
+        };
+        names.iter().map(condition).collect()
     }
 
     /// What the file holds, for `inspect`, one line each.

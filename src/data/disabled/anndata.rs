@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::array::Array;
+use super::conditions::ConditionColumn;
 use super::file::no_h5ad;
 use super::hold_out::SplitValue;
 use super::row_filter::RowFilter;
@@ -40,6 +41,10 @@ impl AnnData {
     }
 
     pub fn rows_with(&mut self, _name: &str, _value: &SplitValue) -> Result<(Vec<bool>, Vec<String>)> {
+        match self.0 {}
+    }
+
+    pub fn conditions(&mut self, _names: &[String]) -> Result<Vec<ConditionColumn>> {
         match self.0 {}
     }
 

@@ -249,7 +249,7 @@ impl<S: Simd> SharedStep<'_, S> {
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
             BatchPart::CenterEnds => {
-                draw.center_ends(work);
+                draw.center_ends(first, n_rows, work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
             BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {

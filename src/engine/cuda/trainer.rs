@@ -19,7 +19,7 @@ use super::workspace::{chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -85,6 +85,10 @@ impl Layout {
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
+        if training.groups.is_some() {
+            let fix = "use the `CpuEngine`; every device moves particles under a condition";
+            return Err(Error::input("training", "conditions", "are not offered by the CUDA engine", fix));
+        }
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };

@@ -955,6 +955,7 @@ fn model(hidden: &[usize], head: Head, objective: Objective) -> Model {
         activation: Activation::Silu,
         head,
         time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 1.25] },
+        conditions: 0,
     };
     let mut parameters = initial_parameters(&architecture, 11);
     for layer in architecture.layers() {
@@ -1021,6 +1022,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
         omega0: 1.25,
         omega1: 0.75,
         probe: Some(points(2 * n, 4)),
+        ..Batch::default()
     };
     let (got, want) = (engine.loss_gradient(&model, &batch), ReferenceEngine.loss_gradient(&model, &batch));
     let (got, want) = (got.expect("evaluates"), want.expect("evaluates"));

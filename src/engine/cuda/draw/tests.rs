@@ -190,7 +190,7 @@ impl Bench {
             let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match kind {
                 PartKind::Interior => draw.interior(0, n_rows, work),
                 PartKind::Center => draw.center(0, n_rows, work),
-                PartKind::CenterEnds => draw.center_ends(work),
+                PartKind::CenterEnds => draw.center_ends(0, n_rows, work),
                 PartKind::Boundary0 => draw.boundary(End::Start, 0, n_rows, work),
                 PartKind::Boundary1 => draw.boundary(End::End, 0, n_rows, work),
                 PartKind::WeakEnds0 | PartKind::WeakEnds1 => {

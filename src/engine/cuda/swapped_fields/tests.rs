@@ -260,7 +260,7 @@ impl Case {
             x1: points(n1, 3),
             omega0: 1.25,
             omega1: 0.75,
-            probe: None,
+            ..Batch::default()
         };
         let LossGradient { loss, gradient, .. } = engine.loss_gradient(&model, &batch)?;
         Ok(vec![("loss", vec![loss]), ("gradient", gradient)])

@@ -1,0 +1,135 @@
+//! Training under conditions: the snapshots of each group, what they add to the fingerprint, and
+//! the test of the model under each condition.
+
+use sha2::{Digest, Sha256};
+
+use super::selftest::{SelfTest, Subject, Verdict};
+use crate::config::{Config, hexadecimal};
+use crate::data::{RowGroups, Snapshots};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::model::{Architecture, Coordinates, Model};
+use crate::stage::{Section, Stage};
+use crate::training::Training;
+
+/// Most groups that are tested, evenly chosen.
+const TESTED_GROUPS: usize = 8;
+
+/// Units of the progress of testing one group.
+const UNITS_OF_GROUP: u64 = 100;
+
+/// The condition inputs of a group, and its snapshots.
+pub type GroupSnapshots = (Vec<f32>, Snapshots);
+
+/// The condition inputs and the snapshots of each group in `snapshots`; `None` for data without
+/// conditions.
+///
+/// # Errors
+/// [`Error::Input`] for a group that a path cannot lead through: one with a single time.
+pub fn split(
+    snapshots: &Snapshots,
+    groups: &RowGroups,
+    coordinates: &Coordinates,
+    config: &Config,
+) -> Result<Option<Vec<GroupSnapshots>>> {
+    if groups.names.is_empty() {
+        return Ok(None);
+    }
+    let least = if config.objective.path.interpolant().is_generative() { 1 } else { 2 };
+    let mut split = Vec::with_capacity(groups.values.len());
+    for (k, values) in groups.values.iter().enumerate() {
+        let of_group = groups.snapshots(snapshots, 0, k);
+        if of_group.times.is_empty() {
+            continue; // all of it is held out
+        }
+        if of_group.times.len() < least {
+            let problem = format!("has training rows at time {} only", coordinates.data_time(of_group.times[0]));
+            let fix = "leave these rows out, or give the group another time: nothing is known of its motion";
+            return Err(Error::input(&config.data.path, groups.describe(k), problem, fix));
+        }
+        split.push((coordinates.inputs_of(values)?, of_group));
+    }
+    Ok(Some(split))
+}
+
+/// The fingerprint of a run on snapshots of the given `fingerprint` whose rows are in `groups`.
+pub fn fingerprint(fingerprint: String, groups: &RowGroups) -> String {
+    if groups.names.is_empty() {
+        return fingerprint;
+    }
+    let mut hash = Sha256::new();
+    hash.update(fingerprint);
+    for text in groups.names.iter().cloned().chain((0..groups.values.len()).map(|k| groups.describe(k))) {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    groups.of_rows.iter().for_each(|group| hash.update(group.to_le_bytes()));
+    hexadecimal(&hash.finalize())
+}
+
+/// [`SelfTest::measure`] of `model`; of a training with groups under the condition of each, whose
+/// `names` stand before what was found. Each check is that of the group where it is worst.
+///
+/// # Errors
+/// As [`SelfTest::measure`].
+pub fn self_test(
+    engine: &dyn Engine,
+    model: &Model,
+    subject: &Subject,
+    names: &[String],
+    stage: &Stage,
+) -> Result<SelfTest> {
+    let Some(groups) = &subject.training.groups else { return SelfTest::measure(engine, model, subject, stage) };
+    let n = groups.all().len();
+    let tested = n.min(TESTED_GROUPS);
+    let mut worst: Option<SelfTest> = None;
+    for place in 0..tested {
+        let k = place * n / tested;
+        let group = &groups.all()[k];
+        let training = Training {
+            architecture: Architecture { conditions: 0, ..subject.training.architecture.clone() },
+            path: group.path.clone(),
+            bend: None,
+            groups: None,
+            ..subject.training.clone()
+        };
+        let (before, total) = (place as u64 * UNITS_OF_GROUP, tested as u64 * UNITS_OF_GROUP);
+        let watch = &Section { watch: stage.watch, before, units: UNITS_OF_GROUP, total };
+        // The loss is that of all groups together.
+        let subject = Subject { training: &training, loss: None, ..*subject };
+        let under = model.under_inputs(&group.condition)?;
+        let mut test = SelfTest::measure(engine, &under, &subject, &stage.watched_by(watch))?;
+        for check in &mut test.checks {
+            if let (Verdict::Failed | Verdict::Noticed, Some(message), Some(name)) =
+                (check.verdict, &mut check.message, names.get(k))
+            {
+                *message = format!("under {name}: {message}");
+            }
+        }
+        worst = Some(match worst {
+            None => test,
+            Some(worst) => worse(worst, test),
+        });
+    }
+    worst.map_or_else(|| SelfTest::measure(engine, model, subject, stage), Ok)
+}
+
+/// Two tests as one: each check as it is worse, and the motions of both.
+fn worse(mut a: SelfTest, b: SelfTest) -> SelfTest {
+    let severity = |verdict: Verdict| match verdict {
+        Verdict::NotApplicable => 0,
+        Verdict::Passed => 1,
+        Verdict::Noticed => 2,
+        Verdict::Failed => 3,
+    };
+    if severity(b.verdict) > severity(a.verdict) {
+        a.verdict = b.verdict;
+    }
+    for (a, b) in a.checks.iter_mut().zip(b.checks) {
+        if (severity(b.verdict), b.value) > (severity(a.verdict), a.value) {
+            *a = b;
+        }
+    }
+    a.motions.extend(b.motions);
+    a
+}
