@@ -85,7 +85,7 @@ pub struct Arguments {
     /// Times at which particles are written, in the order they are reached [default: the end]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors; CSV to a pipe or device without a suffix
+    /// Output: .npz, .npy, .csv, .safetensors or .h5ad; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Replace the output if it exists (never a model, a file of a run, or a file that this command
