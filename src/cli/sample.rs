@@ -509,7 +509,7 @@ impl Start {
                 let rows = match arguments.n {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
-                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
+                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows, mass: Default::default() };
                         draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
                     }
                     _ => rows,
@@ -575,10 +575,12 @@ fn start_source(
     let times = config.map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
     let components = given(components, config.filter(|_| is_cells));
-    // A column of splits is no sample.
+    // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
+    let [weights, growth] =
+        config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
-    DataSource { samples, times, conditions, hold_out, components, ..DataSource::new(path) }
+    DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

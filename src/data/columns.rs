@@ -45,7 +45,7 @@ impl Names {
     }
 
     fn is_beside(&self, name: &str) -> bool {
-        self.beside.iter().any(|column| column == name)
+        self.beside.iter().any(|beside| beside == name)
     }
 
     /// The names, in the order of the columns.

@@ -10,6 +10,7 @@ use super::conditions::RowGroups;
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
+use super::row_mass::{FileMass, RowMass, few_rows_warning};
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{Components, DataSource, Reduction, Snapshots};
@@ -130,6 +131,7 @@ pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
     };
     let mut loaded = standardized(source, reading, [first, last], stage)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
+        snapshots.mass.rescale_time(last - first);
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
         }
@@ -292,7 +294,7 @@ fn only_given(source: &DataSource) -> Result<()> {
 /// Opens the file of `source`, of which only the rows and columns are read that it asks for.
 fn open(source: &DataSource) -> Result<DataFile> {
     let mut file = DataFile::open(&source.path)?;
-    source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+    source.beside_samples().for_each(|column| file.leave_out(column));
     file.without_conditions(&source.conditions);
     if let Some(filter) = &source.only {
         filter.columns().for_each(|column| file.leave_out(column));
@@ -379,6 +381,7 @@ impl Reading {
         };
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
+        let mass = FileMass::read(source, &mut file, n_rows, &mut meter)?;
         let features = file.features(samples, times, &mut meter)?;
         let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
@@ -395,6 +398,11 @@ impl Reading {
             destination,
             file,
         };
+        let Reading { training, held_out, destination, .. } = &mut reading;
+        let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
+        [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
+        let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
+        reading.warnings.extend(few);
         reading.fill(source, &mut meter)?;
         let stretches = [&reading.training.samples[..], &reading.held_out.samples];
         let counting = counting_warning(source, &reading.features, dim, stretches);
@@ -517,7 +525,7 @@ fn empty_snapshots(source: &DataSource, dim: usize, grouping: &Grouping, groups:
         offsets.push(n_rows);
     }
     let samples = zeros(&source.path, &source.samples, n_rows, dim)?;
-    Ok(Snapshots { dim, times, offsets, samples })
+    Ok(Snapshots { dim, times, offsets, samples, mass: RowMass::default() })
 }
 
 /// Divides the groups of `grouping` as `source` says; which groups are held out. Rows that are held

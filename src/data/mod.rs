@@ -61,6 +61,7 @@ mod npz;
 #[path = "disabled/npz.rs"]
 mod npz;
 mod row_filter;
+mod row_mass;
 mod safetensors;
 mod snapshots;
 mod source;
@@ -81,6 +82,7 @@ pub use load::{DataSet, DividedSet, Loaded, Points, load, load_single, read_divi
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
 pub use row_filter::RowFilter;
+pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

@@ -53,3 +53,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;
