@@ -78,7 +78,9 @@ pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
-pub use load::{DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_snapshots};
+pub use load::{
+    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_row_times, read_snapshots,
+};
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
 pub use row_filter::RowFilter;

@@ -20,6 +20,8 @@ mod data_precision;
 mod data_tables;
 mod derivatives;
 mod engines;
+#[cfg(unix)]
+mod ensemble;
 mod estimators;
 mod evaluate;
 mod examples;
@@ -41,6 +43,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;
