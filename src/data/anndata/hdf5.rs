@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hdf5_pure::{
-    AttrValue, Dataset, Datatype, DatatypeByteOrder, FloatingPointLayout, Group, Layout, VlenStringReadOptions,
+    AttrValue, Chunk, Dataset, Datatype, DatatypeByteOrder, FloatingPointLayout, Group, Layout, VlenStringReadOptions,
 };
 
 use crate::data::array::MAX_TRUSTED_RATIO;
@@ -137,6 +137,9 @@ impl Hdf5 {
             return refuse("claims a shape that no file can hold");
         };
         let mut window_rows = WINDOW_BYTES / row_bytes.max(1);
+        if n_bytes == 0 && n_rows > 0 {
+            return refuse("has no columns"); // its number of rows is held against no bytes
+        }
         let stored = match dataset.layout().map_err(self.unreadable(at))? {
             _ if n_bytes == 0 => 0,
             Layout::Compact { size } | Layout::Contiguous { address: Some(_), size } => {
@@ -166,7 +169,10 @@ impl Hdf5 {
                     return refuse("has chunks too large for its file");
                 }
                 let chunks = dataset.chunks().map_err(self.unreadable(at))?;
-                if chunks.len() as u64 != n_chunks {
+                let is_there = |chunk: &Chunk| chunk.address.saturating_add(chunk.storage_size) <= self.size;
+                if !chunks.iter().all(is_there) {
+                    return refuse("is cut short: it claims more values than the file holds");
+                } else if chunks.len() as u64 != n_chunks {
                     return refuse("lacks some of its values: they were never written");
                 }
                 window_rows = rows_of_chunk * (window_rows / rows_of_chunk).max(1);
