@@ -616,7 +616,7 @@ impl Start {
                 let rows = match arguments.n {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
-                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
+                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows, mass: Default::default() };
                         draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
                     }
                     _ => rows,
@@ -667,7 +667,7 @@ impl StartCondition<'_> {
 
 /// A start file. Its samples are named on the command line, or selected as the run selected the
 /// columns of its own table.
-fn start_source(
+pub fn start_source(
     path: &Path,
     samples: Option<&str>,
     model: &Model,
@@ -679,10 +679,13 @@ fn start_source(
     let of_run = config.filter(|_| columns.is_some()).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
-    // A column of splits is no sample.
+    // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
+    let [weights, growth] =
+        config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
-    DataSource { samples, times, conditions, hold_out, components: given(components), ..DataSource::new(path) }
+    let components = given(components);
+    DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

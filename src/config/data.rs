@@ -25,6 +25,12 @@ pub struct DataConfig {
     /// table.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<String>,
+    /// Name of the weights `[N]`, if rows have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Name of the net growth rates `[N]`, per unit of time, if they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<String>,
     /// Times or rows that are not trained on, for `evaluate` to predict.
     pub hold_out: HoldOut,
     /// `isotropic`, `per-dimension`, `robust` or `none`.
@@ -36,8 +42,9 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let DataSource { path, times_path, samples, times, conditions, hold_out, standardize, .. } =
+        let DataSource { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, .. } =
             DataSource::new("");
-        DataConfig { path, times_path, samples, times, conditions, hold_out, standardize, components: None }
+        let components = None;
+        DataConfig { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, components }
     }
 }

@@ -47,6 +47,8 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
     ("data.conditions", Words("a list of names in quotes"), "[\"dose\", \"drug\"]"),
+    ("data.weights", TEXT, "\"weight\""),
+    ("data.growth", TEXT, "\"net_growth\""),
     (
         "data.hold_out",
         Table(
@@ -84,7 +86,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         OneOf(&[("rademacher", PROBES), ("gaussian", PROBES), ("exact", &[])]),
         "{ kind = \"rademacher\", probes = 1 }",
     ),
-    ("objective.growth", NUMBER, "0.5"),
+    ("objective.growth", Words("a number, or auto"), "0.5"),
     ("objective.cost_exponent", NUMBER, "2"),
     (
         "objective.time_weight",
@@ -128,7 +130,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ),
     (
         "objective.mass",
-        OneOf(&[("ignored", &[]), ("counts", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
+        OneOf(&[("ignored", &[]), ("counts", &[]), ("growth", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
         "\"ignored\"",
     ),
     ("objective.time_rule", Name(names::<TimeRule>), "\"low-discrepancy\""),
@@ -399,6 +401,7 @@ mod tests {
         let mut config = Config::default();
         config.data.times_path = Some("times.npy".into());
         config.data.components = Some(50);
+        (config.data.weights, config.data.growth) = (Some("weight".into()), Some("rate".into()));
         let table = toml::Table::try_from(config).unwrap();
         let keys: BTreeSet<String> = table
             .iter()
@@ -460,7 +463,11 @@ mod tests {
                 let refused = read(section, name, value).err().map(|error| error.to_string());
                 assert!(!refused.as_ref().is_some_and(|message| message.contains("as in")), "{refused:?}");
             };
-            assert!(read(section, name, example).is_ok(), "{key} = {example}");
+            match *key {
+                // Only a model that grows has a use for it.
+                "data.growth" => taken(example),
+                _ => assert!(read(section, name, example).is_ok(), "{key} = {example}"),
+            }
             if let Name(names) = takes {
                 assert!(names().len() >= 2, "{key}");
                 names().iter().for_each(|name| taken(&format!("\"{name}\"")));

@@ -140,10 +140,20 @@ impl Config {
     /// of its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, conditions, hold_out, standardize, components } =
-            self.data.clone();
+        let DataConfig {
+            path,
+            times_path,
+            samples,
+            times,
+            conditions,
+            weights,
+            growth,
+            hold_out,
+            standardize,
+            components,
+        } = self.data.clone();
         let components = components.map(Reduction::Fit);
-        DataSource { path, times_path, samples, times, conditions, hold_out, standardize, components }
+        DataSource { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, components }
     }
 
     /// The network for data of dimension `dim`, as [`Config::settled`] has it.
@@ -158,7 +168,8 @@ impl Config {
     /// The dynamics and the time weight.
     #[must_use]
     pub fn objective(&self) -> Objective {
-        let ObjectiveConfig { sigma: Sigma { value, schedule }, growth, cost_exponent, .. } = self.objective;
+        let ObjectiveConfig { sigma: Sigma { value, schedule }, cost_exponent, .. } = self.objective;
+        let growth = self.objective.lambda();
         let time_weight = self.objective.time_weight.clone();
         Objective { sigma: value, sigma_schedule: schedule, growth, cost_exponent, time_weight }
     }
@@ -179,12 +190,15 @@ impl Config {
     }
 
     /// The same run with everything that is left to the program (`auto`) at the value that needs no
-    /// comparison of candidates: the path linear, pairs by optimal transport if the path has pairs,
-    /// a raw time embedding, and hidden layers of [`Architecture::HIDDEN`].
+    /// comparison of candidates: no growth, the path linear, pairs by optimal transport if the path
+    /// has pairs, a raw time embedding, and hidden layers of [`Architecture::HIDDEN`].
     #[must_use]
     pub fn settled(&self) -> Config {
         let mut config = self.clone();
         let objective = &mut config.objective;
+        if objective.growth.is_none() {
+            (objective.growth, objective.mass) = (Some(0.0), Mass::Ignored);
+        }
         if objective.path == PathConfig::Auto {
             objective.path = PathConfig::Linear;
         }

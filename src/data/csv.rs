@@ -130,6 +130,25 @@ impl Table {
         Ok((rows, others))
     }
 
+    /// The column `name`, a number in each row; `what` it holds is for messages, and its key.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such column, or a field is no number.
+    pub fn values(&self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        let Some(column) = self.names.find(&self.path, name)? else {
+            let fix = format!("set data.{what} to one of its columns: {}", list(self.names.all()));
+            return Err(
+                Error::input(&self.path, name, format!("no such column of {what}"), fix).of_kind(InputKind::Missing)
+            );
+        };
+        let mut values = Vec::new();
+        self.for_each_row(meter, |_, record| {
+            values.push(number(&self.path, name, record, column)?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
     /// The columns that `samples` selects.
     fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
         let selection = match self.selection.take() {

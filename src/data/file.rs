@@ -263,6 +263,22 @@ impl DataFile {
         Ok(rows)
     }
 
+    /// The array or column `name` of numbers, one for each row; `what` it holds is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none, it has several columns, or a field of a table is no
+    /// number. The numbers may be any.
+    pub fn values(&mut self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self {
+            DataFile::Arrays(file) => {
+                let array = file.array(name)?;
+                meter.expect(array.header.n_bytes().unwrap_or(0));
+                array.read_values(meter)
+            }
+            DataFile::Table(table) => table.values(name, what, meter),
+        }
+    }
+
     /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {

@@ -10,6 +10,7 @@ use super::conditions::RowGroups;
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
+use super::row_mass::{FileMass, RowMass, few_rows_warning};
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{Components, DataSource, Reduction, Snapshots};
@@ -130,6 +131,7 @@ pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
     };
     let mut loaded = standardized(source, reading, [first, last], stage)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
+        snapshots.mass.rescale_time(last - first);
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
         }
@@ -254,7 +256,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     let mut meter = Meter::new(watch);
     only_given(source)?;
     let mut file = DataFile::open(path)?;
-    source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+    source.beside_samples().for_each(|column| file.leave_out(column));
     file.without_conditions(&source.conditions);
     check_width(source, &mut file)?;
     let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
@@ -273,6 +275,24 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     rows = components.scores(&rows, &origin, &Stage::new(1, watch))?;
     let dim = components.count();
     Ok(Points { dim, rows, origin: vec![0.0; dim], columns: Some(components.names()), warnings })
+}
+
+/// Reads the times of `source`, one for each row in the order of the file, in data units; `watch`
+/// receives the bytes read.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_row_times(source: &DataSource, watch: &dyn Watch) -> Result<Vec<f64>> {
+    let mut meter = Meter::new(watch);
+    let path = source.times_path.as_deref().unwrap_or(&source.path);
+    let times = DataFile::open(path)?.values(&source.times, "times", &mut meter)?;
+    match times.iter().position(|time| !time.is_finite()) {
+        Some(row) => {
+            let problem = format!("row {row} (counted from 0) is {}", times[row]);
+            Err(Error::input(path, &source.times, problem, "remove rows without a time"))
+        }
+        None => Ok(times),
+    }
 }
 
 /// Refuses to fit components where the rows to train on are not known.
@@ -329,7 +349,7 @@ impl Reading {
         let DataSource { path, times_path, samples, times, .. } = source;
         let mut meter = Meter::new(watch);
         let mut file = DataFile::open(path)?;
-        source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+        source.beside_samples().for_each(|column| file.leave_out(column));
         file.without_conditions(&source.conditions);
         check_width(source, &mut file)?;
         let format = Format::of(path)?;
@@ -368,6 +388,7 @@ impl Reading {
         };
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
+        let mass = FileMass::read(source, &mut file, n_rows, &mut meter)?;
         let features = file.features(samples, times, &mut meter)?;
         let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
@@ -384,6 +405,11 @@ impl Reading {
             destination,
             file,
         };
+        let Reading { training, held_out, destination, .. } = &mut reading;
+        let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
+        [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
+        let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
+        reading.warnings.extend(few);
         reading.fill(source, &mut meter)?;
         let stretches = [&reading.training.samples[..], &reading.held_out.samples];
         let counting = counting_warning(source, &reading.features, dim, stretches);
@@ -506,7 +532,7 @@ fn empty_snapshots(source: &DataSource, dim: usize, grouping: &Grouping, groups:
         offsets.push(n_rows);
     }
     let samples = zeros(&source.path, &source.samples, n_rows, dim)?;
-    Ok(Snapshots { dim, times, offsets, samples })
+    Ok(Snapshots { dim, times, offsets, samples, mass: RowMass::default() })
 }
 
 /// Divides the groups of `grouping` as `source` says; which groups are held out. Rows that are held

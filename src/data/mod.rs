@@ -55,6 +55,7 @@ mod npz;
 #[cfg(not(feature = "files"))]
 #[path = "disabled/npz.rs"]
 mod npz;
+mod row_mass;
 mod safetensors;
 mod snapshots;
 mod source;
@@ -71,9 +72,12 @@ pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
-pub use load::{DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_snapshots};
+pub use load::{
+    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_row_times, read_snapshots,
+};
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
+pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

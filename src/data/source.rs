@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{HoldOut, Reduction};
 
 /// Map of samples to network coordinates. Statistics are those of the training snapshots, with
-/// equal weights of all rows; deviations are those of the population (divided by n).
+/// equal weights of all rows unless they have weights of their own (then a snapshot counts with its
+/// number of rows, and each row with its share of the snapshot's weight); deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -44,6 +45,10 @@ pub struct DataSource {
     /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
     /// also words. They are no samples.
     pub conditions: Vec<String>,
+    /// Array (or column) of weights, `[N]`: rows count in proportion to them. They are no samples.
+    pub weights: Option<String>,
+    /// Array (or column) of known net growth rates, `[N]`, per unit of time. They are no samples.
+    pub growth: Option<String>,
     /// What is excluded from training: times, in data units, or rows.
     pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
@@ -61,10 +66,17 @@ impl DataSource {
             samples: "samples".into(),
             times: "times".into(),
             conditions: Vec::new(),
+            weights: None,
+            growth: None,
             hold_out: HoldOut::default(),
             standardize: Standardization::default(),
             components: None,
         }
+    }
+
+    /// Columns of a table that are no samples, beside the times.
+    pub(super) fn beside_samples(&self) -> impl Iterator<Item = &str> {
+        [self.hold_out.column(), self.weights.as_deref(), self.growth.as_deref()].into_iter().flatten()
     }
 
     /// The files that are read.

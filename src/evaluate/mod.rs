@@ -214,7 +214,7 @@ pub fn evaluate_labeled(
             relative_mass: flow.relative_mass,
             truth_relative_mass: (flow.relative_mass.and(way.from))
                 .filter(|_| way.kind != Kind::Rows) // a share of the rows has not the mass of all
-                .map(|from| truth.n_rows() as f64 / truths[from].n_rows() as f64),
+                .map(|from| truth.mass() / truths[from].mass()),
             log_likelihood: flow.log_likelihood,
         }
     };

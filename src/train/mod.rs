@@ -186,7 +186,10 @@ pub fn train(
     let claim = claim(&folder, existing, observer)?;
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
-    let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
+    let config = &{
+        let rows = (&loaded.training, &loaded.groups);
+        auto::decided(config, existing, &folder, rows, &loaded.coordinates, threads, observer)?
+    };
     let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
@@ -196,7 +199,6 @@ pub fn train(
         _ => (0..config.training.seeds).map(|_| Earlier::default()).collect(),
     };
     let Loaded { training: snapshots, coordinates, groups, components, .. } = loaded;
-    let names: Vec<String> = (0..groups.values.len()).map(|k| groups.describe(k)).collect();
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
     if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
@@ -206,10 +208,12 @@ pub fn train(
              objective.pairing = \"ot\""
         ));
     }
+    let mut names = Vec::new();
     let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
         None => Paths::One(snapshots),
         Some(groups) => {
             drop(snapshots); // the groups have the samples
+            names = groups.iter().map(|group| group.name.clone()).collect();
             Paths::OfGroups(groups, coordinates.condition_inputs())
         }
     };
@@ -379,7 +383,7 @@ fn training(
     let (path, groups, conditions) = match paths {
         Paths::One(snapshots) => (config.unpaired_path(snapshots)?, None, 0),
         Paths::OfGroups(groups, conditions) => {
-            let group = |(condition, snapshots): conditions::GroupSnapshots| -> Result<Group> {
+            let group = |conditions::GroupSnapshots { condition, snapshots, .. }| -> Result<Group> {
                 Ok(Group { condition, path: config.unpaired_path(snapshots)? })
             };
             let groups = Groups::new(groups.into_iter().map(group).collect::<Result<_>>()?)?;

@@ -458,6 +458,9 @@ fn counts(measured: &Measured, path: &DensityPath) -> Check {
     if measured.has_growth || path.masses.is_some() {
         return property.not_applicable("the model has growth");
     }
+    if path.snapshots.weights(0).is_some() {
+        return property.not_applicable("rows have weights");
+    }
     let rows: Vec<usize> = (0..path.snapshots.times.len()).map(|k| path.snapshots.n_rows(k)).collect();
     let (Some(&least), Some(&most)) = (rows.iter().min(), rows.iter().max()) else {
         return property.not_applicable(NO_MOTION);

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::choice::{choose, difference};
+use super::choice::{choose, difference, is_tie};
 use super::folds::{Fold, LeaveOut};
 use super::progress::Progress;
 use super::score::{PathOfFold, Score};
@@ -25,7 +25,7 @@ const NEAR: f64 = 0.1;
 /// A comparison in progress.
 pub(super) struct Halving<'a> {
     config: &'a Config,
-    snapshots: &'a Snapshots,
+    groups: &'a [Snapshots],
     folds: &'a [Fold],
     seeds: u64,
     stage: &'a Stage<'a>,
@@ -42,7 +42,7 @@ pub(super) struct Halving<'a> {
 impl<'a> Halving<'a> {
     pub fn new(
         config: &'a Config,
-        snapshots: &'a Snapshots,
+        groups: &'a [Snapshots],
         folds: &'a [Fold],
         candidates: Vec<Candidate>,
         seeds: u64,
@@ -50,7 +50,7 @@ impl<'a> Halving<'a> {
     ) -> Self {
         Halving {
             config,
-            snapshots,
+            groups,
             folds,
             seeds,
             stage,
@@ -81,10 +81,19 @@ impl<'a> Halving<'a> {
         let best = scored[0].clone();
         let is_near = |path: &Scored| {
             let Mean { mean, standard_error } = difference(path, &best);
-            *path == best || mean <= standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs())
+            let near = standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs());
+            // What is chosen unless growth is clearly better is there to be chosen.
+            let is_spared = best.candidate.growth > 0.0 && is_tie(path, &best);
+            *path == best || mean <= near || is_spared
         };
         let (near, far): (Vec<Scored>, Vec<Scored>) = scored.into_iter().partition(is_near);
         scored = near;
+        // Of the candidates that do not grow, the best stays among `most`.
+        let still = scored.iter().position(|path| path.candidate.growth == 0.0);
+        if let Some(still) = still.filter(|&still| still >= most) {
+            let best_still = scored.remove(still);
+            scored.insert(most - 1, best_still);
+        }
         self.dropped = scored.split_off(most.min(scored.len()));
         self.dropped.extend(far);
         let is_kept = |candidate: &Candidate| scored.iter().any(|kept| kept.candidate.has_path_of(candidate));
@@ -110,7 +119,7 @@ impl<'a> Halving<'a> {
             different.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
         let quiet = &Progress::quiet(self.stage.watch);
         let make = |&(candidate, fold): &(&Candidate, &'a Fold)| {
-            PathOfFold::new(fold, self.snapshots, self.config, candidate, quiet)
+            PathOfFold::new(fold, &self.groups[fold.group], self.config, candidate, quiet)
         };
         let mut made = self.stage.map(usize::MAX, &tasks, make)?.into_iter();
         self.paths = different.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect();

@@ -42,6 +42,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;
@@ -54,3 +55,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;

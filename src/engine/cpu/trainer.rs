@@ -334,6 +334,7 @@ mod tests {
             times: vec![0.0, 1.0],
             offsets: vec![0, 50, 120],
             samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+            mass: Default::default(),
         };
         let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {

@@ -104,7 +104,7 @@ fn sizes(random: &mut Random) -> (usize, Option<usize>) {
 }
 
 fn check(snapshots: &Snapshots) {
-    let Snapshots { dim, times, offsets, samples } = snapshots;
+    let Snapshots { dim, times, offsets, samples, .. } = snapshots;
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "times out of order: {times:?}");
     assert!(times.iter().all(|time| time.is_finite()) && samples.iter().all(|x| x.is_finite()), "not finite");
     assert_eq!((offsets.len(), offsets[0]), (times.len() + 1, 0));
