@@ -515,7 +515,7 @@ impl Particles {
             arrays.push(PointArray::new("member", None, &members[..]));
         }
         let columns: Option<Vec<String>> =
-            positions.columns.as_ref().map(|columns| columns.iter().map(|name| format!("{name}_spread")).collect());
+            positions.columns.as_ref().map(|columns| columns.iter().map(|name| format!("spread_{name}")).collect());
         let scale = coordinates.scale.iter().cycle();
         let spread: Vec<f32> = (self.spread.iter())
             .flat_map(|spread| spread.positions.iter().zip(scale.clone()))
