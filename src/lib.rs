@@ -83,6 +83,7 @@ mod destination;
 pub mod display;
 mod element;
 pub mod engine;
+mod ensemble;
 mod error;
 pub mod evaluate;
 mod files;
@@ -109,6 +110,7 @@ pub mod transport;
 pub mod validate;
 
 pub use destination::{Destination, Replace};
+pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::Coordinate;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use action_matching::data::{DataSource, check_fits};
-use action_matching::evaluate::{EvaluateOptions, Report, Sources, StartFrom, Theorems, evaluate_labeled};
+use action_matching::evaluate::{EvaluateOptions, Report, Sources, StartFrom, Theorems, evaluate_members};
 use action_matching::integrate::Method;
 use action_matching::model::{ConditionValue, Model};
 use action_matching::stage::Stage;
@@ -19,6 +19,7 @@ use test_data::TestData;
 
 use super::condition::{check_names, list, matching, note_extrapolation, pairs};
 use super::device::DeviceArguments;
+use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, print_result};
 use super::problem::find;
@@ -42,7 +43,8 @@ three bandwidths, both unbiased. They stand beside those of no motion, of a roll
 snapshot, of what needs no model (the snapshot after, rows of both neighbors, points between them on \
 the exact W2 plan), and the sampling floor, the distance between two halves of the truth. Means with \
 standard errors come first, of what was not trained on apart; a line says where measures disagree, \
-and a warning if the model is worse than not moving.")]
+and a warning if the model is worse than not moving. Of an ensemble a table has mean and standard \
+deviation over its members; all else is of the first one, or of --member K.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -92,6 +94,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    member: MemberArgument,
+    #[command(flatten)]
     device: DeviceArguments,
 }
 
@@ -108,7 +112,8 @@ const STARTS: &[Named<StartFrom>] = &[
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
-    let (model_file, model, config) = load_model(&arguments.model)?;
+    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let source = DataSource { components: given(components.as_ref()), ..source };
@@ -133,8 +138,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }))
     .transpose()?;
     // Samples are stored as differences from the origin.
-    let model = Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
-    let parts = parts(arguments, model, test)?;
+    let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
+    let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
+    let members: Vec<Model> = members.into_iter().map(relative).collect();
+    let parts = parts(arguments, members, test)?;
     let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);
     let (max_points, seed) = (arguments.points, arguments.seed);
@@ -146,8 +153,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let screen = OnScreen::new("flows and comparisons", &signals);
     let mut reports = Vec::new();
     let stage = Stage::new(arguments.device.threads(), &screen);
-    for Part { model, test, .. } in &parts {
-        let report = evaluate_labeled(&*engine, model, &test.labeled(), &options, &stage)?;
+    for Part { members, test, .. } in &parts {
+        let report = evaluate_members(&*engine, members, &test.labeled(), &options, &stage)?;
         let notes = [&test.notes[..], &report.notes].concat();
         reports.push(Report { sources: Some(sources.clone()), notes, theorems: theorems.clone(), ..report });
     }
@@ -170,14 +177,15 @@ struct Part {
     condition: Vec<(String, ConditionValue)>,
     /// The condition in words.
     name: String,
-    model: Model,
+    /// The model, or all members of an ensemble.
+    members: Vec<Model>,
     test: TestData,
 }
 
-/// The groups of rows that `arguments` choose, each with the model under its condition; without
+/// The groups of rows that `arguments` choose, each with the models under its condition; without
 /// conditions all rows.
-fn parts(arguments: &Arguments, model: Model, mut test: TestData) -> anyhow::Result<Vec<Part>> {
-    let coordinates = &model.coordinates;
+fn parts(arguments: &Arguments, members: Vec<Model>, mut test: TestData) -> anyhow::Result<Vec<Part>> {
+    let coordinates = &members[0].coordinates;
     let mut wanted = Vec::new();
     for (name, value) in pairs("--condition", &arguments.condition)? {
         match coordinates.conditions.iter().position(|condition| condition.name() == name) {
@@ -187,7 +195,7 @@ fn parts(arguments: &Arguments, model: Model, mut test: TestData) -> anyhow::Res
     }
     if coordinates.conditions.is_empty() {
         test.finish();
-        return Ok(vec![Part { condition: Vec::new(), name: String::new(), model, test }]);
+        return Ok(vec![Part { condition: Vec::new(), name: String::new(), members, test }]);
     }
     let groups = &test.groups;
     check_names(groups, coordinates)?;
@@ -203,7 +211,8 @@ fn parts(arguments: &Arguments, model: Model, mut test: TestData) -> anyhow::Res
         let values = &groups.values[k];
         note_extrapolation(values, coordinates);
         let condition = groups.names.iter().cloned().zip(values.iter().cloned()).collect();
-        parts.push(Part { condition, name: groups.describe(k), model: model.under(values)?, test: of_group });
+        let members = members.iter().map(|model| model.under(values)).collect::<action_matching::Result<_>>()?;
+        parts.push(Part { condition, name: groups.describe(k), members, test: of_group });
     }
     if parts.is_empty() {
         bail!("--condition: no group of rows with two times fits (there are: {})", list(groups));

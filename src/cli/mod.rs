@@ -5,6 +5,7 @@ mod check;
 mod condition;
 mod device;
 mod devices;
+mod ensemble;
 mod evaluate;
 pub mod exit;
 pub mod flags;

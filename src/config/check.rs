@@ -209,6 +209,9 @@ impl TrainingConfig {
             }
         }
         file.at_least_one("training.steps", self.steps)?;
+        if !(1..=TrainingConfig::MAX_SEEDS).contains(&self.seeds) {
+            return file.refuse("training.seeds", self.seeds, "use 1 to 100 models");
+        }
         file.positive("training.learning_rate", self.learning_rate)?;
         file.positive("training.epsilon", self.epsilon)?;
         for (key, value) in [("training.weight_decay", self.weight_decay), ("training.clip_norm", self.clip_norm)] {

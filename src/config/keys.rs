@@ -151,6 +151,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.clip_norm", NUMBER, "1"),
     ("training.ema_decay", NUMBER, "0.999"),
     ("training.seed", WHOLE, "0"),
+    ("training.seeds", WHOLE, "5"),
     ("training.precision", Name(|| &["auto", "f32", "tf32", "bf16", "f16"]), "\"auto\""),
     ("output.folder", TEXT, "\"runs/first\""),
     ("output.checkpoint_every", WHOLE, "1000"),

@@ -32,6 +32,14 @@ impl RowGroups {
         each.collect::<Vec<_>>().join(", ")
     }
 
+    /// The groups that have rows among `snapshots`, which are the first of those that are grouped,
+    /// with their numbers; none without conditions.
+    #[must_use]
+    pub fn all(&self, snapshots: &Snapshots) -> Vec<(usize, Snapshots)> {
+        let of_group = |k: usize| (k, self.snapshots(snapshots, 0, k));
+        (0..self.values.len()).map(of_group).filter(|(_, found)| !found.times.is_empty()).collect()
+    }
+
     /// The rows of `snapshots` in group `k`, at the times at which it has any, if at all. The first
     /// row of `snapshots` is row `first` of those that are grouped.
     #[must_use]

@@ -73,6 +73,12 @@ impl Groups {
         self.groups[k].n_rows() as f64 / total as f64
     }
 
+    /// The share of the samples up to each group, in units of 2⁻³²: a random word below it selects
+    /// that group or one before.
+    pub(crate) fn cumulative(&self) -> &[u32] {
+        &self.cumulative
+    }
+
     /// The number of the group that the random `word` selects.
     #[must_use]
     pub fn select(&self, word: u32) -> usize {

@@ -90,6 +90,17 @@ pub trait Trainer: Send {
     /// device fails.
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()>;
 
+    /// Announces that [`Trainer::steps`] will be asked for `n` steps: a device may start with them,
+    /// and the host does not wait, so that several trainers work at once. Without it the steps are
+    /// the same.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a device fails.
+    fn begin(&mut self, n: u64) -> Result<()> {
+        let _ = n;
+        Ok(())
+    }
+
     /// The settings that it trains with.
     fn training(&self) -> &Training;
 

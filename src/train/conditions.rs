@@ -18,10 +18,16 @@ const TESTED_GROUPS: usize = 8;
 /// Units of the progress of testing one group.
 const UNITS_OF_GROUP: u64 = 100;
 
-/// The condition inputs of a group, and its snapshots.
-pub type GroupSnapshots = (Vec<f32>, Snapshots);
+/// A group of rows to train on.
+pub struct GroupSnapshots {
+    /// The condition in words.
+    pub name: String,
+    /// The condition as inputs of the network.
+    pub condition: Vec<f32>,
+    pub snapshots: Snapshots,
+}
 
-/// The condition inputs and the snapshots of each group in `snapshots`; `None` for data without
+/// The groups that have rows in `snapshots`: others are held out. `None` for data without
 /// conditions.
 ///
 /// # Errors
@@ -36,20 +42,16 @@ pub fn split(
         return Ok(None);
     }
     let least = if config.objective.path.interpolant().is_generative() { 1 } else { 2 };
-    let mut split = Vec::with_capacity(groups.values.len());
-    for (k, values) in groups.values.iter().enumerate() {
-        let of_group = groups.snapshots(snapshots, 0, k);
-        if of_group.times.is_empty() {
-            continue; // all of it is held out
-        }
-        if of_group.times.len() < least {
-            let problem = format!("has training rows at time {} only", coordinates.data_time(of_group.times[0]));
+    let group = |(k, snapshots): (usize, Snapshots)| {
+        let name = groups.describe(k);
+        if snapshots.times.len() < least {
+            let problem = format!("has training rows at time {} only", coordinates.data_time(snapshots.times[0]));
             let fix = "leave these rows out, or give the group another time: nothing is known of its motion";
-            return Err(Error::input(&config.data.path, groups.describe(k), problem, fix));
+            return Err(Error::input(&config.data.path, name, problem, fix));
         }
-        split.push((coordinates.inputs_of(values)?, of_group));
-    }
-    Ok(Some(split))
+        Ok(GroupSnapshots { name, condition: coordinates.inputs_of(&groups.values[k])?, snapshots })
+    };
+    Ok(Some(groups.all(snapshots).into_iter().map(group).collect::<Result<_>>()?))
 }
 
 /// The fingerprint of a run on snapshots of the given `fingerprint` whose rows are in `groups`.
@@ -95,10 +97,11 @@ pub fn self_test(
         };
         let (before, total) = (place as u64 * UNITS_OF_GROUP, tested as u64 * UNITS_OF_GROUP);
         let watch = &Section { watch: stage.watch, before, units: UNITS_OF_GROUP, total };
-        // The loss is that of all groups together.
-        let subject = Subject { training: &training, loss: None, ..*subject };
+        // The loss is that of all groups together. All tests together may take what one may.
+        let of_group = Subject { training: &training, loss: None, steps: subject.steps / tested as u64 };
         let under = model.under_inputs(&group.condition)?;
-        let mut test = SelfTest::measure(engine, &under, &subject, &stage.watched_by(watch))?;
+        let mut test = SelfTest::measure(engine, &under, &of_group, &stage.watched_by(watch))?;
+        test.steps = subject.steps;
         for check in &mut test.checks {
             if let (Verdict::Failed | Verdict::Noticed, Some(message), Some(name)) =
                 (check.verdict, &mut check.message, names.get(k))

@@ -148,6 +148,12 @@ impl Training {
         }
     }
 
+    /// The paths of all groups; without conditions the path.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &DensityPath> {
+        let groups = self.groups.iter().flat_map(|groups| groups.all().iter().map(|group| &group.path));
+        self.groups.is_none().then_some(&self.path).into_iter().chain(groups)
+    }
+
     /// Number of groups; 1 without conditions.
     pub(crate) fn n_groups(&self) -> usize {
         self.groups.as_ref().map_or(1, |groups| groups.all().len())

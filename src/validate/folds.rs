@@ -35,7 +35,9 @@ const SHARE: usize = 5;
 pub(super) struct Fold {
     /// In coordinates of the fold, which only its own rows decide.
     pub training: Arc<Snapshots>,
-    /// The snapshots of the data that `training` has, all of their rows or some.
+    /// Number of the group of rows that it is made of; 0 without groups.
+    pub group: usize,
+    /// The snapshots of the group that `training` has, all of their rows or some.
     pub kept: Vec<usize>,
     /// From coordinates of the fold to data units, without the mean `[dim]`.
     pub scale: Vec<f64>,
@@ -74,13 +76,52 @@ impl Fold {
         };
         let targets = targets.into_iter().map(target).collect();
         let scale = own.scale.iter().zip(&coordinates.scale).map(|(own, scale)| own * scale).collect();
-        Ok(Fold { training: Arc::new(training), kept, scale, targets })
+        Ok(Fold { training: Arc::new(training), group: 0, kept, scale, targets })
     }
 
     /// Rows `[n, dim]` in data units, without the mean.
     pub fn in_data_units(&self, rows: &[f32]) -> Vec<f32> {
         rows.iter().zip(self.scale.iter().cycle()).map(|(&y, scale)| (f64::from(y) * scale) as f32).collect()
     }
+}
+
+/// Groups that folds are made of, at most: more take time, and hardly change the choice.
+const MAX_GROUPS: usize = 4;
+
+/// The folds of some of `groups`, evenly chosen among those with times enough to leave some out;
+/// see [`folds`].
+///
+/// # Errors
+/// [`Error::Input`] if no group has enough times, or one has too few rows.
+pub(super) fn folds_within(
+    groups: &[Snapshots],
+    coordinates: &Coordinates,
+    rule: Standardization,
+    leave_out: LeaveOut,
+    seed: u64,
+) -> Result<Vec<Fold>> {
+    let longest: Vec<usize> = (0..groups.len()).filter(|&k| groups[k].times.len() >= least(leave_out)).collect();
+    if longest.is_empty() {
+        let most = groups.iter().map(|group| group.times.len()).max().unwrap_or(0);
+        return Err(too_few_times(most, leave_out));
+    }
+    let mut all = Vec::new();
+    for place in evenly(0, longest.len(), MAX_GROUPS) {
+        let group = longest[place];
+        let folds = folds(&groups[group], coordinates, rule, leave_out, seed)?;
+        all.extend(folds.into_iter().map(|fold| Fold { group, ..fold }));
+    }
+    Ok(all)
+}
+
+/// Fewest times of snapshots that are left out.
+fn least(leave_out: LeaveOut) -> usize {
+    if leave_out == LeaveOut::Rows { 2 } else { 3 }
+}
+
+fn too_few_times(n_times: usize, leave_out: LeaveOut) -> Error {
+    let problem = format!("hold {n_times} times to train on");
+    Error::input("validation", "snapshots", problem, format!("give {} or more", least(leave_out)))
 }
 
 /// The folds of `snapshots`, which are in the network coordinates `coordinates`. Larger snapshots
@@ -96,10 +137,8 @@ pub(super) fn folds(
     seed: u64,
 ) -> Result<Vec<Fold>> {
     let n_times = snapshots.times.len();
-    let least = if leave_out == LeaveOut::Rows { 2 } else { 3 };
-    if n_times < least {
-        let problem = format!("hold {n_times} times to train on");
-        return Err(Error::input("validation", "snapshots", problem, format!("give {least} or more")));
+    if n_times < least(leave_out) {
+        return Err(too_few_times(n_times, leave_out));
     }
     let order = |k: usize| {
         let mut order = snapshots.random_order(k, seed, Purpose::Validation, k as u64);

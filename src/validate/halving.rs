@@ -25,7 +25,7 @@ const NEAR: f64 = 0.1;
 /// A comparison in progress.
 pub(super) struct Halving<'a> {
     config: &'a Config,
-    snapshots: &'a Snapshots,
+    groups: &'a [Snapshots],
     folds: &'a [Fold],
     seeds: u64,
     stage: &'a Stage<'a>,
@@ -42,7 +42,7 @@ pub(super) struct Halving<'a> {
 impl<'a> Halving<'a> {
     pub fn new(
         config: &'a Config,
-        snapshots: &'a Snapshots,
+        groups: &'a [Snapshots],
         folds: &'a [Fold],
         candidates: Vec<Candidate>,
         seeds: u64,
@@ -50,7 +50,7 @@ impl<'a> Halving<'a> {
     ) -> Self {
         Halving {
             config,
-            snapshots,
+            groups,
             folds,
             seeds,
             stage,
@@ -119,7 +119,7 @@ impl<'a> Halving<'a> {
             different.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
         let quiet = &Progress::quiet(self.stage.watch);
         let make = |&(candidate, fold): &(&Candidate, &'a Fold)| {
-            PathOfFold::new(fold, self.snapshots, self.config, candidate, quiet)
+            PathOfFold::new(fold, &self.groups[fold.group], self.config, candidate, quiet)
         };
         let mut made = self.stage.map(usize::MAX, &tasks, make)?.into_iter();
         self.paths = different.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect();

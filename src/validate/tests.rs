@@ -41,6 +41,41 @@ fn small() -> Config {
     config
 }
 
+/// `snapshots` mirrored, so that they go round the other way.
+fn mirrored(snapshots: &Snapshots) -> Snapshots {
+    let samples = snapshots.samples.iter().enumerate().map(|(i, x)| if i % 2 == 0 { *x } else { -x }).collect();
+    Snapshots { samples, ..snapshots.clone() }
+}
+
+/// Groups of rows are compared each by itself: clouds that go round in opposite directions have
+/// folds of their own, in which the spline is as good as it is alone. A group of two times has
+/// nothing to leave out.
+#[test]
+fn groups_are_compared_one_by_one() {
+    let (snapshots, coordinates) = orbit(7, 60);
+    let ends = Snapshots::from_rows(2, [(0.0, snapshots.rows(0)), (1.0, snapshots.rows(6))]).expect("rows");
+    let mut config = small();
+    config.training.steps = SHORT_RUN; // paths alone
+    let groups = [ends.clone(), snapshots.clone(), mirrored(&snapshots)];
+    let choose = |groups: &[Snapshots]| choose_within(&config, groups, &coordinates, &Stage::new(2, &()));
+    let choice = choose(&groups).expect("chooses").expect("seven snapshots");
+    let times = [1.0, 4.0, 2.0, 5.0, 3.0];
+    assert_eq!(choice.times, [times, times].concat());
+    let [alone, together] =
+        [&choose(&groups[1..2]).expect("chooses").expect("seven snapshots"), &choice].map(|choice| {
+            let Scored { candidate, .. } = choice.chosen();
+            assert!(matches!(candidate.path, PathConfig::Spline { .. }), "{choice}");
+            choice.chosen().energy().mean
+        });
+    assert!((together / alone - 1.0).abs() < 0.3, "{together}, alone {alone}");
+    assert!(choose(&[ends.clone(), ends.clone()]).expect("chooses").is_none());
+    // Of many groups four are taken.
+    let many: Vec<Snapshots> = (0..9).map(|_| snapshots.clone()).collect();
+    assert_eq!(choose(&many).expect("chooses").expect("seven snapshots").times.len(), 4 * times.len());
+    let error = validate_within(&config, &[ends], &coordinates, &ValidateOptions::default(), &Stage::default());
+    assert!(error.expect_err("two times").to_string().contains("hold 2 times to train on (give 3 or more)"));
+}
+
 fn chosen(config: &Config, (snapshots, coordinates): &(Snapshots, Coordinates)) -> Option<Validation> {
     choose(config, snapshots, coordinates, &Stage::new(2, &())).expect("chooses")
 }
@@ -190,7 +225,7 @@ fn folds_do_not_see_what_they_leave_out() {
     let (snapshots, coordinates) = orbit(8, 40);
     for leave_out in [LeaveOut::Middle, LeaveOut::Last, LeaveOut::Rows] {
         let of = |snapshots: &Snapshots| {
-            folds(snapshots, &coordinates, Standardization::PerDimension, leave_out, 3).expect("folds")
+            folds::folds(snapshots, &coordinates, Standardization::PerDimension, leave_out, 3).expect("folds")
         };
         let before = of(&snapshots);
         assert_eq!(before.len(), 3);

@@ -134,8 +134,9 @@ fn centering_follows_the_groups() {
 /// A network trained on `groups`.
 fn trained(n_inputs: usize, groups: Vec<Group>, steps: u64) -> Model {
     let architecture = Architecture { conditions: n_inputs, ..Architecture::new(2, [32; 2]) };
-    let training =
-        Training { n_interior: 256, ..Training::under_conditions(architecture, Groups::new(groups).expect("groups")) };
+    let groups = Groups::new(groups).expect("groups");
+    let estimator = Estimator::Regression; // as the program takes for these paths
+    let training = Training { estimator, n_interior: 256, ..Training::under_conditions(architecture, groups) };
     let mut trainer = CpuEngine::new(1).start(training.for_steps(steps)).expect("a trainer");
     trainer.steps(steps, &mut ()).expect("steps");
     trainer.model(Coordinates::identity(2)).expect("a model")
@@ -182,8 +183,35 @@ fn a_family_of_linear_flows_is_known_at_values_between_those_of_training() {
         nearest.sort_by(|a, b| (a - unseen).abs().total_cmp(&(b - unseen).abs()));
         for &other in &nearest[..2] {
             let of_other = velocity_error(&model, &[other as f32], &truth, field);
+            println!("c = {unseen}: {found}; as c = {other}: {of_other}");
             assert!(found < 0.15 && 1.4 * found < of_other, "c = {unseen}: {found}; as c = {other}: {of_other}");
         }
+    }
+}
+
+/// A cloud that goes round a circle at six rates, followed by splines; at two rates between them
+/// that training did not see, the velocity is right within some per cent.
+#[test]
+fn a_rate_of_rotation_is_known_between_those_of_training() {
+    let times: Vec<f64> = (0..7).map(|k| f64::from(k) / 6.0).collect();
+    let circle = |rate: f64| {
+        moved(&times, 100, 3, move |[x, y], t| {
+            let (sin, cos) = (rate * t).sin_cos();
+            [f64::from(x) + 2.0 * cos, f64::from(y) + 2.0 * sin]
+        })
+    };
+    let rates: Vec<f64> = (0..6).map(|k| 1.0 + 0.4 * f64::from(k)).collect();
+    let inputs = |rate: f64| [(2.0 * (rate - 2.0)) as f32];
+    let group = |&rate: &f64| {
+        let path = DensityPath::spline(circle(rate)).paired(1, &Stage::default()).expect("pairs");
+        Group { condition: inputs(rate).to_vec(), path }
+    };
+    let model = trained(1, rates.iter().map(group).collect(), 2000);
+    for unseen in [1.6, 2.4] {
+        let field = |_: [f32; 2], t: f64| [-2.0 * unseen * (unseen * t).sin(), 2.0 * unseen * (unseen * t).cos()];
+        let error = velocity_error(&model, &inputs(unseen), &circle(unseen), field);
+        println!("rate {unseen}: {error}");
+        assert!(error < 0.06, "rate {unseen}: {error}");
     }
 }
 
@@ -499,6 +527,19 @@ fn a_group_with_a_single_time_is_refused_by_name() {
     std::fs::write(folder.join("data.csv"), csv + "2,0.5,0.5,9,A\n").expect("written");
     let parts = ["data.csv: dose = 9, drug = A: has training rows at time 2 only", "leave these rows out"];
     fails(&folder, &[&["train", "run.toml"][..], &SMALL].concat(), &parts);
+}
+
+/// Paths are compared within groups: `auto` says what it chose, `validate` has its table.
+#[test]
+fn paths_are_compared_within_groups() {
+    let (_guard, folder) = workplace();
+    let auto = ["--set", "objective.path=auto", "--set", "objective.pairing=auto", "--set", "training.steps=300"];
+    let output = crate::cli::amatch(&folder, &[&["train", "run.toml"][..], &auto, &SMALL[2..]].concat());
+    let message = crate::cli::text(&output.stderr);
+    assert!(output.status.success() && message.contains("chosen: linear + ot"), "{message}");
+    let table =
+        succeeds(&folder, &[&["validate", "run.toml"][..], &auto[..4], &["--set", "training.steps=20"]].concat());
+    assert!(table.contains("linear + ot") && table.contains("previous, unmoved"), "{table}");
 }
 
 /// Rows of a condition may all be held out: training does not know it, and evaluation says so.

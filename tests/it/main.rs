@@ -19,6 +19,8 @@ mod data_precision;
 mod data_tables;
 mod derivatives;
 mod engines;
+#[cfg(unix)]
+mod ensemble;
 mod estimators;
 mod evaluate;
 mod examples;

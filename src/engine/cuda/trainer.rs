@@ -85,10 +85,6 @@ impl Layout {
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
-        if training.groups.is_some() {
-            let fix = "use the `CpuEngine`; every device moves particles under a condition";
-            return Err(Error::input("training", "conditions", "are not offered by the CUDA engine", fix));
-        }
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
@@ -123,8 +119,8 @@ impl Layout {
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
         refuse_weights(training)?;
-        let residence = Residence::of(&training.path, room)?;
-        n_bytes += residence.n_bytes(&training.path);
+        let residence = Residence::of(training, room)?;
+        n_bytes += residence.n_bytes(training);
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
 }
@@ -205,7 +201,7 @@ impl CudaTrainer {
         };
         let step_finisher = StepFinisher::new(device, settings, state)?;
         let path = match residence {
-            Residence::Whole => DevicePath::new(device, &training.path)?,
+            Residence::Whole => DevicePath::new(device, &training)?,
             Residence::Shards(n) => {
                 let rows_per_step = training.n_interior + 2 * training.n_boundary;
                 let shards = SampleShards::new(&training.path, n, rows_per_step, training.seed)?;
@@ -233,12 +229,14 @@ impl CudaTrainer {
 
     /// The sweeps over `chunk`.
     fn sweep<'a>(&'a self, chunk: &'a BatchParams) -> Sweep<'a> {
-        let Training { objective, estimator, path, .. } = &self.training;
+        let Training { objective, estimator, .. } = &self.training;
         // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
             Estimator::Action { .. } => objective.time_weight != TimeWeight::Constant,
             Estimator::Weak { .. } => false,
-            Estimator::Regression => path.masses.is_some() || path.couplings.is_some(),
+            Estimator::Regression => {
+                self.training.paths().any(|path| path.masses.is_some() || path.couplings.is_some())
+            }
         };
         Sweep {
             action: self.action.packed(),
@@ -351,10 +349,10 @@ impl Trainer for CudaTrainer {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::draw::tests::{coupled, path, training, unbalanced};
+    use super::super::draw::tests::{coupled, grouped, path, training, unbalanced};
     use super::super::testing;
     use super::*;
-    use crate::density_path::Interpolant;
+    use crate::density_path::{DensityPath, Interpolant};
     use crate::engine::{NetworkState, Training};
     use crate::model::{Architecture, initial_parameters};
 
@@ -373,6 +371,7 @@ mod tests {
             of(coupled(path(Interpolant::Spline, 3)), 0.5, TimeRule::Uniform),
             of(unbalanced(path(Interpolant::Linear, 17)), 0.5, TimeRule::Importance),
             Training { bend: Some(bend), ..learned },
+            grouped(|_| coupled(path(Interpolant::Spline, 3))),
         ] {
             for precision in Precision::ALL {
                 let device = testing::device();
@@ -448,18 +447,19 @@ mod tests {
     /// shards.
     #[test]
     fn memory_of_shards_is_stated() {
+        let alone = |path: &DensityPath| training(path.clone());
         let path = path(Interpolant::Linear, 2);
         let device = testing::device();
         for n in [2, 7, 40] {
             let shards = SampleShards::new(&path, n, 100, 1).expect("shards");
             let _path = DevicePath::in_shards(&device, &path, shards, 0).expect("a path");
             let taken = device.taken.swap(0, Relaxed);
-            assert_eq!(taken, Residence::Shards(n).n_bytes(&path), "{n} shards");
+            assert_eq!(taken, Residence::Shards(n).n_bytes(&alone(&path)), "{n} shards");
         }
         let bytes = size_of_val(&path.snapshots.samples[..]);
-        assert_eq!(Residence::of(&path, bytes).expect("fits"), Residence::Whole);
-        assert_eq!(Residence::of(&path, bytes - 1).expect("fits"), Residence::Shards(3));
-        let refused = Residence::of(&coupled(path), bytes - 1).expect_err("couplings").to_string();
+        assert_eq!(Residence::of(&alone(&path), bytes).expect("fits"), Residence::Whole);
+        assert_eq!(Residence::of(&alone(&path), bytes - 1).expect("fits"), Residence::Shards(3));
+        let refused = Residence::of(&alone(&coupled(path)), bytes - 1).expect_err("couplings").to_string();
         assert!(refused.contains("objective.pairing") && refused.contains("pair independently"), "{refused}");
     }
 }
