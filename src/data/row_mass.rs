@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::array::Meter;
-use super::file::{DataFile, Format};
+use super::file::DataFile;
 use super::source::DataSource;
 use crate::error::{Error, InputKind, Result, check_len};
 use crate::rng;
@@ -166,15 +166,7 @@ impl FileMass {
         let mut read = |name: &Option<String>, what: &str, fix: &str| -> Result<Option<Vec<f64>>> {
             let Some(name) = name else { return Ok(None) };
             let path = &source.path;
-            if Format::of(path)? == Format::Npy {
-                let problem = "is no array of a .npy file, which holds one";
-                return Err(Error::input(path, name, problem, "put samples, times and this array into one .npz"));
-            }
-            let values = file.values(name, what, meter)?;
-            if values.len() != n_rows {
-                let problem = format!("has {} values, but {} has {n_rows} rows", values.len(), source.samples);
-                return Err(Error::input(path, name, problem, "give one value per row"));
-            }
+            let values = file.values(path, (name, what), n_rows, meter)?;
             let is_bad = |value: &f64| !value.is_finite() || what == WEIGHTS && !(0.0..=MOST).contains(value);
             match values.iter().position(is_bad) {
                 Some(row) => {

@@ -659,7 +659,7 @@ mod tests {
     #[test]
     fn rows_that_grow_have_more_partners() {
         let plain = snapshots(&[30, 40]);
-        let rate = |i: usize| if i % 3 == 0 { 2.0 } else { -0.5 };
+        let rate = |i: usize| if i.is_multiple_of(3) { 2.0 } else { -0.5 };
         let growing = plain.growing((0..70).map(rate).collect()).unwrap();
         let grown = growing.grown(0);
         assert!((grown - (10.0 * 2f64.exp() + 20.0 * (-0.5f64).exp()) / 30.0).abs() < 1e-12, "{grown}");

@@ -115,7 +115,7 @@ fn weights_that_cannot_be_used_are_named() {
     let short = [("weight", npy("<f4", false, &[3], &f32s(&[1.0; 3])))];
     fs::write(&path, npz(&[&arrays[..], &short].concat(), CompressionMethod::Stored)).expect("written");
     let error = load(&DataSource { growth: None, ..source(&path) }, &()).expect_err("is short").to_string();
-    assert!(error.contains("weight: has 3 values, but samples has 4 rows"), "{error}");
+    assert!(error.contains("weight: has shape [3, 1], but there are 4 rows"), "{error}");
 }
 
 /// A row of weight 3 counts as three rows, one of weight 0 as none, for center and scale.
