@@ -71,7 +71,8 @@ const MOST: f64 = 1e100;
 const WORDS: f64 = 4_294_967_296.0;
 
 impl RowMass {
-    /// Weights and rates of rows in memory: see [`Snapshots::weighted`](super::Snapshots::weighted).
+    /// Weights and rates of rows in memory: see
+    /// [`Snapshots::weighted`](super::Snapshots::weighted).
     pub(super) fn with_weights(self, offsets: &[usize], values: Vec<f64>) -> Result<Self> {
         check_len("weights", offsets.last().copied().unwrap_or(0), values.len())?;
         let refuse = |problem: String| {
@@ -181,8 +182,8 @@ impl FileMass {
         Ok(FileMass { weights, growth })
     }
 
-    /// Those of training and of held-out rows, whose snapshots start at `offsets`, where each row of
-    /// the file has the index of `destination` among all.
+    /// Those of training and of held-out rows, whose snapshots start at `offsets`, where each row
+    /// of the file has the index of `destination` among all.
     ///
     /// # Errors
     /// [`Error::Input`] for a snapshot, at one of the `times`, whose weights are all 0.

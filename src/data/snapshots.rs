@@ -118,8 +118,8 @@ impl Snapshots {
     }
 
     /// The same snapshots with a weight of each row, in the order of [`Snapshots::samples`]: 0 or
-    /// more, not all 0 in a snapshot. Rows count, and are drawn, in proportion to their weights; the
-    /// sum of a snapshot is its mass.
+    /// more, not all 0 in a snapshot. Rows count, and are drawn, in proportion to their weights;
+    /// the sum of a snapshot is its mass.
     ///
     /// ```
     /// use action_matching::prelude::*;
@@ -139,9 +139,9 @@ impl Snapshots {
         Ok(self)
     }
 
-    /// The same snapshots with a net growth rate of each row, per unit of their times, that is known
-    /// before a model is trained. Pairing multiplies the mass of a row by exp(rate · interval)
-    /// before it divides it among the rows of the next snapshot.
+    /// The same snapshots with a net growth rate of each row, per unit of their times, that is
+    /// known before a model is trained. Pairing multiplies the mass of a row by exp(rate ·
+    /// interval) before it divides it among the rows of the next snapshot.
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::Input`] for rates that cannot be used.

@@ -135,8 +135,8 @@ fn crossing(coupling: &Coupling, snapshots: &Snapshots) -> f64 {
 }
 
 /// Equal numbers of rows are seen at every time, of which those on the upper branch are as many as
-/// its growth makes of the population: balanced pairs carry mass from branch to branch, and with the
-/// rates that are known they do not, and their growth is right.
+/// its growth makes of the population: balanced pairs carry mass from branch to branch, and with
+/// the rates that are known they do not, and their growth is right.
 #[test]
 fn known_rates_keep_pairs_on_their_branch() {
     let seen = |t: f64| (600.0 * t.exp() / (1.0 + t.exp())).round() as usize;

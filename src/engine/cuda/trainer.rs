@@ -125,8 +125,8 @@ impl Layout {
     }
 }
 
-/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired snapshots
-/// and of the boundary terms, have none here.
+/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired
+/// snapshots and of the boundary terms, have none here.
 fn refuse_weights(training: &Training) -> Result<()> {
     let path = &training.path;
     let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
