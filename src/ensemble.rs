@@ -6,9 +6,11 @@
 //! pairing, the sample that the data are, and whether the population goes on as before after the
 //! last snapshot.
 
+use std::collections::HashMap;
+
 use crate::engine::{Differentiate, Engine, IntegrationReport};
 use crate::error::{Error, Result, check_len};
-use crate::flow::Coordinate;
+use crate::flow::{Coordinate, Local};
 use crate::integrate::{Plan, Solver, Trajectories};
 use crate::model::{ConditionValue, Model};
 use crate::stage::{Section, Watch};
@@ -156,6 +158,44 @@ impl Ensemble {
         self.estimate(|model| model.growth_rate(engine, x, t))
     }
 
+    /// [`Model::local`] of the members at points `x [n, dim]` and the time `t [n]` of each: mean and
+    /// spread. Without growth a potential is known up to a function of time, so that of each member
+    /// is compared after its mean over the points of a time is taken off, and its slope in time
+    /// alike.
+    ///
+    /// # Errors
+    /// As [`Model::local`].
+    pub fn local(&self, engine: &dyn Differentiate, x: &[f64], t: &[f64]) -> Result<[Local; 2]> {
+        let found = self.members.iter().map(|model| model.local(engine, x, t)).collect::<Result<Vec<_>>>()?;
+        let of = |values: Vec<Vec<f64>>| {
+            let mut moments = Moments::of(values.first().map_or(0, Vec::len));
+            values.into_iter().for_each(|values| moments.add(values.into_iter()));
+            let spread = moments.spread().collect();
+            Estimate { mean: moments.mean, spread }
+        };
+        // With growth the potential itself, not only its slope, is part of the dynamics.
+        let is_free = self.members[0].objective.growth == 0.0;
+        let up_to_time = |values: &[f64]| if is_free { centered(values, t) } else { values.to_vec() };
+        let potential = of(found.iter().map(|local| up_to_time(&local.potential)).collect());
+        let time_derivative = of(found.iter().map(|local| up_to_time(&local.time_derivative)).collect());
+        let velocity = of(found.iter().map(|local| local.velocity.clone()).collect());
+        let growth_rate = of(found.iter().map(|local| local.growth_rate.clone()).collect());
+        Ok([
+            Local {
+                potential: potential.mean,
+                velocity: velocity.mean,
+                time_derivative: time_derivative.mean,
+                growth_rate: growth_rate.mean,
+            },
+            Local {
+                potential: potential.spread,
+                velocity: velocity.spread,
+                time_derivative: time_derivative.spread,
+                growth_rate: growth_rate.spread,
+            },
+        ])
+    }
+
     /// [`Model::flow`] of the members: where each takes the particles at `x [n, dim]`. Noise is the
     /// same for all of them.
     ///
@@ -240,6 +280,17 @@ impl Ensemble {
         let spread = moments.spread().map(T::rounded).collect();
         Ok(Estimate { mean: moments.mean.into_iter().map(T::rounded).collect(), spread })
     }
+}
+
+/// `values` less the mean of those that have the same time in `t`.
+fn centered(values: &[f64], t: &[f64]) -> Vec<f64> {
+    let mut sums: HashMap<u64, (f64, f64)> = HashMap::new();
+    for (value, t) in values.iter().zip(t) {
+        let (sum, n) = sums.entry(t.to_bits()).or_default();
+        (*sum, *n) = (*sum + value, *n + 1.0);
+    }
+    let mean = |t: &f64| sums.get(&t.to_bits()).map_or(0.0, |(sum, n)| sum / n);
+    values.iter().zip(t).map(|(value, t)| value - mean(t)).collect()
 }
 
 /// Units of progress of one member.

@@ -112,7 +112,7 @@ pub mod validate;
 pub use destination::{Destination, Replace};
 pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};
-pub use flow::Coordinate;
+pub use flow::{Coordinate, Local};
 
 /// Items that only the program `amatch` needs; not part of the public interface.
 #[doc(hidden)]

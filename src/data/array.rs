@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 1 << 18;
 /// Maximum bytes of memory per byte of the file before the content is verified. An array that
 /// claims more is read once before memory is allocated for it: deflate can claim 1032 bytes for
 /// one, 4128 as f32.
-const MAX_TRUSTED_RATIO: u64 = 64;
+pub(super) const MAX_TRUSTED_RATIO: u64 = 64;
 
 /// Maximum number of rows of a file: row numbers are 32-bit, here and in the random-number
 /// counters.

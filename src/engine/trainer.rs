@@ -90,9 +90,9 @@ pub trait Trainer: Send {
     /// device fails.
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()>;
 
-    /// Announces that [`Trainer::steps`] will be asked for `n` steps: a device may start with them,
-    /// and the host does not wait, so that several trainers work at once. Without it the steps are
-    /// the same.
+    /// Announces that [`Trainer::steps`] is called next, for `n` steps: a device may start with
+    /// them, and the host does not wait, so that several trainers work at once. The steps are the
+    /// same without it.
     ///
     /// # Errors
     /// [`Error::Device`] if a device fails.

@@ -159,6 +159,10 @@ const MANY_ROWS: usize = 1000;
 /// Units of the progress of pairing one group.
 const UNITS_OF_GROUP: u64 = 100;
 
+/// Most steps of a chunk in an ensemble: a device begins with no more of them before it is asked
+/// for their records.
+const MOST_AT_ONCE: u64 = 1000;
+
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
 
@@ -503,13 +507,13 @@ impl Run {
                 self.save(index, trainer.state()?)?;
             }
         }
-        let mut most = 1;
+        let (mut most, alone) = (1, range.len() == 1);
         while self.members[range.clone()].iter().any(|member| member.step < end) {
             let members = &mut self.members[range.clone()];
             let chunks: Vec<u64> = members.iter().map(|member| member.next_chunk(most, config)).collect();
             let began = Instant::now();
-            for (trainer, &n) in trainers.iter_mut().zip(&chunks) {
-                trainer.begin(n)?;
+            if !alone {
+                trainers.iter_mut().zip(&chunks).try_for_each(|(trainer, &n)| trainer.begin(n))?;
             }
             for ((member, trainer), &n) in members.iter_mut().zip(&mut *trainers).zip(&chunks) {
                 member.take(&mut **trainer, n)?;
@@ -517,6 +521,9 @@ impl Run {
             let seconds = began.elapsed().as_secs_f64().max(1e-9);
             let n = chunks.iter().copied().max().unwrap_or(1);
             most = (n as f64 * CHUNK.as_secs_f64() / seconds).clamp(1.0, 2.0 * n as f64 + 8.0) as u64;
+            if !alone {
+                most = most.min(MOST_AT_ONCE);
+            }
 
             self.claim.check()?;
             members.iter_mut().try_for_each(|member| member.write_metrics(seconds, config))?;

@@ -7,6 +7,7 @@ mod common;
 mod data_support;
 
 mod analytic;
+mod anndata;
 mod architecture;
 mod build_script;
 mod check;
@@ -42,6 +43,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;

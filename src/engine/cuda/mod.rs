@@ -156,6 +156,7 @@ impl Engine for CudaEngine {
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
         training.validate(&state)?;
-        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, self.tiles, training, &state)?))
+        // A stream of its own, so that several trainers fill the GPU together.
+        Ok(Box::new(CudaTrainer::new(&self.device.beside()?, self.precision, self.tiles, training, &state)?))
     }
 }

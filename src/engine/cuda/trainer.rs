@@ -54,6 +54,8 @@ pub struct CudaTrainer {
     step_finisher: StepFinisher,
     /// Steps taken, as far as the host knows.
     step: u64,
+    /// Steps launched since, by [`Trainer::begin`].
+    begun: u64,
     /// Record of the step whose loss or gradient was not finite.
     failed: Option<StepRecord>,
     /// A step has been launched, so its kernels are loaded.
@@ -220,6 +222,7 @@ impl CudaTrainer {
             bend,
             step_finisher,
             step: state.step,
+            begun: 0,
             failed: None,
             has_launched: false,
             recording: None,
@@ -316,13 +319,21 @@ impl CudaTrainer {
 }
 
 impl Trainer for CudaTrainer {
+    fn begin(&mut self, n: u64) -> Result<()> {
+        self.path.advance(self.step)?;
+        let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+        self.begun = n.min(in_shard).min(HISTORY as u64);
+        self.launch(self.begun)
+    }
+
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let end = self.step + n;
         while self.step < end {
-            self.path.advance(self.step)?;
-            let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+            if self.begun == 0 {
+                self.begin(end - self.step)?;
+            }
+            self.begun = 0;
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
-            self.launch((end - self.step).min(in_shard).min(HISTORY as u64))?;
             let mut taken = Vec::new();
             let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));
