@@ -354,15 +354,11 @@ impl Array<'_> {
         Ok(times)
     }
 
-    /// Reads `[N]` (or `[N, 1]`), whatever the numbers are.
+    /// Reads all numbers, whatever they are.
     ///
     /// # Errors
-    /// [`Error::Input`] for another shape, or a damaged file.
+    /// [`Error::Input`] for a damaged file.
     pub fn read_values(self, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
-        let (n_rows, columns) = self.matrix_shape()?;
-        if columns != 1 {
-            return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one value per row: shape [rows]");
-        }
         // Grows with what is there: the header of a damaged file may promise more.
         let mut values = Vec::new();
         self.for_each_piece(meter, Element::decode_f64, |_: &f64| true, |_, _, piece| values.extend(piece))?;

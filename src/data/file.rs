@@ -316,15 +316,31 @@ impl DataFile {
         Ok(rows)
     }
 
-    /// The array or column `name` of numbers, one for each row; `what` it holds is for messages.
+    /// The array or column `name` of numbers, one for each of `n_rows` rows; `what` it holds is for
+    /// messages.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none, it has several columns, or a field of a table is no
-    /// number. The numbers may be any.
-    pub fn values(&mut self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+    /// [`Error::Input`] if there is none, it has another shape, or a field of a table is no number.
+    /// The numbers may be any.
+    pub fn values(
+        &mut self,
+        path: &Path,
+        (name, what): (&str, &str),
+        n_rows: usize,
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<f64>> {
         match self {
+            DataFile::Arrays(ArrayFile::Npy(_)) => {
+                let problem = "is no array of a .npy file, which holds one";
+                Err(Error::input(path, name, problem, "put samples, times and this array into one .npz"))
+            }
             DataFile::Arrays(file) => {
                 let array = file.array(name)?;
+                let shape = array.matrix_shape()?;
+                if shape != (n_rows, 1) {
+                    let problem = format!("has shape [{}, {}], but there are {n_rows} rows", shape.0, shape.1);
+                    return Err(Error::input(path, name, problem, "give one value per row"));
+                }
                 meter.expect(array.header.n_bytes().unwrap_or(0));
                 array.read_values(meter)
             }

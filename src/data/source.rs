@@ -8,7 +8,8 @@ use super::{HoldOut, Reduction, RowFilter};
 
 /// Map of samples to network coordinates. Statistics are those of the training snapshots, with
 /// equal weights of all rows unless they have weights of their own (then a snapshot counts with its
-/// number of rows, and each row with its share of the snapshot's weight); deviations are those of the population (divided by n).
+/// number of rows, and each row with its share of the snapshot's weight); deviations are those of
+/// the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
