@@ -62,6 +62,9 @@ pub enum Purpose {
     /// Choice of the rows that stand for a snapshot in a validation (step = snapshot, row =
     /// position).
     Validation = 14,
+    /// Choice of rows by their weights (step = snapshot or its time, row = position; the last row
+    /// is the offset of systematic resampling).
+    WeightedRows = 24,
     /// Start of the search for the components of wide samples (step = component / 4, row = column).
     Components = 20,
 }

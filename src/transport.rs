@@ -219,8 +219,8 @@ pub fn unbalanced_plan<T: Copy + Into<f64>>(
     weighted_unbalanced_plan(dim, (x, &x_masses), (y, &y_masses), relaxation, watch)
 }
 
-/// [`unbalanced_plan`] between rows `x [n, dim]` with the masses `x_masses [n]` and rows `y [m, dim]`
-/// with `y_masses [m]`. A mass below 2⁻⁴⁰ of the largest counts as that.
+/// [`unbalanced_plan`] between rows `x [n, dim]` with the masses `x_masses [n]` and rows `y [m,
+/// dim]` with `y_masses [m]`. A mass below 2⁻⁴⁰ of the largest counts as that.
 ///
 /// # Errors
 /// As [`unbalanced_plan`].

@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let conditions = condition::names(source.conditions.clone(), &model.coordinates);
-    let source = DataSource { conditions, components: given(components.as_ref()), ..source };
+    let source = DataSource { conditions, components: given(components.as_ref(), config.as_ref()), ..source };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;

@@ -94,7 +94,7 @@ pub struct Arguments {
     /// Times at which particles are written, in the order they are reached [default: the end]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors; CSV to a pipe or device without a suffix
+    /// Output: .npz, .npy, .csv, .safetensors or .h5ad; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Replace the output if it exists (never a model, a file of a run, or a file that this command
@@ -515,7 +515,7 @@ impl Particles {
             arrays.push(PointArray::new("member", None, &members[..]));
         }
         let columns: Option<Vec<String>> =
-            positions.columns.as_ref().map(|columns| columns.iter().map(|name| format!("{name}_spread")).collect());
+            positions.columns.as_ref().map(|columns| columns.iter().map(|name| format!("spread_{name}")).collect());
         let scale = coordinates.scale.iter().cycle();
         let spread: Vec<f32> = (self.spread.iter())
             .flat_map(|spread| spread.positions.iter().zip(scale.clone()))
@@ -600,7 +600,7 @@ impl Start {
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
                 let conditions = condition::names(source.conditions.clone(), from.coordinates);
-                let source = DataSource { conditions, components: given(components), ..source };
+                let source = DataSource { conditions, components: given(components, config), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -677,16 +677,18 @@ pub fn start_source(
 ) -> DataSource {
     let plain = DataSource::new(path);
     let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
-    let of_run = config.filter(|_| columns.is_some()).map(Config::source);
+    let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
+    let of_run = config.filter(|_| columns.is_some() || is_cells).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
+    // The first columns are taken of a file like the run's own; of others all are components.
+    let components = given(components, config.filter(|_| is_cells));
     // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
     let [weights, growth] =
         config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
     let conditions = condition::names(conditions, coordinates);
-    let components = given(components);
     DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
 }
 

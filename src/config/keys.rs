@@ -63,6 +63,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         ),
         "[1, 2.5]",
     ),
+    ("data.where", Words("a condition on columns, in quotes"), "\"celltype == 'HSC' and day <= 6\""),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
     ("data.components", WHOLE, "50"),
     ("model.hidden", Words("auto, or a list of whole numbers, the widths of the layers"), "[128, 128]"),

@@ -145,6 +145,7 @@ impl Config {
             times_path,
             samples,
             times,
+            only,
             conditions,
             weights,
             growth,
@@ -152,8 +153,20 @@ impl Config {
             standardize,
             components,
         } = self.data.clone();
-        let components = components.map(Reduction::Fit);
-        DataSource { path, times_path, samples, times, conditions, weights, growth, hold_out, standardize, components }
+        let components = components.map(|count| Reduction::of(&path, &samples, count));
+        DataSource {
+            path,
+            times_path,
+            samples,
+            times,
+            only,
+            conditions,
+            weights,
+            growth,
+            hold_out,
+            standardize,
+            components,
+        }
     }
 
     /// The network for data of dimension `dim`, as [`Config::settled`] has it.

@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 1 << 18;
 /// Maximum bytes of memory per byte of the file before the content is verified. An array that
 /// claims more is read once before memory is allocated for it: deflate can claim 1032 bytes for
 /// one, 4128 as f32.
-const MAX_TRUSTED_RATIO: u64 = 64;
+pub(super) const MAX_TRUSTED_RATIO: u64 = 64;
 
 /// Maximum number of rows of a file: row numbers are 32-bit, here and in the random-number
 /// counters.
@@ -354,15 +354,11 @@ impl Array<'_> {
         Ok(times)
     }
 
-    /// Reads `[N]` (or `[N, 1]`), whatever the numbers are.
+    /// Reads all numbers, whatever they are.
     ///
     /// # Errors
-    /// [`Error::Input`] for another shape, or a damaged file.
+    /// [`Error::Input`] for a damaged file.
     pub fn read_values(self, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
-        let (n_rows, columns) = self.matrix_shape()?;
-        if columns != 1 {
-            return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one value per row: shape [rows]");
-        }
         // Grows with what is there: the header of a damaged file may promise more.
         let mut values = Vec::new();
         self.for_each_piece(meter, Element::decode_f64, |_: &f64| true, |_, _, piece| values.extend(piece))?;

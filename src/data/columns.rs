@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::array::list;
+use super::source::DEFAULT_SAMPLES;
 use crate::error::{Error, InputKind, Result};
 
 /// Columns that are samples only if named explicitly.
@@ -10,9 +11,6 @@ const TIME_NAMES: [&str; 2] = ["times", "time"];
 
 /// Columns that `amatch sample` writes in addition to positions.
 const BESIDE_SAMPLES: [&str; 2] = ["log_weights", "log_density"];
-
-/// The array name that selects all columns but the times if no column has this name.
-const DEFAULT_SAMPLES: &str = "samples";
 
 /// The names in a header line.
 #[derive(Default)]

@@ -22,6 +22,7 @@ use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
+use super::row_filter::{Field, RowFilter, Term};
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
@@ -44,6 +45,8 @@ pub(super) struct Table {
     delimiter: u8,
     names: Names,
     selection: Option<Selection>,
+    /// The rows that are read: columns and the terms about them; all if empty.
+    filter: Vec<(usize, Term)>,
     /// Names of columns that are conditions, no samples.
     conditions: Vec<String>,
     /// Result of the first pass over the file.
@@ -72,6 +75,7 @@ impl Table {
             delimiter,
             names: Names::default(),
             selection: None,
+            filter: Vec::new(),
             conditions: Vec::new(),
             first_pass: None,
         };
@@ -91,6 +95,29 @@ impl Table {
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
+    }
+
+    /// Reads only the rows that `filter` admits.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it names a column that is not there.
+    pub fn keep_only(&mut self, filter: &RowFilter) -> Result<()> {
+        for term in filter.terms() {
+            let Some(place) = self.names.find(&self.path, &term.column)? else {
+                let fix = format!("name one of its columns: {}", list(self.names.all()));
+                return Err(Error::input(&self.path, &term.column, "no such column for data.where", fix)
+                    .of_kind(InputKind::Missing));
+            };
+            self.filter.push((place, term.clone()));
+        }
+        Ok(())
+    }
+
+    fn admits(&self, record: &ByteRecord) -> bool {
+        self.filter.iter().all(|(place, term)| {
+            let field = String::from_utf8_lossy(record.get(*place).unwrap_or_default());
+            term.admits(&Field::Text(&field))
+        })
     }
 
     /// Leaves `column` out of what patterns and the default name of the samples select.
@@ -328,7 +355,8 @@ impl Table {
         Err(Error::input(&self.path, name, format!("{problem} in {}", row_at(record.position())), fix))
     }
 
-    /// Calls `visit` with the number and the fields of each row; returns the number of rows.
+    /// Calls `visit` with the number and the fields of each row that the filter admits; returns
+    /// their number.
     fn for_each_row(
         &self,
         meter: &mut Meter<'_>,
@@ -340,18 +368,25 @@ impl Table {
         let max_line = line_left.get();
         meter.expect(self.size);
         let mut record = ByteRecord::new();
-        let (mut n_rows, mut seen) = (0, 0);
+        let (mut n_rows, mut n_read, mut seen) = (0, 0, 0);
         while csv.read_byte_record(&mut record).map_err(|e| csv_error(&self.path, e))? {
             line_left.set(max_line);
-            visit(n_rows, &record)?;
-            n_rows += 1;
-            if n_rows % INTERVAL == 0 {
+            if self.admits(&record) {
+                visit(n_rows, &record)?;
+                n_rows += 1;
+            }
+            n_read += 1;
+            if n_read % INTERVAL == 0 {
                 let now = consumed.get();
                 meter.advance(now - seen)?;
                 seen = now;
             }
         }
         meter.advance(self.size.saturating_sub(seen))?;
+        if n_rows == 0 && n_read > 0 && !self.filter.is_empty() {
+            let fix = "compare the columns with values that they have";
+            return Err(Error::input(&self.path, "data.where", format!("admits none of {n_read} rows"), fix));
+        }
         Ok(n_rows)
     }
 

@@ -193,7 +193,7 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         reading.read_again(source, &statistics.center, stage.watch)?;
         statistics = Statistics::of(source, &reading);
     }
-    let mut notices = Vec::new();
+    let mut notices = reading.file.take_notices();
     let components = reading.reduce(source, &mut notices, stage)?;
     if components.is_some() {
         statistics = Statistics::of(source, &reading);
@@ -255,9 +255,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     let DataSource { path, samples, times, .. } = source;
     let mut meter = Meter::new(watch);
     only_given(source)?;
-    let mut file = DataFile::open(path)?;
-    source.beside_samples().for_each(|column| file.leave_out(column));
-    file.without_conditions(&source.conditions);
+    let mut file = open(source)?;
     check_width(source, &mut file)?;
     let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
     let features = file.features(samples, times, &mut meter)?;
@@ -284,8 +282,9 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
 /// As [`load`].
 pub fn read_row_times(source: &DataSource, watch: &dyn Watch) -> Result<Vec<f64>> {
     let mut meter = Meter::new(watch);
-    let path = source.times_path.as_deref().unwrap_or(&source.path);
-    let times = DataFile::open(path)?.values(&source.times, "times", &mut meter)?;
+    let path = times_file(source);
+    let mut file = if source.times_path.is_some() { DataFile::open(path)? } else { open(source)? };
+    let times = file.values(&source.times, "times", &mut meter)?;
     match times.iter().position(|time| !time.is_finite()) {
         Some(row) => {
             let problem = format!("row {row} (counted from 0) is {}", times[row]);
@@ -309,6 +308,21 @@ fn only_given(source: &DataSource) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Opens the file of `source`, of which only the rows and columns are read that it asks for.
+fn open(source: &DataSource) -> Result<DataFile> {
+    let mut file = DataFile::open(&source.path)?;
+    source.beside_samples().for_each(|column| file.leave_out(column));
+    file.without_conditions(&source.conditions);
+    if let Some(filter) = &source.only {
+        filter.columns().for_each(|column| file.leave_out(column));
+        file.keep_only(&source.path, filter)?;
+    }
+    if let Some(Reduction::First(count)) = source.components {
+        file.take_first(&source.path, &source.samples, count)?;
+    }
+    Ok(file)
 }
 
 /// Refuses samples that are too wide for a model, before they are read.
@@ -348,9 +362,7 @@ impl Reading {
     fn new(source: &DataSource, division: Division, watch: &dyn Watch) -> Result<Reading> {
         let DataSource { path, times_path, samples, times, .. } = source;
         let mut meter = Meter::new(watch);
-        let mut file = DataFile::open(path)?;
-        source.beside_samples().for_each(|column| file.leave_out(column));
-        file.without_conditions(&source.conditions);
+        let mut file = open(source)?;
         check_width(source, &mut file)?;
         let format = Format::of(path)?;
         let row_times = match times_path {
@@ -428,7 +440,7 @@ impl Reading {
         let Reading { training, held_out, features, warnings, .. } = self;
         let (path, columns) = (&source.path, features.columns.as_deref());
         let components = match &source.components {
-            None => return Ok(None),
+            None | Some(Reduction::First(_)) => return Ok(None),
             Some(Reduction::Fit(count)) => {
                 Arc::new(fit(path, &training.samples, &features.origin, columns, *count, stage)?)
             }

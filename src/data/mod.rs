@@ -1,7 +1,7 @@
 //! Snapshots of a population: reading, checking, standardizing and storing them.
 //!
-//! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`) and
-//! `.safetensors`; f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
+//! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`),
+//! `.safetensors` and `.h5ad` (the cells of AnnData); f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
 //! Samples that f32 cannot hold exactly are centered in f64 before they are rounded.
 //!
 //! Input files are untrusted: sizes are checked against the bytes present before anything is
@@ -31,6 +31,11 @@
 //! ```
 
 mod analytic;
+#[cfg(feature = "h5ad")]
+mod anndata;
+#[cfg(not(feature = "h5ad"))]
+#[path = "disabled/anndata.rs"]
+mod anndata;
 mod array;
 #[cfg(feature = "files")]
 mod columns;
@@ -55,6 +60,7 @@ mod npz;
 #[cfg(not(feature = "files"))]
 #[path = "disabled/npz.rs"]
 mod npz;
+mod row_filter;
 mod row_mass;
 mod safetensors;
 mod snapshots;
@@ -77,6 +83,7 @@ pub use load::{
 };
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
+pub use row_filter::RowFilter;
 pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};

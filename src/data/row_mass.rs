@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::array::Meter;
-use super::file::{DataFile, Format};
+use super::file::DataFile;
 use super::source::DataSource;
 use crate::error::{Error, InputKind, Result, check_len};
 use crate::rng;
@@ -71,7 +71,8 @@ const MOST: f64 = 1e100;
 const WORDS: f64 = 4_294_967_296.0;
 
 impl RowMass {
-    /// Weights and rates of rows in memory: see [`Snapshots::weighted`](super::Snapshots::weighted).
+    /// Weights and rates of rows in memory: see
+    /// [`Snapshots::weighted`](super::Snapshots::weighted).
     pub(super) fn with_weights(self, offsets: &[usize], values: Vec<f64>) -> Result<Self> {
         check_len("weights", offsets.last().copied().unwrap_or(0), values.len())?;
         let refuse = |problem: String| {
@@ -166,15 +167,7 @@ impl FileMass {
         let mut read = |name: &Option<String>, what: &str, fix: &str| -> Result<Option<Vec<f64>>> {
             let Some(name) = name else { return Ok(None) };
             let path = &source.path;
-            if Format::of(path)? == Format::Npy {
-                let problem = "is no array of a .npy file, which holds one";
-                return Err(Error::input(path, name, problem, "put samples, times and this array into one .npz"));
-            }
-            let values = file.values(name, what, meter)?;
-            if values.len() != n_rows {
-                let problem = format!("has {} values, but {} has {n_rows} rows", values.len(), source.samples);
-                return Err(Error::input(path, name, problem, "give one value per row"));
-            }
+            let values = file.values(path, (name, what), n_rows, meter)?;
             let is_bad = |value: &f64| !value.is_finite() || what == WEIGHTS && !(0.0..=MOST).contains(value);
             match values.iter().position(is_bad) {
                 Some(row) => {
@@ -189,8 +182,8 @@ impl FileMass {
         Ok(FileMass { weights, growth })
     }
 
-    /// Those of training and of held-out rows, whose snapshots start at `offsets`, where each row of
-    /// the file has the index of `destination` among all.
+    /// Those of training and of held-out rows, whose snapshots start at `offsets`, where each row
+    /// of the file has the index of `destination` among all.
     ///
     /// # Errors
     /// [`Error::Input`] for a snapshot, at one of the `times`, whose weights are all 0.

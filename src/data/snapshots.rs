@@ -5,7 +5,7 @@ use super::grouping::SAME_TIME;
 use super::row_mass::RowMass;
 use crate::error::{Error, InputKind, Origin, Result, check_len};
 use crate::model::MAX_DIM;
-use crate::rng::{Purpose, shuffled, words};
+use crate::rng::{Purpose, shuffled, unit_f32, words};
 
 /// Samples of a population at several times, one snapshot per time.
 ///
@@ -118,8 +118,8 @@ impl Snapshots {
     }
 
     /// The same snapshots with a weight of each row, in the order of [`Snapshots::samples`]: 0 or
-    /// more, not all 0 in a snapshot. Rows count, and are drawn, in proportion to their weights; the
-    /// sum of a snapshot is its mass.
+    /// more, not all 0 in a snapshot. Rows count, and are drawn, in proportion to their weights;
+    /// the sum of a snapshot is its mass.
     ///
     /// ```
     /// use action_matching::prelude::*;
@@ -139,9 +139,9 @@ impl Snapshots {
         Ok(self)
     }
 
-    /// The same snapshots with a net growth rate of each row, per unit of their times, that is known
-    /// before a model is trained. Pairing multiplies the mass of a row by exp(rate · interval)
-    /// before it divides it among the rows of the next snapshot.
+    /// The same snapshots with a net growth rate of each row, per unit of their times, that is
+    /// known before a model is trained. Pairing multiplies the mass of a row by exp(rate ·
+    /// interval) before it divides it among the rows of the next snapshot.
     ///
     /// # Errors
     /// [`Error::Shape`] and [`Error::Input`] for rates that cannot be used.
@@ -218,10 +218,26 @@ impl Snapshots {
     /// or down at random (systematic resampling).
     pub(crate) fn random_order(&self, k: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
         let mut order = shuffled(self.n_rows(k), seed, purpose, stream);
-        if self.weights(k).is_some() {
-            let (n, [offset, ..]) = (order.len() as u64, words(seed, purpose, stream, u32::MAX));
-            let position = |i: &usize| (((*i as u64) << 32) + u64::from(offset)) / n;
-            order.iter_mut().for_each(|i| *i = self.draw(k, position(i) as u32));
+        if let Some(weights) = self.weights(k) {
+            // Heavy rows first, and equal ones in random order: equal steps along the order of the
+            // file may have a period in common with it.
+            let mut line = shuffled(order.len(), seed, Purpose::WeightedRows, stream);
+            line.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+            let [offset, ..] = words(seed, Purpose::WeightedRows, stream, u32::MAX);
+            let step = self.total(k) / order.len() as f64;
+            let (mut resampled, mut sum) = (Vec::with_capacity(order.len()), 0.0);
+            let mut position = f64::from(unit_f32(offset)) * step;
+            for &row in &line {
+                sum += weights[row];
+                while position < sum && resampled.len() < order.len() {
+                    resampled.push(row);
+                    position += step;
+                }
+            }
+            // Sums are rounded: what is missing at the end is the last row that has a weight.
+            let last = line.iter().copied().rfind(|&row| weights[row] > 0.0).unwrap_or(0);
+            resampled.resize(order.len(), last);
+            order.iter_mut().for_each(|i| *i = resampled[*i]);
         }
         order
     }
@@ -338,6 +354,15 @@ mod tests {
         }
         assert!((first_ten / (10.0 * 20.0 / total) - 1.0).abs() < 0.15, "{first_ten}");
         assert_eq!(weighted.random_rows(1, 9, 0, Purpose::Evaluation).len(), 9);
+        // Weights in a period: four fifths are of heavy rows, whatever the offset.
+        let alternating = Snapshots::from_rows(1, [(0.0, vec![0.0; 60])]).unwrap();
+        let alternating =
+            alternating.weighted((0..60).map(|row| if row % 2 == 0 { 4.0 } else { 1.0 }).collect()).unwrap();
+        for seed in 0..50 {
+            let order = alternating.random_order(0, seed, Purpose::Evaluation, 0);
+            let heavy = order.iter().filter(|row| **row % 2 == 0).count();
+            assert!((47..=49).contains(&heavy), "{heavy} of 60, not about 48");
+        }
     }
 
     #[test]

@@ -219,8 +219,8 @@ struct Side {
 }
 
 impl Side {
-    /// Mass of each row if the snapshot has the mass `whole`: as the others of the snapshot have it,
-    /// or if rows have shares, with all that of the snapshot in this problem.
+    /// Mass of each row if the snapshot has the mass `whole`: as the others of the snapshot have
+    /// it, or if rows have shares, with all that of the snapshot in this problem.
     fn masses(&self, whole: f64) -> Vec<f64> {
         match &self.shares {
             None => vec![whole / self.n_all as f64; self.rows.len() / self.dim],
@@ -240,8 +240,8 @@ type Solve<'a> = dyn Fn(usize, &Side, &Side) -> Result<Moves> + Sync + 'a;
 
 /// Squared-distance optimal couplings of all neighboring `snapshots`. Snapshots of more than
 /// `most_rows` rows are divided at random into problems of nearly equal sizes, at most `most_rows`,
-/// and each is solved exactly (minibatch optimal transport). Every row is in one problem; one with a
-/// weight of its own may have parts of its mass in two.
+/// and each is solved exactly (minibatch optimal transport). Every row is in one problem; one with
+/// a weight of its own may have parts of its mass in two.
 ///
 /// Where growth rates are known (see [`Snapshots::growing`]), what moves is the mass of the earlier
 /// rows multiplied by exp(rate · interval), in all functions of this module. Pairs then gain mass
@@ -268,10 +268,11 @@ pub fn optimal_couplings(snapshots: &Snapshots, most_rows: usize, seed: u64, sta
 
 /// Couplings by partial optimal transport, divided as in [`optimal_couplings`]: rows far from all
 /// others appear or vanish instead of moving. `masses` of the snapshots are divided among their
-/// rows, equally or by their weights; `relaxation` is the squared distance beyond which rows appear or vanish.
+/// rows, equally or by their weights; `relaxation` is the squared distance beyond which rows appear
+/// or vanish.
 ///
 /// # Errors
-/// As [`unbalanced_plan`].
+/// As [`weighted_unbalanced_plan`].
 pub fn unbalanced_couplings(
     snapshots: &Snapshots,
     masses: &[f64],
@@ -288,12 +289,13 @@ pub fn unbalanced_couplings(
     })
 }
 
-/// Couplings by partial optimal transport of rows that have the same mass in all snapshots, or their
-/// weights, divided as in [`optimal_couplings`]. Rows without a partner within the squared distance `relaxation` are
-/// in no pair: particles that have left the view, or have entered it. All pairs have the mass 1.
+/// Couplings by partial optimal transport of rows that have the same mass in all snapshots, or
+/// their weights, divided as in [`optimal_couplings`]. Rows without a partner within the squared
+/// distance `relaxation` are in no pair: particles that have left the view, or have entered it. All
+/// pairs have the mass 1.
 ///
 /// # Errors
-/// As [`unbalanced_plan`]; [`Error::Input`] if no row has a partner in the next snapshot.
+/// As [`weighted_unbalanced_plan`]; [`Error::Input`] if no row has a partner in the next snapshot.
 pub fn partial_couplings(
     snapshots: &Snapshots,
     relaxation: f64,
@@ -317,8 +319,8 @@ pub fn partial_couplings(
 
 /// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
 /// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided among
-/// their rows, equally or by their weights. `growth` is the λ of the dynamics, which decides what growth costs:
-/// δ = 1/√λ, so no mass moves further than π/√λ.
+/// their rows, equally or by their weights. `growth` is the λ of the dynamics, which decides what
+/// growth costs: δ = 1/√λ, so no mass moves further than π/√λ.
 ///
 /// # Errors
 /// As [`wfr_plan`].
@@ -437,10 +439,10 @@ fn equal_problems(ends: [&[usize]; 2], most_rows: usize) -> Vec<Problem> {
     (0..n).map(problem).collect()
 }
 
-/// Divides rows with the shares `moving` of the mass of either side, in the order of `ends`, so that
-/// both sides of a problem have the same mass: a row in which a problem ends has the rest of its
-/// mass in the next one. Both sides are cut where they have had as many rows as make equal parts, so
-/// no part has more.
+/// Divides rows with the shares `moving` of the mass of either side, in the order of `ends`, so
+/// that both sides of a problem have the same mass: a row in which a problem ends has the rest of
+/// its mass in the next one. Both sides are cut where they have had as many rows as make equal
+/// parts, so no part has more.
 fn weighted_problems(ends: [&[usize]; 2], moving: &[Vec<f64>; 2], most_rows: usize) -> Vec<Problem> {
     /// Share of the mass that is no problem of its own, nor a part of a row.
     const NOTHING: f64 = 1e-12;
@@ -659,7 +661,7 @@ mod tests {
     #[test]
     fn rows_that_grow_have_more_partners() {
         let plain = snapshots(&[30, 40]);
-        let rate = |i: usize| if i % 3 == 0 { 2.0 } else { -0.5 };
+        let rate = |i: usize| if i.is_multiple_of(3) { 2.0 } else { -0.5 };
         let growing = plain.growing((0..70).map(rate).collect()).unwrap();
         let grown = growing.grown(0);
         assert!((grown - (10.0 * 2f64.exp() + 20.0 * (-0.5f64).exp()) / 30.0).abs() < 1e-12, "{grown}");

@@ -10,8 +10,8 @@ const FOR_GROWTH: f64 = 0.1;
 
 /// Index of the candidate to take: the simplest of those that the scores do not tell from the best.
 ///
-/// Growth that is not there does harm wherever mass is asked for, so the best of the candidates that
-/// grow has to be better than one that does not by more: by twice the standard error and by
+/// Growth that is not there does harm wherever mass is asked for, so the best of the candidates
+/// that grow has to be better than one that does not by more: by twice the standard error and by
 /// [`FOR_GROWTH`] of its score.
 ///
 /// A candidate ties with the best one if the mean of the differences between their scores, which

@@ -155,7 +155,7 @@ pub(super) fn folds(
         let rows = kept.iter().zip(orders).map(|(&k, order)| (snapshots.times[k], gather(k, order)));
         let training = Snapshots::from_rows(dim, rows)?;
         let rates = |(&k, order): (&usize, &Vec<usize>)| {
-            Some(order.iter().map(|&row| snapshots.growth(k).map(|rates| rates[row])).collect::<Option<Vec<_>>>()?)
+            order.iter().map(|&row| snapshots.growth(k).map(|rates| rates[row])).collect::<Option<Vec<_>>>()
         };
         match kept.iter().zip(orders).map(rates).collect::<Option<Vec<_>>>() {
             Some(rates) => training.growing(rates.concat()),

@@ -13,7 +13,13 @@ use action_matching::rng::Stream;
 fn trainings() -> Vec<Training> {
     let mut samples = draw_gaussian(90, 2, &mut Stream::of_normals(3, 2));
     samples.chunks_exact_mut(2).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
-    let snapshots = Snapshots { dim: 2, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 90], samples };
+    let snapshots = Snapshots {
+        dim: 2,
+        times: vec![0.0, 0.3, 1.0],
+        offsets: vec![0, 31, 48, 90],
+        samples,
+        mass: Default::default(),
+    };
     let one = Training {
         n_interior: 61,
         n_boundary: 33,

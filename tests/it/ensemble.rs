@@ -360,7 +360,7 @@ fn samples_are_means_over_the_members_with_their_spread() {
         };
         let (means, values) = (positions(&points(&all)), members.iter().map(positions).collect::<Vec<_>>());
         let n = means.len();
-        let spread = [column(&all, "x_spread"), column(&all, "y_spread")];
+        let spread = [column(&all, "spread_x"), column(&all, "spread_y")];
         assert_eq!((values[0].len(), spread[0].len()), (n, n / 2));
         let mut largest = 0.0_f64;
         for i in 0..n {

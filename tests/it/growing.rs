@@ -135,8 +135,8 @@ fn crossing(coupling: &Coupling, snapshots: &Snapshots) -> f64 {
 }
 
 /// Equal numbers of rows are seen at every time, of which those on the upper branch are as many as
-/// its growth makes of the population: balanced pairs carry mass from branch to branch, and with the
-/// rates that are known they do not, and their growth is right.
+/// its growth makes of the population: balanced pairs carry mass from branch to branch, and with
+/// the rates that are known they do not, and their growth is right.
 #[test]
 fn known_rates_keep_pairs_on_their_branch() {
     let seen = |t: f64| (600.0 * t.exp() / (1.0 + t.exp())).round() as usize;
@@ -168,10 +168,10 @@ fn wrong_rates_do_not_change_the_totals() {
     let masses = [1.0, snapshots.total(1) / snapshots.total(0)];
     let stage = Stage::default();
     let balanced = &optimal_couplings(&wrong, 2048, 0, &stage).expect("couplings")[0];
-    let growing = &wfr_couplings(&wrong, &masses, 0.25, 2048, 0, &stage).expect("couplings")[0];
+    let growing = &wfr_couplings(&wrong, &masses, 1.0, 2048, 0, &stage).expect("couplings")[0];
     let [lost, kept] = [balanced, growing].map(|coupling| crossing(coupling, &snapshots));
     println!("crossing {lost:.3} in balanced pairs, {kept:.3} in growing ones");
-    assert!(lost > 0.3 && kept < 0.5 * lost, "{lost}, {kept}");
+    assert!(lost > 0.3 && kept < 0.1, "{lost}, {kept}");
     for coupling in [balanced, growing] {
         let mut totals = [0.0; 2];
         for word in (0..1u32 << 14).map(|i| i << 18 | 1 << 17) {

@@ -40,7 +40,7 @@ fn models_of_every_kind() -> Vec<(String, Model)> {
     models
 }
 
-fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) {
+pub fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) {
     let python = std::env::var_os("AMATCH_PYTHON").unwrap_or_else(|| "python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let output = Command::new(&python).arg(script).args(names).current_dir(folder).output();
@@ -49,7 +49,7 @@ fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) 
     });
     assert!(
         output.status.success(),
-        "{python:?} failed; it needs numpy, safetensors and scipy, or name another interpreter in AMATCH_PYTHON\n{}",
+        "{python:?} failed; it needs numpy, safetensors, scipy, anndata and h5py, or name another interpreter in AMATCH_PYTHON\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

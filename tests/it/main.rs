@@ -7,6 +7,7 @@ mod common;
 mod data_support;
 
 mod analytic;
+mod anndata;
 mod architecture;
 mod build_script;
 mod check;

@@ -94,7 +94,7 @@ fn weights_that_cannot_be_used_are_named() {
     for (content, weights, wanted) in [
         ("times,x,w\n0,1,1\n1,2,-1\n", "w", "w: row 1 (counted from 0) is -1 (give finite weights, 0 or more"),
         ("times,x,w\n0,1,1\n1,2,nan\n", "w", "w: row 1 (counted from 0) is NaN"),
-        ("times,x,w\n0,1,1\n1,2,\n", "w", "w: is empty in line 3"),
+        ("times,x,w\n0,1,1\n1,2,\n", "w", "w: is empty in row 1 (counted from 0)"),
         ("times,x,w\n0,1,1\n7,2,0\n", "w", "w: is 0 in every row of time 7 (give a row of each time a weight"),
         ("times,x,w\n0,1,1\n1,2,1\n", "v", "v: no such column of weights (set data.weights to one of its columns"),
     ] {
@@ -115,7 +115,7 @@ fn weights_that_cannot_be_used_are_named() {
     let short = [("weight", npy("<f4", false, &[3], &f32s(&[1.0; 3])))];
     fs::write(&path, npz(&[&arrays[..], &short].concat(), CompressionMethod::Stored)).expect("written");
     let error = load(&DataSource { growth: None, ..source(&path) }, &()).expect_err("is short").to_string();
-    assert!(error.contains("weight: has 3 values, but samples has 4 rows"), "{error}");
+    assert!(error.contains("weight: has shape [3, 1], but there are 4 rows"), "{error}");
 }
 
 /// A row of weight 3 counts as three rows, one of weight 0 as none, for center and scale.

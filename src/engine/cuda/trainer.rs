@@ -127,8 +127,8 @@ impl Layout {
     }
 }
 
-/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired snapshots
-/// and of the boundary terms, have none here.
+/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired
+/// snapshots and of the boundary terms, have none here.
 fn refuse_weights(training: &Training) -> Result<()> {
     let path = &training.path;
     let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
@@ -452,6 +452,26 @@ mod tests {
                 assert!(run(n_tiles * TILE_ROWS) == whole, "{:?}: {n_tiles}", training.architecture.hidden);
             }
         }
+    }
+
+    /// Rows have weights by their pairs, so those that are drawn without them are refused.
+    #[test]
+    fn weights_need_pairs() {
+        let unpaired = path(Interpolant::Linear, 2);
+        let n_rows = unpaired.snapshots.offsets[unpaired.snapshots.times.len()];
+        let weights = (0..n_rows).map(|row| 1.0 + row as f64).collect();
+        let weighted = Arc::unwrap_or_clone(unpaired.snapshots.clone()).weighted(weights).expect("weights");
+        let unpaired = DensityPath { snapshots: Arc::new(weighted), ..unpaired };
+        let refused = |path: &DensityPath, estimator| refuse_weights(&Training { estimator, ..training(path.clone()) });
+        let action = Estimator::Action { centering: false };
+        let paired = coupled(unpaired.clone());
+        assert!(refused(&paired, Estimator::Regression).is_ok());
+        for (path, estimator) in [(&paired, action), (&unpaired, Estimator::Regression)] {
+            let message = refused(path, estimator).expect_err("is refused").to_string();
+            assert!(message.contains("data.weights") && message.contains("objective.pairing"), "{message}");
+        }
+        let plain = path(Interpolant::Linear, 2);
+        assert!(refused(&plain, action).is_ok());
     }
 
     /// The same for samples that take turns: their number, not the memory that is free, makes the
