@@ -12,8 +12,8 @@
 
 constexpr uint32_t kWarpSize = 32;
 
-// Writes one row of the network's input: x, the time features, the conditions, zero padding. Also stores x, phi',
-// the velocity, t and the weight in their own buffers.
+// Writes one row of the network's input: x, the time features, the conditions, zero padding. Also
+// stores x, phi', the velocity, t and the weight in their own buffers.
 template <class T, class Coordinate>
 __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnRow& row, size_t at,
                                           Coordinate coordinate) {
@@ -21,7 +21,8 @@ __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnR
   const GroupParams& groups = params.groups;
   const uint32_t lane = threadIdx.x % kWarpSize;
   const uint32_t dim = params.network.dim, n_features = params.network.n_features,
-                 in_width = params.network.layers[0].n_in;
+                 in_width = params.network.layers[0].n_in, conditions = dim + n_features,
+                 end = conditions + groups.n_conditions;
   T* input = static_cast<T*>(rows.a_in) + at * in_width;
   for (uint32_t column = lane; column < in_width; column += kWarpSize) {
     float value = 0.0f;
@@ -30,13 +31,13 @@ __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnR
       value = moving.x;
       rows.x[at * dim + column] = moving.x;
       if (rows.velocity != nullptr) rows.velocity[at * dim + column] = row.is_interior ? moving.u : 0.0f;
-    } else if (column < dim + n_features) {
+    } else if (column < conditions) {
       TimeFeature feature{};
       if (row.is_used) feature = time_feature(params.frequencies, n_features, column - dim, row.t);
       value = feature.phi;
       rows.d_phi[at * n_features + column - dim] = feature.d_phi;
-    } else if (row.is_used && column < dim + n_features + groups.n_conditions) {
-      value = groups.conditions[row.group * groups.n_conditions + column - dim - n_features];
+    } else if (column < end) {
+      if (row.is_used) value = groups.conditions[row.group * groups.n_conditions + column - conditions];
     }
     input[column] = to_element<T>(value);
   }

@@ -35,8 +35,7 @@ struct Draw {
     const GroupParams& groups = params.groups;
     if (groups.n_groups > 0) {
       const uint32_t word = random_words(params.seed, Purpose::kGroup, step, number).x;
-      const uint32_t group =
-          partition_point(groups.n_groups, [&](uint32_t k) { return groups.cumulative[k] <= word; });
+      const uint32_t group = partition_point(groups.n_groups, [&](uint32_t k) { return groups.cumulative[k] <= word; });
       row.group = min(group, groups.n_groups - 1);
     }
     return {params.paths[row.group], dim};

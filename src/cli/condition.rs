@@ -43,6 +43,14 @@ pub fn note_extrapolation(values: &[ConditionValue], coordinates: &Coordinates) 
     }
 }
 
+/// The names of the conditions in data: those `given` by a configuration, else those of the model.
+pub fn names(given: Vec<String>, coordinates: &Coordinates) -> Vec<String> {
+    if !given.is_empty() {
+        return given;
+    }
+    coordinates.conditions.iter().map(|condition| condition.name().to_string()).collect()
+}
+
 /// True if `a` and `b` are the same value of `condition`, up to rounding.
 pub fn same(condition: &Condition, a: &ConditionValue, b: &ConditionValue) -> bool {
     match (condition, a, b) {
@@ -60,8 +68,7 @@ pub fn check_names(groups: &RowGroups, coordinates: &Coordinates) -> anyhow::Res
         let list = |names: &[&str]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
         let found: Vec<&str> = groups.names.iter().map(String::as_str).collect();
         bail!(
-            "conditions: the data have {}, the model {} (give data with these arrays or columns, and the run folder, whose \
-             configuration names them)",
+            "conditions: the data have {}, the model {} (give data with these arrays or columns)",
             list(&found),
             list(&names)
         );

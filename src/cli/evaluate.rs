@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use test_data::TestData;
 
-use super::condition::{check_names, list, matching, note_extrapolation, pairs};
+use super::condition::{self, check_names, list, matching, note_extrapolation, pairs};
 use super::device::DeviceArguments;
 use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
@@ -116,7 +116,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
-    let source = DataSource { components: given(components.as_ref(), config.as_ref()), ..source };
+    let conditions = condition::names(source.conditions.clone(), &model.coordinates);
+    let source = DataSource { conditions, components: given(components.as_ref(), config.as_ref()), ..source };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;

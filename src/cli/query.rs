@@ -123,11 +123,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (points, own_times) = match (&arguments.at, arguments.grid) {
         (Some(path), _) => {
             let samples = arguments.samples.as_deref();
-            let source = start_source(path, samples, &model, config.as_ref(), components.as_ref());
+            let source = start_source(path, samples, &model.coordinates, config.as_ref(), components.as_ref());
             let points = read_points(&source, &screen)?;
             points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;
-            let times = if arguments.time.is_empty() { read_row_times(&source, &screen)? } else { Vec::new() };
+            let n_rows = points.rows.len() / dim;
+            let times = if arguments.time.is_empty() { read_row_times(&source, n_rows, &screen)? } else { Vec::new() };
             (points.positions(), times)
         }
         (None, Some(_)) if dim != 2 => bail!("--grid: the model has {dim} dimensions (name points with --at)"),

@@ -21,7 +21,7 @@ use action_matching::train::RunFolder;
 use action_matching::{Destination, Ensemble, Error, TrajectorySpread};
 use anyhow::bail;
 
-use super::condition::{check_names, chosen, list, matching, pairs};
+use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::ensemble::{Disagreement, MemberArgument, later_models};
 use super::named::{Named, one_of};
@@ -599,7 +599,8 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let source = DataSource { components: given(components, config), ..source };
+                let conditions = condition::names(source.conditions.clone(), from.coordinates);
+                let source = DataSource { conditions, components: given(components, config), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -609,7 +610,7 @@ impl Start {
                 (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
-                let source = start_source(path, arguments.samples.as_deref(), model, config, components);
+                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components);
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
@@ -670,12 +671,12 @@ impl StartCondition<'_> {
 pub fn start_source(
     path: &Path,
     samples: Option<&str>,
-    model: &Model,
+    coordinates: &Coordinates,
     config: Option<&Config>,
     components: Option<&Arc<Components>>,
 ) -> DataSource {
     let plain = DataSource::new(path);
-    let columns = components.map_or(model.coordinates.columns.as_deref(), |components| components.columns());
+    let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
     let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
     let of_run = config.filter(|_| columns.is_some() || is_cells).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
@@ -687,6 +688,7 @@ pub fn start_source(
     let [weights, growth] =
         config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
+    let conditions = condition::names(conditions, coordinates);
     DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
 }
 

@@ -358,7 +358,7 @@ fn training_under_conditions_follows_the_cpu() {
         let training =
             Training { path: groups.first().path.clone(), groups: Some(groups), bend, ..training(&model, estimator) };
         let state = TrainState { bend: of_bend, ..TrainState::initial(model.parameters.clone()) };
-        follows_on(engine, &format!("{name}, conditions"), &training, state, 20);
+        follows_on(engine, &format!("{name}, conditions"), &training, state, 8);
     }
 }
 

@@ -571,7 +571,7 @@ const FAULTS: &[Fault] = &[
         "groups.cumulative[k] <= word",
         "groups.cumulative[k + 1] <= word",
         DRAW_CONDITIONS,
-        &[OutOfBounds],
+        &[Comparison],
     ),
     // The optimizer.
     fault(

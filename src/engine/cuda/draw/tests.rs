@@ -90,7 +90,8 @@ pub fn grouped(path: impl Fn(usize) -> DensityPath) -> Training {
     Training { architecture, groups: Some(groups), ..training }
 }
 
-/// `path` of group `k`, of fewer rows than that of the group before; group 2 begins and ends inside.
+/// `path` of group `k`, of fewer rows than that of the group before; group 2 begins and ends
+/// inside.
 fn of_group(k: usize, path: DensityPath) -> DensityPath {
     let all = &path.snapshots;
     let snapshots = (0..all.times.len()).map(|snapshot| {
