@@ -127,7 +127,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let points = read_points(&source, &screen)?;
             points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;
-            let times = if arguments.time.is_empty() { read_row_times(&source, &screen)? } else { Vec::new() };
+            let n_rows = points.rows.len() / dim;
+            let times = if arguments.time.is_empty() { read_row_times(&source, n_rows, &screen)? } else { Vec::new() };
             (points.positions(), times)
         }
         (None, Some(_)) if dim != 2 => bail!("--grid: the model has {dim} dimensions (name points with --at)"),

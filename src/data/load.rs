@@ -275,20 +275,17 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     Ok(Points { dim, rows, origin: vec![0.0; dim], columns: Some(components.names()), warnings })
 }
 
-/// Reads the times of `source`, one for each row in the order of the file, in data units; `watch`
-/// receives the bytes read.
+/// Reads the times of `source`, one for each of its `n_rows` rows in the order of the file, in data
+/// units; `watch` receives the bytes read.
 ///
 /// # Errors
 /// As [`load`].
-pub fn read_row_times(source: &DataSource, watch: &dyn Watch) -> Result<Vec<f64>> {
-    let mut meter = Meter::new(watch);
-    let path = times_file(source);
-    let mut file = if source.times_path.is_some() { DataFile::open(path)? } else { open(source)? };
-    let times = file.values(&source.times, "times", &mut meter)?;
+pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
+    let times = open(source)?.values(&source.path, (&source.times, "times"), n_rows, &mut Meter::new(watch))?;
     match times.iter().position(|time| !time.is_finite()) {
         Some(row) => {
             let problem = format!("row {row} (counted from 0) is {}", times[row]);
-            Err(Error::input(path, &source.times, problem, "remove rows without a time"))
+            Err(Error::input(&source.path, &source.times, problem, "remove rows without a time"))
         }
         None => Ok(times),
     }
