@@ -158,8 +158,8 @@ impl Ensemble {
         self.estimate(|model| model.growth_rate(engine, x, t))
     }
 
-    /// [`Model::local`] of the members at points `x [n, dim]` and the time `t [n]` of each: mean and
-    /// spread. Without growth a potential is known up to a function of time, so that of each member
+    /// [`Model::local`] of the members at points `x [n, dim]` and the time `t [n]` of each: mean
+    /// and spread. Without growth a potential is known up to a function of time, so that of each member
     /// is compared after its mean over the points of a time is taken off, and its slope in time
     /// alike.
     ///

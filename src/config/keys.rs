@@ -402,6 +402,7 @@ mod tests {
         let mut config = Config::default();
         config.data.times_path = Some("times.npy".into());
         config.data.components = Some(50);
+        config.data.conditions = vec!["dose".into()];
         (config.data.weights, config.data.growth) = (Some("weight".into()), Some("rate".into()));
         let table = toml::Table::try_from(config).unwrap();
         let keys: BTreeSet<String> = table

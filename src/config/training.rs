@@ -40,7 +40,8 @@ pub struct TrainingConfig {
     /// Seed of initial parameters and batches.
     pub seed: u64,
     /// Members of an ensemble: models that differ in their initial parameters and batches alone,
-    /// with the seeds `seed`, `seed` + 1, … Data, pairs and what `auto` chooses are those of `seed`.
+    /// with the seeds `seed`, `seed` + 1, … Data, pairs and what `auto` chooses are those of
+    /// `seed`.
     pub seeds: usize,
     /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `None`, written
     /// `auto`, is bf16. A CPU computes in f32 in any case.
