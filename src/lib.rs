@@ -85,6 +85,7 @@ mod element;
 pub mod engine;
 mod error;
 pub mod evaluate;
+mod evenly;
 mod files;
 mod flow;
 pub mod integrate;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::data::{Snapshots, Standardization};
 use crate::error::{Error, Result};
+use crate::evenly::evenly;
 use crate::model::Coordinates;
 use crate::rng::Purpose;
 
@@ -114,7 +115,7 @@ pub(super) fn folds(
         LeaveOut::Middle => {
             let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
             let usable: Vec<usize> = usable.collect();
-            let middle: Vec<usize> = evenly(0, usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
+            let middle: Vec<usize> = evenly(usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
             let folds = (0..APART.min(middle.len())).map(|first| {
                 let left: Vec<usize> = middle.iter().copied().skip(first).step_by(APART).collect();
                 let training = of((0..n_times).filter(|k| !left.contains(k)).collect())?;
@@ -146,16 +147,10 @@ pub(super) fn folds(
                 };
                 let training = Snapshots::from_rows(dim, (0..n_times).map(|k| (snapshots.times[k], split(k, false))))?;
                 let target = |k: usize| (k - 1, snapshots.times[k], split(k, true));
-                let targets = evenly(1, n_times, MAX_TARGETS).into_iter().map(target).collect();
+                let targets = evenly(n_times - 1, MAX_TARGETS).into_iter().map(|k| target(k + 1)).collect();
                 Fold::new((training, (0..n_times).collect()), targets, coordinates, rule, false)
             });
             folds.collect()
         }
     }
-}
-
-/// At most `most` of the numbers `first..end`, evenly spaced.
-fn evenly(first: usize, end: usize, most: usize) -> Vec<usize> {
-    let n = (end - first).min(most);
-    (0..n).map(|i| first + (2 * i + 1) * (end - first) / (2 * n)).collect()
 }
