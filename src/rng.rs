@@ -60,6 +60,8 @@ pub enum Purpose {
     /// Choice of the rows that stand for a snapshot in a validation (step = snapshot, row =
     /// position).
     Validation = 14,
+    /// Rows that early stopping keeps apart from training (step = snapshot, row = position).
+    Stopping = 18,
     /// Start of the search for the components of wide samples (step = component / 4, row = column).
     Components = 20,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
+use action_matching::train::{Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::exit;
@@ -87,6 +87,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         began: Instant::now(),
         last: None,
         unexplained: None,
+        kept: None,
         test: None,
     };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
@@ -100,6 +101,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();
                 note!("{} steps, loss {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
+            }
+            if let Some(kept) = screen.kept {
+                note!("{kept}");
             }
             if let Some(unexplained) = screen.unexplained {
                 note!("{unexplained}");
@@ -148,6 +152,7 @@ struct Screen {
     began: Instant,
     last: Option<StepRecord>,
     unexplained: Option<Unexplained>,
+    kept: Option<Kept>,
     test: Option<SelfTest>,
 }
 
@@ -189,6 +194,10 @@ impl Observer for Screen {
 
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         self.unexplained = unexplained;
+    }
+
+    fn kept(&mut self, kept: &Kept) {
+        self.kept = Some(*kept);
     }
 
     fn testing(&mut self) {

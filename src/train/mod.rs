@@ -24,6 +24,7 @@ mod checkpoint;
 mod claim;
 mod folder;
 mod metrics;
+mod moved;
 #[cfg(feature = "plot")]
 mod plot;
 #[cfg(not(feature = "plot"))]
@@ -31,6 +32,7 @@ mod plot;
 mod plot;
 mod resume;
 mod selftest;
+mod stopping;
 mod unexplained;
 
 use std::path::Path;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
 pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
+pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
 
 use self::claim::Claim;
@@ -47,6 +50,7 @@ use self::folder::Content;
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
+use self::stopping::{Parts, Stopping};
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
 use crate::density_path::{Coupling, Interpolant};
@@ -106,6 +110,11 @@ pub trait Observer {
     /// the path, if that can be computed.
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         let _ = unexplained;
+    }
+
+    /// All steps of a run with early stopping are taken, and the model of one of them is kept.
+    fn kept(&mut self, kept: &Kept) {
+        self.notice(&kept.to_string());
     }
 
     /// The model is about to be tested on the snapshots that it was trained on;
@@ -175,7 +184,10 @@ pub fn train(
     let claim = claim(&folder, existing, observer)?;
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
-    let config = &auto::decided(config, existing, &folder, &loaded.training, &loaded.coordinates, threads, observer)?;
+    let parts = Parts::of(config, &loaded)?;
+    let seen = parts.as_ref().map_or(&loaded.training, |parts| &parts.training);
+    let config = &auto::decided(config, existing, &folder, seen, &loaded.coordinates, threads, observer)?;
+    let masses = config.masses(&loaded.training)?;
     let fingerprint = config.fingerprint(&loaded.training)?;
     // A run that cannot be resumed is refused before the long work.
     let earlier = match existing {
@@ -184,7 +196,11 @@ pub fn train(
         }
         _ => Earlier::default(),
     };
-    let Loaded { training: snapshots, coordinates, components, .. } = loaded;
+    let Loaded { training: all, coordinates, components, .. } = loaded;
+    let (snapshots, apart) = match parts {
+        None => (all, None),
+        Some(Parts { training, apart }) => (training, Some(apart)),
+    };
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
     if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
@@ -194,7 +210,8 @@ pub fn train(
              objective.pairing = \"ot\""
         ));
     }
-    let training = training(engine, config, snapshots, threads, observer)?;
+    let training = training(engine, config, (snapshots, masses), threads, observer)?;
+    let stopping = apart.and_then(|apart| Stopping::new(config, &training, &apart, earlier.best));
     let state = match earlier.state {
         Some(state) => state,
         None => training.initial_state()?,
@@ -209,13 +226,13 @@ pub fn train(
     observer.started(start, config.training.steps, &engine.describe(), folder.path());
     let arithmetic = engine.arithmetic();
     let kept = (start > 0).then_some(start);
-    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, kept };
+    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, stopping, kept };
     run.claim.keep_folder();
-    let outcome = run.steps(&mut *trainer, config, start, observer);
+    let outcome = run.steps(engine, &mut *trainer, config, start, observer);
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
     match outcome {
-        Outcome::Finished => run.report(engine, &*trainer, threads, observer),
+        Outcome::Finished => run.report(engine, &*trainer, config.training.steps, threads, observer),
         stopped @ Outcome::Stopped { .. } => Ok(stopped),
     }
 }
@@ -303,15 +320,17 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     Ok(claim)
 }
 
-/// The inputs of a trainer, with snapshots paired.
+/// The inputs of a trainer, with snapshots paired; `masses` are those of the population.
 fn training(
     engine: &dyn Engine,
     config: &Config,
-    snapshots: Snapshots,
+    (snapshots, masses): (Snapshots, Option<Vec<f64>>),
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
     let mut training = config.training(config.unpaired_path(snapshots)?);
+    // Rows kept apart take none of the mass with them.
+    training.path.masses = masses;
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
@@ -387,6 +406,7 @@ struct Run {
     coordinates: Coordinates,
     training: Training,
     metrics: MetricsWriter,
+    stopping: Option<Stopping>,
     /// Step of the newest checkpoint.
     kept: Option<u64>,
 }
@@ -395,6 +415,7 @@ impl Run {
     /// Takes the steps from `start` to the end of `config`.
     fn steps(
         &mut self,
+        engine: &dyn Engine,
         trainer: &mut dyn Trainer,
         config: &Config,
         start: u64,
@@ -403,9 +424,10 @@ impl Run {
         let end = config.training.steps;
         let rows_per_step = self.training.rows_per_step() as f64;
         let (mut step, mut chunk, mut records) = (start, 1, Vec::new());
-        while step < end {
+        while step < end && !self.is_spent() {
             let next_checkpoint = (step / config.output.checkpoint_every + 1) * config.output.checkpoint_every;
-            let n = chunk.min(next_checkpoint - step).min(end - step);
+            let unmeasured = self.stopping.as_ref().map_or(u64::MAX, |stopping| stopping.steps_left(step));
+            let n = chunk.min(next_checkpoint - step).min(end - step).min(unmeasured);
             records.clear();
             let began = Instant::now();
             let failed = match trainer.steps(n, &mut records) {
@@ -419,9 +441,12 @@ impl Run {
                 as u64;
 
             self.claim.check()?;
+            let now = records.last().filter(|_| failed.is_none()).map(|last| last.step + 1);
+            let held_out = now.map(|now| self.measured(engine, trainer, now, end)).transpose()?.flatten();
             for record in &records {
-                if record.step % config.output.metrics_every == 0 || record.step + 1 == end {
-                    self.metrics.write(&Metrics::new(record, rows_per_s))?;
+                let held_out = held_out.filter(|_| now == Some(record.step + 1));
+                if record.step % config.output.metrics_every == 0 || record.step + 1 == end || held_out.is_some() {
+                    self.metrics.write(&Metrics { held_out, ..Metrics::new(record, rows_per_s) })?;
                 }
             }
             self.metrics.flush()?;
@@ -445,7 +470,7 @@ impl Run {
             observer.progress(last, rows_per_s);
             let stop = observer.watch().is_cancelled() && step < end;
             let asked = observer.wants_checkpoint();
-            if step == next_checkpoint || step == end || stop || asked {
+            if step == next_checkpoint || step == end || stop || asked || self.is_spent() {
                 self.save(trainer.state()?)?;
             }
             if asked {
@@ -464,6 +489,27 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
+    /// The distance of the rows kept apart if it is time to measure it after `step` of `end` steps;
+    /// not a number if they were lost.
+    fn measured(&mut self, engine: &dyn Engine, trainer: &dyn Trainer, step: u64, end: u64) -> Result<Option<f64>> {
+        if !self.stopping.as_ref().is_some_and(|stopping| stopping.is_due(step, end)) {
+            return Ok(None);
+        }
+        let model = self.model(trainer.state()?.action.ema);
+        let Some(stopping) = &mut self.stopping else { return Ok(None) };
+        Ok(Some(stopping.measure(engine, model, step)?.unwrap_or(f64::NAN)))
+    }
+
+    /// True if early stopping ends the run here.
+    fn is_spent(&self) -> bool {
+        self.stopping.as_ref().is_some_and(Stopping::is_spent)
+    }
+
+    /// The best weights so far; none without early stopping.
+    fn best(&self) -> Option<&Best> {
+        self.stopping.as_ref()?.best.as_ref()
+    }
+
     /// After an error of the device or a file, names the checkpoint from which the run can
     /// continue.
     fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
@@ -478,33 +524,39 @@ impl Run {
         &self,
         engine: &dyn Engine,
         trainer: &dyn Trainer,
+        asked: u64,
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let state = trainer.state()?;
-        let model = self.model(state.action.ema);
+        let TrainState { step: taken, action, .. } = trainer.state()?;
+        let kept = self.stopping.as_ref().and_then(|stopping| stopping.kept(taken, asked));
+        kept.iter().for_each(|kept| observer.kept(kept));
+        let (step, parameters) =
+            self.best().map_or((taken, action.ema), |Best { step, weights, .. }| (*step, weights.clone()));
+        let model = self.model(parameters);
         match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
             Ok(unexplained) => observer.finished(unexplained),
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
         observer.testing();
-        let subject = Subject { training: &self.training, steps: state.step, loss: self.last_loss(state.step) };
+        let subject = Subject { training: &self.training, steps: step, loss: self.last_loss(step) };
         match SelfTest::measure(engine, &model, &subject, &Stage::new(threads, observer.watch())) {
             Ok(test) => {
                 self.claim.verify()?;
                 test.save(&self.folder.self_test())?;
                 observer.tested(&test);
             }
-            Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: state.step }),
+            Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: taken }),
             Err(error) => observer.warning(&format!("the model could not be tested: {error}")),
         }
         Ok(Outcome::Finished)
     }
 
-    /// Loss of the last tenth of the `steps`, as far as the metrics have it.
+    /// Loss of the last tenth of the first `steps`, as far as the metrics have it.
     fn last_loss(&self, steps: u64) -> Option<Loss> {
         let metrics = read_metrics(&self.folder.metrics(), |_| ()).ok()?;
-        Loss::of(metrics.iter().filter(|line| line.step >= steps - steps / 10).map(|line| line.loss))
+        let last = steps - steps / 10..steps;
+        Loss::of(metrics.iter().filter(|line| last.contains(&line.step)).map(|line| line.loss))
     }
 
     /// The model with `parameters`.
@@ -519,12 +571,13 @@ impl Run {
 
     /// Writes the checkpoint, then the model.
     fn save(&mut self, state: TrainState) -> Result<()> {
-        let model = self.model(state.action.ema.clone());
+        let best = self.best().cloned();
+        let model = self.model(best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone());
         self.claim.verify()?;
         self.metrics.sync()?;
         let step = state.step;
         let (fingerprint, arithmetic) = (self.fingerprint.clone(), self.arithmetic.clone());
-        Checkpoint { state, fingerprint, arithmetic }.save(&self.folder.checkpoints())?;
+        Checkpoint { state, fingerprint, arithmetic, best }.save(&self.folder.checkpoints())?;
         self.kept = Some(step);
         self.claim.verify()?;
         model.save(&self.folder.model())

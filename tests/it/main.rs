@@ -17,6 +17,7 @@ mod data_formats;
 mod data_precision;
 mod data_tables;
 mod derivatives;
+mod early_stopping;
 mod engines;
 mod estimators;
 mod evaluate;
