@@ -141,5 +141,6 @@ fn last(snapshots: &action_matching::data::Snapshots) -> action_matching::data::
         times: vec![1.0],
         offsets: vec![0, n],
         samples: snapshots.rows(k).to_vec(),
+        mass: Default::default(),
     }
 }

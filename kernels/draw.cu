@@ -12,12 +12,13 @@
 
 constexpr uint32_t kWarpSize = 32;
 
-// Writes one row of the network's input: x, the time features, zero padding. Also stores x, phi',
+// Writes one row of the network's input: x, the time features, the conditions, zero padding. Also stores x, phi',
 // the velocity, t and the weight in their own buffers.
 template <class T, class Coordinate>
 __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnRow& row, size_t at,
                                           Coordinate coordinate) {
   const RowBuffers& rows = params.rows;
+  const GroupParams& groups = params.groups;
   const uint32_t lane = threadIdx.x % kWarpSize;
   const uint32_t dim = params.network.dim, n_features = params.network.n_features,
                  in_width = params.network.layers[0].n_in;
@@ -34,6 +35,8 @@ __device__ __forceinline__ void write_row(const DrawParams& params, const DrawnR
       if (row.is_used) feature = time_feature(params.frequencies, n_features, column - dim, row.t);
       value = feature.phi;
       rows.d_phi[at * n_features + column - dim] = feature.d_phi;
+    } else if (row.is_used && column < dim + n_features + groups.n_conditions) {
+      value = groups.conditions[row.group * groups.n_conditions + column - dim - n_features];
     }
     input[column] = to_element<T>(value);
   }

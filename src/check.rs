@@ -2,7 +2,8 @@
 //!
 //! Both are safetensors files in network coordinates. A batch holds `x [n, d]`, `t [n]`,
 //! `x0 [n0, d]`, `x1 [n1, d]`, and may hold `omega [n]`, `d_omega [n]`, the scalars `omega0` and
-//! `omega1`, and `probe [k, n, d]`.
+//! `omega1`, and `probe [k, n, d]`. For a model with conditions it holds their inputs too:
+//! `c [n, m]`, `c0 [n0, m]` and `c1 [n1, m]`.
 //!
 //! ```
 //! use action_matching::check::write_loss_gradient;
@@ -30,7 +31,8 @@ use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::TensorFile;
 
 /// Every tensor of a batch file.
-const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "omega0", "omega1", "probe"];
+const BATCH_TENSORS: [&str; 12] =
+    ["x", "t", "x0", "x1", "c", "c0", "c1", "omega", "d_omega", "omega0", "omega1", "probe"];
 
 /// Reads a batch of points of `model`: f16, bf16, f32, f64 or integers. Without a time weight in
 /// the file ω = 1 and ω′ = 0.
@@ -38,7 +40,7 @@ const BATCH_TENSORS: [&str; 9] = ["x", "t", "x0", "x1", "omega", "d_omega", "ome
 /// # Errors
 /// [`Error::Input`] names the tensor that is missing, misshapen, unknown or not finite.
 pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
-    let dim = model.architecture.dim;
+    let (dim, conditions) = (model.architecture.dim, model.architecture.conditions);
     let mut file = TensorFile::open(path)?;
     // Without this check a misspelled optional tensor would silently take its default.
     if let Some(name) = file.names().into_iter().find(|name| !BATCH_TENSORS.contains(&name.as_str())) {
@@ -48,7 +50,18 @@ pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
     let n = leading_size(&file, "t")?;
     let (n0, n1) = (leading_size(&file, "x0")?, leading_size(&file, "x1")?);
     let has = |file: &TensorFile, name: &str| file.find(name).is_some();
+    let condition = |file: &mut TensorFile, name: &str, n: usize| match conditions {
+        0 if file.find(name).is_some() => {
+            Err(Error::input(path, name, "is there, but the model has no conditions", "leave it out"))
+        }
+        0 => Ok(Vec::new()),
+        _ => file.f64s(name, &[n, conditions]),
+    };
+    let (c, c0, c1) = (condition(&mut file, "c", n)?, condition(&mut file, "c0", n0)?, condition(&mut file, "c1", n1)?);
     Ok(Batch {
+        c,
+        c0,
+        c1,
         x: file.f64s("x", &[n, dim])?,
         t: file.f64s("t", &[n])?,
         x0: file.f64s("x0", &[n0, dim])?,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, InputKind, Result};
 use crate::files::{IfPresent, check_writable, open_file, write_whole};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, later_member};
 use crate::tensors::TensorFileKind;
 
 /// The existing files that a result may replace. A file that the same command reads, a model, a
@@ -211,7 +211,9 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
         let is_run = run.config().is_file() && (run.checkpoints().is_dir() || run.model().is_file());
         let of_work = [run.config(), run.model(), run.loadings(), run.metrics(), run.plot(), run.self_test()];
         let files = [&of_work[..], &[run.claim(), run.takeover()]].concat();
-        let owns = files.contains(&target) || target.starts_with(run.checkpoints());
+        let first = target.strip_prefix(run.path()).ok().and_then(|inside| inside.components().next());
+        let is_of_member = first.is_some_and(|name| later_member(&name.as_os_str().to_string_lossy()).is_some());
+        let owns = files.contains(&target) || target.starts_with(run.checkpoints()) || is_of_member;
         (is_run && owns).then(|| run.path().to_owned())
     })
 }

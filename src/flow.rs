@@ -9,6 +9,19 @@ use crate::error::{Error, Result, check_len};
 use crate::integrate::{Solver, Trajectories};
 use crate::model::{Coordinates, Model};
 
+/// What a model says at n points and times, in data units ([`Model::local`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Local {
+    /// The potential s `[n]`: see [`Model::potential`].
+    pub potential: Vec<f64>,
+    /// Velocities `[n, dim]`: see [`Model::velocity`].
+    pub velocity: Vec<f64>,
+    /// ∂s/∂t `[n]`, per unit of time. Without growth it is known up to a function of time.
+    pub time_derivative: Vec<f64>,
+    /// Growth rates `[n]`: see [`Model::growth_rate`].
+    pub growth_rate: Vec<f64>,
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -109,6 +122,31 @@ impl Model {
             .zip(units)
             .map(|(p, unit)| T::rounded(unit * self.objective.hamiltonian_f64(p).1))
             .collect())
+    }
+
+    /// All that the model says at points `x [n, dim]` and the time `t [n]` of each, in data units.
+    ///
+    /// # Errors
+    /// As [`Model::potential`]; [`Error::Shape`] unless there is a time for each point.
+    pub fn local(&self, engine: &dyn Differentiate, x: &[f64], t: &[f64]) -> Result<Local> {
+        let (y, _) = self.to_network(x, 0.0)?;
+        check_len("times", x.len() / self.coordinates.mean.len(), t.len())?;
+        if let Some(row) = t.iter().position(|t| !t.is_finite()) {
+            let problem = format!("is {}", t[row]);
+            return Err(Error::input("points", format!("time of row {row}"), problem, "use finite times"));
+        }
+        let tau: Vec<f64> = t.iter().map(|&t| self.coordinates.network_time(t)).collect();
+        let found = engine.derivatives(self, &y, &tau)?;
+        let [start, end] = self.coordinates.time_range;
+        let duration = end - start;
+        let units = self.coordinates.scale.iter().map(|scale| scale / duration).cycle();
+        let slopes = found.grad_s.into_iter().zip(units);
+        Ok(Local {
+            velocity: slopes.map(|(p, unit)| unit * self.objective.hamiltonian_f64(p).1).collect(),
+            time_derivative: found.ds_dt.iter().map(|slope| slope / duration).collect(),
+            growth_rate: found.s.iter().map(|s| self.objective.growth / duration * s).collect(),
+            potential: found.s,
+        })
     }
 
     /// Positions `[n, dim]` at the time `to` of particles that are at `x [n, dim]` at the time

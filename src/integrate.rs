@@ -209,6 +209,7 @@ impl<'a> Trajectories<'a> {
     /// Number of particles, after checks of model, plan and buffers that every engine makes.
     pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
         model.validate()?;
+        model.require_one_condition()?;
         model.objective.validate("objective")?;
         plan.validate(&model.objective)?;
         let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);

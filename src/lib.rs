@@ -83,6 +83,7 @@ mod destination;
 pub mod display;
 mod element;
 pub mod engine;
+mod ensemble;
 mod error;
 pub mod evaluate;
 mod evenly;
@@ -110,8 +111,9 @@ pub mod transport;
 pub mod validate;
 
 pub use destination::{Destination, Replace};
+pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};
-pub use flow::Coordinate;
+pub use flow::{Coordinate, Local};
 
 /// Items that only the program `amatch` needs; not part of the public interface.
 #[doc(hidden)]

@@ -52,6 +52,8 @@ pub enum Purpose {
     /// Division of snapshots into the shards that are on a device one after the other (step =
     /// snapshot, row = position).
     Shards = 12,
+    /// Group of a batch row: words = (group, free, free, free).
+    Group = 15,
     /// Numbers for code outside this crate: a [`Stream`] made from a seed alone.
     Free = 13,
     /// Rows that are held out of training (step = snapshot, row = position; the last row rounds the

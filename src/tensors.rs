@@ -167,12 +167,12 @@ impl TensorFile {
         self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// The JSON of version `version` under `key`. `missing` is the error if there is none: the
+    /// The JSON of one of `versions` under `key`. `missing` is the error if there is none: the
     /// problem and the fix.
     ///
     /// # Errors
     /// [`Error::Input`] also for another version, and for JSON that is no `T`, with its field.
-    pub fn described<T: DeserializeOwned>(&self, key: &str, version: u32, missing: [&str; 2]) -> Result<T> {
+    pub fn described<T: DeserializeOwned>(&self, key: &str, versions: &[u32], missing: [&str; 2]) -> Result<T> {
         let path = self.path();
         let fail =
             |field: &str, problem: String, fix: &str| Error::input(path, format!("{key}: {field}"), problem, fix);
@@ -182,8 +182,10 @@ impl TensorFile {
         };
         // The version first, so that a later format is told apart from a broken one.
         let found = serde_json::from_str::<serde_json::Value>(json).ok().and_then(|json| json.get("version")?.as_u64());
-        if let Some(found) = found.filter(|&found| found != u64::from(version)) {
-            let fix = format!("this program reads version {version}: update it");
+        if let Some(found) = found.filter(|&found| versions.iter().all(|&version| u64::from(version) != found)) {
+            let read: Vec<String> = versions.iter().map(u32::to_string).collect();
+            let plural = if read.len() > 1 { "s" } else { "" };
+            let fix = format!("this program reads version{plural} {}: update it", read.join(" and "));
             return Err(fail("version", format!("is {found}"), &fix));
         }
         parsed(json).map_err(|(field, problem)| {

@@ -214,23 +214,45 @@ pub fn unbalanced_plan<T: Copy + Into<f64>>(
     relaxation: f64,
     watch: &dyn Watch,
 ) -> Result<Vec<UnbalancedMove>> {
-    /// Units of the larger row mass: far below any mass of interest, and few enough for sums over
+    let [x_masses, y_masses] =
+        [(x, row_masses[0]), (y, row_masses[1])].map(|(rows, mass)| vec![mass; rows.len() / dim.max(1)]);
+    weighted_unbalanced_plan(dim, (x, &x_masses), (y, &y_masses), relaxation, watch)
+}
+
+/// [`unbalanced_plan`] between rows `x [n, dim]` with the masses `x_masses [n]` and rows `y [m, dim]`
+/// with `y_masses [m]`. A mass below 2⁻⁴⁰ of the largest counts as that.
+///
+/// # Errors
+/// As [`unbalanced_plan`].
+pub fn weighted_unbalanced_plan<T: Copy + Into<f64>>(
+    dim: usize,
+    (x, x_masses): (&[T], &[f64]),
+    (y, y_masses): (&[T], &[f64]),
+    relaxation: f64,
+    watch: &dyn Watch,
+) -> Result<Vec<UnbalancedMove>> {
+    /// Units of the largest row mass: far below any mass of interest, and few enough for sums over
     /// all rows.
     const UNITS: f64 = (1i64 << 40) as f64;
     check_points(dim, x, y)?;
-    if let Some(value) = row_masses.iter().chain([&relaxation]).find(|value| !(value.is_finite() && **value > 0.0)) {
+    check_len("masses of x", x.len() / dim, x_masses.len())?;
+    check_len("masses of y", y.len() / dim, y_masses.len())?;
+    let mut numbers = x_masses.iter().chain(y_masses).chain([&relaxation]);
+    if let Some(value) = numbers.find(|value| !(value.is_finite() && **value > 0.0)) {
         let problem = format!("holds {value}");
         return Err(Error::input("optimal transport", "masses and relaxation", problem, "use positive numbers"));
     }
     let (n, m) = (x.len() / dim, y.len() / dim);
-    let largest = row_masses[0].max(row_masses[1]);
-    let [supply, demand] = row_masses.map(|mass| ((mass / largest * UNITS).round() as i64).max(1));
+    let largest = x_masses.iter().chain(y_masses).copied().fold(0.0, f64::max);
+    let [supplies, demands] = [x_masses, y_masses].map(|masses| -> Vec<i64> {
+        masses.iter().map(|mass| ((mass / largest * UNITS).round() as i64).max(1)).collect()
+    });
     // One more source supplies all appearing mass, one more target takes all vanishing mass; flow
     // between these two is free.
     let costs = Costs::with_margin(dim, x, y, 0.5 * relaxation, watch)?;
     let masses = Masses {
-        supplies: std::iter::repeat_n(supply, n).chain([demand * m as i64]).collect(),
-        demands: std::iter::repeat_n(demand, m).chain([supply * n as i64]).collect(),
+        supplies: supplies.iter().copied().chain([demands.iter().sum()]).collect(),
+        demands: demands.iter().copied().chain([supplies.iter().sum()]).collect(),
     };
     let solution = simplex::solve(&masses, &costs.values, watch)?;
     let nearest = |costs: &mut dyn Iterator<Item = f64>| {

@@ -42,6 +42,9 @@ struct Path {
   __device__ __forceinline__ bool is_generative() const { return params.interpolant >= Interpolant::kGenerativeLinear; }
   __device__ __forceinline__ uint32_t n_intervals() const { return params.n_times - 1; }
   __device__ __forceinline__ f64 time(uint32_t k) const { return params.times[k]; }
+  // First and last time: 0 and 1, unless a group has fewer times than others.
+  __device__ __forceinline__ f64 start() const { return time(0); }
+  __device__ __forceinline__ f64 end() const { return time(params.n_times - 1); }
   __device__ __forceinline__ f64 length(uint32_t left) const { return time(left + 1) - time(left); }
   __device__ __forceinline__ f64 snapshot_mass(uint32_t k) const {
     return params.masses == nullptr ? 1.0 : params.masses[k];

@@ -294,6 +294,7 @@ fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<T
             ema_decay: 0.9999,
         },
         seed: SEED,
+        groups: None,
     })
 }
 
@@ -331,6 +332,7 @@ fn normal_snapshots(dim: usize) -> Snapshots {
         times: times.to_vec(),
         offsets: (0..=times.len()).map(|k| k * rows).collect(),
         samples: (0..times.len()).flat_map(|k| normal_rows(rows, dim, k as u64)).collect(),
+        mass: Default::default(),
     }
 }
 

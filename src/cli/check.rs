@@ -26,6 +26,7 @@ All values are in network coordinates. The batch holds
   x0 [n0, d], x1 [n1, d]   rows at the first and the last time
   omega [n], d_omega [n]   time weight and its slope (default: 1 and 0)
   omega0, omega1           time weight at the first and the last time (default: 1)
+  c [n, m], c0, c1         of a model with conditions: its inputs in each row
   probe [k, n, d]          with diffusion: probes (default: the exact Laplacian)
 The result holds, in float64,
   loss

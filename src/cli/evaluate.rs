@@ -1,21 +1,25 @@
 //! `amatch evaluate`.
 
+mod test_data;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use action_matching::config::Config;
-use action_matching::data::{DataSet, DataSource, DividedSet, Snapshots, check_fits, read_divided, read_snapshots};
-use action_matching::evaluate::{
-    EvaluateOptions, Labeled, Report, Role, Sources, StartFrom, Theorems, evaluate_labeled,
-};
+use action_matching::data::{DataSource, check_fits};
+use action_matching::evaluate::{EvaluateOptions, Report, Sources, StartFrom, Theorems, evaluate_members};
 use action_matching::integrate::Method;
-use action_matching::model::Model;
+use action_matching::model::{ConditionValue, Model};
 use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
 use action_matching::transport::MAX_POINTS;
-use action_matching::{Destination, Error, Replace};
+use action_matching::{Destination, Replace};
 use anyhow::{Context, bail};
+use serde::Serialize;
+use test_data::TestData;
 
+use super::condition::{check_names, list, matching, note_extrapolation, pairs};
 use super::device::DeviceArguments;
+use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, print_result};
 use super::problem::find;
@@ -39,7 +43,8 @@ three bandwidths, both unbiased. They stand beside those of no motion, of a roll
 snapshot, of what needs no model (the snapshot after, rows of both neighbors, points between them on \
 the exact W2 plan), and the sampling floor, the distance between two halves of the truth. Means with \
 standard errors come first, of what was not trained on apart; a line says where measures disagree, \
-and a warning if the model is worse than not moving.")]
+and a warning if the model is worse than not moving. Of an ensemble a table has mean and standard \
+deviation over its members; all else is of the first one, or of --member K.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -49,6 +54,10 @@ pub struct Arguments {
     /// the run]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     held_out: Option<Vec<f64>>,
+    /// For a model that depends on conditions: only groups of rows with these values [default:
+    /// every group]
+    #[arg(long, value_name = "NAME=VALUE")]
+    condition: Vec<String>,
     /// Start of the particles [default: previous; noise for the run of a generative path]
     #[arg(long, value_parser = one_of(STARTS))]
     start: Option<StartFrom>,
@@ -85,8 +94,13 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    member: MemberArgument,
+    #[command(flatten)]
     device: DeviceArguments,
 }
+
+/// Fewest comparisons of the rows of one condition.
+const FEWEST_COMPARISONS: usize = 4;
 
 /// Start of the particles.
 const STARTS: &[Named<StartFrom>] = &[
@@ -98,10 +112,11 @@ const STARTS: &[Named<StartFrom>] = &[
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
-    let (model_file, model, config) = load_model(&arguments.model)?;
+    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
-    let source = DataSource { components: given(components.as_ref()), ..source };
+    let source = DataSource { components: given(components.as_ref(), config.as_ref()), ..source };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
@@ -112,6 +127,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = arguments.start.unwrap_or(default);
     let engine = arguments.device.engine()?;
     let (method, control) = solver(arguments.method, &model.objective, arguments.steps, arguments.rtol, arguments.atol);
+    if problem.is_some() && !model.coordinates.conditions.is_empty() {
+        bail!("--problem: the true action has no conditions, and the model depends on some (leave it out)");
+    }
     // First, because it refuses a model of other dynamics immediately.
     let theorems = (problem.map(|problem| {
         let screen = OnScreen::new("theorems", &signals);
@@ -120,20 +138,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }))
     .transpose()?;
     // Samples are stored as differences from the origin.
-    let model = Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
-    let max_comparisons = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
+    let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
+    let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
+    let members: Vec<Model> = members.into_iter().map(relative).collect();
+    let parts = parts(arguments, members, test)?;
+    let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
+    let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);
     let (max_points, seed) = (arguments.points, arguments.seed);
     let options = EvaluateOptions { start, max_points, max_comparisons, method, control, seed };
-    let screen = OnScreen::new("flows and comparisons", &signals);
-    let stage = Stage::new(arguments.device.threads(), &screen);
-    let report = evaluate_labeled(&*engine, &model, &test.labeled(), &options, &stage)?;
     let run = model_file.parent().filter(|_| config.is_some()).map(Path::to_owned);
     let configuration = run.as_ref().map(|run| RunFolder::new(run).config());
     let data = source.files().map(Path::to_owned).collect();
-    let sources = Some(Sources { run, model: model_file, configuration, data });
-    let notes = [test.notes, report.notes].concat();
-    let report = Report { sources, notes, theorems, ..report };
+    let sources = Sources { run, model: model_file, configuration, data };
+    let screen = OnScreen::new("flows and comparisons", &signals);
+    let mut reports = Vec::new();
+    let stage = Stage::new(arguments.device.threads(), &screen);
+    for Part { members, test, .. } in &parts {
+        let report = evaluate_members(&*engine, members, &test.labeled(), &options, &stage)?;
+        let notes = [&test.notes[..], &report.notes].concat();
+        reports.push(Report { sources: Some(sources.clone()), notes, theorems: theorems.clone(), ..report });
+    }
     drop(screen);
+    let report = Reports { parts: &parts, reports };
     // The file first: printing may block if the reader of standard output is gone or slow.
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
@@ -146,130 +172,104 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print_result(report)
 }
 
-/// Snapshots to compare with, and what the training of the model knew of them.
-struct TestData {
-    /// Differences from `origin`.
-    snapshots: Snapshots,
-    roles: Vec<Role>,
-    /// Rows that were held out of times that are among `snapshots` too.
-    held_out: Option<Snapshots>,
-    origin: Vec<f64>,
-    columns: Option<Vec<String>>,
-    /// For the report.
-    notes: Vec<String>,
+/// What is evaluated under one condition, or without conditions everything.
+struct Part {
+    condition: Vec<(String, ConditionValue)>,
+    /// The condition in words.
+    name: String,
+    /// The model, or all members of an ensemble.
+    members: Vec<Model>,
+    test: TestData,
 }
 
-impl TestData {
-    /// Reads the data of `source`: those of the run, or others.
-    fn read(
-        arguments: &Arguments,
-        config: Option<&Config>,
-        model: &Model,
-        source: &DataSource,
-        signals: &Signals,
-    ) -> anyhow::Result<Self> {
-        let screen = OnScreen::new("bytes of data", signals);
-        let is_own = arguments.data.is_none();
-        let mut test = match config {
-            Some(_) if is_own && arguments.held_out.is_none() => TestData::divided(read_divided(source, &screen)?),
-            _ => TestData::whole(read_snapshots(source, &screen)?),
+/// The groups of rows that `arguments` choose, each with the models under its condition; without
+/// conditions all rows.
+fn parts(arguments: &Arguments, members: Vec<Model>, mut test: TestData) -> anyhow::Result<Vec<Part>> {
+    let coordinates = &members[0].coordinates;
+    let mut wanted = Vec::new();
+    for (name, value) in pairs("--condition", &arguments.condition)? {
+        match coordinates.conditions.iter().position(|condition| condition.name() == name) {
+            Some(i) => wanted.push((i, coordinates.conditions[i].parse(&value)?)),
+            None => drop(coordinates.parse_condition(&[(name, value)])?), // says that it is unknown
+        }
+    }
+    if coordinates.conditions.is_empty() {
+        test.finish();
+        return Ok(vec![Part { condition: Vec::new(), name: String::new(), members, test }]);
+    }
+    let groups = &test.groups;
+    check_names(groups, coordinates)?;
+    let least = if arguments.start == Some(StartFrom::Noise) { 1 } else { 2 };
+    let mut parts = Vec::new();
+    for k in matching(groups, &wanted, coordinates) {
+        let mut of_group = test.of_group(k, coordinates);
+        if of_group.n_times() < least {
+            note!("warning: {} has rows at one time only, and is left out", groups.describe(k));
+            continue;
+        }
+        of_group.finish();
+        let values = &groups.values[k];
+        note_extrapolation(values, coordinates);
+        let condition = groups.names.iter().cloned().zip(values.iter().cloned()).collect();
+        let members = members.iter().map(|model| model.under(values)).collect::<action_matching::Result<_>>()?;
+        parts.push(Part { condition, name: groups.describe(k), members, test: of_group });
+    }
+    if parts.is_empty() {
+        bail!("--condition: no group of rows with two times fits (there are: {})", list(groups));
+    }
+    Ok(parts)
+}
+
+/// The reports of all parts.
+struct Reports<'a> {
+    parts: &'a [Part],
+    reports: Vec<Report>,
+}
+
+impl Reports<'_> {
+    /// True if the model has conditions.
+    fn has_conditions(&self) -> bool {
+        self.parts.iter().any(|part| !part.condition.is_empty())
+    }
+}
+
+impl fmt::Display for Reports<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (k, (part, report)) in self.parts.iter().zip(&self.reports).enumerate() {
+            if self.has_conditions() {
+                writeln!(f, "{}{}", if k > 0 { "\n" } else { "" }, part.name)?;
+            }
+            report.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The report of one part, as in JSON.
+#[derive(Serialize)]
+struct OfCondition<'a> {
+    condition: serde_json::Map<String, serde_json::Value>,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+impl Serialize for Reports<'_> {
+    /// Without conditions the report itself; with them a list `groups`, each with its condition.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.has_conditions() {
+            return self.reports.first().serialize(serializer);
+        }
+        let of_condition = |(part, report): (&Part, _)| {
+            let value = |(name, value): &(String, ConditionValue)| {
+                let value = match value {
+                    ConditionValue::Number(number) => (*number).into(),
+                    ConditionValue::Category(category) => category.as_str().into(),
+                };
+                (name.clone(), value)
+            };
+            OfCondition { condition: part.condition.iter().map(value).collect(), report }
         };
-        if let Some(held_out) = &arguments.held_out {
-            test.roles.fill(Role::Seen);
-            for &time in held_out {
-                let k = test.snapshots.index_of(time, &source.path, "--held-out")?;
-                if k == 0 {
-                    bail!("--held-out: names the first time, which every prediction starts from (name others)");
-                }
-                test.roles[k] = Role::HeldOut;
-            }
-        } else if let Some(config) = config.filter(|_| !is_own) {
-            match read_divided(&DataSource { components: source.components.clone(), ..config.source() }, &screen) {
-                Ok(own) => test.compare_with(&own),
-                Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
-                Err(error) => test.notes.push(format!(
-                    "Which of these times the model was trained on is unknown, because the data of its run cannot be \
-                     read: {error}"
-                )),
-            }
-        } else if config.is_none() {
-            test.compare_with_range(model.coordinates.time_range);
-        }
-        test.note_numbers();
-        Ok(test)
-    }
-
-    /// Snapshots of which nothing is known.
-    fn whole(DataSet { snapshots, origin, columns, warnings }: DataSet) -> Self {
-        warnings.iter().for_each(|warning| note!("warning: {warning}"));
-        let roles = vec![Role::Unknown; snapshots.times.len()];
-        TestData { snapshots, roles, held_out: None, origin, columns, notes: Vec::new() }
-    }
-
-    /// The data of the run itself.
-    fn divided(DividedSet { training, held_out }: DividedSet) -> Self {
-        let mut test = TestData::whole(training);
-        test.roles.fill(Role::Seen);
-        test.held_out = (!held_out.times.is_empty()).then_some(held_out);
-        test
-    }
-
-    /// Roles by the times of the run's own data.
-    fn compare_with(&mut self, own: &DividedSet) {
-        let role = |&time: &f64| {
-            if own.training.snapshots.find(time).is_some() {
-                Role::Seen
-            } else if own.held_out.find(time).is_some() {
-                Role::HeldOut
-            } else {
-                Role::NeverSeen
-            }
-        };
-        self.roles = self.snapshots.times.iter().map(role).collect();
-        if own.held_out.times.iter().any(|&time| own.training.snapshots.find(time).is_some()) {
-            self.notes.push(
-                "The run held rows out of times that it has seen. Which rows of this file those are is unknown: they \
-                 count as seen. Leave the file out to compare with them."
-                    .into(),
-            );
-        }
-    }
-
-    /// Roles by the first and last time of the training, which is all that a model file tells.
-    fn compare_with_range(&mut self, [first, last]: [f64; 2]) {
-        let slack = 1e-6 * (last - first);
-        let spanned = first - slack..=last + slack;
-        let role = |time: &f64| if spanned.contains(time) { Role::Unknown } else { Role::NeverSeen };
-        self.roles = self.snapshots.times.iter().map(role).collect();
-        self.notes.push(format!(
-            "Which of the times from {first} to {last} the model was trained on is unknown: there is no configuration \
-             beside it. --held-out names times that it was not trained on."
-        ));
-    }
-
-    /// Adds the numbers of snapshots by role to the notes.
-    fn note_numbers(&mut self) {
-        let count = |role: Role| self.roles.iter().filter(|each| **each == role).count();
-        let mut parts: Vec<String> = [Role::Seen, Role::Unknown, Role::HeldOut, Role::NeverSeen]
-            .into_iter()
-            .filter(|&role| count(role) > 0)
-            .map(|role| format!("{} {}", count(role), role.name()))
-            .collect();
-        if let Some(held_out) = &self.held_out {
-            let n_rows = held_out.samples.len() / held_out.dim;
-            let is_of_times = held_out.times.iter().all(|&time| self.snapshots.find(time).is_none());
-            parts.push(if is_of_times {
-                format!("{} held out", held_out.times.len())
-            } else {
-                format!("{n_rows} rows held out")
-            });
-        }
-        self.notes.push(format!("Snapshots: {}.", parts.join(", ")));
-    }
-
-    fn labeled(&self) -> Vec<Labeled<'_>> {
-        let mut labeled = vec![Labeled { snapshots: &self.snapshots, roles: self.roles.clone() }];
-        labeled.extend(self.held_out.as_ref().map(|held_out| Labeled::all(held_out, Role::HeldOut)));
-        labeled
+        let groups: Vec<OfCondition> = self.parts.iter().zip(&self.reports).map(of_condition).collect();
+        serde_json::json!({ "groups": groups }).serialize(serializer)
     }
 }

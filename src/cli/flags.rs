@@ -1,7 +1,8 @@
 //! Messages of the library name settings as the library has them; users of the program have flags.
 
 /// Names of settings in the library's messages, each with the flag that sets it.
-const FLAGS: [(&str, &str); 20] = [
+const FLAGS: [(&str, &str); 21] = [
+    ("`Model::under`", "--condition"),
     ("`Plan::t0, Plan::save_at`", "--t0/--t1/--save-at"),
     ("`Plan::t0`", "--t0/--t1"),
     ("`Plan::save_at`", "--save-at"),

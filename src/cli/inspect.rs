@@ -62,6 +62,10 @@ fn describe_run(folder: &RunFolder) -> action_matching::Result<String> {
     if let Some(last) = read_metrics(&folder.metrics(), |warning| note!("warning: {warning}"))?.last() {
         text += &format!("loss             {} at step {}\n", significant(last.loss, 6), last.step);
     }
+    if config.training.seeds > 1 {
+        let written = (1..=config.training.seeds).filter(|&number| folder.member(number).model().exists()).count();
+        text += &format!("members          {written} of {} have a model; the first follows\n", config.training.seeds);
+    }
     if folder.model().exists() {
         text += &Model::load(&folder.model())?.describe();
     }

@@ -2,8 +2,10 @@
 
 mod bench;
 mod check;
+mod condition;
 mod device;
 mod devices;
+mod ensemble;
 mod evaluate;
 pub mod exit;
 pub mod flags;
@@ -11,6 +13,7 @@ mod inspect;
 mod named;
 pub mod output;
 mod problem;
+mod query;
 mod sample;
 mod signal;
 mod train;
@@ -55,6 +58,8 @@ enum Command {
     Validate(validate::Arguments),
     /// Move particles with a trained model
     Sample(sample::Arguments),
+    /// Ask a trained model for potential, velocity and growth at points and times
+    Query(query::Arguments),
     /// Score a trained model on snapshots
     Evaluate(evaluate::Arguments),
     /// Compute loss, gradients and derivatives on a given batch, for people who port models
@@ -77,6 +82,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments).map(done),
         Command::Sample(arguments) => sample::run(&arguments).map(done),
+        Command::Query(arguments) => query::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),

@@ -136,8 +136,10 @@ pub fn load_components(
 ) -> action_matching::Result<Option<Arc<Components>>> {
     let path = RunFolder::new(file.parent().unwrap_or(Path::new(""))).loadings();
     let asked_for = config.map(|config| config.data.components);
+    let is_first = |config: &Config| matches!(config.source().components, Some(Reduction::First(_)));
     match asked_for {
         Some(None) => return Ok(None),
+        _ if config.is_some_and(is_first) => return Ok(None), // columns of the data, nothing to load
         None if !path.exists() => return Ok(None),
         Some(Some(count)) if !path.exists() => {
             let problem = format!("does not exist, but the model was trained on {count} components");
@@ -157,7 +159,9 @@ pub fn load_components(
     Err(Error::input(&path, "loadings", problem, "restore the files of the run: both are written by one training"))
 }
 
-/// `components` as readers of data take them.
-pub fn given(components: Option<&Arc<Components>>) -> Option<Reduction> {
-    components.cloned().map(Reduction::Given)
+/// `components` as readers of data take them; without any the first columns, if `config` asks for
+/// those.
+pub fn given(components: Option<&Arc<Components>>, config: Option<&Config>) -> Option<Reduction> {
+    let first = || config?.source().components.filter(|reduction| matches!(reduction, Reduction::First(_)));
+    components.cloned().map(Reduction::Given).or_else(first)
 }

@@ -1,25 +1,29 @@
 //! `amatch sample`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    Components, DataSource, HoldOut, PointArray, PointValues, Points, Snapshots, check_fits, check_points_format,
-    draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    Components, DataSource, HoldOut, PointArray, PointValues, Points, RowGroups, Snapshots, check_fits,
+    check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
 };
+use action_matching::engine::IntegrationReport;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::memory;
-use action_matching::model::{Coordinates, Model};
+use action_matching::model::{ConditionValue, Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::{Stage, Watch};
 use action_matching::train::RunFolder;
-use action_matching::{Destination, Error};
+use action_matching::{Destination, Ensemble, Error, TrajectorySpread};
 use anyhow::bail;
 
+use super::condition::{check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
+use super::ensemble::{Disagreement, MemberArgument, later_models};
 use super::named::{Named, one_of};
 use super::output::{given, load_components, load_model, note, replace_files};
 use super::signal::Signals;
@@ -31,6 +35,7 @@ Examples:
   amatch sample runs/hematopoiesis --from snapshot:0 -n 10000 --out particles.npz
   amatch sample runs/hematopoiesis --from snapshot:2 --t0 2 --t1 0 --out backward.npz
   amatch sample model.safetensors --from cells.csv --method rk4 --save-at 1 1.5 2 --out paths.npz
+  amatch sample runs/doses --from snapshot:0 --from-condition dose=0.2 --condition dose=0.3 --out new_dose.npz
   amatch sample model.safetensors --from gaussian -n 1000000 --density --out points.safetensors
 
 The output holds, in the units of the data,
@@ -40,6 +45,13 @@ The output holds, in the units of the data,
   times [times · n]        in 64 bits
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
   log_density              with --density
+Of an ensemble (training.seeds) samples are the means over its members, log_weights those of the \
+weights, and
+  spread [times · n, d]    is their standard deviation over the members
+  log_weights_spread       with growth
+with the same noise for all members, so that the spread is that of the models. --member K takes one \
+of them; with --all-members the particles of the first are followed by those of the second, and so \
+on, and an array, member, says whose they are.
 A model of principal components moves these, PC1, PC2, …; with --decode the samples are in the \
 columns of the data that the components were fitted to. A table has the columns of the model's own \
 data. `amatch inspect` describes the output.")]
@@ -54,6 +66,13 @@ pub struct Arguments {
     /// once]
     #[arg(short, value_name = "N")]
     n: Option<usize>,
+    /// Condition of the particles, for a model that depends on conditions; values between those of
+    /// training are allowed
+    #[arg(long, value_name = "NAME=VALUE")]
+    condition: Vec<String>,
+    /// Condition of the rows that snapshot:T takes [default: that of --condition]
+    #[arg(long, value_name = "NAME=VALUE")]
+    from_condition: Vec<String>,
     /// Start time [default: T of snapshot:T, else the first time of the model]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     t0: Option<f64>,
@@ -75,7 +94,7 @@ pub struct Arguments {
     /// Times at which particles are written, in the order they are reached [default: the end]
     #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     save_at: Vec<f64>,
-    /// Output: .npz, .npy, .csv or .safetensors; CSV to a pipe or device without a suffix
+    /// Output: .npz, .npy, .csv, .safetensors or .h5ad; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Replace the output if it exists (never a model, a file of a run, or a file that this command
@@ -104,6 +123,11 @@ pub struct Arguments {
     /// Seed of drawn particles and of noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    member: MemberArgument,
+    /// Write the particles of every member of an ensemble, not mean and spread
+    #[arg(long, conflicts_with = "member")]
+    all_members: bool,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -145,7 +169,10 @@ pub fn solver(
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let start = Start::parse(&arguments.from)?;
-    let (model_file, model, config) = load_model(&arguments.model)?;
+    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
+    arguments.check_members(ensemble.as_ref())?;
+    let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
     let mut reads = start.files(arguments, config.as_ref())?;
     // Particles from noise need no loadings unless they are decoded.
     let components = if arguments.decode || !matches!(start, Start::Gaussian) {
@@ -157,12 +184,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         reads.push(RunFolder::new(model_file.parent().unwrap_or(Path::new(""))).loadings());
     }
     reads.push(model_file);
+    reads.extend(later_models(&arguments.model, ensemble.as_ref()));
     if arguments.decode && components.is_none() {
         bail!("--decode: the model was not trained on components (leave it out)");
     }
     let decoder = components.as_deref().filter(|_| arguments.decode);
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
+    let of_conditions = model.coordinates.clone();
+    let model = if condition.is_empty() { model } else { model.under(&condition)? };
+    let ensemble = ensemble.map(|ensemble| ensemble.under(&condition)).transpose()?;
     let engine = arguments.device.engine()?;
     let times = Times::new(arguments, &start, &model);
     let plan = plan(arguments, &model, &times);
@@ -177,34 +208,58 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         weighted: model.objective.growth > 0.0,
         with_density: arguments.density.is_some(),
     };
+    let n_members = ensemble.as_ref().map_or(1, |ensemble| ensemble.members().len());
+    let n_written = if arguments.all_members { n_members } else { 1 };
+    // Mean and spread take sums in f64, and a copy of the start.
+    let n_slabs = times.saved.len() * if n_members > n_written { 7 } else { n_written };
     if let Some(n) = arguments.n {
-        channels.require(n, times.saved.len(), &format!("-n {n}"))?;
+        channels.require(n, n_slabs, &format!("-n {n}"))?;
         require_decoded(decoder, n, times.saved.len())?;
     }
+    let from = StartCondition { arguments, condition: &condition, coordinates: &of_conditions };
     let rows = start.particles(
-        arguments,
+        from,
         &model,
         config.as_ref(),
         components.as_ref(),
         &OnScreen::new("bytes of data", &signals),
     )?;
     let n = rows.len() / channels.dim;
-    channels.require(n, times.saved.len(), "--save-at")?;
+    channels.require(n, n_slabs, "--save-at")?;
     require_decoded(decoder, n, times.saved.len())?;
     if n == 0 {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }
-    let mut particles = Particles::new(rows, times.saved.len(), &channels)?;
+    let mut particles = Particles::new(rows, times.saved.len(), n_written, &channels)?;
     let from_gaussian = matches!(start, Start::Gaussian);
     if from_gaussian {
         particles.set_log_density_of_normals();
     }
-    if let Some(bytes) = engine.integration_memory(&model, &plan, &particles.trajectories())? {
+    particles.copy_start();
+    if let Some(bytes) = engine.integration_memory(&model, &plan, &particles.of_member(0))? {
         note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
     let screen = OnScreen::new("particles", &signals);
-    let report = engine.integrate(&model, &plan, particles.trajectories(), &screen)?;
+    let report = match &ensemble {
+        None => engine.integrate(&model, &plan, particles.of_member(0), &screen)?,
+        Some(ensemble) if arguments.all_members => {
+            let mut report = IntegrationReport::default();
+            for (index, model) in ensemble.members().iter().enumerate() {
+                report.add(&engine.integrate(model, &plan, particles.of_member(index), &screen)?);
+            }
+            report
+        }
+        Some(ensemble) => {
+            let (report, spread) = ensemble.integrate(&*engine, &plan, particles.of_member(0), &screen)?;
+            particles.spread = Some(spread);
+            report
+        }
+    };
     drop(screen);
+    let disagreement = particles
+        .spread
+        .as_ref()
+        .map(|spread| Disagreement::of(n_members, &times.saved, channels.dim, &particles.positions, spread));
     if from_gaussian {
         particles.convert_log_density(&model.coordinates);
     }
@@ -219,7 +274,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if destination.is_stream() {
         signals.end_at_once();
     }
-    particles.write(&destination, &times, &positions)?;
+    particles.write(&destination, &times, &positions, &model.coordinates)?;
+    if let Some(disagreement) = disagreement {
+        disagreement.print(model.coordinates.time_range);
+    }
     note!(
         "{n} particles from {} to {}, {:.1} velocities each: {}",
         times.start,
@@ -228,6 +286,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         destination.path().display()
     );
     Ok(())
+}
+
+impl Arguments {
+    /// Refuses what has no meaning for an ensemble, or without one.
+    fn check_members(&self, ensemble: Option<&Ensemble>) -> anyhow::Result<()> {
+        if ensemble.is_none() && self.all_members {
+            bail!("--all-members: {} is a single model (leave it out)", self.model.display());
+        }
+        let of_one = [(self.density.is_some(), "--density"), (self.resample, "--resample"), (self.decode, "--decode")];
+        match of_one.into_iter().find(|(is_asked, _)| *is_asked) {
+            Some((_, flag)) if ensemble.is_some() && !self.all_members => {
+                bail!("{flag}: has no meaning for means over an ensemble (add --member 1, or --all-members)")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Times of a run, data units.
@@ -293,42 +367,63 @@ impl Channels {
     }
 }
 
-/// The particles at all saved times, one slab of rows per time.
+/// The particles at all saved times, one slab of rows per time: of a model, of every member of an
+/// ensemble, or means over the members.
 struct Particles {
     dim: usize,
     /// Number of particles.
     n: usize,
-    /// `[times, n, dim]`, network coordinates; the first slab holds the start until the run.
+    n_members: usize,
+    /// `[members, times, n, dim]`, network coordinates; the first slab of each member holds the
+    /// start until the run.
     positions: Vec<f32>,
-    /// `[times, n]` with growth, otherwise empty.
+    /// `[members, times, n]` with growth, otherwise empty.
     log_weights: Vec<f32>,
-    /// `[times, n]` with a density, otherwise empty.
+    /// `[members, times, n]` with a density, otherwise empty.
     log_density: Vec<f32>,
+    /// Of means.
+    spread: Option<TrajectorySpread>,
 }
 
 impl Particles {
     /// Space for particles that start at `rows`, with log-weights and log-density of 0.
-    fn new(mut rows: Vec<f32>, n_times: usize, channels: &Channels) -> anyhow::Result<Self> {
+    fn new(mut rows: Vec<f32>, n_times: usize, n_members: usize, channels: &Channels) -> anyhow::Result<Self> {
         let (dim, len) = (channels.dim, rows.len());
         let n = len / dim;
-        let total = len.checked_mul(n_times).filter(|&total| rows.try_reserve_exact(total - len).is_ok());
+        let total = len
+            .checked_mul(n_times)
+            .and_then(|of_one| of_one.checked_mul(n_members))
+            .filter(|&total| rows.try_reserve_exact(total - len).is_ok());
         let Some(total) = total else {
             bail!("{n} particles at {n_times} saved times do not fit into memory (save fewer times, or split the run)");
         };
         rows.resize(total, 0.0);
         let zeros = |present: bool| vec![0.0; if present { total / dim } else { 0 }];
         let (log_weights, log_density) = (zeros(channels.weighted), zeros(channels.with_density));
-        Ok(Particles { dim, n, positions: rows, log_weights, log_density })
+        Ok(Particles { dim, n, n_members, positions: rows, log_weights, log_density, spread: None })
     }
 
-    fn trajectories(&mut self) -> Trajectories<'_> {
-        fn present(values: &mut [f32]) -> Option<&mut [f32]> {
-            (!values.is_empty()).then_some(values)
+    /// Copies the start, which the first member has, to the others.
+    fn copy_start(&mut self) {
+        for (values, n_start) in [(&mut self.positions, self.n * self.dim), (&mut self.log_density, self.n)] {
+            let len = values.len() / self.n_members;
+            if len > 0 {
+                (1..self.n_members).for_each(|index| values.copy_within(..n_start, index * len));
+            }
         }
+    }
+
+    /// The particles of one member.
+    fn of_member(&mut self, index: usize) -> Trajectories<'_> {
+        fn part(values: &mut [f32], index: usize, n_members: usize) -> Option<&mut [f32]> {
+            let len = values.len() / n_members;
+            values.chunks_exact_mut(len.max(1)).nth(index)
+        }
+        let Particles { n_members, positions, log_weights, log_density, .. } = self;
         Trajectories {
-            positions: &mut self.positions,
-            log_weights: present(&mut self.log_weights),
-            log_density: present(&mut self.log_density),
+            positions: part(positions, index, *n_members).unwrap_or_default(),
+            log_weights: part(log_weights, index, *n_members),
+            log_density: part(log_density, index, *n_members),
         }
     }
 
@@ -391,12 +486,20 @@ impl Particles {
     }
 
     /// Writes the particles, which are at `positions`.
-    fn write(&self, destination: &Destination, times: &Times, positions: &Positions) -> action_matching::Result<()> {
+    fn write(
+        &self,
+        destination: &Destination,
+        times: &Times,
+        positions: &Positions,
+        coordinates: &Coordinates,
+    ) -> action_matching::Result<()> {
         let values = match &positions.values {
             Values::F32(values) => PointValues::F32(values),
             Values::F64(values) => PointValues::F64(values),
         };
-        let times: Vec<f64> = times.saved.iter().flat_map(|&time| std::iter::repeat_n(time, self.n)).collect();
+        let n_written = self.n * times.saved.len();
+        let of_one = times.saved.iter().flat_map(|&time| std::iter::repeat_n(time, self.n));
+        let times: Vec<f64> = (0..self.n_members).flat_map(|_| of_one.clone()).collect();
         let mut arrays = vec![
             PointArray::new("samples", Some(positions.dim), values).with_columns(positions.columns.as_deref()),
             PointArray::new("times", None, &times[..]),
@@ -404,6 +507,24 @@ impl Particles {
         for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
             if !values.is_empty() {
                 arrays.push(PointArray::new(name, None, &values[..]));
+            }
+        }
+        let members: Vec<f64> =
+            (1..=self.n_members).flat_map(|number| std::iter::repeat_n(number as f64, n_written)).collect();
+        if self.n_members > 1 {
+            arrays.push(PointArray::new("member", None, &members[..]));
+        }
+        let columns: Option<Vec<String>> =
+            positions.columns.as_ref().map(|columns| columns.iter().map(|name| format!("{name}_spread")).collect());
+        let scale = coordinates.scale.iter().cycle();
+        let spread: Vec<f32> = (self.spread.iter())
+            .flat_map(|spread| spread.positions.iter().zip(scale.clone()))
+            .map(|(&spread, scale)| (f64::from(spread) * scale) as f32)
+            .collect();
+        if let Some(TrajectorySpread { log_weights, .. }) = &self.spread {
+            arrays.push(PointArray::new("spread", Some(self.dim), &spread[..]).with_columns(columns.as_deref()));
+            if let Some(log_weights) = log_weights {
+                arrays.push(PointArray::new("log_weights_spread", None, &log_weights[..]));
             }
         }
         write_points(destination, &arrays)
@@ -463,12 +584,13 @@ impl Start {
     /// The particles in network coordinates.
     fn particles(
         &self,
-        arguments: &Arguments,
+        from: StartCondition<'_>,
         model: &Model,
         config: Option<&Config>,
         components: Option<&Arc<Components>>,
         watch: &dyn Watch,
     ) -> anyhow::Result<Vec<f32>> {
+        let arguments = from.arguments;
         let dim = model.architecture.dim;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
@@ -477,13 +599,14 @@ impl Start {
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
-                let source = DataSource { components: given(components), ..source };
+                let source = DataSource { components: given(components, config), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
-                let k = data.snapshots.index_of(*time, &source.path, "--from")?;
-                let n = arguments.n.unwrap_or(data.snapshots.n_rows(k));
-                (draw_rows(&data.snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
+                let snapshots = from.snapshots(&data.snapshots, &data.groups)?;
+                let k = snapshots.index_of(*time, &source.path, "--from")?;
+                let n = arguments.n.unwrap_or(snapshots.n_rows(k));
+                (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), model, config, components);
@@ -493,7 +616,7 @@ impl Start {
                 let rows = match arguments.n {
                     Some(n) if n * dim != rows.len() => {
                         let offsets = vec![0, rows.len() / dim];
-                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows };
+                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows, mass: Default::default() };
                         draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
                     }
                     _ => rows,
@@ -506,9 +629,45 @@ impl Start {
     }
 }
 
+/// The condition of the rows of a snapshot that particles start from.
+#[derive(Clone, Copy)]
+struct StartCondition<'a> {
+    arguments: &'a Arguments,
+    /// That of the particles.
+    condition: &'a [ConditionValue],
+    /// Of the model.
+    coordinates: &'a Coordinates,
+}
+
+impl StartCondition<'_> {
+    /// Those of `snapshots` under the condition; all of them without conditions.
+    fn snapshots<'d>(&self, snapshots: &'d Snapshots, groups: &RowGroups) -> anyhow::Result<Cow<'d, Snapshots>> {
+        let StartCondition { arguments, condition, coordinates } = *self;
+        if coordinates.conditions.is_empty() {
+            return Ok(Cow::Borrowed(snapshots));
+        }
+        check_names(groups, coordinates)?;
+        let values = match &arguments.from_condition[..] {
+            [] => condition.to_vec(),
+            given => coordinates.parse_condition(&pairs("--from-condition", given)?)?,
+        };
+        let wanted: Vec<(usize, ConditionValue)> = values.iter().cloned().enumerate().collect();
+        let found = matching(groups, &wanted, coordinates);
+        match found.first() {
+            Some(&k) => Ok(Cow::Owned(groups.snapshots(snapshots, 0, k))),
+            None => bail!(
+                "--from: the data have no rows with {} (start from those of another condition with --from-condition, one of: {}; \
+                 or from a file)",
+                coordinates.describe_condition(&values),
+                list(groups)
+            ),
+        }
+    }
+}
+
 /// A start file. Its samples are named on the command line, or selected as the run selected the
 /// columns of its own table.
-fn start_source(
+pub fn start_source(
     path: &Path,
     samples: Option<&str>,
     model: &Model,
@@ -517,12 +676,18 @@ fn start_source(
 ) -> DataSource {
     let plain = DataSource::new(path);
     let columns = components.map_or(model.coordinates.columns.as_deref(), |components| components.columns());
-    let of_run = config.filter(|_| columns.is_some()).map(Config::source);
+    let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
+    let of_run = config.filter(|_| columns.is_some() || is_cells).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
-    // A column of splits is no sample.
+    // The first columns are taken of a file like the run's own; of others all are components.
+    let components = given(components, config.filter(|_| is_cells));
+    // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
-    DataSource { samples, times, hold_out, components: given(components), ..DataSource::new(path) }
+    let [weights, growth] =
+        config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
+    let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
+    DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

@@ -33,6 +33,7 @@ The run folder holds
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
   loss.svg             loss and kinetic energy against steps
   selftest.json        the test that ends the run: checks with numbers, thresholds and remedies
+and with training.seeds model-2.safetensors, checkpoints-2/, metrics-2.jsonl, … of further members
 
 Ctrl-C (SIGINT), SIGTERM and SIGHUP write a checkpoint and end the run, SIGHUP with exit code 75. \
 SIGUSR1 writes a checkpoint and the run continues. A second signal ends the program at once. \
@@ -87,28 +88,35 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         began: Instant::now(),
         last: None,
         unexplained: None,
-        kept: None,
+        kept: Vec::new(),
         test: None,
     };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
     }
-    let folder = RunFolder::new(&config.output.folder);
+    let (folder, n_members) = (RunFolder::new(&config.output.folder), config.training.seeds);
     screen.preparation.clear();
     match outcome? {
         Outcome::Finished => {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();
-                note!("{} steps, loss {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
+                let mean = if n_members > 1 { "mean loss" } else { "loss" };
+                note!("{} steps, {mean} {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
             }
-            if let Some(kept) = screen.kept {
-                note!("{kept}");
+            for (member, kept) in screen.kept.iter().enumerate() {
+                match screen.kept.len() {
+                    1 => note!("{kept}"),
+                    n => note!("member {} of {n}: {kept}", member + 1),
+                }
             }
             if let Some(unexplained) = screen.unexplained {
-                note!("{unexplained}");
+                note!("{unexplained}{}", if n_members > 1 { " (the worst member)" } else { "" });
             }
             note!("model: {}", folder.model().display());
+            if n_members > 1 {
+                note!("ensemble: {n_members} models, up to {}", folder.member(n_members).model().display());
+            }
             let warnings = screen.test.iter().flat_map(SelfTest::warnings);
             let n_warnings = warnings.map(|message| note!("warning: {message}")).count();
             // A model that could not be tested has not passed.
@@ -152,7 +160,7 @@ struct Screen {
     began: Instant,
     last: Option<StepRecord>,
     unexplained: Option<Unexplained>,
-    kept: Option<Kept>,
+    kept: Vec<Kept>,
     test: Option<SelfTest>,
 }
 
@@ -197,7 +205,7 @@ impl Observer for Screen {
     }
 
     fn kept(&mut self, kept: &Kept) {
-        self.kept = Some(*kept);
+        self.kept.push(*kept);
     }
 
     fn testing(&mut self) {

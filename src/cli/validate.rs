@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use action_matching::config::Config;
-use action_matching::data::{Loaded, load};
+use action_matching::data::{Loaded, Snapshots, load};
 use action_matching::stage::{Stage, startable_threads};
-use action_matching::validate::{LeaveOut, ValidateOptions, validate};
+use action_matching::validate::{LeaveOut, ValidateOptions, validate_within};
 use action_matching::{Destination, Error};
 
 use super::device::parse_threads;
@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reads: Vec<&Path> = source.files().chain([&*arguments.config]).collect();
     let check = |path| Destination::check(path, &reads, replace_files(arguments.force));
     let write = arguments.write.as_deref().map(check).transpose()?;
-    let Loaded { training, coordinates, notices, warnings, .. } = {
+    let Loaded { training, coordinates, groups, notices, warnings, .. } = {
         let screen = OnScreen::new("bytes of data", &signals);
         load(&source, &screen)?
     };
@@ -94,7 +94,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let screen = OnScreen::new("steps", &signals);
     let stage = Stage::new(startable_threads(arguments.threads), &screen);
-    let validation = validate(&config, &training, &coordinates, &options, &stage)?;
+    let of_conditions: Vec<Snapshots> = groups.all(&training).into_iter().map(|(_, snapshots)| snapshots).collect();
+    let groups = if of_conditions.is_empty() { std::slice::from_ref(&training) } else { &of_conditions };
+    let validation = validate_within(&config, groups, &coordinates, &options, &stage)?;
     drop(screen);
     let candidate = &validation.chosen().candidate;
     let mut text = format!("{validation}\nTake * {candidate}, by energy distance.\n");

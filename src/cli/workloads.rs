@@ -108,6 +108,7 @@ impl Workload {
             activation: Activation::Silu,
             head,
             time_embedding: TimeEmbedding::Raw,
+            conditions: 0,
         }
     }
 

@@ -38,16 +38,57 @@ impl Config {
         let interpolant = objective.path.interpolant();
         let is_unbalanced = matches!(objective.pairing, Pairing::Unbalanced { .. });
         let is_wfr = matches!(objective.pairing, Pairing::Wfr { .. });
+        let is_still = objective.growth == Some(0.0);
         file.refuse_if(
-            objective.mass == Mass::Counts && objective.growth == 0.0,
+            objective.growth.is_none() && (objective.pairing != Pairing::Auto || !interpolant.has_pairs()),
+            [
+                "objective.growth",
+                "is auto, but pairs are not, among which it is chosen",
+                "set objective.pairing = auto and a path that has pairs, or objective.growth to a number",
+            ],
+        )?;
+        file.refuse_if(
+            objective.mass == Mass::Counts && is_still,
             ["objective.mass", "is counts without growth", "set objective.growth > 0"],
         )?;
         file.refuse_if(
-            matches!(objective.mass, Mass::Totals { .. }) && objective.growth == 0.0,
+            matches!(objective.mass, Mass::Totals { .. }) && is_still,
             ["objective.mass", "is totals without growth", "set objective.growth > 0"],
         )?;
         file.refuse_if(
-            is_wfr && objective.growth == 0.0,
+            objective.mass == Mass::Growth && self.data.growth.is_none(),
+            [
+                "objective.mass",
+                "is growth, but data.growth names no rates that it could follow from",
+                "set data.growth, or objective.mass = counts or totals",
+            ],
+        )?;
+        file.refuse_if(
+            self.data.growth.is_some() && (objective.lambda() == 0.0 || objective.mass == Mass::Ignored),
+            [
+                "data.growth",
+                "is given, but the model does not grow",
+                "set objective.growth > 0 and objective.mass = growth (as these rates say), counts or totals",
+            ],
+        )?;
+        file.refuse_if(
+            self.data.growth.is_some() && (!interpolant.has_pairs() || objective.pairing == Pairing::Independent),
+            [
+                "data.growth",
+                "is given, but rows are not paired, for which it is",
+                "set objective.path = linear or spline and objective.pairing = ot or wfr",
+            ],
+        )?;
+        file.refuse_if(
+            self.data.weights.is_some() && self.data.components.is_some(),
+            [
+                "data.components",
+                "does not go with data.weights: components are those of rows that count alike",
+                "reduce the samples to components before, or leave the weights out",
+            ],
+        )?;
+        file.refuse_if(
+            is_wfr && is_still,
             [
                 "objective.pairing",
                 "is wfr without growth, which decides how far mass moves rather than grows",
@@ -63,10 +104,19 @@ impl Config {
                  all 1 if it is constant",
             ],
         )?;
+        let DataConfig { conditions, weights, growth, .. } = &self.data;
+        file.refuse_if(
+            self.training.stop != Stop::Never && (!conditions.is_empty() || weights.is_some() || growth.is_some()),
+            [
+                "training.stop",
+                "is held-out, which does not go with data.conditions, data.weights or data.growth",
+                "set training.stop = never",
+            ],
+        )?;
         // Rows without a partner are left out, which only the velocities of pairs survive.
         file.refuse_if(
             is_unbalanced
-                && objective.growth == 0.0
+                && is_still
                 && (objective.path != PathConfig::Linear || self.estimator() != Estimator::Regression),
             [
                 "objective.pairing",
@@ -114,6 +164,20 @@ impl DataConfig {
             let missing = Error::input(file.0, "data.path", "is missing", "name the file of the snapshots");
             return Err(missing.of_kind(InputKind::Missing));
         }
+        for (key, name) in [("data.weights", &self.weights), ("data.growth", &self.growth)] {
+            if let Some(name) = name.as_ref().filter(|name| name.is_empty() || **name == self.times) {
+                return file.refuse(key, format!("{name:?}"), "name the array or column that holds them");
+            }
+        }
+        let mut names = self.conditions.clone();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return file.refuse("data.conditions", format!("a list with {:?} twice", pair[0]), "name each once");
+        }
+        if let Some(name) = names.iter().find(|name| **name == self.times || **name == self.samples) {
+            let fix = "name other arrays or columns: samples and times are inputs of the network anyway";
+            return file.refuse("data.conditions", format!("a list with {name:?}, which is data too"), fix);
+        }
         if let Some(count) = self.components.filter(|count| !(1..=MAX_DIM).contains(count)) {
             return file.refuse("data.components", count, "use 1 to 1024 components");
         }
@@ -156,6 +220,9 @@ impl TrainingConfig {
             }
         }
         file.at_least_one("training.steps", self.steps)?;
+        if !(1..=TrainingConfig::MAX_SEEDS).contains(&self.seeds) {
+            return file.refuse("training.seeds", self.seeds, "use 1 to 100 models");
+        }
         file.positive("training.learning_rate", self.learning_rate)?;
         file.positive("training.epsilon", self.epsilon)?;
         for (key, value) in [("training.weight_decay", self.weight_decay), ("training.clip_norm", self.clip_norm)] {

@@ -133,6 +133,7 @@ impl Settings {
         let (mass, mass_totals) = match &objective.mass {
             Mass::Ignored => ("ignored", Vec::new()),
             Mass::Counts => ("counts", Vec::new()),
+            Mass::Growth => ("growth", Vec::new()),
             Mass::Totals { values } => ("totals", values.clone()),
         };
         let (schedule, final_rate) = match training.schedule {
@@ -162,7 +163,7 @@ impl Settings {
                 sigma_schedule: objective.sigma.schedule,
                 laplacian: objective.laplacian.rule,
                 probes: objective.laplacian.n_probes,
-                growth: objective.growth,
+                growth: objective.lambda(),
                 cost_exponent: objective.cost_exponent,
                 time_weight: objective.time_weight.clone(),
                 estimator: estimator.into(),
@@ -230,6 +231,10 @@ impl Settings {
             hash.update((*offset as u64).to_le_bytes());
         }
         hash.update(bytemuck::cast_slice::<f32, u8>(&snapshots.samples));
+        for (name, values) in snapshots.mass.values() {
+            hash.update(name);
+            hash.update(bytemuck::cast_slice::<f64, u8>(values));
+        }
         Ok(hexadecimal(&hash.finalize()))
     }
 }

@@ -46,6 +46,9 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("data.times_path", TEXT, "\"times.npy\""),
     ("data.samples", SAMPLES, "\"samples\""),
     ("data.times", TEXT, "\"times\""),
+    ("data.conditions", Words("a list of names in quotes"), "[\"dose\", \"drug\"]"),
+    ("data.weights", TEXT, "\"weight\""),
+    ("data.growth", TEXT, "\"net_growth\""),
     (
         "data.hold_out",
         Table(
@@ -60,6 +63,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         ),
         "[1, 2.5]",
     ),
+    ("data.where", Words("a condition on columns, in quotes"), "\"celltype == 'HSC' and day <= 6\""),
     ("data.standardize", Name(names::<Standardization>), "\"isotropic\""),
     ("data.components", WHOLE, "50"),
     ("model.hidden", Words("auto, or a list of whole numbers, the widths of the layers"), "[128, 128]"),
@@ -83,7 +87,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         OneOf(&[("rademacher", PROBES), ("gaussian", PROBES), ("exact", &[])]),
         "{ kind = \"rademacher\", probes = 1 }",
     ),
-    ("objective.growth", NUMBER, "0.5"),
+    ("objective.growth", Words("a number, or auto"), "0.5"),
     ("objective.cost_exponent", NUMBER, "2"),
     (
         "objective.time_weight",
@@ -127,7 +131,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ),
     (
         "objective.mass",
-        OneOf(&[("ignored", &[]), ("counts", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
+        OneOf(&[("ignored", &[]), ("counts", &[]), ("growth", &[]), ("totals", &[("values", NUMBERS, "[1, 1.5]")])]),
         "\"ignored\"",
     ),
     ("objective.time_rule", Name(names::<TimeRule>), "\"low-discrepancy\""),
@@ -148,6 +152,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.clip_norm", NUMBER, "1"),
     ("training.ema_decay", NUMBER, "0.999"),
     ("training.seed", WHOLE, "0"),
+    ("training.seeds", WHOLE, "5"),
     (
         "training.stop",
         OneOf(&[("never", &[]), ("held-out", &[("share", NUMBER, "0.1"), ("patience", WHOLE, "10")])]),
@@ -402,6 +407,7 @@ mod tests {
         let mut config = Config::default();
         config.data.times_path = Some("times.npy".into());
         config.data.components = Some(50);
+        (config.data.weights, config.data.growth) = (Some("weight".into()), Some("rate".into()));
         let table = toml::Table::try_from(config).unwrap();
         let keys: BTreeSet<String> = table
             .iter()
@@ -463,7 +469,11 @@ mod tests {
                 let refused = read(section, name, value).err().map(|error| error.to_string());
                 assert!(!refused.as_ref().is_some_and(|message| message.contains("as in")), "{refused:?}");
             };
-            assert!(read(section, name, example).is_ok(), "{key} = {example}");
+            match *key {
+                // Only a model that grows has a use for it.
+                "data.growth" => taken(example),
+                _ => assert!(read(section, name, example).is_ok(), "{key} = {example}"),
+            }
             if let Name(names) = takes {
                 assert!(names().len() >= 2, "{key}");
                 names().iter().for_each(|name| taken(&format!("\"{name}\"")));

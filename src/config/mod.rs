@@ -140,9 +140,33 @@ impl Config {
     /// of its run ([`Reduction::Given`]) instead.
     #[must_use]
     pub fn source(&self) -> DataSource {
-        let DataConfig { path, times_path, samples, times, hold_out, standardize, components } = self.data.clone();
-        let components = components.map(Reduction::Fit);
-        DataSource { path, times_path, samples, times, hold_out, standardize, components }
+        let DataConfig {
+            path,
+            times_path,
+            samples,
+            times,
+            only,
+            conditions,
+            weights,
+            growth,
+            hold_out,
+            standardize,
+            components,
+        } = self.data.clone();
+        let components = components.map(|count| Reduction::of(&path, &samples, count));
+        DataSource {
+            path,
+            times_path,
+            samples,
+            times,
+            only,
+            conditions,
+            weights,
+            growth,
+            hold_out,
+            standardize,
+            components,
+        }
     }
 
     /// The network for data of dimension `dim`, as [`Config::settled`] has it.
@@ -150,13 +174,15 @@ impl Config {
     pub fn architecture(&self, dim: usize) -> Architecture {
         let ModelConfig { hidden, activation, head, time_embedding } = self.model.clone();
         let hidden = hidden.unwrap_or_else(|| Architecture::HIDDEN.to_vec());
-        Architecture { dim, hidden, activation, head, time_embedding: time_embedding.unwrap_or_default() }
+        let time_embedding = time_embedding.unwrap_or_default();
+        Architecture { dim, hidden, activation, head, time_embedding, conditions: 0 }
     }
 
     /// The dynamics and the time weight.
     #[must_use]
     pub fn objective(&self) -> Objective {
-        let ObjectiveConfig { sigma: Sigma { value, schedule }, growth, cost_exponent, .. } = self.objective;
+        let ObjectiveConfig { sigma: Sigma { value, schedule }, cost_exponent, .. } = self.objective;
+        let growth = self.objective.lambda();
         let time_weight = self.objective.time_weight.clone();
         Objective { sigma: value, sigma_schedule: schedule, growth, cost_exponent, time_weight }
     }
@@ -177,12 +203,15 @@ impl Config {
     }
 
     /// The same run with everything that is left to the program (`auto`) at the value that needs no
-    /// comparison of candidates: the path linear, pairs by optimal transport if the path has pairs,
-    /// a raw time embedding, and hidden layers of [`Architecture::HIDDEN`].
+    /// comparison of candidates: no growth, the path linear, pairs by optimal transport if the path
+    /// has pairs, a raw time embedding, and hidden layers of [`Architecture::HIDDEN`].
     #[must_use]
     pub fn settled(&self) -> Config {
         let mut config = self.clone();
         let objective = &mut config.objective;
+        if objective.growth.is_none() {
+            (objective.growth, objective.mass) = (Some(0.0), Mass::Ignored);
+        }
         if objective.path == PathConfig::Auto {
             objective.path = PathConfig::Linear;
         }

@@ -19,8 +19,10 @@ pub struct ObjectiveConfig {
     /// Δs is formed if σ > 0.
     #[serde(with = "laplacian")]
     pub laplacian: Laplacian,
-    /// Growth rate λ.
-    pub growth: f64,
+    /// Growth λ, 0 for none. `None`, written `auto`, is the best of some candidates, of which one
+    /// does not grow, and 0 where there are too few snapshots to compare them.
+    #[serde(with = "kind::auto")]
+    pub growth: Option<f64>,
     /// Exponent q of the cost.
     pub cost_exponent: f64,
     /// `constant`, `one-minus-t` or `{ kind = "polynomial", coefficients = […] }`.
@@ -56,7 +58,7 @@ impl Default for ObjectiveConfig {
         ObjectiveConfig {
             sigma: Sigma { value: sigma, schedule: sigma_schedule },
             laplacian: Laplacian::default(),
-            growth,
+            growth: Some(growth),
             cost_exponent,
             time_weight,
             estimator: None,
@@ -65,6 +67,14 @@ impl Default for ObjectiveConfig {
             mass: Mass::Ignored,
             time_rule: TimeRule::default(),
         }
+    }
+}
+
+impl ObjectiveConfig {
+    /// Growth λ; 0 as long as it is left to the program.
+    #[must_use]
+    pub fn lambda(&self) -> f64 {
+        self.growth.unwrap_or(0.0)
     }
 }
 
@@ -229,8 +239,11 @@ impl Pairing {
 pub enum Mass {
     /// All snapshots have the same mass, whatever their numbers of rows.
     Ignored,
-    /// The number of rows.
+    /// The number of rows, or the sum of their weights if they have any.
     Counts,
+    /// As the growth rates of rows that are known (`data.growth`) make it from one snapshot to the
+    /// next.
+    Growth,
     /// Known totals, as of a population of which each snapshot is a sample.
     Totals {
         /// Mass of each snapshot that is trained on, in order of time, in any unit.

@@ -34,7 +34,16 @@ impl Config {
         let n_times = snapshots.times.len();
         let totals: Option<Vec<f64>> = match &self.objective.mass {
             Mass::Ignored => None,
-            Mass::Counts => Some((0..n_times).map(|k| snapshots.n_rows(k) as f64).collect()),
+            Mass::Counts => Some((0..n_times).map(|k| snapshots.total(k)).collect()),
+            Mass::Growth => {
+                snapshots.check_grown()?;
+                let grown = |mass: &mut f64, k: usize| {
+                    let now = *mass;
+                    *mass *= if k + 1 < n_times { snapshots.grown(k) } else { 1.0 };
+                    Some(now)
+                };
+                Some((0..n_times).scan(1.0, grown).collect())
+            }
             Mass::Totals { values } if values.len() == n_times => Some(values.clone()),
             Mass::Totals { values } => {
                 let problem = format!("has {} for {n_times} times that are trained on", values.len());
@@ -57,13 +66,13 @@ impl Config {
             Pairing::Independent => Ok(Vec::new()),
             Pairing::Auto => optimal_couplings(snapshots, DensityPath::PAIRING_ROWS, seed, stage),
             Pairing::Ot { rows } => optimal_couplings(snapshots, rows, seed, stage),
-            Pairing::Unbalanced { relaxation, rows } if self.objective.growth == 0.0 => {
+            Pairing::Unbalanced { relaxation, rows } if self.objective.lambda() == 0.0 => {
                 partial_couplings(snapshots, relaxation, rows, seed, stage)
             }
             Pairing::Unbalanced { relaxation, rows } => {
                 unbalanced_couplings(snapshots, &masses(), relaxation, rows, seed, stage)
             }
-            Pairing::Wfr { rows } => wfr_couplings(snapshots, &masses(), self.objective.growth, rows, seed, stage),
+            Pairing::Wfr { rows } => wfr_couplings(snapshots, &masses(), self.objective.lambda(), rows, seed, stage),
         }
     }
 
@@ -81,6 +90,7 @@ impl Config {
             n_boundary: self.training.boundary_rows,
             optimizer: self.optimizer(),
             seed: self.training.seed,
+            groups: None,
             path,
         }
     }

@@ -138,7 +138,7 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<()> {
     let mut known = toml::Table::try_from(Config::default()).unwrap_or_default();
     if let Some(data) = known.get_mut("data").and_then(toml::Value::as_table_mut) {
         // Keys that are written only if they are set.
-        for key in ["times_path", "components"] {
+        for key in ["times_path", "where", "conditions", "weights", "growth", "components"] {
             data.insert(key.to_string(), toml::Value::String(String::new()));
         }
     }

@@ -235,7 +235,8 @@ fn fingerprints_of_earlier_versions_stay() {
         );
         let config = read(&text, &[]).expect("reads");
         let samples = vec![-1.0, 0.0, 0.0, 1.0];
-        let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 2, 4], samples };
+        let snapshots =
+            Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 2, 4], samples, mass: Default::default() };
         let fingerprint = config.fingerprint(&snapshots).expect("a fingerprint");
         assert_eq!(fingerprint, expected, "{objective}");
     }
@@ -433,7 +434,13 @@ fn what_no_text_can_hold_is_refused() {
 #[test]
 fn the_fingerprint_follows_what_decides_the_result() {
     let config = read("[data]\npath = \"a.npz\"", &[]).expect("reads");
-    let snapshots = Snapshots { dim: 1, times: vec![0.0, 1.0], offsets: vec![0, 1, 2], samples: vec![0.5, 1.5] };
+    let snapshots = Snapshots {
+        dim: 1,
+        times: vec![0.0, 1.0],
+        offsets: vec![0, 1, 2],
+        samples: vec![0.5, 1.5],
+        mass: Default::default(),
+    };
     let fingerprint = config.fingerprint(&snapshots).expect("a fingerprint");
     let changed = |change: &dyn Fn(&mut Config)| {
         let mut config = config.clone();

@@ -41,6 +41,9 @@ pub struct TrainingConfig {
     pub ema_decay: f64,
     /// Seed of initial parameters and batches.
     pub seed: u64,
+    /// Members of an ensemble: models that differ in their initial parameters and batches alone,
+    /// with the seeds `seed`, `seed` + 1, … Data, pairs and what `auto` chooses are those of `seed`.
+    pub seeds: usize,
     /// `never`, or `{ kind = "held-out", share = 0.1, patience = 10 }`.
     #[serde(with = "kind")]
     pub stop: Stop,
@@ -51,6 +54,15 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
+    /// Most members of an ensemble.
+    pub const MAX_SEEDS: usize = 100;
+
+    /// The seed of member `number` of the ensemble, counted from 1.
+    #[must_use]
+    pub fn seed_of(&self, number: usize) -> u64 {
+        self.seed.wrapping_add(number.saturating_sub(1) as u64)
+    }
+
     /// Most steps of warm-up that a run is given.
     pub(super) fn longest_warmup(&self) -> u64 {
         self.steps / 10
@@ -74,6 +86,7 @@ impl Default for TrainingConfig {
             clip_norm: optimizer.clip_norm.unwrap_or(0.0),
             ema_decay: optimizer.ema_decay,
             seed: 0,
+            seeds: 1,
             stop: Stop::default(),
             precision: None,
         }

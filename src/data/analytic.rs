@@ -160,7 +160,7 @@ impl AnalyticProblem {
             }
             offsets.push(offsets[k] + rows);
         }
-        Snapshots { dim: self.dim(), times: times.to_vec(), offsets, samples }
+        Snapshots { dim: self.dim(), times: times.to_vec(), offsets, samples, mass: Default::default() }
     }
 
     fn mean(&self, i: usize, t: f64) -> f64 {

@@ -9,8 +9,9 @@ use crate::error::{Error, InputKind, Result};
 use crate::model::MAX_DIM;
 use crate::stage::Watch;
 
+use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::SHOWN_VALUES;
-use super::grouping::RowTimes;
+use super::grouping::{RowTimes, shortest_decimal};
 use super::survey::Survey;
 
 /// Bytes read from a file at a time.
@@ -19,7 +20,7 @@ const PIECE_BYTES: usize = 1 << 18;
 /// Maximum bytes of memory per byte of the file before the content is verified. An array that
 /// claims more is read once before memory is allocated for it: deflate can claim 1032 bytes for
 /// one, 4128 as f32.
-const MAX_TRUSTED_RATIO: u64 = 64;
+pub(super) const MAX_TRUSTED_RATIO: u64 = 64;
 
 /// Maximum number of rows of a file: row numbers are 32-bit, here and in the random-number
 /// counters.
@@ -295,6 +296,39 @@ impl Array<'_> {
         self.expect_end()
     }
 
+    /// Reads `[N, m]` (or `[N]`) as the values of m conditions of each row. An array that [is
+    /// suspicious](Self::is_suspicious) was surveyed before.
+    ///
+    /// # Errors
+    /// As [`Self::read_rows`]; [`Error::Input`] for a condition with too many distinct values.
+    pub fn read_conditions(self, meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let (element, (_, n_columns)) = (self.element()?, self.matrix_shape()?);
+        let (order, is_f32) = (self.header.order, element.number == ElementType::F32);
+        let (file, name, is_list) = (self.file, self.name.clone(), self.header.shape.len() == 1);
+        let mut columns: Vec<Distinct<u64>> = (0..n_columns).map(|_| Distinct::default()).collect();
+        let mut overflows = vec![false; n_columns];
+        self.for_each_piece(
+            meter,
+            Element::decode_f64,
+            |x: &f64| x.is_finite(),
+            |run, start, piece| {
+                for (at, &x) in (start..).zip(piece) {
+                    let column = if order == Order::C { at } else { run };
+                    let value = if is_f32 { shortest_decimal(x as f32) } else { x };
+                    overflows[column] |= !columns[column].push(&(value + 0.0).to_bits()); // −0 and 0 are one
+                }
+            },
+        )?;
+        let name_of = |i: usize| if is_list { name.clone() } else { format!("{name}_{i}") };
+        match overflows.iter().position(|&overflows| overflows) {
+            Some(i) => Err(too_many(file, &name_of(i))),
+            None => {
+                let columns = columns.into_iter().enumerate();
+                Ok(columns.map(|(i, distinct)| ConditionColumn::of_numbers(name_of(i), distinct)).collect())
+            }
+        }
+    }
+
     /// Reads `[N]` (or `[N, 1]`) as one finite time per row. An array that [is
     /// suspicious](Self::is_suspicious) was surveyed before.
     ///
@@ -322,6 +356,21 @@ impl Array<'_> {
         }
         self.expect_end()?;
         Ok(times)
+    }
+
+    /// Reads `[N]` (or `[N, 1]`), whatever the numbers are.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for another shape, or a damaged file.
+    pub fn read_values(self, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        let (n_rows, columns) = self.matrix_shape()?;
+        if columns != 1 {
+            return self.refuse(format!("has shape [{n_rows}, {columns}]"), "give one value per row: shape [rows]");
+        }
+        // Grows with what is there: the header of a damaged file may promise more.
+        let mut values = Vec::new();
+        self.for_each_piece(meter, Element::decode_f64, |_: &f64| true, |_, _, piece| values.extend(piece))?;
+        Ok(values)
     }
 
     /// Which rows of `[N]` are `value`, to f32's precision if the array holds f32, and the first

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::array::list;
+use super::source::DEFAULT_SAMPLES;
 use crate::error::{Error, InputKind, Result};
 
 /// Columns that are samples only if named explicitly.
@@ -11,17 +12,14 @@ const TIME_NAMES: [&str; 2] = ["times", "time"];
 /// Columns that `amatch sample` writes in addition to positions.
 const BESIDE_SAMPLES: [&str; 2] = ["log_weights", "log_density"];
 
-/// The array name that selects all columns but the times if no column has this name.
-const DEFAULT_SAMPLES: &str = "samples";
-
 /// The names in a header line.
 #[derive(Default)]
 pub(super) struct Names {
     all: Vec<String>,
     /// Indices of the columns in the order of their names: tables may be wide.
     by_name: Vec<u32>,
-    /// A column beside the times that only its own name selects.
-    beside: Option<String>,
+    /// Columns beside the times that only their own names select.
+    beside: Vec<String>,
 }
 
 /// The selected columns.
@@ -38,16 +36,16 @@ impl Names {
     pub fn new(all: Vec<String>) -> Self {
         let mut by_name: Vec<u32> = (0..all.len() as u32).collect();
         by_name.sort_unstable_by_key(|&i| &all[i as usize]);
-        Names { all, by_name, beside: None }
+        Names { all, by_name, beside: Vec::new() }
     }
 
     /// Leaves `column` out of what patterns and the default name select.
     pub fn leave_out(&mut self, column: &str) {
-        self.beside = Some(column.into());
+        self.beside.push(column.into());
     }
 
     fn is_beside(&self, name: &str) -> bool {
-        self.beside.as_deref() == Some(name)
+        self.beside.iter().any(|beside| beside == name)
     }
 
     /// The names, in the order of the columns.

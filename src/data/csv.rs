@@ -18,9 +18,11 @@ use flate2::write::GzEncoder;
 
 use super::array::{MAX_COLUMNS, Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
+use super::conditions::{ConditionColumn, Distinct, too_many};
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
+use super::row_filter::{Field, RowFilter, Term};
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
@@ -43,6 +45,10 @@ pub(super) struct Table {
     delimiter: u8,
     names: Names,
     selection: Option<Selection>,
+    /// The rows that are read: columns and the terms about them; all if empty.
+    filter: Vec<(usize, Term)>,
+    /// Names of columns that are conditions, no samples.
+    conditions: Vec<String>,
     /// Result of the first pass over the file.
     first_pass: Option<(usize, Survey)>,
 }
@@ -75,6 +81,8 @@ impl Table {
             delimiter,
             names: Names::default(),
             selection: None,
+            filter: Vec::new(),
+            conditions: Vec::new(),
             first_pass: None,
         };
         let mut reader = table.reader()?;
@@ -93,6 +101,29 @@ impl Table {
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
+    }
+
+    /// Reads only the rows that `filter` admits.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it names a column that is not there.
+    pub fn keep_only(&mut self, filter: &RowFilter) -> Result<()> {
+        for term in filter.terms() {
+            let Some(place) = self.names.find(&self.path, &term.column)? else {
+                let fix = format!("name one of its columns: {}", list(self.names.all()));
+                return Err(Error::input(&self.path, &term.column, "no such column for data.where", fix)
+                    .of_kind(InputKind::Missing));
+            };
+            self.filter.push((place, term.clone()));
+        }
+        Ok(())
+    }
+
+    fn admits(&self, record: &ByteRecord) -> bool {
+        self.filter.iter().all(|(place, term)| {
+            let field = String::from_utf8_lossy(record.get(*place).unwrap_or_default());
+            term.admits(&Field::Text(&field))
+        })
     }
 
     /// Leaves `column` out of what patterns and the default name of the samples select.
@@ -132,13 +163,79 @@ impl Table {
         Ok((rows, others))
     }
 
+    /// The column `name`, a number in each row; `what` it holds is for messages, and its key.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such column, or a field is no number.
+    pub fn values(&self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        let Some(column) = self.names.find(&self.path, name)? else {
+            let fix = format!("set data.{what} to one of its columns: {}", list(self.names.all()));
+            return Err(
+                Error::input(&self.path, name, format!("no such column of {what}"), fix).of_kind(InputKind::Missing)
+            );
+        };
+        let mut values = Vec::new();
+        self.for_each_row(meter, |_, record| {
+            values.push(number(&self.path, name, record, column)?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
     /// The columns that `samples` selects.
     fn selection(&mut self, samples: &str, times: &str) -> Result<&Selection> {
         let selection = match self.selection.take() {
             Some(selection) => selection,
-            None => self.names.select(&self.path, samples, times)?,
+            None => self.select(samples, times)?,
         };
         Ok(self.selection.insert(selection))
+    }
+
+    fn select(&self, samples: &str, times: &str) -> Result<Selection> {
+        let mut selection = self.names.select(&self.path, samples, times)?;
+        let is_condition = |column: &usize| self.conditions.contains(&self.names.all()[*column]);
+        if let Some(column) = selection.columns.iter().find(|column| selection.is_named && is_condition(column)) {
+            let (problem, fix) = ("is a sample and a condition", "take it out of data.samples or of data.conditions");
+            return Err(Error::input(&self.path, &self.names.all()[*column], problem, fix).of_kind(InputKind::Conflict));
+        }
+        selection.columns.retain(|column| !is_condition(column));
+        Ok(selection)
+    }
+
+    /// Takes the columns `conditions` out of the samples.
+    pub fn without_conditions(&mut self, conditions: &[String]) {
+        self.conditions = conditions.to_vec();
+    }
+
+    /// The columns `conditions`: numbers, or words where a field is no number.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming a column that is missing or holds too many distinct values, and the
+    /// row of a field that is empty.
+    pub fn conditions(&self, conditions: &[String], meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let column = |name: &String| {
+            self.names.find(&self.path, name)?.ok_or_else(|| {
+                let fix = format!("set data.conditions to some of its columns: {}", list(self.names.all()));
+                Error::input(&self.path, name, "no such column of conditions", fix).of_kind(InputKind::Missing)
+            })
+        };
+        let columns: Vec<usize> = conditions.iter().map(column).collect::<Result<_>>()?;
+        let mut values: Vec<Distinct<String>> = conditions.iter().map(|_| Distinct::default()).collect();
+        self.for_each_row(meter, |_, record| {
+            for ((&column, values), name) in columns.iter().zip(&mut values).zip(conditions) {
+                let field = record.get(column).unwrap_or_default();
+                if field.is_empty() {
+                    let problem = format!("is empty in {}", row_at(record.position()));
+                    return Err(Error::input(&self.path, name, problem, "give a value in every row"));
+                }
+                if !values.push(&*String::from_utf8_lossy(field)) {
+                    return Err(too_many(&self.path, name));
+                }
+            }
+            Ok(())
+        })?;
+        let columns = conditions.iter().zip(values);
+        columns.map(|(name, values)| ConditionColumn::of_texts(&self.path, name.clone(), values)).collect()
     }
 
     /// (rows, columns) of `samples`.
@@ -284,7 +381,8 @@ impl Table {
         Err(Error::input(&self.path, name, format!("{problem} in {}", row_at(record.position())), fix))
     }
 
-    /// Calls `visit` with the number and the fields of each row; returns the number of rows.
+    /// Calls `visit` with the number and the fields of each row that the filter admits; returns
+    /// their number.
     fn for_each_row(
         &self,
         meter: &mut Meter<'_>,
@@ -296,18 +394,25 @@ impl Table {
         let max_line = line_left.get();
         meter.expect(self.size);
         let mut record = ByteRecord::new();
-        let (mut n_rows, mut seen) = (0, 0);
+        let (mut n_rows, mut n_read, mut seen) = (0, 0, 0);
         while csv.read_byte_record(&mut record).map_err(|e| csv_error(&self.path, e))? {
             line_left.set(max_line);
-            visit(n_rows, &record)?;
-            n_rows += 1;
-            if n_rows % INTERVAL == 0 {
+            if self.admits(&record) {
+                visit(n_rows, &record)?;
+                n_rows += 1;
+            }
+            n_read += 1;
+            if n_read % INTERVAL == 0 {
                 let now = consumed.get();
                 meter.advance(now - seen)?;
                 seen = now;
             }
         }
         meter.advance(self.size.saturating_sub(seen))?;
+        if n_rows == 0 && n_read > 0 && !self.filter.is_empty() {
+            let fix = "compare the columns with values that they have";
+            return Err(Error::input(&self.path, "data.where", format!("admits none of {n_read} rows"), fix));
+        }
         Ok(n_rows)
     }
 

@@ -35,8 +35,15 @@ pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
                 false
             }
         }
+        DataFile::Arrays(ArrayFile::H5ad(cells)) => {
+            cells.describe()?.into_iter().for_each(|content| line(&mut text, content));
+            let is_snapshots = cells.has_snapshots();
+            cells.take_notices().into_iter().for_each(|content| line(&mut text, content));
+            is_snapshots
+        }
         DataFile::Arrays(file) => {
             let names = match file {
+                ArrayFile::H5ad(_) => Vec::new(),
                 ArrayFile::Npy(_) => vec![source.samples.clone()],
                 ArrayFile::Npz(archive) => archive.names(),
                 ArrayFile::Safetensors(tensors) => tensors.names(),

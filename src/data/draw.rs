@@ -5,19 +5,20 @@ use rand::Rng;
 use super::Snapshots;
 use crate::rng;
 
-/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement, or each row once and in order if
-/// `n` is their number. Otherwise particle `i` depends only on `seed` and `i`.
+/// `n` rows `[n, dim]` of snapshot `k`, drawn with replacement, with probabilities in proportion to
+/// their weights; or each row once and in order if `n` is their number and they have no weights.
+/// Otherwise particle `i` depends only on `seed` and `i`.
 ///
 /// # Panics
 /// If there is no snapshot `k`, or it has no rows. Snapshots from [`super::load`] always have rows.
 pub fn draw_rows(snapshots: &Snapshots, k: usize, n: usize, random: &mut impl Rng) -> Vec<f32> {
     let (rows, dim, n_rows) = (snapshots.rows(k), snapshots.dim, snapshots.n_rows(k));
-    if n == n_rows {
+    if n == n_rows && snapshots.weights(k).is_none() {
         return rows.to_vec();
     }
     let mut drawn = Vec::with_capacity(n * dim);
     for _ in 0..n {
-        let row = rng::index(random.next_u32(), n_rows);
+        let row = snapshots.draw(k, random.next_u32());
         drawn.extend_from_slice(&rows[row * dim..(row + 1) * dim]);
     }
     drawn
@@ -48,6 +49,7 @@ mod tests {
             times: vec![0.0, 1.0],
             offsets: vec![0, 2, 5],
             samples: (0..10).map(|i| i as f32).collect(),
+            mass: Default::default(),
         }
     }
 

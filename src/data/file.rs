@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::anndata::AnnData;
 use super::array::{Array, Meter, Rows, list};
+use super::conditions::ConditionColumn;
 use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
 use super::npy;
 use super::npz::Archive;
+use super::row_filter::RowFilter;
 use super::safetensors::Tensors;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
@@ -30,6 +33,7 @@ pub(super) enum Format {
         encoding: Encoding,
     },
     Safetensors,
+    H5ad,
 }
 
 impl Format {
@@ -64,6 +68,7 @@ impl Format {
             (Some("csv"), _) => Format::Table { delimiter: b',', encoding },
             (Some("tsv"), _) => Format::Table { delimiter: b'\t', encoding },
             (Some("safetensors"), Encoding::Plain) => Format::Safetensors,
+            (Some("h5ad"), Encoding::Plain) => Format::H5ad,
             _ => {
                 let problem = match (suffix, inner) {
                     (None, _) => "has no suffix".into(),
@@ -72,7 +77,7 @@ impl Format {
                     }
                     (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
                 };
-                let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz or .safetensors";
+                let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz, .safetensors or .h5ad";
                 return Err(Error::input(path, "path", problem, fix));
             }
         };
@@ -86,6 +91,7 @@ impl Format {
     fn check_is_built(self, path: &Path) -> Result<Self> {
         match self {
             Format::Npz | Format::Table { .. } if cfg!(not(feature = "files")) => Err(no_files(path)),
+            Format::H5ad if cfg!(not(feature = "h5ad")) => Err(no_h5ad(path)),
             _ => Ok(self),
         }
     }
@@ -102,6 +108,12 @@ pub(super) fn no_files(path: &Path) -> Error {
     Error::input(path, "path", problem, "build it with the feature `files`, or use .npy or .safetensors")
 }
 
+/// The error for a `.h5ad` file in a build that does not read it.
+pub(super) fn no_h5ad(path: &Path) -> Error {
+    let problem = "is a .h5ad file, which this build of action-matching does not read";
+    Error::input(path, "path", problem, "build it with the feature `h5ad`, or save obsm and times as .npz")
+}
+
 /// An open data file.
 pub(super) enum DataFile {
     Arrays(ArrayFile),
@@ -114,6 +126,7 @@ pub(super) enum ArrayFile {
     Npy(PathBuf),
     Npz(Archive),
     Safetensors(Tensors),
+    H5ad(Box<AnnData>),
 }
 
 impl ArrayFile {
@@ -123,6 +136,7 @@ impl ArrayFile {
             ArrayFile::Npy(path) => npy::open(path, name),
             ArrayFile::Npz(archive) => archive.array(name),
             ArrayFile::Safetensors(tensors) => tensors.array(name),
+            ArrayFile::H5ad(cells) => cells.array(name),
         }
     }
 }
@@ -135,8 +149,75 @@ impl DataFile {
             Format::Npy => DataFile::Arrays(ArrayFile::Npy(path.into())),
             Format::Npz => DataFile::Arrays(ArrayFile::Npz(Archive::open(path)?)),
             Format::Safetensors => DataFile::Arrays(ArrayFile::Safetensors(Tensors::open(path)?)),
+            Format::H5ad => DataFile::Arrays(ArrayFile::H5ad(Box::new(AnnData::open(path)?))),
             Format::Table { encoding, .. } => DataFile::Table(Table::open(path, encoding)?),
         })
+    }
+
+    /// Reads only the rows that `filter` admits.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the file has no columns to filter by, or no row passes.
+    pub fn keep_only(&mut self, path: &Path, filter: &RowFilter) -> Result<()> {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.keep_only(filter),
+            DataFile::Table(table) => table.keep_only(filter),
+            DataFile::Arrays(_) => {
+                let fix = "give the data as a table or .h5ad, or leave data.where out";
+                Err(Error::input(path, "data.where", "needs columns, and this file holds arrays", fix))
+            }
+        }
+    }
+
+    /// Takes the first `count` columns of `samples`, which are components already.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if they are not, or there are fewer.
+    pub fn take_first(&mut self, path: &Path, samples: &str, count: usize) -> Result<()> {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.take_first(samples, count),
+            _ => {
+                let fix = "name an array of obsm in a .h5ad, or let components be fitted";
+                Err(Error::input(path, samples, "has no columns in the order of their importance", fix))
+            }
+        }
+    }
+
+    /// What was guessed about the content, one sentence each.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.take_notices(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes the columns `conditions` of a table out of the samples.
+    pub fn without_conditions(&mut self, conditions: &[String]) {
+        if let DataFile::Table(table) = self {
+            table.without_conditions(conditions);
+        }
+    }
+
+    /// The values of `conditions` in every row, in the order of the names.
+    pub fn conditions(&mut self, conditions: &[String], meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
+        let file = match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => return cells.conditions(conditions),
+            DataFile::Arrays(file) => file,
+            DataFile::Table(table) => return table.conditions(conditions, meter),
+        };
+        let mut columns = Vec::new();
+        for name in conditions {
+            let mut array = file.array(name)?;
+            let n_bytes = array.header.n_bytes().unwrap_or(0);
+            meter.expect(n_bytes);
+            if array.is_suspicious() {
+                meter.expect(n_bytes);
+                array.verify(meter)?;
+                array = file.array(name)?;
+            }
+            columns.extend(array.read_conditions(meter)?);
+        }
+        Ok(columns)
     }
 
     /// (rows, columns) of the array `samples`, within their limits. `times` is the name of the
@@ -202,6 +283,7 @@ impl DataFile {
                 let fix = "put samples, times and this array into one .npz";
                 return Err(Error::input(path, column, "is no array of a .npy file, which holds one", fix));
             }
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.rows_with(column, value)?,
             DataFile::Arrays(file) => {
                 let SplitValue::Number(value) = *value else {
                     let fix = "give a number, or the data as a table";
@@ -234,15 +316,35 @@ impl DataFile {
         Ok(rows)
     }
 
+    /// The array or column `name` of numbers, one for each row; `what` it holds is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none, it has several columns, or a field of a table is no
+    /// number. The numbers may be any.
+    pub fn values(&mut self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self {
+            DataFile::Arrays(file) => {
+                let array = file.array(name)?;
+                meter.expect(array.header.n_bytes().unwrap_or(0));
+                array.read_values(meter)
+            }
+            DataFile::Table(table) => table.values(name, what, meter),
+        }
+    }
+
     /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {
             DataFile::Arrays(file) => {
+                let columns = match file {
+                    ArrayFile::H5ad(cells) => cells.column_names(samples),
+                    _ => None,
+                };
                 let array = file.array(samples)?;
                 let (element, (_, dim)) = (array.element()?, array.matrix_shape()?);
                 let (epsilon, n_bytes) = (element.epsilon(), array.header.n_bytes().unwrap_or(0));
                 meter.expect(n_bytes);
-                let unknown = Features { epsilon, origin: vec![0.0; dim], ..Features::default() };
+                let unknown = Features { epsilon, origin: vec![0.0; dim], columns, ..Features::default() };
                 if element.fits_f32() && !array.is_suspicious() {
                     return Ok(unknown);
                 }

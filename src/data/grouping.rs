@@ -178,7 +178,7 @@ impl Grouping {
 
 /// The f64 with the fewest decimal digits that rounds to `x`: the number that was meant if 7.2 was
 /// stored in 32 bits.
-fn shortest_decimal(x: f32) -> f64 {
+pub(super) fn shortest_decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 

@@ -70,7 +70,7 @@ pub fn hydrogen_snapshots(n_times: usize, n: usize, seed: u64, stage: &Stage) ->
     let chains: Vec<u32> = (0..n as u32).collect();
     let paths = stage.map(stage.threads, &chains, |&chain| Ok(follow(metropolis(seed, chain), &times)))?;
     let samples = (0..n_times).flat_map(|k| paths.iter().flat_map(move |path| path[k].map(|x| x as f32))).collect();
-    Ok(Snapshots { dim: 3, offsets: (0..=n_times).map(|k| k * n).collect(), times, samples })
+    Ok(Snapshots { dim: 3, offsets: (0..=n_times).map(|k| k * n).collect(), times, samples, mass: Default::default() })
 }
 
 /// The final state of chain `chain`.

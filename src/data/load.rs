@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::array::{Meter, Rows, check_dim, check_shape, list, zeros};
 use super::components::{Kept, fit};
+use super::conditions::RowGroups;
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
+use super::row_mass::{FileMass, RowMass, few_rows_warning};
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
 use super::survey::Survey;
 use super::{Components, DataSource, Reduction, Snapshots};
@@ -27,6 +29,8 @@ pub struct Loaded {
     /// The map from data units to network coordinates, with the names of the columns if the data
     /// are a table.
     pub coordinates: Coordinates,
+    /// The rows by their conditions, if they have any.
+    pub groups: RowGroups,
     /// The components that the samples are, if [`DataSource::components`] asks for them.
     pub components: Option<Arc<Components>>,
     /// Information for the user, one sentence each.
@@ -45,6 +49,8 @@ pub struct DataSet {
     pub origin: Vec<f64>,
     /// Names of the columns, `[dim]`, if the data are a table.
     pub columns: Option<Vec<String>>,
+    /// The rows by their conditions, if they have any; in a [`DividedSet`] those held out too.
+    pub groups: RowGroups,
     /// Messages for the user, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -125,6 +131,7 @@ pub(crate) fn load_on(source: &DataSource, stage: &Stage) -> Result<Loaded> {
     };
     let mut loaded = standardized(source, reading, [first, last], stage)?;
     for snapshots in [&mut loaded.training, &mut loaded.held_out] {
+        snapshots.mass.rescale_time(last - first);
         for time in &mut snapshots.times {
             *time = loaded.coordinates.network_time(*time);
         }
@@ -186,13 +193,13 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         reading.read_again(source, &statistics.center, stage.watch)?;
         statistics = Statistics::of(source, &reading);
     }
-    let mut notices = Vec::new();
+    let mut notices = reading.file.take_notices();
     let components = reading.reduce(source, &mut notices, stage)?;
     if components.is_some() {
         statistics = Statistics::of(source, &reading);
     }
     let mut warnings = std::mem::take(&mut reading.warnings);
-    let coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
+    let mut coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
     let relative = coordinates.relative_to(&reading.features.origin);
     relative.to_network(&mut reading.training.samples);
     relative.to_network(&mut reading.held_out.samples);
@@ -205,8 +212,10 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
         return Err(Error::input(&source.path, &source.samples, format!("{problem} when it is standardized"), fix));
     }
     warn_of_outliers(source, &reading, &mut warnings);
-    let Reading { training, held_out, .. } = reading;
-    Ok(Loaded { training, held_out, coordinates, components, notices, warnings })
+    let Reading { training, held_out, groups, .. } = reading;
+    let n_training = training.samples.len() / training.dim;
+    coordinates.conditions = groups.conditions(&source.path, source.standardize, n_training, &mut warnings);
+    Ok(Loaded { training, held_out, coordinates, groups, components, notices, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, without holding any out; `watch` receives the
@@ -218,8 +227,8 @@ pub fn read_snapshots(source: &DataSource, watch: &dyn Watch) -> Result<DataSet>
     let mut reading = Reading::new(source, Division::None, watch)?;
     only_given(source)?;
     reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
-    let Reading { training, features, warnings, .. } = reading;
-    Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings })
+    let Reading { training, features, groups, warnings, .. } = reading;
+    Ok(DataSet { snapshots: training, origin: features.origin, columns: features.columns, groups, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, divided as [`load`] divides them; `watch`
@@ -231,8 +240,9 @@ pub fn read_divided(source: &DataSource, watch: &dyn Watch) -> Result<DividedSet
     let mut reading = Reading::new(source, Division::AsInTraining, watch)?;
     only_given(source)?;
     reading.reduce(source, &mut Vec::new(), &Stage::new(1, watch))?;
-    let Reading { training, held_out, features, warnings, .. } = reading;
-    let training = DataSet { snapshots: training, origin: features.origin, columns: features.columns, warnings };
+    let Reading { training, held_out, features, groups, warnings, .. } = reading;
+    let Features { origin, columns, .. } = features;
+    let training = DataSet { snapshots: training, origin, columns, groups, warnings };
     Ok(DividedSet { training, held_out })
 }
 
@@ -245,8 +255,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     let DataSource { path, samples, times, .. } = source;
     let mut meter = Meter::new(watch);
     only_given(source)?;
-    let mut file = DataFile::open(path)?;
-    source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+    let mut file = open(source)?;
     check_width(source, &mut file)?;
     let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
     let features = file.features(samples, times, &mut meter)?;
@@ -266,6 +275,25 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
     Ok(Points { dim, rows, origin: vec![0.0; dim], columns: Some(components.names()), warnings })
 }
 
+/// Reads the times of `source`, one for each row in the order of the file, in data units; `watch`
+/// receives the bytes read.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_row_times(source: &DataSource, watch: &dyn Watch) -> Result<Vec<f64>> {
+    let mut meter = Meter::new(watch);
+    let path = times_file(source);
+    let mut file = if source.times_path.is_some() { DataFile::open(path)? } else { open(source)? };
+    let times = file.values(&source.times, "times", &mut meter)?;
+    match times.iter().position(|time| !time.is_finite()) {
+        Some(row) => {
+            let problem = format!("row {row} (counted from 0) is {}", times[row]);
+            Err(Error::input(path, &source.times, problem, "remove rows without a time"))
+        }
+        None => Ok(times),
+    }
+}
+
 /// Refuses to fit components where the rows to train on are not known.
 fn only_given(source: &DataSource) -> Result<()> {
     match source.components {
@@ -280,6 +308,21 @@ fn only_given(source: &DataSource) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Opens the file of `source`, of which only the rows and columns are read that it asks for.
+fn open(source: &DataSource) -> Result<DataFile> {
+    let mut file = DataFile::open(&source.path)?;
+    source.beside_samples().for_each(|column| file.leave_out(column));
+    file.without_conditions(&source.conditions);
+    if let Some(filter) = &source.only {
+        filter.columns().for_each(|column| file.leave_out(column));
+        file.keep_only(&source.path, filter)?;
+    }
+    if let Some(Reduction::First(count)) = source.components {
+        file.take_first(&source.path, &source.samples, count)?;
+    }
+    Ok(file)
 }
 
 /// Refuses samples that are too wide for a model, before they are read.
@@ -305,6 +348,8 @@ pub(super) struct Reading {
     pub training: Snapshots,
     pub held_out: Snapshots,
     pub features: Features,
+    /// Of the training and then the held-out rows.
+    pub groups: RowGroups,
     pub warnings: Vec<String>,
     /// Index among training and then held-out rows of each row of the file; `None` if they are in
     /// the order of the file.
@@ -317,8 +362,7 @@ impl Reading {
     fn new(source: &DataSource, division: Division, watch: &dyn Watch) -> Result<Reading> {
         let DataSource { path, times_path, samples, times, .. } = source;
         let mut meter = Meter::new(watch);
-        let mut file = DataFile::open(path)?;
-        source.hold_out.column().into_iter().for_each(|column| file.leave_out(column));
+        let mut file = open(source)?;
         check_width(source, &mut file)?;
         let format = Format::of(path)?;
         let row_times = match times_path {
@@ -356,6 +400,7 @@ impl Reading {
         };
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
+        let mass = FileMass::read(source, &mut file, n_rows, &mut meter)?;
         let mut features = file.features(samples, times, &mut meter)?;
         let n_training: usize = training_groups.iter().map(|&k| grouping.counts[k]).sum();
         if n_training < n_rows && features.origin.iter().any(|&origin| origin != 0.0) {
@@ -363,6 +408,7 @@ impl Reading {
             let place = |row: usize| destination.as_ref().map_or(row, |destination| destination[row] as usize);
             features.origin = file.origin_of(samples, times, |row| place(row) < n_training, &mut meter)?;
         }
+        let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
         warnings.extend(merged);
         let of_times = [&training_groups[..], &held_out_groups].concat();
@@ -372,10 +418,16 @@ impl Reading {
             training: empty_snapshots(source, dim, &grouping, &training_groups)?,
             held_out: empty_snapshots(source, dim, &grouping, &held_out_groups)?,
             features,
+            groups,
             warnings,
             destination,
             file,
         };
+        let Reading { training, held_out, destination, .. } = &mut reading;
+        let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
+        [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
+        let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
+        reading.warnings.extend(few);
         reading.fill(source, &mut meter)?;
         let stretches = [&reading.training.samples[..], &reading.held_out.samples];
         let counting = counting_warning(source, &reading.features, dim, stretches);
@@ -394,7 +446,7 @@ impl Reading {
         let Reading { training, held_out, features, warnings, .. } = self;
         let (path, columns) = (&source.path, features.columns.as_deref());
         let components = match &source.components {
-            None => return Ok(None),
+            None | Some(Reduction::First(_)) => return Ok(None),
             Some(Reduction::Fit(count)) => {
                 Arc::new(fit(path, &training.samples, &features.origin, columns, *count, stage)?)
             }
@@ -498,7 +550,7 @@ fn empty_snapshots(source: &DataSource, dim: usize, grouping: &Grouping, groups:
         offsets.push(n_rows);
     }
     let samples = zeros(&source.path, &source.samples, n_rows, dim)?;
-    Ok(Snapshots { dim, times, offsets, samples })
+    Ok(Snapshots { dim, times, offsets, samples, mass: RowMass::default() })
 }
 
 /// Divides the groups of `grouping` as `source` says; which groups are held out. Rows that are held

@@ -1,7 +1,7 @@
 //! Snapshots of a population: reading, checking, standardizing and storing them.
 //!
-//! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`) and
-//! `.safetensors`; f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
+//! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`),
+//! `.safetensors` and `.h5ad` (the cells of AnnData); f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
 //! Samples that f32 cannot hold exactly are centered in f64 before they are rounded.
 //!
 //! Input files are untrusted: sizes are checked against the bytes present before anything is
@@ -31,10 +31,16 @@
 //! ```
 
 mod analytic;
+#[cfg(feature = "h5ad")]
+mod anndata;
+#[cfg(not(feature = "h5ad"))]
+#[path = "disabled/anndata.rs"]
+mod anndata;
 mod array;
 #[cfg(feature = "files")]
 mod columns;
 mod components;
+mod conditions;
 #[cfg(feature = "files")]
 mod csv;
 #[cfg(not(feature = "files"))]
@@ -54,6 +60,8 @@ mod npz;
 #[cfg(not(feature = "files"))]
 #[path = "disabled/npz.rs"]
 mod npz;
+mod row_filter;
+mod row_mass;
 mod safetensors;
 mod snapshots;
 mod source;
@@ -63,15 +71,20 @@ mod write;
 
 pub use analytic::AnalyticProblem;
 pub use components::{Components, Reduction};
+pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_rows};
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
-pub use load::{DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_snapshots};
+pub use load::{
+    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_row_times, read_snapshots,
+};
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
+pub use row_filter::RowFilter;
+pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
 pub use write::{PointArray, PointValues, check_points_format, write_points};

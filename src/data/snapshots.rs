@@ -2,10 +2,10 @@
 
 use super::array::list;
 use super::grouping::SAME_TIME;
+use super::row_mass::RowMass;
 use crate::error::{Error, InputKind, Origin, Result, check_len};
 use crate::model::MAX_DIM;
-#[cfg(feature = "files")]
-use crate::rng::{Purpose, shuffled};
+use crate::rng::{Purpose, shuffled, words};
 
 /// Samples of a population at several times, one snapshot per time.
 ///
@@ -31,6 +31,8 @@ pub struct Snapshots {
     pub offsets: Vec<usize>,
     /// All rows `[offsets.last(), dim]`.
     pub samples: Vec<f32>,
+    /// What each row weighs, and how fast it grows; all rows alike by default.
+    pub mass: RowMass,
 }
 
 impl Snapshots {
@@ -46,7 +48,8 @@ impl Snapshots {
         let mut rows: Vec<(f64, R)> = rows.into_iter().collect();
         // Times that are no numbers come last, and are refused below.
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut snapshots = Snapshots { dim, times: Vec::new(), offsets: vec![0], samples: Vec::new() };
+        let (times, samples) = (Vec::new(), Vec::new());
+        let mut snapshots = Snapshots { dim, times, offsets: vec![0], samples, mass: RowMass::default() };
         check_dim(dim)?;
         for (time, rows) in &rows {
             let rows = rows.as_ref();
@@ -79,7 +82,7 @@ impl Snapshots {
     /// # Errors
     /// [`Error::Input`] names the field, [`Error::Shape`] the buffer.
     pub fn validate(&self) -> Result<()> {
-        let Snapshots { dim, times, offsets, samples } = self;
+        let Snapshots { dim, times, offsets, samples, mass } = self;
         check_dim(*dim)?;
         if times.is_empty() {
             return refuse("times".into(), "hold no time".into(), "give the rows of at least one".into());
@@ -98,7 +101,8 @@ impl Snapshots {
         }
         let n_rows = offsets[times.len()];
         check_len("offsets (first)", 0, offsets[0])?;
-        check_len("samples", n_rows.saturating_mul(*dim), samples.len())
+        check_len("samples", n_rows.saturating_mul(*dim), samples.len())?;
+        mass.validate(n_rows, times.len())
     }
 
     /// Rows `[n, dim]` of snapshot `k`.
@@ -113,11 +117,119 @@ impl Snapshots {
         self.offsets[k + 1] - self.offsets[k]
     }
 
-    /// `n` random rows of snapshot `k`, or all if there are fewer, in an order that depends on
-    /// `seed`, `purpose` and `k` alone.
+    /// The same snapshots with a weight of each row, in the order of [`Snapshots::samples`]: 0 or
+    /// more, not all 0 in a snapshot. Rows count, and are drawn, in proportion to their weights; the
+    /// sum of a snapshot is its mass.
+    ///
+    /// ```
+    /// use action_matching::prelude::*;
+    ///
+    /// let snapshots = Snapshots::from_rows(1, [(0.0, [1.0, 2.0]), (1.0, [4.0, 8.0])])?;
+    /// let weighted = snapshots.clone().weighted(vec![1.0, 3.0, 0.5, 0.5])?;
+    /// assert_eq!((snapshots.total(0), weighted.total(0), weighted.total(1)), (2.0, 4.0, 1.0));
+    /// let (_, coordinates) = weighted.standardize(Standardization::Isotropic)?;
+    /// assert_eq!(coordinates.mean[0], (1.75 + 6.0) / 2.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::Input`] for weights that cannot be used.
+    pub fn weighted(mut self, weights: Vec<f64>) -> Result<Snapshots> {
+        self.mass = self.mass.with_weights(&self.offsets, weights)?;
+        Ok(self)
+    }
+
+    /// The same snapshots with a net growth rate of each row, per unit of their times, that is known
+    /// before a model is trained. Pairing multiplies the mass of a row by exp(rate · interval)
+    /// before it divides it among the rows of the next snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::Input`] for rates that cannot be used.
+    pub fn growing(mut self, rates: Vec<f64>) -> Result<Snapshots> {
+        self.mass = self.mass.with_growth(&self.offsets, rates)?;
+        Ok(self)
+    }
+
+    /// Mass of snapshot `k`: the sum of its weights, or else its number of rows.
+    #[must_use]
+    pub fn total(&self, k: usize) -> f64 {
+        self.mass.total(k).unwrap_or(self.n_rows(k) as f64)
+    }
+
+    /// Weights of the rows of snapshot `k`, if they are not all alike.
+    #[must_use]
+    pub fn weights(&self, k: usize) -> Option<&[f64]> {
+        self.mass.weights(self.offsets[k]..self.offsets[k + 1])
+    }
+
+    /// Growth rates of the rows of snapshot `k` per unit of its time, if they are known.
+    #[must_use]
+    pub fn growth(&self, k: usize) -> Option<&[f64]> {
+        self.mass.growth(self.offsets[k]..self.offsets[k + 1])
+    }
+
+    /// Mass at the time after snapshot `k` relative to its own, if its rows grow at the rates that
+    /// are known; 1 if none are.
+    #[must_use]
+    pub fn grown(&self, k: usize) -> f64 {
+        let Some(rates) = self.growth(k) else { return 1.0 };
+        let interval = self.times[k + 1] - self.times[k];
+        let grown = |(row, rate): (usize, &f64)| self.weights(k).map_or(1.0, |w| w[row]) * (rate * interval).exp();
+        rates.iter().enumerate().map(grown).sum::<f64>() / self.total(k)
+    }
+
+    /// Refuses growth rates by which rows would grow without measure.
+    pub(crate) fn check_grown(&self) -> Result<()> {
+        /// A factor of e²⁰ between two snapshots.
+        const MOST: f64 = 20.0;
+        for k in 0..self.times.len() - 1 {
+            let interval = self.times[k + 1] - self.times[k];
+            let rates = self.growth(k).unwrap_or(&[]);
+            if let Some(row) = rates.iter().position(|rate| (rate * interval).abs() > MOST) {
+                let problem =
+                    format!("let row {row} of snapshot {k} grow by a factor of e^{:.0}", rates[row] * interval);
+                let fix = "give net rates of birth less death, per unit of the times of the data";
+                return Err(Error::input("snapshots", "growth rates", problem, fix));
+            }
+        }
+        Ok(())
+    }
+
+    /// What each row counts where rows of all snapshots are taken together, 1 in the mean of every
+    /// snapshot; `None` if all count alike.
+    pub(super) fn row_factors(&self) -> Option<Vec<f64>> {
+        let of = |k: usize| -> Option<Vec<f64>> {
+            let unit = self.n_rows(k) as f64 / self.total(k);
+            Some(self.weights(k)?.iter().map(|weight| weight * unit).collect())
+        };
+        (0..self.times.len()).map(of).collect::<Option<Vec<_>>>().map(|factors| factors.concat())
+    }
+
+    /// The row of snapshot `k` that the random `word` selects, with a probability in proportion to
+    /// its weight (to 2⁻³²).
+    #[inline(always)]
+    #[must_use]
+    pub fn draw(&self, k: usize, word: u32) -> usize {
+        self.mass.draw(self.offsets[k]..self.offsets[k + 1], word)
+    }
+
+    /// As many rows as snapshot `k` has, in random order that depends on `seed`, `purpose` and
+    /// `stream` alone: each once, or, if they have weights, as often as its weight says, rounded up
+    /// or down at random (systematic resampling).
+    pub(crate) fn random_order(&self, k: usize, seed: u64, purpose: Purpose, stream: u64) -> Vec<usize> {
+        let mut order = shuffled(self.n_rows(k), seed, purpose, stream);
+        if self.weights(k).is_some() {
+            let (n, [offset, ..]) = (order.len() as u64, words(seed, purpose, stream, u32::MAX));
+            let position = |i: &usize| (((*i as u64) << 32) + u64::from(offset)) / n;
+            order.iter_mut().for_each(|i| *i = self.draw(k, position(i) as u32));
+        }
+        order
+    }
+
+    /// The first `n` rows of [`Snapshots::random_order`] for stream `k`, or all if there are fewer.
     #[cfg(feature = "files")]
     pub(crate) fn random_rows(&self, k: usize, n: usize, seed: u64, purpose: Purpose) -> Vec<f32> {
-        let (rows, order) = (self.rows(k), shuffled(self.n_rows(k), seed, purpose, k as u64));
+        let (rows, order) = (self.rows(k), self.random_order(k, seed, purpose, k as u64));
         order.into_iter().take(n).flat_map(|row| &rows[row * self.dim..][..self.dim]).copied().collect()
     }
 
@@ -205,10 +317,58 @@ mod tests {
         }
     }
 
+    /// Each row as often as its weight says, to less than one; the first of them are a random part.
+    #[test]
+    fn a_random_order_has_the_weights() {
+        let rows: Vec<f32> = (0..50).map(|i| i as f32).collect();
+        let snapshots = Snapshots::from_rows(1, [(0.0, &rows[..]), (1.0, &rows[..])]).unwrap();
+        assert_eq!(snapshots.random_order(1, 3, Purpose::Evaluation, 1), shuffled(50, 3, Purpose::Evaluation, 1));
+        let weight = |row: usize| if row % 50 == 7 { 20.0 } else { (row % 4) as f64 };
+        let weighted = snapshots.weighted((0..100).map(weight).collect()).unwrap();
+        let (mut first_ten, total) = (0.0, weighted.total(1));
+        for seed in 0..400 {
+            let order = weighted.random_order(1, seed, Purpose::Evaluation, 1);
+            assert_eq!(order.len(), 50);
+            for row in 0..50 {
+                let wanted = 50.0 * weight(50 + row) / total;
+                let count = order.iter().filter(|chosen| **chosen == row).count() as f64;
+                assert!((count - wanted).abs() < 1.0, "row {row}: {count}, not {wanted}");
+            }
+            first_ten += order[..10].iter().filter(|row| **row == 7).count() as f64 / 400.0;
+        }
+        assert!((first_ten / (10.0 * 20.0 / total) - 1.0).abs() < 0.15, "{first_ten}");
+        assert_eq!(weighted.random_rows(1, 9, 0, Purpose::Evaluation).len(), 9);
+    }
+
+    #[test]
+    fn weights_and_rates_in_memory_are_checked() {
+        let good = Snapshots::from_rows(1, [(0.0, [1.0, 2.0]), (1.0, [3.0, 4.0])]).unwrap();
+        for (weights, message) in [
+            (vec![1.0; 3], "weights: expected 4"),
+            (vec![1.0, -1.0, 1.0, 1.0], "row 1 of all, counted from 0, has none from 0"),
+            (vec![1.0, 1.0, f64::NAN, 1.0], "row 2 of all"),
+            (vec![1.0, 1.0, 0.0, 0.0], "are all 0 in snapshot 1"),
+        ] {
+            let error = good.clone().weighted(weights).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}, not {message}");
+        }
+        assert!(good.clone().growing(vec![0.0, f64::INFINITY, 0.0, 0.0]).unwrap_err().to_string().contains("is inf"));
+        let mut other = good.clone().weighted(vec![1.0; 4]).unwrap();
+        other.samples.push(5.0);
+        other.offsets[2] = 5;
+        assert!(other.validate().unwrap_err().to_string().contains("weights: expected 5"));
+    }
+
     #[test]
     fn broken_snapshots_are_refused() {
         let good = Snapshots::from_rows(2, [(5.0, vec![1.0; 6]), (-1.0, vec![2.0; 4])]).unwrap();
-        let whole = Snapshots { dim: 2, times: vec![-1.0, 5.0], offsets: vec![0, 2, 5], samples: good.samples.clone() };
+        let whole = Snapshots {
+            dim: 2,
+            times: vec![-1.0, 5.0],
+            offsets: vec![0, 2, 5],
+            samples: good.samples.clone(),
+            mass: RowMass::default(),
+        };
         assert_eq!(good, whole);
         assert_eq!(good.samples, [2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         for (broken, message) in [
@@ -228,8 +388,13 @@ mod tests {
 
     #[test]
     fn times_are_found_as_f64_and_as_f32() {
-        let snapshots =
-            Snapshots { dim: 1, times: vec![0.1, f64::from(0.3f32)], offsets: vec![0, 1, 2], samples: vec![5.0, 6.0] };
+        let snapshots = Snapshots {
+            dim: 1,
+            times: vec![0.1, f64::from(0.3f32)],
+            offsets: vec![0, 1, 2],
+            samples: vec![5.0, 6.0],
+            mass: RowMass::default(),
+        };
         let find = |time| snapshots.index_of(time, std::path::Path::new("a.npz"), "--from");
         assert_eq!((find(0.1).unwrap(), find(0.3).unwrap()), (0, 1));
         assert_eq!((find(0.100_000_1).unwrap(), find(0.299_999_9).unwrap()), (0, 1));

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{HoldOut, Reduction};
+use super::{HoldOut, Reduction, RowFilter};
 
 /// Map of samples to network coordinates. Statistics are those of the training snapshots, with
-/// equal weights of all rows; deviations are those of the population (divided by n).
+/// equal weights of all rows unless they have weights of their own (then a snapshot counts with its
+/// number of rows, and each row with its share of the snapshot's weight); deviations are those of the population (divided by n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -26,10 +27,16 @@ pub enum Standardization {
     None,
 }
 
+/// Default name of the samples.
+pub(super) const DEFAULT_SAMPLES: &str = "samples";
+
+/// Default name of the times.
+pub(super) const DEFAULT_TIMES: &str = "times";
+
 /// A data set of snapshots: files, names of the arrays, and their treatment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSource {
-    /// A `.npz`, `.npy`, `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz` or `.safetensors` file.
+    /// A `.npz`, `.npy`, `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz`, `.safetensors` or `.h5ad` file.
     pub path: PathBuf,
     /// The file of the times, if it is not `path`: the second of a pair of `.npy` files.
     pub times_path: Option<PathBuf>,
@@ -37,10 +44,21 @@ pub struct DataSource {
     /// column `x` or else the columns `x_0`, `x_1`, …; or a list `a,b,c` of columns and patterns,
     /// in which `*` stands for any characters and `?` for any single one. If no column has the
     /// default name, it selects all columns but the times. Columns without a name (row numbers, as
-    /// pandas and R write them) are selected only by name.
+    /// pandas and R write them) are selected only by name. In a `.h5ad`: `obsm/X_pca`, `X`,
+    /// `layers/counts`, or some genes of these: `X/GATA1,SPI1`; the default name is `obsm/X_pca`.
     pub samples: String,
-    /// Array (or column) of times, `[N]`.
+    /// Array (or column) of times, `[N]`. In a `.h5ad` a column of `obs`, such as `obs/day`, of
+    /// numbers, or of texts with a number in them.
     pub times: String,
+    /// The rows that are read, of a table or `.h5ad`; all if `None`.
+    pub only: Option<RowFilter>,
+    /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
+    /// also words. They are no samples.
+    pub conditions: Vec<String>,
+    /// Array (or column) of weights, `[N]`: rows count in proportion to them. They are no samples.
+    pub weights: Option<String>,
+    /// Array (or column) of known net growth rates, `[N]`, per unit of time. They are no samples.
+    pub growth: Option<String>,
     /// What is excluded from training: times, in data units, or rows.
     pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
@@ -55,12 +73,21 @@ impl DataSource {
         DataSource {
             path: path.into(),
             times_path: None,
-            samples: "samples".into(),
-            times: "times".into(),
+            samples: DEFAULT_SAMPLES.into(),
+            times: DEFAULT_TIMES.into(),
+            only: None,
+            conditions: Vec::new(),
+            weights: None,
+            growth: None,
             hold_out: HoldOut::default(),
             standardize: Standardization::default(),
             components: None,
         }
+    }
+
+    /// Columns of a table that are no samples, beside the times.
+    pub(super) fn beside_samples(&self) -> impl Iterator<Item = &str> {
+        [self.hold_out.column(), self.weights.as_deref(), self.growth.as_deref()].into_iter().flatten()
     }
 
     /// The files that are read.

@@ -78,6 +78,7 @@ impl Snapshots {
             [one] => *one = 1.0,
             times => times.iter_mut().for_each(|time| *time = coordinates.network_time(*time)),
         }
+        self.mass.rescale_time(time_range[1] - time_range[0]);
         if !self.times.iter().all(|t| t.is_finite())
             || self.times.windows(2).any(|pair| pair[0] as f32 >= pair[1] as f32)
         {
@@ -100,7 +101,8 @@ impl Statistics {
     /// `epsilon`.
     fn of_rows(rule: Standardization, snapshots: &Snapshots, origin: &[f64], epsilon: f64) -> Statistics {
         let &Snapshots { dim, ref samples, .. } = snapshots;
-        let (mut center, variance) = moments(samples, dim);
+        let weights = snapshots.row_factors();
+        let (mut center, variance) = weighted_moments(samples, dim, weights.as_deref());
         let constant = constant_columns(snapshots, origin, epsilon);
         let mut spread: Vec<f64> = variance.iter().map(|v| v.sqrt()).collect();
         constant.iter().for_each(|&i| spread[i] = 0.0);
@@ -111,7 +113,11 @@ impl Statistics {
                 spread.fill(mean_variance.sqrt());
             }
             Standardization::Robust => {
-                for (i, [lower, median, upper]) in quartiles(samples, dim).into_iter().enumerate() {
+                let quartiles = match &weights {
+                    None => quartiles(samples, dim),
+                    Some(weights) => weighted_quartiles(samples, dim, weights),
+                };
+                for (i, [lower, median, upper]) in quartiles.into_iter().enumerate() {
                     center[i] = median;
                     if upper > lower && spread[i] > 0.0 {
                         spread[i] = (upper - lower) / NORMAL_QUARTILES;
@@ -292,21 +298,29 @@ fn constant_columns(snapshots: &Snapshots, origin: &[f64], epsilon: f64) -> Vec<
 
 /// Mean and population variance of each column of `rows [n, dim]`, f64, in two passes.
 pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
-    let n_rows = (rows.len() / dim) as f64;
+    weighted_moments(rows, dim, None)
+}
+
+/// [`moments`] of rows that count in proportion to `weights`, all alike without any.
+fn weighted_moments(rows: &[f32], dim: usize, weights: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
+    let total = weights.map_or((rows.len() / dim) as f64, |weights| weights.iter().sum());
+    let weight = |row: usize| weights.map_or(1.0, |weights| weights[row]);
     let mut mean = vec![0.0; dim];
-    for row in rows.chunks_exact(dim) {
+    for (k, row) in rows.chunks_exact(dim).enumerate() {
+        let weight = weight(k);
         for (sum, &x) in mean.iter_mut().zip(row) {
-            *sum += f64::from(x);
+            *sum += weight * f64::from(x);
         }
     }
-    mean.iter_mut().for_each(|sum| *sum /= n_rows);
+    mean.iter_mut().for_each(|sum| *sum /= total);
     let mut variance = vec![0.0; dim];
-    for row in rows.chunks_exact(dim) {
+    for (k, row) in rows.chunks_exact(dim).enumerate() {
+        let weight = weight(k);
         for ((sum, mean), &x) in variance.iter_mut().zip(&mean).zip(row) {
-            *sum += (f64::from(x) - mean).powi(2);
+            *sum += weight * (f64::from(x) - mean).powi(2);
         }
     }
-    variance.iter_mut().for_each(|sum| *sum /= n_rows);
+    variance.iter_mut().for_each(|sum| *sum /= total);
     (mean, variance)
 }
 
@@ -329,6 +343,35 @@ fn quartiles(rows: &[f32], dim: usize) -> Vec<[f64; 3]> {
     found
 }
 
+/// [`quartiles`] of rows that count in proportion to `weights`. Row i of a sorted column is at
+/// w₀/2 + w₁ + … + wᵢ/2, which is i if all weights are 1.
+fn weighted_quartiles(rows: &[f32], dim: usize, weights: &[f64]) -> Vec<[f64; 3]> {
+    let mut column = Vec::with_capacity(weights.len());
+    let quartiles_of = |i: usize| {
+        column.clear();
+        column.extend(rows.chunks_exact(dim).zip(weights).filter(|(_, w)| **w > 0.0).map(|(row, &w)| (row[i], w)));
+        column.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let (mut position, mut before) = (0.0, 0.0);
+        let places = column.iter().enumerate().map(|(row, &(x, weight))| {
+            position += if row == 0 { 0.0 } else { 0.5 * (before + weight) };
+            before = weight;
+            (f64::from(x), position)
+        });
+        let places: Vec<(f64, f64)> = places.collect();
+        let last = places.last().map_or(0.0, |place| place.1);
+        [0.25, 0.5, 0.75].map(|share| {
+            let wanted = share * last;
+            let after = places.partition_point(|place| place.1 <= wanted).min(places.len().max(1) - 1);
+            let ([from, to], ratio) = match (places.get(after.saturating_sub(1)), places.get(after)) {
+                (Some(a), Some(b)) if b.1 > a.1 => ([a.0, b.0], ((wanted - a.1) / (b.1 - a.1)).min(1.0)),
+                (_, place) => ([place.map_or(0.0, |place| place.0); 2], 0.0),
+            };
+            from + ratio * (to - from)
+        })
+    };
+    (0..dim).map(quartiles_of).collect()
+}
+
 /// The value that `share` of `values` lie below.
 fn quantile(values: &mut [f32], share: f64) -> f64 {
     let position = share * (values.len() - 1) as f64;
@@ -346,6 +389,14 @@ mod tests {
     fn quartiles_are_those_of_numpy() {
         // numpy.quantile([5, 1, 2, 9, 4], [.25, .5, .75]); of [10, 20, 30, 40]
         assert_eq!(quartiles(&[5.0, 1.0, 2.0, 9.0, 4.0], 1), [[2.0, 4.0, 5.0]]);
+        assert_eq!(weighted_quartiles(&[5.0, 1.0, 2.0, 9.0, 4.0], 1, &[1.0; 5]), [[2.0, 4.0, 5.0]]);
+        assert_eq!(weighted_quartiles(&[3.0], 1, &[2.0]), [[3.0; 3]]);
+        // Weights are numbers of rows where these are many, and rows of weight 0 are not there.
+        let (x, weights): (Vec<f32>, Vec<f64>) =
+            (0..600).map(|i| ((i * 7 % 600) as f32, f64::from(i * 7 % 600 % 3))).unzip();
+        let repeated: Vec<f32> = x.iter().zip(&weights).flat_map(|(&x, &w)| vec![x; w as usize]).collect();
+        let [[got, want]] = [[weighted_quartiles(&x, 1, &weights)[0], quartiles(&repeated, 1)[0]]];
+        assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1.5), "{got:?}, not {want:?}");
         let dim = 20;
         let rows: Vec<f32> =
             [30.0, 10.0, 40.0, 20.0].iter().flat_map(|x| (0..dim).map(move |j| x + j as f32)).collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::file::Format;
-use super::{csv, npy, npz};
+use super::{anndata, csv, npy, npz};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::tensor_writer::{NewTensor, write_tensors};
@@ -63,11 +63,11 @@ impl<'a> PointArray<'a> {
         }
     }
 
-    fn n_rows(&self) -> usize {
+    pub(super) fn n_rows(&self) -> usize {
         self.len() / self.width().max(1)
     }
 
-    fn shape(&self) -> Vec<usize> {
+    pub(super) fn shape(&self) -> Vec<usize> {
         [self.n_rows()].into_iter().chain(self.dim).collect()
     }
 
@@ -150,6 +150,7 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
             });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }
+        Format::H5ad => to.write_seekable(|writer| anndata::write(writer, arrays)),
         Format::Table { delimiter, encoding } => {
             to.write(|writer| csv::write(writer, delimiter, encoding, arrays, first.n_rows()))
         }

@@ -6,10 +6,13 @@ use crate::data::Snapshots;
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, shuffled};
 use crate::stage::Stage;
-use crate::transport::{Cost, MAX_POINTS, optimal_plan, problems_at_once, unbalanced_plan, wfr_plan};
+use crate::transport::{
+    Cost, MAX_POINTS, UnbalancedMove, optimal_plan, problems_at_once, weighted_plan, weighted_unbalanced_plan, wfr_plan,
+};
 
 /// A joint distribution of the rows of two snapshots. Its pairs may gain or lose mass on the way.
-/// At each end the masses of all pairs add up to the uniform distribution over the snapshot's rows.
+/// At each end the masses of all pairs add up to the distribution of the snapshot's rows: uniform,
+/// or by their weights.
 ///
 /// Couplings of neighboring snapshots chain: the rows at which one coupling ends are those at which
 /// the next one starts, with the same frequencies.
@@ -204,12 +207,45 @@ impl Coupling {
 /// Pairs (i, j, mass at both ends) of one problem; the masses add up to 1 at each end.
 type Moves = Vec<(usize, usize, [f64; 2])>;
 
-/// Pairs the rows x of snapshot k with the rows y of the next: (k, x, y) → moves.
-type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
+/// One side of a problem.
+struct Side {
+    /// Rows `[n, dim]`.
+    rows: Vec<f32>,
+    /// What share of the side's mass each has; `None` if all have the same.
+    shares: Option<Vec<f64>>,
+    /// Number of rows of the whole snapshot.
+    n_all: usize,
+    dim: usize,
+}
+
+impl Side {
+    /// Mass of each row if the snapshot has the mass `whole`: as the others of the snapshot have it,
+    /// or if rows have shares, with all that of the snapshot in this problem.
+    fn masses(&self, whole: f64) -> Vec<f64> {
+        match &self.shares {
+            None => vec![whole / self.n_all as f64; self.rows.len() / self.dim],
+            Some(shares) => shares.iter().map(|share| whole * share).collect(),
+        }
+    }
+}
+
+/// `moves` between sides with the masses of `masses` as shares of these.
+fn as_shares(moves: Vec<UnbalancedMove>, masses: [&[f64]; 2]) -> Moves {
+    let totals = masses.map(|masses| masses.iter().sum::<f64>());
+    moves.into_iter().map(|(i, j, mass)| (i, j, [mass[0] / totals[0], mass[1] / totals[1]])).collect()
+}
+
+/// Pairs the rows of snapshot k with those of the next: (k, earlier, later) → moves.
+type Solve<'a> = dyn Fn(usize, &Side, &Side) -> Result<Moves> + Sync + 'a;
 
 /// Squared-distance optimal couplings of all neighboring `snapshots`. Snapshots of more than
 /// `most_rows` rows are divided at random into problems of nearly equal sizes, at most `most_rows`,
-/// and each is solved exactly (minibatch optimal transport). Every row is in one problem.
+/// and each is solved exactly (minibatch optimal transport). Every row is in one problem; one with a
+/// weight of its own may have parts of its mass in two.
+///
+/// Where growth rates are known (see [`Snapshots::growing`]), what moves is the mass of the earlier
+/// rows multiplied by exp(rate · interval), in all functions of this module. Pairs then gain mass
+/// with it: at their start the masses are those of the rows before they grow.
 ///
 /// A problem takes 8·`most_rows`² bytes, and seconds if `most_rows` is 5000. Problems are solved on
 /// the threads of `stage`, as many at once as [`MEMORY`](crate::transport::MEMORY) allows; its
@@ -219,14 +255,20 @@ type Solve<'a> = dyn Fn(usize, &[f32], &[f32]) -> Result<Moves> + Sync + 'a;
 /// As [`optimal_plan`].
 pub fn optimal_couplings(snapshots: &Snapshots, most_rows: usize, seed: u64, stage: &Stage) -> Result<Vec<Coupling>> {
     couplings(snapshots, most_rows, seed, stage, &|_, x, y| {
-        let plan = optimal_plan(snapshots.dim, x, y, Cost::SquaredEuclidean, stage.watch)?;
+        let cost = Cost::SquaredEuclidean;
+        let plan = match (&x.shares, &y.shares) {
+            (Some(of_x), Some(of_y)) => {
+                weighted_plan(snapshots.dim, (&x.rows, of_x), (&y.rows, of_y), cost, stage.watch)?
+            }
+            _ => optimal_plan(snapshots.dim, &x.rows, &y.rows, cost, stage.watch)?,
+        };
         Ok(plan.moves.into_iter().map(|(i, j, mass)| (i, j, [mass; 2])).collect())
     })
 }
 
 /// Couplings by partial optimal transport, divided as in [`optimal_couplings`]: rows far from all
-/// others appear or vanish instead of moving. `masses` of the snapshots are divided equally among
-/// their rows; `relaxation` is the squared distance beyond which rows appear or vanish.
+/// others appear or vanish instead of moving. `masses` of the snapshots are divided among their
+/// rows, equally or by their weights; `relaxation` is the squared distance beyond which rows appear or vanish.
 ///
 /// # Errors
 /// As [`unbalanced_plan`].
@@ -239,16 +281,15 @@ pub fn unbalanced_couplings(
     stage: &Stage,
 ) -> Result<Vec<Coupling>> {
     couplings(snapshots, most_rows, seed, stage, &|k, x, y| {
-        let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
-        let totals = [x.len(), y.len()].map(|n_values| (n_values / snapshots.dim) as f64);
-        let share = |end: usize, mass: f64| mass / (row_masses[end] * totals[end]);
-        let moves = unbalanced_plan(snapshots.dim, x, y, row_masses, relaxation, stage.watch)?;
-        Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
+        let (of_x, of_y) = (x.masses(masses[k] * snapshots.grown(k)), y.masses(masses[k + 1]));
+        let sides = ((&x.rows[..], &of_x[..]), (&y.rows[..], &of_y[..]));
+        let moves = weighted_unbalanced_plan(snapshots.dim, sides.0, sides.1, relaxation, stage.watch)?;
+        Ok(as_shares(moves, [&of_x, &of_y]))
     })
 }
 
-/// Couplings by partial optimal transport of rows that have the same mass in all snapshots, divided
-/// as in [`optimal_couplings`]. Rows without a partner within the squared distance `relaxation` are
+/// Couplings by partial optimal transport of rows that have the same mass in all snapshots, or their
+/// weights, divided as in [`optimal_couplings`]. Rows without a partner within the squared distance `relaxation` are
 /// in no pair: particles that have left the view, or have entered it. All pairs have the mass 1.
 ///
 /// # Errors
@@ -260,8 +301,10 @@ pub fn partial_couplings(
     seed: u64,
     stage: &Stage,
 ) -> Result<Vec<Coupling>> {
-    let found = couplings(snapshots, most_rows, seed, stage, &|_, x, y| {
-        let moves = unbalanced_plan(snapshots.dim, x, y, [1.0; 2], relaxation, stage.watch)?;
+    let found = couplings(snapshots, most_rows, seed, stage, &|k, x, y| {
+        let (of_x, of_y) = (x.masses(snapshots.total(k)), y.masses(snapshots.total(k + 1)));
+        let sides = ((&x.rows[..], &of_x[..]), (&y.rows[..], &of_y[..]));
+        let moves = weighted_unbalanced_plan(snapshots.dim, sides.0, sides.1, relaxation, stage.watch)?;
         Ok(moves.into_iter().filter(|(_, _, mass)| mass.iter().all(|&end| end > 0.0)).collect())
     })?;
     if let Some(k) = found.iter().position(|coupling| coupling.pairs.is_empty()) {
@@ -273,8 +316,8 @@ pub fn partial_couplings(
 }
 
 /// Couplings by Wasserstein–Fisher–Rao transport ([`wfr_plan`]), divided as in
-/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided
-/// equally among their rows. `growth` is the λ of the dynamics, which decides what growth costs:
+/// [`optimal_couplings`]: pairs move and grow at once. `masses` of the snapshots are divided among
+/// their rows, equally or by their weights. `growth` is the λ of the dynamics, which decides what growth costs:
 /// δ = 1/√λ, so no mass moves further than π/√λ.
 ///
 /// # Errors
@@ -290,12 +333,9 @@ pub fn wfr_couplings(
     let delta = growth.sqrt().recip();
     // Costs, and what Sinkhorn's iterations keep of a plan.
     let mut couplings = divided(snapshots, most_rows, 4, seed, stage, &|k, x, y| {
-        let rows = [x, y].map(|rows| rows.len() / snapshots.dim);
-        let row_masses = [k, k + 1].map(|k| masses[k] / snapshots.n_rows(k) as f64);
-        let of_rows = |end: usize| vec![row_masses[end]; rows[end]];
-        let moves = wfr_plan(snapshots.dim, (x, &of_rows(0)), (y, &of_rows(1)), delta, stage.watch)?;
-        let share = |end: usize, mass: f64| mass / (row_masses[end] * rows[end] as f64);
-        Ok(moves.into_iter().map(|(i, j, mass)| (i, j, [share(0, mass[0]), share(1, mass[1])])).collect())
+        let (of_x, of_y) = (x.masses(masses[k] * snapshots.grown(k)), y.masses(masses[k + 1]));
+        let moves = wfr_plan(snapshots.dim, (&x.rows, &of_x), (&y.rows, &of_y), delta, stage.watch)?;
+        Ok(as_shares(moves, [&of_x, &of_y]))
     })?;
     for (k, coupling) in couplings.iter_mut().enumerate() {
         let row = |k: usize, i: u32| &snapshots.rows(k)[i as usize * snapshots.dim..][..snapshots.dim];
@@ -326,34 +366,40 @@ fn divided(
     solve: &Solve,
 ) -> Result<Vec<Coupling>> {
     let most_rows = most_rows.clamp(1, MAX_POINTS);
+    snapshots.check_grown()?;
     let intervals = snapshots.times.len() - 1;
-    let n_problems = |k: usize| snapshots.n_rows(k).max(snapshots.n_rows(k + 1)).div_ceil(most_rows);
     let orders: Vec<Vec<usize>> =
         (0..=intervals).map(|k| shuffled(snapshots.n_rows(k), seed, Purpose::Problems, k as u64)).collect();
-    let tasks: Vec<(usize, usize)> = (0..intervals).flat_map(|k| (0..n_problems(k)).map(move |b| (k, b))).collect();
-    // The smaller side may have fewer rows than there are problems; several problems then use the
-    // same row.
-    let rows_of_problem = |k: usize, of: usize, b: usize| -> &[usize] {
-        let (n, order) = (n_problems(of), &orders[k]);
-        let (first, end) = (b * order.len() / n, (b + 1) * order.len() / n);
-        if first == end { &order[first..=first] } else { &order[first..end] }
+    let problems_of = |k: usize| -> Vec<(usize, Problem)> {
+        let ends = [&orders[k][..], &orders[k + 1]];
+        let problems = match Shares::of(snapshots, k) {
+            None => equal_problems(ends, most_rows),
+            Some(Shares { moving, .. }) => weighted_problems(ends, &moving, most_rows),
+        };
+        problems.into_iter().map(|problem| (k, problem)).collect()
     };
-    let gather = |k: usize, rows: &[usize]| -> Vec<f32> {
-        rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied().collect()
+    let tasks: Vec<(usize, Problem)> = (0..intervals).flat_map(problems_of).collect();
+    let side = |k: usize, (rows, shares): &(Vec<usize>, Option<Vec<f64>>)| Side {
+        rows: (rows.iter().flat_map(|&row| &snapshots.rows(k)[row * snapshots.dim..][..snapshots.dim]).copied())
+            .collect(),
+        shares: shares.clone(),
+        n_all: snapshots.n_rows(k),
+        dim: snapshots.dim,
     };
     // Memory for the largest problem, including the additional row and column of an unbalanced one.
-    let rows = |k: usize, b: usize| rows_of_problem(k, k, b).len().max(rows_of_problem(k + 1, k, b).len()) + 1;
-    let largest = tasks.iter().map(|&(k, b)| rows(k, b)).max().unwrap_or(1);
-    let solved = stage.map(problems_at_once(matrices * largest, largest), &tasks, |&(k, b)| {
-        solve(k, &gather(k, rows_of_problem(k, k, b)), &gather(k + 1, rows_of_problem(k + 1, k, b)))
+    let rows = |(_, problem): &(usize, Problem)| problem.ends.iter().map(|end| end.0.len()).max().unwrap_or(0) + 1;
+    let largest = tasks.iter().map(rows).max().unwrap_or(1);
+    let solved = stage.map(problems_at_once(matrices * largest, largest), &tasks, |(k, problem)| {
+        solve(*k, &side(*k, &problem.ends[0]), &side(k + 1, &problem.ends[1]))
     })?;
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
-    for (&(k, b), solved) in tasks.iter().zip(solved) {
-        let (from, to) = (rows_of_problem(k, k, b), rows_of_problem(k + 1, k, b));
-        // A problem's weight is its number of rows of the larger side.
-        let larger = snapshots.n_rows(k).max(snapshots.n_rows(k + 1));
-        let weight = from.len().max(to.len()) as f64 / larger as f64;
-        moves[k].extend(solved.into_iter().map(|(i, j, mass)| (from[i], to[j], mass.map(|end| end * weight))));
+    for ((k, Problem { ends: [from, to], weight }), solved) in tasks.iter().zip(solved) {
+        moves[*k].extend(solved.into_iter().map(|(i, j, mass)| (from.0[i], to.0[j], mass.map(|end| end * weight))));
+    }
+    for (k, moves) in moves.iter_mut().enumerate() {
+        if let Some(Shares { before, .. }) = Shares::of(snapshots, k) {
+            moves.iter_mut().for_each(|(i, _, mass)| mass[0] *= before[*i]);
+        }
     }
     let row = |k: usize, i: usize| &snapshots.rows(k)[i * snapshots.dim..][..snapshots.dim];
     let coupling = |(k, moves): (usize, &Moves)| {
@@ -362,6 +408,126 @@ fn divided(
         Coupling::new(snapshots.n_rows(k), snapshots.n_rows(k + 1), moves, between)
     };
     Ok(moves.iter().enumerate().map(coupling).collect())
+}
+
+/// The rows of two snapshots that are paired together, each side with their shares in the mass of
+/// the problem, if these differ.
+struct Problem {
+    ends: [(Vec<usize>, Option<Vec<f64>>); 2],
+    /// Share of the whole mass.
+    weight: f64,
+}
+
+/// Divides rows that all count alike, in the order of `ends`.
+fn equal_problems(ends: [&[usize]; 2], most_rows: usize) -> Vec<Problem> {
+    let larger = ends[0].len().max(ends[1].len());
+    let n = larger.div_ceil(most_rows);
+    // The smaller side may have fewer rows than there are problems; several problems then use the
+    // same row.
+    let rows = |order: &[usize], b: usize| -> Vec<usize> {
+        let (first, end) = (b * order.len() / n, (b + 1) * order.len() / n);
+        if first == end { order[first..=first].to_vec() } else { order[first..end].to_vec() }
+    };
+    let problem = |b: usize| {
+        let [from, to] = ends.map(|order| rows(order, b));
+        // A problem's weight is its number of rows of the larger side.
+        let weight = from.len().max(to.len()) as f64 / larger as f64;
+        Problem { ends: [(from, None), (to, None)], weight }
+    };
+    (0..n).map(problem).collect()
+}
+
+/// Divides rows with the shares `moving` of the mass of either side, in the order of `ends`, so that
+/// both sides of a problem have the same mass: a row in which a problem ends has the rest of its
+/// mass in the next one. Both sides are cut where they have had as many rows as make equal parts, so
+/// no part has more.
+fn weighted_problems(ends: [&[usize]; 2], moving: &[Vec<f64>; 2], most_rows: usize) -> Vec<Problem> {
+    /// Share of the mass that is no problem of its own, nor a part of a row.
+    const NOTHING: f64 = 1e-12;
+    /// Rows with mass, and the share up to each, 1 at the last.
+    struct Line {
+        rows: Vec<usize>,
+        up_to: Vec<f64>,
+    }
+    let lines = [0, 1].map(|end| {
+        let rows: Vec<usize> = ends[end].iter().copied().filter(|&row| moving[end][row] > 0.0).collect();
+        let sums = rows.iter().scan(0.0, |sum, &row| {
+            *sum += moving[end][row];
+            Some(*sum)
+        });
+        let mut up_to: Vec<f64> = sums.collect();
+        up_to.iter_mut().rev().take(1).for_each(|last| *last = 1.0);
+        Line { rows, up_to }
+    });
+    let larger = lines[0].rows.len().max(lines[1].rows.len());
+    let n = larger.div_ceil(most_rows);
+    let cuts_of =
+        |line: &Line| (1..n).filter_map(|b| Some(line.up_to[(b * line.rows.len() / n).checked_sub(1)?])).collect();
+    let mut cuts: Vec<f64> = lines.iter().flat_map(|line| -> Vec<f64> { cuts_of(line) }).chain([1.0]).collect();
+    cuts.sort_unstable_by(f64::total_cmp);
+    let mut problems = Vec::new();
+    let mut start = 0.0;
+    for cut in cuts {
+        let weight = cut - start;
+        if weight <= NOTHING {
+            continue;
+        }
+        let ends = [0, 1].map(|end| {
+            let Line { rows, up_to } = &lines[end];
+            let first = up_to.partition_point(|&sum| sum <= start);
+            let (mut chosen, mut shares) = (Vec::new(), Vec::new());
+            let mut below = start;
+            for (&row, &sum) in rows.iter().zip(up_to).skip(first) {
+                if below >= cut {
+                    break;
+                }
+                let part = sum.min(cut) - below;
+                if part > NOTHING * weight {
+                    chosen.push(row);
+                    shares.push(part / weight);
+                }
+                below = sum;
+            }
+            (chosen, Some(shares))
+        });
+        problems.push(Problem { ends, weight });
+        start = cut;
+    }
+    problems
+}
+
+/// How rows share the mass that moves between two snapshots.
+struct Shares {
+    /// Of each row of either side, in the mass of that side as it arrives.
+    moving: [Vec<f64>; 2],
+    /// Of each earlier row, its share before it grows in units of the one that moves.
+    before: Vec<f64>,
+}
+
+impl Shares {
+    /// Of snapshot `k` and the next; `None` if all rows of each have the same.
+    fn of(snapshots: &Snapshots, k: usize) -> Option<Shares> {
+        let growth = snapshots.growth(k);
+        if growth.is_none() && snapshots.weights(k).is_none() {
+            return None;
+        }
+        let shares = |k: usize| -> Vec<f64> {
+            let total = snapshots.total(k);
+            match snapshots.weights(k) {
+                None => vec![1.0 / total; snapshots.n_rows(k)],
+                Some(weights) => weights.iter().map(|weight| weight / total).collect(),
+            }
+        };
+        let (mut from, mut before) = (shares(k), vec![1.0; snapshots.n_rows(k)]);
+        if let Some(rates) = growth {
+            let factor = |rate: &f64| (rate * (snapshots.times[k + 1] - snapshots.times[k])).exp() / snapshots.grown(k);
+            for ((share, before), rate) in from.iter_mut().zip(&mut before).zip(rates) {
+                *before = 1.0 / factor(rate);
+                *share *= factor(rate);
+            }
+        }
+        Some(Shares { moving: [from, shares(k + 1)], before })
+    }
 }
 
 #[cfg(test)]
@@ -375,7 +541,13 @@ mod tests {
         sizes.iter().for_each(|n| offsets.push(offsets[offsets.len() - 1] + n));
         let n = offsets[sizes.len()];
         let times = (0..sizes.len()).map(|k| k as f64).collect();
-        Snapshots { dim: 2, times, offsets, samples: draw_gaussian(n, 2, &mut Stream::of_normals(3, 2)) }
+        Snapshots {
+            dim: 2,
+            times,
+            offsets,
+            samples: draw_gaussian(n, 2, &mut Stream::of_normals(3, 2)),
+            mass: Default::default(),
+        }
     }
 
     /// Frequencies of the rows on both sides, from equally spaced words.
@@ -416,6 +588,97 @@ mod tests {
         let few = optimal_couplings(&self::snapshots(&[2, 47]), 8, 1, &Stage::default()).unwrap();
         let (rows, columns) = marginals(&few[0], 2, 47);
         assert!(rows.iter().all(|&share| share > 0.3) && columns.iter().all(|&share| share > 0.0), "{rows:?}");
+    }
+
+    /// Of each row on either side the mass of its pairs, to the 2⁻³² of their probabilities.
+    fn masses(coupling: &Coupling, n: usize, m: usize) -> [Vec<f64>; 2] {
+        let mut masses = [vec![0.0; n], vec![0.0; m]];
+        let mut before = 0;
+        for (entry, &[i, j]) in coupling.pairs.iter().enumerate() {
+            let now = coupling.cumulative[entry];
+            let probability = f64::from(now - std::mem::replace(&mut before, now)) / UNIT;
+            let mass = coupling.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from));
+            masses[0][i as usize] += probability * mass[0];
+            masses[1][j as usize] += probability * mass[1];
+        }
+        masses
+    }
+
+    fn near(got: &[f64], want: impl IntoIterator<Item = f64>) -> bool {
+        got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6)
+    }
+
+    /// Whatever the weights, and however small the problems: the pairs of every kind have the
+    /// distributions of both snapshots at their ends.
+    #[test]
+    fn pairs_have_the_weights_of_their_rows() {
+        let plain = snapshots(&[31, 47]);
+        // From 0 and 10⁻⁴ to two rows that have most of the weight.
+        let weight = |i: usize| [0.0, 1e-4, 1.0, 2.5][i * i % 4] + if i == 5 || i == 50 { 40.0 } else { 0.0 };
+        let weighted = plain.clone().weighted((0..78).map(weight).collect()).unwrap();
+        let shares = |k: usize| -> Vec<f64> {
+            weighted.weights(k).unwrap().iter().map(|weight| weight / weighted.total(k)).collect()
+        };
+        let stage = Stage::default();
+        for most_rows in [100, 16, 7] {
+            for couplings in [
+                optimal_couplings(&weighted, most_rows, 1, &stage),
+                unbalanced_couplings(&weighted, &[1.0, 2.0], 1.0, most_rows, 1, &stage),
+                wfr_couplings(&weighted, &[1.0, 2.0], 0.5, most_rows, 1, &stage),
+            ] {
+                let [from, to] = masses(&couplings.unwrap()[0], 31, 47);
+                assert!(near(&from, shares(0)) && near(&to, shares(1)), "{most_rows}: {from:?}, {to:?}");
+            }
+        }
+        // Equal weights are none.
+        let equal = plain.clone().weighted(vec![0.3; 78]).unwrap();
+        let cost = |snapshots: &Snapshots| optimal_couplings(snapshots, 100, 1, &stage).unwrap()[0].distance();
+        assert!((cost(&equal) / cost(&plain) - 1.0).abs() < 1e-9);
+    }
+
+    /// No part is larger than rows without weights would have it, but for the rows that are cut.
+    #[test]
+    fn weighted_problems_are_small() {
+        let orders = [5, 6].map(|seed| shuffled(500, seed, Purpose::Problems, 0));
+        let uneven = |exponent: f64| -> Vec<f64> {
+            let weights: Vec<f64> = (1..=500).map(|i| f64::from(i).powf(exponent)).collect();
+            let total: f64 = weights.iter().sum();
+            weights.iter().map(|weight| weight / total).collect()
+        };
+        let problems = weighted_problems([&orders[0], &orders[1]], &[uneven(-3.0), uneven(2.0)], 64);
+        let largest = problems.iter().flat_map(|problem| problem.ends.iter().map(|end| end.0.len())).max().unwrap();
+        assert!(largest <= 66 && problems.len() < 17, "{largest} rows, {} problems", problems.len());
+        assert!((problems.iter().map(|problem| problem.weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        for end in problems.iter().flat_map(|problem| &problem.ends) {
+            assert!((end.1.as_ref().unwrap().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+
+    /// Rows that grow are paired in proportion to what becomes of them, and their pairs gain the
+    /// mass that they grow by.
+    #[test]
+    fn rows_that_grow_have_more_partners() {
+        let plain = snapshots(&[30, 40]);
+        let rate = |i: usize| if i % 3 == 0 { 2.0 } else { -0.5 };
+        let growing = plain.growing((0..70).map(rate).collect()).unwrap();
+        let grown = growing.grown(0);
+        assert!((grown - (10.0 * 2f64.exp() + 20.0 * (-0.5f64).exp()) / 30.0).abs() < 1e-12, "{grown}");
+        let stage = Stage::default();
+        for most_rows in [100, 9] {
+            let coupling = &optimal_couplings(&growing, most_rows, 1, &stage).unwrap()[0];
+            let [from, to] = masses(coupling, 30, 40);
+            assert!(near(&from, [1.0 / 30.0; 30]) && near(&to, [1.0 / 40.0; 40]), "{from:?}, {to:?}");
+            for (&[i, _], mass) in coupling.pairs.iter().zip(&coupling.masses) {
+                let ratio = f64::from(mass[1]) / f64::from(mass[0]);
+                assert!((ratio * grown / rate(i as usize).exp() - 1.0).abs() < 1e-5, "{i}: {mass:?}");
+            }
+        }
+        let coupling = &wfr_couplings(&growing, &[1.0, grown], 0.5, 100, 1, &stage).unwrap()[0];
+        let [from, to] = masses(coupling, 30, 40);
+        assert!(near(&from, [1.0 / 30.0; 30]) && near(&to, [1.0 / 40.0; 40]), "{from:?}, {to:?}");
+        let wild = snapshots(&[3, 3]).growing(vec![30.0; 6]).unwrap();
+        let error = optimal_couplings(&wild, 100, 1, &stage).unwrap_err().to_string();
+        assert!(error.contains("row 0 of snapshot 0 grow by a factor of e^30"), "{error}");
     }
 
     /// Neither the number of threads nor how many of them start changes a coupling; a watch ends
@@ -469,7 +732,8 @@ mod tests {
         // Rows 0..6 at 0, 3, … 15; those after them at 1, 4, … 13 and a new one at −2.
         let mut samples: Vec<f32> = moved.collect();
         samples[13] = -2.0;
-        let snapshots = Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 6, 12], samples };
+        let snapshots =
+            Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 6, 12], samples, mass: Default::default() };
         let coupling = &partial_couplings(&snapshots, 4.0, 100, 1, &Stage::default()).unwrap()[0];
         let mut pairs = coupling.pairs.clone();
         pairs.sort_unstable();

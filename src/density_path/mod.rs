@@ -6,6 +6,7 @@
 
 mod coupling;
 mod generative;
+mod groups;
 mod spline;
 mod times;
 mod turn;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use coupling::LinkTables;
 pub use coupling::{Coupling, optimal_couplings, partial_couplings, unbalanced_couplings, wfr_couplings};
+pub use groups::{Group, Groups};
 pub use spline::{Knots, Spline};
 pub(crate) use times::{MEMORY, UNIFORM_SHARE};
 pub use times::{TIME_KNOTS, TimeDensity, TimeMoments, TimeRule};
@@ -246,6 +248,18 @@ impl DensityPath {
     /// # Errors
     /// [`Error::Shape`] names a buffer, [`Error::Input`] a setting.
     pub fn validate(&self, dim: usize) -> Result<()> {
+        self.validate_within(dim)?;
+        if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &self.snapshots.times[..])
+            && (start, end) != (0.0, 1.0)
+        {
+            let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
+            return Err(Error::input("training", "snapshots", format!("have times from {start} to {end}"), fix));
+        }
+        Ok(())
+    }
+
+    /// [`DensityPath::validate`] for a path whose times may be a part of 0..=1.
+    pub(crate) fn validate_within(&self, dim: usize) -> Result<()> {
         let snapshots = &self.snapshots;
         check_len("samples (dimension)", dim, snapshots.dim)?;
         snapshots.validate()?;
@@ -258,7 +272,7 @@ impl DensityPath {
             return fail("snapshots", format!("has {n_times} times"), "give at least 2");
         }
         if let (false, &[start, .., end]) = (self.interpolant.is_generative(), &snapshots.times[..])
-            && (start, end) != (0.0, 1.0)
+            && !(start >= 0.0 && end <= 1.0)
         {
             let fix = "give network times, 0 to 1, as Snapshots::standardize makes them";
             return fail("snapshots", format!("have times from {start} to {end}"), fix);
@@ -310,6 +324,13 @@ impl DensityPath {
         Moment { left, ratio, t: (times[left] + ratio * (times[left + 1] - times[left])) as f32 }
     }
 
+    /// First and last time: 0 and 1, unless the path is that of a [`Group`] with fewer times.
+    #[must_use]
+    pub fn span(&self) -> [f64; 2] {
+        let times = self.times();
+        [times[0], times[times.len() - 1]]
+    }
+
     /// Length of the interval after snapshot `left`, network time.
     #[must_use]
     pub fn length(&self, left: usize) -> f64 {
@@ -350,11 +371,11 @@ impl DensityPath {
         let masses = [self.snapshot_mass(left), self.snapshot_mass((left + 1).min(self.snapshots.times.len() - 1))];
         let [_, first, second, third] = words;
         if self.interpolant.is_generative() {
-            let to = rng::index(first, self.snapshots.n_rows(0));
+            let to = self.snapshots.draw(0, first);
             return Trajectory { left, from: to, to, before: to, after: to, noise, mass: [1.0; 2], turn: None };
         }
         let Some(couplings) = &self.couplings else {
-            let choose = |word, k| rng::index(word, self.snapshots.n_rows(k));
+            let choose = |word, k| self.snapshots.draw(k, word);
             let from = choose(first, left);
             // Frames with the same number of rows may follow the same particles, so one word
             // selects one particle in all of them.
@@ -448,7 +469,7 @@ impl DensityPath {
                 End::Start => 0,
                 End::End => self.snapshots.times.len() - 1,
             };
-            let row = self.row(snapshot, rng::index(word, self.snapshots.n_rows(snapshot)));
+            let row = self.row(snapshot, self.snapshots.draw(snapshot, word));
             row.iter().enumerate().for_each(|(i, &x)| visit(i, x));
         }
     }
@@ -469,9 +490,9 @@ mod tests {
         let samples = crate::data::draw_gaussian(90, 2, &mut rng::Stream::of_normals(3, 2));
         let times = vec![0.0, 0.25, 0.6, 1.0];
         let snapshots = if interpolant.is_generative() {
-            Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples }
+            Snapshots { dim: 2, times: vec![1.0], offsets: vec![0, 90], samples, mass: Default::default() }
         } else {
-            Snapshots { dim: 2, times, offsets: vec![0, 20, 45, 70, 90], samples }
+            Snapshots { dim: 2, times, offsets: vec![0, 20, 45, 70, 90], samples, mass: Default::default() }
         };
         let couplings =
             couplings.then(|| Arc::new(optimal_couplings(&snapshots, 100, 1, &Stage::default()).expect("couplings")));
@@ -549,6 +570,35 @@ mod tests {
                 assert!(trajectory.in_place().is_none() || x0 == x1);
             }
             assert!((1..60).contains(&still), "{still} of 192 trajectories stay");
+        }
+    }
+
+    /// Rows that are drawn without pairs, and those of the boundary, have the frequencies of their
+    /// weights, those of weight 0 none, whatever the word.
+    #[test]
+    fn rows_are_drawn_by_their_weights() {
+        let mut path = path(Interpolant::Linear, false);
+        let weight = |row: usize| [0.0, 1.0, 5.0][row % 3];
+        let snapshots = Arc::unwrap_or_clone(path.snapshots.clone());
+        path.snapshots = Arc::new(snapshots.weighted((0..90).map(weight).collect()).expect("weights"));
+        const WORDS: u32 = 1 << 14;
+        let mut counts = [[0.0; 20], [0.0; 20], [0.0; 20]];
+        for word in (0..WORDS).map(|i| i << 18 | 1 << 17).chain([0, u32::MAX]) {
+            let trajectory = path.trajectory(0, [0, word, word, 0], RowKey::default());
+            counts[0][trajectory.from] += 1.0 / f64::from(WORDS);
+            // Rows 20 and on belong to the next snapshot.
+            assert!(weight(20 + trajectory.to) > 0.0);
+            let mut place = Vec::new();
+            path.end_point(End::Start, word, RowKey::default(), |_, x| place.push(x));
+            let row = (0..20).find(|&row| path.row(0, row) == place).expect("a row");
+            counts[1][row] += 1.0 / f64::from(WORDS);
+            let one = DensityPath { interpolant: Interpolant::GenerativeLinear, ..path.clone() };
+            counts[2][one.trajectory(0, [0, word, 0, 0], RowKey::default()).to] += 1.0 / f64::from(WORDS);
+        }
+        let total: f64 = (0..20).map(weight).sum();
+        for (count, row) in counts.iter().flat_map(|counts| counts.iter().zip(0..)) {
+            assert!((count - weight(row) / total).abs() < 3e-4, "row {row}: {count}");
+            assert!(*count > 0.0 || weight(row) == 0.0);
         }
     }
 

@@ -191,7 +191,13 @@ mod tests {
             let k = index / (ROWS * dim);
             *x = *x * [0.5, 0.8, 1.0, 0.7][k] + [0.0, 0.6, 0.8, 1.4][k] * ((index % dim) as f32 - 0.7);
         }
-        Snapshots { dim, times: TIMES.to_vec(), offsets: (0..5).map(|k| k * ROWS).collect(), samples }
+        Snapshots {
+            dim,
+            times: TIMES.to_vec(),
+            offsets: (0..5).map(|k| k * ROWS).collect(),
+            samples,
+            mass: Default::default(),
+        }
     }
 
     fn path(snapshots: Snapshots, spline: Spline) -> DensityPath {
@@ -206,6 +212,7 @@ mod tests {
             times: times.to_vec(),
             offsets: (0..=rows.len()).collect(),
             samples: rows.concat(),
+            mass: Default::default(),
         };
         path(snapshots, spline)
     }

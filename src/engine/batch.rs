@@ -12,7 +12,7 @@ pub enum BatchPart {
     Interior,
     /// Centering: the times of the interior rows at x = 0, with opposite weights.
     Center,
-    /// Centering of the boundary: x = 0 at both ends.
+    /// Centering of the boundary: x = 0 at both ends, of each group.
     CenterEnds,
     /// Points at one end of time.
     Boundary(End),
@@ -37,7 +37,7 @@ impl BatchPart {
                 }
                 parts.extend(End::BOTH.map(|end| (BatchPart::Boundary(end), training.n_boundary)));
                 if centering {
-                    parts.push((BatchPart::CenterEnds, 2));
+                    parts.push((BatchPart::CenterEnds, 2 * training.n_groups()));
                 }
             }
             Estimator::Weak { intervals } => {

@@ -36,7 +36,7 @@ pub use trainer::{Records, StepRecord, Trainer};
 
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
-use crate::model::Model;
+use crate::model::{Architecture, Model};
 use crate::stage::Watch;
 // Part of the contract, whose calls take and return them.
 pub use crate::training::{
@@ -58,6 +58,13 @@ pub struct Batch {
     pub x0: Vec<f64>,
     /// Boundary points at t = 1, `[n1, dim]`.
     pub x1: Vec<f64>,
+    /// Condition inputs of the interior rows `[n, conditions]`; like the two below, empty for a
+    /// model without conditions.
+    pub c: Vec<f64>,
+    /// Those of the boundary rows at t = 0, `[n0, conditions]`.
+    pub c0: Vec<f64>,
+    /// Those of the boundary rows at t = 1, `[n1, conditions]`.
+    pub c1: Vec<f64>,
     /// ω(0).
     pub omega0: f64,
     /// ω(1).
@@ -68,12 +75,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Checks every length against `dim`.
+    /// Checks every length against the inputs of `architecture`.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] names the buffer.
-    pub fn validate(&self, dim: usize) -> Result<()> {
-        let n = self.t.len();
+    pub fn validate(&self, architecture: &Architecture) -> Result<()> {
+        let (dim, conditions, n) = (architecture.dim, architecture.conditions, self.t.len());
         check_len("x", n * dim, self.x.len())?;
         check_len("omega", n, self.omega.len())?;
         check_len("d_omega", n, self.d_omega.len())?;
@@ -82,7 +89,10 @@ impl Batch {
             check_len("probe", k.max(1) * n * dim, probe.len())?;
         }
         check_len("x0", self.x0.len() / dim * dim, self.x0.len())?;
-        check_len("x1", self.x1.len() / dim * dim, self.x1.len())
+        check_len("x1", self.x1.len() / dim * dim, self.x1.len())?;
+        check_len("c", n * conditions, self.c.len())?;
+        check_len("c0", self.x0.len() / dim * conditions, self.c0.len())?;
+        check_len("c1", self.x1.len() / dim * conditions, self.c1.len())
     }
 }
 
@@ -137,7 +147,8 @@ pub trait Differentiate {
     ///
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) and [`Error::Shape`](crate::Error::Shape) for a model
-    /// or points of wrong sizes; [`Error::Device`](crate::Error::Device) if a device fails.
+    /// or points of wrong sizes, and for a model with conditions ([`Model::under`] chooses them);
+    /// [`Error::Device`](crate::Error::Device) if a device fails.
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives>;
 
     /// Loss of `model.objective` on `batch`, and its parameter gradient. Interior and boundary

@@ -90,6 +90,17 @@ pub trait Trainer: Send {
     /// device fails.
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()>;
 
+    /// Announces that [`Trainer::steps`] is called next, for `n` steps: a device may start with
+    /// them, and the host does not wait, so that several trainers work at once. The steps are the
+    /// same without it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a device fails.
+    fn begin(&mut self, n: u64) -> Result<()> {
+        let _ = n;
+        Ok(())
+    }
+
     /// The settings that it trains with.
     fn training(&self) -> &Training;
 

@@ -6,6 +6,7 @@ use super::StartFrom;
 use crate::data::Snapshots;
 use crate::error::{Error, Result};
 use crate::evenly::evenly;
+use crate::rng::Purpose;
 
 /// What the training of a model knew of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -76,8 +77,14 @@ impl<'a> Truth<'a> {
         self.snapshots.rows(self.k)
     }
 
-    pub fn n_rows(&self) -> usize {
-        self.snapshots.n_rows(self.k)
+    /// Mass in any unit: the sum of the weights of the rows, or their number.
+    pub fn mass(&self) -> f64 {
+        self.snapshots.total(self.k)
+    }
+
+    /// As many rows as there are, in random order; of weighted rows those of a resampling.
+    pub fn random_order(&self, seed: u64) -> Vec<usize> {
+        self.snapshots.random_order(self.k, seed, Purpose::Evaluation, self.time().to_bits())
     }
 
     /// All snapshots of `labeled` by time, at one time by role.

@@ -21,6 +21,7 @@ mod flow;
 mod labels;
 mod likelihood;
 mod means;
+mod members;
 mod mmd;
 mod pair_means;
 mod points;
@@ -41,6 +42,7 @@ use flow::{Flow, RollOut};
 pub use labels::{Kind, Labeled, Role};
 use labels::{Truth, Way, chosen, ways};
 pub use means::{Mean, Means, SetMeans};
+pub use members::{MemberScores, Members, OverMembers, evaluate_members};
 pub use mmd::{Kernel, mmd2};
 use points::PointSet;
 pub use report::{Comparison, Distances, EqualNumbers, Report, Sources};
@@ -217,7 +219,7 @@ pub fn evaluate_labeled(
             relative_mass: flow.relative_mass,
             truth_relative_mass: (flow.relative_mass.and(way.from))
                 .filter(|_| way.kind != Kind::Rows) // a share of the rows has not the mass of all
-                .map(|from| truth.n_rows() as f64 / truths[from].n_rows() as f64),
+                .map(|from| truth.mass() / truths[from].mass()),
             log_likelihood: flow.log_likelihood,
         }
     };

@@ -1,7 +1,6 @@
 //! The points that snapshots are compared by.
 
 use super::Kernel;
-use super::baselines::random_order;
 use super::labels::Truth;
 
 /// The points that represent one snapshot: data units, minus the model's mean, in random order, so
@@ -16,8 +15,8 @@ pub(super) struct PointSet {
 
 impl PointSet {
     pub fn new(dim: usize, truth: Truth<'_>, mean: &[f64], max_points: usize, seed: u64) -> Self {
-        let (rows, n) = (truth.rows(), truth.n_rows());
-        let order = random_order(n, truth.time(), seed);
+        let (rows, order) = (truth.rows(), truth.random_order(seed));
+        let n = order.len();
         let pick = |order: &[usize]| -> Vec<f32> {
             let centered =
                 |row: usize| rows[row * dim..][..dim].iter().zip(mean).map(|(&x, m)| (f64::from(x) - m) as f32);

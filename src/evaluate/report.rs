@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::labels::{Kind, Role};
 use super::means::{Mean, Means, SetMeans};
+use super::members::{MemberScores, Members, OverMembers};
 use super::verdict::{Measure, Verdict};
 use super::{Theorems, means};
 use crate::display::{shortest, significant};
@@ -139,6 +140,9 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Number of comparisons there would be if none were left out.
     pub possible_comparisons: usize,
+    /// The scores over all members of an ensemble, whose first one all other numbers are of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
     /// Comparison with the true action, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theorems: Option<Theorems>,
@@ -160,8 +164,20 @@ impl Report {
         let means = Means::of(&comparisons);
         let verdicts = Verdict::of(dim, &means, &comparisons);
         let warnings = verdicts.iter().filter_map(Verdict::warning).collect();
-        let (sources, notes, theorems) = (None, Vec::new(), None);
-        Report { sources, notes, means, verdicts, warnings, comparisons, possible_comparisons, theorems, method, seed }
+        let (sources, notes, members, theorems) = (None, Vec::new(), None, None);
+        Report {
+            sources,
+            notes,
+            means,
+            verdicts,
+            warnings,
+            comparisons,
+            possible_comparisons,
+            members,
+            theorems,
+            method,
+            seed,
+        }
     }
 }
 
@@ -335,6 +351,10 @@ impl fmt::Display for Report {
                 writeln!(f, "log-likelihood of {} {} nats", comparison.way(), significant(log_likelihood, 4))?;
             }
         }
+        if let Some(members) = &self.members {
+            writeln!(f)?;
+            self.write_members(f, members)?;
+        }
         self.legend().iter().try_for_each(|line| write_wrapped(f, line))?;
         if let Some(theorems) = &self.theorems {
             write!(f, "\n{theorems}")?;
@@ -344,6 +364,29 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// The table of an ensemble.
+    fn write_members(&self, f: &mut fmt::Formatter, members: &Members) -> fmt::Result {
+        write_wrapped(
+            f,
+            &format!(
+                "{} members: mean ± standard deviation over the members (the tables above are of the first one)",
+                members.count
+            ),
+        )?;
+        let mut rows = vec![["from → to", "W1", "±", "W2", "±", "energy", "±"].map(String::from)];
+        let names = (self.means.iter().map(Means::name)).chain(self.comparisons.iter().map(Comparison::way));
+        for (name, scores) in names.zip(members.means.iter().chain(&members.comparisons)) {
+            let MemberScores { w1, w2, energy, .. } = scores;
+            let cell = |over: &Option<OverMembers>, value: fn(&OverMembers) -> f64| {
+                over.as_ref().map_or("–".into(), |over| significant(value(over), 3))
+            };
+            let [w1, w2, energy] = [w1, w2, energy].map(|over| [cell(over, |x| x.mean), cell(over, |x| x.spread)]);
+            let [[w1, w1_spread], [w2, w2_spread], [energy, energy_spread]] = [w1, w2, energy];
+            rows.push([name.to_string(), w1, w1_spread, w2, w2_spread, energy, energy_spread]);
+        }
+        write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)
+    }
+
     /// What the words of the tables mean, as far as they occur.
     fn legend(&self) -> Vec<String> {
         let mut lines = Vec::new();

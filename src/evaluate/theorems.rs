@@ -104,8 +104,8 @@ impl ActionGapSums {
             x1: points(&|_| 1.0),
             omega0: problem.mass(0.0),
             omega1: problem.mass(1.0),
-            probe: None,
             t: times.to_vec(),
+            ..Batch::default()
         };
         let result = engine.loss_gradient(model, &batch)?;
         self.n += n;

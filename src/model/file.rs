@@ -10,14 +10,20 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, Architecture, Coordinates, Head, Layer, MAX_MAGNITUDE, MIN_SCALE, Model, TimeEmbedding};
+use super::{
+    Activation, Architecture, Condition, Coordinates, Head, Layer, MAX_MAGNITUDE, MIN_SCALE, Model, TimeEmbedding,
+};
 use crate::display::significant;
 use crate::error::{Error, InputKind, Origin, Result};
 use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{MODEL_KEY, TensorFile};
 
+/// Version of a model without conditions, which programs of every version read.
 const VERSION: u32 = 1;
+
+/// Version of a model with conditions.
+const VERSION_WITH_CONDITIONS: u32 = 2;
 
 /// The JSON of the metadata.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +46,9 @@ struct Metadata {
     sigma_schedule: SigmaSchedule,
     growth: f64,
     cost_exponent: f64,
+    /// Left out where there are none; only in version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<Condition>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -66,7 +75,7 @@ impl Model {
         self.check_storable(path)?;
         let Model { architecture, coordinates, objective, parameters } = self;
         let metadata = Metadata {
-            version: VERSION,
+            version: if architecture.conditions == 0 { VERSION } else { VERSION_WITH_CONDITIONS },
             dim: architecture.dim,
             hidden: architecture.hidden.clone(),
             activation: architecture.activation,
@@ -80,6 +89,7 @@ impl Model {
             sigma_schedule: objective.sigma_schedule,
             growth: objective.growth,
             cost_exponent: objective.cost_exponent,
+            conditions: coordinates.conditions.clone(),
         };
         let json = serde_json::to_string(&metadata).map_err(|error| Error::io(path, "write")(error.into()))?;
         let layers = architecture.layers();
@@ -104,7 +114,7 @@ impl Model {
             "is missing from the metadata: this is not a model of action-matching",
             "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
         ];
-        let metadata: Metadata = file.described(MODEL_KEY, VERSION, missing)?;
+        let metadata: Metadata = file.described(MODEL_KEY, &[VERSION, VERSION_WITH_CONDITIONS], missing)?;
 
         let architecture = Architecture {
             dim: metadata.dim,
@@ -112,7 +122,12 @@ impl Model {
             activation: metadata.activation,
             head: metadata.head,
             time_embedding: metadata.time_embedding,
+            conditions: metadata.conditions.iter().map(Condition::width).sum(),
         };
+        if metadata.version == VERSION && architecture.conditions > 0 {
+            let problem = "stand in a model of version 1";
+            return Err(Error::input(path, format!("{MODEL_KEY}: conditions"), problem, "store it as version 2"));
+        }
         architecture.validate(path)?;
         let objective = Objective {
             sigma: metadata.sigma,
@@ -138,8 +153,8 @@ impl Model {
         for (name, shape) in &expected {
             parameters.extend(file.f32s(name, shape)?);
         }
-        let Metadata { mean, scale, time_range, columns, .. } = metadata;
-        let coordinates = Coordinates { mean, scale, time_range, columns };
+        let Metadata { mean, scale, time_range, columns, conditions, .. } = metadata;
+        let coordinates = Coordinates { mean, scale, time_range, columns, conditions };
         let model = Model { architecture, coordinates, objective, parameters };
         model.check_storable(path)?;
         Ok(model)
@@ -150,6 +165,7 @@ impl Model {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Architecture { dim, .. } = self.architecture;
         self.coordinates.check_storable(dim, &path.into())?;
+        self.coordinates.check_conditions(self.architecture.conditions, &path.into())?;
         self.objective.validate(path)?;
         self.validate()?;
         for (index, layer) in self.architecture.layers().iter().enumerate() {
@@ -193,6 +209,7 @@ impl Model {
         if let Some(names) = &coordinates.columns {
             line("columns", shown_names(names));
         }
+        coordinates.conditions.iter().for_each(|condition| line("condition", condition.known()));
         line("mean", abbreviated(&coordinates.mean));
         line("scale", abbreviated(&coordinates.scale));
         for (index, layer) in architecture.layers().iter().enumerate() {
@@ -211,7 +228,7 @@ impl Coordinates {
     /// particles can have, times that increase.
     pub(crate) fn check_storable(&self, dim: usize, origin: &Origin) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(origin, field, problem, fix));
-        let Coordinates { mean, scale, time_range: [start, end], columns } = self;
+        let Coordinates { mean, scale, time_range: [start, end], columns, conditions: _ } = self;
         for (field, n) in [("mean", mean.len()), ("scale", scale.len())]
             .into_iter()
             .chain(columns.iter().map(|names| ("columns", names.len())))

@@ -13,6 +13,7 @@
 //! ```
 
 mod activation;
+mod condition;
 mod embedding;
 mod file;
 mod head;
@@ -20,11 +21,12 @@ mod init;
 mod shape;
 
 pub use activation::Activation;
+pub use condition::{Condition, ConditionValue};
 pub use embedding::TimeEmbedding;
 pub(crate) use file::tensor_names;
 pub use head::Head;
 pub use init::initial_parameters;
-pub use shape::{Architecture, Layer, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
+pub use shape::{Architecture, Layer, MAX_CONDITIONS, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
 
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
@@ -52,13 +54,21 @@ pub struct Coordinates {
     /// Names of the dimensions, length `dim`, where the data are a table: other tables must have
     /// the same.
     pub columns: Option<Vec<String>>,
+    /// The conditions of a model s(x, t, c), in the order of its inputs; none for s(x, t).
+    pub conditions: Vec<Condition>,
 }
 
 impl Coordinates {
     /// Coordinates that change nothing, for times 0..=1.
     #[must_use]
     pub fn identity(dim: usize) -> Self {
-        Coordinates { mean: vec![0.0; dim], scale: vec![1.0; dim], time_range: [0.0, 1.0], columns: None }
+        Coordinates {
+            mean: vec![0.0; dim],
+            scale: vec![1.0; dim],
+            time_range: [0.0, 1.0],
+            columns: None,
+            conditions: Vec::new(),
+        }
     }
 
     /// These coordinates for samples that are given as differences from `origin` (length `dim`).

@@ -9,8 +9,10 @@ pub const MAX_WIDTH: usize = 1024;
 pub const MAX_DEPTH: usize = 16;
 /// Largest dimension of the data.
 pub const MAX_DIM: usize = 1024;
+/// Largest number of inputs that stand for conditions.
+pub const MAX_CONDITIONS: usize = 256;
 
-/// Everything that fixes the function s(x, t) but its parameters.
+/// Everything that fixes the function s(x, t), or s(x, t, c), but its parameters.
 ///
 /// ```
 /// use action_matching::model::{Activation, Architecture};
@@ -33,6 +35,8 @@ pub struct Architecture {
     pub head: Head,
     /// Time features.
     pub time_embedding: TimeEmbedding,
+    /// Inputs of the network that stand for conditions c, 0..=[`MAX_CONDITIONS`]: the last ones.
+    pub conditions: usize,
 }
 
 /// One linear map of the network.
@@ -62,13 +66,14 @@ impl Architecture {
             activation: Activation::default(),
             head: Head::default(),
             time_embedding: TimeEmbedding::default(),
+            conditions: 0,
         }
     }
 
-    /// Width of the network's input: x and the time features.
+    /// Width of the network's input: x, the time features and the conditions.
     #[must_use]
     pub fn n_inputs(&self) -> usize {
-        self.dim + self.time_embedding.width()
+        self.dim + self.time_embedding.width() + self.conditions
     }
 
     /// Width of the network's output.
@@ -114,6 +119,12 @@ impl Architecture {
         within("hidden (number of layers)", self.hidden.len(), MAX_DEPTH)?;
         for (i, &width) in self.hidden.iter().enumerate() {
             within(&format!("hidden[{i}]"), width, MAX_WIDTH)?;
+        }
+        if self.conditions > MAX_CONDITIONS {
+            let problem = format!("make {} inputs of the network", self.conditions);
+            let fix =
+                format!("use at most {MAX_CONDITIONS}: a number takes one, a category one for each of its values");
+            return Err(Error::input(&origin, "conditions", problem, fix));
         }
         if let TimeEmbedding::Fourier { frequencies } = &self.time_embedding {
             within("time_embedding.frequencies (count)", frequencies.len(), 256)?;

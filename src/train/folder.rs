@@ -1,6 +1,7 @@
 //! The run folder: its files, its state, and a way to replace them that no interruption can
 //! corrupt.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,34 @@ use std::path::{Path, PathBuf};
 use super::checkpoint;
 use crate::error::{Error, Result};
 use crate::files::{is_temporary, is_unfinished};
-use crate::run_folder::{CLAIM, RunFolder, TAKEOVER};
+use crate::run_folder::{CLAIM, MemberFiles, RunFolder, TAKEOVER, later_member};
 
 impl RunFolder {
     /// The files of a run without its checkpoints. The configuration, which makes the folder a run
     /// folder, is last.
-    fn files(&self) -> [PathBuf; 6] {
-        [self.self_test(), self.model(), self.loadings(), self.plot(), self.metrics(), self.config()]
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let members = self.members()?;
+        let mut files = vec![self.self_test()];
+        files.extend(members.iter().map(MemberFiles::model));
+        files.extend([self.loadings(), self.plot()]);
+        files.extend(members.iter().map(MemberFiles::metrics));
+        files.push(self.config());
+        Ok(files)
+    }
+
+    /// The members of an ensemble that have files here, and the first one in any case.
+    fn members(&self) -> Result<Vec<MemberFiles>> {
+        let names = names(self.path())?;
+        let numbers: BTreeSet<usize> = names.iter().filter_map(|name| later_member(name)).chain([1]).collect();
+        Ok(numbers.into_iter().map(|number| self.member(number)).collect())
+    }
+
+    /// Number of the last member of an ensemble that has files here; at least 1.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be listed.
+    pub(super) fn last_member(&self) -> Result<usize> {
+        Ok(names(self.path())?.iter().filter_map(|name| later_member(name)).max().unwrap_or(1))
     }
 
     /// State of the folder.
@@ -26,18 +48,20 @@ impl RunFolder {
         if look_at(path)?.is_some_and(|found| !found.is_dir()) {
             return Err(Error::input(path, "output.folder", "is a file", "name another folder with `output.folder`"));
         }
-        let checkpoints = self.checkpoints();
-        if !list_checkpoints(&checkpoints)?.is_empty() {
-            return Ok(Content::Run);
+        let checkpoints: Vec<PathBuf> = self.members()?.iter().map(MemberFiles::checkpoints).collect();
+        for folder in &checkpoints {
+            if !list_checkpoints(folder)?.is_empty() {
+                return Ok(Content::Run);
+            }
         }
-        let all = names(path)?;
-        let is_of_run = |name: &String| self.files().iter().any(|file| *file == path.join(name));
-        if all.iter().any(is_of_run) {
+        let (all, files) = (names(path)?, self.files()?);
+        if all.iter().any(|name| files.contains(&path.join(name))) {
             return Ok(Content::Run);
         }
         for name in all {
-            let is_folder = name == "checkpoints" && look_at(&checkpoints)?.is_some_and(|found| found.is_dir());
-            let is_unused = is_folder && names(&checkpoints)?.iter().all(|name| is_leftover(name));
+            let place = path.join(&name);
+            let is_folder = checkpoints.contains(&place) && look_at(&place)?.is_some_and(|found| found.is_dir());
+            let is_unused = is_folder && names(&place)?.iter().all(|name| is_leftover(name));
             if !(is_leftover(&name) || is_unused) {
                 return Ok(Content::Foreign);
             }
@@ -60,24 +84,34 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`] names the file that cannot be removed.
     pub(super) fn clear(&self) -> Result<()> {
-        let old = list_checkpoints(&self.checkpoints())?;
-        for file in old.into_iter().chain(self.files()) {
+        let (members, files) = (self.members()?, self.files()?);
+        let mut old = Vec::new();
+        for member in &members {
+            old.extend(list_checkpoints(&member.checkpoints())?);
+        }
+        for file in old.into_iter().chain(files) {
             remove(&file)?;
         }
+        // A folder that holds files of others stays.
+        members.iter().skip(1).for_each(|member| drop(fs::remove_dir(member.checkpoints())));
         Ok(())
     }
 
-    /// Creates the folder of checkpoints, and removes the half-written files of dead processes, and
-    /// the test of a model that is about to change. Call it under the claim, which excludes other
-    /// writers.
+    /// Creates the folders of checkpoints of `n_members` members, and removes the half-written
+    /// files of dead processes, and the test of models that are about to change. Call it under the
+    /// claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
-    pub(super) fn tidy(&self) -> Result<()> {
-        let checkpoints = self.checkpoints();
-        fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
+    pub(super) fn tidy(&self, n_members: usize) -> Result<()> {
         remove(&self.self_test())?;
-        for folder in [self.path(), &checkpoints] {
+        let mut folders = vec![self.path().to_owned()];
+        for number in 1..=n_members {
+            let checkpoints = self.member(number).checkpoints();
+            fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
+            folders.push(checkpoints);
+        }
+        for folder in &folders {
             for name in names(folder)?.iter().filter(|name| is_unfinished(name)) {
                 remove(&folder.join(name))?;
             }
@@ -158,7 +192,7 @@ mod tests {
         write(CLAIM);
         write(".amatch-1-2-3-abc.part");
         assert_eq!(content(), Content::Nothing);
-        folder.tidy().expect("tidies");
+        folder.tidy(1).expect("tidies");
         assert!(!folder.path().join(".amatch-1-2-3-abc.part").exists());
         write("notes.txt");
         assert_eq!(content(), Content::Foreign);
@@ -169,10 +203,16 @@ mod tests {
         {
             write(name);
         }
+        for name in ["model-2.safetensors", "metrics-3.jsonl"] {
+            write(name);
+        }
+        folder.tidy(3).expect("tidies");
+        write("checkpoints-3/step-0000000010.safetensors");
         write("checkpoints/step-best.safetensors");
         folder.clear().expect("clears");
         // Files that do not belong to a run stay.
         assert_eq!(fs::read_dir(folder.checkpoints()).expect("lists").count(), 1);
+        assert!(!folder.member(3).checkpoints().exists());
         assert!(folder.path().join("notes.txt").exists());
         assert_eq!(content(), Content::Foreign);
         fs::write(place.path().join("file"), "").expect("written");
@@ -199,7 +239,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::new(place.path());
         fs::create_dir(folder.checkpoints()).expect("made");
-        for file in folder.files() {
+        for file in folder.files().expect("lists") {
             fs::write(file, "").expect("written");
         }
         // A folder in place of a checkpoint cannot be removed as a file.

@@ -22,7 +22,9 @@
 mod auto;
 mod checkpoint;
 mod claim;
+mod conditions;
 mod folder;
+mod member;
 mod metrics;
 mod moved;
 #[cfg(feature = "plot")]
@@ -35,6 +37,7 @@ mod selftest;
 mod stopping;
 mod unexplained;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,19 +50,20 @@ pub use unexplained::Unexplained;
 
 use self::claim::Claim;
 use self::folder::Content;
+use self::member::{Member, mean_record, mean_step};
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
 use self::stopping::{Parts, Stopping};
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
-use crate::density_path::{Coupling, Interpolant};
+use crate::density_path::{Coupling, DensityPath, Group, Groups, Interpolant};
 use crate::engine::{Engine, StepRecord, Trainer};
-use crate::error::{Error, InputKind, Result};
+use crate::error::{DeviceKind, Error, InputKind, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model};
-pub use crate::run_folder::RunFolder;
-use crate::stage::{Stage, Watch};
+pub use crate::run_folder::{MemberFiles, RunFolder};
+use crate::stage::{Section, Stage, Watch};
 use crate::training::{TrainState, Training};
 
 /// How to treat an existing run folder.
@@ -86,7 +90,8 @@ pub trait Observer {
         let _ = what;
     }
 
-    /// Steps were taken; `last` is the newest.
+    /// Steps were taken; `last` is the newest. Of an ensemble it is the mean of its members, at the
+    /// mean of their steps.
     fn progress(&mut self, last: &StepRecord, rows_per_s: f64) {
         let _ = (last, rows_per_s);
     }
@@ -107,7 +112,7 @@ pub trait Observer {
     }
 
     /// All steps are taken and the model is written; `unexplained` says how well the model follows
-    /// the path, if that can be computed.
+    /// the path, if that can be computed; of an ensemble, its worst member.
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         let _ = unexplained;
     }
@@ -153,13 +158,19 @@ pub enum Outcome {
     Finished,
     /// The observer stopped the run after this many steps.
     Stopped {
-        /// Steps taken.
+        /// Steps taken; of an ensemble, the mean over its members.
         step: u64,
     },
 }
 
 /// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
 const MANY_ROWS: usize = 1000;
+/// Units of the progress of pairing one group.
+const UNITS_OF_GROUP: u64 = 100;
+
+/// Most steps of a chunk in an ensemble: a device begins with no more of them before it is asked
+/// for their records.
+const MOST_AT_ONCE: u64 = 1000;
 
 /// Duration of a chunk of steps, between two looks at the clock and the observer.
 const CHUNK: Duration = Duration::from_millis(100);
@@ -185,18 +196,20 @@ pub fn train(
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
     let parts = Parts::of(config, &loaded)?;
-    let seen = parts.as_ref().map_or(&loaded.training, |parts| &parts.training);
-    let config = &auto::decided(config, existing, &folder, seen, &loaded.coordinates, threads, observer)?;
-    let masses = config.masses(&loaded.training)?;
-    let fingerprint = config.fingerprint(&loaded.training)?;
+    let config = &{
+        let seen = parts.as_ref().map_or(&loaded.training, |parts| &parts.training);
+        auto::decided(config, existing, &folder, (seen, &loaded.groups), &loaded.coordinates, threads, observer)?
+    };
+    let masses = if parts.is_some() { config.masses(&loaded.training)? } else { None };
+    let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
     // A run that cannot be resumed is refused before the long work.
-    let earlier = match existing {
+    let mut earlier = match existing {
         Existing::Resume => {
             resume::load(&folder, config, &loaded.training, &fingerprint, &engine.arithmetic(), observer)?
         }
-        _ => Earlier::default(),
+        _ => (0..config.training.seeds).map(|_| Earlier::default()).collect(),
     };
-    let Loaded { training: all, coordinates, components, .. } = loaded;
+    let Loaded { training: all, coordinates, groups, components, .. } = loaded;
     let (snapshots, apart) = match parts {
         None => (all, None),
         Some(Parts { training, apart }) => (training, Some(apart)),
@@ -210,29 +223,56 @@ pub fn train(
              objective.pairing = \"ot\""
         ));
     }
-    let training = training(engine, config, (snapshots, masses), threads, observer)?;
-    let stopping = apart.and_then(|apart| Stopping::new(config, &training, &apart, earlier.best));
-    let state = match earlier.state {
-        Some(state) => state,
-        None => training.initial_state()?,
+    let mut names = Vec::new();
+    let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
+        None => Paths::One(snapshots, masses),
+        Some(groups) => {
+            drop(snapshots); // the groups have the samples
+            names = groups.iter().map(|group| group.name.clone()).collect();
+            Paths::OfGroups(groups, coordinates.condition_inputs())
+        }
     };
-    let start = state.step;
-    let mut trainer = allocate(engine, &training, state, observer)?;
-    if let Some(checkpoint) = &earlier.renewed {
+    let training = training(engine, config, paths, threads, observer)?;
+    let trainings = (1..=config.training.seeds)
+        .map(|number| Training { seed: config.training.seed_of(number), ..training.clone() });
+    let mut starts = Vec::new();
+    for (training, earlier) in trainings.zip(&mut earlier) {
+        let state = match earlier.state.take() {
+            Some(state) => state,
+            None => training.initial_state()?,
+        };
+        starts.push((training, state));
+    }
+    let trainers = allocate(engine, &starts, observer)?;
+    if let Some(checkpoint) = earlier.iter().find_map(|earlier| earlier.renewed.as_ref()) {
         checkpoint.save(&folder.checkpoints())?;
     }
     prepare_folder(&folder, config, components.as_deref(), existing, observer)?;
-    let metrics = MetricsWriter::open(&folder.metrics(), start, earlier.metrics_every, |line| observer.warning(line))?;
-    observer.started(start, config.training.steps, &engine.describe(), folder.path());
+    let mut members = Vec::new();
+    for ((number, (training, state)), earlier) in (1..).zip(&starts).zip(&mut earlier) {
+        let best = earlier.best.take();
+        let stopping = apart.as_ref().and_then(|apart| Stopping::new(config, training, apart, best));
+        let (files, step, every) = (folder.member(number), state.step, earlier.metrics_every);
+        let metrics = MetricsWriter::open(&files.metrics(), step, every, |line| observer.warning(line))?;
+        let fingerprint = resume::fingerprint_of(number, &fingerprint);
+        members.push(Member::new(files, training.clone(), fingerprint, metrics, (step, stopping)));
+    }
     let arithmetic = engine.arithmetic();
-    let kept = (start > 0).then_some(start);
-    let mut run = Run { folder, claim, fingerprint, arithmetic, coordinates, training, metrics, stopping, kept };
+    observer.started(mean_step(&members), config.training.steps, &engine.describe(), folder.path());
+    let mut run = Run { folder, claim, arithmetic, coordinates, names, members };
     run.claim.keep_folder();
-    let outcome = run.steps(engine, &mut *trainer, config, start, observer);
+    let outcome = match trainers {
+        Some(mut trainers) => {
+            drop(starts);
+            run.steps(engine, 0..trainers.len(), &mut trainers, config, observer)
+        }
+        None => run.one_after_another(engine, starts, config, observer),
+    };
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
+    run.plot(observer);
     match outcome {
-        Outcome::Finished => run.report(engine, &*trainer, config.training.steps, threads, observer),
+        Outcome::Finished => run.report(engine, config, threads, observer),
         stopped @ Outcome::Stopped { .. } => Ok(stopped),
     }
 }
@@ -269,19 +309,40 @@ fn stored_components(folder: &RunFolder, config: &Config) -> Result<Option<Compo
     Ok(Some(components).filter(|stored| Some(stored.count()) == config.data.components))
 }
 
-/// Checks all settings against each other, and allocates everything that the steps need. No file
-/// has been changed before.
+/// Checks all settings against each other, and allocates everything that the steps of all members
+/// need; `None` if the device's memory holds some of them, but not all at once. No file has been
+/// changed before.
 fn allocate(
     engine: &dyn Engine,
-    training: &Training,
-    state: TrainState,
+    starts: &[(Training, TrainState)],
     observer: &mut dyn Observer,
-) -> Result<Box<dyn Trainer>> {
-    training.validate(&state)?;
-    if let Some(bytes) = engine.training_memory(training)? {
-        observer.preparing(&format!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe()));
+) -> Result<Option<Vec<Box<dyn Trainer>>>> {
+    let mut bytes = None;
+    for (training, state) in starts {
+        training.validate(state)?;
+        if let Some(more) = engine.training_memory(training)? {
+            bytes = Some(bytes.unwrap_or(0) + more);
+        }
     }
-    engine.trainer(training.clone(), state)
+    if let Some(bytes) = bytes {
+        observer.preparing(&format!("taking {} MiB of {}", usize::div_ceil(bytes, 1 << 20), engine.describe()));
+    }
+    let mut trainers = Vec::new();
+    for (training, state) in starts {
+        match engine.trainer(training.clone(), state.clone()) {
+            Err(Error::Device { kind: DeviceKind::OutOfMemory, .. }) if !trainers.is_empty() => {
+                observer.notice(&format!(
+                    "memory of {} holds {} of {} members: they are trained one after another",
+                    engine.describe(),
+                    trainers.len(),
+                    starts.len()
+                ));
+                return Ok(None);
+            }
+            trainer => trainers.push(trainer?),
+        }
+    }
+    Ok(Some(trainers))
 }
 
 /// Claims the folder and checks that its state suits `existing`.
@@ -320,27 +381,68 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
     Ok(claim)
 }
 
-/// The inputs of a trainer, with snapshots paired; `masses` are those of the population.
+/// What is trained on.
+enum Paths {
+    /// All snapshots, and the masses of the population if rows are kept apart, which are a part of it.
+    One(Snapshots, Option<Vec<f64>>),
+    /// Those of each group under its condition inputs, and the number of these.
+    OfGroups(Vec<conditions::GroupSnapshots>, usize),
+}
+
+/// The inputs of a trainer, with snapshots paired.
 fn training(
     engine: &dyn Engine,
     config: &Config,
-    (snapshots, masses): (Snapshots, Option<Vec<f64>>),
+    paths: Paths,
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
-    let mut training = config.training(config.unpaired_path(snapshots)?);
-    // Rows kept apart take none of the mass with them.
-    training.path.masses = masses;
+    let (path, groups, conditions) = match paths {
+        Paths::One(snapshots, masses) => {
+            let path = config.unpaired_path(snapshots)?;
+            (DensityPath { masses: masses.or(path.masses), ..path }, None, 0)
+        }
+        Paths::OfGroups(groups, conditions) => {
+            let group = |conditions::GroupSnapshots { condition, snapshots, .. }| -> Result<Group> {
+                Ok(Group { condition, path: config.unpaired_path(snapshots)? })
+            };
+            let groups = Groups::new(groups.into_iter().map(group).collect::<Result<_>>()?)?;
+            (groups.first().path.clone(), Some(groups), conditions)
+        }
+    };
+    let mut training = Training { groups, ..config.training(path) };
+    training.architecture.conditions = conditions;
+    if let Some(bend) = &mut training.bend {
+        bend.architecture.conditions = conditions;
+    }
     if training.path.couplings.is_some() {
         // Pairing takes long, so the memory that training needs on the device is checked first.
         engine.training_memory(&training)?;
         observer.preparing("pairing snapshots by optimal transport");
-        let stage = Stage::new(threads, observer.watch());
-        let couplings = config.couplings(&training.path, &stage)?;
-        if let Pairing::Wfr { .. } = config.objective.pairing {
-            note_mass_out_of_reach(&couplings, &training, observer);
+        let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
+            let stage = Stage::new(threads, watch);
+            let couplings = config.couplings(path, &stage)?;
+            Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
+        };
+        match &training.groups {
+            None => training.path = paired(&training.path, observer.watch())?,
+            Some(groups) => {
+                let (all, watch) = (groups.all(), observer.watch());
+                let total = all.len() as u64 * UNITS_OF_GROUP;
+                let pair = |(k, group): (usize, &Group)| {
+                    let before = k as u64 * UNITS_OF_GROUP;
+                    let path = paired(&group.path, &Section { watch, before, units: UNITS_OF_GROUP, total })?;
+                    Ok(Group { path, ..group.clone() })
+                };
+                let groups = Groups::new(all.iter().enumerate().map(pair).collect::<Result<_>>()?)?;
+                (training.path, training.groups) = (groups.first().path.clone(), Some(groups));
+            }
         }
-        training.path.couplings = Some(Arc::new(couplings));
+        if let (Pairing::Wfr { .. }, None, Some(couplings)) =
+            (&config.objective.pairing, &training.groups, &training.path.couplings)
+        {
+            note_mass_out_of_reach(couplings, &training, observer);
+        }
     }
     Ok(training)
 }
@@ -357,7 +459,7 @@ fn prepare_folder(
         observer.notice(&format!("{}: replacing {}", folder.path().display(), resume::describe(folder)));
         folder.clear()?;
     }
-    folder.tidy()?;
+    folder.tidy(config.training.seeds)?;
     let text = recorded(config)?.to_toml()?;
     write_atomically(&folder.config(), |out| out.write_all(text.as_bytes()))?;
     components.map_or(Ok(()), |components| components.save(&folder.loadings()))
@@ -401,189 +503,200 @@ fn note_mass_out_of_reach(couplings: &[Coupling], training: &Training, observer:
 struct Run {
     folder: RunFolder,
     claim: Claim,
-    fingerprint: String,
     arithmetic: String,
     coordinates: Coordinates,
-    training: Training,
-    metrics: MetricsWriter,
-    stopping: Option<Stopping>,
-    /// Step of the newest checkpoint.
-    kept: Option<u64>,
+    /// The condition of each group of the training, in words.
+    names: Vec<String>,
+    members: Vec<Member>,
 }
 
 impl Run {
-    /// Takes the steps from `start` to the end of `config`.
+    /// Takes the steps of the members `range`, which have a trainer each, to the end of `config`:
+    /// a chunk of each in turn, all at once on a device that works while the host does not wait.
     fn steps(
         &mut self,
         engine: &dyn Engine,
-        trainer: &mut dyn Trainer,
+        range: Range<usize>,
+        trainers: &mut [Box<dyn Trainer>],
         config: &Config,
-        start: u64,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let end = config.training.steps;
-        let rows_per_step = self.training.rows_per_step() as f64;
-        let (mut step, mut chunk, mut records) = (start, 1, Vec::new());
-        while step < end && !self.is_spent() {
-            let next_checkpoint = (step / config.output.checkpoint_every + 1) * config.output.checkpoint_every;
-            let unmeasured = self.stopping.as_ref().map_or(u64::MAX, |stopping| stopping.steps_left(step));
-            let n = chunk.min(next_checkpoint - step).min(end - step).min(unmeasured);
-            records.clear();
+        for (index, trainer) in range.clone().zip(&*trainers) {
+            if self.members[index].is_over(config) {
+                // If a finished run was killed at its very end its model may be missing.
+                self.save(index, trainer.state()?)?;
+            }
+        }
+        let (mut most, alone) = (1, range.len() == 1);
+        while self.members[range.clone()].iter().any(|member| !member.is_over(config)) {
+            let members = &mut self.members[range.clone()];
+            let chunks: Vec<u64> = members.iter().map(|member| member.next_chunk(most, config)).collect();
             let began = Instant::now();
-            let failed = match trainer.steps(n, &mut records) {
-                // Its record belongs into the metrics.
-                Err(Error::NotFinite { what, step, .. }) => Some((what, step)),
-                taken => taken.map(|()| None)?,
-            };
-            let elapsed = began.elapsed();
-            let rows_per_s = records.len() as f64 * rows_per_step / elapsed.as_secs_f64().max(1e-9);
-            chunk = (n as f64 * CHUNK.as_secs_f64() / elapsed.as_secs_f64().max(1e-6)).clamp(1.0, 2.0 * n as f64 + 8.0)
-                as u64;
+            if !alone {
+                trainers.iter_mut().zip(&chunks).try_for_each(|(trainer, &n)| trainer.begin(n))?;
+            }
+            for ((member, trainer), &n) in members.iter_mut().zip(&mut *trainers).zip(&chunks) {
+                member.take(&mut **trainer, n)?;
+            }
+            let seconds = began.elapsed().as_secs_f64().max(1e-9);
+            let n = chunks.iter().copied().max().unwrap_or(1);
+            most = (n as f64 * CHUNK.as_secs_f64() / seconds).clamp(1.0, 2.0 * n as f64 + 8.0) as u64;
+            if !alone {
+                most = most.min(MOST_AT_ONCE);
+            }
 
             self.claim.check()?;
-            let now = records.last().filter(|_| failed.is_none()).map(|last| last.step + 1);
-            let held_out = now.map(|now| self.measured(engine, trainer, now, end)).transpose()?.flatten();
-            for record in &records {
-                let held_out = held_out.filter(|_| now == Some(record.step + 1));
-                if record.step % config.output.metrics_every == 0 || record.step + 1 == end || held_out.is_some() {
-                    self.metrics.write(&Metrics { held_out, ..Metrics::new(record, rows_per_s) })?;
+            for (member, trainer) in members.iter_mut().zip(&*trainers) {
+                member.measure(engine, &**trainer, &self.coordinates, config)?;
+            }
+            members.iter_mut().try_for_each(|member| member.write_metrics(seconds, config))?;
+            let rows_per_s = members.iter().map(Member::rows_taken).sum::<f64>() / seconds;
+            if let Some((index, error)) = range.clone().find_map(|k| Some((k, self.members[k].failure()?))) {
+                if self.members.len() > 1 {
+                    observer.warning(&format!("{}: {error}", self.name_of(index)));
+                }
+                return Err(error);
+            }
+            if rows_per_s == 0.0 {
+                break; // none of the trainers goes on
+            }
+            if let Some(record) = mean_record(&self.members) {
+                observer.progress(&record, rows_per_s);
+            }
+            let stop = observer.watch().is_cancelled() && self.members.iter().any(|member| !member.is_over(config));
+            let asked = observer.wants_checkpoint();
+            for ((index, trainer), &n) in range.clone().zip(&*trainers).zip(&chunks) {
+                if n > 0 && (self.members[index].is_due(config) || stop || asked) {
+                    self.save(index, trainer.state()?)?;
                 }
             }
-            self.metrics.flush()?;
-            if let Some((what, step)) = failed {
-                return Err(Error::NotFinite {
-                    what,
-                    step,
-                    fix: match self.kept {
-                        Some(_) => {
-                            "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers; \
-                             the last checkpoint is kept"
-                        }
-                        None => {
-                            "lower training.learning_rate, raise training.warmup_steps, or check the data for outliers"
-                        }
-                    },
-                });
-            }
-            let Some(last) = records.last() else { break };
-            step = last.step + 1;
-            observer.progress(last, rows_per_s);
-            let stop = observer.watch().is_cancelled() && step < end;
-            let asked = observer.wants_checkpoint();
-            if step == next_checkpoint || step == end || stop || asked || self.is_spent() {
-                self.save(trainer.state()?)?;
-            }
             if asked {
-                observer.saved(step);
+                observer.saved(mean_step(&self.members));
             }
             if stop {
-                self.plot(observer);
-                return Ok(Outcome::Stopped { step });
+                return Ok(Outcome::Stopped { step: mean_step(&self.members) });
             }
         }
-        if step == start {
-            // If a finished run was killed at its very end its model may be missing.
-            self.save(trainer.state()?)?;
-        }
-        self.plot(observer);
         Ok(Outcome::Finished)
     }
 
-    /// The distance of the rows kept apart if it is time to measure it after `step` of `end` steps;
-    /// not a number if they were lost.
-    fn measured(&mut self, engine: &dyn Engine, trainer: &dyn Trainer, step: u64, end: u64) -> Result<Option<f64>> {
-        if !self.stopping.as_ref().is_some_and(|stopping| stopping.is_due(step, end)) {
-            return Ok(None);
+    /// [`Run::steps`] of all members, one after another, from `starts`.
+    fn one_after_another(
+        &mut self,
+        engine: &dyn Engine,
+        starts: Vec<(Training, TrainState)>,
+        config: &Config,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        for (index, (training, state)) in starts.into_iter().enumerate() {
+            let mut trainer = [engine.trainer(training, state)?];
+            if let stopped @ Outcome::Stopped { .. } =
+                self.steps(engine, index..index + 1, &mut trainer, config, observer)?
+            {
+                return Ok(stopped);
+            }
         }
-        let model = self.model(trainer.state()?.action.ema);
-        let Some(stopping) = &mut self.stopping else { return Ok(None) };
-        Ok(Some(stopping.measure(engine, model, step)?.unwrap_or(f64::NAN)))
+        Ok(Outcome::Finished)
     }
 
-    /// True if early stopping ends the run here.
-    fn is_spent(&self) -> bool {
-        self.stopping.as_ref().is_some_and(Stopping::is_spent)
-    }
-
-    /// The best weights so far; none without early stopping.
-    fn best(&self) -> Option<&Best> {
-        self.stopping.as_ref()?.best.as_ref()
+    /// A member in words.
+    fn name_of(&self, index: usize) -> String {
+        let seed = self.members[index].training.seed;
+        format!("member {} of {} (training.seed = {seed})", index + 1, self.members.len())
     }
 
     /// After an error of the device or a file, names the checkpoint from which the run can
     /// continue.
     fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
-        if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, self.kept) {
+        let kept = self.members.iter().filter_map(|member| member.kept).min();
+        if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, kept) {
             observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
         }
     }
 
-    /// Measures how well the final model follows the path, and tests it. The model is saved even if
+    /// Measures how well the final models follow the path, and tests them. They are saved even if
     /// this fails.
     fn report(
         &self,
         engine: &dyn Engine,
-        trainer: &dyn Trainer,
-        asked: u64,
+        config: &Config,
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let TrainState { step: taken, action, .. } = trainer.state()?;
-        let kept = self.stopping.as_ref().and_then(|stopping| stopping.kept(taken, asked));
-        kept.iter().for_each(|kept| observer.kept(kept));
-        let (step, parameters) =
-            self.best().map_or((taken, action.ema), |Best { step, weights, .. }| (*step, weights.clone()));
-        let model = self.model(parameters);
-        match Unexplained::measure(engine, &model, &self.training.path, Unexplained::ROWS, self.training.seed) {
+        let asked = config.training.steps;
+        self.members.iter().filter_map(|member| member.kept_model(asked)).for_each(|kept| observer.kept(&kept));
+        let written = self.members.iter().filter_map(|member| Some((member, member.written.clone()?)));
+        let models: Vec<(&Member, Model)> =
+            written.map(|(member, parameters)| (member, self.model(member, parameters))).collect();
+        match self.unexplained(engine, &models) {
             Ok(unexplained) => observer.finished(unexplained),
             Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
         }
         observer.testing();
-        let subject = Subject { training: &self.training, steps: step, loss: self.last_loss(step) };
-        match SelfTest::measure(engine, &model, &subject, &Stage::new(threads, observer.watch())) {
-            Ok(test) => {
-                self.claim.verify()?;
-                test.save(&self.folder.self_test())?;
-                observer.tested(&test);
+        let (mut tests, total) = (Vec::new(), models.len() as u64);
+        for (index, (member, model)) in models.iter().enumerate() {
+            let subject = Subject { training: &member.training, steps: member.model_step(), loss: last_loss(member) };
+            let all = Section { watch: observer.watch(), before: index as u64, units: 1, total };
+            let watch: &dyn Watch = if total == 1 { all.watch } else { &all };
+            match conditions::self_test(engine, model, &subject, &self.names, &Stage::new(threads, watch)) {
+                Ok(test) => tests.push(test),
+                Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: member.step }),
+                Err(error) => {
+                    let what = if total == 1 { "the model".to_string() } else { self.name_of(index) };
+                    observer.warning(&format!("{what} could not be tested: {error}"));
+                    return Ok(Outcome::Finished);
+                }
             }
-            Err(Error::Interrupted) => return Ok(Outcome::Stopped { step: taken }),
-            Err(error) => observer.warning(&format!("the model could not be tested: {error}")),
+        }
+        if let Some(test) = SelfTest::of_members(tests, config.training.seed) {
+            self.claim.verify()?;
+            test.save(&self.folder.self_test())?;
+            observer.tested(&test);
         }
         Ok(Outcome::Finished)
     }
 
-    /// Loss of the last tenth of the first `steps`, as far as the metrics have it.
-    fn last_loss(&self, steps: u64) -> Option<Loss> {
-        let metrics = read_metrics(&self.folder.metrics(), |_| ()).ok()?;
-        let last = steps - steps / 10..steps;
-        Loss::of(metrics.iter().filter(|line| last.contains(&line.step)).map(|line| line.loss))
+    /// How well the model follows the path; of an ensemble, its worst member.
+    fn unexplained(&self, engine: &dyn Engine, models: &[(&Member, Model)]) -> Result<Option<Unexplained>> {
+        let mut worst: Option<Unexplained> = None;
+        for (Member { training, .. }, model) in models {
+            let of_member = Unexplained::of_training(engine, model, training)?;
+            let shares = (worst.map(|worst| worst.share), of_member.map(|unexplained| unexplained.share));
+            if shares.0.is_none_or(|worst| shares.1.is_some_and(|share| !(share <= worst))) {
+                worst = of_member;
+            }
+        }
+        Ok(worst)
     }
 
-    /// The model with `parameters`.
-    fn model(&self, parameters: Vec<f32>) -> Model {
+    /// The model of `member` with `parameters`.
+    fn model(&self, member: &Member, parameters: Vec<f32>) -> Model {
         Model {
-            architecture: self.training.architecture.clone(),
+            architecture: member.training.architecture.clone(),
             coordinates: self.coordinates.clone(),
-            objective: self.training.objective.clone(),
+            objective: member.training.objective.clone(),
             parameters,
         }
     }
 
-    /// Writes the checkpoint, then the model.
-    fn save(&mut self, state: TrainState) -> Result<()> {
-        let best = self.best().cloned();
-        let model = self.model(best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone());
+    /// Writes the checkpoint of a member, then its model.
+    fn save(&mut self, index: usize, state: TrainState) -> Result<()> {
+        let (best, step) = (self.members[index].best().cloned(), state.step);
+        let weights = best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone();
+        let model = self.model(&self.members[index], weights);
         self.claim.verify()?;
-        self.metrics.sync()?;
-        let step = state.step;
-        let (fingerprint, arithmetic) = (self.fingerprint.clone(), self.arithmetic.clone());
-        Checkpoint { state, fingerprint, arithmetic, best }.save(&self.folder.checkpoints())?;
-        self.kept = Some(step);
+        let member = &mut self.members[index];
+        member.metrics.sync()?;
+        let (fingerprint, arithmetic) = (member.fingerprint.clone(), self.arithmetic.clone());
+        Checkpoint { state, fingerprint, arithmetic, best }.save(&member.files.checkpoints())?;
+        member.kept = Some(step);
         self.claim.verify()?;
-        model.save(&self.folder.model())
+        model.save(&member.files.model())?;
+        member.written = Some(model.parameters);
+        Ok(())
     }
 
-    /// Draws the loss. A failure is only a warning.
+    /// Draws the loss, of an ensemble that of its first member. A failure is only a warning.
     fn plot(&self, observer: &mut dyn Observer) {
         let drawn =
             read_metrics(&self.folder.metrics(), |_| ()).and_then(|metrics| plot_loss(&self.folder.plot(), &metrics));
@@ -591,4 +704,12 @@ impl Run {
             observer.warning(&error.to_string());
         }
     }
+}
+
+/// Loss of the last tenth of the steps of `member` up to those of its model, as far as the metrics
+/// have it.
+fn last_loss(member: &Member) -> Option<Loss> {
+    let (metrics, steps) = (read_metrics(&member.files.metrics(), |_| ()).ok()?, member.model_step());
+    let last = steps - steps / 10..steps;
+    Loss::of(metrics.iter().filter(|line| last.contains(&line.step)).map(|line| line.loss))
 }

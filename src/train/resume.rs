@@ -30,7 +30,15 @@ impl Default for Earlier {
     }
 }
 
-/// The run in `folder`, to be resumed as `config` says. Writes nothing.
+/// The fingerprint of the checkpoints of member `number` of the ensemble of a run.
+pub(super) fn fingerprint_of(number: usize, fingerprint: &str) -> String {
+    match number {
+        1 => fingerprint.to_string(),
+        _ => format!("{fingerprint}, member {number}"),
+    }
+}
+
+/// The run in `folder`, to be resumed as `config` says: the state of each member. Writes nothing.
 ///
 /// # Errors
 /// [`Error::Input`] if the run had other settings (named with both values) or other data, or has
@@ -42,10 +50,40 @@ pub(super) fn load(
     fingerprint: &str,
     arithmetic: &str,
     observer: &mut dyn Observer,
+) -> Result<Vec<Earlier>> {
+    let (earlier, wanted) = (folder.last_member()?, config.training.seeds);
+    if earlier > wanted {
+        let (problem, fix) = (
+            format!("is {wanted}, but the run in this folder has {earlier} members"),
+            "ask for as many or more, or start again with `Existing::Replace` or another `output.folder`",
+        );
+        return Err(Error::input(folder.path(), "training.seeds", problem, fix).of_kind(InputKind::Conflict));
+    }
+    if earlier < wanted && folder.config().exists() {
+        let from_config = Config::read(&folder.config(), &[]).map_or(earlier, |old| old.training.seeds);
+        if from_config < wanted {
+            observer.notice(&format!("training.seeds is {wanted}, was {from_config}: new members start at step 0"));
+        }
+    }
+    (1..=wanted)
+        .map(|number| load_member(folder, number, config, snapshots, fingerprint, arithmetic, observer))
+        .collect()
+}
+
+/// Member `number` of the run in `folder`.
+fn load_member(
+    folder: &RunFolder,
+    number: usize,
+    config: &Config,
+    snapshots: &Snapshots,
+    fingerprint: &str,
+    arithmetic: &str,
+    observer: &mut dyn Observer,
 ) -> Result<Earlier> {
     let old = Config::read(&folder.config(), &[]);
     let metrics_every = old.as_ref().unwrap_or(config).output.metrics_every;
-    let path = folder.checkpoints();
+    let path = folder.member(number).checkpoints();
+    let fingerprint = &fingerprint_of(number, fingerprint)[..];
     let newest = match path.try_exists().map_err(Error::io(&path, "look for"))? {
         true => Checkpoint::load_newest(&path, |message| observer.warning(message))?,
         false => None, // stopped before the first checkpoint
@@ -61,7 +99,7 @@ pub(super) fn load(
         Some(settings.digest(snapshots).ok()? == checkpoint.fingerprint && differences(old, config).is_empty())
     };
     let agrees = checkpoint.fingerprint == fingerprint;
-    let renewed = if !agrees && agrees_in_the_first_form() == Some(true) {
+    let renewed = if !agrees && number == 1 && agrees_in_the_first_form() == Some(true) {
         Some(Checkpoint { fingerprint: fingerprint.to_string(), ..checkpoint.clone() })
     } else {
         None
@@ -97,6 +135,10 @@ pub(super) fn load(
             "ask for more steps, or start again with `Existing::Replace` or another `output.folder`",
         );
     }
+    // What all members have in common is said once.
+    if number > 1 {
+        return Ok(Earlier { state: Some(checkpoint.state), renewed, best: checkpoint.best, metrics_every });
+    }
     if let Some(old) = old.ok().filter(|old| old.training.steps != wanted) {
         let schedule = match config.training.schedule {
             Schedule::Cosine { .. } => {
@@ -118,13 +160,14 @@ pub(super) fn load(
 
 /// Settings that affect the result of a step and differ, each with its old and its new value.
 fn differences(old: &Config, new: &Config) -> Vec<String> {
-    // The locations of files and the number of steps do not affect a step.
+    // The locations of files and the numbers of steps and members do not affect a step.
     let table = |config: &Config| {
         let mut config = config.clone();
         config.output = OutputConfig::default();
         config.data.path = Default::default();
         config.data.times_path = None;
         config.training.steps = 0;
+        config.training.seeds = 1;
         config.training.precision = None;
         toml::Table::try_from(config).unwrap_or_default()
     };

@@ -5,6 +5,7 @@
 //! fails, a remedy. A check that has no meaning for a model says so.
 
 mod measure;
+mod members;
 
 use std::fmt;
 use std::path::Path;
@@ -83,6 +84,9 @@ pub struct SelfTest {
     pub checks: Vec<Check>,
     /// The motions behind the first check.
     pub motions: Vec<Motion>,
+    /// The tests of all members, if this is that of an ensemble: see [`SelfTest::of_members`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<SelfTest>,
 }
 
 /// The loss of the last steps of a training.
@@ -144,7 +148,13 @@ impl SelfTest {
         let worst = [Verdict::Failed, Verdict::Noticed];
         let verdict = worst.into_iter().find(|verdict| checks.iter().any(|check| check.verdict == *verdict));
         let motions = measured.intervals.iter().map(|interval| interval.motion).collect();
-        Ok(SelfTest { steps: subject.steps, verdict: verdict.unwrap_or(Verdict::Passed), checks, motions })
+        Ok(SelfTest {
+            steps: subject.steps,
+            verdict: verdict.unwrap_or(Verdict::Passed),
+            checks,
+            motions,
+            members: Vec::new(),
+        })
     }
 
     /// Writes the test to `path`, as JSON.
@@ -447,6 +457,9 @@ fn counts(measured: &Measured, path: &DensityPath) -> Check {
     }
     if measured.has_growth || path.masses.is_some() {
         return property.not_applicable("the model has growth");
+    }
+    if path.snapshots.weights(0).is_some() {
+        return property.not_applicable("rows have weights");
     }
     let rows: Vec<usize> = (0..path.snapshots.times.len()).map(|k| path.snapshots.n_rows(k)).collect();
     let (Some(&least), Some(&most)) = (rows.iter().min(), rows.iter().max()) else {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::moved::Moved;
 use crate::config::{Config, Stop};
-use crate::data::{Loaded, Snapshots, draw_gaussian};
+use crate::data::{Loaded, RowMass, Snapshots, draw_gaussian};
 use crate::engine::{Engine, Training};
 use crate::error::{Error, Result};
 use crate::evaluate::energy_distance;
@@ -46,7 +46,13 @@ impl Parts {
     pub fn of(config: &Config, loaded: &Loaded) -> Result<Option<Parts>> {
         let Stop::HeldOut { share, .. } = config.training.stop else { return Ok(None) };
         let all = &loaded.training;
-        let empty = || Snapshots { dim: all.dim, times: all.times.clone(), offsets: vec![0], samples: Vec::new() };
+        let empty = || Snapshots {
+            dim: all.dim,
+            times: all.times.clone(),
+            offsets: vec![0],
+            samples: Vec::new(),
+            mass: RowMass::default(),
+        };
         let mut parts = Parts { training: empty(), apart: empty() };
         for k in 0..all.times.len() {
             let n = all.n_rows(k);
@@ -228,14 +234,15 @@ impl Stopping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Standardization;
+    use crate::data::{RowGroups, Standardization};
 
     fn loaded(sizes: &[usize]) -> Loaded {
         let rows = sizes.iter().enumerate().map(|(k, &n)| (k as f64, (0..n).map(|row| row as f32).collect::<Vec<_>>()));
         let snapshots = Snapshots::from_rows(1, rows).expect("snapshots");
         let (training, coordinates) = snapshots.standardize(Standardization::default()).expect("standardizes");
-        let held_out = Snapshots { dim: 1, times: vec![], offsets: vec![0], samples: vec![] };
-        Loaded { training, held_out, coordinates, components: None, notices: vec![], warnings: vec![] }
+        let held_out = Snapshots { dim: 1, times: vec![], offsets: vec![0], samples: vec![], mass: RowMass::default() };
+        let groups = RowGroups::default();
+        Loaded { training, held_out, coordinates, groups, components: None, notices: vec![], warnings: vec![] }
     }
 
     fn config(share: f64) -> Config {

@@ -8,6 +8,7 @@ use crate::engine::Differentiate;
 use crate::error::Result;
 use crate::model::Model;
 use crate::rng::{Purpose, words};
+use crate::training::Training;
 
 /// The fraction of a path's kinetic energy that a model leaves unexplained,
 /// `∫E m‖∇H(∇s) − u‖² dt / ∫E m‖u‖² dt`, where u is the velocity of the path's trajectories and m
@@ -45,15 +46,61 @@ impl Unexplained {
         n_rows: usize,
         seed: u64,
     ) -> Result<Option<Unexplained>> {
+        path.validate(model.architecture.dim)?;
+        let energies = Energies::measure(engine, model, path, n_rows, seed)?;
+        Ok(energies.and_then(|energies| energies.unexplained(path)))
+    }
+
+    /// [`Unexplained::measure`] for `model` on the path of `training`, on [`Unexplained::ROWS`]
+    /// rows. With conditions these are divided among the groups in proportion to their samples, and
+    /// each group has the model under its condition.
+    ///
+    /// # Errors
+    /// As [`Unexplained::measure`].
+    pub fn of_training(engine: &dyn Differentiate, model: &Model, training: &Training) -> Result<Option<Unexplained>> {
+        let Training { path, groups: Some(groups), seed, .. } = training else {
+            return Unexplained::measure(engine, model, &training.path, Unexplained::ROWS, training.seed);
+        };
+        let mut sum = Energies { left: 0.0, whole: 0.0 };
+        for (k, group) in groups.all().iter().enumerate() {
+            // A group of few rows still gets some, whose weight is its share.
+            let n_rows = ((groups.share(k) * Unexplained::ROWS as f64) as usize).max(16);
+            let model = model.under_inputs(&group.condition)?;
+            let Some(energies) = Energies::measure(engine, &model, &group.path, n_rows, *seed)? else {
+                return Ok(None);
+            };
+            sum.left += groups.share(k) * energies.left;
+            sum.whole += groups.share(k) * energies.whole;
+        }
+        Ok(sum.unexplained(path))
+    }
+}
+
+/// Integrals over time of a path: ∫E m‖∇H(∇s) − u‖² dt and ∫E m‖u‖² dt.
+struct Energies {
+    left: f64,
+    whole: f64,
+}
+
+impl Energies {
+    /// Those of [`Unexplained::measure`]; `None` where they have no meaning.
+    fn measure(
+        engine: &dyn Differentiate,
+        model: &Model,
+        path: &DensityPath,
+        n_rows: usize,
+        seed: u64,
+    ) -> Result<Option<Energies>> {
         if !path.interpolant.has_velocity() || model.objective.sigma > 0.0 {
             return Ok(None);
         }
-        path.validate(model.architecture.dim)?;
+        let [start, end] = path.span();
         // No run takes so many steps.
         const STEP: u64 = u64::MAX;
         let (mut x, mut t, mut velocity, mut mass) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for row in 0..n_rows {
-            let moment = path.moment(TimeRule::LowDiscrepancy, (row as f64 + 0.5) / n_rows as f64);
+            let moment =
+                path.moment(TimeRule::LowDiscrepancy, start + (end - start) * (row as f64 + 0.5) / n_rows as f64);
             let words = words(seed, Purpose::Interior, STEP, row as u32);
             let trajectory = path.trajectory(moment.left, words, RowKey { seed, step: STEP, row: row as u32 });
             path.point(&trajectory, &moment, |_, at, u| {
@@ -73,8 +120,14 @@ impl Unexplained {
                 whole += mass * u * u;
             }
         }
+        let per_row = (end - start) / n_rows as f64;
+        Ok(Some(Energies { left: left * per_row, whole: whole * per_row }))
+    }
+
+    /// Their quotient, unless `path` does not move.
+    fn unexplained(&self, path: &DensityPath) -> Option<Unexplained> {
         let independent_pairs = path.couplings.is_none();
-        Ok((whole > 0.0).then(|| Unexplained { share: left / whole, independent_pairs }))
+        (self.whole > 0.0).then(|| Unexplained { share: self.left / self.whole, independent_pairs })
     }
 }
 

@@ -17,11 +17,12 @@ pub use estimator::Estimator;
 pub use optimizer::{Cosine, LearningRate, Optimizer};
 pub use state::{LossScale, NetworkState, TrainState};
 
-use crate::density_path::{DensityPath, Interpolant, TIME_KNOTS, TimeRule};
+use crate::density_path::{DensityPath, Groups, Interpolant, TIME_KNOTS, TimeRule};
 use crate::error::{Error, Result, check_len};
 use crate::laplacian::{Laplacian, MAX_PROBES};
 use crate::model::{Architecture, initial_parameters};
 use crate::objective::Objective;
+use crate::rng::{Purpose, words};
 
 /// Everything a [`Trainer`](crate::engine::Trainer) needs besides its starting state.
 ///
@@ -48,8 +49,10 @@ pub struct Training {
     pub architecture: Architecture,
     /// The dynamics to learn.
     pub objective: Objective,
-    /// The densities between snapshots that rows are drawn from.
+    /// The densities between snapshots that rows are drawn from; with groups, those of the first.
     pub path: DensityPath,
+    /// The paths under each condition, for a network with condition inputs.
+    pub groups: Option<Groups>,
     /// The network that bends the path [`Interpolant::Learned`].
     pub bend: Option<Bend>,
     /// The form of the loss.
@@ -87,8 +90,28 @@ impl Training {
             n_boundary: Self::ROWS,
             optimizer: Optimizer::default(),
             seed: 0,
+            groups: None,
             architecture,
             path,
+        }
+    }
+
+    /// [`Training::new`] of a network on the paths of `groups`, one for each condition.
+    #[must_use]
+    pub fn under_conditions(architecture: Architecture, groups: Groups) -> Self {
+        let path = groups.first().path.clone();
+        Training { groups: Some(groups), ..Training::new(architecture, path) }
+    }
+
+    /// The path and the condition inputs of row `row` of the batch of `step`, counted as its start
+    /// noise is ([`RowKey`](crate::density_path::RowKey)).
+    pub(crate) fn group_of(&self, step: u64, row: u32) -> (&DensityPath, &[f32]) {
+        match &self.groups {
+            None => (&self.path, &[]),
+            Some(groups) => {
+                let group = &groups.all()[groups.select(words(self.seed, Purpose::Group, step, row)[0])];
+                (&group.path, &group.condition)
+            }
         }
     }
 
@@ -119,10 +142,21 @@ impl Training {
     pub fn rows_per_step(&self) -> usize {
         match self.estimator {
             Estimator::Action { centering: false } => self.n_interior + 2 * self.n_boundary,
-            Estimator::Action { centering: true } => 2 * (self.n_interior + 1 + self.n_boundary),
+            Estimator::Action { centering: true } => 2 * (self.n_interior + self.n_groups() + self.n_boundary),
             Estimator::Weak { .. } => self.n_interior + 4 * self.n_boundary,
             Estimator::Regression => self.n_interior,
         }
+    }
+
+    /// The paths of all groups; without conditions the path.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &DensityPath> {
+        let groups = self.groups.iter().flat_map(|groups| groups.all().iter().map(|group| &group.path));
+        self.groups.is_none().then_some(&self.path).into_iter().chain(groups)
+    }
+
+    /// Number of groups; 1 without conditions.
+    pub(crate) fn n_groups(&self) -> usize {
+        self.groups.as_ref().map_or(1, |groups| groups.all().len())
     }
 
     /// Directions of second derivatives in each interior row: 0 without diffusion.
@@ -144,11 +178,28 @@ impl Training {
         if !(1.0..=LossScale::LARGEST).contains(&scale) || scale.log2().fract() != 0.0 {
             return fail("loss_scale", format!("is {scale}"), "use a power of two, 1 to 2²⁴");
         }
-        self.path.validate(self.architecture.dim)?;
+        let Architecture { dim, conditions, .. } = self.architecture;
+        match &self.groups {
+            Some(groups) => {
+                groups.validate(dim, conditions)?;
+                if groups.first().path.interpolant != self.path.interpolant {
+                    return fail(
+                        "groups",
+                        "have another path than the training".into(),
+                        "use Training::under_conditions",
+                    );
+                }
+            }
+            None => {
+                self.path.validate(dim)?;
+                check_len("conditions (inputs, without groups)", 0, conditions)?;
+            }
+        }
         match (&self.bend, &state.bend, self.path.interpolant == Interpolant::Learned) {
             (Some(bend), Some(state), true) => {
                 bend.architecture.validate("training (bend)")?;
-                check_len("bend (dimension)", 2 * self.architecture.dim, bend.architecture.dim)?;
+                check_len("bend (dimension)", 2 * dim, bend.architecture.dim)?;
+                check_len("bend (conditions)", conditions, bend.architecture.conditions)?;
                 state.validate(bend.architecture.n_parameters())?;
                 if !matches!(self.estimator, Estimator::Action { .. }) {
                     return fail("estimator", "does not suit a learned path".into(), "use action");

@@ -32,7 +32,7 @@ impl Candidate {
             pairing: config.objective.pairing,
             time_embedding: config.model.time_embedding.clone().unwrap_or_default(),
             hidden: config.architecture(1).hidden,
-            growth: config.objective.growth,
+            growth: config.objective.lambda(),
             mass: config.objective.mass.clone(),
         }
     }
@@ -43,7 +43,7 @@ impl Candidate {
         let Candidate { path, pairing, time_embedding, hidden, growth, mass } = self.clone();
         let mut config = config.clone();
         (config.objective.path, config.objective.pairing) = (path, pairing);
-        (config.objective.growth, config.objective.mass) = (growth, mass);
+        (config.objective.growth, config.objective.mass) = (Some(growth), mass);
         (config.model.time_embedding, config.model.hidden) = (Some(time_embedding), Some(hidden));
         config
     }
@@ -131,6 +131,8 @@ pub(super) enum Scope {
     All,
 }
 
+/// Growth of the candidates of `growth = "auto"`.
+const LAMBDAS: [f64; 2] = [0.25, 1.0];
 /// Factor between the numbers of rows of snapshots above which growth is a candidate.
 const GROWTH: f64 = 1.2;
 
@@ -161,9 +163,18 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
             paths.push(Candidate { pairing: Pairing::Independent, ..base.clone() });
         }
     }
-    let counts = (0..n_times).map(|k| snapshots.n_rows(k) as f64);
+    let counts = (0..n_times).map(|k| snapshots.total(k));
     let (fewest, most) = counts.fold((f64::INFINITY, 0.0), |(low, high), n| (n.min(low), n.max(high)));
-    let leaves_growth = base.growth == 0.0 && base.mass == Mass::Ignored && base.path.interpolant().has_pairs();
+    if config.objective.growth.is_none() {
+        // The mass of those that grow is what is known, or else the counts.
+        let mass = if config.objective.mass == Mass::Ignored { Mass::Counts } else { config.objective.mass.clone() };
+        let grows = |growth| Candidate { pairing: Pairing::wfr(), growth, mass: mass.clone(), ..base.clone() };
+        paths.extend(LAMBDAS.map(grows));
+    }
+    let leaves_growth = config.objective.growth.is_some()
+        && base.growth == 0.0
+        && base.mass == Mass::Ignored
+        && base.path.interpolant().has_pairs();
     if scope == Scope::All && leaves_growth && most > GROWTH * fewest && config.objective.pairing == Pairing::Auto {
         for (pairing, growth) in [(Pairing::unbalanced(), 1.0), (Pairing::wfr(), 0.25)] {
             paths.push(Candidate { pairing, growth, mass: Mass::Counts, ..base.clone() });

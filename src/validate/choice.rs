@@ -6,8 +6,14 @@ use crate::evaluate::{Mean, sampling_error};
 
 /// Largest share of the best score by which a simpler candidate may be worse.
 const TOLERANCE: f64 = 0.03;
+/// The same of a candidate without growth where the best one grows.
+const FOR_GROWTH: f64 = 0.1;
 
 /// Index of the candidate to take: the simplest of those that the scores do not tell from the best.
+///
+/// Growth that is not there does harm wherever mass is asked for, so the best of the candidates that
+/// grow has to be better than one that does not by more: by twice the standard error and by
+/// [`FOR_GROWTH`] of its score.
 ///
 /// A candidate ties with the best one if the mean of the differences between their scores, which
 /// are on the same times in the mean over the same seeds, is at most the standard error of that mean, and at
@@ -30,10 +36,14 @@ pub(super) fn difference(other: &Scored, best: &Scored) -> Mean {
     mean_of(other.energies().zip(best.energies()).map(|(other, best)| other - best))
 }
 
-fn is_tie(other: &Scored, best: &Scored, noise: f64) -> bool {
+/// True if `other` is as good as `best`, as far as the scores tell.
+pub(super) fn is_tie(other: &Scored, best: &Scored, noise: f64) -> bool {
     let Mean { mean, standard_error } = difference(other, best);
-    let tolerance = TOLERANCE * best.energy().mean.abs();
-    mean <= standard_error.map_or(tolerance, |standard_error| standard_error.min(tolerance)).max(noise)
+    let share = |of_best: f64| of_best * best.energy().mean.abs();
+    if best.candidate.growth > 0.0 && other.candidate.growth == 0.0 {
+        return mean <= share(FOR_GROWTH).max(2.0 * standard_error.unwrap_or(0.0)).max(noise);
+    }
+    mean <= standard_error.map_or(share(TOLERANCE), |standard_error| standard_error.min(share(TOLERANCE))).max(noise)
 }
 
 /// The error of a mean energy distance over the targets of `folds` by sampling alone, data units.

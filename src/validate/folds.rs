@@ -36,7 +36,9 @@ const SHARE: usize = 5;
 pub(super) struct Fold {
     /// In coordinates of the fold, which only its own rows decide.
     pub training: Arc<Snapshots>,
-    /// The snapshots of the data that `training` has, all of their rows or some.
+    /// Number of the group of rows that it is made of; 0 without groups.
+    pub group: usize,
+    /// The snapshots of the group that `training` has, all of their rows or some.
     pub kept: Vec<usize>,
     /// From coordinates of the fold to data units, without the mean `[dim]`.
     pub scale: Vec<f64>,
@@ -75,13 +77,52 @@ impl Fold {
         };
         let targets = targets.into_iter().map(target).collect();
         let scale = own.scale.iter().zip(&coordinates.scale).map(|(own, scale)| own * scale).collect();
-        Ok(Fold { training: Arc::new(training), kept, scale, targets })
+        Ok(Fold { training: Arc::new(training), group: 0, kept, scale, targets })
     }
 
     /// Rows `[n, dim]` in data units, without the mean.
     pub fn in_data_units(&self, rows: &[f32]) -> Vec<f32> {
         rows.iter().zip(self.scale.iter().cycle()).map(|(&y, scale)| (f64::from(y) * scale) as f32).collect()
     }
+}
+
+/// Groups that folds are made of, at most: more take time, and hardly change the choice.
+const MAX_GROUPS: usize = 4;
+
+/// The folds of some of `groups`, evenly chosen among those with times enough to leave some out;
+/// see [`folds`].
+///
+/// # Errors
+/// [`Error::Input`] if no group has enough times, or one has too few rows.
+pub(super) fn folds_within(
+    groups: &[Snapshots],
+    coordinates: &Coordinates,
+    rule: Standardization,
+    leave_out: LeaveOut,
+    seed: u64,
+) -> Result<Vec<Fold>> {
+    let longest: Vec<usize> = (0..groups.len()).filter(|&k| groups[k].times.len() >= least(leave_out)).collect();
+    if longest.is_empty() {
+        let most = groups.iter().map(|group| group.times.len()).max().unwrap_or(0);
+        return Err(too_few_times(most, leave_out));
+    }
+    let mut all = Vec::new();
+    for place in evenly(longest.len(), MAX_GROUPS) {
+        let group = longest[place];
+        let folds = folds(&groups[group], coordinates, rule, leave_out, seed)?;
+        all.extend(folds.into_iter().map(|fold| Fold { group, ..fold }));
+    }
+    Ok(all)
+}
+
+/// Fewest times of snapshots that are left out.
+fn least(leave_out: LeaveOut) -> usize {
+    if leave_out == LeaveOut::Rows { 2 } else { 3 }
+}
+
+fn too_few_times(n_times: usize, leave_out: LeaveOut) -> Error {
+    let problem = format!("hold {n_times} times to train on");
+    Error::input("validation", "snapshots", problem, format!("give {} or more", least(leave_out)))
 }
 
 /// The folds of `snapshots`, which are in the network coordinates `coordinates`. Larger snapshots
@@ -97,20 +138,37 @@ pub(super) fn folds(
     seed: u64,
 ) -> Result<Vec<Fold>> {
     let n_times = snapshots.times.len();
-    let least = if leave_out == LeaveOut::Rows { 2 } else { 3 };
-    if n_times < least {
-        let problem = format!("hold {n_times} times to train on");
-        return Err(Error::input("validation", "snapshots", problem, format!("give {least} or more")));
+    if n_times < least(leave_out) {
+        return Err(too_few_times(n_times, leave_out));
     }
-    let rows: Vec<Vec<f32>> =
-        (0..n_times).map(|k| snapshots.random_rows(k, MAX_ROWS, seed, Purpose::Validation)).collect();
+    let order = |k: usize| {
+        let mut order = snapshots.random_order(k, seed, Purpose::Validation, k as u64);
+        order.truncate(MAX_ROWS);
+        order
+    };
+    let orders: Vec<Vec<usize>> = (0..n_times).map(order).collect();
     let dim = snapshots.dim;
+    let gather = |k: usize, order: &[usize]| -> Vec<f32> {
+        order.iter().flat_map(|&row| &snapshots.rows(k)[row * dim..][..dim]).copied().collect()
+    };
+    // Rows that were resampled by their weights have none, but they have their rates of growth.
+    let of_orders = |kept: &[usize], orders: &[Vec<usize>]| -> Result<Snapshots> {
+        let rows = kept.iter().zip(orders).map(|(&k, order)| (snapshots.times[k], gather(k, order)));
+        let training = Snapshots::from_rows(dim, rows)?;
+        let rates = |(&k, order): (&usize, &Vec<usize>)| {
+            Some(order.iter().map(|&row| snapshots.growth(k).map(|rates| rates[row])).collect::<Option<Vec<_>>>()?)
+        };
+        match kept.iter().zip(orders).map(rates).collect::<Option<Vec<_>>>() {
+            Some(rates) => training.growing(rates.concat()),
+            None => Ok(training),
+        }
+    };
     let of = |kept: Vec<usize>| -> Result<(Snapshots, Vec<usize>)> {
-        let rows = kept.iter().map(|&k| (snapshots.times[k], &rows[k][..]));
-        Ok((Snapshots::from_rows(dim, rows)?, kept))
+        let orders: Vec<Vec<usize>> = kept.iter().map(|&k| orders[k].clone()).collect();
+        Ok((of_orders(&kept, &orders)?, kept))
     };
     // One row has no distribution to compare; two halves of two are the least.
-    let has = |k: usize, n: usize| rows[k].len() >= n * dim;
+    let has = |k: usize, n: usize| orders[k].len() >= n;
     match leave_out {
         LeaveOut::Middle => {
             let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
@@ -119,7 +177,8 @@ pub(super) fn folds(
             let folds = (0..APART.min(middle.len())).map(|first| {
                 let left: Vec<usize> = middle.iter().copied().skip(first).step_by(APART).collect();
                 let training = of((0..n_times).filter(|k| !left.contains(k)).collect())?;
-                let target = |(before, &k): (usize, &usize)| (k - 1 - before, snapshots.times[k], rows[k].clone());
+                let target =
+                    |(before, &k): (usize, &usize)| (k - 1 - before, snapshots.times[k], gather(k, &orders[k]));
                 let targets = left.iter().enumerate().map(target).collect();
                 Fold::new(training, targets, coordinates, rule, true)
             });
@@ -128,29 +187,44 @@ pub(super) fn folds(
         LeaveOut::Last => {
             let usable = (2..n_times).rev().filter(|&k| has(k - 1, 2) && has(k, 4));
             let folds = usable.take(FOLDS).map(|k| {
-                let targets = vec![(k - 1, snapshots.times[k], rows[k].clone())];
+                let targets = vec![(k - 1, snapshots.times[k], gather(k, &orders[k]))];
                 Fold::new(of((0..k).collect())?, targets, coordinates, rule, false)
             });
             folds.collect()
         }
         LeaveOut::Rows => {
-            if let Some(k) = (0..n_times).find(|&k| rows[k].len() / dim < 2 * SHARE) {
+            if let Some(k) = (0..n_times).find(|&k| orders[k].len() < 2 * SHARE) {
                 let time = coordinates.data_time(snapshots.times[k]);
-                let problem = format!("are {}: a fifth of them says nothing", rows[k].len() / dim);
+                let problem = format!("are {}: a fifth of them says nothing", orders[k].len());
                 let field = format!("rows of time {time}");
                 return Err(Error::input("validation", field, problem, "give 10 or more, or leave out times"));
             }
             let folds = (0..FOLDS).map(|fold| {
-                let split = |k: usize, is_left: bool| -> Vec<f32> {
-                    let chosen = |(i, _): &(usize, &[f32])| (i % SHARE == fold) == is_left;
-                    rows[k].chunks_exact(dim).enumerate().filter(chosen).flat_map(|(_, row)| row).copied().collect()
+                let split = |k: usize, is_left: bool| -> Vec<usize> {
+                    let parts = distinct_ranks(&orders[k], snapshots.n_rows(k));
+                    let rows = orders[k].iter().zip(parts);
+                    rows.filter(|(_, rank)| (rank % SHARE == fold) == is_left).map(|(&row, _)| row).collect()
                 };
-                let training = Snapshots::from_rows(dim, (0..n_times).map(|k| (snapshots.times[k], split(k, false))))?;
-                let target = |k: usize| (k - 1, snapshots.times[k], split(k, true));
+                let kept: Vec<usize> = (0..n_times).collect();
+                let training = of_orders(&kept, &kept.iter().map(|&k| split(k, false)).collect::<Vec<_>>())?;
+                let target = |k: usize| (k - 1, snapshots.times[k], gather(k, &split(k, true)));
                 let targets = evenly(n_times - 1, MAX_TARGETS).into_iter().map(|k| target(k + 1)).collect();
-                Fold::new((training, (0..n_times).collect()), targets, coordinates, rule, false)
+                Fold::new((training, kept), targets, coordinates, rule, false)
             });
             folds.collect()
         }
     }
+}
+
+/// The number of each of the rows `order`, below `n`, among the distinct ones in the order in which
+/// they first appear: a row that appears twice is left out, or not, as a whole.
+fn distinct_ranks(order: &[usize], n: usize) -> Vec<usize> {
+    let (mut ranks, mut next) = (vec![usize::MAX; n], 0);
+    let rank = |&row: &usize| {
+        if ranks[row] == usize::MAX {
+            (ranks[row], next) = (next, next + 1);
+        }
+        ranks[row]
+    };
+    order.iter().map(rank).collect()
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::choice::{choose, difference, noise};
+use super::choice::{choose, difference, is_tie, noise};
 use super::folds::{Fold, LeaveOut};
 use super::progress::Progress;
 use super::score::{PathOfFold, Score};
@@ -25,7 +25,7 @@ const NEAR: f64 = 0.1;
 /// A comparison in progress.
 pub(super) struct Halving<'a> {
     config: &'a Config,
-    snapshots: &'a Snapshots,
+    groups: &'a [Snapshots],
     folds: &'a [Fold],
     seeds: u64,
     /// Smallest difference of mean scores that says anything.
@@ -44,7 +44,7 @@ pub(super) struct Halving<'a> {
 impl<'a> Halving<'a> {
     pub fn new(
         config: &'a Config,
-        snapshots: &'a Snapshots,
+        groups: &'a [Snapshots],
         folds: &'a [Fold],
         candidates: Vec<Candidate>,
         seeds: u64,
@@ -52,7 +52,7 @@ impl<'a> Halving<'a> {
     ) -> Self {
         Halving {
             config,
-            snapshots,
+            groups,
             folds,
             seeds,
             noise: noise(folds),
@@ -84,10 +84,19 @@ impl<'a> Halving<'a> {
         let best = scored[0].clone();
         let is_near = |path: &Scored| {
             let Mean { mean, standard_error } = difference(path, &best);
-            *path == best || mean <= standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs()).max(self.noise)
+            let near = standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs()).max(self.noise);
+            // What is chosen unless growth is clearly better is there to be chosen.
+            let is_spared = best.candidate.growth > 0.0 && is_tie(path, &best, self.noise);
+            *path == best || mean <= near || is_spared
         };
         let (near, far): (Vec<Scored>, Vec<Scored>) = scored.into_iter().partition(is_near);
         scored = near;
+        // Of the candidates that do not grow, the best stays among `most`.
+        let still = scored.iter().position(|path| path.candidate.growth == 0.0);
+        if let Some(still) = still.filter(|&still| still >= most) {
+            let best_still = scored.remove(still);
+            scored.insert(most - 1, best_still);
+        }
         self.dropped = scored.split_off(most.min(scored.len()));
         self.dropped.extend(far);
         let is_kept = |candidate: &Candidate| scored.iter().any(|kept| kept.candidate.has_path_of(candidate));
@@ -113,7 +122,7 @@ impl<'a> Halving<'a> {
             different.iter().flat_map(|path| folds.iter().map(move |fold| (path, fold))).collect();
         let quiet = &Progress::quiet(self.stage.watch);
         let make = |&(candidate, fold): &(&Candidate, &'a Fold)| {
-            PathOfFold::new(fold, self.snapshots, self.config, candidate, quiet)
+            PathOfFold::new(fold, &self.groups[fold.group], self.config, candidate, quiet)
         };
         let mut made = self.stage.map(usize::MAX, &tasks, make)?.into_iter();
         self.paths = different.into_iter().map(|path| (path, made.by_ref().take(folds.len()).collect())).collect();
@@ -252,11 +261,12 @@ mod tests {
         let snapshots = Snapshots::from_rows(1, rows).expect("snapshots");
         let (snapshots, coordinates) = snapshots.standardize(Standardization::default()).expect("standardizes");
         let config = Config::default();
+        let groups = [snapshots.clone()];
         let folds = folds(&snapshots, &coordinates, Standardization::default(), LeaveOut::Middle, 0).expect("folds");
         for (threads, seeds) in [(1, 1), (4, 3)] {
             let all = candidates(&config, &snapshots, Scope::All);
             let stage = Stage::new(threads, &());
-            let halving = Halving::new(&config, &snapshots, &folds, all, seeds, &stage);
+            let halving = Halving::new(&config, &groups, &folds, all, seeds, &stage);
             for per_step in [1e-4, 2e-3] {
                 let longest = halving.steps_at(Duration::from_secs(600), per_step);
                 let steps: u64 =

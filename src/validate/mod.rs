@@ -45,7 +45,7 @@ pub use candidates::Candidate;
 use candidates::{Scope, candidates};
 use choice::mean_of;
 pub use folds::LeaveOut;
-use folds::{Fold, folds};
+use folds::{Fold, folds_within};
 use halving::Halving;
 use progress::Progress;
 pub use score::Score;
@@ -160,22 +160,25 @@ pub(crate) fn mean_energy(scores: &[Score]) -> Mean {
 }
 
 /// The candidates among which [`choose`] chooses; `None` if there is no choice.
-fn left_open(config: &Config, snapshots: &Snapshots) -> Option<Vec<Candidate>> {
+fn left_open(config: &Config, groups: &[Snapshots]) -> Option<Vec<Candidate>> {
+    // The one whose times leave most to compare.
+    let snapshots = groups.iter().max_by_key(|snapshots| snapshots.times.len())?;
     // Known totals belong to all times.
     let has_totals = matches!(config.objective.mass, Mass::Totals { .. });
     let is_short = snapshots.times.len() < 3 || config.training.steps < SHORT_RUN;
-    if config.objective.path != PathConfig::Auto || is_short || has_totals {
+    let leaves_path = config.objective.path == PathConfig::Auto && !has_totals;
+    if is_short || !leaves_path && config.objective.growth.is_some() {
         return None;
     }
     Some(candidates(config, snapshots, Scope::Paths)).filter(|candidates| candidates.len() > 1)
 }
 
 /// True if [`choose`] has something to compare, which takes a while.
-pub(crate) fn has_choice(config: &Config, snapshots: &Snapshots) -> bool {
-    left_open(config, snapshots).is_some()
+pub(crate) fn has_choice(config: &Config, groups: &[Snapshots]) -> bool {
+    left_open(config, groups).is_some()
 }
 
-/// Chooses path, pairing and time embedding, as far as `config` leaves them open, before a
+/// Chooses path, pairing, growth and time embedding, as far as `config` leaves them open, before a
 /// training on `snapshots`, in the network coordinates `coordinates`. The best two combinations of
 /// path and pairing, judged by points of the path at times left out, are then trained with each
 /// time embedding, together for at most about as many steps × rows as the run itself.
@@ -192,14 +195,28 @@ pub fn choose(
     coordinates: &Coordinates,
     stage: &Stage,
 ) -> Result<Option<Validation>> {
-    let Some(candidates) = left_open(config, snapshots) else { return Ok(None) };
+    choose_within(config, std::slice::from_ref(snapshots), coordinates, stage)
+}
+
+/// [`choose`] for a training under conditions: each fold is made of the rows of one of `groups`, of
+/// which four are taken, and each candidate is trained on it alone.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_within(
+    config: &Config,
+    groups: &[Snapshots],
+    coordinates: &Coordinates,
+    stage: &Stage,
+) -> Result<Option<Validation>> {
+    let Some(candidates) = left_open(config, groups) else { return Ok(None) };
     let seed = config.training.seed;
-    let folds = folds(snapshots, coordinates, config.data.standardize, LeaveOut::Middle, seed)?;
+    let folds = folds_within(groups, coordinates, config.data.standardize, LeaveOut::Middle, seed)?;
     if folds.is_empty() {
         return Ok(None);
     }
     let work = config.training.steps.saturating_mul(config.training.interior_rows as u64);
-    let mut halving = Halving::new(config, snapshots, &folds, candidates, 1, stage);
+    let mut halving = Halving::new(config, groups, &folds, candidates, 1, stage);
     halving.by_path(PATHS[0])?;
     let longest = halving.longest_within(work).min(MOST_STEPS);
     if halving.lengths(longest)[0] >= FEWEST_STEPS {
@@ -226,8 +243,22 @@ pub fn validate(
     options: &ValidateOptions,
     stage: &Stage,
 ) -> Result<Validation> {
+    validate_within(config, std::slice::from_ref(snapshots), coordinates, options, stage)
+}
+
+/// [`validate`] for a training under conditions, with folds as those of [`choose_within`].
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_within(
+    config: &Config,
+    groups: &[Snapshots],
+    coordinates: &Coordinates,
+    options: &ValidateOptions,
+    stage: &Stage,
+) -> Result<Validation> {
     let seed = config.training.seed;
-    let folds = folds(snapshots, coordinates, config.data.standardize, options.leave_out, seed)?;
+    let folds = folds_within(groups, coordinates, config.data.standardize, options.leave_out, seed)?;
     if folds.is_empty() {
         let problem = "have too few rows at every time between the first and the last";
         return Err(Error::input(
@@ -237,8 +268,9 @@ pub fn validate(
             "give four or more at one, and two at its neighbors",
         ));
     }
-    let candidates = candidates(config, snapshots, Scope::All);
-    let mut halving = Halving::new(config, snapshots, &folds, candidates, options.seeds.max(1), stage);
+    let longest = groups.iter().max_by_key(|snapshots| snapshots.times.len());
+    let candidates = longest.map_or_else(Vec::new, |snapshots| candidates(config, snapshots, Scope::All));
+    let mut halving = Halving::new(config, groups, &folds, candidates, options.seeds.max(1), stage);
     if options.leave_out == LeaveOut::Middle {
         halving.by_path(PATHS[1])?;
     }

@@ -41,6 +41,41 @@ fn small() -> Config {
     config
 }
 
+/// `snapshots` mirrored, so that they go round the other way.
+fn mirrored(snapshots: &Snapshots) -> Snapshots {
+    let samples = snapshots.samples.iter().enumerate().map(|(i, x)| if i % 2 == 0 { *x } else { -x }).collect();
+    Snapshots { samples, ..snapshots.clone() }
+}
+
+/// Groups of rows are compared each by itself: clouds that go round in opposite directions have
+/// folds of their own, in which the spline is as good as it is alone. A group of two times has
+/// nothing to leave out.
+#[test]
+fn groups_are_compared_one_by_one() {
+    let (snapshots, coordinates) = orbit(7, 60);
+    let ends = Snapshots::from_rows(2, [(0.0, snapshots.rows(0)), (1.0, snapshots.rows(6))]).expect("rows");
+    let mut config = small();
+    config.training.steps = SHORT_RUN; // paths alone
+    let groups = [ends.clone(), snapshots.clone(), mirrored(&snapshots)];
+    let choose = |groups: &[Snapshots]| choose_within(&config, groups, &coordinates, &Stage::new(2, &()));
+    let choice = choose(&groups).expect("chooses").expect("seven snapshots");
+    let times = [1.0, 4.0, 2.0, 5.0, 3.0];
+    assert_eq!(choice.times, [times, times].concat());
+    let [alone, together] =
+        [&choose(&groups[1..2]).expect("chooses").expect("seven snapshots"), &choice].map(|choice| {
+            let Scored { candidate, .. } = choice.chosen();
+            assert!(matches!(candidate.path, PathConfig::Spline { .. }), "{choice}");
+            choice.chosen().energy().mean
+        });
+    assert!((together / alone - 1.0).abs() < 0.3, "{together}, alone {alone}");
+    assert!(choose(&[ends.clone(), ends.clone()]).expect("chooses").is_none());
+    // Of many groups four are taken.
+    let many: Vec<Snapshots> = (0..9).map(|_| snapshots.clone()).collect();
+    assert_eq!(choose(&many).expect("chooses").expect("seven snapshots").times.len(), 4 * times.len());
+    let error = validate_within(&config, &[ends], &coordinates, &ValidateOptions::default(), &Stage::default());
+    assert!(error.expect_err("two times").to_string().contains("hold 2 times to train on (give 3 or more)"));
+}
+
 fn chosen(config: &Config, (snapshots, coordinates): &(Snapshots, Coordinates)) -> Option<Validation> {
     choose(config, snapshots, coordinates, &Stage::new(2, &())).expect("chooses")
 }
@@ -140,6 +175,49 @@ fn growth_is_a_candidate_where_counts_change() {
     assert!(short.iter().all(|candidate| candidate.growth == 0.0), "only a user can decide that");
 }
 
+/// Two branches that part; the snapshots of every time are new samples of a population of which
+/// `upper` have the one branch and 120 the other.
+fn branches(upper: impl Fn(u32) -> usize) -> (Snapshots, Coordinates) {
+    let snapshot = |k: u32| {
+        let (up, away) = (upper(k), k as f32);
+        let mut rows = crate::data::draw_gaussian(up + 120, 2, &mut crate::rng::Stream::of_normals(k.into(), 2));
+        for (i, row) in rows.chunks_exact_mut(2).enumerate() {
+            let side = if i < up { 1.0 } else { -1.0 };
+            row[0] = 0.2 * row[0] + 0.5 * away;
+            row[1] = 0.2 * row[1] + side * (0.6 + 0.3 * away);
+        }
+        (f64::from(k), rows)
+    };
+    let snapshots = Snapshots::from_rows(2, (0..6).map(snapshot)).expect("snapshots");
+    snapshots.standardize(Standardization::Isotropic).expect("standardizes")
+}
+
+/// With `growth = "auto"` a branch that grows is found to do so, and one that only splits off is
+/// not; whatever the total mass is said to be.
+#[test]
+fn growth_is_chosen_where_there_is_any() {
+    let mut config = small();
+    (config.objective.growth, config.objective.pairing) = (None, Pairing::Auto);
+    let chosen = |(snapshots, coordinates): (Snapshots, Coordinates), mass: Mass| {
+        let mut config = config.clone();
+        config.objective.mass = mass;
+        let choice =
+            choose(&config, &snapshots, &coordinates, &Stage::new(1, &())).expect("chooses").expect("a choice");
+        println!("{}", choice.summary());
+        choice.chosen().candidate.clone()
+    };
+    let constant = || Mass::Totals { values: vec![1.0; 6] };
+    let growing = chosen(branches(|k| 60 << k), Mass::Ignored);
+    assert!(growing.growth > 0.0 && growing.mass == Mass::Counts && growing.pairing == Pairing::wfr(), "{growing}");
+    let growing = chosen(branches(|k| 60 << k), constant());
+    assert!(growing.growth > 0.0 && growing.mass == constant(), "{growing}");
+    let still = chosen(branches(|_| 120), Mass::Ignored);
+    assert!(still.growth == 0.0 && still.mass == Mass::Ignored, "{still}");
+    assert_eq!(chosen(branches(|_| 120), constant()).growth, 0.0);
+    // What nobody could compare does not grow.
+    assert_eq!(config.settled().objective.growth, Some(0.0));
+}
+
 /// Rows that a fold leaves out change nothing that it trains on, standardization included; and
 /// each left-out time is predicted from the snapshot before it.
 #[test]
@@ -147,7 +225,7 @@ fn folds_do_not_see_what_they_leave_out() {
     let (snapshots, coordinates) = orbit(8, 40);
     for leave_out in [LeaveOut::Middle, LeaveOut::Last, LeaveOut::Rows] {
         let of = |snapshots: &Snapshots| {
-            folds(snapshots, &coordinates, Standardization::PerDimension, leave_out, 3).expect("folds")
+            folds::folds(snapshots, &coordinates, Standardization::PerDimension, leave_out, 3).expect("folds")
         };
         let before = of(&snapshots);
         assert_eq!(before.len(), 3);
@@ -283,6 +361,21 @@ fn ties_go_to_the_simpler_candidate() {
     assert_eq!(choice::choose(&both, 0.021), Some(1));
     // Particles that were lost.
     assert_eq!(taken(&[f64::INFINITY, 1.0], &[1.0, 2.0]), spline_path());
+}
+
+/// Growth needs more than a small advantage.
+#[test]
+fn ties_go_to_what_does_not_grow() {
+    let taken = |still: &[f64], growing: &[f64]| {
+        let mut growing = scored(PathConfig::Linear, growing);
+        growing.candidate.growth = 1.0;
+        let both = [growing, scored(PathConfig::Linear, still)];
+        both[choice::choose(&both, 0.0).expect("two")].candidate.growth
+    };
+    assert_eq!(taken(&[1.08, 1.08, 1.08], &[1.0, 1.0, 1.0]), 0.0);
+    assert_eq!(taken(&[1.2, 1.25, 1.2], &[1.0, 1.0, 1.0]), 1.0);
+    assert_eq!(taken(&[2.0, 0.9, 0.9], &[1.0, 1.0, 1.0]), 0.0, "better at one time only");
+    assert_eq!(taken(&[1.0], &[1.05]), 0.0);
 }
 
 #[test]

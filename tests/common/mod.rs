@@ -105,7 +105,7 @@ pub fn model(
     time_embedding: TimeEmbedding,
     objective: Objective,
 ) -> Model {
-    let architecture = Architecture { dim, hidden: hidden.to_vec(), activation, head, time_embedding };
+    let architecture = Architecture { dim, hidden: hidden.to_vec(), activation, head, time_embedding, conditions: 0 };
     let mut parameters = initial_parameters(&architecture, 11);
     let mut numbers = Numbers::new(12);
     for layer in architecture.layers() {
@@ -145,8 +145,29 @@ pub fn batch(dim: usize, n: usize, n0: usize, n1: usize) -> Batch {
         x1: points(n1 * dim, 0.9),
         omega0: 1.25,
         omega1: 0.75,
-        probe: None,
+        ..Batch::default()
     }
+}
+
+/// `model` with `n` condition inputs of random weights.
+pub fn conditioned(model: &Model, n: usize) -> Model {
+    let first = model.architecture.layers()[0];
+    let mut numbers = Numbers::new(14);
+    let mut parameters = Vec::new();
+    for row in model.parameters[first.weight..first.bias].chunks_exact(first.n_in) {
+        parameters.extend_from_slice(row);
+        parameters.extend(numbers.take(n).into_iter().map(|weight| (0.5 * weight) as f32));
+    }
+    parameters.extend_from_slice(&model.parameters[first.bias..]);
+    Model { architecture: Architecture { conditions: n, ..model.architecture.clone() }, parameters, ..model.clone() }
+}
+
+/// `batch` of points of dimension `dim`, with `n` condition inputs of its own in each row.
+pub fn under_conditions(batch: Batch, dim: usize, n: usize) -> Batch {
+    let mut numbers = Numbers::new(15);
+    let mut inputs = |rows: usize| numbers.take(rows * n).into_iter().map(|c| f64::from(c as f32)).collect();
+    let (c, c0, c1) = (inputs(batch.t.len()), inputs(batch.x0.len() / dim), inputs(batch.x1.len() / dim));
+    Batch { c, c0, c1, ..batch }
 }
 
 /// Checks ‖got − want‖ / ‖want‖ ≤ `tolerance` for equally many finite numbers; the message names

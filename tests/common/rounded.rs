@@ -93,7 +93,7 @@ impl Rounding {
                 *weight = (self.operand)(f64::from(*weight)) as f32;
             }
         }
-        let points = [&mut batch.x, &mut batch.x0, &mut batch.x1];
+        let points = [&mut batch.x, &mut batch.x0, &mut batch.x1, &mut batch.c, &mut batch.c0, &mut batch.c1];
         for values in points.into_iter().chain(batch.probe.as_mut()) {
             values.iter_mut().for_each(|v| *v = (self.operand)(*v));
         }

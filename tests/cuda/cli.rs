@@ -323,6 +323,34 @@ fn want_of_memory_is_said_before_anything_is_touched() {
     assert!(!place.path("p.npz").exists());
 }
 
+/// The members of an ensemble work at once, or one after another where the memory holds one: the
+/// models are the same, and the first is that of a run without others.
+#[test]
+fn members_are_trained_at_once_or_one_after_another() {
+    let place = Place::new(60, 3);
+    let (independent, seeds) = ("objective.pairing=independent", "training.seeds=3");
+    let settings = ["--device", "cuda", "--set", independent];
+    let needed = stated(&place.trains("single", &settings));
+    let all = [&settings[..], &["--set", seeds]].concat();
+    let said = place.trains("at-once", &all);
+    assert!(stated(&said) >= 3 * needed - 2 && !said.contains("one after another"), "{said}");
+    let models = |out: &str, numbers: &[&str]| -> Vec<Vec<u8>> {
+        let file = |number: &&str| place.path(out).join(format!("model{number}.safetensors"));
+        numbers.iter().map(|number| std::fs::read(file(number)).expect("a model")).collect()
+    };
+    let members = ["", "-2", "-3"];
+    assert!(models("at-once", &members[..1]) == models("single", &members[..1]));
+    let third = ["--set", "training.seed=2"];
+    place.trains("third", &[&settings[..], &third].concat());
+    assert!(models("at-once", &members[2..]) == models("third", &members[..1]));
+    if is_virtual(&place) {
+        let arguments = [&["train", "run.toml", "--out", "in-turn"][..], &all].concat();
+        let (_, said) = succeeds(with_memory(place.command(&arguments), (stated(&said) << 20) / 2));
+        assert!(said.contains(" of 3 members: they are trained one after another"), "{said}");
+        assert!(models("in-turn", &members) == models("at-once", &members));
+    }
+}
+
 /// Data of more bytes than the device has: they stream in shards, which depend only on the step.
 #[test]
 fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {

@@ -3,7 +3,7 @@
 //! and against identities.
 
 use crate::common::rounded::{self, Rounded, Rounding};
-use crate::common::{Numbers, batch, embeddings, model};
+use crate::common::{Numbers, assert_close, batch, conditioned, embeddings, model, under_conditions};
 use action_matching::Result;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
@@ -183,6 +183,43 @@ fn dynamics() -> [(Objective, Option<usize>); 8] {
         (all.clone(), Some(3)),
         (all, Some(0)),
     ]
+}
+
+/// Conditions of their own in each row, in few columns and in more than all else, in every
+/// precision: in f32 within the usual tolerance, else within what rounding of operands explains.
+#[test]
+fn gradients_under_conditions_agree() {
+    let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
+    for precision in Precision::ALL {
+        let tolerance =
+            if precision == Precision::F32 { DIFFUSIVE_GRADIENT } else { 40.0 * Rounding::of(precision).unit };
+        let engine = engine(precision);
+        for (hidden, n) in [(&[37, 29][..], 1), (&[9], 40), (&[70, 9], 3), (&[70], 67)] {
+            let plain = model(5, hidden, Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective.clone());
+            let (model, batch) = (conditioned(&plain, n), under_conditions(batch(5, 131, 127, 7), 5, n));
+            let (model, batch) = Rounding::of(precision).inputs(&model, &batch);
+            let want = ReferenceEngine.loss_gradient(&model, &batch).expect("evaluates");
+            let got = engine.loss_gradient(&model, &batch).expect("evaluates");
+            let first = model.architecture.layers()[0];
+            let of_conditions = |gradient: &[f64]| -> Vec<f64> {
+                gradient[..first.bias].chunks_exact(first.n_in).flat_map(|row| row[first.n_in - n..].to_vec()).collect()
+            };
+            let name = format!("{} {hidden:?} {n} inputs", precision.name());
+            for (what, got, want) in [
+                ("s", &got.interior.s, &want.interior.s),
+                ("gradient", &got.gradient, &want.gradient),
+                (
+                    "gradient in the weights of conditions",
+                    &of_conditions(&got.gradient),
+                    &of_conditions(&want.gradient),
+                ),
+            ] {
+                assert_close(&format!("{what}, {name}"), got, want, tolerance);
+            }
+            let error = engine.derivatives(&model, &batch.x, &batch.t).expect_err("which condition?").to_string();
+            assert!(error.contains("`Model::under`"), "{error}");
+        }
+    }
 }
 
 const N_FACTORS: usize = 6;

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::common::rounded::{self, Rounding};
-use crate::common::{assert_close, embeddings, model, revealing_optimizer};
+use crate::common::{assert_close, conditioned, embeddings, model, revealing_optimizer};
 use action_matching::Error;
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, End, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings, unbalanced_couplings,
+    DensityPath, End, Group, Groups, Interpolant, RowKey, TimeMoments, TimeRule, optimal_couplings,
+    unbalanced_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::{CudaEngine, devices};
@@ -33,7 +34,7 @@ fn engine(precision: Precision) -> CudaEngine {
 fn snapshots(dim: usize) -> Snapshots {
     let mut samples = draw_gaussian(101, dim, &mut Stream::of_normals(3, dim));
     samples.chunks_exact_mut(dim).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
-    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
+    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples, mass: Default::default() }
 }
 
 fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
@@ -311,6 +312,53 @@ fn a_step_takes_the_gradient_of_the_cpu() {
         let gradient = |state: &TrainState| wide(&state.action.moment1);
         assert_close(&format!("gradient, {name}"), &gradient(&got_state), &gradient(&want_state), 5e-5);
         assert_close(&name, &wide(&got_state.time_moments), &wide(&want_state.time_moments), 1e-5);
+    }
+}
+
+/// Groups of unequal numbers of rows, each under a condition of `n` inputs, the last of which has
+/// only a part of the time.
+fn groups(n: usize, interpolant: Interpolant) -> Groups {
+    let group = |k: usize| {
+        let all = path(DIM, interpolant).snapshots;
+        let rows = (0..all.times.len()).map(|snapshot| {
+            let rows = all.rows(snapshot).iter().map(|x| x + 0.3 * k as f32);
+            let time = if k == 2 { 0.2 + 0.5 * all.times[snapshot] } else { all.times[snapshot] };
+            (time, rows.take(DIM * (all.n_rows(snapshot) - 5 * k)).collect::<Vec<f32>>())
+        });
+        let snapshots = Snapshots::from_rows(DIM, rows).expect("snapshots");
+        let couplings = (interpolant == Interpolant::Spline)
+            .then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
+        let condition = (0..n).map(|i| (0.7 * (i + 1) as f32 + k as f32).sin()).collect();
+        Group { condition, path: DensityPath { couplings, ..DensityPath::new(interpolant, snapshots) } }
+    };
+    Groups::new((0..3).map(group).collect()).expect("groups")
+}
+
+/// Rows under several conditions: in narrow networks, in wide ones whose input has more columns for
+/// conditions than for all else, in low and in high tiles, and for the bend.
+#[test]
+fn training_under_conditions_follows_the_cpu() {
+    let objective = Objective { growth: 0.3, ..Objective::default() };
+    let (low, high) = (engine(Precision::F32), engine(Precision::F32).with_large_tiles());
+    let entropic = Objective { sigma: 0.7, ..objective.clone() };
+    let centered = Estimator::Action { centering: true };
+    for (name, engine, hidden, n, objective, estimator, interpolant) in [
+        ("narrow", &low, &[19][..], 3, &objective, centered, Interpolant::Linear),
+        ("narrow, entropic", &low, &[19, 7], 2, &entropic, ACTION, Interpolant::Spline),
+        ("wide, low tiles", &low, &[66, 19], 71, &objective, Estimator::Weak { intervals: 2 }, Interpolant::Linear),
+        ("wide, high tiles", &high, &[66, 19], 71, &entropic, centered, Interpolant::Linear),
+        ("regression", &high, &[70], 1, &objective, Estimator::Regression, Interpolant::Spline),
+        ("learned", &low, &[19], 3, &objective, ACTION, Interpolant::Learned),
+    ] {
+        let plain = model(DIM, hidden, Activation::Silu, Head::Quadratic, embeddings()[1].clone(), objective.clone());
+        let model = conditioned(&plain, n);
+        let groups = groups(n, interpolant);
+        let bend = (interpolant == Interpolant::Learned).then(|| Bend::new(&model.architecture, vec![13], 0.3));
+        let of_bend = bend.as_ref().map(|bend| NetworkState::initial(initial_parameters(&bend.architecture, 8)));
+        let training =
+            Training { path: groups.first().path.clone(), groups: Some(groups), bend, ..training(&model, estimator) };
+        let state = TrainState { bend: of_bend, ..TrainState::initial(model.parameters.clone()) };
+        follows_on(engine, &format!("{name}, conditions"), &training, state, 20);
     }
 }
 

@@ -30,7 +30,7 @@ fn expected(offset: i64) -> Snapshots {
             samples.extend((0..DIM).map(|column| value(row, column, offset) as f32));
         }
     }
-    Snapshots { dim: DIM, times: vec![0.0, 4.0, 9.0], offsets: vec![0, 5, 10, 11], samples }
+    Snapshots { dim: DIM, times: vec![0.0, 4.0, 9.0], offsets: vec![0, 5, 10, 11], samples, mass: Default::default() }
 }
 
 /// (npy code, safetensors name, bytes of a value in little or big endian).

@@ -1,7 +1,7 @@
 //! The f64 reference against central differences, for every head, activation, embedding and
 //! dynamics.
 
-use crate::common::{Numbers, assert_close, batch, compare, embeddings, model};
+use crate::common::{Numbers, assert_close, batch, compare, conditioned, embeddings, model, under_conditions};
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
 use action_matching::model::{Activation, Head, Model};
@@ -113,6 +113,30 @@ fn adjoint_gradients_of_the_loss_agree_with_differences() {
             gradient_agrees_with_differences(name, &model, &Batch { probe: Some(probe.clone()), ..rows });
         }
     });
+}
+
+/// With another condition in each row, of every dynamics: the weights of the condition inputs too.
+#[test]
+fn adjoint_gradients_under_conditions_agree_with_differences() {
+    let (dim, n) = (3, 4);
+    let probe = Numbers::new(19).take(2 * n * dim);
+    for head in Head::ALL {
+        for (objective, embedding) in objectives().into_iter().zip(embeddings().into_iter().cycle()) {
+            if objective.cost_exponent != 2.0 {
+                continue; // kinks, and conditions know nothing of the cost
+            }
+            let name = format!("{head:?} {embedding:?} {objective:?}");
+            let mut model = conditioned(&model(dim, &[5, 4], Activation::Tanh, head, embedding, objective), 3);
+            for parameter in &mut model.parameters {
+                *parameter = (*parameter * 1_048_576.0).round() / 1_048_576.0;
+            }
+            let rows = under_conditions(batch(dim, n, 3, 2), dim, 3);
+            gradient_agrees_with_differences(&name, &model, &rows);
+            if model.objective.sigma > 0.0 {
+                gradient_agrees_with_differences(&name, &model, &Batch { probe: Some(probe.clone()), ..rows });
+            }
+        }
+    }
 }
 
 /// The exact Laplacian is the sum of second differences of s.

@@ -1,7 +1,7 @@
 //! One test body for every engine: derivatives, loss and parameter gradient against the f64
 //! reference.
 
-use crate::common::{Numbers, assert_close, batch, embeddings, model};
+use crate::common::{Numbers, assert_close, batch, conditioned, embeddings, model, under_conditions};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::engine::{Batch, Differentiate};
@@ -140,4 +140,56 @@ fn wrong_lengths_are_errors() {
     let short = Model { parameters: vec![0.0; 3], ..model };
     let error = engine.derivatives(&short, &[0.0; 3], &[0.5]).expect_err("an error").to_string();
     assert!(error.starts_with("parameters"), "{error}");
+}
+
+/// Conditions of their own in each row, at widths and numbers of rows that are no multiples of a
+/// tile, panel or register block.
+#[test]
+fn cpu_agrees_under_conditions() {
+    let engine = CpuEngine::new(1);
+    let diffusive = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
+    for head in Head::ALL {
+        for (objective, embedding) in
+            objectives().into_iter().chain([diffusive.clone()]).zip(embeddings().into_iter().cycle())
+        {
+            for n_inputs in [1, 3, 19] {
+                let name = format!("{head:?} {objective:?}, {n_inputs} inputs");
+                let plain = model(5, &[37, 29], Activation::Silu, head, embedding.clone(), objective.clone());
+                let batch = under_conditions(batch(5, 101, 97, 7), 5, n_inputs);
+                agrees(&name, &engine, &conditioned(&plain, n_inputs), &batch);
+            }
+        }
+    }
+}
+
+/// One condition for all rows is a bias: the model under it has equal derivatives, and a batch of
+/// that condition an equal loss.
+#[test]
+fn a_model_under_a_condition_is_the_model_with_that_input() {
+    for (head, embedding) in Head::ALL.into_iter().zip(embeddings().into_iter().cycle()) {
+        let whole = conditioned(&model(5, &[37, 29], Activation::Gelu, head, embedding, Objective::default()), 2);
+        let inputs = [0.75f32, -1.25];
+        let repeated = |n: usize| inputs.iter().map(|&c| f64::from(c)).cycle().take(2 * n).collect::<Vec<f64>>();
+        let plain = batch(5, 101, 9, 7);
+        let of_condition = Batch { c: repeated(101), c0: repeated(9), c1: repeated(7), ..plain.clone() };
+        let under = whole.under_inputs(&inputs).expect("two inputs");
+        assert_eq!(under.architecture.conditions, 0);
+        let (got, want) =
+            (ReferenceEngine.loss_gradient(&under, &plain), ReferenceEngine.loss_gradient(&whole, &of_condition));
+        let (got, want) = (got.expect("evaluates"), want.expect("evaluates"));
+        assert_close("s", &got.interior.s, &want.interior.s, 1e-6);
+        assert_close("∇s", &got.interior.grad_s, &want.interior.grad_s, 1e-6);
+        assert_close("∂s/∂t", &got.interior.ds_dt, &want.interior.ds_dt, 1e-6);
+        assert!((got.loss - want.loss).abs() < 1e-6, "{}, not {}", got.loss, want.loss);
+        assert!(whole.under_inputs(&[0.75]).is_err());
+
+        // Without a choice of the condition there are no derivatives, and nothing moves.
+        for engine in [&CpuEngine::new(1) as &dyn Differentiate, &ReferenceEngine] {
+            let error = engine.derivatives(&whole, &plain.x, &plain.t).expect_err("which condition?").to_string();
+            assert!(
+                error.contains("has 2 condition inputs (choose their values first, with `Model::under`)"),
+                "{error}"
+            );
+        }
+    }
 }

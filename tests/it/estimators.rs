@@ -24,7 +24,7 @@ fn snapshots() -> Snapshots {
     let mut samples = draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM));
     // The population moves, so that velocities have nonzero means.
     samples.chunks_exact_mut(DIM).enumerate().for_each(|(row, x)| x[0] += 0.02 * row as f32);
-    Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples }
+    Snapshots { dim: DIM, times: vec![0.0, 0.3, 1.0], offsets: vec![0, 31, 48, 101], samples, mass: Default::default() }
 }
 
 fn path(interpolant: Interpolant, masses: Option<Vec<f64>>) -> DensityPath {

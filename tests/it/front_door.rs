@@ -20,6 +20,7 @@ fn far_model(dim: usize, embedding: TimeEmbedding, objective: Objective) -> Mode
         scale: (0..dim).map(|i| [0.5, 30.0, 4.0][i % 3]).collect(),
         time_range: [-3.0, 2.0],
         columns: None,
+        conditions: Vec::new(),
     };
     Model { coordinates, ..model(dim, &[37, 20], Activation::Tanh, Head::Scalar, embedding, objective) }
 }

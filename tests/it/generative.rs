@@ -20,7 +20,7 @@ const SCALE: [f32; 2] = [3.0, 0.5];
 fn snapshots() -> Snapshots {
     let mut samples = draw_gaussian(1500, 2, &mut Stream::of_normals(4, 2));
     samples.chunks_exact_mut(2).for_each(|x| (x[0], x[1]) = (SCALE[0] * x[0] + 10.0, SCALE[1] * x[1] - 2.0));
-    Snapshots { dim: 2, times: vec![0.0], offsets: vec![0, 1500], samples }
+    Snapshots { dim: 2, times: vec![0.0], offsets: vec![0, 1500], samples, mass: Default::default() }
 }
 
 fn configuration(folder: &Path, path: &str) -> Config {

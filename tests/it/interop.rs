@@ -25,6 +25,7 @@ fn models_of_every_kind() -> Vec<(String, Model)> {
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
         time_range: [-2.0, 9.5],
         columns: None,
+        conditions: Vec::new(),
     };
     let mut models = Vec::new();
     for head in Head::ALL {
@@ -39,7 +40,7 @@ fn models_of_every_kind() -> Vec<(String, Model)> {
     models
 }
 
-fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) {
+pub fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) {
     let python = std::env::var_os("AMATCH_PYTHON").unwrap_or_else(|| "python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let output = Command::new(&python).arg(script).args(names).current_dir(folder).output();
@@ -48,7 +49,7 @@ fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = String>) 
     });
     assert!(
         output.status.success(),
-        "{python:?} failed; it needs numpy, safetensors and scipy, or name another interpreter in AMATCH_PYTHON\n{}",
+        "{python:?} failed; it needs numpy, safetensors, scipy, anndata and h5py, or name another interpreter in AMATCH_PYTHON\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

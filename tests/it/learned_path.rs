@@ -62,7 +62,13 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
         let embedding = TimeEmbedding::Fourier { frequencies: vec![0.5] };
         let model = model(DIM, &[19, 11], Activation::Silu, head, embedding, objective);
         let samples = draw_gaussian(90, DIM, &mut Stream::of_normals(3, DIM));
-        let snapshots = Snapshots { dim: DIM, times: vec![0.0, 0.4, 1.0], offsets: vec![0, 30, 55, 90], samples };
+        let snapshots = Snapshots {
+            dim: DIM,
+            times: vec![0.0, 0.4, 1.0],
+            offsets: vec![0, 30, 55, 90],
+            samples,
+            mass: Default::default(),
+        };
         let bend = Bend::new(&model.architecture, vec![13, 9], 1.0);
         let start = initial_parameters(&bend.architecture, 8);
         let training = training(&model, snapshots, bend.clone(), Some(vec![1.0, 0.7, 1.4]));
@@ -126,13 +132,15 @@ fn the_gradient_of_the_bend_is_that_of_the_negative_loss() {
 fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64, TrainState) {
     let mut samples = draw_gaussian(4000, 2, &mut Stream::of_normals(3, 2));
     samples[4000..].chunks_exact_mut(2).for_each(|x| x[0] += 2.0);
-    let snapshots = Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 2000, 4000], samples };
+    let snapshots =
+        Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 2000, 4000], samples, mass: Default::default() };
     let architecture = Architecture {
         dim: 2,
         hidden: vec![48, 48],
         activation: Activation::Silu,
         head: Head::Scalar,
         time_embedding: TimeEmbedding::Raw,
+        conditions: 0,
     };
     let model = Model {
         coordinates: Coordinates::identity(2),

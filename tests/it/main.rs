@@ -7,11 +7,13 @@ mod common;
 mod data_support;
 
 mod analytic;
+mod anndata;
 mod architecture;
 mod build_script;
 mod check;
 mod cli;
 mod components;
+mod conditions;
 mod data_bad_input;
 mod data_formats;
 mod data_precision;
@@ -19,6 +21,8 @@ mod data_tables;
 mod derivatives;
 mod early_stopping;
 mod engines;
+#[cfg(unix)]
+mod ensemble;
 mod estimators;
 mod evaluate;
 mod examples;
@@ -40,6 +44,7 @@ mod messages;
 mod model_file;
 #[cfg(unix)]
 mod outputs;
+mod query;
 #[cfg(unix)]
 mod resume;
 mod rounded;
@@ -52,3 +57,4 @@ mod stochastic;
 mod streams;
 mod training;
 mod validate;
+mod weights;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::common::files::{self, Stored};
-use crate::common::{Numbers, embeddings, model};
-use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
+use crate::common::{Numbers, conditioned, embeddings, model};
+use action_matching::model::{Activation, Condition, ConditionValue, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -22,6 +22,7 @@ fn hard_model(head: Head, activation: Activation, time_embedding: TimeEmbedding)
         scale: vec![1.0 / 3.0, 1.0e-30, 3.4e29],
         time_range: [-third, 7.0 + 0.1],
         columns: Some(["PC1", "x, \"2\"", "größe"].map(String::from).to_vec()),
+        conditions: Vec::new(),
     };
     Model { coordinates, ..model(3, &[7, 11], activation, head, time_embedding, objective) }
 }
@@ -174,7 +175,7 @@ fn bad_metadata_is_named() {
         refused(key, "", |_, json| json[key] = json!({"not": "this"}));
     }
     let cases = [
-        ("version", json!(2), "2"),
+        ("version", json!(3), "3"),
         ("version", json!(-1), "-1"),
         ("dim", json!(0), "0"),
         ("dim", json!(1025), "1025"),
@@ -339,4 +340,122 @@ fn a_description_names_what_matters() {
     for part in ["softplus", "quadratic", "fourier", "[7, 11]", &count, "net.0.weight", "net.4.bias", "[3, 11]"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+}
+
+/// A model of dimension 3 with five condition inputs.
+fn conditioned_model() -> Model {
+    let dose = Condition::Number { name: "dose".into(), mean: 0.1 + 0.2, scale: 1.0 / 3.0, range: [-0.1, 7.7] };
+    let drug = Condition::Category {
+        name: "drug, \"new\"".into(),
+        categories: ["A", "none", "größer"].map(String::from).into(),
+    };
+    let age = Condition::Number { name: "age".into(), mean: 0.0, scale: 1.0, range: [0.0, 0.0] };
+    let plain = model(3, &[7, 11], Activation::Silu, Head::Quadratic, embeddings()[1].clone(), Objective::default());
+    let coordinates = Coordinates { conditions: vec![dose, drug, age], ..Coordinates::identity(3) };
+    Model { coordinates, ..conditioned(&plain, 5) }
+}
+
+#[test]
+fn a_model_with_conditions_is_of_version_2_and_comes_back() {
+    let model = conditioned_model();
+    let (_folder, path) = saved(&model);
+    let (tensors, metadata) = files::read(&path);
+    assert_eq!(files::find(&tensors, "net.0.weight").shape, [7, 3 + 5 + 5]);
+    let json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+    assert_eq!(json["version"], 2);
+    let drug = json!({"kind": "category", "name": "drug, \"new\"", "categories": ["A", "none", "größer"]});
+    assert_eq!((&json["conditions"][1], json["conditions"].as_array().map(Vec::len)), (&drug, Some(3)));
+    let loaded = Model::load(&path).expect("loads");
+    assert_eq!(loaded, model);
+    assert!(loaded.describe().contains("dose, -0.1 to 7.7"), "{}", loaded.describe());
+
+    // What is taken from it under one condition is a model of version 1.
+    let under = model.under(&[0.4.into(), "none".into(), (-2.0).into()]).expect("three values");
+    let (_folder, path) = saved(&under);
+    let (_, metadata) = files::read(&path);
+    let json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+    assert!(json["version"] == 1 && json.get("conditions").is_none(), "{json}");
+    assert_eq!(Model::load(&path).expect("loads"), under);
+}
+
+#[test]
+fn bad_conditions_of_a_file_are_named() {
+    let number = |name: &str, scale: f64| json!({"kind": "number", "name": name, "mean": 0.0, "scale": scale, "range": [0.0, 1.0]});
+    let category = |categories: Value| json!({"kind": "category", "name": "b", "categories": categories});
+    let five = json!(["1", "2", "3", "4", "5"]);
+    for (key, value, problem) in [
+        ("conditions", json!([]), "net.0.weight: has shape [7, 13]"),
+        ("conditions", json!([category(json!(["1", "2", "3", "4"]))]), "net.0.weight"),
+        ("conditions", json!([category(five.clone()), category(json!([]))]), "conditions: b: has the categories []"),
+        ("conditions", json!([category(json!(["1", "2", "1", "4", "5"]))]), "conditions: b: has the categories"),
+        (
+            "conditions",
+            json!([number("a", 1.0), number("a", 1.0), category(json!(["1", "2", "3"]))]),
+            "holds two of the name \"a\"",
+        ),
+        (
+            "conditions",
+            json!([number("a", 0.0), category(json!(["1", "2", "3", "4"]))]),
+            "conditions: a: has mean 0e0, scale 0e0",
+        ),
+        ("conditions", json!([{"kind": "colour", "name": "a"}]), "colour"),
+        ("version", json!(1), "conditions: stand in a model of version 1"),
+        ("version", json!(3), "this program reads versions 1 and 2: update it"),
+        (
+            "conditions",
+            json!([category(json!((0..300).map(|i| i.to_string()).collect::<Vec<_>>()))]),
+            "make 300 inputs",
+        ),
+    ] {
+        let (_folder, path) = saved(&conditioned_model());
+        let (tensors, mut metadata) = files::read(&path);
+        let mut json: Value = serde_json::from_str(&metadata["action_matching"]).expect("JSON");
+        json[key] = value;
+        metadata.insert("action_matching".into(), json.to_string());
+        files::write(&path, &tensors, metadata);
+        let error = Model::load(&path).expect_err("is refused").to_string();
+        assert!(error.contains("model.safetensors: ") && error.contains(problem), "{error}, not {problem}");
+    }
+}
+
+#[test]
+fn conditions_are_parsed_with_their_names() {
+    let coordinates = conditioned_model().coordinates;
+    let given = |list: &[(&str, &str)]| {
+        let pairs: Vec<(String, String)> =
+            list.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        coordinates.parse_condition(&pairs).map_err(|error| error.to_string())
+    };
+    let drug = "drug, \"new\"";
+    let values = given(&[(drug, "größer"), ("age", "-1e-3"), ("dose", " 0.3 ")]).expect("all of them");
+    assert_eq!(values, [0.3.into(), "größer".into(), (-1e-3).into()]);
+    let inputs = coordinates.inputs_of(&values).expect("inputs");
+    assert_eq!(inputs, [((0.3 - (0.1 + 0.2)) / (1.0 / 3.0)) as f32, 0.0, 0.0, 1.0, -1e-3]);
+    let [dose, ..] = &coordinates.conditions[..] else { panic!("no dose") };
+    for (value, outside) in [(-0.1, false), (7.7, false), (7.7 + 1e-8, false), (7.8, true), (-0.2, true)] {
+        assert_eq!(dose.extrapolates(&ConditionValue::Number(value)), outside, "{value}");
+    }
+    for (list, message) in [
+        (vec![("dose", "1"), (drug, "A")], "condition: age: is missing (give each once: dose, -0.1 to 7.7; drug"),
+        (vec![("dose", "1"), (drug, "A"), ("age", "1"), ("age", "2")], "age: is given twice"),
+        (vec![("dos", "1")], "dos: is no condition of the model"),
+        (vec![("dose", "much"), (drug, "A"), ("age", "1")], "dose: is \"much\" (give a finite number)"),
+        (vec![("dose", "inf"), (drug, "A"), ("age", "1")], "dose: is \"inf\""),
+        (vec![("dose", "1e300"), (drug, "A"), ("age", "1")], ""),
+        (
+            vec![("dose", "1"), (drug, "C"), ("age", "1")],
+            "is \"C\", which training did not know (use one of \"A\", \"none\", \"größer\")",
+        ),
+    ] {
+        let outcome = given(&list).and_then(|values| coordinates.inputs_of(&values).map_err(|error| error.to_string()));
+        let error = outcome.expect_err("is refused");
+        assert!(error.contains(message), "{error}, not {message}");
+    }
+    let plain = Coordinates::identity(2).parse_condition(&[("dose".into(), "1".into())]).expect_err("none").to_string();
+    assert!(
+        plain.contains("dose: is no condition of the model (the model has no conditions: leave it out)"),
+        "{plain}"
+    );
+    assert!(coordinates.inputs_of(&["A".into(), "A".into(), 1.0.into()]).is_err());
+    assert!(coordinates.inputs_of(&[1.0.into(), 1.0.into(), 1.0.into()]).is_err());
 }

@@ -190,7 +190,13 @@ fn diffusion_and_noise_are_tested_as_far_as_that_has_a_meaning() {
         assert!(check.message.as_ref().is_some_and(|message| message.contains("diffusion")), "{check:?}");
     }
     let mut one = clouds(300, 350, SHIFT);
-    one = Snapshots { times: vec![1.0], offsets: vec![0, 650], samples: std::mem::take(&mut one.samples), dim: 2 };
+    one = Snapshots {
+        times: vec![1.0],
+        offsets: vec![0, 650],
+        samples: std::mem::take(&mut one.samples),
+        dim: 2,
+        mass: Default::default(),
+    };
     let path = DensityPath::new(Interpolant::GenerativeLinear, Arc::new(one));
     let test = test_of(&linear(Objective::default(), [30.0, 0.0]), path, Estimator::Regression, None, 1);
     assert!(failed(&test).contains(&"motion") && test.motions[0].from.is_none(), "{test}");

@@ -29,7 +29,7 @@ fn snapshots(dim: usize) -> Snapshots {
     let offsets = vec![0, 31, 48, 101];
     let mut numbers = Numbers::new(23);
     let samples = numbers.take(101 * dim).iter().map(|x| *x as f32).collect();
-    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets, samples }
+    Snapshots { dim, times: vec![0.0, 0.3, 1.0], offsets, samples, mass: Default::default() }
 }
 
 fn training(model: &Model, interpolant: Interpolant, time_rule: TimeRule) -> Training {
@@ -296,7 +296,8 @@ fn training_that_cannot_work_is_refused() {
     refused(good.clone(), TrainState { action: short, ..state.clone() }, "ema");
     let bent = TrainState { bend: Some(state.action.clone()), ..state.clone() };
     refused(good.clone(), bent, "bend");
-    let one_time = Snapshots { dim: 3, times: vec![0.0], offsets: vec![0, 2], samples: vec![0.0; 6] };
+    let one_time =
+        Snapshots { dim: 3, times: vec![0.0], offsets: vec![0, 2], samples: vec![0.0; 6], mass: Default::default() };
     let with = |path: DensityPath| Training { path, ..good.clone() };
     let on = |snapshots| DensityPath { snapshots: Arc::new(snapshots), ..good.path.clone() };
     refused(with(on(one_time)), state.clone(), "snapshots");
@@ -369,7 +370,7 @@ fn moved_cloud() -> Snapshots {
     let start: Vec<f32> = Numbers::new(31).take(400).iter().map(|x| *x as f32).collect();
     let end = start.chunks_exact(2).flat_map(|x| [x[0] + 0.8, x[1] - 0.5]);
     let samples = start.iter().copied().chain(end).collect();
-    Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 200, 400], samples }
+    Snapshots { dim: 2, times: vec![0.0, 1.0], offsets: vec![0, 200, 400], samples, mass: Default::default() }
 }
 
 /// Actions b·x, with known velocity, on pairs that move by (0.8, -0.5) and on pairs that cross.

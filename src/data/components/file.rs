@@ -51,7 +51,7 @@ impl Components {
         const DOCUMENTATION: &str = "give a loadings.safetensors of a run folder, or see docs/model-file.md";
         let mut file = TensorFile::open(path)?;
         let missing = ["is missing from the metadata: these are no loadings of components", DOCUMENTATION];
-        let metadata: Metadata = file.described(COMPONENTS_KEY, VERSION, missing)?;
+        let metadata: Metadata = file.described(COMPONENTS_KEY, &[VERSION], missing)?;
         const TENSORS: [&str; 3] = ["loadings", "mean", "variance"];
         if let Some(name) = file.names().iter().find(|name| !TENSORS.contains(&name.as_str())) {
             let fix = "store loadings, mean and variance";

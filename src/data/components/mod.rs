@@ -34,6 +34,20 @@ pub enum Reduction {
     /// Components that a run has fitted. Samples that already are components of that name and
     /// number stay as they are.
     Given(Arc<Components>),
+    /// The first columns, so many, of an array that holds components already, in the order of their
+    /// variance.
+    First(usize),
+}
+
+impl Reduction {
+    /// How `samples` of the file `path` become `count` components: an array of `obsm` in a `.h5ad`
+    /// holds such already, of everything else they are fitted.
+    #[must_use]
+    pub fn of(path: &Path, samples: &str, count: usize) -> Self {
+        let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
+        let is_expression = samples == "X" || samples.starts_with("X/") || samples.starts_with("layers/");
+        if is_cells && !is_expression { Reduction::First(count) } else { Reduction::Fit(count) }
+    }
 }
 
 /// Principal components of samples with many columns: orthonormal directions L `[k, d]` along which

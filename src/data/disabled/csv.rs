@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::array::{Meter, Rows};
+use super::conditions::ConditionColumn;
 use super::file::{Encoding, Features, no_files};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
@@ -36,6 +37,10 @@ impl Table {
         match self.0 {}
     }
 
+    pub fn values(&self, _name: &str, _what: &str, _meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self.0 {}
+    }
+
     pub fn n_columns(&mut self, _samples: &str, _times: &str) -> Result<usize> {
         match self.0 {}
     }
@@ -49,6 +54,14 @@ impl Table {
     }
 
     pub fn features(&mut self, _samples: &str, _times: &str, _meter: &mut Meter<'_>) -> Result<Features> {
+        match self.0 {}
+    }
+
+    pub fn without_conditions(&mut self, _conditions: &[String]) {
+        match self.0 {}
+    }
+
+    pub fn conditions(&self, _conditions: &[String], _meter: &mut Meter<'_>) -> Result<Vec<ConditionColumn>> {
         match self.0 {}
     }
 

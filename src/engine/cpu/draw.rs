@@ -3,9 +3,9 @@
 //! A row depends only on (seed, step, row), so the batch is the same for every division into tiles
 //! and threads.
 
-use super::loss::set_time;
+use super::loss::{set_condition, set_time};
 use super::workspace::Workspace;
-use crate::density_path::{End, Moment, RowKey, TimeDensity, TimeRule};
+use crate::density_path::{DensityPath, End, Moment, RowKey, TimeDensity, TimeRule};
 use crate::engine::{Estimator, Training};
 use crate::laplacian::LaplacianRule;
 use crate::rng::{self, Purpose, RowWords};
@@ -20,24 +20,26 @@ pub struct Draw<'a> {
 }
 
 impl Draw<'_> {
-    /// The moment of row `row` of `n`, and its factor in a mean over rows. `own` is a random word
-    /// of this row alone.
-    fn moment(&self, row: usize, n: usize, offset: u32, own: u32) -> (Moment, f64) {
+    /// The moment of row `row` of `n` on `path`, and its factor in a mean over rows. `own` is a
+    /// random word of this row alone.
+    fn moment(&self, path: &DensityPath, row: usize, n: usize, offset: u32, own: u32) -> (Moment, f64) {
         let rule = self.training.time_rule;
         let u = f64::from(rng::unit_f32(rule.word(row, n, offset, own)));
         let (t, weight) = if rule == TimeRule::Importance { self.density.draw(u) } else { (u, 1.0) };
-        (self.training.path.moment(rule, t), weight)
+        // The times of a group may be a part of 0..=1; for all of it this changes no bit.
+        let [start, end] = path.span();
+        (path.moment(rule, start + t * (end - start)), weight * (end - start))
     }
 
     fn offset(&self, row: u32) -> u32 {
         rng::words(self.training.seed, Purpose::TimeOffset, self.step, row)[0]
     }
 
-    /// The words, the moment and the weight of interior row `index`; `offset` is shared by the
-    /// step.
-    fn interior_moment(&self, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
+    /// The words, the moment and the weight of interior row `index` on `path`; `offset` is shared
+    /// by the step.
+    fn interior_moment(&self, path: &DensityPath, index: usize, offset: u32) -> ([u32; 4], Moment, f64) {
         let words = rng::words(self.training.seed, Purpose::Interior, self.step, index as u32);
-        let (moment, sampling_weight) = self.moment(index, self.training.n_interior, offset, words[0]);
+        let (moment, sampling_weight) = self.moment(path, index, self.training.n_interior, offset, words[0]);
         (words, moment, sampling_weight)
     }
 
@@ -45,13 +47,15 @@ impl Draw<'_> {
     /// interior term and of s, the weight of its time, and the velocity.
     pub fn interior(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (path, dim) = (&training.path, training.architecture.dim);
+        let dim = training.architecture.dim;
         let offset = self.offset(0);
         for row in 0..n_rows {
             let index = first + row;
-            let (words, moment, sampling_weight) = self.interior_moment(index, offset);
+            let (path, condition) = training.group_of(step, index as u32);
+            let (words, moment, sampling_weight) = self.interior_moment(path, index, offset);
             let trajectory =
                 path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
+            set_condition(&training.architecture, work, row, condition);
             path.point(&trajectory, &moment, |i, x, u| {
                 *work.a0.at_mut(row, i) = x;
                 work.velocity[row * dim + i] = u;
@@ -76,12 +80,13 @@ impl Draw<'_> {
     /// their times, and its weights with 2r(1 − r).
     pub fn bend_inputs(&self, first: usize, n_rows: usize, bend: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (path, dim) = (&training.path, training.architecture.dim);
+        let dim = training.architecture.dim;
         let Some(settings) = &training.bend else { return };
         let offset = self.offset(0);
         for row in 0..n_rows {
             let index = first + row;
-            let (words, moment, _) = self.interior_moment(index, offset);
+            let (path, condition) = training.group_of(step, index as u32);
+            let (words, moment, _) = self.interior_moment(path, index, offset);
             let trajectory =
                 path.trajectory(moment.left, words, RowKey { seed: training.seed, step, row: index as u32 });
             for (start, ratio) in [(0, 0.0), (dim, 1.0)] {
@@ -89,6 +94,7 @@ impl Draw<'_> {
                 path.point(&trajectory, &end, |i, x, _| *bend.a0.at_mut(row, start + i) = x);
             }
             set_time(&settings.architecture, bend, row, moment.t);
+            set_condition(&settings.architecture, bend, row, condition);
             bend.weight[row] = (2.0 * moment.ratio * (1.0 - moment.ratio)) as f32;
         }
     }
@@ -98,9 +104,11 @@ impl Draw<'_> {
         let training = self.training;
         let offset = self.offset(0);
         for row in 0..n_rows {
-            let (_, moment, sampling_weight) = self.interior_moment(first + row, offset);
+            let (path, condition) = training.group_of(self.step, (first + row) as u32);
+            let (_, moment, sampling_weight) = self.interior_moment(path, first + row, offset);
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
             set_time(&training.architecture, work, row, moment.t);
+            set_condition(&training.architecture, work, row, condition);
             let (omega, d_omega) = training.objective.time_weight.at(f64::from(moment.t));
             work.weight[row] = (-omega * sampling_weight) as f32;
             work.on_potential[row] = (-d_omega * sampling_weight) as f32;
@@ -108,36 +116,46 @@ impl Draw<'_> {
         }
     }
 
-    /// x = 0 at both ends: two rows, with weights opposite to those of the boundary rows and mass
-    /// 1.
-    pub fn center_ends(&self, work: &mut Workspace) {
+    /// x = 0 at both ends, two rows for each group, with weights opposite to those of the boundary
+    /// rows and mass 1.
+    pub fn center_ends(&self, first: usize, n_rows: usize, work: &mut Workspace) {
         let training = self.training;
-        for (row, t) in [0.0, 1.0].into_iter().enumerate() {
+        for row in 0..n_rows {
+            let (group, end) = ((first + row) / 2, (first + row) % 2);
+            let (path, condition, share) = match &training.groups {
+                None => (&training.path, &[][..], 1.0),
+                Some(groups) => (&groups.all()[group].path, &groups.all()[group].condition[..], groups.share(group)),
+            };
+            let t = path.span()[end] as f32;
             (0..training.architecture.dim).for_each(|i| *work.a0.at_mut(row, i) = 0.0);
             set_time(&training.architecture, work, row, t);
-            let omega = training.objective.time_weight.at(f64::from(t)).0;
-            work.weight[row] = if row == 0 { -omega } else { omega } as f32;
+            set_condition(&training.architecture, work, row, condition);
+            let omega = share * training.objective.time_weight.at(f64::from(t)).0;
+            work.weight[row] = if end == 0 { -omega } else { omega } as f32;
         }
     }
 
     /// Fills boundary rows `first..first + n_rows`, at the first or last time.
     pub fn boundary(&self, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (purpose, t) = match end {
-            End::Start => (Purpose::Boundary0, 0.0),
-            End::End => (Purpose::Boundary1, 1.0),
-        };
-        let n_times = training.path.snapshots.times.len();
-        let omega = training.objective.time_weight.at(f64::from(t)).0;
-        let weight = match end {
-            End::Start => omega,
-            End::End => -omega * training.path.snapshot_mass(n_times - 1),
+        let purpose = match end {
+            End::Start => Purpose::Boundary0,
+            End::End => Purpose::Boundary1,
         };
         for row in 0..n_rows {
             let word = rng::words(training.seed, purpose, step, (first + row) as u32)[0];
             let noise = RowKey { seed: training.seed, step, row: (training.n_interior + first + row) as u32 };
-            training.path.end_point(end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
+            // Both ends draw equal groups, so that they differ in time alone.
+            let (path, condition) = training.group_of(step, noise.row);
+            let t = path.span()[end as usize] as f32;
+            let omega = training.objective.time_weight.at(f64::from(t)).0;
+            let weight = match end {
+                End::Start => omega,
+                End::End => -omega * path.snapshot_mass(path.snapshots.times.len() - 1),
+            };
+            path.end_point(end, word, noise, |i, x| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, t);
+            set_condition(&training.architecture, work, row, condition);
             work.weight[row] = (weight / training.n_boundary as f64) as f32;
         }
     }
@@ -147,19 +165,21 @@ impl Draw<'_> {
     /// the other.
     pub fn weak_ends(&self, intervals: u32, end: End, first: usize, n_rows: usize, work: &mut Workspace) {
         let Draw { training, step, .. } = *self;
-        let (path, offset) = (&training.path, self.offset(1));
+        let offset = self.offset(1);
         for row in 0..n_rows {
             let (index, at_later_time) = ((first + row) / 2, (first + row) % 2 == 1);
             // Both ends of an interval draw from the same words, so they lie on one trajectory.
             let words = rng::words(training.seed, Purpose::Boundary0, step, index as u32);
-            let (moment, sampling_weight) = self.moment(index, training.n_boundary, offset, words[0]);
+            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
+            let (path, condition) = training.group_of(step, noise.row);
+            let (moment, sampling_weight) = self.moment(path, index, training.n_boundary, offset, words[0]);
             let interval = (moment.ratio * f64::from(intervals)).floor().min(f64::from(intervals - 1));
             let ends = [interval, interval + 1.0].map(|end| path.at(moment.left, end / f64::from(intervals)));
-            let noise = RowKey { seed: training.seed, step, row: (training.n_interior + index) as u32 };
             let trajectory = path.trajectory(moment.left, words, noise);
             let sampled = &ends[end as usize];
             path.point(&trajectory, sampled, |i, x, _| *work.a0.at_mut(row, i) = x);
             set_time(&training.architecture, work, row, ends[usize::from(at_later_time)].t);
+            set_condition(&training.architecture, work, row, condition);
             let (omega, _) = training.objective.time_weight.at(f64::from(moment.t));
             let (mass, _) = path.mass(&trajectory, sampled);
             let per_length = f64::from(intervals) / path.length(moment.left);

@@ -47,6 +47,15 @@ pub fn set_time(architecture: &Architecture, work: &mut Workspace, row: usize, t
     });
 }
 
+/// Sets the conditions of row `row`, the last inputs. Nothing else writes there, and their tangents
+/// stay 0: a condition is constant along the path of a particle.
+pub fn set_condition(architecture: &Architecture, work: &mut Workspace, row: usize, condition: &[f32]) {
+    let first = architecture.dim + architecture.time_embedding.width();
+    for (i, &c) in condition.iter().enumerate() {
+        *work.a0.at_mut(row, first + i) = c;
+    }
+}
+
 /// ∇s and ∂ₜs of the rows in `a0`, and s if it is needed.
 pub fn derivatives<S: Simd>(sweeps: &Sweeps<S>, work: &mut Workspace, n_rows: usize, keep: Keep, s: Potential) {
     gradient(sweeps, work, n_rows, keep, s);

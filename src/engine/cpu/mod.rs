@@ -55,7 +55,7 @@ use pulp::{Arch, Simd, WithSimd};
 #[cfg(test)]
 pub(crate) use self::draw::{Draw, PlainRows};
 use self::gradient::PartialSums;
-use self::loss::{Interior, LossTerms, set_time};
+use self::loss::{Interior, LossTerms, set_condition, set_time};
 use self::panel::{Aligned, panel_width};
 use self::particles::{Channels, Particles, TileProgress, TileSlabs};
 use self::sweeps::{Keep, RowKind, Sweeps};
@@ -118,15 +118,17 @@ impl CpuEngine {
 impl Differentiate for CpuEngine {
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
         model.validate()?;
+        model.require_one_condition()?;
         check_len("x", t.len() * model.architecture.dim, x.len())?;
-        Ok(self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t }))
+        Ok(self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t, c: &[] }))
     }
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
         model.objective.validate("objective")?;
-        batch.validate(model.architecture.dim)?;
-        let interior = self.derivatives(model, &batch.x, &batch.t)?;
+        batch.validate(&model.architecture)?;
+        let Batch { x, t, c, .. } = batch;
+        let interior = self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t, c });
         let result = self.arch.dispatch(EvaluateLoss { model, batch });
         Ok(LossGradient { interior, ..result })
     }
@@ -178,13 +180,18 @@ impl<'a> Network<'a> {
     }
 }
 
-/// Copies f64 rows of a caller's batch to the tile.
-fn place(work: &mut Workspace, model: &Model, x: &[f64], time: impl Fn(usize) -> f64) {
+/// Copies f64 rows of a caller's batch to the tile: points `x` and, for a model with conditions,
+/// their inputs `c`.
+fn place(work: &mut Workspace, model: &Model, (x, c): (&[f64], &[f64]), time: impl Fn(usize) -> f64) {
+    let conditions = model.architecture.conditions;
+    let mut of_row = vec![0.0; conditions];
     for (row, point) in x.chunks_exact(model.architecture.dim).enumerate() {
         for (i, &value) in point.iter().enumerate() {
             *work.a0.at_mut(row, i) = value as f32;
         }
         set_time(&model.architecture, work, row, time(row) as f32);
+        of_row.iter_mut().zip(&c[row * conditions..]).for_each(|(to, &c)| *to = c as f32);
+        set_condition(&model.architecture, work, row, &of_row);
     }
 }
 
@@ -205,6 +212,8 @@ struct EvaluateDerivatives<'a> {
     model: &'a Model,
     x: &'a [f64],
     t: &'a [f64],
+    /// Condition inputs `[n, conditions]`.
+    c: &'a [f64],
 }
 
 impl WithSimd for EvaluateDerivatives<'_> {
@@ -215,14 +224,16 @@ impl WithSimd for EvaluateDerivatives<'_> {
         let network = Network::new(simd, self.model);
         let mut all = Derivatives { s: vec![0.0; n], grad_s: vec![0.0; n * dim], ds_dt: vec![0.0; n] };
         let rows = rows_per_tile(n);
+        let conditions = self.model.architecture.conditions;
         let tiles = Mutex::new(
-            (self.x.chunks(rows * dim).zip(self.t.chunks(rows)))
+            (self.x.chunks(rows * dim).zip(self.t.chunks(rows)).enumerate())
                 .zip(all.s.chunks_mut(rows).zip(all.grad_s.chunks_mut(rows * dim)).zip(all.ds_dt.chunks_mut(rows))),
         );
         on_threads(self.threads.min(n.div_ceil(rows)), || {
             let mut work = Workspace::new(&self.model.architecture, &network.packing, rows, 0);
-            while let Some(((x, t), ((s, grad_s), ds_dt))) = next(&tiles) {
-                place(&mut work, self.model, x, |row| t[row]);
+            while let Some(((tile, (x, t)), ((s, grad_s), ds_dt))) = next(&tiles) {
+                let c = &self.c[tile * rows * conditions..][..t.len() * conditions];
+                place(&mut work, self.model, (x, c), |row| t[row]);
                 loss::derivatives(&network.sweeps(simd), &mut work, t.len(), Keep::First, Potential::Needed);
                 widen(&work.s, s);
                 widen(&work.grad_s, grad_s);
@@ -250,7 +261,7 @@ impl WithSimd for EvaluateLoss<'_> {
 
     fn with_simd<S: Simd>(self, simd: S) -> LossGradient {
         let EvaluateLoss { model, batch } = self;
-        let dim = model.architecture.dim;
+        let (dim, conditions) = (model.architecture.dim, model.architecture.conditions);
         let network = Network::new(simd, model);
         let (packing, sweeps) = (&network.packing, network.sweeps(simd));
         let tiles_of = |n_rows: usize| n_rows.div_ceil(rows_per_tile(n_rows));
@@ -268,7 +279,8 @@ impl WithSimd for EvaluateLoss<'_> {
         let mut work = Workspace::new(&model.architecture, packing, rows, n_probes);
         for first in (0..n).step_by(rows) {
             let range = first..n.min(first + rows);
-            place(&mut work, model, &batch.x[range.start * dim..range.end * dim], |row| batch.t[first + row]);
+            let c = &batch.c[range.start * conditions..range.end * conditions];
+            place(&mut work, model, (&batch.x[range.start * dim..range.end * dim], c), |row| batch.t[first + row]);
             for (row, index) in range.clone().enumerate() {
                 work.weight[row] = batch.omega[index] as f32;
                 work.on_potential[row] = batch.d_omega[index] as f32;
@@ -286,13 +298,15 @@ impl WithSimd for EvaluateLoss<'_> {
             gradient::accumulate(&sweeps, &mut work, range.len(), RowKind::Interior, tile, &sums, shared);
             tile += 1;
         }
-        for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
+        let ends = [(&batch.x0, &batch.c0, 0.0, batch.omega0), (&batch.x1, &batch.c1, 1.0, -batch.omega1)];
+        for (points, c, t, omega) in ends {
             let n = points.len() / dim;
             let rows = rows_per_tile(n);
             let mut work = Workspace::new(&model.architecture, packing, rows, 0);
-            for points in points.chunks(rows * dim) {
+            for (index, points) in points.chunks(rows * dim).enumerate() {
                 let n_rows = points.len() / dim;
-                place(&mut work, model, points, |_| t);
+                let c = &c[index * rows * conditions..][..n_rows * conditions];
+                place(&mut work, model, (points, c), |_| t);
                 work.weight.fill((omega / n as f64) as f32);
                 let value = loss::boundary(&sweeps, &mut work, n_rows);
                 *(if t == 0.0 { &mut terms.boundary0 } else { &mut terms.boundary1 }) += value;
@@ -421,6 +435,7 @@ mod tests {
                 activation: Activation::Silu,
                 head,
                 time_embedding: TimeEmbedding::Raw,
+                conditions: 0,
             };
             let model = Model {
                 parameters: initial_parameters(&architecture, 3),

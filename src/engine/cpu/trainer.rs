@@ -249,7 +249,7 @@ impl<S: Simd> SharedStep<'_, S> {
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
             }
             BatchPart::CenterEnds => {
-                draw.center_ends(work);
+                draw.center_ends(first, n_rows, work);
                 sums.terms.interior = loss::boundary(&sweeps, work, n_rows);
             }
             BatchPart::Boundary(end) | BatchPart::WeakEnds { end, .. } => {
@@ -334,6 +334,7 @@ mod tests {
             times: vec![0.0, 1.0],
             offsets: vec![0, 50, 120],
             samples: draw_gaussian(120, 2, &mut Stream::of_normals(3, 2)),
+            mass: Default::default(),
         };
         let hidden = if SMALL { vec![5, 3] } else { vec![16, 16] };
         let training = Training {

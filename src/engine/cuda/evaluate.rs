@@ -29,6 +29,8 @@ struct Evaluation<'a> {
 /// A given row.
 struct GivenRow<'a> {
     x: &'a [f64],
+    /// Inputs that stand for conditions.
+    c: &'a [f64],
     t: f64,
     weight: f64,
     on_potential: f64,
@@ -87,6 +89,9 @@ impl Evaluation<'_> {
             for (i, &value) in given.x.iter().enumerate() {
                 x[row * dim + i] = value as f32;
                 a[row * width + i] = value as f32;
+            }
+            for (i, &value) in given.c.iter().enumerate() {
+                a[row * width + dim + features + i] = value as f32;
             }
             t[row] = given.t as f32;
             architecture.time_embedding.for_each(f64::from(t[row]), |i, phi, slope| {
@@ -168,8 +173,10 @@ pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f6
     let state = step_state(device, 1.0)?;
     let evaluation = Evaluation { device, model, action: Packed { network, precision, weights, biases }, state };
     let dim = model.architecture.dim;
-    let given =
-        |_, row: usize| GivenRow { x: &x[row * dim..][..dim], t: t[row], weight: 0.0, on_potential: 0.0, kappa: 0.0 };
+    let given = |_, row: usize| {
+        let x = &x[row * dim..][..dim];
+        GivenRow { x, c: &[], t: t[row], weight: 0.0, on_potential: 0.0, kappa: 0.0 }
+    };
     let mut all = Derivatives::default();
     evaluation.sweep_interior(
         RowNeeds::default(),
@@ -219,20 +226,22 @@ impl<'a> GivenBatch<'a> {
     /// Row `row` of the part `kind`.
     fn row(&self, kind: PartKind, row: usize) -> GivenRow<'a> {
         let GivenBatch { model, batch, probes } = *self;
-        let dim = model.architecture.dim;
-        let point = row * dim..(row + 1) * dim;
-        let at_boundary = |points: &'a [f64], t: f64, weight: f64| {
+        let (dim, conditions) = (model.architecture.dim, model.architecture.conditions);
+        let (point, condition) = (row * dim..(row + 1) * dim, row * conditions..(row + 1) * conditions);
+        let at_boundary = |points: &'a [f64], c: &'a [f64], t: f64, weight: f64| {
             let weight = weight / (points.len() / dim) as f64;
-            GivenRow { x: &points[point.clone()], t, weight, on_potential: 0.0, kappa: 0.0 }
+            let (x, c) = (&points[point.clone()], &c[condition.clone()]);
+            GivenRow { x, c, t, weight, on_potential: 0.0, kappa: 0.0 }
         };
         if kind == PartKind::Boundary0 {
-            at_boundary(&batch.x0, 0.0, batch.omega0)
+            at_boundary(&batch.x0, &batch.c0, 0.0, batch.omega0)
         } else if kind == PartKind::Boundary1 {
-            at_boundary(&batch.x1, 1.0, -batch.omega1)
+            at_boundary(&batch.x1, &batch.c1, 1.0, -batch.omega1)
         } else {
             let kappa = model.objective.kappa_at(f64::from(batch.t[row] as f32)) * probes.weight;
             let (weight, on_potential) = (batch.omega[row], batch.d_omega[row]);
-            GivenRow { x: &batch.x[point], t: batch.t[row], weight, on_potential, kappa }
+            let (x, c) = (&batch.x[point], &batch.c[condition]);
+            GivenRow { x, c, t: batch.t[row], weight, on_potential, kappa }
         }
     }
 
@@ -387,6 +396,7 @@ mod tests {
             activation: Activation::Gelu,
             head: Head::Quadratic,
             time_embedding: TimeEmbedding::Raw,
+            conditions: 0,
         };
         let model = Model {
             parameters: initial_parameters(&architecture, 3),
@@ -405,6 +415,7 @@ mod tests {
             omega0: 1.0,
             omega1: 1.0,
             probe: (sigma > 0.0).then(|| numbers(2 * n * DIM, 101)),
+            ..Batch::default()
         };
         (model, batch)
     }

@@ -105,6 +105,7 @@ impl CudaEngine {
 impl Differentiate for CudaEngine {
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
         model.validate()?;
+        model.require_one_condition()?;
         check_len("x", t.len() * model.architecture.dim, x.len())?;
         evaluate::derivatives(&self.device, self.precision, model, x, t)
     }
@@ -112,7 +113,7 @@ impl Differentiate for CudaEngine {
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         model.validate()?;
         model.objective.validate("objective")?;
-        batch.validate(model.architecture.dim)?;
+        batch.validate(&model.architecture)?;
         evaluate::loss_gradient(&self.device, self.precision, self.tiles, model, batch)
     }
 }
@@ -155,6 +156,7 @@ impl Engine for CudaEngine {
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
         training.validate(&state)?;
-        Ok(Box::new(CudaTrainer::new(&self.device, self.precision, self.tiles, training, &state)?))
+        // A stream of its own, so that several trainers fill the GPU together.
+        Ok(Box::new(CudaTrainer::new(&self.device.beside()?, self.precision, self.tiles, training, &state)?))
     }
 }

@@ -372,6 +372,7 @@ mod tests {
             activation: Activation::Tanh,
             head: Head::Scalar,
             time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 2.0] },
+            conditions: 0,
         };
         let model = Model {
             coordinates: Coordinates::identity(3),

@@ -9,7 +9,8 @@ use super::abi::{CouplingParams, PathParams};
 use super::driver::Device;
 use super::launch::{PathTables, Samples};
 use crate::data::Snapshots;
-use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables};
+use crate::density_path::{Coupling, DensityPath, Group, Interpolant, LinkTables};
+use crate::engine::Training;
 use crate::error::{DeviceKind, Error, Result};
 use crate::rng::{Purpose, shuffled};
 
@@ -40,11 +41,16 @@ pub enum Residence {
 }
 
 impl Residence {
-    /// For `path` where `room` bytes are for its samples.
+    /// For the path of `training` where `room` bytes are for its samples.
     ///
     /// # Errors
-    /// [`Error::Input`] for couplings that do not fit.
-    pub fn of(path: &DensityPath, room: usize) -> Result<Residence> {
+    /// [`Error::Input`] for couplings, and for the samples of several groups, that do not fit.
+    pub fn of(training: &Training, room: usize) -> Result<Residence> {
+        let path = &training.path;
+        if let Some(groups) = &training.groups {
+            let n_bytes: usize = groups.all().iter().map(|group| size_of_val(&group.path.snapshots.samples[..])).sum();
+            return if n_bytes <= room { Ok(Residence::Whole) } else { Err(refuse_groups()) };
+        }
         if size_of_val(&path.snapshots.samples[..]) <= room {
             return Ok(Residence::Whole);
         }
@@ -52,8 +58,16 @@ impl Residence {
         Ok(Residence::Shards(SampleShards::needed(&path.snapshots, room)))
     }
 
-    /// Bytes that `path` takes on the device.
-    pub fn n_bytes(self, path: &DensityPath) -> usize {
+    /// Bytes that the path of `training`, or those of its groups, take on the device.
+    pub fn n_bytes(self, training: &Training) -> usize {
+        let Some(groups) = &training.groups else { return self.bytes_of_path(&training.path) };
+        let of_group = |group: &Group| {
+            self.bytes_of_path(&group.path) + size_of_val(&group.condition[..]) + size_of::<u32>() + size_of::<f64>()
+        };
+        groups.all().iter().map(of_group).sum()
+    }
+
+    fn bytes_of_path(self, path: &DensityPath) -> usize {
         let snapshots = &path.snapshots;
         let offsets = size_of::<u64>() * snapshots.offsets.len();
         let samples = match self {
@@ -106,13 +120,27 @@ fn refuse_couplings(path: &DensityPath) -> Result<()> {
     ))
 }
 
+/// Samples of several groups do not take turns.
+fn refuse_groups() -> Error {
+    let problem = "divide more samples than the memory of the device holds";
+    Error::input("training", "data.conditions", problem, "use fewer samples or the `CpuEngine`")
+}
+
 impl DevicePath {
-    /// `path`, which is valid, with all its samples.
-    pub fn new(device: &Arc<Device>, path: &DensityPath) -> Result<Self> {
-        let snapshots = &path.snapshots;
-        let offsets: Vec<u64> = snapshots.offsets.iter().map(|&offset| offset as u64).collect();
-        let samples = Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)? };
-        let tables = PathTables::new(device, path, samples)?;
+    /// The path of `training`, which is valid, or those of its groups, with all their samples.
+    pub fn new(device: &Arc<Device>, training: &Training) -> Result<Self> {
+        let samples = |path: &DensityPath| -> Result<Samples> {
+            let snapshots = &path.snapshots;
+            let offsets: Vec<u64> = snapshots.offsets.iter().map(|&offset| offset as u64).collect();
+            Ok(Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)? })
+        };
+        let tables = match &training.groups {
+            None => PathTables::new(device, &training.path, samples(&training.path)?)?,
+            Some(groups) => {
+                let samples = groups.all().iter().map(|group| samples(&group.path)).collect::<Result<_>>()?;
+                PathTables::of_groups(device, groups, samples)?
+            }
+        };
         Ok(DevicePath { device: device.clone(), tables, stream: None })
     }
 
@@ -286,7 +314,7 @@ impl SampleShards {
             }
             offsets.push(samples.len() / all.dim);
         }
-        Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples }
+        Snapshots { dim: all.dim, times: all.times.clone(), offsets, samples, mass: Default::default() }
     }
 
     /// Writes `shard` into `samples`, alongside the kernels.

@@ -19,7 +19,7 @@ use super::workspace::{chunk_rows, rows_bytes};
 use crate::density_path::TimeRule;
 use crate::engine::batch::{LossForm, Potential};
 use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Training};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -54,6 +54,8 @@ pub struct CudaTrainer {
     step_finisher: StepFinisher,
     /// Steps taken, as far as the host knows.
     step: u64,
+    /// Steps launched since, by [`Trainer::begin`].
+    begun: u64,
     /// Record of the step whose loss or gradient was not finite.
     failed: Option<StepRecord>,
     /// A step has been launched, so its kernels are loaded.
@@ -118,10 +120,27 @@ impl Layout {
         // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
-        let residence = Residence::of(&training.path, room)?;
-        n_bytes += residence.n_bytes(&training.path);
+        refuse_weights(training)?;
+        let residence = Residence::of(training, room)?;
+        n_bytes += residence.n_bytes(training);
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
+}
+
+/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired snapshots
+/// and of the boundary terms, have none here.
+fn refuse_weights(training: &Training) -> Result<()> {
+    let path = &training.path;
+    let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
+    if !draws_rows || path.snapshots.weights(0).is_none() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "training",
+        "data.weights",
+        "has weights of rows that are drawn without their pairs, which a GPU does not do",
+        "set objective.pairing = \"ot\" or \"wfr\" and objective.estimator = \"regression\", or use the CPU",
+    ))
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
@@ -184,7 +203,7 @@ impl CudaTrainer {
         };
         let step_finisher = StepFinisher::new(device, settings, state)?;
         let path = match residence {
-            Residence::Whole => DevicePath::new(device, &training.path)?,
+            Residence::Whole => DevicePath::new(device, &training)?,
             Residence::Shards(n) => {
                 let rows_per_step = training.n_interior + 2 * training.n_boundary;
                 let shards = SampleShards::new(&training.path, n, rows_per_step, training.seed)?;
@@ -203,6 +222,7 @@ impl CudaTrainer {
             bend,
             step_finisher,
             step: state.step,
+            begun: 0,
             failed: None,
             has_launched: false,
             recording: None,
@@ -212,12 +232,14 @@ impl CudaTrainer {
 
     /// The sweeps over `chunk`.
     fn sweep<'a>(&'a self, chunk: &'a BatchParams) -> Sweep<'a> {
-        let Training { objective, estimator, path, .. } = &self.training;
+        let Training { objective, estimator, .. } = &self.training;
         // s has its own weight if ω or the mass of a trajectory changes over time.
         let weighs_potential = match estimator {
             Estimator::Action { .. } => objective.time_weight != TimeWeight::Constant,
             Estimator::Weak { .. } => false,
-            Estimator::Regression => path.masses.is_some() || path.couplings.is_some(),
+            Estimator::Regression => {
+                self.training.paths().any(|path| path.masses.is_some() || path.couplings.is_some())
+            }
         };
         Sweep {
             action: self.action.packed(),
@@ -297,13 +319,21 @@ impl CudaTrainer {
 }
 
 impl Trainer for CudaTrainer {
+    fn begin(&mut self, n: u64) -> Result<()> {
+        self.path.advance(self.step)?;
+        let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+        self.begun = n.min(in_shard).min(HISTORY as u64);
+        self.launch(self.begun)
+    }
+
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let end = self.step + n;
         while self.step < end {
-            self.path.advance(self.step)?;
-            let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
+            if self.begun == 0 {
+                self.begin(end - self.step)?;
+            }
+            self.begun = 0;
             // In f16 a step may be repeated, so fewer steps are taken than launched, never more.
-            self.launch((end - self.step).min(in_shard).min(HISTORY as u64))?;
             let mut taken = Vec::new();
             let state = self.step_finisher.records(&mut taken)?;
             taken.iter().for_each(|&record| records.push(record));
@@ -330,10 +360,10 @@ impl Trainer for CudaTrainer {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::draw::tests::{coupled, path, training, unbalanced};
+    use super::super::draw::tests::{coupled, grouped, path, training, unbalanced};
     use super::super::testing;
     use super::*;
-    use crate::density_path::Interpolant;
+    use crate::density_path::{DensityPath, Interpolant};
     use crate::engine::{NetworkState, Training};
     use crate::model::{Architecture, initial_parameters};
 
@@ -352,6 +382,7 @@ mod tests {
             of(coupled(path(Interpolant::Spline, 3)), 0.5, TimeRule::Uniform),
             of(unbalanced(path(Interpolant::Linear, 17)), 0.5, TimeRule::Importance),
             Training { bend: Some(bend), ..learned },
+            grouped(|_| coupled(path(Interpolant::Spline, 3))),
         ] {
             for precision in Precision::ALL {
                 let device = testing::device();
@@ -427,18 +458,19 @@ mod tests {
     /// shards.
     #[test]
     fn memory_of_shards_is_stated() {
+        let alone = |path: &DensityPath| training(path.clone());
         let path = path(Interpolant::Linear, 2);
         let device = testing::device();
         for n in [2, 7, 40] {
             let shards = SampleShards::new(&path, n, 100, 1).expect("shards");
             let _path = DevicePath::in_shards(&device, &path, shards, 0).expect("a path");
             let taken = device.taken.swap(0, Relaxed);
-            assert_eq!(taken, Residence::Shards(n).n_bytes(&path), "{n} shards");
+            assert_eq!(taken, Residence::Shards(n).n_bytes(&alone(&path)), "{n} shards");
         }
         let bytes = size_of_val(&path.snapshots.samples[..]);
-        assert_eq!(Residence::of(&path, bytes).expect("fits"), Residence::Whole);
-        assert_eq!(Residence::of(&path, bytes - 1).expect("fits"), Residence::Shards(3));
-        let refused = Residence::of(&coupled(path), bytes - 1).expect_err("couplings").to_string();
+        assert_eq!(Residence::of(&alone(&path), bytes).expect("fits"), Residence::Whole);
+        assert_eq!(Residence::of(&alone(&path), bytes - 1).expect("fits"), Residence::Shards(3));
+        let refused = Residence::of(&alone(&coupled(path)), bytes - 1).expect_err("couplings").to_string();
         assert!(refused.contains("objective.pairing") && refused.contains("pair independently"), "{refused}");
     }
 }

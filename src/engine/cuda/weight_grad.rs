@@ -146,6 +146,7 @@ mod tests {
                 activation: Activation::Silu,
                 head: Head::Quadratic,
                 time_embedding: TimeEmbedding::Raw,
+                conditions: 0,
             };
             let network = Network::new(&architecture);
             assert!(network.is_narrow());

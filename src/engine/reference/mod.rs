@@ -44,10 +44,11 @@ impl<'a> Network<'a> {
 impl Differentiate for ReferenceEngine {
     fn derivatives(&self, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
         let network = Network::new(model)?;
+        model.require_one_condition()?;
         check_len("x", t.len() * model.architecture.dim, x.len())?;
         let mut all = Derivatives::default();
         for (x, &t) in x.chunks_exact(model.architecture.dim).zip(t) {
-            let row = network.row(x, t);
+            let row = network.row(x, t, &[]);
             all.s.push(row.s);
             all.grad_s.extend(row.grad_s);
             all.ds_dt.push(row.ds_dt);
@@ -57,14 +58,14 @@ impl Differentiate for ReferenceEngine {
 
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient> {
         let network = Network::new(model)?;
-        let (objective, dim) = (&model.objective, model.architecture.dim);
+        let (objective, dim, conditions) = (&model.objective, model.architecture.dim, model.architecture.conditions);
         objective.validate("objective")?;
-        batch.validate(dim)?;
+        batch.validate(&model.architecture)?;
 
         let n = batch.t.len();
         let mut all = LossGradient { gradient: vec![0.0; model.parameters.len()], ..LossGradient::default() };
         for (index, x) in batch.x.chunks_exact(dim).enumerate() {
-            let row = network.row(x, batch.t[index]);
+            let row = network.row(x, batch.t[index], &batch.c[index * conditions..][..conditions]);
             let kappa = objective.kappa_at(batch.t[index]);
             let (hamiltonian, drift) = hamiltonian(objective, &row.grad_s);
             // All probes of a row weigh the same. The exact Laplacian is d times the mean over unit
@@ -103,10 +104,11 @@ impl Differentiate for ReferenceEngine {
             all.interior.grad_s.extend(row.grad_s);
             all.interior.ds_dt.push(row.ds_dt);
         }
-        for (points, t, omega) in [(&batch.x0, 0.0, batch.omega0), (&batch.x1, 1.0, -batch.omega1)] {
+        let ends = [(&batch.x0, &batch.c0, 0.0, batch.omega0), (&batch.x1, &batch.c1, 1.0, -batch.omega1)];
+        for (points, c, t, omega) in ends {
             let weight = omega / (points.len() / dim) as f64;
-            for x in points.chunks_exact(dim) {
-                let row = network.row(x, t);
+            for (index, x) in points.chunks_exact(dim).enumerate() {
+                let row = network.row(x, t, &c[index * conditions..][..conditions]);
                 all.loss += weight * row.s;
                 network.potential_gradient(&row, weight, &mut all.gradient);
             }

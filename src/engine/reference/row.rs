@@ -63,11 +63,11 @@ impl Network<'_> {
         result
     }
 
-    /// Primal and reverse sweeps at (x, t).
-    pub fn row(&self, x: &[f64], t: f64) -> Row {
+    /// Primal and reverse sweeps at (x, t) under the condition inputs `c`.
+    pub fn row(&self, x: &[f64], t: f64, c: &[f64]) -> Row {
         let Architecture { dim, activation, head, ref time_embedding, .. } = *self.architecture;
         let mut d_phi = vec![0.0; time_embedding.width()];
-        let mut input = [x, &d_phi].concat();
+        let mut input = [x, &d_phi, c].concat();
         time_embedding.for_each(t, |i, phi, slope| {
             input[dim + i] = phi;
             d_phi[i] = slope;
@@ -106,7 +106,7 @@ impl Network<'_> {
             back.insert(0, through);
         }
         let grad_s = (0..dim).map(|i| back[0][i] + direct[i]).collect();
-        let ds_dt = dot(&back[0][dim..], &d_phi);
+        let ds_dt = dot(&back[0][dim..][..d_phi.len()], &d_phi);
         Row { d_phi, a, f, delta, back, s, grad_s, ds_dt }
     }
 
@@ -126,9 +126,10 @@ impl Network<'_> {
         gradient: Option<&mut [f64]>,
     ) -> f64 {
         let head = self.architecture.head;
-        let zeros = vec![0.0; row.d_phi.len()];
-        let mut c = vec![[drift, &row.d_phi[..]].concat()];
-        let mut e = vec![[probe, &zeros[..]].concat()];
+        // Conditions do not change along a path: their tangents are 0.
+        let still = |n: usize| vec![0.0; n];
+        let mut c = vec![[drift, &row.d_phi[..], &still(self.architecture.conditions)].concat()];
+        let mut e = vec![[probe, &still(row.d_phi.len() + self.architecture.conditions)].concat()];
         let (mut c_z, mut e_z) = (Vec::new(), Vec::new());
         // Σ over hidden units of (Wᵀδ) f″ e_z²: the contribution of the hidden layers to εᵀ∇²s ε.
         let mut curvature = 0.0;

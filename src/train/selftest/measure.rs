@@ -78,7 +78,7 @@ impl Measured {
     /// Moves rows along the intervals.
     pub fn of(engine: &dyn Engine, model: &Model, training: &Training, steps: u64, stage: &Stage) -> Result<Measured> {
         let path = &training.path;
-        path.validate(model.architecture.dim)?;
+        path.validate_within(model.architecture.dim)?;
         let chosen = evenly(path.n_intervals(), SelfTest::INTERVALS);
         let n_rows = affordable_rows(model, training, steps, chosen.len());
         let bounds = Bounds::of(path);
@@ -317,8 +317,10 @@ fn drawn(training: &Training, moment: &Moment, row: u32) -> (Trajectory, f64) {
 fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training, n_rows: u32) -> Result<f64> {
     let (path, objective, dim) = (&training.path, &model.objective, model.architecture.dim);
     let (mut x, mut t, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    let [start, end] = path.span();
     for row in 0..n_rows {
-        let moment = path.moment(training.time_rule, (f64::from(row) + 0.5) / f64::from(n_rows));
+        let share = (f64::from(row) + 0.5) / f64::from(n_rows);
+        let moment = path.moment(training.time_rule, start + (end - start) * share);
         let (trajectory, mass) = drawn(training, &moment, row);
         path.point(&trajectory, &moment, |_, at, _| x.push(f64::from(at)));
         t.push(f64::from(moment.t));
@@ -330,7 +332,7 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training, n_row
         let hamiltonian: f64 = p.iter().map(|&p| objective.hamiltonian_f64(p).0).sum();
         weight * ((objective.cost_exponent - 1.0) * hamiltonian + 0.5 * objective.growth * s * s)
     });
-    Ok(energies.sum::<f64>() / f64::from(n_rows))
+    Ok((end - start) * energies.sum::<f64>() / f64::from(n_rows))
 }
 
 /// Optimal transport between random rows of neighboring snapshots.

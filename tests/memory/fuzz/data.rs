@@ -104,7 +104,7 @@ fn sizes(random: &mut Random) -> (usize, Option<usize>) {
 }
 
 fn check(snapshots: &Snapshots) {
-    let Snapshots { dim, times, offsets, samples } = snapshots;
+    let Snapshots { dim, times, offsets, samples, .. } = snapshots;
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "times out of order: {times:?}");
     assert!(times.iter().all(|time| time.is_finite()) && samples.iter().all(|x| x.is_finite()), "not finite");
     assert_eq!((offsets.len(), offsets[0]), (times.len() + 1, 0));
@@ -394,6 +394,59 @@ fn safetensors_data() {
         },
         |input, random| {
             fs::write(&path, input).expect("written");
+            read(&path, None, random)
+        },
+    );
+}
+
+#[test]
+fn h5ad_cells() {
+    const FILES: [&[u8]; 3] = [
+        include_bytes!("../../data_support/cells/csr.h5ad"),
+        include_bytes!("../../data_support/cells/csc.h5ad"),
+        include_bytes!("../../data_support/cells/dense.h5ad"),
+    ];
+    let target = Target { name: "h5ad", inputs: 20_000, bytes_per_byte: 4 * DEFLATE_RATIO, microseconds_per_byte: 100 };
+    let folder = Folder::new(target.name);
+    let path = folder.path("a.h5ad");
+    run(
+        &target,
+        |random| {
+            let mut file = random.choose(&FILES).to_vec();
+            for _ in 0..1 + random.below(3) {
+                // Near a structure of the format, or anywhere.
+                const RECORDS: [&[u8; 4]; 6] = [b"TREE", b"SNOD", b"HEAP", b"GCOL", b"\x89HDF", b"\x01\x00\x01\x00"];
+                let record = random.choose(&RECORDS);
+                let places: Vec<usize> =
+                    (0..file.len().saturating_sub(3)).filter(|&at| file[at..at + 4] == *record).collect();
+                let at = match (places.is_empty(), random.percent(80)) {
+                    (false, true) => random.choose(&places) + random.below(200),
+                    _ => random.below(file.len()),
+                }
+                .min(file.len() - 1);
+                match random.below(3) {
+                    0 => file[at] ^= 1 << random.below(8),
+                    1 => Bytes::extreme(random, &mut file, at),
+                    _ => file[at] = random.choose(&[0, 1, 2, 3, 8, 16, 255]),
+                }
+            }
+            if random.percent(5) {
+                let other = file.clone();
+                Bytes::change(random, &mut file, &other);
+            }
+            file
+        },
+        |input, random| {
+            fs::write(&path, input).expect("written");
+            if random.percent(50) {
+                let mut source = DataSource::new(&path);
+                source.samples = random.pick::<str>(&["X", "layers/counts", "obsm/X_frame", "X/GENE1,GENE3"]).into();
+                source.times = random.pick::<str>(&["obs/day", "obs/nullable", "obs/plate", "obs/stage"]).into();
+                if random.percent(30) {
+                    source.only = "celltype == 'HSC' and chosen == True".parse().ok();
+                }
+                return Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots)));
+            }
             read(&path, None, random)
         },
     );

@@ -69,7 +69,8 @@ fn valid_model_files(folder: &Folder) -> Vec<Vec<u8>> {
     ];
     let models = shapes.into_iter().enumerate().map(|(index, (dim, hidden, head, time_embedding))| {
         let activation = ACTIVATIONS[index % ACTIVATIONS.len()];
-        let architecture = Architecture { dim, hidden: hidden.to_vec(), activation, head, time_embedding };
+        let architecture =
+            Architecture { dim, hidden: hidden.to_vec(), activation, head, time_embedding, conditions: 0 };
         let parameters = initial_parameters(&architecture, 3);
         let objective = Objective { sigma: 0.25 * index as f64, ..Objective::default() };
         let objective = match index {

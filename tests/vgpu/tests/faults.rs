@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use action_matching::data::{Snapshots, draw_gaussian};
 use action_matching::density_path::{
-    DensityPath, Interpolant, Knots, Spline, TimeMoments, TimeRule, optimal_couplings,
+    DensityPath, Group, Groups, Interpolant, Knots, Spline, TimeMoments, TimeRule, optimal_couplings,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::cuda::CudaEngine;
@@ -50,6 +50,8 @@ enum Case {
     Steps,
     /// Steps on a learned path.
     Learned,
+    /// Steps on rows under several conditions.
+    Conditions,
     /// A step of more rows than the device processes at a time.
     Chunks,
     /// Particles with noise and weights.
@@ -58,7 +60,7 @@ enum Case {
     Density,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case::Gradient,
     Case::Parts,
     Case::Low,
@@ -66,6 +68,7 @@ const CASES: [Case; 10] = [
     Case::Broad,
     Case::Steps,
     Case::Learned,
+    Case::Conditions,
     Case::Chunks,
     Case::Noise,
     Case::Density,
@@ -146,6 +149,7 @@ const GRAD_BF16: At = At { operands: "bf16", ..GRAD };
 const GRAD_PARTS: At = At { operands: "bf16", case: Case::Parts, ..GRAD };
 const GRAD_CHUNKS: At = At { case: Case::Chunks, ..GRAD };
 const DRAW: At = at("draw", &["draw", "draw_bend"], "f32", Case::Steps);
+const DRAW_CONDITIONS: At = at("draw", &["draw", "draw_bend"], "f32", Case::Conditions);
 const DRAW_LEARNED: At = At { case: Case::Learned, ..DRAW };
 const OPTIMIZER: At = at("optimizer", &["update"], "f32", Case::Steps);
 const OPTIMIZER_F16: At = At { operands: "f16", ..OPTIMIZER };
@@ -553,6 +557,22 @@ const FAULTS: &[Fault] = &[
         DRAW,
         &[Uninitialized],
     ),
+    fault(
+        "every row has the condition of the first group",
+        "draw.cu",
+        "row.group * groups.n_conditions",
+        "0 * groups.n_conditions",
+        DRAW_CONDITIONS,
+        &[Comparison],
+    ),
+    fault(
+        "the share of the group after is taken",
+        "draw/row.cuh",
+        "groups.cumulative[k] <= word",
+        "groups.cumulative[k + 1] <= word",
+        DRAW_CONDITIONS,
+        &[OutOfBounds],
+    ),
     // The optimizer.
     fault(
         "the last partial gradient is omitted",
@@ -955,6 +975,7 @@ fn model(hidden: &[usize], head: Head, objective: Objective) -> Model {
         activation: Activation::Silu,
         head,
         time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 1.25] },
+        conditions: 0,
     };
     let mut parameters = initial_parameters(&architecture, 11);
     for layer in architecture.layers() {
@@ -1001,7 +1022,7 @@ fn case() {
         Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance),
         Case::Broad => gradient(&engine, &[140, 300, 150], 131, tolerance),
         Case::Noise | Case::Density => particles(&engine, case == Case::Noise, tolerance),
-        Case::Steps | Case::Learned | Case::Chunks => steps(&engine, case, tolerance),
+        Case::Steps | Case::Learned | Case::Conditions | Case::Chunks => steps(&engine, case, tolerance),
     }
 }
 
@@ -1021,6 +1042,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
         omega0: 1.25,
         omega1: 0.75,
         probe: Some(points(2 * n, 4)),
+        ..Batch::default()
     };
     let (got, want) = (engine.loss_gradient(&model, &batch), ReferenceEngine.loss_gradient(&model, &batch));
     let (got, want) = (got.expect("evaluates"), want.expect("evaluates"));
@@ -1039,12 +1061,17 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
     let is = |other: Case| case == other;
     let objective = Objective { sigma: if is(Case::Steps) { 0.5 } else { 0.0 }, growth: 0.2, ..Objective::default() };
     let hidden: &[usize] = if is(Case::Steps) { &[19] } else { &[65] };
-    let model = model(hidden, Head::Quadratic, objective);
+    let mut model = model(hidden, Head::Quadratic, objective);
+    if is(Case::Conditions) {
+        model.architecture.conditions = 2;
+        model.parameters = initial_parameters(&model.architecture, 11);
+    }
     let snapshots = Snapshots {
         dim: DIM,
         times: vec![0.0, 0.3, 1.0],
         offsets: vec![0, 31, 48, 101],
         samples: draw_gaussian(101, DIM, &mut Stream::of_normals(3, DIM)),
+        mass: Default::default(),
     };
     let couplings =
         is(Case::Steps).then(|| Arc::new(optimal_couplings(&snapshots, 200, 1, &Stage::default()).expect("couplings")));
@@ -1057,6 +1084,8 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
     // A limit that binds.
     let spline = Spline { limit: 1.0, knots: Knots::Clock };
     let path = DensityPath { couplings, spline, ..DensityPath::new(interpolant, snapshots) };
+    let group = |k: u8| Group { condition: vec![0.5 * f32::from(k), 1.0 - f32::from(k)], path: path.clone() };
+    let groups = is(Case::Conditions).then(|| Groups::new((0..3).map(group).collect()).expect("groups"));
     let training = Training {
         objective: model.objective.clone(),
         bend: bend.clone(),
@@ -1074,6 +1103,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
             ..Optimizer::default()
         },
         seed: 7,
+        groups,
         ..Training::new(model.architecture.clone(), path)
     };
     let mut moments = TimeMoments::default();

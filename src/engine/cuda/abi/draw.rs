@@ -54,13 +54,29 @@ device_types! {
         couplings: DevicePtr<Const<CouplingParams>>,
     }
 
+    /// The library's Groups: rows under several conditions, each with a path of its own.
+    struct GroupParams {
+        /// 0 without conditions; there is one path then.
+        n_groups: u32,
+        /// Inputs of the network that stand for conditions, behind the time features.
+        n_conditions: u32,
+        /// `[n_groups]`: share of the samples up to each group, in units of 2^-32.
+        cumulative: DevicePtr<Const<u32>>,
+        /// `[n_groups][n_conditions]`.
+        conditions: DevicePtr<Const<f32>>,
+        /// `[n_groups]`: share of the samples.
+        shares: DevicePtr<Const<f64>>,
+    }
+
     /// Arguments of `draw` and `draw_bend`. For `draw_bend`, network and rows are those of the
     /// bend, whose points are the two ends of a pair.
     struct DrawParams {
         network: NetworkParams,
         rows: RowBuffers,
         batch: BatchParams,
-        path: DevicePtr<Const<PathParams>>,
+        /// One for each group.
+        paths: DevicePtr<Const<PathParams>>,
+        groups: GroupParams,
         state: DevicePtr<Const<StepState>>,
         /// The library's TimeDensity: density at the knots, then its cumulative integral.
         density: DevicePtr<Const<f64>>,

@@ -111,5 +111,6 @@ device_types! {
         Probe = 4,
         Noise = 5,
         StartNoise = 11,
+        Group = 15,
     }
 }

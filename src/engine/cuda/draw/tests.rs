@@ -4,7 +4,7 @@ use super::*;
 use crate::data::{Snapshots, draw_gaussian};
 use crate::density_path::End;
 use crate::density_path::{
-    DensityPath, Interpolant, Knots, Spline, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
+    DensityPath, Group, Groups, Interpolant, Knots, Spline, TimeDensity, TimeMoments, TimeRule, optimal_couplings,
     unbalanced_couplings, wfr_couplings,
 };
 use crate::engine::cpu::{Draw, PlainRows};
@@ -30,9 +30,15 @@ const MASSES: [f64; 4] = [1.0, 1.3, 0.8, 1.7];
 pub fn path(interpolant: Interpolant, dim: usize) -> DensityPath {
     let samples = draw_gaussian(150, dim, &mut Stream::of_normals(3, dim));
     let snapshots = if interpolant.is_generative() {
-        Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples }
+        Snapshots { dim, times: vec![1.0], offsets: vec![0, 150], samples, mass: Default::default() }
     } else {
-        Snapshots { dim, times: vec![0.0, 0.25, 0.6, 1.0], offsets: vec![0, 30, 77, 113, 150], samples }
+        Snapshots {
+            dim,
+            times: vec![0.0, 0.25, 0.6, 1.0],
+            offsets: vec![0, 30, 77, 113, 150],
+            samples,
+            mass: Default::default(),
+        }
     };
     DensityPath::new(interpolant, snapshots)
 }
@@ -69,6 +75,32 @@ pub fn training(path: DensityPath) -> Training {
         seed: 0x1234_5678_9abc_def0,
         ..Training::new(Architecture { time_embedding, ..Architecture::new(path.snapshots.dim, [32]) }, path)
     }
+}
+
+/// Three groups of unequal sizes, with two condition inputs; `path(k)` is that of group k, of which
+/// the last has some of the times alone.
+pub fn grouped(path: impl Fn(usize) -> DensityPath) -> Training {
+    let group = |k: usize| {
+        let path = path(k);
+        Group { condition: vec![0.5 - k as f32, 0.25 * k as f32 * k as f32], path }
+    };
+    let groups = Groups::new((0..3).map(group).collect()).expect("groups");
+    let training = training(groups.first().path.clone());
+    let architecture = Architecture { conditions: 2, ..training.architecture.clone() };
+    Training { architecture, groups: Some(groups), ..training }
+}
+
+/// `path` of group `k`, of fewer rows than that of the group before; group 2 begins and ends inside.
+fn of_group(k: usize, path: DensityPath) -> DensityPath {
+    let all = &path.snapshots;
+    let snapshots = (0..all.times.len()).map(|snapshot| {
+        let rows = all.rows(snapshot);
+        let n = all.n_rows(snapshot) / (k + 1);
+        let time = if k == 2 { 0.3 + 0.4 * all.times[snapshot] } else { all.times[snapshot] };
+        (time, rows[..n * all.dim].to_vec())
+    });
+    let snapshots = Snapshots::from_rows(all.dim, snapshots).expect("snapshots");
+    DensityPath { snapshots: Arc::new(snapshots), ..path }
 }
 
 fn density() -> TimeDensity {
@@ -144,7 +176,7 @@ impl Bench {
 
     /// The chunks of `training`'s batch of `n_tiles` tiles each.
     fn draw(&self, training: &Training, precision: Precision, n_tiles: u32) -> Vec<(BatchParams, Values)> {
-        let path = DevicePath::new(&self.device, &training.path).expect("a path");
+        let path = DevicePath::new(&self.device, training).expect("a path");
         self.draw_path(training, &path, precision, n_tiles)
     }
 
@@ -190,7 +222,7 @@ impl Bench {
             let host = PlainRows::of(&training.architecture, n_probes, n_rows, |work| match kind {
                 PartKind::Interior => draw.interior(0, n_rows, work),
                 PartKind::Center => draw.center(0, n_rows, work),
-                PartKind::CenterEnds => draw.center_ends(work),
+                PartKind::CenterEnds => draw.center_ends(0, n_rows, work),
                 PartKind::Boundary0 => draw.boundary(End::Start, 0, n_rows, work),
                 PartKind::Boundary1 => draw.boundary(End::End, 0, n_rows, work),
                 PartKind::WeakEnds0 | PartKind::WeakEnds1 => {
@@ -240,7 +272,7 @@ impl Bench {
             let is_near = got.iter().zip(want).all(|(got, want)| (got - want).abs() <= 3e-6 * size);
             assert!(is_near && got.len() == want.len(), "{what}: {name} is {got:?}, not {want:?}");
         };
-        let couplings = training.path.couplings.iter().flat_map(|couplings| couplings.iter());
+        let couplings = training.paths().filter_map(|path| path.couplings.as_ref()).flat_map(|all| all.iter());
         let turns = couplings.into_iter().any(|coupling| !coupling.tables().turns.is_empty());
         // Normals and the arctangent of a turn are not the same to the last bit.
         let is_noisy = training.path.interpolant.is_generative() || turns;
@@ -258,7 +290,9 @@ impl Bench {
         let in_width = Network::new(architecture).in_width();
         let a: &[f32] = &floats_of(&values.a[at * in_width * 4..][..in_width * 4]);
         exact("x at the input", &a[..dim], &values.x[at * dim..][..dim]);
-        near("the time features", &a[dim..n_inputs], &input[dim..]);
+        let conditions = n_inputs - architecture.conditions;
+        near("the time features", &a[dim..conditions], &input[dim..conditions]);
+        exact("the conditions", &a[conditions..n_inputs], &input[conditions..]);
         exact("the pads", &a[n_inputs..], &vec![0.0; in_width - n_inputs]);
         let n_probes = training.n_probes();
         if n_probes > 0 {
@@ -398,6 +432,31 @@ fn probes_are_those_of_the_host() {
     }
 }
 
+/// Rows under several conditions: each of the group that the host chooses, at its times, with its
+/// inputs.
+#[test]
+fn groups_draw_the_rows_of_the_host() {
+    let bench = Bench::new();
+    type Paths = fn(usize) -> DensityPath;
+    let paths: [(&str, Paths); 4] = [
+        ("linear", |k| of_group(k, path(Interpolant::Linear, 5))),
+        ("spline", |k| coupled(of_group(k, path(Interpolant::Spline, 5)))),
+        ("growing", |k| growing(of_group(k, path(Interpolant::Linear, 5)))),
+        ("generative", |_| path(Interpolant::GenerativeVp, 5)),
+    ];
+    for (name, path) in paths {
+        for estimator in
+            [Estimator::Action { centering: true }, Estimator::Weak { intervals: 3 }, Estimator::Regression]
+        {
+            for time_rule in [TimeRule::LowDiscrepancy, TimeRule::Importance] {
+                let mut training = Training { estimator, time_rule, n_interior: 321, ..grouped(path) };
+                training.objective.time_weight = TimeWeight::Polynomial { coefficients: vec![0.7, -1.3, 0.4] };
+                bench.check(&format!("{name}, {estimator:?}, {time_rule:?}"), &training);
+            }
+        }
+    }
+}
+
 /// Narrow operands are the rounded f32 ones; all else is the same.
 #[test]
 fn operands_are_rounded_to_their_type() {
@@ -420,23 +479,30 @@ fn operands_are_rounded_to_their_type() {
 #[test]
 fn pairs_of_a_learned_path_are_those_of_the_host() {
     let bench = Bench::new();
-    let device = &bench.device;
-    let mut training = training(coupled(path(Interpolant::Learned, 3)));
-    let bend = Bend::new(&training.architecture, vec![32], 1.0);
-    training.bend = Some(bend.clone());
-    bench.check("learned", &training);
+    for mut training in [
+        training(coupled(path(Interpolant::Learned, 3))),
+        grouped(|k| coupled(of_group(k, path(Interpolant::Learned, 3)))),
+    ] {
+        let bend = Bend::new(&training.architecture, vec![32], 1.0);
+        training.bend = Some(bend.clone());
+        bench.check("learned", &training);
+        check_pairs(&bench, &training, &bend);
+    }
+}
 
+fn check_pairs(bench: &Bench, training: &Training, bend: &Bend) {
+    let device = &bench.device;
     let density = density();
-    let draw = Draw { training: &training, step: STEP, density: &density };
+    let draw = Draw { training, step: STEP, density: &density };
     let n = training.n_interior;
     let host = PlainRows::of(&bend.architecture, 0, n, |work| draw.bend_inputs(0, n, work));
     let network = Network::new(&bend.architecture);
     let (inputs, in_width) = (bend.architecture.n_inputs(), network.in_width());
-    let path = DevicePath::new(device, &training.path).expect("a path");
+    let path = DevicePath::new(device, training).expect("a path");
     for precision in Precision::ALL {
-        let drawer = Drawer::new(device, &training, precision).expect("a drawer");
+        let drawer = Drawer::new(device, training, precision).expect("a drawer");
         // The second chunk ends with boundary tiles, the third has nothing else.
-        for chunk in whole_batch(&training, Precision::F32).expect("a batch").chunks(2) {
+        for chunk in whole_batch(training, Precision::F32).expect("a batch").chunks(2) {
             let rows = rows(device, &network, precision, 0, Work::Bend, 2 * TILE_ROWS);
             let drawn = Drawn { path: &path, state: &bench.state, density: &bench.density };
             drawer.draw_bend(&rows, &chunk, drawn).expect("drawn");
@@ -513,7 +579,7 @@ fn shards_refuse_couplings_and_lend_few_rows_in_turn() {
 fn halted_steps_and_wrong_sizes_draw_nothing() {
     let bench = Bench::new();
     let training = training(path(Interpolant::Linear, 3));
-    let path = DevicePath::new(&bench.device, &training.path).expect("a path");
+    let path = DevicePath::new(&bench.device, &training).expect("a path");
     let drawer = Drawer::new(&bench.device, &training, Precision::F32).expect("a drawer");
     let network = Network::new(&training.architecture);
     let mut rows = rows(&bench.device, &network, Precision::F32, 0, Work::Training, 2 * TILE_ROWS);

@@ -85,6 +85,14 @@ struct Loaded {
     static_shared: usize,
 }
 
+/// The kernels of a GPU.
+struct Kernels {
+    /// The modules of [`MODULES`], loaded with their first kernel.
+    modules: Mutex<Vec<Option<Arc<CudaModule>>>>,
+    /// By name of the kernel: the number of its module, and the kernel once it has been needed.
+    functions: HashMap<&'static str, (usize, OnceLock<Loaded>)>,
+}
+
 /// An open GPU.
 pub struct Device {
     /// Its number, as the user names it.
@@ -95,10 +103,7 @@ pub struct Device {
     stream: Arc<CudaStream>,
     /// Stream for copies that run alongside the kernels.
     copies: Arc<CudaStream>,
-    /// The modules of [`MODULES`], loaded with their first kernel.
-    modules: Mutex<Vec<Option<Arc<CudaModule>>>>,
-    /// By name of the kernel: the number of its module, and the kernel once it has been needed.
-    functions: HashMap<&'static str, (usize, OnceLock<Loaded>)>,
+    kernels: Arc<Kernels>,
     /// Kernels launched since the last successful synchronization.
     launched: Mutex<Vec<&'static str>>,
     /// Bytes allocated so far, never reduced.
@@ -152,8 +157,7 @@ impl Device {
             context,
             stream,
             copies,
-            modules: Mutex::new(MODULES.iter().map(|_| None).collect()),
-            functions,
+            kernels: Arc::new(Kernels { modules: Mutex::new(MODULES.iter().map(|_| None).collect()), functions }),
             launched: Mutex::default(),
             #[cfg(test)]
             taken: Default::default(),
@@ -165,9 +169,29 @@ impl Device {
         Ok(device)
     }
 
+    /// The same GPU with streams of its own: what is launched there runs beside what is launched
+    /// here. No kernel is loaded twice.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the driver refuses a stream.
+    pub fn beside(&self) -> Result<Arc<Device>> {
+        let stream = || self.context.new_stream().map_err(|error| self.failure("a stream", error));
+        Ok(Arc::new(Device {
+            name: self.name.clone(),
+            model: self.model.clone(),
+            context: self.context.clone(),
+            stream: stream()?,
+            copies: stream()?,
+            kernels: self.kernels.clone(),
+            launched: Mutex::default(),
+            #[cfg(test)]
+            taken: Default::default(),
+        }))
+    }
+
     /// Module `number` of [`MODULES`]: loaded now, unless it was.
     fn module(&self, number: usize) -> Result<Arc<CudaModule>> {
-        let mut modules = self.modules.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut modules = self.kernels.modules.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(module) = &modules[number] {
             return Ok(module.clone());
         }
@@ -244,7 +268,12 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] says how much is free, and what to reduce.
     pub fn expect_memory(&self, bytes: usize, what: &str) -> Result<()> {
-        let free = self.free_memory()?;
+        let mut free = self.free_memory()?;
+        if bytes > free {
+            // Memory that was released in any stream is free after a synchronization.
+            self.context.synchronize().map_err(|error| self.failure("work", error))?;
+            free = self.free_memory()?;
+        }
         if bytes <= free {
             return Ok(());
         }
@@ -347,7 +376,7 @@ impl Device {
     /// A kernel: loaded now, unless it was. No kernel can be loaded during [`Device::capture`].
     fn kernel(&self, kernel: Kernel) -> Result<&Loaded> {
         let name = kernel.name();
-        let (number, cell) = self.functions.get(name).ok_or_else(|| Error::Device {
+        let (number, cell) = self.kernels.functions.get(name).ok_or_else(|| Error::Device {
             kind: DeviceKind::Failed,
             device: self.name.clone(),
             problem: format!("has no kernel {name}"),
@@ -512,7 +541,7 @@ mod tests {
     fn modules_are_loaded_with_their_first_kernel() {
         let device = Device::open(0).expect("a device");
         let loaded = || -> Vec<&str> {
-            let modules = device.modules.lock().expect("unharmed");
+            let modules = device.kernels.modules.lock().expect("unharmed");
             let loaded = modules.iter().zip(MODULES).filter(|(module, _)| module.is_some());
             loaded.flat_map(|(_, (kernels, _))| *kernels).copied().collect()
         };

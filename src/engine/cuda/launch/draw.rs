@@ -93,6 +93,7 @@ impl Draw<'_> {
         check_len("state of the step", 1, state.len())?;
         check_len("density of times", 2 * TIME_KNOTS, density.len())?;
         check_len("time features", network.params.n_features as usize, 1 + 2 * frequencies.len())?;
+        check_len("conditions", network.architecture.conditions, path.groups().n_conditions as usize)?;
         let weak_intervals = match settings.estimator {
             Estimator::Weak { intervals } => intervals,
             Estimator::Action { .. } | Estimator::Regression => 0,
@@ -101,7 +102,8 @@ impl Draw<'_> {
             network: network.params,
             rows: rows.params(),
             batch: *batch,
-            path: path.device_params().address(),
+            paths: path.device_params().address(),
+            groups: path.groups(),
             state: state.address(),
             density: density.address(),
             coefficients: coefficients.address(),

@@ -1,8 +1,9 @@
-//! A density path on the device: its tables, and the argument block that points to them.
+//! A density path on the device, or one for each group of rows: its tables, and the argument block
+//! that points to them.
 
-use super::super::abi::{CouplingParams, DevicePtr, LinkParams, PathParams, Tag};
+use super::super::abi::{CouplingParams, DevicePtr, GroupParams, LinkParams, PathParams, Tag};
 use super::super::driver::{Buffer, Device};
-use crate::density_path::{Coupling, DensityPath, Interpolant, LinkTables};
+use crate::density_path::{Coupling, DensityPath, Groups, Interpolant, LinkTables};
 use crate::error::{Result, check_len};
 
 /// Samples of the snapshots on the device.
@@ -21,17 +22,33 @@ struct CouplingTables {
     _floats: Vec<Buffer<f32>>,
 }
 
-/// The tables of a path and their argument block, whose address never changes.
-pub struct PathTables {
-    dim: usize,
-    /// Points to all other buffers.
+/// The tables of one path.
+struct OnePath {
+    /// Points to the other buffers.
     params: PathParams,
-    device_params: Buffer<PathParams>,
     samples: Samples,
     _times: Buffer<f64>,
     _widths: Option<Buffer<f64>>,
     _masses: Option<Buffer<f64>>,
     _couplings: Option<CouplingTables>,
+}
+
+/// The conditions of groups, and their shares.
+struct GroupTables {
+    params: GroupParams,
+    _cumulative: Buffer<u32>,
+    _conditions: Buffer<f32>,
+    _shares: Buffer<f64>,
+}
+
+/// The tables of a path, or of one for each group, and their argument blocks, whose address never
+/// changes.
+pub struct PathTables {
+    dim: usize,
+    /// Points to all buffers of paths.
+    device_params: Buffer<PathParams>,
+    paths: Vec<OnePath>,
+    groups: Option<GroupTables>,
 }
 
 impl PathTables {
@@ -40,6 +57,59 @@ impl PathTables {
     /// # Errors
     /// `Shape` for offsets of another number of snapshots, `Device` if memory runs out.
     pub fn new(device: &Device, path: &DensityPath, samples: Samples) -> Result<PathTables> {
+        PathTables::of(device, path.snapshots.dim, vec![OnePath::new(device, path, samples)?], None)
+    }
+
+    /// The tables of `groups`, which are valid, each with its `samples` in place of its own.
+    ///
+    /// # Errors
+    /// As [`PathTables::new`].
+    pub fn of_groups(device: &Device, groups: &Groups, samples: Vec<Samples>) -> Result<PathTables> {
+        check_len("samples of the groups", groups.all().len(), samples.len())?;
+        let paths = groups.all().iter().zip(samples).map(|(group, samples)| OnePath::new(device, &group.path, samples));
+        let (dim, tables) = (groups.first().path.snapshots.dim, GroupTables::new(device, groups)?);
+        PathTables::of(device, dim, paths.collect::<Result<_>>()?, Some(tables))
+    }
+
+    fn of(device: &Device, dim: usize, paths: Vec<OnePath>, groups: Option<GroupTables>) -> Result<PathTables> {
+        let params: Vec<PathParams> = paths.iter().map(|path| path.params).collect();
+        Ok(PathTables { dim, device_params: device.upload(&params)?, paths, groups })
+    }
+
+    /// Lets later launches read `next`, and returns the samples that earlier launches read. Of
+    /// groups these are the samples of the first.
+    ///
+    /// # Errors
+    /// `Shape` for offsets of another number of snapshots, `Device` if the device fails.
+    pub fn replace_samples(&mut self, device: &Device, next: Samples) -> Result<Samples> {
+        let path = &mut self.paths[0];
+        check_len("offsets of the snapshots", path.samples.offsets.len(), next.offsets.len())?;
+        path.params.offsets = next.offsets.address();
+        path.params.samples = next.values.address();
+        let before = std::mem::replace(&mut path.samples, next);
+        let params: Vec<PathParams> = self.paths.iter().map(|path| path.params).collect();
+        device.write(&mut self.device_params, &params)?;
+        Ok(before)
+    }
+
+    /// Dimension of the samples.
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The argument blocks of the paths on the device.
+    pub(super) fn device_params(&self) -> &Buffer<PathParams> {
+        &self.device_params
+    }
+
+    /// The argument block of the groups; zeros without groups.
+    pub(super) fn groups(&self) -> GroupParams {
+        self.groups.as_ref().map_or_else(GroupParams::default, |groups| groups.params)
+    }
+}
+
+impl OnePath {
+    fn new(device: &Device, path: &DensityPath, samples: Samples) -> Result<OnePath> {
         check_len("offsets of the snapshots", path.snapshots.offsets.len(), samples.offsets.len())?;
         let times = device.upload(path.times())?;
         let widths: Option<Vec<f64>> = (path.interpolant == Interpolant::Spline)
@@ -59,39 +129,26 @@ impl PathTables {
             masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             couplings: couplings.as_ref().map_or(DevicePtr::NULL, |couplings| couplings.device_params.address()),
         };
-        Ok(PathTables {
-            dim: path.snapshots.dim,
-            device_params: device.upload(&[params])?,
-            params,
-            samples,
-            _times: times,
-            _widths: widths,
-            _masses: masses,
-            _couplings: couplings,
-        })
+        Ok(OnePath { params, samples, _times: times, _widths: widths, _masses: masses, _couplings: couplings })
     }
+}
 
-    /// Lets later launches read `next`, and returns the samples that earlier launches read.
-    ///
-    /// # Errors
-    /// `Shape` for offsets of another number of snapshots, `Device` if the device fails.
-    pub fn replace_samples(&mut self, device: &Device, next: Samples) -> Result<Samples> {
-        check_len("offsets of the snapshots", self.samples.offsets.len(), next.offsets.len())?;
-        self.params.offsets = next.offsets.address();
-        self.params.samples = next.values.address();
-        let before = std::mem::replace(&mut self.samples, next);
-        device.write(&mut self.device_params, &[self.params])?;
-        Ok(before)
-    }
-
-    /// Dimension of the samples.
-    pub(super) fn dim(&self) -> usize {
-        self.dim
-    }
-
-    /// The argument block on the device.
-    pub(super) fn device_params(&self) -> &Buffer<PathParams> {
-        &self.device_params
+impl GroupTables {
+    fn new(device: &Device, groups: &Groups) -> Result<GroupTables> {
+        let n_groups = groups.all().len();
+        let conditions: Vec<f32> = groups.all().iter().flat_map(|group| group.condition.iter().copied()).collect();
+        let shares: Vec<f64> = (0..n_groups).map(|k| groups.share(k)).collect();
+        let n_conditions = (conditions.len() / n_groups) as u32;
+        let (cumulative, conditions) = (device.upload(groups.cumulative())?, device.upload(&conditions)?);
+        let shares = device.upload(&shares)?;
+        let params = GroupParams {
+            n_groups: n_groups as u32,
+            n_conditions,
+            cumulative: cumulative.address(),
+            conditions: conditions.address(),
+            shares: shares.address(),
+        };
+        Ok(GroupTables { params, _cumulative: cumulative, _conditions: conditions, _shares: shares })
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::CudaEngine;
 use super::abi::{FieldLayout, Layout, layouts};
-use super::draw::tests::{path, unbalanced};
+use super::draw::tests::{grouped, path, unbalanced};
 use super::driver::TAMPER;
 use crate::data::draw_gaussian;
 use crate::density_path::{Interpolant, TimeMoments, TimeRule};
@@ -130,7 +130,7 @@ enum Case {
     Paired,
     /// Steps of a narrow network from noise, without growth.
     Generative,
-    /// Steps of the weak form.
+    /// Steps of the weak form, of rows under several conditions.
     Weak,
     /// Loss and gradient of given rows.
     Gradient,
@@ -178,7 +178,9 @@ impl Case {
         let path = path(interpolant, DIM);
         let path = if paired { unbalanced(path) } else { path };
         let coefficients = vec![1.0, -0.5, 0.25];
+        let groups = (self == Case::Weak).then(|| grouped(|_| path.clone()).groups).flatten();
         let architecture = Architecture {
+            conditions: if groups.is_some() { 2 } else { 0 },
             head: if generative { Head::Scalar } else { Head::Quadratic },
             time_embedding: TimeEmbedding::Fourier { frequencies: vec![0.5, 1.25] },
             ..Architecture::new(DIM, hidden)
@@ -199,6 +201,7 @@ impl Case {
             n_boundary: 131,
             optimizer: Optimizer { clip_norm: Some(0.05), ema_decay: 0.2, ..optimizer() },
             seed: 7,
+            groups,
             ..Training::new(architecture, path)
         }
     }
@@ -260,7 +263,7 @@ impl Case {
             x1: points(n1, 3),
             omega0: 1.25,
             omega1: 0.75,
-            probe: None,
+            ..Batch::default()
         };
         let LossGradient { loss, gradient, .. } = engine.loss_gradient(&model, &batch)?;
         Ok(vec![("loss", vec![loss]), ("gradient", gradient)])

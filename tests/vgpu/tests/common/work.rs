@@ -119,7 +119,13 @@ fn training(architecture: Architecture, n_rows: usize) -> Training {
     let dim = architecture.dim;
     // Counts do not depend on the values of the samples.
     let samples = (0..2 * SAMPLES * dim).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
-    let snapshots = Snapshots { dim, times: vec![0.0, 1.0], offsets: vec![0, SAMPLES, 2 * SAMPLES], samples };
+    let snapshots = Snapshots {
+        dim,
+        times: vec![0.0, 1.0],
+        offsets: vec![0, SAMPLES, 2 * SAMPLES],
+        samples,
+        mass: Default::default(),
+    };
     Training {
         estimator: Estimator::Action { centering: false },
         n_interior: n_rows,

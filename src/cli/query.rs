@@ -1,0 +1,215 @@
+//! `amatch query`.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use action_matching::data::{PointArray, check_fits, check_points_format, read_points, read_row_times, write_points};
+use action_matching::model::Coordinates;
+use action_matching::train::RunFolder;
+use action_matching::{Destination, Local};
+use anyhow::bail;
+
+use super::condition::chosen;
+use super::device::DeviceArguments;
+use super::ensemble::{MemberArgument, later_models};
+use super::output::{load_components, load_model, note, replace_files};
+use super::sample::start_source;
+use super::signal::Signals;
+use super::watch::OnScreen;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  amatch query runs/hematopoiesis --at examples/data/mouse_hematopoiesis.npz --out values.npz
+  amatch query runs/hematopoiesis --at cells.csv --time 1 --out values.csv
+  amatch query runs/hematopoiesis --grid 64x64 --time 0 1 2 --out grid.csv
+
+The output holds, in the units of the data and one row per point and time,
+  samples [n, d], times    the point and the time
+  action                   the potential s, which has no unit
+  velocity [n, d]          of particles there, without their noise
+  speed                    its length
+  time_derivative          the slope of s in time
+  growth_rate              with growth: m' = growth_rate · m for the mass m of a particle
+Without growth s is known up to a function of time. Of an ensemble (training.seeds) these are means \
+over its members, s and its slope in time less their means over the points of each time, and \
+action_spread, velocity_spread, time_derivative_spread and growth_rate_spread are the standard \
+deviations. A model of principal components has these as coordinates.")]
+pub struct Arguments {
+    /// Model file or run folder
+    model: PathBuf,
+    /// Points: a data file, whose times are those of the points unless --time says others
+    #[arg(long, value_name = "FILE", required_unless_present = "grid")]
+    at: Option<PathBuf>,
+    /// Points of a model of two dimensions on a grid of so many, three scales of the data to each
+    /// side of their center
+    #[arg(long, value_name = "NxN", conflicts_with = "at", requires = "time")]
+    grid: Option<Grid>,
+    /// Times, each for all points [default: those of the file]
+    #[arg(long, value_name = "TIME", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    time: Vec<f64>,
+    /// Samples in the file: an array, or columns as in data.samples [default: the columns of the
+    /// run, else samples]
+    #[arg(long, value_name = "NAME", requires = "at")]
+    samples: Option<String>,
+    /// Value of a condition of the model, each once
+    #[arg(long, value_name = "NAME=VALUE", num_args = 1)]
+    condition: Vec<String>,
+    /// Output: .npz, .csv, .tsv or .safetensors; CSV to a pipe or device without a suffix
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Replace the output if it exists (never a model, a file of a run, or a file that this command
+    /// reads)
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    member: MemberArgument,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+/// Numbers of points along the two axes of a grid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Grid([usize; 2]);
+
+impl FromStr for Grid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// Points of a grid, at most.
+        const MOST: usize = 1 << 24;
+        let sizes = text.split_once('x').and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
+        match sizes {
+            Some([a, b]) if a >= 2 && b >= 2 && a <= MOST / b => Ok(Grid([a, b])),
+            Some(_) => Err(format!("use 2 to {MOST} points, 2 along each axis or more")),
+            None => Err("use two numbers of points, as in 64x64".into()),
+        }
+    }
+}
+
+impl Grid {
+    /// Points `[n, 2]`, the second coordinate varying fastest.
+    fn points(self, coordinates: &Coordinates) -> Vec<f64> {
+        /// Scales of the data to each side of the center.
+        const REACH: f64 = 3.0;
+        let Grid([n, m]) = self;
+        let along = |axis: usize, k: usize, of: usize| {
+            let side = 2.0 * k as f64 / (of - 1) as f64 - 1.0;
+            coordinates.mean[axis] + REACH * coordinates.scale[axis] * side
+        };
+        (0..n * m).flat_map(|k| [along(0, k / m, n), along(1, k % m, m)]).collect()
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let signals = Signals::watch()?;
+    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
+    let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
+    let components = match arguments.at {
+        Some(_) => load_components(&model_file, &model, config.as_ref())?,
+        None => None,
+    };
+    let mut reads: Vec<PathBuf> = arguments.at.iter().cloned().collect();
+    if components.is_some() {
+        reads.push(RunFolder::new(model_file.parent().unwrap_or(Path::new(""))).loadings());
+    }
+    reads.push(model_file);
+    reads.extend(later_models(&arguments.model, ensemble.as_ref()));
+    let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
+    check_points_format(&destination)?;
+    let dim = model.architecture.dim;
+    let screen = OnScreen::new("bytes of data", &signals);
+    let (points, own_times) = match (&arguments.at, arguments.grid) {
+        (Some(path), _) => {
+            let samples = arguments.samples.as_deref();
+            let source = start_source(path, samples, &model, config.as_ref(), components.as_ref());
+            let points = read_points(&source, &screen)?;
+            points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
+            check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;
+            let times = if arguments.time.is_empty() { read_row_times(&source, &screen)? } else { Vec::new() };
+            (points.positions(), times)
+        }
+        (None, Some(_)) if dim != 2 => bail!("--grid: the model has {dim} dimensions (name points with --at)"),
+        (None, Some(grid)) => (grid.points(&model.coordinates), Vec::new()),
+        (None, None) => bail!("--at: is missing (name a file of points)"),
+    };
+    drop(screen);
+    let n_points = points.len() / dim;
+    let (x, t): (Vec<f64>, Vec<f64>) = if arguments.time.is_empty() {
+        (points, own_times)
+    } else {
+        let t = arguments.time.iter().flat_map(|&time| std::iter::repeat_n(time, n_points)).collect();
+        (points.repeat(arguments.time.len()), t)
+    };
+    note_outside(&t, &model.coordinates);
+    let engine = arguments.device.engine()?;
+    let under = |model: &action_matching::model::Model| {
+        if condition.is_empty() { Ok(model.clone()) } else { model.under(&condition) }
+    };
+    let (local, spread) = match &ensemble {
+        None => (under(&model)?.local(&*engine, &x, &t)?, None),
+        Some(ensemble) => {
+            let [mean, spread] = ensemble.under(&condition)?.local(&*engine, &x, &t)?;
+            (mean, Some(spread))
+        }
+    };
+    if destination.is_stream() {
+        signals.end_at_once();
+    }
+    let has_growth = model.objective.growth > 0.0;
+    write(&destination, &model.coordinates, (&x, &t), &local, spread.as_ref(), has_growth)?;
+    note!("{} points and times: {}", t.len(), destination.path().display());
+    Ok(())
+}
+
+/// Warns of times at which the model was not trained.
+fn note_outside(t: &[f64], coordinates: &Coordinates) {
+    let [first, last] = coordinates.time_range;
+    let slack = 1e-6 * (last - first);
+    let outside = t.iter().filter(|&&t| t < first - slack || t > last + slack).count();
+    if outside > 0 {
+        note!(
+            "warning: {outside} of {} times lie outside {first} to {last}, where the model was trained: it is a guess there",
+            t.len()
+        );
+    }
+}
+
+fn write(
+    destination: &Destination,
+    coordinates: &Coordinates,
+    (x, t): (&[f64], &[f64]),
+    local: &Local,
+    spread: Option<&Local>,
+    has_growth: bool,
+) -> anyhow::Result<()> {
+    let dim = coordinates.mean.len();
+    let columns = coordinates.columns.as_deref();
+    let named = |what: &str| columns.map(|names| names.iter().map(|name| format!("{what}_{name}")).collect::<Vec<_>>());
+    let (velocity_names, spread_names) = (named("velocity"), named("velocity_spread"));
+    let speed: Vec<f64> =
+        local.velocity.chunks_exact(dim).map(|v| v.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
+    let mut arrays = vec![
+        PointArray::new("samples", Some(dim), x).with_columns(columns),
+        PointArray::new("times", None, t),
+        PointArray::new("action", None, &local.potential[..]),
+        PointArray::new("velocity", Some(dim), &local.velocity[..]).with_columns(velocity_names.as_deref()),
+        PointArray::new("speed", None, &speed[..]),
+        PointArray::new("time_derivative", None, &local.time_derivative[..]),
+    ];
+    if has_growth {
+        arrays.push(PointArray::new("growth_rate", None, &local.growth_rate[..]));
+    }
+    if let Some(spread) = spread {
+        arrays.extend([
+            PointArray::new("action_spread", None, &spread.potential[..]),
+            PointArray::new("velocity_spread", Some(dim), &spread.velocity[..]).with_columns(spread_names.as_deref()),
+            PointArray::new("time_derivative_spread", None, &spread.time_derivative[..]),
+        ]);
+        if has_growth {
+            arrays.push(PointArray::new("growth_rate_spread", None, &spread.growth_rate[..]));
+        }
+    }
+    Ok(write_points(destination.clone(), &arrays)?)
+}

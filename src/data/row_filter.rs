@@ -1,0 +1,294 @@
+//! `data.where`: which rows of a file are read.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A condition on the columns of a file, such as `celltype == 'HSC' and day <= 6`: terms joined by
+/// `and`, each a column, one of `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, and a number, a
+/// quoted text or, after `in`, a list of them in brackets. A name with spaces or signs is quoted
+/// with backticks.
+///
+/// ```
+/// use action_matching::data::RowFilter;
+///
+/// let filter: RowFilter = "celltype in ['HSC', 'MPP'] and day <= 6".parse()?;
+/// assert_eq!(filter.columns().collect::<Vec<_>>(), ["celltype", "day"]);
+/// assert!("celltype = HSC".parse::<RowFilter>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RowFilter {
+    text: String,
+    terms: Vec<Term>,
+}
+
+/// A condition on one column.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Term {
+    pub column: String,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    In(Vec<Value>),
+    NotIn(Vec<Value>),
+    Less(f64),
+    AtMost(f64),
+    Greater(f64),
+    AtLeast(f64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Number(f64),
+    Text(String),
+}
+
+/// A value of a column.
+pub(super) enum Field<'a> {
+    /// NaN is missing.
+    Number(f64),
+    Text(&'a str),
+}
+
+impl RowFilter {
+    /// The columns that it looks at.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|term| term.column.as_str())
+    }
+
+    pub(super) fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+}
+
+impl Term {
+    /// True if a row with `field` in its column is read.
+    pub fn admits(&self, field: &Field<'_>) -> bool {
+        let number = match *field {
+            Field::Number(x) => Some(x),
+            Field::Text(text) => text.parse().ok(),
+        };
+        let is = |value: &Value| match (value, field) {
+            (Value::Number(value), _) => number == Some(*value),
+            (Value::Text(value), Field::Text(text)) => value == text,
+            (Value::Text(value), Field::Number(x)) => *value == x.to_string(),
+        };
+        match &self.test {
+            Test::In(values) => values.iter().any(is),
+            Test::NotIn(values) => !values.iter().any(is),
+            Test::Less(limit) => number.is_some_and(|x| x < *limit),
+            Test::AtMost(limit) => number.is_some_and(|x| x <= *limit),
+            Test::Greater(limit) => number.is_some_and(|x| x > *limit),
+            Test::AtLeast(limit) => number.is_some_and(|x| x >= *limit),
+        }
+    }
+}
+
+impl FromStr for RowFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let tokens = tokens(text)?;
+        let mut left = &tokens[..];
+        let mut terms = Vec::new();
+        loop {
+            terms.push(term(&mut left)?);
+            match left {
+                [] => return Ok(RowFilter { text: text.trim().into(), terms }),
+                [Token::Word(word), rest @ ..] if word == "and" => left = rest,
+                [other, ..] => return Err(format!("has {other} where a term ends: join terms with and")),
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for RowFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<RowFilter> for String {
+    fn from(filter: RowFilter) -> String {
+        filter.text
+    }
+}
+
+impl fmt::Display for RowFilter {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Word(String),
+    Text(String),
+    /// A name in backticks.
+    Name(String),
+    Sign(&'static str),
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Token::Word(word) => write!(f, "{word}"),
+            Token::Text(text) => write!(f, "'{text}'"),
+            Token::Name(name) => write!(f, "`{name}`"),
+            Token::Sign(sign) => write!(f, "{sign}"),
+        }
+    }
+}
+
+fn tokens(text: &str) -> Result<Vec<Token>, String> {
+    /// Longer signs first.
+    const SIGNS: [&str; 9] = ["==", "!=", "<=", ">=", "<", ">", "[", "]", ","];
+    let mut tokens = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (token, length) = if matches!(first, '\'' | '"' | '`') {
+            let Some(length) = rest[1..].find(first) else { return Err(format!("has a {first} that nothing closes")) };
+            let inner = rest[1..1 + length].to_owned();
+            (if first == '`' { Token::Name(inner) } else { Token::Text(inner) }, length + 2)
+        } else if let Some(sign) = SIGNS.into_iter().find(|sign| rest.starts_with(sign)) {
+            (Token::Sign(sign), sign.len())
+        } else {
+            let is_end = |c: char| c.is_whitespace() || "=!<>[],'\"`".contains(c);
+            let length = rest.find(is_end).unwrap_or(rest.len());
+            if length == 0 {
+                return Err(format!("has a {first} that is no sign: write == or !="));
+            }
+            (Token::Word(rest[..length].into()), length)
+        };
+        tokens.push(token);
+        rest = rest[length..].trim_start();
+    }
+    Ok(tokens)
+}
+
+/// Takes one term off the front of `left`.
+fn term(left: &mut &[Token]) -> Result<Term, String> {
+    let (column, rest) = match left {
+        [Token::Word(name) | Token::Name(name), rest @ ..] => (name.clone(), rest),
+        [other, ..] => return Err(format!("has {other} where the name of a column is expected")),
+        [] => return Err("ends where the name of a column is expected".into()),
+    };
+    let (test, rest) = match rest {
+        [Token::Sign("=="), value, rest @ ..] => (Test::In(vec![self::value(value)?]), rest),
+        [Token::Sign("!="), value, rest @ ..] => (Test::NotIn(vec![self::value(value)?]), rest),
+        [Token::Sign(sign @ ("<" | "<=" | ">" | ">=")), limit, rest @ ..] => {
+            let Value::Number(limit) = value(limit)? else {
+                return Err(format!("compares {column} by {sign} with a text: give a number"));
+            };
+            let test = match *sign {
+                "<" => Test::Less(limit),
+                "<=" => Test::AtMost(limit),
+                ">" => Test::Greater(limit),
+                _ => Test::AtLeast(limit),
+            };
+            (test, rest)
+        }
+        [Token::Word(word), rest @ ..] if word == "in" => {
+            let (values, rest) = values(rest)?;
+            (Test::In(values), rest)
+        }
+        [Token::Word(not), Token::Word(word), rest @ ..] if not == "not" && word == "in" => {
+            let (values, rest) = values(rest)?;
+            (Test::NotIn(values), rest)
+        }
+        _ => return Err(format!("has no ==, !=, <, <=, >, >=, in or not in with a value after {column}")),
+    };
+    *left = rest;
+    Ok(Term { column, test })
+}
+
+fn value(token: &Token) -> Result<Value, String> {
+    match token {
+        Token::Text(text) => Ok(Value::Text(text.clone())),
+        Token::Word(word) => match (word.parse(), word.as_str()) {
+            (Ok(number), _) => Ok(Value::Number(number)),
+            (_, "true" | "True") => Ok(Value::Text("True".into())),
+            (_, "false" | "False") => Ok(Value::Text("False".into())),
+            _ => Err(format!("has {word} where a value is expected: quote texts, as in '{word}'")),
+        },
+        other => Err(format!("has {other} where a number or a quoted text is expected")),
+    }
+}
+
+/// A list in brackets off the front of `tokens`: (its values, what follows).
+fn values(tokens: &[Token]) -> Result<(Vec<Value>, &[Token]), String> {
+    let [Token::Sign("["), rest @ ..] = tokens else { return Err("has no [ after in".into()) };
+    let Some(end) = rest.iter().position(|token| *token == Token::Sign("]")) else {
+        return Err("has a [ that nothing closes".into());
+    };
+    let values = rest[..end]
+        .split(|token| *token == Token::Sign(","))
+        .map(|one| match one {
+            [token] => value(token),
+            _ => Err("has a list in which values are not separated by single commas".into()),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((values, &rest[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admits(filter: &str, fields: &[Field<'_>]) -> bool {
+        let filter: RowFilter = filter.parse().expect("a filter");
+        filter.terms().iter().zip(fields).all(|(term, field)| term.admits(field))
+    }
+
+    #[test]
+    fn terms_compare_numbers_and_texts() {
+        use Field::{Number, Text};
+        for (filter, field, expected) in [
+            ("a == 'HSC'", Text("HSC"), true),
+            ("a == 'HSC'", Text("MPP"), false),
+            ("a != 'HSC'", Text("MPP"), true),
+            ("a in ['HSC', \"MPP\"]", Text("MPP"), true),
+            ("a not in ['HSC', 'MPP']", Text("MPP"), false),
+            ("`a b` == 3", Number(3.0), true),
+            ("a == 3", Text("3.0"), true),
+            ("a=='3'", Number(3.0), true),
+            ("a<=6", Number(6.0), true),
+            ("a < 6", Number(6.0), false),
+            ("a > 6", Text("7"), true),
+            ("a >= 6", Number(f64::NAN), false),
+            ("a == True", Text("True"), true),
+            ("a != 'x'", Number(f64::NAN), true),
+        ] {
+            assert_eq!(admits(filter, &[field]), expected, "{filter}");
+        }
+        assert!(admits("a == 'x' and b < 2", &[Text("x"), Number(1.0)]));
+        assert!(!admits("a == 'x' and b < 2", &[Text("x"), Number(2.0)]));
+    }
+
+    #[test]
+    fn what_is_no_condition_is_said() {
+        for (filter, problem) in [
+            ("", "name of a column"),
+            ("a", "no =="),
+            ("a = 3", "write =="),
+            ("a == HSC", "quote texts"),
+            ("a == 'HSC", "nothing closes"),
+            ("a in 3", "no ["),
+            ("a in [3", "nothing closes"),
+            ("a in [3 4]", "commas"),
+            ("a < 'x'", "give a number"),
+            ("a == 3 b == 4", "join terms"),
+            ("'a' == 3", "name of a column"),
+        ] {
+            let found = filter.parse::<RowFilter>().expect_err(filter);
+            assert!(found.contains(problem), "{filter}: {found}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `amatch query`: what a model says at points and times, in data units.
+
+use std::fs;
+use std::path::Path;
+
+use action_matching::data::{DataSource, read_points};
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::engine::reference::ReferenceEngine;
+use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
+use action_matching::objective::Objective;
+
+use crate::cli::{amatch, text};
+use crate::common::{Numbers, assert_close, model};
+
+const N: usize = 37;
+
+/// A model with growth in coordinates far from those of the network.
+fn growing() -> Model {
+    let coordinates = Coordinates {
+        mean: vec![3.0, -40.0],
+        scale: vec![2.0, 0.5],
+        time_range: [-1.0, 4.0],
+        columns: Some(vec!["a".into(), "b".into()]),
+        ..Coordinates::identity(2)
+    };
+    let objective = Objective { growth: 0.7, ..Objective::default() };
+    let model = model(2, &[13, 7], Activation::Silu, Head::Scalar, TimeEmbedding::Raw, objective);
+    Model { coordinates, ..model }
+}
+
+/// Points and times inside of the data of [`growing`].
+fn points() -> (Vec<f64>, Vec<f64>) {
+    let mut numbers = Numbers::new(5);
+    let x = (0..N).flat_map(|_| [3.0 + 2.0 * numbers.next(), -40.0 + 0.5 * numbers.next()]).collect();
+    (x, (0..N).map(|k| [-1.0, 0.5, 4.0][k % 3]).collect())
+}
+
+/// Column `name` of the result `file`.
+fn column(file: &Path, name: &str) -> Vec<f64> {
+    let source = DataSource { samples: name.into(), ..DataSource::new(file) };
+    read_points(&source, &()).expect("reads").positions()
+}
+
+#[test]
+fn the_slopes_of_a_potential_are_those_of_finite_differences() {
+    let model = growing();
+    let (x, t) = points();
+    let local = model.local(&ReferenceEngine, &x, &t).expect("computed");
+    let potential = |x: &[f64], t: &[f64]| model.local(&ReferenceEngine, x, t).expect("computed").potential;
+    const STEP: f64 = 1e-4;
+    let duration = 5.0;
+    for i in 0..2 {
+        let moved = |by: f64| {
+            let mut x = x.clone();
+            x.iter_mut().skip(i).step_by(2).for_each(|x| *x += by);
+            potential(&x, &t)
+        };
+        let scale: f64 = model.coordinates.scale[i];
+        let slopes = moved(STEP).iter().zip(moved(-STEP)).map(|(a, b)| (a - b) / (2.0 * STEP)).collect::<Vec<_>>();
+        let wanted: Vec<f64> = slopes.iter().map(|slope| scale * scale / duration * slope).collect();
+        let found: Vec<f64> = local.velocity.iter().skip(i).step_by(2).copied().collect();
+        assert_close(&format!("velocity {i}"), &found, &wanted, 1e-6);
+    }
+    let at = |by: f64| potential(&x, &t.iter().map(|t| t + by).collect::<Vec<_>>());
+    let slopes: Vec<f64> = at(STEP).iter().zip(at(-STEP)).map(|(a, b)| (a - b) / (2.0 * STEP)).collect();
+    assert_close("time derivative", &local.time_derivative, &slopes, 1e-6);
+    let rates: Vec<f64> = local.potential.iter().map(|s| 0.7 * s / duration).collect();
+    assert_close("growth rate", &local.growth_rate, &rates, 1e-12);
+    // One time at a time.
+    let engine = CpuEngine::new(1);
+    let velocity = model.velocity(&engine, &x[..2], t[0]).expect("computed");
+    assert_close("velocity", &velocity, &local.velocity[..2], 1e-4);
+}
+
+#[test]
+fn points_of_a_file_are_asked_at_their_times_or_at_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = growing();
+    model.save(&folder.path().join("m.safetensors")).expect("saved");
+    let (x, t) = points();
+    let mut csv = String::from("times,a,b\n");
+    x.chunks(2).zip(&t).for_each(|(x, t)| csv += &format!("{t},{},{}\n", x[0], x[1]));
+    fs::write(folder.path().join("points.csv"), csv).expect("written");
+    let run = |more: &[&str]| {
+        let output = amatch(folder.path(), &[&["query", "m.safetensors", "--threads", "1"], more].concat());
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = run(&["--at", "points.csv", "--out", "own.csv"]);
+    assert!(code == Some(0) && said.contains("37 points and times"), "{said}");
+    let local = model.local(&ReferenceEngine, &x, &t).expect("computed");
+    let own = folder.path().join("own.csv");
+    assert_close("action", &column(&own, "action"), &local.potential, 1e-4);
+    let velocity = column(&own, "velocity_a,velocity_b");
+    assert_close("velocity", &velocity, &local.velocity, 1e-4);
+    let speeds: Vec<f64> = velocity.chunks(2).map(|v| v[0].hypot(v[1])).collect();
+    assert_close("speed", &column(&own, "speed"), &speeds, 1e-6);
+    assert_close("slope", &column(&own, "time_derivative"), &local.time_derivative, 1e-4);
+    assert_close("rate", &column(&own, "growth_rate"), &local.growth_rate, 1e-4);
+    assert_close("times", &column(&own, "times"), &t, 1e-12);
+
+    let (code, said) = run(&["--at", "points.csv", "--time", "0", "5", "--out", "others.npz"]);
+    assert!(code == Some(0) && said.contains("37 of 74 times lie outside -1 to 4"), "{said}");
+    let others = folder.path().join("others.npz");
+    let all = model.local(&ReferenceEngine, &x.repeat(2), &[vec![0.0; N], vec![5.0; N]].concat()).expect("computed");
+    assert_close("action", &column(&others, "action"), &all.potential, 1e-4);
+
+    assert_eq!(run(&["--grid", "3x2", "--time", "0", "--out", "grid.npz"]).0, Some(0));
+    let grid = folder.path().join("grid.npz");
+    let corners = column(&grid, "samples");
+    assert_close("corners", &corners[..4], &[-3.0, -41.5, -3.0, -38.5], 1e-9);
+    assert_close("corners", &corners[8..], &[9.0, -41.5, 9.0, -38.5], 1e-9);
+
+    for (arguments, said) in [
+        (&["--out", "a.npz"][..], "--at"),
+        (&["--grid", "3", "--time", "0", "--out", "a.npz"], "as in 64x64"),
+        (&["--grid", "3x3", "--out", "a.npz"], "--time"),
+        (&["--at", "points.csv", "--out", "points.csv", "--force"], "points.csv"),
+        (&["--at", "points.csv", "--out", "own.csv"], "own.csv"),
+    ] {
+        let (code, error) = run(arguments);
+        assert!(code != Some(0) && error.contains(said), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn members_of_an_ensemble_give_mean_and_spread() {
+    let (x, t) = points();
+    let first = growing();
+    let mut second = first.clone();
+    second.parameters.iter_mut().enumerate().for_each(|(k, p)| *p += 0.01 * (k % 7) as f32);
+    let engine = ReferenceEngine;
+    let ensemble = action_matching::Ensemble::new(vec![first.clone(), second.clone()]).expect("an ensemble");
+    let [mean, spread] = ensemble.local(&engine, &x, &t).expect("computed");
+    let [a, b] = [&first, &second].map(|model| model.local(&engine, &x, &t).expect("computed"));
+    let means = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a + b) / 2.0).collect::<Vec<_>>();
+    let spreads = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs() / 2f64.sqrt()).collect::<Vec<_>>();
+    assert_close("velocity", &mean.velocity, &means(&a.velocity, &b.velocity), 1e-12);
+    assert_close("velocity spread", &spread.velocity, &spreads(&a.velocity, &b.velocity), 1e-9);
+    assert_close("action", &mean.potential, &means(&a.potential, &b.potential), 1e-12);
+    // A potential that differs by a function of time alone is the same without growth.
+    let free = |model: &Model| Model { objective: Objective::default(), ..model.clone() };
+    let shifted = {
+        let mut model = free(&first);
+        // The last parameter is the bias of the potential.
+        *model.parameters.last_mut().expect("parameters") += 3.0;
+        model
+    };
+    let ensemble = action_matching::Ensemble::new(vec![free(&first), shifted]).expect("an ensemble");
+    let [_, spread] = ensemble.local(&engine, &x, &t).expect("computed");
+    assert!(spread.potential.iter().all(|spread| *spread < 1e-6), "{:?}", spread.potential);
+}
