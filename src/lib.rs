@@ -86,6 +86,7 @@ pub mod engine;
 mod ensemble;
 mod error;
 pub mod evaluate;
+mod evenly;
 mod files;
 mod flow;
 pub mod integrate;

@@ -65,6 +65,8 @@ pub enum Purpose {
     /// Choice of rows by their weights (step = snapshot or its time, row = position; the last row
     /// is the offset of systematic resampling).
     WeightedRows = 24,
+    /// Rows that early stopping keeps apart from training (step = snapshot, row = position).
+    Stopping = 18,
     /// Start of the search for the components of wide samples (step = component / 4, row = column).
     Components = 20,
 }

@@ -24,6 +24,60 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Bytes of the number that gives the header's length.
 const LENGTH_BYTES: u64 = 8;
 
+/// What the text `json` holds, or the field that is wrong (empty for the whole) and its problem.
+pub(crate) fn parsed<T: DeserializeOwned>(json: &str) -> std::result::Result<T, (String, String)> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let mut field = error.path().to_string();
+        let error = error.into_inner();
+        if !error.is_data() {
+            return (String::new(), "is no JSON: the file is damaged".into());
+        }
+        let text = error.to_string();
+        // The position is that in the metadata, which nobody sees.
+        let text = text.rsplit_once(" at line ").map_or(&text[..], |(text, _)| text);
+        let mut quoted = text.split('`').skip(1).step_by(2);
+        let (what, wanted) = text.split_once(", expected ").unwrap_or((text, ""));
+        let problem = match (what.split(' ').next(), quoted.next()) {
+            (Some("missing"), Some(name)) => {
+                field = if field == "." || field.is_empty() { name.into() } else { format!("{field}.{name}") };
+                "is missing".into()
+            }
+            (Some("unknown"), Some(name)) => match quoted.collect::<Vec<_>>()[..] {
+                [] => format!("is {name}, which this program does not know"),
+                ref known => format!("is {name}, none of {}", known.join(", ")),
+            },
+            _ => format!("is {}, not {}", found(what), in_words(wanted)),
+        };
+        (if field == "." { String::new() } else { field }, problem)
+    })
+}
+
+/// The value that the parser found, from "invalid type: string \"a\"" and the like.
+fn found(what: &str) -> &str {
+    let value = what.split_once(": ").map_or(what, |(_, value)| value);
+    let value = value.strip_prefix("invalid ").unwrap_or(value);
+    match value {
+        "map" => "an object",
+        "sequence" => "a list",
+        _ => {
+            let kinds = ["string ", "integer ", "floating point ", "boolean "];
+            kinds.iter().find_map(|kind| value.strip_prefix(kind)).unwrap_or(value).trim_matches('`')
+        }
+    }
+}
+
+/// What the parser wanted, in words.
+fn in_words(wanted: &str) -> String {
+    match wanted {
+        "f32" | "f64" => "a number".into(),
+        "u32" | "u64" | "usize" => "a whole number from 0".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "an object".into(),
+        _ => wanted.strip_prefix("struct ").map_or_else(|| wanted.to_string(), |_| "an object".into()),
+    }
+}
+
 /// Kind of a safetensors file, by the metadata of its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorFileKind {
@@ -134,11 +188,10 @@ impl TensorFile {
             let fix = format!("this program reads version{plural} {}: update it", read.join(" and "));
             return Err(fail("version", format!("is {found}"), &fix));
         }
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let field = error.path().to_string();
-            let malformed = fail(&field, error.into_inner().to_string(), "see docs/model-file.md");
-            malformed.of_kind(InputKind::Malformed)
+        parsed(json).map_err(|(field, problem)| {
+            let field = if field.is_empty() { key.to_string() } else { format!("{key}: {field}") };
+            let fix = "write it as docs/model-file.md says, or save the file again";
+            Error::input(path, field, problem, fix).of_kind(InputKind::Malformed)
         })
     }
 
@@ -242,4 +295,56 @@ pub(crate) fn element(dtype: Dtype) -> std::result::Result<Element, Refusal> {
         }
     };
     Ok(Element { number, big_endian: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Kind {
+        One,
+        TwoThree,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[allow(dead_code, reason = "only read by the derive")]
+        widths: Vec<usize>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only read by the derive")]
+    struct Described {
+        number: f64,
+        range: [f64; 2],
+        kind: Kind,
+        inner: Inner,
+    }
+
+    /// Every way to be wrong is said with the field, in words of this program.
+    #[test]
+    fn what_is_wrong_with_metadata_is_said_in_words() {
+        let good = r#"{"number":1.5,"range":[0,1],"kind":"one","inner":{"widths":[3]}}"#;
+        parsed::<Described>(good).expect("is right");
+        for (from, to, field, problem) in [
+            ("1.5", "\"a\"", "number", "is \"a\", not a number"),
+            ("1.5", "null", "number", "is null, not a number"),
+            ("\"number\":1.5,", "", "number", "is missing"),
+            ("\"widths\":[3]", "", "inner.widths", "is missing"),
+            ("[0,1]", "[0]", "range", "is length 1, not an array of length 2"),
+            ("\"one\"", "\"four\"", "kind", "is four, none of one, two-three"),
+            ("[3]", "[3,-2]", "inner.widths[1]", "is -2, not a whole number from 0"),
+            ("[3]", "7", "inner.widths", "is 7, not a list"),
+            ("1.5", "{}", "number", "is an object, not a number"),
+            ("{\"widths\":[3]}", "true", "inner", "is true, not an object"),
+            ("}}", "}", "", "is no JSON: the file is damaged"),
+        ] {
+            let (at, said) = parsed::<Described>(&good.replace(from, to)).expect_err("is wrong");
+            assert_eq!((at.as_str(), said.as_str()), (field, problem), "{from} as {to}");
+        }
+    }
 }

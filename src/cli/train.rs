@@ -7,7 +7,7 @@ use std::time::Instant;
 use action_matching::config::Config;
 use action_matching::engine::StepRecord;
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
+use action_matching::train::{Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::exit;
@@ -88,6 +88,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         began: Instant::now(),
         last: None,
         unexplained: None,
+        kept: Vec::new(),
         test: None,
     };
     let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
@@ -102,6 +103,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 let seconds = screen.began.elapsed().as_secs_f64();
                 let mean = if n_members > 1 { "mean loss" } else { "loss" };
                 note!("{} steps, {mean} {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
+            }
+            for (member, kept) in screen.kept.iter().enumerate() {
+                match screen.kept.len() {
+                    1 => note!("{kept}"),
+                    n => note!("member {} of {n}: {kept}", member + 1),
+                }
             }
             if let Some(unexplained) = screen.unexplained {
                 note!("{unexplained}{}", if n_members > 1 { " (the worst member)" } else { "" });
@@ -153,6 +160,7 @@ struct Screen {
     began: Instant,
     last: Option<StepRecord>,
     unexplained: Option<Unexplained>,
+    kept: Vec<Kept>,
     test: Option<SelfTest>,
 }
 
@@ -194,6 +202,10 @@ impl Observer for Screen {
 
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         self.unexplained = unexplained;
+    }
+
+    fn kept(&mut self, kept: &Kept) {
+        self.kept.push(*kept);
     }
 
     fn testing(&mut self) {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, TrainingConfig};
+use super::{
+    Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, Stop, TrainingConfig,
+};
 use crate::data::{HoldOut, RowShare, SplitColumn, SplitValue};
 use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
@@ -100,6 +102,15 @@ impl Config {
                 "is wfr, but objective.mass is ignored",
                 "set objective.mass = counts, or { kind = \"totals\", values = [the mass at each time] }, \
                  all 1 if it is constant",
+            ],
+        )?;
+        let DataConfig { conditions, weights, growth, .. } = &self.data;
+        file.refuse_if(
+            self.training.stop != Stop::Never && (!conditions.is_empty() || weights.is_some() || growth.is_some()),
+            [
+                "training.stop",
+                "is held-out, which does not go with data.conditions, data.weights or data.growth",
+                "set training.stop = never",
             ],
         )?;
         // Rows without a partner are left out, which only the velocities of pairs survive.
@@ -225,6 +236,12 @@ impl TrainingConfig {
             if !(0.0..1.0).contains(&value) {
                 return file.refuse(key, value, "use a number ≥ 0 and < 1");
             }
+        }
+        if let Stop::HeldOut { share, patience } = self.stop {
+            if !Stop::SHARES.contains(&share) {
+                return file.refuse("training.stop.share", share, "use a share of the rows from 0.001 to 0.5");
+            }
+            file.at_least_one("training.stop.patience", patience)?;
         }
         match self.schedule {
             Schedule::Cosine { final_rate } if !(0.0..=1.0).contains(&final_rate) => {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Config, Mass, Pairing, PathConfig, Schedule};
+use super::{Config, Mass, Pairing, PathConfig, Schedule, Stop};
 use crate::data::{Snapshots, Standardization};
 use crate::density_path::{Interpolant, Knots, TimeRule};
 use crate::error::{Error, Result};
@@ -90,6 +90,11 @@ struct Training {
     clip_norm: f64,
     ema_decay: f64,
     seed: u64,
+    /// Of early stopping, which configurations of the first form did not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_share: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_patience: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +139,10 @@ impl Settings {
         let (schedule, final_rate) = match training.schedule {
             Schedule::Constant => ("constant", 0.01),
             Schedule::Cosine { final_rate } => ("cosine", final_rate),
+        };
+        let stop = match training.stop {
+            Stop::Never => None,
+            Stop::HeldOut { share, patience } => Some((share, patience)),
         };
         let estimator = match objective.estimator {
             None => "auto",
@@ -187,6 +196,8 @@ impl Settings {
                 clip_norm: training.clip_norm,
                 ema_decay: training.ema_decay,
                 seed: training.seed,
+                stop_share: stop.map(|(share, _)| share),
+                stop_patience: stop.map(|(_, patience)| patience),
             },
             output: Output::default(),
         }

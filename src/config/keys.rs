@@ -153,6 +153,11 @@ const KEYS: &[(&str, Takes, &str)] = &[
     ("training.ema_decay", NUMBER, "0.999"),
     ("training.seed", WHOLE, "0"),
     ("training.seeds", WHOLE, "5"),
+    (
+        "training.stop",
+        OneOf(&[("never", &[]), ("held-out", &[("share", NUMBER, "0.1"), ("patience", WHOLE, "10")])]),
+        "\"never\"",
+    ),
     ("training.precision", Name(|| &["auto", "f32", "tf32", "bf16", "f16"]), "\"auto\""),
     ("output.folder", TEXT, "\"runs/first\""),
     ("output.checkpoint_every", WHOLE, "1000"),
@@ -451,7 +456,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert_eq!(checked, 13);
+        assert_eq!(checked, 14);
     }
 
     /// The values that an error recommends are accepted: its example, and each name it lists.

@@ -54,7 +54,7 @@ pub(crate) use self::keys::inline;
 pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;
-pub use self::training::{Schedule, TrainingConfig};
+pub use self::training::{Schedule, Stop, TrainingConfig};
 use crate::data::{DataSource, Reduction, Snapshots};
 use crate::error::{Error, Result};
 use crate::laplacian::Laplacian;

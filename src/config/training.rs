@@ -1,5 +1,7 @@
 //! `[training]`.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::kind;
@@ -43,6 +45,9 @@ pub struct TrainingConfig {
     /// with the seeds `seed`, `seed` + 1, … Data, pairs and what `auto` chooses are those of
     /// `seed`.
     pub seeds: usize,
+    /// `never`, or `{ kind = "held-out", share = 0.1, patience = 10 }`.
+    #[serde(with = "kind")]
+    pub stop: Stop,
     /// Operands of matrix products on a GPU: `f32`, `tf32`, `bf16` or `f16`; `None`, written
     /// `auto`, is bf16. A CPU computes in f32 in any case.
     #[serde(with = "kind::auto")]
@@ -83,6 +88,7 @@ impl Default for TrainingConfig {
             ema_decay: optimizer.ema_decay,
             seed: 0,
             seeds: 1,
+            stop: Stop::default(),
             precision: None,
         }
     }
@@ -112,5 +118,45 @@ impl Schedule {
 impl Default for Schedule {
     fn default() -> Self {
         Schedule::Cosine { final_rate: Schedule::default_final_rate() }
+    }
+}
+
+/// Whether a run may end before its last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Stop {
+    /// It takes all steps.
+    #[default]
+    Never,
+    /// A share of the training rows is kept apart from training, the model that predicts them best
+    /// is saved, and a run that brings no better one ends.
+    HeldOut {
+        /// Share of the rows of every snapshot.
+        #[serde(default = "Stop::default_share")]
+        share: f64,
+        /// Measurements in a row without a better one, about 50 of which are made in a whole run,
+        /// after which it ends.
+        #[serde(default = "Stop::default_patience")]
+        patience: u64,
+    },
+}
+
+impl Stop {
+    /// Shares that may be kept apart.
+    pub const SHARES: RangeInclusive<f64> = 0.001..=0.5;
+
+    fn default_share() -> f64 {
+        0.1
+    }
+
+    fn default_patience() -> u64 {
+        10
+    }
+
+    /// With the defaults of its settings.
+    #[must_use]
+    pub fn held_out() -> Stop {
+        Stop::HeldOut { share: Stop::default_share(), patience: Stop::default_patience() }
     }
 }

@@ -189,11 +189,12 @@ impl Array<'_> {
         self.for_each_piece(meter, Element::decode_f64, |x: &f64| x.is_finite(), |_, _, _| ())
     }
 
-    /// Reads `[N, d]` to collect properties that are needed before it is read as f32.
+    /// Reads `[N, d]` to collect properties of the rows that `wanted` selects, which are needed
+    /// before it is read as f32.
     ///
     /// # Errors
     /// As [`Self::read_rows`].
-    pub fn survey(self, meter: &mut Meter<'_>) -> Result<Survey> {
+    pub fn survey(self, meter: &mut Meter<'_>, wanted: impl Fn(usize) -> bool) -> Result<Survey> {
         let (_, dim) = self.matrix_shape()?;
         let mut survey = Survey::new(dim);
         let order = self.header.order;
@@ -202,7 +203,10 @@ impl Array<'_> {
             if is_integer { |x| x.abs() < FIRST_ROUNDED_INTEGER } else { |x| (*x as f32).is_finite() };
         self.for_each_piece(meter, Element::decode_f64, is_good, |run, start, piece| {
             for (at, &x) in (start..).zip(piece) {
-                survey.see(if order == Order::C { at } else { run }, x);
+                let (row, column) = if order == Order::C { (run, at) } else { (at, run) };
+                if wanted(row) {
+                    survey.see(column, x);
+                }
             }
         })?;
         Ok(survey)

@@ -64,8 +64,14 @@ impl Table {
         let mut start = Vec::new();
         let source = Source::open(path, encoding)?;
         source.reader.take(BLOCK_BYTES as u64).read_to_end(&mut start).map_err(|e| read_error(path, e))?;
-        if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-            return refuse("is UTF-16 text, or no text at all", "save the table as UTF-8");
+        if is_utf16(&start) {
+            return refuse("is UTF-16 text", "save the table as UTF-8");
+        }
+        if let Some(at) = start.iter().position(|&byte| byte == 0) {
+            let line = start[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let problem = "holds a NUL byte, as no text does";
+            let fix = "it is damaged or no table: save it again as UTF-8 text";
+            return Err(Error::input(path, format!("line {line}"), problem, fix).of_kind(InputKind::Malformed));
         }
         let delimiter = delimiter_of(&start);
         let mut table = Table {
@@ -271,6 +277,26 @@ impl Table {
         Ok(Features { epsilon: f64::EPSILON, origin, counting, columns: Some(names), warnings })
     }
 
+    /// The origin of those rows of `samples` that `wanted` selects: [`Features::origin`].
+    pub fn origin_of(
+        &mut self,
+        samples: &str,
+        times: &str,
+        wanted: impl Fn(usize) -> bool,
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<f64>> {
+        let columns = self.selection(samples, times)?.columns.clone();
+        let mut survey = Survey::new(columns.len());
+        self.for_each_row(meter, |row, record| {
+            let seen = columns.iter().enumerate().filter(|_| wanted(row));
+            seen.into_iter().try_for_each(|(i, &column)| {
+                survey.see(i, self.finite(record, column)?);
+                Ok(())
+            })
+        })?;
+        Ok(survey.origin())
+    }
+
     /// The column `times` as finite times. This is also the first pass over `samples`.
     ///
     /// # Errors
@@ -474,6 +500,15 @@ impl Read for Bounded {
 #[derive(Debug, thiserror::Error)]
 #[error("a line is too long, here or in proportion to the size of the file (at most {} MiB)", MAX_LINE >> 20)]
 struct LongLine;
+
+/// True if the text has the mark of UTF-16, or as many NUL bytes in the upper or the lower halves
+/// of its units as Latin letters have there.
+fn is_utf16(start: &[u8]) -> bool {
+    let n_units = start.len() / 2;
+    let zeros = |half: usize| start.iter().skip(half).step_by(2).filter(|&&byte| byte == 0).count();
+    let has_mark = matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+    has_mark || n_units > 0 && [0, 1].into_iter().any(|half| 2 * zeros(half) > n_units && zeros(1 - half) == 0)
+}
 
 /// The separator of the fields of the header line: the most frequent of comma, semicolon and tab
 /// outside quotes.

@@ -366,11 +366,29 @@ impl DataFile {
                 }
                 meter.expect(n_bytes);
                 let path = array.file;
-                let survey = array.survey(meter)?;
+                let survey = array.survey(meter, |_| true)?;
                 refuse_too_small(path, samples, survey.too_small())?;
                 Ok(Features { origin: survey.origin(), counting: Some(survey.counting()), ..unknown })
             }
             DataFile::Table(table) => table.features(samples, times, meter),
+        }
+    }
+
+    /// The origin of those rows of `samples` that `wanted` selects: [`Features::origin`].
+    pub fn origin_of(
+        &mut self,
+        samples: &str,
+        times: &str,
+        wanted: impl Fn(usize) -> bool,
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<f64>> {
+        match self {
+            DataFile::Arrays(file) => {
+                let array = file.array(samples)?;
+                meter.expect(array.header.n_bytes().unwrap_or(0));
+                Ok(array.survey(meter, wanted)?.origin())
+            }
+            DataFile::Table(table) => table.origin_of(samples, times, wanted, meter),
         }
     }
 

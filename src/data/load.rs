@@ -45,7 +45,7 @@ pub struct DataSet {
     /// Differences from `origin`, rounded to f32.
     pub snapshots: Snapshots,
     /// Values to add to a row, `[dim]`: 0 if f32 holds every value of the column, otherwise its
-    /// mean.
+    /// mean over the rows that are not held out.
     pub origin: Vec<f64>,
     /// Names of the columns, `[dim]`, if the data are a table.
     pub columns: Option<Vec<String>>,
@@ -101,8 +101,8 @@ fn moved(rows: &[f32], origin: &[f64]) -> Vec<f64> {
 }
 
 /// Reads, checks, divides and standardizes the snapshots of `source`; `watch` receives the bytes
-/// read. Files of types that f32 cannot hold, and tables, are read twice, in rare cases up to four
-/// times.
+/// read. Files of types that f32 cannot hold, and tables, are read twice, with held-out rows up to
+/// three times, in rare cases five times.
 ///
 /// Peak memory: the samples in f32, plus 4 bytes per row if the rows of a time are not consecutive;
 /// components take some more while they are fitted.
@@ -398,7 +398,13 @@ impl Reading {
         let (training_groups, held_out_groups) = (select(false), select(true));
         let destination = grouping.destinations(&[&training_groups[..], &held_out_groups].concat());
         let mass = FileMass::read(source, &mut file, n_rows, &mut meter)?;
-        let features = file.features(samples, times, &mut meter)?;
+        let mut features = file.features(samples, times, &mut meter)?;
+        let n_training: usize = training_groups.iter().map(|&k| grouping.counts[k]).sum();
+        if n_training < n_rows && features.origin.iter().any(|&origin| origin != 0.0) {
+            // What is held out decides nothing, not even how the rest is rounded.
+            let place = |row: usize| destination.as_ref().map_or(row, |destination| destination[row] as usize);
+            features.origin = file.origin_of(samples, times, |row| place(row) < n_training, &mut meter)?;
+        }
         let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
         warnings.extend(merged);

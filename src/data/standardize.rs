@@ -9,7 +9,7 @@ use crate::model::{Coordinates, MAX_MAGNITUDE, MIN_SCALE};
 
 /// Network coordinates beyond which a value is reported: so far out it is a mistake, or sets the
 /// scale of all others.
-const FAR: f32 = 20.0;
+const FAR: f64 = 20.0;
 
 /// Distance of the quartiles of a standard normal.
 const NORMAL_QUARTILES: f64 = 1.348_979_500_392_163_6;
@@ -214,15 +214,54 @@ fn out_of_range(coordinates: &Coordinates) -> Option<(usize, String, String)> {
     })
 }
 
+/// How far a value lies from all others of its column. Of n values none lies further than √(n − 1)
+/// deviations from the mean, which it moves and widens itself, so it is left out of both.
+struct Others {
+    n: f64,
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    rule: Standardization,
+}
+
+impl Others {
+    /// Of `rows [n, dim]` in network coordinates.
+    fn of(rows: &[f32], dim: usize, rule: Standardization) -> Others {
+        let (mean, variance) = moments(rows, dim);
+        Others { n: (rows.len() / dim) as f64, mean, variance, rule }
+    }
+
+    /// Distance of the value `y` of `column`, in the scale that all others would have.
+    fn distance(&self, column: usize, y: f64) -> f64 {
+        /// Fewer have no deviation to speak of.
+        const FEWEST: f64 = 8.0;
+        let plain = y.abs();
+        if self.n < FEWEST || self.rule == Standardization::Robust || plain > FAR {
+            return plain;
+        }
+        let Others { n, mean, variance, .. } = self;
+        let (m, v) = (mean[column], variance[column]);
+        let center = (n * m - y) / (n - 1.0);
+        let left = ((n * (v + m * m) - y * y) / (n - 1.0) - center * center).max(0.0);
+        let squared = match self.rule {
+            Standardization::Isotropic => (variance.iter().sum::<f64>() - v + left) / variance.len() as f64,
+            _ => left,
+        };
+        // A column of one value and another is not spread out.
+        if squared > 1e-9 * v { (y - center).abs() / squared.sqrt() } else { plain }
+    }
+}
+
 /// Says which value lies farthest out, when `reading` is in network coordinates and one is too far.
 pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings: &mut Vec<String>) {
     if source.standardize == Standardization::None {
         return;
     }
     let Snapshots { dim, ref samples, .. } = reading.training;
-    let far = samples.iter().filter(|y| y.abs() > FAR).count();
-    let farthest = (0..samples.len()).max_by(|&a, &b| samples[a].abs().total_cmp(&samples[b].abs()));
-    let Some(at) = farthest.filter(|_| far > 0) else { return };
+    let others = Others::of(samples, dim, source.standardize);
+    let distances = samples.iter().enumerate().map(|(at, &y)| (at, others.distance(at % dim, f64::from(y))));
+    let far = distances.filter(|&(_, distance)| distance > FAR).collect::<Vec<_>>();
+    let Some(&(at, distance)) = far.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    let far = far.len();
     let values = if far == 1 { "1 value lies".into() } else { format!("{far} values lie") };
     let remedy = match source.standardize {
         Standardization::Robust => "remove such rows if they are mistakes",
@@ -231,11 +270,11 @@ pub(super) fn warn_of_outliers(source: &DataSource, reading: &Reading, warnings:
         }
     };
     warnings.push(format!(
-        "{}: {values} more than {FAR} scales from the center; row {} (counted from 0), column {}, lies {:.0}: {remedy}",
+        "{}: {values} more than {FAR} scales of all others from their center; row {} (counted from 0), column {}, lies \
+         {distance:.0}: {remedy}",
         source.path.display(),
         reading.file_row(at / dim),
         reading.column_name(at % dim),
-        samples[at].abs(),
     ));
 }
 

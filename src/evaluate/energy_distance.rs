@@ -51,6 +51,20 @@ pub fn energy_distance<T: Copy + Into<f64>>(
     Ok(energy)
 }
 
+/// 2 E‖y − y′‖ / n for rows y: the energy distance of two sets of n rows of one distribution in its
+/// biased form, and the size of the error of the unbiased one.
+#[cfg(feature = "files")]
+pub(crate) fn sampling_error(dim: usize, rows: &[f32]) -> f64 {
+    let n = rows.len() / dim;
+    let row = |i: usize| &rows[i * dim..][..dim];
+    // Each row with one other: as many pairs as rows.
+    let distance = |i: usize| {
+        let squared = row(i).iter().zip(row((i + n / 2) % n)).map(|(a, b)| f64::from(a - b).powi(2));
+        squared.sum::<f64>().sqrt()
+    };
+    2.0 * (0..n).map(distance).sum::<f64>() / (n * n) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

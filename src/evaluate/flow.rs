@@ -1,6 +1,7 @@
 //! Particles moved from one snapshot to another, and what is measured on the way.
 
 use super::EvaluateOptions;
+use super::energies::Energies;
 use super::labels::Way;
 use super::likelihood::{log_likelihood, log_standard_normal};
 use super::points::PointSet;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::integrate::{Noise, Plan, Trajectories};
 use crate::model::{Coordinates, Model};
 use crate::rng::Stream;
-use crate::stage::{Watch, check};
+use crate::stage::Watch;
 
 /// Number of equal intervals between whose ends energy and residual are integrated (Simpson's rule,
 /// so an even number).
@@ -26,7 +27,8 @@ pub(super) struct Flow {
     pub weights: Option<Vec<f64>>,
     /// ∫ E½‖∇s‖² along the flow, network units.
     pub kinetic_energy: f64,
-    /// Root mean square of ∂ₜs + H(∇s) along the flow, network units.
+    /// Root mean square along the flow of the residual ∂ₜs + H(∇s) + ½λs², network units: see
+    /// [`Energies::residual`].
     pub hjb_residual: f64,
     /// Mean weight at the end, with growth.
     pub relative_mass: Option<f64>,
@@ -77,8 +79,8 @@ impl Flow {
             Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
         engine.integrate(model, &plan, trajectories, watch)?;
 
-        let (kinetic_energy, hjb_residual) =
-            energy_and_residual(engine, model, (&times, end - start), &positions, watch)?;
+        let energies = Energies::along(engine, model, &times, &positions, watch)?;
+        let (kinetic_energy, hjb_residual) = ((end - start) * energies.kinetic, energies.residual.sqrt());
         let mut arrived = positions.split_off(n_values * INTERVALS);
         positions.truncate(n_values);
         let mut departed = positions;
@@ -151,39 +153,6 @@ impl RollOut {
         }
         Ok(roll_out)
     }
-}
-
-/// ∫ E½‖∇s‖² dt and √∫ E(∂ₜs + H(∇s))² over `positions [times, n, dim]` at equally spaced `times`
-/// from first to last, a `duration`, by Simpson's rule, network units. The second is a mean over
-/// time.
-fn energy_and_residual(
-    engine: &dyn Engine,
-    model: &Model,
-    (times, duration): (&[f64], f64),
-    positions: &[f32],
-    watch: &dyn Watch,
-) -> Result<(f64, f64)> {
-    let dim = model.architecture.dim;
-    let slabs = positions.chunks_exact(positions.len() / times.len());
-    let (mut kinetic_energy, mut residual) = (0.0, 0.0);
-    for (interval, (slab, &time)) in slabs.zip(times).enumerate() {
-        check(watch)?;
-        let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
-        let n = slab.len() / dim;
-        let derivatives = engine.derivatives(model, &x, &vec![time; n])?;
-        let simpson = match interval {
-            0 | INTERVALS => 1.0,
-            odd if odd % 2 == 1 => 4.0,
-            _ => 2.0,
-        } / (3.0 * INTERVALS as f64);
-        for (grad, ds_dt) in derivatives.grad_s.chunks_exact(dim).zip(&derivatives.ds_dt) {
-            let kinetic: f64 = grad.iter().map(|p| 0.5 * p * p).sum();
-            let hamiltonian: f64 = grad.iter().map(|&p| f64::from(model.objective.hamiltonian(p as f32).0)).sum();
-            kinetic_energy += simpson * duration * kinetic / n as f64;
-            residual += simpson * (ds_dt + hamiltonian).powi(2) / n as f64;
-        }
-    }
-    Ok((kinetic_energy, residual.sqrt()))
 }
 
 /// Weights relative to the largest.

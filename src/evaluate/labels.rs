@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::StartFrom;
 use crate::data::Snapshots;
 use crate::error::{Error, Result};
+use crate::evenly::evenly;
 use crate::rng::Purpose;
 
 /// What the training of a model knew of a snapshot.
@@ -201,20 +202,17 @@ pub(super) fn ways(truths: &[Truth<'_>], start: StartFrom) -> Result<Vec<Way>> {
 
 /// An evenly chosen subset of `most` of `ways`: of those that predict, and of the others, each as
 /// many as half of it or as there are, and the rest of the other.
-pub(super) fn evenly(ways: Vec<Way>, truths: &[Truth<'_>], most: usize) -> Vec<Way> {
+pub(super) fn chosen(ways: Vec<Way>, truths: &[Truth<'_>], most: usize) -> Vec<Way> {
     if ways.len() <= most {
         return ways;
     }
     let (predicted, seen): (Vec<Way>, Vec<Way>) = ways.into_iter().partition(|way| truths[way.to].role.is_predicted());
     let n_predicted = predicted.len().min(most - seen.len().min(most / 2));
-    let choose = |ways: &[Way], n: usize| -> Vec<Way> {
-        let middle = |i: usize| ((2 * i as u128 + 1) * ways.len() as u128 / (2 * n as u128)) as usize;
-        (0..n).map(|i| ways[middle(i)]).collect()
-    };
+    let choose = |ways: &[Way], n: usize| -> Vec<Way> { evenly(ways.len(), n).into_iter().map(|i| ways[i]).collect() };
     let n_seen = seen.len().min(most - n_predicted);
-    let mut chosen = [choose(&predicted, n_predicted), choose(&seen, n_seen)].concat();
-    chosen.sort_by_key(|way| way.to);
-    chosen
+    let mut few = [choose(&predicted, n_predicted), choose(&seen, n_seen)].concat();
+    few.sort_by_key(|way| way.to);
+    few
 }
 
 #[cfg(test)]
@@ -298,8 +296,8 @@ mod tests {
         let labeled = [Labeled { snapshots: &snapshots, roles: (0..=1000).map(role).collect() }];
         let truths = Truth::list(&labeled);
         let all = ways(&truths, StartFrom::Previous).expect("fits");
-        assert_eq!(evenly(all.clone(), &truths, 1000), all);
-        let few = evenly(all, &truths, 50);
+        assert_eq!(chosen(all.clone(), &truths, 1000), all);
+        let few = chosen(all, &truths, 50);
         let held_out: Vec<usize> = few.iter().map(|way| way.to).filter(|&to| to % 100 == 50).collect();
         assert_eq!((few.len(), held_out.len()), (50, 10), "all that predict");
         let seen: Vec<usize> = few.iter().map(|way| way.to).filter(|&to| to % 100 != 50).collect();

@@ -15,6 +15,7 @@
 //! ```
 
 mod baselines;
+mod energies;
 mod energy_distance;
 mod flow;
 mod labels;
@@ -30,12 +31,16 @@ mod theorems;
 mod verdict;
 
 pub use baselines::{Baselines, Neighbor, disjoint_halves, equal_number, random_rows};
+#[cfg(feature = "files")]
+pub(crate) use energies::Energies;
 pub use energy_distance::energy_distance;
+#[cfg(feature = "files")]
+pub(crate) use energy_distance::sampling_error;
 #[cfg(feature = "files")]
 pub(crate) use flow::relative_weights;
 use flow::{Flow, RollOut};
 pub use labels::{Kind, Labeled, Role};
-use labels::{Truth, Way, evenly, ways};
+use labels::{Truth, Way, chosen, ways};
 pub use means::{Mean, Means, SetMeans};
 pub use members::{MemberScores, Members, OverMembers, evaluate_members};
 pub use mmd::{Kernel, mmd2};
@@ -160,7 +165,7 @@ pub fn evaluate_labeled(
     let truths = Truth::list(labeled);
     let all = ways(&truths, options.start)?;
     let n_possible = all.len();
-    let ways = evenly(all, &truths, options.max_comparisons);
+    let ways = chosen(all, &truths, options.max_comparisons);
     let mut sets: Vec<Option<PointSet>> = truths.iter().map(|_| None).collect();
     for k in ways.iter().flat_map(Way::snapshots).chain([0]) {
         stage.check()?;

@@ -93,8 +93,9 @@ pub struct Comparison {
     pub kernel: Option<String>,
     /// ∫ E½‖∇s‖² along the flow, network units.
     pub kinetic_energy: f64,
-    /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) along the flow, network
-    /// units: 0 for optimal transport.
+    /// Root mean square of the Hamilton–Jacobi–Bellman residual ∂ₜs + H(∇s) + ½λs² along the flow,
+    /// network units: 0 for optimal transport. Without growth less its mean over the rows of a
+    /// time, as s + c(t) is the same model.
     pub hjb_residual: f64,
     /// With growth: mass of the particles relative to their start. They are compared with their
     /// weights.

@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::stopping::Best;
 use crate::config::hexadecimal;
 use crate::density_path::TIME_KNOTS;
 use crate::error::{Error, InputKind, Result};
 use crate::tensor_writer::{NewTensor, write_tensors};
-use crate::tensors::{CHECKPOINT_KEY, TensorFile};
+use crate::tensors::{CHECKPOINT_KEY, TensorFile, parsed};
 use crate::training::{LossScale, NetworkState, TrainState};
 
 /// Number of checkpoints that are kept.
 const KEPT: usize = 3;
-const VERSION: u32 = 4;
+/// The version of checkpoints with the best weights of a run that may stop early.
+const VERSION: u32 = 5;
+/// The version of those without.
+const PLAIN_VERSION: u32 = 4;
 /// The version before the arithmetic of the engine was recorded.
 const NO_ARITHMETIC_VERSION: u32 = 3;
 /// The version before there was a loss scale.
@@ -24,6 +28,7 @@ const UNSCALED_VERSION: u32 = 2;
 /// Names of the tensors of a network, after the prefix of the network.
 const NETWORK_PARTS: [&str; 4] = ["parameters", "ema", "moment1", "moment2"];
 const TIME_MOMENTS: &str = "time_moments";
+const BEST: &str = "best";
 const ACTION: &str = "";
 const BEND: &str = "bend.";
 
@@ -37,8 +42,19 @@ struct Header {
     loss_scale: LossScale,
     #[serde(default)]
     arithmetic: String,
+    /// Of early stopping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<BestHeader>,
     /// Digest of the other fields and the tensors.
     sha256: String,
+}
+
+/// [`Best`] without its weights.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct BestHeader {
+    step: u64,
+    distance: f64,
+    in_vain: u64,
 }
 
 /// The state of a run after some step.
@@ -51,6 +67,8 @@ pub struct Checkpoint {
     /// [`Engine::arithmetic`](crate::engine::Engine::arithmetic) of the engine that took the last
     /// step; empty in old files.
     pub arithmetic: String,
+    /// The best weights so far, with early stopping.
+    pub best: Option<Best>,
 }
 
 impl Checkpoint {
@@ -61,17 +79,18 @@ impl Checkpoint {
     /// [`Error::Io`] names the file. Earlier checkpoints stay.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         self.check_finite()?;
-        let Checkpoint { state, fingerprint, arithmetic } = self;
+        let Checkpoint { state, fingerprint, arithmetic, best } = self;
         let path = folder.join(format!("step-{:010}.safetensors", state.step));
-        let tensors =
-            tensors_of(state).into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
+        let tensors = self.tensors().into_iter().map(|(name, values)| (name, NewTensor::f32(&[values.len()], values)));
+        let version = if best.is_some() { VERSION } else { PLAIN_VERSION };
         let header = Header {
-            version: VERSION,
+            version,
             step: state.step,
             fingerprint: fingerprint.clone(),
             loss_scale: state.loss_scale,
             arithmetic: arithmetic.clone(),
-            sha256: self.digest(VERSION),
+            best: best.as_ref().map(|&Best { step, distance, in_vain, .. }| BestHeader { step, distance, in_vain }),
+            sha256: self.digest(version),
         };
         let json = serde_json::to_string(&header).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let metadata = HashMap::from([(CHECKPOINT_KEY.to_string(), json)]);
@@ -95,9 +114,10 @@ impl Checkpoint {
         let Some(json) = file.metadata(CHECKPOINT_KEY) else {
             return fail(CHECKPOINT_KEY, "is missing from the metadata: this is no checkpoint".into());
         };
-        let Header { version, step, fingerprint, loss_scale, arithmetic, sha256 } = match serde_json::from_str(json) {
+        let Header { version, step, fingerprint, loss_scale, arithmetic, best, sha256 } = match parsed(json) {
             Ok(header) => header,
-            Err(error) => return fail(CHECKPOINT_KEY, format!("cannot be read: {error}")),
+            Err((field, problem)) if field.is_empty() => return fail(CHECKPOINT_KEY, problem),
+            Err((field, problem)) => return fail(&format!("{CHECKPOINT_KEY}: {field}"), problem),
         };
         if !(UNSCALED_VERSION..=VERSION).contains(&version) {
             return fail(CHECKPOINT_KEY, format!("has version {version}, not {VERSION}"));
@@ -117,8 +137,13 @@ impl Checkpoint {
         let action = network(ACTION)?;
         let bend = if has_bend { Some(network(BEND)?) } else { None };
         let time_moments = file.f32s(TIME_MOMENTS, &[2 * TIME_KNOTS])?;
+        let weights = |BestHeader { step, distance, in_vain }| -> Result<Best> {
+            let weights = file.f32s(BEST, &[action.parameters.len()])?;
+            Ok(Best { step, distance, in_vain, weights })
+        };
+        let best = best.map(weights).transpose()?;
         let state = TrainState { step, action, bend, time_moments, loss_scale };
-        let checkpoint = Checkpoint { state, fingerprint, arithmetic };
+        let checkpoint = Checkpoint { state, fingerprint, arithmetic, best };
         if checkpoint.digest(version) != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
         }
@@ -146,8 +171,7 @@ impl Checkpoint {
 
     /// Fails for a state that is not finite: no run can continue from it.
     fn check_finite(&self) -> Result<()> {
-        let lost =
-            tensors_of(&self.state).into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
+        let lost = self.tensors().into_iter().find(|(_, values)| values.iter().any(|value| !value.is_finite()));
         lost.map_or(Ok(()), |(name, _)| {
             Err(Error::NotFinite {
                 what: if name == TIME_MOMENTS { "the loss over time" } else { "the state of the optimizer" },
@@ -171,13 +195,24 @@ impl Checkpoint {
             hash.update((self.arithmetic.len() as u64).to_le_bytes());
             hash.update(&self.arithmetic);
         }
-        for (name, values) in tensors_of(&self.state) {
+        if let Some(Best { step, distance, in_vain, .. }) = &self.best {
+            [step.to_le_bytes(), distance.to_le_bytes(), in_vain.to_le_bytes()]
+                .iter()
+                .for_each(|bytes| hash.update(bytes));
+        }
+        for (name, values) in self.tensors() {
             hash.update(name);
             for value in values {
                 hash.update(value.to_le_bytes());
             }
         }
         hexadecimal(&hash.finalize())
+    }
+
+    /// Every tensor with its name.
+    fn tensors(&self) -> Vec<(String, &[f32])> {
+        let best = self.best.iter().map(|best| (BEST.to_string(), &best.weights[..]));
+        tensors_of(&self.state).into_iter().chain(best).collect()
     }
 
     /// The description of a checkpoint by `amatch inspect`.
@@ -190,7 +225,12 @@ impl Checkpoint {
         if !self.arithmetic.is_empty() {
             text += &format!("arithmetic       {}\n", self.arithmetic);
         }
-        for (name, values) in tensors_of(&self.state) {
+        if let Some(Best { step, distance, in_vain, .. }) = &self.best {
+            text += &format!(
+                "best             step {step}, energy distance {distance:.4e} on rows kept apart, {in_vain} measurements since\n"
+            );
+        }
+        for (name, values) in self.tensors() {
             text += &format!("{name:<16} [{}], root mean square {:.3e}\n", values.len(), rms(values));
         }
         text
@@ -249,7 +289,8 @@ mod tests {
         let loss_scale = LossScale { scale: 1024.0, good_steps: 77 };
         let state =
             TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS], loss_scale };
-        Checkpoint { state, fingerprint: "abc".into(), arithmetic: "cpu, scalar".into() }
+        let best = step.is_multiple_of(7).then(|| Best { step, distance: 0.1 + 0.2, in_vain: 2, weights: values(7.0) });
+        Checkpoint { state, fingerprint: "abc".into(), arithmetic: "cpu, scalar".into(), best }
     }
 
     #[test]
@@ -304,6 +345,24 @@ mod tests {
 
         std::fs::write(&paths[1], b"").expect("writes");
         assert!(Checkpoint::load_newest(folder, |_| ()).is_err());
+    }
+
+    /// The best weights of a run that may stop early come back to the last bit, and are covered by
+    /// the digest.
+    #[test]
+    fn the_best_weights_are_part_of_a_checkpoint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkpoint = checkpoint(7);
+        assert!(checkpoint.best.is_some());
+        let path = checkpoint.save(folder.path()).expect("saves");
+        assert_eq!(Checkpoint::load(&path).expect("loads"), checkpoint);
+        assert!(checkpoint.describe().contains("best             step 7, energy distance 3.0000e-1"));
+        let text = std::fs::read(&path).expect("reads");
+        let at = text.windows(11).position(|bytes| bytes == br#"in_vain\":2"#).expect("is there");
+        let mut altered = text.clone();
+        altered[at + 10] = b'3';
+        std::fs::write(&path, altered).expect("writes");
+        assert!(Checkpoint::load(&path).is_err());
     }
 
     /// A file of the version before the loss scale, with its original digest.

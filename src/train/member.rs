@@ -2,9 +2,11 @@
 //! and settings and differ in the seed of parameters and batches.
 
 use super::metrics::{Metrics, MetricsWriter};
+use super::stopping::{Best, Kept, Stopping};
 use crate::config::Config;
-use crate::engine::{StepRecord, Trainer};
+use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, Result};
+use crate::model::Coordinates;
 use crate::run_folder::MemberFiles;
 use crate::training::Training;
 
@@ -19,32 +21,80 @@ pub(super) struct Member {
     pub step: u64,
     /// Step of the newest checkpoint.
     pub kept: Option<u64>,
+    pub stopping: Option<Stopping>,
     /// Record of the newest step of this process.
     pub last: Option<StepRecord>,
     /// Parameters of the model that was written last.
     pub written: Option<Vec<f32>>,
     /// Records of the chunk of steps that is being taken.
     records: Vec<StepRecord>,
+    /// What was measured after them, with early stopping.
+    held_out: Option<f64>,
     /// What was not finite, and at which step.
     failed: Option<(&'static str, u64)>,
 }
 
 impl Member {
-    /// A member that goes on from `step`.
+    /// A member that goes on from `step`, with what early stopping knows by then.
     pub fn new(
         files: MemberFiles,
         training: Training,
         fingerprint: String,
         metrics: MetricsWriter,
-        step: u64,
+        (step, stopping): (u64, Option<Stopping>),
     ) -> Member {
         let kept = (step > 0).then_some(step);
-        let (last, written, records, failed) = (None, None, Vec::new(), None);
-        Member { files, training, fingerprint, metrics, step, kept, last, written, records, failed }
+        let (last, written, records, held_out, failed) = (None, None, Vec::new(), None, None);
+        Member { files, training, fingerprint, metrics, step, kept, stopping, last, written, records, held_out, failed }
     }
 
-    /// Steps of the next chunk: at most `most`, and up to the next checkpoint.
+    /// True if no step is left to take.
+    pub fn is_over(&self, config: &Config) -> bool {
+        self.step >= config.training.steps || self.stopping.as_ref().is_some_and(Stopping::is_spent)
+    }
+
+    /// The best weights so far; none without early stopping.
+    pub fn best(&self) -> Option<&Best> {
+        self.stopping.as_ref()?.best.as_ref()
+    }
+
+    /// Steps that the model was trained for.
+    pub fn model_step(&self) -> u64 {
+        self.best().map_or(self.step, |best| best.step)
+    }
+
+    /// What early stopping kept, of the steps that were `asked` for.
+    pub fn kept_model(&self, asked: u64) -> Option<Kept> {
+        self.stopping.as_ref()?.kept(self.step, asked)
+    }
+
+    /// Measures the model after the steps taken last, if that is due: not a number if its rows are
+    /// lost.
+    pub fn measure(
+        &mut self,
+        engine: &dyn Engine,
+        trainer: &dyn Trainer,
+        coordinates: &Coordinates,
+        config: &Config,
+    ) -> Result<()> {
+        self.held_out = None;
+        if let Some(stopping) = &mut self.stopping
+            && self.failed.is_none()
+            && !self.records.is_empty()
+            && stopping.is_due(self.step, config.training.steps)
+        {
+            let measured = stopping.measure(engine, trainer.model(coordinates.clone())?, self.step)?;
+            self.held_out = Some(measured.unwrap_or(f64::NAN));
+        }
+        Ok(())
+    }
+
+    /// Steps of the next chunk: at most `most`, and up to the next checkpoint and measurement.
     pub fn next_chunk(&self, most: u64, config: &Config) -> u64 {
+        if self.is_over(config) {
+            return 0;
+        }
+        let most = self.stopping.as_ref().map_or(most, |stopping| most.min(stopping.steps_left(self.step)));
         let every = config.output.checkpoint_every;
         let next_checkpoint = (self.step / every + 1) * every;
         most.min(next_checkpoint - self.step).min(config.training.steps - self.step)
@@ -74,8 +124,10 @@ impl Member {
     pub fn write_metrics(&mut self, seconds: f64, config: &Config) -> Result<()> {
         let rows_per_s = self.rows_taken() / seconds;
         for record in &self.records {
-            if record.step % config.output.metrics_every == 0 || record.step + 1 == config.training.steps {
-                self.metrics.write(&Metrics::new(record, rows_per_s))?;
+            let held_out = self.held_out.filter(|_| record.step + 1 == self.step);
+            let is_last = record.step + 1 == config.training.steps;
+            if record.step % config.output.metrics_every == 0 || is_last || held_out.is_some() {
+                self.metrics.write(&Metrics { held_out, ..Metrics::new(record, rows_per_s) })?;
             }
         }
         self.metrics.flush()
@@ -96,7 +148,7 @@ impl Member {
 
     /// True if a checkpoint is due at this step.
     pub fn is_due(&self, config: &Config) -> bool {
-        self.step.is_multiple_of(config.output.checkpoint_every) || self.step == config.training.steps
+        self.step.is_multiple_of(config.output.checkpoint_every) || self.is_over(config)
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Metrics {
     /// Learning rate.
     #[serde(deserialize_with = "number_or_null")]
     pub learning_rate: f64,
+    /// With early stopping, after some steps: squared energy distance on the rows kept apart,
+    /// network units; NaN of a model that loses its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "measured")]
+    pub held_out: Option<f64>,
     /// Rows of the batch per second.
     #[serde(deserialize_with = "number_or_null")]
     pub rows_per_s: f64,
@@ -47,12 +51,27 @@ fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::res
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+fn measured<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<f64>, D::Error> {
+    number_or_null(deserializer).map(Some)
+}
+
 impl Metrics {
     /// The line for `record`.
     #[must_use]
     pub fn new(record: &StepRecord, rows_per_s: f64) -> Self {
         let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate } = *record;
-        Metrics { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate, rows_per_s }
+        Metrics {
+            step,
+            loss,
+            boundary0,
+            boundary1,
+            interior,
+            kinetic,
+            gradient_norm,
+            learning_rate,
+            held_out: None,
+            rows_per_s,
+        }
     }
 }
 
@@ -193,10 +212,11 @@ mod tests {
     fn numbers_that_are_not_finite_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.jsonl");
-        let lost = Metrics { loss: f64::NAN, gradient_norm: f64::INFINITY, ..line(7) };
+        let lost = Metrics { loss: f64::NAN, gradient_norm: f64::INFINITY, held_out: Some(f64::NAN), ..line(7) };
         write_atomically(&path, |out| write_line(out, &lost)).expect("writes");
         let read = read_metrics(&path, |warning| panic!("{warning}")).expect("reads");
         assert!(read.len() == 1 && read[0].loss.is_nan() && read[0].gradient_norm.is_nan() && read[0].step == 7);
+        assert!(read[0].held_out.is_some_and(f64::is_nan));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod conditions;
 mod folder;
 mod member;
 mod metrics;
+mod moved;
 #[cfg(feature = "plot")]
 mod plot;
 #[cfg(not(feature = "plot"))]
@@ -33,6 +34,7 @@ mod plot;
 mod plot;
 mod resume;
 mod selftest;
+mod stopping;
 mod unexplained;
 
 use std::ops::Range;
@@ -43,6 +45,7 @@ use std::time::{Duration, Instant};
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
 pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
+pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
 
 use self::claim::Claim;
@@ -51,6 +54,7 @@ use self::member::{Member, mean_record, mean_step};
 use self::metrics::MetricsWriter;
 use self::plot::plot_loss;
 use self::resume::Earlier;
+use self::stopping::{Parts, Stopping};
 use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
 use crate::density_path::{Coupling, DensityPath, Group, Groups, Interpolant};
@@ -111,6 +115,11 @@ pub trait Observer {
     /// the path, if that can be computed; of an ensemble, its worst member.
     fn finished(&mut self, unexplained: Option<Unexplained>) {
         let _ = unexplained;
+    }
+
+    /// All steps of a run with early stopping are taken, and the model of one of them is kept.
+    fn kept(&mut self, kept: &Kept) {
+        self.notice(&kept.to_string());
     }
 
     /// The model is about to be tested on the snapshots that it was trained on;
@@ -186,10 +195,12 @@ pub fn train(
     let claim = claim(&folder, existing, observer)?;
     let stored = if existing == Existing::Resume { stored_components(&folder, config)? } else { None };
     let loaded = read_snapshots(config, stored, threads, observer)?;
+    let parts = Parts::of(config, &loaded)?;
     let config = &{
-        let rows = (&loaded.training, &loaded.groups);
-        auto::decided(config, existing, &folder, rows, &loaded.coordinates, threads, observer)?
+        let seen = parts.as_ref().map_or(&loaded.training, |parts| &parts.training);
+        auto::decided(config, existing, &folder, (seen, &loaded.groups), &loaded.coordinates, threads, observer)?
     };
+    let masses = if parts.is_some() { config.masses(&loaded.training)? } else { None };
     let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
@@ -198,7 +209,11 @@ pub fn train(
         }
         _ => (0..config.training.seeds).map(|_| Earlier::default()).collect(),
     };
-    let Loaded { training: snapshots, coordinates, groups, components, .. } = loaded;
+    let Loaded { training: all, coordinates, groups, components, .. } = loaded;
+    let (snapshots, apart) = match parts {
+        None => (all, None),
+        Some(Parts { training, apart }) => (training, Some(apart)),
+    };
     config.short_run().iter().for_each(|message| observer.notice(message));
     let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
     if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
@@ -210,7 +225,7 @@ pub fn train(
     }
     let mut names = Vec::new();
     let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
-        None => Paths::One(snapshots),
+        None => Paths::One(snapshots, masses),
         Some(groups) => {
             drop(snapshots); // the groups have the samples
             names = groups.iter().map(|group| group.name.clone()).collect();
@@ -234,11 +249,13 @@ pub fn train(
     }
     prepare_folder(&folder, config, components.as_deref(), existing, observer)?;
     let mut members = Vec::new();
-    for ((number, (training, state)), earlier) in (1..).zip(&starts).zip(&earlier) {
+    for ((number, (training, state)), earlier) in (1..).zip(&starts).zip(&mut earlier) {
+        let best = earlier.best.take();
+        let stopping = apart.as_ref().and_then(|apart| Stopping::new(config, training, apart, best));
         let (files, step, every) = (folder.member(number), state.step, earlier.metrics_every);
         let metrics = MetricsWriter::open(&files.metrics(), step, every, |line| observer.warning(line))?;
         let fingerprint = resume::fingerprint_of(number, &fingerprint);
-        members.push(Member::new(files, training.clone(), fingerprint, metrics, step));
+        members.push(Member::new(files, training.clone(), fingerprint, metrics, (step, stopping)));
     }
     let arithmetic = engine.arithmetic();
     observer.started(mean_step(&members), config.training.steps, &engine.describe(), folder.path());
@@ -247,7 +264,7 @@ pub fn train(
     let outcome = match trainers {
         Some(mut trainers) => {
             drop(starts);
-            run.steps(0..trainers.len(), &mut trainers, config, observer)
+            run.steps(engine, 0..trainers.len(), &mut trainers, config, observer)
         }
         None => run.one_after_another(engine, starts, config, observer),
     };
@@ -366,8 +383,8 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
 
 /// What is trained on.
 enum Paths {
-    /// All snapshots.
-    One(Snapshots),
+    /// All snapshots, and the masses of the population if rows are kept apart, which are a part of it.
+    One(Snapshots, Option<Vec<f64>>),
     /// Those of each group under its condition inputs, and the number of these.
     OfGroups(Vec<conditions::GroupSnapshots>, usize),
 }
@@ -381,7 +398,10 @@ fn training(
     observer: &mut dyn Observer,
 ) -> Result<Training> {
     let (path, groups, conditions) = match paths {
-        Paths::One(snapshots) => (config.unpaired_path(snapshots)?, None, 0),
+        Paths::One(snapshots, masses) => {
+            let path = config.unpaired_path(snapshots)?;
+            (DensityPath { masses: masses.or(path.masses), ..path }, None, 0)
+        }
         Paths::OfGroups(groups, conditions) => {
             let group = |conditions::GroupSnapshots { condition, snapshots, .. }| -> Result<Group> {
                 Ok(Group { condition, path: config.unpaired_path(snapshots)? })
@@ -495,20 +515,20 @@ impl Run {
     /// a chunk of each in turn, all at once on a device that works while the host does not wait.
     fn steps(
         &mut self,
+        engine: &dyn Engine,
         range: Range<usize>,
         trainers: &mut [Box<dyn Trainer>],
         config: &Config,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let end = config.training.steps;
         for (index, trainer) in range.clone().zip(&*trainers) {
-            if self.members[index].step == end {
+            if self.members[index].is_over(config) {
                 // If a finished run was killed at its very end its model may be missing.
                 self.save(index, trainer.state()?)?;
             }
         }
         let (mut most, alone) = (1, range.len() == 1);
-        while self.members[range.clone()].iter().any(|member| member.step < end) {
+        while self.members[range.clone()].iter().any(|member| !member.is_over(config)) {
             let members = &mut self.members[range.clone()];
             let chunks: Vec<u64> = members.iter().map(|member| member.next_chunk(most, config)).collect();
             let began = Instant::now();
@@ -526,6 +546,9 @@ impl Run {
             }
 
             self.claim.check()?;
+            for (member, trainer) in members.iter_mut().zip(&*trainers) {
+                member.measure(engine, &**trainer, &self.coordinates, config)?;
+            }
             members.iter_mut().try_for_each(|member| member.write_metrics(seconds, config))?;
             let rows_per_s = members.iter().map(Member::rows_taken).sum::<f64>() / seconds;
             if let Some((index, error)) = range.clone().find_map(|k| Some((k, self.members[k].failure()?))) {
@@ -540,7 +563,7 @@ impl Run {
             if let Some(record) = mean_record(&self.members) {
                 observer.progress(&record, rows_per_s);
             }
-            let stop = observer.watch().is_cancelled() && self.members.iter().any(|member| member.step < end);
+            let stop = observer.watch().is_cancelled() && self.members.iter().any(|member| !member.is_over(config));
             let asked = observer.wants_checkpoint();
             for ((index, trainer), &n) in range.clone().zip(&*trainers).zip(&chunks) {
                 if n > 0 && (self.members[index].is_due(config) || stop || asked) {
@@ -567,7 +590,9 @@ impl Run {
     ) -> Result<Outcome> {
         for (index, (training, state)) in starts.into_iter().enumerate() {
             let mut trainer = [engine.trainer(training, state)?];
-            if let stopped @ Outcome::Stopped { .. } = self.steps(index..index + 1, &mut trainer, config, observer)? {
+            if let stopped @ Outcome::Stopped { .. } =
+                self.steps(engine, index..index + 1, &mut trainer, config, observer)?
+            {
                 return Ok(stopped);
             }
         }
@@ -598,6 +623,8 @@ impl Run {
         threads: usize,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
+        let asked = config.training.steps;
+        self.members.iter().filter_map(|member| member.kept_model(asked)).for_each(|kept| observer.kept(&kept));
         let written = self.members.iter().filter_map(|member| Some((member, member.written.clone()?)));
         let models: Vec<(&Member, Model)> =
             written.map(|(member, parameters)| (member, self.model(member, parameters))).collect();
@@ -608,7 +635,7 @@ impl Run {
         observer.testing();
         let (mut tests, total) = (Vec::new(), models.len() as u64);
         for (index, (member, model)) in models.iter().enumerate() {
-            let subject = Subject { training: &member.training, steps: member.step, loss: last_loss(member) };
+            let subject = Subject { training: &member.training, steps: member.model_step(), loss: last_loss(member) };
             let all = Section { watch: observer.watch(), before: index as u64, units: 1, total };
             let watch: &dyn Watch = if total == 1 { all.watch } else { &all };
             match conditions::self_test(engine, model, &subject, &self.names, &Stage::new(threads, watch)) {
@@ -654,13 +681,14 @@ impl Run {
 
     /// Writes the checkpoint of a member, then its model.
     fn save(&mut self, index: usize, state: TrainState) -> Result<()> {
-        let (ema, step) = (state.action.ema.clone(), state.step);
-        let model = self.model(&self.members[index], ema);
+        let (best, step) = (self.members[index].best().cloned(), state.step);
+        let weights = best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone();
+        let model = self.model(&self.members[index], weights);
         self.claim.verify()?;
         let member = &mut self.members[index];
         member.metrics.sync()?;
         let (fingerprint, arithmetic) = (member.fingerprint.clone(), self.arithmetic.clone());
-        Checkpoint { state, fingerprint, arithmetic }.save(&member.files.checkpoints())?;
+        Checkpoint { state, fingerprint, arithmetic, best }.save(&member.files.checkpoints())?;
         member.kept = Some(step);
         self.claim.verify()?;
         model.save(&member.files.model())?;
@@ -678,8 +706,10 @@ impl Run {
     }
 }
 
-/// Loss of the last tenth of the steps of `member`, as far as the metrics have it.
+/// Loss of the last tenth of the steps of `member` up to those of its model, as far as the metrics
+/// have it.
 fn last_loss(member: &Member) -> Option<Loss> {
-    let (metrics, steps) = (read_metrics(&member.files.metrics(), |_| ()).ok()?, member.step);
-    Loss::of(metrics.iter().filter(|line| line.step >= steps - steps / 10).map(|line| line.loss))
+    let (metrics, steps) = (read_metrics(&member.files.metrics(), |_| ()).ok()?, member.model_step());
+    let last = steps - steps / 10..steps;
+    Loss::of(metrics.iter().filter(|line| last.contains(&line.step)).map(|line| line.loss))
 }

@@ -1,6 +1,7 @@
 //! Resuming: the newest whole checkpoint of a run, if the run did the same work.
 
 use super::checkpoint::Checkpoint;
+use super::stopping::Best;
 use super::{Observer, read_metrics};
 use crate::config::{Config, OutputConfig, Schedule, Settings, inline};
 use crate::data::Snapshots;
@@ -16,13 +17,16 @@ pub(super) struct Earlier {
     /// one. It is to be saved before the configuration in the folder changes, which shows that they
     /// agree.
     pub renewed: Option<Checkpoint>,
+    /// Its best weights, with early stopping.
+    pub best: Option<Best>,
     /// Steps between its lines of metrics.
     pub metrics_every: u64,
 }
 
 impl Default for Earlier {
     fn default() -> Self {
-        Earlier { state: None, renewed: None, metrics_every: OutputConfig::default().metrics_every }
+        let metrics_every = OutputConfig::default().metrics_every;
+        Earlier { state: None, renewed: None, best: None, metrics_every }
     }
 }
 
@@ -84,7 +88,7 @@ fn load_member(
         true => Checkpoint::load_newest(&path, |message| observer.warning(message))?,
         false => None, // stopped before the first checkpoint
     };
-    let Some(checkpoint) = newest else { return Ok(Earlier { state: None, renewed: None, metrics_every }) };
+    let Some(checkpoint) = newest else { return Ok(Earlier { metrics_every, ..Earlier::default() }) };
     let refuse = |field: &str, problem: String, fix: &str| {
         Err(Error::input(folder.path(), field, problem, fix).of_kind(InputKind::Conflict))
     };
@@ -133,7 +137,7 @@ fn load_member(
     }
     // What all members have in common is said once.
     if number > 1 {
-        return Ok(Earlier { state: Some(checkpoint.state), renewed, metrics_every });
+        return Ok(Earlier { state: Some(checkpoint.state), renewed, best: checkpoint.best, metrics_every });
     }
     if let Some(old) = old.ok().filter(|old| old.training.steps != wanted) {
         let schedule = match config.training.schedule {
@@ -151,7 +155,7 @@ fn load_member(
             checkpoint.arithmetic
         ));
     }
-    Ok(Earlier { state: Some(checkpoint.state), renewed, metrics_every })
+    Ok(Earlier { state: Some(checkpoint.state), renewed, best: checkpoint.best, metrics_every })
 }
 
 /// Settings that affect the result of a step and differ, each with its old and its new value.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::data::{Snapshots, Standardization};
 use crate::error::{Error, Result};
+use crate::evenly::evenly;
 use crate::model::Coordinates;
 use crate::rng::Purpose;
 
@@ -106,7 +107,7 @@ pub(super) fn folds_within(
         return Err(too_few_times(most, leave_out));
     }
     let mut all = Vec::new();
-    for place in evenly(0, longest.len(), MAX_GROUPS) {
+    for place in evenly(longest.len(), MAX_GROUPS) {
         let group = longest[place];
         let folds = folds(&groups[group], coordinates, rule, leave_out, seed)?;
         all.extend(folds.into_iter().map(|fold| Fold { group, ..fold }));
@@ -172,7 +173,7 @@ pub(super) fn folds(
         LeaveOut::Middle => {
             let usable = (1..n_times - 1).filter(|&k| has(k - 1, 2) && has(k, 4) && has(k + 1, 2));
             let usable: Vec<usize> = usable.collect();
-            let middle: Vec<usize> = evenly(0, usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
+            let middle: Vec<usize> = evenly(usable.len(), MAX_TARGETS).into_iter().map(|i| usable[i]).collect();
             let folds = (0..APART.min(middle.len())).map(|first| {
                 let left: Vec<usize> = middle.iter().copied().skip(first).step_by(APART).collect();
                 let training = of((0..n_times).filter(|k| !left.contains(k)).collect())?;
@@ -207,7 +208,7 @@ pub(super) fn folds(
                 let kept: Vec<usize> = (0..n_times).collect();
                 let training = of_orders(&kept, &kept.iter().map(|&k| split(k, false)).collect::<Vec<_>>())?;
                 let target = |k: usize| (k - 1, snapshots.times[k], gather(k, &split(k, true)));
-                let targets = evenly(1, n_times, MAX_TARGETS).into_iter().map(target).collect();
+                let targets = evenly(n_times - 1, MAX_TARGETS).into_iter().map(|k| target(k + 1)).collect();
                 Fold::new((training, kept), targets, coordinates, rule, false)
             });
             folds.collect()
@@ -226,10 +227,4 @@ fn distinct_ranks(order: &[usize], n: usize) -> Vec<usize> {
         ranks[row]
     };
     order.iter().map(rank).collect()
-}
-
-/// At most `most` of the numbers `first..end`, evenly spaced.
-fn evenly(first: usize, end: usize, most: usize) -> Vec<usize> {
-    let n = (end - first).min(most);
-    (0..n).map(|i| first + (2 * i + 1) * (end - first) / (2 * n)).collect()
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::candidates::Candidate;
-use super::choice::{choose, difference, is_tie};
+use super::choice::{choose, difference, is_tie, noise};
 use super::folds::{Fold, LeaveOut};
 use super::progress::Progress;
 use super::score::{PathOfFold, Score};
@@ -18,8 +18,8 @@ use crate::stage::Stage;
 const ROWS: usize = 256;
 /// Candidates that have trainings of the full length, at most.
 const FINALISTS: usize = 3;
-/// Share of the best score within which a path goes on to be trained, if the standard error of the
-/// difference is not more.
+/// Share of the best score within which a path goes on to be trained, if neither the standard error
+/// of the difference nor that by sampling is more.
 const NEAR: f64 = 0.1;
 
 /// A comparison in progress.
@@ -28,6 +28,8 @@ pub(super) struct Halving<'a> {
     groups: &'a [Snapshots],
     folds: &'a [Fold],
     seeds: u64,
+    /// Smallest difference of mean scores that says anything.
+    noise: f64,
     stage: &'a Stage<'a>,
     /// Those that are left.
     candidates: Vec<Candidate>,
@@ -53,6 +55,7 @@ impl<'a> Halving<'a> {
             groups,
             folds,
             seeds,
+            noise: noise(folds),
             stage,
             candidates,
             paths: Vec::new(),
@@ -81,9 +84,9 @@ impl<'a> Halving<'a> {
         let best = scored[0].clone();
         let is_near = |path: &Scored| {
             let Mean { mean, standard_error } = difference(path, &best);
-            let near = standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs());
+            let near = standard_error.unwrap_or(0.0).max(NEAR * best.energy().mean.abs()).max(self.noise);
             // What is chosen unless growth is clearly better is there to be chosen.
-            let is_spared = best.candidate.growth > 0.0 && is_tie(path, &best);
+            let is_spared = best.candidate.growth > 0.0 && is_tie(path, &best, self.noise);
             *path == best || mean <= near || is_spared
         };
         let (near, far): (Vec<Scored>, Vec<Scored>) = scored.into_iter().partition(is_near);
@@ -159,9 +162,13 @@ impl<'a> Halving<'a> {
         let began = Instant::now();
         let config = self.training(&largest, STEPS, 0);
         of_folds[0].trained_scores(&config, false, &Progress::quiet(self.stage.watch))?;
-        let per_step = began.elapsed().as_secs_f64() / STEPS as f64;
+        Ok(self.steps_at(time, began.elapsed().as_secs_f64() / STEPS as f64))
+    }
+
+    /// Steps of the last round if all take about `time` and a step takes `per_step` seconds.
+    fn steps_at(&self, time: Duration, per_step: f64) -> u64 {
         let rows = time.as_secs_f64() / per_step * self.stage.threads as f64 * self.rows() as f64;
-        Ok(self.longest_within(rows as u64))
+        self.longest_within(rows as u64)
     }
 
     fn rows(&self) -> usize {
@@ -216,17 +223,19 @@ impl<'a> Halving<'a> {
         let scores = (self.stage.watched_by(progress))
             .map(usize::MAX, &tasks, |(config, path)| path.trained_scores(config, with_w1, progress))?;
         let per_candidate = self.folds.len() * self.seeds as usize;
-        let scored = |(candidate, scores): (&Candidate, &[Vec<Score>])| Scored {
-            candidate: candidate.clone(),
-            steps,
-            scores: scores.concat(),
+        // Trainings of one time are no independent evidence: their mean is one score.
+        let scored = |(candidate, scores): (&Candidate, &[Vec<Score>])| {
+            let seeds: Vec<Vec<Score>> = scores.chunks(self.folds.len()).map(<[_]>::concat).collect();
+            let of_target = |k: usize| Score::mean(&seeds.iter().map(|scores| scores[k]).collect::<Vec<_>>());
+            let scores = (0..seeds[0].len()).map(of_target).collect();
+            Scored { candidate: candidate.clone(), steps, scores }
         };
         Ok(self.candidates.iter().zip(scores.chunks(per_candidate)).map(scored).collect())
     }
 
     /// All candidates, and the choice among those that are left.
     pub fn finish(self, baselines: Vec<(&'static str, Vec<Score>)>, leave_out: LeaveOut) -> Validation {
-        let chosen = choose(&self.scored).unwrap_or(0);
+        let chosen = choose(&self.scored, self.noise).unwrap_or(0);
         let times = self.folds.iter().flat_map(|fold| fold.targets.iter().map(|target| target.time)).collect();
         Validation { scored: [self.scored, self.dropped].concat(), baselines, leave_out, times, chosen }
     }
@@ -235,4 +244,36 @@ impl<'a> Halving<'a> {
 /// The best first.
 fn sort(scored: &mut [Scored]) {
     scored.sort_by(|a, b| a.energy().mean.total_cmp(&b.energy().mean));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::candidates::{Scope, candidates};
+    use super::super::folds::folds;
+    use super::*;
+    use crate::data::Standardization;
+
+    /// All rounds together take the time that is given, whatever a step takes.
+    #[test]
+    fn a_time_is_divided_among_all_trainings() {
+        let at = |k: u32| (0..60).map(|row| f64::from(k).sin() as f32 + row as f32 / 60.0).collect::<Vec<f32>>();
+        let rows = (0..6).map(|k| (f64::from(k), at(k)));
+        let snapshots = Snapshots::from_rows(1, rows).expect("snapshots");
+        let (snapshots, coordinates) = snapshots.standardize(Standardization::default()).expect("standardizes");
+        let config = Config::default();
+        let groups = [snapshots.clone()];
+        let folds = folds(&snapshots, &coordinates, Standardization::default(), LeaveOut::Middle, 0).expect("folds");
+        for (threads, seeds) in [(1, 1), (4, 3)] {
+            let all = candidates(&config, &snapshots, Scope::All);
+            let stage = Stage::new(threads, &());
+            let halving = Halving::new(&config, &groups, &folds, all, seeds, &stage);
+            for per_step in [1e-4, 2e-3] {
+                let longest = halving.steps_at(Duration::from_secs(600), per_step);
+                let steps: u64 =
+                    halving.rounds().iter().zip(halving.lengths(longest)).map(|(&n, steps)| n as u64 * steps).sum();
+                let seconds = steps as f64 * (folds.len() as u64 * seeds) as f64 * per_step / threads as f64;
+                assert!((590.0..=600.0).contains(&seconds), "{threads} threads, {per_step} s: {seconds}");
+            }
+        }
+    }
 }

@@ -99,7 +99,8 @@ pub struct Scored {
     pub candidate: Candidate,
     /// Steps of the trainings that were scored; 0 for points of the path without a network.
     pub steps: u64,
-    /// A score for each seed, fold and left-out time.
+    /// A score for each fold and left-out time: the mean over the seeds, whose trainings are on the
+    /// same data.
     pub scores: Vec<Score>,
 }
 

@@ -38,6 +38,13 @@ pub struct Score {
 
 impl Score {
     const LOST: Score = Score { energy: f64::INFINITY, w1: None };
+
+    /// The mean of several scores of one time; W₁ if all have it.
+    pub(super) fn mean(scores: &[Score]) -> Score {
+        let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let w1: Option<Vec<f64>> = scores.iter().map(|score| score.w1).collect();
+        Score { energy: mean(scores.iter().map(|score| score.energy).collect()), w1: w1.map(mean) }
+    }
 }
 
 /// A fold with the path of one candidate through it.

@@ -269,7 +269,8 @@ fn what_cannot_be_left_out_is_refused() {
     assert!(message(3, 9, LeaveOut::Rows).contains("rows of time 0: are 9"));
 }
 
-/// Scores are the same bits on one thread and on three, and with as many seeds as asked for.
+/// Scores are the same bits on one thread and on three. With two seeds there is one score a time,
+/// so that the standard error is that between times.
 #[test]
 fn threads_change_nothing() {
     let (snapshots, coordinates) = orbit(5, 50);
@@ -282,8 +283,7 @@ fn threads_change_nothing() {
         };
         let one = on(1);
         assert_eq!(one, on(3), "{leave_out:?}");
-        let n_scores = one.times.len() * 2;
-        assert!(one.scored.iter().filter(|scored| scored.steps > 0).all(|scored| scored.scores.len() == n_scores));
+        assert!(one.scored.iter().all(|scored| scored.scores.len() == one.times.len()));
         assert!(one.chosen().w1().is_some_and(|w1| w1.mean > 0.0 && w1.standard_error.is_some()));
         assert_eq!(one.baselines[0].0, UNMOVED);
         assert_eq!(one.baselines.len(), if leave_out == LeaveOut::Middle { 5 } else { 2 });
@@ -314,7 +314,8 @@ fn a_cancelled_choice_is_interrupted() {
     }
 }
 
-/// A time limit shortens the trainings.
+/// A time limit shortens the trainings: none at all leaves a step, all the time in the world as many
+/// as without.
 #[test]
 fn a_time_limit_is_kept_to() {
     let (snapshots, coordinates) = orbit(4, 30);
@@ -322,8 +323,7 @@ fn a_time_limit_is_kept_to() {
         let options = ValidateOptions { steps: 400, time: Some(time), ..ValidateOptions::default() };
         validate(&small(), &snapshots, &coordinates, &options, &Stage::new(1, &())).expect("validates").scored[0].steps
     };
-    assert_eq!(at(Duration::from_secs(3600)), 400);
-    assert!(at(Duration::from_millis(1)) < 400);
+    assert_eq!((at(Duration::ZERO), at(Duration::MAX)), (1, 400));
 }
 
 fn spline_path() -> PathConfig {
@@ -341,7 +341,7 @@ fn scored(path: PathConfig, energies: &[f64]) -> Scored {
 fn ties_go_to_the_simpler_candidate() {
     let taken = |linear: &[f64], spline: &[f64]| {
         let both = [scored(spline_path(), spline), scored(PathConfig::Linear, linear)];
-        both[choice::choose(&both).expect("two")].candidate.path.clone()
+        both[choice::choose(&both, 0.0).expect("two")].candidate.path.clone()
     };
     // Better at each time, by the same factor, though times differ much more.
     assert_eq!(taken(&[1.1, 11.0, 110.0], &[1.0, 10.0, 100.0]), spline_path());
@@ -355,6 +355,10 @@ fn ties_go_to_the_simpler_candidate() {
     assert_eq!(taken(&[1.02], &[1.0]), PathConfig::Linear);
     assert_eq!(taken(&[1.04], &[1.0]), spline_path());
     assert_eq!(taken(&[0.5], &[1.0]), PathConfig::Linear);
+    // By less than other rows of the truth would differ.
+    let both = [scored(spline_path(), &[-0.01, -0.01]), scored(PathConfig::Linear, &[0.01, 0.01])];
+    assert_eq!(choice::choose(&both, 0.019), Some(0));
+    assert_eq!(choice::choose(&both, 0.021), Some(1));
     // Particles that were lost.
     assert_eq!(taken(&[f64::INFINITY, 1.0], &[1.0, 2.0]), spline_path());
 }
@@ -366,7 +370,7 @@ fn ties_go_to_what_does_not_grow() {
         let mut growing = scored(PathConfig::Linear, growing);
         growing.candidate.growth = 1.0;
         let both = [growing, scored(PathConfig::Linear, still)];
-        both[choice::choose(&both).expect("two")].candidate.growth
+        both[choice::choose(&both, 0.0).expect("two")].candidate.growth
     };
     assert_eq!(taken(&[1.08, 1.08, 1.08], &[1.0, 1.0, 1.0]), 0.0);
     assert_eq!(taken(&[1.2, 1.25, 1.2], &[1.0, 1.0, 1.0]), 1.0);

@@ -385,6 +385,13 @@ fn bad_tables_are_refused() {
     for utf16 in [&b"\xff\xfet\0i\0"[..], b"\xfe\xff\0t\0i", b"t\0,\0x\0\n\0"] {
         folder.refuses_content("a.csv", utf16, "header line: is UTF-16 text", "save the table as UTF-8");
     }
+    let nul = "line 2: holds a NUL byte";
+    folder.refuses_content(
+        "a.csv",
+        "times,x\n0,1\0\n1,2\n",
+        nul,
+        "it is damaged or no table: save it again as UTF-8 text",
+    );
     folder.refuses_content("a.csv.gz", "times,x\n", "path: is not compressed by gzip", "leave .gz out of its name");
     let damaged = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 40]].concat();
     folder.refuses_content("b.csv.gz", damaged, "table: is damaged", "copy or save the file again");

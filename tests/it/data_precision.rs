@@ -128,6 +128,58 @@ fn held_out_rows_far_away_cost_the_others_no_digits() {
     }
 }
 
+/// Held-out rows decide no bit of what is trained on, not even by the value that is subtracted
+/// before f64 is rounded to f32.
+#[test]
+fn held_out_rows_decide_no_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let value = |k: usize, held: f64| {
+        if k % 3 == 1 { held + 0.1 * k as f64 } else { 1e5 + fraction(k, 0.618_033_9) }
+    };
+    let read = |name: &str| {
+        let source = DataSource { hold_out: vec![1.0].into(), ..DataSource::new(folder.path().join(name)) };
+        let loaded = load(&source, &()).expect("loads");
+        (loaded.training, loaded.coordinates)
+    };
+    let times: Vec<u8> = (0..N).map(|k| [0, 1, 2][k % 3]).collect();
+    for fortran in [false, true] {
+        let [a, b] = [("a.npz", 3.0), ("b.npz", -7e4)].map(|(name, held)| {
+            let samples = f64s(&(0..N).map(|k| value(k, held)).collect::<Vec<_>>());
+            archive(folder.path(), name, npy("<f8", fortran, &[N, 1], &samples), npy("|u1", false, &[N], &times));
+            read(name)
+        });
+        assert!(a == b, "arrays");
+    }
+    let [a, b] = [("a.csv", 3.0), ("b.csv", -7e4)].map(|(name, held)| {
+        let rows: String = (0..N).map(|k| format!("{},{}\n", k % 3, value(k, held))).collect();
+        std::fs::write(folder.path().join(name), format!("times,x\n{rows}")).expect("written");
+        read(name)
+    });
+    assert!(a.0 == b.0 && a.1.mean == b.1.mean && a.1.scale == b.1.scale, "tables");
+}
+
+/// In a small table a value that is far out widens the scale so much that it seems near.
+#[test]
+fn a_far_value_among_few_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let read = |far: f64, standardize| {
+        let rows = (0..30).map(|k| {
+            let x = if k == 17 { far } else { fraction(k, 0.618_033_9) };
+            // A column that is 0 but for one row is none.
+            format!("{},{x},{},{}\n", k % 2, fraction(k, 0.414_213_5), usize::from(k == 4))
+        });
+        std::fs::write(folder.path().join("a.csv"), format!("times,x,y,is4\n{}", rows.collect::<String>()))
+            .expect("written");
+        load(&DataSource { standardize, ..DataSource::new(folder.path().join("a.csv")) }, &()).expect("loads").warnings
+    };
+    for standardize in [Standardization::Isotropic, Standardization::PerDimension] {
+        assert!(read(0.5, standardize).is_empty());
+        let warnings = read(100.0, standardize);
+        let wanted = ["1 value lies more than 20 scales of all others", "row 17 (counted from 0), column x", "robust"];
+        assert!(warnings.len() == 1 && wanted.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    }
+}
+
 /// A column that is constant except for the last digit of some rows would become a full dimension.
 #[test]
 fn constant_up_to_rounding_is_constant() {

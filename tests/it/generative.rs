@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use crate::common::model;
 use action_matching::config::Config;
 use action_matching::data::{Snapshots, draw_gaussian, load_single};
 use action_matching::engine::cpu::CpuEngine;
-use action_matching::evaluate::{EvaluateOptions, StartFrom, evaluate};
-use action_matching::model::Model;
+use action_matching::evaluate::{EvaluateOptions, Labeled, Role, StartFrom, evaluate, evaluate_labeled};
+use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
+use action_matching::objective::Objective;
 use action_matching::rng::Stream;
 use action_matching::stage::Stage;
 use action_matching::train::{Existing, Outcome, RunFolder, Unobserved, train};
@@ -93,4 +95,43 @@ fn snapshots_that_do_not_suit_the_start_are_refused() {
     std::fs::write(folder.path().join("data.csv"), csv).expect("written");
     let error = train(&engine, &config, Existing::Replace, 2, &mut Unobserved).expect_err("refused").to_string();
     assert!(error.contains("2 times") && error.contains("one time"), "{error}");
+}
+
+/// s = ½‖x − b‖² moves x₀ to b + (x₀ − b) eᵗ, so that noise arrives as N(b − e b, e²): the mean
+/// log-density of rows that were seen, and of those held out, in closed form and in data units.
+#[test]
+fn held_out_rows_have_the_likelihood_of_a_known_flow() {
+    use std::f64::consts::{E, TAU};
+    const B: [f32; 2] = [0.5, -0.25];
+    let (mean, scale) = ([3.0, -1.0], [2.0, 0.5]);
+    let mut model = model(2, &[4], Activation::Tanh, Head::Quadratic, TimeEmbedding::Raw, Objective::default());
+    model.parameters.fill(0.0);
+    let n = model.parameters.len();
+    model.parameters[n - 2..].copy_from_slice(&B);
+    model.coordinates = Coordinates { mean: mean.into(), scale: scale.into(), ..Coordinates::identity(2) };
+    let rows = |seed: u64| draw_gaussian(300, 2, &mut Stream::of_normals(seed, 2));
+    let in_data = |rows: Vec<f32>| -> Vec<f32> {
+        rows.iter().enumerate().map(|(i, &y)| (3.0 * f64::from(y) * scale[i % 2] + mean[i % 2]) as f32).collect()
+    };
+    let [seen, left_out] = [1, 2].map(|seed| Snapshots::from_rows(2, [(0.0, in_data(rows(seed)))]).expect("snapshots"));
+    let labeled = [Labeled::all(&seen, Role::Seen), Labeled::all(&left_out, Role::HeldOut)];
+    let options = EvaluateOptions { start: StartFrom::Noise, ..EvaluateOptions::default() };
+    let report =
+        evaluate_labeled(&CpuEngine::new(1), &model, &labeled, &options, &Stage::new(1, &())).expect("evaluates");
+    let [of_seen, of_left_out] = &report.comparisons[..] else { panic!("{report}") };
+    assert_eq!(of_left_out.training, Role::HeldOut);
+    for (comparison, snapshots) in [(of_seen, &seen), (of_left_out, &left_out)] {
+        let log_density = |row: &[f32]| -> f64 {
+            let of_axis = |i: usize| {
+                let center = mean[i] + scale[i] * f64::from(B[i]) * (1.0 - E);
+                let z = (f64::from(row[i]) - center) / (E * scale[i]);
+                -0.5 * (z * z + TAU.ln()) - (E * scale[i]).ln()
+            };
+            of_axis(0) + of_axis(1)
+        };
+        let expected = snapshots.samples.chunks_exact(2).map(log_density).sum::<f64>() / 300.0;
+        let got = comparison.log_likelihood.expect("a likelihood");
+        assert!((got - expected).abs() < 1e-3 * expected.abs(), "{got}, not {expected}");
+    }
+    assert!(of_seen.log_likelihood != of_left_out.log_likelihood);
 }

@@ -2,12 +2,14 @@
 //! surely set: either the model is right, or the test that ends the run says that it is not. None
 //! is wrong in silence.
 
-use action_matching::config::Config;
-use action_matching::data::draw_gaussian;
+use action_matching::config::{Config, PathConfig};
+use action_matching::data::{Snapshots, Standardization, draw_gaussian};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::model::Model;
 use action_matching::rng::{Stream, unit_f32};
+use action_matching::stage::Stage;
 use action_matching::train::{Existing, Observer, Outcome, RunFolder, SelfTest, train};
+use action_matching::validate::{ValidateOptions, validate};
 use rand::Rng;
 
 /// Rows of one time in the plane.
@@ -174,23 +176,37 @@ fn uneven_gaps_are_bridged() {
     assert!(!trained.is_warned_of(), "{}", trained.test);
 }
 
-/// One population that becomes two of equal size.
-fn bifurcation() -> Vec<Frame> {
+/// One population that becomes two of equal size, of which `counts` rows are seen at each time.
+fn bifurcation(counts: [usize; 4]) -> Vec<Frame> {
     let frame = |k: u32| {
         let away = f64::from(k);
-        let rows = [-1.0, 1.0].map(|side| cloud(150, [0.7 * away, side * away], 0.3, 20 + u64::from(k)));
+        let n = counts[k as usize] / 2;
+        let rows = [-1.0, 1.0].map(|side| cloud(n, [0.7 * away, side * away], 0.3, 20 + u64::from(k)));
         Frame { time: away, rows: rows.concat() }
     };
     (0..4).map(frame).collect()
 }
 
-/// Its mass is constant. Growth is not chosen, and where it is set it does not pass.
+/// Its mass is constant. Growth is not chosen, also where the numbers of rows make it a candidate,
+/// and where it is set it does not pass.
 #[test]
 fn a_bifurcation_does_not_grow() {
-    let frames = bifurcation();
+    let rows = bifurcation([300, 220, 280, 230]).into_iter();
+    let rows = rows.map(|Frame { time, rows }| (time, rows.concat().iter().map(|&x| x as f32).collect::<Vec<_>>()));
+    let snapshots = Snapshots::from_rows(2, rows).expect("snapshots");
+    let (snapshots, coordinates) = snapshots.standardize(Standardization::default()).expect("standardizes");
+    let mut config = Config::default();
+    config.objective.path = PathConfig::Linear;
+    config.model.hidden = Some(vec![32, 32]);
+    config.training.learning_rate = 0.003;
+    let options = ValidateOptions { steps: 300, ..ValidateOptions::default() };
+    let validation = validate(&config, &snapshots, &coordinates, &options, &Stage::new(1, &())).expect("validates");
+    assert!(validation.scored.iter().any(|scored| scored.candidate.growth > 0.0), "{validation}");
+    assert_eq!(validation.chosen().candidate.growth, 0.0, "{validation}");
+
+    let frames = bifurcation([300; 4]);
     let trained = Trained::on(&frames, &["objective.pairing=ot"]);
     assert!(!trained.is_spoken_of(), "{}", trained.test);
-    assert_eq!(trained.model.objective.growth, 0.0);
     for motion in &trained.test.motions {
         let distance = motion.model.expect("arrives");
         assert!(distance < 0.1 * motion.no_motion + motion.sampling, "{motion:?}");

@@ -19,6 +19,7 @@ mod data_formats;
 mod data_precision;
 mod data_tables;
 mod derivatives;
+mod early_stopping;
 mod engines;
 #[cfg(unix)]
 mod ensemble;

@@ -179,7 +179,7 @@ fn bad_metadata_is_named() {
         ("version", json!(-1), "-1"),
         ("dim", json!(0), "0"),
         ("dim", json!(1025), "1025"),
-        ("dim", json!(1e30), "floating point"),
+        ("dim", json!(1e30), "1e+30"),
         ("hidden", json!([]), "0"),
         ("hidden", json!(vec![7; 17]), "17"),
         ("hidden", json!([7, 1025]), "1025"),

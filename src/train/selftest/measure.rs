@@ -1,13 +1,14 @@
 //! The numbers behind the checks: rows of each snapshot moved to the next, and the motion that the
 //! data show.
 
+use super::super::moved::Moved;
 use super::{Motion, SelfTest};
 use crate::data::draw_gaussian;
 use crate::density_path::{Coupling, DensityPath, Interpolant, Moment, RowKey, Trajectory};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::evaluate::energy_distance;
-use crate::integrate::{Method, Noise, Plan, StepControl, Trajectories};
+use crate::error::Result;
+use crate::evaluate::{Energies, energy_distance, sampling_error};
+use crate::evenly::evenly;
 use crate::model::Model;
 use crate::rng::{Purpose, Stream, words};
 use crate::stage::{Stage, Watch};
@@ -169,15 +170,6 @@ const STEPS: u64 = 16;
 /// Steps from noise to data.
 const STEPS_FROM_NOISE: u64 = 64;
 
-/// At most `most` of `n` indices, evenly spaced, the first and the last among them.
-fn evenly(n: usize, most: usize) -> Vec<usize> {
-    match (n, most) {
-        (0, _) | (_, 0) => Vec::new(),
-        (n, most) if n <= most => (0..n).collect(),
-        (n, most) => (0..most).map(|i| i * (n - 1) / (most - 1).max(1)).collect(),
-    }
-}
-
 /// The box around all rows.
 struct Bounds {
     /// Least and largest value of each coordinate.
@@ -225,7 +217,10 @@ impl Interval {
         let departed =
             if is_generative { draw_gaussian(n, dim, &mut Stream::of_normals(training.seed, dim)) } else { pick(k, n) };
         let times = [path.at(k, 0.0), path.at(k, 1.0)].map(|moment| f64::from(moment.t));
-        let moved = Moved::along(engine, model, &departed, times, training.seed, watch)?;
+        let at = |stretch: usize| times[0] + (times[1] - times[0]) * stretch as f64 / STRETCHES as f64;
+        let steps = if is_generative { STEPS_FROM_NOISE } else { STEPS };
+        let way = ((0..=STRETCHES).map(at).collect(), steps);
+        let moved = Moved::along(engine, model, &departed, way, training.seed, watch)?;
 
         let distance = |x: &[f32], weights: Option<&[f64]>| -> Result<f64> {
             if n < 2 { Ok(f64::NAN) } else { energy_distance(dim, x, weights, &truth, watch) }
@@ -244,7 +239,7 @@ impl Interval {
         };
         let duration = times[1] - times[0];
         let flow = match &moved {
-            Some(moved) => Some(moved.numbers(engine, model, bounds)?),
+            Some(moved) => Some(flow_numbers(engine, model, moved, bounds)?),
             None => None,
         };
         let mass = if is_generative { 1.0 } else { path.snapshot_mass(k + 1) / path.snapshot_mass(k) };
@@ -252,130 +247,27 @@ impl Interval {
     }
 }
 
-/// 2 E‖y − y′‖ / n for rows y: the energy distance of two sets of n rows of one distribution in its
-/// biased form, and the size of the error of the unbiased one.
-fn sampling_error(dim: usize, rows: &[f32]) -> f64 {
-    let n = rows.len() / dim;
-    let row = |i: usize| &rows[i * dim..][..dim];
-    // Each row with one other: as many pairs as rows.
-    let distance = |i: usize| {
-        let squared = row(i).iter().zip(row((i + n / 2) % n)).map(|(a, b)| f64::from(a - b).powi(2));
-        squared.sum::<f64>().sqrt()
-    };
-    2.0 * (0..n).map(distance).sum::<f64>() / (n * n) as f64
-}
-
-/// Rows moved along an interval.
-struct Moved {
-    dim: usize,
-    times: Vec<f64>,
-    /// `[STRETCHES + 1, n, dim]`.
-    positions: Vec<f32>,
-    /// Weights at the end, with growth.
-    weights: Option<Vec<f64>>,
-}
-
-impl Moved {
-    /// Moves `departed` between the two `times`; `None` if a particle is lost.
-    fn along(
-        engine: &dyn Engine,
-        model: &Model,
-        departed: &[f32],
-        [start, end]: [f64; 2],
-        seed: u64,
-        watch: &dyn Watch,
-    ) -> Result<Option<Moved>> {
-        /// Passes on the cancellation only: the test counts intervals.
-        struct Quiet<'a>(&'a dyn Watch);
-        impl Watch for Quiet<'_> {
-            fn is_cancelled(&self) -> bool {
-                self.0.is_cancelled()
-            }
-        }
-        let dim = model.architecture.dim;
-        let at = |stretch: usize| start + (end - start) * stretch as f64 / STRETCHES as f64;
-        let times: Vec<f64> = (0..=STRETCHES).map(at).collect();
-        let method = if model.objective.sigma > 0.0 { Method::StochasticHeun } else { Method::Rk4 };
-        let from_noise = start == 0.0 && end == 1.0;
-        // Steps of fixed number: a model whose motion needs many more is found by what it does.
-        let control = StepControl::Fixed { steps: if from_noise { STEPS_FROM_NOISE } else { STEPS } };
-        let plan = Plan { noise: Noise::new(seed), ..Plan::new(method, control, start, times.clone()) };
-        let n = departed.len() / dim;
-        let mut positions = departed.to_vec();
-        positions.resize(departed.len() * times.len(), 0.0);
-        let weighted = model.objective.growth > 0.0;
-        let mut log_weights = vec![0.0; if weighted { n * times.len() } else { 0 }];
-        let out =
-            Trajectories { log_weights: weighted.then_some(&mut log_weights[..]), ..Trajectories::of(&mut positions) };
-        match engine.integrate(model, &plan, out, &Quiet(watch)) {
-            Err(Error::NotFinite { .. }) => return Ok(None),
-            moved => moved?,
-        };
-        let weights: Option<Vec<f64>> =
-            weighted.then(|| log_weights[n * STRETCHES..].iter().map(|&log_w| f64::from(log_w).exp()).collect());
-        let is_finite = positions.iter().all(|x| x.is_finite())
-            && weights.as_ref().is_none_or(|weights| {
-                let (sum, squares) = weights.iter().fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
-                // One row that has all the weight is no population.
-                weights.iter().all(|weight| weight.is_finite()) && sum * sum > (1.0 + 1e-6) * squares
-            });
-        Ok(is_finite.then_some(Moved { dim, times, positions, weights }))
+/// What `moved` rows did on their way along an interval.
+fn flow_numbers(engine: &dyn Engine, model: &Model, moved: &Moved, bounds: &Bounds) -> Result<FlowNumbers> {
+    let dim = model.architecture.dim;
+    let Energies { speed: kinetic, residual_variance, spread, .. } =
+        Energies::along(engine, model, &moved.times, &moved.positions, &())?;
+    let duration = moved.times[STRETCHES] - moved.times[0];
+    let unit = (2.0 * kinetic * spread).sqrt() / duration;
+    let arrived = moved.arrived();
+    let n = (arrived.len() / dim) as f64;
+    let (mut mass, mut exchanged) = (1.0, 0.0);
+    if let Some(weights) = &moved.weights {
+        mass = weights.iter().sum::<f64>() / n;
+        exchanged = 0.5 * weights.iter().map(|weight| (weight / mass - 1.0).abs()).sum::<f64>() / n;
     }
-
-    /// Positions at the end.
-    fn arrived(&self) -> &[f32] {
-        &self.positions[self.positions.len() / (STRETCHES + 1) * STRETCHES..]
-    }
-
-    fn numbers(&self, engine: &dyn Engine, model: &Model, bounds: &Bounds) -> Result<FlowNumbers> {
-        let (dim, objective) = (self.dim, &model.objective);
-        let (mut kinetic, mut residual, mut spread) = (0.0, 0.0, 0.0);
-        let slabs = self.positions.chunks_exact(self.positions.len() / (STRETCHES + 1));
-        for (stretch, (slab, &time)) in slabs.zip(&self.times).enumerate() {
-            let simpson = match stretch {
-                0 | STRETCHES => 1.0,
-                odd if odd % 2 == 1 => 4.0,
-                _ => 2.0,
-            } / (3 * STRETCHES) as f64;
-            let x: Vec<f64> = slab.iter().map(|&x| f64::from(x)).collect();
-            let n = x.len() / dim;
-            let derivatives = engine.derivatives(model, &x, &vec![time; n])?;
-            let rows = derivatives.grad_s.chunks_exact(dim).zip(derivatives.ds_dt).zip(derivatives.s);
-            let residuals = rows.map(|((p, ds_dt), s)| {
-                let parts = p.iter().map(|&p| objective.hamiltonian_f64(p));
-                let (hamiltonian, speed) =
-                    parts.fold((0.0, 0.0), |(h, squares), (part, drift)| (h + part, squares + drift * drift));
-                kinetic += simpson * 0.5 * speed / n as f64;
-                ds_dt + hamiltonian + 0.5 * objective.growth * s * s
-            });
-            let residuals: Vec<f64> = residuals.collect();
-            residual += simpson * variance(residuals.iter().copied());
-            spread += simpson * (0..dim).map(|i| variance(x.iter().skip(i).step_by(dim).copied())).sum::<f64>();
-        }
-        let duration = self.times[STRETCHES] - self.times[0];
-        let unit = (2.0 * kinetic * spread).sqrt() / duration;
-        let arrived = self.arrived();
-        let n = (arrived.len() / dim) as f64;
-        let (mut mass, mut exchanged) = (1.0, 0.0);
-        if let Some(weights) = &self.weights {
-            mass = weights.iter().sum::<f64>() / n;
-            exchanged = 0.5 * weights.iter().map(|weight| (weight / mass - 1.0).abs()).sum::<f64>() / n;
-        }
-        Ok(FlowNumbers {
-            kinetic,
-            residual: if residual == 0.0 { 0.0 } else { residual.sqrt() / unit },
-            outside: arrived.chunks_exact(dim).filter(|row| bounds.are_left_by(row)).count() as f64 / n,
-            mass,
-            exchanged,
-        })
-    }
-}
-
-/// Variance of the values.
-fn variance(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let n = values.clone().count() as f64;
-    let mean = values.clone().sum::<f64>() / n;
-    values.map(|value| (value - mean).powi(2)).sum::<f64>() / n
+    Ok(FlowNumbers {
+        kinetic,
+        residual: if residual_variance == 0.0 { 0.0 } else { residual_variance.sqrt() / unit },
+        outside: arrived.chunks_exact(dim).filter(|row| bounds.are_left_by(row)).count() as f64 / n,
+        mass,
+        exchanged,
+    })
 }
 
 impl PathNumbers {

@@ -1,7 +1,9 @@
 //! Files that runs write and read again: models, checkpoints, metrics.
 
 use std::fs;
+use std::path::Path;
 
+use action_matching::Result;
 use action_matching::cli_support::TensorFileKind;
 use action_matching::data::{Components, DataSource, Reduction, load};
 use action_matching::density_path::TIME_KNOTS;
@@ -9,7 +11,7 @@ use action_matching::engine::{LossScale, NetworkState, TrainState};
 use action_matching::model::{Activation, Architecture, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::{Objective, SigmaSchedule};
 use action_matching::stage::Stage;
-use action_matching::train::{Checkpoint, read_metrics};
+use action_matching::train::{Best, Checkpoint, read_metrics};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -107,32 +109,53 @@ fn two_of<'a>(random: &mut Random, files: &'a [Vec<u8>]) -> (&'a [u8], &'a [u8])
     (random.pick::<[u8]>(files), random.pick::<[u8]>(files))
 }
 
+/// A kind of file that holds tensors and is written as it was read.
+struct Stored<T> {
+    name: &'static str,
+    valid: fn(&Folder) -> Vec<Vec<u8>>,
+    load: fn(&Path) -> Result<T>,
+    save: fn(&T, &Path) -> Result<()>,
+    /// What every file that is read promises.
+    check: fn(&T),
+}
+
+impl<T: PartialEq + std::fmt::Debug> Stored<T> {
+    /// Changes of valid files are refused or keep the promise, and what was read is written and
+    /// read again.
+    fn fuzz(&self) {
+        let target = Target { name: self.name, inputs: 100_000, bytes_per_byte: 64, microseconds_per_byte: 5 };
+        let folder = Folder::new(target.name);
+        let valid = (self.valid)(&folder);
+        let (path, again) = (folder.path("a.safetensors"), folder.path("again.safetensors"));
+        run(
+            &target,
+            |random| {
+                let (file, other) = two_of(random, &valid);
+                change_tensors(random, file, other)
+            },
+            |input, random| {
+                fs::write(&path, input).expect("written");
+                let _ = TensorFileKind::of(&path);
+                let Ok(loaded) = (self.load)(&path) else { return Answer::Refused };
+                (self.check)(&loaded);
+                if random.percent(5) {
+                    (self.save)(&loaded, &again).expect("what was loaded can be saved");
+                    assert_eq!((self.load)(&again).expect("and loaded again"), loaded);
+                }
+                Answer::Accepted
+            },
+        );
+    }
+}
+
 #[test]
 fn model_files() {
-    let target = Target { name: "model", inputs: 100_000, bytes_per_byte: 64, microseconds_per_byte: 5 };
-    let folder = Folder::new(target.name);
-    let valid = valid_model_files(&folder);
-    let (path, again) = (folder.path("model.safetensors"), folder.path("again.safetensors"));
-    run(
-        &target,
-        |random| {
-            let (file, other) = two_of(random, &valid);
-            change_tensors(random, file, other)
-        },
-        |input, random| {
-            fs::write(&path, input).expect("written");
-            let _ = TensorFileKind::of(&path);
-            let Ok(model) = Model::load(&path) else { return Answer::Refused };
-            let _ = model.describe();
-            let finite = model.parameters.iter().all(|x| x.is_finite());
-            assert!(finite && model.parameters.len() == model.architecture.n_parameters());
-            if random.percent(5) {
-                model.save(&again).expect("what was loaded can be saved");
-                assert_eq!(Model::load(&again).expect("and loaded again"), model);
-            }
-            Answer::Accepted
-        },
-    );
+    let check = |model: &Model| {
+        let _ = model.describe();
+        let finite = model.parameters.iter().all(|x| x.is_finite());
+        assert!(finite && model.parameters.len() == model.architecture.n_parameters());
+    };
+    Stored { name: "model", valid: valid_model_files, load: Model::load, save: Model::save, check }.fuzz();
 }
 
 /// Valid files of loadings.
@@ -163,35 +186,17 @@ fn valid_loadings(folder: &Folder) -> Vec<Vec<u8>> {
 
 #[test]
 fn loadings_files() {
-    let target = Target { name: "loadings", inputs: 100_000, bytes_per_byte: 64, microseconds_per_byte: 5 };
-    let folder = Folder::new(target.name);
-    let valid = valid_loadings(&folder);
-    let (path, again) = (folder.path("loadings.safetensors"), folder.path("again.safetensors"));
-    run(
-        &target,
-        |random| {
-            let (file, other) = two_of(random, &valid);
-            change_tensors(random, file, other)
-        },
-        |input, random| {
-            fs::write(&path, input).expect("written");
-            let _ = TensorFileKind::of(&path);
-            let Ok(components) = Components::load(&path) else { return Answer::Refused };
-            let _ = components.describe();
-            let (k, d) = (components.count(), components.n_columns());
-            assert!(components.loadings().len() == k * d && components.mean().iter().all(|x| x.is_finite()));
-            assert!((0.0..=1.0).contains(&components.kept()));
-            let stage = Stage::new(1, &());
-            if let Ok(scores) = components.project(&vec![1.5; d], &stage) {
-                assert_eq!(components.decode(&scores, &stage).expect("fits into memory").len(), d);
-            }
-            if random.percent(5) {
-                components.save(&again).expect("what was loaded can be saved");
-                assert_eq!(Components::load(&again).expect("and loaded again"), components);
-            }
-            Answer::Accepted
-        },
-    );
+    let check = |components: &Components| {
+        let _ = components.describe();
+        let (k, d) = (components.count(), components.n_columns());
+        assert!(components.loadings().len() == k * d && components.mean().iter().all(|x| x.is_finite()));
+        assert!((0.0..=1.0).contains(&components.kept()));
+        let stage = Stage::new(1, &());
+        if let Ok(scores) = components.project(&vec![1.5; d], &stage) {
+            assert_eq!(components.decode(&scores, &stage).expect("fits into memory").len(), d);
+        }
+    };
+    Stored { name: "loadings", valid: valid_loadings, load: Components::load, save: Components::save, check }.fuzz();
 }
 
 fn checkpoint(random: &mut Random) -> Checkpoint {
@@ -213,7 +218,10 @@ fn checkpoint(random: &mut Random) -> Checkpoint {
         loss_scale: LossScale { scale: 1024.0, good_steps: random.below(99) as u32 },
     };
     let arithmetic = if random.percent(50) { "cpu, scalar".into() } else { String::new() };
-    Checkpoint { state, fingerprint: format!("{:x}", random.next()), arithmetic }
+    let weights = (0..n).map(|_| random.below(100) as f32).collect();
+    let best = Best { step: random.next() % 10_000, distance: random.below(99) as f64 * 0.1, in_vain: 3, weights };
+    let best = random.percent(50).then_some(best);
+    Checkpoint { state, fingerprint: format!("{:x}", random.next()), arithmetic, best }
 }
 
 /// The header's entry of a checkpoint, and the digest of its content; `None` if the file is too
@@ -231,9 +239,16 @@ fn digest(file: &[u8]) -> Option<(Value, Value, String)> {
     let arithmetic = entry["arithmetic"].as_str()?;
     hash.update((arithmetic.len() as u64).to_le_bytes());
     hash.update(arithmetic);
+    let best = &entry["best"];
+    if !best.is_null() {
+        hash.update(best["step"].as_u64()?.to_le_bytes());
+        hash.update(best["distance"].as_f64()?.to_le_bytes());
+        hash.update(best["in_vain"].as_u64()?.to_le_bytes());
+    }
     let networks = ["parameters", "ema", "moment1", "moment2"];
     let with_bend = networks.map(|name| format!("bend.{name}"));
-    for name in ["time_moments"].into_iter().chain(networks).chain(with_bend.iter().map(String::as_str)) {
+    for name in ["time_moments"].into_iter().chain(networks).chain(with_bend.iter().map(String::as_str)).chain(["best"])
+    {
         let Some(offsets) = header[name]["data_offsets"].as_array() else { continue };
         let [start, end] = [offsets.first()?.as_u64()? as usize, offsets.get(1)?.as_u64()? as usize];
         hash.update(name);
