@@ -159,9 +159,9 @@ impl Ensemble {
     }
 
     /// [`Model::local`] of the members at points `x [n, dim]` and the time `t [n]` of each: mean
-    /// and spread. Without growth a potential is known up to a function of time, so that of each member
-    /// is compared after its mean over the points of a time is taken off, and its slope in time
-    /// alike.
+    /// and spread. Without growth a potential is known up to a function of time, so that of each
+    /// member is compared after its mean over the points of a time is taken off, and its slope in
+    /// time alike.
     ///
     /// # Errors
     /// As [`Model::local`].

@@ -408,6 +408,7 @@ mod tests {
         config.data.times_path = Some("times.npy".into());
         config.data.components = Some(50);
         config.data.conditions = vec!["dose".into()];
+        config.data.only = String::from("day <= 6").try_into().ok();
         (config.data.weights, config.data.growth) = (Some("weight".into()), Some("rate".into()));
         let table = toml::Table::try_from(config).unwrap();
         let keys: BTreeSet<String> = table
