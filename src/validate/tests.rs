@@ -314,8 +314,8 @@ fn a_cancelled_choice_is_interrupted() {
     }
 }
 
-/// A time limit shortens the trainings: none at all leaves a step, all the time in the world as many
-/// as without.
+/// A time limit shortens the trainings: none at all leaves a step, all the time in the world as
+/// many as without.
 #[test]
 fn a_time_limit_is_kept_to() {
     let (snapshots, coordinates) = orbit(4, 30);

@@ -1,5 +1,5 @@
-//! `training.stop = "held-out"`: the model of the best step is saved, a run that brings no better one
-//! ends, and an interrupted run ends like an uninterrupted one.
+//! `training.stop = "held-out"`: the model of the best step is saved, a run that brings no better
+//! one ends, and an interrupted run ends like an uninterrupted one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
