@@ -1,8 +1,9 @@
 //! Snapshots of a population: reading, checking, standardizing and storing them.
 //!
 //! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`),
-//! `.safetensors` and `.h5ad` (the cells of AnnData); f16, bf16, f32, f64 and integers of either byte order, C and Fortran order.
-//! Samples that f32 cannot hold exactly are centered in f64 before they are rounded.
+//! `.safetensors` and `.h5ad` (the cells of AnnData); f16, bf16, f32, f64 and integers of either
+//! byte order, C and Fortran order. Samples that f32 cannot hold exactly are centered in f64 before
+//! they are rounded.
 //!
 //! Input files are untrusted: sizes are checked against the bytes present before anything is
 //! allocated. Peak memory is at most the samples present, in f32, 4 bytes per row (if the rows of a

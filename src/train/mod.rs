@@ -383,7 +383,8 @@ fn claim(folder: &RunFolder, existing: Existing, observer: &mut dyn Observer) ->
 
 /// What is trained on.
 enum Paths {
-    /// All snapshots, and the masses of the population if rows are kept apart, which are a part of it.
+    /// All snapshots, and the masses of the population if rows are kept apart, which are a part of
+    /// it.
     One(Snapshots, Option<Vec<f64>>),
     /// Those of each group under its condition inputs, and the number of these.
     OfGroups(Vec<conditions::GroupSnapshots>, usize),

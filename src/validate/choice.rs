@@ -18,9 +18,9 @@ const FOR_GROWTH: f64 = 0.1;
 /// A candidate ties with the best one if the mean of the differences between their scores, which
 /// are on the same times in the mean over the same seeds, is at most the standard error of that
 /// mean, and at most [`TOLERANCE`] of the best score. One difference has no standard error: then
-/// the tolerance alone decides. It also ties if the mean is at most `noise`, the error that so few rows leave:
-/// where all candidates are about as near to the truth as other rows of it, that is no reason to
-/// take the more complex one.
+/// the tolerance alone decides. It also ties if the mean is at most `noise`, the error that so few
+/// rows leave: where all candidates are about as near to the truth as other rows of it, that is no
+/// reason to take the more complex one.
 pub(super) fn choose(scored: &[Scored], noise: f64) -> Option<usize> {
     let best = (0..scored.len()).min_by(|&a, &b| scored[a].energy().mean.total_cmp(&scored[b].energy().mean))?;
     let ties = (0..scored.len()).filter(|&k| k == best || is_tie(&scored[k], &scored[best], noise));

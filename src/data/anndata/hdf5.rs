@@ -1,5 +1,5 @@
-//! The part of HDF5 that `.h5ad` needs, read through hdf5-pure. Files are untrusted: what a data set
-//! claims is held against the bytes of its file before anything is read.
+//! The part of HDF5 that `.h5ad` needs, read through hdf5-pure. Files are untrusted: what a data
+//! set claims is held against the bytes of its file before anything is read.
 
 use std::fs::File;
 use std::io;
