@@ -88,6 +88,14 @@ impl Config {
             ],
         )?;
         file.refuse_if(
+            !self.data.conditions.is_empty() && (self.data.weights.is_some() || self.data.growth.is_some()),
+            [
+                "data.conditions",
+                "does not go with data.weights or data.growth: the rows of a group count alike",
+                "leave one of them out",
+            ],
+        )?;
+        file.refuse_if(
             is_wfr && is_still,
             [
                 "objective.pairing",

@@ -398,6 +398,9 @@ fn unusable_conditions_are_named() {
     }
     let named = DataSource { samples: "x,dose".into(), ..source(table(rows), &["dose"]) };
     assert!(refused(named).contains("dose: is a sample and a condition"));
+    let weighted =
+        DataSource { weights: Some("w".into()), ..source(table("times,x,dose,w\n0,1,5,1\n1,2,5,1\n"), &["dose"]) };
+    assert!(refused(weighted).contains("conditions: do not go with weights"));
     let each_row: String = (0..3000).map(|i| format!("{},{i},0.{i}\n", i % 2)).collect();
     let error = refused(source(table(&format!("times,x,dose\n{each_row}")), &["dose"]));
     assert!(
