@@ -127,10 +127,6 @@ impl RowGroups {
             let fix = "put samples, times and conditions into one .npz, .safetensors or table";
             return Err(Error::input(path, "conditions", "do not fit into a .npy file: it holds one array", fix));
         }
-        if source.weights.is_some() || source.growth.is_some() {
-            let problem = "do not go with weights or growth rates of rows: the rows of a group count alike";
-            return Err(Error::input(path, "conditions", problem, "leave one of them out").of_kind(InputKind::Conflict));
-        }
         let columns = file.conditions(&source.conditions, meter)?;
         if let Some(column) = columns.iter().find(|column| column.labels.len() != n_rows) {
             let problem = format!("has {} values, but {} has {n_rows} rows", column.labels.len(), source.samples);

@@ -400,7 +400,7 @@ fn unusable_conditions_are_named() {
     assert!(refused(named).contains("dose: is a sample and a condition"));
     let weighted =
         DataSource { weights: Some("w".into()), ..source(table("times,x,dose,w\n0,1,5,1\n1,2,5,1\n"), &["dose"]) };
-    assert!(refused(weighted).contains("conditions: do not go with weights"));
+    assert!(refused(weighted).contains("w: is given with data.conditions"));
     let each_row: String = (0..3000).map(|i| format!("{},{i},0.{i}\n", i % 2)).collect();
     let error = refused(source(table(&format!("times,x,dose\n{each_row}")), &["dose"]));
     assert!(
