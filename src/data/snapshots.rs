@@ -353,6 +353,7 @@ mod tests {
             first_ten += order[..10].iter().filter(|row| **row == 7).count() as f64 / 400.0;
         }
         assert!((first_ten / (10.0 * 20.0 / total) - 1.0).abs() < 0.15, "{first_ten}");
+        #[cfg(feature = "files")]
         assert_eq!(weighted.random_rows(1, 9, 0, Purpose::Evaluation).len(), 9);
         // Weights in a period: four fifths are of heavy rows, whatever the offset.
         let alternating = Snapshots::from_rows(1, [(0.0, vec![0.0; 60])]).unwrap();

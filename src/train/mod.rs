@@ -662,8 +662,10 @@ impl Run {
         let mut worst: Option<Unexplained> = None;
         for (Member { training, .. }, model) in models {
             let of_member = Unexplained::of_training(engine, model, training)?;
-            let shares = (worst.map(|worst| worst.share), of_member.map(|unexplained| unexplained.share));
-            if shares.0.is_none_or(|worst| shares.1.is_some_and(|share| !(share <= worst))) {
+            // A share that is not a number is the worst.
+            let is_worse = |share: f64, worst: f64| share.is_nan() || share > worst;
+            let (share, before) = (of_member.map(|of| of.share), worst.map(|worst| worst.share));
+            if before.is_none_or(|before| share.is_some_and(|share| is_worse(share, before))) {
                 worst = of_member;
             }
         }

@@ -10,6 +10,7 @@ use super::conditions::ConditionColumn;
 use super::file::{Encoding, Features, no_files};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
+use super::row_filter::RowFilter;
 use super::write::PointArray;
 use crate::error::Result;
 
@@ -54,6 +55,20 @@ impl Table {
     }
 
     pub fn features(&mut self, _samples: &str, _times: &str, _meter: &mut Meter<'_>) -> Result<Features> {
+        match self.0 {}
+    }
+
+    pub fn keep_only(&mut self, _filter: &RowFilter) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub fn origin_of(
+        &mut self,
+        _samples: &str,
+        _times: &str,
+        _wanted: impl Fn(usize) -> bool,
+        _meter: &mut Meter<'_>,
+    ) -> Result<Vec<f64>> {
         match self.0 {}
     }
 
