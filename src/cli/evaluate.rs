@@ -157,7 +157,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for Part { members, test, .. } in &parts {
         let report = evaluate_members(&*engine, members, &test.labeled(), &options, &stage)?;
         let notes = [&test.notes[..], &report.notes].concat();
-        reports.push(Report { sources: Some(sources.clone()), notes, theorems: theorems.clone(), ..report });
+        reports.push(Report { sources: Some(sources.clone()), notes, theorems, ..report });
     }
     drop(screen);
     let report = Reports { parts: &parts, reports };

@@ -239,6 +239,7 @@ impl ConditionColumn {
         ConditionColumn { name, values, labels: distinct.labels }
     }
 
+    #[cfg(feature = "files")]
     /// A column of text: numbers if all of it are numbers, otherwise categories.
     ///
     /// # Errors

@@ -49,9 +49,10 @@ enum Value {
 }
 
 /// A value of a column.
+#[cfg(feature = "files")]
 pub(super) enum Field<'a> {
     /// NaN is missing.
-    #[cfg_attr(not(feature = "h5ad"), expect(dead_code, reason = "tables hold texts"))]
+    #[cfg_attr(not(feature = "h5ad"), allow(dead_code, reason = "tables hold texts"))]
     Number(f64),
     Text(&'a str),
 }
@@ -62,11 +63,13 @@ impl RowFilter {
         self.terms.iter().map(|term| term.column.as_str())
     }
 
+    #[cfg(feature = "files")]
     pub(super) fn terms(&self) -> &[Term] {
         &self.terms
     }
 }
 
+#[cfg(feature = "files")]
 impl Term {
     /// True if a row with `field` in its column is read.
     pub fn admits(&self, field: &Field<'_>) -> bool {
@@ -239,7 +242,7 @@ fn values(tokens: &[Token]) -> Result<(Vec<Value>, &[Token]), String> {
     Ok((values, &rest[end + 1..]))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
 
