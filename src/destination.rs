@@ -222,7 +222,9 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
 fn is_report(path: &Path) -> bool {
     let Some((file, _)) = open_file(path).ok().filter(|(_, size)| *size <= MAX_REPORT) else { return false };
     let report = serde_json::from_reader::<_, serde_json::Value>(io::BufReader::new(file.take(MAX_REPORT)));
-    report.is_ok_and(|report| report["comparisons"].is_array() && report["method"].is_string())
+    // Of a model with conditions there is a report for each group.
+    let is_one = |report: &serde_json::Value| report["comparisons"].is_array() && report["method"].is_string();
+    report.is_ok_and(|report| is_one(&report) || is_one(&report["groups"][0]))
 }
 
 #[cfg(test)]

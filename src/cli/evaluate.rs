@@ -21,7 +21,7 @@ use super::condition::{self, check_names, list, matching, note_extrapolation, pa
 use super::device::DeviceArguments;
 use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
-use super::output::{given, load_components, load_model, note, print_result};
+use super::output::{given, is_cells, load_components, load_model, note, print_result};
 use super::problem::find;
 use super::sample::{METHODS, snapshot_source, solver};
 use super::signal::Signals;
@@ -117,7 +117,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let conditions = condition::names(source.conditions.clone(), &model.coordinates);
-    let source = DataSource { conditions, components: given(components.as_ref(), config.as_ref()), ..source };
+    let source = DataSource {
+        conditions,
+        components: given(components.as_ref(), config.as_ref().filter(|_| is_cells(&source.path))),
+        ..source
+    };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
@@ -142,7 +146,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
     let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
     let members: Vec<Model> = members.into_iter().map(relative).collect();
-    let parts = parts(arguments, members, test)?;
+    let parts = parts(arguments, start, members, test)?;
     let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);
     let (max_points, seed) = (arguments.points, arguments.seed);
@@ -185,7 +189,12 @@ struct Part {
 
 /// The groups of rows that `arguments` choose, each with the models under its condition; without
 /// conditions all rows.
-fn parts(arguments: &Arguments, members: Vec<Model>, mut test: TestData) -> anyhow::Result<Vec<Part>> {
+fn parts(
+    arguments: &Arguments,
+    start: StartFrom,
+    members: Vec<Model>,
+    mut test: TestData,
+) -> anyhow::Result<Vec<Part>> {
     let coordinates = &members[0].coordinates;
     let mut wanted = Vec::new();
     for (name, value) in pairs("--condition", &arguments.condition)? {
@@ -200,7 +209,7 @@ fn parts(arguments: &Arguments, members: Vec<Model>, mut test: TestData) -> anyh
     }
     let groups = &test.groups;
     check_names(groups, coordinates)?;
-    let least = if arguments.start == Some(StartFrom::Noise) { 1 } else { 2 };
+    let least = if start == StartFrom::Noise { 1 } else { 2 };
     let mut parts = Vec::new();
     for k in matching(groups, &wanted, coordinates) {
         let mut of_group = test.of_group(k, coordinates);
@@ -210,9 +219,17 @@ fn parts(arguments: &Arguments, members: Vec<Model>, mut test: TestData) -> anyh
         }
         of_group.finish();
         let values = &groups.values[k];
+        let under = members.iter().map(|model| model.under(values)).collect::<action_matching::Result<Vec<_>>>();
+        let members = match under {
+            Ok(members) => members,
+            Err(error) if matching(groups, &wanted, coordinates).len() > 1 => {
+                note!("warning: {} is left out: {error}", groups.describe(k));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         note_extrapolation(values, coordinates);
         let condition = groups.names.iter().cloned().zip(values.iter().cloned()).collect();
-        let members = members.iter().map(|model| model.under(values)).collect::<action_matching::Result<_>>()?;
         parts.push(Part { condition, name: groups.describe(k), members, test: of_group });
     }
     if parts.is_empty() {

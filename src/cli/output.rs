@@ -10,7 +10,7 @@ use action_matching::config::Config;
 use action_matching::data::{Components, Reduction};
 use action_matching::model::Model;
 use action_matching::train::RunFolder;
-use action_matching::{Error, InputKind, Replace};
+use action_matching::{Destination, Error, InputKind, Replace};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit;
@@ -157,6 +157,20 @@ pub fn load_components(
     }
     let problem = format!("has {} components, and the model {} dimensions", components.count(), model.architecture.dim);
     Err(Error::input(&path, "loadings", problem, "restore the files of the run: both are written by one training"))
+}
+
+/// Refuses a `.npy`, which holds one array, for an output of several.
+pub fn require_arrays(to: &Destination) -> action_matching::Result<()> {
+    if to.path().extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("npy")) {
+        let fix = "write a .npz, .csv or .safetensors file";
+        return Err(Error::input(to.path(), "path", "is a .npy file, which holds one array of several", fix));
+    }
+    Ok(())
+}
+
+/// True if `path` is a file of AnnData.
+pub fn is_cells(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"))
 }
 
 /// `components` as readers of data take them; without any the first columns, if `config` asks for

@@ -12,7 +12,7 @@ use anyhow::bail;
 use super::condition::chosen;
 use super::device::DeviceArguments;
 use super::ensemble::{MemberArgument, later_models};
-use super::output::{load_components, load_model, note, replace_files};
+use super::output::{load_components, load_model, note, replace_files, require_arrays};
 use super::sample::start_source;
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -118,6 +118,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     reads.extend(later_models(&arguments.model, ensemble.as_ref()));
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
+    require_arrays(&destination)?;
     let dim = model.architecture.dim;
     let screen = OnScreen::new("bytes of data", &signals);
     let (points, own_times) = match (&arguments.at, arguments.grid) {

@@ -25,7 +25,7 @@ use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::ensemble::{Disagreement, MemberArgument, later_models};
 use super::named::{Named, one_of};
-use super::output::{given, load_components, load_model, note, replace_files};
+use super::output::{given, is_cells, load_components, load_model, note, replace_files, require_arrays};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -58,12 +58,13 @@ data. `amatch inspect` describes the output.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
-    /// Start: a file of samples; snapshot:T, the snapshot at time T of the run's data; or gaussian,
+    /// Start: a file of samples, all of which are particles, whatever data.where, weights and
+    /// conditions the run has; snapshot:T, the snapshot at time T of the run's data; or gaussian,
     /// standard normal in network coordinates
     #[arg(long, value_name = "FILE|snapshot:T|gaussian")]
     from: String,
     /// Number of particles, drawn with replacement from a snapshot or file [default: every row
-    /// once]
+    /// once; of a snapshot with weights as many rows, drawn by these]
     #[arg(short, value_name = "N")]
     n: Option<usize>,
     /// Condition of the particles, for a model that depends on conditions; values between those of
@@ -191,9 +192,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let decoder = components.as_deref().filter(|_| arguments.decode);
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
+    if ensemble.is_some() {
+        require_arrays(&destination)?;
+    }
     let of_conditions = model.coordinates.clone();
     let model = if condition.is_empty() { model } else { model.under(&condition)? };
     let ensemble = ensemble.map(|ensemble| ensemble.under(&condition)).transpose()?;
+    if !arguments.from_condition.is_empty() && !matches!(start, Start::Snapshot(_)) {
+        bail!("--from-condition: chooses rows of a snapshot, and --from names none (leave it out)");
+    }
+    if !arguments.from_condition.is_empty() && of_conditions.conditions.is_empty() {
+        bail!("--from-condition: the model depends on no conditions (leave it out)");
+    }
     let engine = arguments.device.engine()?;
     let times = Times::new(arguments, &start, &model);
     let plan = plan(arguments, &model, &times);
@@ -600,7 +610,11 @@ impl Start {
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
                 let conditions = condition::names(source.conditions.clone(), from.coordinates);
-                let source = DataSource { conditions, components: given(components, config), ..source };
+                let source = DataSource {
+                    conditions,
+                    components: given(components, config.filter(|_| is_cells(&source.path))),
+                    ..source
+                };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -677,19 +691,20 @@ pub fn start_source(
 ) -> DataSource {
     let plain = DataSource::new(path);
     let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
-    let is_cells = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"));
-    let of_run = config.filter(|_| columns.is_some() || is_cells).map(Config::source);
+    let of_run = config.filter(|_| columns.is_some() || is_cells(path)).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
-    let components = given(components, config.filter(|_| is_cells));
+    let components = given(components, config.filter(|_| is_cells(path)));
     // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
     let [weights, growth] =
         config.map_or([None, None], |Config { data, .. }| [data.weights.clone(), data.growth.clone()]);
     let conditions = config.map_or(plain.conditions, |config| config.source().conditions);
     let conditions = condition::names(conditions, coordinates);
-    DataSource { samples, times, conditions, weights, growth, hold_out, components, ..DataSource::new(path) }
+    let filter = config.and_then(|config| config.data.only.as_ref());
+    let beside = filter.map_or_else(Vec::new, |filter| filter.columns().map(String::from).collect());
+    DataSource { samples, times, conditions, weights, growth, beside, hold_out, components, ..DataSource::new(path) }
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.

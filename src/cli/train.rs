@@ -104,12 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 let mean = if n_members > 1 { "mean loss" } else { "loss" };
                 note!("{} steps, {mean} {:.5} ({ABOUT_THE_LOSS}), {seconds:.1} s", last.step + 1, last.loss);
             }
-            for (member, kept) in screen.kept.iter().enumerate() {
-                match screen.kept.len() {
-                    1 => note!("{kept}"),
-                    n => note!("member {} of {n}: {kept}", member + 1),
-                }
-            }
+            screen.kept.iter().for_each(|kept| note!("{kept}"));
             if let Some(unexplained) = screen.unexplained {
                 note!("{unexplained}{}", if n_members > 1 { " (the worst member)" } else { "" });
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, Stop, TrainingConfig,
 };
-use crate::data::{HoldOut, RowShare, SplitColumn, SplitValue};
+use crate::data::{HoldOut, Reduction, RowShare, SplitColumn, SplitValue};
 use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
@@ -67,8 +67,8 @@ impl Config {
             self.data.growth.is_some() && (objective.lambda() == 0.0 || objective.mass == Mass::Ignored),
             [
                 "data.growth",
-                "is given, but the model does not grow",
-                "set objective.growth > 0 and objective.mass = growth (as these rates say), counts or totals",
+                "is given, but the model does not grow, or whether it does is left open",
+                "set objective.growth to a number above 0 and objective.mass = growth (as these rates say), counts or totals",
             ],
         )?;
         file.refuse_if(
@@ -80,7 +80,7 @@ impl Config {
             ],
         )?;
         file.refuse_if(
-            self.data.weights.is_some() && self.data.components.is_some(),
+            self.data.weights.is_some() && matches!(self.source().components, Some(Reduction::Fit(_))),
             [
                 "data.components",
                 "does not go with data.weights: components are those of rows that count alike",
@@ -93,6 +93,14 @@ impl Config {
                 "data.conditions",
                 "does not go with data.weights or data.growth: the rows of a group count alike",
                 "leave one of them out",
+            ],
+        )?;
+        file.refuse_if(
+            !self.data.conditions.is_empty() && matches!(objective.mass, Mass::Totals { .. }),
+            [
+                "objective.mass",
+                "is totals, which are those of one population, and data.conditions make several",
+                "set objective.mass = counts, or train one model for each condition",
             ],
         )?;
         file.refuse_if(

@@ -155,6 +155,7 @@ impl Config {
         } = self.data.clone();
         let components = components.map(|count| Reduction::of(&path, &samples, count));
         DataSource {
+            beside: Vec::new(),
             path,
             times_path,
             samples,

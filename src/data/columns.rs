@@ -10,7 +10,10 @@ use crate::error::{Error, InputKind, Result};
 const TIME_NAMES: [&str; 2] = ["times", "time"];
 
 /// Columns that `amatch sample` writes in addition to positions.
-const BESIDE_SAMPLES: [&str; 2] = ["log_weights", "log_density"];
+const BESIDE_SAMPLES: [&str; 4] = ["log_weights", "log_density", "log_weights_spread", "member"];
+
+/// The start of the names of columns in which `amatch sample` writes the spread of an ensemble.
+const SPREAD: &str = "spread_";
 
 /// The names in a header line.
 #[derive(Default)]
@@ -109,9 +112,8 @@ impl Names {
             return Err(self.no_such(path, samples, samples));
         }
         let is_data = |name: &str| name != times && !TIME_NAMES.contains(&name) && !self.is_beside(name);
-        let (left_out, columns): (Vec<usize>, Vec<usize>) = (0..self.all.len())
-            .filter(|&i| is_data(&self.all[i]))
-            .partition(|&i| is_unnamed(&self.all[i]) || BESIDE_SAMPLES.contains(&self.all[i].as_str()));
+        let (left_out, columns): (Vec<usize>, Vec<usize>) =
+            (0..self.all.len()).filter(|&i| is_data(&self.all[i])).partition(|&i| is_beside_samples(&self.all[i]));
         self.selection(path, columns, &left_out)
     }
 
@@ -194,6 +196,11 @@ impl Names {
         let fix = format!("samples = {samples:?} selects from its columns: {}", list(&self.all));
         Error::input(path, name, "no such column", fix).of_kind(InputKind::Missing)
     }
+}
+
+/// True for row numbers, and for what `amatch sample` writes in addition to positions.
+fn is_beside_samples(name: &str) -> bool {
+    is_unnamed(name) || BESIDE_SAMPLES.contains(&name) || name.starts_with(SPREAD)
 }
 
 /// True if pandas or R would write a column of row numbers under `name`.

@@ -313,7 +313,6 @@ fn open(source: &DataSource) -> Result<DataFile> {
     source.beside_samples().for_each(|column| file.leave_out(column));
     file.without_conditions(&source.conditions);
     if let Some(filter) = &source.only {
-        filter.columns().for_each(|column| file.leave_out(column));
         file.keep_only(&source.path, filter)?;
     }
     if let Some(Reduction::First(count)) = source.components {
@@ -444,6 +443,11 @@ impl Reading {
         let (path, columns) = (&source.path, features.columns.as_deref());
         let components = match &source.components {
             None | Some(Reduction::First(_)) => return Ok(None),
+            Some(Reduction::Fit(_)) if source.weights.is_some() => {
+                let problem = "are those of rows that count alike, and data.weights are given";
+                let fix = "reduce the samples to components before, or leave the weights out";
+                return Err(Error::input(path, "data.components", problem, fix).of_kind(InputKind::Conflict));
+            }
             Some(Reduction::Fit(count)) => {
                 Arc::new(fit(path, &training.samples, &features.origin, columns, *count, stage)?)
             }

@@ -217,7 +217,8 @@ fn value(token: &Token) -> Result<Value, String> {
     match token {
         Token::Text(text) => Ok(Value::Text(text.clone())),
         Token::Word(word) => match (word.parse(), word.as_str()) {
-            (Ok(number), _) => Ok(Value::Number(number)),
+            (Ok(number), _) if f64::is_finite(number) => Ok(Value::Number(number)),
+            (Ok(_), _) => Err(format!("compares with {word}: give a finite number")),
             (_, "true" | "True") => Ok(Value::Text("True".into())),
             (_, "false" | "False") => Ok(Value::Text("False".into())),
             _ => Err(format!("has {word} where a value is expected: quote texts, as in '{word}'")),
@@ -282,6 +283,7 @@ mod tests {
             ("", "name of a column"),
             ("a", "no =="),
             ("a = 3", "write =="),
+            ("a != nan", "finite number"),
             ("a == HSC", "quote texts"),
             ("a == 'HSC", "nothing closes"),
             ("a in 3", "no ["),

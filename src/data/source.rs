@@ -60,6 +60,8 @@ pub struct DataSource {
     pub weights: Option<String>,
     /// Array (or column) of known net growth rates, `[N]`, per unit of time. They are no samples.
     pub growth: Option<String>,
+    /// Columns of a table that are no samples, whatever a pattern or the default name selects.
+    pub beside: Vec<String>,
     /// What is excluded from training: times, in data units, or rows.
     pub hold_out: HoldOut,
     /// Map of samples to network coordinates.
@@ -78,6 +80,7 @@ impl DataSource {
             times: DEFAULT_TIMES.into(),
             only: None,
             conditions: Vec::new(),
+            beside: Vec::new(),
             weights: None,
             growth: None,
             hold_out: HoldOut::default(),
@@ -88,7 +91,9 @@ impl DataSource {
 
     /// Columns of a table that are no samples, beside the times.
     pub(super) fn beside_samples(&self) -> impl Iterator<Item = &str> {
-        [self.hold_out.column(), self.weights.as_deref(), self.growth.as_deref()].into_iter().flatten()
+        let named = [self.hold_out.column(), self.weights.as_deref(), self.growth.as_deref()];
+        let chosen_by = self.only.iter().flat_map(RowFilter::columns);
+        named.into_iter().flatten().chain(chosen_by).chain(self.beside.iter().map(String::as_str))
     }
 
     /// The files that are read.

@@ -54,18 +54,22 @@ pub fn split(
     Ok(Some(groups.all(snapshots).into_iter().map(group).collect::<Result<_>>()?))
 }
 
-/// The fingerprint of a run on snapshots of the given `fingerprint` whose rows are in `groups`.
-pub fn fingerprint(fingerprint: String, groups: &RowGroups) -> String {
+/// The fingerprint of a run on snapshots of the given `fingerprint` whose `n_training` rows are in
+/// `groups`; those that are held out decide nothing.
+pub fn fingerprint(fingerprint: String, groups: &RowGroups, n_training: usize) -> String {
     if groups.names.is_empty() {
         return fingerprint;
     }
     let mut hash = Sha256::new();
     hash.update(fingerprint);
-    for text in groups.names.iter().cloned().chain((0..groups.values.len()).map(|k| groups.describe(k))) {
+    let mut write = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
-    }
-    groups.of_rows.iter().for_each(|group| hash.update(group.to_le_bytes()));
+    };
+    groups.names.iter().for_each(|name| write(name));
+    // By their values, as held-out rows may change the numbers of the groups.
+    let names: Vec<String> = (0..groups.values.len()).map(|k| groups.describe(k)).collect();
+    groups.of_rows[..n_training].iter().for_each(|&group| write(&names[group as usize]));
     hexadecimal(&hash.finalize())
 }
 

@@ -201,7 +201,10 @@ pub fn train(
         auto::decided(config, existing, &folder, (seen, &loaded.groups), &loaded.coordinates, threads, observer)?
     };
     let masses = if parts.is_some() { config.masses(&loaded.training)? } else { None };
-    let fingerprint = conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups);
+    let fingerprint = {
+        let n_training = loaded.training.offsets.last().copied().unwrap_or(0);
+        conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups, n_training)
+    };
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
         Existing::Resume => {
@@ -625,7 +628,21 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let asked = config.training.steps;
-        self.members.iter().filter_map(|member| member.kept_model(asked)).for_each(|kept| observer.kept(&kept));
+        let is_single = self.members.len() == 1;
+        for (number, member) in (1..).zip(&self.members) {
+            let of_ensemble = (!is_single).then_some(number);
+            match (member.kept_model(asked), &member.stopping) {
+                (Some(kept), _) => observer.kept(&Kept { member: of_ensemble, ..kept }),
+                (None, Some(_)) => {
+                    let whose = of_ensemble.map_or_else(String::new, |number| format!(" of member {number}"));
+                    observer.warning(&format!(
+                        "training.stop: no model{whose} kept the rows on the way that were kept apart, so the last one is \
+                         saved; set a smaller training.learning_rate, or see what the test of the run says"
+                    ));
+                }
+                (None, None) => {}
+            }
+        }
         let written = self.members.iter().filter_map(|member| Some((member, member.written.clone()?)));
         let models: Vec<(&Member, Model)> =
             written.map(|(member, parameters)| (member, self.model(member, parameters))).collect();

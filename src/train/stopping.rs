@@ -10,8 +10,9 @@ use std::fmt;
 use super::moved::Moved;
 use crate::config::{Config, Stop};
 use crate::data::{Loaded, RowMass, Snapshots, draw_gaussian};
+use crate::density_path::Interpolant;
 use crate::engine::{Engine, Training};
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::evaluate::energy_distance;
 use crate::evenly::evenly;
 use crate::model::Model;
@@ -46,6 +47,14 @@ impl Parts {
     pub fn of(config: &Config, loaded: &Loaded) -> Result<Option<Parts>> {
         let Stop::HeldOut { share, .. } = config.training.stop else { return Ok(None) };
         let all = &loaded.training;
+        // Rows kept apart would have no weights, rates and conditions of their own.
+        if !loaded.groups.names.is_empty() || all.mass != RowMass::default() {
+            let problem = "is held-out, which does not go with conditions, weights or growth rates of rows";
+            return Err(Error::input("configuration", "training.stop", problem, "set training.stop = \"never\"")
+                .of_kind(InputKind::Conflict));
+        }
+        // The same rows of every frame that follows the same particles.
+        let follows_rows = config.objective.path.interpolant() == Interpolant::Nearest;
         let empty = || Snapshots {
             dim: all.dim,
             times: all.times.clone(),
@@ -62,7 +71,9 @@ impl Parts {
             }
             let rows: Vec<&[f32]> = all.rows(k).chunks_exact(all.dim).collect();
             let mut is_apart = vec![false; n];
-            for &row in &shuffled(n, config.training.seed, Purpose::Stopping, k as u64)[..n_apart] {
+            for &row in &shuffled(n, config.training.seed, Purpose::Stopping, if follows_rows { 0 } else { k as u64 })
+                [..n_apart]
+            {
                 is_apart[row] = true;
                 parts.apart.samples.extend_from_slice(rows[row]);
             }
@@ -117,12 +128,17 @@ pub struct Kept {
     pub asked: u64,
     /// Measurements after which a run ends without a better one.
     pub patience: u64,
+    /// Number of the member of an ensemble, from 1; `None` in a run of a single model.
+    pub member: Option<usize>,
 }
 
 /// One line for the user.
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Kept { step, distance, taken, asked, patience } = self;
+        let Kept { step, distance, taken, asked, patience, member } = self;
+        if let Some(member) = member {
+            write!(f, "member {member}: ")?;
+        }
         write!(
             f,
             "the model is that of step {step} of {taken}: energy distance {distance:.4e} on the rows kept apart"
@@ -227,7 +243,7 @@ impl Stopping {
     /// What a run that took `taken` of `asked` steps saves; `None` if no model kept its rows.
     pub fn kept(&self, taken: u64, asked: u64) -> Option<Kept> {
         let Best { step, distance, .. } = *self.best.as_ref()?;
-        Some(Kept { step, distance, taken, asked, patience: self.patience })
+        Some(Kept { step, distance, taken, asked, patience: self.patience, member: None })
     }
 }
 

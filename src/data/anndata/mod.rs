@@ -30,8 +30,8 @@ use crate::error::{Error, InputKind, Result};
 const LIKELY_SAMPLES: [&str; 1] = ["obsm/X_pca"];
 
 /// The columns of `obs` that the default name of the times means, in this order.
-const LIKELY_TIMES: [&str; 10] =
-    ["times", "time", "day", "timepoint", "time_point", "time_point_processed", "days", "stage", "age", "samples"];
+const LIKELY_TIMES: [&str; 8] =
+    ["times", "time", "day", "timepoint", "time_point", "time_point_processed", "days", "stage"];
 
 const F64: Element = Element { number: ElementType::F64, big_endian: false };
 
@@ -354,24 +354,36 @@ impl AnnData {
         if numbers && !self.file.values(at)?.is_bool() {
             return self.matrix(at, Part { rows: self.rows.clone(), columns: None });
         }
+        let rows = self.rows.clone();
+        let is_read = |row: usize| rows.as_ref().is_none_or(|rows| rows[row]);
         let (values, element) = match self.column(at)? {
             Column::Numbers(values) => (values, Ok(F64)),
-            Column::Labels(labels) => match time_text::numbers(&labels.categories) {
-                Ok((numbers, has_text)) => {
-                    if has_text {
-                        let pairs = labels.categories.iter().zip(&numbers).map(|(text, x)| format!("{text:?} is {x}"));
-                        let pairs = list(pairs);
-                        self.notice(format!("{at} is text, read as numbers: {pairs}"));
+            Column::Labels(labels) => {
+                // Categories of the rows that are read: others may say anything.
+                let mut is_used = vec![false; labels.categories.len()];
+                labels.codes.iter().enumerate().filter(|(row, _)| is_read(*row)).for_each(|(_, &code)| {
+                    is_used.get_mut(code as usize).into_iter().for_each(|is_used| *is_used = true);
+                });
+                let used: Vec<usize> = (0..is_used.len()).filter(|&k| is_used[k]).collect();
+                let texts: Vec<String> = used.iter().map(|&k| labels.categories[k].clone()).collect();
+                match time_text::numbers(&texts) {
+                    Ok((numbers, has_text)) => {
+                        if has_text {
+                            let pairs = texts.iter().zip(&numbers).map(|(text, x)| format!("{text:?} is {x}"));
+                            let pairs = list(pairs);
+                            self.notice(format!("{at} is text, read as numbers: {pairs}"));
+                        }
+                        let mut of_category = vec![f64::NAN; is_used.len()];
+                        used.iter().zip(numbers).for_each(|(&k, number)| of_category[k] = number);
+                        (labels.to_numbers(&of_category), Ok(F64))
                     }
-                    (labels.to_numbers(&numbers), Ok(F64))
+                    Err(problem) => {
+                        let fix = "name a column of numbers, or of texts with a number and one unit, as in \"day 3\"";
+                        (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix }))
+                    }
                 }
-                Err(problem) => {
-                    let fix = "name a column of numbers, or of texts with a number and one unit, as in \"day 3\"";
-                    (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix }))
-                }
-            },
+            }
         };
-        let is_read = |row: usize| self.rows.as_ref().is_none_or(|rows| rows[row]);
         let kept = values.iter().enumerate().filter(|(row, _)| is_read(*row));
         let bytes: Vec<u8> = kept.flat_map(|(_, value)| value.to_le_bytes()).collect();
         let header =

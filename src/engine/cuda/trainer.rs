@@ -139,7 +139,8 @@ fn refuse_weights(training: &Training) -> Result<()> {
         "training",
         "data.weights",
         "has weights of rows that are drawn without their pairs, which a GPU does not do",
-        "set objective.pairing = \"ot\" or \"wfr\" and objective.estimator = \"regression\", or use the CPU",
+        "use the CPU, or a path with pairs: objective.path = \"linear\" or \"spline\", objective.pairing = \"ot\", \"unbalanced\" \
+         or \"wfr\", and an estimator other than \"action\"",
     ))
 }
 
