@@ -150,6 +150,7 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
             paths.extend([Knots::Distance, Knots::Clock].map(spline));
         }
     }
+    let of_paths = paths.clone();
     if config.objective.pairing == Pairing::Auto && base.path.interpolant().has_pairs() {
         if base.growth > 0.0 {
             let paired = |pairing: Pairing| paths.iter().map(move |path| Candidate { pairing, ..path.clone() });
@@ -168,8 +169,14 @@ pub(super) fn candidates(config: &Config, snapshots: &Snapshots, scope: Scope) -
     if config.objective.growth.is_none() {
         // The mass of those that grow is what is known, or else the counts.
         let mass = if config.objective.mass == Mass::Ignored { Mass::Counts } else { config.objective.mass.clone() };
-        let grows = |growth| Candidate { pairing: Pairing::wfr(), growth, mass: mass.clone(), ..base.clone() };
-        paths.extend(LAMBDAS.map(grows));
+        // On every path: a geodesic of mass that grows slows down on its way, which splines undo.
+        let grows = |path: &Candidate, growth| Candidate {
+            pairing: Pairing::wfr(),
+            growth,
+            mass: mass.clone(),
+            ..path.clone()
+        };
+        paths.extend(of_paths.iter().flat_map(|path| LAMBDAS.map(|growth| grows(path, growth))));
     }
     let leaves_growth = config.objective.growth.is_some()
         && base.growth == 0.0
