@@ -84,7 +84,7 @@ pub struct SelfTest {
     pub checks: Vec<Check>,
     /// The motions behind the first check.
     pub motions: Vec<Motion>,
-    /// The tests of all members, if this is that of an ensemble: see [`SelfTest::of_members`].
+    /// The tests of all members, if this is that of an ensemble: the checks above are the worst.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<SelfTest>,
 }
