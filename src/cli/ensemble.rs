@@ -8,7 +8,7 @@ use action_matching::train::RunFolder;
 use action_matching::{Ensemble, TrajectorySpread};
 use anyhow::bail;
 
-use super::output::note;
+use super::output::{is_trained, note};
 
 /// Choice of a member.
 #[derive(clap::Args)]
@@ -98,8 +98,7 @@ impl Disagreement {
                 100.0 * LARGE
             );
         }
-        let slack = 1e-6 * (range[1] - range[0]);
-        if self.at.iter().any(|(time, _)| !(range[0] - slack..=range[1] + slack).contains(time)) {
+        if self.at.iter().any(|(time, _)| !is_trained(range, *time)) {
             note!(
                 "outside the times of the data the spread is the only sign of uncertainty. It shows what the seed of a \
                  training changes, and nothing that all members share: the path between snapshots, few or noisy data, and \

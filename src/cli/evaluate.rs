@@ -21,7 +21,7 @@ use super::condition::{self, check_names, list, matching, note_extrapolation, pa
 use super::device::DeviceArguments;
 use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
-use super::output::{given, is_cells, load_components, load_model, note, print_result};
+use super::output::{given, load_components, load_model, note, print_result};
 use super::problem::find;
 use super::sample::{METHODS, snapshot_source, solver};
 use super::signal::Signals;
@@ -117,11 +117,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let components = load_components(&model_file, &model, config.as_ref())?;
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let conditions = condition::names(source.conditions.clone(), &model.coordinates);
-    let source = DataSource {
-        conditions,
-        components: given(components.as_ref(), config.as_ref().filter(|_| is_cells(&source.path))),
-        ..source
-    };
+    let components = given(components.as_ref(), config.as_ref(), &source.path);
+    let source = DataSource { conditions, components, ..source };
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
@@ -210,8 +207,9 @@ fn parts(
     let groups = &test.groups;
     check_names(groups, coordinates)?;
     let least = if start == StartFrom::Noise { 1 } else { 2 };
+    let chosen = matching(groups, &wanted, coordinates);
     let mut parts = Vec::new();
-    for k in matching(groups, &wanted, coordinates) {
+    for &k in &chosen {
         let mut of_group = test.of_group(k, coordinates);
         if of_group.n_times() < least {
             note!("warning: {} has rows at one time only, and is left out", groups.describe(k));
@@ -222,7 +220,7 @@ fn parts(
         let under = members.iter().map(|model| model.under(values)).collect::<action_matching::Result<Vec<_>>>();
         let members = match under {
             Ok(members) => members,
-            Err(error) if matching(groups, &wanted, coordinates).len() > 1 => {
+            Err(error) if chosen.len() > 1 => {
                 note!("warning: {} is left out: {error}", groups.describe(k));
                 continue;
             }

@@ -168,14 +168,22 @@ pub fn require_arrays(to: &Destination) -> action_matching::Result<()> {
     Ok(())
 }
 
+/// True if `time` is one at which a model of the `range` was trained.
+pub fn is_trained([first, last]: [f64; 2], time: f64) -> bool {
+    // Times this close to the ends are the ends, rounded differently.
+    let slack = 1e-6 * (last - first);
+    (first - slack..=last + slack).contains(&time)
+}
+
 /// True if `path` is a file of AnnData.
 pub fn is_cells(path: &Path) -> bool {
     path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"))
 }
 
-/// `components` as readers of data take them; without any the first columns, if `config` asks for
-/// those.
-pub fn given(components: Option<&Arc<Components>>, config: Option<&Config>) -> Option<Reduction> {
+/// `components` as readers of `file` take them; without any the first columns of a file of AnnData,
+/// if `config` asks for those.
+pub fn given(components: Option<&Arc<Components>>, config: Option<&Config>, file: &Path) -> Option<Reduction> {
+    let config = config.filter(|_| is_cells(file));
     let first = || config?.source().components.filter(|reduction| matches!(reduction, Reduction::First(_)));
     components.cloned().map(Reduction::Given).or_else(first)
 }

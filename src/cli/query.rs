@@ -12,7 +12,7 @@ use anyhow::bail;
 use super::condition::chosen;
 use super::device::DeviceArguments;
 use super::ensemble::{MemberArgument, later_models};
-use super::output::{load_components, load_model, note, replace_files, require_arrays};
+use super::output::{is_trained, load_components, load_model, note, replace_files, require_arrays};
 use super::sample::start_source;
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -146,11 +146,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     note_outside(&t, &model.coordinates);
     let engine = arguments.device.engine()?;
-    let under = |model: &action_matching::model::Model| {
-        if condition.is_empty() { Ok(model.clone()) } else { model.under(&condition) }
-    };
     let (local, spread) = match &ensemble {
-        None => (under(&model)?.local(&*engine, &x, &t)?, None),
+        None => (model.under(&condition)?.local(&*engine, &x, &t)?, None),
         Some(ensemble) => {
             let [mean, spread] = ensemble.under(&condition)?.local(&*engine, &x, &t)?;
             (mean, Some(spread))
@@ -168,8 +165,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// Warns of times at which the model was not trained.
 fn note_outside(t: &[f64], coordinates: &Coordinates) {
     let [first, last] = coordinates.time_range;
-    let slack = 1e-6 * (last - first);
-    let outside = t.iter().filter(|&&t| t < first - slack || t > last + slack).count();
+    let outside = t.iter().filter(|&&t| !is_trained([first, last], t)).count();
     if outside > 0 {
         note!(
             "warning: {outside} of {} times lie outside {first} to {last}, where the model was trained: it is a guess there",

@@ -25,7 +25,7 @@ use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::ensemble::{Disagreement, MemberArgument, later_models};
 use super::named::{Named, one_of};
-use super::output::{given, is_cells, load_components, load_model, note, replace_files, require_arrays};
+use super::output::{given, is_cells, is_trained, load_components, load_model, note, replace_files, require_arrays};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -338,10 +338,7 @@ impl Times {
     /// Warns of times at which the model was not trained.
     fn warn_outside(&self, model: &Model) {
         let [first, last] = model.coordinates.time_range;
-        // Times this close to the ends are the ends, rounded differently.
-        let slack = 1e-6 * (last - first);
-        let trained = first - slack..=last + slack;
-        for time in self.saved.iter().chain([&self.start]).filter(|time| !trained.contains(*time)) {
+        for time in self.saved.iter().chain([&self.start]).filter(|time| !is_trained([first, last], **time)) {
             note!("warning: time {time} lies outside {first} to {last}, where the model was trained");
         }
     }
@@ -610,11 +607,7 @@ impl Start {
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
                 let conditions = condition::names(source.conditions.clone(), from.coordinates);
-                let source = DataSource {
-                    conditions,
-                    components: given(components, config.filter(|_| is_cells(&source.path))),
-                    ..source
-                };
+                let source = DataSource { conditions, components: given(components, config, &source.path), ..source };
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
@@ -695,7 +688,7 @@ pub fn start_source(
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
-    let components = given(components, config.filter(|_| is_cells(path)));
+    let components = given(components, config, path);
     // Columns of splits, weights and rates are no samples.
     let hold_out = config.map_or_else(HoldOut::default, |config| config.data.hold_out.clone());
     let [weights, growth] =

@@ -239,11 +239,11 @@ impl ConditionColumn {
         ConditionColumn { name, values, labels: distinct.labels }
     }
 
-    #[cfg(feature = "files")]
     /// A column of text: numbers if all of it are numbers, otherwise categories.
     ///
     /// # Errors
     /// [`Error::Input`] for numbers that are not finite.
+    #[cfg(feature = "files")]
     pub fn of_texts(path: &Path, name: String, distinct: Distinct<String>) -> Result<Self> {
         let Distinct { values, mut labels, .. } = distinct;
         let numbers: Option<Vec<f64>> = values.iter().map(|text| text.parse().ok()).collect();

@@ -150,10 +150,7 @@ impl Table {
         let (mut rows, mut others) = (Vec::new(), Vec::new());
         self.for_each_row(meter, |_, record| {
             let field = String::from_utf8_lossy(record.get(place).unwrap_or_default());
-            let is_equal = match value {
-                SplitValue::Text(value) => field == value.as_str(),
-                SplitValue::Number(value) => field.parse() == Ok(*value),
-            };
+            let is_equal = Field::Text(&field).is(value);
             if !is_equal && others.len() < SHOWN_VALUES && !others.iter().any(|other| *other == field) {
                 others.push(field.into_owned());
             }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::hold_out::SplitValue;
+
 /// A condition on the columns of a file, such as `celltype == 'HSC' and day <= 6`: terms joined by
 /// `and`, each a column, one of `==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, and a number, a
 /// quoted text or, after `in`, a list of them in brackets. A name with spaces or signs is quoted
@@ -34,18 +36,12 @@ pub(super) struct Term {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Test {
-    In(Vec<Value>),
-    NotIn(Vec<Value>),
+    In(Vec<SplitValue>),
+    NotIn(Vec<SplitValue>),
     Less(f64),
     AtMost(f64),
     Greater(f64),
     AtLeast(f64),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Value {
-    Number(f64),
-    Text(String),
 }
 
 /// A value of a column.
@@ -55,6 +51,26 @@ pub(super) enum Field<'a> {
     #[cfg_attr(not(feature = "h5ad"), allow(dead_code, reason = "tables hold texts"))]
     Number(f64),
     Text(&'a str),
+}
+
+#[cfg(feature = "files")]
+impl Field<'_> {
+    /// The number that it is or that its text says.
+    fn number(&self) -> Option<f64> {
+        match *self {
+            Field::Number(x) => Some(x),
+            Field::Text(text) => text.parse().ok(),
+        }
+    }
+
+    /// True if it is `value`; a number and its text are the same.
+    pub fn is(&self, value: &SplitValue) -> bool {
+        match (value, self) {
+            (SplitValue::Number(value), _) => self.number() == Some(*value),
+            (SplitValue::Text(value), Field::Text(text)) => value == text,
+            (SplitValue::Text(value), Field::Number(x)) => *value == x.to_string(),
+        }
+    }
 }
 
 impl RowFilter {
@@ -73,18 +89,10 @@ impl RowFilter {
 impl Term {
     /// True if a row with `field` in its column is read.
     pub fn admits(&self, field: &Field<'_>) -> bool {
-        let number = match *field {
-            Field::Number(x) => Some(x),
-            Field::Text(text) => text.parse().ok(),
-        };
-        let is = |value: &Value| match (value, field) {
-            (Value::Number(value), _) => number == Some(*value),
-            (Value::Text(value), Field::Text(text)) => value == text,
-            (Value::Text(value), Field::Number(x)) => *value == x.to_string(),
-        };
+        let number = field.number();
         match &self.test {
-            Test::In(values) => values.iter().any(is),
-            Test::NotIn(values) => !values.iter().any(is),
+            Test::In(values) => values.iter().any(|value| field.is(value)),
+            Test::NotIn(values) => !values.iter().any(|value| field.is(value)),
             Test::Less(limit) => number.is_some_and(|x| x < *limit),
             Test::AtMost(limit) => number.is_some_and(|x| x <= *limit),
             Test::Greater(limit) => number.is_some_and(|x| x > *limit),
@@ -188,7 +196,7 @@ fn term(left: &mut &[Token]) -> Result<Term, String> {
         [Token::Sign("=="), value, rest @ ..] => (Test::In(vec![self::value(value)?]), rest),
         [Token::Sign("!="), value, rest @ ..] => (Test::NotIn(vec![self::value(value)?]), rest),
         [Token::Sign(sign @ ("<" | "<=" | ">" | ">=")), limit, rest @ ..] => {
-            let Value::Number(limit) = value(limit)? else {
+            let SplitValue::Number(limit) = value(limit)? else {
                 return Err(format!("compares {column} by {sign} with a text: give a number"));
             };
             let test = match *sign {
@@ -213,14 +221,14 @@ fn term(left: &mut &[Token]) -> Result<Term, String> {
     Ok(Term { column, test })
 }
 
-fn value(token: &Token) -> Result<Value, String> {
+fn value(token: &Token) -> Result<SplitValue, String> {
     match token {
-        Token::Text(text) => Ok(Value::Text(text.clone())),
+        Token::Text(text) => Ok(SplitValue::Text(text.clone())),
         Token::Word(word) => match (word.parse(), word.as_str()) {
-            (Ok(number), _) if f64::is_finite(number) => Ok(Value::Number(number)),
+            (Ok(number), _) if f64::is_finite(number) => Ok(SplitValue::Number(number)),
             (Ok(_), _) => Err(format!("compares with {word}: give a finite number")),
-            (_, "true" | "True") => Ok(Value::Text("True".into())),
-            (_, "false" | "False") => Ok(Value::Text("False".into())),
+            (_, "true" | "True") => Ok(SplitValue::Text("True".into())),
+            (_, "false" | "False") => Ok(SplitValue::Text("False".into())),
             _ => Err(format!("has {word} where a value is expected: quote texts, as in '{word}'")),
         },
         other => Err(format!("has {other} where a number or a quoted text is expected")),
@@ -228,7 +236,7 @@ fn value(token: &Token) -> Result<Value, String> {
 }
 
 /// A list in brackets off the front of `tokens`: (its values, what follows).
-fn values(tokens: &[Token]) -> Result<(Vec<Value>, &[Token]), String> {
+fn values(tokens: &[Token]) -> Result<(Vec<SplitValue>, &[Token]), String> {
     let [Token::Sign("["), rest @ ..] = tokens else { return Err("has no [ after in".into()) };
     let Some(end) = rest.iter().position(|token| *token == Token::Sign("]")) else {
         return Err("has a [ that nothing closes".into());

@@ -138,8 +138,8 @@ impl RowMass {
         self.growth.iter_mut().flatten().for_each(|rate| *rate *= unit);
     }
 
-    #[cfg(feature = "files")]
     /// What there is, with its name.
+    #[cfg(feature = "files")]
     pub(crate) fn values(&self) -> impl Iterator<Item = (&'static str, &[f64])> {
         let weights = self.weights.as_ref().map(|weights| (WEIGHTS, &weights.values[..]));
         [weights, self.growth.as_ref().map(|rates| (GROWTH, &rates[..]))].into_iter().flatten()

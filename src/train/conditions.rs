@@ -15,8 +15,8 @@ use crate::training::Training;
 /// Most groups that are tested, evenly chosen.
 const TESTED_GROUPS: usize = 8;
 
-/// Units of the progress of testing one group.
-const UNITS_OF_GROUP: u64 = 100;
+/// Units of the progress of pairing or testing one group.
+pub const UNITS_OF_GROUP: u64 = 100;
 
 /// A group of rows to train on.
 pub struct GroupSnapshots {

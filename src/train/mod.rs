@@ -49,6 +49,7 @@ pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
 
 use self::claim::Claim;
+use self::conditions::UNITS_OF_GROUP;
 use self::folder::Content;
 use self::member::{Member, mean_record, mean_step};
 use self::metrics::MetricsWriter;
@@ -165,8 +166,6 @@ pub enum Outcome {
 
 /// Rows of a snapshot from which on [`Interpolant::Nearest`] leaves little room between them.
 const MANY_ROWS: usize = 1000;
-/// Units of the progress of pairing one group.
-const UNITS_OF_GROUP: u64 = 100;
 
 /// Most steps of a chunk in an ensemble: a device begins with no more of them before it is asked
 /// for their records.

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::cli::{amatch, fails, succeeds, text};
 use crate::common::Numbers;
+use crate::interrupt::names;
 
 /// A table of three times in a new folder.
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -63,14 +64,6 @@ fn results(member: &MemberFiles) -> (Vec<u8>, TrainState, Vec<String>) {
     let metrics = fs::read_to_string(member.metrics()).expect("readable");
     let lines = metrics.lines().map(|line| line.split(",\"rows_per_s\"").next().unwrap_or_default().to_string());
     (fs::read(member.model()).expect("readable"), newest.state, lines.collect())
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn end_within(limit: Duration, mut child: Child) -> Output {
     child.wait_with_output().expect("the program ends")
 }
 
-fn names(folder: &Path) -> Vec<String> {
+/// Names in `folder`, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();

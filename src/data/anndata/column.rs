@@ -2,7 +2,6 @@
 //! (`docs/fileformat-prose.md` of anndata).
 
 use super::hdf5::Hdf5;
-use crate::data::hold_out::SplitValue;
 use crate::data::row_filter::Field;
 use crate::error::{Error, InputKind, Result};
 
@@ -99,16 +98,6 @@ impl Column {
                 labels.codes.iter().map(|&code| passes.get(code as usize).copied().unwrap_or(missing)).collect()
             }
         }
-    }
-
-    /// Which rows have `value`.
-    pub fn rows_with(&self, value: &SplitValue) -> Vec<bool> {
-        self.test(|field| match (field, value) {
-            (Field::Number(x), SplitValue::Number(value)) => x == value,
-            (Field::Text(text), SplitValue::Number(value)) => text.parse() == Ok(*value),
-            (Field::Number(x), SplitValue::Text(value)) => x.to_string() == *value,
-            (Field::Text(text), SplitValue::Text(value)) => text == value,
-        })
     }
 
     /// The first few values, at most `n`, as text.

@@ -105,7 +105,7 @@ impl AnnData {
     pub fn keep_only(&mut self, filter: &RowFilter) -> Result<()> {
         let mut rows = vec![true; self.n_cells as usize];
         for term in filter.terms() {
-            let at = format!("obs/{}", term.column.strip_prefix("obs/").unwrap_or(&term.column));
+            let at = column_at(&term.column);
             let column = self.column(&at)?;
             let admitted = column.test(|field| term.admits(field));
             if !admitted.contains(&true) {
@@ -194,9 +194,9 @@ impl AnnData {
     /// # Errors
     /// [`Error::Input`] if there is no such column.
     pub fn rows_with(&mut self, name: &str, value: &SplitValue) -> Result<(Vec<bool>, Vec<String>)> {
-        let at = format!("obs/{}", name.strip_prefix("obs/").unwrap_or(name));
+        let at = column_at(name);
         let column = self.column(&at)?;
-        let mut rows = column.rows_with(value);
+        let mut rows = column.test(|field| field.is(value));
         if let Some(kept) = &self.rows {
             let mut kept = kept.iter();
             rows.retain(|_| kept.next() == Some(&true));
@@ -210,7 +210,7 @@ impl AnnData {
     /// [`Error::Input`] if one is not there, has a missing value, or too many distinct ones.
     pub fn conditions(&mut self, names: &[String]) -> Result<Vec<ConditionColumn>> {
         let condition = |name: &String| {
-            let at = format!("obs/{}", name.strip_prefix("obs/").unwrap_or(name));
+            let at = column_at(name);
             let missing = |row: usize| {
                 let fix = "leave such rows out with data.where";
                 self.refuse(&at, format!("has no value in row {row} (counted from 0)"), fix)
@@ -350,9 +350,11 @@ impl AnnData {
 
     /// A column of `obs` as an array of numbers; texts are times with a number in them.
     fn values_of_cells(&mut self, at: &str) -> Result<Array<'_>> {
-        let numbers = !self.file.is_group(at) && self.file.values(at)?.element.is_ok();
-        if numbers && !self.file.values(at)?.is_bool() {
-            return self.matrix(at, Part { rows: self.rows.clone(), columns: None });
+        if !self.file.is_group(at) {
+            let values = self.file.values(at)?;
+            if values.element.is_ok() && !values.is_bool() {
+                return self.matrix(at, Part { rows: self.rows.clone(), columns: None });
+            }
         }
         let rows = self.rows.clone();
         let is_read = |row: usize| rows.as_ref().is_none_or(|rows| rows[row]);
@@ -528,6 +530,11 @@ impl Place {
             Place::Embedding(at) | Place::Expression { at, .. } => at.clone(),
         }
     }
+}
+
+/// Where the column `name` of `obs` is, which may be a path already.
+fn column_at(name: &str) -> String {
+    format!("obs/{}", name.strip_prefix("obs/").unwrap_or(name))
 }
 
 /// Where the names of the rows of the data frame at `at` are.
