@@ -14,6 +14,14 @@ use crate::training::Estimator;
 use crate::transport::MAX_POINTS;
 
 impl Config {
+    /// Checks a configuration made in code as [`Config::read`] checks a file. Trainings do it too.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the key and the fix.
+    pub fn check(&self) -> Result<()> {
+        self.validate(Path::new("configuration"))
+    }
+
     /// Checks every value and every pair of values that may contradict each other.
     ///
     /// # Errors

@@ -189,6 +189,7 @@ pub fn train(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    config.check()?;
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;

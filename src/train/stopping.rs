@@ -12,7 +12,7 @@ use crate::config::{Config, Stop};
 use crate::data::{Loaded, RowMass, Snapshots, draw_gaussian};
 use crate::density_path::Interpolant;
 use crate::engine::{Engine, Training};
-use crate::error::{Error, InputKind, Result};
+use crate::error::{Error, Result};
 use crate::evaluate::energy_distance;
 use crate::evenly::evenly;
 use crate::model::Model;
@@ -47,12 +47,6 @@ impl Parts {
     pub fn of(config: &Config, loaded: &Loaded) -> Result<Option<Parts>> {
         let Stop::HeldOut { share, .. } = config.training.stop else { return Ok(None) };
         let all = &loaded.training;
-        // Rows kept apart would have no weights, rates and conditions of their own.
-        if !loaded.groups.names.is_empty() || all.mass != RowMass::default() {
-            let problem = "is held-out, which does not go with conditions, weights or growth rates of rows";
-            return Err(Error::input("configuration", "training.stop", problem, "set training.stop = \"never\"")
-                .of_kind(InputKind::Conflict));
-        }
         // The same rows of every frame that follows the same particles.
         let follows_rows = config.objective.path.interpolant() == Interpolant::Nearest;
         let empty = || Snapshots {
