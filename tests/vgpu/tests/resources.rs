@@ -1,15 +1,21 @@
-//! The assembler's report on the kernels: no registers spill, and local memory is not used. For
-//! every architecture on request: `cargo test -p vgpu --test resources -- --ignored`.
+//! The assembler's report on the kernels: no registers spill, and local memory is not used.
+//!
+//! The assembler takes minutes, so `tests/vgpu/assembled.csv` records what it found nothing wrong
+//! with, by digests of the PTX and the assembler's version; whatever is not on record is assembled.
+//! `AMATCH_RECORD=1` writes the record anew. Every architecture, whatever is on record, on request:
+//! `cargo test -p vgpu --test resources -- --ignored`.
 
 #[allow(dead_code)] // its `main` belongs to cargo
 #[path = "../../../build.rs"]
 mod build;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
 use build::{ARCHITECTURES, Nvcc, VIRTUAL};
+use sha2::{Digest, Sha256};
 
 /// The output of a program, which must succeed.
 fn run(command: &mut Command) -> String {
@@ -76,30 +82,80 @@ fn spills_and_local_memory_are_reported() {
     }
 }
 
-/// The oldest and the newest; the assembler takes minutes for each.
+/// What was assembled without a complaint, a line each: file of kernels, architecture, digest.
+struct Record {
+    path: PathBuf,
+    lines: BTreeSet<String>,
+}
+
+impl Record {
+    fn read() -> Record {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assembled.csv");
+        let lines = std::fs::read_to_string(&path).unwrap_or_default().lines().skip(1).map(String::from).collect();
+        Record { path, lines }
+    }
+
+    /// The line of a file of kernels: changes with every instruction of `ptx`, and with the
+    /// assembler, but not with line numbers and paths.
+    fn line(file: &str, architecture: u32, ptx: &str, assembler: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(assembler);
+        for line in ptx.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            if !line.trim_start().starts_with(".loc") && !line.trim_start().starts_with(".file") {
+                hash.update(line);
+                hash.update("\n");
+            }
+        }
+        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{file},{architecture},{digest}")
+    }
+
+    fn write(&self, lines: &BTreeSet<String>) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&self.path, format!("kernels,architecture,digest\n{text}")).expect("written");
+    }
+}
+
+#[test]
+fn a_record_is_of_instructions_and_assembler() {
+    let line = |ptx: &str, assembler: &str| Record::line("a", 80, ptx, assembler);
+    let first = line("// 1\n\tadd.f32\n\t.loc 1 2\n\t.file 1 \"x\"", "13.0");
+    assert_eq!(first, line("// 2\n\tadd.f32\n\t.loc 1 3\n\t.file 1 \"y\"", "13.0"));
+    assert_ne!(first, line("\tmul.f32\n", "13.0"));
+    assert_ne!(first, line("\tadd.f32\n", "13.1"));
+}
+
+/// The oldest and the newest.
 #[test]
 fn no_kernel_spills_on_the_oldest_and_the_newest_architecture() {
     let [oldest, .., newest] = ARCHITECTURES;
-    expect_no_spills(&[oldest, newest]);
+    let record = Record::read();
+    let assembled = expect_no_spills(&[oldest, newest], &record.lines);
+    if std::env::var_os("AMATCH_RECORD").is_some() {
+        record.write(&assembled);
+    } else if assembled != record.lines {
+        println!("tests/vgpu/assembled.csv is not of these kernels: AMATCH_RECORD=1 writes it anew");
+    }
 }
 
 #[test]
 #[ignore = "minutes: on request"]
 fn no_kernel_spills_on_any_architecture() {
-    expect_no_spills(&ARCHITECTURES);
+    expect_no_spills(&ARCHITECTURES, &BTreeSet::new());
 }
 
-fn expect_no_spills(architectures: &[u32]) {
+/// Assembles all kernels for `architectures`, but for those `on_record`. Returns the record of them.
+fn expect_no_spills(architectures: &[u32], on_record: &BTreeSet<String>) -> BTreeSet<String> {
     let path = std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC");
     let nvcc = Nvcc::new(path.into()).expect("a compiler");
     let assembler = nvcc.path.with_file_name(format!("ptxas{}", std::env::consts::EXE_SUFFIX));
+    let version = run(Command::new(&assembler).arg("--version"));
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels");
     let folder = tempfile::tempdir().expect("a folder");
     let mut sources: Vec<PathBuf> =
         std::fs::read_dir(kernels).expect("kernels").map(|entry| entry.expect("an entry").path()).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     build::write_header(folder.path()).expect("written");
-    // The largest first, so that none runs alone at the end.
     let of_name = |source: &Path| folder.path().join(source.file_stem().expect("a name"));
     on_two_threads(&sources, |source| {
         let mut command = Command::new(&nvcc.path);
@@ -107,26 +163,32 @@ fn expect_no_spills(architectures: &[u32]) {
         command.arg("-I").arg(folder.path());
         run(command.arg("-o").args([&of_name(source).with_extension("ptx"), source]));
     });
-    let mut texts: Vec<(PathBuf, Vec<String>)> = (sources.iter())
+    let mut texts: Vec<(PathBuf, String)> = (sources.iter())
         .map(|source| {
             let ptx = of_name(source).with_extension("ptx");
-            let names = build::kernels(&std::fs::read(&ptx).expect("PTX"));
-            assert!(!names.is_empty(), "{}: no kernels", source.display());
-            (ptx, names)
+            let text = std::fs::read_to_string(&ptx).expect("PTX");
+            (ptx, text)
         })
         .collect();
-    texts.sort_by_key(|(ptx, _)| std::cmp::Reverse(std::fs::metadata(ptx).map_or(0, |about| about.len())));
-    let work: Vec<(&(PathBuf, Vec<String>), u32)> =
-        texts.iter().flat_map(|text| architectures.iter().map(move |&architecture| (text, architecture))).collect();
+    // The largest first, so that none runs alone at the end.
+    texts.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
+    let name = |ptx: &Path| ptx.file_stem().expect("a name").to_string_lossy().into_owned();
+    let work: Vec<(&(PathBuf, String), u32, String)> = (texts.iter())
+        .flat_map(|text| architectures.iter().map(move |&architecture| (text, architecture)))
+        .map(|(text, number)| (text, number, Record::line(&name(&text.0), number, &text.1, &version)))
+        .collect();
     let wrong = Mutex::new(Vec::new());
-    on_two_threads(&work, |((ptx, names), architecture)| {
+    let unknown: Vec<_> = work.iter().filter(|(_, _, line)| !on_record.contains(line)).collect();
+    on_two_threads(&unknown, |((ptx, text), architecture, _)| {
+        let names = build::kernels(text.as_bytes());
+        assert!(!names.is_empty(), "{}: no kernels", ptx.display());
         let mut command = Command::new(&assembler);
         command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o");
         let report = run(command.args([&ptx.with_extension(architecture.to_string()), ptx]));
-        let file = ptx.file_stem().unwrap_or_default().display();
-        let found = complaints(&report, names).into_iter().map(|what| format!("{file}, sm_{architecture}: {what}"));
-        wrong.lock().expect("unharmed").extend(found);
+        let of = |what: String| format!("{}, sm_{architecture}: {what}", name(ptx));
+        wrong.lock().expect("unharmed").extend(complaints(&report, &names).into_iter().map(of));
     });
     let wrong = wrong.into_inner().expect("unharmed");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    work.into_iter().map(|(_, _, line)| line).collect()
 }
