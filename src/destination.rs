@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, InputKind, Result};
+#[cfg(feature = "h5ad")]
+use crate::files::write_whole_by;
 use crate::files::{IfPresent, check_writable, open_file, write_whole};
 use crate::run_folder::{RunFolder, later_member};
 use crate::tensors::TensorFileKind;
@@ -134,6 +136,21 @@ impl Destination {
                 io::copy(&mut whole, stream).map(drop)
             }),
             kind => write_whole(&self.path, kind.if_present(), write),
+        }
+    }
+
+    /// [`Destination::write`] for writers that open the unfinished file themselves: `write` gets it,
+    /// empty, and its path.
+    #[cfg(feature = "h5ad")]
+    pub(crate) fn write_file(&self, write: impl FnOnce(File, &Path) -> Result<()>) -> Result<()> {
+        match self.kind {
+            Kind::Stream => {
+                let whole = tempfile::NamedTempFile::new().map_err(Error::io(&self.path, "create a file for"))?;
+                let file = whole.reopen().map_err(Error::io(&self.path, "create a file for"))?;
+                write(file, whole.path())?;
+                self.write_stream(|stream| io::copy(&mut File::open(whole.path())?, stream).map(drop))
+            }
+            kind => write_whole_by(&self.path, kind.if_present(), write),
         }
     }
 

@@ -161,7 +161,7 @@ impl Ensemble {
     /// [`Model::local`] of the members at points `x [n, dim]` and the time `t [n]` of each: mean
     /// and spread. Without growth a potential is known up to a function of time, so that of each
     /// member is compared after its mean over the points of a time is taken off, and its slope in
-    /// time alike.
+    /// time and its residual alike.
     ///
     /// # Errors
     /// As [`Model::local`].
@@ -178,6 +178,7 @@ impl Ensemble {
         let up_to_time = |values: &[f64]| if is_free { centered(values, t) } else { values.to_vec() };
         let potential = of(found.iter().map(|local| up_to_time(&local.potential)).collect());
         let time_derivative = of(found.iter().map(|local| up_to_time(&local.time_derivative)).collect());
+        let hjb_residual = of(found.iter().map(|local| up_to_time(&local.hjb_residual)).collect());
         let velocity = of(found.iter().map(|local| local.velocity.clone()).collect());
         let growth_rate = of(found.iter().map(|local| local.growth_rate.clone()).collect());
         Ok([
@@ -186,14 +187,24 @@ impl Ensemble {
                 velocity: velocity.mean,
                 time_derivative: time_derivative.mean,
                 growth_rate: growth_rate.mean,
+                hjb_residual: hjb_residual.mean,
             },
             Local {
                 potential: potential.spread,
                 velocity: velocity.spread,
                 time_derivative: time_derivative.spread,
                 growth_rate: growth_rate.spread,
+                hjb_residual: hjb_residual.spread,
             },
         ])
+    }
+
+    /// [`Model::laplacian`] of the members at points `x [n, dim]` and the time `t [n]` of each.
+    ///
+    /// # Errors
+    /// As [`Model::laplacian`].
+    pub fn laplacian(&self, engine: &dyn Differentiate, x: &[f64], t: &[f64]) -> Result<Estimate<f64>> {
+        self.estimate(|model| model.laplacian(engine, x, t))
     }
 
     /// [`Model::flow`] of the members: where each takes the particles at `x [n, dim]`. Noise is the

@@ -62,6 +62,18 @@ pub(crate) fn write_whole(
     if_present: IfPresent,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
+    write_whole_by(path, if_present, |file, _| {
+        let mut writer = BufWriter::with_capacity(1 << 18, file);
+        write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))
+    })
+}
+
+/// [`write_whole`] by a writer of the unfinished file, which gets its path as well.
+pub(crate) fn write_whole_by(
+    path: &Path,
+    if_present: IfPresent,
+    write: impl FnOnce(File, &Path) -> Result<()>,
+) -> Result<()> {
     let target = resolved(path)?;
     let folder = folder_of(&target);
     let temporary = temporary_in(folder, UNFINISHED).map_err(Error::io(path, "create a file beside it"))?;
@@ -71,9 +83,10 @@ pub(crate) fn write_whole(
         // A private file stays private.
         file.set_permissions(old.permissions()).map_err(Error::io(path, "keep the permissions of"))?;
     }
-    let mut writer = BufWriter::with_capacity(1 << 18, file);
-    write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))?;
-    writer.get_ref().sync_all().map_err(Error::io(path, "sync"))?;
+    let written = file.try_clone().map_err(Error::io(path, "write"))?;
+    write(file, &temporary_path)?;
+    written.sync_all().map_err(Error::io(path, "sync"))?;
+    drop(written);
     let renamed = match if_present {
         IfPresent::Replace => temporary_path.persist(&target),
         IfPresent::Keep => temporary_path.persist_noclobber(&target),

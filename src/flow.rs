@@ -8,6 +8,7 @@ use crate::engine::{Differentiate, Engine};
 use crate::error::{Error, Result, check_len};
 use crate::integrate::{Solver, Trajectories};
 use crate::model::{Coordinates, Model};
+use crate::objective::Objective;
 
 /// What a model says at n points and times, in data units ([`Model::local`]).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,10 @@ pub struct Local {
     pub time_derivative: Vec<f64>,
     /// Growth rates `[n]`: see [`Model::growth_rate`].
     pub growth_rate: Vec<f64>,
+    /// Residuals `[n]` of the Hamilton–Jacobi–Bellman equation, ∂ₜs + H(∇s) + ½σ²Δs + ½λs² in
+    /// network coordinates, per unit of time of the data: 0 where the flow is optimal. Without
+    /// growth it is known up to a function of time, as the potential is.
+    pub hjb_residual: Vec<f64>,
 }
 
 mod sealed {
@@ -129,24 +134,49 @@ impl Model {
     /// # Errors
     /// As [`Model::potential`]; [`Error::Shape`] unless there is a time for each point.
     pub fn local(&self, engine: &dyn Differentiate, x: &[f64], t: &[f64]) -> Result<Local> {
-        let (y, _) = self.to_network(x, 0.0)?;
-        check_len("times", x.len() / self.coordinates.mean.len(), t.len())?;
-        if let Some(row) = t.iter().position(|t| !t.is_finite()) {
-            let problem = format!("is {}", t[row]);
-            return Err(Error::input("points", format!("time of row {row}"), problem, "use finite times"));
-        }
-        let tau: Vec<f64> = t.iter().map(|&t| self.coordinates.network_time(t)).collect();
+        let (y, tau) = self.rows_to_network(x, t)?;
         let found = engine.derivatives(self, &y, &tau)?;
+        let second = match self.objective.sigma {
+            0.0 => vec![0.0; tau.len()],
+            _ => engine.second_derivatives(self, &y, &tau, &unit_vectors(self.architecture.dim))?,
+        };
         let [start, end] = self.coordinates.time_range;
         let duration = end - start;
+        let Objective { growth, .. } = self.objective;
+        let dim = self.architecture.dim;
+        let rows = found.s.iter().zip(&found.ds_dt).zip(found.grad_s.chunks_exact(dim)).zip(tau.iter().zip(second));
+        let residual = |(((s, ds_dt), grad), (&tau, second)): (((&f64, &f64), &[f64]), (&f64, f64))| {
+            let hamiltonian: f64 = grad.iter().map(|&p| self.objective.hamiltonian_f64(p).0).sum();
+            (ds_dt + hamiltonian + self.objective.kappa_at(tau) * second + 0.5 * growth * s * s) / duration
+        };
+        let hjb_residual = rows.map(residual).collect();
         let units = self.coordinates.scale.iter().map(|scale| scale / duration).cycle();
         let slopes = found.grad_s.into_iter().zip(units);
         Ok(Local {
             velocity: slopes.map(|(p, unit)| unit * self.objective.hamiltonian_f64(p).1).collect(),
             time_derivative: found.ds_dt.iter().map(|slope| slope / duration).collect(),
-            growth_rate: found.s.iter().map(|s| self.objective.growth / duration * s).collect(),
+            growth_rate: found.s.iter().map(|s| growth / duration * s).collect(),
             potential: found.s,
+            hjb_residual,
         })
+    }
+
+    /// The Laplacian Σᵢ ∂²s/∂xᵢ² at points `x [n, dim]` and the time `t [n]` of each, all in data
+    /// units: `[n]`, per squared unit of the data. Exact, so it takes as many second derivatives as
+    /// there are dimensions. For the quadratic cost and one scale of all dimensions the velocity
+    /// has the divergence scale² / T · Δs.
+    ///
+    /// # Errors
+    /// As [`Model::local`].
+    pub fn laplacian(&self, engine: &dyn Differentiate, x: &[f64], t: &[f64]) -> Result<Vec<f64>> {
+        let (y, tau) = self.rows_to_network(x, t)?;
+        // Directions in units of the narrowest dimension, which f32 and narrower types hold.
+        let Coordinates { scale, .. } = &self.coordinates;
+        let narrowest = scale.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut directions = unit_vectors(scale.len());
+        directions.iter_mut().zip(scale.iter().cycle()).for_each(|(one, scale)| *one *= narrowest / scale);
+        let second = engine.second_derivatives(self, &y, &tau, &directions)?;
+        Ok(second.into_iter().map(|second| second / (narrowest * narrowest)).collect())
     }
 
     /// Positions `[n, dim]` at the time `to` of particles that are at `x [n, dim]` at the time
@@ -211,6 +241,18 @@ impl Model {
         Ok(self.coordinates.to_data_f64(&positions).into_iter().map(T::rounded).collect())
     }
 
+    /// Points `[n, dim]` and the time `t [n]` of each in network coordinates.
+    pub(crate) fn rows_to_network(&self, x: &[f64], t: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (y, _) = self.to_network(x, 0.0)?;
+        check_len("times", x.len() / self.coordinates.mean.len(), t.len())?;
+        if let Some(row) = t.iter().position(|t| !t.is_finite()) {
+            let problem = format!("is {}", t[row]);
+            return Err(Error::input("points", format!("time of row {row}"), problem, "use finite times"));
+        }
+        let tau: Vec<f64> = t.iter().map(|&t| self.coordinates.network_time(t)).collect();
+        Ok((y, tau))
+    }
+
     /// Points `[n, dim]` in network coordinates, and the time of each.
     fn to_network<T: Coordinate>(&self, x: &[T], t: f64) -> Result<(Vec<f64>, Vec<f64>)> {
         self.validate()?;
@@ -230,4 +272,9 @@ impl Model {
         let y = x.iter().zip(affine).map(|(&x, (mean, scale))| (x.into() - mean) / scale).collect();
         Ok((y, vec![self.coordinates.network_time(t); x.len() / dim]))
     }
+}
+
+/// The unit vectors `[dim, dim]`.
+fn unit_vectors(dim: usize) -> Vec<f64> {
+    (0..dim * dim).map(|k| if k % (dim + 1) == 0 { 1.0 } else { 0.0 }).collect()
 }

@@ -51,9 +51,10 @@
 //! | [`engine`], [`integrate`] | what an engine does: train, evaluate, move particles |
 //! | [`engine::cpu`], [`engine::cuda`], [`engine::reference`] | f32 on all cores, on a GPU, and f64 to check both |
 //! | `config`, `train`, `validate`, [`evaluate`], [`check`] | runs, choices, reports, files for porting models |
+//! | `annotate` | what a model says about the cells of a file of AnnData |
 //!
 //! `config`, `train` and `validate` need the feature `files`, as do data files but `.npy` and
-//! `.safetensors`. [`prelude`] holds the names that most programs need.
+//! `.safetensors`; `annotate` needs `h5ad`. [`prelude`] holds the names that most programs need.
 //!
 //! # Invariants
 //!
@@ -74,6 +75,8 @@
 #![deny(missing_docs)]
 #![warn(clippy::must_use_candidate, clippy::missing_errors_doc)]
 
+#[cfg(feature = "h5ad")]
+pub mod annotate;
 pub mod check;
 #[cfg(feature = "files")]
 pub mod config;
@@ -91,6 +94,7 @@ mod files;
 mod flow;
 pub mod integrate;
 pub mod laplacian;
+mod log_density;
 pub mod memory;
 pub mod model;
 pub mod objective;
@@ -114,6 +118,7 @@ pub use destination::{Destination, Replace};
 pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::{Coordinate, Local};
+pub use log_density::StartDensity;
 
 /// Items that only the program `amatch` needs; not part of the public interface.
 #[doc(hidden)]

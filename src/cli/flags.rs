@@ -1,7 +1,7 @@
 //! Messages of the library name settings as the library has them; users of the program have flags.
 
 /// Names of settings in the library's messages, each with the flag that sets it.
-const FLAGS: [(&str, &str); 21] = [
+const FLAGS: [(&str, &str); 23] = [
     ("`Model::under`", "--condition"),
     ("`Plan::t0, Plan::save_at`", "--t0/--t1/--save-at"),
     ("`Plan::t0`", "--t0/--t1"),
@@ -18,6 +18,8 @@ const FLAGS: [(&str, &str); 21] = [
     ("`evaluate::held_out`", "--held-out"),
     ("`StartFrom::Noise`", "--start noise"),
     ("`Replace::Files`", "--force"),
+    ("`AnnotateOptions::replace`", "--force"),
+    ("`AnnotateOptions::labels`", "--fates"),
     ("`Existing::Replace`", "--force"),
     ("`Existing::Resume`", "--resume"),
     ("the `CpuEngine`", "--device cpu"),

@@ -1,5 +1,6 @@
 //! The commands, one per file, and their common arguments.
 
+mod annotate;
 mod bench;
 mod check;
 mod condition;
@@ -60,6 +61,8 @@ enum Command {
     Sample(sample::Arguments),
     /// Ask a trained model for potential, velocity and growth at points and times
     Query(query::Arguments),
+    /// Write what a trained model says about each cell into a .h5ad file of AnnData
+    Annotate(annotate::Arguments),
     /// Score a trained model on snapshots
     Evaluate(evaluate::Arguments),
     /// Compute loss, gradients and derivatives on a given batch, for people who port models
@@ -83,6 +86,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Validate(arguments) => validate::run(&arguments).map(done),
         Command::Sample(arguments) => sample::run(&arguments).map(done),
         Command::Query(arguments) => query::run(&arguments).map(done),
+        Command::Annotate(arguments) => annotate::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),

@@ -2,11 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
-use action_matching::data::{PointArray, check_fits, check_points_format, read_points, read_row_times, write_points};
-use action_matching::model::Coordinates;
+use action_matching::config::Config;
+use action_matching::data::{
+    Components, PointArray, Reduction, check_fits, check_points_format, read_points, read_row_times, read_snapshots,
+    write_points,
+};
+use action_matching::engine::Engine;
+use action_matching::model::{ConditionValue, Coordinates, Model};
+use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
-use action_matching::{Destination, Local};
+use action_matching::{Destination, Local, StartDensity};
 use anyhow::bail;
 
 use super::condition::chosen;
@@ -30,10 +37,13 @@ The output holds, in the units of the data and one row per point and time,
   velocity [n, d]          of particles there, without their noise
   speed                    its length
   time_derivative          the slope of s in time
+  laplacian                of s, per squared unit of the data
+  hjb_residual             ∂s/∂t + H(∇s) + ½σ²Δs + ½λs², per unit of time: 0 where the flow is optimal
   growth_rate              with growth: m' = growth_rate · m for the mass m of a particle
-Without growth s is known up to a function of time. Of an ensemble (training.seeds) these are means \
-over its members, s and its slope in time less their means over the points of each time, and \
-action_spread, velocity_spread, time_derivative_spread and growth_rate_spread are the standard \
+  log_density              with --log-density: of the population, in the units of the data
+Without growth s, and so the residual, is known up to a function of time. Of an ensemble \
+(training.seeds) these are means over its members, s, its slope in time and the residual less their \
+means over the points of each time, and action_spread, velocity_spread, … are the standard \
 deviations. A model of principal components has these as coordinates.")]
 pub struct Arguments {
     /// Model file or run folder
@@ -52,10 +62,14 @@ pub struct Arguments {
     /// run, else samples]
     #[arg(long, value_name = "NAME", requires = "at")]
     samples: Option<String>,
+    /// Write log_density too: that of the first snapshot of the run's data, by Gaussian kernels at
+    /// its rows (or standard normal for a path from noise), followed along the flow
+    #[arg(long)]
+    log_density: bool,
     /// Value of a condition of the model, each once
     #[arg(long, value_name = "NAME=VALUE", num_args = 1)]
     condition: Vec<String>,
-    /// Output: .npz, .csv, .tsv or .safetensors; CSV to a pipe or device without a suffix
+    /// Output: .npz, .csv, .tsv, .safetensors or .h5ad; CSV to a pipe or device without a suffix
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Replace the output if it exists (never a model, a file of a run, or a file that this command
@@ -146,20 +160,73 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     note_outside(&t, &model.coordinates);
     let engine = arguments.device.engine()?;
-    let (local, spread) = match &ensemble {
-        None => (model.under(&condition)?.local(&*engine, &x, &t)?, None),
+    let (answer, spread) = match &ensemble {
+        None => {
+            let model = model.under(&condition)?;
+            let local = model.local(&*engine, &x, &t)?;
+            let laplacian = model.laplacian(&*engine, &x, &t)?;
+            let log_density = match arguments.log_density {
+                true => Some(log_density(&model, config.as_ref(), &condition, (&x, &t), &*engine, &signals)?),
+                false => None,
+            };
+            (Answer { local, laplacian, log_density }, None)
+        }
+        Some(_) if arguments.log_density => {
+            bail!("--log-density: belongs to the flow of one model, and this is an ensemble (choose one with --member K)")
+        }
         Some(ensemble) => {
-            let [mean, spread] = ensemble.under(&condition)?.local(&*engine, &x, &t)?;
-            (mean, Some(spread))
+            let ensemble = ensemble.under(&condition)?;
+            let [local, spread] = ensemble.local(&*engine, &x, &t)?;
+            let laplacian = ensemble.laplacian(&*engine, &x, &t)?;
+            let answer = |local, laplacian| Answer { local, laplacian, log_density: None };
+            (answer(local, laplacian.mean), Some(answer(spread, laplacian.spread)))
         }
     };
     if destination.is_stream() {
         signals.end_at_once();
     }
     let has_growth = model.objective.growth > 0.0;
-    write(&destination, &model.coordinates, (&x, &t), &local, spread.as_ref(), has_growth)?;
+    write(&destination, &model.coordinates, (&x, &t), &answer, spread.as_ref(), has_growth)?;
     note!("{} points and times: {}", t.len(), destination.path().display());
     Ok(())
+}
+
+/// What a model says at points and times.
+struct Answer {
+    local: Local,
+    laplacian: Vec<f64>,
+    log_density: Option<Vec<f64>>,
+}
+
+/// log q of the points, from the density at the first time of the run's data.
+fn log_density(
+    model: &Model,
+    config: Option<&Config>,
+    condition: &[ConditionValue],
+    (x, t): (&[f64], &[f64]),
+    engine: &dyn Engine,
+    signals: &Signals,
+) -> anyhow::Result<Vec<f64>> {
+    let screen = OnScreen::new("particles", signals);
+    let Some(config) = config else {
+        bail!("--log-density: the model has no configuration beside it that names its data (give its run folder)")
+    };
+    let start = if config.objective.path.interpolant().is_generative() {
+        StartDensity::Normal
+    } else if !condition.is_empty() {
+        bail!("--log-density: the model depends on conditions (annotate a .h5ad with --log-density instead)")
+    } else {
+        let mut source = config.source();
+        if matches!(source.components, Some(Reduction::Fit(_))) {
+            let components = RunFolder::new(&config.output.folder).loadings();
+            source.components = Some(Reduction::Given(Arc::new(Components::load(&components)?)));
+        }
+        let data = read_snapshots(&source, &screen)?;
+        let mut rows = data.snapshots.rows(0).to_vec();
+        model.coordinates.relative_to(&data.origin).to_network(&mut rows);
+        StartDensity::of_rows(model.architecture.dim, &rows)?
+    };
+    Ok(model.log_density(engine, x, t, &start, &Stage::new(0, &screen))?)
 }
 
 /// Warns of times at which the model was not trained.
@@ -178,8 +245,8 @@ fn write(
     destination: &Destination,
     coordinates: &Coordinates,
     (x, t): (&[f64], &[f64]),
-    local: &Local,
-    spread: Option<&Local>,
+    Answer { local, laplacian, log_density }: &Answer,
+    spread: Option<&Answer>,
     has_growth: bool,
 ) -> anyhow::Result<()> {
     let dim = coordinates.mean.len();
@@ -195,15 +262,20 @@ fn write(
         PointArray::new("velocity", Some(dim), &local.velocity[..]).with_columns(velocity_names.as_deref()),
         PointArray::new("speed", None, &speed[..]),
         PointArray::new("time_derivative", None, &local.time_derivative[..]),
+        PointArray::new("laplacian", None, &laplacian[..]),
+        PointArray::new("hjb_residual", None, &local.hjb_residual[..]),
     ];
+    arrays.extend(log_density.as_ref().map(|values| PointArray::new("log_density", None, &values[..])));
     if has_growth {
         arrays.push(PointArray::new("growth_rate", None, &local.growth_rate[..]));
     }
-    if let Some(spread) = spread {
+    if let Some(Answer { local: spread, laplacian, .. }) = spread {
         arrays.extend([
             PointArray::new("action_spread", None, &spread.potential[..]),
             PointArray::new("velocity_spread", Some(dim), &spread.velocity[..]).with_columns(spread_names.as_deref()),
             PointArray::new("time_derivative_spread", None, &spread.time_derivative[..]),
+            PointArray::new("laplacian_spread", None, &laplacian[..]),
+            PointArray::new("hjb_residual_spread", None, &spread.hjb_residual[..]),
         ]);
         if has_growth {
             arrays.push(PointArray::new("growth_rate_spread", None, &spread.growth_rate[..]));

@@ -218,35 +218,53 @@ impl Array<'_> {
     /// [`Error::Input`] naming row and column of a value that is not finite in f32, or describing
     /// the damage of the file.
     pub fn read_rows(self, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
+        self.read_rows_if(|x| x.is_finite(), |x| (*x as f32).is_finite(), rows, meter)
+    }
+
+    /// The same for rows that may lack numbers: NaN and infinities are read as they are.
+    ///
+    /// # Errors
+    /// [`Error::Input`] describing the damage of the file.
+    #[cfg(feature = "h5ad")]
+    pub fn read_rows_with_gaps(self, rows: &mut Rows<'_>, meter: &mut Meter<'_>) -> Result<()> {
+        self.read_rows_if(|_| true, |_| true, rows, meter)
+    }
+
+    /// Reads `[N, d]` to see that all values exist, whatever they are.
+    ///
+    /// # Errors
+    /// [`Error::Input`] describing the damage of the file.
+    #[cfg(feature = "h5ad")]
+    pub fn visit(self, meter: &mut Meter<'_>) -> Result<()> {
+        self.for_each_piece(meter, Element::decode_f64, |_: &f64| true, |_, _, _| ())
+    }
+
+    fn read_rows_if(
+        self,
+        is_good: fn(&f32) -> bool,
+        is_good_f64: fn(&f64) -> bool,
+        rows: &mut Rows<'_>,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
         if self.matrix_shape()? != (rows.len(), rows.dim()) {
             return self.refuse("changed while it was read", "read it when nothing writes to it");
         }
         let (order, origin) = (self.header.order, rows.origin());
         if origin.iter().all(|&o| o == 0.0) {
-            return self.for_each_piece(
-                meter,
-                Element::decode_f32,
-                |x: &f32| x.is_finite(),
-                |run, start, piece| match order {
-                    Order::C => rows.row_mut(run)[start..start + piece.len()].copy_from_slice(piece),
-                    Order::Fortran => (start..).zip(piece).for_each(|(row, &x)| rows.row_mut(row)[run] = x),
-                },
-            );
+            return self.for_each_piece(meter, Element::decode_f32, is_good, |run, start, piece| match order {
+                Order::C => rows.row_mut(run)[start..start + piece.len()].copy_from_slice(piece),
+                Order::Fortran => (start..).zip(piece).for_each(|(row, &x)| rows.row_mut(row)[run] = x),
+            });
         }
-        self.for_each_piece(
-            meter,
-            Element::decode_f64,
-            |x: &f64| (*x as f32).is_finite(),
-            |run, start, piece| match order {
-                Order::C => {
-                    let places = rows.row_mut(run)[start..].iter_mut().zip(&origin[start..]);
-                    places.zip(piece).for_each(|((place, o), x)| *place = (x - o) as f32);
-                }
-                Order::Fortran => (start..).zip(piece).for_each(|(row, x)| {
-                    rows.row_mut(row)[run] = (x - origin[run]) as f32;
-                }),
-            },
-        )
+        self.for_each_piece(meter, Element::decode_f64, is_good_f64, |run, start, piece| match order {
+            Order::C => {
+                let places = rows.row_mut(run)[start..].iter_mut().zip(&origin[start..]);
+                places.zip(piece).for_each(|((place, o), x)| *place = (x - o) as f32);
+            }
+            Order::Fortran => (start..).zip(piece).for_each(|(row, x)| {
+                rows.row_mut(row)[run] = (x - origin[run]) as f32;
+            }),
+        })
     }
 
     /// Calls `visit` with consecutive elements along the dimension that varies fastest: (index

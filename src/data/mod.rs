@@ -71,6 +71,8 @@ mod survey;
 mod write;
 
 pub use analytic::AnalyticProblem;
+#[cfg(feature = "h5ad")]
+pub(crate) use anndata::{CellLabels, CellSamples, Cells, Coupled, Graph, Item, write_coupling, write_extended};
 pub use components::{Components, Reduction};
 pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`

@@ -125,6 +125,15 @@ impl Coupling {
         (i as usize, j as usize, mass, self.turns.get(entry).copied())
     }
 
+    /// Pairs (i, j) of an earlier and a later row, with the probability of each.
+    pub fn entries(&self) -> impl Iterator<Item = (usize, usize, f64)> {
+        let mut before = 0;
+        self.pairs.iter().zip(&self.cumulative).map(move |(&[i, j], &sum)| {
+            let probability = f64::from(sum - std::mem::replace(&mut before, sum)) / UNIT;
+            (i as usize, j as usize, probability)
+        })
+    }
+
     /// The shares of the mass of the earlier and of the later snapshot that do not move: they
     /// vanish where they are, or appear.
     #[must_use]

@@ -37,6 +37,7 @@ pub use trainer::{Records, StepRecord, Trainer};
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::{Architecture, Model};
+use crate::objective::Objective;
 use crate::stage::Watch;
 // Part of the contract, whose calls take and return them.
 pub use crate::training::{
@@ -157,6 +158,40 @@ pub trait Differentiate {
     /// # Errors
     /// As [`Differentiate::derivatives`], for the batch too.
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient>;
+
+    /// Σₖ εₖᵀ∇²s εₖ over the `directions [k, dim]` of `model` at points `x [n, dim]`, times `t [n]`,
+    /// all in network coordinates: `[n]`. Of the unit vectors it is the Laplacian.
+    ///
+    /// # Errors
+    /// As [`Differentiate::derivatives`].
+    fn second_derivatives(&self, model: &Model, x: &[f64], t: &[f64], directions: &[f64]) -> Result<Vec<f64>> {
+        /// Numbers of the probes of a batch.
+        const PROBES: usize = 1 << 21;
+        let dim = model.architecture.dim;
+        model.require_one_condition()?;
+        check_directions(model, x, t, directions)?;
+        // A loss with diffusion has the mean over its probes.
+        let model = Model { objective: Objective { sigma: 1.0, ..Objective::default() }, ..model.clone() };
+        let n_directions = (directions.len() / dim) as f64;
+        let rows = (PROBES / directions.len()).max(1);
+        let mut found = Vec::with_capacity(t.len());
+        for (x, t) in x.chunks(rows * dim).zip(t.chunks(rows)) {
+            let probe = directions.chunks_exact(dim).flat_map(|direction| direction.repeat(t.len())).collect();
+            let (omega, d_omega) = (vec![1.0; t.len()], vec![0.0; t.len()]);
+            let batch = Batch { x: x.to_vec(), t: t.to_vec(), omega, d_omega, probe: Some(probe), ..Batch::default() };
+            let means = self.loss_gradient(&model, &batch)?.laplacian;
+            found.extend(means.iter().map(|mean| n_directions * mean));
+        }
+        Ok(found)
+    }
+}
+
+/// Checks the lengths of points, times and directions of second derivatives, of which there is one
+/// at least.
+fn check_directions(model: &Model, x: &[f64], t: &[f64], directions: &[f64]) -> Result<()> {
+    let dim = model.architecture.dim;
+    check_len("x", t.len() * dim, x.len())?;
+    check_len("directions", directions.len().div_ceil(dim).max(1) * dim, directions.len())
 }
 
 /// A device that evaluates models, integrates particles and trains.

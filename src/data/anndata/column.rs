@@ -118,7 +118,8 @@ impl Column {
 }
 
 impl Labels {
-    fn of(texts: Vec<String>) -> Self {
+    /// Texts of which equal ones share a category, in the order of their first occurrence.
+    pub fn of(texts: Vec<String>) -> Self {
         let mut code_of = std::collections::HashMap::new();
         let mut categories = Vec::new();
         let codes = texts

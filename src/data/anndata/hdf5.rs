@@ -9,6 +9,8 @@ use hdf5_pure::{
     AttrValue, Chunk, Dataset, Datatype, DatatypeByteOrder, FloatingPointLayout, Group, Layout, VlenStringReadOptions,
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::data::array::MAX_TRUSTED_RATIO;
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
@@ -20,7 +22,7 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// Bytes that a chunk may have in memory, however small the file.
 const MAX_SMALL_CHUNK: u64 = 1 << 22;
 
-const SAVE_AGAIN: &str = "save it again with anndata's write_h5ad";
+pub(super) const SAVE_AGAIN: &str = "save it again with anndata's write_h5ad";
 
 /// An open file.
 pub(super) struct Hdf5 {
@@ -192,6 +194,16 @@ impl Hdf5 {
         })
     }
 
+    /// Shape and name of the element type of the data set at `at`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none, or its header is damaged.
+    pub fn shape_and_type(&self, at: &str) -> Result<(Vec<u64>, String)> {
+        let dataset = self.file.dataset(at).map_err(self.unreadable(at))?;
+        let datatype = dataset.datatype().map_err(self.unreadable(at))?;
+        Ok((dataset.shape().map_err(self.unreadable(at))?, element_of(&datatype).0))
+    }
+
     /// The texts of the data set at `at`, `[n]`; of a missing one the text is empty.
     ///
     /// # Errors
@@ -200,7 +212,7 @@ impl Hdf5 {
         let refuse =
             |problem: &str| Err(Error::input(&self.path, at, problem, SAVE_AGAIN).of_kind(InputKind::Malformed));
         let values = self.values(at)?;
-        if values.shape.len() != 1 {
+        if values.shape.len() > 1 {
             return refuse("has several dimensions, but is a list of texts");
         }
         let in_memory = values.n_rows.saturating_mul(values.row_bytes as u64);
@@ -269,22 +281,49 @@ impl Values {
         self.dtype == "bool"
     }
 
+    /// SHA-256 of all values as they are stored, uncompressed.
+    ///
+    /// # Errors
+    /// As [`Self::window`].
+    pub fn digest(&self) -> io::Result<[u8; 32]> {
+        let mut digest = Sha256::new();
+        let mut row = 0;
+        while row < self.n_rows && self.row_bytes > 0 {
+            let bytes = self.window(row)?;
+            digest.update(&bytes);
+            row += (bytes.len() / self.row_bytes) as u64;
+        }
+        Ok(digest.finalize().into())
+    }
+
+    /// All values as indices; one that is none is [`u32::MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub fn indices(&self) -> io::Result<Vec<u32>> {
+        self.decoded(|x| if (0.0..f64::from(u32::MAX)).contains(&x) { x as u32 } else { u32::MAX })
+    }
+
     /// All values as f64.
     ///
     /// # Errors
     /// As [`Self::window`]; also if they are no numbers.
     pub fn all(&self) -> io::Result<Vec<f64>> {
+        self.decoded(|x| x)
+    }
+
+    fn decoded<T: Copy>(&self, of: impl Fn(f64) -> T) -> io::Result<Vec<T>> {
         let Ok(element) = self.element else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("holds {}, not numbers", self.dtype)));
         };
-        let mut all = Vec::new();
+        let (mut all, mut numbers) = (Vec::new(), Vec::new());
         let mut row = 0;
         while row < self.n_rows {
             let bytes = self.window(row)?;
-            let start = all.len();
-            all.try_reserve(bytes.len() / element.size()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            all.resize(start + bytes.len() / element.size(), 0.0);
-            element.decode_f64(&bytes, &mut all[start..]);
+            numbers.resize(bytes.len() / element.size(), 0.0);
+            all.try_reserve(numbers.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            element.decode_f64(&bytes, &mut numbers);
+            all.extend(numbers.iter().map(|&x| of(x)));
             row += (bytes.len() / self.row_bytes.max(1)) as u64;
         }
         Ok(all)

@@ -2,7 +2,10 @@
 //! `obsm`, `X` or a layer, dense or sparse; times and other values of a cell are columns of `obs`.
 //! Matrices are streamed; columns of `obs` take 8 bytes per cell while they are read.
 
+mod cells;
 mod column;
+mod coupling;
+mod edit;
 mod hdf5;
 mod matrix;
 mod time_text;
@@ -12,7 +15,10 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use self::cells::{CellLabels, CellSamples, Cells, Graph};
 use self::column::Column;
+pub(crate) use self::coupling::{Coupled, write_coupling};
+pub(crate) use self::edit::{Item, write_extended};
 use self::hdf5::{Hdf5, Values};
 use self::matrix::{Dense, Frame, Part, RunReader, Sparse};
 pub(super) use self::write::write;
@@ -177,7 +183,7 @@ impl AnnData {
                 Some(names)
             }
             Place::Expression { at, genes } => {
-                let all = self.gene_names().ok()?;
+                let all = names_of(&self.file, "var").ok()?;
                 match genes {
                     None => Some(all),
                     Some(genes) => {
@@ -499,14 +505,9 @@ impl AnnData {
         self.file.values(&at).map_or(0, |values| values.n_rows)
     }
 
-    fn gene_names(&self) -> Result<Vec<String>> {
-        let at = index_of(&self.file, "var");
-        if self.file.is_group(&at) { self.file.texts(&format!("{at}/values")) } else { self.file.texts(&at) }
-    }
-
     /// Indices of the genes that the list or pattern `wanted` selects.
     fn genes(&self, at: &str, wanted: &str) -> Result<Vec<u32>> {
-        let selection = Names::new(self.gene_names()?).select(self.path(), wanted, "")?;
+        let selection = Names::new(names_of(&self.file, "var")?).select(self.path(), wanted, "")?;
         let columns: Vec<u32> = selection.columns.into_iter().map(|column| column as u32).collect();
         let all = match self.file.shape_attribute(at, "shape") {
             Some([_, columns]) => columns,
@@ -535,6 +536,12 @@ impl Place {
 /// Where the column `name` of `obs` is, which may be a path already.
 fn column_at(name: &str) -> String {
     format!("obs/{}", name.strip_prefix("obs/").unwrap_or(name))
+}
+
+/// Names of the rows of the data frame at `at`.
+fn names_of(file: &Hdf5, at: &str) -> Result<Vec<String>> {
+    let at = index_of(file, at);
+    if file.is_group(&at) { file.texts(&format!("{at}/values")) } else { file.texts(&at) }
 }
 
 /// Where the names of the rows of the data frame at `at` are.

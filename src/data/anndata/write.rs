@@ -9,7 +9,6 @@ use crate::data::write::{PointArray, PointValues};
 /// Writes `arrays`: `samples` become `obsm/X_pca`, other matrices `obsm/X_<name>`, and arrays with
 /// one value per row columns of `obs`.
 pub(in crate::data) fn write(writer: &mut dyn Write, arrays: &[PointArray<'_>]) -> io::Result<()> {
-    let text = |text: &str| AttrValue::VarLenString(text.into());
     let n_rows = arrays.first().map_or(0, PointArray::n_rows);
     let mut file = FileBuilder::new();
     file.set_attr("encoding-type", text("anndata"));
@@ -52,9 +51,13 @@ pub(in crate::data) fn write(writer: &mut dyn Write, arrays: &[PointArray<'_>]) 
     })
 }
 
+/// A text as an attribute.
+pub(super) fn text(text: &str) -> AttrValue {
+    AttrValue::VarLenString(text.into())
+}
+
 /// The attributes of a data frame.
-fn describe_frame(frame: &mut hdf5_pure::GroupBuilder, columns: Vec<String>) {
-    let text = |text: &str| AttrValue::VarLenString(text.into());
+pub(super) fn describe_frame(frame: &mut hdf5_pure::GroupBuilder, columns: Vec<String>) {
     frame.set_attr("encoding-type", text("dataframe"));
     frame.set_attr("encoding-version", text("0.2.0"));
     frame.set_attr("_index", text("_index"));
@@ -69,6 +72,6 @@ fn add(dataset: &mut hdf5_pure::DatasetBuilder, array: &PointArray<'_>) {
     let shape: Vec<u64> = array.shape().iter().map(|&n| n as u64).collect();
     dataset
         .with_shape(&shape)
-        .set_attr("encoding-type", AttrValue::VarLenString("array".into()))
-        .set_attr("encoding-version", AttrValue::VarLenString("0.2.0".into()));
+        .set_attr("encoding-type", text("array"))
+        .set_attr("encoding-version", text("0.2.0"));
 }

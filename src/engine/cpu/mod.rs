@@ -66,6 +66,7 @@ use self::workspace::{Workspace, rows_per_tile};
 use super::batch::{BatchProbes, LossForm, Potential};
 use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
+    check_directions,
 };
 use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
@@ -131,6 +132,13 @@ impl Differentiate for CpuEngine {
         let interior = self.arch.dispatch(EvaluateDerivatives { threads: self.threads, model, x, t, c });
         let result = self.arch.dispatch(EvaluateLoss { model, batch });
         Ok(LossGradient { interior, ..result })
+    }
+
+    fn second_derivatives(&self, model: &Model, x: &[f64], t: &[f64], directions: &[f64]) -> Result<Vec<f64>> {
+        model.validate()?;
+        model.require_one_condition()?;
+        check_directions(model, x, t, directions)?;
+        Ok(self.arch.dispatch(EvaluateSecond { threads: self.threads, model, x, t, directions }))
     }
 }
 
@@ -241,6 +249,53 @@ impl WithSimd for EvaluateDerivatives<'_> {
             }
         });
         all
+    }
+}
+
+/// [`Differentiate::second_derivatives`].
+struct EvaluateSecond<'a> {
+    threads: usize,
+    model: &'a Model,
+    x: &'a [f64],
+    t: &'a [f64],
+    directions: &'a [f64],
+}
+
+impl WithSimd for EvaluateSecond<'_> {
+    type Output = Vec<f64>;
+
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
+        /// Directions that a tile has memory for at a time.
+        const AT_ONCE: usize = 16;
+        let (n, dim) = (self.t.len(), self.model.architecture.dim);
+        let network = Network::new(simd, self.model);
+        let mut all = vec![0.0; n];
+        let rows = rows_per_tile(n);
+        let at_once = AT_ONCE.min(self.directions.len() / dim);
+        let tiles = Mutex::new(self.x.chunks(rows * dim).zip(self.t.chunks(rows)).zip(all.chunks_mut(rows)));
+        on_threads(self.threads.min(n.div_ceil(rows)), || {
+            let mut work = Workspace::new(&self.model.architecture, &network.packing, rows, at_once);
+            let mut part = vec![0.0; rows];
+            while let Some(((x, t), sums)) = next(&tiles) {
+                place(&mut work, self.model, (x, &[]), |row| t[row]);
+                for directions in self.directions.chunks(at_once * dim) {
+                    place_directions(&mut work, dim, t.len(), directions);
+                    loss::laplacian(&network.sweeps(simd), &mut work, t.len(), 1.0, &mut part);
+                    sums.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part);
+                }
+            }
+        });
+        all
+    }
+}
+
+/// Makes `directions [k, dim]` the probes of all rows of the tile; those beyond are 0.
+fn place_directions(work: &mut Workspace, dim: usize, n_rows: usize, directions: &[f64]) {
+    for (k, ends) in work.probes.iter_mut().enumerate() {
+        for i in 0..dim {
+            let component = directions.get(k * dim + i).map_or(0.0, |&component| component as f32);
+            (0..n_rows).for_each(|row| *ends.input.at_mut(row, i) = component);
+        }
     }
 }
 
