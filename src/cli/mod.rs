@@ -9,6 +9,7 @@ mod devices;
 mod ensemble;
 mod evaluate;
 pub mod exit;
+mod export;
 pub mod flags;
 mod inspect;
 mod named;
@@ -65,6 +66,8 @@ enum Command {
     Annotate(annotate::Arguments),
     /// Score a trained model on snapshots
     Evaluate(evaluate::Arguments),
+    /// Write a model as ONNX, with its derivatives, for other programs
+    Export(export::Arguments),
     /// Compute loss, gradients and derivatives on a given batch, for people who port models
     Check(check::Arguments),
     /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong
@@ -88,6 +91,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Query(arguments) => query::run(&arguments).map(done),
         Command::Annotate(arguments) => annotate::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
+        Command::Export(arguments) => export::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),
         Command::Problem(arguments) => problem::run(&arguments).map(done),

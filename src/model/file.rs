@@ -73,7 +73,22 @@ impl Model {
     /// [`Model::load`] would refuse it.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.check_storable(path)?;
-        let Model { architecture, coordinates, objective, parameters } = self;
+        let json = self.metadata(path)?;
+        let Model { architecture, parameters, .. } = self;
+        let layers = architecture.layers();
+        let tensors = layers.iter().enumerate().flat_map(|(index, layer)| {
+            let [(weight, weight_shape), (bias, bias_shape)] = tensor_names(index, layer);
+            [
+                (weight, NewTensor::f32(&weight_shape, &parameters[layer.weight..layer.bias])),
+                (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
+            ]
+        });
+        write_tensors(&path.into(), tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
+    }
+
+    /// All but the parameters, as the JSON that a file at `path` holds.
+    pub(crate) fn metadata(&self, path: &Path) -> Result<String> {
+        let Model { architecture, coordinates, objective, parameters: _ } = self;
         let metadata = Metadata {
             version: if architecture.conditions == 0 { VERSION } else { VERSION_WITH_CONDITIONS },
             dim: architecture.dim,
@@ -91,16 +106,7 @@ impl Model {
             cost_exponent: objective.cost_exponent,
             conditions: coordinates.conditions.clone(),
         };
-        let json = serde_json::to_string(&metadata).map_err(|error| Error::io(path, "write")(error.into()))?;
-        let layers = architecture.layers();
-        let tensors = layers.iter().enumerate().flat_map(|(index, layer)| {
-            let [(weight, weight_shape), (bias, bias_shape)] = tensor_names(index, layer);
-            [
-                (weight, NewTensor::f32(&weight_shape, &parameters[layer.weight..layer.bias])),
-                (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
-            ]
-        });
-        write_tensors(&path.into(), tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
+        serde_json::to_string(&metadata).map_err(|error| Error::io(path, "write")(error.into()))
     }
 
     /// Reads a model file. Tensors may be f16, bf16, f32 or f64; the time weight is ω = 1.
@@ -161,7 +167,7 @@ impl Model {
     }
 
     /// Checks all that a file promises its reader: sizes, ranges, and that every number is finite.
-    fn check_storable(&self, path: &Path) -> Result<()> {
+    pub(crate) fn check_storable(&self, path: &Path) -> Result<()> {
         let fail = |field: &str, problem: String, fix: &str| Err(Error::input(path, field, problem, fix));
         let Architecture { dim, .. } = self.architecture;
         self.coordinates.check_storable(dim, &path.into())?;

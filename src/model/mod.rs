@@ -119,9 +119,14 @@ impl Coordinates {
     /// more than 10⁻⁵ scales.
     #[must_use]
     pub fn need_f64(&self) -> bool {
-        const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
-        self.mean.iter().zip(&self.scale).any(|(mean, scale)| mean.abs() * ROUNDING > 1e-5 * scale)
+        self.mean.iter().zip(&self.scale).any(|(&mean, &scale)| is_coarse(mean, scale))
     }
+}
+
+/// True if f32 would round numbers near `mean` by more than 10⁻⁵ of `scale`.
+pub(crate) fn is_coarse(mean: f64, scale: f64) -> bool {
+    const ROUNDING: f64 = f32::EPSILON as f64 / 2.0;
+    mean.abs() * ROUNDING > 1e-5 * scale
 }
 
 /// A trained (or freshly initialized) action s(x, t): all that `model.safetensors` holds.

@@ -19,7 +19,7 @@ const DIM: usize = 5;
 const N: usize = 97;
 
 /// Every head, activation and embedding, in data units far from network coordinates.
-fn models_of_every_kind() -> Vec<(String, Model)> {
+pub fn models_of_every_kind() -> Vec<(String, Model)> {
     let coordinates = Coordinates {
         mean: vec![3.0, -40.25, 0.5, 1000.0, 0.0],
         scale: vec![2.0, 0.125, 7.5, 30.0, 1.5],
@@ -49,7 +49,7 @@ pub fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = Strin
     });
     assert!(
         output.status.success(),
-        "{python:?} failed; it needs numpy, safetensors, scipy, anndata and h5py, or name another interpreter in AMATCH_PYTHON\n{}",
+        "{python:?} failed; it needs numpy, safetensors, scipy, anndata, h5py, onnx and onnxruntime, or name another interpreter in AMATCH_PYTHON\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -42,6 +42,7 @@ mod learned_path;
 #[cfg(unix)]
 mod messages;
 mod model_file;
+mod onnx;
 #[cfg(unix)]
 mod outputs;
 mod query;
