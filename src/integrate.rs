@@ -112,7 +112,7 @@ impl Default for Solver {
 
 impl Solver {
     /// Steps from start to end that suit a method of fixed steps.
-    const STEPS: u64 = 100;
+    pub const STEPS: u64 = 100;
 
     fn fixed(method: Method, steps: u64, seed: u64) -> Self {
         Solver { method, control: StepControl::Fixed { steps }, noise: Noise::new(seed) }

@@ -95,10 +95,35 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn read_noting(path: &Path, overrides: &[String], mut notice: impl FnMut(&str)) -> Result<Config> {
-        let (table, line) = read::table(path, overrides)?;
+        let (config, line) = Config::parsed(path, &read::text(path)?, overrides)?;
         if let Some(line) = line {
             notice(&line);
         }
+        Ok(config)
+    }
+
+    /// Like [`Config::read`], of a `text` that no file holds: errors call it `path`, and relative
+    /// paths start from the folder of that.
+    ///
+    /// ```
+    /// use action_matching::prelude::*;
+    ///
+    /// let config = Config::parse("settings".as_ref(), "training.steps = 100\ndata.path = '/cells.npz'", &[])?;
+    /// assert_eq!(config.training.steps, 100);
+    /// let error = Config::parse("settings".as_ref(), "training.stepz = 100", &[]).unwrap_err();
+    /// assert!(error.to_string().starts_with("settings: training.stepz: is not a key"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Config> {
+        Ok(Config::parsed(path, text, overrides)?.0)
+    }
+
+    /// The configuration of `text`, and a line about keys in an old form.
+    fn parsed(path: &Path, text: &str, overrides: &[String]) -> Result<(Config, Option<String>)> {
+        let (table, line) = read::table(path, text, overrides)?;
         let mut config: Config = serde_path_to_error::deserialize(table.clone())
             .map_err(|error| keys::unfit_value(path, &error.path().to_string(), &table))?;
         config.validate(path)?;
@@ -111,7 +136,7 @@ impl Config {
         if config.output.folder.as_os_str().is_empty() {
             config.output.folder = Path::new("runs").join(path.file_stem().unwrap_or("run".as_ref()));
         }
-        Ok(config)
+        Ok((config, line))
     }
 
     /// The file that reproduces the run: every key with its value.

@@ -9,7 +9,7 @@ use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// The text of the configuration `path`.
-fn text(path: &Path) -> Result<String> {
+pub(super) fn text(path: &Path) -> Result<String> {
     let (file, size) = open_file(path)?;
     let too_large = |size: u64| {
         let problem = format!("has {size} bytes, more than the {MAX_BYTES} of any configuration");
@@ -68,11 +68,10 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Parts of the longest key there is: section, key, and the parts of an inline table.
 const MAX_KEY_PARTS: usize = 4;
 
-/// The table of `path` with the values of `overrides`, all keys known and in their present form;
-/// and a line about those that were not.
-pub(super) fn table(path: &Path, overrides: &[String]) -> Result<(toml::Table, Option<String>)> {
-    let text = text(path)?;
-    let mut table: toml::Table = text.parse().map_err(|error| syntax_error(path, &text, &error))?;
+/// The table of `text`, which errors call `path`, with the values of `overrides`, all keys known
+/// and in their present form; and a line about those that were not.
+pub(super) fn table(path: &Path, text: &str, overrides: &[String]) -> Result<(toml::Table, Option<String>)> {
+    let mut table: toml::Table = text.parse().map_err(|error| syntax_error(path, text, &error))?;
     let mut found = Found::default();
     legacy::rename(path, &mut table, &mut found)?;
     let mut assignments = overrides.iter().map(|text| Assignment::parse(text)).collect::<Result<Vec<_>>>()?;

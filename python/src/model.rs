@@ -1,0 +1,268 @@
+//! `Model`: one model or the members of an ensemble, and the engine that evaluates them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use action_matching::engine::Engine;
+use action_matching::model::{self, Condition};
+use action_matching::train::RunFolder;
+use action_matching::{Ensemble, Error, InputKind, Local, Result};
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+
+use crate::engine::Device;
+use crate::errors::exception;
+use crate::rows::{self, Number, Points, with_rows};
+use crate::work::{Relay, on_worker};
+
+/// Rows that are evaluated between two looks at the wish to end.
+const ROWS: usize = 1 << 14;
+
+/// Models of the same data, at least one, on an engine.
+#[pyclass(frozen, module = "action_matching._native")]
+pub struct Model {
+    pub members: Members,
+    pub engine: Arc<dyn Engine>,
+}
+
+/// What there is of a run.
+#[derive(Clone)]
+pub enum Members {
+    One(Box<model::Model>),
+    Several(Ensemble),
+}
+
+impl Members {
+    /// All models.
+    pub fn models(&self) -> &[model::Model] {
+        match self {
+            Members::One(model) => std::slice::from_ref(model),
+            Members::Several(ensemble) => ensemble.members(),
+        }
+    }
+
+    fn load(path: PathBuf) -> Result<Members> {
+        let run = RunFolder::new(&path);
+        if path.is_dir() && run.member(2).model().exists() {
+            return Ensemble::load(&path).map(Members::Several);
+        }
+        let file = if path.is_dir() { run.model() } else { path };
+        model::Model::load(&file).map(|model| Members::One(Box::new(model)))
+    }
+
+    fn save(&self, path: PathBuf, overwrite: bool) -> Result<()> {
+        if !overwrite && path.exists() {
+            let fix = "name another file, or replace it with overwrite=True";
+            return Err(Error::input(path, "path", "already exists", fix).of_kind(InputKind::Exists));
+        }
+        match self {
+            Members::One(model) => model.save(&path),
+            Members::Several(ensemble) => {
+                std::fs::create_dir_all(&path).map_err(Error::io(&path, "create the folder"))?;
+                let run = RunFolder::new(path);
+                let files = (1..).map(|number| run.member(number).model());
+                ensemble.members().iter().zip(files).try_for_each(|(model, file)| model.save(&file))
+            }
+        }
+    }
+
+    fn under(&self, condition: &[(String, String)]) -> Result<Members> {
+        let values = self.models()[0].coordinates.parse_condition(condition)?;
+        match self {
+            Members::One(model) => Ok(Members::One(Box::new(model.under(&values)?))),
+            Members::Several(ensemble) => ensemble.under(&values).map(Members::Several),
+        }
+    }
+
+    /// The `quantity` at points `x [n, dim]` and times `t [n]`: its mean over the members, and its
+    /// standard deviation if there are several.
+    fn at<T: Number>(
+        &self,
+        engine: &dyn Engine,
+        (x, t): (&[T], &[f64]),
+        quantity: Quantity,
+        relay: &Relay,
+    ) -> Result<(Vec<T>, Option<Vec<T>>)> {
+        let wide = |x: &[T]| -> Vec<f64> { x.iter().map(|&x| x.into()).collect() };
+        let narrow = |values: Vec<f64>| values.into_iter().map(T::nearest);
+        match self {
+            Members::One(model) => {
+                let dim = model.architecture.dim;
+                let mut found = Vec::with_capacity(t.len() * quantity.width(dim));
+                for (x, t) in x.chunks(ROWS * dim).zip(t.chunks(ROWS)) {
+                    relay.check()?;
+                    found.extend(narrow(match quantity {
+                        Quantity::Laplacian => model.laplacian(engine, &wide(x), t)?,
+                        _ => quantity.of(model.local(engine, &wide(x), t)?),
+                    }));
+                }
+                Ok((found, None))
+            }
+            // In one piece, as potentials are compared less their means over all points of a time.
+            Members::Several(ensemble) => {
+                let (mean, spread) = match quantity {
+                    Quantity::Laplacian => {
+                        let estimate = ensemble.laplacian(engine, &wide(x), t)?;
+                        (estimate.mean, estimate.spread)
+                    }
+                    _ => {
+                        let [mean, spread] = ensemble.local(engine, &wide(x), t)?;
+                        (quantity.of(mean), quantity.of(spread))
+                    }
+                };
+                Ok((narrow(mean).collect(), Some(narrow(spread).collect())))
+            }
+        }
+    }
+}
+
+/// What a model says at a point and time.
+#[derive(Clone, Copy, PartialEq)]
+enum Quantity {
+    Potential,
+    Velocity,
+    TimeDerivative,
+    Laplacian,
+    Growth,
+    HjbResidual,
+}
+
+impl Quantity {
+    fn parse(name: &str) -> Result<Quantity> {
+        Ok(match name {
+            "potential" => Quantity::Potential,
+            "velocity" => Quantity::Velocity,
+            "time_derivative" => Quantity::TimeDerivative,
+            "laplacian" => Quantity::Laplacian,
+            "growth" => Quantity::Growth,
+            "hjb_residual" => Quantity::HjbResidual,
+            _ => return Err(Error::input("model", "quantity", format!("is {name:?}"), "use the methods of Model")),
+        })
+    }
+
+    /// Values of a row.
+    fn width(self, dim: usize) -> usize {
+        if self == Quantity::Velocity { dim } else { 1 }
+    }
+
+    fn of(self, local: Local) -> Vec<f64> {
+        match self {
+            Quantity::Potential => local.potential,
+            Quantity::Velocity => local.velocity,
+            Quantity::TimeDerivative => local.time_derivative,
+            Quantity::Growth => local.growth_rate,
+            Quantity::HjbResidual => local.hjb_residual,
+            Quantity::Laplacian => Vec::new(), // not among them: see `Members::at`
+        }
+    }
+}
+
+/// Values and their spread, as arrays.
+type Estimates<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
+
+#[pymethods]
+impl Model {
+    /// The model in a file, or those of a run folder.
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf, device: Device) -> PyResult<Model> {
+        let load = || Ok(Model { members: Members::load(path)?, engine: device.engine()? });
+        py.detach(load).map_err(|error| exception(py, error))
+    }
+
+    /// Writes a file, or for an ensemble a folder.
+    fn save(&self, py: Python<'_>, path: PathBuf, overwrite: bool) -> PyResult<()> {
+        py.detach(|| self.members.save(path, overwrite)).map_err(|error| exception(py, error))
+    }
+
+    /// Member `index` of an ensemble, counted from 0.
+    fn member(&self, index: usize) -> Option<Model> {
+        let model = self.members.models().get(index)?.clone();
+        Some(Model { members: Members::One(Box::new(model)), engine: Arc::clone(&self.engine) })
+    }
+
+    /// The model under a condition: pairs of a name and a value in words.
+    fn under(&self, py: Python<'_>, condition: Vec<(String, String)>) -> PyResult<Model> {
+        let members = self.members.under(&condition).map_err(|error| exception(py, error))?;
+        Ok(Model { members, engine: Arc::clone(&self.engine) })
+    }
+
+    /// The quantity of this name at points and times.
+    fn at<'py>(
+        &self,
+        py: Python<'py>,
+        x: Points<'py>,
+        t: PyReadonlyArray1<'py, f64>,
+        quantity: &str,
+    ) -> PyResult<Estimates<'py>> {
+        let dim = self.dim();
+        x.check_dim(dim).map_err(|error| exception(py, error))?;
+        let quantity = Quantity::parse(quantity).map_err(|error| exception(py, error))?;
+        let t = rows::values(&t)?;
+        let (members, engine) = (&self.members, &*self.engine);
+        with_rows!(x, rows => {
+            let (mean, spread) = on_worker(py, None, |relay| members.at(engine, (rows, t), quantity, relay))?;
+            let shaped = |values| match quantity.width(dim) {
+                1 => Ok(rows::array(py, values, t.len())?.into_any()),
+                width => PyResult::Ok(rows::array(py, values, [t.len(), width])?.into_any()),
+            };
+            Ok((shaped(mean)?, spread.map(shaped).transpose()?))
+        })
+    }
+
+    /// Number of members, 1 for a single model.
+    #[getter]
+    fn n_members(&self) -> usize {
+        self.members.models().len()
+    }
+
+    /// Dimension.
+    #[getter]
+    pub fn dim(&self) -> usize {
+        self.members.models()[0].architecture.dim
+    }
+
+    /// First and last time of training.
+    #[getter]
+    fn time_range(&self) -> (f64, f64) {
+        let [first, last] = self.members.models()[0].coordinates.time_range;
+        (first, last)
+    }
+
+    /// Mean and scale of the data, `dim` each.
+    #[getter]
+    fn coordinates(&self) -> (Vec<f64>, Vec<f64>) {
+        let coordinates = &self.members.models()[0].coordinates;
+        (coordinates.mean.clone(), coordinates.scale.clone())
+    }
+
+    /// Names of the dimensions.
+    #[getter]
+    fn columns(&self) -> Option<Vec<String>> {
+        self.members.models()[0].coordinates.columns.clone()
+    }
+
+    /// Conditions that the model depends on: name, and the values of training in words.
+    #[getter]
+    fn conditions(&self) -> Vec<(String, String)> {
+        let conditions = &self.members.models()[0].coordinates.conditions;
+        conditions.iter().map(|condition: &Condition| (condition.name().to_string(), condition.known())).collect()
+    }
+
+    /// Diffusion σ₀, growth λ and exponent of the cost.
+    #[getter]
+    fn dynamics(&self) -> (f64, f64, f64) {
+        let objective = &self.members.models()[0].objective;
+        (objective.sigma, objective.growth, objective.cost_exponent)
+    }
+
+    /// The device in words.
+    #[getter]
+    fn device(&self) -> String {
+        self.engine.describe()
+    }
+
+    /// What `amatch inspect` prints of the first member.
+    fn describe(&self) -> String {
+        self.members.models()[0].describe()
+    }
+}

@@ -1,0 +1,96 @@
+"""Tests that need torch and matplotlib: ``python python/tests/on_request.py``, where the wheel is installed."""
+
+import tempfile
+import unittest
+
+import numpy as np
+import torch
+
+import action_matching as am
+import flow
+import test_ann
+from action_matching import ann
+
+X = np.random.default_rng(7).normal([3.0, -1.5], [2.0, 1.0], size=(200, 2))
+T = np.linspace(1.0, 5.0, 200)
+
+
+class Torch(unittest.TestCase):
+    def test_every_kind_of_network_is_the_same_in_torch(self):
+        """1e-5 of the largest value, which is what float32 leaves of either."""
+        fourier = {"kind": "fourier", "frequencies": [0.5, 1.5]}
+        for activation in ("silu", "tanh", "softplus", "gelu", "sin"):
+            for head in ("scalar", "quadratic", "dot"):
+                for embedding in ("raw", fourier):
+                    network = {"hidden": [24, 16], "activation": activation, "head": head, "time_embedding": embedding}
+                    settings = {**flow.SETTINGS, "model": network, "training": {"steps": 30, "interior_rows": 64, "boundary_rows": 64}}
+                    model = am.train(*flow.data(100), **settings)
+                    with self.subTest(**network):
+                        self.check(model, model.to_torch().double())
+
+    def check(self, model, potential):
+        x = torch.tensor(X, requires_grad=True)
+        t = torch.tensor(T, requires_grad=True)
+        s = potential(x, t)
+        (ds_dt,) = torch.autograd.grad(s.sum(), t)
+        laplacian = torch.autograd.functional.hessian(lambda x: potential(x, T).sum(), x.detach())
+        laplacian = torch.einsum("nini->n", laplacian)
+        for got, want in [
+            (s, model.potential(X, T)),
+            (potential.velocity(x, t), model.velocity(X, T)),
+            (ds_dt, model.time_derivative(X, T)),
+            (laplacian, model.laplacian(X, T)),
+        ]:
+            got = got.detach().numpy()
+            self.assertLess(np.abs(got - want).max(), 1e-5 * max(1.0, np.abs(want).max()))
+
+    def test_growth_and_other_costs(self):
+        for objective in ({"growth": 0.5, "pairing": "independent"}, {"cost_exponent": 1.5, "pairing": "independent"}):
+            model = am.train(*flow.data(100), objective=objective, model={"hidden": [16]}, training={"steps": 50})
+            potential = model.to_torch().double()
+            for got, want in [
+                (potential.velocity(torch.tensor(X), T), model.velocity(X, T)),
+                (potential.growth(torch.tensor(X), T), model.growth(X, T)),
+            ]:
+                np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-4, atol=1e-5)
+
+    def test_float32_and_training(self):
+        potential = flow.model().to_torch()
+        x = torch.tensor(X, dtype=torch.float32)
+        np.testing.assert_allclose(potential.velocity(x, 2.0).detach(), flow.model().velocity(X, 2), rtol=1e-3, atol=1e-4)
+        potential.velocity(x, 2.0).square().sum().backward()
+        self.assertTrue(all(p.grad is not None and p.grad.isfinite().all() for p in list(potential.parameters())[:-1]))
+        with torch.no_grad():
+            self.assertFalse(potential.velocity(x, 2.0).requires_grad)
+
+    def test_tensors_go_in_and_out_without_copies(self):
+        x = torch.tensor(X)
+        v = torch.from_dlpack(flow.model().velocity(x, torch.tensor(T)))
+        np.testing.assert_array_equal(v.numpy(), flow.model().velocity(X, T))
+        with self.assertRaisesRegex(am.InputError, "detach"):
+            flow.model().velocity(x.requires_grad_(), 2)
+
+    def test_a_file_is_read(self):
+        with tempfile.TemporaryDirectory() as folder:
+            flow.model().save(f"{folder}/model.safetensors")
+            potential = am.torch.Potential.load(f"{folder}/model.safetensors")
+        self.assertEqual(list(potential.state_dict())[0], "net.0.weight")
+
+
+class Pictures(unittest.TestCase):
+    def test_stream(self):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        adata = test_ann.cells({1.0: "day 1", 5.0: "day 5"})
+        model = ann.train(adata, "day", **test_ann.FEW)
+        with self.assertRaisesRegex(am.InputError, "call ann.velocity first"):
+            ann.stream(adata)
+        ann.velocity(adata, model)
+        for color in (None, "action", "day"):
+            axes = ann.stream(adata, color=color)
+            self.assertTrue(axes.patches and axes.collections)
+
+
+if __name__ == "__main__":
+    unittest.main()
