@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 COMMENT_COLUMNS = 100
 CODE_COLUMNS = 120
-SOURCES = ["src", "kernels", "tests", "benches", "examples", "build.rs"]
+SOURCES = ["src", "kernels", "python", "tests", "benches", "examples", "build.rs"]
 SUFFIXES = {".rs", ".cu", ".cuh", ".h"}
 
 # Licences that a program under MIT or Apache-2.0 can be distributed with.

@@ -90,7 +90,7 @@ class Listener:
         if self._line is not None:
             self._line.clear()
         if kind == "warning":
-            warnings.warn(event, ActionMatchingWarning, stacklevel=4)
+            warnings.warn(event, ActionMatchingWarning, stacklevel=3)
         else:
             _log.info(event)
 

@@ -1,4 +1,4 @@
-"""Tests that need torch and matplotlib: ``python python/tests/on_request.py``, where the wheel is installed."""
+"""Tests that need torch: ``python python/tests/on_request_torch.py``, where the wheel is installed."""
 
 import tempfile
 import unittest
@@ -8,8 +8,7 @@ import torch
 
 import action_matching as am
 import flow
-import test_ann
-from action_matching import ann
+from action_matching.torch import Potential
 
 X = np.random.default_rng(7).normal([3.0, -1.5], [2.0, 1.0], size=(200, 2))
 T = np.linspace(1.0, 5.0, 200)
@@ -73,23 +72,8 @@ class Torch(unittest.TestCase):
     def test_a_file_is_read(self):
         with tempfile.TemporaryDirectory() as folder:
             flow.model().save(f"{folder}/model.safetensors")
-            potential = am.torch.Potential.load(f"{folder}/model.safetensors")
+            potential = Potential.load(f"{folder}/model.safetensors")
         self.assertEqual(list(potential.state_dict())[0], "net.0.weight")
-
-
-class Pictures(unittest.TestCase):
-    def test_stream(self):
-        import matplotlib
-
-        matplotlib.use("Agg")
-        adata = test_ann.cells({1.0: "day 1", 5.0: "day 5"})
-        model = ann.train(adata, "day", **test_ann.FEW)
-        with self.assertRaisesRegex(am.InputError, "call ann.velocity first"):
-            ann.stream(adata)
-        ann.velocity(adata, model)
-        for color in (None, "action", "day"):
-            axes = ann.stream(adata, color=color)
-            self.assertTrue(axes.patches and axes.collections)
 
 
 if __name__ == "__main__":
