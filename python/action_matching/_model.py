@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -162,6 +162,7 @@ class Model:
         return self._at("hjb_residual", x, t, spread)
 
     def _at(self, quantity: str, x: Any, t: Any, spread: bool) -> Estimate:
+        self._refuse_conditions()
         points = rows("x", x)
         mean, deviation = self._native.at(points, vector("t", t, len(points)), quantity)
         if not spread:
@@ -170,8 +171,8 @@ class Model:
             raise refuse("model", "spread", "is that of an ensemble, and this is one model", "train with seeds=5")
         return mean, deviation
 
-    def log_density(self, x: Any, t: float, base: Union[str, Callable[[np.ndarray], Any]]) -> np.ndarray:
-        """log q(x, t) ``[n]`` in units of the data, of the density that the flow carries from `base` to the time `t`.
+    def log_density(self, x: Any, t: Any, base: Any, *, progress: ProgressOption = False) -> np.ndarray:
+        """log q(x, t) ``[n]`` in units of the data, of the density that the flow carries from the first time to `t`.
 
         The points are moved back to the first time, with the divergence of the velocity along the way (exact, so
         the cost grows with d). With growth q is the density of mass, whose integral is 1 at the first time.
@@ -179,33 +180,22 @@ class Model:
         Parameters
         ----------
         base
-            The log-density at the first time: a function of points ``[n, d]`` that returns ``[n]``, as
-            ``scipy.stats.gaussian_kde(first.T).logpdf`` of transposed points, or ``"gaussian"``, the standard normal in network
-            coordinates from which generative paths start.
+            Samples ``[m, d]`` of the first time, at which Gaussian kernels are put, as wide as Scott's rule has it
+            (evenly chosen ones, if there are more than 5000); or ``"gaussian"``, the standard normal in network
+            coordinates, from which generative paths start.
 
         Raises
         ------
         InputError
-            For a model with diffusion, whose particles do not go back, and for an ensemble.
+            For a model with diffusion, whose density does not follow the flow, and for an ensemble.
         """
-        if self._native.n_members > 1:
-            raise refuse("model", "log_density", "belongs to the flow of one model", "take one of members")
-        if not callable(base) and base != "gaussian":
-            raise refuse("log_density", "base", f"is {base!r}", 'give a function of points, or "gaussian"')
-        points, time = rows("x", x), float(t)
-        moved = self._move(points, time, [self.time_range[0]], density=True)
-        start = moved["positions"][0]
-        if callable(base):
-            at_start = np.asarray(base(start), dtype=np.float64)
-            if at_start.shape != (len(points),):
-                raise refuse("log_density", "base", f"returns shape {list(at_start.shape)}", f"return [{len(points)}]")
-        else:
-            mean, scale = (np.array(each) for each in self._native.coordinates)
-            network = (start - mean) / scale
-            at_start = -0.5 * (network**2).sum(axis=1) - np.log(scale).sum() - 0.5 * self.dim * np.log(2 * np.pi)
-        # Both channels hold what the way back adds.
-        way_back = moved["log_density"][0] + (0.0 if moved["log_weights"] is None else moved["log_weights"][0])
-        return (at_start - way_back).astype(points.dtype)
+        if isinstance(base, str) and base != "gaussian":
+            raise refuse("log_density", "base", f"is {base!r}", 'give samples of the first time, or "gaussian"')
+        self._refuse_conditions()
+        points = rows("x", x)
+        kernels = None if isinstance(base, str) else rows("base", base)
+        with Listener(progress) as listener:
+            return self._native.log_density(points, vector("t", t, len(points)), kernels, listener)
 
     def sample(
         self,
@@ -258,14 +248,11 @@ class Model:
         saved = [] if save_at is None else [float(t) for t in save_at]
         if t1 is not None and (not saved or saved[-1] != t1):
             saved.append(float(t1))
-        moved = self._move(
-            points,
-            float(first if t0 is None else t0),
-            saved or [last],
-            way={"method": method, "steps": steps, "rtol": rtol, "atol": atol, "seed": seed},
-            progress=progress,
-        )
-        del moved["log_density"]
+        way: "_native.Way" = {"method": method, "steps": steps, "rtol": rtol, "atol": atol, "seed": seed}
+        start = float(first if t0 is None else t0)
+        self._refuse_conditions()
+        with Listener(progress) as listener:
+            moved = _native.integrate(self._native, points, start, saved or [last], way, listener)
         if weights is not None:
             own = vector("weights", weights, len(points))
             if not (own > 0).all():
@@ -277,22 +264,10 @@ class Model:
             return Particles(saved[0] if saved else last, **{k: v if v is None else v[0] for k, v in moved.items()})
         return Particles(np.array(saved or [last]), **moved)
 
-    def _move(
-        self,
-        points: np.ndarray,
-        t0: float,
-        save_at: List[float],
-        *,
-        way: Optional["_native.Way"] = None,
-        density: bool = False,
-        progress: ProgressOption = False,
-    ) -> dict:
+    def _refuse_conditions(self) -> None:
         if self.conditions:
             known = "; ".join(known for _, known in self.conditions)
             raise refuse("model", "conditions", "must be chosen first", f"call model.under(…) with each: {known}")
-        plain: "_native.Way" = {"method": None, "steps": None, "rtol": None, "atol": None, "seed": 0}
-        with Listener(progress) as listener:
-            return _native.integrate(self._native, points, t0, save_at, way or plain, density, listener)
 
     def under(self, **condition: Any) -> "Model":
         """The model under one condition, as ``model.under(dose=0.3, drug="A")``: it depends on none, and does all that

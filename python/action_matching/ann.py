@@ -112,7 +112,8 @@ def velocity(
                                ``VelocityKernel(attr="obsm", xkey="X_pca", vkey="velocity_pca")``
     ``obs["action"]``          the potential s
     ``obs["speed"]``           length of the velocity
-    ``obs["hjb_residual"]``    0 where the flow is optimal, per unit of time
+    ``obs["hjb_residual"]``    0 where the flow is optimal, per unit of time; without growth less its mean
+                               over the cells of each time
     ``obs["growth_rate"]``     of models with growth: m' = growth_rate · m
     =========================  ==============================================================================
 
@@ -127,12 +128,17 @@ def velocity(
     basis = _noted(adata, "basis", basis)
     x, t = _positions(adata, basis), times_of(adata, _noted(adata, "time_key", time_key))
     v = model.velocity(x, t)
-    adata.obsm[f"velocity_{basis[2:] if basis.startswith('X_') else basis}"] = v.astype(np.float32)
+    adata.obsm[f"velocity_{_short(basis)}"] = v.astype(np.float32)
     adata.obs["action"] = np.asarray(model.potential(x, t), dtype=np.float64)
     adata.obs["speed"] = np.linalg.norm(v, axis=1).astype(np.float64)
-    adata.obs["hjb_residual"] = np.asarray(model.hjb_residual(x, t), dtype=np.float64)
+    residual = np.asarray(model.hjb_residual(x, t), dtype=np.float64)
     if model.growth_strength > 0:
         adata.obs["growth_rate"] = np.asarray(model.growth(x, t), dtype=np.float64)
+    else:
+        # As the potential, the residual is known up to a function of time.
+        _, of_time = np.unique(t, return_inverse=True)
+        residual -= (np.bincount(of_time, residual) / np.bincount(of_time))[of_time]
+    adata.obs["hjb_residual"] = residual
     return adata if copy else None
 
 
@@ -143,8 +149,8 @@ def stream(
     components: Sequence[int] = (0, 1),
     color: Optional[str] = None,
     ax: Optional["Axes"] = None,
-    grid: int = 32,
-    density: float = 1.4,
+    grid: int = 40,
+    density: float = 1.2,
     cmap: str = "viridis",
     size: float = 4.0,
 ) -> "Axes":
@@ -161,39 +167,61 @@ def stream(
         Of the streamlines and the dots, as matplotlib has them.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     basis = _noted(adata, "basis", basis)
-    key = f"velocity_{basis[2:] if basis.startswith('X_') else basis}"
+    key = f"velocity_{_short(basis)}"
     if key not in adata.obsm:
         raise refuse("adata", f"obsm/{key}", "does not exist", "call ann.velocity first", "missing")
+    color = _noted(adata, "time_key", color)
+    if color not in adata.obs:
+        raise refuse("adata", f"obs/{color}", "does not exist", "name a column of obs", "missing")
     pair = list(components)
     x, v = _positions(adata, basis)[:, pair], np.asarray(adata.obsm[key])[:, pair]
-    ax = plt.subplots(figsize=(6, 5), layout="constrained")[1] if ax is None else ax
-    values = times_of(adata, _noted(adata, "time_key", None)) if color is None else adata.obs[color]
-    if getattr(values, "dtype", None) is not None and values.dtype.kind not in "fiu":
-        for name in values.astype(str).unique():
-            chosen = (values.astype(str) == name).to_numpy()
-            ax.scatter(*x[chosen].T, s=size, alpha=0.5, linewidths=0, label=name, rasterized=True)
-        ax.legend(frameon=False, markerscale=3)
-    else:
-        order = np.random.default_rng(0).permutation(len(x))  # no time hides another
-        dots = ax.scatter(*x[order].T, c=np.asarray(values)[order], s=size, alpha=0.5, linewidths=0, cmap=cmap)
-        dots.set_rasterized(True)
-        bar = ax.figure.colorbar(dots, ax=ax, label=color or adata.uns[KEY]["time_key"], shrink=0.6)
-        bar.solids.set_alpha(1)
-    ax.streamplot(*_on_grid(x, v, grid), density=density, color="black", linewidth=0.9, arrowsize=1.1)
-    ax.set(xlabel=f"{basis} {pair[0] + 1}", ylabel=f"{basis} {pair[1] + 1}", xticks=[], yticks=[], aspect="equal")
+    ax = plt.subplots(figsize=(5.4, 5), layout="constrained")[1] if ax is None else ax
+    _dots(ax, x, adata.obs[color], color, cmap, size)
+    streams = ax.streamplot(*_on_grid(x, v, grid), density=density, color="black", linewidth=0.8)
+    streams.lines.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    low, high = np.quantile(x, [0.001, 0.999], axis=0)
+    margin = 0.05 * (high - low)
+    ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+    ax.set(xlabel=f"{_short(basis)} {pair[0] + 1}", ylabel=f"{_short(basis)} {pair[1] + 1}", xticks=[], yticks=[])
+    ax.set_aspect("equal")
     ax.spines[:].set_visible(False)
     return ax
 
 
+def _short(basis: str) -> str:
+    """``pca`` of ``X_pca``."""
+    return basis[2:] if basis.startswith("X_") else basis
+
+
+def _dots(ax: "Axes", x: np.ndarray, values: Any, name: str, cmap: str, size: float) -> None:
+    """The cells: a color and a line in the legend for each of a few values, else a bar of colors."""
+    import matplotlib
+
+    most = 10
+    order = np.random.default_rng(0).permutation(len(x))  # no value hides another
+    look = {"s": size, "linewidths": 0, "rasterized": True}
+    distinct = values.astype("category").cat
+    if len(distinct.categories) > most and values.dtype.kind in "fiu":
+        dots = ax.scatter(*x[order].T, c=values.to_numpy()[order], cmap=cmap, **look)
+        ax.figure.colorbar(dots, ax=ax, label=name, shrink=0.6)
+        return
+    colors = matplotlib.colormaps[cmap](np.linspace(0.05, 0.9, max(len(distinct.categories), 2)))
+    ax.scatter(*x[order].T, c=colors[distinct.codes.to_numpy()[order]], **look)
+    for category, one in zip(distinct.categories, colors):
+        text = f"{category:g}" if isinstance(category, (int, float)) else str(category)
+        ax.scatter([], [], color=one, s=36, label=text)
+    ax.legend(title=name, frameon=False)
+
+
 def _on_grid(x: np.ndarray, v: np.ndarray, n: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Axes of a grid and the mean velocity ``[n, n]`` along each, NaN where there are no cells."""
-    low, high = x.min(axis=0), x.max(axis=0)
+    """Axes of a grid and the mean velocity ``[n, n]`` along each, NaN where there are few cells."""
+    low, high = np.quantile(x, [0.001, 0.999], axis=0)
     edges = [np.linspace(low[i], high[i], n + 1) for i in (0, 1)]
     sums = [np.histogram2d(x[:, 1], x[:, 0], bins=edges[::-1], weights=weight)[0] for weight in (None, *v.T)]
-    reach = np.arange(-3, 4)
-    kernel = np.exp(-0.5 * reach**2)
+    kernel = np.exp(-0.5 * np.arange(-3, 4) ** 2)
 
     def smooth(values: np.ndarray) -> np.ndarray:
         for axis in (0, 1):
@@ -201,7 +229,7 @@ def _on_grid(x: np.ndarray, v: np.ndarray, n: int) -> Tuple[np.ndarray, np.ndarr
         return values
 
     count, right, up = (smooth(each) for each in sums)
-    enough = count > 0.002 * count.max()
+    enough = count > 0.1 * count.mean()
     mean = [np.where(enough, each / np.where(enough, count, 1), np.nan) for each in (right, up)]
     centers = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
     return centers[0], centers[1], mean[0], mean[1]

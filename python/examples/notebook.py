@@ -19,4 +19,4 @@ ann.velocity(adata, model)
 print(adata)
 
 axes = ann.stream(adata, color="day", density=1.6)
-axes.figure.savefig(sys.argv[2], dpi=110)
+axes.figure.savefig(sys.argv[2], dpi=100)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use action_matching::engine::Engine;
 use action_matching::model::{self, Condition};
+use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
-use action_matching::{Ensemble, Error, InputKind, Local, Result};
+use action_matching::{Ensemble, Error, InputKind, Local, Result, StartDensity};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
@@ -83,15 +84,13 @@ impl Members {
         quantity: Quantity,
         relay: &Relay,
     ) -> Result<(Vec<T>, Option<Vec<T>>)> {
-        let wide = |x: &[T]| -> Vec<f64> { x.iter().map(|&x| x.into()).collect() };
-        let narrow = |values: Vec<f64>| values.into_iter().map(T::nearest);
         match self {
             Members::One(model) => {
                 let dim = model.architecture.dim;
                 let mut found = Vec::with_capacity(t.len() * quantity.width(dim));
                 for (x, t) in x.chunks(ROWS * dim).zip(t.chunks(ROWS)) {
                     relay.check()?;
-                    found.extend(narrow(match quantity {
+                    found.extend(narrow::<T>(match quantity {
                         Quantity::Laplacian => model.laplacian(engine, &wide(x), t)?,
                         _ => quantity.of(model.local(engine, &wide(x), t)?),
                     }));
@@ -110,10 +109,18 @@ impl Members {
                         (quantity.of(mean), quantity.of(spread))
                     }
                 };
-                Ok((narrow(mean).collect(), Some(narrow(spread).collect())))
+                Ok((narrow(mean), Some(narrow(spread))))
             }
         }
     }
+}
+
+fn wide<T: Number>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|&value| value.into()).collect()
+}
+
+fn narrow<T: Number>(values: Vec<f64>) -> Vec<T> {
+    values.into_iter().map(T::nearest).collect()
 }
 
 /// What a model says at a point and time.
@@ -206,6 +213,46 @@ impl Model {
                 width => PyResult::Ok(rows::array(py, values, [t.len(), width])?.into_any()),
             };
             Ok((shaped(mean)?, spread.map(shaped).transpose()?))
+        })
+    }
+
+    /// log q at points and times, of the density that is at the first time that of Gaussian kernels
+    /// at the rows of `base`, or without any the standard normal in network coordinates.
+    fn log_density<'py>(
+        &self,
+        py: Python<'py>,
+        x: Points<'py>,
+        t: PyReadonlyArray1<'py, f64>,
+        base: Option<Points<'py>>,
+        listener: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let dim = self.dim();
+        for points in [Some(&x), base.as_ref()].into_iter().flatten() {
+            points.check_dim(dim).map_err(|error| exception(py, error))?;
+        }
+        let model = match &self.members {
+            Members::One(model) => &**model,
+            Members::Several(_) => {
+                let fix = "take one of members";
+                let error = Error::input("model", "log_density", "belongs to the flow of one model", fix);
+                return Err(exception(py, error));
+            }
+        };
+        let start = || match &base {
+            None => PyResult::Ok(Ok(StartDensity::Normal)),
+            Some(base) => with_rows!(*base, rows => {
+                Ok(rows::to_network(rows, &model.coordinates).and_then(|rows| StartDensity::of_rows(dim, &rows)))
+            }),
+        };
+        let start = start()?.map_err(|error| exception(py, error))?;
+        let t = rows::values(&t)?;
+        let engine = &*self.engine;
+        with_rows!(x, rows => {
+            let found = on_worker(py, listener, |relay| {
+                let found = model.log_density(engine, &wide(rows), t, &start, &Stage::new(0, relay))?;
+                Ok(narrow(found))
+            })?;
+            Ok(rows::array(py, found, t.len())?.into_any())
         })
     }
 

@@ -65,8 +65,6 @@ struct Moved<T> {
     positions: Vec<T>,
     /// `[saved, n]` with growth.
     log_weights: Option<Vec<f32>>,
-    /// `[saved, n]`: log q less that at the start.
-    log_density: Option<Vec<f32>>,
     /// Of an ensemble: of positions in data units, and of log-weights.
     spread: Option<(Vec<T>, Option<Vec<f32>>)>,
 }
@@ -77,7 +75,6 @@ struct Motion<'a> {
     solver: Solver,
     t0: f64,
     save_at: &'a [f64],
-    with_density: bool,
 }
 
 impl Motion<'_> {
@@ -89,19 +86,13 @@ impl Motion<'_> {
         let save_at = self.save_at.iter().map(|&t| coordinates.network_time(t)).collect();
         let plan = self.solver.plan(coordinates.network_time(self.t0), save_at);
         plan.validate(&first.objective)?;
-        // Positions in both types, weights, density, and as much again for the spread.
-        let floats = 2 * (3 * dim + 2);
+        // Positions in both types, weights, and as much again for the spread.
+        let floats = 2 * (3 * dim + 1);
         memory::require("sample", "save_at", memory::bytes(&[n, n_saved, floats * size_of::<f32>()]))?;
         let mut at = rows::to_network(x, coordinates)?;
         at.resize(n * n_saved * dim, 0.0);
-        let channel = |wanted: bool| wanted.then(|| vec![0.0f32; n * n_saved]);
-        let mut log_weights = channel(first.objective.growth > 0.0);
-        let mut log_density = channel(self.with_density);
-        let out = Trajectories {
-            positions: &mut at,
-            log_weights: log_weights.as_deref_mut(),
-            log_density: log_density.as_deref_mut(),
-        };
+        let mut log_weights = (first.objective.growth > 0.0).then(|| vec![0.0f32; n * n_saved]);
+        let out = Trajectories { log_weights: log_weights.as_deref_mut(), ..Trajectories::of(&mut at) };
         let spread = match &self.model.members {
             Members::One(model) => {
                 self.model.engine.integrate(model, &plan, out, watch)?;
@@ -117,7 +108,7 @@ impl Motion<'_> {
         };
         let affine = coordinates.scale.iter().zip(&coordinates.mean).cycle();
         let positions = at.iter().zip(affine).map(|(&y, (scale, mean))| T::nearest(f64::from(y) * scale + mean));
-        Ok(Moved { positions: positions.collect(), log_weights, log_density, spread })
+        Ok(Moved { positions: positions.collect(), log_weights, spread })
     }
 }
 
@@ -132,7 +123,6 @@ impl<T: Number> Moved<T> {
             None => found.set_item(name, py.None()),
         };
         set("log_weights", self.log_weights)?;
-        set("log_density", self.log_density)?;
         let (spread, log_weights_spread) = self.spread.map_or((None, None), |(x, log_w)| (Some(x), log_w));
         set("log_weights_spread", log_weights_spread)?;
         let spread = spread.map(|values| rows::array(py, values, [n_saved, n, dim])).transpose()?;
@@ -142,10 +132,8 @@ impl<T: Number> Moved<T> {
 }
 
 /// Moves the particles at `x` from `t0` to the last of `save_at`, and returns the arrays by name:
-/// `positions [saved, n, dim]`, and `log_weights`, `log_density`, `spread`, `log_weights_spread` or
-/// `None`.
+/// `positions [saved, n, dim]`, and `log_weights`, `spread`, `log_weights_spread` or `None`.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)] // of a call from Python
 pub fn integrate<'py>(
     py: Python<'py>,
     model: &Model,
@@ -153,13 +141,12 @@ pub fn integrate<'py>(
     t0: f64,
     save_at: Vec<f64>,
     way: Way,
-    with_density: bool,
     listener: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dim = model.dim();
     x.check_dim(dim).map_err(|error| exception(py, error))?;
     let solver = way.solver(&model.members.models()[0].objective).map_err(|error| exception(py, error))?;
-    let motion = &Motion { model, solver, t0, save_at: &save_at, with_density };
+    let motion = &Motion { model, solver, t0, save_at: &save_at };
     with_rows!(x, rows => {
         let moved = on_worker(py, listener, |relay| {
             relay.counts("particles");

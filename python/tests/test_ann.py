@@ -47,6 +47,10 @@ class Annotation(unittest.TestCase):
         np.testing.assert_allclose(adata.obs["speed"], np.linalg.norm(want, axis=1), rtol=1e-6)
         np.testing.assert_allclose(adata.obs["action"], model.potential(x, times), rtol=1e-6)
         np.testing.assert_array_equal(copy.obs["hjb_residual"], adata.obs["hjb_residual"])
+        for time in (1, 5):
+            residual = model.hjb_residual(x, times)[times == time]
+            written = adata.obs["hjb_residual"][times == time]
+            np.testing.assert_allclose(written, residual - residual.mean(), rtol=1e-4, atol=1e-5)
         self.assertNotIn("growth_rate", adata.obs)
         self.assertEqual(dict(adata.uns["amatch"]), {"time_key": "day", "basis": "X_pca"})
 

@@ -145,18 +145,29 @@ class Sampling(unittest.TestCase):
             self.assertIn(text, str(raised.exception))
 
     def test_density_integrates_to_one(self):
-        model = flow.model()
-        axes = np.linspace(-1, 8, 90), np.linspace(-6, 3, 90)
-        x = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-        log_q = model.log_density(x, 4.0, lambda x0: -0.5 * (x0**2).sum(axis=1) - np.log(2 * np.pi))
-        self.assertAlmostEqual(np.exp(log_q).sum() * (9 / 89) ** 2, 1.0, delta=0.02)
-        np.testing.assert_allclose(np.exp(log_q) @ x / np.exp(log_q).sum(), [4.5, -2.25], atol=0.3)
+        model, (x, times) = flow.model(), flow.data()
+        axes = np.linspace(-1, 8, 60), np.linspace(-6, 3, 60)
+        grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+        q = np.exp(model.log_density(grid, 4.0, x[times == 1]))
+        self.assertAlmostEqual(q.sum() * (9 / 59) ** 2, 1.0, delta=0.03)
+        np.testing.assert_allclose(q @ grid / q.sum(), [4.5, -2.25], atol=0.3)
 
     def test_density_of_noise(self):
         model = flow.model()
         mean, scale = (np.array(each) for each in model._native.coordinates)
         normal = -0.5 * (((POINTS - mean) / scale) ** 2).sum(axis=1) - np.log(2 * np.pi * scale[0] ** 2)
         np.testing.assert_allclose(model.log_density(POINTS, 1, "gaussian"), normal, rtol=1e-5)
+        for base, text in [("uniform", "base: is 'uniform'"), (POINTS[:, :1], "has 1 columns"), (POINTS[:1], "no density")]:
+            with self.assertRaisesRegex(am.InputError, text):
+                model.log_density(POINTS, 1, base)
+
+    def test_far_from_zero_float64_keeps_the_digits(self):
+        x, times = flow.data(100, np.float64)
+        few = {**flow.SETTINGS, "training": {"steps": 100}}
+        near, far = (am.train(x + shift, times, device="cpu", **few) for shift in (0.0, 1e8))
+        moved = near.sample(x).positions
+        np.testing.assert_allclose(far.sample(x + 1e8).positions - 1e8, moved, atol=1e-3)
+        self.assertEqual(am.evaluate(far, x + 1e8, times)["comparisons"][0]["n_particles"], 100)
 
 
 class Files(unittest.TestCase):
