@@ -21,7 +21,8 @@ def _numpy(name: str, values: Any) -> np.ndarray:
     try:
         return np.from_dlpack(values)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise refuse(name, "DLPack", str(error), "give a NumPy array, or a tensor without gradient: .detach()") from None
+        fix = "give a NumPy array, or a tensor without gradient: .detach()"
+        raise refuse(name, "DLPack", str(error), fix) from None
 
 
 def rows(name: str, values: Any, dtype: Any = None) -> np.ndarray:

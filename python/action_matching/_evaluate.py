@@ -41,8 +41,8 @@ def evaluate(
     seed: int = 0,
     progress: ProgressOption = None,
 ) -> Report:
-    """Moves each snapshot to the next one and compares: exact W1 and W2, energy distance and MMD², in units of the data,
-    beside those of no motion and the sampling floor.
+    """Moves each snapshot to the next one and compares: exact W1 and W2, energy distance and MMD², in units of the
+    data, beside those of no motion and the sampling floor.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def evaluate(
     held_out
         Times that the model was trained without; it is taken to have seen all others.
     start
-        ``previous``; ``first``: the first snapshot moves to every other; ``noise``: standard normal noise moves to the only one.
+        ``previous``; ``first``: the first snapshot moves to every other; ``noise``: standard normal noise moves to
+        the only one.
     points
         Most points of a snapshot; a random subset represents a larger one.
     max_comparisons

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .torch import Potential
 
 PathLike = Union[str, "os.PathLike[str]"]
-Estimate = Union[np.ndarray, Tuple[np.ndarray, np.ndarray]]
 
 
 def device_of(device: str, precision: Optional[str], threads: int) -> "_native.Device":
@@ -63,8 +62,7 @@ class Model:
     float64; results are NumPy arrays of the same type, which ``torch.from_dlpack`` and others take without a copy.
     The network computes in float32 around the mean of the data.
 
-    Of an ensemble every result is the mean over its members. ``spread=True`` returns a pair, the mean and the
-    standard deviation over the members.
+    Of an ensemble every result is the mean over its members; `spread` is the standard deviation.
 
     Methods release the interpreter while they work, and Ctrl-C ends them. They raise `InputError` for points that
     cannot be used.
@@ -131,45 +129,51 @@ class Model:
         """What ``amatch inspect`` says of the (first) model, over several lines."""
         return self._native.describe()
 
-    def potential(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def potential(self, x: Any, t: Any) -> np.ndarray:
         """The potential s ``[n]``, a number without unit.
 
         Without growth it is known up to a function of time; of an ensemble then less its mean over the points of
         each time.
         """
-        return self._at("potential", x, t, spread)
+        return self._at("potential", x, t)[0]
 
-    def velocity(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def velocity(self, x: Any, t: Any) -> np.ndarray:
         """Velocities of particles ``[n, d]``, in units of the data per unit of time. With diffusion it is the drift,
         without the noise."""
-        return self._at("velocity", x, t, spread)
+        return self._at("velocity", x, t)[0]
 
-    def time_derivative(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def time_derivative(self, x: Any, t: Any) -> np.ndarray:
         """∂s/∂t ``[n]``, per unit of time. Without growth it is known up to a function of time."""
-        return self._at("time_derivative", x, t, spread)
+        return self._at("time_derivative", x, t)[0]
 
-    def laplacian(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def laplacian(self, x: Any, t: Any) -> np.ndarray:
         """Δs = Σᵢ ∂²s/∂xᵢ² ``[n]``, per squared unit of the data; exact, so its cost grows with d."""
-        return self._at("laplacian", x, t, spread)
+        return self._at("laplacian", x, t)[0]
 
-    def growth(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def growth(self, x: Any, t: Any) -> np.ndarray:
         """Growth rates r ``[n]``, per unit of time: the mass m of a particle obeys m' = r m. 0 without growth."""
-        return self._at("growth", x, t, spread)
+        return self._at("growth", x, t)[0]
 
-    def hjb_residual(self, x: Any, t: Any, *, spread: bool = False) -> Estimate:
+    def hjb_residual(self, x: Any, t: Any) -> np.ndarray:
         """What the Hamilton–Jacobi–Bellman equation lacks, ``[n]``, per unit of time: 0 where the flow is optimal.
         Without growth it is known up to a function of time."""
-        return self._at("hjb_residual", x, t, spread)
+        return self._at("hjb_residual", x, t)[0]
 
-    def _at(self, quantity: str, x: Any, t: Any, spread: bool) -> Estimate:
+    def spread(self, quantity: str, x: Any, t: Any) -> np.ndarray:
+        """Standard deviation of a quantity over the members of an ensemble, in the shape and unit of the quantity.
+
+        `quantity` is the name of a method above, as ``"velocity"``. Members disagree where the data do not decide; the
+        error may be far larger.
+        """
+        deviation = self._at(quantity, x, t)[1]
+        if deviation is None:
+            raise refuse("model", "spread", "is that of an ensemble, and this is one model", "train several seeds")
+        return deviation
+
+    def _at(self, quantity: str, x: Any, t: Any) -> Tuple[np.ndarray, Optional[np.ndarray]]:
         self._refuse_conditions()
         points = rows("x", x)
-        mean, deviation = self._native.at(points, vector("t", t, len(points)), quantity)
-        if not spread:
-            return mean
-        if deviation is None:
-            raise refuse("model", "spread", "is that of an ensemble, and this is one model", "train with seeds=5")
-        return mean, deviation
+        return self._native.at(points, vector("t", t, len(points)), quantity)
 
     def log_density(self, x: Any, t: Any, base: Any, *, progress: ProgressOption = False) -> np.ndarray:
         """log q(x, t) ``[n]`` in units of the data, of the density that the flow carries from the first time to `t`.
@@ -261,7 +265,8 @@ class Model:
             grown = np.zeros(moved["positions"].shape[:2]) if moved["log_weights"] is None else moved["log_weights"]
             moved["log_weights"] = grown + np.log(own)
         if save_at is None:
-            return Particles(saved[0] if saved else last, **{k: v if v is None else v[0] for k, v in moved.items()})
+            last_slab: Dict[str, Any] = {name: array if array is None else array[0] for name, array in moved.items()}
+            return Particles((saved or [last])[0], **last_slab)
         return Particles(np.array(saved or [last]), **moved)
 
     def _refuse_conditions(self) -> None:

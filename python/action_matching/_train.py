@@ -88,7 +88,7 @@ def train(
     with tempfile.TemporaryDirectory(prefix="action-matching-") as temporary:
         run = Path(temporary) / "run" if out is None else Path(os.path.abspath(out))
         data = run.with_name(run.name + ".npz")
-        names = {"path": str(data), "samples": "samples", "times": "times"}
+        names: Dict[str, Any] = {"path": str(data), "samples": "samples", "times": "times"}
         names.update({name: name for name in ("weights", "growth") if name in arrays})
         if conditions:
             names["conditions"] = list(conditions)
@@ -108,7 +108,9 @@ def train(
     return model
 
 
-def _arrays(x: Any, times: Any, weights: Any, growth_rates: Any, conditions: Mapping[str, Any]) -> Dict[str, np.ndarray]:
+def _arrays(
+    x: Any, times: Any, weights: Any, growth_rates: Any, conditions: Mapping[str, Any]
+) -> Dict[str, np.ndarray]:
     """The arrays of the data file, by name."""
     samples = rows("x", x)
     n = len(samples)
@@ -126,7 +128,9 @@ def _arrays(x: Any, times: Any, weights: Any, growth_rates: Any, conditions: Map
     return arrays
 
 
-def _settings(sections: Mapping[str, Any], data: Mapping[str, Any], folder: str, seed: Optional[int]) -> "_native.Settings":
+def _settings(
+    sections: Mapping[str, Any], data: Mapping[str, Any], folder: str, seed: Optional[int]
+) -> "_native.Settings":
     """The configuration, checked."""
 
     def plain(value: Any) -> Any:
@@ -184,7 +188,7 @@ def _store(data: Path, arrays: Mapping[str, np.ndarray]) -> None:
     data.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=data.parent, prefix=data.name, suffix=".part", delete=False) as file:
         try:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, data)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -129,11 +129,11 @@ def velocity(
     x, t = _positions(adata, basis), times_of(adata, _noted(adata, "time_key", time_key))
     v = model.velocity(x, t)
     adata.obsm[f"velocity_{_short(basis)}"] = v.astype(np.float32)
-    adata.obs["action"] = np.asarray(model.potential(x, t), dtype=np.float64)
+    adata.obs["action"] = model.potential(x, t).astype(np.float64)
     adata.obs["speed"] = np.linalg.norm(v, axis=1).astype(np.float64)
-    residual = np.asarray(model.hjb_residual(x, t), dtype=np.float64)
+    residual = model.hjb_residual(x, t).astype(np.float64)
     if model.growth_strength > 0:
-        adata.obs["growth_rate"] = np.asarray(model.growth(x, t), dtype=np.float64)
+        adata.obs["growth_rate"] = model.growth(x, t).astype(np.float64)
     else:
         # As the potential, the residual is known up to a function of time.
         _, of_time = np.unique(t, return_inverse=True)
@@ -154,8 +154,8 @@ def stream(
     cmap: str = "viridis",
     size: float = 4.0,
 ) -> "Axes":
-    """Draws the cells on two components of `basis`, and the streamlines of their velocities, which `velocity` wrote; needs
-    matplotlib.
+    """Draws the cells on two components of `basis`, and the streamlines of their velocities, which `velocity` wrote.
+    Needs matplotlib.
 
     Parameters
     ----------
@@ -202,14 +202,14 @@ def _dots(ax: "Axes", x: np.ndarray, values: Any, name: str, cmap: str, size: fl
 
     most = 10
     order = np.random.default_rng(0).permutation(len(x))  # no value hides another
-    look = {"s": size, "linewidths": 0, "rasterized": True}
+    look: Dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": True}
     distinct = values.astype("category").cat
     if len(distinct.categories) > most and values.dtype.kind in "fiu":
-        dots = ax.scatter(*x[order].T, c=values.to_numpy()[order], cmap=cmap, **look)
+        dots = ax.scatter(x[order, 0], x[order, 1], c=values.to_numpy()[order], cmap=cmap, **look)
         ax.figure.colorbar(dots, ax=ax, label=name, shrink=0.6)
         return
     colors = matplotlib.colormaps[cmap](np.linspace(0.05, 0.9, max(len(distinct.categories), 2)))
-    ax.scatter(*x[order].T, c=colors[distinct.codes.to_numpy()[order]], **look)
+    ax.scatter(x[order, 0], x[order, 1], c=colors[distinct.codes.to_numpy()[order]], **look)
     for category, one in zip(distinct.categories, colors):
         text = f"{category:g}" if isinstance(category, (int, float)) else str(category)
         ax.scatter([], [], color=one, s=36, label=text)

@@ -26,7 +26,11 @@ class Times(unittest.TestCase):
                 np.testing.assert_array_equal(ann.times_of(adata, "day"), flow.data(60)[1])
 
     def test_what_has_no_time(self):
-        for first, second, text in [("12h", "2d", "units"), ("day 1", "control", "no number"), (1.0, np.nan, "some cells")]:
+        for first, second, text in [
+            ("12h", "2d", "units"),
+            ("day 1", "control", "no number"),
+            (1.0, np.nan, "some cells"),
+        ]:
             with self.assertRaisesRegex(am.InputError, text):
                 ann.times_of(cells({1.0: first, 5.0: second}), "day")
         with self.assertRaisesRegex(am.InputError, "obs/hour: does not exist .use one of: day"):

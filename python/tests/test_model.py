@@ -157,7 +157,11 @@ class Sampling(unittest.TestCase):
         mean, scale = (np.array(each) for each in model._native.coordinates)
         normal = -0.5 * (((POINTS - mean) / scale) ** 2).sum(axis=1) - np.log(2 * np.pi * scale[0] ** 2)
         np.testing.assert_allclose(model.log_density(POINTS, 1, "gaussian"), normal, rtol=1e-5)
-        for base, text in [("uniform", "base: is 'uniform'"), (POINTS[:, :1], "has 1 columns"), (POINTS[:1], "no density")]:
+        for base, text in [
+            ("uniform", "base: is 'uniform'"),
+            (POINTS[:, :1], "has 1 columns"),
+            (POINTS[:1], "no density"),
+        ]:
             with self.assertRaisesRegex(am.InputError, text):
                 model.log_density(POINTS, 1, base)
 
@@ -194,7 +198,10 @@ class Files(unittest.TestCase):
             path = pathlib.Path(folder, "model.safetensors")
             flow.model().save(path)
             self.assertIn("cpu, 1 thread", am.load(path, device="cpu", threads=1).device)
-            for arguments, kind in [({"device": "tpu"}, "unavailable"), ({"device": "cpu", "precision": "bf16"}, "unsupported")]:
+            for arguments, kind in [
+                ({"device": "tpu"}, "unavailable"),
+                ({"device": "cpu", "precision": "bf16"}, "unsupported"),
+            ]:
                 with self.assertRaises(am.DeviceError) as raised:
                     am.load(path, **arguments)
                 self.assertEqual(raised.exception.kind, kind)
@@ -205,7 +212,7 @@ class Ensembles(unittest.TestCase):
         ensemble = flow.ensemble()
         self.assertEqual(len(ensemble.members), 2)
         each = np.stack([member.velocity(POINTS, TIMES) for member in ensemble.members])
-        mean, spread = ensemble.velocity(POINTS, TIMES, spread=True)
+        mean, spread = ensemble.velocity(POINTS, TIMES), ensemble.spread("velocity", POINTS, TIMES)
         np.testing.assert_allclose(mean, each.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(spread, each.std(axis=0, ddof=1), rtol=1e-6, atol=1e-12)
         self.assertGreater(spread.min(), 0)
@@ -216,8 +223,10 @@ class Ensembles(unittest.TestCase):
     def test_what_belongs_to_one_model(self):
         with self.assertRaisesRegex(am.InputError, "one of members"):
             flow.ensemble().log_density(POINTS, 2, "gaussian")
+        with self.assertRaisesRegex(am.InputError, "quantity: is .speed"):
+            flow.ensemble().spread("speed", POINTS, 2)
         with self.assertRaisesRegex(am.InputError, "this is one model"):
-            flow.model().velocity(POINTS, 2, spread=True)
+            flow.model().spread("velocity", POINTS, 2)
 
 
 class Evaluation(unittest.TestCase):

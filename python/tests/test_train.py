@@ -19,14 +19,18 @@ def train(**arguments):
     return am.train(*flow.data(100), device="cpu", threads=1, **settings, **arguments)
 
 
-QUICK = {"training": {"steps": 40, "interior_rows": 64, "boundary_rows": 64}}
-ENDLESS = {"training": {"steps": 10_000_000, "interior_rows": 64, "boundary_rows": 64}, "output": {"checkpoint_every": 1_000_000}}
+FEW_ROWS = {"interior_rows": 64, "boundary_rows": 64}
+QUICK = {"training": {"steps": 40, **FEW_ROWS}}
+ENDLESS = {"training": {"steps": 10_000_000, **FEW_ROWS}, "output": {"checkpoint_every": 1_000_000}}
 
 
 class Settings(unittest.TestCase):
     def test_errors_are_those_of_the_program(self):
         for settings, text in [
-            ({"training": {"stepz": 1}}, "settings: training.stepz: is not a key of the configuration (did you mean training.steps?)"),
+            (
+                {"training": {"stepz": 1}},
+                "settings: training.stepz: is not a key of the configuration (did you mean training.steps?)",
+            ),
             ({"training": {"steps": -1}}, "settings: training.steps: "),
             ({"objective": {"pairing": "hungarian"}}, "settings: objective.pairing: "),
             ({"optimizer": {"rate": 1}}, "settings: optimizer: is not a key"),
@@ -117,9 +121,8 @@ class Runs(unittest.TestCase):
         self.assertLess(time.monotonic() - interrupted[0], 2.0)
         self.assertTrue(list((self.run_folder / "checkpoints").iterdir()))
         seen = []
-        more = {**ENDLESS, "training": {"steps": 10_000_000, "interior_rows": 64, "boundary_rows": 64}}
         with self.assertRaisesRegex(RuntimeError, "enough"):
-            train(out=self.run_folder, settings=more, resume=True, progress=self.stop_at_once(seen))
+            train(out=self.run_folder, settings=ENDLESS, resume=True, progress=self.stop_at_once(seen))
         self.assertGreater(seen[0], 0)
 
     def stop_at_once(self, seen):
