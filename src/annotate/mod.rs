@@ -43,8 +43,8 @@ use self::projection::projected;
 use crate::config::{Config, hexadecimal};
 use crate::data::{Cells, Components, Graph, Item, write_extended};
 use crate::destination::Destination;
-use crate::ensemble::Ensemble;
 use crate::engine::Engine;
+use crate::ensemble::Ensemble;
 use crate::error::{Error, InputKind, Result};
 use crate::log_density::StartDensity;
 use crate::model::{ConditionValue, Model};
@@ -131,14 +131,8 @@ impl Column {
     ];
 
     /// Those that take little time.
-    pub const DEFAULT: [Column; 6] = [
-        Column::Velocity,
-        Column::Umap,
-        Column::Action,
-        Column::GrowthRate,
-        Column::Speed,
-        Column::HjbResidual,
-    ];
+    pub const DEFAULT: [Column; 6] =
+        [Column::Velocity, Column::Umap, Column::Action, Column::GrowthRate, Column::Speed, Column::HjbResidual];
 
     /// Its name.
     #[must_use]
@@ -219,8 +213,23 @@ pub struct Annotated {
     pub notices: Vec<String>,
 }
 
-/// Place of the provenance; `columns` in it lists the paths that are ours.
+/// Place of the provenance.
 const PROVENANCE: &str = "uns/amatch";
+
+/// What is ours in a file.
+struct Ours {
+    has_provenance: bool,
+    /// The paths of earlier annotations that are still there.
+    paths: Vec<String>,
+}
+
+impl Ours {
+    fn of(file: &Cells) -> Ours {
+        let lists = ["columns", "earlier_columns"].map(|list| file.texts(&format!("{PROVENANCE}/{list}")));
+        let paths = lists.concat().into_iter().filter(|path| file.has(path)).collect();
+        Ours { has_provenance: file.has(PROVENANCE), paths }
+    }
+}
 
 /// The item of a path, and what it means.
 struct Addition {
@@ -247,7 +256,8 @@ pub fn annotate(
     let mut file = Cells::open(cells)?;
     let population = Population::read(&mut file, cells, trained, options, stage)?;
     let basis = basis_of(&population.samples);
-    check_names(&file, cells, &basis, trained, options)?;
+    let ours = Ours::of(&file);
+    check_names(&file, cells, &basis, &ours, trained, options)?;
     let mut found = Annotated {
         n_cells: population.times.len(),
         n_annotated: population.n_asked(),
@@ -284,9 +294,9 @@ pub fn annotate(
             Some(graph) => graph,
             None => {
                 let n = options.neighbors;
-                found.notices.push(format!(
-                    "there is no obsp/connectivities: velocity_umap uses the {n} nearest cells of each"
-                ));
+                found
+                    .notices
+                    .push(format!("there is no obsp/connectivities: velocity_umap uses the {n} nearest cells of each"));
                 nearest_cells(&population, n, stage)?
             }
         };
@@ -309,7 +319,11 @@ pub fn annotate(
         for (column, values, meaning) in [
             (Column::Action, &fields.action, "potential s, without a unit"),
             (Column::GrowthRate, &fields.growth_rate, "growth rate of mass, per unit of time"),
-            (Column::HjbResidual, &fields.hjb_residual, "residual of the Hamilton-Jacobi-Bellman equation, per unit of time"),
+            (
+                Column::HjbResidual,
+                &fields.hjb_residual,
+                "residual of the Hamilton-Jacobi-Bellman equation, per unit of time",
+            ),
         ] {
             if options.columns.contains(&column) && (column != Column::GrowthRate || has_growth) {
                 let name = column.name().replace('-', "_");
@@ -353,7 +367,7 @@ pub fn annotate(
     let Population { samples, times_at, rows, .. } = population;
     drop(rows);
     found.written = additions.iter().map(|addition| addition.path.clone()).collect();
-    let items = with_provenance(additions, trained, options, [&basis, &samples, &times_at])?;
+    let items = with_provenance(additions, ours, trained, options, [&basis, &samples, &times_at])?;
     write_extended(cells, to, items)?;
     Ok(found)
 }
@@ -372,6 +386,7 @@ fn check_names(
     file: &Cells,
     cells: &Path,
     basis: &str,
+    ours: &Ours,
     trained: &Trained,
     options: &AnnotateOptions,
 ) -> Result<()> {
@@ -395,8 +410,7 @@ fn check_names(
             }
         }
     };
-    let own = file.texts(&format!("{PROVENANCE}/columns"));
-    let taken = options.columns.iter().flat_map(names).find(|name| file.has(name) && !own.contains(name));
+    let taken = options.columns.iter().flat_map(names).find(|name| file.has(name) && !ours.paths.contains(name));
     match taken.filter(|_| !options.replace) {
         Some(name) => {
             let problem = "is there already, and was not written by this program";
@@ -410,6 +424,7 @@ fn check_names(
 /// The items, with where they come from.
 fn with_provenance(
     additions: Vec<Addition>,
+    ours: Ours,
     trained: &Trained,
     options: &AnnotateOptions,
     [basis, samples, times]: [&str; 3],
@@ -428,8 +443,9 @@ fn with_provenance(
         ("times".into(), text(times)),
     ];
     if let Some(config) = &trained.config {
-        let json = serde_json::to_string(config)
-            .map_err(|error| Error::input("configuration", "values", error.to_string(), "use values that JSON holds"))?;
+        let json = serde_json::to_string(config).map_err(|error| {
+            Error::input("configuration", "values", error.to_string(), "use values that JSON holds")
+        })?;
         provenance.push(("config".into(), Item::Text(json)));
     }
     let (mut items, mut columns, mut meanings) = (Vec::new(), Vec::new(), Vec::new());
@@ -441,9 +457,15 @@ fn with_provenance(
             None => items.push((path, item)),
         }
     }
+    // Of another model, perhaps, than the one that is named here.
+    let earlier = ours.paths.into_iter().filter(|path| !columns.contains(path)).collect();
+    provenance.push(("earlier_columns".into(), Item::Texts(earlier)));
     provenance.push(("columns".into(), Item::Texts(columns)));
     provenance.push(("meanings".into(), Item::Texts(meanings)));
-    items.push((PROVENANCE.into(), Item::Dict(provenance)));
+    match ours.has_provenance {
+        true => items.extend(provenance.into_iter().map(|(name, item)| (format!("{PROVENANCE}/{name}"), item))),
+        false => items.push((PROVENANCE.into(), Item::Dict(provenance))),
+    }
     Ok(items)
 }
 

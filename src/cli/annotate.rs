@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::annotate::{
-    AnnotateOptions, Annotated, Column, CouplingKind, Trained, annotate, write_couplings,
-};
+use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, Trained, annotate, write_couplings};
 use action_matching::config::Config;
-use action_matching::train::RunFolder;
 use action_matching::stage::Stage;
+use action_matching::train::RunFolder;
 use action_matching::{Destination, Replace};
 use anyhow::bail;
 
@@ -187,8 +185,7 @@ fn columns(arguments: &Arguments) -> Vec<Column> {
 
 /// What the run has trained, and the files of its models.
 fn trained(arguments: &Arguments) -> anyhow::Result<(Trained, Vec<PathBuf>)> {
-    let (file, model, config): (PathBuf, _, Option<Config>) =
-        load_model(&arguments.member.of(&arguments.model)?)?;
+    let (file, model, config): (PathBuf, _, Option<Config>) = load_model(&arguments.member.of(&arguments.model)?)?;
     let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let components = load_components(&file, &model, config.as_ref())?;
     let mut files = vec![file.clone()];

@@ -172,7 +172,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             (Answer { local, laplacian, log_density }, None)
         }
         Some(_) if arguments.log_density => {
-            bail!("--log-density: belongs to the flow of one model, and this is an ensemble (choose one with --member K)")
+            bail!(
+                "--log-density: belongs to the flow of one model, and this is an ensemble (choose one with --member K)"
+            )
         }
         Some(ensemble) => {
             let ensemble = ensemble.under(&condition)?;

@@ -1,9 +1,11 @@
 """AnnData's view of annotated cells.
 
-    python annotate.py make                 writes plain.h5ad
-    python annotate.py look BEFORE AFTER    opens AFTER.h5ad, which must hold all of BEFORE.h5ad, and
-                                            writes what it adds to AFTER.npz
-    python annotate.py coupling NAME        opens the coupling NAME.h5ad, and writes it to NAME.npz
+    python annotate.py make             writes plain.h5ad, and its samples to plain.safetensors
+    python annotate.py look AFTER...    opens each AFTER.h5ad, which must hold all of plain.h5ad, and
+                                        writes what it adds to AFTER.safetensors
+    python annotate.py coupling NAME... opens each coupling NAME.h5ad, and writes it to
+                                        NAME.safetensors
+    python annotate.py disown A B       writes B.h5ad, A.h5ad without word of who has annotated it
 """
 
 import json
@@ -14,6 +16,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sparse
+from safetensors.numpy import save_file
 
 N_CELLS, N_GENES, DIM = 60, 8, 3
 
@@ -42,6 +45,11 @@ def make():
     data.uns["pca"] = {"variance": np.arange(3.0), "note": "kept"}
     data.raw = data.copy()
     data.write_h5ad("plain.h5ad", compression="gzip")
+    store("plain", {"pca": pca})
+
+
+def store(name, arrays):
+    save_file({key: np.ascontiguousarray(array, dtype=float) for key, array in arrays.items()}, f"{name}.safetensors")
 
 
 def projected(data):
@@ -60,8 +68,8 @@ def projected(data):
     return found
 
 
-def look(before, after):
-    old, new = anndata.read_h5ad(f"{before}.h5ad"), anndata.read_h5ad(f"{after}.h5ad")
+def look(after):
+    old, new = anndata.read_h5ad("plain.h5ad"), anndata.read_h5ad(f"{after}.h5ad")
     pd.testing.assert_frame_equal(old.obs, new.obs[old.obs.columns])
     pd.testing.assert_frame_equal(old.var, new.var[old.var.columns])
     assert (old.X != new.X).nnz == 0 and (old.raw.X != new.raw.X).nnz == 0
@@ -92,16 +100,30 @@ def look(before, after):
         np.testing.assert_allclose(new.obsm["velocity_umap"], projected(new), rtol=1e-3, atol=1e-4)
     if "fate" in new.obsm:
         assert list(provenance["fates"]) == ["MPP", "α-cell"], provenance["fates"]
-    np.savez(f"{after}.npz", **{name: np.asarray(array, dtype=float) for name, array in arrays.items()})
+    store(after, arrays)
 
 
 def coupling(name):
     data = anndata.read_h5ad(f"{name}.h5ad")
     assert sparse.issparse(data.X) and data.X.format == "csr"
     number = lambda names: [float(name.split()[1]) for name in names]
-    np.savez(f"{name}.npz", X=data.X.toarray(), obs=number(data.obs_names), var=number(data.var_names))
+    store(name, {"X": data.X.toarray(), "obs": number(data.obs_names), "var": number(data.var_names)})
+
+
+def disown(before, after):
+    data = anndata.read_h5ad(f"{before}.h5ad")
+    assert "velocity_pca" in data.obsm and list(data.obs.columns).count("speed") == 1
+    del data.uns["amatch"]
+    data.write_h5ad(f"{after}.h5ad")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    {"make": make, "look": look, "coupling": coupling}[sys.argv[1]](*sys.argv[2:])
+    command, *names = sys.argv[1:]
+    if command == "make":
+        make()
+    if command == "disown":
+        disown(*names)
+        names = []
+    for name in names:
+        {"look": look, "coupling": coupling}[command](name)

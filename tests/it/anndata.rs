@@ -181,6 +181,28 @@ fn what_cannot_be_read_is_named() {
     assert!(error(&DataSource::new(&file)).contains("a.h5ad"));
 }
 
+/// A type of 2³⁰ bytes and more, and a chunk that begins near 2⁶⁴: found by fuzzing.
+#[test]
+fn numbers_of_a_damaged_file_do_not_overflow() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.h5ad");
+    for (name, changes) in [
+        ("dense.h5ad", &[(10_399, &[255][..])][..]),
+        ("csc.h5ad", &[(19_949, &[4]), (59_806, &[2]), (72_696, &[254, 255, 255, 255, 255, 255, 255, 255])]),
+    ] {
+        let mut bytes = fs::read(cells(name)).expect("reads");
+        for (at, change) in changes {
+            bytes[*at..at + change.len()].copy_from_slice(change);
+        }
+        fs::write(&file, &bytes).expect("written");
+        let told = describe(&file, &()).expect("described");
+        assert!(told.contains("problem: "), "{told}");
+        for samples in ["X", "layers/counts", "obsm/X_frame", "obsm/X_pca"] {
+            let _ = read_points(&DataSource { samples: samples.into(), ..DataSource::new(&file) }, &());
+        }
+    }
+}
+
 #[test]
 fn inspect_shows_what_a_file_holds() {
     let text = describe(&cells("csc.h5ad"), &()).expect("described");

@@ -8,6 +8,7 @@ mod data_support;
 
 mod analytic;
 mod anndata;
+mod annotate;
 mod architecture;
 mod build_script;
 mod check;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use action_matching::data::{DataSource, read_points};
+use action_matching::engine::Differentiate;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
@@ -66,10 +67,50 @@ fn the_slopes_of_a_potential_are_those_of_finite_differences() {
     assert_close("time derivative", &local.time_derivative, &slopes, 1e-6);
     let rates: Vec<f64> = local.potential.iter().map(|s| 0.7 * s / duration).collect();
     assert_close("growth rate", &local.growth_rate, &rates, 1e-12);
+    let moved = |i: usize, by: f64| {
+        let mut x = x.clone();
+        x.iter_mut().skip(i).step_by(2).for_each(|x| *x += by);
+        potential(&x, &t)
+    };
+    const WIDE: f64 = 1e-3;
+    let sides: Vec<Vec<f64>> = (0..2).flat_map(|i| [moved(i, WIDE), moved(i, -WIDE)]).collect();
+    let here = potential(&x, &t);
+    let bent =
+        (0..N).map(|k| sides.iter().map(|side| side[k] - here[k]).sum::<f64>() / (WIDE * WIDE)).collect::<Vec<_>>();
+    assert_close("laplacian", &model.laplacian(&ReferenceEngine, &x, &t).expect("computed"), &bent, 1e-5);
+    // H = ½‖∇s‖² in network coordinates, where v = scale / T · ∇s.
+    let kinetic = |v: &[f64]| -> f64 {
+        v.iter().zip(&model.coordinates.scale).map(|(v, scale)| 0.5 * (duration * v / scale).powi(2)).sum()
+    };
+    let residuals: Vec<f64> = (0..N)
+        .map(|k| {
+            let growth = 0.5 * 0.7 * here[k] * here[k];
+            local.time_derivative[k] + (kinetic(&local.velocity[2 * k..][..2]) + growth) / duration
+        })
+        .collect();
+    assert_close("residual", &local.hjb_residual, &residuals, 1e-9);
     // One time at a time.
     let engine = CpuEngine::new(1);
     let velocity = model.velocity(&engine, &x[..2], t[0]).expect("computed");
     assert_close("velocity", &velocity, &local.velocity[..2], 1e-4);
+}
+
+/// The CPU engine takes directions sixteen at a time.
+#[test]
+fn engines_agree_on_second_derivatives() {
+    for n_directions in [1, 16, 19, 32] {
+        let dim = 5;
+        let model = model(dim, &[13, 7], Activation::Silu, Head::Dot, TimeEmbedding::Raw, Objective::default());
+        let mut numbers = Numbers::new(3);
+        let (x, t) = (numbers.take(N * dim), vec![0.4; N]);
+        let directions = numbers.take(n_directions * dim);
+        let wanted = ReferenceEngine.second_derivatives(&model, &x, &t, &directions).expect("computed");
+        let found = CpuEngine::new(2).second_derivatives(&model, &x, &t, &directions).expect("computed");
+        assert_close("second derivatives", &found, &wanted, 1e-4);
+    }
+    let model = growing();
+    let error = CpuEngine::new(1).second_derivatives(&model, &[0.0; 4], &[0.5; 2], &[1.0; 3]);
+    assert!(error.expect_err("an incomplete direction").to_string().contains("directions"));
 }
 
 #[test]
@@ -96,6 +137,9 @@ fn points_of_a_file_are_asked_at_their_times_or_at_others() {
     assert_close("speed", &column(&own, "speed"), &speeds, 1e-6);
     assert_close("slope", &column(&own, "time_derivative"), &local.time_derivative, 1e-4);
     assert_close("rate", &column(&own, "growth_rate"), &local.growth_rate, 1e-4);
+    assert_close("residual", &column(&own, "hjb_residual"), &local.hjb_residual, 1e-3);
+    let laplacian = model.laplacian(&ReferenceEngine, &x, &t).expect("computed");
+    assert_close("laplacian", &column(&own, "laplacian"), &laplacian, 1e-3);
     assert_close("times", &column(&own, "times"), &t, 1e-12);
 
     let (code, said) = run(&["--at", "points.csv", "--time", "0", "5", "--out", "others.npz"]);

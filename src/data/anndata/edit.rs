@@ -271,7 +271,8 @@ fn verify(cells: &Path, copy: &Path, before: &BTreeMap<String, (Vec<u64>, String
         }
     }
     let after = survey(&file)?;
-    let is_within = |at: &str, of: &str| at.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_within =
+        |at: &str, of: &str| at.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let is_replaced = |at: &str| {
         added.iter().any(|(new, _)| is_within(new, at) || is_within(at, new))
             || at.starts_with("uns/amatch/")

@@ -172,8 +172,12 @@ impl Hdf5 {
                 }
                 let chunks = dataset.chunks().map_err(self.unreadable(at))?;
                 let is_there = |chunk: &Chunk| chunk.address.saturating_add(chunk.storage_size) <= self.size;
+                // A reader adds places within a chunk to where it begins.
+                let is_inside = |chunk: &Chunk| chunk.offset.iter().zip(&shape).all(|(offset, size)| offset < size);
                 if !chunks.iter().all(is_there) {
                     return refuse("is cut short: it claims more values than the file holds");
+                } else if !chunks.iter().all(is_inside) {
+                    return refuse("has chunks that do not fit its shape");
                 } else if chunks.len() as u64 != n_chunks {
                     return refuse("lacks some of its values: they were never written");
                 }
@@ -339,7 +343,7 @@ fn element_of(datatype: &Datatype) -> (String, std::result::Result<Element, Refu
     };
     match datatype {
         Datatype::FixedPoint { size, byte_order, layout }
-            if layout.bit_offset == 0 && u32::from(layout.bit_precision) == 8 * size =>
+            if layout.bit_offset == 0 && u64::from(layout.bit_precision) == 8 * u64::from(*size) =>
         {
             match (size, layout.signed) {
                 (1, true) => number("int8", I8, *byte_order),

@@ -70,8 +70,5 @@ fn add(dataset: &mut hdf5_pure::DatasetBuilder, array: &PointArray<'_>) {
         PointValues::F64(values) => dataset.with_f64_data(values),
     };
     let shape: Vec<u64> = array.shape().iter().map(|&n| n as u64).collect();
-    dataset
-        .with_shape(&shape)
-        .set_attr("encoding-type", text("array"))
-        .set_attr("encoding-version", text("0.2.0"));
+    dataset.with_shape(&shape).set_attr("encoding-type", text("array")).set_attr("encoding-version", text("0.2.0"));
 }

@@ -3,10 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use action_matching::Destination;
+use action_matching::annotate::{AnnotateOptions, Column, Trained, annotate};
 use action_matching::data::{
     DataSource, HoldOut, RowShare, Snapshots, SplitColumn, SplitValue, Standardization, describe, load, load_single,
     read_points, read_snapshots,
 };
+use action_matching::engine::cpu::CpuEngine;
+use action_matching::model::{Architecture, Coordinates, Model};
+use action_matching::stage::Stage;
 use zip::CompressionMethod;
 
 use super::{Folder, open_safetensors, seal_safetensors};
@@ -399,55 +404,76 @@ fn safetensors_data() {
     );
 }
 
+const H5AD_FILES: [&[u8]; 3] = [
+    include_bytes!("../../data_support/cells/csr.h5ad"),
+    include_bytes!("../../data_support/cells/csc.h5ad"),
+    include_bytes!("../../data_support/cells/dense.h5ad"),
+];
+
+/// A damaged file of cells.
+fn h5ad(random: &mut Random) -> Vec<u8> {
+    let mut file = random.choose(&H5AD_FILES).to_vec();
+    for _ in 0..1 + random.below(3) {
+        // Near a structure of the format, or anywhere.
+        const RECORDS: [&[u8; 4]; 6] = [b"TREE", b"SNOD", b"HEAP", b"GCOL", b"\x89HDF", b"\x01\x00\x01\x00"];
+        let record = random.choose(&RECORDS);
+        let places: Vec<usize> = (0..file.len().saturating_sub(3)).filter(|&at| file[at..at + 4] == *record).collect();
+        let at = match (places.is_empty(), random.percent(80)) {
+            (false, true) => random.choose(&places) + random.below(200),
+            _ => random.below(file.len()),
+        }
+        .min(file.len() - 1);
+        match random.below(3) {
+            0 => file[at] ^= 1 << random.below(8),
+            1 => Bytes::extreme(random, &mut file, at),
+            _ => file[at] = random.choose(&[0, 1, 2, 3, 8, 16, 255]),
+        }
+    }
+    if random.percent(5) {
+        let other = file.clone();
+        Bytes::change(random, &mut file, &other);
+    }
+    file
+}
+
 #[test]
 fn h5ad_cells() {
-    const FILES: [&[u8]; 3] = [
-        include_bytes!("../../data_support/cells/csr.h5ad"),
-        include_bytes!("../../data_support/cells/csc.h5ad"),
-        include_bytes!("../../data_support/cells/dense.h5ad"),
-    ];
     let target = Target { name: "h5ad", inputs: 20_000, bytes_per_byte: 4 * DEFLATE_RATIO, microseconds_per_byte: 100 };
     let folder = Folder::new(target.name);
     let path = folder.path("a.h5ad");
-    run(
-        &target,
-        |random| {
-            let mut file = random.choose(&FILES).to_vec();
-            for _ in 0..1 + random.below(3) {
-                // Near a structure of the format, or anywhere.
-                const RECORDS: [&[u8; 4]; 6] = [b"TREE", b"SNOD", b"HEAP", b"GCOL", b"\x89HDF", b"\x01\x00\x01\x00"];
-                let record = random.choose(&RECORDS);
-                let places: Vec<usize> =
-                    (0..file.len().saturating_sub(3)).filter(|&at| file[at..at + 4] == *record).collect();
-                let at = match (places.is_empty(), random.percent(80)) {
-                    (false, true) => random.choose(&places) + random.below(200),
-                    _ => random.below(file.len()),
-                }
-                .min(file.len() - 1);
-                match random.below(3) {
-                    0 => file[at] ^= 1 << random.below(8),
-                    1 => Bytes::extreme(random, &mut file, at),
-                    _ => file[at] = random.choose(&[0, 1, 2, 3, 8, 16, 255]),
-                }
+    run(&target, h5ad, |input, random| {
+        fs::write(&path, input).expect("written");
+        if random.percent(50) {
+            let mut source = DataSource::new(&path);
+            source.samples = random.pick::<str>(&["X", "layers/counts", "obsm/X_frame", "X/GENE1,GENE3"]).into();
+            source.times = random.pick::<str>(&["obs/day", "obs/nullable", "obs/plate", "obs/stage"]).into();
+            if random.percent(30) {
+                source.only = "celltype == 'HSC' and chosen == True".parse().ok();
             }
-            if random.percent(5) {
-                let other = file.clone();
-                Bytes::change(random, &mut file, &other);
-            }
-            file
-        },
-        |input, random| {
-            fs::write(&path, input).expect("written");
-            if random.percent(50) {
-                let mut source = DataSource::new(&path);
-                source.samples = random.pick::<str>(&["X", "layers/counts", "obsm/X_frame", "X/GENE1,GENE3"]).into();
-                source.times = random.pick::<str>(&["obs/day", "obs/nullable", "obs/plate", "obs/stage"]).into();
-                if random.percent(30) {
-                    source.only = "celltype == 'HSC' and chosen == True".parse().ok();
-                }
-                return Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots)));
-            }
-            read(&path, None, random)
-        },
-    );
+            return Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots)));
+        }
+        read(&path, None, random)
+    });
+}
+
+/// A file that cannot be annotated stays as it is.
+#[test]
+fn h5ad_annotated_in_place() {
+    let target =
+        Target { name: "h5ad-edit", inputs: 1000, bytes_per_byte: 4 * DEFLATE_RATIO, microseconds_per_byte: 200 };
+    let folder = Folder::new(target.name);
+    let (path, file) = (folder.path("a.h5ad"), folder.path("model.safetensors"));
+    let architecture = Architecture::new(3, [4]);
+    let coordinates = Coordinates { time_range: [0.0, 7.0], ..Coordinates::identity(3) };
+    let model = Model { coordinates, ..Model::initial(architecture, 1) };
+    model.save(&file).expect("saved");
+    let trained = Trained { file, models: vec![model], config: None, components: None };
+    let options = AnnotateOptions { columns: vec![Column::Velocity, Column::Action], ..AnnotateOptions::default() };
+    run(&target, h5ad, |input, _| {
+        fs::write(&path, input).expect("written");
+        let to = Destination::from(&path);
+        let found = annotate(&trained, &path, &to, &options, &CpuEngine::new(1), &Stage::new(1, &()));
+        assert!(found.is_ok() || fs::read(&path).expect("reads") == input, "the file has changed");
+        Answer::from(found)
+    });
 }
