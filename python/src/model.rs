@@ -115,6 +115,17 @@ impl Members {
     }
 }
 
+/// [`model::Model::log_density`] in the type of the points.
+fn log_density<T: Number>(
+    model: &model::Model,
+    engine: &dyn Engine,
+    (x, t): (&[T], &[f64]),
+    start: &StartDensity,
+    stage: &Stage,
+) -> Result<Vec<T>> {
+    Ok(narrow(model.log_density(engine, &wide(x), t, start, stage)?))
+}
+
 fn wide<T: Number>(values: &[T]) -> Vec<f64> {
     values.iter().map(|&value| value.into()).collect()
 }
@@ -248,11 +259,8 @@ impl Model {
         let t = rows::values(&t)?;
         let engine = &*self.engine;
         with_rows!(x, rows => {
-            let found = on_worker(py, listener, |relay| {
-                let found = model.log_density(engine, &wide(rows), t, &start, &Stage::new(0, relay))?;
-                Ok(narrow(found))
-            })?;
-            Ok(rows::array(py, found, t.len())?.into_any())
+            let work = |relay: &Relay| log_density(model, engine, (rows, t), &start, &Stage::new(0, relay));
+            Ok(rows::array(py, on_worker(py, listener, work)?, t.len())?.into_any())
         })
     }
 
