@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::fragments;
 use crate::lanes::{LANES, Lanes, lanes};
-use crate::ptx::{Binary, MatrixProduct, Op, Space, Ternary, Type, Unary};
+use crate::ptx::{Binary, MatrixProduct, Op, Space, Ternary, Type, Unary, WarpgroupProduct};
 
 /// The unit that an instruction occupies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,15 @@ impl Pipe {
             | Op::Atomic { .. }
             | Op::LoadMatrix { .. }
             | Op::CopyAsync { .. }
+            | Op::BulkLoad { .. }
+            | Op::BulkStore { .. }
+            | Op::MbarrierInit { .. }
+            | Op::MbarrierInvalidate { .. }
+            | Op::MbarrierArrive { .. }
+            | Op::MbarrierBytes { .. }
+            | Op::MbarrierTest { .. }
             | Op::Prefetch { .. } => Pipe::Memory,
-            Op::Mma { .. } => Pipe::Tensor,
+            Op::Mma { .. } | Op::WarpgroupProduct(_) => Pipe::Tensor,
             Op::Branch { .. }
             | Op::Exit
             | Op::Trap
@@ -70,7 +77,16 @@ impl Pipe {
             | Op::Sleep
             | Op::Nop
             | Op::CommitGroup
-            | Op::WaitGroup { .. } => Pipe::Control,
+            | Op::WaitGroup { .. }
+            | Op::Elect { .. }
+            | Op::WarpgroupFence
+            | Op::WarpgroupCommit
+            | Op::WarpgroupWait { .. }
+            | Op::SetRegisters { .. }
+            | Op::BulkCommit
+            | Op::BulkWait { .. }
+            | Op::ProxyFence
+            | Op::MbarrierInitFence => Pipe::Control,
             _ => Pipe::Integer,
         }
     }
@@ -153,6 +169,23 @@ impl Counters {
     /// A matrix product of one warp.
     pub fn matrix_product(&mut self, product: MatrixProduct) {
         self.multiply_adds[Operands::of(product) as usize] += fragments::multiply_adds(product);
+    }
+
+    /// A matrix product of one warpgroup.
+    pub fn warpgroup_product(&mut self, product: &WarpgroupProduct) {
+        let operands = if product.bf16 { Operands::Bf16 } else { Operands::F16 };
+        self.multiply_adds[operands as usize] += (64 * 16 * product.n) as u64;
+    }
+
+    /// A bulk copy between global and shared memory.
+    pub fn bulk_access(&mut self, bytes: u64, written: bool) {
+        self.shared_wavefronts += bytes / 128;
+        let (sectors, n_bytes) = match written {
+            true => (&mut self.written_sectors, &mut self.written_bytes),
+            false => (&mut self.read_sectors, &mut self.read_bytes),
+        };
+        *sectors += bytes / 32;
+        *n_bytes += bytes;
     }
 
     /// Each count with its name.

@@ -12,11 +12,37 @@ use crate::ptx::{Kernel, Module, parse_module};
 /// Maximum shared memory of a block without opting in to more.
 pub const SHARED_WITHOUT_OPT_IN: usize = 48 << 10;
 
-/// Maximum shared memory of a block: that of sm_80, unless `VGPU_SHARED` is set.
-pub fn shared_limit() -> usize {
-    static LIMIT: LazyLock<usize> =
-        LazyLock::new(|| std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(163 << 10));
-    *LIMIT
+/// The card that a device imitates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Compute capability: 80 for 8.0.
+    pub capability: u32,
+    /// Maximum shared memory of a block.
+    pub shared: usize,
+}
+
+impl Card {
+    pub const A100: Card = Card { capability: 80, shared: 163 << 10 };
+    pub const H100: Card = Card { capability: 90, shared: 227 << 10 };
+
+    /// The card of `VGPU_CAPABILITY` (8.0 or 9.0; 8.0 if it is not set), with `VGPU_SHARED` bytes of
+    /// shared memory if that is set.
+    pub fn from_environment() -> Card {
+        static CARD: LazyLock<Card> = LazyLock::new(|| {
+            let card = match std::env::var("VGPU_CAPABILITY").as_deref() {
+                Ok("9.0") => Card::H100,
+                _ => Card::A100,
+            };
+            let shared = std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok());
+            Card { shared: shared.unwrap_or(card.shared), ..card }
+        });
+        *CARD
+    }
+
+    /// True if it runs PTX of `module`.
+    pub fn runs(&self, module: &Module) -> bool {
+        if module.specific { module.architecture == self.capability } else { module.architecture <= self.capability }
+    }
 }
 
 /// Multiprocessors: four, unless `VGPU_MULTIPROCESSORS` is set.
@@ -43,19 +69,27 @@ pub fn registers_of_thread(kernel: &Kernel) -> usize {
     (fit / 8 * 8).clamp(8, OF_LARGE_KERNEL)
 }
 
+/// Registers of a thread of a kernel whose warpgroups pass them on (`setmaxnreg`): the compiler gives
+/// it as many as its launch bounds leave.
+pub fn registers_at_launch(kernel: &Kernel, threads: usize) -> u32 {
+    const MOST: usize = 248;
+    let fit = REGISTERS / (threads.max(1).next_multiple_of(32) * kernel.min_blocks.max(1) as usize);
+    (fit / 8 * 8).min(MOST) as u32
+}
+
 /// Blocks of a kernel that a multiprocessor can hold at the same time.
-pub fn occupancy(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usize {
+pub fn occupancy(kernel: &Kernel, threads: usize, dynamic_shared: usize, card: Card) -> usize {
     let shared = kernel.shared_bytes + dynamic_shared + RESERVED_SHARED;
     let threads = threads.max(1).next_multiple_of(32);
     let by_registers = REGISTERS / (registers_of_thread(kernel) * threads);
-    (THREADS / threads).min(by_registers).min((shared_limit() + RESERVED_SHARED) / shared).min(BLOCKS)
+    (THREADS / threads).min(by_registers).min((card.shared + RESERVED_SHARED) / shared).min(BLOCKS)
 }
 
 /// The same on hardware, where the compiler gives a kernel with launch bounds as many registers as
 /// the bounds leave: no more blocks than they ask for.
-fn resident(kernel: &Kernel, threads: usize, dynamic_shared: usize) -> usize {
+fn resident(kernel: &Kernel, threads: usize, dynamic_shared: usize, card: Card) -> usize {
     let most = if kernel.min_blocks > 0 { kernel.min_blocks as usize } else { BLOCKS };
-    occupancy(kernel, threads, dynamic_shared).min(most)
+    occupancy(kernel, threads, dynamic_shared, card).min(most)
 }
 
 /// A loaded module with its variables in memory.
@@ -66,6 +100,7 @@ pub struct LoadedModule {
 
 /// One virtual GPU.
 pub struct Device {
+    pub card: Card,
     pub memory: GlobalMemory,
     pub modules: Vec<Option<LoadedModule>>,
     /// By kernel name.
@@ -103,21 +138,27 @@ impl Sizes {
     }
 
     /// Blocks of `kernel` that the device can hold at the same time.
-    pub fn capacity(&self, kernel: &Kernel) -> usize {
-        multiprocessors() * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared)
+    pub fn capacity(&self, kernel: &Kernel, card: Card) -> usize {
+        multiprocessors() * occupancy(kernel, self.n_threads() as usize, self.dynamic_shared, card)
     }
 
     /// True if a cooperative launch of `kernel` has more blocks than the device can hold.
-    pub fn is_too_large(&self, kernel: &Kernel) -> bool {
-        self.cooperative && self.n_blocks() > self.capacity(kernel) as u128
+    pub fn is_too_large(&self, kernel: &Kernel, card: Card) -> bool {
+        self.cooperative && self.n_blocks() > self.capacity(kernel, card) as u128
     }
 }
 
 impl Device {
     /// A device whose random orders derive from `seed`.
     pub fn new(seed: u64) -> Self {
+        Device::of(Card::from_environment(), seed)
+    }
+
+    /// The same, imitating `card`.
+    pub fn of(card: Card, seed: u64) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Device {
+            card,
             memory: GlobalMemory::default(),
             modules: Vec::new(),
             counters: HashMap::new(),
@@ -143,6 +184,11 @@ impl Device {
                 module
             }
         };
+        if !self.card.runs(&module) {
+            let (for_card, suffix) = (module.architecture, if module.specific { "a" } else { "" });
+            let capability = self.card.capability;
+            return Err(format!("PTX for sm_{for_card}{suffix}, which a card of sm_{capability} does not run"));
+        }
         let globals = (module.globals.iter())
             .map(|global| {
                 let address = self.memory.allocate(global.size.max(1));
@@ -200,7 +246,7 @@ impl Device {
                 sizes.dynamic_shared
             ));
         }
-        let most = shared_limit();
+        let most = self.card.shared;
         if shared > most {
             return Err(format!("{name}: {shared} bytes of shared memory, but a block has at most {most}"));
         }
@@ -209,8 +255,8 @@ impl Device {
                 "{name}: more than {MAX_BLOCKS} blocks: races between them could no longer be told apart"
             ));
         }
-        if sizes.is_too_large(kernel) {
-            let (blocks, most) = (sizes.n_blocks(), sizes.capacity(kernel));
+        if sizes.is_too_large(kernel, self.card) {
+            let (blocks, most) = (sizes.n_blocks(), sizes.capacity(kernel, self.card));
             return Err(format!(
                 "{name}: a cooperative launch of {blocks} blocks, but the device holds {most} at the same time"
             ));
@@ -237,12 +283,12 @@ impl Device {
         // Blocks that exchange nothing run one after the other on each core of the host.
         let together = sizes.cooperative || kernel.synchronizes;
         let (counters, failure) = if together {
-            run(&launch, 1, Some(sizes.capacity(kernel).max(1)))
+            run(&launch, 1, Some(sizes.capacity(kernel, self.card).max(1)))
         } else {
             run(&launch, self.threads, None)
         };
         self.counters.entry(name.clone()).or_default().add(&counters);
-        let resident = resident(kernel, threads as usize, sizes.dynamic_shared);
+        let resident = resident(kernel, threads as usize, sizes.dynamic_shared, self.card);
         self.launches.entry(name.clone()).or_default().add(sizes.n_blocks() as u64, resident as u64);
         match failure {
             None => Ok(()),

@@ -5,7 +5,7 @@
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
 //! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
 //! number of multiprocessors; `VGPU_COUNTERS` names a file for the counters, written at every
-//! synchronization; and `VGPU_OVERRIDE` names PTX that replaces modules (see [`overrides`]).
+//! synchronization; `VGPU_CAPABILITY` the card; and `VGPU_OVERRIDE` names PTX that replaces modules (see [`overrides`]).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -13,8 +13,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use crate::counters;
 use crate::device::{
-    BLOCKS, Device, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, multiprocessors, occupancy,
-    registers_of_thread, shared_limit,
+    BLOCKS, Card, Device, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, multiprocessors, occupancy,
+    registers_of_thread,
 };
 use crate::fatbin::ptx_of;
 use crate::overrides;
@@ -141,7 +141,7 @@ impl Driver {
     fn occupancy(&self, function: u64, threads: usize, dynamic_shared: usize) -> Option<usize> {
         let &(module, kernel, _) = self.functions.get((function as usize).checked_sub(1)?)?;
         let kernel = &self.device.modules.get(module)?.as_ref()?.module.kernels[kernel];
-        Some(occupancy(kernel, threads, dynamic_shared))
+        Some(occupancy(kernel, threads, dynamic_shared, self.device.card))
     }
 
     /// Queues a launch of `function`.
@@ -154,7 +154,7 @@ impl Driver {
         let Some(Some(loaded)) = self.device.modules.get(module) else { return INVALID_VALUE };
         let declared = &loaded.module.kernels[kernel];
         let sizes = Sizes { allowed_dynamic_shared: allowed, ..sizes };
-        if sizes.is_too_large(declared) {
+        if sizes.is_too_large(declared, self.device.card) {
             return COOPERATIVE_LAUNCH_TOO_LARGE;
         }
         let parameters = (declared.parameters.iter().enumerate())
@@ -265,6 +265,7 @@ entry! {
         give(free, driver.memory.saturating_sub(driver.device.memory.used))
     }
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) {
+        let card = Card::from_environment();
         give(value, match attribute {
             1 => 1024,                                  // threads of a block
             2 | 3 => 1024, 4 => 64,                     // block dimensions
@@ -280,11 +281,11 @@ entry! {
             39 => THREADS as c_int,                     // threads of a multiprocessor
             40 => 2,                                    // concurrent copies
             41 => 1,                                    // unified addressing
-            75 => 8, 76 => 0,                           // compute capability
-            81 => shared_limit() as c_int + 1024,         // shared memory of a multiprocessor
+            75 => card.capability as c_int / 10, 76 => card.capability as c_int % 10,                          // compute capability
+            81 => card.shared as c_int + 1024,         // shared memory of a multiprocessor
             82 => REGISTERS as c_int,                            // registers of a multiprocessor
             95 => 1,                                    // cooperative launches
-            97 => shared_limit() as c_int,                // shared memory of a block after opting in
+            97 => card.shared as c_int,                // shared memory of a block after opting in
             106 => BLOCKS as c_int,                     // blocks of a multiprocessor
             111 => RESERVED_SHARED as c_int,            // shared memory that a block takes for itself
             115 => 1,                                   // allocations in the order of streams
@@ -503,7 +504,7 @@ entry! {
         let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            if value as usize + loaded.module.kernels[kernel].shared_bytes > shared_limit() { return INVALID_VALUE }
+            if value as usize + loaded.module.kernels[kernel].shared_bytes > Card::from_environment().shared { return INVALID_VALUE }
             driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS

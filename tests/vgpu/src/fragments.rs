@@ -104,6 +104,74 @@ vectorized! {
     }
 }
 
+/// Rows and inner dimension of a product of a warpgroup, m64nNk16.
+pub const WARPGROUP_ROWS: usize = 64;
+pub const WARPGROUP_DEPTH: usize = 16;
+
+/// The left operand of a warpgroup, row by row, from the four registers of each warp. Warp w holds
+/// rows 16w to 16w + 15, as for m16n8k16.
+pub fn warpgroup_rows(warps: &[[Lanes; 4]]) -> Vec<u16> {
+    let mut rows = vec![0; WARPGROUP_ROWS * WARPGROUP_DEPTH];
+    for (warp, registers) in warps.iter().enumerate() {
+        for (register, values) in registers.iter().enumerate() {
+            for (lane, value) in values.iter().enumerate() {
+                for i in 0..2 {
+                    let (row, column) = a_element(MatrixProduct::Bf16, lane, register, i);
+                    rows[(16 * warp + row) * WARPGROUP_DEPTH + column] = (value >> (16 * i)) as u16;
+                }
+            }
+        }
+    }
+    rows
+}
+
+vectorized! {
+    /// The sums of a warpgroup's product, row by row: `left` by rows, `right` by columns of 16
+    /// elements each.
+    pub fn multiply_warpgroup(bf16: bool, negated: bool, left: &[u16], right: &[u16], n: usize) -> Vec<f64> {
+        let value = |half: u16| match bf16 {
+            true => f64::from(f32::from_bits(u32::from(half) << 16)),
+            false => f64::from(f16::from_bits(half).to_f32()),
+        };
+        let mut inner = vec![0.0; WARPGROUP_DEPTH * n];
+        for (column, elements) in right.chunks_exact(WARPGROUP_DEPTH).enumerate() {
+            for (k, &element) in elements.iter().enumerate() {
+                inner[k * n + column] = value(element);
+            }
+        }
+        let sign = if negated { -1.0 } else { 1.0 };
+        let mut sums = vec![0.0; WARPGROUP_ROWS * n];
+        for (elements, sums) in left.chunks_exact(WARPGROUP_DEPTH).zip(sums.chunks_exact_mut(n)) {
+            for (&element, right) in elements.iter().zip(inner.chunks_exact(n)) {
+                let element = sign * value(element);
+                for (sum, &right) in sums.iter_mut().zip(right) {
+                    // The product is exact in f64.
+                    *sum += element * right;
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Adds the sums of rows `first` to `first + 15` to register `register` of D, or replaces it.
+#[inline(always)]
+pub fn add_warpgroup_sums(
+    sums: &[f64],
+    n: usize,
+    first: usize,
+    register: usize,
+    accumulate: bool,
+    d: &mut Lanes,
+) {
+    for (lane, value) in d.iter_mut().enumerate() {
+        let (row, column) = c_element(lane, register % 4);
+        let before = if accumulate { f64::from(f32_of(*value)) } else { 0.0 };
+        let sum = sums[(first + row) * n + 8 * (register / 4) + column];
+        *value = u64::from(((sum + before) as f32).to_bits());
+    }
+}
+
 /// Multiply–adds of one product.
 pub fn multiply_adds(product: MatrixProduct) -> u64 {
     (16 * 8 * shape(product).0) as u64

@@ -7,6 +7,7 @@
 //! | `memory` | allocations with a shadow: bounds, initialization, races |
 //! | `arithmetic`, `lanes` | what a lane computes, and all lanes of a warp in one loop |
 //! | `fragments` | which lane holds which element of a matrix, and products of matrices |
+//! | `descriptors` | where a matrix of a warpgroup's product lies in shared memory |
 //! | `exec` | warps, groups of lanes, barriers |
 //! | `device` | memory, modules and launches together |
 //! | `counters`, `model` | what a profiler counts, and the time that it takes on a named GPU |
@@ -16,6 +17,7 @@
 
 pub mod arithmetic;
 pub mod counters;
+pub mod descriptors;
 pub mod device;
 pub mod driver;
 pub mod exec;

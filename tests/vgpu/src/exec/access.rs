@@ -184,7 +184,7 @@ impl<'a> Block<'a> {
 
     /// Begins an access to memory: with an order, each has a time of its own.
     #[inline(always)]
-    fn begin_access(&self, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
+    pub fn begin_access(&self, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
         match self.order {
             None => Ok(()),
             Some(order) => self.note_access(order, warp, instruction),
@@ -199,7 +199,7 @@ impl<'a> Block<'a> {
     }
 
     /// An address by which the blocks' shared memories differ.
-    fn location(&self, space: Space, address: u64) -> u64 {
+    pub fn location(&self, space: Space, address: u64) -> u64 {
         let shared = match space {
             Space::Shared => address & 0xffff_ffff,
             Space::Generic if (SHARED_BASE..LOCAL_BASE).contains(&address) => address - SHARED_BASE,
@@ -250,6 +250,7 @@ impl<'a> Block<'a> {
         self.count_access(space, &at, mask, bytes, true);
         self.begin_access(warp, instruction)?;
         self.changes += 1;
+        self.check_units(warp, instruction, mask, space, &at, bytes)?;
         let scope = strong.map(|strong| strong.scope);
         match bytes {
             1 | 2 => {
@@ -307,6 +308,7 @@ impl<'a> Block<'a> {
         let (at, bytes) = (addresses(warp, *address), ty.bytes());
         self.count_access(*space, &at, mask, bytes, true);
         self.begin_access(warp, instruction)?;
+        self.check_units(warp, instruction, mask, *space, &at, bytes)?;
         let (b, c) = (*warp.register(*b), *warp.register(*c));
         let mut before = [0; LANES];
         let (by, mut found) = (self.stamp(warp, Some(strong.scope)), self.found);
@@ -379,6 +381,7 @@ impl<'a> Block<'a> {
         self.counters.shared_access(&to, mask, 4 * N);
         self.begin_access(warp, instruction)?;
         self.changes += 1;
+        self.check_units(warp, instruction, mask, Space::Shared, &to, 4 * N)?;
         let (by, mut found) = (self.stamp(warp, None), self.found);
         for lane in lanes(mask) {
             let by = by.of_lane(lane);

@@ -12,6 +12,7 @@ use crate::ptx::{AtomicOp, Binary, Instruction, Op, Register, SINK, ShuffleMode,
 impl Block<'_> {
     pub fn execute(&mut self, warp: &mut Warp, instruction: &Instruction, mask: u32) -> Step<()> {
         self.counters.count(Pipe::of(&instruction.op), u64::from(mask.count_ones()));
+        self.check_held(warp, instruction)?;
         let mut out = [0; LANES];
         match &instruction.op {
             Op::Mov { dst, a, ty } => {
@@ -205,8 +206,61 @@ impl Block<'_> {
                 }
                 Ok(())
             }
+            Op::Elect { dst, predicate, .. } => {
+                let leader = mask.trailing_zeros() as usize;
+                warp.write(*dst, mask, &[leader as u64; LANES]);
+                warp.write(*predicate, mask, &std::array::from_fn(|lane| u64::from(lane == leader)));
+                Ok(())
+            }
+            Op::WarpgroupFence => {
+                warp.products.fence();
+                Ok(())
+            }
+            Op::WarpgroupCommit => {
+                warp.products.commit();
+                Ok(())
+            }
+            Op::WarpgroupWait { pending } => {
+                self.wait_for_products(warp, *pending);
+                Ok(())
+            }
+            Op::MbarrierInit { .. }
+            | Op::MbarrierInvalidate { .. }
+            | Op::MbarrierArrive { .. }
+            | Op::MbarrierBytes { .. } => self.mbarrier(warp, instruction, mask),
+            Op::BulkLoad { shared, global, bytes, barrier } => {
+                self.bulk_load(warp, instruction, mask, [*shared, *global, *barrier], *bytes)
+            }
+            Op::BulkStore { global, shared, bytes } => {
+                self.bulk_store(warp, instruction, mask, [*global, *shared], *bytes)
+            }
+            Op::BulkCommit => {
+                self.bulk_commit(warp, mask);
+                Ok(())
+            }
+            Op::BulkWait { pending, read } => {
+                self.bulk_wait(warp, mask, *pending as usize, *read);
+                Ok(())
+            }
+            Op::ProxyFence => {
+                self.show_mbarriers(warp, mask);
+                if let Some(order) = self.order {
+                    order.proxy_fence(self.stamp(warp, None), mask);
+                }
+                Ok(())
+            }
+            Op::MbarrierInitFence => {
+                self.show_mbarriers(warp, mask);
+                Ok(())
+            }
             Op::Sleep | Op::Nop => Ok(()),
-            Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()), // handled with the groups
+            // Handled with the groups and the warpgroup.
+            Op::Branch { .. }
+            | Op::Exit
+            | Op::Barrier { .. }
+            | Op::MbarrierTest { .. }
+            | Op::WarpgroupProduct(_)
+            | Op::SetRegisters { .. } => Ok(()),
         }
     }
 

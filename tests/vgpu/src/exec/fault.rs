@@ -1,7 +1,7 @@
 //! Text of a failure: the instruction, its location, and the error of the access.
 
 use super::{Block, Failure, Step};
-use crate::memory::{Fault, LOCAL_BASE, SHARED_BASE};
+use crate::memory::{Access, Fault, LOCAL_BASE, SHARED_BASE, UNITS};
 use crate::ptx::{Instruction, Kernel, Space};
 
 impl Block<'_> {
@@ -29,6 +29,10 @@ impl Block<'_> {
             generic if generic >= SHARED_BASE => format!("shared {:#x}", generic - SHARED_BASE),
             global => format!("{global:#x}"),
         };
+        let who = |Access { block, thread, .. }: &Access| match *thread {
+            unit if unit >= UNITS => format!("the asynchronous proxy, for block {block},"),
+            thread => format!("thread {thread} of block {block}"),
+        };
         let message = match fault {
             Fault::OutOfBounds { address, bytes, nearest } => {
                 let near = nearest.map_or("no allocation below".to_string(), |(start, size)| {
@@ -47,15 +51,19 @@ impl Block<'_> {
                 format!("{} belongs to an asynchronous copy that was not waited for", place(*address))
             }
             Fault::Race { address, other, other_wrote } => format!(
-                "data race at {}: thread {} of block {} {} it and nothing orders the two",
+                "data race at {}: {} {} it and nothing orders the two",
                 place(*address),
-                other.thread,
-                other.block,
+                who(other),
                 if *other_wrote { "wrote" } else { "read" }
+            ),
+            Fault::Unfenced { address, other } => format!(
+                "{}, which {} wrote, is read or written by the asynchronous proxy without fence.proxy.async in between",
+                place(*address),
+                who(other)
             ),
         };
         let mut failed = self.fail(instruction, Some(thread), message);
-        if let (Err(failure), Fault::Race { other, .. }, Some(order)) = (&mut failed, fault, self.order) {
+        if let (Err(failure), Fault::Race { other, .. } | Fault::Unfenced { other, .. }, Some(order)) = (&mut failed, fault, self.order) {
             failure.other = order.place(*other).map(|at| {
                 let Kernel { code, texts, .. } = self.launch.kernel;
                 (code[at as usize].source, texts[at as usize].clone())

@@ -8,12 +8,22 @@
 mod access;
 mod compute;
 mod fault;
+mod mbarrier;
+mod named;
 mod residents;
+mod units;
 mod warp;
+mod warpgroup;
 
 use self::access::Found;
+use self::mbarrier::Mbarrier;
+use self::units::Units;
 use self::warp::{Group, Warp};
+use self::warpgroup::WARPS;
+use std::collections::BTreeMap;
+
 use crate::counters::{Counters, Pipe};
+use crate::device;
 use crate::lanes::{LANES, Lanes, holding, lanes};
 use crate::memory::{GlobalMemory, MAX_TIME, Order, Region, Stamp, Time};
 use crate::ptx::{Instruction, Kernel, Op, Preset, Register, Scope, Special};
@@ -93,6 +103,16 @@ struct Block<'a> {
     order: Option<&'a Order>,
     /// Rises with everything that may end a wait: writes, ends of threads, barriers.
     changes: u64,
+    /// By address in shared memory.
+    mbarriers: BTreeMap<u32, Mbarrier>,
+    units: Units,
+    /// Threads that have come to each barrier of some warps, and that must come.
+    named: [(u32, u32); 16],
+    /// Registers of a thread of each warpgroup, and those that no warpgroup has.
+    registers: Vec<u32>,
+    free_registers: u32,
+    /// False while the executor looks for circles: then no warp sleeps.
+    sleeps: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -108,6 +128,12 @@ impl<'a> Worker<'a> {
             found: Found::default(),
             order,
             changes: 0,
+            mbarriers: BTreeMap::new(),
+            units: Units::default(),
+            named: [(0, 0); 16],
+            registers: vec![0; n_threads.div_ceil((WARPS * LANES) as u32) as usize],
+            free_registers: 0,
+            sleeps: true,
         };
         let n_warps = n_threads.div_ceil(LANES as u32);
         let warps = (0..n_warps).map(|index| Warp::new(index, launch.kernel)).collect();
@@ -122,6 +148,11 @@ impl<'a> Worker<'a> {
         block.random = Random::new(launch.seed ^ u64::from(index) << 20 ^ u64::from(launch.number) << 44);
         block.shared.clear();
         block.changes += 1;
+        block.mbarriers.clear();
+        block.units.restart();
+        block.named = [(0, 0); 16];
+        block.registers.fill(device::registers_at_launch(launch.kernel, block.n_threads as usize));
+        block.free_registers = 0;
         if let Some(order) = block.order {
             order.begin_block(index, warps.len());
         }
@@ -137,12 +168,32 @@ impl<'a> Worker<'a> {
     /// between barriers is possible. Returns their number, or `None` once the block has ended.
     fn turn(&mut self) -> Step<Option<usize>> {
         let Worker { block, warps, ready } = self;
+        if !block.units.flights.is_empty() && block.random.below(4) == 0 {
+            block.land()?;
+        }
         loop {
+            block.meet(warps)?;
+            block.open_named(warps);
             ready.clear();
-            ready.extend((0..warps.len()).filter(|&w| warps[w].is_ready()));
+            for (index, warp) in warps.iter_mut().enumerate() {
+                warp.asleep = !block.is_awake(warp);
+                ready.extend(warp.is_ready().then_some(index));
+            }
             if !ready.is_empty() {
                 break;
             }
+            if block.land()? {
+                continue;
+            }
+            // Waits have a time limit.
+            if warps.iter().any(|warp| warp.asleep) {
+                for warp in warps.iter_mut().filter(|warp| warp.asleep) {
+                    (warp.asleep, warp.awakened) = (false, true);
+                    warp.waits_for = None;
+                }
+                continue;
+            }
+            block.check_partial_waits(warps)?;
             if warps.iter().all(|warp| warp.groups.is_empty()) {
                 if let Some(order) = block.order {
                     order.end_block(block.block);
@@ -282,6 +333,7 @@ impl<'a> Block<'a> {
                 return Ok(());
             }
             Op::Exit => {
+                self.end_bulk_groups(warp, instruction, active)?;
                 warp.exited |= active;
                 self.changes += 1;
                 warp.groups[chosen] = Group { pc: pc + 1, mask: mask & !active, waits: false };
@@ -292,25 +344,41 @@ impl<'a> Block<'a> {
                 warp.groups.iter_mut().for_each(|group| group.waits = false);
                 return Ok(());
             }
-            Op::Barrier { id, threads } => {
+            Op::Barrier { id, threads, arrives } => {
                 if active != mask {
                     return self.fail(instruction, None, "a barrier under a guard that divides the warp");
                 }
                 let id = self.uniform(warp, *id, mask, instruction)?;
                 let expected = threads
                     .map_or(Ok(u64::from(self.n_threads)), |threads| self.uniform(warp, threads, mask, instruction))?;
-                if id != 0 || expected != u64::from(self.n_threads) {
-                    let message = "a named barrier or one of part of the block is not supported";
-                    return self.fail(instruction, None, message);
-                }
                 if mask | warp.exited != u32::MAX {
                     warp.groups[chosen].waits = true;
                     return Ok(());
                 }
+                if id != 0 || expected != u64::from(self.n_threads) || *arrives {
+                    return self.come_to_named(warp, instruction, id, expected, *arrives);
+                }
                 warp.at_barrier = true;
                 return Ok(());
             }
-            Op::WarpBarrier { mask: named } | Op::Shuffle { mask: named, .. } | Op::Vote { mask: named, .. }
+            op if op.needs_warpgroup() && active != 0 => {
+                if warp.exited != 0 || active != mask {
+                    let message = format!("an instruction of a warpgroup with lanes {:#x} missing", !active);
+                    return self.fail(instruction, None, message);
+                }
+                if mask == u32::MAX {
+                    warp.rendezvous = Some(pc);
+                } else {
+                    warp.groups[chosen].waits = true;
+                }
+                return Ok(());
+            }
+            Op::MbarrierTest { .. } if active != 0 => {
+                if !self.test_mbarrier(warp, instruction, active)? {
+                    return Ok(());
+                }
+            }
+            Op::WarpBarrier { mask: named } | Op::Shuffle { mask: named, .. } | Op::Vote { mask: named, .. } | Op::Elect { mask: named, .. }
                 if active != 0 =>
             {
                 let named = self.uniform(warp, *named, active, instruction)? as u32;

@@ -117,6 +117,7 @@ impl<'a> Residents<'a> {
     /// True if each warp that does not stand at a barrier goes in circles.
     fn all_circle(&mut self) -> Step<bool> {
         for Worker { block, warps, .. } in &mut self.running {
+            warps.iter_mut().for_each(|warp| warp.asleep = false);
             for warp in warps.iter_mut().filter(|warp| warp.is_ready()) {
                 if !block.circles(warp)? {
                     return Ok(false);
@@ -152,9 +153,10 @@ impl<'a> Residents<'a> {
             0 => String::new(),
             n => format!("; {n} more blocks cannot begin, as the device holds {} at a time", self.capacity),
         };
+        let who: String = self.running.iter().map(|worker| worker.block.who_waits(&worker.warps)).collect();
         let n_blocks = self.running.len();
         let message = format!(
-            "a wait that nobody ends: {why} in {n_blocks} blocks; warps that poll: {}{rest}",
+            "a wait that nobody ends: {why} in {n_blocks} blocks; warps that poll: {}{rest}{who}",
             places.join(", ")
         );
         match waits.next() {
@@ -168,6 +170,13 @@ impl Block<'_> {
     /// True if `warp` comes back to a state in which it was, and changes nothing on its way. Each
     /// of its lanes must have moved, as groups of lanes run in any order.
     fn circles(&mut self, warp: &mut Warp) -> Step<bool> {
+        self.sleeps = false;
+        let found = self.comes_back(warp);
+        self.sleeps = true;
+        found
+    }
+
+    fn comes_back(&mut self, warp: &mut Warp) -> Step<bool> {
         let before = self.changes;
         let mut state = warp.state();
         warp.stepped = 0;

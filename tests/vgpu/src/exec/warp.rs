@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::warpgroup::Products;
 use crate::lanes::{LANES, Lanes, lanes};
 use crate::memory::{Region, Time};
 use crate::ptx::{Kernel, Register};
@@ -53,6 +54,16 @@ pub struct Warp {
     pub time: Time,
     /// At a block barrier.
     pub at_barrier: bool,
+    /// At a barrier of some warps: its number.
+    pub named: Option<u32>,
+    /// At an instruction that needs the whole warpgroup: its index.
+    pub rendezvous: Option<usize>,
+    /// The `mbarrier` that it last tested in vain, the phase or its parity, and which of them.
+    pub waits_for: Option<(u32, u32, bool)>,
+    /// In a `try_wait`, or about to repeat it after its time limit.
+    pub asleep: bool,
+    pub awakened: bool,
+    pub products: Products,
     /// Others should run next.
     pub yields: bool,
     /// The last instruction that read what others may write, and a lane that executed it, since the
@@ -75,6 +86,12 @@ impl Warp {
             exited: 0,
             time: Time::default(),
             at_barrier: false,
+            named: None,
+            rendezvous: None,
+            waits_for: None,
+            asleep: false,
+            awakened: false,
+            products: Products::new(kernel),
             yields: false,
             polled: None,
             stepped: 0,
@@ -92,6 +109,9 @@ impl Warp {
         self.groups.push(Group { pc: 0, mask, waits: false });
         self.exited = !mask;
         (self.time, self.at_barrier, self.polled) = (Time::default(), false, None);
+        (self.named, self.rendezvous, self.waits_for) = (None, None, None);
+        (self.asleep, self.awakened) = (false, false);
+        self.products.restart();
         self.local.iter_mut().for_each(Region::clear);
         self.copies.iter_mut().for_each(|copies| {
             copies.copies.clear();
@@ -99,9 +119,10 @@ impl Warp {
         });
     }
 
-    /// True if its threads have neither ended nor arrived at a barrier.
+    /// True if its threads have neither ended nor wait for other warps.
     pub fn is_ready(&self) -> bool {
-        !self.at_barrier && !self.groups.is_empty()
+        let waits = self.at_barrier | self.asleep | self.named.is_some() | self.rendezvous.is_some();
+        !waits && !self.groups.is_empty()
     }
 
     /// Everything that decides what its threads do next, but for memory.
@@ -121,6 +142,10 @@ impl Warp {
     #[inline(always)]
     pub fn register(&self, register: Register) -> &Lanes {
         &self.registers[register as usize]
+    }
+
+    pub fn register_mut(&mut self, register: Register) -> &mut Lanes {
+        &mut self.registers[register as usize]
     }
 
     /// Writes the lanes of `mask`. The register for `_` is never read.

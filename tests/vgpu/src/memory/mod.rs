@@ -7,9 +7,9 @@ mod shadow;
 
 use std::collections::BTreeMap;
 
-pub use order::Order;
+pub use order::{Clock, Order};
 pub use region::{MAX_LAUNCHES, Region};
-pub use shadow::{Access, MAX_BLOCKS, MAX_TIME, Stamp, Time};
+pub use shadow::{Access, MAX_BLOCKS, MAX_TIME, Stamp, Time, UNITS};
 
 /// Start of shared and local memory among generic addresses; all addresses below are global.
 pub const SHARED_BASE: u64 = 1 << 56;
@@ -38,6 +38,11 @@ pub enum Fault {
         address: u64,
         other: Access,
         other_wrote: bool,
+    },
+    /// The asynchronous proxy accesses what a thread wrote without a proxy fence in between.
+    Unfenced {
+        address: u64,
+        other: Access,
     },
     /// Bytes that an asynchronous copy has not delivered yet.
     Pending {

@@ -7,15 +7,23 @@
 //! after and before it. Releases reach, and acquires take from, the threads of their scope only.
 //! Barriers join the clocks of their threads.
 //!
+//! What the asynchronous proxy accesses (copies and products of warpgroups) has clocks of its own, one
+//! by unit. A wait for the end of its work takes them. It sees what threads wrote only after a proxy
+//! fence: the accesses before one are kept a second time, as those of the block `block | FENCED`, and
+//! spread with the rest.
+//!
 //! Readers of a word are kept exactly, as those that are unordered with one another.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::shadow::{Access, SEVERAL, Stamp, are_strong, is_strong, of_warp, unpack};
-use crate::lanes::LANES;
+use super::shadow::{Access, SEVERAL, Stamp, UNITS, are_strong, is_strong, of_warp, unpack};
+use crate::lanes::{LANES, lanes};
 use crate::ptx::{Scope, Strong};
+
+/// Marks a block number: its accesses before a proxy fence.
+const FENCED: u32 = 1 << 31;
 
 /// The threads of a part of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +44,7 @@ struct Known {
 impl Known {
     /// The lanes of warp `warp` whose accesses at `time` are among these.
     fn lanes(&self, warp: u32, time: u32) -> u32 {
-        if time < self.all {
+        if time < self.all && warp < UNITS / LANES as u32 {
             return u32::MAX;
         }
         self.parts.iter().filter(|&&(_, before)| time < before).fold(0, |mask, &(part, _)| match part {
@@ -55,13 +63,14 @@ impl Known {
             }
         }
         let all = self.all;
-        self.parts.retain(|&(_, before)| before > all);
+        let is_unit = |part| matches!(part, Part::Thread(thread) if thread >= UNITS);
+        self.parts.retain(|&(part, before)| before > all || is_unit(part));
     }
 }
 
 /// Accesses by block.
 #[derive(Clone, Debug, Default)]
-struct Clock(BTreeMap<u32, Known>);
+pub struct Clock(BTreeMap<u32, Known>);
 
 impl Clock {
     fn lanes(&self, block: u32, warp: u32, time: u32) -> u32 {
@@ -77,6 +86,31 @@ impl Clock {
     fn take(&mut self, other: &mut Clock) {
         self.add(other);
         other.0.clear();
+    }
+
+    /// Adds the accesses of unit `unit` of `block` before `before`.
+    fn add_unit(&mut self, block: u32, unit: u32, before: u32) {
+        let known = Known { all: 0, parts: vec![(Part::Thread(unit), before)] };
+        self.0.entry(block).or_default().add(&known);
+    }
+
+    /// True if the asynchronous proxy, started with this clock, sees what the access `bits` wrote:
+    /// by the same proxy, or by a thread before a proxy fence.
+    pub(super) fn sees(&self, bits: u64) -> bool {
+        let Access { block, thread, time, .. } = unpack(bits);
+        let fenced = if thread < UNITS { FENCED } else { 0 };
+        self.lanes(block | fenced, thread / LANES as u32, time) >> (thread % LANES as u32) & 1 != 0
+    }
+
+    /// True if the access of `unit` of `block` at `time` was waited for.
+    pub fn knows_unit(&self, block: u32, unit: u32, time: u32) -> bool {
+        self.lanes(block, unit / LANES as u32, time) >> (unit % LANES as u32) & 1 != 0
+    }
+
+    /// True if the access happened before, of whichever proxy.
+    pub(super) fn is_after(&self, bits: u64) -> bool {
+        let Access { block, thread, time, .. } = unpack(bits);
+        self.lanes(block, thread / LANES as u32, time) >> (thread % LANES as u32) & 1 != 0
     }
 }
 
@@ -163,6 +197,11 @@ struct State {
     free: Vec<usize>,
     /// The last instructions of each warp that accessed memory, and the time of the first.
     places: HashMap<(u32, u32), (u32, VecDeque<u32>)>,
+    /// Instructions of units, by block, unit and time.
+    started: HashMap<(u32, u32, u32), u32>,
+    /// Global memory that units read: by its first byte, its end, and the last time of each block's
+    /// units.
+    sources: BTreeMap<u64, (u64, Vec<(u32, u32, u32)>)>,
 }
 
 /// Instructions of each warp that are kept to name the place of an earlier access.
@@ -195,6 +234,28 @@ impl State {
         Rc::new(clock)
     }
 
+    /// Everything that happened before the end of the accesses of the lanes of `mask`.
+    fn clock_of(&self, by: Stamp, mask: u32) -> Clock {
+        let Access { block, thread, time, .. } = unpack(by.bits());
+        let warp = thread / LANES as u32;
+        let [all, of_warp] = by.barriers();
+        let mut own = vec![(Part::Warp(warp), if mask == u32::MAX { time + 1 } else { of_warp })];
+        if mask != u32::MAX {
+            own.extend(lanes(mask).map(|lane| (Part::Thread(warp * LANES as u32 + lane as u32), time + 1)));
+        }
+        let mut clock = Clock(BTreeMap::from([(block, Known { all: 0, parts: Vec::new() })]));
+        if let Some(of_block) = self.blocks.get(&block) {
+            clock.add(&of_block.clock);
+            if let Some(of_warp) = of_block.warps.get(warp as usize) {
+                clock.add(&of_warp.clock);
+                let of_lanes = lanes(mask).filter_map(|lane| of_warp.lanes[lane].as_deref());
+                of_lanes.for_each(|lane| clock.add(&lane.clock));
+            }
+        }
+        clock.0.entry(block).or_default().add(&Known { all, parts: own });
+        clock
+    }
+
     /// The lanes of a warp whose access with the stamp of lane 0 happened before that of `by`.
     fn known(&self, by: Stamp, stamp: u64) -> u32 {
         let (own, other) = (unpack(by.bits()), unpack(stamp));
@@ -202,7 +263,8 @@ impl State {
         let mut known = 0;
         if own.block == other.block {
             let [of_block, of_warp] = by.barriers();
-            if other.time < of_block || own_warp == other_warp && other.time < of_warp {
+            let before_barrier = other.thread < UNITS && other.time < of_block;
+            if before_barrier || own_warp == other_warp && other.time < of_warp {
                 return u32::MAX;
             }
             known |= if own_warp == other_warp { 1 << (own.thread % LANES as u32) } else { 0 };
@@ -347,6 +409,128 @@ impl Order {
         }
     }
 
+    /// Everything that happened before, for the lanes of `mask` of the warp of `by` together.
+    pub fn clock(&self, by: Stamp, mask: u32) -> Clock {
+        self.0.borrow().clock_of(by, mask)
+    }
+
+    /// A fence between the threads' accesses and those of the asynchronous proxy.
+    pub fn proxy_fence(&self, by: Stamp, mask: u32) {
+        let mut state = self.0.borrow_mut();
+        let mut clock = state.clock_of(by, mask);
+        clock.0 = (clock.0.into_iter())
+            .filter(|(block, _)| block & FENCED == 0)
+            .map(|(block, known)| (block | FENCED, known))
+            .collect();
+        let Access { block, thread, .. } = unpack(by.bits());
+        let warp = state.blocks.get_mut(&block).and_then(|block| block.warps.get_mut(thread as usize / LANES));
+        let Some(warp) = warp else { return };
+        if mask == u32::MAX {
+            warp.clock.add(&clock);
+        } else {
+            lanes(mask).for_each(|lane| warp.lane(lane as u32).clock.add(&clock));
+        }
+    }
+
+    /// The lanes of `mask` of warp `warp` have waited for the accesses of `unit` before `before`.
+    pub fn learn(&self, block: u32, warp: u32, mask: u32, unit: u32, before: u32) {
+        let mut state = self.0.borrow_mut();
+        let of_block = state.blocks.get_mut(&block);
+        let Some(of_warp) = of_block.and_then(|block| block.warps.get_mut(warp as usize)) else { return };
+        if mask == u32::MAX {
+            of_warp.clock.add_unit(block, unit, before);
+        } else {
+            lanes(mask).for_each(|lane| of_warp.lane(lane as u32).clock.add_unit(block, unit, before));
+        }
+    }
+
+    /// Leaves at `address` the accesses of `unit` before `before`, to the threads of its block.
+    pub fn leave_unit(&self, block: u32, address: u64, unit: u32, before: u32) {
+        let mut clock = Clock::default();
+        clock.add_unit(block, unit, before);
+        self.0.borrow_mut().left.entry(address).or_default().leave(&Rc::new(clock), Scope::Block, block);
+    }
+
+    /// Leaves at `address` all that the warp of `by` did before this barrier.
+    pub fn leave_warp(&self, by: Stamp, address: u64) {
+        let mut state = self.0.borrow_mut();
+        let clock = state.clock_of(by, u32::MAX);
+        let block = unpack(by.bits()).block;
+        state.left.entry(address).or_default().leave(&Rc::new(clock), Scope::Block, block);
+    }
+
+    /// Warp `warp` of `block` takes what was left at `address`.
+    pub fn take_warp(&self, block: u32, warp: u32, address: u64) {
+        let mut state = self.0.borrow_mut();
+        let left = state.left.get(&address).and_then(|left| left.of_block(block)).cloned();
+        let warp = state.blocks.get_mut(&block).and_then(|block| block.warps.get_mut(warp as usize));
+        if let (Some(left), Some(warp)) = (left, warp) {
+            warp.clock.add(&left);
+        }
+    }
+
+    /// Nothing is left at `address` any more.
+    pub fn forget(&self, address: u64) {
+        self.0.borrow_mut().left.remove(&address);
+    }
+
+    /// Notes the instruction by which `unit` accesses memory at `time`.
+    pub fn note_unit(&self, block: u32, unit: u32, time: u32, instruction: u32) {
+        self.0.borrow_mut().started.insert((block, unit, time), instruction);
+    }
+
+    /// Notes that `unit` reads global memory.
+    pub fn note_source(&self, block: u32, unit: u32, time: u32, address: u64, bytes: usize) {
+        let mut state = self.0.borrow_mut();
+        let (end, readers) = state.sources.entry(address).or_insert_with(|| (0, Vec::new()));
+        *end = (*end).max(address + bytes as u64);
+        match readers.iter_mut().find(|(of, reader, _)| (*of, *reader) == (block, unit)) {
+            Some((_, _, last)) => *last = time,
+            None => readers.push((block, unit, time)),
+        }
+    }
+
+    /// True if units read global memory in this launch.
+    pub fn has_sources(&self) -> bool {
+        !self.0.borrow().sources.is_empty()
+    }
+
+    /// A unit that reads some of `bytes` bytes of global memory, and whose end `by` has not waited
+    /// for.
+    pub fn reader_of_source(&self, by: Stamp, address: u64, bytes: usize) -> Option<Access> {
+        let state = self.0.borrow();
+        let overlapping = state.sources.range(..address + bytes as u64).filter(|(_, (end, _))| *end > address);
+        let readers = overlapping.flat_map(|(_, (_, readers))| readers);
+        readers.copied().map(|(block, thread, time)| Access { block, thread, time, strong: None }).find(|&reader| {
+            let lane = reader.thread % LANES as u32;
+            state.clocks(unpack(by.bits())).all(|clock| {
+                clock.lanes(reader.block, reader.thread / LANES as u32, reader.time) >> lane & 1 == 0
+            })
+        })
+    }
+
+    /// True if the thread of `by` has waited for the access of `unit` of its block at `time`.
+    pub fn knows_unit(&self, by: Stamp, unit: u32, time: u32) -> bool {
+        let by = unpack(by.bits());
+        let (warp, lane) = (unit / LANES as u32, unit % LANES as u32);
+        self.0.borrow().clocks(by).any(|clock| clock.lanes(by.block, warp, time) >> lane & 1 != 0)
+    }
+
+    /// A reader in the record `read` that did not happen before `clock`.
+    pub(super) fn reader_after(&self, clock: &Clock, read: u64) -> Option<Access> {
+        if read == 0 {
+            return None;
+        }
+        if read & SEVERAL == 0 {
+            return (!clock.is_after(read)).then(|| unpack(read));
+        }
+        let state = self.0.borrow();
+        state.readers[(read & !SEVERAL) as usize].iter().find_map(|readers| {
+            let mut each = lanes(readers.lanes).map(|lane| readers.stamp | lane as u64);
+            each.find(|&reader| !clock.is_after(reader)).map(unpack)
+        })
+    }
+
     /// True if the access `earlier` happened before that of `by`.
     #[inline(never)]
     pub(super) fn is_known(&self, by: Stamp, earlier: u64) -> bool {
@@ -427,6 +611,9 @@ impl Order {
     /// The instruction of an access, unless it is long ago.
     pub fn place(&self, access: Access) -> Option<u32> {
         let state = self.0.borrow();
+        if access.thread >= UNITS {
+            return state.started.get(&(access.block, access.thread, access.time)).copied();
+        }
         let (first, places) = state.places.get(&(access.block, access.thread / LANES as u32))?;
         let at = access.time.checked_sub(*first)?;
         places.get(at as usize).copied().filter(|&instruction| instruction != u32::MAX)

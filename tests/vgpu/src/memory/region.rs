@@ -7,6 +7,7 @@ use std::sync::atomic::{
 };
 
 use super::Fault;
+use super::order::Clock;
 use super::shadow::{Stamp, unpack};
 
 // A word is one atomic, so that neighbors in it may be written concurrently. It holds the value
@@ -357,6 +358,67 @@ impl Region {
         Ok(())
     }
 
+    /// The asynchronous proxy, started with `clock`, reads whole words. The records of readers stay
+    /// as they are: who reads is known from elsewhere.
+    pub fn load_unit(
+        &self,
+        first: usize,
+        into: &mut [u32],
+        launch: u32,
+        clocks: &[Clock],
+        seen: &mut u64,
+        address: u64,
+    ) -> Result<(), Fault> {
+        for (i, value) in into.iter_mut().enumerate() {
+            let word = self.words[first + i].load(Acquire);
+            let address = address + 4 * i as u64;
+            if word & STATE != WRITTEN {
+                return Err(unreadable(word, WRITTEN, address, 4));
+            }
+            *value = (word >> 32) as u32;
+            if word & LAUNCH == u64::from(launch) << 8 {
+                for half in 0..2 {
+                    check_seen(self.shadows[first + i].0[half].load(Relaxed), clocks, seen, address)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks words as pending, on behalf of the unit of `by` that was started with `clock`.
+    pub fn promise_unit(
+        &self,
+        first: usize,
+        n: usize,
+        by: Stamp,
+        clock: &[Clock; 1],
+        address: u64,
+    ) -> Result<(), Fault> {
+        let (mut seen, mut passed) = (0, 0);
+        for i in first..first + n {
+            let (word, shadow) = (self.words[i].load(Acquire), &self.shadows[i].0);
+            let address = address + 4 * (i - first) as u64;
+            if word & PROMISED != 0 {
+                return Err(Fault::Pending { address });
+            }
+            if word & LAUNCH == u64::from(by.launch) << 8 {
+                for half in 0..2 {
+                    check_seen(shadow[half].load(Relaxed), clock, &mut seen, address)?;
+                    let read = shadow[2 + half].load(Relaxed);
+                    if read != passed
+                        && let Some(other) = by.order.and_then(|order| order.reader_after(&clock[0], read))
+                    {
+                        return Err(Fault::Race { address, other, other_wrote: false });
+                    }
+                    passed = read;
+                }
+            }
+            self.shadows[i].begin([by.bits(); 2], [0; 2]);
+            self.words[i].store(word & !LAUNCH | u64::from(by.launch) << 8 | PROMISED, Release);
+        }
+        Ok(())
+    }
+
     /// Delivers pending words.
     pub fn deliver(&self, first: usize, values: &[u32], by: Stamp) {
         for (i, &value) in values.iter().enumerate() {
@@ -378,6 +440,23 @@ impl Region {
         word.store(change(before), Relaxed);
         before
     }
+}
+
+/// Checks that the write `write` is one that units started with `clocks` see. `seen` is the last one
+/// that was, as neighbors usually have the same.
+#[inline(always)]
+fn check_seen(write: u64, clocks: &[Clock], seen: &mut u64, address: u64) -> Result<(), Fault> {
+    if write != *seen && write != 0 {
+        if let Some(clock) = clocks.iter().find(|clock| !clock.sees(write)) {
+            let other = unpack(write);
+            return Err(match clock.is_after(write) {
+                true => Fault::Unfenced { address, other },
+                false => Fault::Race { address, other, other_wrote: true },
+            });
+        }
+        *seen = write;
+    }
+    Ok(())
 }
 
 #[cold]

@@ -33,10 +33,12 @@ pub struct Time {
 
 // Fields of a stamp, from the lowest bit on. The block number is stored plus one, so that no stamp
 // is 0, which means no access.
-const THREAD: u64 = (1 << 10) - 1;
+const THREAD: u64 = (1 << 11) - 1;
 const WARP: u64 = THREAD & !31;
-const TIME: u64 = ((1 << 28) - 1) << 10;
-const BLOCK: u64 = ((1 << 22) - 1) << 38;
+const TIME: u64 = ((1 << 28) - 1) << 11;
+const BLOCK: u64 = ((1 << 21) - 1) << 39;
+/// Set in the numbers of units that access memory by themselves, see [`UNITS`].
+const UNIT: u64 = UNITS as u64;
 const STRONG: u64 = 1 << 60;
 /// A strong access whose scope is its block.
 const NARROW: u64 = 1 << 61;
@@ -46,10 +48,15 @@ pub(super) const SEVERAL: u64 = 1 << 62;
 /// In the record of readers: several blocks read the word in the same launch.
 const BLOCKS: u64 = 1 << 63;
 
+/// Accesses of threads have their numbers in the block; those that copies and products of
+/// warpgroups make by themselves (the asynchronous proxy) have numbers from here on. The time of a
+/// unit rises with each access; no barrier orders it, only a wait for its end does.
+pub const UNITS: u32 = 1 << 10;
+
 /// Limits of a stamp's fields. Exceeding them is an error of the launch or the kernel, so that no
 /// two stamps coincide.
-pub const MAX_BLOCKS: u32 = (BLOCK >> 38) as u32 - 1;
-pub const MAX_TIME: u32 = (TIME >> 10) as u32;
+pub const MAX_BLOCKS: u32 = (BLOCK >> 39) as u32 - 1;
+pub const MAX_TIME: u32 = (TIME >> 11) as u32;
 
 /// A packed [`Access`] with the launch it belongs to, and what is ordered before it.
 #[derive(Clone, Copy)]
@@ -81,10 +88,10 @@ impl<'a> Stamp<'a> {
             Some(Scope::Block) => STRONG | NARROW,
         };
         let bits = u64::from(thread) & THREAD
-            | u64::from(time.now) << 10 & TIME
-            | (u64::from(block) + 1) << 38 & BLOCK
+            | u64::from(time.now) << 11 & TIME
+            | (u64::from(block) + 1) << 39 & BLOCK
             | flags;
-        let [of_block, of_warp] = [time.of_block, time.of_warp].map(|time| u64::from(time) << 10);
+        let [of_block, of_warp] = [time.of_block, time.of_warp].map(|time| u64::from(time) << 11);
         Stamp { launch, bits, of_block, of_warp, order }
     }
 
@@ -101,7 +108,7 @@ impl<'a> Stamp<'a> {
 
     /// Times of the last barriers of the block and of the warp.
     pub(super) fn barriers(self) -> [u32; 2] {
-        [self.of_block, self.of_warp].map(|time| (time >> 10) as u32)
+        [self.of_block, self.of_warp].map(|time| (time >> 11) as u32)
     }
 
     /// True if barriers, or the program of the thread, order `earlier`, of the same launch, before
@@ -109,7 +116,7 @@ impl<'a> Stamp<'a> {
     #[inline(always)]
     pub(super) fn is_after(self, earlier: u64) -> bool {
         let apart = self.bits ^ earlier;
-        let before_block_barrier = earlier & TIME < self.of_block;
+        let before_block_barrier = (earlier & UNIT == 0) & (earlier & TIME < self.of_block);
         let before_warp_barrier = (apart & WARP == 0) & (earlier & TIME < self.of_warp);
         (apart & BLOCK == 0) & ((apart & THREAD == 0) | before_block_barrier | before_warp_barrier)
     }
@@ -190,9 +197,9 @@ pub(super) fn of_warp(bits: u64) -> (u64, u32) {
 pub(super) fn unpack(bits: u64) -> Access {
     let scope = if bits & NARROW != 0 { Scope::Block } else { Scope::Device };
     Access {
-        block: ((bits & BLOCK) >> 38).saturating_sub(1) as u32,
+        block: ((bits & BLOCK) >> 39).saturating_sub(1) as u32,
         thread: (bits & THREAD) as u32,
-        time: ((bits & TIME) >> 10) as u32,
+        time: ((bits & TIME) >> 11) as u32,
         strong: (bits & STRONG != 0).then_some(scope),
     }
 }
@@ -203,7 +210,7 @@ mod tests {
 
     #[test]
     fn accesses_survive_packing() {
-        let largest = Access { block: MAX_BLOCKS, thread: 1023, time: MAX_TIME, strong: Some(Scope::Block) };
+        let largest = Access { block: MAX_BLOCKS, thread: 2047, time: MAX_TIME, strong: Some(Scope::Block) };
         let least = Access { block: 0, thread: 0, time: 0, strong: None };
         let stamp = |access: Access| {
             let time = Time { now: access.time, ..Time::default() };

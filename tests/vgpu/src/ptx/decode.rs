@@ -4,8 +4,8 @@ use half::{bf16, f16};
 
 use super::module::Names;
 use super::{
-    Address, AtomicOp, Binary, Compare, MatrixProduct, Op, Preset, Register, Rounding, SINK, Scope, ShuffleMode, Space,
-    Special, Strong, Ternary, Type, Unary, VoteMode,
+    Address, AtomicOp, Binary, Compare, LeftOperand, MatrixProduct, Op, Preset, Register, Rounding, SINK, Scope,
+    ShuffleMode, Space, Special, Strong, Ternary, Type, Unary, VoteMode, WarpgroupProduct,
 };
 
 /// A decoded instruction. The target of a branch is resolved once all labels are known.
@@ -197,7 +197,7 @@ impl Decoder<'_> {
         for part in &self.parts[1..] {
             match *part {
                 "global" => return Space::Global,
-                "shared" | "shared::cta" => return Space::Shared,
+                "shared" | "shared::cta" | "shared::cluster" => return Space::Shared,
                 "local" => return Space::Local,
                 "const" => return Space::Const,
                 "param" => return Space::Param,
@@ -246,7 +246,9 @@ impl Decoder<'_> {
     }
 
     fn op(&self) -> Result<Op, String> {
-        if self.parts[1..].iter().any(|part| matches!(*part, "cluster" | "shared::cluster" | "noftz")) {
+        let asynchronous = matches!(self.parts[0], "mbarrier" | "cp" | "fence");
+        let of_cluster = |part: &&str| matches!(*part, "cluster" | "shared::cluster") && !asynchronous || *part == "noftz";
+        if self.parts[1..].iter().any(|part| of_cluster(part)) {
             return Err("a qualifier that is not supported".into());
         }
         match self.parts[0] {
@@ -324,7 +326,19 @@ impl Decoder<'_> {
             "activemask" => Ok(Op::ActiveMask { dst: self.dst(0)? }),
             "ldmatrix" => self.load_matrix(),
             "mma" => self.mma(),
+            "cp" if self.has("bulk") => self.bulk(),
             "cp" => self.copy_async(),
+            "wgmma" => self.warpgroup(),
+            "setmaxnreg" => {
+                let count = immediate(self.operand(0)?, Type::U32).ok_or("no number of registers")? as u32;
+                Ok(Op::SetRegisters { increase: self.has("inc"), count })
+            }
+            "elect" => {
+                let (dst, predicate) = self.operand(0)?.split_once('|').ok_or("no predicate")?;
+                let (dst, predicate) = (register(dst.trim(), self.names)?, register(predicate.trim(), self.names)?);
+                Ok(Op::Elect { dst, predicate, mask: self.source(1, Type::U32)? })
+            }
+            "mbarrier" => self.mbarrier(),
             "prefetch" if self.has("global") => Ok(Op::Prefetch { address: self.address(0)? }),
             "nanosleep" => Ok(Op::Sleep),
             "griddepcontrol" | "prefetch" | "prefetchu" | "discard" => Ok(Op::Nop),
@@ -474,6 +488,13 @@ impl Decoder<'_> {
     /// `membar` is `fence.sc`, which is `fence.acq_rel` here, where all executions are sequentially
     /// consistent.
     fn fence(&self) -> Result<Op, String> {
+        match self.parts[1..] {
+            ["proxy", "async" | "async.shared::cta" | "async::generic"] | ["proxy", "async", "shared::cta" | "global"] => {
+                return Ok(Op::ProxyFence);
+            }
+            ["mbarrier_init", "release", "cluster"] => return Ok(Op::MbarrierInitFence),
+            _ => {}
+        }
         let (acquires, releases) = match self.parts[1..] {
             ["sc" | "acq_rel", "cta" | "gpu" | "sys"] | ["cta" | "gl" | "sys"] => (true, true),
             ["acquire", "cta" | "gpu" | "sys"] => (true, false),
@@ -487,11 +508,117 @@ impl Decoder<'_> {
         if self.has("warp") {
             return Ok(Op::WarpBarrier { mask: self.source(0, Type::U32)? });
         }
-        if self.has("red") || self.has("arrive") {
+        if self.has("red") || self.has("cluster") {
             return Err("a barrier that is not supported".into());
         }
         let threads = if self.operands.len() > 1 { Some(self.source(1, Type::U32)?) } else { None };
-        Ok(Op::Barrier { id: self.source(0, Type::U32)?, threads })
+        Ok(Op::Barrier { id: self.source(0, Type::U32)?, threads, arrives: self.has("arrive") })
+    }
+
+    fn mbarrier(&self) -> Result<Op, String> {
+        let action = self.parts.get(1).copied().unwrap_or_default();
+        let relaxed = self.has("relaxed");
+        if self.has("noComplete") {
+            return Err("an arrival that must not complete a phase is not supported".into());
+        }
+        match action {
+            "init" => Ok(Op::MbarrierInit { address: self.address(0)?, count: self.source(1, Type::U32)? }),
+            "inval" => Ok(Op::MbarrierInvalidate { address: self.address(0)? }),
+            "expect_tx" | "complete_tx" => {
+                let (address, bytes) = (self.address(0)?, self.source(1, Type::U32)?);
+                Ok(Op::MbarrierBytes { address, bytes, complete: action == "complete_tx" })
+            }
+            "arrive" => {
+                let (dst, address) = (self.dst(0)?, self.address(1)?);
+                let one = || self.names.preset(Preset::Bits(1));
+                let last = || self.source(2, Type::U32);
+                let (count, expected) = match (self.has("expect_tx"), self.operands.len()) {
+                    (true, _) => (one(), Some(last()?)),
+                    (false, 2) => (one(), None),
+                    (false, _) => (last()?, None),
+                };
+                Ok(Op::MbarrierArrive { dst, address, count, expected, releases: !relaxed })
+            }
+            "test_wait" | "try_wait" => {
+                let (dst, address, parity) = (self.dst(0)?, self.address(1)?, self.has("parity"));
+                let phase = self.source(2, if parity { Type::U32 } else { Type::U64 })?;
+                Ok(Op::MbarrierTest { dst, address, phase, parity, waits: action == "try_wait", acquires: !relaxed })
+            }
+            _ => Err("an operation of mbarrier that is not supported".into()),
+        }
+    }
+
+    fn bulk(&self) -> Result<Op, String> {
+        let groups = || immediate(self.operand(0)?, Type::U64).ok_or_else(|| "no number of groups".to_string());
+        let hint = usize::from(self.has("L2::cache_hint"));
+        match &self.parts[3..] {
+            ["commit_group"] => Ok(Op::BulkCommit),
+            ["wait_group"] => Ok(Op::BulkWait { pending: groups()?, read: false }),
+            ["wait_group", "read"] => Ok(Op::BulkWait { pending: groups()?, read: true }),
+            ["shared::cluster" | "shared::cta", "global", "mbarrier::complete_tx::bytes", ..]
+                if self.operands.len() == 4 + hint =>
+            {
+                let (shared, global, barrier) = (self.address(0)?, self.address(1)?, self.address(3)?);
+                Ok(Op::BulkLoad { shared, global, bytes: self.source(2, Type::U32)?, barrier })
+            }
+            ["global", "shared::cta", "bulk_group", ..] if self.operands.len() == 3 + hint => {
+                let (global, shared) = (self.address(0)?, self.address(1)?);
+                Ok(Op::BulkStore { global, shared, bytes: self.source(2, Type::U32)? })
+            }
+            _ => Err("a bulk copy that is not supported".into()),
+        }
+    }
+
+    fn warpgroup(&self) -> Result<Op, String> {
+        match self.parts[1..] {
+            ["fence", "sync", "aligned"] => Ok(Op::WarpgroupFence),
+            ["commit_group", "sync", "aligned"] => Ok(Op::WarpgroupCommit),
+            ["wait_group", "sync", "aligned"] => {
+                let pending = immediate(self.operand(0)?, Type::U64).ok_or("no number of groups")?;
+                Ok(Op::WarpgroupWait { pending })
+            }
+            ["mma_async", "sync", "aligned", shape, "f32", ty @ ("bf16" | "f16"), other] if ty == other => {
+                let n = shape.strip_prefix("m64n").and_then(|rest| rest.strip_suffix("k16"));
+                let n: usize = n.and_then(|n| n.parse().ok()).ok_or("a shape that is not supported")?;
+                if n % 8 != 0 || !(8..=256).contains(&n) {
+                    return Err("columns that are no multiple of 8 up to 256".into());
+                }
+                let d = self.registers(0)?;
+                if d.len() != n / 2 {
+                    return Err("fragments of other sizes than the shape's".into());
+                }
+                let number = |index: usize| immediate(self.operand(index)?, Type::S32).ok_or("no constant".to_string());
+                let sign = |index: usize| match number(index)? as u32 as i32 {
+                    1 => Ok(false),
+                    -1 => Ok(true),
+                    _ => Err("a scale other than 1 and -1".to_string()),
+                };
+                let in_registers = self.operand(1)?.starts_with('{');
+                let a = if in_registers {
+                    let registers = self.registers(1)?;
+                    LeftOperand::Fragments(registers.try_into().map_err(|_| "a left operand of other than 4 registers")?)
+                } else {
+                    LeftOperand::Shared { descriptor: self.source(1, Type::U64)?, transposed: number(6)? == 1 }
+                };
+                let b_transposed = number(if in_registers { 6 } else { 7 })? == 1;
+                let accumulate = match self.operand(3)? {
+                    "true" => self.names.preset(Preset::Bits(1)),
+                    "false" => self.names.preset(Preset::Bits(0)),
+                    _ => self.source(3, Type::Pred)?,
+                };
+                Ok(Op::WarpgroupProduct(Box::new(WarpgroupProduct {
+                    bf16: ty == "bf16",
+                    n,
+                    d,
+                    a,
+                    b: self.source(2, Type::U64)?,
+                    b_transposed,
+                    accumulate,
+                    negated: sign(4)? != sign(5)?,
+                })))
+            }
+            _ => Err("a product that is not supported".into()),
+        }
     }
 
     fn shuffle(&self) -> Result<Op, String> {

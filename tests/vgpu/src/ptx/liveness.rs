@@ -17,8 +17,15 @@ type Lives = HashMap<Register, (usize, usize)>;
 /// Renames the registers of `kernel` so that few are needed. Those with presets keep storage of
 /// their own.
 pub(super) fn share_registers(kernel: &mut Kernel) {
-    let fixed: Vec<Register> =
+    let mut fixed: Vec<Register> =
         std::iter::once(SINK).chain(kernel.presets.iter().map(|&(register, _)| register)).collect();
+    // Products of warpgroups use their registers beyond the instruction.
+    let mut known: BTreeSet<Register> = fixed.iter().copied().collect();
+    for Instruction { op, .. } in &kernel.code {
+        if let Op::WarpgroupProduct(product) = op {
+            fixed.extend(product.held().filter(|&register| known.insert(register)));
+        }
+    }
     let mut places: HashMap<Register, Register> =
         fixed.iter().enumerate().map(|(place, &register)| (register, place as Register)).collect();
     let mut lives: Vec<(Register, (usize, usize))> = lives(&mut kernel.code, &places).into_iter().collect();
@@ -46,6 +53,30 @@ pub(super) fn share_registers(kernel: &mut Kernel) {
     }
     kernel.presets.iter_mut().for_each(|(register, _)| *register = places[register]);
     kernel.n_registers = n_places;
+    kernel.held = held(&mut kernel.code);
+}
+
+/// Registers of products of warpgroups that each other instruction reads or writes.
+fn held(code: &mut [Instruction]) -> Vec<Vec<Register>> {
+    let of_products: BTreeSet<Register> = (code.iter())
+        .flat_map(|instruction| match &instruction.op {
+            Op::WarpgroupProduct(product) => product.held().collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    if of_products.is_empty() {
+        return Vec::new();
+    }
+    let touched = |op: &mut Op| {
+        let mut list = Vec::new();
+        if !matches!(op, Op::WarpgroupProduct(_)) {
+            op.visit_registers(&mut |&mut register, _| {
+                list.extend(of_products.get(&register));
+            });
+        }
+        list
+    };
+    code.iter_mut().map(|instruction| touched(&mut instruction.op)).collect()
 }
 
 /// The registers, other than `fixed` ones, that an instruction reads and writes.

@@ -5,10 +5,12 @@
 mod decode;
 mod liveness;
 mod module;
+mod warpgroup;
 mod types;
 
 pub use module::{Global, Kernel, Module, Parameter, parse_module};
 pub use types::{Space, Type};
+pub use warpgroup::{LeftOperand, WarpgroupProduct};
 
 /// A register of a kernel; [`SINK`] takes results for `_`.
 pub type Register = u32;
@@ -347,9 +349,12 @@ pub enum Op {
     },
     Exit,
     Trap,
+    /// A barrier of `threads` threads, or of the whole block. With `arrives`, the warp does not
+    /// wait.
     Barrier {
         id: Register,
         threads: Option<Register>,
+        arrives: bool,
     },
     WarpBarrier {
         mask: Register,
@@ -405,6 +410,79 @@ pub enum Op {
     WaitGroup {
         pending: u64,
     },
+    /// One lane of `mask`: its number, and where it is.
+    Elect {
+        dst: Register,
+        predicate: Register,
+        mask: Register,
+    },
+    WarpgroupProduct(Box<WarpgroupProduct>),
+    WarpgroupFence,
+    WarpgroupCommit,
+    /// Waits until at most `pending` groups of products are open.
+    WarpgroupWait {
+        pending: u64,
+    },
+    /// `setmaxnreg`: the registers of each thread of a warpgroup.
+    SetRegisters {
+        increase: bool,
+        count: u32,
+    },
+    MbarrierInit {
+        address: Address,
+        count: Register,
+    },
+    MbarrierInvalidate {
+        address: Address,
+    },
+    /// `count` arrivals, after `expected` more bytes; `dst` gets the phase.
+    MbarrierArrive {
+        dst: Register,
+        address: Address,
+        count: Register,
+        expected: Option<Register>,
+        releases: bool,
+    },
+    /// `bytes` more to come, or come.
+    MbarrierBytes {
+        address: Address,
+        bytes: Register,
+        complete: bool,
+    },
+    /// Whether a phase is complete, named by what an arrival gave or by its parity. With `waits`
+    /// (`try_wait`), the thread sleeps for a while.
+    MbarrierTest {
+        dst: Register,
+        address: Address,
+        phase: Register,
+        parity: bool,
+        waits: bool,
+        acquires: bool,
+    },
+    /// `cp.async.bulk` to shared memory, which counts its bytes at `barrier`.
+    BulkLoad {
+        shared: Address,
+        global: Address,
+        bytes: Register,
+        barrier: Address,
+    },
+    /// `cp.async.bulk` to global memory, in the thread's bulk group.
+    BulkStore {
+        global: Address,
+        shared: Address,
+        bytes: Register,
+    },
+    BulkCommit,
+    /// Waits until at most `pending` bulk groups are open; with `read`, until their sources are
+    /// read.
+    BulkWait {
+        pending: u64,
+        read: bool,
+    },
+    /// `fence.proxy.async`.
+    ProxyFence,
+    /// `fence.mbarrier_init`.
+    MbarrierInitFence,
     /// Lets others run.
     Sleep,
     Nop,
@@ -424,20 +502,33 @@ impl Op {
                 | Op::Vote { .. }
                 | Op::LoadMatrix { .. }
                 | Op::Mma { .. }
+                | Op::Elect { .. }
+                | Op::WarpgroupProduct(_)
+                | Op::WarpgroupFence
+                | Op::WarpgroupCommit
+                | Op::WarpgroupWait { .. }
+                | Op::SetRegisters { .. }
         )
     }
 
     /// True if it needs all 32 lanes, each holding elements of one matrix.
     #[inline(always)]
     pub fn is_matrix(&self) -> bool {
-        matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. })
+        let of_warp = matches!(self, Op::LoadMatrix { .. } | Op::Mma { .. });
+        of_warp || matches!(self, Op::WarpgroupFence | Op::WarpgroupCommit | Op::WarpgroupWait { .. })
+    }
+
+    /// True if it needs all four warps of a warpgroup.
+    #[inline(always)]
+    pub fn needs_warpgroup(&self) -> bool {
+        matches!(self, Op::WarpgroupProduct(_) | Op::SetRegisters { .. })
     }
 
     /// True if what it reads may be what another thread writes at the same time, so that a loop
     /// around it may be a wait.
     #[inline(always)]
     pub fn polls(&self) -> bool {
-        matches!(self, Op::Load { strong: Some(_), .. } | Op::Atomic { .. })
+        matches!(self, Op::Load { strong: Some(_), .. } | Op::Atomic { .. } | Op::MbarrierTest { .. })
     }
 
     /// True if others should run next: they may end a wait.
@@ -456,6 +547,9 @@ impl Op {
             Op::Atomic { strong, space, ty, dst, .. } => {
                 strong.acquires || strong.releases || *space != Space::Shared && (*dst != SINK || ty.bytes() > 4)
             }
+            // A barrier of some warps orders them alone.
+            Op::Barrier { threads, arrives, .. } => *arrives || threads.is_some(),
+            Op::MbarrierInit { .. } | Op::WarpgroupProduct(_) | Op::BulkStore { .. } => true,
             _ => false,
         }
     }
@@ -488,7 +582,7 @@ impl Op {
                 values.iter_mut().for_each(|value| read(&mut [value]));
             }
             Op::Atomic { address, b, c, .. } => read(&mut [&mut address.base, b, c]),
-            Op::Barrier { id, threads } => {
+            Op::Barrier { id, threads, .. } => {
                 read(&mut [id]);
                 threads.iter_mut().for_each(|threads| read(&mut [threads]));
             }
@@ -500,7 +594,23 @@ impl Op {
                 read(&mut [&mut shared.base, &mut global.base]);
                 from_source.iter_mut().for_each(|bytes| read(&mut [bytes]));
             }
-            Op::Prefetch { address } => read(&mut [&mut address.base]),
+            Op::Prefetch { address } | Op::MbarrierInvalidate { address } => read(&mut [&mut address.base]),
+            Op::Elect { mask, .. } => read(&mut [mask]),
+            Op::WarpgroupProduct(product) => {
+                product.operands_mut().for_each(|operand| read(&mut [operand]));
+                read(&mut [&mut product.b, &mut product.accumulate]);
+            }
+            Op::MbarrierInit { address, count } => read(&mut [&mut address.base, count]),
+            Op::MbarrierArrive { address, count, expected, .. } => {
+                read(&mut [&mut address.base, count]);
+                expected.iter_mut().for_each(|bytes| read(&mut [bytes]));
+            }
+            Op::MbarrierBytes { address, bytes, .. } => read(&mut [&mut address.base, bytes]),
+            Op::MbarrierTest { address, phase, .. } => read(&mut [&mut address.base, phase]),
+            Op::BulkLoad { shared, global, bytes, barrier } => {
+                read(&mut [&mut shared.base, &mut global.base, &mut barrier.base, bytes]);
+            }
+            Op::BulkStore { global, shared, bytes } => read(&mut [&mut shared.base, &mut global.base, bytes]),
             Op::Branch { .. }
             | Op::Exit
             | Op::Trap
@@ -508,6 +618,14 @@ impl Op {
             | Op::ActiveMask { .. }
             | Op::CommitGroup
             | Op::WaitGroup { .. }
+            | Op::WarpgroupFence
+            | Op::WarpgroupCommit
+            | Op::WarpgroupWait { .. }
+            | Op::SetRegisters { .. }
+            | Op::BulkCommit
+            | Op::BulkWait { .. }
+            | Op::ProxyFence
+            | Op::MbarrierInitFence
             | Op::Sleep
             | Op::Nop => {}
         }
@@ -525,7 +643,11 @@ impl Op {
             | Op::Cvta { dst, .. }
             | Op::Atomic { dst, .. }
             | Op::Vote { dst, .. }
+            | Op::MbarrierArrive { dst, .. }
+            | Op::MbarrierTest { dst, .. }
             | Op::ActiveMask { dst } => written(dst),
+            Op::Elect { dst, predicate, .. } => [dst, predicate].into_iter().for_each(written),
+            Op::WarpgroupProduct(product) => product.d.iter_mut().for_each(written),
             Op::Setp { dst, other, .. } => [dst, other].into_iter().for_each(written),
             Op::Shuffle { dst, valid, .. } => [dst, valid].into_iter().for_each(written),
             Op::Unpack { parts: dst, .. }
@@ -543,6 +665,19 @@ impl Op {
             | Op::Prefetch { .. }
             | Op::CommitGroup
             | Op::WaitGroup { .. }
+            | Op::MbarrierInit { .. }
+            | Op::MbarrierInvalidate { .. }
+            | Op::MbarrierBytes { .. }
+            | Op::BulkLoad { .. }
+            | Op::BulkStore { .. }
+            | Op::WarpgroupFence
+            | Op::WarpgroupCommit
+            | Op::WarpgroupWait { .. }
+            | Op::SetRegisters { .. }
+            | Op::BulkCommit
+            | Op::BulkWait { .. }
+            | Op::ProxyFence
+            | Op::MbarrierInitFence
             | Op::Sleep
             | Op::Nop => {}
         }
@@ -552,7 +687,12 @@ impl Op {
     pub fn space(&self) -> Space {
         match self {
             Op::Load { space, .. } | Op::Store { space, .. } | Op::Atomic { space, .. } => *space,
-            Op::LoadMatrix { .. } => Space::Shared,
+            Op::LoadMatrix { .. }
+            | Op::WarpgroupProduct(_)
+            | Op::MbarrierInit { .. }
+            | Op::MbarrierArrive { .. }
+            | Op::MbarrierTest { .. }
+            | Op::MbarrierBytes { .. } => Space::Shared,
             _ => Space::Generic,
         }
     }

@@ -15,6 +15,10 @@ pub struct Module {
     pub globals: Vec<Global>,
     /// Source files of `-lineinfo`, by the number `.loc` uses.
     pub files: HashMap<u32, String>,
+    /// From `.target`: 80 for sm_80.
+    pub architecture: u32,
+    /// For its architecture alone (`sm_90a`).
+    pub specific: bool,
 }
 
 /// A variable of the module.
@@ -63,6 +67,9 @@ pub struct Kernel {
     /// Registers with an initial content.
     pub presets: Vec<(Register, Preset)>,
     pub code: Vec<Instruction>,
+    /// By instruction, the registers of products of warpgroups that it reads or writes; empty in a
+    /// kernel without such products.
+    pub held: Vec<Vec<Register>>,
     /// Text of each instruction.
     pub texts: Vec<String>,
 }
@@ -186,6 +193,12 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
     let mut shared_bytes = 0usize;
     let (mut dynamic_shared, mut dynamic_align): (Vec<String>, usize) = (Vec::new(), 1);
     let pieces = pieces(text, &mut module.files)?;
+    let target = text.lines().find_map(|line| line.trim().strip_prefix(".target")?.trim().strip_prefix("sm_"));
+    if let Some(target) = target {
+        let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
+        module.architecture = digits.parse().unwrap_or(0);
+        module.specific = target[digits.len()..].starts_with('a');
+    }
     let mut at = 0;
     // Variables first, because kernels may refer to later ones.
     let mut depth = 0;

@@ -38,7 +38,12 @@ pub fn source(name: &str) -> String {
 
 /// The PTX that nvcc generates from `kernels/<name>`.
 pub fn compile(name: &str) -> String {
-    run_nvcc(&path(name))
+    run_nvcc(&path(name), "compute_80")
+}
+
+/// The same for a Hopper card.
+pub fn compile_for_hopper(name: &str) -> String {
+    run_nvcc(&path(name), "compute_90a")
 }
 
 /// The PTX of `text` in place of `kernels/<name>`, which includes no file of this project.
@@ -46,10 +51,10 @@ pub fn compile_text(name: &str, text: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join(name);
     std::fs::write(&source, text).expect("written");
-    run_nvcc(&source)
+    run_nvcc(&source, "compute_80")
 }
 
-fn run_nvcc(source: &Path) -> String {
+fn run_nvcc(source: &Path, architecture: &str) -> String {
     let nvcc = std::env::var("AMATCH_NVCC").unwrap_or("nvcc".into());
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("kernels.ptx");
@@ -57,7 +62,7 @@ fn run_nvcc(source: &Path) -> String {
     let output = Command::new(&nvcc)
         .arg("-I")
         .arg(folder.path())
-        .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
+        .args(["-ptx", "-std=c++17", "-arch", architecture, "-lineinfo", "-o"])
         .args([out.as_path(), source])
         .output()
         .unwrap_or_else(|error| panic!("{nvcc}: {error}: tests/run installs nvcc where there is none"));
@@ -73,7 +78,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(ptx: &str, seed: u64) -> Self {
-        let mut device = Device::new(seed);
+        Bench::on(Device::new(seed), ptx)
+    }
+
+    /// The same on `device`.
+    pub fn on(mut device: Device, ptx: &str) -> Self {
         let module = device.load(ptx).expect("loads");
         Bench { device, module }
     }
@@ -110,7 +119,7 @@ impl Bench {
     pub fn capacity(&self, kernel: &str, threads: u32) -> usize {
         let loaded = self.device.modules[self.module].as_ref().expect("the module");
         let index = self.device.kernel(self.module, kernel).expect("the kernel");
-        sizes([1; 3], threads, 0, false).capacity(&loaded.module.kernels[index])
+        sizes([1; 3], threads, 0, false).capacity(&loaded.module.kernels[index], self.device.card)
     }
 
     fn run(&mut self, kernel: &str, sizes: Sizes, arguments: &[&[u8]]) -> Result<Counters, String> {

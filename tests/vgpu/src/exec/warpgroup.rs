@@ -1,0 +1,315 @@
+//! Warpgroups: matrix products of four warps, the registers that these hold until they are waited
+//! for, and `setmaxnreg`.
+
+use std::collections::VecDeque;
+
+use super::units::Unit;
+use super::warp::Warp;
+use super::{Block, Step};
+use crate::descriptors::Descriptor;
+use crate::fragments::{self, WARPGROUP_DEPTH, WARPGROUP_ROWS};
+use crate::lanes::LANES;
+use crate::memory::{Clock, SHARED_BASE};
+use crate::ptx::{Instruction, Kernel, LeftOperand, Op, Register, WarpgroupProduct};
+
+/// Warps of a warpgroup.
+pub const WARPS: usize = 4;
+/// Bounds of `setmaxnreg`.
+const LEAST_REGISTERS: u32 = 24;
+const MOST_REGISTERS: u32 = 256;
+
+/// In [`Products::held`], below the group: the register holds sums.
+const SUM: u32 = 1;
+
+/// Products of a warp that are under way, and what they hold.
+pub struct Products {
+    /// Number of fences, from 1.
+    fences: u32,
+    /// By register: the number of fences when another instruction last read or wrote it.
+    touched: Vec<u32>,
+    /// By register: the last group that holds it, and [`SUM`].
+    held: Vec<u32>,
+    /// The open group, from 1, and the last that was waited for.
+    group: u32,
+    done: u32,
+    /// Of each group: its last product's unit and time.
+    last: VecDeque<(u32, u32, u32)>,
+}
+
+impl Products {
+    pub fn new(kernel: &Kernel) -> Products {
+        let n = if kernel.held.is_empty() { 0 } else { kernel.n_registers };
+        Products { fences: 1, touched: vec![0; n], held: vec![0; n], group: 1, done: 0, last: VecDeque::new() }
+    }
+
+    pub fn restart(&mut self) {
+        self.touched.fill(0);
+        self.held.fill(0);
+        (self.fences, self.group, self.done) = (1, 1, 0);
+        self.last.clear();
+    }
+
+    pub fn fence(&mut self) {
+        self.fences += 1;
+    }
+
+    pub fn commit(&mut self) {
+        self.group += 1;
+    }
+}
+
+impl Block<'_> {
+    /// Checks the registers of an instruction other than a product against those under way.
+    #[inline(always)]
+    pub fn check_held(&self, warp: &mut Warp, instruction: &Instruction) -> Step<()> {
+        match self.launch.kernel.held.get(instruction.text as usize) {
+            Some(registers) if !registers.is_empty() => self.touch_held(warp, instruction, registers),
+            _ => Ok(()),
+        }
+    }
+
+    fn touch_held(&self, warp: &mut Warp, instruction: &Instruction, registers: &[Register]) -> Step<()> {
+        for &register in registers {
+            let register = register as usize;
+            if warp.products.held[register] >> 1 > warp.products.done {
+                let message = format!(
+                    "warp {} accesses a register of a wgmma.mma_async under way, before a wgmma.wait_group for it",
+                    warp.index
+                );
+                return self.fail(instruction, Some(warp.thread(0)), message);
+            }
+            warp.products.touched[register] = warp.products.fences;
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `pending` groups of products are under way.
+    pub fn wait_for_products(&mut self, warp: &mut Warp, pending: u64) {
+        let products = &mut warp.products;
+        products.done = products.done.max((products.group - 1).saturating_sub(pending.min(u64::from(u32::MAX)) as u32));
+        let mut learned = None;
+        while let Some(&(group, unit, time)) = products.last.front()
+            && group <= products.done
+        {
+            learned = Some((unit, time));
+            products.last.pop_front();
+        }
+        if let (Some((unit, time)), Some(order)) = (learned, self.order) {
+            order.learn(self.block, warp.index, u32::MAX, unit, time + 1);
+        }
+    }
+
+    /// Lets warpgroups whose warps have all arrived go on. `true` if one did.
+    pub fn meet(&mut self, warps: &mut [Warp]) -> Step<bool> {
+        let mut any = false;
+        for (group, warps) in warps.chunks_mut(WARPS).enumerate() {
+            let Some(waiting) = warps.iter().find(|warp| warp.rendezvous.is_some()) else { continue };
+            let Some(pc) = waiting.rendezvous else { continue };
+            let (instruction, thread) = (&self.launch.kernel.code[pc], waiting.thread(0));
+            if warps.len() < WARPS || warps.iter().any(|warp| warp.groups.is_empty()) {
+                let message = format!("warp {} waits for warps of its warpgroup that do not exist or have ended", waiting.index);
+                return self.fail(instruction, Some(thread), message);
+            }
+            if let Some(other) = warps.iter().find(|warp| warp.rendezvous.is_some_and(|other| other != pc)) {
+                let line = other.rendezvous.map_or(0, |pc| self.launch.kernel.code[pc].source.1);
+                let message = format!("warp {} of its warpgroup executes another instruction, at line {line}", other.index);
+                return self.fail(instruction, Some(thread), message);
+            }
+            if !warps.iter().all(|warp| warp.rendezvous == Some(pc)) {
+                continue;
+            }
+            let goes_on = match &instruction.op {
+                Op::WarpgroupProduct(product) => {
+                    self.warpgroup_product(warps, group as u32, instruction, product)?;
+                    true
+                }
+                Op::SetRegisters { increase, count } => self.set_registers(group, thread, instruction, *increase, *count)?,
+                _ => true,
+            };
+            if goes_on {
+                self.changes += 1;
+                any = true;
+                for warp in warps {
+                    self.counters.count(crate::counters::Pipe::of(&instruction.op), LANES as u64);
+                    warp.rendezvous = None;
+                    warp.groups[0].pc += 1;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// `setmaxnreg`; `false` if it waits for registers that others release.
+    fn set_registers(
+        &mut self,
+        group: usize,
+        thread: u32,
+        instruction: &Instruction,
+        increase: bool,
+        count: u32,
+    ) -> Step<bool> {
+        let fail = |message: String| self.fail(instruction, Some(thread), message);
+        if self.launch.kernel.max_threads.is_none() {
+            return fail("setmaxnreg in a kernel without launch bounds, where it has no effect".into());
+        }
+        if count % 8 != 0 || !(LEAST_REGISTERS..=MOST_REGISTERS).contains(&count) {
+            return fail(format!("setmaxnreg to {count} registers: multiples of 8 from 24 to 256 are possible"));
+        }
+        let now = self.registers[group];
+        if increase && count < now || !increase && count > now {
+            let (name, relation) = if increase { ("inc", "at least") } else { ("dec", "at most") };
+            return fail(format!("setmaxnreg.{name} to {count}, but a thread has {now} registers: {relation} so many"));
+        }
+        let groups = self.registers.len() as u32;
+        let all = self.registers.iter().sum::<u32>() + self.free_registers;
+        if count + LEAST_REGISTERS * (groups - 1) > all {
+            return fail(format!(
+                "setmaxnreg to {count} registers: the block has {all} for one thread of each of its {groups} warpgroups, \
+                 of which the others keep {LEAST_REGISTERS}"
+            ));
+        }
+        if count > now + self.free_registers {
+            return Ok(false);
+        }
+        self.free_registers = self.free_registers + now - count;
+        self.registers[group] = count;
+        Ok(true)
+    }
+
+    /// One tile product of the whole warpgroup.
+    fn warpgroup_product(
+        &mut self,
+        warps: &mut [Warp],
+        group: u32,
+        instruction: &Instruction,
+        product: &WarpgroupProduct,
+    ) -> Step<()> {
+        for warp in warps.iter_mut() {
+            self.hold(warp, instruction, product)?;
+            self.begin_access(warp, instruction)?;
+        }
+        let accumulate = self.of_warpgroup(warps, product.accumulate, instruction)? & 1 != 0;
+        let clocks: Vec<Clock> = warps.iter().map(|warp| self.clock(warp, u32::MAX)).collect();
+        let (unit, time) = self.unit(Unit::Warpgroup(group), instruction)?;
+        for warp in warps.iter_mut() {
+            let (open, last) = (warp.products.group, &mut warp.products.last);
+            match last.back_mut().filter(|(group, ..)| *group == open) {
+                Some(entry) => *entry = (open, unit, time),
+                None => last.push_back((open, unit, time)),
+            }
+        }
+        let thread = warps[0].thread(0);
+        let matrix = |block: &mut Self, bits: u64, transposed: bool, n_lines: usize| -> Step<Vec<u16>> {
+            block.matrix(thread, instruction, Descriptor::new(bits), transposed, n_lines, &clocks, (unit, time))
+        };
+        let right = self.of_warpgroup(warps, product.b, instruction)?;
+        let right = matrix(self, right, product.b_transposed, product.n)?;
+        let left = match &product.a {
+            LeftOperand::Fragments(registers) => {
+                let of_warp = |warp: &Warp| registers.map(|register| *warp.register(register));
+                fragments::warpgroup_rows(&warps.iter().map(of_warp).collect::<Vec<_>>())
+            }
+            LeftOperand::Shared { descriptor, transposed } => {
+                let bits = self.of_warpgroup(warps, *descriptor, instruction)?;
+                matrix(self, bits, *transposed, WARPGROUP_ROWS)?
+            }
+        };
+        let sums = fragments::multiply_warpgroup(product.bf16, product.negated, &left, &right, product.n);
+        for warp in warps.iter_mut() {
+            let first = warp.index as usize % WARPS * 16;
+            for (register, &d) in product.d.iter().enumerate() {
+                let values = warp.register_mut(d);
+                fragments::add_warpgroup_sums(&sums, product.n, first, register, accumulate, values);
+            }
+        }
+        self.counters.warpgroup_product(product);
+        Ok(())
+    }
+
+    /// The same value in all threads of a warpgroup.
+    fn of_warpgroup(&self, warps: &[Warp], register: Register, instruction: &Instruction) -> Step<u64> {
+        let first = self.uniform(&warps[0], register, u32::MAX, instruction)?;
+        for warp in warps {
+            if self.uniform(warp, register, u32::MAX, instruction)? != first {
+                return self.fail(
+                    instruction,
+                    Some(warp.thread(0)),
+                    format!("an operand of a warpgroup that differs in warp {}", warp.index),
+                );
+            }
+        }
+        Ok(first)
+    }
+
+    /// Checks that the registers of `product` are fenced and not under way otherwise, and holds them.
+    fn hold(&self, warp: &mut Warp, instruction: &Instruction, product: &WarpgroupProduct) -> Step<()> {
+        let Products { fences, touched, held, group, done, .. } = &mut warp.products;
+        let n_sums = product.d.len();
+        let mut problem = None;
+        if *fences == 1 {
+            problem = Some("the first wgmma.mma_async without a wgmma.fence before it");
+        }
+        for (index, register) in product.held().enumerate() {
+            let register = register as usize;
+            if touched[register] == *fences {
+                problem = Some("a register of a wgmma.mma_async that was accessed after the last wgmma.fence");
+            }
+            if index >= n_sums && held[register] & SUM != 0 && held[register] >> 1 > *done {
+                problem = Some("a left operand that is the sum of a product under way");
+            }
+        }
+        if let Some(problem) = problem {
+            return self.fail(instruction, Some(warp.thread(0)), format!("warp {}: {problem}", warp.index));
+        }
+        for (index, register) in product.held().enumerate() {
+            held[register as usize] = *group << 1 | if index < n_sums { SUM } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// `n_lines` lines of 16 elements of a matrix in shared memory, one after the other.
+    #[allow(clippy::too_many_arguments)] // where, what and when
+    fn matrix(
+        &mut self,
+        thread: u32,
+        instruction: &Instruction,
+        descriptor: Descriptor,
+        transposed: bool,
+        n_lines: usize,
+        clocks: &[Clock],
+        (unit, time): (u32, u32),
+    ) -> Step<Vec<u16>> {
+        if let Some(problem) = descriptor.problem() {
+            return self.fail(instruction, Some(thread), problem);
+        }
+        let mut elements = vec![0; n_lines * WARPGROUP_DEPTH];
+        let (lines, pieces) = if transposed { (WARPGROUP_DEPTH, n_lines / 8) } else { (n_lines, WARPGROUP_DEPTH / 8) };
+        let mut seen = 0;
+        for line in 0..lines {
+            for piece in 0..pieces {
+                let offset = descriptor.piece(transposed, line as u32, piece as u32) as usize;
+                if offset + 16 > self.shared.len() {
+                    let size = self.shared.len();
+                    let message = format!(
+                        "out of bounds: a matrix by the descriptor {descriptor:x?} reaches shared {offset:#x}; the block has {size} bytes"
+                    );
+                    return self.fail(instruction, Some(thread), message);
+                }
+                let (mut words, at) = ([0; 4], SHARED_BASE + offset as u64);
+                let launch = self.launch.number;
+                if let Err(fault) = self.shared.load_unit(offset / 4, &mut words, launch, clocks, &mut seen, at) {
+                    return self.fault(thread, instruction, &fault);
+                }
+                self.units.read(unit, self.shared.len(), time, offset);
+                for (i, word) in words.into_iter().enumerate() {
+                    for half in 0..2 {
+                        let along = 8 * piece + 2 * i + half;
+                        let index = if transposed { along * WARPGROUP_DEPTH + line } else { line * WARPGROUP_DEPTH + along };
+                        elements[index] = (word >> (16 * half)) as u16;
+                    }
+                }
+            }
+        }
+        Ok(elements)
+    }
+}
