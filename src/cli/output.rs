@@ -180,6 +180,13 @@ pub fn is_cells(path: &Path) -> bool {
     path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("h5ad"))
 }
 
+/// Where a `.h5ad` of particles has samples and times: where the run of `config` reads those of its
+/// own cells, so that it reads this file too; the usual places for any other run.
+pub fn places(config: Option<&Config>) -> [Option<String>; 2] {
+    let of_cells = config.filter(|config| is_cells(&config.data.path)).map(Config::source);
+    of_cells.map_or([None, None], |source| [Some(source.samples), Some(source.times)])
+}
+
 /// `components` as readers of `file` take them; without any the first columns of a file of AnnData,
 /// if `config` asks for those.
 pub fn given(components: Option<&Arc<Components>>, config: Option<&Config>, file: &Path) -> Option<Reduction> {

@@ -19,7 +19,7 @@ use anyhow::bail;
 use super::condition::chosen;
 use super::device::DeviceArguments;
 use super::ensemble::{MemberArgument, later_models};
-use super::output::{is_trained, load_components, load_model, note, replace_files, require_arrays};
+use super::output::{is_trained, load_components, load_model, note, places, replace_files, require_arrays};
 use super::sample::start_source;
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -188,7 +188,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         signals.end_at_once();
     }
     let has_growth = model.objective.growth > 0.0;
-    write(&destination, &model.coordinates, (&x, &t), &answer, spread.as_ref(), has_growth)?;
+    let [at_samples, at_times] = places(config.as_ref());
+    let places = [at_samples.as_deref().filter(|_| components.is_none()), at_times.as_deref()];
+    write(&destination, &model.coordinates, (&x, &t, places), &answer, spread.as_ref(), has_growth)?;
     note!("{} points and times: {}", t.len(), destination.path().display());
     Ok(())
 }
@@ -246,7 +248,7 @@ fn note_outside(t: &[f64], coordinates: &Coordinates) {
 fn write(
     destination: &Destination,
     coordinates: &Coordinates,
-    (x, t): (&[f64], &[f64]),
+    (x, t, places): (&[f64], &[f64], [Option<&str>; 2]),
     Answer { local, laplacian, log_density }: &Answer,
     spread: Option<&Answer>,
     has_growth: bool,
@@ -258,8 +260,8 @@ fn write(
     let speed: Vec<f64> =
         local.velocity.chunks_exact(dim).map(|v| v.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
     let mut arrays = vec![
-        PointArray::new("samples", Some(dim), x).with_columns(columns),
-        PointArray::new("times", None, t),
+        PointArray::new("samples", Some(dim), x).with_columns(columns).at(places[0]),
+        PointArray::new("times", None, t).at(places[1]),
         PointArray::new("action", None, &local.potential[..]),
         PointArray::new("velocity", Some(dim), &local.velocity[..]).with_columns(velocity_names.as_deref()),
         PointArray::new("speed", None, &speed[..]),

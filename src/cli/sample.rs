@@ -25,7 +25,9 @@ use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
 use super::ensemble::{Disagreement, MemberArgument, later_models};
 use super::named::{Named, one_of};
-use super::output::{given, is_cells, is_trained, load_components, load_model, note, replace_files, require_arrays};
+use super::output::{
+    given, is_cells, is_trained, load_components, load_model, note, places, replace_files, require_arrays,
+};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -54,7 +56,7 @@ of them; with --all-members the particles of the first are followed by those of 
 on, and an array, member, says whose they are.
 A model of principal components moves these, PC1, PC2, …; with --decode the samples are in the \
 columns of the data that the components were fitted to. A table has the columns of the model's own \
-data. `amatch inspect` describes the output.")]
+data, and a .h5ad has samples and times where the run reads them in its own .h5ad. `amatch inspect` describes the output.")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -284,7 +286,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if destination.is_stream() {
         signals.end_at_once();
     }
-    particles.write(&destination, &times, &positions, &model.coordinates)?;
+    let [at_samples, at_times] = places(config.as_ref());
+    // The scores of fitted components are not the columns that they were fitted to.
+    let at_samples = at_samples.filter(|_| components.is_none() || arguments.decode);
+    let places = [at_samples.as_deref(), at_times.as_deref()];
+    particles.write(&destination, &times, (&positions, places), &model.coordinates)?;
     if let Some(disagreement) = disagreement {
         disagreement.print(model.coordinates.time_range);
     }
@@ -492,12 +498,13 @@ impl Particles {
         Ok(Positions { dim, values, columns })
     }
 
-    /// Writes the particles, which are at `positions`.
+    /// Writes the particles, which are at `positions`; a `.h5ad` has them and their times at
+    /// `places`.
     fn write(
         &self,
         destination: &Destination,
         times: &Times,
-        positions: &Positions,
+        (positions, places): (&Positions, [Option<&str>; 2]),
         coordinates: &Coordinates,
     ) -> action_matching::Result<()> {
         let values = match &positions.values {
@@ -508,8 +515,10 @@ impl Particles {
         let of_one = times.saved.iter().flat_map(|&time| std::iter::repeat_n(time, self.n));
         let times: Vec<f64> = (0..self.n_members).flat_map(|_| of_one.clone()).collect();
         let mut arrays = vec![
-            PointArray::new("samples", Some(positions.dim), values).with_columns(positions.columns.as_deref()),
-            PointArray::new("times", None, &times[..]),
+            PointArray::new("samples", Some(positions.dim), values)
+                .with_columns(positions.columns.as_deref())
+                .at(places[0]),
+            PointArray::new("times", None, &times[..]).at(places[1]),
         ];
         for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
             if !values.is_empty() {
@@ -684,9 +693,11 @@ pub fn start_source(
 ) -> DataSource {
     let plain = DataSource::new(path);
     let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
-    let of_run = config.filter(|_| columns.is_some() || is_cells(path)).map(Config::source);
+    // Names of cells and those of other files are not each other's.
+    let is_alike = |config: &&Config| is_cells(path) == is_cells(&config.data.path);
+    let of_run = config.filter(|_| columns.is_some() || is_cells(path)).filter(is_alike).map(Config::source);
     let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
-    let times = config.map_or(plain.times, |config| config.source().times);
+    let times = config.filter(is_alike).map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
     let components = given(components, config, path);
     // Columns of splits, weights and rates are no samples.

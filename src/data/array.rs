@@ -3,15 +3,18 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
 use crate::model::MAX_DIM;
 use crate::stage::Watch;
 
-use super::conditions::{ConditionColumn, Distinct, too_many};
+use super::conditions::{ConditionColumn, MAX_GROUPS, too_many};
+use super::distinct::Distinct;
 use super::file::SHOWN_VALUES;
 use super::grouping::{RowTimes, shortest_decimal};
+use super::row_filter::file_row;
 use super::survey::Survey;
 
 /// Bytes read from a file at a time.
@@ -64,6 +67,8 @@ pub(super) struct Array<'a> {
     /// Bytes in the file, compressed or not.
     pub stored: u64,
     pub data: Box<dyn Read + 'a>,
+    /// Which rows of the file it has, for messages; all if `None`.
+    pub kept: Option<Arc<[bool]>>,
 }
 
 /// Reports to a watch how many bytes are read, and ends reading if the watch cancels.
@@ -301,6 +306,7 @@ impl Array<'_> {
                     let mut exact = [0.0];
                     element.decode_f64(&bytes[(done + at) * size..(done + at + 1) * size], &mut exact);
                     let (problem, fix) = describe_unusable(exact[0]);
+                    let row = file_row(self.kept.as_deref(), row);
                     return self.refuse(format!("row {row}, column {column} (counted from 0) {problem}"), fix);
                 }
                 visit(run, start, piece);
@@ -324,7 +330,6 @@ impl Array<'_> {
         let (order, is_f32) = (self.header.order, element.number == ElementType::F32);
         let (file, name, is_list) = (self.file, self.name.clone(), self.header.shape.len() == 1);
         let mut columns: Vec<Distinct<u64>> = (0..n_columns).map(|_| Distinct::default()).collect();
-        let mut overflows = vec![false; n_columns];
         self.for_each_piece(
             meter,
             Element::decode_f64,
@@ -333,12 +338,16 @@ impl Array<'_> {
                 for (at, &x) in (start..).zip(piece) {
                     let column = if order == Order::C { at } else { run };
                     let value = if is_f32 { shortest_decimal(x as f32) } else { x };
-                    overflows[column] |= !columns[column].push(&(value + 0.0).to_bits()); // −0 and 0 are one
+                    let column = &mut columns[column];
+                    // One too many tells that there are more.
+                    if column.values.len() <= MAX_GROUPS {
+                        column.push(&(value + 0.0).to_bits()); // −0 and 0 are one
+                    }
                 }
             },
         )?;
         let name_of = |i: usize| if is_list { name.clone() } else { format!("{name}_{i}") };
-        match overflows.iter().position(|&overflows| overflows) {
+        match columns.iter().position(|column| column.values.len() > MAX_GROUPS) {
             Some(i) => Err(too_many(file, &name_of(i))),
             None => {
                 let columns = columns.into_iter().enumerate();
@@ -366,7 +375,8 @@ impl Array<'_> {
             let piece = &mut values[..bytes.len() / element.size()];
             element.decode_f64(bytes, piece);
             if let Some(row) = piece.iter().position(|t| !t.is_finite()) {
-                let problem = format!("row {} (counted from 0) is {}", read + row, piece[row]);
+                let in_file = file_row(self.kept.as_deref(), read + row);
+                let problem = format!("row {in_file} (counted from 0) is {}", piece[row]);
                 return self.refuse(problem, "remove rows without a time");
             }
             piece.iter().try_for_each(|&time| times.push(time))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Snapshots;
 use super::array::{Meter, list};
+use super::distinct::Distinct;
 use super::file::{DataFile, Format};
 use super::source::{DataSource, Standardization};
 use crate::error::{Error, InputKind, Result};
@@ -58,6 +59,19 @@ impl RowGroups {
             }
         }
         of_group
+    }
+
+    /// Number of rows of each group in each of `snapshots`, whose first row is row `first` of those
+    /// that are grouped: `[groups, snapshots]`.
+    pub(super) fn counts(&self, snapshots: &Snapshots, first: usize) -> Vec<Vec<usize>> {
+        let mut counts = vec![vec![0; snapshots.times.len()]; self.values.len()];
+        if counts.is_empty() {
+            return counts;
+        }
+        for (k, ends) in snapshots.offsets.windows(2).enumerate() {
+            self.of_rows[first + ends[0]..first + ends[1]].iter().for_each(|&group| counts[group as usize][k] += 1);
+        }
+        counts
     }
 
     /// The conditions as inputs of a network, from the first `n_training` rows: numbers with mean 0
@@ -195,36 +209,6 @@ pub(super) struct ConditionColumn {
     pub labels: Vec<u32>,
 }
 
-/// The distinct values of a column while it is read.
-#[derive(Default)]
-pub(super) struct Distinct<T> {
-    values: Vec<T>,
-    label_of: HashMap<T, u32>,
-    pub labels: Vec<u32>,
-}
-
-impl<T: Clone + Eq + std::hash::Hash> Distinct<T> {
-    /// Adds the value of one more row; false if there are too many distinct ones.
-    pub fn push<Q>(&mut self, value: &Q) -> bool
-    where
-        T: std::borrow::Borrow<Q>,
-        Q: ToOwned<Owned = T> + Eq + std::hash::Hash + ?Sized,
-    {
-        let label = match self.label_of.get(value) {
-            Some(&label) => label,
-            None if self.values.len() == MAX_GROUPS => return false,
-            None => {
-                let label = self.values.len() as u32;
-                self.values.push(value.to_owned());
-                self.label_of.insert(value.to_owned(), label);
-                label
-            }
-        };
-        self.labels.push(label);
-        true
-    }
-}
-
 /// The error for a condition with too many values.
 pub(super) fn too_many(path: &Path, name: &str) -> Error {
     let problem = format!("has more than {MAX_GROUPS} distinct values: a condition is shared by the rows of a group");
@@ -257,10 +241,9 @@ impl ConditionColumn {
         }
         // 0.1 and 0.10 are one number.
         let mut same: Distinct<u64> = Distinct::default();
-        numbers.iter().for_each(|number| {
-            same.push(&(number + 0.0).to_bits()); // −0 and 0 are one, too
-        });
+        numbers.iter().for_each(|number| same.push(&(number + 0.0).to_bits())); // −0 and 0 are one, too
         labels.iter_mut().for_each(|label| *label = same.labels[*label as usize]);
-        Ok(ConditionColumn::of_numbers(name, Distinct { labels, ..same }))
+        same.labels = labels;
+        Ok(ConditionColumn::of_numbers(name, same))
     }
 }

@@ -18,7 +18,8 @@ use flate2::write::GzEncoder;
 
 use super::array::{MAX_COLUMNS, Meter, Rows, check_shape, describe_not_finite, list};
 use super::columns::{Names, Selection};
-use super::conditions::{ConditionColumn, Distinct, too_many};
+use super::conditions::{ConditionColumn, MAX_GROUPS, too_many};
+use super::distinct::Distinct;
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
@@ -126,6 +127,23 @@ impl Table {
         })
     }
 
+    /// The row of the file that is row `row` of those that the filter admits; `row` itself if the
+    /// file cannot be read again.
+    pub fn file_row(&self, row: usize) -> usize {
+        let mut place = row;
+        if !self.filter.is_empty() {
+            let look = |n: usize, record: &ByteRecord| {
+                if n == row {
+                    place = place_of(record.position());
+                }
+                Ok(())
+            };
+            // It was read before, and is read again for a message: what is wrong now is no matter.
+            let _ = self.for_each_row(&mut Meter::new(&()), look);
+        }
+        place
+    }
+
     /// Leaves `column` out of what patterns and the default name of the samples select.
     pub fn leave_out(&mut self, column: &str) {
         self.names.leave_out(column);
@@ -225,7 +243,8 @@ impl Table {
                     let problem = format!("is empty in {}", row_at(record.position()));
                     return Err(Error::input(&self.path, name, problem, "give a value in every row"));
                 }
-                if !values.push(&*String::from_utf8_lossy(field)) {
+                values.push(&*String::from_utf8_lossy(field));
+                if values.values.len() > MAX_GROUPS {
                     return Err(too_many(&self.path, name));
                 }
             }
@@ -524,11 +543,15 @@ fn delimiter_of(text: &[u8]) -> u8 {
     counts.into_iter().rev().max_by_key(|(_, n)| *n).map_or(b',', |(delimiter, _)| delimiter)
 }
 
-/// `position` in words. Rows are counted as in arrays: neither blank lines nor the header line
+/// The row of the file at `position`, counted as in arrays: neither blank lines nor the header line
 /// count.
+fn place_of(position: Option<&Position>) -> usize {
+    position.map_or(0, |position| position.record().saturating_sub(1) as usize)
+}
+
+/// [`place_of`] in words.
 fn row_at(position: Option<&Position>) -> String {
-    let row = position.map_or(0, |position| position.record().saturating_sub(1));
-    format!("row {row} (counted from 0)")
+    format!("row {} (counted from 0)", place_of(position))
 }
 
 /// Field `column` of `record`, whose column is called `name`.

@@ -13,7 +13,7 @@ use super::npz::Archive;
 use super::row_filter::RowFilter;
 use super::safetensors::Tensors;
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 
 /// The bytes of a table's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,22 @@ impl ArrayFile {
             ArrayFile::H5ad(cells) => cells.array(name),
         }
     }
+
+    /// The array of the condition `wanted`, and its column there if that is not all of it: a model
+    /// calls the columns of an array `dose [N, m]` `dose_0`, `dose_1`, ….
+    fn place_of_condition<'n>(&self, wanted: &'n str) -> (&'n str, Option<usize>) {
+        let names = match self {
+            ArrayFile::Npz(archive) => archive.names(),
+            ArrayFile::Safetensors(tensors) => tensors.names(),
+            ArrayFile::Npy(_) | ArrayFile::H5ad(_) => Vec::new(),
+        };
+        let has = |name: &str| names.iter().any(|known| known == name);
+        let numbered = wanted.rsplit_once('_').and_then(|(array, column)| Some((array, column.parse().ok()?)));
+        match numbered {
+            Some((array, column)) if !has(wanted) && has(array) => (array, Some(column)),
+            _ => (wanted, None),
+        }
+    }
 }
 
 impl DataFile {
@@ -166,6 +182,15 @@ impl DataFile {
                 let fix = "give the data as a table or .h5ad, or leave data.where out";
                 Err(Error::input(path, "data.where", "needs columns, and this file holds arrays", fix))
             }
+        }
+    }
+
+    /// The row of the file that is row `row` of those that are read, for messages.
+    pub fn file_row(&self, row: usize) -> usize {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.file_row(row),
+            DataFile::Arrays(_) => row,
+            DataFile::Table(table) => table.file_row(row),
         }
     }
 
@@ -206,7 +231,8 @@ impl DataFile {
             DataFile::Table(table) => return table.conditions(conditions, meter),
         };
         let mut columns = Vec::new();
-        for name in conditions {
+        for wanted in conditions {
+            let (name, column) = file.place_of_condition(wanted);
             let mut array = file.array(name)?;
             let n_bytes = array.header.n_bytes().unwrap_or(0);
             meter.expect(n_bytes);
@@ -215,7 +241,17 @@ impl DataFile {
                 array.verify(meter)?;
                 array = file.array(name)?;
             }
-            columns.extend(array.read_conditions(meter)?);
+            let path = array.file;
+            let mut found = array.read_conditions(meter)?;
+            match column {
+                None => columns.extend(found),
+                Some(column) if column < found.len() => columns.push(found.swap_remove(column)),
+                Some(_) => {
+                    let problem = format!("has no column for the condition {wanted}: it has {}", found.len());
+                    let fix = format!("give an array {wanted}, or as many columns as the model has conditions");
+                    return Err(Error::input(path, name, problem, fix).of_kind(InputKind::Missing));
+                }
+            }
         }
         Ok(columns)
     }

@@ -281,10 +281,11 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
 /// # Errors
 /// As [`load`].
 pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
-    let times = open(source)?.values(&source.path, (&source.times, "times"), n_rows, &mut Meter::new(watch))?;
+    let mut file = open(source)?;
+    let times = file.values(&source.path, (&source.times, "times"), n_rows, &mut Meter::new(watch))?;
     match times.iter().position(|time| !time.is_finite()) {
         Some(row) => {
-            let problem = format!("row {row} (counted from 0) is {}", times[row]);
+            let problem = format!("row {} (counted from 0) is {}", file.file_row(row), times[row]);
             Err(Error::input(&source.path, &source.times, problem, "remove rows without a time"))
         }
         None => Ok(times),
@@ -407,9 +408,6 @@ impl Reading {
         let groups = RowGroups::read(source, &mut file, n_rows, &mut meter)?.moved(destination.as_deref());
         let mut warnings = features.warnings.clone();
         warnings.extend(merged);
-        let of_times = [&training_groups[..], &held_out_groups].concat();
-        let whole = if source.hold_out.is_of_times() { &of_times } else { &training_groups };
-        warnings.extend(single_row_warning(&grouping, whole));
         let mut reading = Reading {
             training: empty_snapshots(source, dim, &grouping, &training_groups)?,
             held_out: empty_snapshots(source, dim, &grouping, &held_out_groups)?,
@@ -419,7 +417,11 @@ impl Reading {
             destination,
             file,
         };
-        let Reading { training, held_out, destination, .. } = &mut reading;
+        let Reading { training, held_out, destination, groups, warnings, .. } = &mut reading;
+        // Rows that are held out of a time may be few.
+        let whole = [&*training, &*held_out];
+        let whole = if source.hold_out.is_of_times() { &whole[..] } else { &whole[..1] };
+        warnings.extend(single_row_warning(whole, groups));
         let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
         [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
         let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
@@ -495,7 +497,8 @@ impl Reading {
     /// The row of the file that has the index `place`.
     pub fn file_row(&self, place: usize) -> usize {
         let rows = self.destination.iter().flatten();
-        rows.enumerate().find(|(_, at)| **at as usize == place).map_or(place, |(row, _)| row)
+        let read = rows.enumerate().find(|(_, at)| **at as usize == place).map_or(place, |(row, _)| row);
+        self.file.file_row(read)
     }
 
     /// Name of column `i` for messages.
@@ -593,10 +596,26 @@ fn divide(
     Ok((0..2 * n).map(|k| k >= n).collect())
 }
 
-fn single_row_warning(grouping: &Grouping, groups: &[usize]) -> Option<String> {
-    let single: Vec<f64> = groups.iter().filter(|&&k| grouping.counts[k] == 1).map(|&k| grouping.times[k]).collect();
+/// A warning about times at which `sides`, one after the other, have a single row, in one of their
+/// `groups` if there are any.
+fn single_row_warning(sides: &[&Snapshots], groups: &RowGroups) -> Option<String> {
+    let mut single = Vec::new();
+    let mut first = 0;
+    for side in sides {
+        let of_groups = groups.counts(side, first);
+        for (k, &time) in side.times.iter().enumerate() {
+            match &of_groups[..] {
+                [] if side.n_rows(k) == 1 => single.push(time.to_string()),
+                _ => {
+                    let alone = (0..of_groups.len()).filter(|&group| of_groups[group][k] == 1);
+                    single.extend(alone.map(|group| format!("{time} under {}", groups.describe(group))));
+                }
+            }
+        }
+        first += side.offsets.last().copied().unwrap_or(0);
+    }
     let advice = "a distribution needs many samples";
-    match single[..] {
+    match &single[..] {
         [] => None,
         [time] => Some(format!("time {time} has a single row: {advice}")),
         _ => Some(format!("these times have a single row each: {}: {advice}", list(&single))),

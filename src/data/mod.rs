@@ -48,6 +48,7 @@ mod csv;
 #[path = "disabled/csv.rs"]
 mod csv;
 mod describe;
+mod distinct;
 mod draw;
 mod file;
 mod fits;

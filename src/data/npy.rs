@@ -27,7 +27,7 @@ pub(super) fn open<'a>(path: &'a Path, name: &str) -> Result<Array<'a>> {
     let mut reader = BufReader::new(file);
     let (header, n_header_bytes) = read_header(path, name, &mut reader)?;
     check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
-    Ok(Array { file: path, name: name.into(), header, stored: size, data: Box::new(reader) })
+    Ok(Array { file: path, name: name.into(), header, stored: size, data: Box::new(reader), kept: None })
 }
 
 /// Reads a header; also returns its length in bytes.

@@ -145,7 +145,7 @@ impl Archive {
         let mut data = self.zip.by_index(index).map_err(|e| zip_error(path, name, e))?;
         let (header, n_header_bytes) = npy::read_header(path, name, &mut data)?;
         check_n_bytes(path, name, &header, size.saturating_sub(n_header_bytes))?;
-        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(data) })
+        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(data), kept: None })
     }
 }
 

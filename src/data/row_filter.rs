@@ -73,6 +73,12 @@ impl Field<'_> {
     }
 }
 
+/// The row of a file that is row `row` of those `kept`; all are kept if `None`.
+pub(super) fn file_row(kept: Option<&[bool]>, row: usize) -> usize {
+    let mut places = kept.into_iter().flatten().enumerate().filter(|(_, is_kept)| **is_kept);
+    places.nth(row).map_or(row, |(place, _)| place)
+}
+
 impl RowFilter {
     /// The columns that it looks at.
     pub fn columns(&self) -> impl Iterator<Item = &str> {

@@ -172,7 +172,7 @@ impl FileMass {
             let is_bad = |value: &f64| !value.is_finite() || what == WEIGHTS && !(0.0..=MOST).contains(value);
             match values.iter().position(is_bad) {
                 Some(row) => {
-                    let problem = format!("row {row} (counted from 0) is {}", values[row]);
+                    let problem = format!("row {} (counted from 0) is {}", file.file_row(row), values[row]);
                     Err(Error::input(path, name, problem, fix))
                 }
                 None => Ok(Some(values)),

@@ -39,6 +39,6 @@ impl Tensors {
         let (path, bytes) = (self.0.path(), self.0.bytes(name)?);
         let stored = bytes.limit();
         check_n_bytes(path, name, &header, stored)?;
-        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(bytes) })
+        Ok(Array { file: path, name: name.into(), header, stored, data: Box::new(bytes), kept: None })
     }
 }

@@ -16,6 +16,8 @@ pub struct PointArray<'a> {
     pub(super) dim: Option<usize>,
     pub(super) values: PointValues<'a>,
     pub(super) columns: Option<&'a [String]>,
+    #[cfg_attr(not(feature = "h5ad"), allow(dead_code, reason = "of `.h5ad` alone"))]
+    pub(super) place: Option<&'a str>,
 }
 
 /// Values row by row, in the precision in which they are written.
@@ -43,13 +45,20 @@ impl<'a> From<&'a [f64]> for PointValues<'a> {
 impl<'a> PointArray<'a> {
     /// The array `name` of shape `[n, dim]`, or `[n]` without a `dim`.
     pub fn new(name: &'a str, dim: Option<usize>, values: impl Into<PointValues<'a>>) -> Self {
-        PointArray { name, dim, values: values.into(), columns: None }
+        PointArray { name, dim, values: values.into(), columns: None, place: None }
     }
 
     /// The same array with column names for a table: `dim` of them.
     #[must_use]
     pub fn with_columns(self, columns: Option<&'a [String]>) -> Self {
         PointArray { columns, ..self }
+    }
+
+    /// The same array, in a `.h5ad` at the place that `data.samples` or `data.times` names, such as
+    /// `obsm/X_umap`, so that a run which reads such cells finds it.
+    #[must_use]
+    pub fn at(self, place: Option<&'a str>) -> Self {
+        PointArray { place, ..self }
     }
 
     pub(super) fn width(&self) -> usize {

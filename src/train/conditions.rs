@@ -8,6 +8,7 @@ use crate::config::{Config, hexadecimal};
 use crate::data::{RowGroups, Snapshots};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::evenly::evenly;
 use crate::model::{Architecture, Coordinates, Model};
 use crate::stage::{Section, Stage};
 use crate::training::Training;
@@ -86,11 +87,10 @@ pub fn self_test(
     stage: &Stage,
 ) -> Result<SelfTest> {
     let Some(groups) = &subject.training.groups else { return SelfTest::measure(engine, model, subject, stage) };
-    let n = groups.all().len();
-    let tested = n.min(TESTED_GROUPS);
+    let chosen = evenly(groups.all().len(), TESTED_GROUPS);
+    let tested = chosen.len() as u64;
     let mut worst: Option<SelfTest> = None;
-    for place in 0..tested {
-        let k = place * n / tested;
+    for (place, k) in (0..).zip(chosen) {
         let group = &groups.all()[k];
         let training = Training {
             architecture: Architecture { conditions: 0, ..subject.training.architecture.clone() },
@@ -99,10 +99,10 @@ pub fn self_test(
             groups: None,
             ..subject.training.clone()
         };
-        let (before, total) = (place as u64 * UNITS_OF_GROUP, tested as u64 * UNITS_OF_GROUP);
+        let (before, total) = (place * UNITS_OF_GROUP, tested * UNITS_OF_GROUP);
         let watch = &Section { watch: stage.watch, before, units: UNITS_OF_GROUP, total };
         // The loss is that of all groups together. All tests together may take what one may.
-        let of_group = Subject { training: &training, loss: None, steps: subject.steps / tested as u64 };
+        let of_group = Subject { training: &training, loss: None, steps: subject.steps / tested };
         let under = model.under_inputs(&group.condition)?;
         let mut test = SelfTest::measure(engine, &under, &of_group, &stage.watched_by(watch))?;
         test.steps = subject.steps;

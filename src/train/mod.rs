@@ -218,14 +218,6 @@ pub fn train(
         Some(Parts { training, apart }) => (training, Some(apart)),
     };
     config.short_run().iter().for_each(|message| observer.notice(message));
-    let fewest = (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min().unwrap_or(0);
-    if config.objective.path.interpolant() == Interpolant::Nearest && fewest < MANY_ROWS {
-        observer.warning(&format!(
-            "objective.path = \"nearest\" of snapshots of {fewest} rows: its loss has no lower bound between so few \
-             rows, and the model may follow that instead of the data; set objective.path = \"linear\" and \
-             objective.pairing = \"ot\""
-        ));
-    }
     let mut names = Vec::new();
     let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
         None => Paths::One(snapshots, masses),
@@ -235,7 +227,10 @@ pub fn train(
             Paths::OfGroups(groups, coordinates.condition_inputs())
         }
     };
-    let training = training(engine, config, paths, threads, observer)?;
+    if config.objective.path.interpolant() == Interpolant::Nearest {
+        paths.warn_of_few_rows(observer);
+    }
+    let training = training(engine, config, paths, &names, threads, observer)?;
     let trainings = (1..=config.training.seeds)
         .map(|number| Training { seed: config.training.seed_of(number), ..training.clone() });
     let mut starts = Vec::new();
@@ -393,11 +388,34 @@ enum Paths {
     OfGroups(Vec<conditions::GroupSnapshots>, usize),
 }
 
-/// The inputs of a trainer, with snapshots paired.
+impl Paths {
+    /// Warns of snapshots with too few rows for [`Interpolant::Nearest`].
+    fn warn_of_few_rows(&self, observer: &mut dyn Observer) {
+        let fewest = |snapshots: &Snapshots| (0..snapshots.times.len()).map(|k| snapshots.n_rows(k)).min();
+        let (rows, under) = match self {
+            Paths::One(snapshots, _) => (fewest(snapshots), String::new()),
+            Paths::OfGroups(groups, _) => {
+                let least = groups.iter().min_by_key(|group| fewest(&group.snapshots));
+                least
+                    .map_or((None, String::new()), |group| (fewest(&group.snapshots), format!(" under {}", group.name)))
+            }
+        };
+        if let Some(rows) = rows.filter(|rows| *rows < MANY_ROWS) {
+            observer.warning(&format!(
+                "objective.path = \"nearest\" of snapshots of {rows} rows{under}: its loss has no lower bound between so \
+                 few rows, and the model may follow that instead of the data; set objective.path = \"linear\" and \
+                 objective.pairing = \"ot\""
+            ));
+        }
+    }
+}
+
+/// The inputs of a trainer, with snapshots paired; `names` are those of the groups.
 fn training(
     engine: &dyn Engine,
     config: &Config,
     paths: Paths,
+    names: &[String],
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Training> {
@@ -442,10 +460,8 @@ fn training(
                 (training.path, training.groups) = (groups.first().path.clone(), Some(groups));
             }
         }
-        if let (Pairing::Wfr { .. }, None, Some(couplings)) =
-            (&config.objective.pairing, &training.groups, &training.path.couplings)
-        {
-            note_mass_out_of_reach(couplings, &training, observer);
+        if let Pairing::Wfr { .. } = config.objective.pairing {
+            note_mass_out_of_reach(&training, names, observer);
         }
     }
     Ok(training)
@@ -480,21 +496,32 @@ fn recorded(config: &Config) -> Result<Config> {
 
 /// Says what share of the mass is further from all of the neighboring snapshot than mass moves, if
 /// that is much: it vanishes and appears instead, which may be far from what the population does.
-fn note_mass_out_of_reach(couplings: &[Coupling], training: &Training, observer: &mut dyn Observer) {
+/// With groups, whose `names` these are, the one of the largest share.
+fn note_mass_out_of_reach(training: &Training, names: &[String], observer: &mut dyn Observer) {
     /// Share above which it is said: more than the outliers that many data have.
     const MUCH: f64 = 0.03;
     let growth = training.objective.growth;
-    let worst = couplings.iter().map(Coupling::in_place).enumerate().max_by(|a, b| worse(a.1).total_cmp(&worse(b.1)));
+    let paths: Vec<&DensityPath> = match &training.groups {
+        None => vec![&training.path],
+        Some(groups) => groups.all().iter().map(|group| &group.path).collect(),
+    };
+    let of_path = |(group, path): (usize, &&DensityPath)| {
+        let couplings = path.couplings.iter().flat_map(|couplings| couplings.iter().map(Coupling::in_place));
+        couplings.enumerate().map(move |(k, shares)| (group, k, shares)).collect::<Vec<_>>()
+    };
+    let all = paths.iter().enumerate().flat_map(of_path);
+    let worst = all.max_by(|a, b| worse(a.2).total_cmp(&worse(b.2)));
     fn worse(shares: [f64; 2]) -> f64 {
         shares[0].max(shares[1])
     }
-    if let Some((k, [vanishing, appearing])) = worst
+    if let Some((group, k, [vanishing, appearing])) = worst
         && worse([vanishing, appearing]) > MUCH
     {
         observer.notice(&format!(
-            "pairing wfr: between snapshots {k} and {} (counted from 0), {:.0} % of the mass vanishes and {:.0} % \
+            "pairing wfr: {}between snapshots {k} and {} (counted from 0), {:.0} % of the mass vanishes and {:.0} % \
              appears, because nothing is within {:.3} scales of it; mass moves up to pi / sqrt(objective.growth), \
              so lower objective.growth if it should move",
+            names.get(group).map_or_else(String::new, |name| format!("under {name}, ")),
             k + 1,
             100.0 * vanishing,
             100.0 * appearing,

@@ -72,6 +72,9 @@ def look(name):
     data = anndata.read_h5ad(f"{name}.h5ad")
     arrays = {f"obs.{column}": data.obs[column].to_numpy() for column in data.obs}
     arrays |= {f"obsm.{key}": np.asarray(value) for key, value in data.obsm.items()}
+    arrays |= {f"layers.{key}": np.asarray(value) for key, value in data.layers.items()}
+    if data.X is not None:
+        arrays["X"] = np.asarray(data.X)
     np.savez(f"{name}.npz", **arrays)
 
 

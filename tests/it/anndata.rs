@@ -239,6 +239,99 @@ fn written_cells_open_in_anndata_and_here() {
     assert_same(&found, &times.iter().map(|&time| time as f32).collect::<Vec<_>>(), "obs.times");
 }
 
+/// What a run reads from names of its own is written under them, with the names of columns.
+#[test]
+fn cells_are_written_where_a_run_reads_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let positions: Vec<f32> = (0..8).map(|k| k as f32 / 7.0).collect();
+    let times = [0.0, 0.0, 1.0, 1.0];
+    let names = ["GATA1".to_string(), "SPI1".to_string()];
+    for (k, (place, columns)) in [
+        ("obsm/X_umap", false),
+        ("X_umap", false),
+        ("obsm/X_umap", true),
+        ("samples", true),
+        ("X", true),
+        ("X", false),
+        ("X/GATA1,SPI1", true),
+        ("layers/counts", true),
+        ("layers/counts/GATA1,SPI1", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = folder.path().join(format!("{k}.h5ad"));
+        let columns = columns.then_some(&names[..]);
+        let samples = PointArray::new("samples", Some(2), &positions[..]).with_columns(columns).at(Some(place));
+        write_points(&*file, &[samples, PointArray::new("times", None, &times[..]).at(Some("obs/day"))])
+            .expect("writes");
+        let source = DataSource { samples: place.into(), times: "obs/day".into(), ..DataSource::new(&file) };
+        let data = read_snapshots(&source, &()).expect(place);
+        let found: Vec<f32> = (0..2).flat_map(|k| data.positions(k)).map(|x| x as f32).collect();
+        assert_same(&found, &positions, place);
+        assert_eq!(data.snapshots.times, [0.0, 1.0], "{place}");
+        match columns {
+            Some(names) => assert_eq!(data.columns.as_deref(), Some(names), "{place}"),
+            None => assert!(data.columns.is_none_or(|names| names == ["0", "1"]), "{place}"),
+        }
+    }
+    let one = folder.path().join("one.h5ad");
+    let pseudotime = PointArray::new("samples", Some(1), &positions[..4]).at(Some("obs/pseudotime"));
+    write_points(&*one, &[pseudotime, PointArray::new("times", None, &times[..])]).expect("writes");
+    let source = DataSource { samples: "obs/pseudotime".into(), ..DataSource::new(&one) };
+    assert_eq!(read_snapshots(&source, &()).expect("reads").snapshots.samples, positions[..4]);
+
+    run_python("cells.py", folder.path(), ["2", "4", "7", "one"].into_iter().map(String::from));
+    let look = |file: &str, name: &str| {
+        let source = DataSource { samples: name.into(), ..DataSource::new(folder.path().join(file)) };
+        rounded(&read_points(&source, &()).expect("reads"))
+    };
+    assert_same(&look("2.npz", "obsm.X_umap"), &positions, "a data frame");
+    assert_same(&look("4.npz", "X"), &positions, "X");
+    assert_same(&look("7.npz", "layers.counts"), &positions, "a layer");
+    assert_eq!(look("one.npz", "obs.pseudotime"), positions[..4]);
+}
+
+/// Rows are called by their places in the file, not among those that pass `data.where`.
+#[test]
+fn rows_in_messages_are_those_of_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kinds: Vec<f64> = (0..20).map(|k| f64::from(k % 2)).collect();
+    let times: Vec<f64> = (0..20).map(|k| f64::from(k / 10)).collect();
+    let mut weights = vec![1.0; 20];
+    let mut samples: Vec<f32> = (0..20).map(|k| (k * k % 7) as f32).collect();
+    (weights[13], samples[15]) = (-1.0, 1e9);
+    let table: String = (0..20).map(|k| format!("{},{},{},{}\n", times[k], samples[k], weights[k], kinds[k])).collect();
+    let csv = folder.path().join("a.csv");
+    fs::write(&csv, format!("times,x,w,kind\n{table}")).expect("written");
+    let write = |name: &str, times: &[f64]| {
+        let file = folder.path().join(name);
+        let arrays = [
+            PointArray::new("samples", Some(1), &samples[..]),
+            PointArray::new("times", None, times),
+            PointArray::new("w", None, &weights[..]),
+            PointArray::new("kind", None, &kinds[..]),
+        ];
+        write_points(&*file, &arrays).expect("writes");
+        file
+    };
+    let cells = write("a.h5ad", &times);
+    for file in [&csv, &cells] {
+        let source = DataSource { only: Some("kind == 1".parse().expect("a condition")), ..DataSource::new(file) };
+        let warnings = load(&source, &()).expect("loads").warnings;
+        let outlier = warnings.iter().find(|warning| warning.contains("scales of all others"));
+        assert!(outlier.is_some_and(|outlier| outlier.contains("row 15 (counted from 0)")), "{warnings:?}");
+        let error = load(&DataSource { weights: Some("w".into()), ..source }, &()).expect_err("refused").to_string();
+        assert!(error.contains("row 13 (counted from 0) is -1"), "{error}");
+    }
+    let mut missing = times;
+    missing[17] = f64::NAN;
+    let file = write("b.h5ad", &missing);
+    let source = DataSource { only: Some("kind == 1".parse().expect("a condition")), ..DataSource::new(&file) };
+    let error = load(&source, &()).expect_err("refused").to_string();
+    assert!(error.contains("row 17 (counted from 0) is NaN"), "{error}");
+}
+
 #[test]
 fn a_table_is_filtered_like_cells() {
     let folder = tempfile::tempdir().expect("a folder");

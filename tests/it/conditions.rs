@@ -370,6 +370,11 @@ fn conditions_of_arrays_may_have_columns() {
         assert_eq!(groups.values, pairs);
         // By time and then in the order of the file.
         assert_eq!(groups.of_rows, [0, 1, 2, 3, 0, 1, 2, 3]);
+        // A model alone knows its conditions by these names.
+        let path = folder.path().join(name);
+        assert_eq!(load(&source(path.clone(), &["params_0", "params_1"]), &()).expect("loads").groups, groups);
+        let error = load(&source(path, &["params_2"]), &()).expect_err("is refused").to_string();
+        assert!(error.contains("params: has no column for the condition params_2: it has 2"), "{error}");
     }
 }
 
@@ -535,6 +540,34 @@ fn a_group_with_a_single_time_is_refused_by_name() {
     std::fs::write(folder.join("data.csv"), csv + "2,0.5,0.5,9,A\n").expect("written");
     let parts = ["data.csv: dose = 9, drug = A: has training rows at time 2 only", "leave these rows out"];
     fails(&folder, &[&["train", "run.toml"][..], &SMALL].concat(), &parts);
+}
+
+/// What is said of few rows and of mass that finds no partner holds for groups, which are what is
+/// trained on.
+#[test]
+fn groups_are_warned_of() {
+    let (_guard, folder) = workplace();
+    let csv = std::fs::read_to_string(folder.join("data.csv")).expect("read");
+    let loaded = |csv: &str| {
+        std::fs::write(folder.join("data.csv"), csv).expect("written");
+        load(&source(folder.join("data.csv"), &["dose", "drug"]), &()).expect("loads").warnings
+    };
+    assert!(!loaded(&csv).iter().any(|warning| warning.contains("single row")));
+    let warnings = loaded(&format!("{csv}2,0.5,0.5,9,A\n1,0.5,0.5,9,A\n1,0.5,0.6,9,A\n"));
+    let said = "time 2 under dose = 9, drug = A has a single row: a distribution needs many samples";
+    assert!(warnings.iter().any(|warning| warning == said), "{warnings:?}");
+
+    std::fs::write(folder.join("data.csv"), csv).expect("written");
+    let said = |settings: &[&str]| {
+        let train = ["train", "run.toml", "--force", "--set", "training.steps=1"];
+        let output = crate::cli::amatch(&folder, &[&train[..], settings, &SMALL[2..]].concat());
+        crate::cli::text(&output.stderr)
+    };
+    let nearest = said(&["--set", "objective.path=nearest", "--set", "objective.pairing=independent"]);
+    assert!(nearest.contains("of snapshots of 30 rows under dose = 0, drug = A: its loss has no lower"), "{nearest}");
+    let reach = ["--set", "objective.path=linear", "--set", "objective.pairing=wfr", "--set", "objective.growth=40"];
+    let reach = said(&[&reach[..], &["--set", "objective.mass=counts"]].concat());
+    assert!(reach.contains("pairing wfr: under dose = 0.5, drug = "), "{reach}");
 }
 
 /// Paths are compared within groups: `auto` says what it chose, `validate` has its table.

@@ -2,6 +2,7 @@
 //! (`docs/fileformat-prose.md` of anndata).
 
 use super::hdf5::Hdf5;
+use crate::data::distinct::Distinct;
 use crate::data::row_filter::Field;
 use crate::error::{Error, InputKind, Result};
 
@@ -120,18 +121,9 @@ impl Column {
 impl Labels {
     /// Texts of which equal ones share a category, in the order of their first occurrence.
     pub fn of(texts: Vec<String>) -> Self {
-        let mut code_of = std::collections::HashMap::new();
-        let mut categories = Vec::new();
-        let codes = texts
-            .into_iter()
-            .map(|text| {
-                *code_of.entry(text).or_insert_with_key(|text| {
-                    categories.push(text.clone());
-                    categories.len() as u32 - 1
-                })
-            })
-            .collect();
-        Labels { codes, categories }
+        let mut distinct = Distinct::default();
+        texts.iter().for_each(|text| distinct.push(text.as_str()));
+        Labels { codes: distinct.labels, categories: distinct.values }
     }
 
     /// `values[k]` for rows of category k, NaN for missing ones.

@@ -25,13 +25,7 @@ pub(crate) fn write_coupling(writer: &mut dyn Write, coupled: &Coupled) -> io::R
     file.set_attr("encoding-version", text("0.1.0"));
     for (frame, names) in ["obs", "var"].into_iter().zip(&coupled.names) {
         let mut group = file.create_group(frame);
-        describe_frame(&mut group, Vec::new());
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        group
-            .create_dataset("_index")
-            .with_vlen_strings(&names)
-            .set_attr("encoding-type", text("string-array"))
-            .set_attr("encoding-version", text("0.2.0"));
+        describe_frame(&mut group, names, Vec::new());
         file.add_group(group.finish());
     }
     let mut matrix = file.create_group("X");

@@ -24,10 +24,11 @@ use self::matrix::{Dense, Frame, Part, RunReader, Sparse};
 pub(super) use self::write::write;
 use super::array::{Array, Header, MAX_COLUMNS, Order, damaged, list};
 use super::columns::Names;
-use super::conditions::{ConditionColumn, Distinct, too_many};
+use super::conditions::{ConditionColumn, MAX_GROUPS, too_many};
+use super::distinct::Distinct;
 use super::file::SHOWN_VALUES;
 use super::hold_out::SplitValue;
-use super::row_filter::RowFilter;
+use super::row_filter::{RowFilter, file_row};
 use super::source::{DEFAULT_SAMPLES, DEFAULT_TIMES};
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
@@ -130,6 +131,11 @@ impl AnnData {
         Ok(())
     }
 
+    /// The row of the file that is row `row` of those that are read.
+    pub fn file_row(&self, row: usize) -> usize {
+        file_row(self.rows.as_deref(), row)
+    }
+
     /// Takes the first `count` columns of `samples`, an array of `obsm`.
     ///
     /// # Errors
@@ -228,7 +234,9 @@ impl AnnData {
                     for (row, value) in values.iter().enumerate().filter(|(row, _)| is_read(*row)) {
                         if !value.is_finite() {
                             return missing(row);
-                        } else if !distinct.push(&(value + 0.0).to_bits()) {
+                        }
+                        distinct.push(&(value + 0.0).to_bits());
+                        if distinct.values.len() > MAX_GROUPS {
                             return Err(too_many(self.path(), &at));
                         }
                     }
@@ -237,10 +245,10 @@ impl AnnData {
                 Column::Labels(labels) => {
                     let mut distinct: Distinct<String> = Distinct::default();
                     for (row, &code) in labels.codes.iter().enumerate().filter(|(row, _)| is_read(*row)) {
-                        match labels.categories.get(code as usize) {
-                            None => return missing(row),
-                            Some(text) if !distinct.push(text.as_str()) => return Err(too_many(self.path(), &at)),
-                            Some(_) => {}
+                        let Some(text) = labels.categories.get(code as usize) else { return missing(row) };
+                        distinct.push(text.as_str());
+                        if distinct.values.len() > MAX_GROUPS {
+                            return Err(too_many(self.path(), &at));
                         }
                     }
                     ConditionColumn::of_texts(self.path(), name.clone(), distinct)
@@ -397,7 +405,8 @@ impl AnnData {
         let header =
             Header { dtype: "float64".into(), element, order: Order::C, shape: vec![(bytes.len() / 8) as u64] };
         let stored = bytes.len() as u64;
-        Ok(Array { file: self.file.path(), name: at.into(), header, stored, data: Box::new(Cursor::new(bytes)) })
+        let data = Box::new(Cursor::new(bytes));
+        Ok(Array { file: self.file.path(), name: at.into(), header, stored, data, kept: rows })
     }
 
     /// The matrix at `at`, of which `part` is read.
@@ -455,7 +464,7 @@ impl AnnData {
             *columns = part.n_columns(*columns);
         }
         let header = Header { dtype, element, order, shape };
-        Ok(Array { file: self.file.path(), name: at.into(), header, stored, data })
+        Ok(Array { file: self.file.path(), name: at.into(), header, stored, data, kept: part.rows })
     }
 
     /// indptr, indices and data of the sparse matrix at `at`, of one dimension each.

@@ -28,6 +28,10 @@ impl AnnData {
         match self.0 {}
     }
 
+    pub fn file_row(&self, _row: usize) -> usize {
+        match self.0 {}
+    }
+
     pub fn take_first(&mut self, _samples: &str, _count: usize) -> Result<()> {
         match self.0 {}
     }
