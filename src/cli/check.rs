@@ -13,12 +13,12 @@ use action_matching::precision::Precision;
 use action_matching::{Destination, DeviceKind, Error};
 
 use super::device::{device_ordinal, gpu_only, parse_precision};
-use super::output::{print_result, replace_files};
+use super::output::{model_file, print_result, replace_files};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  amatch check --model runs/a/model.safetensors --batch b.safetensors --out g.safetensors
+  amatch check --model runs/a --batch b.safetensors --out g.safetensors
   amatch check --model m.safetensors --batch b.safetensors --out g.safetensors --device cuda
 
 All values are in network coordinates. The batch holds
@@ -34,8 +34,8 @@ The result holds, in float64,
   s, ds_dx, ds_dt          for each interior row; with diffusion also laplacian
 --precision f64 runs a plain implementation that shares no kernel with the engines.")]
 pub struct Arguments {
-    /// Model file
-    #[arg(long, value_name = "FILE")]
+    /// Model file or run folder
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Batch (safetensors)
     #[arg(long, value_name = "FILE")]
@@ -98,9 +98,9 @@ impl Arithmetic {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let out =
-        Destination::check(&arguments.out, &[&arguments.model, &arguments.batch], replace_files(arguments.force))?;
-    let mut model = Model::load(&arguments.model)?;
+    let file = model_file(&arguments.model);
+    let out = Destination::check(&arguments.out, &[&file, &arguments.batch], replace_files(arguments.force))?;
+    let mut model = Model::load(&file)?;
     let Objective { sigma, growth, cost_exponent, .. } = &mut model.objective;
     *sigma = arguments.sigma.unwrap_or(*sigma);
     *growth = arguments.growth.unwrap_or(*growth);

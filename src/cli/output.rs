@@ -11,7 +11,7 @@ use action_matching::data::{Components, Reduction};
 use action_matching::model::Model;
 use action_matching::train::RunFolder;
 use action_matching::{Destination, Error, InputKind, Replace};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit;
 
@@ -58,6 +58,12 @@ pub fn replace_files(force: bool) -> Replace {
     if force { Replace::Files } else { Replace::Nothing }
 }
 
+/// `left` in words; nothing as long as it is not known, or at the end.
+fn time_left(left: Duration) -> String {
+    let seconds = Duration::from_secs(left.as_secs());
+    if seconds.is_zero() { String::new() } else { format!("{} left", HumanDuration(seconds)) }
+}
+
 /// Time between two lines if standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -89,16 +95,18 @@ impl Progress {
         self.bar.set_length(total);
     }
 
-    /// Shows `done` of the total; `message` describes the current state.
+    /// Shows `done` of the total, and the time left; `message` describes the current state.
     pub fn at(&mut self, done: u64, message: impl FnOnce() -> String) {
-        if let Some(last) = &mut self.plain {
-            if last.elapsed() >= LINE_EVERY {
+        self.bar.set_position(done);
+        match &mut self.plain {
+            None => self.bar.set_message(message()),
+            Some(last) if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                note!("{done}/{} {} {}", self.total, self.what, message());
+                let parts = [format!("{done}/{} {}", self.total, self.what), message(), time_left(self.bar.eta())];
+                let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                note!("{}", parts.join(", "));
             }
-        } else {
-            self.bar.set_message(message());
-            self.bar.set_position(done);
+            Some(_) => {}
         }
     }
 
@@ -113,11 +121,16 @@ impl Progress {
     }
 }
 
+/// The file of a model that is given as a file or as its run folder.
+pub fn model_file(path: &Path) -> PathBuf {
+    if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() }
+}
+
 /// A model, given as a file or as its run folder, and the run's configuration if it exists and can
 /// be read. The model does not need the configuration: its defect is a warning here, and an error
 /// only for a caller that needs its content.
 pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Option<Config>)> {
-    let file = if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() };
+    let file = model_file(path);
     let model = Model::load(&file)?;
     let config = file.parent().map(|folder| RunFolder::new(folder).config()).filter(|config| config.exists());
     let config = config.and_then(|config| {
@@ -193,4 +206,17 @@ pub fn given(components: Option<&Arc<Components>>, config: Option<&Config>, file
     let config = config.filter(|_| is_cells(file));
     let first = || config?.source().components.filter(|reduction| matches!(reduction, Reduction::First(_)));
     components.cloned().map(Reduction::Given).or_else(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_is_said_once_it_is_known() {
+        assert_eq!(time_left(Duration::ZERO), "");
+        assert_eq!(time_left(Duration::from_millis(900)), "");
+        assert_eq!(time_left(Duration::from_secs(180)), "3 minutes left");
+        assert_eq!(time_left(Duration::from_secs(40)), "40 seconds left");
+    }
 }

@@ -24,6 +24,7 @@ use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
 use super::row_filter::{Field, RowFilter, Term};
+use super::source::DEFAULT_TIMES;
 use super::survey::Survey;
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
@@ -52,6 +53,8 @@ pub(super) struct Table {
     conditions: Vec<String>,
     /// Result of the first pass over the file.
     first_pass: Option<(usize, Survey)>,
+    /// What was guessed.
+    notices: Vec<String>,
 }
 
 impl Table {
@@ -85,6 +88,7 @@ impl Table {
             filter: Vec::new(),
             conditions: Vec::new(),
             first_pass: None,
+            notices: Vec::new(),
         };
         let mut reader = table.reader()?;
         let header = reader.csv.byte_headers().map_err(|e| csv_error(path, e))?;
@@ -102,6 +106,23 @@ impl Table {
     /// Names of the columns.
     pub fn names(&self) -> &[String] {
         self.names.all()
+    }
+
+    /// The column that `times` names; by the default name, if no column has it, one whose name
+    /// likely means times.
+    pub fn times_column<'a>(&'a self, times: &'a str) -> &'a str {
+        const LIKELY: [&str; 6] = ["time", "t", "day", "days", "timepoint", "time_point"];
+        let all = self.names.all();
+        if times != DEFAULT_TIMES || all.iter().any(|name| name == times) {
+            return times;
+        }
+        let is_likely = |name: &&String| LIKELY.contains(&name.to_lowercase().as_str());
+        all.iter().find(is_likely).map_or(times, String::as_str)
+    }
+
+    /// What was guessed since the last call, one sentence each.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Reads only the rows that `filter` admits.
@@ -183,6 +204,7 @@ impl Table {
     /// # Errors
     /// [`Error::Input`] if there is no such column, or a field is no number.
     pub fn values(&self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        let name = self.times_column(name);
         let Some(column) = self.names.find(&self.path, name)? else {
             let fix = format!("set data.{what} to one of its columns: {}", list(self.names.all()));
             return Err(
@@ -207,7 +229,7 @@ impl Table {
     }
 
     fn select(&self, samples: &str, times: &str) -> Result<Selection> {
-        let mut selection = self.names.select(&self.path, samples, times)?;
+        let mut selection = self.names.select(&self.path, samples, self.times_column(times))?;
         let is_condition = |column: &usize| self.conditions.contains(&self.names.all()[*column]);
         if let Some(column) = selection.columns.iter().find(|column| selection.is_named && is_condition(column)) {
             let (problem, fix) = ("is a sample and a condition", "take it out of data.samples or of data.conditions");
@@ -319,13 +341,13 @@ impl Table {
     /// [`Error::Input`] naming the row of a field that is not a time, or not a sample.
     pub fn times(&mut self, samples: &str, name: &str, meter: &mut Meter<'_>) -> Result<RowTimes> {
         let path = self.path.clone();
+        let guess = self.times_column(name).to_owned();
+        if guess != name && self.notices.is_empty() {
+            self.notices.push(format!("{name} are the column {guess}, as nothing else is said"));
+        }
+        let name = guess.as_str();
         let Some(column) = self.names.find(&path, name)? else {
-            const LIKELY: [&str; 7] = ["times", "time", "t", "day", "days", "timepoint", "time_point"];
-            let likely = self.names.all().iter().find(|name| LIKELY.contains(&name.to_lowercase().as_str()));
-            let fix = match likely {
-                Some(likely) => format!("set data.times = {likely:?}"),
-                None => format!("set data.times to one of its columns: {}", list(self.names.all())),
-            };
+            let fix = format!("set data.times to one of its columns: {}", list(self.names.all()));
             return Err(Error::input(&path, name, "no such column of times", fix).of_kind(InputKind::Missing));
         };
         let columns = self.selection(samples, name)?.columns.clone();

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
 use super::standardize::moments;
-use super::{DataSet, DataSource, Points, read_points, read_snapshots};
+use super::{DataSet, DataSource, Loaded, Points, load, load_single, read_points, read_snapshots};
 use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::stage::Watch;
@@ -23,23 +23,16 @@ const SHOWN_SNAPSHOTS: usize = 24;
 /// As [`super::load`], if not even the arrays can be described.
 pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
     let mut text = String::new();
-    let mut source = DataSource::new(path);
+    let source = DataSource::new(path);
     let is_snapshots = match &mut DataFile::open(path)? {
         DataFile::Table(table) => {
             let names = table.names();
             line(&mut text, format!("table with columns {}", list(names)));
-            if let Some(name) = ["times", "time"].into_iter().find(|name| names.iter().any(|column| column == name)) {
-                source.times = name.into();
-                true
-            } else {
-                false
-            }
+            names.iter().any(|name| name == table.times_column(&source.times))
         }
         DataFile::Arrays(ArrayFile::H5ad(cells)) => {
             cells.describe()?.into_iter().for_each(|content| line(&mut text, content));
-            let is_snapshots = cells.has_snapshots();
-            cells.take_notices().into_iter().for_each(|content| line(&mut text, content));
-            is_snapshots
+            cells.has_snapshots()
         }
         DataFile::Arrays(file) => {
             let names = match file {
@@ -57,8 +50,21 @@ pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
     if is_snapshots {
         match read_snapshots(&source, watch) {
             Ok(data) => {
-                describe_snapshots(&mut text, &data);
-                data.warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
+                // What a training would say of the same file.
+                let load = if data.snapshots.times.len() == 1 { load_single } else { load };
+                match load(&source, watch) {
+                    Ok(Loaded { notices, warnings, .. }) => {
+                        notices.into_iter().for_each(|notice| line(&mut text, notice));
+                        describe_snapshots(&mut text, &data);
+                        warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
+                    }
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(error) => {
+                        describe_snapshots(&mut text, &data);
+                        data.warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
+                        line(&mut text, format!("problem: {error}"));
+                    }
+                }
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => line(&mut text, format!("problem: {error}")),

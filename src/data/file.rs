@@ -212,7 +212,8 @@ impl DataFile {
     pub fn take_notices(&mut self) -> Vec<String> {
         match self {
             DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.take_notices(),
-            _ => Vec::new(),
+            DataFile::Arrays(_) => Vec::new(),
+            DataFile::Table(table) => table.take_notices(),
         }
     }
 

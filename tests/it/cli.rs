@@ -314,7 +314,7 @@ fn check_writes_what_porters_need() {
     let header = format!("{{{}}}", entries.join(","));
     let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes].concat();
     std::fs::write(folder.join("batch.safetensors"), file).expect("written");
-    let check = ["check", "--model", "runs/run/model.safetensors", "--batch", "batch.safetensors", "--out"];
+    let check = ["check", "--model", "runs/run", "--batch", "batch.safetensors", "--out"];
     let single = succeeds(&folder, &[&check[..], &["single.safetensors"]].concat());
     let double = succeeds(&folder, &[&check[..], &["double.safetensors", "--precision", "f64"]].concat());
     for (arguments, parts) in [

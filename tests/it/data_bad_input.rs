@@ -351,7 +351,6 @@ fn bad_tables_are_refused() {
     let refuses = |content: &str, start: &str, fix: &str| folder.refuses_content("a.csv", content, start, fix);
     refuses("", "header line: is missing: the file is empty", "give a line of column names");
     refuses("0,1.5\n1,2.5\n", "header line: is missing: the first line holds numbers", "name the columns");
-    refuses("day,x\n0,1\n", "times: no such column of times", "set data.times = \"day\"");
     refuses("age,x\n0,1\n", "times: no such column of times", "set data.times to one of its columns: age, x)");
     refuses("times,x\n", "times: has no rows", "give at least one sample");
     refuses("times\n0\n1\n", "samples: has no columns", "give samples of at least one dimension");

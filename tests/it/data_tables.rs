@@ -49,6 +49,38 @@ fn said(folder: &Path, arguments: &[&str], succeeds: bool) -> String {
 
 const SMALL: [&str; 6] = ["--set", "training.steps=3", "--set", "model.hidden=[8]", "--set", "training.warmup_steps=1"];
 
+/// Training and `inspect` guess alike what a table calls its times, and say the same of its rows.
+#[test]
+fn inspect_and_training_agree_on_a_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, header) in [("day.csv", "day,x,y"), ("time.csv", "x,Time,y"), ("t.csv", "t,x,y")] {
+        let time_first = !header.starts_with('x');
+        let rows: String = (0..24)
+            .map(|k| {
+                let x = if k == 5 { 1e6 } else { f64::from(k * k % 7) };
+                if time_first { format!("{},{x},{k}.5\n", k % 3) } else { format!("{x},{},{k}.5\n", k % 3) }
+            })
+            .collect();
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("{header}\n{rows}")).expect("written");
+        let loaded = load(&DataSource::new(&path), &()).expect("loads");
+        assert_eq!(loaded.coordinates.columns, Some(vec!["x".into(), "y".into()]), "{name}");
+        let column = header.split(',').find(|column| !["x", "y"].contains(column)).expect("a column");
+        assert_eq!(loaded.notices, [format!("times are the column {column}, as nothing else is said")]);
+        assert!(loaded.warnings.iter().any(|warning| warning.contains("row 5 (counted from 0)")), "{name}");
+        let text = action_matching::data::describe(&path, &()).expect("described");
+        assert!(text.contains("3 snapshots of dimension 2, 24 rows"), "{text}");
+        for said in loaded.notices.iter().chain(&loaded.warnings) {
+            assert!(text.contains(said.as_str()), "{said}: {text}");
+        }
+    }
+    // A column of the default name is not guessed about.
+    let both = folder.path().join("both.csv");
+    std::fs::write(&both, "times,day,x\n0,1,2\n1,5,3\n").expect("written");
+    let loaded = load(&DataSource::new(&both), &()).expect("loads");
+    assert_eq!((loaded.notices.len(), loaded.coordinates.columns), (0, Some(vec!["day".into(), "x".into()])));
+}
+
 #[test]
 fn row_numbers_are_not_data() {
     let folder = tempfile::tempdir().expect("a folder");
