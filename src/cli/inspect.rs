@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use action_matching::cli_support::{TensorFileKind, describe};
-use action_matching::config::Config;
+use action_matching::config::{Config, manual};
 use action_matching::data::Components;
 use action_matching::display::significant;
 use action_matching::model::Model;
@@ -20,11 +20,15 @@ Examples:
   amatch inspect runs/hematopoiesis/checkpoints/step-0000001000.safetensors")]
 pub struct Arguments {
     /// Model, checkpoint, configuration, run folder or data file
-    file: PathBuf,
+    #[arg(required_unless_present = "keys")]
+    file: Option<PathBuf>,
+    /// Print what each key of a configuration means, its unit, its default, and when to change it
+    #[arg(long, conflicts_with = "file")]
+    keys: bool,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let path = &arguments.file;
+    let Some(path) = &arguments.file else { return print_result(manual()) };
     let suffix = path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         // Before the suffix is checked, because the suffix of a missing file does not matter.

@@ -180,6 +180,16 @@ impl Takes {
         }
     }
 
+    /// What is taken, for a table of the manual.
+    fn markdown(&self) -> String {
+        let quoted = |name: &str| format!("`{name}`");
+        match self {
+            Words(words) | Table(words, _) => (*words).into(),
+            Name(names) => names().iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
+            OneOf(kinds) => kinds.iter().map(|(kind, _)| quoted(kind)).collect::<Vec<_>>().join(", "),
+        }
+    }
+
     /// The settings that `table` may hold; none if its kind is not known.
     fn settings(&self, table: &toml::Table) -> Option<&'static [Setting]> {
         match self {
@@ -190,6 +200,47 @@ impl Takes {
                 kinds.iter().find(|(kind, _)| *kind == wanted).map(|(_, settings)| *settings)
             }
         }
+    }
+}
+
+/// Every key, followed by its settings, each once: its name with dots, and what it takes in Markdown.
+pub(super) fn described() -> Vec<(String, String)> {
+    let mut described: Vec<(String, String)> = Vec::new();
+    for (key, takes, _) in KEYS {
+        described.push((key.to_string(), takes.markdown()));
+        let settings: Vec<&Setting> = match takes {
+            Words(_) | Name(_) => Vec::new(),
+            Table(_, settings) => settings.iter().collect(),
+            OneOf(kinds) => kinds.iter().flat_map(|(_, settings)| *settings).collect(),
+        };
+        for (setting, takes, _) in settings {
+            let name = format!("{key}.{setting}");
+            if described.iter().all(|(known, _)| *known != name) {
+                described.push((name, takes.markdown()));
+            }
+        }
+    }
+    described
+}
+
+/// Values of `key` that have its `setting` and leave it at its default: kinds by their names, or
+/// another setting alone.
+pub(super) fn without(key: &str, setting: &str) -> Vec<toml::Value> {
+    let takes = KEYS.iter().find(|(known, ..)| *known == key).map(|(_, takes, _)| takes);
+    match takes {
+        Some(OneOf(kinds)) => {
+            let has = |(_, settings): &&Kind| settings.iter().any(|(name, ..)| *name == setting);
+            kinds.iter().filter(has).map(|(kind, _)| super::kind::table_of(kind)).collect()
+        }
+        Some(Table(_, settings)) => {
+            let others = settings.iter().filter(|(name, ..)| *name != setting);
+            others
+                .filter_map(|(name, _, example)| {
+                    Some(format!("{name} = {example}").parse::<toml::Table>().ok()?.into())
+                })
+                .collect()
+        }
+        _ => Vec::new(),
     }
 }
 

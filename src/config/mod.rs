@@ -24,6 +24,7 @@
 //! | `read` | from file and overrides to a table of known keys |
 //! | `legacy` | keys of earlier versions |
 //! | `keys` | what each key takes, in words |
+//! | `manual` | what each key means, and its page of the documentation |
 //! | `check` | ranges and settings that contradict each other |
 //! | `fingerprint` | the digest that a resumed run must match |
 
@@ -33,6 +34,7 @@ mod fingerprint;
 mod keys;
 mod kind;
 mod legacy;
+mod manual;
 mod model;
 mod objective;
 mod output;
@@ -51,6 +53,8 @@ pub(crate) use self::fingerprint::{Settings, hexadecimal};
 #[doc(hidden)]
 pub use self::keys::accepted_values;
 pub(crate) use self::keys::inline;
+#[doc(hidden)]
+pub use self::manual::manual;
 pub use self::model::ModelConfig;
 pub use self::objective::{Mass, ObjectiveConfig, Pairing, PathConfig, Sigma};
 pub use self::output::OutputConfig;

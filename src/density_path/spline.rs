@@ -52,7 +52,7 @@ impl Spline {
     /// What [`Spline::limit`] may be. Below 1, straight and even motion would slow down at every
     /// snapshot.
     pub const LIMITS: RangeInclusive<f64> = 1.0..=1e6;
-    /// Chosen by measurements, which `docs/configuration.md` has.
+    /// Chosen by measurements, which `docs/paths.md` has.
     pub const LIMIT: f64 = 2.0;
 }
 

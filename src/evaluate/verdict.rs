@@ -165,7 +165,7 @@ impl Verdict {
                 "beyond the last time of its training a model only goes on as before: trust no forecast so far ahead"
             }
             (Role::HeldOut | Role::NeverSeen, _) => {
-                "compare paths, pairings and time embeddings (docs/configuration.md), and check that the snapshots are \
+                "compare paths, pairings and time embeddings (docs/paths.md), and check that the snapshots are \
                  of one closed population"
             }
             _ => {
