@@ -86,13 +86,8 @@ const ENTRIES: &[Entry] = &[
         "widths of the hidden layers",
         "few rows or speed: `[64, 64, 64]`; many rows of many columns: wider",
     ),
-    entry("model.activation", "", "nonlinearity between layers", "seldom; `sin` for fields with fine structure"),
-    entry(
-        "model.head",
-        "",
-        "how the last layer becomes the number s: a weighted sum, half its squared length, or its product with x",
-        "seldom",
-    ),
+    entry("model.activation", "", "nonlinearity between layers", "seldom"),
+    entry("model.head", "", "how the output o becomes s: s = o, ½‖x − o‖², or o·x", "seldom"),
     entry(
         "model.time_embedding",
         "",
@@ -224,7 +219,7 @@ const ENTRIES: &[Entry] = &[
     entry("training.beta1", "", "β₁ of AdamW", "seldom"),
     entry("training.beta2", "", "β₂ of AdamW", "seldom"),
     entry("training.epsilon", "", "ε of AdamW", "seldom"),
-    entry("training.weight_decay", "", "decoupled weight decay", "few rows: try 0.01"),
+    entry("training.weight_decay", "", "decoupled weight decay", "seldom"),
     entry("training.clip_norm", "", "largest norm of a gradient; 0 does not clip", "seldom"),
     entry(
         "training.ema_decay",
@@ -236,13 +231,13 @@ const ENTRIES: &[Entry] = &[
     entry(
         "training.seeds",
         "",
-        "members of an ensemble ([runs.md](evaluation.md#an-ensemble))",
+        "members of an ensemble ([evaluation.md](evaluation.md#an-ensemble))",
         "to know how sure a model is: 5",
     ),
     entry(
         "training.stop",
         "",
-        "whether rows kept apart choose the model and end the run ([runs.md](evaluation.md#early-stopping))",
+        "whether rows kept apart choose the model and end the run ([evaluation.md](evaluation.md#early-stopping))",
         "few rows or large networks: `held-out`",
     ),
     entry(
