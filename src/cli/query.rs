@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    Components, PointArray, Reduction, check_fits, check_points_format, read_points, read_row_times, read_snapshots,
-    write_points,
+    Components, DataSource, PointArray, Reduction, check_fits, check_points_format, read_points, read_row_times,
+    read_snapshots, write_points,
 };
 use action_matching::engine::Engine;
 use action_matching::model::{ConditionValue, Coordinates, Model};
@@ -120,9 +120,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
     let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
     let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
-    let components = match arguments.at {
-        Some(_) => load_components(&model_file, &model, config.as_ref())?,
-        None => None,
+    let components = match arguments.at.is_some() || arguments.log_density {
+        true => load_components(&model_file, &model, config.as_ref())?,
+        false => None,
     };
     let mut reads: Vec<PathBuf> = arguments.at.iter().cloned().collect();
     if components.is_some() {
@@ -166,7 +166,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let local = model.local(&*engine, &x, &t)?;
             let laplacian = model.laplacian(&*engine, &x, &t)?;
             let log_density = match arguments.log_density {
-                true => Some(log_density(&model, config.as_ref(), &condition, (&x, &t), &*engine, &signals)?),
+                true => Some(log_density(
+                    &model,
+                    (config.as_ref(), components.as_ref()),
+                    &condition,
+                    (&x, &t),
+                    &*engine,
+                    &signals,
+                )?),
                 false => None,
             };
             (Answer { local, laplacian, log_density }, None)
@@ -205,7 +212,7 @@ struct Answer {
 /// log q of the points, from the density at the first time of the run's data.
 fn log_density(
     model: &Model,
-    config: Option<&Config>,
+    (config, components): (Option<&Config>, Option<&Arc<Components>>),
     condition: &[ConditionValue],
     (x, t): (&[f64], &[f64]),
     engine: &dyn Engine,
@@ -220,11 +227,9 @@ fn log_density(
     } else if !condition.is_empty() {
         bail!("--log-density: the model depends on conditions (annotate a .h5ad with --log-density instead)")
     } else {
-        let mut source = config.source();
-        if matches!(source.components, Some(Reduction::Fit(_))) {
-            let components = RunFolder::new(&config.output.folder).loadings();
-            source.components = Some(Reduction::Given(Arc::new(Components::load(&components)?)));
-        }
+        let source = config.source();
+        let components = components.cloned().map(Reduction::Given).or(source.components);
+        let source = DataSource { components, ..source };
         let data = read_snapshots(&source, &screen)?;
         let mut rows = data.snapshots.rows(0).to_vec();
         model.coordinates.relative_to(&data.origin).to_network(&mut rows);
