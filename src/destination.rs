@@ -139,8 +139,8 @@ impl Destination {
         }
     }
 
-    /// [`Destination::write`] for writers that open the unfinished file themselves: `write` gets it,
-    /// empty, and its path.
+    /// [`Destination::write`] for writers that open the unfinished file themselves: `write` gets
+    /// it, empty, and its path.
     #[cfg(feature = "h5ad")]
     pub(crate) fn write_file(&self, write: impl FnOnce(File, &Path) -> Result<()>) -> Result<()> {
         match self.kind {

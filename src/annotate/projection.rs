@@ -8,7 +8,8 @@ use crate::stage::Stage;
 /// κ of the kernel: the smaller, the more the neighbor that lies straight ahead counts.
 const KERNEL_WIDTH: f32 = 0.1;
 
-/// V `[n, width]` of cells with `rows [n, dim]` and `velocities [n, dim]` at `embedding [n, width]`:
+/// V `[n, width]` of cells with `rows [n, dim]` and `velocities [n, dim]` at `embedding [n,
+/// width]`:
 ///
 /// Vᵢ = Σⱼ (πᵢⱼ − 1/k) (eⱼ − eᵢ) / ‖eⱼ − eᵢ‖ with πᵢⱼ ∝ exp(cos(vᵢ, xⱼ − xᵢ) / κ)
 ///

@@ -159,8 +159,8 @@ pub trait Differentiate {
     /// As [`Differentiate::derivatives`], for the batch too.
     fn loss_gradient(&self, model: &Model, batch: &Batch) -> Result<LossGradient>;
 
-    /// Σₖ εₖᵀ∇²s εₖ over the `directions [k, dim]` of `model` at points `x [n, dim]`, times `t [n]`,
-    /// all in network coordinates: `[n]`. Of the unit vectors it is the Laplacian.
+    /// Σₖ εₖᵀ∇²s εₖ over the `directions [k, dim]` of `model` at points `x [n, dim]`, times `t
+    /// [n]`, all in network coordinates: `[n]`. Of the unit vectors it is the Laplacian.
     ///
     /// # Errors
     /// As [`Differentiate::derivatives`].

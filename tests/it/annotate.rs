@@ -72,8 +72,8 @@ fn asked_cells(folder: &Path) -> Asked {
     (asked, x, t)
 }
 
-/// Fails unless the columns of `values [N, width]` are those of `wanted` in the cells that are asked
-/// about, and NaN in the others.
+/// Fails unless the columns of `values [N, width]` are those of `wanted` in the cells that are
+/// asked about, and NaN in the others.
 #[track_caller]
 fn assert_column(what: &str, values: &[f64], width: usize, wanted: &[f64], tolerance: f64) {
     let (left_out, asked): (Vec<usize>, Vec<usize>) = (0..N).partition(|cell| LEFT_OUT.contains(cell));
@@ -146,7 +146,7 @@ fn check_growing(file: &Path, model: &Model, (asked, x, t): &Asked) {
     assert!(LEFT_OUT.iter().all(|&cell| fates[2 * cell].is_nan() && densities[cell].is_nan()));
 }
 
-/// Without growth the residual is known up to a function of time; with diffusion it has a Laplacian.
+/// Without growth the residual is known up to a function of time, and diffusion adds a Laplacian.
 fn check_diffusive(file: &Path, model: &Model, (_, x, t): &Asked) {
     let mut residual = model.local(&ReferenceEngine, x, t).expect("computed").hjb_residual;
     for time in [0.0, 3.0, 7.0] {
@@ -254,7 +254,7 @@ fn a_file_is_annotated_in_place_again_but_columns_of_others_stay() {
     }
 }
 
-/// Whatever is wrong with a file: it is annotated, or it stays as it is, and nothing is left beside.
+/// Whatever is wrong with a file: it is annotated or stays as it is, and nothing is left beside.
 #[test]
 fn a_damaged_file_is_never_lost() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! A coupling of the cells of two times, as `wot` writes it and CellRank's `RealTimeKernel` reads it:
-//! a file of AnnData whose `X [n, m]` says how much mass goes from cell i to cell j.
+//! A coupling of the cells of two times, as `wot` writes it and CellRank's `RealTimeKernel` reads
+//! it: a file of AnnData whose `X [n, m]` says how much mass goes from cell i to cell j.
 
 use std::io::{self, Write};
 
