@@ -1,7 +1,4 @@
-"""From cells of AnnData to streamlines: pip install "action-matching[ann,plot]"
-
-notebook.py FILE.npz OUT.png
-"""
+"""From cells of AnnData to streamlines: notebook.py FILE.npz OUT.png (docs/python.md says what to install)."""
 
 import sys
 

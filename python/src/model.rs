@@ -84,34 +84,44 @@ impl Members {
         quantity: Quantity,
         relay: &Relay,
     ) -> Result<(Vec<T>, Option<Vec<T>>)> {
-        match self {
-            Members::One(model) => {
-                let dim = model.architecture.dim;
-                let mut found = Vec::with_capacity(t.len() * quantity.width(dim));
-                for (x, t) in x.chunks(ROWS * dim).zip(t.chunks(ROWS)) {
-                    relay.check()?;
-                    found.extend(narrow::<T>(match quantity {
-                        Quantity::Laplacian => model.laplacian(engine, &wide(x), t)?,
-                        _ => quantity.of(model.local(engine, &wide(x), t)?),
-                    }));
-                }
-                Ok((found, None))
-            }
-            // In one piece, as potentials are compared less their means over all points of a time.
-            Members::Several(ensemble) => {
-                let (mean, spread) = match quantity {
-                    Quantity::Laplacian => {
-                        let estimate = ensemble.laplacian(engine, &wide(x), t)?;
-                        (estimate.mean, estimate.spread)
-                    }
-                    _ => {
-                        let [mean, spread] = ensemble.local(engine, &wide(x), t)?;
-                        (quantity.of(mean), quantity.of(spread))
-                    }
-                };
-                Ok((narrow(mean), Some(narrow(spread))))
+        let first = &self.models()[0];
+        let dim = first.architecture.dim;
+        // Potentials of members are compared less their means over all points of a time.
+        let is_whole = matches!(self, Members::Several(_)) && first.objective.growth == 0.0 && quantity.is_up_to_time();
+        let at_once = if is_whole { t.len().max(1) } else { ROWS };
+        let mut found = Vec::with_capacity(t.len() * quantity.width(dim));
+        let mut deviations = matches!(self, Members::Several(_)).then(|| Vec::with_capacity(found.capacity()));
+        for (x, t) in x.chunks(at_once * dim).zip(t.chunks(at_once)) {
+            relay.check()?;
+            let (mean, spread) = self.piece(engine, &wide(x), t, quantity)?;
+            found.extend(narrow::<T>(mean));
+            if let (Some(deviations), Some(spread)) = (&mut deviations, spread) {
+                deviations.extend(narrow::<T>(spread));
             }
         }
+        Ok((found, deviations))
+    }
+
+    /// [`Members::at`] in one piece.
+    fn piece(
+        &self,
+        engine: &dyn Engine,
+        x: &[f64],
+        t: &[f64],
+        quantity: Quantity,
+    ) -> Result<(Vec<f64>, Option<Vec<f64>>)> {
+        Ok(match (self, quantity) {
+            (Members::One(model), Quantity::Laplacian) => (model.laplacian(engine, x, t)?, None),
+            (Members::One(model), _) => (quantity.of(model.local(engine, x, t)?), None),
+            (Members::Several(ensemble), Quantity::Laplacian) => {
+                let estimate = ensemble.laplacian(engine, x, t)?;
+                (estimate.mean, Some(estimate.spread))
+            }
+            (Members::Several(ensemble), _) => {
+                let [mean, spread] = ensemble.local(engine, x, t)?;
+                (quantity.of(mean), Some(quantity.of(spread)))
+            }
+        })
     }
 }
 
@@ -158,6 +168,11 @@ impl Quantity {
         })
     }
 
+    /// True for what is known up to a function of time, without growth.
+    fn is_up_to_time(self) -> bool {
+        matches!(self, Quantity::Potential | Quantity::TimeDerivative | Quantity::HjbResidual)
+    }
+
     /// Values of a row.
     fn width(self, dim: usize) -> usize {
         if self == Quantity::Velocity { dim } else { 1 }
@@ -170,7 +185,7 @@ impl Quantity {
             Quantity::TimeDerivative => local.time_derivative,
             Quantity::Growth => local.growth_rate,
             Quantity::HjbResidual => local.hjb_residual,
-            Quantity::Laplacian => Vec::new(), // not among them: see `Members::at`
+            Quantity::Laplacian => Vec::new(), // not among them: see `Members::piece`
         }
     }
 }

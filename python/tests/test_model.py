@@ -220,6 +220,14 @@ class Ensembles(unittest.TestCase):
         np.testing.assert_allclose(ensemble.sample(POINTS).positions, moved.mean(axis=0), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(ensemble.sample(POINTS).spread, moved.std(axis=0, ddof=1), rtol=1e-3, atol=1e-5)
 
+    def test_many_rows_are_compared_together(self):
+        """Potentials less their means over all points of a time, and velocities piece by piece."""
+        ensemble, many = flow.ensemble(), np.tile(POINTS, (500, 1))
+        for quantity in ("potential", "velocity"):
+            for of in (getattr(ensemble, quantity), lambda x, t: ensemble.spread(quantity, x, t)):
+                few = of(POINTS, 2)
+                np.testing.assert_allclose(of(many, 2)[-len(few) :], few, rtol=1e-4, atol=1e-6)
+
     def test_what_belongs_to_one_model(self):
         with self.assertRaisesRegex(am.InputError, "one of members"):
             flow.ensemble().log_density(POINTS, 2, "gaussian")
