@@ -13,6 +13,18 @@ impl Message {
         self.key(field, 0).varint(value)
     }
 
+    /// An f32.
+    #[cfg(feature = "files")]
+    pub fn float(self, field: u32, value: f32) -> Self {
+        self.key(field, 5).raw(&value.to_le_bytes())
+    }
+
+    /// An f64.
+    #[cfg(feature = "files")]
+    pub fn double(self, field: u32, value: f64) -> Self {
+        self.key(field, 1).raw(&value.to_le_bytes())
+    }
+
     /// Bytes, or text in UTF-8.
     pub fn bytes(self, field: u32, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();

@@ -54,6 +54,12 @@ impl RunFolder {
         self.member(1).metrics()
     }
 
+    /// The folder of TensorBoard's event file; of an ensemble, of its first member.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.member(1).events()
+    }
+
     /// The files of member `number` of an ensemble, counted from 1. Those of the first one are
     /// called as those of a single model.
     #[must_use]
@@ -71,6 +77,12 @@ impl RunFolder {
     #[must_use]
     pub fn self_test(&self) -> PathBuf {
         self.0.join("selftest.json")
+    }
+
+    /// The model card.
+    #[must_use]
+    pub fn card(&self) -> PathBuf {
+        self.0.join("README.md")
     }
 
     /// The claim of the process that writes to the folder.
@@ -110,6 +122,12 @@ impl MemberFiles {
         self.file(METRICS)
     }
 
+    /// The folder of TensorBoard's event file, which has the numbers of [`MemberFiles::metrics`].
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.file(EVENTS)
+    }
+
     fn file(&self, (stem, suffix): (&str, &str)) -> PathBuf {
         let name = match self.number {
             0 | 1 => format!("{stem}{suffix}"),
@@ -124,11 +142,12 @@ impl MemberFiles {
 const MODEL: (&str, &str) = ("model", ".safetensors");
 const METRICS: (&str, &str) = ("metrics", ".jsonl");
 const CHECKPOINTS: (&str, &str) = ("checkpoints", "");
+const EVENTS: (&str, &str) = ("tensorboard", "");
 
 /// The number of the member, other than the first, that has a file called `name` in the folder of
 /// its run: 2 of `model-2.safetensors`.
 pub(crate) fn later_member(name: &str) -> Option<usize> {
-    [MODEL, METRICS, CHECKPOINTS].into_iter().find_map(|(stem, suffix)| {
+    [MODEL, METRICS, CHECKPOINTS, EVENTS].into_iter().find_map(|(stem, suffix)| {
         let digits = name.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(suffix)?;
         let number: usize = digits.parse().ok()?;
         (number > 1 && number.to_string() == digits).then_some(number)
@@ -145,12 +164,12 @@ mod tests {
         let name = |path: PathBuf| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
         for number in [2, 10] {
             let member = folder.member(number);
-            for path in [member.model(), member.checkpoints(), member.metrics()] {
+            for path in [member.model(), member.checkpoints(), member.metrics(), member.events()] {
                 assert_eq!(later_member(&name(path)), Some(number));
             }
         }
         assert_eq!(name(folder.member(2).model()), "model-2.safetensors");
-        for path in [folder.model(), folder.checkpoints(), folder.metrics()] {
+        for path in [folder.model(), folder.checkpoints(), folder.metrics(), folder.events()] {
             assert_eq!(later_member(&name(path)), None);
         }
         for foreign in

@@ -19,6 +19,11 @@ pub struct MemberArgument {
 }
 
 impl MemberArgument {
+    /// Member `number`, if one is asked for.
+    pub fn new(member: Option<usize>) -> Self {
+        MemberArgument { member }
+    }
+
     /// What to load of `path`: the model of the member that is asked for, or `path` itself.
     pub fn of(&self, path: &Path) -> anyhow::Result<PathBuf> {
         let Some(number) = self.member else { return Ok(path.to_owned()) };

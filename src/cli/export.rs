@@ -28,8 +28,7 @@ Outputs, as those of `amatch query`:
   action [n]               the potential s, which has no unit
   velocity [n, d]          of particles there, without their noise
   time_derivative [n]      the slope of s in time
-  growth_rate [n]          with growth: m' = growth_rate · m for the mass m of a particle
-Of an ensemble (training.seeds) it is one member.")]
+  growth_rate [n]          with growth: m' = growth_rate · m for the mass m of a particle")]
 pub struct Arguments {
     /// Model file or run folder
     model: PathBuf,
@@ -43,17 +42,19 @@ pub struct Arguments {
     /// reads)
     #[arg(long)]
     force: bool,
-    #[command(flatten)]
-    member: MemberArgument,
+    /// Member of an ensemble, counted from 1 [default: 1, model.safetensors]
+    #[arg(long, value_name = "K")]
+    member: Option<usize>,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.out.extension().is_none_or(|suffix| !suffix.eq_ignore_ascii_case("onnx")) {
         bail!("{}: is not called .onnx, the one format of this command (rename it)", arguments.out.display());
     }
-    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
+    let member = MemberArgument::new(arguments.member);
+    let (model_file, model, config) = load_model(&member.of(&arguments.model)?)?;
     let destination = Destination::check(&arguments.out, &[&model_file], replace_files(arguments.force))?;
-    if let Some(ensemble) = arguments.member.ensemble(&arguments.model, config.as_ref())? {
+    if let Some(ensemble) = member.ensemble(&arguments.model, config.as_ref())? {
         note!("member 1 of {} is exported; --member chooses another", ensemble.members().len());
     }
     let model = match arguments.condition.is_empty() {

@@ -30,10 +30,13 @@ The run folder holds
   model.safetensors    the model: a moving average of the parameters
   loadings.safetensors the components of the samples, with data.components
   checkpoints/         the last three, each with everything needed to continue
-  metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s
+  metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s, time
+  tensorboard/         the same numbers for `tensorboard --logdir runs`
   loss.svg             loss and kinetic energy against steps
   selftest.json        the test that ends the run: checks with numbers, thresholds and remedies
-and with training.seeds model-2.safetensors, checkpoints-2/, metrics-2.jsonl, … of further members
+  README.md            a model card of Hugging Face; one that you change is kept
+and with training.seeds model-2.safetensors, checkpoints-2/, metrics-2.jsonl, tensorboard-2/, … of \
+further members
 
 Ctrl-C (SIGINT), SIGTERM and SIGHUP write a checkpoint and end the run, SIGHUP with exit code 75. \
 SIGUSR1 writes a checkpoint and the run continues. A second signal ends the program at once. \

@@ -6,7 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::card;
 use super::checkpoint;
+use super::events::list_events;
 use crate::error::{Error, Result};
 use crate::files::{is_temporary, is_unfinished};
 use crate::run_folder::{CLAIM, MemberFiles, RunFolder, TAKEOVER, later_member};
@@ -58,9 +60,10 @@ impl RunFolder {
         if all.iter().any(|name| files.contains(&path.join(name))) {
             return Ok(Content::Run);
         }
+        let folders = [checkpoints, self.members()?.iter().map(MemberFiles::events).collect()].concat();
         for name in all {
             let place = path.join(&name);
-            let is_folder = checkpoints.contains(&place) && look_at(&place)?.is_some_and(|found| found.is_dir());
+            let is_folder = folders.contains(&place) && look_at(&place)?.is_some_and(|found| found.is_dir());
             let is_unused = is_folder && names(&place)?.iter().all(|name| is_leftover(name));
             if !(is_leftover(&name) || is_unused) {
                 return Ok(Content::Foreign);
@@ -89,27 +92,39 @@ impl RunFolder {
         for member in &members {
             old.extend(list_checkpoints(&member.checkpoints())?);
         }
+        for member in &members {
+            old.extend(list_events(&member.events())?);
+        }
+        self.remove_card()?;
         for file in old.into_iter().chain(files) {
             remove(&file)?;
         }
         // A folder that holds files of others stays.
+        members.iter().for_each(|member| drop(fs::remove_dir(member.events())));
         members.iter().skip(1).for_each(|member| drop(fs::remove_dir(member.checkpoints())));
         Ok(())
     }
 
-    /// Creates the folders of checkpoints of `n_members` members, and removes the half-written
-    /// files of dead processes, and the test of models that are about to change. Call it under the
+    /// Removes the card, unless a person wrote or changed it.
+    fn remove_card(&self) -> Result<()> {
+        if card::is_unchanged(&self.card()) { remove(&self.card()) } else { Ok(()) }
+    }
+
+    /// Creates the folders of `n_members` members, and removes the half-written files of dead
+    /// processes, and the test and the card of models that are about to change. Call it under the
     /// claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
     pub(super) fn tidy(&self, n_members: usize) -> Result<()> {
         remove(&self.self_test())?;
+        self.remove_card()?;
         let mut folders = vec![self.path().to_owned()];
         for number in 1..=n_members {
-            let checkpoints = self.member(number).checkpoints();
-            fs::create_dir_all(&checkpoints).map_err(Error::io(&checkpoints, "create the folder"))?;
-            folders.push(checkpoints);
+            for folder in [self.member(number).checkpoints(), self.member(number).events()] {
+                fs::create_dir_all(&folder).map_err(Error::io(&folder, "create the folder"))?;
+                folders.push(folder);
+            }
         }
         for folder in &folders {
             for name in names(folder)?.iter().filter(|name| is_unfinished(name)) {
@@ -208,11 +223,12 @@ mod tests {
         }
         folder.tidy(3).expect("tidies");
         write("checkpoints-3/step-0000000010.safetensors");
+        write("tensorboard/events.out.tfevents.1700000000");
         write("checkpoints/step-best.safetensors");
         folder.clear().expect("clears");
         // Files that do not belong to a run stay.
         assert_eq!(fs::read_dir(folder.checkpoints()).expect("lists").count(), 1);
-        assert!(!folder.member(3).checkpoints().exists());
+        assert!(!folder.member(3).checkpoints().exists() && !folder.events().exists());
         assert!(folder.path().join("notes.txt").exists());
         assert_eq!(content(), Content::Foreign);
         fs::write(place.path().join("file"), "").expect("written");

@@ -1,6 +1,7 @@
 //! One model in training. A run has one of them, or an ensemble of some, which share data, pairs
 //! and settings and differ in the seed of parameters and batches.
 
+use super::events::unix_time;
 use super::metrics::{Metrics, MetricsWriter};
 use super::stopping::{Best, Kept, Stopping};
 use crate::config::Config;
@@ -122,12 +123,12 @@ impl Member {
 
     /// Writes the metrics of the steps taken last, in `seconds`.
     pub fn write_metrics(&mut self, seconds: f64, config: &Config) -> Result<()> {
-        let rows_per_s = self.rows_taken() / seconds;
+        let (rows_per_s, unix_time) = (self.rows_taken() / seconds, unix_time());
         for record in &self.records {
             let held_out = self.held_out.filter(|_| record.step + 1 == self.step);
             let is_last = record.step + 1 == config.training.steps;
             if record.step % config.output.metrics_every == 0 || is_last || held_out.is_some() {
-                self.metrics.write(&Metrics { held_out, ..Metrics::new(record, rows_per_s) })?;
+                self.metrics.write(&Metrics { held_out, unix_time, ..Metrics::new(record, rows_per_s) })?;
             }
         }
         self.metrics.flush()

@@ -1,5 +1,5 @@
-//! `metrics.jsonl`: one line of JSON every few steps. Apart from rows/s the lines are the same
-//! however often a run is interrupted.
+//! `metrics.jsonl`: one line of JSON every few steps. Apart from rows/s and the time the lines are
+//! the same however often a run is interrupted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::events::EventWriter;
 use super::folder::look_at;
 use crate::engine::StepRecord;
 use crate::error::{Error, Result};
 use crate::files::{open_file, write_atomically};
+use crate::run_folder::MemberFiles;
 
 /// One line of `metrics.jsonl`. Non-finite numbers are written as `null`, and read as NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,9 @@ pub struct Metrics {
     /// Rows of the batch per second.
     #[serde(deserialize_with = "number_or_null")]
     pub rows_per_s: f64,
+    /// When the line was written, in seconds since 1970; 0 where that is not known.
+    #[serde(default)]
+    pub unix_time: f64,
 }
 
 fn number_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
@@ -56,7 +61,7 @@ fn measured<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::R
 }
 
 impl Metrics {
-    /// The line for `record`.
+    /// The line for `record`, at an unknown time.
     #[must_use]
     pub fn new(record: &StepRecord, rows_per_s: f64) -> Self {
         let StepRecord { step, loss, boundary0, boundary1, interior, kinetic, gradient_norm, learning_rate } = *record;
@@ -71,6 +76,7 @@ impl Metrics {
             learning_rate,
             held_out: None,
             rows_per_s,
+            unix_time: 0.0,
         }
     }
 }
@@ -113,20 +119,22 @@ pub fn read_metrics(path: &Path, mut warn: impl FnMut(&str)) -> Result<Vec<Metri
     Ok(lines)
 }
 
-/// Appends to `metrics.jsonl`.
+/// Appends to `metrics.jsonl`, and to the event file that has the same numbers.
 pub struct MetricsWriter {
     path: PathBuf,
     out: BufWriter<File>,
+    events: EventWriter,
 }
 
 impl MetricsWriter {
-    /// Continues `path` after the lines before `step`, or starts it. A line is expected every
-    /// `every` steps: missing and unreadable lines are reported to `warn`.
+    /// Continues the metrics of `files` after the lines before `step`, or starts them. A line is
+    /// expected every `every` steps: missing and unreadable lines are reported to `warn`.
     ///
     /// # Errors
-    /// [`Error::Input`] if `path` is not a regular file, [`Error::Io`] if it cannot be read or
-    /// written.
-    pub fn open(path: &Path, step: u64, every: u64, mut warn: impl FnMut(&str)) -> Result<Self> {
+    /// [`Error::Input`] if there is something else than a regular file, [`Error::Io`] if it cannot
+    /// be read or written.
+    pub fn open(files: &MemberFiles, step: u64, every: u64, mut warn: impl FnMut(&str)) -> Result<Self> {
+        let path = &files.metrics();
         let mut kept = if look_at(path)?.is_some() { read_metrics(path, &mut warn)? } else { Vec::new() };
         kept.retain(|metrics| metrics.step < step);
         let is_there = |step: &u64| kept.binary_search_by_key(step, |metrics| metrics.step).is_ok();
@@ -140,17 +148,20 @@ impl MetricsWriter {
         }
         write_atomically(path, |out| kept.iter().try_for_each(|metrics| write_line(&mut *out, metrics)))?;
         let out = OpenOptions::new().append(true).open(path).map_err(Error::io(path, "open"))?;
-        Ok(MetricsWriter { path: path.to_owned(), out: BufWriter::new(out) })
+        let events = EventWriter::open(&files.events(), &kept)?;
+        Ok(MetricsWriter { path: path.to_owned(), out: BufWriter::new(out), events })
     }
 
     /// Adds a line.
     pub fn write(&mut self, metrics: &Metrics) -> Result<()> {
-        write_line(&mut self.out, metrics).map_err(Error::io(&self.path, "write"))
+        write_line(&mut self.out, metrics).map_err(Error::io(&self.path, "write"))?;
+        self.events.write(metrics)
     }
 
     /// Passes everything written to the system.
     pub fn flush(&mut self) -> Result<()> {
-        self.out.flush().map_err(Error::io(&self.path, "write"))
+        self.out.flush().map_err(Error::io(&self.path, "write"))?;
+        self.events.flush()
     }
 
     /// Makes everything written durable, before a checkpoint, so that no checkpoint is ahead of its
@@ -169,6 +180,7 @@ fn write_line(mut out: impl Write, metrics: &Metrics) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run_folder::RunFolder;
 
     fn line(step: u64) -> Metrics {
         Metrics::new(&StepRecord { step, loss: step as f64 * 0.1 - 1.0, ..StepRecord::default() }, 1e6)
@@ -222,11 +234,12 @@ mod tests {
     #[test]
     fn gaps_are_noticed_and_lines_behind_the_checkpoint_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("metrics.jsonl");
+        let files = RunFolder::new(folder.path()).member(1);
+        let path = files.metrics();
         let open = |steps: Vec<u64>| {
             std::fs::write(&path, written(steps)).expect("written");
             let mut warnings = Vec::new();
-            drop(MetricsWriter::open(&path, 100, 10, |warning| warnings.push(warning.to_string())).expect("opens"));
+            drop(MetricsWriter::open(&files, 100, 10, |warning| warnings.push(warning.to_string())).expect("opens"));
             (read_metrics(&path, |_| ()).expect("reads").len(), warnings)
         };
         assert_eq!(open((0..200).step_by(10).collect()), (10, vec![]));

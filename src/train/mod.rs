@@ -20,9 +20,11 @@
 //! ```
 
 mod auto;
+mod card;
 mod checkpoint;
 mod claim;
 mod conditions;
+mod events;
 mod folder;
 mod member;
 mod metrics;
@@ -48,6 +50,7 @@ pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
 pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
 
+use self::card::{Card, Written};
 use self::claim::Claim;
 use self::conditions::UNITS_OF_GROUP;
 use self::folder::Content;
@@ -251,7 +254,7 @@ pub fn train(
         let best = earlier.best.take();
         let stopping = apart.as_ref().and_then(|apart| Stopping::new(config, training, apart, best));
         let (files, step, every) = (folder.member(number), state.step, earlier.metrics_every);
-        let metrics = MetricsWriter::open(&files.metrics(), step, every, |line| observer.warning(line))?;
+        let metrics = MetricsWriter::open(&files, step, every, |line| observer.warning(line))?;
         let fingerprint = resume::fingerprint_of(number, &fingerprint);
         members.push(Member::new(files, training.clone(), fingerprint, metrics, (step, stopping)));
     }
@@ -689,16 +692,61 @@ impl Run {
                 Err(error) => {
                     let what = if total == 1 { "the model".to_string() } else { self.name_of(index) };
                     observer.warning(&format!("{what} could not be tested: {error}"));
+                    self.write_card(&models, None, config, observer);
                     return Ok(Outcome::Finished);
                 }
             }
         }
-        if let Some(test) = SelfTest::of_members(tests, config.training.seed) {
+        let test = SelfTest::of_members(tests, config.training.seed);
+        if let Some(test) = &test {
             self.claim.verify()?;
             test.save(&self.folder.self_test())?;
-            observer.tested(&test);
+            observer.tested(test);
         }
+        self.write_card(&models, test.as_ref(), config, observer);
         Ok(Outcome::Finished)
+    }
+
+    /// Writes the model card, of an ensemble that of its first member. A failure is only a warning.
+    fn write_card(
+        &self,
+        models: &[(&Member, Model)],
+        test: Option<&SelfTest>,
+        config: &Config,
+        observer: &mut dyn Observer,
+    ) {
+        let Some((member, model)) = models.first() else { return };
+        let training = &member.training;
+        let paths: Vec<&DensityPath> = match &training.groups {
+            None => vec![&training.path],
+            Some(groups) => groups.all().iter().map(|group| &group.path).collect(),
+        };
+        let mut snapshots: Vec<(f64, usize)> = Vec::new();
+        for (k, path) in paths.iter().flat_map(|path| (0..path.snapshots.times.len()).map(move |k| (k, path))) {
+            let (time, rows) = (self.coordinates.data_time(path.snapshots.times[k]), path.snapshots.n_rows(k));
+            match snapshots.iter_mut().find(|(known, _)| *known == time) {
+                Some((_, total)) => *total += rows,
+                None => snapshots.push((time, rows)),
+            }
+        }
+        snapshots.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let card = Card {
+            folder: &self.folder,
+            config,
+            model,
+            snapshots,
+            steps: member.model_step(),
+            test,
+            arithmetic: &self.arithmetic,
+        };
+        match self.claim.verify().and_then(|()| card.write()) {
+            Ok(Written::Yes) => {}
+            Ok(Written::Kept) => {
+                let path = self.folder.card();
+                observer.notice(&format!("{}: was changed, and is kept as it is", path.display()));
+            }
+            Err(error) => observer.warning(&error.to_string()),
+        }
     }
 
     /// How well the model follows the path; of an ensemble, its worst member.

@@ -82,7 +82,7 @@ impl Place {
         let metrics =
             read_metrics(&self.path(out).join("metrics.jsonl"), |warning| panic!("{warning}")).expect("readable");
         // Rows/s differ between any two runs.
-        metrics.into_iter().map(|line| Metrics { rows_per_s: 0.0, ..line }).collect()
+        metrics.into_iter().map(|line| Metrics { rows_per_s: 0.0, unix_time: 0.0, ..line }).collect()
     }
 
     /// Two runs have equal checkpoints, models and metrics, bit for bit.

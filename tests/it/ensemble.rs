@@ -90,6 +90,7 @@ fn members_are_the_runs_of_their_seeds_on_the_data_and_pairs_of_the_first() {
     assert!(models[0].coordinates == models[2].coordinates);
     assert!(models.iter().enumerate().all(|(k, model)| models[..k].iter().all(|other| other != model)));
     let wanted = [
+        "README.md",
         "checkpoints",
         "checkpoints-2",
         "config.toml",
@@ -99,6 +100,8 @@ fn members_are_the_runs_of_their_seeds_on_the_data_and_pairs_of_the_first() {
         "model-2.safetensors",
         "model.safetensors",
         "selftest.json",
+        "tensorboard",
+        "tensorboard-2",
     ];
     assert_eq!(names(two.path()), wanted);
 }
@@ -174,7 +177,16 @@ fn a_run_can_get_more_members_and_not_fewer() {
     assert!(error.contains("training.seeds: is 2, but the run in this folder has 3 members"), "{error}");
     // Replaced by fewer, nothing of the others is left.
     trained(&engine, &config(&folder, "run", 1), Existing::Replace);
-    let wanted = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors", "selftest.json"];
+    let wanted = [
+        "README.md",
+        "checkpoints",
+        "config.toml",
+        "loss.svg",
+        "metrics.jsonl",
+        "model.safetensors",
+        "selftest.json",
+        "tensorboard",
+    ];
     assert_eq!(names(run.path()), wanted);
 }
 

@@ -158,8 +158,17 @@ impl Place {
         self.assert_has_the_results(out, what);
         let out = self.path(out);
         let mut names = listing(&out);
-        names.retain(|name| !name.starts_with("checkpoints/step-"));
-        let wanted = ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors", "selftest.json"];
+        names.retain(|name| !["checkpoints/step-", "tensorboard/events"].iter().any(|start| name.starts_with(start)));
+        let wanted = [
+            "README.md",
+            "checkpoints",
+            "config.toml",
+            "loss.svg",
+            "metrics.jsonl",
+            "model.safetensors",
+            "selftest.json",
+            "tensorboard",
+        ];
         assert_eq!(names, wanted, "{what}: {}", out.display());
         // A kill during `--force` may have removed some files of a run that `--resume` then finds
         // finished.

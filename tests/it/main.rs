@@ -11,6 +11,8 @@ mod anndata;
 mod annotate;
 mod architecture;
 mod build_script;
+#[cfg(unix)]
+mod card;
 mod check;
 mod cli;
 mod components;
@@ -26,6 +28,7 @@ mod engines;
 mod ensemble;
 mod estimators;
 mod evaluate;
+mod events;
 mod examples;
 mod flags;
 mod front_door;

@@ -1,5 +1,5 @@
-//! `amatch export`: `onnx` accepts the graph, and `onnxruntime` computes what the model says in data
-//! units (`interop/onnx_values.py`).
+//! `amatch export`: `onnx` accepts the graph, and `onnxruntime` computes what the model says in
+//! data units (`interop/onnx_values.py`).
 
 use std::path::Path;
 

@@ -108,6 +108,8 @@ fn models_and_files_of_a_run_are_never_replaced() {
         "runs/run/metrics.jsonl",
         "runs/run/loss.svg",
         "runs/run/selftest.json",
+        "runs/run/README.md",
+        "runs/run/tensorboard/events.out.tfevents.7",
         "run/config.toml",
         "runs/run/.amatch-claim",
         "runs/run/.amatch-takeover",

@@ -102,8 +102,16 @@ const ENDLESS: [&str; 6] = [
     "output.checkpoint_every=100000000",
 ];
 
-const RUN_FILES: [&str; 6] =
-    ["checkpoints", "config.toml", "loss.svg", "metrics.jsonl", "model.safetensors", "selftest.json"];
+const RUN_FILES: [&str; 8] = [
+    "README.md",
+    "checkpoints",
+    "config.toml",
+    "loss.svg",
+    "metrics.jsonl",
+    "model.safetensors",
+    "selftest.json",
+    "tensorboard",
+];
 
 #[test]
 fn a_folder_that_a_living_run_holds_is_refused_to_all_others() {
