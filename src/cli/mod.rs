@@ -3,6 +3,7 @@
 mod annotate;
 mod bench;
 mod check;
+mod completions;
 mod condition;
 mod device;
 mod devices;
@@ -79,6 +80,10 @@ enum Command {
     Bench(bench::Arguments),
     /// List the CPU and the GPUs, and say what is missing for a GPU
     Devices(devices::Arguments),
+    /// Print a script that completes command lines in a shell
+    Completions(completions::Arguments),
+    /// Write manual pages for man
+    Man(completions::ManArguments),
 }
 
 /// Runs the command.
@@ -97,6 +102,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Problem(arguments) => problem::run(&arguments).map(done),
         Command::Bench(arguments) => bench::run(&arguments).map(done),
         Command::Devices(arguments) => devices::run(&arguments).map(done),
+        Command::Completions(arguments) => completions::run(&arguments).map(done),
+        Command::Man(arguments) => completions::write_pages(&arguments).map(done),
     };
     match outcome {
         Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => {

@@ -56,6 +56,8 @@ mod rounded;
 #[cfg(unix)]
 mod run_folder;
 mod selftest;
+#[cfg(unix)]
+mod shell;
 mod snapshots;
 mod stochastic;
 #[cfg(unix)]
