@@ -17,7 +17,7 @@ fn event_files_have_the_numbers_of_the_metrics() {
     let check = || run_python("events.py", &folder, ["runs/run".to_string()].into_iter());
     check();
     let before = times(&folder);
-    let more = ["--resume", "--set", "training.steps=90", "--set", "training.schedule=\"constant\""];
+    let more = ["--resume", "--set", "training.steps=90"];
     succeeds(&folder, &[&["train", "run.toml"][..], &SMALL, &more].concat());
     check();
     let after = times(&folder);
