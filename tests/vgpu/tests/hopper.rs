@@ -70,15 +70,16 @@ fn layouts(n: usize) -> Vec<Layout> {
     let mut all = Vec::new();
     for swizzle in [16, 32, 64, 128] {
         let block = 8 * swizzle;
-        all.push(Layout { swizzle, transposed: false, leading: n * 16 + 128, stride: block });
-        all.push(Layout { swizzle, transposed: false, leading: n * 32 + 256, stride: 2 * block });
-        all.push(Layout { swizzle, transposed: true, leading: 2 * block, stride: if swizzle == 16 { 256 } else { block } });
-        let lines = n.div_ceil(swizzle / 2) * 2 * block;
-        let (leading, stride) = if swizzle == 16 { (n * 16, 128) } else { (2 * block, lines) };
-        all.push(Layout { swizzle, transposed: true, leading, stride });
+        let k_major = |leading, stride| Layout { swizzle, transposed: false, leading, stride };
+        let line_major = |leading, stride| Layout { swizzle, transposed: true, leading, stride };
+        all.extend([k_major(n * 16 + 128, block), k_major(n * 32 + 256, 2 * block)]);
+        all.extend(match swizzle {
+            16 => [line_major(n * 32, 256), line_major(n * 16, 128)],
+            // Blocks for the upper half of the inner indices follow those for the lower one, or all of
+            // these.
+            _ => [line_major(2 * block, block), line_major(2 * block, n.div_ceil(swizzle / 2) * 2 * block)],
+        });
     }
-    // In the second pair, blocks of one inner half lie between those of the other.
-    all.retain(|layout| layout.transposed || layout.swizzle == 16 || layout.stride >= 8 * layout.swizzle);
     all
 }
 
@@ -177,6 +178,19 @@ ret;
     }
 
     fn check(&self) {
+        let got = self.run(&self.ptx(), [0, 0]).unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        let (n_sums, sign) = (self.n / 2, f64::from(self.signs[0] * self.signs[1]));
+        for (index, got) in got.into_iter().enumerate() {
+            let (row, column) = Case::sum(index / n_sums, index % n_sums);
+            let product = |k: usize| self.rounded(value(1, row, k)) * self.rounded(value(2, column, k));
+            let start = if self.adds { f64::from(value(3, row, column)) } else { 0.0 };
+            let want = start + sign * (0..16).map(product).sum::<f64>();
+            assert!((f64::from(got) - want).abs() < 1e-5, "{self:?} ({row}, {column}): {got}, not {want}");
+        }
+    }
+
+    /// The sums of all threads after `ptx`, with matrices from so many bytes further on.
+    fn run(&self, ptx: &str, further: [usize; 2]) -> Result<Vec<f32>, String> {
         // B lies behind A, at a multiple of every period.
         let (start_a, start_b) = (0, IMAGE / 2);
         let mut image = vec![0u8; IMAGE];
@@ -199,27 +213,19 @@ ret;
             })
         };
         let n_sums = self.n / 2;
-        let before = |row: usize, column: usize| value(3, row, column);
         let sums: Vec<u8> = (0..128)
             .flat_map(|thread| (0..n_sums).map(move |i| Case::sum(thread, i)))
-            .flat_map(|(row, column)| before(row, column).to_le_bytes())
+            .flat_map(|(row, column)| value(3, row, column).to_le_bytes())
             .collect();
-        let mut bench = Bench::on(Device::of(Card::H100, 1), &self.ptx());
+        let mut bench = Bench::on(Device::of(Card::H100, 1), ptx);
         let fragments = (0..128).flat_map(halves).collect::<Vec<u8>>();
         let [image, fragments, sums] = [&image, &fragments, &sums].map(|bytes| bench.buffer(bytes));
-        let descriptor_a = self.a.map_or(0, |layout| layout.descriptor(start_a));
-        let words = [image, fragments, sums, descriptor_a, self.b.descriptor(start_b)].map(u64::to_le_bytes);
+        let descriptor_a = self.a.map_or(0, |layout| layout.descriptor(start_a + further[0]));
+        let words = [image, fragments, sums, descriptor_a, self.b.descriptor(start_b + further[1])].map(u64::to_le_bytes);
         let adds = u32::from(self.adds).to_le_bytes();
         let arguments: Vec<&[u8]> = words.iter().map(|word| &word[..]).chain([&adds[..]]).collect();
-        bench.launch("product", [1; 3], 128, 0, &arguments);
-        let sign = f64::from(self.signs[0] * self.signs[1]);
-        for (index, got) in bench.floats(sums, 128 * n_sums).into_iter().enumerate() {
-            let (row, column) = Case::sum(index / n_sums, index % n_sums);
-            let product = |k: usize| self.rounded(value(1, row, k)) * self.rounded(value(2, column, k));
-            let start = if self.adds { f64::from(before(row, column)) } else { 0.0 };
-            let want = start + sign * (0..16).map(product).sum::<f64>();
-            assert!((f64::from(got) - want).abs() < 1e-5, "{self:?} ({row}, {column}): {got}, not {want}");
-        }
+        bench.try_launch("product", [1; 3], 128, 0, &arguments)?;
+        Ok(bench.floats(sums, 128 * n_sums))
     }
 }
 
@@ -242,6 +248,40 @@ fn operands_in_every_layout_agree_with_f64() {
             Case { bf16: index % 2 == 0, n, a: Some(a), b, adds: true, signs: [1, 1] }.check();
         }
     }
+}
+
+/// Faults in a product: what is inserted before, or in place of, which text, how much further the
+/// matrices begin, and the report.
+const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 15] = [
+    ("wgmma.wait_group.sync.aligned 0;", "", [0, 0], "register of a wgmma.mma_async under way"),
+    ("wgmma.wait_group", "mov.b32 %a1, 0;\nwgmma.wait_group", [0, 0], "register of a wgmma.mma_async under way"),
+    ("wgmma.fence.sync.aligned;", "", [0, 0], "without a wgmma.fence"),
+    ("wgmma.mma_async", "mov.b32 %a1, %t;\nwgmma.mma_async", [0, 0], "accessed after the last wgmma.fence"),
+    ("wgmma.fence", "setp.gt.u32 %q, %t, 95;\n@%q exit;\nwgmma.fence", [0, 0], "of its warpgroup that do not exist or have ended"),
+    ("wgmma.fence", "setp.eq.u32 %q, %t, 40;\n@%q exit;\nwgmma.fence", [0, 0], "missing"),
+    ("wgmma.wait_group", "@!%p st.shared.u32 [image+32768], %t;\nwgmma.wait_group", [0, 0], "the asynchronous proxy, for block 0, read it"),
+    ("wgmma.fence", "@!%p st.shared.u32 [image+32768], %t;\nbar.sync 0;\nwgmma.fence", [0, 0], "without fence.proxy.async"),
+    ("wgmma.fence", "wgmma.fence", [0, 128], "misaligned descriptor"),
+    ("wgmma.fence", "wgmma.fence", [0, 31 << 10], "out of bounds"),
+    ("[image], [%i]", "[image+8], [%i]", [0, 0], "misaligned"),
+    ("[image], [%i]", "[image+16], [%i]", [0, 0], "out of bounds"),
+    ("bar.sync 0;", "mbarrier.init.shared::cta.b64 [full], 1;\nbar.sync 0;", [0, 0], "initialized again"),
+    ("bar.sync 0;", "@!%p mbarrier.arrive.shared::cta.b64 _, [full];\nbar.sync 0;", [0, 0], "1 arrivals at the mbarrier"),
+    ("mbarrier.init.shared::cta.b64 [full], 1;", "", [0, 0], "it was not initialized"),
+];
+
+#[test]
+fn faults_in_a_product_are_reported() {
+    let case = Case { bf16: true, n: 32, a: None, b: PLAIN, adds: true, signs: [1, 1] };
+    for (from, to, further, report) in PRODUCT_FAULTS {
+        assert!(case.ptx().contains(from), "{from}");
+        let error = case.run(&case.ptx().replace(from, to), further).expect_err(report);
+        println!("{from} -> {to}\n{error}\n");
+        assert!(error.contains(report) && error.contains("product: "), "{from} -> {to}: {error}");
+    }
+    // With the fence, the store is seen.
+    let store = "@!%p st.shared.u32 [image+65504], %t;\nfence.proxy.async;\nbar.sync 0;\nwgmma.fence";
+    case.run(&case.ptx().replace("wgmma.fence", store), [0, 0]).expect("runs");
 }
 
 // ------------------------------------------------------------------------ roles
@@ -326,7 +366,12 @@ fn gone(_: &str) -> String {
     String::new()
 }
 
-const FAULTS: [Fault; 18] = [
+/// The last operand in the line of an instruction replaced.
+fn with_operand(line: &str, operand: &str) -> String {
+    line.rsplit_once(',').map_or(String::new(), |(kept, _)| format!("{kept}, {operand};"))
+}
+
+const FAULTS: [Fault; 19] = [
     Fault { mark: "// init-fence", change: gone, report: "no fence.mbarrier_init" },
     Fault { mark: "8; // consumers", change: |line| line.replace("8;", "9;"), report: "lacks 1 of 9 arrivals" },
     Fault { mark: "8; // consumers", change: |line| line.replace("8;", "7;"), report: "data race" },
@@ -344,16 +389,15 @@ const FAULTS: [Fault; 18] = [
     Fault { mark: "128; // named", change: gone, report: "data race" },
     Fault { mark: "128; // named", change: |line| line.replace("128;", "160;"), report: "128 of 160 threads have come" },
     Fault { mark: "0; // store-wait", change: |line| line.replace(" 0;", " 1;"), report: "did not wait for" },
-    Fault { mark: "// product", change: |line| line.replace("%rd", "!%rd"), report: "" },
+    Fault { mark: "// expect", change: |line| with_operand(line, "4096"), report: "wrong transaction count" },
+    Fault { mark: "// expect", change: |line| with_operand(line, "12288"), report: "lacks 0 of 1 arrivals and 4096 bytes" },
 ];
 
 #[test]
 fn faults_in_roles_are_reported() {
     for (index, Fault { mark, change, report }) in FAULTS.iter().enumerate() {
-        if report.is_empty() {
-            continue;
-        }
-        let changed: String = (ptx().lines())
+        let changed: String = ptx()
+            .lines()
             .map(|line| if line.contains(mark) { change(line) } else { line.to_string() } + "\n")
             .collect();
         assert_ne!(changed, ptx(), "{mark}: nothing has the mark");

@@ -14,8 +14,8 @@ use crate::ptx::{Address, Instruction, Space};
 pub enum Unit {
     /// Copies that count their bytes at the `mbarrier` of this address.
     Mbarrier(u32),
-    /// Products of a warpgroup.
-    Warpgroup(u32),
+    /// Products of a warpgroup, as far as this warp is concerned.
+    Warp(u32),
     /// Copies of the bulk groups of a thread.
     Thread(u32),
 }

@@ -120,7 +120,7 @@ impl Block<'_> {
             }
             let goes_on = match &instruction.op {
                 Op::WarpgroupProduct(product) => {
-                    self.warpgroup_product(warps, group as u32, instruction, product)?;
+                    self.warpgroup_product(warps, instruction, product)?;
                     true
                 }
                 Op::SetRegisters { increase, count } => self.set_registers(group, thread, instruction, *increase, *count)?,
@@ -180,7 +180,6 @@ impl Block<'_> {
     fn warpgroup_product(
         &mut self,
         warps: &mut [Warp],
-        group: u32,
         instruction: &Instruction,
         product: &WarpgroupProduct,
     ) -> Step<()> {
@@ -190,8 +189,10 @@ impl Block<'_> {
         }
         let accumulate = self.of_warpgroup(warps, product.accumulate, instruction)? & 1 != 0;
         let clocks: Vec<Clock> = warps.iter().map(|warp| self.clock(warp, u32::MAX)).collect();
-        let (unit, time) = self.unit(Unit::Warpgroup(group), instruction)?;
+        let mut readers = Vec::with_capacity(WARPS);
         for warp in warps.iter_mut() {
+            let (unit, time) = self.unit(Unit::Warp(warp.index), instruction)?;
+            readers.push((unit, time));
             let (open, last) = (warp.products.group, &mut warp.products.last);
             match last.back_mut().filter(|(group, ..)| *group == open) {
                 Some(entry) => *entry = (open, unit, time),
@@ -200,7 +201,7 @@ impl Block<'_> {
         }
         let thread = warps[0].thread(0);
         let matrix = |block: &mut Self, bits: u64, transposed: bool, n_lines: usize| -> Step<Vec<u16>> {
-            block.matrix(thread, instruction, Descriptor::new(bits), transposed, n_lines, &clocks, (unit, time))
+            block.matrix(thread, instruction, Descriptor::new(bits), transposed, n_lines, &clocks, &readers)
         };
         let right = self.of_warpgroup(warps, product.b, instruction)?;
         let right = matrix(self, right, product.b_transposed, product.n)?;
@@ -245,17 +246,14 @@ impl Block<'_> {
     fn hold(&self, warp: &mut Warp, instruction: &Instruction, product: &WarpgroupProduct) -> Step<()> {
         let Products { fences, touched, held, group, done, .. } = &mut warp.products;
         let n_sums = product.d.len();
-        let mut problem = None;
-        if *fences == 1 {
-            problem = Some("the first wgmma.mma_async without a wgmma.fence before it");
-        }
+        let mut problem = (*fences == 1).then_some("the first wgmma.mma_async without a wgmma.fence before it");
         for (index, register) in product.held().enumerate() {
             let register = register as usize;
             if touched[register] == *fences {
-                problem = Some("a register of a wgmma.mma_async that was accessed after the last wgmma.fence");
+                problem.get_or_insert("a register of a wgmma.mma_async that was accessed after the last wgmma.fence");
             }
             if index >= n_sums && held[register] & SUM != 0 && held[register] >> 1 > *done {
-                problem = Some("a left operand that is the sum of a product under way");
+                problem.get_or_insert("a left operand that is the sum of a product under way");
             }
         }
         if let Some(problem) = problem {
@@ -277,7 +275,7 @@ impl Block<'_> {
         transposed: bool,
         n_lines: usize,
         clocks: &[Clock],
-        (unit, time): (u32, u32),
+        readers: &[(u32, u32)],
     ) -> Step<Vec<u16>> {
         if let Some(problem) = descriptor.problem() {
             return self.fail(instruction, Some(thread), problem);
@@ -300,7 +298,9 @@ impl Block<'_> {
                 if let Err(fault) = self.shared.load_unit(offset / 4, &mut words, launch, clocks, &mut seen, at) {
                     return self.fault(thread, instruction, &fault);
                 }
-                self.units.read(unit, self.shared.len(), time, offset);
+                for &(unit, time) in readers {
+                    self.units.read(unit, self.shared.len(), time, offset);
+                }
                 for (i, word) in words.into_iter().enumerate() {
                     for half in 0..2 {
                         let along = 8 * piece + 2 * i + half;

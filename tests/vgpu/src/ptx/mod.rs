@@ -596,6 +596,7 @@ impl Op {
             }
             Op::Prefetch { address } | Op::MbarrierInvalidate { address } => read(&mut [&mut address.base]),
             Op::Elect { mask, .. } => read(&mut [mask]),
+            // D has storage of its own, so that it counts as read alone; each register is visited once.
             Op::WarpgroupProduct(product) => {
                 product.operands_mut().for_each(|operand| read(&mut [operand]));
                 read(&mut [&mut product.b, &mut product.accumulate]);
@@ -647,7 +648,6 @@ impl Op {
             | Op::MbarrierTest { dst, .. }
             | Op::ActiveMask { dst } => written(dst),
             Op::Elect { dst, predicate, .. } => [dst, predicate].into_iter().for_each(written),
-            Op::WarpgroupProduct(product) => product.d.iter_mut().for_each(written),
             Op::Setp { dst, other, .. } => [dst, other].into_iter().for_each(written),
             Op::Shuffle { dst, valid, .. } => [dst, valid].into_iter().for_each(written),
             Op::Unpack { parts: dst, .. }
@@ -670,6 +670,7 @@ impl Op {
             | Op::MbarrierBytes { .. }
             | Op::BulkLoad { .. }
             | Op::BulkStore { .. }
+            | Op::WarpgroupProduct(_)
             | Op::WarpgroupFence
             | Op::WarpgroupCommit
             | Op::WarpgroupWait { .. }
