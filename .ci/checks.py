@@ -29,6 +29,7 @@ LICENCES = {
 
 # Crates that are there in several versions, and why. Each of them is compiled as often.
 SEVERAL_VERSIONS = {
+    "miniz_oxide": "png, with which pictures are written, is a version behind flate2",
     "hashbrown": "safetensors and indexmap, which zip takes, are a version apart",
     "syn": "zerocopy-derive and zeroize_derive still use version 2",
 }

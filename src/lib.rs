@@ -99,10 +99,14 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 mod onnx;
+#[cfg(feature = "plot")]
+mod picture;
 pub mod precision;
 pub mod prelude;
 mod process;
 mod protobuf;
+#[cfg(feature = "plot")]
+pub mod report;
 pub mod rng;
 mod run_folder;
 pub mod stage;

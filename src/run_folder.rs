@@ -85,6 +85,12 @@ impl RunFolder {
         self.0.join("README.md")
     }
 
+    /// The report of the run, a page.
+    #[must_use]
+    pub fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
     /// The claim of the process that writes to the folder.
     pub(crate) fn claim(&self) -> PathBuf {
         self.0.join(CLAIM)

@@ -1,6 +1,6 @@
 //! `amatch evaluate`.
 
-mod test_data;
+pub mod test_data;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reads: Vec<&Path> = source.files().chain([&*model_file]).collect();
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
-    let test = TestData::read(arguments, config.as_ref(), &model, &source, &signals)?;
+    let held_out = arguments.held_out.as_deref();
+    let test = TestData::read(arguments.data.is_none(), held_out, config.as_ref(), &model, &source, &signals)?;
     check_fits(&source.path, test.snapshots.dim, test.columns.as_deref(), &model.coordinates)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.interpolant().is_generative());
     let default = if is_generative { StartFrom::Noise } else { StartFrom::Previous };
@@ -143,7 +144,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
     let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
     let members: Vec<Model> = members.into_iter().map(relative).collect();
-    let parts = parts(arguments, start, members, test)?;
+    let parts = parts(&arguments.condition, start, members, test)?;
     let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);
     let (max_points, seed) = (arguments.points, arguments.seed);
@@ -175,26 +176,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// What is evaluated under one condition, or without conditions everything.
-struct Part {
+pub struct Part {
     condition: Vec<(String, ConditionValue)>,
     /// The condition in words.
-    name: String,
+    pub name: String,
     /// The model, or all members of an ensemble.
-    members: Vec<Model>,
-    test: TestData,
+    pub members: Vec<Model>,
+    pub test: TestData,
+    /// Number of the group of rows.
+    pub group: Option<usize>,
 }
 
-/// The groups of rows that `arguments` choose, each with the models under its condition; without
+/// The groups of rows that `conditions` choose, each with the models under its condition; without
 /// conditions all rows.
-fn parts(
-    arguments: &Arguments,
+pub fn parts(
+    conditions: &[String],
     start: StartFrom,
     members: Vec<Model>,
     mut test: TestData,
 ) -> anyhow::Result<Vec<Part>> {
     let coordinates = &members[0].coordinates;
     let mut wanted = Vec::new();
-    for (name, value) in pairs("--condition", &arguments.condition)? {
+    for (name, value) in pairs("--condition", conditions)? {
         match coordinates.conditions.iter().position(|condition| condition.name() == name) {
             Some(i) => wanted.push((i, coordinates.conditions[i].parse(&value)?)),
             None => drop(coordinates.parse_condition(&[(name, value)])?), // says that it is unknown
@@ -202,7 +205,7 @@ fn parts(
     }
     if coordinates.conditions.is_empty() {
         test.finish();
-        return Ok(vec![Part { condition: Vec::new(), name: String::new(), members, test }]);
+        return Ok(vec![Part { condition: Vec::new(), name: String::new(), members, test, group: None }]);
     }
     let groups = &test.groups;
     check_names(groups, coordinates)?;
@@ -228,7 +231,7 @@ fn parts(
         };
         note_extrapolation(values, coordinates);
         let condition = groups.names.iter().cloned().zip(values.iter().cloned()).collect();
-        parts.push(Part { condition, name: groups.describe(k), members, test: of_group });
+        parts.push(Part { condition, name: groups.describe(k), members, test: of_group, group: Some(k) });
     }
     if parts.is_empty() {
         bail!("--condition: no group of rows with two times fits (there are: {})", list(groups));

@@ -17,6 +17,7 @@ mod named;
 pub mod output;
 mod problem;
 mod query;
+mod report;
 mod sample;
 mod signal;
 mod train;
@@ -69,6 +70,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Write a model as ONNX, with its derivatives, for other programs
     Export(export::Arguments),
+    /// Draw a run: a page with pictures, scores and settings, and pictures for papers
+    Report(report::Arguments),
     /// Compute loss, gradients and derivatives on a given batch, for people who port models
     Check(check::Arguments),
     /// Describe a model, checkpoint, configuration, run folder or data file, and say what is wrong
@@ -97,6 +100,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Annotate(arguments) => annotate::run(&arguments).map(done),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(done),
         Command::Export(arguments) => export::run(&arguments).map(done),
+        Command::Report(arguments) => report::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Inspect(arguments) => inspect::run(&arguments).map(done),
         Command::Problem(arguments) => problem::run(&arguments).map(done),

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use action_matching::config::Config;
-use action_matching::engine::StepRecord;
+use action_matching::engine::{Engine, StepRecord};
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, train};
+use action_matching::train::{Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, Written, train};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::exit;
 use super::output::{Progress, note};
+use super::report;
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -32,8 +33,9 @@ The run folder holds
   checkpoints/         the last three, each with everything needed to continue
   metrics.jsonl        step, loss and its terms, gradient norm, learning rate, rows/s, time
   tensorboard/         the same numbers for `tensorboard --logdir runs`
-  loss.svg             loss and kinetic energy against steps
+  loss.svg             loss and kinetic energy against steps, with what is good
   selftest.json        the test that ends the run: checks with numbers, thresholds and remedies
+  report.html          a page of pictures, test and settings; `amatch report` makes the long form
   README.md            a model card of Hugging Face; one that you change is kept
 and with training.seeds model-2.safetensors, checkpoints-2/, metrics-2.jsonl, tensorboard-2/, … of \
 further members
@@ -55,6 +57,9 @@ pub struct Arguments {
     /// End with exit code 3 if the model fails the test that ends the run
     #[arg(long)]
     strict: bool,
+    /// Write no report.html
+    #[arg(long)]
+    no_report: bool,
     /// Replace one setting, as in training.steps=2000; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -85,6 +90,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
     let preparation = OnScreen::new("bytes of data", &signals);
     let mut screen = Screen {
+        engine: (!arguments.no_report).then_some(&*engine),
         progress: None,
         preparation,
         signals: signals.clone(),
@@ -114,6 +120,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             note!("model: {}", folder.model().display());
             if n_members > 1 {
                 note!("ensemble: {n_members} models, up to {}", folder.member(n_members).model().display());
+            }
+            if folder.report().exists() {
+                note!("report: {}", folder.report().display());
             }
             let warnings = screen.test.iter().flat_map(SelfTest::warnings);
             let n_warnings = warnings.map(|message| note!("warning: {message}")).count();
@@ -150,7 +159,9 @@ fn rerun(arguments: &Arguments) -> String {
 }
 
 /// Shows the run on screen.
-struct Screen {
+struct Screen<'a> {
+    /// What the report is drawn with, if there is to be one.
+    engine: Option<&'a dyn Engine>,
     progress: Option<Progress>,
     /// Work before the first step.
     preparation: OnScreen,
@@ -162,7 +173,7 @@ struct Screen {
     test: Option<SelfTest>,
 }
 
-impl Observer for Screen {
+impl Observer for Screen<'_> {
     fn started(&mut self, from: u64, to: u64, device: &str, folder: &Path) {
         self.preparation.clear();
         note!("{}: steps {from} to {to} on {device}", folder.display());
@@ -217,6 +228,10 @@ impl Observer for Screen {
         self.preparation.clear();
         test.notices().for_each(|message| self.notice(message));
         self.test = Some(test.clone());
+    }
+
+    fn report(&mut self, written: &Written<'_>) -> Option<String> {
+        report::of_training(self.engine?, written, &self.signals)
     }
 
     fn watch(&self) -> &dyn Watch {

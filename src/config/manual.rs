@@ -275,7 +275,7 @@ const UNSAID: &[(&str, &str)] = &[
 #[must_use]
 pub fn manual() -> String {
     let mut text = String::new();
-    let mut last = "";
+    let mut last = String::new();
     for (key, takes) in described() {
         let Some(entry) = ENTRIES.iter().find(|entry| entry.key == key) else { continue };
         let section = key.split('.').next().unwrap_or_default();
@@ -287,7 +287,7 @@ pub fn manual() -> String {
                  | --- | --- | --- | --- | --- | --- |\n",
                 if last.is_empty() { "" } else { "\n" }
             );
-            last = section;
+            last = section.to_string();
         }
         let name = &key[section.len() + 1..];
         let Entry { unit, meaning, when, .. } = entry;

@@ -187,7 +187,9 @@ impl Comparison {
         (self.training, self.kind)
     }
 
-    fn way(&self) -> String {
+    /// Its start and end in words, with a mark for what was not seen ([`Report::legend`]).
+    #[must_use]
+    pub fn way(&self) -> String {
         // 15.04, not 15.040000000000001.
         let shortest = |time: f64| shortest(format!("{time:.9e}").parse().unwrap_or(time));
         let from = self.from.map_or("noise".to_string(), shortest);
@@ -200,8 +202,10 @@ impl Comparison {
         format!("{from} → {}{mark}", shortest(self.to))
     }
 
-    /// The line of the table.
-    fn row(&self) -> [String; 7] {
+    /// The line of the table: [`Comparison::way`], points of either side, W₁ of the model, of no
+    /// motion and of the sampling floor, energy distance of the model and of no motion.
+    #[must_use]
+    pub fn row(&self) -> [String; 7] {
         let model = means::MODEL.1(self);
         let no_motion = means::NO_MOTION.1(self);
         let number = |distances: Option<Distances>, measure: Measure| {
@@ -387,8 +391,9 @@ impl Report {
         write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)
     }
 
-    /// What the words of the tables mean, as far as they occur.
-    fn legend(&self) -> Vec<String> {
+    /// What the words of the tables mean, as far as they occur, one sentence or more each.
+    #[must_use]
+    pub fn legend(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let has = |role: Role| self.comparisons.iter().any(|each| each.training == role);
         if has(Role::HeldOut) {

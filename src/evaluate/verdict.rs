@@ -131,7 +131,8 @@ impl Verdict {
     }
 
     /// One sentence, if the measures disagree.
-    pub(super) fn disagreement(&self) -> Option<String> {
+    #[must_use]
+    pub fn disagreement(&self) -> Option<String> {
         let list = |measures: &[Measure]| {
             let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();
             match &names[..] {

@@ -38,7 +38,7 @@ const DIGEST: [&str; 2] = ["<!-- amatch: a card that was changed is kept; sha256
 
 /// What became of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum Saved {
     Yes,
     /// There is one that a person wrote or changed.
     Kept,
@@ -46,15 +46,15 @@ pub(super) enum Written {
 
 impl Card<'_> {
     /// Writes the card, unless there is one that a person wrote or changed.
-    pub fn write(&self) -> Result<Written> {
+    pub fn write(&self) -> Result<Saved> {
         let path = self.folder.card();
         if path.exists() && !is_unchanged(&path) {
-            return Ok(Written::Kept);
+            return Ok(Saved::Kept);
         }
         let text = self.text()?;
         let [start, end] = DIGEST;
         write_atomically(&path, |out| write!(out, "{text}{start}{}{end}\n", digest(text.as_bytes())))?;
-        Ok(Written::Yes)
+        Ok(Saved::Yes)
     }
 
     fn text(&self) -> Result<String> {

@@ -18,7 +18,7 @@ impl RunFolder {
     /// folder, is last.
     fn files(&self) -> Result<Vec<PathBuf>> {
         let members = self.members()?;
-        let mut files = vec![self.self_test()];
+        let mut files = vec![self.report(), self.self_test()];
         files.extend(members.iter().map(MemberFiles::model));
         files.extend([self.loadings(), self.plot()]);
         files.extend(members.iter().map(MemberFiles::metrics));
@@ -111,12 +111,13 @@ impl RunFolder {
     }
 
     /// Creates the folders of `n_members` members, and removes the half-written files of dead
-    /// processes, and the test and the card of models that are about to change. Call it under the
-    /// claim, which excludes other writers.
+    /// processes, and the test, the report and the card of models that are about to change. Call it
+    /// under the claim, which excludes other writers.
     ///
     /// # Errors
     /// [`Error::Io`] names the folder or file.
     pub(super) fn tidy(&self, n_members: usize) -> Result<()> {
+        remove(&self.report())?;
         remove(&self.self_test())?;
         self.remove_card()?;
         let mut folders = vec![self.path().to_owned()];
@@ -213,9 +214,15 @@ mod tests {
         assert_eq!(content(), Content::Foreign);
         write("checkpoints/step-0000000010.safetensors");
         assert_eq!(content(), Content::Run);
-        for name in
-            ["config.toml", "model.safetensors", "loadings.safetensors", "metrics.jsonl", "loss.svg", "selftest.json"]
-        {
+        for name in [
+            "config.toml",
+            "model.safetensors",
+            "loadings.safetensors",
+            "metrics.jsonl",
+            "loss.svg",
+            "selftest.json",
+            "report.html",
+        ] {
             write(name);
         }
         for name in ["model-2.safetensors", "metrics-3.jsonl"] {

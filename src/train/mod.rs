@@ -38,6 +38,7 @@ mod resume;
 mod selftest;
 mod stopping;
 mod unexplained;
+mod written;
 
 use std::ops::Range;
 use std::path::Path;
@@ -46,11 +47,14 @@ use std::time::{Duration, Instant};
 
 pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
+#[cfg(feature = "plot")]
+pub(crate) use plot::curves;
 pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
 pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
+pub use written::{Part, Written};
 
-use self::card::{Card, Written};
+use self::card::{Card, Saved};
 use self::claim::Claim;
 use self::conditions::UNITS_OF_GROUP;
 use self::folder::Content;
@@ -135,6 +139,13 @@ pub trait Observer {
     fn tested(&mut self, test: &SelfTest) {
         test.notices().for_each(|message| self.notice(message));
         test.warnings().for_each(|message| self.warning(message));
+    }
+
+    /// The run is over and its files are written, but that of its report: a page that this returns
+    /// becomes the report ([`RunFolder::report`]).
+    fn report(&mut self, written: &Written<'_>) -> Option<String> {
+        let _ = written;
+        None
     }
 
     /// A watch that can cancel the run: before the first step with [`Error::Interrupted`], later
@@ -271,10 +282,12 @@ pub fn train(
     };
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
-    run.plot(observer);
     match outcome {
         Outcome::Finished => run.report(engine, config, threads, observer),
-        stopped @ Outcome::Stopped { .. } => Ok(stopped),
+        stopped @ Outcome::Stopped { .. } => {
+            run.plot(None, observer);
+            Ok(stopped)
+        }
     }
 }
 
@@ -676,10 +689,17 @@ impl Run {
         let written = self.members.iter().filter_map(|member| Some((member, member.written.clone()?)));
         let models: Vec<(&Member, Model)> =
             written.map(|(member, parameters)| (member, self.model(member, parameters))).collect();
-        match self.unexplained(engine, &models) {
-            Ok(unexplained) => observer.finished(unexplained),
-            Err(error) => observer.warning(&format!("how well the model follows the path is not known: {error}")),
-        }
+        let unexplained = match self.unexplained(engine, &models) {
+            Ok(unexplained) => {
+                observer.finished(unexplained);
+                unexplained
+            }
+            Err(error) => {
+                observer.warning(&format!("how well the model follows the path is not known: {error}"));
+                None
+            }
+        };
+        self.plot(unexplained, observer);
         observer.testing();
         let (mut tests, total) = (Vec::new(), models.len() as u64);
         for (index, (member, model)) in models.iter().enumerate() {
@@ -697,13 +717,30 @@ impl Run {
                 }
             }
         }
-        let test = SelfTest::of_members(tests, config.training.seed);
+        let test = SelfTest::of_members(tests, config.training.seed).map(|test| {
+            let unexplained = unexplained.map(|unexplained| unexplained.share).filter(|share| share.is_finite());
+            SelfTest { unexplained, ..test }
+        });
         if let Some(test) = &test {
             self.claim.verify()?;
             test.save(&self.folder.self_test())?;
             observer.tested(test);
         }
         self.write_card(&models, test.as_ref(), config, observer);
+        let written = Written {
+            folder: &self.folder,
+            config,
+            arithmetic: &self.arithmetic,
+            steps: mean_step(&self.members),
+            parts: self.parts(models.into_iter().map(|(_, model)| model).collect())?,
+            test: test.as_ref(),
+        };
+        if let Some(page) = observer.report(&written) {
+            let write = |()| write_atomically(&self.folder.report(), |out| out.write_all(page.as_bytes()));
+            if let Err(error) = self.claim.verify().and_then(write) {
+                observer.warning(&error.to_string());
+            }
+        }
         Ok(Outcome::Finished)
     }
 
@@ -740,13 +777,27 @@ impl Run {
             arithmetic: &self.arithmetic,
         };
         match self.claim.verify().and_then(|()| card.write()) {
-            Ok(Written::Yes) => {}
-            Ok(Written::Kept) => {
+            Ok(Saved::Yes) => {}
+            Ok(Saved::Kept) => {
                 let path = self.folder.card();
                 observer.notice(&format!("{}: was changed, and is kept as it is", path.display()));
             }
             Err(error) => observer.warning(&error.to_string()),
         }
+    }
+
+    /// `models` with the snapshots that they were trained on, those of each condition apart.
+    fn parts(&self, models: Vec<Model>) -> Result<Vec<Part<'_>>> {
+        let training = &self.members[0].training;
+        let Some(groups) = &training.groups else {
+            return Ok(vec![Part { condition: "", models, snapshots: &training.path.snapshots }]);
+        };
+        let mut parts = Vec::new();
+        for (group, name) in groups.all().iter().zip(&self.names) {
+            let models = models.iter().map(|model| model.under_inputs(&group.condition)).collect::<Result<_>>()?;
+            parts.push(Part { condition: name, models, snapshots: &group.path.snapshots });
+        }
+        Ok(parts)
     }
 
     /// How well the model follows the path; of an ensemble, its worst member.
@@ -792,9 +843,9 @@ impl Run {
     }
 
     /// Draws the loss, of an ensemble that of its first member. A failure is only a warning.
-    fn plot(&self, observer: &mut dyn Observer) {
-        let drawn =
-            read_metrics(&self.folder.metrics(), |_| ()).and_then(|metrics| plot_loss(&self.folder.plot(), &metrics));
+    fn plot(&self, unexplained: Option<Unexplained>, observer: &mut dyn Observer) {
+        let metrics = read_metrics(&self.folder.metrics(), |_| ());
+        let drawn = metrics.and_then(|metrics| plot_loss(&self.folder.plot(), &metrics, unexplained));
         if let Err(error) = drawn {
             observer.warning(&error.to_string());
         }

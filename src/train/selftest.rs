@@ -7,24 +7,26 @@
 mod measure;
 mod members;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::measure::{Interval, Measured};
 use crate::density_path::DensityPath;
 use crate::display::significant;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, InputKind, Result};
 use crate::evaluate::Mean;
-use crate::files::write_atomically;
+use crate::files::{open_file, write_atomically};
 use crate::model::Model;
 use crate::stage::Stage;
 use crate::training::{Estimator, Training};
 
 /// What the test found about one property of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The number is within its threshold.
@@ -38,10 +40,10 @@ pub enum Verdict {
 }
 
 /// One property of a model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// Its name, kebab-case.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The verdict.
     pub verdict: Verdict,
     /// The number that was measured.
@@ -49,13 +51,13 @@ pub struct Check {
     /// Above this it is not passed.
     pub threshold: f64,
     /// Meaning of the number.
-    pub meaning: &'static str,
+    pub meaning: Cow<'static, str>,
     /// If it is not passed: what was found and what helps, or why the check has no meaning.
     pub message: Option<String>,
 }
 
 /// How far one snapshot moved to the next is from it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Motion {
     /// Time of the start, data units; `None` for noise.
     pub from: Option<f64>,
@@ -74,7 +76,7 @@ pub struct Motion {
 }
 
 /// The test of one model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
     /// Steps that the model was trained for.
     pub steps: u64,
@@ -84,8 +86,12 @@ pub struct SelfTest {
     pub checks: Vec<Check>,
     /// The motions behind the first check.
     pub motions: Vec<Motion>,
+    /// Share of the path's kinetic energy that the model leaves unexplained, if that is known
+    /// ([`Unexplained`](super::Unexplained)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<f64>,
     /// The tests of all members, if this is that of an ensemble: the checks above are the worst.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<SelfTest>,
 }
 
@@ -153,6 +159,7 @@ impl SelfTest {
             verdict: verdict.unwrap_or(Verdict::Passed),
             checks,
             motions,
+            unexplained: None,
             members: Vec::new(),
         })
     }
@@ -161,6 +168,23 @@ impl SelfTest {
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).map_err(|error| Error::io(path, "write")(error.into()))?;
         write_atomically(path, |out| writeln!(out, "{json}"))
+    }
+
+    /// Reads the test that a run has written to `path`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not there, not a regular file or no such test; [`Error::Io`] if it
+    /// cannot be read.
+    pub fn read(path: &Path) -> Result<SelfTest> {
+        /// Tests are some kilobytes for each member.
+        const LONGEST: u64 = 1 << 26;
+        let mut text = Vec::new();
+        open_file(path)?.0.take(LONGEST).read_to_end(&mut text).map_err(Error::io(path, "read"))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            let fix = "remove it: a run that is resumed writes it again";
+            Error::input(path, "content", format!("is not the test of a run: {error}"), fix)
+                .of_kind(InputKind::Malformed)
+        })
     }
 
     /// The messages of the checks that failed.
@@ -197,7 +221,9 @@ impl fmt::Display for SelfTest {
 }
 
 impl Verdict {
-    fn name(self) -> &'static str {
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Verdict::Passed => "passed",
             Verdict::Noticed => "noticed",
@@ -222,6 +248,7 @@ impl Property {
         let is_passed = value <= threshold;
         let verdict = if is_passed { Verdict::Passed } else { verdict };
         let message = (!is_passed).then(finding);
+        let (name, meaning) = (name.into(), meaning.into());
         Check { name, verdict, value: value.is_finite().then_some(value), threshold, meaning, message }
     }
 
@@ -229,7 +256,7 @@ impl Property {
     fn not_applicable(self, reason: &str) -> Check {
         let Property { name, meaning, threshold } = self;
         let (verdict, message) = (Verdict::NotApplicable, Some(reason.to_string()));
-        Check { name, verdict, value: None, threshold, meaning, message }
+        Check { name: name.into(), verdict, value: None, threshold, meaning: meaning.into(), message }
     }
 }
 

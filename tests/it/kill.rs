@@ -166,6 +166,7 @@ impl Place {
             "loss.svg",
             "metrics.jsonl",
             "model.safetensors",
+            "report.html",
             "selftest.json",
             "tensorboard",
         ];

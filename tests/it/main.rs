@@ -50,6 +50,7 @@ mod onnx;
 #[cfg(unix)]
 mod outputs;
 mod query;
+mod report;
 #[cfg(unix)]
 mod resume;
 mod rounded;

@@ -151,7 +151,7 @@ fn an_exported_run_says_what_query_says() {
         potential: column("action"),
         velocity: column("velocity"),
         time_derivative: column("time_derivative"),
-        growth_rate: Vec::new(),
+        ..Local::default()
     };
     assert_values("run", &folder, &expected, 0.0, 1e-5);
 

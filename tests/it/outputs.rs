@@ -110,6 +110,7 @@ fn models_and_files_of_a_run_are_never_replaced() {
         "runs/run/selftest.json",
         "runs/run/README.md",
         "runs/run/tensorboard/events.out.tfevents.7",
+        "runs/run/report.html",
         "run/config.toml",
         "runs/run/.amatch-claim",
         "runs/run/.amatch-takeover",

@@ -102,13 +102,14 @@ const ENDLESS: [&str; 6] = [
     "output.checkpoint_every=100000000",
 ];
 
-const RUN_FILES: [&str; 8] = [
+const RUN_FILES: [&str; 9] = [
     "README.md",
     "checkpoints",
     "config.toml",
     "loss.svg",
     "metrics.jsonl",
     "model.safetensors",
+    "report.html",
     "selftest.json",
     "tensorboard",
 ];

@@ -48,7 +48,7 @@ fn on_clouds(model: &Model, snapshots: Snapshots) -> SelfTest {
 }
 
 fn failed(test: &SelfTest) -> Vec<&str> {
-    test.checks.iter().filter(|check| check.verdict == Verdict::Failed).map(|check| check.name).collect()
+    test.checks.iter().filter(|check| check.verdict == Verdict::Failed).map(|check| &*check.name).collect()
 }
 
 /// One row has no distribution, so nothing is said of its motion.

@@ -11,7 +11,6 @@ use super::super::condition::matching;
 use super::super::output::note;
 use super::super::signal::Signals;
 use super::super::watch::OnScreen;
-use super::Arguments;
 
 /// Snapshots to compare with, and what the training of the model knew of them.
 pub struct TestData {
@@ -19,7 +18,7 @@ pub struct TestData {
     pub snapshots: Snapshots,
     roles: Vec<Role>,
     /// Rows that were held out of times that are among `snapshots` too.
-    held_out: Option<Snapshots>,
+    pub held_out: Option<Snapshots>,
     /// Of the rows of `snapshots` and then of `held_out`.
     pub groups: RowGroups,
     /// The data of the run, if they are others and known.
@@ -31,21 +30,22 @@ pub struct TestData {
 }
 
 impl TestData {
-    /// Reads the data of `source`: those of the run, or others.
+    /// Reads the data of `source`: those of the run, if `is_own`, or others. The model was trained
+    /// without the times `held_out`, if these are given.
     pub fn read(
-        arguments: &Arguments,
+        is_own: bool,
+        held_out: Option<&[f64]>,
         config: Option<&Config>,
         model: &Model,
         source: &DataSource,
         signals: &Signals,
     ) -> anyhow::Result<Self> {
         let screen = OnScreen::new("bytes of data", signals);
-        let is_own = arguments.data.is_none();
         let mut test = match config {
-            Some(_) if is_own && arguments.held_out.is_none() => TestData::divided(read_divided(source, &screen)?),
+            Some(_) if is_own && held_out.is_none() => TestData::divided(read_divided(source, &screen)?),
             _ => TestData::whole(read_snapshots(source, &screen)?),
         };
-        if let Some(held_out) = &arguments.held_out {
+        if let Some(held_out) = held_out {
             test.roles.fill(Role::Seen);
             for &time in held_out {
                 let k = test.snapshots.index_of(time, &source.path, "--held-out")?;

@@ -13,11 +13,11 @@ impl SelfTest {
         let of_members =
             |name: &str| -> Vec<Check> { members.iter().filter_map(|test| test.check(name)).cloned().collect() };
         let checks: Vec<Check> =
-            members[0].checks.iter().filter_map(|check| worst(&of_members(check.name), seed)).collect();
+            members[0].checks.iter().filter_map(|check| worst(&of_members(&check.name), seed)).collect();
         let rank = |test: &&SelfTest| rank(test.verdict);
         let worst = members.iter().rev().max_by_key(rank)?;
         let (steps, verdict, motions) = (worst.steps, worst.verdict, worst.motions.clone());
-        Some(SelfTest { steps, verdict, checks, motions, members })
+        Some(SelfTest { steps, verdict, checks, motions, unexplained: None, members })
     }
 }
 
@@ -63,18 +63,18 @@ mod tests {
     use super::*;
 
     fn test(values: [(Verdict, Option<f64>); 2]) -> SelfTest {
-        let check = |name, (verdict, value): (Verdict, Option<f64>)| Check {
-            name,
+        let check = |name: &'static str, (verdict, value): (Verdict, Option<f64>)| Check {
+            name: name.into(),
             verdict,
             value,
             threshold: 1.0,
-            meaning: "",
+            meaning: "".into(),
             message: (verdict != Verdict::Passed).then(|| format!("{name} is {value:?}")),
         };
         let checks = vec![check("motion", values[0]), check("range", values[1])];
         let verdict = values.iter().map(|(verdict, _)| *verdict).max_by_key(|verdict| rank(*verdict));
         let verdict = verdict.expect("two of them");
-        SelfTest { steps: 10, verdict, checks, motions: Vec::new(), members: Vec::new() }
+        SelfTest { steps: 10, verdict, checks, motions: Vec::new(), unexplained: None, members: Vec::new() }
     }
 
     #[test]
