@@ -27,6 +27,8 @@ struct News {
     progress: Option<Progress>,
     /// What progress counts.
     units: String,
+    /// Where earlier stages ended, each with its units.
+    ended: Vec<(String, Progress)>,
 }
 
 /// Progress of a stage.
@@ -57,7 +59,9 @@ impl Relay {
     /// From now on progress counts `units`.
     pub fn counts(&self, units: &str) {
         let mut news = self.news();
-        (news.units, news.progress) = (units.to_string(), None);
+        let before = std::mem::replace(&mut news.units, units.to_string());
+        let last = news.progress.take();
+        news.ended.extend(last.map(|last| (before, last)));
     }
 
     /// Progress, with the state in words.
@@ -72,15 +76,18 @@ impl Relay {
 
     /// Hands what is new to `listener`.
     fn deliver(&self, py: Python<'_>, listener: Option<&Py<PyAny>>) -> PyResult<()> {
-        let (lines, progress, units) = {
+        let (lines, progress) = {
             let mut news = self.news();
-            (std::mem::take(&mut news.lines), news.progress.take(), news.units.clone())
+            let units = news.units.clone();
+            let mut progress = std::mem::take(&mut news.ended);
+            progress.extend(news.progress.take().map(|progress| (units, progress)));
+            (std::mem::take(&mut news.lines), progress)
         };
         let Some(listener) = listener else { return Ok(()) };
         for (kind, text) in lines {
             listener.call1(py, (kind, text))?;
         }
-        if let Some(Progress { done, total, text }) = progress {
+        for (units, Progress { done, total, text }) in progress {
             listener.call1(py, ("progress", (units, done, total, text)))?;
         }
         Ok(())
