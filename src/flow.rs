@@ -144,12 +144,13 @@ impl Model {
         let duration = end - start;
         let Objective { growth, .. } = self.objective;
         let dim = self.architecture.dim;
-        let rows = found.s.iter().zip(&found.ds_dt).zip(found.grad_s.chunks_exact(dim)).zip(tau.iter().zip(second));
-        let residual = |(((s, ds_dt), grad), (&tau, second)): (((&f64, &f64), &[f64]), (&f64, f64))| {
+        let residual = |row: usize| {
+            let grad = &found.grad_s[row * dim..][..dim];
             let hamiltonian: f64 = grad.iter().map(|&p| self.objective.hamiltonian_f64(p).0).sum();
-            (ds_dt + hamiltonian + self.objective.kappa_at(tau) * second + 0.5 * growth * s * s) / duration
+            let diffusion = self.objective.kappa_at(tau[row]) * second[row];
+            (found.ds_dt[row] + hamiltonian + diffusion + 0.5 * growth * found.s[row].powi(2)) / duration
         };
-        let hjb_residual = rows.map(residual).collect();
+        let hjb_residual = (0..tau.len()).map(residual).collect();
         let units = self.coordinates.scale.iter().map(|scale| scale / duration).cycle();
         let slopes = found.grad_s.into_iter().zip(units);
         Ok(Local {
