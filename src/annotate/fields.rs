@@ -44,8 +44,8 @@ impl Fields {
     /// # Errors
     /// Those of the engine; [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn of(population: &Population, engine: &dyn Engine, stage: &Stage) -> Result<(Fields, Option<Fields>)> {
-        /// Cells between two looks at the watch.
-        const AT_ONCE: usize = 1 << 14;
+        /// Cells between two looks at the watch: few, since the system keeps what they take.
+        const AT_ONCE: usize = 1 << 12;
         let (n, dim, n_asked) = (population.times.len(), population.dim, population.n_asked());
         let mut fields = Fields::unknown(n, dim);
         let mut spread = None;
