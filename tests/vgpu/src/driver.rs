@@ -13,8 +13,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use crate::counters;
 use crate::device::{
-    BLOCKS, Card, Device, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, multiprocessors, occupancy,
-    registers_of_thread,
+    BLOCKS, Card, Device, REGISTERS, RESERVED_SHARED, SHARED_WITHOUT_OPT_IN, Sizes, THREADS, multiprocessors,
+    occupancy, registers_of_thread,
 };
 use crate::fatbin::ptx_of;
 use crate::overrides;

@@ -156,14 +156,7 @@ vectorized! {
 
 /// Adds the sums of rows `first` to `first + 15` to register `register` of D, or replaces it.
 #[inline(always)]
-pub fn add_warpgroup_sums(
-    sums: &[f64],
-    n: usize,
-    first: usize,
-    register: usize,
-    accumulate: bool,
-    d: &mut Lanes,
-) {
+pub fn add_warpgroup_sums(sums: &[f64], n: usize, first: usize, register: usize, accumulate: bool, d: &mut Lanes) {
     for (lane, value) in d.iter_mut().enumerate() {
         let (row, column) = c_element(lane, register % 4);
         let before = if accumulate { f64::from(f32_of(*value)) } else { 0.0 };

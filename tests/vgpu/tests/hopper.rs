@@ -221,7 +221,8 @@ ret;
         let fragments = (0..128).flat_map(halves).collect::<Vec<u8>>();
         let [image, fragments, sums] = [&image, &fragments, &sums].map(|bytes| bench.buffer(bytes));
         let descriptor_a = self.a.map_or(0, |layout| layout.descriptor(start_a + further[0]));
-        let words = [image, fragments, sums, descriptor_a, self.b.descriptor(start_b + further[1])].map(u64::to_le_bytes);
+        let words =
+            [image, fragments, sums, descriptor_a, self.b.descriptor(start_b + further[1])].map(u64::to_le_bytes);
         let adds = u32::from(self.adds).to_le_bytes();
         let arguments: Vec<&[u8]> = words.iter().map(|word| &word[..]).chain([&adds[..]]).collect();
         bench.try_launch("product", [1; 3], 128, 0, &arguments)?;
@@ -257,16 +258,36 @@ const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 15] = [
     ("wgmma.wait_group", "mov.b32 %a1, 0;\nwgmma.wait_group", [0, 0], "register of a wgmma.mma_async under way"),
     ("wgmma.fence.sync.aligned;", "", [0, 0], "without a wgmma.fence"),
     ("wgmma.mma_async", "mov.b32 %a1, %t;\nwgmma.mma_async", [0, 0], "accessed after the last wgmma.fence"),
-    ("wgmma.fence", "setp.gt.u32 %q, %t, 95;\n@%q exit;\nwgmma.fence", [0, 0], "of its warpgroup that do not exist or have ended"),
+    (
+        "wgmma.fence",
+        "setp.gt.u32 %q, %t, 95;\n@%q exit;\nwgmma.fence",
+        [0, 0],
+        "of its warpgroup that do not exist or have ended",
+    ),
     ("wgmma.fence", "setp.eq.u32 %q, %t, 40;\n@%q exit;\nwgmma.fence", [0, 0], "missing"),
-    ("wgmma.wait_group", "@!%p st.shared.u32 [image+32768], %t;\nwgmma.wait_group", [0, 0], "the asynchronous proxy, for block 0, read it"),
-    ("wgmma.fence", "@!%p st.shared.u32 [image+32768], %t;\nbar.sync 0;\nwgmma.fence", [0, 0], "without fence.proxy.async"),
+    (
+        "wgmma.wait_group",
+        "@!%p st.shared.u32 [image+32768], %t;\nwgmma.wait_group",
+        [0, 0],
+        "the asynchronous proxy, for block 0, read it",
+    ),
+    (
+        "wgmma.fence",
+        "@!%p st.shared.u32 [image+32768], %t;\nbar.sync 0;\nwgmma.fence",
+        [0, 0],
+        "without fence.proxy.async",
+    ),
     ("wgmma.fence", "wgmma.fence", [0, 128], "misaligned descriptor"),
     ("wgmma.fence", "wgmma.fence", [0, 31 << 10], "out of bounds"),
     ("[image], [%i]", "[image+8], [%i]", [0, 0], "misaligned"),
     ("[image], [%i]", "[image+16], [%i]", [0, 0], "out of bounds"),
     ("bar.sync 0;", "mbarrier.init.shared::cta.b64 [full], 1;\nbar.sync 0;", [0, 0], "initialized again"),
-    ("bar.sync 0;", "@!%p mbarrier.arrive.shared::cta.b64 _, [full];\nbar.sync 0;", [0, 0], "1 arrivals at the mbarrier"),
+    (
+        "bar.sync 0;",
+        "@!%p mbarrier.arrive.shared::cta.b64 _, [full];\nbar.sync 0;",
+        [0, 0],
+        "1 arrivals at the mbarrier",
+    ),
     ("mbarrier.init.shared::cta.b64 [full], 1;", "", [0, 0], "it was not initialized"),
 ];
 
@@ -317,9 +338,8 @@ fn run_layers(ptx: &str, seed: u64) -> Result<Vec<f32>, String> {
             }
         }
     }
-    let rows: Vec<u8> = (0..ROWS * WIDTH)
-        .flat_map(|i| bf16::from_f32(input(i / WIDTH, i % WIDTH)).to_le_bytes())
-        .collect();
+    let rows: Vec<u8> =
+        (0..ROWS * WIDTH).flat_map(|i| bf16::from_f32(input(i / WIDTH, i % WIDTH)).to_le_bytes()).collect();
     let (weights, rows, output) = (bench.buffer(&weights), bench.buffer(&rows), bench.empty(ROWS * WIDTH * 4));
     let words = [weights, rows, output].map(u64::to_le_bytes);
     let n_layers = (LAYERS as u32).to_le_bytes();
@@ -379,7 +399,11 @@ const FAULTS: [Fault; 19] = [
     Fault { mark: "232; // more", change: |line| line.replace("232", "240"), report: "waits for its warpgroup" },
     Fault { mark: "232; // more", change: |line| line.replace("232", "160"), report: "setmaxnreg.inc to 160" },
     Fault { mark: "232; // more", change: |line| line.replace("232", "236"), report: "multiples of 8" },
-    Fault { mark: "// expect", change: |line| line.replace("arrive.expect_tx", "expect_tx").replace("_, ", ""), report: "lacks 1 of 1 arrivals" },
+    Fault {
+        mark: "// expect",
+        change: |line| line.replace("arrive.expect_tx", "expect_tx").replace("_, ", ""),
+        report: "lacks 1 of 1 arrivals",
+    },
     Fault { mark: "// load", change: gone, report: "lacks 0 of 1 arrivals and 8192 bytes" },
     Fault { mark: "// fence", change: gone, report: "without a wgmma.fence" },
     Fault { mark: "// commit", change: gone, report: "register of a wgmma.mma_async under way" },
@@ -387,10 +411,18 @@ const FAULTS: [Fault; 19] = [
     Fault { mark: "// release", change: gone, report: "wait for the mbarrier" },
     Fault { mark: "// proxy-fence", change: gone, report: "without fence.proxy.async" },
     Fault { mark: "128; // named", change: gone, report: "data race" },
-    Fault { mark: "128; // named", change: |line| line.replace("128;", "160;"), report: "128 of 160 threads have come" },
+    Fault {
+        mark: "128; // named",
+        change: |line| line.replace("128;", "160;"),
+        report: "128 of 160 threads have come",
+    },
     Fault { mark: "0; // store-wait", change: |line| line.replace(" 0;", " 1;"), report: "did not wait for" },
     Fault { mark: "// expect", change: |line| with_operand(line, "4096"), report: "wrong transaction count" },
-    Fault { mark: "// expect", change: |line| with_operand(line, "12288"), report: "lacks 0 of 1 arrivals and 4096 bytes" },
+    Fault {
+        mark: "// expect",
+        change: |line| with_operand(line, "12288"),
+        report: "lacks 0 of 1 arrivals and 4096 bytes",
+    },
 ];
 
 #[test]

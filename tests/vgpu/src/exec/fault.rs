@@ -63,7 +63,9 @@ impl Block<'_> {
             ),
         };
         let mut failed = self.fail(instruction, Some(thread), message);
-        if let (Err(failure), Fault::Race { other, .. } | Fault::Unfenced { other, .. }, Some(order)) = (&mut failed, fault, self.order) {
+        if let (Err(failure), Fault::Race { other, .. } | Fault::Unfenced { other, .. }, Some(order)) =
+            (&mut failed, fault, self.order)
+        {
             failure.other = order.place(*other).map(|at| {
                 let Kernel { code, texts, .. } = self.launch.kernel;
                 (code[at as usize].source, texts[at as usize].clone())

@@ -103,24 +103,29 @@ impl Block<'_> {
                         return self.fail(instruction, Some(thread), message);
                     }
                     if self.mbarriers.contains_key(&address) {
-                        let message = format!("the mbarrier at shared {address:#x} is initialized again, without mbarrier.inval");
+                        let message =
+                            format!("the mbarrier at shared {address:#x} is initialized again, without mbarrier.inval");
                         return self.fail(instruction, Some(thread), message);
                     }
                     let by = self.stamp(warp, None).of_lane(lane);
                     let words = [MARK as u32, (MARK >> 32) as u32];
-                    let stored = self.shared.store_words(address as usize / 4, words, by, SHARED_BASE + u64::from(address));
+                    let stored =
+                        self.shared.store_words(address as usize / 4, words, by, SHARED_BASE + u64::from(address));
                     if let Err(fault) = stored {
                         return self.fault(thread, instruction, &fault);
                     }
-                    self.mbarriers.insert(address, Mbarrier {
-                        expected: count,
-                        pending: count,
-                        bytes: 0,
-                        phase: 0,
-                        owner: thread,
-                        fenced: false,
-                        instruction: instruction.text,
-                    });
+                    self.mbarriers.insert(
+                        address,
+                        Mbarrier {
+                            expected: count,
+                            pending: count,
+                            bytes: 0,
+                            phase: 0,
+                            owner: thread,
+                            fenced: false,
+                            instruction: instruction.text,
+                        },
+                    );
                 }
                 Op::MbarrierInvalidate { address } => {
                     let address = self.mbarrier_address(thread, instruction, at(warp, *address, lane))?;
@@ -235,7 +240,9 @@ impl Block<'_> {
 
     /// Tests a phase. `false` if the warp sleeps until it ends.
     pub fn test_mbarrier(&mut self, warp: &mut Warp, instruction: &Instruction, mask: u32) -> Step<bool> {
-        let Op::MbarrierTest { dst, address, phase, parity, waits, acquires } = &instruction.op else { return Ok(true) };
+        let Op::MbarrierTest { dst, address, phase, parity, waits, acquires } = &instruction.op else {
+            return Ok(true);
+        };
         let mut done = [0; LANES];
         let mut first = None;
         for lane in lanes(mask) {
@@ -258,13 +265,16 @@ impl Block<'_> {
             let at = warp.register(address.base)[lane].wrapping_add(address.offset as u64) as u32;
             self.touch_mbarrier(warp, lane, instruction, at)?;
             let ended = self.mbarriers[&at].phase.wrapping_sub(1);
-            if done[lane] == 1 && *acquires && let Some(order) = self.order {
+            if done[lane] == 1
+                && *acquires
+                && let Some(order) = self.order
+            {
                 let strong = Strong { scope: Scope::Block, acquires: true, releases: false };
                 let by: Stamp = self.stamp(warp, None).of_lane(lane);
                 order.read(by, self.phase_location(at, ended), strong);
             }
         }
-        if done.iter().any(|&done| done == 1) {
+        if done.contains(&1) {
             warp.waits_for = None;
         }
         warp.write(*dst, mask, &done);

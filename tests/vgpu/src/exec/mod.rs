@@ -373,12 +373,13 @@ impl<'a> Block<'a> {
                 }
                 return Ok(());
             }
-            Op::MbarrierTest { .. } if active != 0 => {
-                if !self.test_mbarrier(warp, instruction, active)? {
-                    return Ok(());
-                }
+            Op::MbarrierTest { .. } if active != 0 && !self.test_mbarrier(warp, instruction, active)? => {
+                return Ok(());
             }
-            Op::WarpBarrier { mask: named } | Op::Shuffle { mask: named, .. } | Op::Vote { mask: named, .. } | Op::Elect { mask: named, .. }
+            Op::WarpBarrier { mask: named }
+            | Op::Shuffle { mask: named, .. }
+            | Op::Vote { mask: named, .. }
+            | Op::Elect { mask: named, .. }
                 if active != 0 =>
             {
                 let named = self.uniform(warp, *named, active, instruction)? as u32;

@@ -23,7 +23,10 @@ impl Block<'_> {
         let Some(&(come, of)) = self.named.get(id as usize) else {
             return self.fail(instruction, thread, format!("barrier {id}: 0 to 15 are possible"));
         };
-        if expected == 0 || expected % LANES as u64 != 0 || expected > u64::from(self.n_threads.next_multiple_of(LANES as u32)) {
+        if expected == 0
+            || !expected.is_multiple_of(LANES as u64)
+            || expected > u64::from(self.n_threads.next_multiple_of(LANES as u32))
+        {
             let message = format!("a barrier of {expected} threads, which are no whole warps of the block");
             return self.fail(instruction, thread, message);
         }
@@ -74,7 +77,7 @@ impl Block<'_> {
     }
 
     fn named_location(&self, id: u64) -> u64 {
-        self.location(Space::Shared, SHARED_BASE | CLOCKS + 8 * id)
+        self.location(Space::Shared, SHARED_BASE + CLOCKS + 8 * id)
     }
 
     /// No warp can run: an error if some wait for others that will not come.

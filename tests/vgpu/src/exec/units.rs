@@ -111,7 +111,11 @@ impl<'a> Block<'a> {
                 let Some(time) = times.get_mut(piece).filter(|time| **time != 0) else { continue };
                 if *time != known && !knows(*unit, *time) {
                     let other = Access { block: self.block, thread: *unit, time: *time, strong: None };
-                    return Err(Fault::Race { address: SHARED_BASE + (piece * PIECE) as u64, other, other_wrote: false });
+                    return Err(Fault::Race {
+                        address: SHARED_BASE + (piece * PIECE) as u64,
+                        other,
+                        other_wrote: false,
+                    });
                 }
                 known = *time;
                 // Later writes are ordered after this one.
@@ -183,7 +187,9 @@ impl<'a> Block<'a> {
         let offset = (at[0] & 0xffff_ffff) as usize;
         if offset + n_bytes as usize > self.shared.len() {
             let size = self.shared.len();
-            return fail(format!("out of bounds: a bulk copy of {n_bytes} bytes at shared {offset:#x}; the block has {size} bytes"));
+            return fail(format!(
+                "out of bounds: a bulk copy of {n_bytes} bytes at shared {offset:#x}; the block has {size} bytes"
+            ));
         }
         Ok(offset)
     }
@@ -214,12 +220,21 @@ impl<'a> Block<'a> {
             let (unit, time) = self.unit(Unit::Mbarrier(barrier), instruction)?;
             let n = n_bytes as usize / 4;
             let mut words = vec![0; n];
-            let read = (self.launch.memory.find(from, 4 * n))
-                .and_then(|(region, at)| region.load_unit(at / 4, &mut words, self.launch.number, &clock, &mut 0, from));
+            let read = (self.launch.memory.find(from, 4 * n)).and_then(|(region, at)| {
+                region.load_unit(at / 4, &mut words, self.launch.number, &clock, &mut 0, from)
+            });
             let block = self.block;
             let started = read
                 .and_then(|()| self.unit_reads(offset, 4 * n, |unit, time| clock[0].knows_unit(block, unit, time)))
-                .and_then(|()| self.shared.promise_unit(offset / 4, n, self.unit_stamp(unit, time), &clock, SHARED_BASE + offset as u64));
+                .and_then(|()| {
+                    self.shared.promise_unit(
+                        offset / 4,
+                        n,
+                        self.unit_stamp(unit, time),
+                        &clock,
+                        SHARED_BASE + offset as u64,
+                    )
+                });
             if let Err(fault) = started {
                 return self.fault(thread, instruction, &fault);
             }
@@ -227,7 +242,14 @@ impl<'a> Block<'a> {
                 order.note_source(self.block, unit, time, from, 4 * n);
             }
             self.counters.bulk_access(n_bytes, false);
-            self.units.flights.push(Flight { first: offset / 4, words, unit, time, barrier, line: instruction.source.1 });
+            self.units.flights.push(Flight {
+                first: offset / 4,
+                words,
+                unit,
+                time,
+                barrier,
+                line: instruction.source.1,
+            });
             self.changes += 1;
         }
         Ok(())
@@ -350,7 +372,9 @@ impl<'a> Block<'a> {
     pub fn shared_offset(space: Space, address: u64) -> Option<usize> {
         match space {
             Space::Shared => Some((address & 0xffff_ffff) as usize),
-            Space::Generic if (SHARED_BASE..2 * SHARED_BASE).contains(&address) => Some((address - SHARED_BASE) as usize),
+            Space::Generic if (SHARED_BASE..2 * SHARED_BASE).contains(&address) => {
+                Some((address - SHARED_BASE) as usize)
+            }
             _ => None,
         }
     }

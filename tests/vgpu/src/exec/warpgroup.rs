@@ -107,12 +107,14 @@ impl Block<'_> {
             let Some(pc) = waiting.rendezvous else { continue };
             let (instruction, thread) = (&self.launch.kernel.code[pc], waiting.thread(0));
             if warps.len() < WARPS || warps.iter().any(|warp| warp.groups.is_empty()) {
-                let message = format!("warp {} waits for warps of its warpgroup that do not exist or have ended", waiting.index);
+                let message =
+                    format!("warp {} waits for warps of its warpgroup that do not exist or have ended", waiting.index);
                 return self.fail(instruction, Some(thread), message);
             }
             if let Some(other) = warps.iter().find(|warp| warp.rendezvous.is_some_and(|other| other != pc)) {
                 let line = other.rendezvous.map_or(0, |pc| self.launch.kernel.code[pc].source.1);
-                let message = format!("warp {} of its warpgroup executes another instruction, at line {line}", other.index);
+                let message =
+                    format!("warp {} of its warpgroup executes another instruction, at line {line}", other.index);
                 return self.fail(instruction, Some(thread), message);
             }
             if !warps.iter().all(|warp| warp.rendezvous == Some(pc)) {
@@ -123,7 +125,9 @@ impl Block<'_> {
                     self.warpgroup_product(warps, instruction, product)?;
                     true
                 }
-                Op::SetRegisters { increase, count } => self.set_registers(group, thread, instruction, *increase, *count)?,
+                Op::SetRegisters { increase, count } => {
+                    self.set_registers(group, thread, instruction, *increase, *count)?
+                }
                 _ => true,
             };
             if goes_on {
@@ -152,7 +156,7 @@ impl Block<'_> {
         if self.launch.kernel.max_threads.is_none() {
             return fail("setmaxnreg in a kernel without launch bounds, where it has no effect".into());
         }
-        if count % 8 != 0 || !(LEAST_REGISTERS..=MOST_REGISTERS).contains(&count) {
+        if !count.is_multiple_of(8) || !(LEAST_REGISTERS..=MOST_REGISTERS).contains(&count) {
             return fail(format!("setmaxnreg to {count} registers: multiples of 8 from 24 to 256 are possible"));
         }
         let now = self.registers[group];
@@ -304,7 +308,8 @@ impl Block<'_> {
                 for (i, word) in words.into_iter().enumerate() {
                     for half in 0..2 {
                         let along = 8 * piece + 2 * i + half;
-                        let index = if transposed { along * WARPGROUP_DEPTH + line } else { line * WARPGROUP_DEPTH + along };
+                        let index =
+                            if transposed { along * WARPGROUP_DEPTH + line } else { line * WARPGROUP_DEPTH + along };
                         elements[index] = (word >> (16 * half)) as u16;
                     }
                 }

@@ -199,9 +199,16 @@ struct State {
     places: HashMap<(u32, u32), (u32, VecDeque<u32>)>,
     /// Instructions of units, by block, unit and time.
     started: HashMap<(u32, u32, u32), u32>,
-    /// Global memory that units read: by its first byte, its end, and the last time of each block's
-    /// units.
-    sources: BTreeMap<u64, (u64, Vec<(u32, u32, u32)>)>,
+    /// Global memory that units read, by its first byte.
+    sources: BTreeMap<u64, Source>,
+}
+
+/// Global memory from a place on that units read.
+#[derive(Default)]
+struct Source {
+    end: u64,
+    /// The last read of each unit.
+    readers: Vec<Access>,
 }
 
 /// Instructions of each warp that are kept to name the place of an earlier access.
@@ -482,11 +489,11 @@ impl Order {
     /// Notes that `unit` reads global memory.
     pub fn note_source(&self, block: u32, unit: u32, time: u32, address: u64, bytes: usize) {
         let mut state = self.0.borrow_mut();
-        let (end, readers) = state.sources.entry(address).or_insert_with(|| (0, Vec::new()));
-        *end = (*end).max(address + bytes as u64);
-        match readers.iter_mut().find(|(of, reader, _)| (*of, *reader) == (block, unit)) {
-            Some((_, _, last)) => *last = time,
-            None => readers.push((block, unit, time)),
+        let source = state.sources.entry(address).or_default();
+        source.end = source.end.max(address + bytes as u64);
+        match source.readers.iter_mut().find(|reader| (reader.block, reader.thread) == (block, unit)) {
+            Some(reader) => reader.time = time,
+            None => source.readers.push(Access { block, thread: unit, time, strong: None }),
         }
     }
 
@@ -499,13 +506,12 @@ impl Order {
     /// for.
     pub fn reader_of_source(&self, by: Stamp, address: u64, bytes: usize) -> Option<Access> {
         let state = self.0.borrow();
-        let overlapping = state.sources.range(..address + bytes as u64).filter(|(_, (end, _))| *end > address);
-        let readers = overlapping.flat_map(|(_, (_, readers))| readers);
-        readers.copied().map(|(block, thread, time)| Access { block, thread, time, strong: None }).find(|&reader| {
+        let overlapping = state.sources.range(..address + bytes as u64).filter(|(_, source)| source.end > address);
+        overlapping.flat_map(|(_, source)| &source.readers).copied().find(|reader| {
             let lane = reader.thread % LANES as u32;
-            state.clocks(unpack(by.bits())).all(|clock| {
-                clock.lanes(reader.block, reader.thread / LANES as u32, reader.time) >> lane & 1 == 0
-            })
+            state
+                .clocks(unpack(by.bits()))
+                .all(|clock| clock.lanes(reader.block, reader.thread / LANES as u32, reader.time) >> lane & 1 == 0)
         })
     }
 

@@ -247,8 +247,8 @@ impl Decoder<'_> {
 
     fn op(&self) -> Result<Op, String> {
         let asynchronous = matches!(self.parts[0], "mbarrier" | "cp" | "fence");
-        let of_cluster = |part: &&str| matches!(*part, "cluster" | "shared::cluster") && !asynchronous || *part == "noftz";
-        if self.parts[1..].iter().any(|part| of_cluster(part)) {
+        let of_cluster = |part: &str| matches!(part, "cluster" | "shared::cluster") && !asynchronous || part == "noftz";
+        if self.parts[1..].iter().copied().any(of_cluster) {
             return Err("a qualifier that is not supported".into());
         }
         match self.parts[0] {
@@ -489,7 +489,8 @@ impl Decoder<'_> {
     /// consistent.
     fn fence(&self) -> Result<Op, String> {
         match self.parts[1..] {
-            ["proxy", "async" | "async.shared::cta" | "async::generic"] | ["proxy", "async", "shared::cta" | "global"] => {
+            ["proxy", "async" | "async.shared::cta" | "async::generic"]
+            | ["proxy", "async", "shared::cta" | "global"] => {
                 return Ok(Op::ProxyFence);
             }
             ["mbarrier_init", "release", "cluster"] => return Ok(Op::MbarrierInitFence),
@@ -580,7 +581,7 @@ impl Decoder<'_> {
             ["mma_async", "sync", "aligned", shape, "f32", ty @ ("bf16" | "f16"), other] if ty == other => {
                 let n = shape.strip_prefix("m64n").and_then(|rest| rest.strip_suffix("k16"));
                 let n: usize = n.and_then(|n| n.parse().ok()).ok_or("a shape that is not supported")?;
-                if n % 8 != 0 || !(8..=256).contains(&n) {
+                if !n.is_multiple_of(8) || !(8..=256).contains(&n) {
                     return Err("columns that are no multiple of 8 up to 256".into());
                 }
                 let d = self.registers(0)?;
@@ -596,7 +597,9 @@ impl Decoder<'_> {
                 let in_registers = self.operand(1)?.starts_with('{');
                 let a = if in_registers {
                     let registers = self.registers(1)?;
-                    LeftOperand::Fragments(registers.try_into().map_err(|_| "a left operand of other than 4 registers")?)
+                    LeftOperand::Fragments(
+                        registers.try_into().map_err(|_| "a left operand of other than 4 registers")?,
+                    )
                 } else {
                     LeftOperand::Shared { descriptor: self.source(1, Type::U64)?, transposed: number(6)? == 1 }
                 };

@@ -5,8 +5,8 @@
 mod decode;
 mod liveness;
 mod module;
-mod warpgroup;
 mod types;
+mod warpgroup;
 
 pub use module::{Global, Kernel, Module, Parameter, parse_module};
 pub use types::{Space, Type};

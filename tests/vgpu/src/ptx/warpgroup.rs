@@ -8,7 +8,10 @@ use super::Register;
 pub enum LeftOperand {
     Fragments([Register; 4]),
     /// The register of its descriptor, and whether its rows are contiguous instead of its columns.
-    Shared { descriptor: Register, transposed: bool },
+    Shared {
+        descriptor: Register,
+        transposed: bool,
+    },
 }
 
 /// `wgmma.mma_async` of the shape m64nNk16 with f32 sums.
