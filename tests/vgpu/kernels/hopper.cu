@@ -1,6 +1,7 @@
-// A chain of layers as a warp-specialized kernel of sm_90a runs it: one warp brings weights in blocks
-// that lie as shared memory wants them (128-byte swizzle), two warpgroups keep 64 rows each in
-// registers. tests/hopper.rs compares the result and changes the marked instructions one at a time.
+// A chain of layers as a warp-specialized kernel of sm_90a runs it: one warp brings weights in
+// blocks that lie as shared memory wants them (128-byte swizzle), two warpgroups keep 64 rows each
+// in registers. tests/hopper.rs compares the result and changes the marked instructions one at a
+// time.
 #include <cuda_bf16.h>
 
 #include <cstdint>

@@ -2,8 +2,8 @@
 //! Matrix Shared Memory Layout" and "Matrix Descriptor Format").
 //!
 //! A matrix consists of pieces of 8 elements, 16 bytes. Eight pieces, 16, 32, 64 or 128 bytes apart
-//! (no swizzle, or a swizzle over so many bytes), form a block; the stride offset leads from one block
-//! to the next across the rows of pieces, the leading offset along them.
+//! (no swizzle, or a swizzle over so many bytes), form a block; the stride offset leads from one
+//! block to the next across the rows of pieces, the leading offset along them.
 
 /// The fields of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ impl Descriptor {
         })
     }
 
-    /// The address of piece `piece` of line `line`. A line is a row of a matrix with contiguous rows:
-    /// a row of A or a column of B. Of a transposed one, it is one of its 16 inner indices.
+    /// The address of piece `piece` of line `line`. A line is a row of a matrix with contiguous
+    /// rows: a row of A or a column of B. Of a transposed one, it is one of its 16 inner indices.
     pub fn piece(&self, transposed: bool, line: u32, piece: u32) -> u32 {
         let Descriptor { start, leading, stride, row, base } = *self;
         let in_row = row / 16;

@@ -25,8 +25,8 @@ impl Card {
     pub const A100: Card = Card { capability: 80, shared: 163 << 10 };
     pub const H100: Card = Card { capability: 90, shared: 227 << 10 };
 
-    /// The card of `VGPU_CAPABILITY` (8.0 or 9.0; 8.0 if it is not set), with `VGPU_SHARED` bytes of
-    /// shared memory if that is set.
+    /// The card of `VGPU_CAPABILITY` (8.0 or 9.0; 8.0 if it is not set), with `VGPU_SHARED` bytes
+    /// of shared memory if that is set.
     pub fn from_environment() -> Card {
         static CARD: LazyLock<Card> = LazyLock::new(|| {
             let card = match std::env::var("VGPU_CAPABILITY").as_deref() {
@@ -69,8 +69,8 @@ pub fn registers_of_thread(kernel: &Kernel) -> usize {
     (fit / 8 * 8).clamp(8, OF_LARGE_KERNEL)
 }
 
-/// Registers of a thread of a kernel whose warpgroups pass them on (`setmaxnreg`): the compiler gives
-/// it as many as its launch bounds leave.
+/// Registers of a thread of a kernel whose warpgroups pass them on (`setmaxnreg`): the compiler
+/// gives it as many as its launch bounds leave.
 pub fn registers_at_launch(kernel: &Kernel, threads: usize) -> u32 {
     const MOST: usize = 248;
     let fit = REGISTERS / (threads.max(1).next_multiple_of(32) * kernel.min_blocks.max(1) as usize);

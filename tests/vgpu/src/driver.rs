@@ -5,7 +5,8 @@
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
 //! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
 //! number of multiprocessors; `VGPU_COUNTERS` names a file for the counters, written at every
-//! synchronization; `VGPU_CAPABILITY` the card; and `VGPU_OVERRIDE` names PTX that replaces modules (see [`overrides`]).
+//! synchronization; `VGPU_CAPABILITY` the card; and `VGPU_OVERRIDE` names PTX that replaces modules
+//! (see [`overrides`]).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -281,7 +282,8 @@ entry! {
             39 => THREADS as c_int,                     // threads of a multiprocessor
             40 => 2,                                    // concurrent copies
             41 => 1,                                    // unified addressing
-            75 => card.capability as c_int / 10, 76 => card.capability as c_int % 10,                          // compute capability
+            75 => card.capability as c_int / 10,
+            76 => card.capability as c_int % 10,        // compute capability
             81 => card.shared as c_int + 1024,         // shared memory of a multiprocessor
             82 => REGISTERS as c_int,                            // registers of a multiprocessor
             95 => 1,                                    // cooperative launches
@@ -504,7 +506,8 @@ entry! {
         let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
         let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            if value as usize + loaded.module.kernels[kernel].shared_bytes > Card::from_environment().shared { return INVALID_VALUE }
+            let card = Card::from_environment();
+            if value as usize + loaded.module.kernels[kernel].shared_bytes > card.shared { return INVALID_VALUE }
             driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS

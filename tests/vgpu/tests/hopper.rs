@@ -1,5 +1,5 @@
-//! Hopper's own instructions on a virtual H100: matrix products of warpgroups in every layout, and a
-//! kernel whose warps have roles, compared with f64; and faults, each of which must be reported.
+//! Hopper's own instructions on a virtual H100: matrix products of warpgroups in every layout, and
+//! a kernel whose warps have roles, compared with f64; and faults, each of which must be reported.
 
 mod common;
 
@@ -24,11 +24,11 @@ struct Layout {
 }
 
 impl Layout {
-    /// The byte of element (`line`, `k`) of a matrix that starts at byte 0, where a line is a row of A
-    /// or a column of B. PTX ISA, "Strides" and "Swizzling Modes", in units of 8 elements: without a
-    /// transposition ((8, m), (T, 2k)) with strides ((row, SBO), (1, T or LBO)), with one
-    /// ((T, row / T, m), (8, k)) with strides ((1, T, LBO), (row, SBO)), where LBO and SBO change roles
-    /// if nothing is swizzled; then piece c of row r of a block moves to c ^ r (128 bytes),
+    /// The byte of element (`line`, `k`) of a matrix that starts at byte 0, where a line is a row
+    /// of A or a column of B. PTX ISA, "Strides" and "Swizzling Modes", in units of 8 elements:
+    /// without a transposition ((8, m), (T, 2k)) with strides ((row, SBO), (1, T or LBO)), with one
+    /// ((T, row / T, m), (8, k)) with strides ((1, T, LBO), (row, SBO)), where LBO and SBO change
+    /// roles if nothing is swizzled; then piece c of row r of a block moves to c ^ r (128 bytes),
     /// c ^ r / 2 (64) or c ^ r / 4 (32).
     fn byte(&self, line: usize, k: usize) -> usize {
         let Layout { swizzle, transposed, leading, stride } = *self;
@@ -65,7 +65,8 @@ impl Layout {
     }
 }
 
-/// Every layout of `n` lines: each swizzle, transposed and not, blocks apart by more than they need.
+/// Every layout of `n` lines: each swizzle, transposed and not, blocks apart by more than they
+/// need.
 fn layouts(n: usize) -> Vec<Layout> {
     let mut all = Vec::new();
     for swizzle in [16, 32, 64, 128] {
@@ -75,8 +76,8 @@ fn layouts(n: usize) -> Vec<Layout> {
         all.extend([k_major(n * 16 + 128, block), k_major(n * 32 + 256, 2 * block)]);
         all.extend(match swizzle {
             16 => [line_major(n * 32, 256), line_major(n * 16, 128)],
-            // Blocks for the upper half of the inner indices follow those for the lower one, or all of
-            // these.
+            // Blocks for the upper half of the inner indices follow those for the lower one, or all
+            // of these.
             _ => [line_major(2 * block, block), line_major(2 * block, n.div_ceil(swizzle / 2) * 2 * block)],
         });
     }

@@ -105,7 +105,8 @@ impl<'a> Block<'a> {
     pub fn unit_reads(&mut self, offset: usize, n_bytes: usize, knows: impl Fn(u32, u32) -> bool) -> Result<(), Fault> {
         let pieces = offset / PIECE..(offset + n_bytes).div_ceil(PIECE);
         for (unit, times) in &mut self.units.reads {
-            // Another copy may have checked a part of the pieces; the same time need not be asked twice.
+            // Another copy may have checked a part of the pieces; the same time need not be asked
+            // twice.
             let mut known = 0;
             for piece in pieces.clone() {
                 let Some(time) = times.get_mut(piece).filter(|time| **time != 0) else { continue };

@@ -246,7 +246,8 @@ impl Block<'_> {
         Ok(first)
     }
 
-    /// Checks that the registers of `product` are fenced and not under way otherwise, and holds them.
+    /// Checks that the registers of `product` are fenced and not under way otherwise, and holds
+    /// them.
     fn hold(&self, warp: &mut Warp, instruction: &Instruction, product: &WarpgroupProduct) -> Step<()> {
         let Products { fences, touched, held, group, done, .. } = &mut warp.products;
         let n_sums = product.d.len();

@@ -7,10 +7,10 @@
 //! after and before it. Releases reach, and acquires take from, the threads of their scope only.
 //! Barriers join the clocks of their threads.
 //!
-//! What the asynchronous proxy accesses (copies and products of warpgroups) has clocks of its own, one
-//! by unit. A wait for the end of its work takes them. It sees what threads wrote only after a proxy
-//! fence: the accesses before one are kept a second time, as those of the block `block | FENCED`, and
-//! spread with the rest.
+//! What the asynchronous proxy accesses (copies and products of warpgroups) has clocks of its own,
+//! one by unit. A wait for the end of its work takes them. It sees what threads wrote only after a
+//! proxy fence: the accesses before one are kept a second time, as those of the block `block |
+//! FENCED`, and spread with the rest.
 //!
 //! Readers of a word are kept exactly, as those that are unordered with one another.
 

@@ -442,8 +442,8 @@ impl Region {
     }
 }
 
-/// Checks that the write `write` is one that units started with `clocks` see. `seen` is the last one
-/// that was, as neighbors usually have the same.
+/// Checks that the write `write` is one that units started with `clocks` see. `seen` is the last
+/// one that was, as neighbors usually have the same.
 #[inline(always)]
 fn check_seen(write: u64, clocks: &[Clock], seen: &mut u64, address: u64) -> Result<(), Fault> {
     if write != *seen && write != 0 {

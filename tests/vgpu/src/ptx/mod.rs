@@ -596,7 +596,8 @@ impl Op {
             }
             Op::Prefetch { address } | Op::MbarrierInvalidate { address } => read(&mut [&mut address.base]),
             Op::Elect { mask, .. } => read(&mut [mask]),
-            // D has storage of its own, so that it counts as read alone; each register is visited once.
+            // D has storage of its own, so that it counts as read alone; each register is visited
+            // once.
             Op::WarpgroupProduct(product) => {
                 product.operands_mut().for_each(|operand| read(&mut [operand]));
                 read(&mut [&mut product.b, &mut product.accumulate]);

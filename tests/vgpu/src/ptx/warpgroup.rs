@@ -1,5 +1,5 @@
-//! Products of warpgroups, and how their operands lie (PTX ISA, "Asynchronous Warpgroup Level Matrix
-//! Instructions").
+//! Products of warpgroups, and how their operands lie (PTX ISA, "Asynchronous Warpgroup Level
+//! Matrix Instructions").
 
 use super::Register;
 
