@@ -226,8 +226,16 @@ fn run_that_owns(path: &Path) -> Option<PathBuf> {
     })?;
     target.ancestors().skip(1).take(2).map(RunFolder::new).find_map(|run| {
         let is_run = run.config().is_file() && (run.checkpoints().is_dir() || run.model().is_file());
-        let of_work =
-            [run.config(), run.model(), run.loadings(), run.metrics(), run.plot(), run.self_test(), run.card(), run.report()];
+        let of_work = [
+            run.config(),
+            run.model(),
+            run.loadings(),
+            run.metrics(),
+            run.plot(),
+            run.self_test(),
+            run.card(),
+            run.report(),
+        ];
         let files = [&of_work[..], &[run.claim(), run.takeover()]].concat();
         let first = target.strip_prefix(run.path()).ok().and_then(|inside| inside.components().next());
         let is_of_member = first.is_some_and(|name| later_member(&name.as_os_str().to_string_lossy()).is_some());

@@ -203,7 +203,8 @@ impl Takes {
     }
 }
 
-/// Every key, followed by its settings, each once: its name with dots, and what it takes in Markdown.
+/// Every key, followed by its settings, each once: its name with dots, and what it takes, in
+/// Markdown.
 pub(super) fn described() -> Vec<(String, String)> {
     let mut described: Vec<(String, String)> = Vec::new();
     for (key, takes, _) in KEYS {

@@ -272,7 +272,7 @@ fn draw(panel: &mut Panel, field: &Field, rows: &[[f64; 2]]) {
     panel.dots(few, Ink::Muted, 1.1, 0.55);
     let lines = streamlines(field, APART);
     let fastest = lines.iter().map(|line| line.speed).fold(f64::MIN_POSITIVE, f64::max);
-    for thickness in 0..THICKNESSES.len() {
+    for (thickness, &width) in THICKNESSES.iter().enumerate() {
         let is_of = |speed: f64| ((speed / fastest * THICKNESSES.len() as f64) as usize).min(THICKNESSES.len() - 1);
         let of: Vec<_> = lines.iter().filter(|line| is_of(line.speed) == thickness).collect();
         if of.is_empty() {
@@ -284,7 +284,7 @@ fn draw(panel: &mut Panel, field: &Field, rows: &[[f64; 2]]) {
             points.iter().enumerate().filter(|(k, _)| k % 2 == 0 || *k == last).map(|(_, at)| *at).collect()
         };
         let paths = of.iter().map(|line| thin(&line.points)).collect();
-        panel.scene.lines(paths, Ink::Text, THICKNESSES[thickness]);
+        panel.scene.lines(paths, Ink::Text, width);
         let heads = of.iter().filter_map(|line| arrow(&line.points)).collect();
         panel.scene.marks.push(Mark::Area { outlines: heads, ink: Ink::Text });
     }

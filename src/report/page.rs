@@ -69,7 +69,7 @@ fn section(figure: &Figure, level: usize) -> String {
     let mut out = format!("<section><h{level}>{}</h{level}>\n<figure><div class=\"panels\">\n", escape(&figure.title));
     figure.panels.iter().for_each(|panel| out += &svg(panel, Colors::OfPage));
     // Captions are this program's own words, with tags.
-    let _ = write!(out, "</div><figcaption>{}</figcaption></figure></section>\n", figure.caption);
+    let _ = writeln!(out, "</div><figcaption>{}</figcaption></figure></section>", figure.caption);
     out
 }
 

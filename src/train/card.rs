@@ -53,7 +53,7 @@ impl Card<'_> {
         }
         let text = self.text()?;
         let [start, end] = DIGEST;
-        write_atomically(&path, |out| write!(out, "{text}{start}{}{end}\n", digest(text.as_bytes())))?;
+        write_atomically(&path, |out| writeln!(out, "{text}{start}{}{end}", digest(text.as_bytes())))?;
         Ok(Saved::Yes)
     }
 

@@ -24,8 +24,8 @@ fn place_of(array: &PointArray<'_>) -> String {
     }
 }
 
-/// Writes `arrays` where [`place_of`] says. The columns of `X` and of a layer are the genes; a matrix
-/// of `obsm` whose columns have names is a data frame.
+/// Writes `arrays` where [`place_of`] says. The columns of `X` and of a layer are the genes; a
+/// matrix of `obsm` whose columns have names is a data frame.
 pub(in crate::data) fn write(writer: &mut dyn Write, arrays: &[PointArray<'_>]) -> io::Result<()> {
     let n_rows = arrays.first().map_or(0, PointArray::n_rows);
     let mut file = FileBuilder::new();
@@ -120,8 +120,5 @@ fn add_column(dataset: &mut hdf5_pure::DatasetBuilder, array: &PointArray<'_>, j
 
 fn describe_array(dataset: &mut hdf5_pure::DatasetBuilder, shape: &[usize]) {
     let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
-    dataset
-        .with_shape(&shape)
-        .set_attr("encoding-type", text("array"))
-        .set_attr("encoding-version", text("0.2.0"));
+    dataset.with_shape(&shape).set_attr("encoding-type", text("array")).set_attr("encoding-version", text("0.2.0"));
 }

@@ -144,7 +144,7 @@ fn no_kernel_spills_on_any_architecture() {
     expect_no_spills(&ARCHITECTURES, &BTreeSet::new());
 }
 
-/// Assembles all kernels for `architectures`, but for those `on_record`. Returns the record of them.
+/// Assembles all kernels for `architectures`, but for those `on_record`: the record of them.
 fn expect_no_spills(architectures: &[u32], on_record: &BTreeSet<String>) -> BTreeSet<String> {
     let path = std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC");
     let nvcc = Nvcc::new(path.into()).expect("a compiler");
