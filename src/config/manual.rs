@@ -266,6 +266,7 @@ const ENTRIES: &[Entry] = &[
 /// In the place of a default that no file says.
 const UNSAID: &[(&str, &str)] = &[
     ("data.path", "required"),
+    ("data.hold_out.share", "required"),
     ("output.folder", "`runs/` and the name of the file"),
     // A σ that is constant is written as a number.
     ("objective.sigma.schedule", "`\"constant\"`"),
@@ -334,6 +335,7 @@ mod tests {
     fn defaults_are_those_of_the_types() {
         for (key, default) in [
             ("data.path", "required"),
+            ("data.hold_out.share", "required"),
             ("data.samples", "`\"samples\"`"),
             ("data.hold_out.seed", "`0`"),
             ("objective.sigma.value", "`0.0`"),
@@ -345,9 +347,7 @@ mod tests {
         ] {
             assert_eq!(default_of(key).as_deref(), Some(default), "{key}");
         }
-        for key in
-            ["data.times_path", "data.hold_out.share", "model.time_embedding.frequencies", "objective.mass.values"]
-        {
+        for key in ["data.times_path", "model.time_embedding.frequencies", "objective.mass.values"] {
             assert_eq!(default_of(key), None, "{key}");
         }
     }

@@ -120,7 +120,7 @@ mod tests {
     fn means_weigh_near_points_most() {
         let mut field = Field::over([0.0, 0.0, 100.0, 50.0], 11, 6);
         let points = [([20.0, 20.0], 1.0, [1.0, 0.0]), ([80.0, 20.0], 3.0, [0.0, 2.0])];
-        field.means_of(&points, 10.0, 0.5);
+        field.means_of(&points, 10.0, 0.3);
         let node = |column: usize, row: usize| row * 11 + column;
         assert!((field.scalar[node(2, 2)] - 1.0).abs() < 1e-6 && (field.scalar[node(8, 2)] - 3.0).abs() < 1e-6);
         assert!(field.is_known(node(2, 2)) && !field.is_known(node(5, 2)) && !field.is_known(node(0, 5)));

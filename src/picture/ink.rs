@@ -75,7 +75,7 @@ impl Ink {
             Ink::Model => of([213, 94, 0], [255, 168, 71]),
             Ink::Time(step) => {
                 let share = part(step);
-                viridis(if is_dark { 0.24 + 0.76 * share } else { 0.02 + 0.84 * share })
+                viridis(if is_dark { 0.24 + 0.76 * share } else { 0.02 + 0.81 * share })
             }
             Ink::Level(step) => of(
                 between(part(step), [240, 245, 250], [154, 186, 219]),

@@ -152,10 +152,7 @@ pub(super) fn number(value: f64, digits: usize) -> String {
     signed(&significant(value, digits))
 }
 
-/// With the sign of typography, as wide as a digit.
+/// A number with signs as wide as a digit; other text as it is.
 fn signed(text: &str) -> String {
-    match text.strip_prefix('-') {
-        Some(rest) => format!("−{rest}"),
-        None => text.into(),
-    }
+    if text.parse::<f64>().is_ok() { text.replace('-', "−") } else { text.into() }
 }

@@ -144,19 +144,23 @@ impl Card<'_> {
     fn usage(&self) -> String {
         let conditions = &self.model.coordinates.conditions;
         let value = |condition: &Condition| match condition {
-            Condition::Number { name, mean, .. } => format!(" --condition {name}={}", significant(*mean, 3)),
+            Condition::Number { name, mean, .. } => format!("{name:?}: {}", significant(*mean, 3)),
             Condition::Category { name, categories } => {
-                format!(" --condition {name}={}", categories.first().map_or("", String::as_str))
+                format!("{name:?}: {:?}", categories.first().map_or("", String::as_str))
             }
         };
-        let condition: String = conditions.iter().map(value).collect();
+        let condition = match conditions.iter().map(value).collect::<Vec<_>>() {
+            values if values.is_empty() => String::new(),
+            values => format!(".under(**{{{}}})", values.join(", ")),
+        };
         let [start, end] = self.model.coordinates.time_range.map(shortest);
         format!(
-            "## Usage\n\nIn this folder:\n\n    amatch sample . --from points.csv --t0 {start} --t1 {end}{condition} --out moved.npz\n    \
-             amatch query . --at points.csv --time {start}{condition} --out values.npz\n    \
-             amatch export . --out action.onnx\n\n\
-             `sample` moves points, `query` gives potential and velocity, `export` a graph for ONNX with both. Positions and\n\
-             times are in the units of the data.\n"
+            "## Usage\n\n    import action_matching\n\n    model = action_matching.load(\".\"){condition}    # in this folder\n    \
+             moved = model.sample(x, {start}, {end})              # points x [n, {dim}]\n    \
+             velocity = model.velocity(x, {start})\n\n\
+             Positions and times are in the units of the data. `amatch sample`, `amatch query` and `amatch export` do the\n\
+             same from the command line, the last as a graph for ONNX.\n",
+            dim = self.model.architecture.dim
         )
     }
 

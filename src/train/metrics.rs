@@ -208,7 +208,7 @@ mod tests {
         content[300] = 1;
         let (steps, warnings) = read(&content);
         assert_eq!(steps.len(), 99);
-        assert!(warnings.len() == 1 && warnings[0].contains("line 3 cannot be read and is left out"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("line 2 cannot be read and is left out"), "{warnings:?}");
         content[300] = b'\n';
         assert_eq!(read(&content).0.len(), 99);
         // Zeros, as a crash of the machine leaves them, and a last line that was cut off.

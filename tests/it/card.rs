@@ -16,7 +16,7 @@ fn a_card_describes_the_run_and_stays_once_it_was_changed() {
     let model = fs::read(folder.join("runs/run/model.safetensors")).expect("readable");
     use sha2::{Digest, Sha256};
     let digest: String = Sha256::digest(model).iter().map(|byte| format!("{byte:02x}")).collect();
-    for part in ["# run\n", "`data.csv`, 2 dimensions, 3 snapshots: 0 (50 rows)", "amatch sample . --from", &digest] {
+    for part in ["# run\n", "`data.csv`, 2 dimensions, 3 snapshots: 0 (50 rows)", "model.sample(x, 0, 2) ", &digest] {
         assert!(body.contains(part), "{part:?} is not in: {body}");
     }
     for part in ["| motion |", "times 0 to 2", "    [training]\n    steps = 60"] {

@@ -57,7 +57,7 @@ fn inspect_and_training_agree_on_a_table() {
         let time_first = !header.starts_with('x');
         let rows: String = (0..24)
             .map(|k| {
-                let x = if k == 5 { 1e6 } else { f64::from(k * k % 7) };
+                let x = if k == 5 { 1e4 } else { f64::from(k * k % 7) };
                 if time_first { format!("{},{x},{k}.5\n", k % 3) } else { format!("{x},{},{k}.5\n", k % 3) }
             })
             .collect();
