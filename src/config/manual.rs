@@ -267,6 +267,8 @@ const ENTRIES: &[Entry] = &[
 const UNSAID: &[(&str, &str)] = &[
     ("data.path", "required"),
     ("data.hold_out.share", "required"),
+    ("data.hold_out.column", "required"),
+    ("data.hold_out.value", "required"),
     ("output.folder", "`runs/` and the name of the file"),
     // A σ that is constant is written as a number.
     ("objective.sigma.schedule", "`\"constant\"`"),

@@ -70,7 +70,7 @@ pub(super) fn figure(engine: &dyn Engine, view: &View, plane: &Plane, most: usiz
                 _ => "",
             };
             caption += "Only places near the snapshot of the time are drawn, since the model learned nothing elsewhere; gray \
-                        points are its rows. A row alone has no place. ";
+                        points are its rows. Nothing is drawn around a row that lies alone. ";
             panels
         }
     };
