@@ -119,9 +119,10 @@ impl Card<'_> {
         let more = if times.len() > SHOWN { format!(", … ({} in all)", times.len()) } else { String::new() };
         let mut text = format!(
             "A potential s(x, t) whose gradient moves a population through its snapshots, learned by Action Matching\n\
-             ([arXiv 2210.06662](https://arxiv.org/abs/2210.06662)) with [action-matching](https://crates.io/crates/action-matching) {}.\n\n\
+             ([arXiv 2210.06662](https://arxiv.org/abs/2210.06662)) with [action-matching]({}) {}.\n\n\
              - Data: `{data}`, {} dimensions, {} snapshots: {}{more}\n\
              - Network: hidden layers {:?}, {} parameters\n",
+            env!("CARGO_PKG_REPOSITORY"),
             env!("CARGO_PKG_VERSION"),
             architecture.dim,
             self.snapshots.len(),
