@@ -180,7 +180,7 @@ class Files(unittest.TestCase):
             for name, model in [("one.safetensors", flow.model()), ("several", flow.ensemble())]:
                 path = pathlib.Path(folder, name)
                 model.save(path)
-                np.testing.assert_array_equal(am.load(path).velocity(POINTS, 2), model.velocity(POINTS, 2))
+                np.testing.assert_array_equal(am.load(path, device="cpu").velocity(POINTS, 2), model.velocity(POINTS, 2))
                 with self.assertRaisesRegex(am.InputError, "already exists .*overwrite=True") as raised:
                     model.save(path)
                 self.assertEqual(raised.exception.kind, "exists")

@@ -82,7 +82,7 @@ class Runs(unittest.TestCase):
     def test_a_run_in_its_folder(self):
         model = train(out=self.run_folder, settings=QUICK)
         self.assertEqual(model.run, self.run_folder)
-        again = am.load(self.run_folder)
+        again = am.load(self.run_folder, device="cpu")
         x, times = flow.data(100)
         np.testing.assert_array_equal(again.velocity(x, times), model.velocity(x, times))
         with np.load(self.data) as stored:
@@ -91,7 +91,7 @@ class Runs(unittest.TestCase):
             train(out=self.run_folder, settings=QUICK)
         self.assertEqual(raised.exception.kind, "exists")
         train(out=self.run_folder, settings=QUICK, overwrite=True, seed=9)
-        self.assertTrue((am.load(self.run_folder).velocity(x, 2) != model.velocity(x, 2)).any())
+        self.assertTrue((am.load(self.run_folder, device="cpu").velocity(x, 2) != model.velocity(x, 2)).any())
         with self.assertRaisesRegex(am.InputError, "other data"):
             am.train(x + 1, times, out=self.run_folder, resume=True, **{**flow.SETTINGS, **QUICK})
 
