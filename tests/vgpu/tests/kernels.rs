@@ -185,7 +185,7 @@ fn launches_are_checked_before_they_run() {
 #[test]
 fn what_is_not_known_is_named() {
     for (body, parts) in [
-        ("wgmma.fence.sync.aligned;", ["wgmma.fence.sync.aligned", "not known"]),
+        ("tcgen05.relinquish;", ["tcgen05.relinquish", "not known"]),
         ("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};", ["mma.sync", "no shape"]),
         ("add.s32 %r1, %r99, 1;", ["add.s32", "no operand %r99"]),
         ("bra $nowhere;", ["k", "$nowhere"]),
