@@ -467,6 +467,11 @@ impl<'a> Block<'a> {
     }
 }
 
+/// The address that a lane has.
+pub(super) fn address_of(warp: &Warp, address: Address, lane: usize) -> u64 {
+    warp.register(address.base)[lane].wrapping_add(address.offset as u64)
+}
+
 #[inline(always)]
 fn addresses(warp: &Warp, address: Address) -> Lanes {
     let mut at = *warp.register(address.base);

@@ -1,11 +1,12 @@
 //! `mbarrier`: arrivals, bytes of bulk copies, and phases (PTX ISA, "Parallel Synchronization and
 //! Communication Instructions: mbarrier").
 
+use super::access::address_of;
 use super::warp::Warp;
 use super::{Block, Step};
 use crate::lanes::{LANES, lanes};
 use crate::memory::{SHARED_BASE, Stamp};
-use crate::ptx::{Address, Instruction, Op, Scope, Space, Strong};
+use crate::ptx::{Instruction, Op, Scope, Space, Strong};
 
 /// One barrier in shared memory.
 #[derive(Clone, Debug)]
@@ -87,16 +88,13 @@ impl Block<'_> {
     }
 
     pub fn mbarrier(&mut self, warp: &mut Warp, instruction: &Instruction, mask: u32) -> Step<()> {
-        let at = |warp: &Warp, address: Address, lane: usize| {
-            warp.register(address.base)[lane].wrapping_add(address.offset as u64)
-        };
         self.begin_access(warp, instruction)?;
         for lane in lanes(mask) {
             let thread = warp.thread(lane);
             let value = |warp: &Warp, register: u32| warp.register(register)[lane] as u32;
             match &instruction.op {
                 Op::MbarrierInit { address, count } => {
-                    let address = self.mbarrier_address(thread, instruction, at(warp, *address, lane))?;
+                    let address = self.mbarrier_address(thread, instruction, address_of(warp, *address, lane))?;
                     let count = value(warp, *count);
                     if count == 0 || count > MOST {
                         let message = format!("an mbarrier of {count} arrivals: 1 to {MOST} are possible");
@@ -128,12 +126,12 @@ impl Block<'_> {
                     );
                 }
                 Op::MbarrierInvalidate { address } => {
-                    let address = self.mbarrier_address(thread, instruction, at(warp, *address, lane))?;
+                    let address = self.mbarrier_address(thread, instruction, address_of(warp, *address, lane))?;
                     self.touch_mbarrier(warp, lane, instruction, address)?;
                     self.mbarriers.remove(&address);
                 }
                 Op::MbarrierArrive { dst, address, count, expected, releases } => {
-                    let address = self.mbarrier_address(thread, instruction, at(warp, *address, lane))?;
+                    let address = self.mbarrier_address(thread, instruction, address_of(warp, *address, lane))?;
                     self.touch_mbarrier(warp, lane, instruction, address)?;
                     if let Some(bytes) = expected {
                         self.expect_bytes(thread, instruction, address, value(warp, *bytes))?;
@@ -160,7 +158,7 @@ impl Block<'_> {
                     self.complete_phase(address)?;
                 }
                 Op::MbarrierBytes { address, bytes, complete } => {
-                    let address = self.mbarrier_address(thread, instruction, at(warp, *address, lane))?;
+                    let address = self.mbarrier_address(thread, instruction, address_of(warp, *address, lane))?;
                     self.touch_mbarrier(warp, lane, instruction, address)?;
                     let bytes = value(warp, *bytes);
                     if *complete {
@@ -246,7 +244,7 @@ impl Block<'_> {
         let mut done = [0; LANES];
         let mut first = None;
         for lane in lanes(mask) {
-            let at = warp.register(address.base)[lane].wrapping_add(address.offset as u64);
+            let at = address_of(warp, *address, lane);
             let at = self.mbarrier_address(warp.thread(lane), instruction, at)?;
             let phase = warp.register(*phase)[lane];
             first.get_or_insert((at, phase));
@@ -262,7 +260,7 @@ impl Block<'_> {
         warp.awakened = false;
         self.begin_access(warp, instruction)?;
         for lane in lanes(mask) {
-            let at = warp.register(address.base)[lane].wrapping_add(address.offset as u64) as u32;
+            let at = address_of(warp, *address, lane) as u32;
             self.touch_mbarrier(warp, lane, instruction, at)?;
             let ended = self.mbarriers[&at].phase.wrapping_sub(1);
             if done[lane] == 1

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::access::address_of;
 use super::warp::Warp;
 use super::{Block, Step};
 use crate::lanes::{Lanes, lanes};
@@ -205,16 +206,13 @@ impl<'a> Block<'a> {
         [shared, global, barrier]: [Address; 3],
         bytes: u32,
     ) -> Step<()> {
-        let at = |warp: &Warp, address: Address, lane: usize| {
-            warp.register(address.base)[lane].wrapping_add(address.offset as u64)
-        };
         self.begin_access(warp, instruction)?;
         for lane in lanes(mask) {
             let thread = warp.thread(lane);
-            let (to, from) = (at(warp, shared, lane), at(warp, global, lane));
+            let (to, from) = (address_of(warp, shared, lane), address_of(warp, global, lane));
             let n_bytes = warp.register(bytes)[lane] & 0xffff_ffff;
             let offset = self.bulk_range(thread, instruction, [to, from], n_bytes)?;
-            let barrier = self.mbarrier_address(thread, instruction, at(warp, barrier, lane))?;
+            let barrier = self.mbarrier_address(thread, instruction, address_of(warp, barrier, lane))?;
             self.touch_mbarrier(warp, lane, instruction, barrier)?;
             self.check_mbarrier_fence(thread, instruction, barrier)?;
             let clock = [self.clock(warp, 1 << lane)];
@@ -265,13 +263,10 @@ impl<'a> Block<'a> {
         [global, shared]: [Address; 2],
         bytes: u32,
     ) -> Step<()> {
-        let at = |warp: &Warp, address: Address, lane: usize| {
-            warp.register(address.base)[lane].wrapping_add(address.offset as u64)
-        };
         self.begin_access(warp, instruction)?;
         for lane in lanes(mask) {
             let thread = warp.thread(lane);
-            let (to, from) = (at(warp, global, lane), at(warp, shared, lane));
+            let (to, from) = (address_of(warp, global, lane), address_of(warp, shared, lane));
             let n_bytes = warp.register(bytes)[lane] & 0xffff_ffff;
             let offset = self.bulk_range(thread, instruction, [from, to], n_bytes)?;
             let clock = [self.clock(warp, 1 << lane)];
