@@ -141,7 +141,7 @@ fn wide<T: Number>(values: &[T]) -> Vec<f64> {
 }
 
 fn narrow<T: Number>(values: Vec<f64>) -> Vec<T> {
-    values.into_iter().map(T::nearest).collect()
+    values.into_iter().map(T::rounded).collect()
 }
 
 /// What a model says at a point and time.

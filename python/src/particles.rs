@@ -102,12 +102,12 @@ impl Motion<'_> {
                 let (_, TrajectorySpread { positions, log_weights }) =
                     ensemble.integrate(&*self.model.engine, &plan, out, watch)?;
                 let scale = coordinates.scale.iter().cycle();
-                let positions = positions.iter().zip(scale).map(|(&x, scale)| T::nearest(f64::from(x) * scale));
+                let positions = positions.iter().zip(scale).map(|(&x, scale)| T::rounded(f64::from(x) * scale));
                 Some((positions.collect(), log_weights))
             }
         };
         let affine = coordinates.scale.iter().zip(&coordinates.mean).cycle();
-        let positions = at.iter().zip(affine).map(|(&y, (scale, mean))| T::nearest(f64::from(y) * scale + mean));
+        let positions = at.iter().zip(affine).map(|(&y, (scale, mean))| T::rounded(f64::from(y) * scale + mean));
         Ok(Moved { positions: positions.collect(), log_weights, spread })
     }
 }

@@ -6,22 +6,10 @@ use numpy::{PyArray, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntyp
 use pyo3::prelude::*;
 
 /// A type of numbers that arrays of points have.
-pub trait Number: Coordinate + numpy::Element + Sync + Send {
-    /// The nearest number of this type.
-    fn nearest(value: f64) -> Self;
-}
+pub trait Number: Coordinate + numpy::Element + Sync + Send {}
 
-impl Number for f32 {
-    fn nearest(value: f64) -> Self {
-        value as f32
-    }
-}
-
-impl Number for f64 {
-    fn nearest(value: f64) -> Self {
-        value
-    }
-}
+impl Number for f32 {}
+impl Number for f64 {}
 
 /// Points `[n, dim]`, C-contiguous.
 #[derive(FromPyObject)]
