@@ -104,6 +104,8 @@ mod picture;
 pub mod precision;
 pub mod prelude;
 mod process;
+#[cfg(any(feature = "h5ad", feature = "plot"))]
+mod projection;
 mod protobuf;
 #[cfg(feature = "plot")]
 pub mod report;

@@ -10,6 +10,7 @@ use crate::evenly::evenly;
 use crate::flow::Local;
 use crate::model::Model;
 use crate::picture::{Field, Ink, Mark, Panel, Range, Scene, region_above, streamlines};
+use crate::projection::direction;
 
 /// Pixels over which velocities at points are averaged, and from which a place counts as near the
 /// data.
@@ -207,9 +208,8 @@ fn over_time(engine: &dyn Engine, model: &Model, population: Option<&Population>
     Ok(panel.scene)
 }
 
-/// Velocities in an embedding of rows `[n, dim]` with `velocity [n, dim]` at `places`: the mean
-/// direction to neighbors, weighted by exp(cos / κ) for the angle between velocity and the way to
-/// the neighbor, less the mean direction (Bergen et al., Nature Biotechnology 2020).
+/// Velocities in an embedding of rows `[n, dim]` with `velocity [n, dim]` at `places`, by the
+/// nearest rows that are drawn ([`direction`]).
 fn embedded(
     population: &Population,
     plane: &Plane,
@@ -218,40 +218,21 @@ fn embedded(
     places: &[[f64; 2]],
 ) -> Vec<[f64; 2]> {
     const NEIGHBORS: usize = 30;
-    const KAPPA: f64 = 0.1;
     let dim = population.dim;
     let all: Vec<(&[f64], [f64; 2])> = (population.snapshots.iter())
         .flat_map(|snapshot| snapshot.rows.chunks_exact(dim).zip(plane.places(snapshot, dim)))
         .collect();
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let one = |((row, v), place): ((&[f64], &[f64]), &[f64; 2])| -> [f64; 2] {
-        let way = |other: &[f64]| other.iter().zip(row).map(|(a, b)| a - b).collect::<Vec<f64>>();
         let mut near: Vec<(f64, usize)> = (all.iter().enumerate())
             .map(|(k, (other, _))| (row.iter().zip(*other).map(|(a, b)| (a - b) * (a - b)).sum::<f64>(), k))
             .filter(|(squared, _)| *squared > 0.0)
             .collect();
-        let n = NEIGHBORS.min(near.len());
-        if n == 0 {
-            return [0.0; 2];
+        if near.len() > NEIGHBORS {
+            near.select_nth_unstable_by(NEIGHBORS - 1, |a, b| a.0.total_cmp(&b.0));
+            near.truncate(NEIGHBORS);
         }
-        near.select_nth_unstable_by(n - 1, |a, b| a.0.total_cmp(&b.0));
-        let speed = dot(v, v).sqrt();
-        let weights: Vec<f64> = (near[..n].iter())
-            .map(|(squared, k)| {
-                (dot(v, &way(all[*k].0)) / (speed * squared.sqrt()).max(f64::MIN_POSITIVE) / KAPPA).exp()
-            })
-            .collect();
-        let total: f64 = weights.iter().sum();
-        let mut sum = [0.0; 2];
-        for ((_, k), weight) in near[..n].iter().zip(weights) {
-            let step = [all[*k].1[0] - place[0], all[*k].1[1] - place[1]];
-            let length = step[0].hypot(step[1]);
-            if length > 0.0 {
-                let share = weight / total - 1.0 / n as f64;
-                sum = [sum[0] + share * step[0] / length, sum[1] + share * step[1] / length];
-            }
-        }
-        sum
+        let neighbors = near.iter().map(|(_, k)| (all[*k].0, &all[*k].1[..]));
+        direction((row, v), place, neighbors).map_or([0.0; 2], |found| [found[0], found[1]])
     };
     rows.chunks_exact(dim).zip(velocity.chunks_exact(dim)).zip(places).map(one).collect()
 }
