@@ -26,11 +26,8 @@ mod neighbors;
 mod population;
 mod projection;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use self::couplings::snapshots_at;
 pub use self::couplings::{CouplingKind, Couplings, write_couplings};
@@ -40,7 +37,7 @@ use self::genes::{Loadings, frame};
 use self::neighbors::nearest;
 use self::population::Population;
 use self::projection::projected;
-use crate::config::{Config, hexadecimal};
+use crate::config::{Config, digest_of_file};
 use crate::data::{Cells, Components, Graph, Item, write_extended};
 use crate::destination::Destination;
 use crate::engine::Engine;
@@ -429,13 +426,12 @@ fn with_provenance(
     options: &AnnotateOptions,
     [basis, samples, times]: [&str; 3],
 ) -> Result<Vec<(String, Item)>> {
-    let digest = Sha256::digest(fs::read(&trained.file).map_err(Error::io(&trained.file, "read"))?);
     let text = |text: &str| Item::Text(text.to_string());
     let name = trained.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut provenance = vec![
         ("version".to_string(), text(env!("CARGO_PKG_VERSION"))),
         ("model".into(), Item::Text(name)),
-        ("model_sha256".into(), Item::Text(hexadecimal(&digest))),
+        ("model_sha256".into(), Item::Text(digest_of_file(&trained.file)?)),
         ("members".into(), Item::Count(trained.models.len() as u64)),
         ("seed".into(), Item::Count(options.seed)),
         ("basis".into(), text(basis)),

@@ -9,7 +9,7 @@ use action_matching::data::{DataSource, DividedSet, RowGroups, Snapshots, check_
 use action_matching::engine::Engine;
 use action_matching::evaluate::{EvaluateOptions, Report, StartFrom, evaluate_members};
 use action_matching::model::Model;
-use action_matching::report::{Detail, Page, Population, Subject, View, chosen_conditions, name_of, provenance};
+use action_matching::report::{Detail, Page, Population, Subject, View, name_of, provenance, shown_conditions};
 use action_matching::stage::Stage;
 use action_matching::train::{Checkpoint, RunFolder, SelfTest, Written, read_metrics};
 use action_matching::transport::MAX_POINTS;
@@ -244,14 +244,11 @@ fn look_at_data(
     let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&origin), ..model };
     let n_before = test.snapshots.samples.len() / test.snapshots.dim;
     let mut all = parts(&arguments.condition, start, members.into_iter().map(relative).collect(), test)?;
-    if arguments.condition.is_empty() && all.len() > SHOWN {
-        let n = all.len();
-        subject.notes.extend(chosen_conditions(SHOWN, n));
-        let mut number = 0;
-        all.retain(|_| {
-            number += 1;
-            (number - 1) * SHOWN / n != number * SHOWN / n
-        });
+    if arguments.condition.is_empty() {
+        let (shown, note) = shown_conditions(all.len(), SHOWN);
+        subject.notes.extend(note);
+        let mut number = 0..;
+        all.retain(|_| number.next().is_some_and(|number| shown.contains(&number)));
     }
     let screen = OnScreen::new("flows and comparisons", signals);
     let stage = Stage::new(arguments.device.threads(), &screen);

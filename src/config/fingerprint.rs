@@ -2,6 +2,9 @@
 //! configurations had first. It stays as it is, whatever keys are called, so that runs of earlier
 //! versions can be gone on with.
 
+use std::fs;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -258,6 +261,15 @@ impl Default for Output {
     fn default() -> Self {
         Output { folder: String::new(), checkpoint_every: 1000, metrics_every: 10 }
     }
+}
+
+/// SHA-256 of the file at `path`, in hexadecimal digits.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read.
+pub(crate) fn digest_of_file(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
+    Ok(hexadecimal(&Sha256::digest(bytes)))
 }
 
 /// Bytes as hexadecimal digits.

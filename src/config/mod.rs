@@ -49,7 +49,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::data::DataConfig;
-pub(crate) use self::fingerprint::{Settings, hexadecimal};
+pub(crate) use self::fingerprint::{Settings, digest_of_file, hexadecimal};
 #[doc(hidden)]
 pub use self::keys::accepted_values;
 pub(crate) use self::keys::inline;

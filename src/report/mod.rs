@@ -151,12 +151,13 @@ impl Subject {
             let of = |model: &Model| Population::of_network(snapshots, &model.coordinates);
             View { name: (*condition).into(), members: models.clone(), population: models.first().map(of) }
         };
-        let shown = evenly(parts.len(), Self::SHOWN);
+        let (shown, note) = shown_conditions(parts.len(), Self::SHOWN);
         let mut notes = vec![
-            "This is the short report that a training ends with. `amatch report` adds scores with their floors, and draws more              times."
+            "This is the short report that a training ends with. `amatch report` adds scores with their floors, and \
+             draws more times."
                 .to_string(),
         ];
-        notes.extend(chosen_conditions(shown.len(), parts.len()));
+        notes.extend(note);
         let mut provenance = provenance(folder, &folder.model(), Some(config))?;
         provenance.push(("arithmetic".into(), written.arithmetic.into()));
         Ok(Subject {
@@ -229,10 +230,12 @@ impl Subject {
     }
 }
 
-/// That not all conditions are shown, if so.
+/// Which of `n` conditions are shown if there may be `most`, and a sentence if that is not all.
 #[must_use]
-pub fn chosen_conditions(shown: usize, all: usize) -> Option<String> {
-    (shown < all).then(|| format!("{shown} of {all} conditions are shown, evenly chosen."))
+pub fn shown_conditions(n: usize, most: usize) -> (Vec<usize>, Option<String>) {
+    let shown = evenly(n, most);
+    let note = (shown.len() < n).then(|| format!("{} of {n} conditions are shown, evenly chosen.", shown.len()));
+    (shown, note)
 }
 
 /// What the axes of a view are.

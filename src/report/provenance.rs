@@ -1,14 +1,9 @@
 //! Where a run comes from.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
-use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::config::{Config, digest_of_file};
+use crate::error::Result;
 use crate::run_folder::RunFolder;
 
 /// Names and values: the program, the files of the run, the digest of its model if there is one.
@@ -22,19 +17,7 @@ pub fn provenance(folder: &RunFolder, model: &Path, config: Option<&Config>) -> 
     add("run", whole(folder.path()));
     add("model", whole(model));
     if model.exists() {
-        let mut digest = Sha256::new();
-        let (mut file, mut buffer) = (File::open(model).map_err(Error::io(model, "open"))?, vec![0; 1 << 16]);
-        loop {
-            match file.read(&mut buffer).map_err(Error::io(model, "read"))? {
-                0 => break,
-                n => digest.update(&buffer[..n]),
-            }
-        }
-        let mut text = String::new();
-        for byte in digest.finalize() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        add("SHA-256 of the model", text);
+        add("SHA-256 of the model", digest_of_file(model)?);
     }
     if let Some(config) = config {
         config.source().files().for_each(|file| add("data", whole(file)));

@@ -10,9 +10,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::selftest::SelfTest;
-use crate::config::Config;
+use crate::config::{Config, digest_of_file, hexadecimal};
 use crate::display::{shortest, significant};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{open_file, write_atomically};
 use crate::model::{Condition, Model};
 use crate::run_folder::RunFolder;
@@ -216,7 +216,7 @@ impl Card<'_> {
             env!("CARGO_PKG_VERSION"),
             self.steps,
             self.arithmetic,
-            digest(&fs::read(self.folder.model()).map_err(Error::io(&self.folder.model(), "read"))?),
+            digest_of_file(&self.folder.model())?,
             indented.trim_end_matches('\n'),
         ))
     }
@@ -236,5 +236,5 @@ pub(super) fn is_unchanged(path: &Path) -> bool {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
 }

@@ -21,6 +21,7 @@ use action_matching::rng::{Purpose, words};
 use action_matching::train::Checkpoint;
 
 use crate::resume::metrics;
+use crate::run_folder::RUN_FILES;
 
 /// Time after which a run counts as hung.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -159,18 +160,7 @@ impl Place {
         let out = self.path(out);
         let mut names = listing(&out);
         names.retain(|name| !["checkpoints/step-", "tensorboard/events"].iter().any(|start| name.starts_with(start)));
-        let wanted = [
-            "README.md",
-            "checkpoints",
-            "config.toml",
-            "loss.svg",
-            "metrics.jsonl",
-            "model.safetensors",
-            "report.html",
-            "selftest.json",
-            "tensorboard",
-        ];
-        assert_eq!(names, wanted, "{what}: {}", out.display());
+        assert_eq!(names, RUN_FILES, "{what}: {}", out.display());
         // A kill during `--force` may have removed some files of a run that `--resume` then finds
         // finished.
         assert!((1..=3).contains(&checkpoints(&out).len()), "{what}: {}", out.display());

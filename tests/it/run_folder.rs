@@ -102,7 +102,8 @@ const ENDLESS: [&str; 6] = [
     "output.checkpoint_every=100000000",
 ];
 
-const RUN_FILES: [&str; 9] = [
+/// What the folder of a finished run holds.
+pub const RUN_FILES: [&str; 9] = [
     "README.md",
     "checkpoints",
     "config.toml",
