@@ -96,15 +96,16 @@ impl Record {
     }
 
     /// The line of a file of kernels: changes with every instruction of `ptx`, and with the
-    /// assembler, but not with line numbers and paths.
+    /// assembler, but not with line numbers and paths, on which names in the sections for debuggers
+    /// depend too.
     fn line(file: &str, architecture: u32, ptx: &str, assembler: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(assembler);
-        for line in ptx.lines().filter(|line| !line.trim_start().starts_with("//")) {
-            if !line.trim_start().starts_with(".loc") && !line.trim_start().starts_with(".file") {
-                hash.update(line);
-                hash.update("\n");
-            }
+        let instructions = ptx.lines().take_while(|line| !line.trim_start().starts_with(".section"));
+        let is_place = |line: &str| ["//", ".loc", ".file"].iter().any(|start| line.trim_start().starts_with(start));
+        for line in instructions.filter(|line| !is_place(line)) {
+            hash.update(line);
+            hash.update("\n");
         }
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{file},{architecture},{digest}")
@@ -120,7 +121,7 @@ impl Record {
 fn a_record_is_of_instructions_and_assembler() {
     let line = |ptx: &str, assembler: &str| Record::line("a", 80, ptx, assembler);
     let first = line("// 1\n\tadd.f32\n\t.loc 1 2\n\t.file 1 \"x\"", "13.0");
-    assert_eq!(first, line("// 2\n\tadd.f32\n\t.loc 1 3\n\t.file 1 \"y\"", "13.0"));
+    assert_eq!(first, line("// 2\n\tadd.f32\n\t.loc 1 3\n\t.file 1 \"y\"\n\t.section .debug_str\n{\n", "13.0"));
     assert_ne!(first, line("\tmul.f32\n", "13.0"));
     assert_ne!(first, line("\tadd.f32\n", "13.1"));
 }
