@@ -9,7 +9,7 @@ use crate::run_folder::RunFolder;
 /// Names and values: the program, the files of the run, the digest of its model if there is one.
 ///
 /// # Errors
-/// [`Error::Io`] if the model cannot be read.
+/// [`Error::Io`](crate::Error::Io) if the model cannot be read.
 pub fn provenance(folder: &RunFolder, model: &Path, config: Option<&Config>) -> Result<Vec<(String, String)>> {
     let mut pairs = vec![("program".to_string(), format!("action-matching {}", env!("CARGO_PKG_VERSION")))];
     let mut add = |name: &str, value: String| pairs.push((name.into(), value));
