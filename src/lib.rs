@@ -117,6 +117,8 @@ mod tensor_writer;
 mod tensors;
 #[cfg(feature = "files")]
 pub mod train;
+#[cfg(feature = "files")]
+mod trained;
 pub mod training;
 pub mod transport;
 #[cfg(feature = "files")]
@@ -127,6 +129,8 @@ pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::{Coordinate, Local};
 pub use log_density::StartDensity;
+#[cfg(feature = "files")]
+pub use trained::Trained;
 
 /// Items that only the program `amatch` needs; not part of the public interface.
 #[doc(hidden)]

@@ -7,7 +7,7 @@ use action_matching::engine::Engine;
 use action_matching::model::{self, Condition};
 use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
-use action_matching::{Ensemble, Error, InputKind, Local, Result, StartDensity};
+use action_matching::{Ensemble, Error, InputKind, Local, Result, StartDensity, Trained};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
@@ -43,12 +43,11 @@ impl Members {
     }
 
     fn load(path: PathBuf) -> Result<Members> {
-        let run = RunFolder::new(&path);
-        if path.is_dir() && run.member(2).model().exists() {
-            return Ensemble::load(&path).map(Members::Several);
+        let trained = Trained::load(&path)?;
+        match trained.ensemble()? {
+            Some(ensemble) => Ok(Members::Several(ensemble)),
+            None => Ok(Members::One(Box::new(trained.models[0].clone()))),
         }
-        let file = if path.is_dir() { run.model() } else { path };
-        model::Model::load(&file).map(|model| Members::One(Box::new(model)))
     }
 
     fn save(&self, path: PathBuf, overwrite: bool) -> Result<()> {

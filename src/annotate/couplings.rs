@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::AnnotateOptions;
 use super::population::{Group, Population};
-use super::{AnnotateOptions, Trained};
 use crate::data::{Cells, Coupled, Snapshots, write_coupling};
 use crate::density_path::optimal_couplings;
 use crate::destination::{Destination, Replace};
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::integrate::{Solver, Trajectories};
 use crate::model::Coordinates;
 use crate::stage::Stage;
+use crate::trained::Trained;
 use crate::transport::MAX_POINTS;
 
 /// What is coupled.

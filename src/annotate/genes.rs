@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::Trained;
 use super::population::Population;
 use crate::data::{Cells, Item};
 use crate::error::{Error, InputKind, Result};
@@ -27,16 +26,10 @@ impl Loadings {
     ///
     /// # Errors
     /// [`Error::Input`] if there are none, or the layer would be too large.
-    pub fn read(
-        cells: &Cells,
-        path: &Path,
-        trained: &Trained,
-        population: &Population,
-        all_genes: bool,
-    ) -> Result<Loadings> {
+    pub fn read(cells: &Cells, path: &Path, population: &Population, all_genes: bool) -> Result<Loadings> {
         let genes = cells.genes()?;
         let dim = population.dim;
-        let mut of: Vec<(u32, Vec<f32>)> = match &trained.components {
+        let mut of: Vec<(u32, Vec<f32>)> = match &population.components {
             Some(components) => {
                 let known: HashMap<&str, u32> =
                     genes.iter().enumerate().map(|(gene, name)| (name.as_str(), gene as u32)).collect();

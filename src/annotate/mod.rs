@@ -5,9 +5,9 @@
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use action_matching::annotate::{AnnotateOptions, Trained, annotate};
+//! use action_matching::annotate::{AnnotateOptions, annotate};
 //! use action_matching::prelude::*;
-//! use action_matching::{Destination, Replace};
+//! use action_matching::{Destination, Replace, Trained};
 //!
 //! let trained = Trained::load(Path::new("runs/cells"))?;
 //! let (cells, to) = (Path::new("cells.h5ad"), Path::new("annotated.h5ad"));
@@ -26,8 +26,7 @@ mod neighbors;
 mod population;
 mod projection;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use self::couplings::snapshots_at;
 pub use self::couplings::{CouplingKind, Couplings, write_couplings};
@@ -37,52 +36,15 @@ use self::genes::{Loadings, frame};
 use self::neighbors::nearest;
 use self::population::Population;
 use self::projection::projected;
-use crate::config::{Config, digest_of_file};
-use crate::data::{Cells, Components, Graph, Item, write_extended};
+use crate::config::digest_of_file;
+use crate::data::{Cells, Graph, Item, write_extended};
 use crate::destination::Destination;
 use crate::engine::Engine;
-use crate::ensemble::Ensemble;
 use crate::error::{Error, InputKind, Result};
 use crate::log_density::StartDensity;
-use crate::model::{ConditionValue, Model};
-use crate::run_folder::RunFolder;
+use crate::model::ConditionValue;
 use crate::stage::Stage;
-
-/// What a run has trained.
-#[derive(Clone, Debug)]
-pub struct Trained {
-    /// The file of the first model.
-    pub file: PathBuf,
-    /// The model, or the members of an ensemble.
-    pub models: Vec<Model>,
-    /// The configuration beside it, which says where samples and times of cells are.
-    pub config: Option<Config>,
-    /// The components that it was trained on, if they were fitted to genes.
-    pub components: Option<Arc<Components>>,
-}
-
-impl Trained {
-    /// The model, or all members, of the run in the folder `run`.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for a folder without a model, or files that do not belong together.
-    pub fn load(run: &Path) -> Result<Trained> {
-        let folder = RunFolder::new(run);
-        let config = folder.config().exists().then(|| Config::read(&folder.config(), &[])).transpose()?;
-        let has_members = config.as_ref().is_some_and(|config| config.training.seeds > 1);
-        let models = match has_members {
-            true => Ensemble::load(run)?.members().to_vec(),
-            false => vec![Model::load(&folder.model())?],
-        };
-        let components = match folder.loadings().exists() {
-            true => Some(Arc::new(Components::load(&folder.loadings())?)),
-            false => None,
-        };
-        let is_of_model = |components: &Arc<Components>| models[0].coordinates.columns == Some(components.names());
-        let components = components.filter(is_of_model);
-        Ok(Trained { file: folder.model(), models, config, components })
-    }
-}
+use crate::trained::Trained;
 
 /// A kind of column that [`annotate`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +264,7 @@ pub fn annotate(
         add("obsm/velocity_umap".into(), item, "directions by the neighbors of each cell, without a unit");
     }
     let loadings = match options.columns.contains(&Column::Genes) {
-        true => Some(Loadings::read(&file, cells, trained, &population, options.all_genes)?),
+        true => Some(Loadings::read(&file, cells, &population, options.all_genes)?),
         false => None,
     };
     found.notices.extend(file.take_notices());
@@ -343,7 +305,7 @@ pub fn annotate(
         add("var/velocity_genes".into(), Item::Bools(loadings.has_velocity()), "genes that have a velocity");
         add(format!("{PROVENANCE}/driver_genes"), frame(&ranked), "genes by the root mean square of their velocity");
     }
-    let is_in_file = population.samples.starts_with("obsm/") && trained.components.is_none();
+    let is_in_file = population.samples.starts_with("obsm/") && population.components.is_none();
     if options.columns.contains(&Column::Velocity) {
         let meaning = "velocity, units of the samples per unit of time";
         let item = Item::F32 { values: velocity, columns: Some(dim) };

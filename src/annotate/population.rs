@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{AnnotateOptions, Trained};
-use crate::data::{CellSamples, Cells, Reduction, check_fits};
+use super::AnnotateOptions;
+use crate::data::{CellSamples, Cells, Components, Reduction, check_fits};
 use crate::error::{Error, Result};
 use crate::model::{ConditionValue, Coordinates, Model};
 use crate::stage::Stage;
+use crate::trained::Trained;
 
 /// The cells of a file, in the space of a model.
 pub(super) struct Population {
@@ -17,6 +19,8 @@ pub(super) struct Population {
     /// Where the times are; none if they are all the same.
     pub times_at: String,
     pub dim: usize,
+    /// The components that the samples are scores of, if they were fitted to genes.
+    pub components: Option<Arc<Components>>,
     /// Differences `[n, dim]` from the mean of the model, data units; NaN in cells without samples.
     pub rows: Vec<f32>,
     /// `[n]`, data units.
@@ -52,7 +56,8 @@ impl Population {
             source.as_ref().map_or(other.to_string(), |source| name(source).clone())
         };
         let name = options.samples.clone().unwrap_or_else(|| of_run(|source| &source.samples, "samples"));
-        let reduction = match (&trained.components, source.as_ref().and_then(|source| source.components.clone())) {
+        let components = trained.components()?;
+        let reduction = match (&components, source.as_ref().and_then(|source| source.components.clone())) {
             (Some(components), _) => Some(Reduction::Given(components.clone())),
             (None, first @ Some(Reduction::First(_))) => first,
             _ => None,
@@ -60,7 +65,7 @@ impl Population {
         let CellSamples { at: samples, dim, rows, columns } =
             cells.samples(&name, reduction.as_ref(), &coordinates.mean, stage)?;
         // Columns of a table that the model was trained on may be called otherwise here.
-        let columns = columns.filter(|_| trained.components.is_some());
+        let columns = columns.filter(|_| components.is_some());
         check_fits(path, dim, columns.as_deref(), coordinates)?;
         let times_name = options.times.clone().unwrap_or_else(|| of_run(|source| &source.times, "times"));
         let times_at = cells.place(&times_name)?;
@@ -102,7 +107,7 @@ impl Population {
             (n > 0).then_some((words, n))
         });
         let left_out = left_out.collect();
-        Ok(Population { samples, times_at, dim, rows, times, groups, left_out })
+        Ok(Population { samples, times_at, dim, components, rows, times, groups, left_out })
     }
 
     /// Positions `[k, dim]` of some cells, data units.

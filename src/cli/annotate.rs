@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, Trained, annotate, write_couplings};
-use action_matching::config::Config;
+use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, annotate, write_couplings};
 use action_matching::stage::Stage;
-use action_matching::train::RunFolder;
 use action_matching::{Destination, Replace};
 use anyhow::bail;
 
 use super::condition::chosen;
 use super::device::DeviceArguments;
-use super::ensemble::{MemberArgument, later_models};
+use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
-use super::output::{is_cells, load_components, load_model, note, print_result, replace_files};
+use super::output::{is_cells, note, print_result, replace_files};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -117,7 +115,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             arguments.cells.display()
         );
     }
-    let (trained, models) = trained(arguments)?;
+    let trained = arguments.member.load(&arguments.model)?;
+    let models = trained.files();
     let condition = match &arguments.condition[..] {
         [] => Vec::new(),
         given => chosen("--condition", given, &trained.models[0].coordinates)?,
@@ -181,20 +180,6 @@ fn columns(arguments: &Arguments) -> Vec<Column> {
     ];
     columns.extend(asked.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, column)| column));
     columns
-}
-
-/// What the run has trained, and the files of its models.
-fn trained(arguments: &Arguments) -> anyhow::Result<(Trained, Vec<PathBuf>)> {
-    let (file, model, config): (PathBuf, _, Option<Config>) = load_model(&arguments.member.of(&arguments.model)?)?;
-    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
-    let components = load_components(&file, &model, config.as_ref())?;
-    let mut files = vec![file.clone()];
-    if components.is_some() {
-        files.push(RunFolder::new(file.parent().unwrap_or(Path::new(""))).loadings());
-    }
-    files.extend(later_models(&arguments.model, ensemble.as_ref()));
-    let models = ensemble.map_or(vec![model], |ensemble| ensemble.members().to_vec());
-    Ok((Trained { file, models, config, components }, files))
 }
 
 fn print(found: &Annotated, to: &Destination) -> anyhow::Result<()> {

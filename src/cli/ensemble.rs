@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use action_matching::config::Config;
 use action_matching::display::{shortest, significant};
 use action_matching::train::RunFolder;
-use action_matching::{Ensemble, TrajectorySpread};
+use action_matching::{Trained, TrajectorySpread};
 use anyhow::bail;
 
-use super::output::{is_trained, note};
+use super::output::{is_trained, load, note};
 
 /// Choice of a member.
 #[derive(clap::Args)]
@@ -38,22 +37,10 @@ impl MemberArgument {
         Ok(run.member(number).model())
     }
 
-    /// The ensemble in the run folder `path`; `None` if one member is asked for, or if there is a
-    /// single model.
-    pub fn ensemble(&self, path: &Path, config: Option<&Config>) -> action_matching::Result<Option<Ensemble>> {
-        let run = RunFolder::new(path);
-        let has_members = config.is_some_and(|config| config.training.seeds > 1) || run.member(2).model().exists();
-        if self.member.is_some() || !path.is_dir() || !has_members {
-            return Ok(None);
-        }
-        Ensemble::load(path).map(Some)
+    /// What was trained at `path`: of the member that is asked for, or all of it.
+    pub fn load(&self, path: &Path) -> anyhow::Result<Trained> {
+        Ok(load(&self.of(path)?)?)
     }
-}
-
-/// The files of an ensemble's models in the run folder `path`, besides the first one.
-pub fn later_models(path: &Path, ensemble: Option<&Ensemble>) -> impl Iterator<Item = PathBuf> {
-    let (run, last) = (RunFolder::new(path), ensemble.map_or(1, |ensemble| ensemble.members().len()));
-    (2..=last).map(move |number| run.member(number).model())
 }
 
 /// How far members disagree on `n` particles at each of some times.

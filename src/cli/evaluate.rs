@@ -12,7 +12,7 @@ use action_matching::model::{ConditionValue, Model};
 use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
 use action_matching::transport::MAX_POINTS;
-use action_matching::{Destination, Replace};
+use action_matching::{Destination, Replace, Trained};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use test_data::TestData;
@@ -21,7 +21,7 @@ use super::condition::{self, check_names, list, matching, note_extrapolation, pa
 use super::device::DeviceArguments;
 use super::ensemble::MemberArgument;
 use super::named::{Named, one_of};
-use super::output::{given, load_components, load_model, note, print_result};
+use super::output::{given, note, print_result};
 use super::problem::find;
 use super::sample::{METHODS, snapshot_source, solver};
 use super::signal::Signals;
@@ -112,9 +112,10 @@ const STARTS: &[Named<StartFrom>] = &[
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let problem = arguments.problem.as_deref().map(find).transpose()?;
-    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
-    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
-    let components = load_components(&model_file, &model, config.as_ref())?;
+    let trained = arguments.member.load(&arguments.model)?;
+    let components = trained.components()?;
+    let Trained { file: model_file, models, config, .. } = trained;
+    let model = &models[0];
     let source = snapshot_source(arguments.data.as_deref(), config.as_ref())?;
     let conditions = condition::names(source.conditions.clone(), &model.coordinates);
     let components = given(components.as_ref(), config.as_ref(), &source.path);
@@ -123,7 +124,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let replace = if arguments.force { Replace::Files } else { Replace::Reports };
     let json = arguments.json.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
     let held_out = arguments.held_out.as_deref();
-    let test = TestData::read(arguments.data.is_none(), held_out, config.as_ref(), &model, &source, &signals)?;
+    let test = TestData::read(arguments.data.is_none(), held_out, config.as_ref(), model, &source, &signals)?;
     check_fits(&source.path, test.snapshots.dim, test.columns.as_deref(), &model.coordinates)?;
     let is_generative = config.as_ref().is_some_and(|config| config.objective.path.interpolant().is_generative());
     let default = if is_generative { StartFrom::Noise } else { StartFrom::Previous };
@@ -137,13 +138,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let theorems = (problem.map(|problem| {
         let screen = OnScreen::new("theorems", &signals);
         let stage = Stage::new(arguments.device.threads(), &screen);
-        Theorems::measure(&*engine, &model, &problem, arguments.seed, &stage)
+        Theorems::measure(&*engine, model, &problem, arguments.seed, &stage)
     }))
     .transpose()?;
     // Samples are stored as differences from the origin.
-    let members: Vec<Model> = ensemble.map_or_else(|| vec![model], |ensemble| ensemble.members().to_vec());
     let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&test.origin), ..model };
-    let members: Vec<Model> = members.into_iter().map(relative).collect();
+    let members: Vec<Model> = models.into_iter().map(relative).collect();
     let parts = parts(&arguments.condition, start, members, test)?;
     let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);

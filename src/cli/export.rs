@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use action_matching::Destination;
 use action_matching::model::Condition;
+use action_matching::{Destination, Trained};
 use anyhow::bail;
 
 use super::condition::chosen;
 use super::ensemble::MemberArgument;
-use super::output::{load_model, note, replace_files};
+use super::output::{note, replace_files};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -52,13 +52,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("{}: is not called .onnx, the one format of this command (rename it)", arguments.out.display());
     }
     let member = MemberArgument::new(arguments.member);
-    let (model_file, model, config) = load_model(&member.of(&arguments.model)?)?;
-    let destination = Destination::check(&arguments.out, &[&model_file], replace_files(arguments.force))?;
-    if let Some(ensemble) = member.ensemble(&arguments.model, config.as_ref())? {
-        note!("member 1 of {} is exported; --member chooses another", ensemble.members().len());
+    let Trained { file, models, .. } = member.load(&arguments.model)?;
+    let destination = Destination::check(&arguments.out, &[&file], replace_files(arguments.force))?;
+    if models.len() > 1 {
+        note!("member 1 of {} is exported; --member chooses another", models.len());
     }
+    let model = &models[0];
     let model = match arguments.condition.is_empty() {
-        true => model,
+        true => model.clone(),
         false => model.under(&chosen("--condition", &arguments.condition, &model.coordinates)?)?,
     };
     model.export_onnx(&destination)?;

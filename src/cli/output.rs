@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use action_matching::config::Config;
 use action_matching::data::{Components, Reduction};
-use action_matching::model::Model;
 use action_matching::train::RunFolder;
-use action_matching::{Destination, Error, InputKind, Replace};
+use action_matching::{Destination, Error, Replace, Trained};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::exit;
@@ -126,50 +125,14 @@ pub fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() }
 }
 
-/// A model, given as a file or as its run folder, and the run's configuration if it exists and can
-/// be read. The model does not need the configuration: its defect is a warning here, and an error
-/// only for a caller that needs its content.
-pub fn load_model(path: &Path) -> action_matching::Result<(PathBuf, Model, Option<Config>)> {
-    let file = model_file(path);
-    let model = Model::load(&file)?;
-    let config = file.parent().map(|folder| RunFolder::new(folder).config()).filter(|config| config.exists());
-    let config = config.and_then(|config| {
-        let read = Config::read(&config, &[]);
-        read.inspect_err(|error| note!("warning: {error}; the model is used without its configuration")).ok()
-    });
-    Ok((file, model, config))
-}
-
-/// The components that the model in `file` was trained on, which lie beside it. Without a
-/// configuration they are taken if the dimensions of the model are called as theirs.
-pub fn load_components(
-    file: &Path,
-    model: &Model,
-    config: Option<&Config>,
-) -> action_matching::Result<Option<Arc<Components>>> {
-    let path = RunFolder::new(file.parent().unwrap_or(Path::new(""))).loadings();
-    let asked_for = config.map(|config| config.data.components);
-    let is_first = |config: &Config| matches!(config.source().components, Some(Reduction::First(_)));
-    match asked_for {
-        Some(None) => return Ok(None),
-        _ if config.is_some_and(is_first) => return Ok(None), // columns of the data, nothing to load
-        None if !path.exists() => return Ok(None),
-        Some(Some(count)) if !path.exists() => {
-            let problem = format!("does not exist, but the model was trained on {count} components");
-            let fix = "copy it from the run folder to the folder of the model";
-            return Err(Error::input(&path, "path", problem, fix).of_kind(InputKind::Missing));
-        }
-        _ => {}
+/// What was trained, given as the file of a model or as its run folder. A defect of the configuration
+/// is a warning here, and an error only for a caller that needs its content.
+pub fn load(path: &Path) -> action_matching::Result<Trained> {
+    let trained = Trained::load(path)?;
+    if let Some(defect) = &trained.unread {
+        note!("warning: {defect}; the model is used without its configuration");
     }
-    let components = Components::load(&path)?;
-    if model.coordinates.columns == Some(components.names()) {
-        return Ok(Some(Arc::new(components)));
-    }
-    if asked_for.is_none() {
-        return Ok(None); // of another model
-    }
-    let problem = format!("has {} components, and the model {} dimensions", components.count(), model.architecture.dim);
-    Err(Error::input(&path, "loadings", problem, "restore the files of the run: both are written by one training"))
+    Ok(trained)
 }
 
 /// Refuses a `.npy`, which holds one array, for an output of several.

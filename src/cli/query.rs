@@ -1,6 +1,6 @@
 //! `amatch query`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,14 +12,13 @@ use action_matching::data::{
 use action_matching::engine::Engine;
 use action_matching::model::{ConditionValue, Coordinates, Model};
 use action_matching::stage::Stage;
-use action_matching::train::RunFolder;
 use action_matching::{Destination, Local, StartDensity};
 use anyhow::bail;
 
 use super::condition::chosen;
 use super::device::DeviceArguments;
-use super::ensemble::{MemberArgument, later_models};
-use super::output::{is_trained, load_components, load_model, note, places, replace_files, require_arrays};
+use super::ensemble::MemberArgument;
+use super::output::{is_trained, note, places, replace_files, require_arrays};
 use super::sample::start_source;
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -117,19 +116,15 @@ impl Grid {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
-    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
-    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
+    let trained = arguments.member.load(&arguments.model)?;
+    let (ensemble, config, model) = (trained.ensemble()?, trained.config.as_ref(), &trained.models[0]);
     let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
     let components = match arguments.at.is_some() || arguments.log_density {
-        true => load_components(&model_file, &model, config.as_ref())?,
+        true => trained.components()?,
         false => None,
     };
     let mut reads: Vec<PathBuf> = arguments.at.iter().cloned().collect();
-    if components.is_some() {
-        reads.push(RunFolder::new(model_file.parent().unwrap_or(Path::new(""))).loadings());
-    }
-    reads.push(model_file);
-    reads.extend(later_models(&arguments.model, ensemble.as_ref()));
+    reads.extend(trained.files());
     let destination = Destination::check(&arguments.out, &reads, replace_files(arguments.force))?;
     check_points_format(&destination)?;
     require_arrays(&destination)?;
@@ -138,7 +133,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (points, own_times) = match (&arguments.at, arguments.grid) {
         (Some(path), _) => {
             let samples = arguments.samples.as_deref();
-            let source = start_source(path, samples, &model.coordinates, config.as_ref(), components.as_ref());
+            let source = start_source(path, samples, &model.coordinates, config, components.as_ref());
             let points = read_points(&source, &screen)?;
             points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;
@@ -166,14 +161,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let local = model.local(&*engine, &x, &t)?;
             let laplacian = model.laplacian(&*engine, &x, &t)?;
             let log_density = match arguments.log_density {
-                true => Some(log_density(
-                    &model,
-                    (config.as_ref(), components.as_ref()),
-                    &condition,
-                    (&x, &t),
-                    &*engine,
-                    &signals,
-                )?),
+                true => {
+                    Some(log_density(&model, (config, components.as_ref()), &condition, (&x, &t), &*engine, &signals)?)
+                }
                 false => None,
             };
             (Answer { local, laplacian, log_density }, None)
@@ -195,7 +185,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         signals.end_at_once();
     }
     let has_growth = model.objective.growth > 0.0;
-    let [at_samples, at_times] = places(config.as_ref());
+    let [at_samples, at_times] = places(config);
     let places = [at_samples.as_deref().filter(|_| components.is_none()), at_times.as_deref()];
     write(&destination, &model.coordinates, (&x, &t, places), &answer, spread.as_ref(), has_growth)?;
     note!("{} points and times: {}", t.len(), destination.path().display());

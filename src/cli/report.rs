@@ -13,7 +13,7 @@ use action_matching::report::{Detail, Page, Population, Subject, View, name_of, 
 use action_matching::stage::Stage;
 use action_matching::train::{Checkpoint, RunFolder, SelfTest, Written, read_metrics};
 use action_matching::transport::MAX_POINTS;
-use action_matching::{Destination, Error};
+use action_matching::{Destination, Error, Trained};
 use anyhow::{Context, bail};
 
 use super::condition;
@@ -21,7 +21,7 @@ use super::device::DeviceArguments;
 use super::ensemble::MemberArgument;
 use super::evaluate::test_data::TestData;
 use super::evaluate::{Part, parts};
-use super::output::{given, load_components, load_model, note, replace_files};
+use super::output::{given, load, note, replace_files};
 use super::sample::{snapshot_source, solver};
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -112,14 +112,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let reads = [folder.model(), folder.config()];
     let replace = replace_files(arguments.force);
     let page = arguments.out.as_ref().map(|path| Destination::check(path, &reads, replace)).transpose()?;
-    let (model_file, model, config) = model_of(arguments, &folder, &mut subject)?;
-    describe_run(&folder, &model_file, config.as_ref(), &mut subject)?;
+    let trained = trained(arguments, &folder, &mut subject)?;
+    match &trained {
+        None => describe_run(&folder, &folder.model(), Some(&Config::read(&folder.config(), &[])?), &mut subject)?,
+        Some(trained) => describe_run(&folder, &trained.file, trained.config.as_ref(), &mut subject)?,
+    }
     let engine = arguments.device.engine()?;
-    match &model {
+    match &trained {
         None => subject.views.push(View { name: String::new(), members: Vec::new(), population: None }),
-        Some(model) => {
-            look_at_data(arguments, &*engine, (&model_file, model, config.as_ref()), &mut subject, &signals)?
-        }
+        Some(trained) => look_at_data(arguments, &*engine, trained, &mut subject, &signals)?,
     }
     let drawn = Page::draw(&*engine, &subject, Detail::Full, &OnScreen::new("figures", &signals))?;
     let pictures = arguments.pictures.as_deref().map(|to| check_pictures(to, &drawn, replace)).transpose()?;
@@ -158,22 +159,26 @@ pub fn of_training(engine: &dyn Engine, written: &Written<'_>, signals: &Signals
     }
 }
 
-/// The model with its file and configuration; none of a run that has not saved one yet.
-fn model_of(
-    arguments: &Arguments,
-    folder: &RunFolder,
-    subject: &mut Subject,
-) -> anyhow::Result<(PathBuf, Option<Model>, Option<Config>)> {
+/// What was trained; `None` for a run that has not saved a model yet.
+fn trained(arguments: &Arguments, folder: &RunFolder, subject: &mut Subject) -> anyhow::Result<Option<Trained>> {
     if arguments.model.is_dir() && !folder.model().exists() {
-        let config = Config::read(&folder.config(), &[])?;
         subject.notes.push("The run has not saved a model yet: there is nothing to draw but its curves.".into());
-        return Ok((folder.model(), None, Some(config)));
+        return Ok(None);
     }
-    let (file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
-    if config.is_none() {
+    let path = arguments.member.of(&arguments.model)?;
+    let trained = match load(&path) {
+        // An ensemble whose members are not all there yet.
+        Err(error) if path.is_dir() => {
+            let first = load(&folder.model())?;
+            subject.notes.push(format!("Only the first member is shown: {error}"));
+            first
+        }
+        trained => trained?,
+    };
+    if trained.config.is_none() {
         subject.notes.push("There is no configuration beside the model.".into());
     }
-    Ok((file, Some(model), config))
+    Ok(Some(trained))
 }
 
 /// What the files of a run say of it.
@@ -213,19 +218,13 @@ fn describe_run(
 fn look_at_data(
     arguments: &Arguments,
     engine: &dyn Engine,
-    (model_file, model, config): (&Path, &Model, Option<&Config>),
+    trained: &Trained,
     subject: &mut Subject,
     signals: &Signals,
 ) -> anyhow::Result<()> {
-    let members = match arguments.member.ensemble(&arguments.model, config) {
-        Ok(None) => vec![model.clone()],
-        Ok(Some(ensemble)) => ensemble.members().to_vec(),
-        Err(error) => {
-            subject.notes.push(format!("Only the first member is shown: {error}"));
-            vec![model.clone()]
-        }
-    };
-    let data = match Data::read(arguments, model_file, model, config, signals) {
+    let Trained { models, config, .. } = trained;
+    let (members, model) = (models.clone(), &models[0]);
+    let data = match Data::read(arguments, trained, signals) {
         Ok(data) => data,
         Err(error) if arguments.data.is_some() || arguments.basis.is_some() => return Err(error),
         Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => return Err(error),
@@ -237,7 +236,7 @@ fn look_at_data(
             return Ok(());
         }
     };
-    let is_generative = config.is_some_and(|config| config.objective.path.interpolant().is_generative());
+    let is_generative = config.as_ref().is_some_and(|config| config.objective.path.interpolant().is_generative());
     let start = if is_generative { StartFrom::Noise } else { StartFrom::Previous };
     let Data { test, embedding } = data;
     let (origin, groups) = (test.origin.clone(), test.groups.clone());
@@ -279,14 +278,8 @@ struct Data {
 }
 
 impl Data {
-    fn read(
-        arguments: &Arguments,
-        model_file: &Path,
-        model: &Model,
-        config: Option<&Config>,
-        signals: &Signals,
-    ) -> anyhow::Result<Data> {
-        let components = load_components(model_file, model, config)?;
+    fn read(arguments: &Arguments, trained: &Trained, signals: &Signals) -> anyhow::Result<Data> {
+        let (model, config, components) = (&trained.models[0], trained.config.as_ref(), trained.components()?);
         let source = snapshot_source(arguments.data.as_deref(), config)?;
         let conditions = condition::names(source.conditions.clone(), &model.coordinates);
         let components = given(components.as_ref(), config, &source.path);

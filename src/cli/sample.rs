@@ -17,17 +17,14 @@ use action_matching::model::{ConditionValue, Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::{self, Purpose, Stream};
 use action_matching::stage::{Stage, Watch};
-use action_matching::train::RunFolder;
 use action_matching::{Destination, Ensemble, Error, TrajectorySpread};
 use anyhow::bail;
 
 use super::condition::{self, check_names, chosen, list, matching, pairs};
 use super::device::DeviceArguments;
-use super::ensemble::{Disagreement, MemberArgument, later_models};
+use super::ensemble::{Disagreement, MemberArgument};
 use super::named::{Named, one_of};
-use super::output::{
-    given, is_cells, is_trained, load_components, load_model, note, places, replace_files, require_arrays,
-};
+use super::output::{given, is_cells, is_trained, note, places, replace_files, require_arrays};
 use super::signal::Signals;
 use super::watch::OnScreen;
 
@@ -172,22 +169,14 @@ pub fn solver(
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let start = Start::parse(&arguments.from)?;
-    let (model_file, model, config) = load_model(&arguments.member.of(&arguments.model)?)?;
-    let ensemble = arguments.member.ensemble(&arguments.model, config.as_ref())?;
+    let trained = arguments.member.load(&arguments.model)?;
+    let (ensemble, config, model) = (trained.ensemble()?, trained.config.as_ref(), trained.models[0].clone());
     arguments.check_members(ensemble.as_ref())?;
     let condition = chosen("--condition", &arguments.condition, &model.coordinates)?;
-    let mut reads = start.files(arguments, config.as_ref())?;
+    let mut reads = start.files(arguments, config)?;
     // Particles from noise need no loadings unless they are decoded.
-    let components = if arguments.decode || !matches!(start, Start::Gaussian) {
-        load_components(&model_file, &model, config.as_ref())?
-    } else {
-        None
-    };
-    if components.is_some() {
-        reads.push(RunFolder::new(model_file.parent().unwrap_or(Path::new(""))).loadings());
-    }
-    reads.push(model_file);
-    reads.extend(later_models(&arguments.model, ensemble.as_ref()));
+    let components = if arguments.decode || !matches!(start, Start::Gaussian) { trained.components()? } else { None };
+    reads.extend(trained.files());
     if arguments.decode && components.is_none() {
         bail!("--decode: the model was not trained on components (leave it out)");
     }
@@ -229,13 +218,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         require_decoded(decoder, n, times.saved.len())?;
     }
     let from = StartCondition { arguments, condition: &condition, coordinates: &of_conditions };
-    let rows = start.particles(
-        from,
-        &model,
-        config.as_ref(),
-        components.as_ref(),
-        &OnScreen::new("bytes of data", &signals),
-    )?;
+    let rows = start.particles(from, &model, config, components.as_ref(), &OnScreen::new("bytes of data", &signals))?;
     let n = rows.len() / channels.dim;
     channels.require(n, n_slabs, "--save-at")?;
     require_decoded(decoder, n, times.saved.len())?;
@@ -286,7 +269,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if destination.is_stream() {
         signals.end_at_once();
     }
-    let [at_samples, at_times] = places(config.as_ref());
+    let [at_samples, at_times] = places(config);
     // The scores of fitted components are not the columns that they were fitted to.
     let at_samples = at_samples.filter(|_| components.is_none() || arguments.decode);
     let places = [at_samples.as_deref(), at_times.as_deref()];

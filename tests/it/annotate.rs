@@ -5,14 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, Trained, annotate, write_couplings};
+use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, annotate, write_couplings};
 use action_matching::data::{DataSource, read_points};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
 use action_matching::model::{Activation, Condition, Coordinates, Head, Model, TimeEmbedding, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::stage::Stage;
-use action_matching::{Destination, Ensemble, Replace};
+use action_matching::{Destination, Ensemble, Replace, Trained};
 
 use crate::cli::{amatch, text};
 use crate::common::{assert_close, files, model};
@@ -43,7 +43,7 @@ fn some_model(objective: Objective) -> Model {
 fn trained(folder: &Path, models: &[Model]) -> Trained {
     let file = folder.join("model.safetensors");
     models[0].save(&file).expect("saved");
-    Trained { file, models: models.to_vec(), config: None, components: None }
+    Trained { file, models: models.to_vec(), config: None, unread: None }
 }
 
 /// Runs `tests/interop/annotate.py` in `folder`; starting Python takes longer than all else.

@@ -63,6 +63,7 @@ mod snapshots;
 mod stochastic;
 #[cfg(unix)]
 mod streams;
+mod trained;
 mod training;
 mod validate;
 mod weights;

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use action_matching::Destination;
-use action_matching::annotate::{AnnotateOptions, Column, Trained, annotate};
+use action_matching::annotate::{AnnotateOptions, Column, annotate};
 use action_matching::data::{
     DataSource, HoldOut, RowShare, Snapshots, SplitColumn, SplitValue, Standardization, describe, load, load_single,
     read_points, read_snapshots,
@@ -12,6 +11,7 @@ use action_matching::data::{
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::model::{Architecture, Coordinates, Model};
 use action_matching::stage::Stage;
+use action_matching::{Destination, Trained};
 use zip::CompressionMethod;
 
 use super::{Folder, open_safetensors, seal_safetensors};
@@ -467,7 +467,7 @@ fn h5ad_annotated_in_place() {
     let coordinates = Coordinates { time_range: [0.0, 7.0], ..Coordinates::identity(3) };
     let model = Model { coordinates, ..Model::initial(architecture, 1) };
     model.save(&file).expect("saved");
-    let trained = Trained { file, models: vec![model], config: None, components: None };
+    let trained = Trained { file, models: vec![model], config: None, unread: None };
     let options = AnnotateOptions { columns: vec![Column::Velocity, Column::Action], ..AnnotateOptions::default() };
     run(&target, h5ad, |input, _| {
         fs::write(&path, input).expect("written");
