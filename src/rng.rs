@@ -69,6 +69,9 @@ pub enum Purpose {
     Stopping = 18,
     /// Start of the search for the components of wide samples (step = component / 4, row = column).
     Components = 20,
+    /// Directions of sliced distances (step = group of orthonormal directions, row = one of them):
+    /// normal numbers in the words of a row, see [`RowWords`].
+    Directions = 25,
 }
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];

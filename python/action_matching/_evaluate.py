@@ -33,6 +33,7 @@ def evaluate(
     held_out: Sequence[float] = (),
     start: str = "previous",
     points: Optional[int] = None,
+    sliced_points: Optional[int] = None,
     max_comparisons: Optional[int] = None,
     method: Optional[str] = None,
     steps: Optional[int] = None,
@@ -55,6 +56,9 @@ def evaluate(
         the only one.
     points
         Most points of a snapshot; a random subset represents a larger one.
+    sliced_points
+        Most points of sliced W2, which is computed beside the others where a snapshot has more than ``points``
+        [50000; 0: never].
     max_comparisons
         Most comparisons, spread evenly over the times [200].
     method, steps, rtol, atol, progress
@@ -67,6 +71,7 @@ def evaluate(
         "held_out": [float(time) for time in held_out],
         "start": start,
         "points": points,
+        "sliced_points": sliced_points,
         "max_comparisons": max_comparisons,
         "seed": seed,
     }

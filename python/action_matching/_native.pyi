@@ -24,6 +24,7 @@ class Comparison(TypedDict):
     held_out: list[float]
     start: str
     points: Optional[int]
+    sliced_points: Optional[int]
     max_comparisons: Optional[int]
     seed: int
 

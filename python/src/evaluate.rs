@@ -24,6 +24,8 @@ pub struct Comparison {
     #[pyo3(item)]
     points: Option<usize>,
     #[pyo3(item)]
+    sliced_points: Option<usize>,
+    #[pyo3(item)]
     max_comparisons: Option<usize>,
     #[pyo3(item)]
     seed: u64,
@@ -90,6 +92,7 @@ pub fn evaluate(
         let options = EvaluateOptions {
             start: comparison.start()?,
             max_points: comparison.points.unwrap_or(defaults.max_points),
+            max_sliced: comparison.sliced_points.unwrap_or(defaults.max_sliced),
             max_comparisons: comparison.max_comparisons.unwrap_or(defaults.max_comparisons),
             method: solver.method,
             control: solver.control,

@@ -39,7 +39,8 @@ Examples:
 Each snapshot is moved to the next one, and to those between that were not trained on (with --start \
 first, the first one to all), and compared with the true snapshot there; with growth, particles carry \
 weights. Scores are exact Wasserstein distances W1 and W2, the squared energy distance and MMD² at \
-three bandwidths, both unbiased. They stand beside those of no motion, of a roll-out from the first \
+three bandwidths, both unbiased; of snapshots with more points than --points also sliced W2, which has \
+tables of its own. They stand beside those of no motion, of a roll-out from the first \
 snapshot, of what needs no model (the snapshot after, rows of both neighbors, points between them on \
 the exact W2 plan), and the sampling floor, the distance between two halves of the truth. Means with \
 standard errors come first, of what was not trained on apart; a line says where measures disagree, \
@@ -67,6 +68,10 @@ pub struct Arguments {
     /// Largest number of points; a random subset represents a snapshot with more
     #[arg(long, default_value_t = MAX_POINTS, value_name = "N")]
     points: usize,
+    /// Largest number of points of sliced W2, which is computed beside the others where a snapshot
+    /// has more than --points; 0: never
+    #[arg(long, default_value_t = EvaluateOptions::SLICED, value_name = "N")]
+    sliced_points: usize,
     /// Compare with the true action of this problem of `amatch problem`: action gap, gap identity,
     /// bound on W2²
     #[arg(long, value_name = "NAME")]
@@ -147,8 +152,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let parts = parts(&arguments.condition, start, members, test)?;
     let most = if arguments.all { usize::MAX } else { EvaluateOptions::COMPARISONS };
     let max_comparisons = (most / parts.len()).max(FEWEST_COMPARISONS);
-    let (max_points, seed) = (arguments.points, arguments.seed);
-    let options = EvaluateOptions { start, max_points, max_comparisons, method, control, seed };
+    let (max_points, max_sliced, seed) = (arguments.points, arguments.sliced_points, arguments.seed);
+    let options = EvaluateOptions { start, max_points, max_sliced, max_comparisons, method, control, seed };
     let run = model_file.parent().filter(|_| config.is_some()).map(Path::to_owned);
     let configuration = run.as_ref().map(|run| RunFolder::new(run).config());
     let data = source.files().map(Path::to_owned).collect();

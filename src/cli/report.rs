@@ -253,7 +253,15 @@ fn look_at_data(
     let stage = Stage::new(arguments.device.threads(), &screen);
     let (method, control) = solver(None, &model.objective, None, None, None);
     let max_comparisons = (EvaluateOptions::COMPARISONS / all.len()).max(4);
-    let options = EvaluateOptions { start, max_points: arguments.points, max_comparisons, method, control, seed: SEED };
+    let options = EvaluateOptions {
+        start,
+        max_points: arguments.points,
+        max_sliced: 0, // the page has no place for it
+        max_comparisons,
+        method,
+        control,
+        seed: SEED,
+    };
     for part in &all {
         match evaluate_members(engine, &part.members, &part.test.labeled(), &options, &stage) {
             Ok(report) => {

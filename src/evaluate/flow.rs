@@ -50,8 +50,7 @@ impl Flow {
         watch: &dyn Watch,
     ) -> Result<Flow> {
         let dim = model.architecture.dim;
-        // Coordinates for points given as differences from the mean.
-        let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
+        let coordinates = &centered(model);
         let set = |k: usize| sets[k].as_ref().ok_or_else(|| no_points(k));
         let (from, to) = (way.from.map(set).transpose()?, set(way.to)?);
         // Noise is at time 0 and the single snapshot at time 1, whatever the times in the data.
@@ -125,34 +124,87 @@ impl RollOut {
         options: &EvaluateOptions,
         watch: &dyn Watch,
     ) -> Result<RollOut> {
-        let dim = model.architecture.dim;
-        let coordinates = &Coordinates { mean: vec![0.0; dim], ..model.coordinates.clone() };
-        let mut positions = start.rows.clone();
-        coordinates.to_network(&mut positions);
-        let n = positions.len() / dim;
-        let weighted = model.objective.growth > 0.0;
-        let mut log_weights = vec![0.0; if weighted { n } else { 0 }];
+        let mut moving = Moving::from_set(model, start, options);
         let mut roll_out = RollOut { positions: Vec::new(), weights: Vec::new() };
-        let mut now = coordinates.network_time(start.time);
         for (interval, &time) in times.iter().enumerate() {
             watch.advanced(interval as u64, times.len() as u64);
-            let end = coordinates.network_time(time);
-            // Each interval has noise of its own.
-            let noise = Noise::new(options.seed.wrapping_add(1 + interval as u64));
-            let plan = Plan { noise, ..Plan::new(options.method, options.control, now, vec![end]) };
-            let trajectories = Trajectories {
-                log_weights: weighted.then_some(&mut log_weights[..]),
-                ..Trajectories::of(&mut positions)
-            };
-            engine.integrate(model, &plan, trajectories, watch)?;
-            now = end;
-            let mut arrived = positions.clone();
-            coordinates.to_data(&mut arrived);
-            roll_out.positions.push(arrived);
-            roll_out.weights.push(weighted.then(|| relative_weights(&log_weights)));
+            moving.advance(engine, model, model.coordinates.network_time(time), options, watch)?;
+            roll_out.positions.push(moving.positions(model));
+            roll_out.weights.push(moving.weights());
         }
         Ok(roll_out)
     }
+}
+
+/// Particles between two times.
+pub(super) struct Moving {
+    /// Network units, less the model's mean.
+    positions: Vec<f32>,
+    /// Empty without growth.
+    log_weights: Vec<f32>,
+    /// Network units.
+    now: f64,
+    /// Of the next interval: each has noise of its own.
+    noise_seed: u64,
+}
+
+impl Moving {
+    /// The points of `start` at its time.
+    pub fn from_set(model: &Model, start: &PointSet, options: &EvaluateOptions) -> Self {
+        let mut positions = start.rows.clone();
+        centered(model).to_network(&mut positions);
+        Moving::new(model, positions, model.coordinates.network_time(start.time), options)
+    }
+
+    /// `n` standard normal points at time 0.
+    pub fn from_noise(model: &Model, n: usize, options: &EvaluateOptions) -> Self {
+        let dim = model.architecture.dim;
+        let positions = draw_gaussian(n, dim, &mut Stream::of_normals(options.seed, dim));
+        Moving::new(model, positions, 0.0, options)
+    }
+
+    fn new(model: &Model, positions: Vec<f32>, now: f64, options: &EvaluateOptions) -> Self {
+        let n = if model.objective.growth > 0.0 { positions.len() / model.architecture.dim } else { 0 };
+        Moving { positions, log_weights: vec![0.0; n], now, noise_seed: options.seed.wrapping_add(1) }
+    }
+
+    /// Moves them to the time `end`, network units.
+    ///
+    /// # Errors
+    /// As [`Flow::measure`].
+    pub fn advance(
+        &mut self,
+        engine: &dyn Engine,
+        model: &Model,
+        end: f64,
+        options: &EvaluateOptions,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        let noise = Noise::new(self.noise_seed);
+        let plan = Plan { noise, ..Plan::new(options.method, options.control, self.now, vec![end]) };
+        let log_weights = (!self.log_weights.is_empty()).then_some(&mut self.log_weights[..]);
+        let trajectories = Trajectories { log_weights, ..Trajectories::of(&mut self.positions) };
+        engine.integrate(model, &plan, trajectories, watch)?;
+        (self.now, self.noise_seed) = (end, self.noise_seed.wrapping_add(1));
+        Ok(())
+    }
+
+    /// Data units minus the model's mean.
+    pub fn positions(&self, model: &Model) -> Vec<f32> {
+        let mut positions = self.positions.clone();
+        centered(model).to_data(&mut positions);
+        positions
+    }
+
+    /// With growth: relative to the largest.
+    pub fn weights(&self) -> Option<Vec<f64>> {
+        (!self.log_weights.is_empty()).then(|| relative_weights(&self.log_weights))
+    }
+}
+
+/// Coordinates for points given as differences from the mean.
+fn centered(model: &Model) -> Coordinates {
+    Coordinates { mean: vec![0.0; model.architecture.dim], ..model.coordinates.clone() }
 }
 
 /// Weights relative to the largest.

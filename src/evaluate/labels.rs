@@ -72,6 +72,11 @@ impl<'a> Truth<'a> {
         self.snapshots.times[self.k]
     }
 
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.snapshots.n_rows(self.k)
+    }
+
     /// Rows `[n, dim]`.
     pub fn rows(&self) -> &'a [f32] {
         self.snapshots.rows(self.k)

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::labels::{Kind, Role};
+use super::large::SlicedScores;
 use super::report::{Comparison, Distances, EqualNumbers};
 use super::verdict::Measure;
 
@@ -49,6 +50,17 @@ pub struct SetMeans {
     pub mmd2_double: Option<Mean>,
 }
 
+/// Means of the sliced distances of one set of points from the truth.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SlicedMeans {
+    /// As [`SetMeans::name`].
+    pub name: &'static str,
+    /// Number of comparisons that have this set.
+    pub comparisons: usize,
+    /// √d · [sliced W₂](super::sliced_wasserstein2).
+    pub sliced_w2: Mean,
+}
+
 /// Means over all comparisons of one role and kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Means {
@@ -62,6 +74,12 @@ pub struct Means {
     pub n_points: Option<[usize; 2]>,
     /// The sets of points, the model's first.
     pub sets: Vec<SetMeans>,
+    /// Smallest and largest number of points of the sliced distances, on each side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_sliced: Option<[usize; 2]>,
+    /// Sliced distances, where snapshots have more points than exact ones take.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sliced: Vec<SlicedMeans>,
     /// Kinetic energy, network units.
     pub kinetic_energy: Option<Mean>,
     /// Hamilton–Jacobi–Bellman residual, network units.
@@ -83,6 +101,11 @@ pub(super) const NO_MOTION: Set = ("no motion", |comparison| {
 /// The exact plan's points between the two snapshots beside the truth.
 pub(super) const PLAN_MIDPOINT: Set = ("plan midpoint", |comparison| of_equal(comparison, |equal| equal.plan_midpoint));
 
+/// Names of other sets, in [`SetMeans::name`].
+pub(super) const ROLL_OUT: &str = "from the first";
+pub(super) const SAMPLING_FLOOR: &str = "sampling floor";
+pub(super) const ALL_POINTS: &str = "model, all points";
+
 fn of_equal(comparison: &Comparison, set: fn(&EqualNumbers) -> Option<Distances>) -> Option<Distances> {
     comparison.equal_numbers.as_ref().and_then(set)
 }
@@ -90,14 +113,14 @@ fn of_equal(comparison: &Comparison, set: fn(&EqualNumbers) -> Option<Distances>
 /// All sets, in the order of reports.
 const SETS: [Set; 9] = [
     MODEL,
-    ("from the first", |comparison| of_equal(comparison, |equal| equal.roll_out)),
+    (ROLL_OUT, |comparison| of_equal(comparison, |equal| equal.roll_out)),
     NO_MOTION,
     ("previous", |comparison| of_equal(comparison, |equal| equal.previous)),
     ("next", |comparison| of_equal(comparison, |equal| equal.next)),
     ("pooled neighbors", |comparison| of_equal(comparison, |equal| equal.pooled_neighbors)),
     PLAN_MIDPOINT,
-    ("sampling floor", |comparison| comparison.sampling_floor),
-    ("model, all points", |comparison| {
+    (SAMPLING_FLOOR, |comparison| comparison.sampling_floor),
+    (ALL_POINTS, |comparison| {
         // Unbiased distances are of all points everywhere.
         let no = |model: Distances| Distances { energy: None, mmd2_half: None, mmd2: None, mmd2_double: None, ..model };
         comparison.equal_numbers.as_ref().map(|_| no(comparison.model))
@@ -113,14 +136,14 @@ impl Means {
         let of_group = |&(training, kind): &(Role, Kind)| {
             let of: Vec<&Comparison> = comparisons.iter().filter(|each| each.group() == (training, kind)).collect();
             let n_points = of.iter().filter_map(|each| each.equal_numbers.as_ref()).map(|equal| equal.n_points);
-            let n_points = n_points.fold(None, |range: Option<[usize; 2]>, n| {
-                range.map_or(Some([n, n]), |[least, most]| Some([least.min(n), most.max(n)]))
-            });
+            let sliced: Vec<&SlicedScores> = of.iter().filter_map(|each| each.sliced.as_ref()).collect();
             Means {
                 training,
                 kind,
                 comparisons: of.len(),
-                n_points,
+                n_points: range(n_points),
+                n_sliced: range(sliced.iter().map(|scores| scores.n_points)),
+                sliced: SETS.iter().filter_map(|(name, _)| SlicedMeans::of(name, &sliced)).collect(),
                 sets: SETS.iter().filter_map(|set| SetMeans::of(*set, &of)).collect(),
                 kinetic_energy: Mean::of(of.iter().map(|each| each.kinetic_energy)),
                 hjb_residual: Mean::of(of.iter().map(|each| each.hjb_residual)),
@@ -139,6 +162,21 @@ impl Means {
             (_, Kind::Forecast) => format!("{role}, a forecast"),
             (_, Kind::Rows) => format!("{role} rows of times that were seen"),
         }
+    }
+}
+
+/// The smallest and the largest of `numbers`, if there are any.
+fn range(numbers: impl Iterator<Item = usize>) -> Option<[usize; 2]> {
+    numbers.fold(None, |range: Option<[usize; 2]>, n| {
+        range.map_or(Some([n, n]), |[least, most]| Some([least.min(n), most.max(n)]))
+    })
+}
+
+impl SlicedMeans {
+    fn of(name: &'static str, comparisons: &[&SlicedScores]) -> Option<SlicedMeans> {
+        let found: Vec<f64> = comparisons.iter().filter_map(|scores| scores.of(name)).collect();
+        let comparisons = found.len();
+        Mean::of(found).map(|sliced_w2| SlicedMeans { name, comparisons, sliced_w2 })
     }
 }
 

@@ -19,6 +19,7 @@ mod energies;
 mod energy_distance;
 mod flow;
 mod labels;
+mod large;
 mod likelihood;
 mod means;
 mod members;
@@ -27,6 +28,7 @@ mod pair_means;
 mod points;
 mod report;
 mod scores;
+mod sliced;
 mod theorems;
 mod verdict;
 
@@ -41,12 +43,15 @@ pub(crate) use flow::relative_weights;
 use flow::{Flow, RollOut};
 pub use labels::{Kind, Labeled, Role};
 use labels::{Truth, Way, chosen, ways};
-pub use means::{Mean, Means, SetMeans};
+use large::Large;
+pub use large::{SlicedScores, SlicedSet};
+pub use means::{Mean, Means, SetMeans, SlicedMeans};
 pub use members::{MemberScores, Members, OverMembers, evaluate_members};
 pub use mmd::{Kernel, mmd2};
 use points::PointSet;
 pub use report::{Comparison, Distances, EqualNumbers, Report, Sources};
 use scores::{Compared, Scores, scores};
+pub use sliced::{DIRECTIONS, sliced_wasserstein2};
 pub use theorems::{ActionGap, Likelihood, Theorems, TransportBound};
 pub use verdict::{Measure, Verdict};
 
@@ -79,6 +84,9 @@ pub struct EvaluateOptions {
     /// Maximum number of points of a snapshot, at most [`MAX_POINTS`]; larger ones are represented
     /// by a random subset.
     pub max_points: usize,
+    /// Maximum number of points of sliced distances, which are computed beside the others where a
+    /// snapshot has more than `max_points`; 0: never.
+    pub max_sliced: usize,
     /// Maximum number of comparisons, spread evenly over the times if there would be more.
     pub max_comparisons: usize,
     /// Method of integration.
@@ -92,6 +100,8 @@ pub struct EvaluateOptions {
 impl EvaluateOptions {
     /// Default of `max_comparisons`.
     pub const COMPARISONS: usize = 200;
+    /// Default of `max_sliced`. In 50 dimensions a comparison of so many takes some seconds.
+    pub const SLICED: usize = 50_000;
 }
 
 impl Default for EvaluateOptions {
@@ -99,6 +109,7 @@ impl Default for EvaluateOptions {
         EvaluateOptions {
             start: StartFrom::Previous,
             max_points: MAX_POINTS,
+            max_sliced: Self::SLICED,
             max_comparisons: Self::COMPARISONS,
             method: Method::Dopri5,
             control: StepControl::Adaptive { rtol: 1e-4, atol: 1e-5 },
@@ -147,8 +158,8 @@ pub fn evaluate(
 /// [`relative_to`]: crate::model::Coordinates::relative_to
 ///
 /// Distances are computed on the threads of `stage`, as many comparisons at once as
-/// [`MEMORY`](crate::transport::MEMORY) allows. Its watch counts two units per comparison and one
-/// for the roll-out.
+/// [`MEMORY`](crate::transport::MEMORY) allows. Its watch counts two units per comparison, one more
+/// for each with a large snapshot, and one for the roll-out.
 ///
 /// # Errors
 /// [`Error::Interrupted`] if the watch cancels. [`Error::Input`] if dimensions differ, the number
@@ -172,8 +183,10 @@ pub fn evaluate_labeled(
         let mean = &model.coordinates.mean;
         sets[k].get_or_insert_with(|| PointSet::new(dim, truths[k], mean, options.max_points, options.seed));
     }
+    let large = Large { engine, model, truths: &truths, options };
+    let n_large = ways.iter().filter(|way| large.includes(way)).count();
     // Each comparison counts one unit for its flow and one for its distances.
-    let total = 2 * ways.len() as u64 + 1;
+    let total = (2 * ways.len() + 1 + n_large) as u64;
     let section =
         |before: usize, units: usize| Section { watch: stage.watch, before: before as u64, units: units as u64, total };
     let mut flows = Vec::new();
@@ -198,8 +211,10 @@ pub fn evaluate_labeled(
         .collect();
     let watch = &section(flows.len() + 1, ways.len());
     let scores = scores(&compared, &sets, dim, options.max_points, options.seed, &stage.watched_by(watch))?;
+    let watch = &section(2 * flows.len() + 1, n_large);
+    let sliced = large.scores(&ways, &stage.watched_by(watch))?;
 
-    let comparison = |(Compared { way, flow, .. }, scores): (&Compared<'_>, Scores)| {
+    let comparison = |((Compared { way, flow, .. }, scores), sliced): ((&Compared<'_>, Scores), _)| {
         let truth = &truths[way.to];
         Comparison {
             from: way.from.map(|from| truths[from].time()),
@@ -213,6 +228,7 @@ pub fn evaluate_labeled(
             no_motion: scores.no_motion,
             sampling_floor: scores.sampling_floor,
             equal_numbers: scores.equal_numbers,
+            sliced,
             kernel: sets[way.to].as_ref().and_then(|set| set.kernel).map(Kernel::name),
             kinetic_energy: flow.kinetic_energy,
             hjb_residual: flow.hjb_residual,
@@ -223,7 +239,7 @@ pub fn evaluate_labeled(
             log_likelihood: flow.log_likelihood,
         }
     };
-    let comparisons: Vec<Comparison> = compared.iter().zip(scores).map(comparison).collect();
+    let comparisons: Vec<Comparison> = compared.iter().zip(scores).zip(sliced).map(comparison).collect();
     let method = match options.control {
         StepControl::Fixed { steps } => format!("{:?}, {steps} steps for each", options.method),
         StepControl::Adaptive { rtol, atol } => format!("{:?}, rtol {rtol:e}, atol {atol:e}", options.method),

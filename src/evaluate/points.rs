@@ -28,3 +28,29 @@ impl PointSet {
         PointSet { time: truth.time(), rows: chosen, others: pick(&order[half..2 * half]), kernel }
     }
 }
+
+/// Rows `[n, dim]` and their weights, relative to any unit.
+pub(super) struct Particles<'a, T = f32> {
+    pub rows: &'a [T],
+    pub weights: Option<&'a [f64]>,
+}
+
+// Not derived: the rows need not be copied.
+impl<T> Clone for Particles<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Particles<'_, T> {}
+
+impl<'a, T> Particles<'a, T> {
+    pub fn equal(rows: &'a [T]) -> Self {
+        Particles { rows, weights: None }
+    }
+
+    /// The first `n`.
+    pub fn first(self, n: usize, dim: usize) -> Self {
+        Particles { rows: &self.rows[..n * dim], weights: self.weights.map(|weights| &weights[..n]) }
+    }
+}

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::labels::{Kind, Role};
-use super::means::{Mean, Means, SetMeans};
+use super::large::SlicedScores;
+use super::means::{Mean, Means, SlicedMeans};
 use super::members::{MemberScores, Members, OverMembers};
 use super::verdict::{Measure, Verdict};
 use super::{Theorems, means};
@@ -89,6 +90,9 @@ pub struct Comparison {
     /// Scores that may be compared with each other and with the floor; `None` with fewer than two
     /// points.
     pub equal_numbers: Option<EqualNumbers>,
+    /// Sliced distances, if a snapshot has more points than exact ones take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sliced: Option<SlicedScores>,
     /// Kernel of `mmd2`, with the median distance of the truth.
     pub kernel: Option<String>,
     /// ∫ E½‖∇s‖² along the flow, network units.
@@ -265,18 +269,14 @@ impl fmt::Display for Means {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         write!(f, "{}: {}", self.name(), plural(self.comparisons, "comparison"))?;
-        match self.n_points {
-            Some([least, most]) if least == most => writeln!(f, ", {} a side", plural(most, "point"))?,
-            Some([least, most]) => writeln!(f, ", {least} to {most} points a side")?,
-            None => writeln!(f)?,
-        }
+        writeln!(f, "{}", self.n_points.map_or(String::new(), |range| format!(", {}", a_side(range))))?;
         let mut rows = vec![["mean ± error", "W1", "W2", "energy", "MMD² h/2", "MMD² h", "MMD² 2h"].map(String::from)];
         for set in &self.sets {
             let cell = |of: &dyn Fn(Mean) -> Option<f64>| {
                 Measure::ALL.map(|measure| set.mean(measure).and_then(of).map_or("–".into(), |x| significant(x, 3)))
             };
             let [w1, w2, energy, half, own, double] = cell(&|mean| Some(mean.mean));
-            rows.push([self.name_of(set), w1, w2, energy, half, own, double]);
+            rows.push([self.name_of(set.name, set.comparisons), w1, w2, energy, half, own, double]);
             if self.comparisons > 1 {
                 let [w1, w2, energy, half, own, double] = cell(&|mean| mean.standard_error);
                 rows.push([String::new(), w1, w2, energy, half, own, double].map(|text| match text.as_str() {
@@ -286,6 +286,7 @@ impl fmt::Display for Means {
             }
         }
         write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)?;
+        self.write_sliced(f)?;
         if let (Some(energy), Some(residual)) = (self.kinetic_energy, self.hjb_residual) {
             let [energy, residual] = [energy, residual].map(|mean| significant(mean.mean, 4));
             writeln!(f, "kinetic energy {energy}, HJB residual {residual} (network units)")?;
@@ -294,13 +295,30 @@ impl fmt::Display for Means {
     }
 }
 
+/// "1429 points a side", or from the fewest to the most.
+fn a_side([least, most]: [usize; 2]) -> String {
+    match most {
+        _ if least < most => format!("{least} to {most} points a side"),
+        1 => "1 point a side".into(),
+        _ => format!("{most} points a side"),
+    }
+}
+
 impl Means {
+    /// The table of sliced distances, if there are any.
+    fn write_sliced(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Some(range) = self.n_sliced else { return Ok(()) };
+        writeln!(f, "sliced W2, {}", a_side(range))?;
+        let row = |SlicedMeans { name, comparisons, sliced_w2 }: &SlicedMeans| {
+            let error = sliced_w2.standard_error.map_or(String::new(), |error| format!("±{}", significant(error, 3)));
+            [self.name_of(name, *comparisons), significant(sliced_w2.mean, 3), error]
+        };
+        write_table(f, [18, 10, 10], &self.sliced.iter().map(row).collect::<Vec<_>>())
+    }
+
     /// The name of a set, with its number of comparisons if not all have it.
-    fn name_of(&self, set: &SetMeans) -> String {
-        match set.comparisons {
-            n if n == self.comparisons => set.name.into(),
-            n => format!("{} ({n})", set.name),
-        }
+    fn name_of(&self, name: &str, comparisons: usize) -> String {
+        if comparisons == self.comparisons { name.into() } else { format!("{name} ({comparisons})") }
     }
 }
 
@@ -339,6 +357,7 @@ impl fmt::Display for Report {
             .collect();
         writeln!(f)?;
         write_table(f, [18, 8, 11, 11, 10, 11, 11], &rows)?;
+        self.write_sliced(f)?;
         let grows: Vec<[String; 3]> = (self.comparisons.iter())
             .filter_map(|each| {
                 let [mass, truth] = [each.relative_mass?, each.truth_relative_mass?].map(|mass| significant(mass, 4));
@@ -368,6 +387,23 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// The table of sliced distances, if there are any.
+    fn write_sliced(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let of = |comparison: &Comparison| {
+            let scores = comparison.sliced.as_ref()?;
+            let cell = |name: &str| scores.of(name).map_or("–".into(), |distance| significant(distance, 4));
+            let [model, no_motion, floor] = [means::MODEL.0, means::NO_MOTION.0, means::SAMPLING_FLOOR].map(cell);
+            Some([comparison.way(), scores.n_points.to_string(), model, no_motion, floor])
+        };
+        let rows: Vec<[String; 5]> = self.comparisons.iter().filter_map(of).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let two_lines = [["", "", "sliced W2", "", ""], ["from → to", "points", "model", "no motion", "floor"]];
+        writeln!(f)?;
+        write_table(f, [18, 8, 11, 11, 10], &[&two_lines.map(|line| line.map(String::from))[..], &rows].concat())
+    }
+
     /// The table of an ensemble.
     fn write_members(&self, f: &mut fmt::Formatter, members: &Members) -> fmt::Result {
         write_wrapped(
@@ -412,6 +448,14 @@ impl Report {
              unbiased. Data units."
                 .into(),
         );
+        if let Some(directions) = self.comparisons.iter().find_map(|each| Some(each.sliced.as_ref()?.directions)) {
+            lines.push(format!(
+                "Snapshots with more points than exact distances take are represented there by a random subset. \
+                 Sliced W2 is of all of them: the root of d times the mean squared W2 along {directions} \
+                 direction{}. It is below W2, so compare it with itself alone.",
+                if directions == 1 { "" } else { "s" }
+            ));
+        }
         let has_set = |name: &str| self.means.iter().any(|means| means.sets.iter().any(|set| set.name == name));
         let mut sets = vec!["no motion: the snapshot that particles start from.".to_string()];
         if has_set("from the first") {
@@ -460,6 +504,7 @@ mod tests {
             no_motion,
             sampling_floor: None,
             equal_numbers: None,
+            sliced: None,
             kernel: None,
             kinetic_energy: 4.5,
             hjb_residual: 5.5,

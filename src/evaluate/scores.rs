@@ -5,29 +5,11 @@ use super::flow::{Flow, no_points};
 use super::labels::Way;
 use super::mmd::Kernel;
 use super::pair_means::{Weighted, between, shares, within};
-use super::points::PointSet;
+use super::points::{Particles, PointSet};
 use super::report::{Distances, EqualNumbers};
 use crate::error::Result;
 use crate::stage::{Stage, Watch};
 use crate::transport::{Cost, optimal_plan, problems_at_once, weighted_plan};
-
-/// Rows `[n, dim]` and their weights, relative to any unit.
-#[derive(Clone, Copy)]
-struct Particles<'a> {
-    rows: &'a [f32],
-    weights: Option<&'a [f64]>,
-}
-
-impl<'a> Particles<'a> {
-    fn equal(rows: &'a [f32]) -> Self {
-        Particles { rows, weights: None }
-    }
-
-    /// The first `n`.
-    fn first(self, n: usize, dim: usize) -> Self {
-        Particles { rows: &self.rows[..n * dim], weights: self.weights.map(|weights| &weights[..n]) }
-    }
-}
 
 /// What one comparison is made of.
 pub(super) struct Compared<'a> {

@@ -141,6 +141,93 @@ fn baselines_stand_beside_what_was_held_out() {
     assert!(refused.expect_err("the first").to_string().contains("names the first time"));
 }
 
+/// Snapshots with more points than exact distances take: all points are compared by sliced W2, which
+/// shares no column with W2, and the exact numbers stay as they are.
+#[test]
+fn large_snapshots_are_also_compared_by_sliced_w2() {
+    let dim = 3;
+    let shifted = |time: f64| {
+        let row = |i: usize| ((i * i) as f64 * 0.37 + time).sin() as f32 + if i % dim == 1 { time as f32 } else { 0.0 };
+        (time, (0..400 * dim).map(row).collect::<Vec<f32>>())
+    };
+    let snapshots = Snapshots::from_rows(dim, [0.0, 1.0, 2.0, 3.0].map(shifted)).expect("snapshots");
+    let of = |max_points: usize, max_sliced: usize, threads: usize| {
+        let options = EvaluateOptions { max_points, max_sliced, ..EvaluateOptions::default() };
+        let stage = Stage::new(threads, &());
+        evaluate(&CpuEngine::new(1), &at_rest(dim), &snapshots, &[1.0], &options, &stage).expect("evaluates")
+    };
+    let report = of(100, 50_000, 2);
+    let middle = report.comparisons[0].sliced.as_ref().expect("large snapshots");
+    let names: Vec<&str> = middle.sets.iter().map(|set| set.name).collect();
+    let all = ["model", "from the first", "no motion", "next", "pooled neighbors", "plan midpoint", "sampling floor"];
+    assert_eq!(names, [&all[..], &["model, all points"]].concat());
+    // Half of the truth, beside a hundred points of the exact distances.
+    assert_eq!((middle.n_points, middle.directions), (200, 498));
+    let numbers = |report: &Report| -> Vec<Option<usize>> {
+        report.comparisons.iter().map(|each| each.equal_numbers.as_ref().map(|equal| equal.n_points)).collect()
+    };
+    assert_eq!(numbers(&report), [Some(100); 3]);
+    let at = |name: &str| middle.of(name).expect("a distance");
+    assert_eq!((at("model"), at("from the first")), (at("no motion"), at("no motion")));
+    assert!(at("plan midpoint") < 0.5 * at("no motion") && at("sampling floor") < 0.5 * at("no motion"), "{middle:?}");
+    // Between all points the shift of the truth by 1 is nearly all there is.
+    assert!((at("model, all points") - 1.0).abs() < 0.05, "{middle:?}");
+    // It starts from the snapshot before the last one, which was trained on.
+    let last = report.comparisons[2].sliced.as_ref().expect("large snapshots");
+    assert!(last.of("next").is_none() && last.of("from the first") > last.of("no motion"), "{last:?}");
+
+    let text = report.to_string();
+    line(&text, "sliced W2, 200 points a side");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("the root of d times the mean squared W2 along 498 directions"), "{text}");
+    let json = serde_json::to_value(&report).expect("JSON");
+    assert_eq!(json["comparisons"][0]["sliced"]["sets"][0]["sliced_w2"], at("model"));
+    assert_eq!(json["means"][0]["sliced"][0]["sliced_w2"]["mean"], at("model"));
+    assert_eq!(json["means"][0]["n_sliced"], serde_json::json!([200, 200]));
+
+    assert_eq!(of(100, 50_000, 1), report, "on any number of threads");
+    assert_eq!(of(100, 60, 1).comparisons[0].sliced, None, "fewer than exact distances take");
+    let without = of(100, 0, 1);
+    let strip = |report: &Report| -> Vec<action_matching::evaluate::Comparison> {
+        let strip = |each: &action_matching::evaluate::Comparison| action_matching::evaluate::Comparison {
+            sliced: None,
+            ..each.clone()
+        };
+        report.comparisons.iter().map(strip).collect()
+    };
+    assert_eq!(strip(&report), without.comparisons);
+    assert!(!without.to_string().contains("liced"), "{without}");
+    // All of a snapshot is in the exact distances.
+    assert_eq!(of(400, 50_000, 1).comparisons[0].sliced, None);
+}
+
+/// Particles carry weights, and the roll-out from the first snapshot is its flow.
+#[test]
+fn sliced_w2_has_the_weights_of_particles() {
+    let objective = Objective { growth: 0.7, ..Objective::default() };
+    let model = model(2, &[9], Activation::Tanh, Head::Scalar, TimeEmbedding::Raw, objective);
+    let row = |i: usize, time: f64| (i as f64 * 0.37 + time).sin() as f32;
+    let at = |time: f64| (time, (0..160).map(|i| row(i, time)).collect::<Vec<f32>>());
+    let snapshots = Snapshots::from_rows(2, [0.0, 0.4, 1.0].map(at)).expect("snapshots");
+    let of = |start, max_points| {
+        let options = EvaluateOptions { start, max_points, ..EvaluateOptions::default() };
+        evaluated(&model, &snapshots, &[], &options)
+    };
+    let (steps, whole) = (of(StartFrom::Previous, 20), of(StartFrom::First, 20));
+    for (step, whole) in steps.comparisons.iter().zip(&whole.comparisons) {
+        let [step, whole] = [step, whole].map(|each| each.sliced.as_ref().expect("large snapshots"));
+        let [rolled, flown] = [step.of("from the first"), whole.of("model")].map(|found| found.expect("a distance"));
+        assert!((rolled - flown).abs() < 1e-4 * flown, "{step:?} {whole:?}");
+        assert_eq!(whole.of("from the first"), None);
+    }
+    // W2 of the same weighted points is not less, and not much more in two dimensions.
+    let exact = of(StartFrom::Previous, 80);
+    for (sliced, exact) in steps.comparisons.iter().zip(&exact.comparisons) {
+        let all = sliced.sliced.as_ref().and_then(|scores| scores.of("model, all points")).expect("a distance");
+        assert!(all <= exact.model.w2 && all > 0.7 * exact.model.w2, "{all} {:?}", exact.model);
+    }
+}
+
 /// A roll-out of several intervals is the flow from the first snapshot, weights included.
 #[test]
 fn the_roll_out_is_the_flow_from_the_first_snapshot() {

@@ -11,8 +11,10 @@ use crate::common::{Numbers, assert_close, model};
 use action_matching::engine::Differentiate;
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
+use action_matching::evaluate::sliced_wasserstein2;
 use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
+use action_matching::stage::Stage;
 use action_matching::transport::{wasserstein1, wasserstein2};
 
 const DIM: usize = 5;
@@ -152,5 +154,36 @@ fn scipy_finds_the_same_distances() {
         for (got, want) in got.into_iter().zip(want) {
             assert!(want > 0.0 && (got / want - 1.0).abs() < 1e-9, "{name}: {got}, not {want}");
         }
+    }
+}
+
+/// NumPy computes W2 along lines from its own quantile functions, and takes the mean over directions
+/// of its own: on a line the same number, elsewhere one within the noise of the directions, whose
+/// squares have a deviation of the square itself.
+#[test]
+fn numpy_finds_the_same_sliced_distances() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = [("line", 1, 1e-12), ("plane", 2, 0.03), ("space", 7, 0.03)];
+    let mut wanted = Vec::new();
+    for (name, dim, tolerance) in cases {
+        let case = folder.path().join(name);
+        std::fs::create_dir(&case).expect("a folder");
+        let mut numbers = Numbers::new(17);
+        let (x, y) = (numbers.take(211 * dim), numbers.take(130 * dim));
+        let y: Vec<f64> = y.iter().enumerate().map(|(i, y)| y * y * y + (i % dim) as f64).collect();
+        let weights: Vec<f64> = numbers.take(211).iter().map(|w| (w + 0.8).max(0.0)).collect();
+        let tensors = [
+            Stored::f64("x", &[211, dim], &x),
+            Stored::f64("y", &[130, dim], &y),
+            Stored::f64("weights", &[211], &weights),
+        ];
+        files::write(&case.join("points.safetensors"), &tensors, Default::default());
+        let distance = |weights| sliced_wasserstein2(dim, &x, weights, &y, 3, &Stage::new(2, &())).expect("fits");
+        wanted.push((case, [distance(None), distance(Some(&weights[..]))], tolerance));
+    }
+    run_python("sliced.py", folder.path(), cases.iter().map(|(name, ..)| name.to_string()));
+    for (case, got, tolerance) in wanted {
+        let (answer, _) = files::read(&case.join("distances.safetensors"));
+        assert_close(&case.display().to_string(), &got, &files::find(&answer, "sliced_w2").values(), tolerance);
     }
 }
