@@ -116,6 +116,15 @@ pub fn model(
     Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
 }
 
+/// s = ½‖y − b‖² in network coordinates and at all times: the flow moves y₀ to b + (y₀ − b) eᵗ.
+pub fn expanding(b: &[f32], objective: Objective) -> Model {
+    let mut model = model(b.len(), &[4], Activation::Tanh, Head::Quadratic, TimeEmbedding::Raw, objective);
+    model.parameters.fill(0.0);
+    let n = model.parameters.len();
+    model.parameters[n - b.len()..].copy_from_slice(b);
+    model
+}
+
 /// An optimizer whose first moment is the gradient of the step, and which hardly changes the
 /// parameters.
 pub fn revealing_optimizer() -> Optimizer {

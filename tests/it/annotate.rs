@@ -15,7 +15,7 @@ use action_matching::stage::Stage;
 use action_matching::{Destination, Ensemble, Replace, Trained};
 
 use crate::cli::{amatch, text};
-use crate::common::{assert_close, files, model};
+use crate::common::{assert_close, expanding, files, model};
 use crate::interop::run_python;
 
 const N: usize = 60;
@@ -106,12 +106,18 @@ fn cells_have_what_the_model_says_and_nothing_is_lost() {
     let conditional = conditional_model();
     annotated(folder, std::slice::from_ref(&conditional), &AnnotateOptions::default(), "conditional");
 
-    python(folder, &["look", "growing", "diffusive", "members", "conditional"]);
+    let carrying = Model { coordinates: coordinates(), ..expanding(&B, Objective::default()) };
+    let labels = Some("celltype".into());
+    let options = AnnotateOptions { columns: vec![Column::Fates], labels, neighbors: 4, ..AnnotateOptions::default() };
+    annotated(folder, std::slice::from_ref(&carrying), &options, "carrying");
+
+    python(folder, &["look", "growing", "diffusive", "members", "conditional", "carrying"]);
     let cells = asked_cells(folder);
     check_growing(&folder.join("growing.safetensors"), &growing, &cells);
     check_diffusive(&folder.join("diffusive.safetensors"), &diffusive, &cells);
     check_members(&folder.join("members.safetensors"), &members, &cells);
     check_conditional(&folder.join("conditional.safetensors"), &conditional, &cells);
+    check_carried(&folder.join("carrying.safetensors"), &carrying, &cells);
 }
 
 /// Numbers, samples and times of the cells that are not left out.
@@ -144,6 +150,39 @@ fn check_growing(file: &Path, model: &Model, (asked, x, t): &Asked) {
     let densities = array(file, "obs.log_density");
     assert!(asked.iter().all(|&cell| densities[cell].is_finite()));
     assert!(LEFT_OUT.iter().all(|&cell| fates[2 * cell].is_nan() && densities[cell].is_nan()));
+}
+
+/// Center of a flow that carries cells away from it.
+const B: [f32; DIM] = [0.2, -0.1, 0.3];
+
+/// At all times: shares of labels among the 4 cells of the last time that are nearest to where
+/// b + (y − b) e^(1−t) takes a cell.
+fn check_carried(file: &Path, model: &Model, (asked, x, t): &Asked) {
+    let Coordinates { mean, scale, .. } = &model.coordinates;
+    let y: Vec<f64> = x.iter().enumerate().map(|(i, x)| (x - mean[i % DIM]) / scale[i % DIM]).collect();
+    let last: Vec<usize> = (0..asked.len()).filter(|&k| t[k] == 7.0).collect();
+    let fates = array(file, "obsm.fate");
+    let mut moved_far = 0;
+    for (k, &cell) in asked.iter().enumerate() {
+        let stretch = (1.0 - t[k] / 7.0).exp();
+        let end: Vec<f64> = (0..DIM)
+            .map(|i| {
+                let b = f64::from(B[i]);
+                b + (y[DIM * k + i] - b) * stretch
+            })
+            .collect();
+        let nearest = |from: &[f64]| {
+            let squared = |&other: &usize| -> f64 { (0..DIM).map(|i| (y[DIM * other + i] - from[i]).powi(2)).sum() };
+            let mut nearest = last.clone();
+            nearest.sort_by(|a, b| squared(a).total_cmp(&squared(b)));
+            nearest.truncate(4);
+            nearest
+        };
+        moved_far += usize::from(nearest(&end) != nearest(&y[DIM * k..][..DIM]));
+        let alpha = nearest(&end).iter().filter(|&&other| asked[other] / 3 % 2 == 0).count() as f64 / 4.0;
+        assert_close(&format!("fate of cell {cell}"), &fates[2 * cell..][..2], &[1.0 - alpha, alpha], 1e-6);
+    }
+    assert!(moved_far > 5, "{moved_far} of {} cells have other neighbors where they end", asked.len());
 }
 
 /// Without growth the residual is known up to a function of time, and diffusion adds a Laplacian.

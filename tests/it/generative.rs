@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use crate::common::model;
+use crate::common::expanding;
 use action_matching::config::Config;
 use action_matching::data::{Snapshots, draw_gaussian, load_single};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::evaluate::{EvaluateOptions, Labeled, Role, StartFrom, evaluate, evaluate_labeled};
-use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding};
+use action_matching::model::{Coordinates, Model};
 use action_matching::objective::Objective;
 use action_matching::rng::Stream;
 use action_matching::stage::Stage;
@@ -104,10 +104,7 @@ fn held_out_rows_have_the_likelihood_of_a_known_flow() {
     use std::f64::consts::{E, TAU};
     const B: [f32; 2] = [0.5, -0.25];
     let (mean, scale) = ([3.0, -1.0], [2.0, 0.5]);
-    let mut model = model(2, &[4], Activation::Tanh, Head::Quadratic, TimeEmbedding::Raw, Objective::default());
-    model.parameters.fill(0.0);
-    let n = model.parameters.len();
-    model.parameters[n - 2..].copy_from_slice(&B);
+    let mut model = expanding(&B, Objective::default());
     model.coordinates = Coordinates { mean: mean.into(), scale: scale.into(), ..Coordinates::identity(2) };
     let rows = |seed: u64| draw_gaussian(300, 2, &mut Stream::of_normals(seed, 2));
     let in_data = |rows: Vec<f32>| -> Vec<f32> {

@@ -11,7 +11,7 @@ use action_matching::model::{Activation, Coordinates, Head, Model, TimeEmbedding
 use action_matching::objective::Objective;
 
 use crate::cli::{amatch, text};
-use crate::common::{Numbers, assert_close, model};
+use crate::common::{Numbers, assert_close, expanding, model};
 
 const N: usize = 37;
 
@@ -93,6 +93,99 @@ fn the_slopes_of_a_potential_are_those_of_finite_differences() {
     let engine = CpuEngine::new(1);
     let velocity = model.velocity(&engine, &x[..2], t[0]).expect("computed");
     assert_close("velocity", &velocity, &local.velocity[..2], 1e-4);
+}
+
+/// What is known of [`expanding`] between data times 1 and 5, in two dimensions.
+mod expanded {
+    use super::*;
+
+    pub const B: [f32; 2] = [0.5, -0.25];
+    const MEAN: [f64; 2] = [3.0, -40.0];
+    const SCALE: [f64; 2] = [2.0, 0.5];
+
+    pub fn model_of(growth: f64) -> Model {
+        let coordinates =
+            Coordinates { mean: MEAN.into(), scale: SCALE.into(), time_range: [1.0, 5.0], ..Coordinates::identity(2) };
+        Model { coordinates, ..expanding(&B, Objective { growth, ..Objective::default() }) }
+    }
+
+    /// Data rows of the first snapshot, and points and times to ask about, most before the last time.
+    pub fn rows_and_points() -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let mut numbers = Numbers::new(6);
+        let mut rows = |n: usize| (0..n).flat_map(|_| [0, 1].map(|i| MEAN[i] + SCALE[i] * numbers.next())).collect();
+        let (first, points) = (rows(25), rows(N));
+        (first, points, (0..N).map(|k| [1.0, 2.0, 3.5, 5.0][k % 4]).collect())
+    }
+
+    /// log of the density of mass, data units: of normal kernels at `centers`, network units, whose
+    /// `widths` and distances from b the flow has stretched by eᵗ. Along the way of a particle
+    /// s = ½‖y₀ − b‖² e²ᵗ, so that its mass has grown by exp(λ ∫ s dt) = exp(¼ λ ‖y − b‖² (1 − e⁻²ᵗ)).
+    pub fn log_density(centers: &[[f64; 2]], widths: [f64; 2], growth: f64, (x, t): (&[f64], f64)) -> f64 {
+        let tau = (t - 1.0) / 4.0;
+        let b = B.map(f64::from);
+        let y = [0, 1].map(|i| (x[i] - MEAN[i]) / SCALE[i]);
+        let of_kernel = |center: &[f64; 2]| -> f64 {
+            let along = |i: usize| {
+                let width = widths[i] * tau.exp();
+                let z = (y[i] - b[i] - (center[i] - b[i]) * tau.exp()) / width;
+                (-0.5 * z * z).exp() / (width * std::f64::consts::TAU.sqrt() * SCALE[i])
+            };
+            along(0) * along(1)
+        };
+        let density = centers.iter().map(of_kernel).sum::<f64>() / centers.len() as f64;
+        let squares = (y[0] - b[0]).powi(2) + (y[1] - b[1]).powi(2);
+        density.ln() + 0.25 * growth * squares * (1.0 - (-2.0 * tau).exp())
+    }
+
+    /// [`log_density`] from kernels at the rows of the first snapshot, whose widths follow Scott's
+    /// rule.
+    pub fn from_rows(rows: &[f64], growth: f64, x: &[f64], t: &[f64]) -> Vec<f64> {
+        let centers: Vec<[f64; 2]> = rows.chunks(2).map(|row| [0, 1].map(|i| (row[i] - MEAN[i]) / SCALE[i])).collect();
+        let n = centers.len() as f64;
+        let widths = [0, 1].map(|i| {
+            let mean = centers.iter().map(|center| center[i]).sum::<f64>() / n;
+            (centers.iter().map(|center| (center[i] - mean).powi(2)).sum::<f64>() / n).sqrt() * n.powf(-1.0 / 6.0)
+        });
+        x.chunks(2).zip(t).map(|(x, &t)| log_density(&centers, widths, growth, (x, t))).collect()
+    }
+
+    /// [`log_density`] from the standard normal one.
+    pub fn from_noise(x: &[f64], t: &[f64]) -> Vec<f64> {
+        x.chunks(2).zip(t).map(|(x, &t)| log_density(&[[0.0; 2]], [1.0; 2], 0.0, (x, t))).collect()
+    }
+}
+
+/// A normal population that a linear flow stretches and moves, and normal kernels that it does, with
+/// growth too: at every time what the closed form says.
+#[test]
+fn log_densities_are_those_of_a_known_flow() {
+    let (rows, x, t) = expanded::rows_and_points();
+    for growth in [0.0, 0.7] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        expanded::model_of(growth).save(&path("model.safetensors")).expect("saved");
+        let table = |rows: &[f64], times: &[f64]| {
+            let line = |(x, t): (&[f64], &f64)| format!("{t},{},{}\n", x[0], x[1]);
+            String::from("times,x,y\n") + &rows.chunks(2).zip(times).map(line).collect::<String>()
+        };
+        let times: Vec<f64> = [vec![1.0; 25], vec![5.0; N]].concat();
+        fs::write(path("data.csv"), table(&[&rows[..], &x].concat(), &times)).expect("written");
+        fs::write(path("points.csv"), table(&x, &t)).expect("written");
+        let mut cases = vec![("linear", expanded::from_rows(&rows, growth, &x, &t))];
+        if growth == 0.0 {
+            cases.push(("generative-linear", expanded::from_noise(&x, &t)));
+        }
+        for (kind, wanted) in cases {
+            let config = format!("[data]\npath = {:?}\n[objective]\npath = \"{kind}\"\n", path("data.csv"));
+            fs::write(path("config.toml"), config).expect("written");
+            let run =
+                ["query", ".", "--at", "points.csv", "--log-density", "--out", "q.csv", "--force", "--threads", "1"];
+            let output = amatch(folder.path(), &run);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            let found = column(&path("q.csv"), "log_density");
+            assert_close(&format!("log q, {kind}, growth {growth}"), &found, &wanted, 1e-4);
+        }
+    }
 }
 
 /// The CPU engine takes directions sixteen at a time.
