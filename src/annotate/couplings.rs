@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::AnnotateOptions;
 use super::population::{Group, Population};
+use crate::config::{Config, Mass, Pairing};
 use crate::data::{Cells, Coupled, Snapshots, write_coupling};
-use crate::density_path::optimal_couplings;
+use crate::density_path::{Coupling, optimal_couplings};
 use crate::destination::{Destination, Replace};
 use crate::display::shortest;
 use crate::engine::Engine;
@@ -19,11 +20,12 @@ use crate::transport::MAX_POINTS;
 /// What is coupled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CouplingKind {
-    /// The cells as they are, by optimal transport.
+    /// The cells as they are, by the kind of optimal transport that the run was trained with: balanced,
+    /// unbalanced, or of Wasserstein–Fisher–Rao.
     #[default]
     Transport,
-    /// The cells where the model moves them to, by optimal transport between these places and the
-    /// cells of the next time.
+    /// The cells where the model moves them to, by balanced optimal transport between these places,
+    /// with the mass that cells have gained on the way, and the cells of the next time.
     Flow,
 }
 
@@ -46,9 +48,11 @@ pub(super) fn snapshots_at(population: &Population, group: &Group, time: f64) ->
 }
 
 /// Writes `amatch_<t0>_<t1>.h5ad` into `folder` for each pair of neighboring times of `cells`: how
-/// much of the mass of each cell goes to which one of the next time, 1 in all. More than
-/// [`MAX_POINTS`] cells of a time are divided at random into problems that are solved exactly.
-/// Cells of different conditions are not coupled.
+/// much of the mass that arrives at each cell of the next time comes from which one, 1 in all. With
+/// pairs that are not balanced, cells that vanish have empty rows, and those that appear empty
+/// columns. More than [`MAX_POINTS`] cells of a time (of pairs that are not balanced, as many as in
+/// training) are divided at random into problems that are solved exactly. Cells of different
+/// conditions are not coupled.
 ///
 /// # Errors
 /// [`Error::Input`] for cells that do not suit the model, or at fewer than two times, and for files
@@ -75,31 +79,98 @@ pub fn write_couplings(
         let problem = format!("has {} time of the training, and a coupling needs two", times.len());
         return Err(Error::input(cells, &population.times_at, problem, "name a column with two times or more"));
     }
-    if times.iter().any(|(_, n)| *n > MAX_POINTS) {
+    let unbalanced = Unbalanced::of(trained, kind, options, &times)?;
+    let most = unbalanced.as_ref().map_or(MAX_POINTS, |unbalanced| unbalanced.most_rows);
+    if times.iter().any(|(_, n)| *n > most) {
         found.notices.push(format!(
-            "times with more than {MAX_POINTS} cells are divided at random into problems that are solved exactly"
+            "times with more than {most} cells are divided at random into problems that are solved exactly"
         ));
     }
+    found.notices.extend(unbalanced.as_ref().map(|unbalanced| unbalanced.notice.clone()));
     let destinations = times.windows(2).map(|pair| {
         let name = format!("amatch_{}_{}.h5ad", shortest(pair[0].0), shortest(pair[1].0));
         Destination::check(&folder.join(name), &[cells], replace)
     });
     let destinations: Vec<Destination> = destinations.collect::<Result<_>>()?;
-    for (destination, pair) in destinations.iter().zip(times.windows(2)) {
+    for (k, (destination, pair)) in destinations.iter().zip(times.windows(2)).enumerate() {
         stage.check()?;
-        let coupled = coupled(&population, &names, [pair[0].0, pair[1].0], kind, options, engine, stage)?;
+        let pairs = |snapshots: Snapshots| match &unbalanced {
+            Some(unbalanced) => unbalanced.coupling(snapshots, k, stage),
+            None => Ok(optimal_couplings(&snapshots, MAX_POINTS, options.seed, stage)?.remove(0)),
+        };
+        let coupled = coupled(&population, &names, [pair[0].0, pair[1].0], kind, &pairs, options, engine, stage)?;
         destination.write_seekable(|writer| write_coupling(writer, &coupled))?;
         found.files.push(destination.path().to_owned());
     }
     Ok(found)
 }
 
-/// The coupling of the cells at two times.
+/// How a run was trained whose pairs gain and lose mass.
+struct Unbalanced {
+    config: Config,
+    /// Most rows that one problem pairs.
+    most_rows: usize,
+    /// Mass at each time, if it is neither ignored nor counted.
+    totals: Option<Vec<f64>>,
+    notice: String,
+}
+
+impl Unbalanced {
+    /// `None` if the pairs of the run are balanced, or cells are coupled by the flow.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the run knows the masses of other times than `times`.
+    fn of(
+        trained: &Trained,
+        kind: CouplingKind,
+        options: &AnnotateOptions,
+        times: &[(f64, usize)],
+    ) -> Result<Option<Unbalanced>> {
+        let Some(config) = trained.config.as_ref().filter(|_| kind == CouplingKind::Transport) else { return Ok(None) };
+        let (name, most_rows) = match config.objective.pairing {
+            Pairing::Unbalanced { rows, .. } => ("unbalanced", rows),
+            Pairing::Wfr { rows } => ("of Wasserstein–Fisher–Rao", rows),
+            _ => return Ok(None),
+        };
+        let mut notice = format!("couplings are {name}, as the pairs that the run was trained on");
+        let totals = match &config.objective.mass {
+            Mass::Totals { values } if values.len() != times.len() => {
+                let problem = format!("has {} for {} times of the cells", values.len(), times.len());
+                let fix = "give the cells of the training, or couple them by the flow";
+                return Err(Error::input("configuration", "objective.mass.values", problem, fix));
+            }
+            Mass::Totals { values } => Some(values.clone()),
+            Mass::Growth => {
+                notice += "; the growth rates of single cells are not read, and all times have the same mass";
+                Some(vec![1.0; times.len()])
+            }
+            _ => None,
+        };
+        let mut config = config.clone();
+        config.training.seed = options.seed;
+        config.objective.growth = Some(trained.models[0].objective.growth); // whatever `auto` has become
+        Ok(Some(Unbalanced { config, most_rows, totals, notice }))
+    }
+
+    /// The pairs of two snapshots, the earlier one of time `k`.
+    fn coupling(&self, snapshots: Snapshots, k: usize, stage: &Stage) -> Result<Coupling> {
+        let mut config = self.config.clone();
+        if let Some(totals) = &self.totals {
+            config.objective.mass = Mass::Totals { values: totals[k..k + 2].to_vec() };
+        }
+        let path = config.unpaired_path(snapshots)?;
+        Ok(config.couplings(&path, stage)?.remove(0))
+    }
+}
+
+/// The coupling of the cells at two times by `pairs` of those of a group.
+#[allow(clippy::too_many_arguments)] // of one call
 fn coupled(
     population: &Population,
     names: &[String],
     times: [f64; 2],
     kind: CouplingKind,
+    pairs: &dyn Fn(Snapshots) -> Result<Coupling>,
     options: &AnnotateOptions,
     engine: &dyn Engine,
     stage: &Stage,
@@ -111,9 +182,11 @@ fn coupled(
         let offsets = [0, 1].map(|side: usize| sides[side].len());
         if cells.iter().all(|cells| !cells.is_empty()) {
             let snapshots = pair_of(population, group, &cells, times, kind, options, engine, stage)?;
-            let couplings = optimal_couplings(&snapshots, MAX_POINTS, options.seed, stage)?;
             let n = cells[0].len() as f64;
-            moves.extend(couplings[0].entries().map(|(i, j, mass)| (offsets[0] + i, offsets[1] + j, n * mass)));
+            // What vanishes or appears moves nowhere.
+            let moving = pairs(snapshots)?;
+            let moving = moving.moves().filter(|(_, _, mass)| mass.iter().all(|&end| end > 0.0));
+            moves.extend(moving.map(|(i, j, [_, arriving])| (offsets[0] + i, offsets[1] + j, n * arriving)));
         }
         sides.iter_mut().zip(cells).for_each(|(side, cells)| side.extend(cells));
     }

@@ -10,14 +10,22 @@ use crate::data::{Cells, Item};
 use crate::error::{Error, InputKind, Result};
 use crate::stage::{Stage, next, on_threads};
 
-/// Bytes of a layer of velocities, at most.
+/// Bytes of both layers, at most.
 const LARGEST: usize = 8 << 30;
 
 /// Loadings of the genes that a layer of velocities has.
 pub(super) struct Loadings {
     pub genes: Vec<String>,
-    /// Index of each gene with loadings, and those, `[dim]` each.
-    of: Vec<(u32, Vec<f32>)>,
+    of: Vec<Loaded>,
+}
+
+/// A gene with loadings.
+struct Loaded {
+    gene: u32,
+    /// `[dim]`.
+    loadings: Vec<f32>,
+    /// Its mean, if the run knows it, else 0.
+    mean: f32,
 }
 
 impl Loadings {
@@ -29,7 +37,7 @@ impl Loadings {
     pub fn read(cells: &Cells, path: &Path, population: &Population, all_genes: bool) -> Result<Loadings> {
         let genes = cells.genes()?;
         let dim = population.dim;
-        let mut of: Vec<(u32, Vec<f32>)> = match &population.components {
+        let mut of: Vec<Loaded> = match &population.components {
             Some(components) => {
                 let known: HashMap<&str, u32> =
                     genes.iter().enumerate().map(|(gene, name)| (name.as_str(), gene as u32)).collect();
@@ -39,7 +47,11 @@ impl Loadings {
                     None => (width == genes.len()).then_some(column as u32),
                 };
                 let loadings = |column: usize| (0..dim).map(|k| components.loadings()[k * width + column]).collect();
-                (0..width).filter_map(|column| Some((gene_of(column)?, loadings(column)))).collect()
+                let loaded = |column: usize| {
+                    let mean = components.mean()[column] as f32;
+                    Some(Loaded { gene: gene_of(column)?, loadings: loadings(column), mean })
+                };
+                (0..width).filter_map(loaded).collect()
             }
             None if population.samples == "obsm/X_pca" && cells.has("varm/PCs") => {
                 let (n, width, values) = cells.dense("varm/PCs")?;
@@ -48,7 +60,11 @@ impl Loadings {
                     return Err(Error::input(path, "varm/PCs", problem, "compute the components again"));
                 }
                 let rows = values.chunks_exact(width).enumerate();
-                rows.map(|(gene, row)| (gene as u32, row[..dim].iter().map(|&x| x as f32).collect())).collect()
+                let loaded = |(gene, row): (usize, &[f64])| {
+                    let loadings = row[..dim].iter().map(|&x| x as f32).collect();
+                    Loaded { gene: gene as u32, loadings, mean: 0.0 }
+                };
+                rows.map(loaded).collect()
             }
             None => {
                 let problem = format!("has no loadings of {}, by which genes would follow", population.samples);
@@ -57,14 +73,17 @@ impl Loadings {
             }
         };
         if let Some(variable) = cells.of_genes("var/highly_variable")?.filter(|_| !all_genes) {
-            of.retain(|(gene, _)| variable[*gene as usize]);
+            of.retain(|loaded| variable[loaded.gene as usize]);
         }
-        of.retain(|(_, loadings)| loadings.iter().all(|x| x.is_finite()) && loadings.iter().any(|&x| x != 0.0));
+        of.retain(|Loaded { loadings, .. }| {
+            loadings.iter().all(|x| x.is_finite()) && loadings.iter().any(|&x| x != 0.0)
+        });
         if of.is_empty() {
             let fix = "check var/highly_variable, and that the genes are those of the run";
             return Err(Error::input(path, "genes", "have no loadings", fix));
         }
-        let n_bytes = population.times.len().saturating_mul(genes.len()).saturating_mul(size_of::<f32>());
+        // Velocities and positions.
+        let n_bytes = population.times.len().saturating_mul(genes.len()).saturating_mul(2 * size_of::<f32>());
         if n_bytes > LARGEST {
             let problem = format!("would take {} GiB", n_bytes >> 30);
             let fix = "keep the highly variable genes alone in a copy of the file, and annotate that";
@@ -74,17 +93,30 @@ impl Loadings {
     }
 
     /// Velocities `[n, genes]` of cells with `velocities [n, dim]`; NaN for genes without loadings.
-    pub fn layer(&self, dim: usize, velocities: &[f32], stage: &Stage) -> Vec<f32> {
+    pub fn velocities(&self, dim: usize, velocities: &[f32], stage: &Stage) -> Vec<f32> {
+        self.layer(dim, velocities, |_| 0.0, stage)
+    }
+
+    /// Positions `[n, genes]` of cells whose samples are `rows [n, dim]` more than `center [dim]`;
+    /// NaN for genes without loadings.
+    pub fn positions(&self, rows: &[f32], center: &[f64], stage: &Stage) -> Vec<f32> {
+        let along = |loadings: &[f32]| loadings.iter().zip(center).map(|(&l, c)| f64::from(l) * c).sum::<f64>() as f32;
+        self.layer(center.len(), rows, |Loaded { loadings, mean, .. }| mean + along(loadings), stage)
+    }
+
+    /// offset + loadings · value of each gene and each of `values [n, dim]`.
+    fn layer(&self, dim: usize, values: &[f32], offset: impl Fn(&Loaded) -> f32, stage: &Stage) -> Vec<f32> {
         /// Cells that a thread takes at a time.
         const AT_ONCE: usize = 256;
         let width = self.genes.len();
-        let mut layer = vec![f32::NAN; velocities.len() / dim * width];
-        let parts = Mutex::new(layer.chunks_mut(AT_ONCE * width).zip(velocities.chunks(AT_ONCE * dim)));
+        let offsets: Vec<f32> = self.of.iter().map(offset).collect();
+        let mut layer = vec![f32::NAN; values.len() / dim * width];
+        let parts = Mutex::new(layer.chunks_mut(AT_ONCE * width).zip(values.chunks(AT_ONCE * dim)));
         on_threads(stage.threads, || {
-            while let Some((layer, velocities)) = next(&parts) {
-                for (layer, v) in layer.chunks_exact_mut(width).zip(velocities.chunks_exact(dim)) {
-                    for (gene, loadings) in &self.of {
-                        layer[*gene as usize] = v.iter().zip(loadings).map(|(v, l)| v * l).sum();
+            while let Some((layer, values)) = next(&parts) {
+                for (layer, v) in layer.chunks_exact_mut(width).zip(values.chunks_exact(dim)) {
+                    for (Loaded { gene, loadings, .. }, offset) in self.of.iter().zip(&offsets) {
+                        layer[*gene as usize] = offset + v.iter().zip(loadings).map(|(v, l)| v * l).sum::<f32>();
                     }
                 }
             }
@@ -95,7 +127,7 @@ impl Loadings {
     /// Whether each gene has a velocity.
     pub fn has_velocity(&self) -> Vec<bool> {
         let mut has = vec![false; self.genes.len()];
-        self.of.iter().for_each(|(gene, _)| has[*gene as usize] = true);
+        self.of.iter().for_each(|loaded| has[loaded.gene as usize] = true);
         has
     }
 
@@ -110,7 +142,7 @@ impl Loadings {
                 *sum = [sum[0] + 1.0, sum[1] + v, sum[2] + v * v];
             }
         }
-        let of = |(gene, _): &(u32, Vec<f32>)| {
+        let of = |Loaded { gene, .. }: &Loaded| {
             let [n, sum, squares] = sums[*gene as usize];
             (self.genes[*gene as usize].clone(), (squares / n.max(1.0)).sqrt(), sum / n.max(1.0))
         };
@@ -129,5 +161,27 @@ pub(super) fn frame(ranked: &[(String, f64, f64)]) -> Item {
             ("root_mean_square".into(), column(|(_, square, _)| *square)),
             ("mean".into(), column(|(.., mean)| *mean)),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of three genes have loadings on two components, one of them a mean.
+    #[test]
+    fn positions_have_the_mean_of_each_gene() {
+        let of = vec![
+            Loaded { gene: 2, loadings: vec![1.0, -2.0], mean: 10.0 },
+            Loaded { gene: 0, loadings: vec![0.5, 0.0], mean: 0.0 },
+        ];
+        let loadings = Loadings { genes: ["a", "b", "c"].map(String::from).into(), of };
+        let rows = [1.0, 0.0, 0.0, f32::NAN];
+        let found = loadings.positions(&rows, &[4.0, 3.0], &Stage::new(1, &()));
+        // At (5, 3) and (4, NaN).
+        assert_eq!([found[0], found[2]], [2.5, 9.0]);
+        assert!(found[1].is_nan() && found[3..].iter().all(|x| x.is_nan()), "{found:?}");
+        let velocities = loadings.velocities(2, &rows[..2], &Stage::new(1, &()));
+        assert_eq!([velocities[0], velocities[2]], [0.5, 1.0]);
     }
 }

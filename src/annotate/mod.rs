@@ -70,7 +70,8 @@ pub enum Column {
     /// `obsm/fate` f32 `[n, labels]` and their names in `uns/amatch/fates`: the shares of each
     /// label that the descendants of a cell have at the last time.
     Fates,
-    /// `layers/velocity` f32 `[n, genes]` and `var/velocity_genes`, by the loadings of the
+    /// `layers/velocity` f32 `[n, genes]`, `layers/Ms` with the positions that they belong to, if the
+    /// file has none of another program, and `var/velocity_genes`, by the loadings of the
     /// components; `uns/amatch/driver_genes` ranks the genes.
     Genes,
 }
@@ -172,6 +173,9 @@ pub struct Annotated {
     pub notices: Vec<String>,
 }
 
+/// Where scVelo and CellRank look for the positions that `layers/velocity` belongs to.
+const POSITIONS: &str = "layers/Ms";
+
 /// Place of the provenance.
 const PROVENANCE: &str = "uns/amatch";
 
@@ -267,6 +271,7 @@ pub fn annotate(
         true => Some(Loadings::read(&file, cells, &population, options.all_genes)?),
         false => None,
     };
+    let has_their_positions = file.has(POSITIONS) && !ours.paths.iter().any(|path| path == POSITIONS);
     found.notices.extend(file.take_notices());
     drop(file);
 
@@ -296,12 +301,22 @@ pub fn annotate(
     }
     let Fields { velocity, .. } = fields;
     if let Some(loadings) = loadings {
-        let layer = loadings.layer(dim, &velocity, stage);
+        let layer = loadings.velocities(dim, &velocity, stage);
         let ranked = loadings.ranked(&layer);
         found.driver_genes = ranked.iter().map(|(name, ..)| name.clone()).collect();
         let meaning = "velocity of genes by the loadings of the components, per unit of time";
         let item = Item::F32 { values: layer, columns: Some(loadings.genes.len()) };
         add("layers/velocity".into(), item, meaning);
+        if !has_their_positions {
+            let center = &trained.models[0].coordinates.mean;
+            let values = loadings.positions(&population.rows, center, stage);
+            let item = Item::F32 { values, columns: Some(loadings.genes.len()) };
+            let meaning = match population.components {
+                Some(_) => "expression of genes by the loadings of the components",
+                None => "expression of genes by the loadings of the components, less the mean of each gene",
+            };
+            add(POSITIONS.into(), item, meaning);
+        }
         add("var/velocity_genes".into(), Item::Bools(loadings.has_velocity()), "genes that have a velocity");
         add(format!("{PROVENANCE}/driver_genes"), frame(&ranked), "genes by the root mean square of their velocity");
     }

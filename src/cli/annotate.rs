@@ -35,8 +35,8 @@ the 30 nearest cells
 and on request
   obs/log_density          --log-density: of the population, in the units of the samples
   obsm/fate                --fates: shares of labels that descendants have at the last time
-  layers/velocity          --genes: velocities of genes, with var/velocity_genes and the genes \
-ranked in uns/amatch/driver_genes
+  layers/velocity          --genes: velocities of genes, with their positions in layers/Ms, \
+var/velocity_genes and the genes ranked in uns/amatch/driver_genes
 Of an ensemble (training.seeds) these are means over its members, and columns that end in _spread \
 are the standard deviations. Cells without samples, a time of the training or a condition get NaN. \
 docs/anndata.md shows how scanpy, scVelo and CellRank open the file.")]
@@ -60,14 +60,15 @@ pub struct Arguments {
     /// Write obsm/fate, for the labels in this column of obs
     #[arg(long, value_name = "COLUMN")]
     fates: Option<String>,
-    /// Write layers/velocity for the highly variable genes (or all, if the file names none)
+    /// Write layers/velocity and layers/Ms for the highly variable genes (or all, if the file names
+    /// none)
     #[arg(long)]
     genes: bool,
     /// Write it for all genes that have loadings
     #[arg(long, requires = "genes")]
     all_genes: bool,
     /// Write couplings of neighboring times into this folder, as CellRank's RealTimeKernel reads
-    /// them
+    /// them: balanced, unbalanced or wfr as the pairs of the run
     #[arg(long, value_name = "FOLDER")]
     couplings: Option<PathBuf>,
     /// Couple cells where the model moves them to, instead of where they are

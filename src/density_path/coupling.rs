@@ -134,6 +134,15 @@ impl Coupling {
         })
     }
 
+    /// Pairs (i, j) of an earlier and a later row, with the mass that leaves i and the mass that
+    /// arrives at j, of 1 in all at each end. One of them is 0 where mass vanishes, or appears.
+    pub fn moves(&self) -> impl Iterator<Item = (usize, usize, [f64; 2])> {
+        self.entries().enumerate().map(|(entry, (i, j, probability))| {
+            let mass = self.masses.get(entry).map_or([1.0; 2], |mass| mass.map(f64::from));
+            (i, j, mass.map(|end| end * probability))
+        })
+    }
+
     /// The shares of the mass of the earlier and of the later snapshot that do not move: they
     /// vanish where they are, or appear.
     #[must_use]

@@ -89,6 +89,8 @@ def look(after):
         loadings[2] = np.nan
         wanted = new.obsm["velocity_pca"].astype(float) @ loadings.T
         np.testing.assert_allclose(new.layers["velocity"], wanted, rtol=1e-4, atol=1e-5)
+        positions = old.obsm["X_pca"].astype(float) @ loadings.T
+        np.testing.assert_allclose(new.layers["Ms"], positions, rtol=1e-4, atol=1e-4)
         assert new.var["velocity_genes"].dtype == bool and new.var["velocity_genes"].sum() == N_GENES - 1
         drivers = provenance["driver_genes"]
         square = np.sqrt(np.nanmean(wanted**2, axis=0))

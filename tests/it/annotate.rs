@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use action_matching::annotate::{AnnotateOptions, Annotated, Column, CouplingKind, annotate, write_couplings};
+use action_matching::config::Config;
 use action_matching::data::{DataSource, read_points};
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::engine::reference::ReferenceEngine;
@@ -363,4 +364,58 @@ fn couplings_have_the_cells_of_both_times() {
             assert!((sum * 19.0 - 1.0).abs() < 1e-5, "{name}: {sum}");
         }
     }
+}
+
+/// Pairs that are not balanced: nothing moves beyond the reach of the run's pairing, cells out of reach
+/// are in no pair, and what arrives at a cell is as in training.
+#[test]
+fn couplings_are_of_the_kind_that_the_run_was_trained_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    python(folder.path(), &["make"]);
+    let (asked, x, _) = asked_cells(folder.path());
+    let network = |cell: f64| -> Vec<f64> {
+        let k = asked.iter().position(|&other| other == cell as usize).expect("asked");
+        x[DIM * k..][..DIM].iter().zip(coordinates().scale).map(|(x, scale)| x / scale).collect()
+    };
+    let cells = folder.path().join("plain.h5ad");
+    let couple = |name: &str, objective: &str, growth: f64| {
+        let text = format!("[data]\npath = \"plain.h5ad\"\n[objective]\npath = \"linear\"\n{objective}\n");
+        let config = Config::parse(Path::new("run.toml"), &text, &[]).expect("a configuration");
+        let trained = trained(folder.path(), &[some_model(Objective { growth, ..Objective::default() })]);
+        let trained = Trained { config: Some(config), ..trained };
+        let to = folder.path().join(name);
+        fs::create_dir(&to).expect("made");
+        let (how, options) = ((CouplingKind::Transport, Replace::Nothing), AnnotateOptions::default());
+        write_couplings(&trained, &cells, &to, how, &options, &CpuEngine::new(1), &Stage::new(1, &()))
+    };
+    // Squared distances; a half of a circle of radius 1/√λ each way.
+    let (relaxation, lambda) = (4.0f64, 2.0f64);
+    let partial = format!("pairing = {{ kind = \"unbalanced\", relaxation = {relaxation} }}");
+    let wfr = format!("pairing = \"wfr\"\ngrowth = {lambda}\nmass = \"counts\"");
+    for (name, objective, growth) in [("partial", &partial, 0.0), ("wfr", &wfr, lambda)] {
+        let found = couple(name, objective, growth).expect("written");
+        assert!(found.notices.iter().any(|notice| notice.starts_with("couplings are ")), "{:?}", found.notices);
+    }
+    python(folder.path(), &["coupling", "partial/amatch_3_7", "wfr/amatch_3_7"]);
+    for (name, reach) in [("partial", relaxation.sqrt()), ("wfr", std::f64::consts::PI / lambda.sqrt())] {
+        let file = folder.path().join(name).join("amatch_3_7.safetensors");
+        let (masses, rows, columns) = (array(&file, "X"), array(&file, "obs"), array(&file, "var"));
+        let mut n_pairs = 0;
+        for (k, mass) in masses.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
+            let [from, to] = [network(rows[k / columns.len()]), network(columns[k % columns.len()])];
+            let distance = from.iter().zip(&to).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+            assert!(distance <= reach * (1.0 + 1e-6), "{name}: {distance} {mass}");
+            n_pairs += 1;
+        }
+        let sums: Vec<f64> = masses.chunks(columns.len()).map(|row| row.iter().sum()).collect();
+        let is_uneven = sums.iter().any(|sum| (sum * rows.len() as f64 - 1.0).abs() > 0.1);
+        assert!(n_pairs > 0 && is_uneven, "{name}: {n_pairs} pairs, {sums:?}");
+        assert!((masses.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{name}");
+        if name == "partial" {
+            assert!(sums.contains(&0.0), "some have no partner: {sums:?}");
+        }
+    }
+    let totals = "pairing = \"wfr\"\ngrowth = 1.0\nmass = { kind = \"totals\", values = [1, 2] }";
+    let error = couple("totals", totals, 1.0).expect_err("three times").to_string();
+    assert!(error.contains("objective.mass.values: has 2 for 3 times"), "{error}");
 }
