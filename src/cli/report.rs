@@ -88,8 +88,11 @@ impl FromStr for Axes {
     }
 }
 
-/// Conditions that are shown, at most, unless they are asked for.
+/// Conditions that are shown, at most.
 const SHOWN: usize = 4;
+
+/// The same if they are asked for: a page has about a megabyte for each three of them.
+const SHOWN_IF_ASKED: usize = 12;
 
 /// The scores' seed, that of `evaluate` by default.
 const SEED: u64 = 0;
@@ -243,12 +246,11 @@ fn look_at_data(
     let relative = |model: Model| Model { coordinates: model.coordinates.relative_to(&origin), ..model };
     let n_before = test.snapshots.samples.len() / test.snapshots.dim;
     let mut all = parts(&arguments.condition, start, members.into_iter().map(relative).collect(), test)?;
-    if arguments.condition.is_empty() {
-        let (shown, note) = shown_conditions(all.len(), SHOWN);
-        subject.notes.extend(note);
-        let mut number = 0..;
-        all.retain(|_| number.next().is_some_and(|number| shown.contains(&number)));
-    }
+    let most = if arguments.condition.is_empty() { SHOWN } else { SHOWN_IF_ASKED };
+    let (shown, note) = shown_conditions(all.len(), most);
+    subject.notes.extend(note);
+    let mut number = 0..;
+    all.retain(|_| number.next().is_some_and(|number| shown.contains(&number)));
     let screen = OnScreen::new("flows and comparisons", signals);
     let stage = Stage::new(arguments.device.threads(), &screen);
     let (method, control) = solver(None, &model.objective, None, None, None);

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::evenly::evenly;
 use crate::model::Coordinates;
 
-/// An evenly chosen part of the rows of some snapshots, in data units.
+/// A part of the rows of some snapshots, in data units: evenly chosen, or by their weights.
 #[derive(Clone, Debug)]
 pub struct Population {
     pub(super) dim: usize,
@@ -15,6 +15,8 @@ pub struct Population {
     pub(super) n_snapshots: usize,
     /// Name of the embedding, if rows have one.
     pub(super) basis: Option<String>,
+    /// Rows have weights: a heavy one may be drawn more than once, and a light one never.
+    is_weighted: bool,
 }
 
 /// Rows of a snapshot.
@@ -61,13 +63,17 @@ impl Population {
         let kept = with_ends(times.len(), Self::SNAPSHOTS);
         let most = (Self::ALL_ROWS / kept.len().max(1)).min(Self::ROWS);
         let drawn = |k: usize| {
-            let (rows, chosen) = (snapshots.rows(k), evenly(snapshots.n_rows(k), most));
+            let (rows, n) = (snapshots.rows(k), snapshots.n_rows(k));
+            let chosen =
+                snapshots.weights(k).map_or_else(|| evenly(n, most), |weights| by_weight(weights, n.min(most)));
             let few: Vec<f32> = chosen.iter().flat_map(|&row| &rows[row * dim..][..dim]).copied().collect();
             let (rows, time, mass) = (to_data(&few), time(times[k]), snapshots.total(k));
             let (count, is_held_out, places) = (snapshots.n_rows(k), false, Vec::new());
             Drawn { time, rows, chosen, count, mass, is_held_out, places }
         };
-        Population { dim, snapshots: kept.into_iter().map(drawn).collect(), n_snapshots: times.len(), basis: None }
+        let is_weighted = (0..times.len()).any(|k| snapshots.weights(k).is_some());
+        let (snapshots, n_snapshots) = (kept.into_iter().map(drawn).collect(), times.len());
+        Population { dim, snapshots, n_snapshots, basis: None, is_weighted }
     }
 
     /// The same with the snapshots of `held_out`, of which the training knew nothing. Of rows that
@@ -128,8 +134,11 @@ impl Population {
     pub(super) fn note(&self) -> String {
         let drawn: usize = self.snapshots.iter().map(|snapshot| snapshot.chosen.len()).sum();
         let all = self.count();
-        let mut note =
-            if drawn < all { format!("{drawn} of {all} points, evenly chosen.") } else { format!("All {all} points.") };
+        let mut note = match drawn < all {
+            _ if self.is_weighted => format!("{drawn} draws of {all} points, by their weights."),
+            true => format!("{drawn} of {all} points, evenly chosen."),
+            false => format!("All {all} points."),
+        };
         if self.snapshots.len() < self.n_snapshots {
             note += &format!(" {} of {} snapshots, evenly chosen.", self.snapshots.len(), self.n_snapshots);
         }
@@ -150,6 +159,20 @@ impl Drawn {
         let (rows, places) = (of(&self.rows, dim), of(&self.places, 2));
         Drawn { rows, places, chosen: kept.iter().map(|&k| self.chosen[k]).collect(), ..*self }
     }
+}
+
+/// `n` rows in their order, each as often as its share of the `weights` says, rounded up or down
+/// (systematic resampling).
+fn by_weight(weights: &[f64], n: usize) -> Vec<usize> {
+    let step = weights.iter().sum::<f64>() / n as f64;
+    let (mut chosen, mut sum) = (Vec::with_capacity(n), 0.0);
+    for (row, weight) in weights.iter().enumerate() {
+        sum += weight;
+        while chosen.len() < n && (chosen.len() as f64 + 0.5) * step < sum {
+            chosen.push(row);
+        }
+    }
+    chosen
 }
 
 /// What a picture's axes are.
@@ -237,6 +260,19 @@ mod tests {
         let long = Population::of_data(&snapshots(&vec![3; 100]), &[0.0, 0.0]);
         assert_eq!((long.snapshots.len(), long.span()), (40, [0.0, 99.0]));
         assert!(long.note().ends_with("40 of 100 snapshots, evenly chosen."));
+    }
+
+    #[test]
+    fn points_are_drawn_by_their_weights() {
+        assert_eq!(by_weight(&[1.0, 0.0, 2.0, 1.0], 4), [0, 2, 2, 3]);
+        assert_eq!(by_weight(&[1.0, 0.0, 2.0, 1.0], 2), [2, 3]);
+        let weights: Vec<f64> = (0..4000).map(|row| if row < 2000 { 3.0 } else { 1.0 }).chain([1.0, 0.0]).collect();
+        let weighted = snapshots(&[4000, 2]).weighted(weights).expect("weights");
+        let population = Population::of_data(&weighted, &[0.0, 0.0]);
+        let light = population.snapshots[0].chosen.iter().filter(|&&row| row >= 2000).count();
+        assert_eq!((population.snapshots[0].chosen.len(), light), (1000, 250));
+        assert_eq!(population.snapshots[1].chosen, [0, 0]);
+        assert_eq!(population.note(), "1002 draws of 4002 points, by their weights.");
     }
 
     #[test]

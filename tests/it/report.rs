@@ -194,6 +194,26 @@ fn each_condition_has_pictures_and_scores() {
     fails(&folder, &["report", "runs/run", "--condition", "drug=C"], &["drug"]);
 }
 
+/// Many groups of rows that are asked for: the page has a bounded number of them, and says so.
+#[test]
+fn a_page_has_twelve_conditions_at_most() {
+    let (_guard, folder) = workplace();
+    let mut csv = String::from("times,drug,dose,a\n");
+    for row in 0..13 * 12 {
+        let (time, dose) = (row % 2, row / 2 % 13);
+        csv += &format!("{time},none,{dose},{}\n", (row as f64 * 0.7).sin() + time as f64);
+    }
+    fs::write(folder.join("data.csv"), csv).expect("written");
+    fs::write(folder.join("run.toml"), "[data]\npath = \"data.csv\"\nconditions = [\"drug\", \"dose\"]\n")
+        .expect("written");
+    succeeds(&folder, &[&["train", "run.toml", "--no-report"][..], &SMALL].concat());
+    succeeds(&folder, &["report", "runs/run", "--condition", "drug=none", "--threads", "2"]);
+    let (html, words) = page(&folder.join("runs/run/report.html"));
+    assert_says(&words, &["12 of 13 conditions are shown, evenly chosen."]);
+    assert_eq!(words.matches("Under drug = none").count(), 12, "{words}");
+    assert!(html.len() < 6 << 20, "{} bytes", html.len());
+}
+
 #[test]
 fn what_is_missing_is_said() {
     let (_guard, folder) = trained();
