@@ -33,6 +33,11 @@ impl Fields {
         }
     }
 
+    /// The velocity; the others take memory no longer.
+    pub fn into_velocity(self) -> Vec<f32> {
+        self.velocity
+    }
+
     /// ‖v‖ `[n]`.
     pub fn speed(&self, dim: usize) -> Vec<f64> {
         let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -45,7 +50,7 @@ impl Fields {
     /// Those of the engine; [`Error::Interrupted`](crate::Error::Interrupted).
     pub fn of(population: &Population, engine: &dyn Engine, stage: &Stage) -> Result<(Fields, Option<Fields>)> {
         /// Cells between two looks at the watch: few, since the system keeps what they take.
-        const AT_ONCE: usize = 1 << 12;
+        const AT_ONCE: usize = 1 << 10;
         let (n, dim, n_asked) = (population.times.len(), population.dim, population.n_asked());
         let mut fields = Fields::unknown(n, dim);
         let mut spread = None;

@@ -299,7 +299,7 @@ pub fn annotate(
         let item = Item::F64(fields.speed(dim));
         add("obs/speed".into(), item, "length of the velocity, units of the samples per unit of time");
     }
-    let Fields { velocity, .. } = fields;
+    let velocity = fields.into_velocity();
     if let Some(loadings) = loadings {
         let layer = loadings.velocities(dim, &velocity, stage);
         let ranked = loadings.ranked(&layer);
@@ -338,8 +338,7 @@ pub fn annotate(
             add(format!("obsm/X_{basis}"), item, "the samples of the model");
         }
     }
-    let Population { samples, times_at, rows, .. } = population;
-    drop(rows);
+    let [samples, times_at] = population.into_places();
     found.written = additions.iter().map(|addition| addition.path.clone()).collect();
     let items = with_provenance(additions, ours, trained, options, [&basis, &samples, &times_at])?;
     write_extended(cells, to, items)?;

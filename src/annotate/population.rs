@@ -110,6 +110,11 @@ impl Population {
         Ok(Population { samples, times_at, dim, components, rows, times, groups, left_out })
     }
 
+    /// Where samples and times are; the cells take memory no longer.
+    pub fn into_places(self) -> [String; 2] {
+        [self.samples, self.times_at]
+    }
+
     /// Positions `[k, dim]` of some cells, data units.
     pub fn positions(&self, cells: &[u32], coordinates: &Coordinates) -> Vec<f64> {
         let of = |&cell: &u32| {
