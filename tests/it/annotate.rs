@@ -15,7 +15,7 @@ use action_matching::objective::Objective;
 use action_matching::stage::Stage;
 use action_matching::{Destination, Ensemble, Replace, Trained};
 
-use crate::cli::{amatch, text};
+use crate::cli::{SMALL, amatch, succeeds, text};
 use crate::common::{assert_close, expanding, files, model};
 use crate::interop::run_python;
 
@@ -418,4 +418,33 @@ fn couplings_are_of_the_kind_that_the_run_was_trained_on() {
     let totals = "pairing = \"wfr\"\ngrowth = 1.0\nmass = { kind = \"totals\", values = [1, 2] }";
     let error = couple("totals", totals, 1.0).expect_err("three times").to_string();
     assert!(error.contains("objective.mass.values: has 2 for 3 times"), "{error}");
+}
+
+/// On request: the programs that the files of a run are written for open them. Prints their versions
+/// and what was checked.
+#[test]
+#[ignore = "needs a Python with scvelo, cellrank and tensorboard: see CONTRIBUTING.md"]
+fn scvelo_cellrank_and_tensorboard_open_what_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let neighbors = |arguments: &[&str]| {
+        run_python("neighbors.py", folder, arguments.iter().map(|argument| argument.to_string()));
+    };
+    neighbors(&["make"]);
+    for (run, couplings, objective) in [
+        ("run", "tmaps", "pairing = \"ot\""),
+        ("wfr", "tmaps-wfr", "pairing = \"wfr\"\ngrowth = 0.25\nmass = \"counts\""),
+        ("partial", "tmaps-partial", "pairing = { kind = \"unbalanced\", relaxation = 0.5 }"),
+    ] {
+        let config = format!(
+            "[data]\npath = \"cells.h5ad\"\n[objective]\npath = \"linear\"\n{objective}\n\
+             [output]\nfolder = \"{run}\"\n"
+        );
+        fs::write(folder.join("run.toml"), config).expect("written");
+        succeeds(folder, &[&["train", "run.toml"][..], &SMALL, &["--set", "training.steps=400"]].concat());
+        succeeds(folder, &["annotate", run, "cells.h5ad", "--couplings", couplings, "--device", "cpu"]);
+    }
+    let fates = ["--genes", "--fates", "celltype", "--device", "cpu"];
+    succeeds(folder, &[&["annotate", "run", "cells.h5ad", "--out", "annotated.h5ad"][..], &fates].concat());
+    neighbors(&["open", "run"]);
 }

@@ -54,6 +54,7 @@ pub fn run_python(script: &str, folder: &Path, names: impl Iterator<Item = Strin
         "{python:?} failed; it needs numpy, safetensors, scipy, anndata, h5py, onnx and onnxruntime, or name another interpreter in AMATCH_PYTHON\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    print!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
