@@ -67,8 +67,8 @@ impl Trained {
     }
 
     /// The components that the models were trained on, which lie beside them; `None` if they were
-    /// trained on columns of the data. Without a configuration those that are there are taken, if the
-    /// dimensions of the models are called as theirs.
+    /// trained on columns of the data. Without a configuration those that are there are taken, if
+    /// the dimensions of the models are called as theirs.
     ///
     /// # Errors
     /// [`Error::Input`] if they are missing, damaged, or not those of the models.
@@ -100,7 +100,8 @@ impl Trained {
         Err(Error::input(&path, "loadings", problem, fix))
     }
 
-    /// The files that say what was trained: those of the models, and of components if there are any.
+    /// The files that say what was trained: those of the models, and of components if there are
+    /// any.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let run = self.run();

@@ -20,8 +20,8 @@ use crate::transport::MAX_POINTS;
 /// What is coupled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CouplingKind {
-    /// The cells as they are, by the kind of optimal transport that the run was trained with: balanced,
-    /// unbalanced, or of Wasserstein–Fisher–Rao.
+    /// The cells as they are, by the kind of optimal transport that the run was trained with:
+    /// balanced, unbalanced, or of Wasserstein–Fisher–Rao.
     #[default]
     Transport,
     /// The cells where the model moves them to, by balanced optimal transport between these places,

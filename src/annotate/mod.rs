@@ -70,8 +70,8 @@ pub enum Column {
     /// `obsm/fate` f32 `[n, labels]` and their names in `uns/amatch/fates`: the shares of each
     /// label that the descendants of a cell have at the last time.
     Fates,
-    /// `layers/velocity` f32 `[n, genes]`, `layers/Ms` with the positions that they belong to, if the
-    /// file has none of another program, and `var/velocity_genes`, by the loadings of the
+    /// `layers/velocity` f32 `[n, genes]`, `layers/Ms` with the positions that they belong to, if
+    /// the file has none of another program, and `var/velocity_genes`, by the loadings of the
     /// components; `uns/amatch/driver_genes` ranks the genes.
     Genes,
 }

@@ -125,8 +125,8 @@ pub fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { RunFolder::new(path).model() } else { path.to_owned() }
 }
 
-/// What was trained, given as the file of a model or as its run folder. A defect of the configuration
-/// is a warning here, and an error only for a caller that needs its content.
+/// What was trained, given as the file of a model or as its run folder. A defect of the
+/// configuration is a warning here, and an error only for a caller that needs its content.
 pub fn load(path: &Path) -> action_matching::Result<Trained> {
     let trained = Trained::load(path)?;
     if let Some(defect) = &trained.unread {

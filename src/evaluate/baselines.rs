@@ -41,8 +41,9 @@ pub struct Baselines {
     /// before and r of the one after, the mixture that a population jumps through.
     pub pooled: Vec<f32>,
     /// (1 − r) x + r y for the pairs (x, y) of an exact W₂ plan between `previous` and `next`
-    /// (McCann's interpolation), with the share r of the clock's way from one to the other. More than
-    /// [`MAX_POINTS`] rows are divided at random into parts of equal size, each with a plan of its own.
+    /// (McCann's interpolation), with the share r of the clock's way from one to the other. More
+    /// than [`MAX_POINTS`] rows are divided at random into parts of equal size, each with a plan of
+    /// its own.
     pub plan_midpoint: Vec<f32>,
 }
 
@@ -202,8 +203,8 @@ mod tests {
         assert!((to(&baselines.plan_midpoint, &baselines.next) - 0.7 * whole).abs() < 1e-5 * whole);
     }
 
-    /// Three parts of three, three and two rows, each with a plan of its own, which on a line keeps the
-    /// order.
+    /// Three parts of three, three and two rows, each with a plan of its own, which on a line keeps
+    /// the order.
     #[test]
     fn the_midpoint_of_many_rows_is_made_in_parts() {
         let (x, y) = ([2.0, 0.0, 1.0, 5.0, 3.0, 4.0, 7.0, 6.0], [10.0, 14.0, 12.0, 10.0, 18.0, 10.0, 30.0, 20.0]);

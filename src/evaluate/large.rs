@@ -81,8 +81,8 @@ impl Large<'_> {
         ways.iter().map(score).collect()
     }
 
-    /// Scores of one comparison. `roll_out` is moved on to the time of the truth, and is `None` from
-    /// where its particles are lost.
+    /// Scores of one comparison. `roll_out` is moved on to the time of the truth, and is `None`
+    /// from where its particles are lost.
     fn of_way(
         &self,
         way: &Way,

@@ -9,9 +9,9 @@ use crate::stage::Stage;
 /// Most directions of [`sliced_wasserstein2`].
 pub const DIRECTIONS: usize = 500;
 
-/// √d · SW₂ between rows `x [n, dim]` and `y [m, dim]`, in the unit of the data: SW₂² is the mean of
-/// W₂² between the projections on random directions (Rabin, Peyré, Delon & Bernot, SSVM 2011). Rows
-/// of x may have weights `[n]`, which are divided by their sum.
+/// √d · SW₂ between rows `x [n, dim]` and `y [m, dim]`, in the unit of the data: SW₂² is the mean
+/// of W₂² between the projections on random directions (Rabin, Peyré, Delon & Bernot, SSVM 2011).
+/// Rows of x may have weights `[n]`, which are divided by their sum.
 ///
 /// The directions are orthonormal in groups of `dim` (Rowland et al., AISTATS 2019), as many groups
 /// as [`DIRECTIONS`] holds; in more dimensions than that they are one part of such a group. They
@@ -19,8 +19,8 @@ pub const DIRECTIONS: usize = 500;
 /// y is x moved by one vector, or scaled. Elsewhere it is smaller, so the two must not be compared
 /// with each other. Like W₂ it falls with the number of points.
 ///
-/// Time O((n + m) · (dim + log(n + m))) for each direction, on the threads of `stage`; sums in f64, in
-/// an order that does not depend on them.
+/// Time O((n + m) · (dim + log(n + m))) for each direction, on the threads of `stage`; sums in f64,
+/// in an order that does not depend on them.
 ///
 /// ```
 /// use action_matching::evaluate::sliced_wasserstein2;
@@ -34,8 +34,8 @@ pub const DIRECTIONS: usize = 500;
 /// ```
 ///
 /// # Errors
-/// [`Error::Input`] if a side has no rows, or not only finite values, or the weights are negative or
-/// have no positive, finite sum; [`Error::Shape`] if they are not one a row;
+/// [`Error::Input`] if a side has no rows, or not only finite values, or the weights are negative
+/// or have no positive, finite sum; [`Error::Shape`] if they are not one a row;
 /// [`Error::Interrupted`] if the watch of `stage` cancels.
 pub fn sliced_wasserstein2<T: Copy + Into<f64> + Sync>(
     dim: usize,
@@ -80,7 +80,8 @@ impl Slices {
             let begin = directions.len();
             for row in 0..in_group {
                 let mut vector: Vec<f64> = words.of(row as u32).flat_map(normals).take(dim).map(f64::from).collect();
-                // Gram & Schmidt, twice: the second time removes what the rounding of the first left.
+                // Gram & Schmidt, twice: the second time removes what the rounding of the first
+                // left.
                 for _ in 0..2 {
                     for earlier in directions[begin..].chunks_exact(dim) {
                         let along = dot(&vector, earlier);

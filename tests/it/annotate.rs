@@ -366,8 +366,8 @@ fn couplings_have_the_cells_of_both_times() {
     }
 }
 
-/// Pairs that are not balanced: nothing moves beyond the reach of the run's pairing, cells out of reach
-/// are in no pair, and what arrives at a cell is as in training.
+/// Pairs that are not balanced: nothing moves beyond the reach of the run's pairing, cells out of
+/// reach are in no pair, and what arrives at a cell is as in training.
 #[test]
 fn couplings_are_of_the_kind_that_the_run_was_trained_on() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -420,8 +420,8 @@ fn couplings_are_of_the_kind_that_the_run_was_trained_on() {
     assert!(error.contains("objective.mass.values: has 2 for 3 times"), "{error}");
 }
 
-/// On request: the programs that the files of a run are written for open them. Prints their versions
-/// and what was checked.
+/// On request: the programs that the files of a run are written for open them. Prints their
+/// versions and what was checked.
 #[test]
 #[ignore = "needs a Python with scvelo, cellrank and tensorboard: see CONTRIBUTING.md"]
 fn scvelo_cellrank_and_tensorboard_open_what_is_written() {

@@ -141,8 +141,8 @@ fn baselines_stand_beside_what_was_held_out() {
     assert!(refused.expect_err("the first").to_string().contains("names the first time"));
 }
 
-/// Snapshots with more points than exact distances take: all points are compared by sliced W2, which
-/// shares no column with W2, and the exact numbers stay as they are.
+/// Snapshots with more points than exact distances take: all points are compared by sliced W2,
+/// which shares no column with W2, and the exact numbers stay as they are.
 #[test]
 fn large_snapshots_are_also_compared_by_sliced_w2() {
     let dim = 3;

@@ -158,9 +158,9 @@ fn scipy_finds_the_same_distances() {
     }
 }
 
-/// NumPy computes W2 along lines from its own quantile functions, and takes the mean over directions
-/// of its own: on a line the same number, elsewhere one within the noise of the directions, whose
-/// squares have a deviation of the square itself.
+/// NumPy computes W2 along lines from its own quantile functions, and takes the mean over
+/// directions of its own: on a line the same number, elsewhere one within the noise of the
+/// directions, whose squares have a deviation of the square itself.
 #[test]
 fn numpy_finds_the_same_sliced_distances() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -109,7 +109,8 @@ mod expanded {
         Model { coordinates, ..expanding(&B, Objective { growth, ..Objective::default() }) }
     }
 
-    /// Data rows of the first snapshot, and points and times to ask about, most before the last time.
+    /// Data rows of the first snapshot, and points and times to ask about, most before the last
+    /// time.
     pub fn rows_and_points() -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let mut numbers = Numbers::new(6);
         let mut rows = |n: usize| (0..n).flat_map(|_| [0, 1].map(|i| MEAN[i] + SCALE[i] * numbers.next())).collect();
@@ -119,7 +120,8 @@ mod expanded {
 
     /// log of the density of mass, data units: of normal kernels at `centers`, network units, whose
     /// `widths` and distances from b the flow has stretched by eᵗ. Along the way of a particle
-    /// s = ½‖y₀ − b‖² e²ᵗ, so that its mass has grown by exp(λ ∫ s dt) = exp(¼ λ ‖y − b‖² (1 − e⁻²ᵗ)).
+    /// s = ½‖y₀ − b‖² e²ᵗ, so that its mass has grown by exp(λ ∫ s dt) = exp(¼ λ ‖y − b‖² (1 −
+    /// e⁻²ᵗ)).
     pub fn log_density(centers: &[[f64; 2]], widths: [f64; 2], growth: f64, (x, t): (&[f64], f64)) -> f64 {
         let tau = (t - 1.0) / 4.0;
         let b = B.map(f64::from);
@@ -155,8 +157,8 @@ mod expanded {
     }
 }
 
-/// A normal population that a linear flow stretches and moves, and normal kernels that it does, with
-/// growth too: at every time what the closed form says.
+/// A normal population that a linear flow stretches and moves, and normal kernels that it does,
+/// with growth too: at every time what the closed form says.
 #[test]
 fn log_densities_are_those_of_a_known_flow() {
     let (rows, x, t) = expanded::rows_and_points();

@@ -42,8 +42,8 @@ fn a_file_is_one_model_and_a_folder_is_all_of_a_run() {
     assert!(one.config.is_some() && one.files() == [run.member(2).model()]);
 }
 
-/// Models do not need their configuration: what is wrong with it is said, and they are there. Without
-/// it, the files say how many there are.
+/// Models do not need their configuration: what is wrong with it is said, and they are there.
+/// Without it, the files say how many there are.
 #[test]
 fn a_defect_of_the_configuration_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
