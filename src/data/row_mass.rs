@@ -109,6 +109,12 @@ impl RowMass {
         self.weights.as_ref().map(|weights| &weights.values[of_rows])
     }
 
+    /// Share of its snapshot's weight up to each row, in units of 2⁻³², if there are weights: the
+    /// table behind [`Snapshots::draw`](super::Snapshots::draw).
+    pub(crate) fn cumulative(&self) -> Option<&[u32]> {
+        self.weights.as_ref().map(|weights| &weights.cumulative[..])
+    }
+
     /// Growth rates of the rows `of_rows`, if they are known.
     pub(super) fn growth(&self, of_rows: Range<usize>) -> Option<&[f64]> {
         self.growth.as_ref().map(|rates| &rates[of_rows])
