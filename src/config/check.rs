@@ -96,14 +96,6 @@ impl Config {
             ],
         )?;
         file.refuse_if(
-            !self.data.conditions.is_empty() && (self.data.weights.is_some() || self.data.growth.is_some()),
-            [
-                "data.conditions",
-                "does not go with data.weights or data.growth: the rows of a group count alike",
-                "leave one of them out",
-            ],
-        )?;
-        file.refuse_if(
             !self.data.conditions.is_empty() && matches!(objective.mass, Mass::Totals { .. }),
             [
                 "objective.mass",

@@ -424,8 +424,7 @@ impl Reading {
         warnings.extend(single_row_warning(whole, groups));
         let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
         [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
-        let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
-        reading.warnings.extend(few);
+        warnings.extend(few_rows_warning(times_file(source), training, groups));
         reading.fill(source, &mut meter)?;
         let stretches = [&reading.training.samples[..], &reading.held_out.samples];
         let counting = counting_warning(source, &reading.features, dim, stretches);
