@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, Stop, TrainingConfig,
 };
-use crate::data::{HoldOut, Reduction, RowShare, SplitColumn, SplitValue};
+use crate::data::{HoldOut, RowShare, SplitColumn, SplitValue};
 use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
@@ -85,14 +85,6 @@ impl Config {
                 "data.growth",
                 "is given, but rows are not paired, for which it is",
                 "set objective.path = linear or spline and objective.pairing = ot or wfr",
-            ],
-        )?;
-        file.refuse_if(
-            self.data.weights.is_some() && matches!(self.source().components, Some(Reduction::Fit(_))),
-            [
-                "data.components",
-                "does not go with data.weights: components are those of rows that count alike",
-                "reduce the samples to components before, or leave the weights out",
             ],
         )?;
         file.refuse_if(
