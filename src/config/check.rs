@@ -64,6 +64,26 @@ impl Config {
             ["objective.mass", "is totals without growth", "set objective.growth > 0"],
         )?;
         file.refuse_if(
+            objective.growth_head && objective.lambda() == 0.0,
+            [
+                "objective.growth_head",
+                "is true, but the model does not grow, or whether it does is left open",
+                "set objective.growth to a number above 0",
+            ],
+        )?;
+        file.refuse_if(
+            objective.growth_head && self.estimator() != Estimator::Regression,
+            [
+                "objective.growth_head",
+                "is true, but it fits growth rates of pairs, which regression alone does",
+                "set objective.estimator = regression and a path that has pairs",
+            ],
+        )?;
+        file.refuse_if(
+            objective.growth_head && self.training.stop != Stop::Never,
+            ["training.stop", "is held-out, which does not go with objective.growth_head", "set training.stop = never"],
+        )?;
+        file.refuse_if(
             objective.mass == Mass::Growth && self.data.growth.is_none(),
             [
                 "objective.mass",

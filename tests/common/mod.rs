@@ -113,7 +113,7 @@ pub fn model(
             *bias = (0.3 * numbers.next()) as f32;
         }
     }
-    Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
+    Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters, growth_head: None }
 }
 
 /// An optimizer whose first moment is the gradient of the step, and which hardly changes the

@@ -87,6 +87,15 @@ impl Layout {
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
+        if training.growth_head {
+            let problem = "is a network of its own for growth, which a GPU does not train";
+            return Err(Error::input(
+                "training",
+                "objective.growth_head",
+                problem,
+                "use the `CpuEngine`, or leave it out",
+            ));
+        }
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
