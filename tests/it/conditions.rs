@@ -628,7 +628,7 @@ fn the_program_counts_rows_of_groups_by_their_weights() {
     std::fs::write(folder.join("cells.csv"), csv).expect("written");
     let config = "[data]\npath = \"cells.csv\"\nconditions = [\"drug\"]\nweights = \"w\"\ngrowth = \"rate\"\n\
                   [model]\nhidden = [16, 16]\n[objective]\npath = \"linear\"\npairing = \"wfr\"\ngrowth = 0.25\n\
-                  mass = \"growth\"\n[training]\nsteps = 400\ninterior_rows = 64\nwarmup_steps = 5\n";
+                  mass = \"growth\"\n[training]\nsteps = 800\ninterior_rows = 64\nwarmup_steps = 5\n";
     std::fs::write(folder.join("run.toml"), config).expect("written");
     succeeds(folder, &["train", "run.toml", "--device", "cpu", "--out", "run"]);
     for (drug, wanted, growth) in [("A", 0.9, 0.0), ("B", 0.1, 1.0)] {
