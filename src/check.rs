@@ -40,6 +40,10 @@ const BATCH_TENSORS: [&str; 12] =
 /// # Errors
 /// [`Error::Input`] names the tensor that is missing, misshapen, unknown or not finite.
 pub fn read_batch(path: &Path, model: &Model) -> Result<Batch> {
+    if model.growth_head.is_some() {
+        let problem = "has a growth head, of whose loss a batch does not tell the growth rates";
+        return Err(Error::input("model", "growth_head", problem, "check a model without one"));
+    }
     let (dim, conditions) = (model.architecture.dim, model.architecture.conditions);
     let mut file = TensorFile::open(path)?;
     // Without this check a misspelled optional tensor would silently take its default.

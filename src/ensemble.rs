@@ -142,7 +142,7 @@ impl Ensemble {
     pub fn potential<T: Coordinate>(&self, engine: &dyn Differentiate, x: &[T], t: f64) -> Result<Estimate<T>> {
         self.estimate(|model| {
             let mut s = model.potential(engine, x, t)?;
-            if model.objective.growth == 0.0 {
+            if model.growth_of_potential() == 0.0 {
                 let mean = s.iter().map(|&s| s.into()).sum::<f64>() / s.len().max(1) as f64;
                 s.iter_mut().for_each(|s| *s = T::rounded((*s).into() - mean));
             }
@@ -174,7 +174,7 @@ impl Ensemble {
             Estimate { mean: moments.mean, spread }
         };
         // With growth the potential itself, not only its slope, is part of the dynamics.
-        let is_free = self.members[0].objective.growth == 0.0;
+        let is_free = self.members[0].growth_of_potential() == 0.0;
         let up_to_time = |values: &[f64]| if is_free { centered(values, t) } else { values.to_vec() };
         let potential = of(found.iter().map(|local| up_to_time(&local.potential)).collect());
         let time_derivative = of(found.iter().map(|local| up_to_time(&local.time_derivative)).collect());

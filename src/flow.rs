@@ -8,7 +8,6 @@ use crate::engine::{Differentiate, Engine};
 use crate::error::{Error, Result, check_len};
 use crate::integrate::{Solver, Trajectories};
 use crate::model::{Coordinates, Model};
-use crate::objective::Objective;
 
 /// What a model says at n points and times, in data units ([`Model::local`]).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,7 +22,8 @@ pub struct Local {
     pub growth_rate: Vec<f64>,
     /// Residuals `[n]` of the Hamilton–Jacobi–Bellman equation, ∂ₜs + H(∇s) + ½σ²Δs + ½λs² in
     /// network coordinates, per unit of time of the data: 0 where the flow is optimal. Without
-    /// growth it is known up to a function of time, as the potential is.
+    /// growth it is known up to a function of time, as the potential is. With a growth head it has
+    /// no term of growth, and is known likewise.
     pub hjb_residual: Vec<f64>,
 }
 
@@ -71,6 +71,7 @@ impl Coordinate for f64 {
 ///     },
 ///     objective: Objective::default(),
 ///     parameters: [vec![0.0; 16 + 8], vec![1.0, 0.5]].concat(),
+///     growth_head: None,
 /// };
 /// let engine = CpuEngine::new(1);
 /// assert_eq!(model.velocity(&engine, &[3.0_f32, -8.0], 4.0)?, [10.0 / 5.0, 0.5 * 4.0 / 5.0]);
@@ -83,7 +84,7 @@ impl Model {
     /// The potential s at points `x [n, dim]` and the time `t`, both in data units: `[n]`.
     ///
     /// s itself is a number without unit, that of the network. It is known up to a function of
-    /// time, unless the model has growth. For the quadratic cost its slope gives the velocity, vᵢ =
+    /// time, unless the model has growth and no growth head. For the quadratic cost its slope gives the velocity, vᵢ =
     /// scaleᵢ² / T · ∂s/∂xᵢ, and with growth λ the mass of a particle grows at the rate λ s / T,
     /// where T is the length of [`Coordinates::time_range`].
     ///
@@ -98,17 +99,34 @@ impl Model {
 
     /// The rate at which the mass of particles grows at points `x [n, dim]` and the time `t`, both
     /// in data units: `[n]`, per unit of time of the data, so that mass m obeys dm/dt = rate · m.
-    /// It is λ s / T for the growth λ of the model, 0 if it has none; ln 2 divided by it is the
-    /// time in which a population doubles.
+    /// It is λ s / T for the growth λ of the model, 0 if it has none, and what the growth head says
+    /// if there is one; ln 2 divided by it is the time in which a population doubles.
     ///
     /// # Errors
     /// As [`Model::potential`].
     pub fn growth_rate<T: Coordinate>(&self, engine: &dyn Differentiate, x: &[T], t: f64) -> Result<Vec<T>> {
         let (y, tau) = self.to_network(x, t)?;
         let [start, end] = self.coordinates.time_range;
-        let per_time = self.objective.growth / (end - start);
-        let s = engine.derivatives(self, &y, &tau)?.s;
-        Ok(s.into_iter().map(|s| T::rounded(per_time * s)).collect())
+        let rates = match &self.growth_head {
+            Some(_) => self.growth_rates(engine, &y, &tau, &[])?,
+            None => self.growth_rates(engine, &y, &tau, &engine.derivatives(self, &y, &tau)?.s)?,
+        };
+        Ok(rates.into_iter().map(|rate| T::rounded(rate / (end - start))).collect())
+    }
+
+    /// Growth rates per unit of network time `[n]` at points `y [n, dim]` and times `tau [n]` in
+    /// network coordinates: λs of the potential `s [n]` there, or what the growth head says.
+    pub(crate) fn growth_rates<E: Differentiate + ?Sized>(
+        &self,
+        engine: &E,
+        y: &[f64],
+        tau: &[f64],
+        s: &[f64],
+    ) -> Result<Vec<f64>> {
+        match self.growth_network() {
+            None => Ok(s.iter().map(|s| self.objective.growth * s).collect()),
+            Some(network) => Ok(engine.derivatives(&network, y, tau)?.s),
+        }
     }
 
     /// The velocity of particles at points `x [n, dim]` and the time `t`, both in data units:
@@ -142,7 +160,8 @@ impl Model {
         };
         let [start, end] = self.coordinates.time_range;
         let duration = end - start;
-        let Objective { growth, .. } = self.objective;
+        let rates = self.growth_rates(engine, &y, &tau, &found.s)?;
+        let growth = self.growth_of_potential();
         let dim = self.architecture.dim;
         let residual = |row: usize| {
             let grad = &found.grad_s[row * dim..][..dim];
@@ -156,7 +175,7 @@ impl Model {
         Ok(Local {
             velocity: slopes.map(|(p, unit)| unit * self.objective.hamiltonian_f64(p).1).collect(),
             time_derivative: found.ds_dt.iter().map(|slope| slope / duration).collect(),
-            growth_rate: found.s.iter().map(|s| growth / duration * s).collect(),
+            growth_rate: rates.into_iter().map(|rate| rate / duration).collect(),
             potential: found.s,
             hjb_residual,
         })

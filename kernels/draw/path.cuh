@@ -52,6 +52,13 @@ struct Path {
   __device__ __forceinline__ uint32_t n_rows(uint32_t k) const {
     return static_cast<uint32_t>(params.offsets[k + 1] - params.offsets[k]);
   }
+  // Counterpart of Snapshots::draw: the row of snapshot `k` that `word` selects.
+  __device__ __forceinline__ uint32_t draw(uint32_t k, uint32_t word) const {
+    if (params.cumulative == nullptr) return random_index(word, n_rows(k));
+    const uint32_t* cumulative = params.cumulative + params.offsets[k];
+    const uint32_t below_all = min(word, UINT32_MAX - 1);  // the largest number stands for the end
+    return partition_point(n_rows(k), [&](uint32_t row) { return cumulative[row] <= below_all; });
+  }
   __device__ __forceinline__ const float* row(uint32_t snapshot, uint32_t index) const {
     return params.samples + (params.offsets[snapshot] + index) * dim;
   }
@@ -82,16 +89,16 @@ struct Path {
   // Chooses a trajectory through the interval after snapshot `left` by words 1, 2 and 3.
   __device__ __forceinline__ Trajectory trajectory(uint32_t left, uint4 words) const {
     if (is_generative()) {
-      const uint32_t to = random_index(words.y, n_rows(0));
+      const uint32_t to = draw(0, words.y);
       return {left, to, to, to, to, 1.0, 1.0, nullptr};
     }
     const f64 start_mass = snapshot_mass(left), end_mass = snapshot_mass(left + 1);
     if (params.couplings == nullptr) {
-      const uint32_t from = random_index(words.y, n_rows(left));
+      const uint32_t from = draw(left, words.y);
       // Snapshots with equally many rows may follow the same particles: one word then chooses the
       // same particle in both.
       const uint32_t word = params.interpolant == Interpolant::kNearest ? words.y : words.z;
-      const uint32_t to = random_index(word, n_rows(left + 1));
+      const uint32_t to = draw(left + 1, word);
       return {left, from, to, from, to, start_mass, end_mass, nullptr};
     }
     const CouplingParams& coupling = params.couplings[left];
@@ -237,7 +244,7 @@ struct Path {
     } else {
       const uint32_t snapshot = at_end ? params.n_snapshots - 1 : 0;
       curve.kind = CurveKind::kRow;
-      curve.from = row(snapshot, random_index(word, n_rows(snapshot)));
+      curve.from = row(snapshot, draw(snapshot, word));
     }
     return curve;
   }

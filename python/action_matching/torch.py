@@ -43,6 +43,8 @@ class Potential(nn.Module):
         super().__init__()
         if metadata.get("conditions"):
             raise refuse("model", "conditions", "must be chosen first", "call model.under(…).to_torch()")
+        if metadata.get("growth_head"):
+            raise refuse("model", "growth_head", "is a second network, which torch modules do not have", "use Model itself")
         embedding = metadata["time_embedding"]
         frequencies = embedding["frequencies"] if embedding["kind"] == "fourier" else []
         self.dim: int = metadata["dim"]

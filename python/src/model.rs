@@ -86,7 +86,8 @@ impl Members {
         let first = &self.models()[0];
         let dim = first.architecture.dim;
         // Potentials of members are compared less their means over all points of a time.
-        let is_whole = matches!(self, Members::Several(_)) && first.objective.growth == 0.0 && quantity.is_up_to_time();
+        let is_whole =
+            matches!(self, Members::Several(_)) && first.growth_of_potential() == 0.0 && quantity.is_up_to_time();
         let at_once = if is_whole { t.len().max(1) } else { ROWS };
         let mut found = Vec::with_capacity(t.len() * quantity.width(dim));
         let mut deviations = matches!(self, Members::Several(_)).then(|| Vec::with_capacity(found.capacity()));

@@ -65,7 +65,7 @@ impl Fields {
                     done += cells.len();
                     stage.watch.advanced(done as u64, n_asked as u64);
                 }
-                if model.objective.growth == 0.0 {
+                if model.growth_of_potential() == 0.0 {
                     // As the potential, the residual is known up to a function of time.
                     for (_, cells) in population.by_time(cells) {
                         let residuals = || cells.iter().map(|&cell| cell as usize);

@@ -279,6 +279,7 @@ fn training(workload: &Workload, step: Step, threads: usize) -> anyhow::Result<T
         objective: Objective { sigma: step.sigma, ..Objective::default() },
         path: DensityPath { couplings, ..DensityPath::linear(snapshots) },
         bend: None,
+        growth_head: false,
         estimator: step.estimator,
         time_rule: TimeRule::LowDiscrepancy,
         laplacian: step.laplacian,
@@ -305,6 +306,7 @@ fn initial_model(workload: &Workload) -> Model {
         coordinates: Coordinates::identity(workload.dim()),
         objective: Objective::default(),
         parameters: initial_parameters(&architecture, SEED),
+        growth_head: None,
         architecture,
     }
 }

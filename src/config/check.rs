@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     Config, DataConfig, Mass, ObjectiveConfig, OutputConfig, Pairing, PathConfig, Schedule, Stop, TrainingConfig,
 };
-use crate::data::{HoldOut, Reduction, RowShare, SplitColumn, SplitValue};
+use crate::data::{HoldOut, RowShare, SplitColumn, SplitValue};
 use crate::density_path::{Interpolant, Spline};
 use crate::error::{Error, InputKind, Result};
 use crate::laplacian::MAX_PROBES;
@@ -64,6 +64,26 @@ impl Config {
             ["objective.mass", "is totals without growth", "set objective.growth > 0"],
         )?;
         file.refuse_if(
+            objective.growth_head && objective.lambda() == 0.0,
+            [
+                "objective.growth_head",
+                "is true, but the model does not grow, or whether it does is left open",
+                "set objective.growth to a number above 0",
+            ],
+        )?;
+        file.refuse_if(
+            objective.growth_head && self.estimator() != Estimator::Regression,
+            [
+                "objective.growth_head",
+                "is true, but it fits growth rates of pairs, which regression alone does",
+                "set objective.estimator = regression and a path that has pairs",
+            ],
+        )?;
+        file.refuse_if(
+            objective.growth_head && self.training.stop != Stop::Never,
+            ["training.stop", "is held-out, which does not go with objective.growth_head", "set training.stop = never"],
+        )?;
+        file.refuse_if(
             objective.mass == Mass::Growth && self.data.growth.is_none(),
             [
                 "objective.mass",
@@ -85,22 +105,6 @@ impl Config {
                 "data.growth",
                 "is given, but rows are not paired, for which it is",
                 "set objective.path = linear or spline and objective.pairing = ot or wfr",
-            ],
-        )?;
-        file.refuse_if(
-            self.data.weights.is_some() && matches!(self.source().components, Some(Reduction::Fit(_))),
-            [
-                "data.components",
-                "does not go with data.weights: components are those of rows that count alike",
-                "reduce the samples to components before, or leave the weights out",
-            ],
-        )?;
-        file.refuse_if(
-            !self.data.conditions.is_empty() && (self.data.weights.is_some() || self.data.growth.is_some()),
-            [
-                "data.conditions",
-                "does not go with data.weights or data.growth: the rows of a group count alike",
-                "leave one of them out",
             ],
         )?;
         file.refuse_if(

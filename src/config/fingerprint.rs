@@ -54,6 +54,9 @@ struct Objective {
     laplacian: LaplacianRule,
     probes: usize,
     growth: f64,
+    /// Configurations of the first form had none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    growth_head: bool,
     cost_exponent: f64,
     time_weight: TimeWeight,
     estimator: String,
@@ -167,6 +170,7 @@ impl Settings {
                 laplacian: objective.laplacian.rule,
                 probes: objective.laplacian.n_probes,
                 growth: objective.lambda(),
+                growth_head: objective.growth_head,
                 cost_exponent: objective.cost_exponent,
                 time_weight: objective.time_weight.clone(),
                 estimator: estimator.into(),

@@ -88,6 +88,7 @@ const KEYS: &[(&str, Takes, &str)] = &[
         "{ kind = \"rademacher\", probes = 1 }",
     ),
     ("objective.growth", Words("a number, or auto"), "0.5"),
+    ("objective.growth_head", Words("true or false"), "false"),
     ("objective.cost_exponent", NUMBER, "2"),
     (
         "objective.time_weight",

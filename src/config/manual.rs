@@ -122,6 +122,12 @@ const ENTRIES: &[Entry] = &[
         "populations that grow or shrink ([growth.md](growth.md))",
     ),
     entry(
+        "objective.growth_head",
+        "",
+        "growth by a network of its own in the place of λs, outside the theory of one potential",
+        "growth that does not follow the motion ([growth.md](growth.md#a-network-of-its-own-for-growth)); on the CPU",
+    ),
+    entry(
         "objective.cost_exponent",
         "",
         "q of the transport cost ‖v‖^q / q",

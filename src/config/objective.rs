@@ -23,6 +23,8 @@ pub struct ObjectiveConfig {
     /// does not grow, and 0 where there are too few snapshots to compare them.
     #[serde(with = "kind::auto")]
     pub growth: Option<f64>,
+    /// True for growth by a network of its own, in the place of λs.
+    pub growth_head: bool,
     /// Exponent q of the cost.
     pub cost_exponent: f64,
     /// `constant`, `one-minus-t` or `{ kind = "polynomial", coefficients = […] }`.
@@ -59,6 +61,7 @@ impl Default for ObjectiveConfig {
             sigma: Sigma { value: sigma, schedule: sigma_schedule },
             laplacian: Laplacian::default(),
             growth: Some(growth),
+            growth_head: false,
             cost_exponent,
             time_weight,
             estimator: None,

@@ -83,6 +83,7 @@ impl Config {
             architecture: self.architecture(dim),
             objective: self.objective(),
             bend: self.bend(dim),
+            growth_head: self.objective.growth_head,
             estimator: self.estimator(),
             time_rule: self.objective.time_rule,
             laplacian: self.laplacian(),

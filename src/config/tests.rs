@@ -288,6 +288,21 @@ fn bad_configurations_name_key_and_fix() {
         ("[data]\npath = \"a\"", vec!["objective.sigma=-1.0"], vec!["sigma: is -1"]),
         (
             "[data]\npath = \"a\"",
+            vec!["objective.growth_head=true"],
+            vec!["objective.growth_head", "does not grow", "objective.growth to a number above 0"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\ngrowth = 1",
+            vec!["objective.growth_head=true", "objective.estimator=weak"],
+            vec!["objective.growth_head", "regression alone", "objective.estimator = regression"],
+        ),
+        (
+            "[data]\npath = \"a\"\n[objective]\ngrowth = 1\ngrowth_head = true",
+            vec!["training.stop=held-out"],
+            vec!["training.stop", "objective.growth_head", "set training.stop = never"],
+        ),
+        (
+            "[data]\npath = \"a\"",
             vec!["objective.path=nearest", "objective.estimator=regression"],
             vec!["objective.estimator", "no velocity", "weak"],
         ),

@@ -41,24 +41,25 @@ impl RowGroups {
         (0..self.values.len()).map(of_group).filter(|(_, found)| !found.times.is_empty()).collect()
     }
 
-    /// The rows of `snapshots` in group `k`, at the times at which it has any, if at all. The first
-    /// row of `snapshots` is row `first` of those that are grouped.
+    /// The rows of `snapshots` in group `k`, with their weights and rates, at the times at which it
+    /// has any, if at all. Rows of weight 0 are left out. The first row of `snapshots` is row
+    /// `first` of those that are grouped.
     #[must_use]
     pub fn snapshots(&self, snapshots: &Snapshots, first: usize, k: usize) -> Snapshots {
         let dim = snapshots.dim;
-        let mut of_group =
-            Snapshots { dim, times: Vec::new(), offsets: vec![0], samples: Vec::new(), mass: Default::default() };
+        let (mut times, mut offsets, mut rows) = (Vec::new(), vec![0], Vec::new());
         for (snapshot, &time) in snapshots.times.iter().enumerate() {
-            let labels = &self.of_rows[first + snapshots.offsets[snapshot]..first + snapshots.offsets[snapshot + 1]];
-            let rows = snapshots.rows(snapshot).chunks_exact(dim).zip(labels);
-            let before = of_group.samples.len();
-            rows.filter(|(_, label)| **label as usize == k).for_each(|(row, _)| of_group.samples.extend(row));
-            if of_group.samples.len() > before {
-                of_group.times.push(time);
-                of_group.offsets.push(of_group.samples.len() / dim);
+            let is_chosen = |row: &usize| self.of_rows[first + row] as usize == k && snapshots.mass.counts(*row);
+            let before = rows.len();
+            rows.extend((snapshots.offsets[snapshot]..snapshots.offsets[snapshot + 1]).filter(is_chosen));
+            if rows.len() > before {
+                times.push(time);
+                offsets.push(rows.len());
             }
         }
-        of_group
+        let samples = rows.iter().flat_map(|row| &snapshots.samples[row * dim..][..dim]).copied().collect();
+        let mass = snapshots.mass.of_rows(&rows, &offsets);
+        Snapshots { dim, times, offsets, samples, mass }
     }
 
     /// Number of rows of each group in each of `snapshots`, whose first row is row `first` of those

@@ -424,8 +424,7 @@ impl Reading {
         warnings.extend(single_row_warning(whole, groups));
         let sides = [&*training, &*held_out].map(|side| (&side.offsets[..], &side.times[..]));
         [training.mass, held_out.mass] = mass.divided(source, destination.as_deref(), sides)?;
-        let few = few_rows_warning(times_file(source), &training.mass, &training.offsets, &training.times);
-        reading.warnings.extend(few);
+        warnings.extend(few_rows_warning(times_file(source), training, groups));
         reading.fill(source, &mut meter)?;
         let stretches = [&reading.training.samples[..], &reading.held_out.samples];
         let counting = counting_warning(source, &reading.features, dim, stretches);
@@ -445,13 +444,10 @@ impl Reading {
         let (path, columns) = (&source.path, features.columns.as_deref());
         let components = match &source.components {
             None | Some(Reduction::First(_)) => return Ok(None),
-            Some(Reduction::Fit(_)) if source.weights.is_some() => {
-                let problem = "are those of rows that count alike, and data.weights are given";
-                let fix = "reduce the samples to components before, or leave the weights out";
-                return Err(Error::input(path, "data.components", problem, fix).of_kind(InputKind::Conflict));
-            }
             Some(Reduction::Fit(count)) => {
-                Arc::new(fit(path, &training.samples, &features.origin, columns, *count, stage)?)
+                let factors = training.row_factors();
+                let rows = (&training.samples[..], factors.as_deref());
+                Arc::new(fit(path, rows, &features.origin, columns, *count, stage)?)
             }
             Some(Reduction::Given(components)) => components.clone(),
         };

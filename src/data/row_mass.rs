@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::array::Meter;
+use super::conditions::RowGroups;
 use super::file::DataFile;
+use super::snapshots::Snapshots;
 use super::source::DataSource;
-use crate::error::{Error, InputKind, Result, check_len};
+use crate::error::{Error, Result, check_len};
 use crate::rng;
 
 /// Weights of the rows of snapshots, and growth rates known before; none of both by default, and
@@ -40,13 +42,20 @@ impl Weights {
         if let Some(row) = values.iter().position(|weight| !(0.0..=MOST).contains(weight)) {
             return Err(Unusable::Row(row));
         }
+        let none = |ends: &[usize]| values[ends[0]..ends[1]].iter().all(|&weight| weight == 0.0);
+        if let Some(k) = offsets.windows(2).position(none) {
+            return Err(Unusable::Snapshot(k));
+        }
+        Ok(Weights::of(offsets, values))
+    }
+
+    /// Of finite `values`, 0 or more, not all 0 in a snapshot.
+    fn of(offsets: &[usize], values: Vec<f64>) -> Self {
         let mut weights = Weights { cumulative: Vec::with_capacity(values.len()), values, totals: Vec::new() };
-        for (k, ends) in offsets.windows(2).enumerate() {
+        for ends in offsets.windows(2) {
             let values = &weights.values[ends[0]..ends[1]];
             let total: f64 = values.iter().sum();
-            let Some(last) = values.iter().rposition(|&weight| weight > 0.0) else {
-                return Err(Unusable::Snapshot(k));
-            };
+            let last = values.iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
             let mut sum = 0.0;
             let up_to = |(row, weight): (usize, &f64)| {
                 sum += weight;
@@ -55,7 +64,7 @@ impl Weights {
             weights.cumulative.extend(values.iter().enumerate().map(up_to));
             weights.totals.push(total);
         }
-        Ok(weights)
+        weights
     }
 }
 
@@ -104,9 +113,30 @@ impl RowMass {
         self.growth.as_ref().map_or(Ok(()), |rates| check_len("growth rates", n_rows, rates.len()))
     }
 
+    /// That of some `rows` alone, none of which is [without weight](RowMass::counts), in snapshots
+    /// that start at `offsets`.
+    pub(super) fn of_rows(&self, rows: &[usize], offsets: &[usize]) -> RowMass {
+        let chosen = |values: &[f64]| -> Vec<f64> { rows.iter().map(|&row| values[row]).collect() };
+        RowMass {
+            weights: self.weights.as_ref().map(|weights| Weights::of(offsets, chosen(&weights.values))),
+            growth: self.growth.as_ref().map(|rates| chosen(rates)),
+        }
+    }
+
+    /// False for a row that has the weight 0.
+    pub(super) fn counts(&self, row: usize) -> bool {
+        self.weights.as_ref().is_none_or(|weights| weights.values[row] > 0.0)
+    }
+
     /// Weights of the rows `of_rows`, if there are any.
     pub(super) fn weights(&self, of_rows: Range<usize>) -> Option<&[f64]> {
         self.weights.as_ref().map(|weights| &weights.values[of_rows])
+    }
+
+    /// Share of its snapshot's weight up to each row, in units of 2⁻³², if there are weights: the
+    /// table behind [`Snapshots::draw`](super::Snapshots::draw).
+    pub(crate) fn cumulative(&self) -> Option<&[u32]> {
+        self.weights.as_ref().map(|weights| &weights.cumulative[..])
     }
 
     /// Growth rates of the rows `of_rows`, if they are known.
@@ -160,11 +190,6 @@ impl FileMass {
     /// [`Error::Input`] if one is missing, has another length or a value in a row that cannot be
     /// used.
     pub fn read(source: &DataSource, file: &mut DataFile, n_rows: usize, meter: &mut Meter<'_>) -> Result<Self> {
-        if let (Some(name), false) = (source.weights.as_ref().or(source.growth.as_ref()), source.conditions.is_empty())
-        {
-            let problem = "is given with data.conditions, which take all rows to count alike";
-            return Err(Error::input(&source.path, name, problem, "leave one of them out").of_kind(InputKind::Conflict));
-        }
         let mut read = |name: &Option<String>, what: &str, fix: &str| -> Result<Option<Vec<f64>>> {
             let Some(name) = name else { return Ok(None) };
             let path = &source.path;
@@ -235,23 +260,31 @@ impl FileMass {
 const WEIGHTS: &str = "weights";
 const GROWTH: &str = "growth";
 
-/// A warning about weights of which a few rows have nearly all.
-pub(super) fn few_rows_warning(path: &Path, mass: &RowMass, offsets: &[usize], times: &[f64]) -> Option<String> {
+/// A warning about weights of which a few rows have nearly all: those of one of the `snapshots`, or
+/// of one of its `groups` if there are any.
+pub(super) fn few_rows_warning(path: &Path, snapshots: &Snapshots, groups: &RowGroups) -> Option<String> {
     /// Effective number of rows, as a share of all, below which this is said …
     const SHARE: f64 = 0.1;
     /// … unless there are so many.
     const MANY: f64 = 1000.0;
-    let effective = |ends: &[usize]| {
-        let weights = mass.weights(ends[0]..ends[1]).unwrap_or(&[]);
-        let (sum, squares) = weights.iter().fold((0.0, 0.0), |(sum, squares), w| (sum + w, squares + w * w));
-        (sum / squares * sum, weights.len() as f64)
+    let n_groups = groups.values.len().max(1);
+    let of_snapshot = |k: usize| -> Option<Vec<(usize, usize, f64, f64)>> {
+        // Of each group: sum of the weights, sum of their squares, number of rows.
+        let mut sums = vec![(0.0, 0.0, 0.0); n_groups];
+        for (row, weight) in (snapshots.offsets[k]..).zip(snapshots.weights(k)?) {
+            let (sum, squares, n) = &mut sums[groups.of_rows.get(row).map_or(0, |&group| group as usize)];
+            (*sum, *squares, *n) = (*sum + weight, *squares + weight * weight, *n + 1.0);
+        }
+        let effective = |(group, (sum, squares, n)): (usize, (f64, f64, f64))| (k, group, sum / squares * sum, n);
+        Some(sums.into_iter().enumerate().filter(|(_, sums)| sums.0 > 0.0).map(effective).collect())
     };
-    mass.weights.as_ref()?;
-    let worst = offsets.windows(2).map(effective).enumerate().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
-    let (k, (rows, all)) = worst.filter(|(_, (rows, all))| *rows < SHARE * all && *rows < MANY)?;
-    Some(format!(
-        "{}: a few rows have most of the weight: those of time {} count as {rows:.0} equal ones of {all}",
-        path.display(),
-        times[k],
-    ))
+    let all = (0..snapshots.times.len()).filter_map(of_snapshot).flatten();
+    let (k, group, rows, n) = all.min_by(|a, b| a.2.total_cmp(&b.2))?;
+    let under = if groups.values.is_empty() { String::new() } else { format!(" under {}", groups.describe(group)) };
+    (rows < SHARE * n && rows < MANY).then(|| {
+        let (path, time) = (path.display(), snapshots.times[k]);
+        format!(
+            "{path}: a few rows have most of the weight: those of time {time}{under} count as {rows:.0} equal ones of {n}"
+        )
+    })
 }

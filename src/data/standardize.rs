@@ -302,7 +302,7 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// [`moments`] of rows that count in proportion to `weights`, all alike without any.
-fn weighted_moments(rows: &[f32], dim: usize, weights: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn weighted_moments(rows: &[f32], dim: usize, weights: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
     let total = weights.map_or((rows.len() / dim) as f64, |weights| weights.iter().sum());
     let weight = |row: usize| weights.map_or(1.0, |weights| weights[row]);
     let mut mean = vec![0.0; dim];

@@ -121,7 +121,9 @@ pub trait Trainer: Send {
     fn model(&self, coordinates: Coordinates) -> Result<Model> {
         let Training { architecture, objective, .. } = self.training();
         let (architecture, objective) = (architecture.clone(), objective.clone());
-        let model = Model { architecture, coordinates, objective, parameters: self.state()?.action.ema };
+        let TrainState { action, growth, .. } = self.state()?;
+        let growth_head = growth.map(|growth| growth.ema);
+        let model = Model { architecture, coordinates, objective, parameters: action.ema, growth_head };
         model.validate()?;
         Ok(model)
     }

@@ -13,7 +13,7 @@ pub(crate) struct Energies {
     /// E½‖v‖² for the velocity v = ∇H(∇s); the same if the cost is quadratic.
     pub speed: f64,
     /// Mean square of the residual ∂ₜs + H(∇s) + ½λs² of the Hamilton–Jacobi–Bellman equation,
-    /// which is 0 for an optimal flow. Without growth its mean over the rows of a time is taken
+    /// which is 0 for an optimal flow. Without growth by the potential its mean over the rows of a time is taken
     /// off: s + c(t) moves rows as s does.
     pub residual: f64,
     /// The same with that mean taken off in any case.
@@ -35,7 +35,7 @@ impl Energies {
         positions: &[f32],
         watch: &dyn Watch,
     ) -> Result<Energies> {
-        let (dim, objective) = (model.architecture.dim, &model.objective);
+        let (dim, objective, growth) = (model.architecture.dim, &model.objective, model.growth_of_potential());
         let last = times.len() - 1;
         let mut energies = Energies::default();
         for (k, (slab, &time)) in positions.chunks_exact(positions.len() / times.len()).zip(times).enumerate() {
@@ -50,7 +50,7 @@ impl Energies {
             let derivatives = engine.derivatives(model, &x, &vec![time; n])?;
             let rows = derivatives.grad_s.chunks_exact(dim).zip(derivatives.ds_dt).zip(derivatives.s);
             let residuals = rows.map(|((grad, ds_dt), s)| {
-                let mut residual = ds_dt + 0.5 * objective.growth * s * s;
+                let mut residual = ds_dt + 0.5 * growth * s * s;
                 for &p in grad {
                     let (hamiltonian, drift) = objective.hamiltonian_f64(p);
                     residual += hamiltonian;
@@ -62,7 +62,7 @@ impl Energies {
             let residuals: Vec<f64> = residuals.collect();
             let (mean, variance) = mean_and_variance(residuals.iter().copied());
             energies.residual_variance += simpson * variance;
-            energies.residual += simpson * if objective.growth > 0.0 { variance + mean * mean } else { variance };
+            energies.residual += simpson * if growth > 0.0 { variance + mean * mean } else { variance };
             let column = |i: usize| mean_and_variance(x.iter().skip(i).step_by(dim).copied()).1;
             energies.spread += simpson * (0..dim).map(column).sum::<f64>();
         }
@@ -112,7 +112,7 @@ mod tests {
         let architecture = Architecture::new(1, [2]);
         let parameters = vec![0.0; architecture.n_parameters()];
         let objective = Objective { growth, ..Objective::default() };
-        Model { architecture, coordinates: Coordinates::identity(1), objective, parameters }
+        Model { architecture, coordinates: Coordinates::identity(1), objective, parameters, growth_head: None }
     }
 
     fn energies(model: &Model, engine: &impl Differentiate) -> Energies {

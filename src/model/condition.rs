@@ -272,6 +272,27 @@ impl Coordinates {
     }
 }
 
+/// The `parameters` of a network whose last inputs are the constants `inputs`.
+fn parameters_under(architecture: &Architecture, parameters: &[f32], inputs: &[f32]) -> Vec<f32> {
+    let mut under = Vec::with_capacity(parameters.len());
+    for (index, layer) in architecture.layers().iter().enumerate() {
+        let (weight, bias) = (&parameters[layer.weight..layer.bias], &parameters[layer.bias..][..layer.n_out]);
+        if index > 0 {
+            under.extend_from_slice(weight);
+            under.extend_from_slice(bias);
+            continue;
+        }
+        let n_kept = layer.n_in - inputs.len();
+        let rows = || weight.chunks_exact(layer.n_in).map(|row| row.split_at(n_kept));
+        rows().for_each(|(kept, _)| under.extend_from_slice(kept));
+        under.extend(rows().zip(bias).map(|((_, of_inputs), &bias)| {
+            let added = of_inputs.iter().zip(inputs).map(|(&weight, &c)| f64::from(weight) * f64::from(c));
+            (f64::from(bias) + added.sum::<f64>()) as f32
+        }));
+    }
+    under
+}
+
 impl Model {
     /// The model under one condition, given by the value of each of [`Coordinates::conditions`]:
     /// s(x, t, c) at this c. It has no conditions, so it does all that a model without them does.
@@ -305,24 +326,10 @@ impl Model {
         check_len("condition (inputs)", self.architecture.conditions, inputs.len())?;
         let architecture = Architecture { conditions: 0, ..self.architecture.clone() };
         let coordinates = Coordinates { conditions: Vec::new(), ..self.coordinates.clone() };
-        let mut parameters = Vec::with_capacity(architecture.n_parameters());
-        for (index, layer) in self.architecture.layers().iter().enumerate() {
-            let (weight, bias) = (&self.parameters[layer.weight..layer.bias], &self.parameters[layer.bias..]);
-            let bias = &bias[..layer.n_out];
-            if index > 0 {
-                parameters.extend_from_slice(weight);
-                parameters.extend_from_slice(bias);
-                continue;
-            }
-            let n_kept = layer.n_in - inputs.len();
-            let rows = || weight.chunks_exact(layer.n_in).map(|row| row.split_at(n_kept));
-            rows().for_each(|(kept, _)| parameters.extend_from_slice(kept));
-            parameters.extend(rows().zip(bias).map(|((_, of_inputs), &bias)| {
-                let added = of_inputs.iter().zip(inputs).map(|(&weight, &c)| f64::from(weight) * f64::from(c));
-                (f64::from(bias) + added.sum::<f64>()) as f32
-            }));
-        }
-        Ok(Model { architecture, coordinates, objective: self.objective.clone(), parameters })
+        let parameters = parameters_under(&self.architecture, &self.parameters, inputs);
+        let of_growth = |head: &Vec<f32>| parameters_under(&self.architecture.growth_head(), head, inputs);
+        let growth_head = self.growth_head.as_ref().map(of_growth);
+        Ok(Model { architecture, coordinates, objective: self.objective.clone(), parameters, growth_head })
     }
 
     /// Refuses a model with conditions where one condition must be chosen.

@@ -1,11 +1,13 @@
 //! `model.safetensors`: the EMA parameters under the names of a PyTorch `nn.Sequential`, and the
 //! metadata.
 //!
-//! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …; the header's
-//! metadata key `action_matching` holds the rest as JSON.
+//! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …, and likewise
+//! `growth_head.0.weight`, … of a growth head; the header's metadata key `action_matching` holds the
+//! rest as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -19,11 +21,15 @@ use crate::objective::{Objective, SigmaSchedule, TimeWeight};
 use crate::tensor_writer::{NewTensor, write_tensors};
 use crate::tensors::{MODEL_KEY, TensorFile};
 
-/// Version of a model without conditions, which programs of every version read.
+/// Version of a model without conditions and growth head, which programs of every version read.
 const VERSION: u32 = 1;
 
-/// Version of a model with conditions.
-const VERSION_WITH_CONDITIONS: u32 = 2;
+/// Version of a model with conditions or a growth head.
+const LATER_VERSION: u32 = 2;
+
+/// Names of the two networks.
+const ACTION: &str = "net";
+const GROWTH_HEAD: &str = "growth_head";
 
 /// The JSON of the metadata.
 #[derive(Serialize, Deserialize)]
@@ -45,6 +51,9 @@ struct Metadata {
     #[serde(default, skip_serializing_if = "is_default")]
     sigma_schedule: SigmaSchedule,
     growth: f64,
+    /// Left out where there is none; only in version 2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    growth_head: bool,
     cost_exponent: f64,
     /// Left out where there are none; only in version 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,13 +64,33 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Names and shapes of the two tensors of layer `index`.
+/// Names and shapes of the two tensors of layer `index` of the action.
 pub(crate) fn tensor_names(index: usize, layer: &Layer) -> [(String, Vec<usize>); 2] {
+    names_in(ACTION, index, layer)
+}
+
+/// The same of the growth head.
+pub(crate) fn growth_tensor_names(index: usize, layer: &Layer) -> [(String, Vec<usize>); 2] {
+    names_in(GROWTH_HEAD, index, layer)
+}
+
+fn names_in(network: &str, index: usize, layer: &Layer) -> [(String, Vec<usize>); 2] {
     let position = 2 * index; // activations take the odd places of the nn.Sequential
     [
-        (format!("net.{position}.weight"), vec![layer.n_out, layer.n_in]),
-        (format!("net.{position}.bias"), vec![layer.n_out]),
+        (format!("{network}.{position}.weight"), vec![layer.n_out, layer.n_in]),
+        (format!("{network}.{position}.bias"), vec![layer.n_out]),
     ]
+}
+
+/// Every tensor of a network of shape `architecture`: its name, shape and place in the parameters.
+fn tensors_of(network: &str, architecture: &Architecture) -> Vec<(String, Vec<usize>, Range<usize>)> {
+    let of_layer = |(index, layer): (usize, &Layer)| {
+        let [(weight, weight_shape), (bias, bias_shape)] = names_in(network, index, layer);
+        let places = [layer.weight..layer.bias, layer.bias..layer.bias + layer.n_out];
+        let [of_weight, of_bias] = places;
+        [(weight, weight_shape, of_weight), (bias, bias_shape, of_bias)]
+    };
+    architecture.layers().iter().enumerate().flat_map(of_layer).collect()
 }
 
 impl Model {
@@ -74,23 +103,28 @@ impl Model {
     pub fn save(&self, path: &Path) -> Result<()> {
         self.check_storable(path)?;
         let json = self.metadata(path)?;
-        let Model { architecture, parameters, .. } = self;
-        let layers = architecture.layers();
-        let tensors = layers.iter().enumerate().flat_map(|(index, layer)| {
-            let [(weight, weight_shape), (bias, bias_shape)] = tensor_names(index, layer);
-            [
-                (weight, NewTensor::f32(&weight_shape, &parameters[layer.weight..layer.bias])),
-                (bias, NewTensor::f32(&bias_shape, &parameters[layer.bias..layer.bias + layer.n_out])),
-            ]
-        });
+        let tensors = self.tensors().into_iter().map(|(name, shape, values)| (name, NewTensor::f32(&shape, values)));
         write_tensors(&path.into(), tensors.collect(), HashMap::from([(MODEL_KEY.to_string(), json)]))
+    }
+
+    /// Name, shape and values of every tensor.
+    fn tensors(&self) -> Vec<(String, Vec<usize>, &[f32])> {
+        let of_growth = self.architecture.growth_head();
+        let head = self.growth_head.as_ref().map(|parameters| (GROWTH_HEAD, &of_growth, parameters));
+        let networks = [(ACTION, &self.architecture, &self.parameters)].into_iter().chain(head);
+        let tensors = networks.flat_map(|(network, architecture, parameters)| {
+            let tensors = tensors_of(network, architecture).into_iter();
+            tensors.map(|(name, shape, place)| (name, shape, &parameters[place]))
+        });
+        tensors.collect()
     }
 
     /// All but the parameters, as the JSON that a file at `path` holds.
     pub(crate) fn metadata(&self, path: &Path) -> Result<String> {
-        let Model { architecture, coordinates, objective, parameters: _ } = self;
+        let Model { architecture, coordinates, objective, parameters: _, growth_head } = self;
+        let is_plain = architecture.conditions == 0 && growth_head.is_none();
         let metadata = Metadata {
-            version: if architecture.conditions == 0 { VERSION } else { VERSION_WITH_CONDITIONS },
+            version: if is_plain { VERSION } else { LATER_VERSION },
             dim: architecture.dim,
             hidden: architecture.hidden.clone(),
             activation: architecture.activation,
@@ -103,6 +137,7 @@ impl Model {
             sigma: objective.sigma,
             sigma_schedule: objective.sigma_schedule,
             growth: objective.growth,
+            growth_head: growth_head.is_some(),
             cost_exponent: objective.cost_exponent,
             conditions: coordinates.conditions.clone(),
         };
@@ -120,7 +155,7 @@ impl Model {
             "is missing from the metadata: this is not a model of action-matching",
             "give a model.safetensors written by `amatch train`, or see docs/model-file.md",
         ];
-        let metadata: Metadata = file.described(MODEL_KEY, &[VERSION, VERSION_WITH_CONDITIONS], missing)?;
+        let metadata: Metadata = file.described(MODEL_KEY, &[VERSION, LATER_VERSION], missing)?;
 
         let architecture = Architecture {
             dim: metadata.dim,
@@ -130,9 +165,11 @@ impl Model {
             time_embedding: metadata.time_embedding,
             conditions: metadata.conditions.iter().map(Condition::width).sum(),
         };
-        if metadata.version == VERSION && architecture.conditions > 0 {
-            let problem = "stand in a model of version 1";
-            return Err(Error::input(path, format!("{MODEL_KEY}: conditions"), problem, "store it as version 2"));
+        for (field, is_used) in [("conditions", architecture.conditions > 0), (GROWTH_HEAD, metadata.growth_head)] {
+            if metadata.version == VERSION && is_used {
+                let (field, fix) = (format!("{MODEL_KEY}: {field}"), "store it as version 2");
+                return Err(Error::input(path, field, "stands in a model of version 1", fix));
+            }
         }
         architecture.validate(path)?;
         let objective = Objective {
@@ -143,25 +180,31 @@ impl Model {
             time_weight: TimeWeight::Constant,
         };
 
-        let layers = architecture.layers();
-        let expected: Vec<_> =
-            layers.iter().enumerate().flat_map(|(index, layer)| tensor_names(index, layer)).collect();
-        if let Some(name) = file.names().iter().find(|name| expected.iter().all(|(expected, _)| expected != *name)) {
+        let action = tensors_of(ACTION, &architecture);
+        let head = metadata.growth_head.then(|| tensors_of(GROWTH_HEAD, &architecture.growth_head()));
+        let expected = || action.iter().chain(head.iter().flatten());
+        if let Some(name) = file.names().iter().find(|name| expected().all(|(expected, ..)| expected != *name)) {
+            let n_layers = architecture.layers().len();
             return Err(Error::input(
                 path,
                 name,
                 "is not a tensor of this network",
-                format!("store {} layers, net.0 to net.{}", layers.len(), 2 * (layers.len() - 1)),
+                format!("store {n_layers} layers, net.0 to net.{}", 2 * (n_layers - 1)),
             )
             .of_kind(InputKind::Unknown));
         }
-        let mut parameters = Vec::with_capacity(architecture.n_parameters());
-        for (name, shape) in &expected {
-            parameters.extend(file.f32s(name, shape)?);
-        }
+        let mut read = |tensors: &[(String, Vec<usize>, Range<usize>)]| -> Result<Vec<f32>> {
+            let mut parameters = Vec::new();
+            for (name, shape, _) in tensors {
+                parameters.extend(file.f32s(name, shape)?);
+            }
+            Ok(parameters)
+        };
+        let parameters = read(&action)?;
+        let growth_head = head.as_deref().map(read).transpose()?;
         let Metadata { mean, scale, time_range, columns, conditions, .. } = metadata;
         let coordinates = Coordinates { mean, scale, time_range, columns, conditions };
-        let model = Model { architecture, coordinates, objective, parameters };
+        let model = Model { architecture, coordinates, objective, parameters, growth_head };
         model.check_storable(path)?;
         Ok(model)
     }
@@ -174,13 +217,12 @@ impl Model {
         self.coordinates.check_conditions(self.architecture.conditions, &path.into())?;
         self.objective.validate(path)?;
         self.validate()?;
-        for (index, layer) in self.architecture.layers().iter().enumerate() {
-            let [(weight, _), (bias, _)] = tensor_names(index, layer);
-            for (name, range) in [(weight, layer.weight..layer.bias), (bias, layer.bias..layer.bias + layer.n_out)] {
-                let values = &self.parameters[range];
-                if let Some(i) = values.iter().position(|value| !value.is_finite()) {
-                    return fail(&name, format!("holds {} at element {i}", values[i]), "store finite f32 numbers");
-                }
+        if self.growth_head.is_some() && self.objective.growth == 0.0 {
+            return fail(GROWTH_HEAD, "stands in a model without growth".into(), "store its growth, or leave it out");
+        }
+        for (name, _, values) in self.tensors() {
+            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+                return fail(&name, format!("holds {} at element {i}", values[i]), "store finite f32 numbers");
             }
         }
         Ok(())
@@ -189,7 +231,7 @@ impl Model {
     /// Description of a model as `amatch inspect` prints it, over several lines.
     #[must_use]
     pub fn describe(&self) -> String {
-        let Model { architecture, coordinates, objective, parameters } = self;
+        let Model { architecture, coordinates, objective, parameters, growth_head } = self;
         let mut text = String::new();
         let mut line = |label: &str, value: String| {
             // Writing to a String cannot fail.
@@ -210,6 +252,9 @@ impl Model {
         line("parameters", parameters.len().to_string());
         line("sigma", objective.sigma.to_string());
         line("growth", objective.growth.to_string());
+        if growth_head.is_some() {
+            line("growth head", "a network of its own, of the same shape".into());
+        }
         line("cost exponent", objective.cost_exponent.to_string());
         line("time range", format!("{} to {}", coordinates.time_range[0], coordinates.time_range[1]));
         if let Some(names) = &coordinates.columns {
@@ -218,12 +263,9 @@ impl Model {
         coordinates.conditions.iter().for_each(|condition| line("condition", condition.known()));
         line("mean", abbreviated(&coordinates.mean));
         line("scale", abbreviated(&coordinates.scale));
-        for (index, layer) in architecture.layers().iter().enumerate() {
-            let values = [&parameters[layer.weight..layer.bias], &parameters[layer.bias..layer.bias + layer.n_out]];
-            for ((name, shape), values) in tensor_names(index, layer).into_iter().zip(values) {
-                let square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64;
-                line(&name, format!("{shape:?}, root mean square {}", significant(square.sqrt(), 4)));
-            }
+        for (name, shape, values) in self.tensors() {
+            let square = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64;
+            line(&name, format!("{shape:?}, root mean square {}", significant(square.sqrt(), 4)));
         }
         text
     }

@@ -23,7 +23,7 @@ mod shape;
 pub use activation::Activation;
 pub use condition::{Condition, ConditionValue};
 pub use embedding::TimeEmbedding;
-pub(crate) use file::tensor_names;
+pub(crate) use file::{growth_tensor_names, tensor_names};
 pub use head::Head;
 pub use init::initial_parameters;
 pub use shape::{Architecture, Layer, MAX_CONDITIONS, MAX_DEPTH, MAX_DIM, MAX_WIDTH};
@@ -141,6 +141,9 @@ pub struct Model {
     /// Flat parameters in the order of [`Architecture::layers`]: weight `[out, in]` row-major, then
     /// bias, layer by layer.
     pub parameters: Vec<f32>,
+    /// Parameters of the growth head, if growth has a network of its own in the place of λs: see
+    /// [`Model::growth_network`].
+    pub growth_head: Option<Vec<f32>>,
 }
 
 impl Model {
@@ -152,8 +155,29 @@ impl Model {
             coordinates: Coordinates::identity(architecture.dim),
             objective: Objective::default(),
             parameters: initial_parameters(&architecture, seed),
+            growth_head: None,
             architecture,
         }
+    }
+
+    /// The growth head as a model, whose potential is the growth rate g(x, t) per unit of network
+    /// time; `None` if growth is λs.
+    #[must_use]
+    pub fn growth_network(&self) -> Option<Model> {
+        Some(Model {
+            architecture: self.architecture.growth_head(),
+            coordinates: self.coordinates.clone(),
+            objective: Objective::default(),
+            parameters: self.growth_head.clone()?,
+            growth_head: None,
+        })
+    }
+
+    /// λ where growth is λs; 0 without growth and with a growth head: then the slope of s alone is
+    /// part of the dynamics, and s is known up to a function of time.
+    #[must_use]
+    pub fn growth_of_potential(&self) -> f64 {
+        if self.growth_head.is_some() { 0.0 } else { self.objective.growth }
     }
 
     /// Checks that sizes agree and lie within their limits.
@@ -164,6 +188,9 @@ impl Model {
     pub fn validate(&self) -> Result<()> {
         self.architecture.validate("model")?;
         check_len("parameters", self.architecture.n_parameters(), self.parameters.len())?;
+        if let Some(head) = &self.growth_head {
+            check_len("growth_head", self.architecture.growth_head().n_parameters(), head.len())?;
+        }
         check_len("mean", self.architecture.dim, self.coordinates.mean.len())?;
         check_len("scale", self.architecture.dim, self.coordinates.scale.len())?;
         self.coordinates.columns.iter().try_for_each(|names| check_len("columns", self.architecture.dim, names.len()))

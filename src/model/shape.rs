@@ -53,6 +53,13 @@ pub struct Layer {
 }
 
 impl Architecture {
+    /// The shape of a growth head beside a network of this shape: the same with one output, the
+    /// rate.
+    #[must_use]
+    pub fn growth_head(&self) -> Architecture {
+        Architecture { head: Head::Scalar, ..self.clone() }
+    }
+
     /// Hidden layers that the program takes unless it is told.
     pub const HIDDEN: [usize; 3] = [128; 3];
 

@@ -7,7 +7,7 @@ mod graph;
 use self::graph::{Element, Graph, Value};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::model::{Condition, Head, Model, is_coarse, tensor_names};
+use crate::model::{Architecture, Condition, Head, Model, growth_tensor_names, is_coarse, tensor_names};
 use crate::protobuf::Message;
 
 /// Version of the operators: it has all that are needed in f32 with axes as inputs, and runtimes
@@ -59,7 +59,7 @@ impl Model {
     }
 
     fn graph(&self, to: &Destination) -> Result<Message> {
-        let Model { architecture, coordinates, objective, parameters } = self;
+        let Model { architecture, coordinates, objective, parameters, growth_head } = self;
         let (dim, [start, end]) = (architecture.dim, coordinates.time_range);
         let duration = end - start;
         let units: Vec<f32> = coordinates.scale.iter().map(|scale| (scale / duration) as f32).collect();
@@ -76,7 +76,8 @@ impl Model {
         let conditions: Vec<Value> =
             coordinates.conditions.iter().map(|condition| condition_inputs(&mut graph, condition)).collect();
         let parts: Vec<&Value> = [&x, &features].into_iter().chain(&conditions).collect();
-        let mut inner = graph.node_with("Concat", &parts, &[("axis", 1)]);
+        let inputs = graph.node_with("Concat", &parts, &[("axis", 1)]);
+        let mut inner = inputs.clone();
 
         // Primal sweep: z = W a + b, a = f(z).
         let mut layers = Vec::new();
@@ -153,11 +154,31 @@ impl Model {
         graph.output("velocity", &velocity, &[None, Some(dim)], "of particles, data units per unit of time");
         graph.output("time_derivative", &ds_dt, &[None], "slope of s in time, per unit of time");
         if objective.growth > 0.0 {
-            let rate = graph.with_number("Mul", &s, objective.growth / duration);
+            let rate = match growth_head {
+                None => graph.with_number("Mul", &s, objective.growth / duration),
+                Some(parameters) => {
+                    let rate = growth_rate(&mut graph, &architecture.growth_head(), parameters, inputs);
+                    graph.with_number("Mul", &rate, 1.0 / duration)
+                }
+            };
             graph.output("growth_rate", &rate, &[None], "growth rate of the mass of a particle, per unit of time");
         }
         Ok(graph.finish("action", "The action s(x, t) of Action Matching, its slopes and the velocity of particles"))
     }
+}
+
+/// The output of a growth head, per unit of network time.
+fn growth_rate(graph: &mut Graph, architecture: &Architecture, parameters: &[f32], inputs: Value) -> Value {
+    let mut inner = inputs;
+    for (index, layer) in architecture.layers().iter().enumerate() {
+        let [(weight, weight_shape), (bias, bias_shape)] = growth_tensor_names(index, layer);
+        let weight = graph.named_constant(&weight, &weight_shape, &parameters[layer.weight..layer.bias]);
+        let bias = graph.named_constant(&bias, &bias_shape, &parameters[layer.bias..layer.bias + layer.n_out]);
+        let z = graph.node_with("Gemm", &[&inner, &weight, &bias], &[("transB", 1)]);
+        let is_output = index == architecture.hidden.len();
+        inner = if is_output { z } else { graph.activation(architecture.activation, &z)[0].clone() };
+    }
+    graph.row_sums(&inner)
 }
 
 /// The input `name [n, width]`, or `[n]` as one column, in network coordinates: (value − mean) /

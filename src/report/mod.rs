@@ -186,7 +186,8 @@ impl Subject {
                 parts.push(format!("diffusion {}", objective.sigma));
             }
             if objective.growth > 0.0 {
-                parts.push(format!("growth {}", objective.growth));
+                let head = if model.growth_head.is_some() { " by a network of its own" } else { "" };
+                parts.push(format!("growth {}{head}", objective.growth));
             }
             let conditions: Vec<&str> = model.coordinates.conditions.iter().map(|condition| condition.name()).collect();
             if !conditions.is_empty() {

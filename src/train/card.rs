@@ -137,7 +137,8 @@ impl Card<'_> {
             let _ = writeln!(text, "- Diffusion: σ = {} in network units", objective.sigma);
         }
         if objective.growth > 0.0 {
-            let _ = writeln!(text, "- Growth: particles have weights, with λ = {}", objective.growth);
+            let head = if self.model.growth_head.is_some() { ", by a network of its own" } else { "" };
+            let _ = writeln!(text, "- Growth: particles have weights, with λ = {}{head}", objective.growth);
         }
         text
     }

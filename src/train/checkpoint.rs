@@ -31,6 +31,7 @@ const TIME_MOMENTS: &str = "time_moments";
 const BEST: &str = "best";
 const ACTION: &str = "";
 const BEND: &str = "bend.";
+const GROWTH: &str = "growth.";
 
 /// The metadata of a checkpoint file.
 #[derive(Serialize, Deserialize)]
@@ -122,7 +123,8 @@ impl Checkpoint {
         if !(UNSCALED_VERSION..=VERSION).contains(&version) {
             return fail(CHECKPOINT_KEY, format!("has version {version}, not {VERSION}"));
         }
-        let has_bend = file.names().iter().any(|name| name.starts_with(BEND));
+        let has = |file: &TensorFile, prefix: &str| file.names().iter().any(|name| name.starts_with(prefix));
+        let [has_bend, has_growth] = [BEND, GROWTH].map(|prefix| has(&file, prefix));
         let mut network = |prefix: &str| -> Result<NetworkState> {
             let shape = file.shape(&format!("{prefix}{}", NETWORK_PARTS[0]))?;
             let mut read = |name: &str| file.f32s(&format!("{prefix}{name}"), &shape);
@@ -136,13 +138,14 @@ impl Checkpoint {
         };
         let action = network(ACTION)?;
         let bend = if has_bend { Some(network(BEND)?) } else { None };
+        let growth = if has_growth { Some(network(GROWTH)?) } else { None };
         let time_moments = file.f32s(TIME_MOMENTS, &[2 * TIME_KNOTS])?;
         let weights = |BestHeader { step, distance, in_vain }| -> Result<Best> {
             let weights = file.f32s(BEST, &[action.parameters.len()])?;
             Ok(Best { step, distance, in_vain, weights })
         };
         let best = best.map(weights).transpose()?;
-        let state = TrainState { step, action, bend, time_moments, loss_scale };
+        let state = TrainState { step, action, bend, growth, time_moments, loss_scale };
         let checkpoint = Checkpoint { state, fingerprint, arithmetic, best };
         if checkpoint.digest(version) != sha256 {
             return fail("sha256", "does not match the content: the file was altered".into());
@@ -239,9 +242,9 @@ impl Checkpoint {
 
 /// Every tensor of `state` with its name.
 fn tensors_of(state: &TrainState) -> Vec<(String, &[f32])> {
-    let TrainState { step: _, action, bend, time_moments, loss_scale: _ } = state;
+    let TrainState { step: _, action, bend, growth, time_moments, loss_scale: _ } = state;
     let mut tensors = vec![(TIME_MOMENTS.to_string(), &time_moments[..])];
-    for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref())] {
+    for (prefix, network) in [(ACTION, Some(action)), (BEND, bend.as_ref()), (GROWTH, growth.as_ref())] {
         let Some(NetworkState { parameters, ema, moment1, moment2 }) = network else { continue };
         for (name, values) in NETWORK_PARTS.into_iter().zip([parameters, ema, moment1, moment2]) {
             tensors.push((format!("{prefix}{name}"), &values[..]));
@@ -286,9 +289,16 @@ mod tests {
             moment2: values(1e-20 * scale),
         };
         let bend = step.is_multiple_of(2).then(|| network(3.0));
+        let growth = step.is_multiple_of(3).then(|| network(5.0));
         let loss_scale = LossScale { scale: 1024.0, good_steps: 77 };
-        let state =
-            TrainState { step, action: network(1.0), bend, time_moments: vec![0.125; 2 * TIME_KNOTS], loss_scale };
+        let state = TrainState {
+            step,
+            action: network(1.0),
+            bend,
+            growth,
+            time_moments: vec![0.125; 2 * TIME_KNOTS],
+            loss_scale,
+        };
         let best = step.is_multiple_of(7).then(|| Best { step, distance: 0.1 + 0.2, in_vain: 2, weights: values(7.0) });
         Checkpoint { state, fingerprint: "abc".into(), arithmetic: "cpu, scalar".into(), best }
     }

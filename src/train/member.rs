@@ -7,7 +7,7 @@ use super::stopping::{Best, Kept, Stopping};
 use crate::config::Config;
 use crate::engine::{Engine, StepRecord, Trainer};
 use crate::error::{Error, Result};
-use crate::model::Coordinates;
+use crate::model::{Coordinates, Model};
 use crate::run_folder::MemberFiles;
 use crate::training::Training;
 
@@ -25,8 +25,8 @@ pub(super) struct Member {
     pub stopping: Option<Stopping>,
     /// Record of the newest step of this process.
     pub last: Option<StepRecord>,
-    /// Parameters of the model that was written last.
-    pub written: Option<Vec<f32>>,
+    /// The model that was written last.
+    pub written: Option<Model>,
     /// Records of the chunk of steps that is being taken.
     records: Vec<StepRecord>,
     /// What was measured after them, with early stopping.

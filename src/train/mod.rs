@@ -686,9 +686,8 @@ impl Run {
                 (None, None) => {}
             }
         }
-        let written = self.members.iter().filter_map(|member| Some((member, member.written.clone()?)));
         let models: Vec<(&Member, Model)> =
-            written.map(|(member, parameters)| (member, self.model(member, parameters))).collect();
+            self.members.iter().filter_map(|member| Some((member, member.written.clone()?))).collect();
         let unexplained = match self.unexplained(engine, &models) {
             Ok(unexplained) => {
                 observer.finished(unexplained);
@@ -815,21 +814,17 @@ impl Run {
         Ok(worst)
     }
 
-    /// The model of `member` with `parameters`.
-    fn model(&self, member: &Member, parameters: Vec<f32>) -> Model {
-        Model {
-            architecture: member.training.architecture.clone(),
-            coordinates: self.coordinates.clone(),
-            objective: member.training.objective.clone(),
-            parameters,
-        }
-    }
-
     /// Writes the checkpoint of a member, then its model.
     fn save(&mut self, index: usize, state: TrainState) -> Result<()> {
         let (best, step) = (self.members[index].best().cloned(), state.step);
-        let weights = best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone();
-        let model = self.model(&self.members[index], weights);
+        let Training { architecture, objective, .. } = &self.members[index].training;
+        let model = Model {
+            architecture: architecture.clone(),
+            coordinates: self.coordinates.clone(),
+            objective: objective.clone(),
+            parameters: best.as_ref().map_or(&state.action.ema, |best| &best.weights).clone(),
+            growth_head: state.growth.as_ref().map(|growth| growth.ema.clone()),
+        };
         self.claim.verify()?;
         let member = &mut self.members[index];
         member.metrics.sync()?;
@@ -838,7 +833,7 @@ impl Run {
         member.kept = Some(step);
         self.claim.verify()?;
         model.save(&member.files.model())?;
-        member.written = Some(model.parameters);
+        member.written = Some(model);
         Ok(())
     }
 

@@ -55,6 +55,10 @@ pub struct Training {
     pub groups: Option<Groups>,
     /// The network that bends the path [`Interpolant::Learned`].
     pub bend: Option<Bend>,
+    /// True if growth is a network of its own, [`Architecture::growth_head`], in the place of λs.
+    /// It fits the growth rates g of pairs, Σ m (g_θ − g)² / (2λ), and the action their velocities
+    /// alone: outside the theory, in which one potential does both.
+    pub growth_head: bool,
     /// The form of the loss.
     pub estimator: Estimator,
     /// How times are drawn.
@@ -83,6 +87,7 @@ impl Training {
         Training {
             objective: Objective::default(),
             bend: (path.interpolant == Interpolant::Learned).then(|| Bend::of(&architecture)),
+            growth_head: false,
             estimator: Estimator::best_for(path.interpolant),
             time_rule: TimeRule::default(),
             laplacian: Laplacian::default(),
@@ -133,8 +138,10 @@ impl Training {
             bend.architecture.validate("training (bend)")?;
             Ok(NetworkState::initial(bend.initial_parameters(self.seed)))
         });
+        let of_growth = || NetworkState::initial(initial_parameters(&self.architecture.growth_head(), self.seed));
+        let growth = self.growth_head.then(of_growth);
         let parameters = initial_parameters(&self.architecture, self.seed);
-        Ok(TrainState { bend: bend.transpose()?, ..TrainState::initial(parameters) })
+        Ok(TrainState { bend: bend.transpose()?, growth, ..TrainState::initial(parameters) })
     }
 
     /// Rows that the loss of a step looks at.
@@ -207,6 +214,17 @@ impl Training {
             }
             (None, None, false) => {}
             _ => return fail("bend", "does not suit the path".into(), "give one to the path learned, and to no other"),
+        }
+        match (self.growth_head, &state.growth) {
+            (false, None) => {}
+            (true, Some(state)) => {
+                state.validate(self.architecture.growth_head().n_parameters())?;
+                if self.estimator != Estimator::Regression || self.objective.growth == 0.0 {
+                    let problem = "fits the growth rates of pairs, which this training does not have".into();
+                    return fail("growth_head", problem, "use the estimator regression and a growth above 0");
+                }
+            }
+            _ => return fail("growth_head", "does not suit the state".into(), "use Training::initial_state"),
         }
         match self.estimator {
             Estimator::Regression if !self.path.interpolant.has_velocity() => {

@@ -71,6 +71,8 @@ pub struct TrainState {
     pub action: NetworkState,
     /// The network that bends a learned path.
     pub bend: Option<NetworkState>,
+    /// The growth head.
+    pub growth: Option<NetworkState>,
     /// Running [`TimeMoments`](crate::density_path::TimeMoments) of the integrand, which
     /// [`TimeRule::Importance`](crate::density_path::TimeRule::Importance) follows.
     pub time_moments: Vec<f32>,
@@ -87,6 +89,6 @@ impl TrainState {
     pub fn initial(parameters: Vec<f32>) -> Self {
         let time_moments = vec![0.0; 2 * TIME_KNOTS];
         let action = NetworkState::initial(parameters);
-        TrainState { step: 0, action, bend: None, time_moments, loss_scale: LossScale::default() }
+        TrainState { step: 0, action, bend: None, growth: None, time_moments, loss_scale: LossScale::default() }
     }
 }

@@ -113,7 +113,7 @@ pub fn model(
             *bias = (0.3 * numbers.next()) as f32;
         }
     }
-    Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters }
+    Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters, growth_head: None }
 }
 
 /// s = ½‖y − b‖² in network coordinates and at all times: the flow moves y₀ to b + (y₀ − b) eᵗ.

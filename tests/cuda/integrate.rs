@@ -326,6 +326,15 @@ fn what_the_cpu_refuses_is_refused() {
         let error = run(&engine, &model, &plan, 3, followed).err().expect("an error");
         assert!(error.to_string().contains(field), "{error}");
     }
+    // Weights by a growth head; positions do not need it.
+    let grows = field(Head::Scalar, TimeEmbedding::Raw, Objective { growth: 0.5, ..Objective::default() });
+    let head = Model { growth_head: Some(grows.parameters.clone()), ..grows.clone() };
+    let mut positions = vec![0.25; 3 * DIM];
+    engine.integrate(&head, &fixed(Method::Euler, 3), Trajectories::of(&mut positions), &()).expect("moves");
+    let mut log_weights = vec![0.0; 3];
+    let out = Trajectories { log_weights: Some(&mut log_weights), ..Trajectories::of(&mut positions) };
+    let error = engine.integrate(&head, &fixed(Method::Euler, 3), out, &()).expect_err("an error").to_string();
+    assert!(error.contains("objective.growth_head") && error.contains("use the `CpuEngine`"), "{error}");
     let mut short = vec![0.0; 5];
     let plan = fixed(Method::EulerMaruyama, 1);
     let error = engine.integrate(&model, &plan, Trajectories::of(&mut short), &()).expect_err("an error");

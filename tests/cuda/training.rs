@@ -538,7 +538,11 @@ fn training_that_cannot_work_is_refused() {
     refused(Training { n_interior: 0, ..good.clone() }, state.clone(), "interior_rows");
     let short = NetworkState { ema: vec![0.0; 3], ..state.action.clone() };
     refused(good.clone(), TrainState { action: short, ..state.clone() }, "ema");
-    refused(good, TrainState { time_moments: Vec::new(), ..state }, "time_moments");
+    refused(good.clone(), TrainState { time_moments: Vec::new(), ..state }, "time_moments");
+    let objective = Objective { growth: 0.25, ..Objective::default() };
+    let head = Training { objective, estimator: Estimator::Regression, growth_head: true, ..good };
+    let state = head.initial_state().expect("a state");
+    refused(head, state, "objective.growth_head: is a network of its own for growth, which a GPU does not train");
 }
 
 /// Prints the bits of runs on the card that the environment describes: see

@@ -96,6 +96,39 @@ fn held_out_rows_decide_nothing() {
     assert_ne!(load(&fitting(&first, 3), &()).expect("loads").components, a.components);
 }
 
+/// Rows with weights have the components of rows that are there as often as their weights say: of
+/// training rows alone, and each snapshot counts with its number of rows.
+#[test]
+fn components_are_those_of_weighted_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (times, rows) = values(7, 3, 40, 50);
+    let weight = |row: usize| [3, 0, 1, 0][row / 3 % 4];
+    let table = |name: &str, copies: &dyn Fn(usize) -> usize, unit: f64| -> PathBuf {
+        let mut csv = String::from("times,w");
+        (0..50).for_each(|j| csv += &format!(",gene{j}"));
+        for (i, (time, row)) in times.iter().zip(rows.chunks_exact(50)).enumerate() {
+            for _ in 0..copies(i) {
+                // The unit of the weights of a snapshot decides nothing.
+                write!(csv, "\n{time},{}", weight(i) as f64 * unit * (1.0 + time)).expect("written");
+                row.iter().for_each(|x| write!(csv, ",{x}").expect("written"));
+            }
+        }
+        let path = folder.path().join(name);
+        std::fs::write(&path, csv + "\n").expect("written");
+        path
+    };
+    let samples = |source: DataSource| DataSource { samples: "gene*".into(), ..source };
+    let weighted = samples(fitting(&table("weighted.csv", &|_| 1, 7.0), 2));
+    let weighted = load(&DataSource { weights: Some("w".into()), ..weighted }, &()).expect("loads");
+    let repeated = load(&samples(fitting(&table("repeated.csv", &weight, 1.0), 2)), &()).expect("loads");
+    let [got, want] = [&weighted, &repeated].map(|loaded| loaded.components.as_ref().expect("are fitted"));
+    let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6 * (1.0 + b.abs()));
+    assert!(near(got.mean(), want.mean()) && near(got.variance(), want.variance()), "{got:?}, not {want:?}");
+    let loadings = got.loadings().iter().zip(want.loadings());
+    assert!(loadings.clone().all(|(a, b)| (a - b).abs() < 1e-4), "{:?}", loadings.collect::<Vec<_>>());
+    assert!(near(&weighted.coordinates.scale, &repeated.coordinates.scale));
+}
+
 /// What `load` makes of the rows is what the components make of them one by one.
 #[test]
 fn every_reader_projects_with_the_components_that_were_fitted() {

@@ -403,9 +403,6 @@ fn unusable_conditions_are_named() {
     }
     let named = DataSource { samples: "x,dose".into(), ..source(table(rows), &["dose"]) };
     assert!(refused(named).contains("dose: is a sample and a condition"));
-    let weighted =
-        DataSource { weights: Some("w".into()), ..source(table("times,x,dose,w\n0,1,5,1\n1,2,5,1\n"), &["dose"]) };
-    assert!(refused(weighted).contains("w: is given with data.conditions"));
     let each_row: String = (0..3000).map(|i| format!("{},{i},0.{i}\n", i % 2)).collect();
     let error = refused(source(table(&format!("times,x,dose\n{each_row}")), &["dose"]));
     assert!(
@@ -568,6 +565,88 @@ fn groups_are_warned_of() {
     let reach = ["--set", "objective.path=linear", "--set", "objective.pairing=wfr", "--set", "objective.growth=40"];
     let reach = said(&[&reach[..], &["--set", "objective.mass=counts"]].concat());
     assert!(reach.contains("pairing wfr: under dose = 0.5, drug = "), "{reach}");
+}
+
+/// Rows keep their weights and growth rates in their groups, and those of weight 0 are left out;
+/// what is said of weights holds for groups.
+#[test]
+fn groups_have_the_weights_and_rates_of_their_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cells.csv");
+    // Row i: times in turn, drugs in pairs of times, a weight that tells the row, none in every fifth.
+    let row = |i: usize| (i % 2, ["A", "B"][i / 2 % 2], if i.is_multiple_of(5) { 0.0 } else { 1.0 + i as f64 });
+    let rows = (0..80).map(|i| {
+        let (time, drug, weight) = row(i);
+        format!("{time},{i},{drug},{weight},{}\n", 0.01 * i as f64)
+    });
+    std::fs::write(&path, format!("times,x,drug,w,rate\n{}", rows.collect::<String>())).expect("written");
+    let source = DataSource {
+        weights: Some("w".into()),
+        growth: Some("rate".into()),
+        standardize: Standardization::None,
+        ..source(path.clone(), &["drug"])
+    };
+    let loaded = load(&source, &()).expect("loads");
+    let groups = loaded.groups.all(&loaded.training);
+    assert_eq!(groups.len(), 2);
+    let mut seen = 0;
+    for (k, snapshots) in &groups {
+        snapshots.validate().expect("whole snapshots");
+        for time in 0..2 {
+            let (weights, rates) = (snapshots.weights(time).expect("weights"), snapshots.growth(time).expect("rates"));
+            assert_eq!(snapshots.total(time), weights.iter().sum::<f64>());
+            for ((x, weight), rate) in snapshots.rows(time).iter().zip(weights).zip(rates) {
+                let i = *x as usize;
+                assert_eq!((row(i).0, row(i).1, row(i).2), (time, ["A", "B"][*k], *weight));
+                assert!((rate - 0.01 * i as f64).abs() < 1e-9);
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 64, "all rows but those without weight");
+
+    let heavy: String =
+        (0..200).map(|i| format!("{},{i},{},{}\n", i % 2, i / 100, if i < 2 { 1000 } else { 1 })).collect();
+    std::fs::write(&path, format!("times,x,dose,w\n{heavy}")).expect("written");
+    let weighted = DataSource { growth: None, conditions: vec!["dose".into()], ..source };
+    let warnings = load(&weighted, &()).expect("loads").warnings.join("\n");
+    assert!(warnings.contains("those of time 0 under dose = 0 count as 1 equal ones of 50"), "{warnings}");
+}
+
+/// Two clouds, of which one has nine tenths of the weight of drug A and the other that of drug B:
+/// start particles, pairs, masses and standing still are those of weighted groups.
+#[test]
+fn the_program_counts_rows_of_groups_by_their_weights() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut csv = String::from("times,x,drug,w,rate\n");
+    for (time, drug, i) in (0..3).flat_map(|time| (0..2).flat_map(move |drug| (0..60).map(move |i| (time, drug, i)))) {
+        let x = 0.3 * (f64::from(i * 17 % 60) / 60.0 - 0.5) + if i % 2 == 0 { 2.0 } else { -2.0 };
+        let weight = if i % 2 == drug { 9.0 } else { 1.0 };
+        csv += &format!("{time},{x},{},{weight},{}\n", ["A", "B"][drug as usize], 0.5 * f64::from(drug));
+    }
+    std::fs::write(folder.join("cells.csv"), csv).expect("written");
+    let config = "[data]\npath = \"cells.csv\"\nconditions = [\"drug\"]\nweights = \"w\"\ngrowth = \"rate\"\n\
+                  [model]\nhidden = [16, 16]\n[objective]\npath = \"linear\"\npairing = \"wfr\"\ngrowth = 0.25\n\
+                  mass = \"growth\"\n[training]\nsteps = 800\ninterior_rows = 64\nwarmup_steps = 5\n";
+    std::fs::write(folder.join("run.toml"), config).expect("written");
+    succeeds(folder, &["train", "run.toml", "--device", "cpu", "--out", "run"]);
+    for (drug, wanted, growth) in [("A", 0.9, 0.0), ("B", 0.1, 1.0)] {
+        let drug = format!("drug={drug}");
+        let start = ["sample", "run", "--from", "snapshot:0", "-n", "4000", "--condition", &drug, "--save-at"];
+        succeeds(folder, &[&start[..], &["0", "2", "--out", "start.csv", "--force"]].concat());
+        let moved = std::fs::read_to_string(folder.join("start.csv")).expect("written");
+        let columns: Vec<&str> = moved.lines().next().expect("a header").split(',').collect();
+        let of = |name: &str| columns.iter().position(|column| *column == name).expect("a column");
+        let rows: Vec<Vec<f64>> =
+            moved.lines().skip(1).map(|line| line.split(',').map(|x| x.parse().expect("a number")).collect()).collect();
+        let (time, x, weight) = (of("times"), of("x"), of("log_weights"));
+        let [first, last] = [0.0, 2.0].map(|t| rows.iter().filter(|row| row[time] == t).collect::<Vec<_>>());
+        let share = first.iter().filter(|row| row[x] > 0.0).count() as f64 / 4000.0;
+        assert!((share - wanted).abs() < 0.03, "{drug}: {share}");
+        let mass = last.iter().map(|row| row[weight].exp()).sum::<f64>() / 4000.0;
+        assert!((mass.ln() - growth).abs() < 0.1, "{drug}: mass {mass}, not e^{growth}");
+    }
 }
 
 /// Paths are compared within groups: `auto` says what it chose, `validate` has its table.

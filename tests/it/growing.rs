@@ -71,7 +71,7 @@ fn trained_on(
     let mut trainer = CpuEngine::new(2).trainer(training, start).expect("a trainer");
     trainer.steps(2000, &mut Vec::new()).expect("steps");
     let parameters = trainer.state().expect("a state").action.ema;
-    Model { architecture, coordinates, objective, parameters }
+    Model { architecture, coordinates, objective, parameters, growth_head: None }
 }
 
 /// Particles of the first snapshot at time 1: the mass on either branch relative to its start.

@@ -146,6 +146,7 @@ fn kinetic_energy(interpolant: Interpolant, threads: usize, steps: u64) -> (f64,
         coordinates: Coordinates::identity(2),
         objective: Objective::default(),
         parameters: initial_parameters(&architecture, 1),
+        growth_head: None,
         architecture,
     };
     let bend = Bend::new(&model.architecture, vec![32, 32], 0.3);

@@ -34,6 +34,7 @@ mod flags;
 mod front_door;
 mod generative;
 mod growing;
+mod growth_head;
 mod hold_out;
 mod integrate;
 mod interop;

@@ -399,7 +399,7 @@ fn bad_conditions_of_a_file_are_named() {
             "conditions: a: has mean 0e0, scale 0e0",
         ),
         ("conditions", json!([{"kind": "colour", "name": "a"}]), "colour"),
-        ("version", json!(1), "conditions: stand in a model of version 1"),
+        ("version", json!(1), "conditions: stands in a model of version 1"),
         ("version", json!(3), "this program reads versions 1 and 2: update it"),
         (
             "conditions",

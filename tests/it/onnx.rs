@@ -81,6 +81,9 @@ fn cases() -> Vec<Case> {
     cases.push(Case::plain("far", Model { coordinates: far, ..of(Head::Scalar, Objective::default()) }));
     let grows = Objective { growth: 0.7, cost_exponent: 2.7, ..Objective::default() };
     cases.push(Case::plain("grows", of(Head::Quadratic, grows)));
+    let head = of(Head::Dot, Objective { growth: 0.5, ..Objective::default() });
+    let parameters = action_matching::model::initial_parameters(&head.architecture.growth_head(), 5);
+    cases.push(Case::plain("head", Model { growth_head: Some(parameters), ..head }));
     let one_layer = model(1, &[5], Activation::Tanh, Head::Dot, TimeEmbedding::Raw, Objective::default());
     cases.push(Case::plain("one", one_layer));
     let conditions = vec![

@@ -342,7 +342,8 @@ fn distances_of_average_and_parameters(steps: u64, seed: u64) -> [f64; 2] {
     let ends = problem.snapshots(&[0.0, 1.0], 300, 1000 + seed);
     [ema, parameters].map(|parameters| {
         let (architecture, objective) = (architecture.clone(), objective.clone());
-        let model = Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters };
+        let model =
+            Model { architecture, coordinates: Coordinates::identity(dim), objective, parameters, growth_head: None };
         let plan = Solver::rk4(20).plan(0.0, vec![1.0]);
         let mut positions = ends.rows(0).to_vec();
         engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("integrates");

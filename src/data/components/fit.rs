@@ -3,7 +3,8 @@
 //!
 //! With orthonormal W `[d, l]`, an iteration forms P = A W and Z = Aᵀ P, where A are the centered
 //! rows, and takes the orthonormal basis of Z for the next W. The eigenvectors of PᵀP at last turn
-//! W to the components.
+//! W to the components. Of rows with weights, the center is the weighted mean and each row of A
+//! has the root of its weight as a factor, so that AᵀA / n is the weighted covariance.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use nalgebra::{DMatrix, SymmetricEigen};
 
 use super::product::{Matrix, product};
 use super::{Components, MAX_COMPONENTS};
-use crate::data::standardize::moments;
+use crate::data::standardize::weighted_moments;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::rng::{Purpose, unit_f32, words};
@@ -31,15 +32,15 @@ const LEAST_GAIN: f64 = 1e-6;
 const ROWS_AT_ONCE: usize = 64;
 const COLUMNS_AT_ONCE: usize = 64;
 
-/// `count` components of `rows [n, origin.len()]`, differences from `origin`; `path` is for
-/// messages.
+/// `count` components of rows `[n, origin.len()]`, differences from `origin`, that count in
+/// proportion to their weights `[n]`, whose mean is 1, or alike without any; `path` is for messages.
 ///
 /// # Errors
 /// [`Error::Input`] if there cannot be so many, because of the number of rows or columns, or
 /// because the rows vary in fewer directions; [`Error::Interrupted`] if the watch cancels.
 pub(in crate::data) fn fit(
     path: &Path,
-    rows: &[f32],
+    (rows, weights): (&[f32], Option<&[f64]>),
     origin: &[f64],
     columns: Option<&[String]>,
     count: usize,
@@ -52,16 +53,18 @@ pub(in crate::data) fn fit(
         return refuse(format!("is {count}"), format!("use 1 to {MAX_COMPONENTS}"));
     }
     // As many as columns would be no reduction, and could not be told from the columns.
-    if count >= dim.min(n) {
-        let problem = format!("is {count}, and there are {n} rows to train on, of {dim} columns");
+    let n_counted = weights.map_or(n, |weights| weights.iter().filter(|&&weight| weight > 0.0).count());
+    if count >= dim.min(n_counted) {
+        let problem = format!("is {count}, and there are {n_counted} rows to train on, of {dim} columns");
         return refuse(problem, "ask for fewer components than rows and columns".into());
     }
     let width = (count + OVERSAMPLING).min(dim);
     memory::require(path, FIELD, working_memory(n, dim, width))?;
     stage.check()?;
-    let (center, spread) = moments(rows, dim);
+    let (center, spread) = weighted_moments(rows, dim, weights);
     let total_variance: f64 = spread.iter().sum();
-    let centered = Centered { rows, center: &center };
+    let roots = weights.map(|weights| weights.iter().map(|weight| weight.sqrt()).collect());
+    let centered = Centered { rows, center: &center, roots };
 
     let bytes = size_of_val(rows) as u64;
     let mut basis = orthonormal(&start(dim, width));
@@ -172,16 +175,21 @@ fn rounding_variance(center: &[f64], spread: &[f64], n: usize) -> f64 {
     2.0 * unit * unit / 12.0 * mean_square * (1.0 + (dim / n as f64).sqrt()).powi(2)
 }
 
-/// A: rows `[n, dim]` less their center.
+/// A: rows `[n, dim]` less their center, times the roots of their weights.
 struct Centered<'a> {
     rows: &'a [f32],
     center: &'a [f64],
+    roots: Option<Vec<f64>>,
 }
 
 impl Centered<'_> {
     /// A · B.
     fn times(&self, b: &Matrix, stage: &Stage) -> Result<Matrix> {
-        super::centered_times(self.rows, self.center, b, ROWS_AT_ONCE, stage)
+        let mut found = super::centered_times(self.rows, self.center, b, ROWS_AT_ONCE, stage)?;
+        for (row, root) in found.values.chunks_exact_mut(found.pitch).zip(self.roots.iter().flatten()) {
+            row.iter_mut().for_each(|value| *value *= root);
+        }
+        Ok(found)
     }
 
     /// Aᵀ · B.
@@ -190,7 +198,8 @@ impl Centered<'_> {
         product(dim, b, COLUMNS_AT_ONCE, stage, |first, terms, packed| {
             for (packed, s) in packed.iter_mut().zip(terms) {
                 let values = self.rows[s * dim + first..(s + 1) * dim].iter().zip(&self.center[first..]);
-                packed.iter_mut().zip(values).for_each(|(value, (x, center))| *value = f64::from(*x) - center);
+                let root = self.roots.as_ref().map_or(1.0, |roots| roots[s]);
+                packed.iter_mut().zip(values).for_each(|(value, (x, center))| *value = root * (f64::from(*x) - center));
             }
         })
     }
@@ -208,7 +217,7 @@ mod tests {
     }
 
     fn fitted(rows: &[f32], dim: usize, count: usize, threads: usize) -> Result<Components> {
-        fit(Path::new("a.npz"), rows, &vec![0.0; dim], None, count, &Stage::new(threads, &()))
+        fit(Path::new("a.npz"), (rows, None), &vec![0.0; dim], None, count, &Stage::new(threads, &()))
     }
 
     /// Eigenvalues, descending, and eigenvectors in rows of a symmetric matrix, by cyclic Jacobi
@@ -326,6 +335,29 @@ mod tests {
         assert!(wide.iter().zip(&decoded).all(|(wide, narrow)| *wide as f32 == *narrow));
     }
 
+    /// A row of weight 3 counts as three rows, one of weight 0 as none.
+    #[test]
+    fn weighted_rows_have_the_components_of_repeated_ones() {
+        let (dim, rows) = (40, mixed_rows(90, 40));
+        let weight = |row: usize| [1.0, 0.0, 3.0][row % 3];
+        let weights: Vec<f64> = (0..90).map(|row| weight(row) * 90.0 / 120.0).collect();
+        let repeated: Vec<f32> =
+            rows.chunks_exact(dim).enumerate().flat_map(|(row, x)| x.repeat(weight(row) as usize)).collect();
+        let fitted_by = |rows, weights| {
+            fit(Path::new("a.npz"), (rows, weights), &vec![0.0; dim], None, 4, &Stage::new(2, &())).expect("fits")
+        };
+        let (got, want) = (fitted_by(&rows, Some(&weights)), fitted_by(&repeated, None));
+        let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs()));
+        assert!(near(&got.mean, &want.mean) && near(&got.variance, &want.variance), "{got:?}, not {want:?}");
+        assert!((got.total_variance / want.total_variance - 1.0).abs() < 1e-12);
+        let is_near = got.loadings.iter().zip(&want.loadings).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(is_near, "{:?}, not {:?}", got.loadings, want.loadings);
+        assert_ne!(fitted_by(&rows, None).loadings, got.loadings);
+        let only = [[1.0].repeat(4), [0.0].repeat(86)].concat();
+        let refused = fit(Path::new("a.npz"), (&rows, Some(&only)), &vec![0.0; dim], None, 4, &Stage::default());
+        assert!(refused.expect_err("too few rows").to_string().contains("there are 4 rows to train on"));
+    }
+
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
         let (rows, _) = plane(150, 1100, 0.3);
@@ -371,7 +403,7 @@ mod tests {
             }
         }
         let rows = mixed_rows(30, 12);
-        let outcome = fit(Path::new("a.npz"), &rows, &[0.0; 12], None, 3, &Stage::new(2, &Cancelled));
+        let outcome = fit(Path::new("a.npz"), (&rows, None), &[0.0; 12], None, 3, &Stage::new(2, &Cancelled));
         assert!(matches!(outcome, Err(Error::Interrupted)));
     }
 }

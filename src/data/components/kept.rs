@@ -24,18 +24,21 @@ impl<'a> Kept<'a> {
         let n_times = wide.times.len();
         let k = components.count();
         let center = components.center(origin);
-        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component.
-        let (mut all, mut of_components) = (0.0, vec![0.0; k]);
+        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component. The
+        // mean of rows with unequal weights has the noise of fewer rows, by a factor of `noise`.
+        let (mut all, mut of_components, mut noise) = (0.0, vec![0.0; k], 0.0);
         for at in 0..n_times {
             let (first, last) = (wide.offsets[at], wide.offsets[at + 1]);
-            let rows = (last - first) as f64;
-            all += rows * means(wide.rows(at), &center).iter().map(|mean| mean * mean).sum::<f64>();
-            let means = means(&scores[first * k..last * k], &vec![0.0; k]);
+            let (rows, weights) = ((last - first) as f64, wide.weights(at));
+            all += rows * means(wide.rows(at), &center, weights).iter().map(|mean| mean * mean).sum::<f64>();
+            let means = means(&scores[first * k..last * k], &vec![0.0; k], weights);
             of_components.iter_mut().zip(means).for_each(|(sum, mean)| *sum += rows * mean * mean);
+            let squares = |weights: &[f64]| weights.iter().map(|weight| (weight / wide.total(at)).powi(2)).sum::<f64>();
+            noise += weights.map_or(1.0, |weights| rows * squares(weights));
         }
         let between = |sum: f64, variance: f64| {
             let within = (variance * n as f64 - sum).max(0.0);
-            let real = sum - within * (n_times as f64 - 1.0) / (n - n_times) as f64;
+            let real = sum - within * (noise - 1.0) / (n - n_times) as f64;
             // Below three times what chance makes of equal means they count as equal.
             if real > 2.0 / 3.0 * sum { real } else { 0.0 }
         };
@@ -73,12 +76,13 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// Mean of each column of `rows`, less `center`.
-fn means(rows: &[f32], center: &[f64]) -> Vec<f64> {
-    let mut sums = vec![0.0; center.len()];
-    for row in rows.chunks_exact(center.len()) {
-        sums.iter_mut().zip(row).zip(center).for_each(|((sum, x), center)| *sum += f64::from(*x) - center);
+/// Mean of each column of `rows`, which count in proportion to `weights` or alike, less `center`.
+fn means(rows: &[f32], center: &[f64], weights: Option<&[f64]>) -> Vec<f64> {
+    let (mut sums, mut total) = (vec![0.0; center.len()], 0.0);
+    for (i, row) in rows.chunks_exact(center.len()).enumerate() {
+        let weight = weights.map_or(1.0, |weights| weights[i]);
+        total += weight;
+        sums.iter_mut().zip(row).zip(center).for_each(|((sum, x), center)| *sum += weight * (f64::from(*x) - center));
     }
-    let n = (rows.len() / center.len()) as f64;
-    sums.into_iter().map(|sum| sum / n).collect()
+    sums.into_iter().map(|sum| sum / total).collect()
 }

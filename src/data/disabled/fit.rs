@@ -9,7 +9,7 @@ use crate::stage::Stage;
 
 pub(in crate::data) fn fit(
     path: &Path,
-    _rows: &[f32],
+    _rows: (&[f32], Option<&[f64]>),
     _origin: &[f64],
     _columns: Option<&[String]>,
     _count: usize,

@@ -44,6 +44,11 @@ impl Learner {
         }
     }
 
+    /// The shape of the network.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
     /// The layout of its weights.
     pub fn packing(&self) -> &Packing {
         &self.packing

@@ -6,6 +6,7 @@
 //! trainer                         optimizer steps: draw → loss → gradient → optimizer
 //! learner                         one network in training
 //! bend                            the second network, of a learned path
+//! growth                          the second network of a training with a growth head
 //! particles                       integration of one tile
 //! loss                            sweeps and head of one tile of rows
 //! sweeps                          primal, reverse, tangent, adjoint: a product with its epilogue
@@ -30,6 +31,7 @@ mod draw;
 mod elementary;
 mod epilogue;
 mod gradient;
+mod growth;
 mod head;
 mod lanes;
 mod learner;
@@ -406,13 +408,16 @@ impl WithSimd for Integrate<'_> {
             return Ok(IntegrationReport::default());
         }
         let network = Network::new(simd, model);
+        let of_growth = model.growth_network().filter(|_| out.log_weights.is_some());
+        let growth = of_growth.as_ref().map(|model| Network::new(simd, model));
         let rows = rows_per_tile(n);
         let channels = Channels { weights: out.log_weights.is_some(), density: out.log_density.is_some() };
         let tiles = Mutex::new(tiles(out, n, rows, dim).enumerate());
         let total = Mutex::new(Ok(IntegrationReport::default()));
         let done = AtomicU64::new(0);
         on_threads(threads.min(n.div_ceil(rows)), || {
-            let mut particles = Particles::new(network.sweeps(simd), &model.objective, plan, channels, rows);
+            let growth = growth.as_ref().map(|network| network.sweeps(simd));
+            let mut particles = Particles::new((network.sweeps(simd), growth), &model.objective, plan, channels, rows);
             let mut outcome = Ok(());
             while let (Ok(()), Some((index, mut saved))) = (&outcome, next(&tiles)) {
                 let mut progress = TileProgress::new(watch, &done, n as u64, saved.positions[0].len() / dim);
@@ -496,6 +501,7 @@ mod tests {
                 parameters: initial_parameters(&architecture, 3),
                 coordinates: Coordinates::identity(5),
                 objective: Objective::default(),
+                growth_head: None,
                 architecture,
             };
             let values = |n: usize, shift: usize| -> Vec<f64> {

@@ -1,8 +1,8 @@
 //! Integration of one tile of particles: all steps and stages between two saved times happen here,
 //! in cache.
 //!
-//! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along a path d log w = λ s dτ and d
-//! log q = −∇·v dτ. A state and its stages hold positions `[n_rows, dim]`, then log w and log q
+//! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along a path d log w = λ s dτ, or g
+//! dτ by a growth head, and d log q = −∇·v dτ. A state and its stages hold positions `[n_rows, dim]`, then log w and log q
 //! `[n_rows]` if requested.
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 
 use super::sweeps::{Keep, Sweeps};
 use super::workspace::Workspace;
-use super::{draw, head, loss};
+use super::{draw, growth, head, loss};
 use crate::engine::IntegrationReport;
 use crate::engine::batch::Potential;
 use crate::error::Result;
@@ -90,6 +90,8 @@ impl<'a> TileProgress<'a> {
 /// One tile of particles and the memory to move them.
 pub struct Particles<'a, S> {
     sweeps: Sweeps<'a, S>,
+    /// The growth head, with a workspace of its own.
+    growth: Option<(Sweeps<'a, S>, Workspace)>,
     objective: &'a Objective,
     plan: &'a Plan,
     tableau: &'static Tableau,
@@ -120,9 +122,9 @@ pub struct Particles<'a, S> {
 }
 
 impl<'a, S: Simd> Particles<'a, S> {
-    /// Memory for tiles of up to `capacity` particles.
+    /// Memory for tiles of up to `capacity` particles. The second network is the growth head.
     pub fn new(
-        sweeps: Sweeps<'a, S>,
+        (sweeps, growth): (Sweeps<'a, S>, Option<Sweeps<'a, S>>),
         objective: &'a Objective,
         plan: &'a Plan,
         channels: Channels,
@@ -136,8 +138,13 @@ impl<'a, S: Simd> Particles<'a, S> {
         if channels.density {
             (0..capacity).for_each(|row| work.set_probe_weight(row, plan.divergence.probe_weight() as f32));
         }
+        let of_growth = |sweeps: Sweeps<'a, S>| {
+            let work = Workspace::new(sweeps.architecture, sweeps.packing, capacity, 0);
+            (sweeps, work)
+        };
         Particles {
             work,
+            growth: growth.map(of_growth),
             channels,
             first: 0,
             directions: vec![vec![0.0; capacity * dim]; n_directions],
@@ -341,8 +348,8 @@ impl<'a, S: Simd> Particles<'a, S> {
         });
     }
 
-    /// Writes the velocity ∇H(∇s) at `point` and time `t` to stage `stage`, with the rates λs of
-    /// log w and −∇·v of log q.
+    /// Writes the velocity ∇H(∇s) at `point` and time `t` to stage `stage`, with the rates λs, or
+    /// those of a growth head, of log w and −∇·v of log q.
     fn velocity(&mut self, t: f64, stage: usize) {
         let (dim, n_rows) = (self.sweeps.architecture.dim, self.n_rows);
         for (row, x) in self.point[..n_rows * dim].chunks_exact(dim).enumerate() {
@@ -356,10 +363,19 @@ impl<'a, S: Simd> Particles<'a, S> {
             }
         });
         let keep = if self.channels.density { Keep::Third } else { Keep::First };
-        loss::gradient(&self.sweeps, &mut self.work, n_rows, keep, Potential::needed_if(self.channels.weights));
+        let reads_potential = self.channels.weights && self.growth.is_none();
+        loss::gradient(&self.sweeps, &mut self.work, n_rows, keep, Potential::needed_if(reads_potential));
         let (weights, density) = (self.weights(), self.density());
-        for (rate, &s) in self.stages[stage][weights].iter_mut().zip(&self.work.s) {
-            *rate = self.objective.growth as f32 * s;
+        let rates = &mut self.stages[stage][weights];
+        match &mut self.growth {
+            None => {
+                let growth = self.objective.growth as f32;
+                rates.iter_mut().zip(&self.work.s).for_each(|(rate, &s)| *rate = growth * s);
+            }
+            Some((sweeps, head)) => {
+                growth::rates(sweeps, &self.work, head, n_rows);
+                rates.iter_mut().enumerate().for_each(|(row, rate)| *rate = head.output.at(row, 0));
+            }
         }
         if self.channels.density {
             self.place_directions();

@@ -15,6 +15,7 @@ use pulp::Simd;
 use super::bend;
 use super::draw::Draw;
 use super::gradient;
+use super::growth;
 use super::learner::{Learner, SharedLearner};
 use super::loss::{self, Interior, LossTerms};
 use super::sweeps::RowKind;
@@ -25,6 +26,7 @@ use crate::engine::batch::{BatchPart, LossForm};
 use crate::engine::step_sizes::StepSizes;
 use crate::engine::{Records, StepRecord, TrainState, Trainer, Training};
 use crate::error::{DeviceKind, Error, Result};
+use crate::objective::Objective;
 use crate::stage;
 
 /// Consecutive rows of one part of the batch.
@@ -43,9 +45,13 @@ pub struct CpuTrainer<S> {
     tiles: Vec<TileRows>,
     tile_sums: Vec<Mutex<TileSums>>,
     action: Learner,
+    /// The dynamics that the action is trained for: without growth if that has a head of its own.
+    objective: Objective,
     /// The network that bends a learned path.
     bend: Option<Learner>,
-    /// For each thread, the workspaces of the action and of the second network.
+    /// The growth head; none on a learned path.
+    growth: Option<Learner>,
+    /// For each thread, the workspaces of the action and of the second network, if there is one.
     workspaces: Vec<(Workspace, Option<Workspace>)>,
 }
 
@@ -61,20 +67,26 @@ impl<S: Simd> CpuTrainer<S> {
         let capacity = tiles.iter().map(|tile| tile.n_rows).max().unwrap_or(0);
         let action = Learner::new(simd, &training.architecture, &state.action, tiles.len());
         // Interior tiles come first, so their numbers are 0 to this one.
-        let n_bent = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
+        let n_interior = tiles.iter().filter(|tile| tile.part == BatchPart::Interior).count();
         let bend = (training.bend.as_ref().zip(state.bend.as_ref()))
-            .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_bent));
+            .map(|(bend, state)| Learner::new(simd, &bend.architecture, state, n_interior));
+        let of_growth = training.architecture.growth_head();
+        let growth = state.growth.as_ref().map(|state| Learner::new(simd, &of_growth, state, n_interior));
         let workspaces = (0..threads)
             .map(|_| {
-                let bent = training.bend.as_ref().zip(bend.as_ref());
+                let second = bend.as_ref().or(growth.as_ref());
                 (
                     Workspace::new(&training.architecture, action.packing(), capacity, training.n_probes()),
-                    bent.map(|(bend, learner)| Workspace::new(&bend.architecture, learner.packing(), capacity, 0)),
+                    second.map(|learner| Workspace::new(learner.architecture(), learner.packing(), capacity, 0)),
                 )
             })
             .collect();
         let tile_sums = tiles.iter().map(|_| Mutex::default()).collect();
-        CpuTrainer { simd, training, state, tiles, tile_sums, action, bend, workspaces }
+        let mut objective = training.objective.clone();
+        if training.growth_head {
+            objective.growth = 0.0;
+        }
+        CpuTrainer { simd, training, state, tiles, tile_sums, action, objective, bend, growth, workspaces }
     }
 }
 
@@ -82,12 +94,15 @@ impl<S: Simd> Trainer for CpuTrainer<S> {
     fn steps(&mut self, n: u64, records: &mut dyn Records) -> Result<()> {
         let shared = SharedStep {
             training: &self.training,
+            objective: &self.objective,
             tiles: &self.tiles,
             tile_sums: &self.tile_sums,
             density: RwLock::new(time_density(&self.state.time_moments)),
             time_moments: Mutex::new(&mut self.state.time_moments),
             action: self.action.share(self.simd, &mut self.state.action),
             bend: (self.bend.as_mut().zip(self.state.bend.as_mut()))
+                .map(|(learner, state)| learner.share(self.simd, state)),
+            growth: (self.growth.as_mut().zip(self.state.growth.as_mut()))
                 .map(|(learner, state)| learner.share(self.simd, state)),
             next_tile: AtomicUsize::new(0),
             barrier: OnceLock::new(),
@@ -144,6 +159,8 @@ fn time_density(time_moments: &[f32]) -> TimeDensity {
 /// State that the threads of [`CpuTrainer::steps`] share.
 struct SharedStep<'a, S> {
     training: &'a Training,
+    /// That of the action.
+    objective: &'a Objective,
     tiles: &'a [TileRows],
     tile_sums: &'a [Mutex<TileSums>],
     /// The density of times of the step.
@@ -152,6 +169,7 @@ struct SharedStep<'a, S> {
     time_moments: Mutex<&'a mut Vec<f32>>,
     action: SharedLearner<'a, S>,
     bend: Option<SharedLearner<'a, S>>,
+    growth: Option<SharedLearner<'a, S>>,
     next_tile: AtomicUsize,
     /// Set when the number of started threads is known.
     barrier: OnceLock<Barrier>,
@@ -163,7 +181,7 @@ impl<S: Simd> SharedStep<'_, S> {
     fn run(
         &self,
         thread: usize,
-        (work, bend_work): &mut (Workspace, Option<Workspace>),
+        (work, second): &mut (Workspace, Option<Workspace>),
         steps: std::ops::Range<u64>,
         mut report: impl FnMut(StepRecord),
     ) -> u64 {
@@ -180,7 +198,7 @@ impl<S: Simd> SharedStep<'_, S> {
                 if tile >= self.tiles.len() {
                     break;
                 }
-                self.sweep(step, tile, work, bend_work.as_mut());
+                self.sweep(step, tile, work, second.as_mut());
             }
             barrier.wait(); // separates writing the partial sums from summing them
             self.learners().for_each(|learner| learner.gather_gradient(thread, n_threads));
@@ -203,19 +221,28 @@ impl<S: Simd> SharedStep<'_, S> {
                 let sizes = StepSizes::new(optimizer, step, learner.gradient_norm(), bend.relative_rate);
                 learner.update(thread, n_threads, sizes);
             }
+            if let Some(learner) = &self.growth {
+                learner.update(thread, n_threads, StepSizes::new(optimizer, step, learner.gradient_norm(), 1.0));
+            }
             barrier.wait(); // separates writing the weights from the next step's reads
         }
         end - start
     }
 
     fn learners(&self) -> impl Iterator<Item = &SharedLearner<'_, S>> {
-        std::iter::once(&self.action).chain(&self.bend)
+        std::iter::once(&self.action).chain(&self.bend).chain(&self.growth)
+    }
+
+    /// The network beside the action, if there is one.
+    fn second(&self) -> Option<&SharedLearner<'_, S>> {
+        self.bend.as_ref().or(self.growth.as_ref())
     }
 
     /// Draws the rows of `tile`, runs its sweeps and adds its gradient.
-    fn sweep(&self, step: u64, tile: usize, work: &mut Workspace, mut bend_work: Option<&mut Workspace>) {
+    fn sweep(&self, step: u64, tile: usize, work: &mut Workspace, mut second: Option<&mut Workspace>) {
         let TileRows { part, first, n_rows } = self.tiles[tile];
         let training = self.training;
+        let scale = 1.0 / training.n_interior as f32;
         let sweeps = self.action.sweeps();
         let density = self.density.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let draw = Draw { training, step, density: &density };
@@ -228,25 +255,31 @@ impl<S: Simd> SharedStep<'_, S> {
                     draw.center(first, n_rows, work);
                 } else {
                     draw.interior(first, n_rows, work);
-                    if let (Some(learner), Some(bend_work)) = (&self.bend, bend_work.as_deref_mut()) {
-                        draw.bend_inputs(first, n_rows, bend_work);
-                        bend::displace(&learner.sweeps(), bend_work, work, n_rows);
+                    if let (Some(learner), Some(bend)) = (&self.bend, second.as_deref_mut()) {
+                        draw.bend_inputs(first, n_rows, bend);
+                        bend::displace(&learner.sweeps(), bend, work, n_rows);
+                    }
+                    if let (Some(learner), Some(head)) = (&self.growth, second.as_deref_mut()) {
+                        growth::rates(&learner.sweeps(), work, head, n_rows);
+                        growth::seed(work, head, n_rows, training.objective.growth, scale);
                     }
                 }
-                let interior = Interior {
-                    objective: &training.objective,
-                    form,
-                    scale: 1.0 / training.n_interior as f32,
-                    probe_weight: training.laplacian.probe_weight(),
+                let probe_weight = training.laplacian.probe_weight();
+                let interior = Interior { objective: self.objective, form, scale, probe_weight };
+                let growth: &[f32] = match (&self.growth, second.as_deref()) {
+                    (Some(_), Some(head)) => &head.s[..n_rows],
+                    _ => &[],
                 };
                 let follow = training.time_rule == TimeRule::Importance && part == BatchPart::Interior;
                 let moments = &mut sums.moments;
                 let integrand = |work: &Workspace, row: usize, value: f32| {
                     if follow {
+                        let value = value + growth.get(row).unwrap_or(&0.0);
                         moments.add_row(f64::from(work.t[row]), f64::from(value / work.sampling_weight[row]));
                     }
                 };
                 sums.terms = loss::interior(&sweeps, interior, work, n_rows, integrand);
+                sums.terms.interior += f64::from(scale) * growth.iter().map(|&term| f64::from(term)).sum::<f64>();
             }
             BatchPart::CenterEnds => {
                 draw.center_ends(first, n_rows, work);
@@ -269,11 +302,13 @@ impl<S: Simd> SharedStep<'_, S> {
         let learner = &self.action;
         let kind = if part.is_interior() { RowKind::Interior } else { RowKind::Boundary };
         gradient::accumulate(&sweeps, work, n_rows, kind, tile, learner.sums, learner.partial_gradients);
-        if let (BatchPart::Interior, Some(learner), Some(bend_work)) = (part, &self.bend, bend_work) {
-            loss::gradient_at_points(&sweeps, &training.objective, work, n_rows, 1.0 / training.n_interior as f32);
-            bend::seed(work, bend_work, n_rows, training.architecture.dim);
-            let (bend_sweeps, values) = (learner.sweeps(), learner.partial_gradients);
-            gradient::accumulate(&bend_sweeps, bend_work, n_rows, RowKind::Boundary, tile, learner.sums, values);
+        if let (BatchPart::Interior, Some(learner), Some(second)) = (part, self.second(), second) {
+            if self.bend.is_some() {
+                loss::gradient_at_points(&sweeps, self.objective, work, n_rows, scale);
+                bend::seed(work, second, n_rows, training.architecture.dim);
+            }
+            let values = learner.partial_gradients;
+            gradient::accumulate(&learner.sweeps(), second, n_rows, RowKind::Boundary, tile, learner.sums, values);
         }
     }
 
@@ -284,7 +319,7 @@ impl<S: Simd> SharedStep<'_, S> {
             terms.add(&tile.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).terms);
         }
         // A non-finite gradient of either network ends the run.
-        let lost = self.bend.as_ref().map(SharedLearner::gradient_norm).filter(|norm| !norm.is_finite());
+        let lost = self.second().map(SharedLearner::gradient_norm).filter(|norm| !norm.is_finite());
         StepRecord {
             step,
             loss: terms.total(),

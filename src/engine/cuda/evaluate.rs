@@ -402,6 +402,7 @@ mod tests {
             parameters: initial_parameters(&architecture, 3),
             coordinates: Coordinates::identity(DIM),
             objective: Objective { sigma, ..Objective::default() },
+            growth_head: None,
             architecture,
         };
         let numbers = |n: usize, k: usize| (0..n).map(|i| ((i * k + 7) % 1013) as f64 / 500.0 - 1.0).collect();

@@ -37,6 +37,7 @@ pub fn integrate(
     watch: &dyn Watch,
 ) -> Result<IntegrationReport> {
     let n = out.validate(model, plan)?;
+    refuse_growth_head(model, &out)?;
     let mut report = IntegrationReport::default();
     if n == 0 {
         return Ok(report);
@@ -69,7 +70,17 @@ pub fn integration_memory(
     out: &Trajectories<'_>,
 ) -> Result<usize> {
     let n = out.validate(model, plan)?;
+    refuse_growth_head(model, out)?;
     Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
+}
+
+/// Weights by a growth head take a second network along, which kernels do not have.
+fn refuse_growth_head(model: &Model, out: &Trajectories<'_>) -> Result<()> {
+    if model.growth_head.is_none() || out.log_weights.is_none() {
+        return Ok(());
+    }
+    let problem = "is a network of its own for growth, by which a GPU weighs no particles";
+    Err(Error::input("model", "objective.growth_head", problem, "use the `CpuEngine`"))
 }
 
 /// Requirements of particles in `dim` dimensions: with log q, the directions of its divergence.
@@ -378,6 +389,7 @@ mod tests {
             coordinates: Coordinates::identity(3),
             objective: Objective { growth: 0.1, ..Objective::default() },
             parameters: initial_parameters(&architecture, 1),
+            growth_head: None,
             architecture,
         };
         let adaptive = StepControl::Adaptive { rtol: 1e-2, atol: 1e-2 };

@@ -12,7 +12,7 @@ use crate::data::Snapshots;
 use crate::density_path::{Coupling, DensityPath, Group, Interpolant, LinkTables};
 use crate::engine::Training;
 use crate::error::{DeviceKind, Error, Result};
-use crate::rng::{Purpose, shuffled};
+use crate::rng::Purpose;
 
 /// A path on the device.
 pub struct DevicePath {
@@ -48,10 +48,10 @@ impl Residence {
     pub fn of(training: &Training, room: usize) -> Result<Residence> {
         let path = &training.path;
         if let Some(groups) = &training.groups {
-            let n_bytes: usize = groups.all().iter().map(|group| size_of_val(&group.path.snapshots.samples[..])).sum();
+            let n_bytes: usize = groups.all().iter().map(|group| sample_bytes(&group.path.snapshots)).sum();
             return if n_bytes <= room { Ok(Residence::Whole) } else { Err(refuse_groups()) };
         }
-        if size_of_val(&path.snapshots.samples[..]) <= room {
+        if sample_bytes(&path.snapshots) <= room {
             return Ok(Residence::Whole);
         }
         refuse_couplings(path)?;
@@ -71,7 +71,7 @@ impl Residence {
         let snapshots = &path.snapshots;
         let offsets = size_of::<u64>() * snapshots.offsets.len();
         let samples = match self {
-            Residence::Whole => size_of_val(&snapshots.samples[..]) + offsets,
+            Residence::Whole => sample_bytes(snapshots) + offsets,
             Residence::Shards(n) => {
                 let rows = (0..n).map(|shard| shard_rows(snapshots, n, shard)).max().unwrap_or(0);
                 2 * (size_of::<f32>() * rows * snapshots.dim + offsets)
@@ -81,6 +81,11 @@ impl Residence {
         let couplings = path.couplings.iter().flat_map(|couplings| couplings.iter()).map(coupling_bytes).sum::<usize>();
         samples + masses + couplings + size_of_val(path.times()) + size_of::<PathParams>()
     }
+}
+
+/// Bytes of all samples, and of the table by which rows are drawn if they have weights.
+fn sample_bytes(snapshots: &Snapshots) -> usize {
+    size_of_val(&snapshots.samples[..]) + snapshots.mass.cumulative().map_or(0, size_of_val)
 }
 
 /// Rows of shard `shard` of `n_shards`.
@@ -132,7 +137,8 @@ impl DevicePath {
         let samples = |path: &DensityPath| -> Result<Samples> {
             let snapshots = &path.snapshots;
             let offsets: Vec<u64> = snapshots.offsets.iter().map(|&offset| offset as u64).collect();
-            Ok(Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)? })
+            let cumulative = snapshots.mass.cumulative().map(|table| device.upload(table)).transpose()?;
+            Ok(Samples { values: device.upload(&snapshots.samples)?, offsets: device.upload(&offsets)?, cumulative })
         };
         let tables = match &training.groups {
             None => PathTables::new(device, &training.path, samples(&training.path)?)?,
@@ -151,7 +157,7 @@ impl DevicePath {
         let shard = shards.at(step);
         let empty = || -> Result<Samples> {
             let values = device.allocate(shards.max_rows() * snapshots.dim)?;
-            Ok(Samples { values, offsets: device.allocate(snapshots.offsets.len())? })
+            Ok(Samples { values, offsets: device.allocate(snapshots.offsets.len())?, cumulative: None })
         };
         let (mut resident, spare) = (empty()?, empty()?);
         device.hold_copies()?; // until there is memory
@@ -239,7 +245,8 @@ impl Drop for Stream {
 const PIECE: usize = 1 << 22;
 
 /// The rows of each snapshot divided into random shards, one of which lies on the device at a time.
-/// Which one depends on the step alone, so a resumed run goes on with the same rows.
+/// Which one depends on the step alone, so a resumed run goes on with the same rows. A row with a
+/// weight is there as often as it says, so that the rows of a shard count alike.
 #[derive(Debug)]
 pub struct SampleShards {
     /// Rows of each snapshot in random order.
@@ -263,7 +270,7 @@ impl SampleShards {
             // Snapshots with equally many rows may follow the same particles: the same order keeps
             // them together.
             let stream = if path.interpolant == Interpolant::Nearest { 0 } else { k as u64 };
-            let order = shuffled(snapshots.n_rows(k), seed, Purpose::Shards, stream);
+            let order = snapshots.random_order(k, seed, Purpose::Shards, stream);
             order.into_iter().map(|row| row as u32).collect()
         };
         let orders: Vec<Vec<u32>> = (0..snapshots.times.len()).map(order).collect();

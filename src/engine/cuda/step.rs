@@ -132,6 +132,7 @@ impl StepFinisher {
             step: state.step,
             action: action.state()?,
             bend: bend.map(Learner::state).transpose()?,
+            growth: None,
             time_moments: self.device.read(&self.times.moments, self.times.moments.len())?,
             loss_scale,
         })

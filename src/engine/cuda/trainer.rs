@@ -87,6 +87,15 @@ impl Layout {
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
+        if training.growth_head {
+            let problem = "is a network of its own for growth, which a GPU does not train";
+            return Err(Error::input(
+                "training",
+                "objective.growth_head",
+                problem,
+                "use the `CpuEngine`, or leave it out",
+            ));
+        }
         let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
@@ -120,28 +129,10 @@ impl Layout {
         // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
         let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
-        refuse_weights(training)?;
         let residence = Residence::of(training, room)?;
         n_bytes += residence.n_bytes(training);
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
-}
-
-/// Pairs have the weights of their rows. Rows that are drawn one by one, those of unpaired
-/// snapshots and of the boundary terms, have none here.
-fn refuse_weights(training: &Training) -> Result<()> {
-    let path = &training.path;
-    let draws_rows = path.couplings.is_none() || matches!(training.estimator, Estimator::Action { .. });
-    if !draws_rows || path.snapshots.weights(0).is_none() {
-        return Ok(());
-    }
-    Err(Error::input(
-        "training",
-        "data.weights",
-        "has weights of rows that are drawn without their pairs, which a GPU does not do",
-        "use the CPU, or a path with pairs: objective.path = \"linear\" or \"spline\", objective.pairing = \"ot\", \"unbalanced\" \
-         or \"wfr\", and an estimator other than \"action\"",
-    ))
 }
 
 /// Bytes of the device's memory that a trainer takes, but for a few of its settings.
@@ -361,7 +352,7 @@ impl Trainer for CudaTrainer {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::draw::tests::{coupled, grouped, path, training, unbalanced};
+    use super::super::draw::tests::{coupled, grouped, path, training, unbalanced, weighted};
     use super::super::testing;
     use super::*;
     use crate::density_path::{DensityPath, Interpolant};
@@ -384,6 +375,8 @@ mod tests {
             of(unbalanced(path(Interpolant::Linear, 17)), 0.5, TimeRule::Importance),
             Training { bend: Some(bend), ..learned },
             grouped(|_| coupled(path(Interpolant::Spline, 3))),
+            of(weighted(path(Interpolant::Linear, 3)), 0.0, TimeRule::Uniform),
+            grouped(|_| weighted(path(Interpolant::Linear, 3))),
         ] {
             for precision in Precision::ALL {
                 let device = testing::device();
@@ -453,26 +446,6 @@ mod tests {
                 assert!(run(n_tiles * TILE_ROWS) == whole, "{:?}: {n_tiles}", training.architecture.hidden);
             }
         }
-    }
-
-    /// Rows have weights by their pairs, so those that are drawn without them are refused.
-    #[test]
-    fn weights_need_pairs() {
-        let unpaired = path(Interpolant::Linear, 2);
-        let n_rows = unpaired.snapshots.offsets[unpaired.snapshots.times.len()];
-        let weights = (0..n_rows).map(|row| 1.0 + row as f64).collect();
-        let weighted = Arc::unwrap_or_clone(unpaired.snapshots.clone()).weighted(weights).expect("weights");
-        let unpaired = DensityPath { snapshots: Arc::new(weighted), ..unpaired };
-        let refused = |path: &DensityPath, estimator| refuse_weights(&Training { estimator, ..training(path.clone()) });
-        let action = Estimator::Action { centering: false };
-        let paired = coupled(unpaired.clone());
-        assert!(refused(&paired, Estimator::Regression).is_ok());
-        for (path, estimator) in [(&paired, action), (&unpaired, Estimator::Regression)] {
-            let message = refused(path, estimator).expect_err("is refused").to_string();
-            assert!(message.contains("data.weights") && message.contains("objective.pairing"), "{message}");
-        }
-        let plain = path(Interpolant::Linear, 2);
-        assert!(refused(&plain, action).is_ok());
     }
 
     /// The same for samples that take turns: their number, not the memory that is free, makes the

@@ -327,10 +327,12 @@ fn energy_on_path(engine: &dyn Engine, model: &Model, training: &Training, n_row
         weights.push(mass * objective.time_weight.at(f64::from(moment.t)).0);
     }
     let derivatives = engine.derivatives(model, &x, &t)?;
-    let rows = derivatives.grad_s.chunks_exact(dim).zip(derivatives.s).zip(weights);
-    let energies = rows.map(|((p, s), weight)| {
+    let rates = model.growth_rates(engine, &x, &t, &derivatives.s)?;
+    let rows = derivatives.grad_s.chunks_exact(dim).zip(rates).zip(weights);
+    let energies = rows.map(|((p, rate), weight)| {
         let hamiltonian: f64 = p.iter().map(|&p| objective.hamiltonian_f64(p).0).sum();
-        weight * ((objective.cost_exponent - 1.0) * hamiltonian + 0.5 * objective.growth * s * s)
+        let of_growth = if objective.growth > 0.0 { 0.5 * rate * rate / objective.growth } else { 0.0 };
+        weight * ((objective.cost_exponent - 1.0) * hamiltonian + of_growth)
     });
     Ok((end - start) * energies.sum::<f64>() / f64::from(n_rows))
 }

@@ -78,7 +78,9 @@ fn valid_model_files(folder: &Folder) -> Vec<Vec<u8>> {
             _ => objective,
         };
         let coordinates = Coordinates { time_range: [-1.0, 2.5], ..Coordinates::identity(dim) };
-        Model { architecture, coordinates, objective, parameters }.save(&path).expect("saved");
+        let head = initial_parameters(&architecture.growth_head(), 4);
+        let growth_head = (objective.growth > 0.0).then_some(head);
+        Model { architecture, coordinates, objective, parameters, growth_head }.save(&path).expect("saved");
         fs::read(&path).expect("readable")
     });
     models.collect()
@@ -213,6 +215,7 @@ fn checkpoint(random: &mut Random) -> Checkpoint {
     let state = TrainState {
         step: random.next() % 10_000,
         action,
+        growth: random.percent(30).then(|| bend.clone()),
         bend: random.percent(30).then_some(bend),
         time_moments,
         loss_scale: LossScale { scale: 1024.0, good_steps: random.below(99) as u32 },

@@ -982,7 +982,7 @@ fn model(hidden: &[usize], head: Head, objective: Objective) -> Model {
         let biases = &mut parameters[layer.bias..layer.bias + layer.n_out];
         biases.iter_mut().enumerate().for_each(|(i, bias)| *bias = 0.3 * (i as f32 * 1.7).sin());
     }
-    Model { architecture, coordinates: Coordinates::identity(DIM), objective, parameters }
+    Model { architecture, coordinates: Coordinates::identity(DIM), objective, parameters, growth_head: None }
 }
 
 /// Checks ‖got − want‖ ≤ `tolerance` ‖want‖, and ends the child otherwise.

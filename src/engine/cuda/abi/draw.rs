@@ -48,6 +48,9 @@ device_types! {
         offsets: DevicePtr<Const<u64>>,
         /// `[row][dim]`.
         samples: DevicePtr<Const<f32>>,
+        /// `[row]`: share of the snapshot's weight up to each row, in units of 2^-32; or null if
+        /// the rows of a snapshot count alike.
+        cumulative: DevicePtr<Const<u32>>,
         /// `[n_snapshots]`, or null if all are 1.
         masses: DevicePtr<Const<f64>>,
         /// `[n_times - 1]`, or null if rows are paired independently.

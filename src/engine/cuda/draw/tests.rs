@@ -56,6 +56,16 @@ pub fn unbalanced(mut path: DensityPath) -> DensityPath {
     path
 }
 
+/// The same path where rows have weights: every fifth none, the last of a snapshot among them.
+pub fn weighted(mut path: DensityPath) -> DensityPath {
+    let snapshots = Arc::unwrap_or_clone(path.snapshots);
+    let ends = snapshots.offsets.clone();
+    let weight = |row: usize| if ends.contains(&(row + 1)) { 0.0 } else { [0.0, 1.0, 0.25, 7.0, 1.5][row % 5] };
+    let weights = (0..ends[snapshots.times.len()]).map(weight).collect();
+    path.snapshots = Arc::new(snapshots.weighted(weights).expect("weights"));
+    path
+}
+
 /// Pairs that move and grow, some of them in place.
 fn growing(mut path: DensityPath) -> DensityPath {
     let couplings = wfr_couplings(&path.snapshots, &MASSES, 4.0, 100, 1, &Stage::default()).expect("couplings");
@@ -340,6 +350,28 @@ fn every_path_draws_the_rows_of_the_host() {
     bench.check("masses alone", &training(masses));
 }
 
+/// Rows by their weights: without pairs, at the boundary, of noise, and under conditions.
+#[test]
+fn weighted_rows_are_those_of_the_host() {
+    let bench = Bench::new();
+    use Interpolant::*;
+    let x = |training: &Training| {
+        let chunks = bench.draw(training, Precision::F32, CHUNK_TILES);
+        chunks.into_iter().map(|(_, values)| values.x).collect::<Vec<_>>()
+    };
+    for interpolant in [Linear, Nearest, GenerativeLinear] {
+        let (plain, weighted) = (training(path(interpolant, 5)), training(weighted(path(interpolant, 5))));
+        bench.check(&format!("{interpolant:?}, weighted"), &weighted);
+        assert_ne!(x(&plain), x(&weighted), "{interpolant:?}: weights choose other rows");
+    }
+    for estimator in [Estimator::Action { centering: true }, Estimator::Weak { intervals: 3 }, Estimator::Regression] {
+        let paired = Training { estimator, n_interior: 321, ..training(coupled(weighted(path(Linear, 5)))) };
+        bench.check(&format!("weighted pairs, {estimator:?}"), &paired);
+        let groups = grouped(|k| weighted(of_group(k, path(Linear, 5))));
+        bench.check(&format!("weighted groups, {estimator:?}"), &Training { estimator, n_interior: 321, ..groups });
+    }
+}
+
 /// Slopes of every kind of knots, at uneven times, within limits that bind and without; in
 /// dimensions with fewer and more numbers than a warp has lanes.
 #[test]
@@ -558,6 +590,25 @@ fn shards_take_turns() {
         let mut whole: Vec<Vec<f32>> = all.samples.chunks_exact(3).map(<[f32]>::to_vec).collect();
         [&mut rows, &mut whole].into_iter().for_each(|rows| rows.sort_by(|a, b| a.partial_cmp(b).expect("finite")));
         assert_eq!(rows, whole, "every row is in one shard");
+    }
+}
+
+/// In shards a row with a weight is as often as it says, to less than one, whichever rows of its
+/// snapshot are on the device.
+#[test]
+fn shards_have_the_weights_of_their_rows() {
+    let path = weighted(path(Interpolant::Linear, 3));
+    let (all, n_shards) = (&path.snapshots, 3);
+    let shards = SampleShards::new(&path, n_shards, 25, 5).expect("shards");
+    let resident: Vec<Snapshots> = (0..n_shards).map(|shard| shards.snapshots(all, shard)).collect();
+    assert!(resident.iter().all(|shard| shard.weights(0).is_none()), "the rows of a shard count alike");
+    for k in 0..all.times.len() {
+        for (row, weight) in all.rows(k).chunks_exact(3).zip(all.weights(k).expect("weights")) {
+            let of_shard = |shard: &Snapshots| shard.rows(k).chunks_exact(3).filter(|other| *other == row).count();
+            let count = resident.iter().map(of_shard).sum::<usize>() as f64;
+            let wanted = weight * all.n_rows(k) as f64 / all.total(k);
+            assert!((count - wanted).abs() < 1.0, "{count}, not {wanted}");
+        }
     }
 }
 

@@ -12,6 +12,9 @@ pub struct Samples {
     pub values: Buffer<f32>,
     /// First row of each snapshot, and their number.
     pub offsets: Buffer<u64>,
+    /// Share of the snapshot's weight up to each row, in units of 2⁻³²; `None` if the rows of a
+    /// snapshot count alike.
+    pub cumulative: Option<Buffer<u32>>,
 }
 
 /// Tables of the couplings between neighbouring snapshots.
@@ -86,6 +89,7 @@ impl PathTables {
         check_len("offsets of the snapshots", path.samples.offsets.len(), next.offsets.len())?;
         path.params.offsets = next.offsets.address();
         path.params.samples = next.values.address();
+        path.params.cumulative = next.cumulative_address();
         let before = std::mem::replace(&mut path.samples, next);
         let params: Vec<PathParams> = self.paths.iter().map(|path| path.params).collect();
         device.write(&mut self.device_params, &params)?;
@@ -108,6 +112,12 @@ impl PathTables {
     }
 }
 
+impl Samples {
+    fn cumulative_address(&self) -> DevicePtr<u32> {
+        self.cumulative.as_ref().map_or(DevicePtr::NULL, Buffer::address)
+    }
+}
+
 impl OnePath {
     fn new(device: &Device, path: &DensityPath, samples: Samples) -> Result<OnePath> {
         check_len("offsets of the snapshots", path.snapshots.offsets.len(), samples.offsets.len())?;
@@ -126,6 +136,7 @@ impl OnePath {
             widths: widths.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             offsets: samples.offsets.address(),
             samples: samples.values.address(),
+            cumulative: samples.cumulative_address(),
             masses: masses.as_ref().map_or(DevicePtr::NULL, Buffer::address),
             couplings: couplings.as_ref().map_or(DevicePtr::NULL, |couplings| couplings.device_params.address()),
         };

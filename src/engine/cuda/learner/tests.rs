@@ -53,6 +53,7 @@ pub fn start() -> TrainState {
         step: 0,
         action: network(&ACTION, 1),
         bend: Some(network(&BEND, 2)),
+        growth: None,
         time_moments: vec![0.0; 2 * TIME_KNOTS],
         loss_scale: LossScale { scale: 256.0, good_steps: 3 },
     }

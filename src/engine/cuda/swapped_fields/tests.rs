@@ -333,7 +333,7 @@ impl Case {
         let mut parameters = initial_parameters(&architecture, 11);
         parameters.iter_mut().enumerate().for_each(|(i, p)| *p += 0.2 * (i as f32 * 1.7).sin());
         let objective = Objective { sigma, growth: 0.3, cost_exponent: 2.5, ..Objective::default() };
-        Model { architecture, coordinates: Coordinates::identity(5), objective, parameters }
+        Model { architecture, coordinates: Coordinates::identity(5), objective, parameters, growth_head: None }
     }
 }
 

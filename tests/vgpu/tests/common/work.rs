@@ -107,7 +107,7 @@ pub fn work_of_child() -> bool {
     let mut trainer = engine.trainer(training, state).expect("a trainer");
     trainer.steps(1, &mut Vec::new()).expect("a step");
     let coordinates = Coordinates::identity(shape.dim);
-    let model = Model { coordinates, objective: Objective::default(), architecture, parameters };
+    let model = Model { coordinates, objective: Objective::default(), architecture, parameters, growth_head: None };
     let plan = Solver::rk4(INTEGRATION_STEPS).plan(0.0, vec![1.0]);
     let mut positions = vec![0.5; PARTICLES * shape.dim];
     engine.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("an integration");
