@@ -385,6 +385,17 @@ impl DataFile {
         }
     }
 
+    /// The array or column `times`, one number for each of `n_rows` rows.
+    ///
+    /// # Errors
+    /// As [`DataFile::values`].
+    pub fn row_times(&mut self, path: &Path, times: &str, n_rows: usize, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self {
+            DataFile::Arrays(_) => self.values(path, (times, "times"), n_rows, meter),
+            DataFile::Table(table) => table.row_times(times, meter),
+        }
+    }
+
     /// Properties of `samples` that are needed before they are read as f32.
     pub fn features(&mut self, samples: &str, times: &str, meter: &mut Meter<'_>) -> Result<Features> {
         match self {

@@ -282,7 +282,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
 /// As [`load`].
 pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
     let mut file = open(source)?;
-    let times = file.values(&source.path, (&source.times, "times"), n_rows, &mut Meter::new(watch))?;
+    let times = file.row_times(&source.path, &source.times, n_rows, &mut Meter::new(watch))?;
     match times.iter().position(|time| !time.is_finite()) {
         Some(row) => {
             let problem = format!("row {} (counted from 0) is {}", file.file_row(row), times[row]);

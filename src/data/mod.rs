@@ -69,6 +69,8 @@ mod snapshots;
 mod source;
 mod standardize;
 mod survey;
+#[cfg(feature = "files")]
+mod time_text;
 mod write;
 
 pub use analytic::AnalyticProblem;

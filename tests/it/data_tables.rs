@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use action_matching::Error;
-use action_matching::data::{DataSource, load, read_points, read_snapshots};
+use action_matching::data::{DataSource, load, read_points, read_row_times, read_snapshots};
 use action_matching::model::Model;
 use action_matching::stage::Watch;
 use flate2::Compression;
@@ -79,6 +79,34 @@ fn inspect_and_training_agree_on_a_table() {
     std::fs::write(&both, "times,day,x\n0,1,2\n1,5,3\n").expect("written");
     let loaded = load(&DataSource::new(&both), &()).expect("loads");
     assert_eq!((loaded.notices.len(), loaded.coordinates.columns), (0, Some(vec!["day".into(), "x".into()])));
+}
+
+/// Texts are times as in a `.h5ad`, wherever times are read.
+#[test]
+fn times_are_the_numbers_in_texts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (texts, times) in
+        [(["E8.5", "E7"], [7.0, 8.5]), (["12h", "0h"], [0.0, 12.0]), (["day 3", "Day 10"], [3.0, 10.0])]
+    {
+        let rows: String = texts.iter().map(|text| format!("{text},1\n{text},2\n")).collect();
+        let source = DataSource::new(file(folder.path(), "a.csv", format!("stage,x\n{rows}")));
+        let source = DataSource { times: "stage".into(), ..source };
+        assert_eq!(read_snapshots(&source, &()).expect("reads").snapshots.times, times);
+        let of_rows = read_row_times(&source, 4, &()).expect("reads");
+        assert_eq!((of_rows[0], of_rows[1]), (of_rows[0], of_rows[0]));
+        let notices = load(&source, &()).expect("loads").notices;
+        assert!(notices.len() == 1 && notices[0].starts_with("stage is text, read as numbers: "), "{notices:?}");
+    }
+    for (rows, problem) in [
+        ("day 3,1\ncontrol,2\n", "times: holds \"control\", in which there is no number, in row 1"),
+        ("3,1\n2d,2\n", "times: holds \"3\" and \"2d\", whose units may differ, in row 1"),
+        ("\"1,5\",1\n", "times: is \"1,5\" in row 0 (counted from 0): a decimal comma"),
+        (",1\n", "times: is empty in row 0"),
+    ] {
+        let source = DataSource::new(file(folder.path(), "bad.csv", format!("times,x\n{rows}")));
+        let refused = read_snapshots(&source, &()).expect_err(rows).to_string();
+        assert!(refused.contains(problem), "{refused}");
+    }
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod coupling;
 mod edit;
 mod hdf5;
 mod matrix;
-mod time_text;
 mod write;
 
 use std::io::{self, Cursor, Read};
@@ -30,6 +29,7 @@ use super::file::SHOWN_VALUES;
 use super::hold_out::SplitValue;
 use super::row_filter::{RowFilter, file_row};
 use super::source::{DEFAULT_SAMPLES, DEFAULT_TIMES};
+use super::time_text::{self, TimeTexts};
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
 
@@ -381,22 +381,17 @@ impl AnnData {
                     is_used.get_mut(code as usize).into_iter().for_each(|is_used| *is_used = true);
                 });
                 let used: Vec<usize> = (0..is_used.len()).filter(|&k| is_used[k]).collect();
-                let texts: Vec<String> = used.iter().map(|&k| labels.categories[k].clone()).collect();
-                match time_text::numbers(&texts) {
-                    Ok((numbers, has_text)) => {
-                        if has_text {
-                            let pairs = texts.iter().zip(&numbers).map(|(text, x)| format!("{text:?} is {x}"));
-                            let pairs = list(pairs);
-                            self.notice(format!("{at} is text, read as numbers: {pairs}"));
-                        }
+                let mut times = TimeTexts::default();
+                let numbers: Result<Vec<f64>, String> =
+                    used.iter().map(|&k| times.number(&labels.categories[k])).collect();
+                match numbers {
+                    Ok(numbers) => {
+                        times.notice(at).into_iter().for_each(|notice| self.notice(notice));
                         let mut of_category = vec![f64::NAN; is_used.len()];
                         used.iter().zip(numbers).for_each(|(&k, number)| of_category[k] = number);
                         (labels.to_numbers(&of_category), Ok(F64))
                     }
-                    Err(problem) => {
-                        let fix = "name a column of numbers, or of texts with a number and one unit, as in \"day 3\"";
-                        (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix }))
-                    }
+                    Err(problem) => (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix: time_text::FIX })),
                 }
             }
         };
