@@ -7,7 +7,8 @@ use std::sync::Arc;
 use action_matching::config::Config;
 use action_matching::data::{
     Components, DataSource, HoldOut, PointArray, PointValues, Points, RowGroups, Snapshots, check_fits,
-    check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    check_points_format, draw_gaussian, draw_indices, draw_rows, read_ids, read_points, read_snapshots, write_points,
+    writes_texts,
 };
 use action_matching::engine::IntegrationReport;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
@@ -45,6 +46,10 @@ The output holds, in the units of the data,
                            each time in the order of the start; in 64 bits if 32 would round them
                            by more than 1e-5 of the model's scale
   times [times · n]        in 64 bits
+  ids                      names of the particles, if the start is a file whose rows have names: in a
+                           table a column id, cell, barcode or the like, or a first one without a
+                           name; in a .h5ad its obs_names; in a .npz an array ids. Not in .npy and
+                           .safetensors
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
   log_density              with --density
 Of an ensemble (training.seeds) samples are the means over its members, log_weights those of the \
@@ -229,11 +234,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         require_decoded(decoder, n, times.saved.len())?;
     }
     let from = StartCondition { arguments, condition: &condition, coordinates: &of_conditions };
-    let rows = start.particles(
+    let Started { rows, ids } = start.particles(
         from,
         &model,
         config.as_ref(),
         components.as_ref(),
+        writes_texts(&destination)?,
         &OnScreen::new("bytes of data", &signals),
     )?;
     let n = rows.len() / channels.dim;
@@ -243,6 +249,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }
     let mut particles = Particles::new(rows, times.saved.len(), n_written, &channels)?;
+    particles.ids = ids;
     let from_gaussian = matches!(start, Start::Gaussian);
     if from_gaussian {
         particles.set_log_density_of_normals();
@@ -396,6 +403,9 @@ struct Particles {
     log_density: Vec<f32>,
     /// Of means.
     spread: Option<TrajectorySpread>,
+    /// Names of the particles, `[n]`, or of each in its slab, `[members, times, n]`; none without
+    /// names.
+    ids: Vec<String>,
 }
 
 impl Particles {
@@ -413,7 +423,7 @@ impl Particles {
         rows.resize(total, 0.0);
         let zeros = |present: bool| vec![0.0; if present { total / dim } else { 0 }];
         let (log_weights, log_density) = (zeros(channels.weighted), zeros(channels.with_density));
-        Ok(Particles { dim, n, n_members, positions: rows, log_weights, log_density, spread: None })
+        Ok(Particles { dim, n, n_members, positions: rows, log_weights, log_density, spread: None, ids: Vec::new() })
     }
 
     /// Copies the start, which the first member has, to the others.
@@ -461,6 +471,7 @@ impl Particles {
     /// Replaces the particles of each slab by equally many that systematic resampling draws from
     /// them; they have no weights.
     fn resample(&mut self, seed: u64) {
+        let mut ids = Vec::new();
         let slabs = self.positions.chunks_exact_mut(self.n * self.dim).zip(self.log_weights.chunks_exact(self.n));
         for (k, (slab, log_weights)) in slabs.enumerate() {
             let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
@@ -468,8 +479,10 @@ impl Particles {
             let drawn = systematic_resample(log_weights, self.n, offset);
             for (row, kept) in slab.chunks_exact_mut(self.dim).zip(drawn) {
                 row.copy_from_slice(&all[kept * self.dim..][..self.dim]);
+                ids.extend(self.ids.get(kept).cloned());
             }
         }
+        self.ids = ids;
         self.log_weights.clear();
     }
 
@@ -520,6 +533,9 @@ impl Particles {
                 .at(places[0]),
             PointArray::new("times", None, &times[..]).at(places[1]),
         ];
+        if !self.ids.is_empty() {
+            arrays.push(PointArray::ids(&self.ids, times.len() / self.ids.len()));
+        }
         for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
             if !values.is_empty() {
                 arrays.push(PointArray::new(name, None, &values[..]));
@@ -597,21 +613,24 @@ impl Start {
         }
     }
 
-    /// The particles in network coordinates.
+    /// The particles in network coordinates, with names if these are wanted and known.
     fn particles(
         &self,
         from: StartCondition<'_>,
         model: &Model,
         config: Option<&Config>,
         components: Option<&Arc<Components>>,
+        with_ids: bool,
         watch: &dyn Watch,
-    ) -> anyhow::Result<Vec<f32>> {
+    ) -> anyhow::Result<Started> {
         let arguments = from.arguments;
         let dim = model.architecture.dim;
+        let mut ids = None;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
-                return Ok(draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim)));
+                let rows = draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim));
+                return Ok(Started { rows, ids: Vec::new() });
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
@@ -630,11 +649,15 @@ impl Start {
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
+                let n_rows = rows.len() / dim;
+                ids = if with_ids { read_ids(&source, n_rows, watch)? } else { None };
                 let rows = match arguments.n {
-                    Some(n) if n * dim != rows.len() => {
-                        let offsets = vec![0, rows.len() / dim];
-                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows, mass: Default::default() };
-                        draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
+                    Some(n) if n != n_rows => {
+                        let (times, offsets) = (vec![0.0], vec![0, n_rows]);
+                        let all = Snapshots { dim, times, offsets, samples: rows, mass: Default::default() };
+                        let drawn = draw_indices(&all, 0, n, &mut Stream::of_indices(arguments.seed));
+                        ids = ids.map(|ids| drawn.iter().map(|&row| ids[row].clone()).collect());
+                        drawn.iter().flat_map(|&row| &all.samples[row * dim..][..dim]).copied().collect()
                     }
                     _ => rows,
                 };
@@ -642,8 +665,16 @@ impl Start {
             }
         };
         model.coordinates.relative_to(&origin).to_network(&mut rows);
-        Ok(rows)
+        Ok(Started { rows, ids: ids.unwrap_or_default() })
     }
+}
+
+/// Particles at their start.
+struct Started {
+    /// `[n, dim]`, network coordinates.
+    rows: Vec<f32>,
+    /// Their names; none if they have none.
+    ids: Vec<String>,
 }
 
 /// The condition of the rows of a snapshot that particles start from.

@@ -23,6 +23,7 @@ use super::distinct::Distinct;
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
+use super::ids::Ids;
 use super::row_filter::{Field, RowFilter, Term};
 use super::source::DEFAULT_TIMES;
 use super::survey::Survey;
@@ -250,6 +251,19 @@ impl Table {
             }),
             _ => number(&self.path, name, record, column),
         }
+    }
+
+    /// Names of the `n_rows` rows, if a column likely holds them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if one is too long, or the file has changed.
+    pub fn ids(&self, n_rows: usize, meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        let Some(column) = self.names.ids() else { return Ok(None) };
+        let mut ids = Ids::new(&self.path, &self.names.all()[column], self.size);
+        self.for_each_row(meter, |_, record| {
+            ids.push(&String::from_utf8_lossy(record.get(column).unwrap_or_default()))
+        })?;
+        ids.finish(n_rows).map(Some)
     }
 
     /// The columns that `samples` selects.
@@ -703,6 +717,7 @@ fn write_rows(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], 
                 match array.values {
                     PointValues::F32(values) => write!(text, "{}", values[at])?,
                     PointValues::F64(values) => write!(text, "{}", values[at])?,
+                    PointValues::Texts { of_one, .. } => text.extend_from_slice(of_one[at % of_one.len()].as_bytes()),
                 }
                 table.write_field(&text)?;
             }

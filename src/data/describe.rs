@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
+use super::ids::IDS;
+use super::npy;
 use super::standardize::moments;
 use super::{DataSet, DataSource, Loaded, Points, load, load_single, read_points, read_snapshots};
 use crate::display::significant;
@@ -93,11 +95,15 @@ fn describe_array(text: &mut String, file: &mut ArrayFile, name: &str) {
         ArrayFile::Npz(archive) => format!(", {}", archive.compression(name)),
         _ => String::new(),
     };
-    let found = file.array(name).map(|array| (array_header(&array), array.element().map(drop)));
+    let found = file
+        .array(name)
+        .map(|array| (array_header(&array), array.element().map(drop), npy::is_text(&array.header.dtype)));
     match found {
-        Ok((header, readable)) => {
+        Ok((header, readable, is_names)) => {
             line(text, format!("array {name}: {header}{compression}"));
-            if let Err(error) = readable {
+            if let Err(error) = readable
+                && !(name == IDS && is_names)
+            {
                 line(text, format!("problem: {error}"));
             }
         }

@@ -8,6 +8,7 @@ use super::conditions::ConditionColumn;
 use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
+use super::ids::IDS;
 use super::npy;
 use super::npz::Archive;
 use super::row_filter::RowFilter;
@@ -291,6 +292,21 @@ impl DataFile {
                 array.read_times(meter)
             }
             DataFile::Table(table) => table.times(samples, times, meter),
+        }
+    }
+
+    /// Names of the `n_rows` rows that are read, if the file has any.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are more or fewer, or the file is damaged.
+    pub fn ids(&mut self, n_rows: usize, meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.ids(n_rows).map(Some),
+            DataFile::Arrays(ArrayFile::Npz(archive)) if archive.names().iter().any(|name| name == IDS) => {
+                npy::texts(archive.array(IDS)?, n_rows, meter)
+            }
+            DataFile::Arrays(_) => Ok(None),
+            DataFile::Table(table) => table.ids(n_rows, meter),
         }
     }
 

@@ -55,6 +55,7 @@ mod fits;
 mod grouping;
 mod hold_out;
 mod hydrogen;
+mod ids;
 mod load;
 mod npy;
 #[cfg(feature = "files")]
@@ -80,12 +81,13 @@ pub use components::{Components, Reduction};
 pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
-pub use draw::{draw_gaussian, draw_rows};
+pub use draw::{draw_gaussian, draw_indices, draw_rows};
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{
-    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_row_times, read_snapshots,
+    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_ids, read_points, read_row_times,
+    read_snapshots,
 };
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
@@ -93,4 +95,4 @@ pub use row_filter::RowFilter;
 pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
-pub use write::{PointArray, PointValues, check_points_format, write_points};
+pub use write::{PointArray, PointValues, check_points_format, write_points, writes_texts};

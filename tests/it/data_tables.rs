@@ -127,14 +127,14 @@ fn row_numbers_are_not_data() {
     // named explicitly, without one.
     for first in [0, 1] {
         let number = |row: usize| first + (row * 7) % 60;
-        let content = table("cell,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
+        let content = table("count,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
         let source = DataSource::new(file(folder.path(), "cells.csv", content));
         let got = load(&source, &()).expect("loads");
         assert_eq!(got.training.dim, 3);
         let warned =
-            |warnings: &[String]| warnings.iter().any(|w| w.contains("numbers of the rows") && w.contains("cell"));
+            |warnings: &[String]| warnings.iter().any(|w| w.contains("numbers of the rows") && w.contains("count"));
         assert!(warned(&got.warnings), "{:?}", got.warnings);
-        let named = DataSource { samples: "cell,PC1,PC2".into(), ..source.clone() };
+        let named = DataSource { samples: "count,PC1,PC2".into(), ..source.clone() };
         assert!(!warned(&load(&named, &()).expect("loads").warnings));
         let chosen = DataSource { samples: "PC?".into(), ..source };
         assert_eq!(load(&chosen, &()).expect("loads").training, want.training);

@@ -35,6 +35,7 @@ mod front_door;
 mod generative;
 mod growing;
 mod hold_out;
+mod ids;
 mod integrate;
 mod interop;
 #[cfg(unix)]

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use self::cells::{CellLabels, CellSamples, Cells, Graph};
-use self::column::Column;
+use self::column::{Column, Labels};
 pub(crate) use self::coupling::{Coupled, write_coupling};
 pub(crate) use self::edit::{Item, write_extended};
 use self::hdf5::{Hdf5, Values};
@@ -27,6 +27,7 @@ use super::conditions::{ConditionColumn, MAX_GROUPS, too_many};
 use super::distinct::Distinct;
 use super::file::SHOWN_VALUES;
 use super::hold_out::SplitValue;
+use super::ids::{IDS, Ids};
 use super::row_filter::{RowFilter, file_row};
 use super::source::{DEFAULT_SAMPLES, DEFAULT_TIMES};
 use super::time_text::{self, TimeTexts};
@@ -129,6 +130,27 @@ impl AnnData {
         self.notice(format!("{n} of {} cells pass {:?}", self.n_cells, filter.to_string()));
         self.rows = Some(rows.into());
         Ok(())
+    }
+
+    /// Names of the `n_rows` cells that are read: the index of `obs`, or its column `ids`, in which
+    /// names may repeat.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are more or fewer, or the file is damaged.
+    pub fn ids(&self, n_rows: usize) -> Result<Vec<String>> {
+        let at = column_at(IDS);
+        let column = if self.file.is_group(&at) || self.file.is_dataset(&at) { Some(self.column(&at)?) } else { None };
+        let names = match column {
+            Some(Column::Labels(Labels { codes, categories })) => {
+                let name = |code: u32| categories.get(code as usize).cloned().unwrap_or_default();
+                codes.into_iter().map(name).collect()
+            }
+            _ => names_of(&self.file, "obs")?,
+        };
+        let is_read = |row: usize| self.rows.as_ref().is_none_or(|rows| rows.get(row) == Some(&true));
+        let mut ids = Ids::new(self.path(), "obs", self.file.size());
+        names.iter().enumerate().filter(|(row, _)| is_read(*row)).try_for_each(|(_, name)| ids.push(name))?;
+        ids.finish(n_rows)
     }
 
     /// The row of the file that is row `row` of those that are read.

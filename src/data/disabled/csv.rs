@@ -58,6 +58,10 @@ impl Table {
         match self.0 {}
     }
 
+    pub fn ids(&self, _n_rows: usize, _meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        match self.0 {}
+    }
+
     pub fn n_columns(&mut self, _samples: &str, _times: &str) -> Result<usize> {
         match self.0 {}
     }
