@@ -139,7 +139,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (points, own_times, ids) = match (&arguments.at, arguments.grid) {
         (Some(path), _) => {
             let samples = arguments.samples.as_deref();
-            let source = start_source(path, samples, &model.coordinates, config.as_ref(), components.as_ref());
+            let source = start_source(path, samples, &model.coordinates, config.as_ref(), components.as_ref())?;
             let points = read_points(&source, &screen)?;
             points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;

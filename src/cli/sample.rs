@@ -46,8 +46,8 @@ The output holds, in the units of the data,
                            each time in the order of the start; in 64 bits if 32 would round them
                            by more than 1e-5 of the model's scale
   times [times · n]        in 64 bits
-  ids                      names of the particles, if the start is a file whose rows have names: in a
-                           table a column id, cell, barcode or the like, or a first one without a
+  ids                      names of the particles, if the start is a file whose rows have names: in
+                           a table a column id, cell, barcode or the like, or a first one without a
                            name; in a .h5ad its obs_names; in a .npz an array ids. Not in .npy and
                            .safetensors
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
@@ -645,7 +645,7 @@ impl Start {
                 (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
-                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components);
+                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components)?;
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
@@ -721,13 +721,15 @@ pub fn start_source(
     coordinates: &Coordinates,
     config: Option<&Config>,
     components: Option<&Arc<Components>>,
-) -> DataSource {
+) -> action_matching::Result<DataSource> {
     let plain = DataSource::new(path);
     let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
     // Names of cells and those of other files are not each other's.
     let is_alike = |config: &&Config| is_cells(path) == is_cells(&config.data.path);
     let of_run = config.filter(|_| columns.is_some() || is_cells(path)).filter(is_alike).map(Config::source);
-    let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
+    let named = samples.map(String::from);
+    let is_named = named.is_some();
+    let samples = named.or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.filter(is_alike).map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
     let components = given(components, config, path);
@@ -739,13 +741,42 @@ pub fn start_source(
     let conditions = condition::names(conditions, coordinates);
     let filter = config.and_then(|config| config.data.only.as_ref());
     let beside = filter.map_or_else(Vec::new, |filter| filter.columns().map(String::from).collect());
-    DataSource { samples, times, conditions, weights, growth, beside, hold_out, components, ..DataSource::new(path) }
+    let source = DataSource {
+        samples,
+        times,
+        conditions,
+        weights,
+        growth,
+        beside,
+        hold_out,
+        components,
+        ..DataSource::new(path)
+    };
+    // What the command line names is not replaced, and a place of AnnData by no other.
+    if is_named || is_cells(path) {
+        return Ok(source);
+    }
+    let (source, said) = source.with_written_names()?;
+    said.iter().for_each(|what| note!("{what}"));
+    Ok(source)
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.
 pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::Result<DataSource> {
     match (data, config) {
-        (Some(path), Some(config)) => Ok(DataSource { path: path.to_owned(), times_path: None, ..config.source() }),
+        (Some(path), Some(config)) => {
+            let of_run = DataSource { path: path.to_owned(), times_path: None, ..config.source() };
+            // Particles of the run are under names of their own, without its other columns. Those
+            // in a file of AnnData are where the run of another has its cells.
+            let (source, named) = match is_cells(path) && is_cells(&config.data.path) {
+                true => (of_run, None),
+                false => of_run.with_written_names()?,
+            };
+            let (source, missing) = source.without_missing_columns()?;
+            named.iter().for_each(|what| note!("{what}"));
+            missing.iter().for_each(|what| note!("warning: {what}"));
+            Ok(source)
+        }
         (Some(path), None) => Ok(DataSource::new(path)),
         (None, Some(config)) => Ok(config.source()),
         (None, None) => bail!(

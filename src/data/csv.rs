@@ -253,6 +253,16 @@ impl Table {
         }
     }
 
+    /// True if there is a column `name`.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.names.all().iter().any(|known| known == name)
+    }
+
+    /// True if `samples` selects columns beside the `times`.
+    pub fn has_samples(&self, samples: &str, times: &str) -> bool {
+        self.select(samples, times).is_ok_and(|selection| !selection.columns.is_empty())
+    }
+
     /// Names of the `n_rows` rows, if a column likely holds them.
     ///
     /// # Errors

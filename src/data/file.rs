@@ -141,6 +141,16 @@ impl ArrayFile {
         }
     }
 
+    /// True if there is an array `name`.
+    fn has(&mut self, name: &str) -> bool {
+        match self {
+            ArrayFile::Npy(_) => true,
+            ArrayFile::Npz(archive) => archive.names().iter().any(|known| known == name),
+            ArrayFile::Safetensors(tensors) => tensors.names().iter().any(|known| known == name),
+            ArrayFile::H5ad(cells) => cells.has(name),
+        }
+    }
+
     /// The array of the condition `wanted`, and its column there if that is not all of it: a model
     /// calls the columns of an array `dose [N, m]` `dose_0`, `dose_1`, ….
     fn place_of_condition<'n>(&self, wanted: &'n str) -> (&'n str, Option<usize>) {
@@ -292,6 +302,30 @@ impl DataFile {
                 array.read_times(meter)
             }
             DataFile::Table(table) => table.times(samples, times, meter),
+        }
+    }
+
+    /// True if there are times called `times`.
+    pub fn has_times(&mut self, times: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(times),
+            DataFile::Table(table) => table.has_column(table.times_column(times)),
+        }
+    }
+
+    /// True if there are samples called `samples`, beside the `times`.
+    pub fn has_samples(&mut self, samples: &str, times: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(samples),
+            DataFile::Table(table) => table.has_samples(samples, times),
+        }
+    }
+
+    /// True if there is a column or array `name` with a value of each row.
+    pub fn has_values(&mut self, name: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(name),
+            DataFile::Table(table) => table.has_column(name),
         }
     }
 

@@ -73,6 +73,7 @@ mod survey;
 #[cfg(feature = "files")]
 mod time_text;
 mod write;
+mod written;
 
 pub use analytic::AnalyticProblem;
 #[cfg(feature = "h5ad")]

@@ -132,6 +132,14 @@ impl AnnData {
         Ok(())
     }
 
+    /// True if there is an array `name`, in `obs` also by the name of its column.
+    pub fn has(&mut self, name: &str) -> bool {
+        let notices = self.notices.len();
+        let has = self.place_of(name).is_ok();
+        self.notices.truncate(notices);
+        has
+    }
+
     /// Names of the `n_rows` cells that are read: the index of `obs`, or its column `ids`, in which
     /// names may repeat.
     ///
