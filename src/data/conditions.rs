@@ -46,8 +46,7 @@ impl RowGroups {
     #[must_use]
     pub fn snapshots(&self, snapshots: &Snapshots, first: usize, k: usize) -> Snapshots {
         let dim = snapshots.dim;
-        let mut of_group =
-            Snapshots { dim, times: Vec::new(), offsets: vec![0], samples: Vec::new(), mass: Default::default() };
+        let mut of_group = Snapshots::none(dim);
         for (snapshot, &time) in snapshots.times.iter().enumerate() {
             let labels = &self.of_rows[first + snapshots.offsets[snapshot]..first + snapshots.offsets[snapshot + 1]];
             let rows = snapshots.rows(snapshot).chunks_exact(dim).zip(labels);

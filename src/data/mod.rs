@@ -10,8 +10,9 @@
 //! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
 //! takes an eighth of the samples more, or one column. Components take, while they are fitted, 8
 //! bytes for each of them and 18 more, times twice the rows and four times the columns, which is
-//! checked before it is reserved. Time grows linearly with the bytes read; compressed ones count by
-//! the size of their content.
+//! checked before it is reserved. Names of rows, which only [`read_ids`] reads, take their text and
+//! 24 bytes a row. Time grows linearly with the bytes read; compressed ones count by the size of
+//! their content.
 //!
 //! Without the feature `files` only `.npy` and `.safetensors` are read and written.
 //!
