@@ -80,6 +80,9 @@ pub(super) const NO_MOTION: Set = ("no motion", |comparison| {
     Some(comparison.equal_numbers.as_ref().map_or(comparison.no_motion, |equal| equal.no_motion))
 });
 
+/// Two halves of the truth, in [`SetMeans::name`].
+pub(super) const SAMPLING_FLOOR: &str = "sampling floor";
+
 /// The exact plan's points between the two snapshots beside the truth.
 pub(super) const PLAN_MIDPOINT: Set = ("plan midpoint", |comparison| of_equal(comparison, |equal| equal.plan_midpoint));
 
@@ -96,7 +99,7 @@ const SETS: [Set; 9] = [
     ("next", |comparison| of_equal(comparison, |equal| equal.next)),
     ("pooled neighbors", |comparison| of_equal(comparison, |equal| equal.pooled_neighbors)),
     PLAN_MIDPOINT,
-    ("sampling floor", |comparison| comparison.sampling_floor),
+    (SAMPLING_FLOOR, |comparison| comparison.sampling_floor),
     ("model, all points", |comparison| {
         // Unbiased distances are of all points everywhere.
         let no = |model: Distances| Distances { energy: None, mmd2_half: None, mmd2: None, mmd2_double: None, ..model };
@@ -129,6 +132,38 @@ impl Means {
         groups.iter().map(of_group).collect()
     }
 
+    /// Means over `groups` of their means, each of the same weight; the standard errors are those
+    /// between groups.
+    pub(super) fn over(groups: &[&[Means]]) -> Vec<Means> {
+        let mut keys: Vec<(Role, Kind)> =
+            groups.iter().copied().flatten().map(|means| (means.training, means.kind)).collect();
+        keys.sort_by_key(|&(role, kind)| (!role.is_predicted(), role, kind));
+        keys.dedup();
+        let of_key = |&(training, kind): &(Role, Kind)| {
+            let alike = |means: &&Means| (means.training, means.kind) == (training, kind);
+            let of: Vec<&Means> = groups.iter().copied().flatten().filter(alike).collect();
+            let n_points = of.iter().filter_map(|means| means.n_points).reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+            let mean = |of_one: fn(&Means) -> Option<Mean>| {
+                Mean::of(of.iter().filter_map(|means| of_one(means)).map(|mean| mean.mean))
+            };
+            Means {
+                training,
+                kind,
+                comparisons: of.iter().map(|means| means.comparisons).sum(),
+                n_points,
+                sets: SETS.iter().filter_map(|(name, _)| SetMeans::over(name, &of)).collect(),
+                kinetic_energy: mean(|means| means.kinetic_energy),
+                hjb_residual: mean(|means| means.hjb_residual),
+            }
+        };
+        keys.iter().map(of_key).collect()
+    }
+
+    /// True if `other` has the same role and kind.
+    pub(super) fn is_like(&self, other: &Means) -> bool {
+        (self.training, self.kind) == (other.training, other.kind)
+    }
+
     /// The group in words, for reports.
     #[must_use]
     pub fn name(&self) -> String {
@@ -149,6 +184,23 @@ impl SetMeans {
         (!found.is_empty()).then(|| SetMeans {
             name,
             comparisons: found.len(),
+            w1: mean(Measure::W1),
+            w2: mean(Measure::W2),
+            energy: mean(Measure::Energy),
+            mmd2_half: mean(Measure::Mmd2Half),
+            mmd2: mean(Measure::Mmd2),
+            mmd2_double: mean(Measure::Mmd2Double),
+        })
+    }
+
+    /// Means over the set `name` of `groups`.
+    fn over(name: &'static str, groups: &[&Means]) -> Option<SetMeans> {
+        let found: Vec<&SetMeans> =
+            groups.iter().flat_map(|means| &means.sets).filter(|set| set.name == name).collect();
+        let mean = |measure: Measure| Mean::of(found.iter().filter_map(|set| set.mean(measure)).map(|mean| mean.mean));
+        (!found.is_empty()).then(|| SetMeans {
+            name,
+            comparisons: found.iter().map(|set| set.comparisons).sum(),
             w1: mean(Measure::W1),
             w2: mean(Measure::W2),
             energy: mean(Measure::Energy),

@@ -18,6 +18,7 @@ mod baselines;
 mod energies;
 mod energy_distance;
 mod flow;
+mod groups;
 mod labels;
 mod likelihood;
 mod means;
@@ -39,6 +40,7 @@ pub(crate) use energy_distance::sampling_error;
 #[cfg(feature = "files")]
 pub(crate) use flow::relative_weights;
 use flow::{Flow, RollOut};
+pub use groups::{GroupReport, GroupReports};
 pub use labels::{Kind, Labeled, Role};
 use labels::{Truth, Way, chosen, ways};
 pub use means::{Mean, Means, SetMeans};
