@@ -6,7 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use action_matching::data::{DataSource, check_fits};
-use action_matching::evaluate::{EvaluateOptions, Report, Sources, StartFrom, Theorems, evaluate_members};
+use action_matching::evaluate::{
+    EvaluateOptions, GroupReport, GroupReports, Report, Sources, StartFrom, Theorems, evaluate_members,
+};
 use action_matching::integrate::Method;
 use action_matching::model::{ConditionValue, Model};
 use action_matching::stage::Stage;
@@ -44,7 +46,8 @@ tables of its own. They stand beside those of no motion, of a roll-out from the 
 snapshot, of what needs no model (the snapshot after, rows of both neighbors, points between them on \
 the exact W2 plan), and the sampling floor, the distance between two halves of the truth. Means with \
 standard errors come first, of what was not trained on apart; a line says where measures disagree, \
-and a warning if the model is worse than not moving. Of an ensemble a table has mean and standard \
+and a warning if the model is worse than not moving. Under conditions means over the groups of rows come \
+first, then a line for each group, then each in full. Of an ensemble a table has mean and standard \
 deviation over its members; all else is of the first one, or of --member K.")]
 pub struct Arguments {
     /// Model file or run folder
@@ -167,7 +170,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         reports.push(Report { sources: Some(sources.clone()), notes, theorems, ..report });
     }
     drop(screen);
-    let report = Reports { parts: &parts, reports };
+    let report = match reports.pop() {
+        Some(only) if parts.iter().all(|part| part.condition.is_empty()) => Reports::One(Box::new(only)),
+        last => {
+            let of_part = |(part, report): (&Part, Report)| GroupReport {
+                condition: part.condition.clone(),
+                name: part.name.clone(),
+                report,
+            };
+            Reports::Groups(GroupReports::new(parts.iter().zip(reports.into_iter().chain(last)).map(of_part).collect()))
+        }
+    };
     // The file first: printing may block if the reader of standard output is gone or slow.
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&report).context("cannot write the report")?;
@@ -244,56 +257,21 @@ pub fn parts(
     Ok(parts)
 }
 
-/// The reports of all parts.
-struct Reports<'a> {
-    parts: &'a [Part],
-    reports: Vec<Report>,
-}
-
-impl Reports<'_> {
-    /// True if the model has conditions.
-    fn has_conditions(&self) -> bool {
-        self.parts.iter().any(|part| !part.condition.is_empty())
-    }
-}
-
-impl fmt::Display for Reports<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for (k, (part, report)) in self.parts.iter().zip(&self.reports).enumerate() {
-            if self.has_conditions() {
-                writeln!(f, "{}{}", if k > 0 { "\n" } else { "" }, part.name)?;
-            }
-            report.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-/// The report of one part, as in JSON.
+/// What is printed and written.
 #[derive(Serialize)]
-struct OfCondition<'a> {
-    condition: serde_json::Map<String, serde_json::Value>,
-    #[serde(flatten)]
-    report: &'a Report,
+#[serde(untagged)]
+enum Reports {
+    /// Without conditions.
+    One(Box<Report>),
+    /// Under conditions.
+    Groups(GroupReports),
 }
 
-impl Serialize for Reports<'_> {
-    /// Without conditions the report itself; with them a list `groups`, each with its condition.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !self.has_conditions() {
-            return self.reports.first().serialize(serializer);
+impl fmt::Display for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Reports::One(report) => report.fmt(f),
+            Reports::Groups(groups) => groups.fmt(f),
         }
-        let of_condition = |(part, report): (&Part, _)| {
-            let value = |(name, value): &(String, ConditionValue)| {
-                let value = match value {
-                    ConditionValue::Number(number) => (*number).into(),
-                    ConditionValue::Category(category) => category.as_str().into(),
-                };
-                (name.clone(), value)
-            };
-            OfCondition { condition: part.condition.iter().map(value).collect(), report }
-        };
-        let groups: Vec<OfCondition> = self.parts.iter().zip(&self.reports).map(of_condition).collect();
-        serde_json::json!({ "groups": groups }).serialize(serializer)
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use action_matching::config::Config;
 use action_matching::data::{
-    Components, DataSource, PointArray, Reduction, check_fits, check_points_format, read_points, read_row_times,
-    read_snapshots, write_points,
+    Components, DataSource, PointArray, Reduction, check_fits, check_points_format, read_ids, read_points,
+    read_row_times, read_snapshots, write_points, writes_texts,
 };
 use action_matching::engine::Engine;
 use action_matching::model::{ConditionValue, Coordinates, Model};
@@ -32,6 +32,7 @@ Examples:
 
 The output holds, in the units of the data and one row per point and time,
   samples [n, d], times    the point and the time
+  ids                      names of the rows of FILE, if it has any: see `sample --help`
   action                   the potential s, which has no unit
   velocity [n, d]          of particles there, without their noise
   speed                    its length
@@ -130,19 +131,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     require_arrays(&destination)?;
     let dim = model.architecture.dim;
     let screen = OnScreen::new("bytes of data", &signals);
-    let (points, own_times) = match (&arguments.at, arguments.grid) {
+    let (points, own_times, ids) = match (&arguments.at, arguments.grid) {
         (Some(path), _) => {
             let samples = arguments.samples.as_deref();
-            let source = start_source(path, samples, &model.coordinates, config, components.as_ref());
+            let source = start_source(path, samples, &model.coordinates, config, components.as_ref())?;
             let points = read_points(&source, &screen)?;
             points.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             check_fits(path, points.dim, points.columns.as_deref(), &model.coordinates)?;
             let n_rows = points.rows.len() / dim;
             let times = if arguments.time.is_empty() { read_row_times(&source, n_rows, &screen)? } else { Vec::new() };
-            (points.positions(), times)
+            let ids = if writes_texts(&destination)? { read_ids(&source, n_rows, &screen)? } else { None };
+            (points.positions(), times, ids)
         }
         (None, Some(_)) if dim != 2 => bail!("--grid: the model has {dim} dimensions (name points with --at)"),
-        (None, Some(grid)) => (grid.points(&model.coordinates), Vec::new()),
+        (None, Some(grid)) => (grid.points(&model.coordinates), Vec::new(), None),
         (None, None) => bail!("--at: is missing (name a file of points)"),
     };
     drop(screen);
@@ -187,7 +189,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let has_growth = model.objective.growth > 0.0;
     let [at_samples, at_times] = places(config);
     let places = [at_samples.as_deref().filter(|_| components.is_none()), at_times.as_deref()];
-    write(&destination, &model.coordinates, (&x, &t, places), &answer, spread.as_ref(), has_growth)?;
+    write(&destination, &model.coordinates, (&x, &t, places), ids.as_deref(), &answer, spread.as_ref(), has_growth)?;
     note!("{} points and times: {}", t.len(), destination.path().display());
     Ok(())
 }
@@ -244,6 +246,7 @@ fn write(
     destination: &Destination,
     coordinates: &Coordinates,
     (x, t, places): (&[f64], &[f64], [Option<&str>; 2]),
+    ids: Option<&[String]>,
     Answer { local, laplacian, log_density }: &Answer,
     spread: Option<&Answer>,
     has_growth: bool,
@@ -264,6 +267,7 @@ fn write(
         PointArray::new("laplacian", None, &laplacian[..]),
         PointArray::new("hjb_residual", None, &local.hjb_residual[..]),
     ];
+    arrays.extend(ids.filter(|ids| !ids.is_empty()).map(|ids| PointArray::ids(ids, t.len() / ids.len())));
     arrays.extend(log_density.as_ref().map(|values| PointArray::new("log_density", None, &values[..])));
     if has_growth {
         arrays.push(PointArray::new("growth_rate", None, &local.growth_rate[..]));

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use action_matching::config::Config;
 use action_matching::data::{
     Components, DataSource, HoldOut, PointArray, PointValues, Points, RowGroups, Snapshots, check_fits,
-    check_points_format, draw_gaussian, draw_rows, read_points, read_snapshots, write_points,
+    check_points_format, draw_gaussian, draw_indices, draw_rows, read_ids, read_points, read_snapshots, write_points,
+    writes_texts,
 };
 use action_matching::engine::IntegrationReport;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
@@ -42,6 +43,10 @@ The output holds, in the units of the data,
                            each time in the order of the start; in 64 bits if 32 would round them
                            by more than 1e-5 of the model's scale
   times [times · n]        in 64 bits
+  ids                      names of the particles, if the start is a file whose rows have names: in
+                           a table a column id, cell, barcode or the like, or a first one without a
+                           name; in a .h5ad its obs_names; in a .npz an array ids. Not in .npy and
+                           .safetensors
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
   log_density              with --density
 Of an ensemble (training.seeds) samples are the means over its members, log_weights those of the \
@@ -218,7 +223,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         require_decoded(decoder, n, times.saved.len())?;
     }
     let from = StartCondition { arguments, condition: &condition, coordinates: &of_conditions };
-    let rows = start.particles(from, &model, config, components.as_ref(), &OnScreen::new("bytes of data", &signals))?;
+    let Started { rows, ids } = start.particles(
+        from,
+        &model,
+        config,
+        components.as_ref(),
+        writes_texts(&destination)?,
+        &OnScreen::new("bytes of data", &signals),
+    )?;
     let n = rows.len() / channels.dim;
     channels.require(n, n_slabs, "--save-at")?;
     require_decoded(decoder, n, times.saved.len())?;
@@ -226,6 +238,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("{}: there are no particles to move (use -n 1 or more)", arguments.from);
     }
     let mut particles = Particles::new(rows, times.saved.len(), n_written, &channels)?;
+    particles.ids = ids;
     let from_gaussian = matches!(start, Start::Gaussian);
     if from_gaussian {
         particles.set_log_density_of_normals();
@@ -379,6 +392,9 @@ struct Particles {
     log_density: Vec<f32>,
     /// Of means.
     spread: Option<TrajectorySpread>,
+    /// Names of the particles, `[n]`, or of each in its slab, `[members, times, n]`; none without
+    /// names.
+    ids: Vec<String>,
 }
 
 impl Particles {
@@ -396,7 +412,7 @@ impl Particles {
         rows.resize(total, 0.0);
         let zeros = |present: bool| vec![0.0; if present { total / dim } else { 0 }];
         let (log_weights, log_density) = (zeros(channels.weighted), zeros(channels.with_density));
-        Ok(Particles { dim, n, n_members, positions: rows, log_weights, log_density, spread: None })
+        Ok(Particles { dim, n, n_members, positions: rows, log_weights, log_density, spread: None, ids: Vec::new() })
     }
 
     /// Copies the start, which the first member has, to the others.
@@ -444,6 +460,7 @@ impl Particles {
     /// Replaces the particles of each slab by equally many that systematic resampling draws from
     /// them; they have no weights.
     fn resample(&mut self, seed: u64) {
+        let mut ids = Vec::new();
         let slabs = self.positions.chunks_exact_mut(self.n * self.dim).zip(self.log_weights.chunks_exact(self.n));
         for (k, (slab, log_weights)) in slabs.enumerate() {
             let offset = f64::from(rng::unit_f32(rng::words(seed, Purpose::Resampling, k as u64, 0)[0]));
@@ -451,8 +468,10 @@ impl Particles {
             let drawn = systematic_resample(log_weights, self.n, offset);
             for (row, kept) in slab.chunks_exact_mut(self.dim).zip(drawn) {
                 row.copy_from_slice(&all[kept * self.dim..][..self.dim]);
+                ids.extend(self.ids.get(kept).cloned());
             }
         }
+        self.ids = ids;
         self.log_weights.clear();
     }
 
@@ -503,6 +522,9 @@ impl Particles {
                 .at(places[0]),
             PointArray::new("times", None, &times[..]).at(places[1]),
         ];
+        if !self.ids.is_empty() {
+            arrays.push(PointArray::ids(&self.ids, times.len() / self.ids.len()));
+        }
         for (name, values) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
             if !values.is_empty() {
                 arrays.push(PointArray::new(name, None, &values[..]));
@@ -580,21 +602,24 @@ impl Start {
         }
     }
 
-    /// The particles in network coordinates.
+    /// The particles in network coordinates, with names if these are wanted and known.
     fn particles(
         &self,
         from: StartCondition<'_>,
         model: &Model,
         config: Option<&Config>,
         components: Option<&Arc<Components>>,
+        with_ids: bool,
         watch: &dyn Watch,
-    ) -> anyhow::Result<Vec<f32>> {
+    ) -> anyhow::Result<Started> {
         let arguments = from.arguments;
         let dim = model.architecture.dim;
+        let mut ids = None;
         let (mut rows, origin) = match self {
             Start::Gaussian => {
                 let Some(n) = arguments.n else { bail!("--from gaussian: needs a number of particles (use -n)") };
-                return Ok(draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim)));
+                let rows = draw_gaussian(n, dim, &mut Stream::of_normals(arguments.seed, dim));
+                return Ok(Started { rows, ids: Vec::new() });
             }
             Start::Snapshot(time) => {
                 let source = snapshot_source(arguments.data.as_deref(), config)?;
@@ -609,15 +634,19 @@ impl Start {
                 (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
             }
             Start::File(path) => {
-                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components);
+                let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components)?;
                 let Points { dim: file_dim, rows, origin, columns, warnings } = read_points(&source, watch)?;
                 warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(path, file_dim, columns.as_deref(), &model.coordinates)?;
+                let n_rows = rows.len() / dim;
+                ids = if with_ids { read_ids(&source, n_rows, watch)? } else { None };
                 let rows = match arguments.n {
-                    Some(n) if n * dim != rows.len() => {
-                        let offsets = vec![0, rows.len() / dim];
-                        let all = Snapshots { dim, times: vec![0.0], offsets, samples: rows, mass: Default::default() };
-                        draw_rows(&all, 0, n, &mut Stream::of_indices(arguments.seed))
+                    Some(n) if n != n_rows => {
+                        let (times, offsets) = (vec![0.0], vec![0, n_rows]);
+                        let all = Snapshots { dim, times, offsets, samples: rows, mass: Default::default() };
+                        let drawn = draw_indices(&all, 0, n, &mut Stream::of_indices(arguments.seed));
+                        ids = ids.map(|ids| drawn.iter().map(|&row| ids[row].clone()).collect());
+                        drawn.iter().flat_map(|&row| &all.samples[row * dim..][..dim]).copied().collect()
                     }
                     _ => rows,
                 };
@@ -625,8 +654,16 @@ impl Start {
             }
         };
         model.coordinates.relative_to(&origin).to_network(&mut rows);
-        Ok(rows)
+        Ok(Started { rows, ids: ids.unwrap_or_default() })
     }
+}
+
+/// Particles at their start.
+struct Started {
+    /// `[n, dim]`, network coordinates.
+    rows: Vec<f32>,
+    /// Their names; none if they have none.
+    ids: Vec<String>,
 }
 
 /// The condition of the rows of a snapshot that particles start from.
@@ -673,13 +710,15 @@ pub fn start_source(
     coordinates: &Coordinates,
     config: Option<&Config>,
     components: Option<&Arc<Components>>,
-) -> DataSource {
+) -> action_matching::Result<DataSource> {
     let plain = DataSource::new(path);
     let columns = components.map_or(coordinates.columns.as_deref(), |components| components.columns());
     // Names of cells and those of other files are not each other's.
     let is_alike = |config: &&Config| is_cells(path) == is_cells(&config.data.path);
     let of_run = config.filter(|_| columns.is_some() || is_cells(path)).filter(is_alike).map(Config::source);
-    let samples = samples.map(String::from).or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
+    let named = samples.map(String::from);
+    let is_named = named.is_some();
+    let samples = named.or(of_run.map(|source| source.samples)).unwrap_or(plain.samples);
     let times = config.filter(is_alike).map_or(plain.times, |config| config.source().times);
     // The first columns are taken of a file like the run's own; of others all are components.
     let components = given(components, config, path);
@@ -691,13 +730,42 @@ pub fn start_source(
     let conditions = condition::names(conditions, coordinates);
     let filter = config.and_then(|config| config.data.only.as_ref());
     let beside = filter.map_or_else(Vec::new, |filter| filter.columns().map(String::from).collect());
-    DataSource { samples, times, conditions, weights, growth, beside, hold_out, components, ..DataSource::new(path) }
+    let source = DataSource {
+        samples,
+        times,
+        conditions,
+        weights,
+        growth,
+        beside,
+        hold_out,
+        components,
+        ..DataSource::new(path)
+    };
+    // What the command line names is not replaced, and a place of AnnData by no other.
+    if is_named || is_cells(path) {
+        return Ok(source);
+    }
+    let (source, said) = source.with_written_names()?;
+    said.iter().for_each(|what| note!("{what}"));
+    Ok(source)
 }
 
 /// The data named on the command line, read as the run read its own, or the run's own data.
 pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::Result<DataSource> {
     match (data, config) {
-        (Some(path), Some(config)) => Ok(DataSource { path: path.to_owned(), times_path: None, ..config.source() }),
+        (Some(path), Some(config)) => {
+            let of_run = DataSource { path: path.to_owned(), times_path: None, ..config.source() };
+            // Particles of the run are under names of their own, without its other columns. Those
+            // in a file of AnnData are where the run of another has its cells.
+            let (source, named) = match is_cells(path) && is_cells(&config.data.path) {
+                true => (of_run, None),
+                false => of_run.with_written_names()?,
+            };
+            let (source, missing) = source.without_missing_columns()?;
+            named.iter().for_each(|what| note!("{what}"));
+            missing.iter().for_each(|what| note!("warning: {what}"));
+            Ok(source)
+        }
         (Some(path), None) => Ok(DataSource::new(path)),
         (None, Some(config)) => Ok(config.source()),
         (None, None) => bail!(

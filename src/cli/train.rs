@@ -57,6 +57,9 @@ pub struct Arguments {
     /// End with exit code 3 if the model fails the test that ends the run
     #[arg(long)]
     strict: bool,
+    /// Leave out the table of the snapshots, as --resume does
+    #[arg(short, long)]
+    quiet: bool,
     /// Write no report.html
     #[arg(long)]
     no_report: bool,
@@ -90,6 +93,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
     let preparation = OnScreen::new("bytes of data", &signals);
     let mut screen = Screen {
+        is_quiet: arguments.quiet || arguments.resume,
         engine: (!arguments.no_report).then_some(&*engine),
         progress: None,
         preparation,
@@ -160,6 +164,8 @@ fn rerun(arguments: &Arguments) -> String {
 
 /// Shows the run on screen.
 struct Screen<'a> {
+    /// True to leave out the table of the snapshots.
+    is_quiet: bool,
     /// What the report is drawn with, if there is to be one.
     engine: Option<&'a dyn Engine>,
     progress: Option<Progress>,
@@ -179,6 +185,13 @@ impl Observer for Screen<'_> {
         note!("{}: steps {from} to {to} on {device}", folder.display());
         self.began = Instant::now();
         self.progress = Some(Progress::new("steps", from, to));
+    }
+
+    fn loaded(&mut self, table: &str) {
+        self.preparation.clear();
+        if !self.is_quiet {
+            table.lines().for_each(|line| note!("{line}"));
+        }
     }
 
     fn preparing(&mut self, what: &str) {

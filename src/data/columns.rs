@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::array::list;
+use super::ids;
 use super::source::DEFAULT_SAMPLES;
 use crate::error::{Error, InputKind, Result};
 
@@ -56,6 +57,13 @@ impl Names {
         &self.all
     }
 
+    /// The column of names of the rows, if there likely is one.
+    pub fn ids(&self) -> Option<usize> {
+        let named = (0..self.all.len()).filter_map(|i| Some((ids::likelihood(&self.all[i])?, i))).min();
+        // Row names that pandas and R write come first.
+        named.map(|(_, i)| i).or_else(|| self.all.first().filter(|name| is_unnamed(name)).map(|_| 0))
+    }
+
     /// The column `name`, if it exists.
     ///
     /// # Errors
@@ -72,8 +80,9 @@ impl Names {
 
     /// The columns that `samples` selects: the column of that name; or a list of names and of
     /// patterns with `*` (any characters) and `?` (any single one); or `x` for the columns `x_0`,
-    /// `x_1`, …; or, by the default name, all data columns. Patterns skip the column `times` and
-    /// columns without a name (the row numbers that pandas and R write).
+    /// `x_1`, …; or, by the default name, all data columns. Patterns skip the column `times`,
+    /// columns without a name (the row numbers that pandas and R write) and those that name the
+    /// rows.
     ///
     /// # Errors
     /// [`Error::Input`] about `path` if none matches, or one is missing.
@@ -142,12 +151,12 @@ impl Names {
             let matching: Vec<usize> = (0..self.all.len())
                 .filter(|&i| self.all[i] != times && !self.is_beside(&self.all[i]) && matches(item, &self.all[i]))
                 .collect();
-            let (unnamed, named): (Vec<usize>, Vec<usize>) =
-                matching.into_iter().partition(|&i| is_unnamed(&self.all[i]));
+            let (of_rows, named): (Vec<usize>, Vec<usize>) =
+                matching.into_iter().partition(|&i| is_of_rows(&self.all[i]));
             if named.is_empty() {
                 return Err(self.no_such(path, item, samples));
             }
-            left_out.extend(unnamed);
+            left_out.extend(of_rows);
             for column in named {
                 if !std::mem::replace(&mut taken[column], true) {
                     columns.push(column);
@@ -198,9 +207,15 @@ impl Names {
     }
 }
 
-/// True for row numbers, and for what `amatch sample` writes in addition to positions.
+/// True for names and numbers of rows, and for what `amatch sample` writes in addition to
+/// positions.
 fn is_beside_samples(name: &str) -> bool {
-    is_unnamed(name) || BESIDE_SAMPLES.contains(&name) || name.starts_with(SPREAD)
+    is_of_rows(name) || BESIDE_SAMPLES.contains(&name) || name.starts_with(SPREAD)
+}
+
+/// True for names and numbers of rows.
+fn is_of_rows(name: &str) -> bool {
+    is_unnamed(name) || ids::likelihood(name).is_some()
 }
 
 /// True if pandas or R would write a column of row numbers under `name`.
@@ -257,6 +272,9 @@ mod tests {
             (";day;x;y", "samples", "x y", 1),
             ("Unnamed: 0;Unnamed: 12;day;x", "samples", "x", 1),
             ("Unnamed: 0;day;x", "*", "x", 1),
+            ("Barcode;day;x", "samples", "x", 1),
+            ("id;day;x", "*", "x", 1),
+            ("id;day;x", "id,x", "id x", 0),
             ("Unnamed: 0;day;x", "Unnamed: 0,x", "Unnamed: 0 x", 0),
             ("day;x;log_weights;log_density", "samples", "x", 1),
             ("day;x;log_weights", "log_weights", "log_weights", 0),

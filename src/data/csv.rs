@@ -23,9 +23,11 @@ use super::distinct::Distinct;
 use super::file::{Encoding, Features, SHOWN_VALUES, refuse_too_small};
 use super::grouping::RowTimes;
 use super::hold_out::SplitValue;
+use super::ids::Ids;
 use super::row_filter::{Field, RowFilter, Term};
 use super::source::DEFAULT_TIMES;
 use super::survey::Survey;
+use super::time_text::{self, TimeTexts};
 use super::write::{PointArray, PointValues};
 use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
@@ -204,7 +206,6 @@ impl Table {
     /// # Errors
     /// [`Error::Input`] if there is no such column, or a field is no number.
     pub fn values(&self, name: &str, what: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
-        let name = self.times_column(name);
         let Some(column) = self.names.find(&self.path, name)? else {
             let fix = format!("set data.{what} to one of its columns: {}", list(self.names.all()));
             return Err(
@@ -217,6 +218,62 @@ impl Table {
             Ok(())
         })?;
         Ok(values)
+    }
+
+    /// The column `times`, the time of each row.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such column, or a field is no time.
+    pub fn row_times(&self, times: &str, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        let name = self.times_column(times);
+        let column = self.column_of_times(name)?;
+        let (mut values, mut texts) = (Vec::new(), TimeTexts::default());
+        self.for_each_row(meter, |_, record| {
+            values.push(self.time(&mut texts, name, record, column)?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    fn column_of_times(&self, name: &str) -> Result<usize> {
+        self.names.find(&self.path, name)?.ok_or_else(|| {
+            let fix = format!("set data.times to one of its columns: {}", list(self.names.all()));
+            Error::input(&self.path, name, "no such column of times", fix).of_kind(InputKind::Missing)
+        })
+    }
+
+    /// Field `column` of `record` as a time: a number, or a text with a number in it.
+    fn time(&self, texts: &mut TimeTexts, name: &str, record: &ByteRecord, column: usize) -> Result<f64> {
+        match std::str::from_utf8(record.get(column).unwrap_or_default()) {
+            Ok(text) if !text.is_empty() && !is_decimal_comma(text) => texts.number(text).map_err(|problem| {
+                let problem = format!("{problem}, in {}", row_at(record.position()));
+                Error::input(&self.path, name, problem, time_text::FIX)
+            }),
+            _ => number(&self.path, name, record, column),
+        }
+    }
+
+    /// True if there is a column `name`.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.names.all().iter().any(|known| known == name)
+    }
+
+    /// True if `samples` selects columns beside the `times`.
+    pub fn has_samples(&self, samples: &str, times: &str) -> bool {
+        self.select(samples, times).is_ok_and(|selection| !selection.columns.is_empty())
+    }
+
+    /// Names of the `n_rows` rows, if a column likely holds them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if one is too long, or the file has changed.
+    pub fn ids(&self, n_rows: usize, meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        let Some(column) = self.names.ids() else { return Ok(None) };
+        let mut ids = Ids::new(&self.path, &self.names.all()[column], self.size);
+        self.for_each_row(meter, |_, record| {
+            ids.push(&String::from_utf8_lossy(record.get(column).unwrap_or_default()))
+        })?;
+        ids.finish(n_rows).map(Some)
     }
 
     /// The columns that `samples` selects.
@@ -346,14 +403,11 @@ impl Table {
             self.notices.push(format!("{name} are the column {guess}, as nothing else is said"));
         }
         let name = guess.as_str();
-        let Some(column) = self.names.find(&path, name)? else {
-            let fix = format!("set data.times to one of its columns: {}", list(self.names.all()));
-            return Err(Error::input(&path, name, "no such column of times", fix).of_kind(InputKind::Missing));
-        };
+        let column = self.column_of_times(name)?;
         let columns = self.selection(samples, name)?.columns.clone();
-        let mut times = RowTimes::new(&path, name, 0)?;
+        let (mut times, mut texts) = (RowTimes::new(&path, name, 0)?, TimeTexts::default());
         let found = self.first_pass(samples, &columns, meter, |record| {
-            let time = number(&path, name, record, column)?;
+            let time = self.time(&mut texts, name, record, column)?;
             if !time.is_finite() {
                 let problem = format!("is {time} in {}", row_at(record.position()));
                 return Err(Error::input(&path, name, problem, "remove rows without a time"));
@@ -361,6 +415,7 @@ impl Table {
             times.push(time)
         })?;
         self.first_pass = Some(found);
+        self.notices.extend(texts.notice(name));
         Ok(times)
     }
 
@@ -587,13 +642,18 @@ fn number(path: &Path, name: &str, record: &ByteRecord, column: usize) -> Result
         let fix = "give a number, or leave this column out with samples = \"a,b\" or \"x*\"";
         match &*text {
             "" => Error::input(path, name, format!("is empty in {row}"), fix),
-            text if text.replacen(',', ".", 1).parse::<f64>().is_ok() => {
+            text if is_decimal_comma(text) => {
                 let problem = format!("is {text:?} in {row}: a decimal comma");
                 Error::input(path, name, problem, "write numbers with a decimal point")
             }
             text => Error::input(path, name, format!("is {text:?}, not a number, in {row}"), fix),
         }
     })
+}
+
+/// True for a number whose decimals follow a comma.
+fn is_decimal_comma(text: &str) -> bool {
+    text.contains(',') && text.replacen(',', ".", 1).parse::<f64>().is_ok()
 }
 
 fn read_error(path: &Path, error: io::Error) -> Error {
@@ -667,6 +727,7 @@ fn write_rows(writer: &mut dyn Write, delimiter: u8, arrays: &[PointArray<'_>], 
                 match array.values {
                     PointValues::F32(values) => write!(text, "{}", values[at])?,
                     PointValues::F64(values) => write!(text, "{}", values[at])?,
+                    PointValues::Texts { of_one, .. } => text.extend_from_slice(of_one[at % of_one.len()].as_bytes()),
                 }
                 table.write_field(&text)?;
             }

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use super::array::{Array, Order, list};
 use super::file::{ArrayFile, DataFile};
-use super::standardize::moments;
-use super::{DataSet, DataSource, Loaded, Points, load, load_single, read_points, read_snapshots};
+use super::ids::IDS;
+use super::npy;
+use super::standardize::moments_of_first;
+use super::{DataSource, Loaded, Points, Snapshots, load, load_single, read_points, read_snapshots};
 use crate::display::significant;
 use crate::error::{Error, Result};
 use crate::stage::Watch;
@@ -53,14 +55,14 @@ pub fn describe(path: &Path, watch: &dyn Watch) -> Result<String> {
                 // What a training would say of the same file.
                 let load = if data.snapshots.times.len() == 1 { load_single } else { load };
                 match load(&source, watch) {
-                    Ok(Loaded { notices, warnings, .. }) => {
+                    Ok(Loaded { notices, table, warnings, .. }) => {
                         notices.into_iter().for_each(|notice| line(&mut text, notice));
-                        describe_snapshots(&mut text, &data);
+                        text.push_str(&table);
                         warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
                     }
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
                     Err(error) => {
-                        describe_snapshots(&mut text, &data);
+                        text.push_str(&table_of([&data.snapshots, &Snapshots::none(data.snapshots.dim)], &data.origin));
                         data.warnings.iter().for_each(|warning| line(&mut text, format!("warning: {warning}")));
                         line(&mut text, format!("problem: {error}"));
                     }
@@ -93,11 +95,15 @@ fn describe_array(text: &mut String, file: &mut ArrayFile, name: &str) {
         ArrayFile::Npz(archive) => format!(", {}", archive.compression(name)),
         _ => String::new(),
     };
-    let found = file.array(name).map(|array| (array_header(&array), array.element().map(drop)));
+    let found = file
+        .array(name)
+        .map(|array| (array_header(&array), array.element().map(drop), npy::is_text(&array.header.dtype)));
     match found {
-        Ok((header, readable)) => {
+        Ok((header, readable, is_names)) => {
             line(text, format!("array {name}: {header}{compression}"));
-            if let Err(error) = readable {
+            if let Err(error) = readable
+                && !(name == IDS && is_names)
+            {
                 line(text, format!("problem: {error}"));
             }
         }
@@ -113,23 +119,38 @@ fn array_header(array: &Array<'_>) -> String {
     format!("{} {:?}, {order}", array.header.dtype, array.header.shape)
 }
 
-fn describe_snapshots(text: &mut String, DataSet { snapshots, origin, .. }: &DataSet) {
-    let (n, dim) = (snapshots.times.len(), snapshots.dim);
-    let plural = if n == 1 { "" } else { "s" };
-    line(text, format!("{n} snapshot{plural} of dimension {dim}, {} rows", snapshots.samples.len() / dim));
-    for (k, time) in snapshots.times.iter().enumerate().take(SHOWN_SNAPSHOTS) {
-        let statistics = statistics(snapshots.rows(k), origin);
-        line(text, format!("  time {time}: {} rows, {statistics}", snapshots.n_rows(k)));
+/// The table of snapshots that are trained on and of those held out, differences from `origin` in
+/// data units: dimension and rows, then a line for each time.
+pub(super) fn table_of([training, held_out]: [&Snapshots; 2], origin: &[f64]) -> String {
+    let mut text = String::new();
+    let rows_of = |snapshots: &Snapshots| snapshots.samples.len() / snapshots.dim;
+    let mut all: Vec<(f64, &Snapshots, usize)> = [training, held_out]
+        .into_iter()
+        .flat_map(|side| side.times.iter().enumerate().map(move |(k, &time)| (time, side, k)))
+        .collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: what is trained on first
+    let n = all.chunk_by(|a, b| a.0 == b.0).count();
+    let (plural, rows) = (if n == 1 { "" } else { "s" }, rows_of(training) + rows_of(held_out));
+    let apart = match rows_of(held_out) {
+        0 => String::new(),
+        n => format!(", {n} of them held out"),
+    };
+    line(&mut text, format!("{n} snapshot{plural} of dimension {}, {rows} rows{apart}", training.dim));
+    for &(time, side, k) in all.iter().take(SHOWN_SNAPSHOTS) {
+        let apart = if std::ptr::eq(side, held_out) { " held out" } else { "" };
+        let statistics = statistics(side.rows(k), origin);
+        line(&mut text, format!("  time {time}: {} rows{apart}, {statistics}", side.n_rows(k)));
     }
-    if n > SHOWN_SNAPSHOTS {
-        line(text, format!("  … and {} more", n - SHOWN_SNAPSHOTS));
+    if all.len() > SHOWN_SNAPSHOTS {
+        line(&mut text, format!("  … and {} more", all.len() - SHOWN_SNAPSHOTS));
     }
+    text
 }
 
 /// Mean ± deviation of the first columns; rows are differences from `origin`.
 fn statistics(rows: &[f32], origin: &[f64]) -> String {
     let dim = origin.len();
-    let (mean, variance) = moments(rows, dim);
+    let (mean, variance) = moments_of_first(rows, dim, SHOWN_DIMENSIONS);
     let mean: Vec<f64> = mean.iter().zip(origin).map(|(mean, origin)| mean + origin).collect();
     let mut text = String::from("mean ± std");
     for (mean, variance) in mean.iter().zip(&variance).take(SHOWN_DIMENSIONS) {

@@ -12,16 +12,23 @@ use crate::rng;
 /// # Panics
 /// If there is no snapshot `k`, or it has no rows. Snapshots from [`super::load`] always have rows.
 pub fn draw_rows(snapshots: &Snapshots, k: usize, n: usize, random: &mut impl Rng) -> Vec<f32> {
-    let (rows, dim, n_rows) = (snapshots.rows(k), snapshots.dim, snapshots.n_rows(k));
-    if n == n_rows && snapshots.weights(k).is_none() {
-        return rows.to_vec();
-    }
+    let (rows, dim) = (snapshots.rows(k), snapshots.dim);
     let mut drawn = Vec::with_capacity(n * dim);
-    for _ in 0..n {
-        let row = snapshots.draw(k, random.next_u32());
+    for row in draw_indices(snapshots, k, n, random) {
         drawn.extend_from_slice(&rows[row * dim..(row + 1) * dim]);
     }
     drawn
+}
+
+/// The numbers of the rows that [`draw_rows`] draws.
+///
+/// # Panics
+/// As [`draw_rows`].
+pub fn draw_indices(snapshots: &Snapshots, k: usize, n: usize, random: &mut impl Rng) -> Vec<usize> {
+    if n == snapshots.n_rows(k) && snapshots.weights(k).is_none() {
+        return (0..n).collect();
+    }
+    (0..n).map(|_| snapshots.draw(k, random.next_u32())).collect()
 }
 
 /// `n` standard normal points `[n, dim]`, four words of `random` for every four dimensions of a

@@ -8,6 +8,7 @@ use super::conditions::ConditionColumn;
 use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
+use super::ids::IDS;
 use super::npy;
 use super::npz::Archive;
 use super::row_filter::RowFilter;
@@ -137,6 +138,16 @@ impl ArrayFile {
             ArrayFile::Npz(archive) => archive.array(name),
             ArrayFile::Safetensors(tensors) => tensors.array(name),
             ArrayFile::H5ad(cells) => cells.array(name),
+        }
+    }
+
+    /// True if there is an array `name`.
+    fn has(&mut self, name: &str) -> bool {
+        match self {
+            ArrayFile::Npy(_) => true,
+            ArrayFile::Npz(archive) => archive.names().iter().any(|known| known == name),
+            ArrayFile::Safetensors(tensors) => tensors.names().iter().any(|known| known == name),
+            ArrayFile::H5ad(cells) => cells.has(name),
         }
     }
 
@@ -294,6 +305,45 @@ impl DataFile {
         }
     }
 
+    /// True if there are times called `times`.
+    pub fn has_times(&mut self, times: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(times),
+            DataFile::Table(table) => table.has_column(table.times_column(times)),
+        }
+    }
+
+    /// True if there are samples called `samples`, beside the `times`.
+    pub fn has_samples(&mut self, samples: &str, times: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(samples),
+            DataFile::Table(table) => table.has_samples(samples, times),
+        }
+    }
+
+    /// True if there is a column or array `name` with a value of each row.
+    pub fn has_values(&mut self, name: &str) -> bool {
+        match self {
+            DataFile::Arrays(file) => file.has(name),
+            DataFile::Table(table) => table.has_column(name),
+        }
+    }
+
+    /// Names of the `n_rows` rows that are read, if the file has any.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are more or fewer, or the file is damaged.
+    pub fn ids(&mut self, n_rows: usize, meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        match self {
+            DataFile::Arrays(ArrayFile::H5ad(cells)) => cells.ids(n_rows).map(Some),
+            DataFile::Arrays(ArrayFile::Npz(archive)) if archive.names().iter().any(|name| name == IDS) => {
+                npy::texts(archive.array(IDS)?, n_rows, meter)
+            }
+            DataFile::Arrays(_) => Ok(None),
+            DataFile::Table(table) => table.ids(n_rows, meter),
+        }
+    }
+
     /// Leaves the column `name` of a table out of what patterns and the default name select.
     pub fn leave_out(&mut self, name: &str) {
         match self {
@@ -382,6 +432,17 @@ impl DataFile {
                 array.read_values(meter)
             }
             DataFile::Table(table) => table.values(name, what, meter),
+        }
+    }
+
+    /// The array or column `times`, one number for each of `n_rows` rows.
+    ///
+    /// # Errors
+    /// As [`DataFile::values`].
+    pub fn row_times(&mut self, path: &Path, times: &str, n_rows: usize, meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self {
+            DataFile::Arrays(_) => self.values(path, (times, "times"), n_rows, meter),
+            DataFile::Table(table) => table.row_times(times, meter),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::array::{Meter, Rows, check_dim, check_shape, list, zeros};
 use super::components::{Kept, fit};
 use super::conditions::RowGroups;
+use super::describe::table_of;
 use super::file::{DataFile, Features, Format};
 use super::grouping::{Grouping, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
@@ -33,6 +34,9 @@ pub struct Loaded {
     pub groups: RowGroups,
     /// The components that the samples are, if [`DataSource::components`] asks for them.
     pub components: Option<Arc<Components>>,
+    /// What there is, in data units: number and dimension of the snapshots, then a line for each
+    /// time with its rows and the first means and deviations; at most 26 lines.
+    pub table: String,
     /// Information for the user, one sentence each.
     pub notices: Vec<String>,
     /// Messages for the user, one sentence each.
@@ -198,6 +202,7 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     if components.is_some() {
         statistics = Statistics::of(source, &reading);
     }
+    let table = table_of([&reading.training, &reading.held_out], &reading.features.origin);
     let mut warnings = std::mem::take(&mut reading.warnings);
     let mut coordinates = coordinates_of(source, &reading, &statistics, time_range, &mut warnings)?;
     let relative = coordinates.relative_to(&reading.features.origin);
@@ -215,7 +220,7 @@ fn standardized(source: &DataSource, mut reading: Reading, time_range: [f64; 2],
     let Reading { training, held_out, groups, .. } = reading;
     let n_training = training.samples.len() / training.dim;
     coordinates.conditions = groups.conditions(&source.path, source.standardize, n_training, &mut warnings);
-    Ok(Loaded { training, held_out, coordinates, groups, components, notices, warnings })
+    Ok(Loaded { training, held_out, coordinates, groups, components, table, notices, warnings })
 }
 
 /// Reads the snapshots of `source` in data units, without holding any out; `watch` receives the
@@ -282,7 +287,7 @@ pub fn read_points(source: &DataSource, watch: &dyn Watch) -> Result<Points> {
 /// As [`load`].
 pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Vec<f64>> {
     let mut file = open(source)?;
-    let times = file.values(&source.path, (&source.times, "times"), n_rows, &mut Meter::new(watch))?;
+    let times = file.row_times(&source.path, &source.times, n_rows, &mut Meter::new(watch))?;
     match times.iter().position(|time| !time.is_finite()) {
         Some(row) => {
             let problem = format!("row {} (counted from 0) is {}", file.file_row(row), times[row]);
@@ -290,6 +295,19 @@ pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> 
         }
         None => Ok(times),
     }
+}
+
+/// The names of the `n_rows` rows of `source`, if they have any; `watch` receives the bytes read.
+/// In a table they are the first column called ids, id, cell, cell_id, cell_name, barcode,
+/// cell_barcode, obs_names or index, in any case, or else a first column without a name; in a
+/// `.h5ad` the index of `obs`, or its column `ids`; in a `.npz` the array `ids`. Other files have
+/// none. They take the memory of their texts.
+///
+/// # Errors
+/// [`Error::Input`] for a damaged file, a name of more than 1024 bytes, or another number of names;
+/// [`Error::Interrupted`] if the watch cancels.
+pub fn read_ids(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Option<Vec<String>>> {
+    open(source)?.ids(n_rows, &mut Meter::new(watch))
 }
 
 /// Refuses to fit components where the rows to train on are not known.

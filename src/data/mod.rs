@@ -10,8 +10,9 @@
 //! time are scattered), and 64 times the bytes of the file, whatever it claims; a robust scale
 //! takes an eighth of the samples more, or one column. Components take, while they are fitted, 8
 //! bytes for each of them and 18 more, times twice the rows and four times the columns, which is
-//! checked before it is reserved. Time grows linearly with the bytes read; compressed ones count by
-//! the size of their content.
+//! checked before it is reserved. Names of rows, which only [`read_ids`] reads, take their text and
+//! 24 bytes a row. Time grows linearly with the bytes read; compressed ones count by the size of
+//! their content.
 //!
 //! Without the feature `files` only `.npy` and `.safetensors` are read and written.
 //!
@@ -55,6 +56,7 @@ mod fits;
 mod grouping;
 mod hold_out;
 mod hydrogen;
+mod ids;
 mod load;
 mod npy;
 #[cfg(feature = "files")]
@@ -69,7 +71,10 @@ mod snapshots;
 mod source;
 mod standardize;
 mod survey;
+#[cfg(feature = "files")]
+mod time_text;
 mod write;
+mod written;
 
 pub use analytic::AnalyticProblem;
 #[cfg(feature = "h5ad")]
@@ -78,12 +83,13 @@ pub use components::{Components, Reduction};
 pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
-pub use draw::{draw_gaussian, draw_rows};
+pub use draw::{draw_gaussian, draw_indices, draw_rows};
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{
-    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_points, read_row_times, read_snapshots,
+    DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_ids, read_points, read_row_times,
+    read_snapshots,
 };
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};
@@ -91,4 +97,4 @@ pub use row_filter::RowFilter;
 pub use row_mass::RowMass;
 pub use snapshots::Snapshots;
 pub use source::{DataSource, Standardization};
-pub use write::{PointArray, PointValues, check_points_format, write_points};
+pub use write::{PointArray, PointValues, check_points_format, write_points, writes_texts};

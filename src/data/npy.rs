@@ -7,7 +7,8 @@
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use super::array::{Array, Header, Order, check_n_bytes, damaged};
+use super::array::{Array, Header, Meter, Order, check_n_bytes, damaged};
+use super::ids::{Ids, LONGEST};
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
@@ -222,6 +223,92 @@ fn element(dtype: &str) -> std::result::Result<Element, Refusal> {
     };
     let big_endian = byte_order == ">" || (byte_order == "=" && cfg!(target_endian = "big"));
     Ok(Element { number, big_endian })
+}
+
+/// The texts of `array`, one for each of `n_rows` rows; `None` if it holds something else.
+///
+/// # Errors
+/// [`Error::Input`] if there are more or fewer, one is too long, or the file is damaged.
+pub(super) fn texts(mut array: Array<'_>, n_rows: usize, meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+    let Some((encoding, width)) = text_type(&array.header.dtype) else { return Ok(None) };
+    let (file, name) = (array.file, array.name.clone());
+    let mut ids = Ids::new(file, &name, array.stored);
+    let most = LONGEST * encoding.size();
+    if array.header.shape != [n_rows as u64] || width.saturating_mul(encoding.size()) > most {
+        let problem = format!("has shape {:?} and texts of {width} letters", array.header.shape);
+        let fix = format!("give one name of at most {LONGEST} letters per row: {n_rows} of them");
+        return Err(Error::input(file, name, problem, fix));
+    }
+    let mut bytes = vec![0; width * encoding.size()];
+    meter.expect(bytes.len() as u64 * n_rows as u64);
+    for _ in 0..n_rows {
+        array.data.read_exact(&mut bytes).map_err(|error| damaged(file, &name, error))?;
+        let text = encoding.decode(&bytes);
+        ids.push(text.trim_end_matches('\0'))?;
+        meter.advance(bytes.len() as u64)?;
+    }
+    ids.finish(n_rows).map(Some)
+}
+
+/// How an array holds text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TextEncoding {
+    /// `S`: bytes.
+    Bytes,
+    /// `U`: 32 bits for each letter.
+    Utf32 { big_endian: bool },
+}
+
+impl TextEncoding {
+    /// Bytes of a letter.
+    fn size(self) -> usize {
+        match self {
+            TextEncoding::Bytes => 1,
+            TextEncoding::Utf32 { .. } => 4,
+        }
+    }
+
+    fn decode(self, bytes: &[u8]) -> String {
+        let letter = |unit: &[u8]| {
+            let unit: [u8; 4] = unit.try_into().unwrap_or_default();
+            let TextEncoding::Utf32 { big_endian } = self else { return char::REPLACEMENT_CHARACTER };
+            let code = if big_endian { u32::from_be_bytes(unit) } else { u32::from_le_bytes(unit) };
+            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+        };
+        match self {
+            TextEncoding::Bytes => String::from_utf8_lossy(bytes).into_owned(),
+            TextEncoding::Utf32 { .. } => bytes.chunks_exact(4).map(letter).collect(),
+        }
+    }
+}
+
+/// (encoding, letters) of a type of texts such as `<U12`.
+fn text_type(dtype: &str) -> Option<(TextEncoding, usize)> {
+    let (byte_order, code) = dtype.split_at_checked(1)?;
+    let encoding = match code.split_at_checked(1)?.0 {
+        "S" | "a" => TextEncoding::Bytes,
+        "U" => {
+            TextEncoding::Utf32 { big_endian: byte_order == ">" || byte_order == "=" && cfg!(target_endian = "big") }
+        }
+        _ => return None,
+    };
+    Some((encoding, code[1..].parse().ok()?))
+}
+
+/// True if arrays of `dtype` hold texts.
+pub(super) fn is_text(dtype: &str) -> bool {
+    text_type(dtype).is_some()
+}
+
+/// Writes `texts` as an array `[n]`, padded with zeros to the length of the longest.
+pub(super) fn write_texts<'a>(writer: &mut dyn Write, texts: impl Iterator<Item = &'a str> + Clone) -> io::Result<()> {
+    let width = texts.clone().map(|text| text.chars().count()).max().unwrap_or(0).max(1);
+    write_header(writer, &format!("<U{width}"), &[texts.clone().count()])?;
+    for text in texts {
+        let letters = text.chars().map(u32::from).chain(std::iter::repeat(0));
+        letters.take(width).try_for_each(|letter| writer.write_all(&letter.to_le_bytes()))?;
+    }
+    Ok(())
 }
 
 /// Writes the version-1 header of an array in C order, of type `descr`; the values must follow.

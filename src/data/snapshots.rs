@@ -36,6 +36,11 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
+    /// No snapshots, of samples of `dim` dimensions.
+    pub(super) fn none(dim: usize) -> Snapshots {
+        Snapshots { dim, times: Vec::new(), offsets: vec![0], samples: Vec::new(), mass: RowMass::default() }
+    }
+
     /// Snapshots of samples in memory: pairs of a time and its rows `[n, dim]`, row after row, in
     /// any order of the times. Rows and times are in data units; [`Snapshots::standardize`] takes
     /// them to those of the network.

@@ -301,11 +301,21 @@ pub(super) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     weighted_moments(rows, dim, None)
 }
 
+/// [`moments`] of the first columns alone, `n` of them.
+pub(super) fn moments_of_first(rows: &[f32], dim: usize, n: usize) -> (Vec<f64>, Vec<f64>) {
+    moments_of(rows, dim, n, None)
+}
+
 /// [`moments`] of rows that count in proportion to `weights`, all alike without any.
 pub(super) fn weighted_moments(rows: &[f32], dim: usize, weights: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
+    moments_of(rows, dim, dim, weights)
+}
+
+/// Of the first `n` columns.
+fn moments_of(rows: &[f32], dim: usize, n: usize, weights: Option<&[f64]>) -> (Vec<f64>, Vec<f64>) {
     let total = weights.map_or((rows.len() / dim) as f64, |weights| weights.iter().sum());
     let weight = |row: usize| weights.map_or(1.0, |weights| weights[row]);
-    let mut mean = vec![0.0; dim];
+    let mut mean = vec![0.0; n.min(dim)];
     for (k, row) in rows.chunks_exact(dim).enumerate() {
         let weight = weight(k);
         for (sum, &x) in mean.iter_mut().zip(row) {
@@ -313,7 +323,7 @@ pub(super) fn weighted_moments(rows: &[f32], dim: usize, weights: Option<&[f64]>
         }
     }
     mean.iter_mut().for_each(|sum| *sum /= total);
-    let mut variance = vec![0.0; dim];
+    let mut variance = vec![0.0; mean.len()];
     for (k, row) in rows.chunks_exact(dim).enumerate() {
         let weight = weight(k);
         for ((sum, mean), &x) in variance.iter_mut().zip(&mean).zip(row) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::file::Format;
+use super::ids::IDS;
 use super::{anndata, csv, npy, npz};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
@@ -28,6 +29,14 @@ pub enum PointValues<'a> {
     F32(&'a [f32]),
     /// 64 bits: times, and positions so far from 0 that 32 bits would be too coarse.
     F64(&'a [f64]),
+    /// Texts such as names of the rows, the same of every `of_one.len()` rows. They are left out of
+    /// `.npy` and `.safetensors`, which hold numbers alone.
+    Texts {
+        /// Those of the first rows.
+        of_one: &'a [String],
+        /// How often they are there, one after the other.
+        times: usize,
+    },
 }
 
 impl<'a> From<&'a [f32]> for PointValues<'a> {
@@ -46,6 +55,12 @@ impl<'a> PointArray<'a> {
     /// The array `name` of shape `[n, dim]`, or `[n]` without a `dim`.
     pub fn new(name: &'a str, dim: Option<usize>, values: impl Into<PointValues<'a>>) -> Self {
         PointArray { name, dim, values: values.into(), columns: None, place: None }
+    }
+
+    /// Names of the rows, `ids`, the same ones `times` over: in a `.h5ad` they are the index of
+    /// `obs`, with numbers at the end of those that repeat, and then also a column of it.
+    pub fn ids(of_one: &'a [String], times: usize) -> Self {
+        PointArray { name: IDS, dim: None, values: PointValues::Texts { of_one, times }, columns: None, place: None }
     }
 
     /// The same array with column names for a table: `dim` of them.
@@ -69,7 +84,14 @@ impl<'a> PointArray<'a> {
         match self.values {
             PointValues::F32(values) => values.len(),
             PointValues::F64(values) => values.len(),
+            PointValues::Texts { of_one, times } => of_one.len() * times,
         }
+    }
+
+    /// The texts of all rows; `None` for numbers.
+    pub(super) fn texts(&self) -> Option<impl Iterator<Item = &'a str> + Clone + use<'a>> {
+        let PointValues::Texts { of_one, times } = self.values else { return None };
+        Some(std::iter::repeat_n(of_one, times).flatten().map(String::as_str))
     }
 
     pub(super) fn n_rows(&self) -> usize {
@@ -97,6 +119,7 @@ impl<'a> PointArray<'a> {
                 }
                 values.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
             }
+            PointValues::Texts { .. } => npy::write_texts(writer, self.texts().into_iter().flatten()),
         }
     }
 }
@@ -107,6 +130,14 @@ impl<'a> PointArray<'a> {
 /// [`Error::Input`] for a wrong suffix.
 pub fn check_points_format(to: &Destination) -> Result<()> {
     Format::of_destination(to).map(drop)
+}
+
+/// True if the format of `to` holds texts, as [`PointArray::ids`] are.
+///
+/// # Errors
+/// [`Error::Input`] for a wrong suffix.
+pub fn writes_texts(to: &Destination) -> Result<bool> {
+    Ok(!matches!(Format::of_destination(to)?, Format::Npy | Format::Safetensors))
 }
 
 /// Writes `arrays` in the format of the suffix, streaming, whole or not at all. A pipe or device
@@ -141,7 +172,7 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
         if arrays[..i].iter().any(|other| other.name == array.name) {
             return refuse(array.name, "two arrays have this name".into(), "rename one of them");
         }
-        if format == Format::Npy && i > 0 && array.name != "times" {
+        if format == Format::Npy && i > 0 && array.name != "times" && array.texts().is_none() {
             let problem = "does not fit: a .npy file holds one array".into();
             return refuse(array.name, problem, "write a .npz file instead");
         }
@@ -150,12 +181,13 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
         Format::Npy => to.write(|writer| first.write_npy(writer)),
         Format::Npz => to.write_seekable(|writer| npz::write(writer, arrays)),
         Format::Safetensors => {
-            let tensors = arrays.iter().map(|array| {
+            let tensors = arrays.iter().filter_map(|array| {
                 let tensor = match array.values {
                     PointValues::F32(values) => NewTensor::f32(&array.shape(), values),
                     PointValues::F64(values) => NewTensor::f64(&array.shape(), values),
+                    PointValues::Texts { .. } => return None,
                 };
-                (array.name.to_owned(), tensor)
+                Some((array.name.to_owned(), tensor))
             });
             write_tensors(&to, tensors.collect(), HashMap::new())
         }

@@ -98,12 +98,14 @@ pub(super) const NO_MOTION: Set = ("no motion", |comparison| {
     Some(comparison.equal_numbers.as_ref().map_or(comparison.no_motion, |equal| equal.no_motion))
 });
 
+/// Two halves of the truth, in [`SetMeans::name`].
+pub(super) const SAMPLING_FLOOR: &str = "sampling floor";
+
 /// The exact plan's points between the two snapshots beside the truth.
 pub(super) const PLAN_MIDPOINT: Set = ("plan midpoint", |comparison| of_equal(comparison, |equal| equal.plan_midpoint));
 
 /// Names of other sets, in [`SetMeans::name`].
 pub(super) const ROLL_OUT: &str = "from the first";
-pub(super) const SAMPLING_FLOOR: &str = "sampling floor";
 pub(super) const ALL_POINTS: &str = "model, all points";
 
 fn of_equal(comparison: &Comparison, set: fn(&EqualNumbers) -> Option<Distances>) -> Option<Distances> {
@@ -152,6 +154,40 @@ impl Means {
         groups.iter().map(of_group).collect()
     }
 
+    /// Means over `groups` of their means, each of the same weight; the standard errors are those
+    /// between groups.
+    pub(super) fn over(groups: &[&[Means]]) -> Vec<Means> {
+        let mut keys: Vec<(Role, Kind)> =
+            groups.iter().copied().flatten().map(|means| (means.training, means.kind)).collect();
+        keys.sort_by_key(|&(role, kind)| (!role.is_predicted(), role, kind));
+        keys.dedup();
+        let of_key = |&(training, kind): &(Role, Kind)| {
+            let alike = |means: &&Means| (means.training, means.kind) == (training, kind);
+            let of: Vec<&Means> = groups.iter().copied().flatten().filter(alike).collect();
+            let all = |ranges: fn(&Means) -> Option<[usize; 2]>| range(of.iter().filter_map(|m| ranges(m)).flatten());
+            let mean = |of_one: fn(&Means) -> Option<Mean>| {
+                Mean::of(of.iter().filter_map(|means| of_one(means)).map(|mean| mean.mean))
+            };
+            Means {
+                training,
+                kind,
+                comparisons: of.iter().map(|means| means.comparisons).sum(),
+                n_points: all(|means| means.n_points),
+                n_sliced: all(|means| means.n_sliced),
+                sliced: SETS.iter().filter_map(|(name, _)| SlicedMeans::over(name, &of)).collect(),
+                sets: SETS.iter().filter_map(|(name, _)| SetMeans::over(name, &of)).collect(),
+                kinetic_energy: mean(|means| means.kinetic_energy),
+                hjb_residual: mean(|means| means.hjb_residual),
+            }
+        };
+        keys.iter().map(of_key).collect()
+    }
+
+    /// True if `other` has the same role and kind.
+    pub(super) fn is_like(&self, other: &Means) -> bool {
+        (self.training, self.kind) == (other.training, other.kind)
+    }
+
     /// The group in words, for reports.
     #[must_use]
     pub fn name(&self) -> String {
@@ -178,6 +214,15 @@ impl SlicedMeans {
         let comparisons = found.len();
         Mean::of(found).map(|sliced_w2| SlicedMeans { name, comparisons, sliced_w2 })
     }
+
+    /// Means over the set `name` of `groups`.
+    fn over(name: &'static str, groups: &[&Means]) -> Option<SlicedMeans> {
+        let found: Vec<&SlicedMeans> =
+            groups.iter().flat_map(|means| &means.sliced).filter(|set| set.name == name).collect();
+        let comparisons = found.iter().map(|set| set.comparisons).sum();
+        let sliced_w2 = Mean::of(found.iter().map(|set| set.sliced_w2.mean))?;
+        Some(SlicedMeans { name, comparisons, sliced_w2 })
+    }
 }
 
 impl SetMeans {
@@ -187,6 +232,23 @@ impl SetMeans {
         (!found.is_empty()).then(|| SetMeans {
             name,
             comparisons: found.len(),
+            w1: mean(Measure::W1),
+            w2: mean(Measure::W2),
+            energy: mean(Measure::Energy),
+            mmd2_half: mean(Measure::Mmd2Half),
+            mmd2: mean(Measure::Mmd2),
+            mmd2_double: mean(Measure::Mmd2Double),
+        })
+    }
+
+    /// Means over the set `name` of `groups`.
+    fn over(name: &'static str, groups: &[&Means]) -> Option<SetMeans> {
+        let found: Vec<&SetMeans> =
+            groups.iter().flat_map(|means| &means.sets).filter(|set| set.name == name).collect();
+        let mean = |measure: Measure| Mean::of(found.iter().filter_map(|set| set.mean(measure)).map(|mean| mean.mean));
+        (!found.is_empty()).then(|| SetMeans {
+            name,
+            comparisons: found.iter().map(|set| set.comparisons).sum(),
             w1: mean(Measure::W1),
             w2: mean(Measure::W2),
             energy: mean(Measure::Energy),

@@ -18,6 +18,7 @@ mod baselines;
 mod energies;
 mod energy_distance;
 mod flow;
+mod groups;
 mod labels;
 mod large;
 mod likelihood;
@@ -41,6 +42,7 @@ pub(crate) use energy_distance::sampling_error;
 #[cfg(feature = "files")]
 pub(crate) use flow::relative_weights;
 use flow::{Flow, RollOut};
+pub use groups::{GroupReport, GroupReports};
 pub use labels::{Kind, Labeled, Role};
 use labels::{Truth, Way, chosen, ways};
 use large::Large;

@@ -14,7 +14,7 @@ use super::{Theorems, means};
 use crate::display::{shortest, significant};
 
 /// Widest line of a report, if no number is wider than usual.
-const COLUMNS: usize = 80;
+pub(super) const COLUMNS: usize = 80;
 
 /// Distances between two sets of points, data units. The unbiased ones need two points on each
 /// side.
@@ -230,7 +230,11 @@ impl Comparison {
 
 /// Writes a table: the first column to the left, the others to the right, in `widths`, or wider so
 /// that a blank lies between columns.
-fn write_table<const N: usize>(f: &mut fmt::Formatter, widths: [usize; N], rows: &[[String; N]]) -> fmt::Result {
+pub(super) fn write_table<const N: usize>(
+    f: &mut dyn fmt::Write,
+    widths: [usize; N],
+    rows: &[[String; N]],
+) -> fmt::Result {
     let width = |column: usize| {
         let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         widths[column].max(widest + 1)
@@ -247,7 +251,7 @@ fn write_table<const N: usize>(f: &mut fmt::Formatter, widths: [usize; N], rows:
 }
 
 /// Writes `text` in lines of at most [`COLUMNS`] characters, the second and later ones indented.
-fn write_wrapped(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
+pub(super) fn write_wrapped(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
     let (mut line, mut length) = (String::new(), 0);
     for word in text.split_whitespace() {
         let n = word.chars().count();
@@ -322,15 +326,20 @@ impl Means {
     }
 }
 
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Sources { model, configuration, data, .. } = self;
+        writeln!(f, "model          {}", model.display())?;
+        if let Some(configuration) = configuration {
+            writeln!(f, "configuration  {}", configuration.display())?;
+        }
+        data.iter().try_for_each(|file| writeln!(f, "data           {}", file.display()))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if let Some(Sources { model, configuration, data, .. }) = &self.sources {
-            writeln!(f, "model          {}", model.display())?;
-            if let Some(configuration) = configuration {
-                writeln!(f, "configuration  {}", configuration.display())?;
-            }
-            data.iter().try_for_each(|file| writeln!(f, "data           {}", file.display()))?;
-        }
+        self.sources.iter().try_for_each(|sources| write!(f, "{sources}"))?;
         self.notes.iter().try_for_each(|note| write_wrapped(f, note))?;
         if self.comparisons.len() < self.possible_comparisons {
             let (n, all) = (self.comparisons.len(), self.possible_comparisons);
@@ -402,6 +411,11 @@ impl Report {
         let two_lines = [["", "", "sliced W2", "", ""], ["from → to", "points", "model", "no motion", "floor"]];
         writeln!(f)?;
         write_table(f, [18, 8, 11, 11, 10], &[&two_lines.map(|line| line.map(String::from))[..], &rows].concat())
+    }
+
+    /// The same report, for a place where its sources are named already.
+    pub(super) fn without_sources(&self) -> Report {
+        Report { sources: None, ..self.clone() }
     }
 
     /// The table of an ensemble.
@@ -476,10 +490,10 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn distances(scale: f64) -> Distances {
+    pub fn distances(scale: f64) -> Distances {
         let mmd2 = Some(-3.4567891 * scale);
         Distances {
             w1: 1.2345678 * scale,
@@ -491,7 +505,7 @@ mod tests {
         }
     }
 
-    fn comparison(to: f64, training: Role, model: Distances, no_motion: Distances) -> Comparison {
+    pub fn comparison(to: f64, training: Role, model: Distances, no_motion: Distances) -> Comparison {
         Comparison {
             from: Some(0.0),
             to,
@@ -514,7 +528,7 @@ mod tests {
         }
     }
 
-    fn report(dim: usize, comparisons: Vec<Comparison>) -> Report {
+    pub fn report(dim: usize, comparisons: Vec<Comparison>) -> Report {
         let n = comparisons.len();
         Report::new(dim, comparisons, n, "Euler".into(), 0)
     }

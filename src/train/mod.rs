@@ -92,6 +92,12 @@ pub trait Observer {
         let _ = (from, to, device, folder);
     }
 
+    /// The snapshots are read: `table` has a line of their number and rows, and one for each time.
+    /// What was guessed is a notice before.
+    fn loaded(&mut self, table: &str) {
+        let _ = table;
+    }
+
     /// Called before slow preparation or an allocation on the device; [`Observer::watch`] receives
     /// its progress.
     fn preparing(&mut self, what: &str) {
@@ -306,6 +312,7 @@ fn read_snapshots(
     }
     let loaded = read(&source, &Stage::new(threads.max(1), observer.watch()))?;
     loaded.notices.iter().for_each(|notice| observer.notice(notice));
+    observer.loaded(&loaded.table);
     loaded.warnings.iter().for_each(|warning| observer.warning(warning));
     Ok(loaded)
 }

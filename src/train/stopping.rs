@@ -252,7 +252,16 @@ mod tests {
         let (training, coordinates) = snapshots.standardize(Standardization::default()).expect("standardizes");
         let held_out = Snapshots { dim: 1, times: vec![], offsets: vec![0], samples: vec![], mass: RowMass::default() };
         let groups = RowGroups::default();
-        Loaded { training, held_out, coordinates, groups, components: None, notices: vec![], warnings: vec![] }
+        Loaded {
+            training,
+            held_out,
+            coordinates,
+            groups,
+            components: None,
+            table: String::new(),
+            notices: vec![],
+            warnings: vec![],
+        }
     }
 
     fn config(share: f64) -> Config {

@@ -487,6 +487,16 @@ fn the_program_trains_samples_and_evaluates_under_conditions() {
     let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     let groups = json["groups"].as_array().expect("groups");
     assert_eq!(groups.len(), 4);
+    // Means over the groups come first, then a line for each.
+    assert_eq!((&json["means"][0]["training"], &json["means"][0]["comparisons"]), (&"seen".into(), &8.into()));
+    let over = json["means"][0]["sets"][0]["w1"]["mean"].as_f64().expect("a mean");
+    let each = groups.iter().map(|group| group["means"][0]["sets"][0]["w1"]["mean"].as_f64().expect("a mean"));
+    assert!((each.sum::<f64>() / 4.0 - over).abs() < 1e-12 * over, "{over}");
+    assert!(report.starts_with("model ") && report.contains("\n4 groups: means over the groups"), "{report}");
+    let place = |part: &str| report.find(part).unwrap_or_else(|| panic!("no {part}: {report}"));
+    assert!(place("\nseen: 8 comparisons") < place("\ndose = 0.5, drug = B  "), "{report}");
+    assert!(place("\ndose = 0.5, drug = B  ") < place("\ndose = 0, drug = A\n"), "{report}");
+    assert!(report.lines().skip(3).all(|line| line.chars().count() <= 80), "{report}");
     for group in groups {
         let (model, still) = (&group["comparisons"][0]["model"]["w1"], &group["comparisons"][0]["no_motion"]["w1"]);
         assert!(model.as_f64() < still.as_f64().map(|w1| 0.5 * w1), "{group}");

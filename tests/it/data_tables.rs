@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use action_matching::Error;
-use action_matching::data::{DataSource, load, read_points, read_snapshots};
+use action_matching::data::{DataSource, HoldOut, load, read_points, read_row_times, read_snapshots};
 use action_matching::model::Model;
 use action_matching::stage::Watch;
 use flate2::Compression;
@@ -70,7 +70,7 @@ fn inspect_and_training_agree_on_a_table() {
         assert!(loaded.warnings.iter().any(|warning| warning.contains("row 5 (counted from 0)")), "{name}");
         let text = action_matching::data::describe(&path, &()).expect("described");
         assert!(text.contains("3 snapshots of dimension 2, 24 rows"), "{text}");
-        for said in loaded.notices.iter().chain(&loaded.warnings) {
+        for said in loaded.notices.iter().chain([&loaded.table]).chain(&loaded.warnings) {
             assert!(text.contains(said.as_str()), "{said}: {text}");
         }
     }
@@ -79,6 +79,60 @@ fn inspect_and_training_agree_on_a_table() {
     std::fs::write(&both, "times,day,x\n0,1,2\n1,5,3\n").expect("written");
     let loaded = load(&DataSource::new(&both), &()).expect("loads");
     assert_eq!((loaded.notices.len(), loaded.coordinates.columns), (0, Some(vec!["day".into(), "x".into()])));
+}
+
+/// A training prints the table of `inspect` word for word, unless it is told not to.
+#[test]
+fn training_says_what_inspect_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = folder.path();
+    file(here, "cells.csv", table("day,PC1,PC2", |_, (t, x, y)| format!("day {t},{},{y}", x * 3.7 + 1e3)));
+    file(here, "run.toml", "[data]\npath = \"cells.csv\"\n");
+    let inspected = said(here, &["inspect", "cells.csv"], true);
+    assert!(
+        inspected.contains("day is text, read as numbers: \"day 0\" is 0, \"day 1\" is 1, \"day 2\" is 2\n"),
+        "{inspected}"
+    );
+    let (_, lines) = inspected.split_once('\n').expect("a line of columns");
+    assert!(lines.lines().count() == 6 && lines.contains("\n  time 1: 20 rows, mean ± std "), "{lines}");
+    let train = [&["train", "run.toml", "--force"][..], &SMALL].concat();
+    let trained = said(here, &train, true);
+    assert!(trained.contains(lines), "{lines} is not in {trained}");
+    let quiet = said(here, &[&train[..], &["--quiet"]].concat(), true);
+    assert!(!quiet.contains("mean ± std") && quiet.contains("day is text"), "{quiet}");
+    let held = DataSource { hold_out: HoldOut::Times(vec![1.0]), ..DataSource::new(here.join("cells.csv")) };
+    let loaded = load(&held, &()).expect("loads");
+    assert!(loaded.table.starts_with("3 snapshots of dimension 2, 60 rows, 20 of them held out\n"), "{}", loaded.table);
+    assert!(loaded.table.contains("  time 1: 20 rows held out, mean ± std "), "{}", loaded.table);
+}
+
+/// Texts are times as in a `.h5ad`, wherever times are read.
+#[test]
+fn times_are_the_numbers_in_texts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (texts, times) in
+        [(["E8.5", "E7"], [7.0, 8.5]), (["12h", "0h"], [0.0, 12.0]), (["day 3", "Day 10"], [3.0, 10.0])]
+    {
+        let rows: String = texts.iter().map(|text| format!("{text},1\n{text},2\n")).collect();
+        let source = DataSource::new(file(folder.path(), "a.csv", format!("stage,x\n{rows}")));
+        let source = DataSource { times: "stage".into(), ..source };
+        assert_eq!(read_snapshots(&source, &()).expect("reads").snapshots.times, times);
+        let of_rows = read_row_times(&source, 4, &()).expect("reads");
+        let ordered = |a: f64, b: f64| [a.min(b), a.max(b)];
+        assert_eq!((ordered(of_rows[0], of_rows[2]), of_rows[1]), (times, of_rows[0]));
+        let notices = load(&source, &()).expect("loads").notices;
+        assert!(notices.len() == 1 && notices[0].starts_with("stage is text, read as numbers: "), "{notices:?}");
+    }
+    for (rows, problem) in [
+        ("day 3,1\ncontrol,2\n", "times: holds \"control\", in which there is no number, in row 1"),
+        ("3,1\n2d,2\n", "times: holds \"3\" and \"2d\", whose units may differ, in row 1"),
+        ("\"1,5\",1\n", "times: is \"1,5\" in row 0 (counted from 0): a decimal comma"),
+        (",1\n", "times: is empty in row 0"),
+    ] {
+        let source = DataSource::new(file(folder.path(), "bad.csv", format!("times,x\n{rows}")));
+        let refused = read_snapshots(&source, &()).expect_err(rows).to_string();
+        assert!(refused.contains(problem), "{refused}");
+    }
 }
 
 #[test]
@@ -99,14 +153,14 @@ fn row_numbers_are_not_data() {
     // named explicitly, without one.
     for first in [0, 1] {
         let number = |row: usize| first + (row * 7) % 60;
-        let content = table("cell,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
+        let content = table("count,times,PC1,PC2", |row, (t, x, y)| format!("{},{t},{x},{y}", number(row)));
         let source = DataSource::new(file(folder.path(), "cells.csv", content));
         let got = load(&source, &()).expect("loads");
         assert_eq!(got.training.dim, 3);
         let warned =
-            |warnings: &[String]| warnings.iter().any(|w| w.contains("numbers of the rows") && w.contains("cell"));
+            |warnings: &[String]| warnings.iter().any(|w| w.contains("numbers of the rows") && w.contains("count"));
         assert!(warned(&got.warnings), "{:?}", got.warnings);
-        let named = DataSource { samples: "cell,PC1,PC2".into(), ..source.clone() };
+        let named = DataSource { samples: "count,PC1,PC2".into(), ..source.clone() };
         assert!(!warned(&load(&named, &()).expect("loads").warnings));
         let chosen = DataSource { samples: "PC?".into(), ..source };
         assert_eq!(load(&chosen, &()).expect("loads").training, want.training);

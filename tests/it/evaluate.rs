@@ -10,8 +10,11 @@ use action_matching::model::{Activation, Head, Model, TimeEmbedding};
 use action_matching::objective::Objective;
 use action_matching::stage::Stage;
 
-use super::cli::{SMALL, fails, succeeds, workplace};
+use zip::CompressionMethod;
+
+use super::cli::{SMALL, amatch, fails, succeeds, text, workplace};
 use super::common::model;
+use super::data_support::{f32s, npy, npz};
 
 fn trained_with(folder: &Path, settings: &[&str]) {
     let sets: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
@@ -300,4 +303,47 @@ fn the_floor_of_held_out_rows_is_what_was_trained_on() {
     assert_eq!((points(of_seen), points(of_rows)), (20, 40));
     assert!((of_rows.sampling_floor.expect("a floor").w1 - 0.25).abs() < 1e-6);
     assert!((of_rows.model.w1 - 0.25).abs() < 1e-6);
+}
+
+/// Particles are under names of their own, whatever a run calls its samples and times, and without
+/// its other columns.
+#[test]
+fn particles_of_a_run_are_evaluated_under_the_names_that_they_have() {
+    let (_guard, folder) = workplace();
+    let csv = fs::read_to_string(folder.join("data.csv")).expect("read");
+    let rows: Vec<&str> = csv.lines().skip(1).collect();
+    let table: String = rows.iter().map(|row| format!("{row},a,1\n")).collect();
+    fs::write(folder.join("data.csv"), format!("day,x,y,kind,w\n{table}")).expect("written");
+    let of_table = ["data.times=\"day\"", "data.samples=\"x,y\"", "data.where=\"kind == 'a'\"", "data.weights=\"w\""];
+    trained_with(&folder, &of_table);
+    let column = |k: usize| -> Vec<f32> {
+        rows.iter().map(|row| row.split(',').nth(k).and_then(|x| x.parse().ok()).expect("a number")).collect()
+    };
+    let (t, x, y) = (column(0), column(1), column(2));
+    let samples: Vec<f32> = x.into_iter().zip(y).flat_map(|(x, y)| [x, y]).collect();
+    let members =
+        [("X.npy", npy("<f4", false, &[150, 2], &f32s(&samples))), ("t.npy", npy("<f4", false, &[150], &f32s(&t)))];
+    fs::write(folder.join("data.npz"), npz(&members, CompressionMethod::Stored)).expect("written");
+    let of_arrays =
+        ["data.path=\"data.npz\"", "data.times=\"t\"", "data.samples=\"X\"", "output.folder=\"runs/arrays\""];
+    trained_with(&folder, &of_arrays);
+    for (run, own) in [("runs/run", "data.csv"), ("runs/arrays", "data.npz")] {
+        for moved in ["moved.csv", "moved.npz"] {
+            let sample = ["sample", run, "--from", "snapshot:0", "--save-at", "1", "2", "--force", "--out", moved];
+            succeeds(&folder, &sample);
+            let output = amatch(&folder, &["evaluate", run, moved]);
+            let (report, said) = (text(&output.stdout), text(&output.stderr));
+            assert!(output.status.success() && report.contains("1 → 2"), "{run}, {moved}: {said}");
+            for what in ["has no column kind, so all its rows are taken", "has no weights w: its rows count alike"] {
+                assert_eq!(said.contains(what), run == "runs/run", "{run}, {moved}: {said}");
+            }
+            succeeds(&folder, &["query", run, "--at", moved, "--force", "--out", "q.csv"]);
+        }
+        let output = amatch(&folder, &["evaluate", run, own]);
+        let said = text(&output.stderr);
+        assert!(output.status.success() && !said.contains("has no"), "{said}");
+    }
+    // Names that are nowhere are still missed.
+    fs::write(folder.join("other.csv"), "a,b\n0,1\n1,2\n").expect("written");
+    fails(&folder, &["evaluate", "runs/run", "other.csv"], &["day: no such column of times"]);
 }

@@ -36,6 +36,7 @@ mod generative;
 mod growing;
 mod growth_head;
 mod hold_out;
+mod ids;
 mod integrate;
 mod interop;
 #[cfg(unix)]

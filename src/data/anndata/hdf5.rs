@@ -48,6 +48,11 @@ impl Hdf5 {
         &self.path
     }
 
+    /// Bytes of the file.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     fn unreadable(&self, at: &str) -> impl Fn(hdf5_pure::Error) -> Error {
         move |error| unreadable(&self.path, at, &error)
     }

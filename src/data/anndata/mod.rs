@@ -8,7 +8,6 @@ mod coupling;
 mod edit;
 mod hdf5;
 mod matrix;
-mod time_text;
 mod write;
 
 use std::io::{self, Cursor, Read};
@@ -16,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use self::cells::{CellLabels, CellSamples, Cells, Graph};
-use self::column::Column;
+use self::column::{Column, Labels};
 pub(crate) use self::coupling::{Coupled, write_coupling};
 pub(crate) use self::edit::{Item, write_extended};
 use self::hdf5::{Hdf5, Values};
@@ -28,8 +27,10 @@ use super::conditions::{ConditionColumn, MAX_GROUPS, too_many};
 use super::distinct::Distinct;
 use super::file::SHOWN_VALUES;
 use super::hold_out::SplitValue;
+use super::ids::{IDS, Ids};
 use super::row_filter::{RowFilter, file_row};
 use super::source::{DEFAULT_SAMPLES, DEFAULT_TIMES};
+use super::time_text::{self, TimeTexts};
 use crate::element::{Element, ElementType, Refusal};
 use crate::error::{Error, InputKind, Result};
 
@@ -129,6 +130,35 @@ impl AnnData {
         self.notice(format!("{n} of {} cells pass {:?}", self.n_cells, filter.to_string()));
         self.rows = Some(rows.into());
         Ok(())
+    }
+
+    /// True if there is an array `name`, in `obs` also by the name of its column.
+    pub fn has(&mut self, name: &str) -> bool {
+        let notices = self.notices.len();
+        let has = self.place_of(name).is_ok();
+        self.notices.truncate(notices);
+        has
+    }
+
+    /// Names of the `n_rows` cells that are read: the index of `obs`, or its column `ids`, in which
+    /// names may repeat.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are more or fewer, or the file is damaged.
+    pub fn ids(&self, n_rows: usize) -> Result<Vec<String>> {
+        let at = column_at(IDS);
+        let column = if self.file.is_group(&at) || self.file.is_dataset(&at) { Some(self.column(&at)?) } else { None };
+        let names = match column {
+            Some(Column::Labels(Labels { codes, categories })) => {
+                let name = |code: u32| categories.get(code as usize).cloned().unwrap_or_default();
+                codes.into_iter().map(name).collect()
+            }
+            _ => names_of(&self.file, "obs")?,
+        };
+        let is_read = |row: usize| self.rows.as_ref().is_none_or(|rows| rows.get(row) == Some(&true));
+        let mut ids = Ids::new(self.path(), "obs", self.file.size());
+        names.iter().enumerate().filter(|(row, _)| is_read(*row)).try_for_each(|(_, name)| ids.push(name))?;
+        ids.finish(n_rows)
     }
 
     /// The row of the file that is row `row` of those that are read.
@@ -381,22 +411,17 @@ impl AnnData {
                     is_used.get_mut(code as usize).into_iter().for_each(|is_used| *is_used = true);
                 });
                 let used: Vec<usize> = (0..is_used.len()).filter(|&k| is_used[k]).collect();
-                let texts: Vec<String> = used.iter().map(|&k| labels.categories[k].clone()).collect();
-                match time_text::numbers(&texts) {
-                    Ok((numbers, has_text)) => {
-                        if has_text {
-                            let pairs = texts.iter().zip(&numbers).map(|(text, x)| format!("{text:?} is {x}"));
-                            let pairs = list(pairs);
-                            self.notice(format!("{at} is text, read as numbers: {pairs}"));
-                        }
+                let mut times = TimeTexts::default();
+                let numbers: Result<Vec<f64>, String> =
+                    used.iter().map(|&k| times.number(&labels.categories[k])).collect();
+                match numbers {
+                    Ok(numbers) => {
+                        times.notice(at).into_iter().for_each(|notice| self.notice(notice));
                         let mut of_category = vec![f64::NAN; is_used.len()];
                         used.iter().zip(numbers).for_each(|(&k, number)| of_category[k] = number);
                         (labels.to_numbers(&of_category), Ok(F64))
                     }
-                    Err(problem) => {
-                        let fix = "name a column of numbers, or of texts with a number and one unit, as in \"day 3\"";
-                        (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix }))
-                    }
+                    Err(problem) => (vec![0.0; labels.codes.len()], Err(Refusal { problem, fix: time_text::FIX })),
                 }
             }
         };

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use hdf5_pure::{AttrValue, FileBuilder};
 
 use super::LIKELY_SAMPLES;
+use crate::data::ids::unique;
 use crate::data::source::DEFAULT_SAMPLES;
 use crate::data::write::{PointArray, PointValues};
 
@@ -32,12 +33,19 @@ pub(in crate::data) fn write(writer: &mut dyn Write, arrays: &[PointArray<'_>]) 
     file.set_attr("encoding-type", text("anndata"));
     file.set_attr("encoding-version", text("0.1.0"));
 
-    let placed: Vec<(String, &PointArray<'_>)> = arrays.iter().map(|array| (place_of(array), array)).collect();
+    let ids: Option<Vec<&str>> = arrays.iter().find_map(PointArray::texts).map(Iterator::collect);
+    let cells = match &ids {
+        Some(ids) => unique(ids.iter().copied()),
+        None => (0..n_rows).map(|row| row.to_string()).collect(),
+    };
+    // Names that do not repeat are the index alone.
+    let is_index = ids.is_some_and(|ids| ids == cells);
+    let kept = arrays.iter().filter(|array| !is_index || array.texts().is_none());
+    let placed: Vec<(String, &PointArray<'_>)> = kept.map(|array| (place_of(array), array)).collect();
     let within = |group: &'static str| {
         let inside = move |place: &'_ str| place.strip_prefix(group)?.strip_prefix('/').map(str::to_owned);
         placed.iter().filter_map(move |(place, array)| Some((inside(place)?, *array)))
     };
-    let cells: Vec<String> = (0..n_rows).map(|row| row.to_string()).collect();
     let mut obs = file.create_group("obs");
     describe_frame(&mut obs, &cells, within("obs").map(|(name, _)| name).collect());
     within("obs").for_each(|(name, array)| add(obs.create_dataset(&name), array, &array.shape()[..1]));
@@ -91,9 +99,12 @@ pub(super) fn describe_frame(frame: &mut hdf5_pure::GroupBuilder, rows: &[String
     frame.set_attr("_index", text("_index"));
     frame.set_attr("column-order", AttrValue::VarLenStringArray(columns));
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-    frame
-        .create_dataset("_index")
-        .with_vlen_strings(&rows)
+    add_texts(frame.create_dataset("_index"), &rows);
+}
+
+fn add_texts(dataset: &mut hdf5_pure::DatasetBuilder, texts: &[&str]) {
+    dataset
+        .with_vlen_strings(texts)
         .set_attr("encoding-type", text("string-array"))
         .set_attr("encoding-version", text("0.2.0"));
 }
@@ -102,6 +113,10 @@ fn add(dataset: &mut hdf5_pure::DatasetBuilder, array: &PointArray<'_>, shape: &
     match array.values {
         PointValues::F32(values) => dataset.with_f32_data(values),
         PointValues::F64(values) => dataset.with_f64_data(values),
+        PointValues::Texts { .. } => {
+            let texts: Vec<&str> = array.texts().into_iter().flatten().collect();
+            return add_texts(dataset, &texts);
+        }
     };
     describe_array(dataset, shape);
 }
@@ -114,6 +129,7 @@ fn add_column(dataset: &mut hdf5_pure::DatasetBuilder, array: &PointArray<'_>, j
     match array.values {
         PointValues::F32(values) => dataset.with_f32_data(&column(values, j, array.width())),
         PointValues::F64(values) => dataset.with_f64_data(&column(values, j, array.width())),
+        PointValues::Texts { .. } => return add(dataset, array, &array.shape()),
     };
     describe_array(dataset, &[array.n_rows()]);
 }

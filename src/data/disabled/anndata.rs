@@ -28,6 +28,14 @@ impl AnnData {
         match self.0 {}
     }
 
+    pub fn has(&mut self, _name: &str) -> bool {
+        match self.0 {}
+    }
+
+    pub fn ids(&self, _n_rows: usize) -> Result<Vec<String>> {
+        match self.0 {}
+    }
+
     pub fn file_row(&self, _row: usize) -> usize {
         match self.0 {}
     }

@@ -54,6 +54,22 @@ impl Table {
         match self.0 {}
     }
 
+    pub fn row_times(&self, _times: &str, _meter: &mut Meter<'_>) -> Result<Vec<f64>> {
+        match self.0 {}
+    }
+
+    pub fn has_column(&self, _name: &str) -> bool {
+        match self.0 {}
+    }
+
+    pub fn has_samples(&self, _samples: &str, _times: &str) -> bool {
+        match self.0 {}
+    }
+
+    pub fn ids(&self, _n_rows: usize, _meter: &mut Meter<'_>) -> Result<Option<Vec<String>>> {
+        match self.0 {}
+    }
+
     pub fn n_columns(&mut self, _samples: &str, _times: &str) -> Result<usize> {
         match self.0 {}
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use action_matching::annotate::{AnnotateOptions, Column, annotate};
 use action_matching::data::{
     DataSource, HoldOut, RowShare, Snapshots, SplitColumn, SplitValue, Standardization, describe, load, load_single,
-    read_points, read_snapshots,
+    read_ids, read_points, read_snapshots,
 };
 use action_matching::engine::cpu::CpuEngine;
 use action_matching::model::{Architecture, Coordinates, Model};
@@ -150,9 +150,11 @@ fn read(path: &Path, times_path: Option<&Path>, random: &mut Random) -> Answer {
         })),
         4..6 => Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots))),
         6 => Answer::from(load_single(&source, &()).map(|loaded| check(&loaded.training))),
-        7 => Answer::from(read_points(&source, &()).map(|points| {
+        7 => Answer::from(read_points(&source, &()).and_then(|points| {
             let finite = points.rows.iter().all(|x| x.is_finite()) && points.origin.iter().all(|x| x.is_finite());
             assert!(points.dim > 0 && points.rows.len().is_multiple_of(points.dim) && finite);
+            let n_rows = points.rows.len() / points.dim;
+            read_ids(&source, n_rows, &()).map(|ids| assert!(ids.is_none_or(|ids| ids.len() == n_rows)))
         })),
         _ => Answer::from(describe(path, &())),
     }
@@ -199,6 +201,9 @@ fn npz_archives() {
             let mut members = vec![("samples", npy(random, rows, columns)), ("times", times_npy(random, rows))];
             if random.percent(20) {
                 members.push(("samplex", npy(random, rows, columns)));
+            }
+            if random.percent(20) {
+                members.push(("ids", npy(random, rows, None)));
             }
             if random.percent(20) {
                 members.swap(0, 1);
@@ -275,6 +280,7 @@ fn csv(random: &mut Random) -> Vec<u8> {
         "samples_1",
         "",
         "Unnamed: 0",
+        "id",
         "a",
         "b",
         "\"q\"",
