@@ -84,7 +84,8 @@ impl Model {
     /// The potential s at points `x [n, dim]` and the time `t`, both in data units: `[n]`.
     ///
     /// s itself is a number without unit, that of the network. It is known up to a function of
-    /// time, unless the model has growth and no growth head. For the quadratic cost its slope gives the velocity, vᵢ =
+    /// time, unless the model has growth and no growth head. For the quadratic cost its slope
+    /// gives the velocity, vᵢ =
     /// scaleᵢ² / T · ∂s/∂xᵢ, and with growth λ the mass of a particle grows at the rate λ s / T,
     /// where T is the length of [`Coordinates::time_range`].
     ///

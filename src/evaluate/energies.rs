@@ -13,7 +13,8 @@ pub(crate) struct Energies {
     /// E½‖v‖² for the velocity v = ∇H(∇s); the same if the cost is quadratic.
     pub speed: f64,
     /// Mean square of the residual ∂ₜs + H(∇s) + ½λs² of the Hamilton–Jacobi–Bellman equation,
-    /// which is 0 for an optimal flow. Without growth by the potential its mean over the rows of a time is taken
+    /// which is 0 for an optimal flow. Without growth by the potential its mean over the rows of
+    /// a time is taken
     /// off: s + c(t) moves rows as s does.
     pub residual: f64,
     /// The same with that mean taken off in any case.

@@ -2,8 +2,8 @@
 //! metadata.
 //!
 //! Tensors are f32, `net.0.weight [out, in]`, `net.0.bias [out]`, `net.2.weight`, …, and likewise
-//! `growth_head.0.weight`, … of a growth head; the header's metadata key `action_matching` holds the
-//! rest as JSON.
+//! `growth_head.0.weight`, … of a growth head; the header's metadata key `action_matching` holds
+//! the rest as JSON.
 
 use std::collections::HashMap;
 use std::fmt::Write;

@@ -583,7 +583,7 @@ fn groups_are_warned_of() {
 fn groups_have_the_weights_and_rates_of_their_rows() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("cells.csv");
-    // Row i: times in turn, drugs in pairs of times, a weight that tells the row, none in every fifth.
+    // Row i: times in turn, drugs in pairs of times, a weight that tells it, none in every fifth.
     let row = |i: usize| (i % 2, ["A", "B"][i / 2 % 2], if i.is_multiple_of(5) { 0.0 } else { 1.0 + i as f64 });
     let rows = (0..80).map(|i| {
         let (time, drug, weight) = row(i);

@@ -33,7 +33,8 @@ const ROWS_AT_ONCE: usize = 64;
 const COLUMNS_AT_ONCE: usize = 64;
 
 /// `count` components of rows `[n, origin.len()]`, differences from `origin`, that count in
-/// proportion to their weights `[n]`, whose mean is 1, or alike without any; `path` is for messages.
+/// proportion to their weights `[n]`, whose mean is 1, or alike without any; `path` is for
+/// messages.
 ///
 /// # Errors
 /// [`Error::Input`] if there cannot be so many, because of the number of rows or columns, or

@@ -24,7 +24,8 @@ impl<'a> Kept<'a> {
         let n_times = wide.times.len();
         let k = components.count();
         let center = components.center(origin);
-        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component. The
+        // Σ over snapshots of rows · (mean of the snapshot)²: of all columns, of each component.
+        // The
         // mean of rows with unequal weights has the noise of fewer rows, by a factor of `noise`.
         let (mut all, mut of_components, mut noise) = (0.0, vec![0.0; k], 0.0);
         for at in 0..n_times {

@@ -1,4 +1,5 @@
-//! The growth head, a network of its own for growth, on the rows of the action. With the mass m of a
+//! The growth head, a network of its own for growth, on the rows of the action. With the mass m
+//! of a
 //! row and the growth rate g = ṁ/m of its pair it descends m (g_θ − g)² / (2λ) less what does not
 //! depend on it, (½ m g_θ² − ṁ g_θ) / λ.
 
@@ -19,7 +20,8 @@ pub fn rates<S: Simd>(sweeps: &Sweeps<S>, work: &Workspace, head: &mut Workspace
 }
 
 /// Terms of the loss in `head.s` and the seeds of the adjoint sweep, from the rates of
-/// [`rates`]. Takes the weights of s in `work`, −ṁ, which are 0 afterwards: growth is no term of the
+/// [`rates`]. Takes the weights of s in `work`, −ṁ, which are 0 afterwards: growth is no term of
+/// the
 /// action then. `scale` is 1 / rows of the batch.
 pub fn seed(work: &mut Workspace, head: &mut Workspace, n_rows: usize, growth: f64, scale: f32) {
     let per_growth = (1.0 / growth) as f32;

@@ -2,7 +2,8 @@
 //! in cache.
 //!
 //! Particles obey dy = ∇H(∇s) dτ + σ dW (network coordinates); along a path d log w = λ s dτ, or g
-//! dτ by a growth head, and d log q = −∇·v dτ. A state and its stages hold positions `[n_rows, dim]`, then log w and log q
+//! dτ by a growth head, and d log q = −∇·v dτ. A state and its stages hold positions `[n_rows,
+//! dim]`, then log w and log q
 //! `[n_rows]` if requested.
 
 use std::ops::Range;
