@@ -106,6 +106,16 @@ pub enum Error {
         /// The remedy.
         fix: String,
     },
+    /// Another process of a training, or several, cannot take part in it.
+    #[error("{problem} ({fix})")]
+    Rank {
+        /// The kind of problem, for programs that act on it.
+        kind: RankKind,
+        /// The ranks, and what is wrong with them.
+        problem: String,
+        /// The remedy.
+        fix: &'static str,
+    },
     /// A [`Watch`](crate::stage::Watch) ended the work before it was done; nothing is half-written.
     #[error("interrupted")]
     Interrupted,
@@ -146,6 +156,18 @@ pub enum DeviceKind {
     OutOfMemory,
     /// It failed at work. A run can go on from its last checkpoint.
     Failed,
+}
+
+/// What is wrong with a rank, as far as a program would act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RankKind {
+    /// It has not come: the training has not begun.
+    Missing,
+    /// It would train something else: the training has not begun.
+    Differs,
+    /// It is gone or hangs. A run can go on from its last checkpoint.
+    Lost,
 }
 
 /// Holder of an unusable input.

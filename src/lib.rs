@@ -70,8 +70,8 @@
 //! # Deliberately absent
 //!
 //! Automatic differentiation (the derivatives are written out and checked against f64), a tensor
-//! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access, global
-//! state.
+//! library, several GPUs in one run, an asynchronous runtime, plug-ins, network access but for
+//! [`ranks`], global state.
 #![deny(missing_docs)]
 #![warn(clippy::must_use_candidate, clippy::missing_errors_doc)]
 
@@ -107,6 +107,7 @@ mod process;
 #[cfg(any(feature = "h5ad", feature = "plot"))]
 mod projection;
 mod protobuf;
+pub mod ranks;
 #[cfg(feature = "plot")]
 pub mod report;
 pub mod rng;
@@ -126,7 +127,7 @@ pub mod validate;
 
 pub use destination::{Destination, Replace};
 pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
-pub use error::{DeviceKind, Error, InputKind, Origin, Result};
+pub use error::{DeviceKind, Error, InputKind, Origin, RankKind, Result};
 pub use flow::{Coordinate, Local};
 pub use log_density::StartDensity;
 #[cfg(feature = "files")]

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::output::note!("error: {error:#}");
-            ExitCode::from(cli::exit::ERROR)
+            ExitCode::from(cli::exit::of(&error))
         }
     }
 }

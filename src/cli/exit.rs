@@ -1,5 +1,7 @@
 //! Exit codes of the program, in one table.
 
+use action_matching::{Error, RankKind};
+
 /// Everything asked for was done.
 pub const DONE: u8 = 0;
 /// Something failed; a message describes it.
@@ -14,6 +16,15 @@ pub const INTERRUPTED: u8 = 75;
 /// Added to the number of the signal that ended the command.
 pub const SIGNAL: u8 = 128;
 
+/// The exit code of a command that ended with `error`.
+pub fn of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        // The run has its last checkpoint.
+        Some(Error::Rank { kind: RankKind::Lost, .. }) => INTERRUPTED,
+        _ => ERROR,
+    }
+}
+
 /// The table as `--help` shows it.
 pub fn table() -> String {
     let rows = [
@@ -26,4 +37,18 @@ pub fn table() -> String {
     ];
     let rows = rows.map(|(code, meaning)| format!("  {code:<9}{meaning}"));
     format!("Exit codes:\n{}", rows.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_lost_rank_asks_for_another_try() {
+        let error = |kind| Err::<(), _>(Error::Rank { kind, problem: "rank 1".into(), fix: "again" });
+        let code = |kind| of(&error(kind).context("training").expect_err("an error"));
+        assert_eq!((code(RankKind::Lost), code(RankKind::Differs), code(RankKind::Missing)), (75, 1, 1));
+        assert_eq!(of(&anyhow::anyhow!("another")), 1);
+    }
 }

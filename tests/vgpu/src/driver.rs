@@ -5,12 +5,17 @@
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
 //! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
 //! number of multiprocessors; `VGPU_COUNTERS` names a file for the counters, written at every
-//! synchronization; `VGPU_CAPABILITY` the card; and `VGPU_OVERRIDE` names PTX that replaces modules
-//! (see [`overrides`]).
+//! synchronization; `VGPU_CAPABILITY` the card; `VGPU_OVERRIDE` names PTX that replaces modules
+//! (see [`overrides`]); and `VGPU_DEVICES` is the number of devices.
+//!
+//! Devices share nothing: each has its memory, its streams, its modules and its lock. A thread that
+//! has made no context current uses the first.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::counters;
 use crate::device::{
@@ -18,14 +23,17 @@ use crate::device::{
     occupancy, registers_of_thread,
 };
 use crate::fatbin::ptx_of;
+use crate::memory::GlobalMemory;
+use crate::outside;
 use crate::overrides;
-use crate::queue::{CaptureError, CaptureMode, Graph, Queue, Work};
+use crate::queue::{CaptureError, CaptureMode, Graph, Outside, Progress, Queue, Work};
 
 type Status = c_int;
 
 const SUCCESS: Status = 0;
 const INVALID_VALUE: Status = 1;
 const OUT_OF_MEMORY: Status = 2;
+const INVALID_DEVICE: Status = 101;
 const INVALID_IMAGE: Status = 200;
 const INVALID_HANDLE: Status = 400;
 const NOT_FOUND: Status = 500;
@@ -41,10 +49,25 @@ const CAPTURE_UNJOINED: Status = 904;
 const CAPTURE_ISOLATION: Status = 905;
 const CAPTURED_EVENT: Status = 907;
 
+/// Ends the function with a status other than success.
+macro_rules! check {
+    ($status:expr) => {
+        match $status {
+            SUCCESS => {}
+            status => return status,
+        }
+    };
+}
+
 /// Memory of the device, unless `VGPU_MEMORY` is set.
 const MEMORY: usize = 2 << 30;
 
+/// Time between two questions to other libraries whether their work has ended.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// A device and what the program did with it.
 struct Driver {
+    ordinal: usize,
     device: Device,
     queue: Queue,
     /// (module, kernel, allowed dynamic shared memory) of each function handle.
@@ -55,22 +78,78 @@ struct Driver {
     broken: bool,
 }
 
-static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+static DRIVERS: LazyLock<Vec<Mutex<Driver>>> = LazyLock::new(|| {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seed = number("VGPU_SEED").unwrap_or(0);
-    Mutex::new(Driver {
-        device: Device::new(seed),
-        queue: Queue::new(seed),
-        functions: Vec::new(),
-        graphs: HashMap::new(),
-        next: 1,
-        memory: number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize),
-        broken: false,
-    })
+    let memory = number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize);
+    let driver = |ordinal: usize| {
+        let mut device = Device::new(seed);
+        device.memory = GlobalMemory::of_device(ordinal);
+        Driver {
+            ordinal,
+            device,
+            queue: Queue::new(seed),
+            functions: Vec::new(),
+            graphs: HashMap::new(),
+            // Streams and events of different devices have different handles.
+            next: 1 + ((ordinal as u64) << 48),
+            memory,
+            broken: false,
+        }
+    };
+    let devices = number("VGPU_DEVICES").unwrap_or(1).clamp(1, 64) as usize;
+    (0..devices).map(|ordinal| Mutex::new(driver(ordinal))).collect()
 });
 
+thread_local! {
+    /// The device whose context is current.
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The current device.
 fn driver() -> MutexGuard<'static, Driver> {
-    DRIVER.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    DRIVERS[CURRENT.get()].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Whether there is a device with this number.
+fn exists(ordinal: c_int) -> bool {
+    usize::try_from(ordinal).is_ok_and(|ordinal| ordinal < DRIVERS.len())
+}
+
+/// Runs queued work until `done`; while it waits for other libraries, other threads may call the
+/// driver. A failure breaks the device permanently, as on hardware.
+fn synchronize(done: impl Fn(&Queue) -> bool) -> Status {
+    loop {
+        // The guard ends with this line.
+        let progress = driver().run(&done);
+        match progress {
+            Ok(Progress::Done) => return SUCCESS,
+            Ok(Progress::Waits) => std::thread::sleep(PAUSE),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Does `work` after everything queued before.
+fn at_once(work: Work) -> Status {
+    check!(of_capture(driver().queue.disturb(None)));
+    check!(synchronize(Queue::all_idle));
+    check!(driver().submit(0, work));
+    synchronize(|queue| queue.is_idle(0))
+}
+
+/// Allocates memory; a queued free counts as done.
+fn allocate(bytes: usize) -> Result<u64, Status> {
+    if bytes == 0 {
+        return Err(INVALID_VALUE);
+    }
+    if let Some(address) = driver().allocate(bytes) {
+        return Ok(address);
+    }
+    match synchronize(Queue::all_idle) {
+        SUCCESS => driver().allocate(bytes).ok_or(OUT_OF_MEMORY),
+        status => Err(status),
+    }
 }
 
 impl Driver {
@@ -79,22 +158,36 @@ impl Driver {
         self.next
     }
 
-    /// Runs queued work until `done`. A failure breaks the device permanently, as on hardware.
-    fn synchronize(&mut self, done: impl Fn(&Queue) -> bool) -> Status {
+    /// Runs queued work until `done`, or until only other libraries have something to do.
+    fn run(&mut self, done: impl Fn(&Queue) -> bool) -> Result<Progress, Status> {
         if self.broken {
-            return LAUNCH_FAILED;
+            return Err(LAUNCH_FAILED);
         }
-        if let Err(message) = self.queue.run(&mut self.device, done) {
+        let progress = self.queue.run(&mut self.device, done).map_err(|message| {
             eprintln!("vgpu: {message}");
             self.broken = true;
-            return LAUNCH_FAILED;
-        }
-        if let Ok(path) = std::env::var("VGPU_COUNTERS")
-            && let Err(error) = std::fs::write(&path, counters::report(&self.device.counters, &self.device.launches))
+            LAUNCH_FAILED
+        })?;
+        if let Ok(mut path) = std::env::var("VGPU_COUNTERS")
+            && progress == Progress::Done
         {
-            eprintln!("vgpu: {path}: {error}");
+            if self.ordinal > 0 {
+                path += &format!(".{}", self.ordinal);
+            }
+            if let Err(error) = std::fs::write(&path, counters::report(&self.device.counters, &self.device.launches)) {
+                eprintln!("vgpu: {path}: {error}");
+            }
         }
-        SUCCESS
+        Ok(progress)
+    }
+
+    /// Performs a piece of queued work, if any can be: a program that only asks makes progress too.
+    fn advance(&mut self) -> Status {
+        let asked = Cell::new(false);
+        match self.run(|_| asked.replace(true)) {
+            Ok(_) => SUCCESS,
+            Err(status) => status,
+        }
     }
 
     fn submit(&mut self, stream: u64, work: Work) -> Status {
@@ -104,38 +197,8 @@ impl Driver {
         of_capture(self.queue.push(stream, work))
     }
 
-    /// Does `work` after everything queued before.
-    fn at_once(&mut self, work: Work) -> Status {
-        let undisturbed = of_capture(self.queue.disturb(None));
-        if undisturbed != SUCCESS {
-            return undisturbed;
-        }
-        match self.synchronize(Queue::all_idle) {
-            SUCCESS => {}
-            status => return status,
-        }
-        match self.submit(0, work) {
-            SUCCESS => self.synchronize(|queue| queue.is_idle(0)),
-            status => status,
-        }
-    }
-
-    /// Allocates memory; a queued free counts as done.
-    fn allocate(&mut self, bytes: usize) -> Result<u64, Status> {
-        if bytes == 0 {
-            return Err(INVALID_VALUE);
-        }
-        if self.device.memory.used + bytes > self.memory {
-            match self.synchronize(Queue::all_idle) {
-                SUCCESS => {}
-                status => return Err(status),
-            }
-        }
-        if self.device.memory.used + bytes > self.memory {
-            Err(OUT_OF_MEMORY)
-        } else {
-            Ok(self.device.memory.allocate(bytes))
-        }
+    fn allocate(&mut self, bytes: usize) -> Option<u64> {
+        (self.device.memory.used + bytes <= self.memory).then(|| self.device.memory.allocate(bytes))
     }
 
     /// Blocks of a kernel that a multiprocessor can hold at the same time.
@@ -203,16 +266,6 @@ pub struct LaunchAttribute {
 const ATTRIBUTE_IGNORE: c_uint = 0;
 const ATTRIBUTE_COOPERATIVE: c_uint = 2;
 
-/// Ends the function with a status other than success.
-macro_rules! check {
-    ($status:expr) => {
-        match $status {
-            SUCCESS => {}
-            status => return status,
-        }
-    };
-}
-
 /// Writes through a pointer of the caller; null is an error of the caller.
 ///
 /// # Safety
@@ -246,10 +299,10 @@ macro_rules! entry {
 entry! {
     fn cuInit(_flags: c_uint) { SUCCESS }
     fn cuDriverGetVersion(version: *mut c_int) { give(version, 12000) }
-    fn cuDeviceGetCount(count: *mut c_int) { give(count, 1) }
+    fn cuDeviceGetCount(count: *mut c_int) { give(count, DRIVERS.len() as c_int) }
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) {
-        if ordinal != 0 { return 101 }
-        give(device, 0)
+        if !exists(ordinal) { return INVALID_DEVICE }
+        give(device, ordinal)
     }
     fn cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
         let text = b"Virtual GPU (sm_80)\0";
@@ -257,7 +310,11 @@ entry! {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), name, text.len());
         SUCCESS
     }
-    fn cuDeviceGetUuid(uuid: *mut [u8; 16], _device: c_int) { give(uuid, *b"virtual gpu of v") }
+    fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int) {
+        let mut bytes = *b"virtual gpu of v";
+        bytes[15] += device as u8;
+        give(uuid, bytes)
+    }
     fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) { cuDeviceGetUuid(uuid, device) }
     fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { give(bytes, driver().memory) }
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
@@ -294,31 +351,37 @@ entry! {
             _ => 0,
         })
     }
-    fn cuDevicePrimaryCtxRetain(context: *mut usize, _device: c_int) { give(context, 1) }
+    // The context of a device is its number and one.
+    fn cuDevicePrimaryCtxRetain(context: *mut usize, device: c_int) {
+        if !exists(device) { return INVALID_DEVICE }
+        give(context, device as usize + 1)
+    }
     fn cuDevicePrimaryCtxRelease_v2(_device: c_int) { SUCCESS }
-    fn cuCtxSetCurrent(_context: usize) { SUCCESS }
-    fn cuCtxGetCurrent(context: *mut usize) { give(context, 1) }
+    fn cuCtxSetCurrent(context: usize) {
+        if context > DRIVERS.len() { return INVALID_VALUE }
+        CURRENT.set(context.saturating_sub(1));
+        SUCCESS
+    }
+    fn cuCtxGetCurrent(context: *mut usize) { give(context, CURRENT.get() + 1) }
+    fn cuCtxGetDevice(device: *mut c_int) { give(device, CURRENT.get() as c_int) }
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) { give(least, 0); give(greatest, 0) }
     fn cuCtxSynchronize() {
-        let mut driver = driver();
-        check!(of_capture(driver.queue.disturb_all()));
-        driver.synchronize(Queue::all_idle)
+        check!(of_capture(driver().queue.disturb_all()));
+        synchronize(Queue::all_idle)
     }
 
     fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) {
-        let mut driver = driver();
-        check!(of_capture(driver.queue.disturb(None)));
-        match driver.allocate(bytes) {
+        check!(of_capture(driver().queue.disturb(None)));
+        match allocate(bytes) {
             Ok(address) => give(pointer, address),
             Err(status) => status,
         }
     }
-    fn cuMemFree_v2(pointer: u64) { driver().at_once(Work::Free { address: pointer }) }
+    fn cuMemFree_v2(pointer: u64) { at_once(Work::Free { address: pointer }) }
     fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream: u64) {
-        let mut driver = driver();
         // Hardware records an allocation in the graph; the kernels of this project need none.
-        check!(of_capture(driver.queue.disturb(Some(stream))));
-        match driver.allocate(bytes) {
+        check!(of_capture(driver().queue.disturb(Some(stream))));
+        match allocate(bytes) {
             Ok(address) => give(pointer, address),
             Err(status) => status,
         }
@@ -366,7 +429,7 @@ entry! {
         driver.submit(stream, Work::ToDevice { to, bytes })
     }
     fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) {
-        driver().at_once(Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
+        at_once(Work::ToDevice { to, bytes: std::slice::from_raw_parts(from.cast::<u8>(), bytes).to_vec() })
     }
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: u64) {
         let mut driver = driver();
@@ -378,23 +441,24 @@ entry! {
         check!(of_capture(driver.queue.disturb(Some(stream))));
         // A copy to pageable memory returns when it is done.
         check!(driver.submit(stream, work));
-        driver.synchronize(|queue| queue.is_idle(stream))
+        drop(driver);
+        synchronize(|queue| queue.is_idle(stream))
     }
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) {
-        driver().at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
+        at_once(Work::ToHost { to: to as usize, from, bytes, pinned: false })
     }
     fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) {
         driver().submit(stream, Work::OnDevice { to, from, bytes })
     }
-    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) { driver().at_once(Work::OnDevice { to, from, bytes }) }
+    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) { at_once(Work::OnDevice { to, from, bytes }) }
     fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: u64) {
         driver().submit(stream, Work::Fill { to, value: vec![value], count })
     }
     fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
-        driver().at_once(Work::Fill { to, value: vec![value], count })
+        at_once(Work::Fill { to, value: vec![value], count })
     }
     fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
-        driver().at_once(Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
+        at_once(Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
     }
     fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: u64) {
         driver().submit(stream, Work::Fill { to, value: value.to_le_bytes().to_vec(), count })
@@ -403,34 +467,41 @@ entry! {
     fn cuStreamCreate(stream: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(stream, handle) }
     fn cuStreamCreateWithPriority(stream: *mut u64, flags: c_uint, _priority: c_int) { cuStreamCreate(stream, flags) }
     fn cuStreamDestroy_v2(stream: u64) {
-        let mut driver = driver();
-        check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronize(|queue| queue.is_idle(stream))
+        check!(of_capture(driver().queue.disturb(Some(stream))));
+        synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamSynchronize(stream: u64) {
-        let mut driver = driver();
-        check!(of_capture(driver.queue.disturb(Some(stream))));
-        driver.synchronize(|queue| queue.is_idle(stream))
+        check!(of_capture(driver().queue.disturb(Some(stream))));
+        synchronize(|queue| queue.is_idle(stream))
     }
     fn cuStreamQuery(stream: u64) {
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(Some(stream))));
+        check!(driver.advance());
         if driver.queue.is_idle(stream) { SUCCESS } else { NOT_READY }
     }
     fn cuStreamWaitEvent(stream: u64, event: u64, _flags: c_uint) { of_capture(driver().queue.wait(stream, event)) }
     fn cuLaunchHostFunc(stream: u64, function: usize, argument: *mut c_void) {
         driver().submit(stream, Work::Host { function, argument: argument as usize })
     }
+    // Appends work of another library: no part of the driver interface (see [`outside`]).
+    fn vgpuSubmit(stream: u64, work: *const outside::Work) {
+        if work.is_null() { return INVALID_VALUE }
+        driver().submit(stream, Work::Outside(Outside(work.read())))
+    }
     fn cuEventCreate(event: *mut u64, _flags: c_uint) { let handle = driver().handle(); give(event, handle) }
     fn cuEventDestroy_v2(event: u64) { driver().queue.forget_event(event); SUCCESS }
     fn cuEventRecord(event: u64, stream: u64) { of_capture(driver().queue.record(stream, event)) }
     fn cuEventSynchronize(event: u64) {
-        let mut driver = driver();
-        check!(of_capture(driver.queue.has_happened(event)));
-        driver.synchronize(|queue| queue.has_happened(event).unwrap_or(true))
+        check!(of_capture(driver().queue.has_happened(event)));
+        synchronize(|queue| queue.has_happened(event).unwrap_or(true))
     }
     fn cuEventQuery(event: u64) {
-        match driver().queue.has_happened(event) {
+        let mut driver = driver();
+        if driver.queue.has_happened(event) == Ok(false) {
+            check!(driver.advance());
+        }
+        match driver.queue.has_happened(event) {
             Ok(true) => SUCCESS,
             Ok(false) => NOT_READY,
             error => of_capture(error),
@@ -475,9 +546,9 @@ entry! {
         }
     }
     fn cuModuleUnload(module: u64) {
+        check!(of_capture(driver().queue.disturb(None)));
+        let status = synchronize(Queue::all_idle);
         let mut driver = driver();
-        check!(of_capture(driver.queue.disturb(None)));
-        let status = driver.synchronize(Queue::all_idle);
         if let Some(slot) = driver.device.modules.get_mut(module as usize - 1) {
             *slot = None;
         }
@@ -642,7 +713,7 @@ fn describe(status: Status) -> (&'static CStr, &'static CStr) {
         SUCCESS => (c"CUDA_SUCCESS", c"no error"),
         INVALID_VALUE => (c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
         OUT_OF_MEMORY => (c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
-        101 => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
+        INVALID_DEVICE => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
         INVALID_IMAGE => (c"CUDA_ERROR_INVALID_IMAGE", c"device kernel image is invalid"),
         INVALID_HANDLE => (c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
         NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),

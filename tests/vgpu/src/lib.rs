@@ -12,6 +12,7 @@
 //! | `device` | memory, modules and launches together |
 //! | `counters`, `model` | what a profiler counts, and the time that it takes on a named GPU |
 //! | `queue` | streams, events and captures |
+//! | `outside` | work of other libraries in streams |
 //! | `driver` | the functions of the driver interface |
 //! | `fatbin`, `overrides` | the PTX inside what the compiler writes, and other PTX in its place |
 
@@ -26,6 +27,7 @@ pub mod fragments;
 pub mod lanes;
 pub mod memory;
 pub mod model;
+pub mod outside;
 pub mod overrides;
 pub mod ptx;
 pub mod queue;

@@ -2,13 +2,17 @@
 //! runs in a seeded random order of streams.
 //!
 //! Work that the program did not order therefore runs in any order, as on a device. A graph is
-//! recorded work that is queued again.
+//! recorded work that is queued again. Work of another library ([`outside`]) begins as soon as it
+//! can and ends after all else that can run has run.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ffi::{c_int, c_void};
 use std::thread::ThreadId;
 
 use crate::device::{Device, Sizes};
 use crate::exec::Random;
+use crate::memory::{GlobalMemory, Region};
+use crate::outside;
 
 /// One unit of work of a stream.
 #[derive(Clone)]
@@ -63,6 +67,29 @@ pub enum Work {
         function: usize,
         argument: usize,
     },
+    Outside(Outside),
+}
+
+/// Work of another library.
+#[derive(Clone, Copy)]
+pub struct Outside(pub outside::Work);
+
+// SAFETY: the library that submits it lets any thread call it, as a thread of a driver would.
+unsafe impl Send for Outside {}
+
+/// A run of work of another library, and what it says that it is.
+struct Begun {
+    run: usize,
+    name: String,
+}
+
+/// How far [`Queue::run`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// `done`, or no work is left.
+    Done,
+    /// Work of another library has to end first.
+    Waits,
 }
 
 /// Recorded work with the streams it was recorded from, in the order of recording.
@@ -126,6 +153,8 @@ pub struct Queue {
     /// belongs.
     captures: HashMap<u64, Capture>,
     capturing: HashMap<u64, u64>,
+    /// Work of other libraries that is under way, by its stream.
+    begun: BTreeMap<u64, Begun>,
     /// Page-locked memory of the host: address and size.
     pub pinned: BTreeMap<usize, usize>,
     random: Random,
@@ -141,6 +170,7 @@ impl Queue {
             pending: HashSet::new(),
             captures: HashMap::new(),
             capturing: HashMap::new(),
+            begun: BTreeMap::new(),
             pinned: BTreeMap::new(),
             random: Random::new(seed),
             n_records: 0,
@@ -340,36 +370,102 @@ impl Queue {
         below.is_some_and(|(&start, &size)| at + bytes <= start + size)
     }
 
-    /// Runs work until `done`, or until none is left.
+    /// Runs work until `done`, until none is left, or until only work of other libraries is.
     ///
     /// # Errors
-    /// The first failure of a kernel or copy, or a deadlock of streams.
-    pub fn run(&mut self, device: &mut Device, done: impl Fn(&Queue) -> bool) -> Result<(), String> {
+    /// The first failure of a kernel, a copy or another library, or a deadlock of streams, with the
+    /// work of other libraries that was under way.
+    pub fn run(&mut self, device: &mut Device, done: impl Fn(&Queue) -> bool) -> Result<Progress, String> {
+        self.run_all(device, done).map_err(|mut message| {
+            for Begun { name, .. } in self.begun.values() {
+                message += &format!("\n  while {name} is under way");
+            }
+            message
+        })
+    }
+
+    fn run_all(&mut self, device: &mut Device, done: impl Fn(&Queue) -> bool) -> Result<Progress, String> {
         while !done(self) {
+            self.begin_outside(&device.memory);
             let mut ready: Vec<u64> = (self.streams.iter())
                 .filter(|(_, works)| match works.front() {
-                    None => false,
+                    None | Some(Work::Outside(_)) => false,
                     Some(Work::Wait { number }) => !self.pending.contains(number),
                     Some(_) => true,
                 })
                 .map(|(&stream, _)| stream)
                 .collect();
             if ready.is_empty() {
-                let waiting = self.streams.values().any(|works| !works.is_empty());
-                return if waiting { Err("streams wait for events that never happen".into()) } else { Ok(()) };
+                if !self.begun.is_empty() {
+                    match self.poll_outside(&device.memory)? {
+                        true => continue,
+                        false => return Ok(Progress::Waits),
+                    }
+                }
+                return match self.all_idle() {
+                    true => Ok(Progress::Done),
+                    false => Err("streams wait for events that never happen".into()),
+                };
             }
             ready.sort_unstable();
             let stream = ready[self.random.below(ready.len())];
-            let works = self.streams.get_mut(&stream);
-            let work = works.and_then(VecDeque::pop_front);
-            if self.is_idle(stream) {
-                self.streams.remove(&stream);
-            }
-            if let Some(work) = work {
+            if let Some(work) = self.take(stream) {
                 self.perform(device, work)?;
             }
         }
-        Ok(())
+        Ok(Progress::Done)
+    }
+
+    /// The next work of `stream`.
+    fn take(&mut self, stream: u64) -> Option<Work> {
+        let work = self.streams.get_mut(&stream).and_then(VecDeque::pop_front);
+        if self.is_idle(stream) {
+            self.streams.remove(&stream);
+        }
+        work
+    }
+
+    /// Begins the work of other libraries that streams have reached.
+    fn begin_outside(&mut self, memory: &GlobalMemory) {
+        let mut reached: Vec<(u64, Outside)> = (self.streams.iter())
+            .filter_map(|(&stream, works)| match works.front() {
+                Some(&Work::Outside(work)) if !self.begun.contains_key(&stream) => Some((stream, work)),
+                _ => None,
+            })
+            .collect();
+        reached.sort_unstable_by_key(|&(stream, _)| stream);
+        for (stream, Outside(work)) in reached {
+            let mut at = At { memory, said: String::new() };
+            // SAFETY: the library that submitted the work gave its argument and function.
+            let run = at.with(|memory| unsafe { (work.begin)(work.argument, memory) }) as usize;
+            self.begun.insert(stream, Begun { run, name: at.said });
+        }
+    }
+
+    /// Asks the work of other libraries how far it is: `true` if some has ended.
+    fn poll_outside(&mut self, memory: &GlobalMemory) -> Result<bool, String> {
+        let mut ended = Vec::new();
+        for (&stream, begun) in &self.begun {
+            let Some(&Work::Outside(Outside(work))) = self.streams.get(&stream).and_then(VecDeque::front) else {
+                continue;
+            };
+            let mut at = At { memory, said: String::new() };
+            // SAFETY: the run comes from the `begin` of the same work, and has not ended.
+            match at.with(|memory| unsafe { (work.poll)(begun.run as *mut c_void, memory) }) {
+                outside::PENDING => {}
+                outside::DONE => ended.push(stream),
+                _ => {
+                    let said = at.said;
+                    self.begun.remove(&stream);
+                    return Err(said);
+                }
+            }
+        }
+        for stream in &ended {
+            self.begun.remove(stream);
+            self.take(*stream);
+        }
+        Ok(!ended.is_empty())
     }
 
     /// True if `stream` has no work left.
@@ -386,6 +482,12 @@ impl Queue {
         let outside =
             |what: &str, at: u64, bytes: usize| format!("{what}: {bytes} bytes at {at:#x} lie in no allocation");
         let given_back = |what: &str| format!("{what}: the page-locked memory of the host was given back");
+        let free_of_promises = |what: &str, at: u64, bytes: usize, region: &Region, offset: usize| {
+            if region.is_promised(offset, bytes) {
+                return Err(format!("{what}: some of the {bytes} bytes at {at:#x} belong to work that has not ended"));
+            }
+            Ok(())
+        };
         match work {
             Work::Launch { module, kernel, parameters, sizes } => {
                 let parameters: Vec<&[u8]> = parameters.iter().map(Vec::as_slice).collect();
@@ -394,6 +496,7 @@ impl Queue {
             Work::ToDevice { to, bytes } => {
                 let (region, offset) =
                     device.memory.find(to, bytes.len()).map_err(|_| outside("copy to the device", to, bytes.len()))?;
+                free_of_promises("copy to the device", to, bytes.len(), region, offset)?;
                 region.copy_in(offset, &bytes);
                 Ok(())
             }
@@ -411,6 +514,7 @@ impl Queue {
                 }
                 let (region, offset) =
                     device.memory.find(from, bytes).map_err(|_| outside("copy to the host", from, bytes))?;
+                free_of_promises("copy to the host", from, bytes, region, offset)?;
                 if !region.is_written(offset, bytes) {
                     return Err(format!("copy to the host: some of the {bytes} bytes at {from:#x} were never written"));
                 }
@@ -424,6 +528,7 @@ impl Queue {
                 let mut copied = vec![0; bytes];
                 let (region, offset) =
                     device.memory.find(from, bytes).map_err(|_| outside("copy on the device", from, bytes))?;
+                free_of_promises("copy on the device", from, bytes, region, offset)?;
                 if !region.is_written(offset, bytes) {
                     return Err(format!(
                         "copy on the device: some of the {bytes} bytes at {from:#x} were never written"
@@ -437,6 +542,9 @@ impl Queue {
                 self.perform(device, Work::ToDevice { to, bytes })
             }
             Work::Free { address } => {
+                if let Ok((region, 0)) = device.memory.find(address, 0) {
+                    free_of_promises("memory is freed", address, region.len(), region, 0)?;
+                }
                 if device.memory.free(address) {
                     Ok(())
                 } else {
@@ -447,7 +555,8 @@ impl Queue {
                 self.pending.remove(&number);
                 Ok(())
             }
-            Work::Wait { .. } => Ok(()),
+            // Work of other libraries is not performed but begun and polled.
+            Work::Wait { .. } | Work::Outside(_) => Ok(()),
             Work::Host { function, argument } => {
                 // SAFETY: the program gave this function and this argument to `cuLaunchHostFunc`.
                 unsafe {
@@ -458,4 +567,79 @@ impl Queue {
             }
         }
     }
+}
+
+/// The memory that work of another library sees, and what it says.
+struct At<'a> {
+    memory: &'a GlobalMemory,
+    said: String,
+}
+
+impl At<'_> {
+    fn with<T>(&mut self, call: impl FnOnce(*const outside::Memory) -> T) -> T {
+        let memory = outside::Memory { context: (&raw mut *self).cast(), read, promise, deliver, withdraw, say };
+        call(&memory)
+    }
+
+    fn change(&self, address: u64, bytes: usize, change: impl FnOnce(&Region, usize) -> c_int) -> c_int {
+        match self.memory.find(address, bytes) {
+            Ok((region, offset)) => change(region, offset),
+            Err(_) => outside::OUTSIDE,
+        }
+    }
+}
+
+// SAFETY of the functions below: `context` is the `At` whose `with` is on the stack, and the
+// library follows the documentation of `outside::Memory`.
+
+unsafe extern "C" fn read(context: *mut c_void, address: u64, bytes: usize, to: *mut u8) -> c_int {
+    // SAFETY: see above.
+    let (at, to) = unsafe { (&*context.cast::<At>(), std::slice::from_raw_parts_mut(to, bytes)) };
+    at.change(address, bytes, |region, offset| {
+        if region.is_promised(offset, bytes) {
+            return outside::PROMISED;
+        }
+        if !region.is_written(offset, bytes) {
+            return outside::UNWRITTEN;
+        }
+        region.copy_out(offset, to);
+        outside::FINE
+    })
+}
+
+unsafe extern "C" fn promise(context: *mut c_void, address: u64, bytes: usize) -> c_int {
+    // SAFETY: see above.
+    let at = unsafe { &*context.cast::<At>() };
+    at.change(address, bytes, |region, offset| {
+        if region.is_promised(offset, bytes) {
+            return outside::PROMISED;
+        }
+        region.set_promised(offset, bytes, true, false);
+        outside::FINE
+    })
+}
+
+unsafe extern "C" fn deliver(context: *mut c_void, address: u64, bytes: usize, from: *const u8) -> c_int {
+    // SAFETY: see above.
+    let (at, from) = unsafe { (&*context.cast::<At>(), std::slice::from_raw_parts(from, bytes)) };
+    at.change(address, bytes, |region, offset| {
+        region.set_promised(offset, bytes, false, true);
+        region.copy_in(offset, from);
+        outside::FINE
+    })
+}
+
+unsafe extern "C" fn withdraw(context: *mut c_void, address: u64, bytes: usize) -> c_int {
+    // SAFETY: see above.
+    let at = unsafe { &*context.cast::<At>() };
+    at.change(address, bytes, |region, offset| {
+        region.set_promised(offset, bytes, false, false);
+        outside::FINE
+    })
+}
+
+unsafe extern "C" fn say(context: *mut c_void, text: *const u8, bytes: usize) {
+    // SAFETY: see above.
+    let (at, text) = unsafe { (&mut *context.cast::<At>(), std::slice::from_raw_parts(text, bytes)) };
+    at.said = String::from_utf8_lossy(text).into_owned();
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::folder_with_driver;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
 
 const PTX: &str = r#".version 8.0
@@ -337,4 +337,39 @@ fn memory_of_the_host_outlives_its_copies() {
     stream.memcpy_htod(&host, &mut x).expect("a copy");
     drop(host);
     assert!(stream.synchronize().is_err());
+}
+
+/// Memory of one device is none of another, and a failure breaks its own alone.
+#[test]
+fn devices_share_nothing() {
+    let name = "devices_share_nothing";
+    if let Some(output) = on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_DEVICES", "2")]) {
+        assert!(
+            output.contains("vgpu: copy to the host: 256 bytes at") && output.contains("no allocation"),
+            "{output}"
+        );
+        return;
+    }
+    assert_eq!(CudaContext::device_count().expect("a number"), 2);
+    assert_eq!(CudaContext::new(2).expect_err("there are two").0, sys::CUresult::CUDA_ERROR_INVALID_DEVICE);
+    let (second, function) = {
+        let context = CudaContext::new(1).expect("a device");
+        let module = context.load_module(Ptx::from_src(PTX)).expect("a module");
+        let function = module.load_function("twice").expect("the kernel");
+        (context, function)
+    };
+    let first = CudaContext::new(0).expect("a device");
+    assert_ne!(first.uuid().expect("an id").bytes, second.uuid().expect("an id").bytes);
+    let (on_first, on_second) = (first.default_stream(), second.default_stream());
+    let x = on_first.clone_htod(&[3u32; 64]).expect("a copy");
+    let mut y = on_second.clone_htod(&[5u32; 64]).expect("a copy");
+    launch(&on_second, &function, &mut y, 64);
+    assert_eq!(on_second.clone_dtoh(&y).expect("a copy"), [10; 64]);
+    let address = x.device_ptr(&on_first).0;
+    second.bind_to_thread().expect("the second device");
+    let mut host = [0u32; 64];
+    // SAFETY: the bytes are there, and the address is none of the device's.
+    unsafe { cudarc::driver::result::memcpy_dtoh_sync(&mut host, address) }.expect_err("is not there");
+    assert_eq!(on_first.clone_dtoh(&x).expect("a copy"), [3; 64]);
+    on_second.clone_dtoh(&y).expect_err("is broken");
 }

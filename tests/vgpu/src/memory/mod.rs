@@ -63,6 +63,11 @@ const GAP: u64 = 4096;
 const FIRST: u64 = 0x7_0000_0000;
 
 impl GlobalMemory {
+    /// Memory whose addresses no device with another number has.
+    pub fn of_device(ordinal: usize) -> Self {
+        GlobalMemory { next: FIRST + ((ordinal as u64) << 40), ..GlobalMemory::default() }
+    }
+
     /// The address of `bytes` new bytes, aligned to 512.
     pub fn allocate(&mut self, bytes: usize) -> u64 {
         let address = self.next.max(FIRST).next_multiple_of(512);

@@ -207,6 +207,23 @@ impl Region {
         })
     }
 
+    /// True if a byte of `offset..offset + bytes` belongs to a copy that has not ended.
+    pub fn is_promised(&self, offset: usize, bytes: usize) -> bool {
+        (offset / 4..(offset + bytes).div_ceil(4))
+            .any(|word| self.words[word].load(Relaxed) & bytes_of_word(offset, bytes, word) << 4 != 0)
+    }
+
+    /// Marks bytes as pending on behalf of work of a stream, or no longer so: `written` or not.
+    pub fn set_promised(&self, offset: usize, bytes: usize, promised: bool, written: bool) {
+        for word in offset / 4..(offset + bytes).div_ceil(4) {
+            let bits = bytes_of_word(offset, bytes, word);
+            self.change(word, |value| {
+                let cleared = value & !(bits | bits << 4);
+                cleared | if promised { bits << 4 } else { 0 } | if written { bits } else { 0 }
+            });
+        }
+    }
+
     /// Writes bytes on behalf of the host.
     pub fn copy_in(&self, offset: usize, from: &[u8]) {
         let mut at = offset;
@@ -608,6 +625,22 @@ mod tests {
         assert_eq!(region.store_narrow(8, 1, 1, by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
         region.deliver(0, &[7; 4], by(0, 0, 0));
         assert_eq!(region.load_words(0, by(0, 0, 0), 0), Ok([7; 4]));
+    }
+
+    #[test]
+    fn bytes_promised_to_a_stream_are_out_of_reach_until_they_are_written() {
+        let region = Region::new(12);
+        region.copy_in(0, &[7; 12]);
+        region.set_promised(2, 4, true, false);
+        assert!(region.is_promised(0, 12) && region.is_promised(5, 1));
+        assert!(!region.is_promised(0, 2) && !region.is_promised(6, 6));
+        assert_eq!(region.load_words::<1>(0, by(0, 0, 0), 0), Err(Fault::Pending { address: 0 }));
+        assert_eq!(region.store_words(1, [1], by(0, 0, 0), 4), Err(Fault::Pending { address: 4 }));
+        assert_eq!(region.load_words::<1>(2, by(0, 0, 0), 8), Ok([0x0707_0707]));
+        region.set_promised(2, 2, false, true);
+        assert!(load(&region, by(0, 0, 0)).is_ok() && !region.is_written(0, 12));
+        region.set_promised(4, 2, false, false);
+        assert!(!region.is_promised(0, 12) && !region.is_written(4, 1) && region.is_written(6, 6));
     }
 
     #[test]
