@@ -29,6 +29,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// That of `.target` in a text of PTX; without one, the oldest.
+    pub fn of(ptx: &str) -> Target {
+        let target = ptx.lines().find_map(|line| line.trim().strip_prefix(".target")?.trim().strip_prefix("sm_"));
+        let target = target.unwrap_or_default();
+        let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
+        let specific = target[digits.len()..].starts_with('a');
+        Target { architecture: digits.parse().unwrap_or(0), specific }
+    }
+
     /// True if a card of this compute capability (80 for 8.0) runs it.
     pub fn runs_on(self, capability: u32) -> bool {
         if self.specific { self.architecture == capability } else { self.architecture <= capability }
@@ -215,12 +224,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
     let mut shared_bytes = 0usize;
     let (mut dynamic_shared, mut dynamic_align): (Vec<String>, usize) = (Vec::new(), 1);
     let pieces = pieces(text, &mut module.files)?;
-    let target = text.lines().find_map(|line| line.trim().strip_prefix(".target")?.trim().strip_prefix("sm_"));
-    if let Some(target) = target {
-        let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
-        let specific = target[digits.len()..].starts_with('a');
-        module.target = Target { architecture: digits.parse().unwrap_or(0), specific };
-    }
+    module.target = Target::of(text);
     let mut at = 0;
     // Variables first, because kernels may refer to later ones.
     let mut depth = 0;
