@@ -128,11 +128,11 @@ pub use error::{DeviceKind, Error, InputKind, Origin, Result};
 pub use flow::{Coordinate, Local};
 pub use log_density::StartDensity;
 
-/// Items that only the program `amatch` needs; not part of the public interface.
+/// Items that only the program `amatch` and the tests need; not part of the public interface.
 #[doc(hidden)]
 pub mod cli_support {
     pub use crate::data::describe;
-    pub use crate::engine::cuda::{driver, kernels, oldest_driver};
+    pub use crate::engine::cuda::{driver, images, kernels, oldest_driver};
     pub use crate::files::{check_writable, write_atomically};
     pub use crate::tensors::TensorFileKind;
 }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub use driver::{DeviceInfo, devices, is_available};
 #[doc(hidden)] // by way of `cli_support`
-pub use driver::{driver, kernels, oldest_driver};
+pub use driver::{driver, images, kernels, oldest_driver};
 
 use self::driver::Device;
 use self::needs::TileChoice;

@@ -3,6 +3,11 @@
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
+/// The fat binary of each file of `kernels/`, for tests of what the assembler makes of it.
+pub fn images() -> impl Iterator<Item = &'static [u8]> {
+    MODULES.iter().map(|&(_, image)| image)
+}
+
 /// Declares the kernels: see `modules/kernel.rs`.
 macro_rules! kernels {
     (

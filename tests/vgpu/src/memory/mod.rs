@@ -58,11 +58,18 @@ pub struct GlobalMemory {
     pub used: usize,
 }
 
+/// Distance between the addresses of two devices.
+const OF_A_DEVICE: u64 = 1 << 44;
 /// Unallocated bytes between allocations, so that an access beyond the end is noticed.
 const GAP: u64 = 4096;
 const FIRST: u64 = 0x7_0000_0000;
 
 impl GlobalMemory {
+    /// That of device `ordinal`: devices have no address in common.
+    pub fn of_device(ordinal: usize) -> GlobalMemory {
+        GlobalMemory { next: ordinal as u64 * OF_A_DEVICE + FIRST, ..GlobalMemory::default() }
+    }
+
     /// The address of `bytes` new bytes, aligned to 512.
     pub fn allocate(&mut self, bytes: usize) -> u64 {
         let address = self.next.max(FIRST).next_multiple_of(512);

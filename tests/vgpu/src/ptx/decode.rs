@@ -247,6 +247,12 @@ impl Decoder<'_> {
 
     fn op(&self) -> Result<Op, String> {
         let asynchronous = matches!(self.parts[0], "mbarrier" | "cp" | "fence");
+        let is_refused = |part: &&str| {
+            matches!(*part, "multicast::cluster" | "tensor" | "mapa" | "getctarank" | "tensormap" | "prefetch")
+        };
+        if self.parts.iter().any(is_refused) || self.parts.starts_with(&["barrier", "cluster"]) {
+            return Err("clusters, multicast, tensor maps and prefetches are not executed: no kernel uses them".into());
+        }
         let of_cluster = |part: &str| matches!(part, "cluster" | "shared::cluster") && !asynchronous || part == "noftz";
         if self.parts[1..].iter().copied().any(of_cluster) {
             return Err("a qualifier that is not supported".into());
