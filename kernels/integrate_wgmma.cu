@@ -32,13 +32,12 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
     uint32_t a[kOperandRegisters] = {};
     begin_turns();
     const auto sweeps_of = [&](uint32_t first_row) {
-      return ParticleSweeps<kDensity, WgmmaEngine<T>>{
-          {params.network, params.rows, first_row, first_row},
-          nullptr,
-          params.biases,
-          {a, pipe},
-          {params.carried, params.rows.carried, behind_stages(sm)},
-          sm_integration.probe_weight};
+      return ParticleSweeps<kDensity, WgmmaEngine<T>>{{params.network, params.rows, first_row, first_row},
+                                                      nullptr,
+                                                      params.biases,
+                                                      {a, pipe},
+                                                      {params.carried, params.rows.carried, behind_stages(sm)},
+                                                      sm_integration.probe_weight};
     };
     integrate_tiles(params, sm_integration, sweeps_of, [&](bool goes_on) {
       if (threadIdx.x == 0) {
@@ -50,10 +49,10 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
   }
 }
 
-#define INTEGRATE_WGMMA(NAME, TYPE)                                                                                \
-  extern "C" __global__ void __launch_bounds__(kWgmmaThreads, 1)                                                   \
-      integrate_wgmma_##NAME(const IntegrateParams params) {                                                       \
-    integrate_wgmma<TYPE, false>(params);                                                                          \
+#define INTEGRATE_WGMMA(NAME, TYPE)                              \
+  extern "C" __global__ void __launch_bounds__(kWgmmaThreads, 1) \
+      integrate_wgmma_##NAME(const IntegrateParams params) {     \
+    integrate_wgmma<TYPE, false>(params);                        \
   }
 INTEGRATE_WGMMA(bf16, __nv_bfloat16)
 INTEGRATE_WGMMA(f16, __half)

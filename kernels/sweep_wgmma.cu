@@ -39,21 +39,20 @@ __device__ __forceinline__ void sweep_wgmma(const SweepParams& params) {
     uint32_t a[kOperandRegisters] = {};
     begin_turns();
     sweep_tiles(params, sm_tile, [&](uint32_t first_row) {
-      return TrainingSweeps<kDiffusive, WgmmaEngine<T>>{
-          {params.network, params.rows, first_row, first_row},
-          nullptr,
-          params.biases,
-          {a, pipe},
-          {params.carried, params.rows.carried, behind_stages(sm)},
-          sm_tile.probe_weight};
+      return TrainingSweeps<kDiffusive, WgmmaEngine<T>>{{params.network, params.rows, first_row, first_row},
+                                                        nullptr,
+                                                        params.biases,
+                                                        {a, pipe},
+                                                        {params.carried, params.rows.carried, behind_stages(sm)},
+                                                        sm_tile.probe_weight};
     });
     end_turns();
   }
 }
 
-#define SWEEP_WGMMA(NAME, TYPE)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(kWgmmaThreads, 1) sweep_wgmma_##NAME(const SweepParams params) {  \
-    sweep_wgmma<TYPE, false>(params);                                                                            \
+#define SWEEP_WGMMA(NAME, TYPE)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(kWgmmaThreads, 1) sweep_wgmma_##NAME(const SweepParams params) { \
+    sweep_wgmma<TYPE, false>(params);                                                                           \
   }
 SWEEP_WGMMA(bf16, __nv_bfloat16)
 SWEEP_WGMMA(f16, __half)

@@ -123,6 +123,7 @@ struct ProductShape {
   static constexpr int kWarpColumns = kGroupColumns / (8 * kN);
   static constexpr int kWarpRows = kWarps / kWarpColumns < kRows / 16 ? kWarps / kWarpColumns : kRows / 16;
   static constexpr int kM = kRows / (16 * kWarpRows);
+  static constexpr int kWordsAhead = 16;
 
   static __device__ __forceinline__ int first_row() {
     return static_cast<int>(16 * kM * (this_thread() / (32u * kWarpColumns)));

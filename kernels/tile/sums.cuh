@@ -29,13 +29,12 @@ struct ElementIndex {
   // Eight rows further, `step` slots from here.
   __device__ __forceinline__ void advance(uint32_t step) { row += 8, slot += step, ++eight; }
 };
-constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
-
 
 // `Shape` says for a thread of a product: kGroups groups of columns, kGroupColumns apart, of kM times
 // 16 rows and kN times 8 columns for its warp; first_row(), first_column() and has_group() of its
-// warp; slot(row, column), where the next product's operand has an element, and kSlotsOfEight from
-// there to eight rows further.
+// warp; kWordsAhead, registers for what elementwise code loads ahead of its use; slot(row, column,
+// group), where the next product's operand has an element, and kSlotsOfEight from there to eight
+// rows further.
 template <class Shape>
 struct Sums {
   static constexpr int kGroups = Shape::kGroups, kM = Shape::kM, kN = Shape::kN;
@@ -52,9 +51,8 @@ struct Sums {
   // `kWords` registers each, are in flight together.
   template <int kWords, class Load, class Visit>
   __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
-    constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 2                  ? 1
-                                                                                     : kRoom < 4 || kEights < 4 ? 2
-                                                                                                                : 4;
+    constexpr int kRoom = kWords > Shape::kWordsAhead ? 1 : Shape::kWordsAhead / kWords;
+    constexpr int kAtOnce = kRoom < 2 ? 1 : kRoom < 4 || kEights < 4 ? 2 : 4;
     static_assert(kEights % kAtOnce == 0, "all turns are whole");
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -112,7 +110,8 @@ struct Sums {
   // instantiated once for each half; sums shift down as they are consumed, and results wait in their
   // place.
   template <class Visit, uint32_t kRegisters>
-  __device__ __forceinline__ void for_each_sum_rolled(const Lines& lines, Visit visit, uint32_t (&operand)[kRegisters]) {
+  __device__ __forceinline__ void for_each_sum_rolled(const Lines& lines, Visit visit,
+                                                      uint32_t (&operand)[kRegisters]) {
     static_assert(kM == 1 && kRegisters == 8 * kGroups, "each group has eight registers of the operand");
 #pragma unroll 1
     for (int group = 0; group < kGroups; ++group) {

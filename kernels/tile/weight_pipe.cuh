@@ -11,38 +11,34 @@ struct __align__(8) PipeBarriers {
   uint64_t full[kWgmmaStages], empty[kWgmmaStages], go;
 };
 
-// A thread's view of the pipe: `stage` is the next one to fill or to read, `parity` that of its
-// phase for a reader.
+// A thread's view of the pipe.
 struct WeightPipe {
-  uint32_t stages, full, empty;  // addresses in shared memory
-  uint32_t stage, parity;
+  uint32_t stages, barriers;  // addresses in shared memory
+  uint32_t count;             // stages filled or read so far
 
   // Stages begin at the first whole atom of the swizzle in `sm`, which has kSwizzleAtom bytes more
   // than stages.
   __device__ __forceinline__ WeightPipe(const unsigned char* sm, const PipeBarriers& barriers)
       : stages((shared_address(sm) + kSwizzleAtom - 1) / kSwizzleAtom * kSwizzleAtom),
-        full(shared_address(barriers.full)),
-        empty(shared_address(barriers.empty)),
-        stage(0),
-        parity(0) {}
+        barriers(shared_address(&barriers)),
+        count(0) {}
 
-  __device__ __forceinline__ uint32_t bytes_of_stage() const { return stages + stage * kWgmmaStageBytes; }
-  __device__ __forceinline__ void wait_full() const { wait_for(full + 8 * stage, parity); }
-  __device__ __forceinline__ void advance() {
-    if (++stage == kWgmmaStages) stage = 0, parity ^= 1;
-  }
+  // The next stage to fill or to read, and the parity of its phase for a reader.
+  __device__ __forceinline__ uint32_t stage() const { return stages + count % kWgmmaStages * kWgmmaStageBytes; }
+  __device__ __forceinline__ uint32_t parity() const { return count / kWgmmaStages % 2; }
+
+  __device__ __forceinline__ void wait_full() const { wait_for(full(count), parity()); }
   // Releases the stage before, which a warp has read.
   __device__ __forceinline__ void release_last() const {
-    const uint32_t last = stage == 0 ? kWgmmaStages - 1 : stage - 1;
-    if (threadIdx.x % 32 == 0) arrive(empty + 8 * last);
+    if (threadIdx.x % 32 == 0) arrive(empty(count - 1));
   }
 
   // The one thread that copies: fills the next stage from `n_bytes` of memory.
   __device__ __forceinline__ void fill(const void* from, uint32_t n_bytes) {
-    wait_for(empty + 8 * stage, parity ^ 1);
-    arrive_and_expect(full + 8 * stage, n_bytes);
-    copy_bulk(bytes_of_stage(), from, n_bytes, full + 8 * stage);
-    advance();
+    wait_for(empty(count), parity() ^ 1);
+    arrive_and_expect(full(count), n_bytes);
+    copy_bulk(stage(), from, n_bytes, full(count));
+    ++count;
   }
 
   // Sets the barriers up, from one thread; the block must meet at a barrier before it uses them.
@@ -55,4 +51,9 @@ struct WeightPipe {
     init_barrier(shared_address(&barriers.go), 1);
     fence_barriers();
   }
+
+ private:
+  __device__ __forceinline__ uint32_t full(uint32_t index) const { return barriers + index % kWgmmaStages * 8; }
+  __device__ __forceinline__ uint32_t empty(uint32_t index) const { return full(index) + kWgmmaStages * 8; }
 };
+static_assert((kWgmmaStages & (kWgmmaStages - 1)) == 0, "counts may wrap around");

@@ -12,39 +12,44 @@
 template <class T, int kColumns>
 struct Wgmma;
 
-#define AMATCH_TILE(g, n)                                                                         \
-  "+f"(sum[g][0][n].value[0]), "+f"(sum[g][0][n].value[1]), "+f"(sum[g][0][n].value[2]),          \
-      "+f"(sum[g][0][n].value[3])
+#define AMATCH_TILE(g, n) \
+  "+f"(sum[g][0][n].value[0]), "+f"(sum[g][0][n].value[1]), "+f"(sum[g][0][n].value[2]), "+f"(sum[g][0][n].value[3])
 #define AMATCH_GROUP(g) AMATCH_TILE(g, 0), AMATCH_TILE(g, 1), AMATCH_TILE(g, 2), AMATCH_TILE(g, 3)
 #define AMATCH_SUMS_64 AMATCH_GROUP(0), AMATCH_GROUP(1)
 #define AMATCH_SUMS_128 AMATCH_SUMS_64, AMATCH_GROUP(2), AMATCH_GROUP(3)
 #define AMATCH_SUMS_256 AMATCH_SUMS_128, AMATCH_GROUP(4), AMATCH_GROUP(5), AMATCH_GROUP(6), AMATCH_GROUP(7)
-#define AMATCH_NAMES_64 \
-  "{" "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31" "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
-#define AMATCH_NAMES_128 \
-  "{" "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63" "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
-#define AMATCH_NAMES_256 \
-  "{" "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" "}, {%128, %129, %130, %131}, %132, p, 1, 1, 0;\n}\n"
-#define AMATCH_WGMMA(TYPE, N, NAME)                                                               \
-  template <>                                                                                     \
-  struct Wgmma<TYPE, N> {                                                                         \
-    static __device__ __forceinline__ void add(Accumulator (*sum)[1][4], const uint32_t (&a)[4], uint64_t b) { \
-      asm volatile("{\n .reg .pred p;\n setp.eq.b32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n" #N   \
-                   "k16.f32." NAME "." NAME " " AMATCH_NAMES_##N                                   \
-                   : AMATCH_SUMS_##N                                                              \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                         \
-    }                                                                                             \
+#define AMATCH_NAMES_64                                                            \
+  "{"                                                                              \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "         \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31" \
+  "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
+#define AMATCH_NAMES_128                                                             \
+  "{"                                                                                \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"   \
+  "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
+#define AMATCH_NAMES_256                                                                           \
+  "{"                                                                                              \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                         \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "               \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "               \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "               \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "               \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "   \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" \
+  "}, {%128, %129, %130, %131}, %132, p, 1, 1, 0;\n}\n"
+#define AMATCH_WGMMA(TYPE, N, NAME)                                                                                  \
+  template <>                                                                                                        \
+  struct Wgmma<TYPE, N> {                                                                                            \
+    static __device__ __forceinline__ void add(Accumulator (*sum)[1][4], const uint32_t (&a)[4], uint64_t b) {       \
+      asm volatile("{\n .reg .pred p;\n setp.eq.b32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME \
+                   "." NAME " " AMATCH_NAMES_##N                                                                     \
+                   : AMATCH_SUMS_##N                                                                                 \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
+    }                                                                                                                \
   };
 AMATCH_WGMMA(__nv_bfloat16, 64, "bf16")
 AMATCH_WGMMA(__nv_bfloat16, 128, "bf16")
@@ -82,9 +87,7 @@ __device__ __forceinline__ void init_barrier(uint32_t barrier, uint32_t n_arriva
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(n_arrivals) : "memory");
 }
 // Makes initialized barriers known to bulk copies.
-__device__ __forceinline__ void fence_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
+__device__ __forceinline__ void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 __device__ __forceinline__ void arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }

@@ -53,6 +53,7 @@ struct WgmmaMemory {
 template <int kColumnsAtOnce>
 struct WgmmaShape {
   static constexpr int kM = 1, kN = 4, kGroupColumns = 8 * kN, kGroups = kColumnsAtOnce / kGroupColumns;
+  static constexpr int kWordsAhead = 8;
 
   static __device__ __forceinline__ int first_row() { return static_cast<int>(16 * (this_thread() / 32)); }
   static __device__ __forceinline__ int first_column() { return 0; }
@@ -72,10 +73,11 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
   static constexpr int kColumns = kColumnsAtOnce;
   static constexpr int kChunk = kWgmmaDepth;  // elements of the inner dimension in a stage
 
-  // Forms the product. `a` points at the first line of the tile; lines have `depth` elements, a
-  // multiple of kChunk. `operand_in`: where A lies before this column tile; if in global memory, and
-  // it has room in registers, it lies there after it. Sums start at `bias`, if there is one. What
-  // the pipe brings are the weights.
+  // Forms the product. `a` points at the first line of the tile; lines have `depth` elements: kChunk,
+  // or a multiple of two. There are kWgmmaColumns columns, or kColumns; no more than kColumns, which
+  // are all formed, if those are fewer. `operand_in`: where A lies before this column tile; if in
+  // global memory, and it has room in registers, it lies there after it. Sums start at `bias`, if
+  // there is one. What the pipe brings are the weights.
   __device__ __forceinline__ void run(const T* a, const T*, const float* bias, uint32_t depth, uint32_t,
                                       uint32_t n_columns, OperandIn operand_in, const WgmmaMemory& memory) {
     begin(bias, n_columns);
@@ -86,17 +88,12 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
       const uint32_t n_chunks = min(depth - k, static_cast<uint32_t>(kBroadColumns)) / kChunk;
       if (!stays || operand_in == OperandIn::kGlobal) load(a + k, depth, n_chunks, memory.a);
       take_turn();
-      // Products in flight may not meet a branch, or the compiler waits for each of them: the usual
-      // shapes have code of their own.
-      if ((kColumns < kBroadColumns || n_columns == kColumns) && n_chunks == 4) {
-        add<4, kColumns, Turn::kPass>(memory, 0);
-      } else if (kColumns == kBroadColumns && n_columns == kWgmmaColumns && n_chunks == 2) {
-        if constexpr (kColumns == kBroadColumns) add<2, kWgmmaColumns, Turn::kPass>(memory, 0);
+      // Products in flight may not meet a branch, or the compiler waits for each of them: each shape
+      // has code of its own.
+      if (kColumns < kBroadColumns || n_columns == kColumns) {
+        add_chunks<kColumns>(n_chunks, memory);
       } else {
-#pragma unroll
-        for (uint32_t chunk = 0; chunk < kBroadColumns / kChunk; ++chunk)
-          if (chunk < n_chunks) add_any(memory, chunk, n_columns);
-        pass_turn();
+        add_chunks<kWgmmaColumns>(n_chunks, memory);
       }
     }
   }
@@ -117,28 +114,26 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
 #pragma unroll
       for (uint32_t half = 0; half < 2; ++half) {
         uint4 words = make_uint4(0, 0, 0, 0);
-        if (i < n_chunks * (kWgmmaDepth / 32))
-          words = *reinterpret_cast<const uint4*>(own + 8 * half * depth + 32 * i);
+        if (i < n_chunks * (kWgmmaDepth / 32)) words = *reinterpret_cast<const uint4*>(own + 8 * half * depth + 32 * i);
         const uint32_t slot = 2 * kFragment * i + half;
         to[slot] = words.x, to[slot + 2] = words.y, to[slot + 4] = words.z, to[slot + 6] = words.w;
       }
   }
 
-  // Adds the products of kChunks chunks of A from `chunk` on and the pipe's next stages, for the
-  // first kCount columns of the result. Releases the stages, and may pass the turn when
-  // all products are in flight. Sums and A are free to use behind it.
-  enum class Turn { kKeep, kPass };
-  template <int kChunks, int kCount, Turn kTurn = Turn::kKeep>
-  __device__ __forceinline__ void add(const WgmmaMemory& memory, uint32_t chunk) {
+  // Adds the products of the first kChunks chunks of A and the pipe's next stages, for the first
+  // kCount columns of the result. Releases the stages, and passes the turn when all products are in
+  // flight. Sums and A are free to use behind it.
+  template <int kChunks, int kCount>
+  __device__ __forceinline__ void add(const WgmmaMemory& memory) {
     WeightPipe& pipe = memory.pipe;
 #pragma unroll
     for (uint32_t i = 0; i < kChunks; ++i) {
       pipe.wait_full();
       fence_products();
-      const uint64_t b = descriptor(pipe.bytes_of_stage());
+      const uint64_t b = descriptor(pipe.stage());
 #pragma unroll
       for (uint32_t k = 0; k < kWgmmaDepth / 16; ++k) {
-        const uint32_t first = (chunk + i) * kOfChunk + k * kFragment;
+        const uint32_t first = i * kOfChunk + k * kFragment;
         const uint32_t fragment[kFragment] = {memory.a[first], memory.a[first + 1], memory.a[first + 2],
                                               memory.a[first + 3]};
         Wgmma<T, kCount>::add(acc, fragment, b + 2 * k);
@@ -148,20 +143,19 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
         wait_products<1>();
         pipe.release_last();
       }
-      pipe.advance();
+      ++pipe.count;
     }
-    if constexpr (kTurn == Turn::kPass) pass_turn();
+    pass_turn();
     wait_products<0>();
     pipe.release_last();
     keep(memory.a);
   }
 
-  // The same for one chunk and any number of columns.
-  __device__ __forceinline__ void add_any(const WgmmaMemory& memory, uint32_t chunk, uint32_t n_columns) {
-    if constexpr (kColumns == kBroadColumns) {
-      if (n_columns == kWgmmaColumns) return add<1, kWgmmaColumns>(memory, chunk);
-    }
-    add<1, kColumns>(memory, chunk);
+  template <int kCount>
+  __device__ __forceinline__ void add_chunks(uint32_t n_chunks, const WgmmaMemory& memory) {
+    if (n_chunks == 4) return add<4, kCount>(memory);
+    if (n_chunks == 2) return add<2, kCount>(memory);
+    add<1, kCount>(memory);
   }
 
   // Keeps reads of the sums, and writes of A, behind the wait.

@@ -70,6 +70,9 @@ device_types! {
     const WGMMA_DEPTH: usize = 64;
     /// Stages of their weights.
     const WGMMA_STAGES: usize = 4;
+    /// Columns of its smaller products; the larger ones have BROAD_COLUMNS. Hidden layers are padded
+    /// to multiples of this.
+    const WGMMA_COLUMNS: usize = 128;
     /// Bytes of a stage.
     const WGMMA_STAGE_BYTES: usize = 2 * WGMMA_DEPTH * BROAD_COLUMNS;
     /// Bytes of eight lines, over which their swizzle goes: stages begin at multiples of it.
@@ -96,6 +99,14 @@ device_types! {
     const STEPS_BEFORE_GROWTH: u32 = 2000;
     /// The largest loss scale, 2^24.
     const LARGEST_SCALE: f32 = 16_777_216.0;
+
+    /// The instruction that products are made of, which decides the order of packed weights.
+    enum Products {
+        /// `mma.sync`, by warps: on every card.
+        Mma,
+        /// `wgmma`, by warpgroups: on 9.0.
+        Wgmma,
+    }
 
     enum Activation { Silu, Tanh, Softplus, Gelu, Sin }
 
