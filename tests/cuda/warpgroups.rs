@@ -105,6 +105,7 @@ fn training_stays_in_its_band() {
         let start = TrainState::initial(model.parameters.clone());
         let engine: &dyn Engine = &engine(precision);
         let (state, records) = training::run(engine, &training, start.clone(), &[10]);
+        assert_eq!(training::run(engine, &training, start.clone(), &[3, 7]), (state.clone(), records.clone()));
         let (half, mut both) = training::run(engine, &training, start, &[4]);
         let (resumed, rest) = training::run(engine, &training, half, &[6]);
         both.extend(rest);

@@ -214,7 +214,7 @@ impl CudaTrainer {
         Ok(CudaTrainer {
             device: device.clone(),
             precision,
-            drawer: Drawer::new(device, &training, precision)?,
+            drawer: Drawer::new(device, &training, action.network(), precision)?,
             path,
             batch,
             gradient_sweep,
