@@ -24,9 +24,12 @@ use std::sync::{Condvar, Mutex};
 /// code of 8.0, and those of 10.3 and 12.1 that of 10.0 and 12.0: it is one instruction set.
 pub const ARCHITECTURES: [u32; 4] = [80, 90, 100, 120];
 
-/// The only virtual architecture, from which all real ones are assembled: the virtual GPU tests
-/// what every GPU runs.
+/// The virtual architecture from which all real ones are assembled: the virtual GPU tests what every
+/// GPU runs.
 pub const VIRTUAL: u32 = 80;
+
+/// Files that end so have instructions of this architecture alone, which has a virtual one of its own.
+pub const OF_WARPGROUPS: (&str, u32) = ("_wgmma", 90);
 
 /// Option of `fatbinary`: machine code is compressed too, not only PTX. The form is the toolkit's
 /// default, which its oldest driver reads; the smallest one would take a quarter off, in a minute.
@@ -84,7 +87,11 @@ fn build() -> Outcome<()> {
     let architectures = architectures(text("AMATCH_CUDA_ARCHS").as_deref(), &nvcc.architectures)?;
     let jobs = text("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let images = compile_all(Path::new("kernels"), &out, &nvcc, &architectures, jobs)?;
-    check_kernels(&images, &header::kernel::names())?;
+    let mut declared = header::kernel::names();
+    if !images.iter().any(|image| image.is_of_warpgroups) {
+        declared.retain(|name| !name.contains(OF_WARPGROUPS.0));
+    }
+    check_kernels(&images, &declared)?;
     table(&out, &images, &format!("Ok({:?})", nvcc.describe(&architectures)))
 }
 
@@ -203,6 +210,7 @@ pub fn architectures(wanted: Option<&str>, known: &[u32]) -> Outcome<Vec<u32>> {
 pub struct Image {
     pub kernels: Vec<String>,
     pub path: PathBuf,
+    pub is_of_warpgroups: bool,
 }
 
 /// Writes `abi.h`, the declarations that kernels share with the host, into the folder `out`. nvcc
@@ -220,13 +228,14 @@ pub fn compile_all(folder: &Path, out: &Path, nvcc: &Nvcc, architectures: &[u32]
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     sources.sort();
     write_header(out)?;
-    let files: Vec<File> = sources.into_iter().map(|source| File::new(source, out, nvcc, architectures)).collect();
+    let files: Vec<File> =
+        sources.into_iter().filter_map(|source| File::new(source, out, nvcc, architectures)).collect();
     let changed = files.iter().filter(|file| file.kernels().is_none());
     do_all(changed.map(|file| Job { size: usize::MAX, work: Box::new(move || file.compile()) }).collect(), jobs)?;
     (files.iter())
         .map(|file| {
             let kernels = file.kernels().ok_or_else(|| format!("{}: was not compiled", file.source.display()))?;
-            Ok(Image { kernels, path: file.image() })
+            Ok(Image { kernels, path: file.image(), is_of_warpgroups: file.is_of_warpgroups })
         })
         .collect()
 }
@@ -313,15 +322,30 @@ struct File<'a> {
     /// Changes with everything that the image depends on.
     stamp: String,
     nvcc: &'a Nvcc,
-    architectures: &'a [u32],
+    architectures: Vec<u32>,
+    is_of_warpgroups: bool,
     /// Architectures for which there is no machine code yet.
     n_missing: AtomicUsize,
 }
 
 impl<'a> File<'a> {
-    fn new(source: PathBuf, out: &Path, nvcc: &'a Nvcc, architectures: &'a [u32]) -> File<'a> {
+    /// `None` for a file of an architecture that is not asked for.
+    fn new(source: PathBuf, out: &Path, nvcc: &'a Nvcc, architectures: &[u32]) -> Option<File<'a>> {
+        let (ending, own) = OF_WARPGROUPS;
+        let is_of_warpgroups = source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with(ending));
+        let mut architectures = architectures.to_vec();
+        if is_of_warpgroups && !architectures.is_empty() {
+            architectures.retain(|&number| number == own);
+            if architectures.is_empty() {
+                return None;
+            }
+        }
         let mut options = ["-ptx", "-std=c++17", "-lineinfo"].map(String::from).to_vec();
-        options.push(format!("-arch=compute_{VIRTUAL}"));
+        options.push(if is_of_warpgroups {
+            format!("-arch=compute_{own}a")
+        } else {
+            format!("-arch=compute_{VIRTUAL}")
+        });
         options.push(format!("-I{}", out.display()));
         // The packages of toolkit 12 are in neighboring folders, and nvcc looks only in its own.
         if let Some(packages) = nvcc.path.ancestors().nth(2).filter(|package| package.ends_with("cuda_nvcc")) {
@@ -332,10 +356,11 @@ impl<'a> File<'a> {
         let mut contents = BTreeMap::new();
         gather(&source, out, &mut contents);
         let mut hash = DefaultHasher::new();
-        (&contents, &nvcc.version, &options, architectures, COMPRESSION).hash(&mut hash);
+        (&contents, &nvcc.version, &options, &architectures, COMPRESSION).hash(&mut hash);
         let stamp = format!("{:016x}", hash.finish());
         let made = out.join(source.file_stem().unwrap_or_default());
-        File { source, made, options, stamp, nvcc, architectures, n_missing: AtomicUsize::new(architectures.len()) }
+        let n_missing = AtomicUsize::new(architectures.len());
+        Some(File { source, made, options, stamp, nvcc, architectures, is_of_warpgroups, n_missing })
     }
 
     fn with(&self, extension: &str) -> PathBuf {
@@ -344,6 +369,11 @@ impl<'a> File<'a> {
 
     fn image(&self) -> PathBuf {
         self.with("fatbin")
+    }
+
+    /// The name of an architecture: with `a` if its own instructions are used.
+    fn named(&self, architecture: u32) -> String {
+        format!("{architecture}{}", if self.is_of_warpgroups { "a" } else { "" })
     }
 
     fn code(&self, architecture: u32) -> PathBuf {
@@ -402,7 +432,7 @@ impl<'a> File<'a> {
 
     fn assemble(&self, architecture: u32) -> Outcome<()> {
         let mut command = Command::new(&self.nvcc.path);
-        command.args(["-cubin", &format!("-arch=sm_{architecture}"), "-o"]);
+        command.args(["-cubin", &format!("-arch=sm_{}", self.named(architecture)), "-o"]);
         run(command.args([self.code(architecture), self.with("plain.ptx")]), &self.nvcc.path).map(|_| ())
     }
 
@@ -414,9 +444,16 @@ impl<'a> File<'a> {
         let fatbinary = self.nvcc.path.with_file_name(format!("fatbinary{}", std::env::consts::EXE_SUFFIX));
         let mut command = Command::new(&fatbinary);
         command.arg("-64").arg(COMPRESSION).arg(format!("--create={}", image.display()));
-        command.arg(format!("--image3=kind=ptx,sm={VIRTUAL},file={}", ptx.display()));
-        command
-            .args(codes.iter().map(|(number, path)| format!("--image3=kind=elf,sm={number},file={}", path.display())));
+        // PTX of one architecture is of no use to others: it is for the virtual GPU, which has no
+        // machine code.
+        if !self.is_of_warpgroups || codes.is_empty() {
+            let virtual_one = if self.is_of_warpgroups { OF_WARPGROUPS.1 } else { VIRTUAL };
+            command.arg(format!("--image3=kind=ptx,sm={},file={}", self.named(virtual_one), ptx.display()));
+        }
+        let part = |(number, path): &(u32, PathBuf)| {
+            format!("--image3=kind=elf,sm={},file={}", self.named(*number), path.display())
+        };
+        command.args(codes.iter().map(part));
         run(&mut command, &fatbinary)?;
         for path in codes.into_iter().map(|(_, path)| path).chain([ptx, self.with("plain.ptx")]) {
             if path.exists() {
@@ -461,9 +498,11 @@ pub fn kernels(ptx: &[u8]) -> Vec<String> {
 
 /// Writes the table of images and kernel names that the CUDA engine includes.
 pub fn table(out: &Path, images: &[Image], nvcc: &str) -> Outcome<()> {
-    let mut text = String::from("pub static MODULES: &[(&[&str], &[u8])] = &[\n");
-    for Image { kernels, path } in images {
-        writeln!(text, "    (&{kernels:?}, include_bytes!({path:?})),").map_err(|error| error.to_string())?;
+    let mut text = String::from("pub static MODULES: &[Module] = &[\n");
+    for Image { kernels, path, is_of_warpgroups } in images {
+        let image = format!("include_bytes!({path:?})");
+        writeln!(text, "    Module {{ kernels: &{kernels:?}, image: {image}, is_of_warpgroups: {is_of_warpgroups} }},")
+            .map_err(|error| error.to_string())?;
     }
     write!(text, "];\npub static NVCC: std::result::Result<&str, &str> = {nvcc};\n")
         .map_err(|error| error.to_string())?;

@@ -5,16 +5,19 @@
 #include "net/gradient.cuh"
 
 template <class T>
+using BendSweeps = Sweeps<MmaEngine<T, kWideColumns>, 1, Operands::kKeepForGradient>;
+
+template <class T>
 __device__ __forceinline__ void bend_forward(const BendParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
-  Sweeps<T, 1, kWideColumns, Operands::kKeepForGradient> sweeps{{params.network, params.rows, first_row, first_row},
-                                                                static_cast<const T*>(params.weights),
-                                                                params.biases,
-                                                                {sm, params.n_operand_chunks},
-                                                                {params.carried, params.rows.carried, nullptr},
-                                                                nullptr};
+  BendSweeps<T> sweeps{{params.network, params.rows, first_row, first_row},
+                       static_cast<const T*>(params.weights),
+                       params.biases,
+                       {sm, params.n_operand_chunks},
+                       {params.carried, params.rows.carried, nullptr},
+                       nullptr};
   sweeps.primal(false);
   sweeps.output();
   __syncwarp();  // the output of the warp's rows is written
@@ -35,12 +38,12 @@ __device__ __forceinline__ void bend_backward(const BendParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   if (params.state->halted) return;
   const uint32_t first_row = blockIdx.x * kTileRows, dim = params.network.dim / 2;
-  Sweeps<T, 1, kWideColumns, Operands::kKeepForGradient> sweeps{{params.network, params.rows, first_row, first_row},
-                                                                static_cast<const T*>(params.weights),
-                                                                params.biases,
-                                                                {sm, params.n_operand_chunks},
-                                                                {params.carried, params.rows.carried, nullptr},
-                                                                nullptr};
+  BendSweeps<T> sweeps{{params.network, params.rows, first_row, first_row},
+                       static_cast<const T*>(params.weights),
+                       params.biases,
+                       {sm, params.n_operand_chunks},
+                       {params.carried, params.rows.carried, nullptr},
+                       nullptr};
   // Only the first half of the outputs displaces points. The gradient at the points already carries
   // the loss scale.
   const auto seed = [&](const auto& row, uint32_t k) {

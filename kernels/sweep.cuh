@@ -174,15 +174,35 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
   RowTerms* sm_terms = sm_tile.terms;
   if (threadIdx.x == 0)
     sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
-  __syncthreads();  // the scale is written, and the terms of the tile before are read
+  sync_workers();  // the scale is written, and the terms of the tile before are read
 
-  if (!interior) {
-    const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) {
-      return operand_scale * *row.of(rows.weight) * row.output_seed_of(k);
-    };
-    tile.primal(false);
-    tile.output();
-    TileSweeps::sync();  // the output is written
+  // All rows of a tile belong to one part.
+  const bool is_center = interior && part_of(params.batch, index).kind == PartKind::kCenter;
+  const auto row_of = [&](uint32_t i) {
+    return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]};
+  };
+
+  tile.primal(interior);
+  needed_output(tile, !interior || params.with_potential != 0);
+  if (interior) {
+    potential_and_gradient(tile, params.with_potential != 0);
+    clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) {
+      const auto row = row_of(i);
+      row.seed_tangent();
+      if (kDiffusive && Lanes::is_first())
+        sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
+    });
+    tile.tangent();
+    TileSweeps::sync();  // the tangents' outputs are written
+    if constexpr (kDiffusive) {
+      for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).add_curvature(sm_tile.probe_weight[i]); });
+#pragma unroll 1
+      for (uint32_t probe = 0; probe < rows.n_probes; ++probe)
+        write_seeds(tile, rows.e_bar, probe,
+                    [&](uint32_t i, uint32_t k) { return row_of(i).probe_seed_of(k, probe, sm_tile.probe_weight[i]); });
+    }
+  } else {
     for_each_row<TileSweeps::kRows>([&](uint32_t i) {
       const auto row = head_row(tile, i);
       const float weight = *row.of(rows.weight), s = row.potential();
@@ -192,65 +212,55 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
         sm_terms[i].kinetic = 0.0;
       }
     });
-    write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
-    tile.adjoint(false);
-    sum_seeds(tile, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
-    __syncthreads();  // the terms are written
-    sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, false);
-    return;
   }
-
-  // All rows of a tile belong to one part.
-  const bool is_center = part_of(params.batch, index).kind == PartKind::kCenter;
-  const auto row_of = [&](uint32_t i) {
-    return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]};
+  const auto seed = [&](uint32_t i, uint32_t k) {
+    if (interior) return row_of(i).adjoint_seed(k);
+    const auto row = head_row(tile, i);
+    return operand_scale * *row.of(rows.weight) * row.output_seed_of(k);
   };
-
-  potential_and_gradient(tile, [&] { return params.with_potential != 0; });
-  clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));
-  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
-    const auto row = row_of(i);
-    row.seed_tangent();
-    if (kDiffusive && Lanes::is_first())
-      sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
-  });
-  tile.tangent();
-  TileSweeps::sync();  // the tangents' outputs are written
-  if constexpr (kDiffusive) {
-    for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).add_curvature(sm_tile.probe_weight[i]); });
-#pragma unroll 1
-    for (uint32_t probe = 0; probe < rows.n_probes; ++probe)
-      write_seeds(tile, rows.e_bar, probe,
-                  [&](uint32_t i, uint32_t k) { return row_of(i).probe_seed_of(k, probe, sm_tile.probe_weight[i]); });
-  }
-  write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
-  tile.adjoint(true);
-  if (params.with_grad_x) {
+  write_seeds(tile, rows.z_bar, 0, seed);
+  tile.adjoint(interior);
+  if (interior && params.with_grad_x) {
     tile.adjoint_to_input();
     TileSweeps::sync();  // the gradient at the input is written
     for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
-  sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
-  __syncthreads();  // the terms are written
-  sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, true);
+  sum_seeds(tile, seed);
+  sync_workers();  // the terms are written
+  sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, interior);
 }
 
-// Runs the sweeps of the chunk's tiles of kRows rows, one after the other in each block.
+// Runs the sweeps of the chunk's tiles, one after the other in each block. `sweeps_of(first_row)`
+// makes those of a tile.
+template <class SweepsOf>
+__device__ __forceinline__ void sweep_tiles(const SweepParams& params, TileMemory& sm_tile, SweepsOf sweeps_of) {
+  constexpr uint32_t kRows = decltype(sweeps_of(0u))::kRows;
+#pragma unroll 1
+  for (uint32_t chunk_tile = blockIdx.x; chunk_tile < params.batch.n_tiles; chunk_tile += gridDim.x) {
+    const uint32_t index = params.batch.first_tile + chunk_tile;
+    auto tile = sweeps_of(chunk_tile * kRows);
+    sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
+  }
+}
+
+template <bool kDiffusive, class Engine>
+using TrainingSweeps = Sweeps<Engine, kDiffusive ? 3 : 2, Operands::kKeepForGradient>;
+
+// The same with products that kColumns columns and kRows rows are formed of at a time by all threads
+// of the block.
 template <class T, bool kDiffusive, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
-  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kColumns, Operands::kKeepForGradient, kRows>;
+  using Engine = MmaEngine<T, kColumns, kRows>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ TileMemory sm_tile;
   if (params.state->halted) return;
-#pragma unroll 1
-  for (uint32_t chunk_tile = blockIdx.x; chunk_tile < params.batch.n_tiles; chunk_tile += gridDim.x) {
-    const uint32_t index = params.batch.first_tile + chunk_tile, first_row = chunk_tile * kRows;
-    TileSweeps tile{{params.network, params.rows, first_row, first_row},
-                    static_cast<const T*>(params.weights),
-                    params.biases,
-                    {sm, params.n_operand_chunks},
-                    {params.carried, params.rows.carried, sm + TileSweeps::bytes_of_products(params.n_operand_chunks)},
-                    sm_tile.probe_weight};
-    sweep_tile(params, index, index < params.batch.n_interior_tiles, tile, sm_tile);
-  }
+  sweep_tiles(params, sm_tile, [&](uint32_t first_row) {
+    return TrainingSweeps<kDiffusive, Engine>{
+        {params.network, params.rows, first_row, first_row},
+        static_cast<const T*>(params.weights),
+        params.biases,
+        {sm, params.n_operand_chunks},
+        {params.carried, params.rows.carried, sm + Engine::bytes_of_products(params.n_operand_chunks)},
+        sm_tile.probe_weight};
+  });
 }

@@ -39,9 +39,10 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   const BatchParams& batch = sweep.batch;
   if (sweep.state->halted) return;
 
-  using TileSweeps = Sweeps<T, kDiffusive ? 3 : 2, kNarrowColumns, Operands::kKeepForGradient>;
+  using Engine = MmaEngine<T, kNarrowColumns>;
+  using TileSweeps = TrainingSweeps<kDiffusive, Engine>;
   constexpr uint32_t kOperandChunks = kNarrowColumns * sizeof(T) / kChunkBytes;
-  constexpr uint32_t kProductMemory = kOperandChunks * TileSweeps::kOperandChunk + kNarrowStages * kNarrowStageBytes;
+  constexpr uint32_t kProductMemory = kOperandChunks * Engine::kOperandChunk + kNarrowStages * kNarrowStageBytes;
   static_assert(kProductMemory >= P::kBytes, "the gradient's product uses the same memory");
   LayerSums<T>* sm_sums = reinterpret_cast<LayerSums<T>*>(sm + kProductMemory);
   unsigned char* sm_resident = reinterpret_cast<unsigned char*>(sm_sums + params.n_resident);

@@ -133,11 +133,11 @@ pub use log_density::StartDensity;
 #[cfg(feature = "files")]
 pub use trained::Trained;
 
-/// Items that only the program `amatch` needs; not part of the public interface.
+/// Items that only the program `amatch` and the tests need; not part of the public interface.
 #[doc(hidden)]
 pub mod cli_support {
     pub use crate::data::describe;
-    pub use crate::engine::cuda::{driver, kernels, oldest_driver};
+    pub use crate::engine::cuda::{driver, images, kernels, oldest_driver};
     pub use crate::files::{check_writable, write_atomically};
     pub use crate::tensors::TensorFileKind;
 }

@@ -107,7 +107,7 @@ struct TileStepper : Progress {
       t = step.t;
       h = step.h;
       if (step.deviation != 0.0f) {
-        __syncthreads();  // the noise of the step before is read
+        sync_workers();  // the noise of the step before is read
         draw_noise(state(), n_steps, step.deviation);
       }
     } else if (proposed == 0.0 && !first_stage_ready) {
@@ -197,50 +197,78 @@ template <int kRows>
 __device__ __forceinline__ bool advance(const IntegrateParams& params, Progress& sm_progress) {
   TileStepper<kRows> stepper{sm_progress, params};
   const bool goes_on = stepper.next();
-  __syncthreads();  // the progress is read
+  sync_workers();  // the progress is read
   if (threadIdx.x == 0) sm_progress = stepper;
-  __syncthreads();  // the progress is written
+  sync_workers();  // the progress is written
   return goes_on;
 }
 
-// Integrates a block's tiles one after the other, all steps of each. kColumns: see Sweeps.
+template <bool kDensity, class Engine>
+using ParticleSweeps = Sweeps<Engine, kDensity ? 3 : 1, Operands::kDiscard>;
+
+// Shared memory of an integration besides that of its products.
+template <int kRows>
+struct IntegrationMemory {
+  float probe_weight[kRows];
+  Progress progress;
+
+  __device__ __forceinline__ void begin(const IntegrateParams& params) {
+    if (threadIdx.x < kRows) probe_weight[threadIdx.x] = params.probe_weight;
+    if (threadIdx.x == 0) {
+      progress = Progress{};
+      progress.tile.index = blockIdx.x;
+      progress.tile.has_weights = params.log_weights != nullptr;
+      progress.slot_row = blockIdx.x * kRows;
+    }
+  }
+};
+
+// Integrates a block's tiles one after the other, all steps of each. `sweeps_of(first_row)` makes the
+// sweeps of an evaluation; `announce(goes_on)` is called before each, and behind the last.
+template <int kRows, class SweepsOf, class Announce>
+__device__ __forceinline__ void integrate_tiles(const IntegrateParams& params, IntegrationMemory<kRows>& sm,
+                                                SweepsOf sweeps_of, Announce announce) {
+  const ParticleState<kRows> state{params, sm.progress.tile};
+  const auto goes_on = [&] {
+    const bool does = advance<kRows>(params, sm.progress);
+    announce(does);
+    return does;
+  };
+#pragma unroll 1
+  while (goes_on()) {
+    // Read again each time, so that addresses derived from it do not stay in registers across the
+    // network.
+    const uint32_t first_row = sm.progress.slot_row;
+    auto sweeps = sweeps_of(first_row);
+    velocity(sweeps, state, sm.progress.stage, sm.progress.t_stage);
+    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm.progress.tile.n_rows;
+  }
+}
+
+// The same with products that kColumns columns and kRows rows are formed of at a time by all threads
+// of the block.
 template <class T, bool kDensity, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
+  using Engine = MmaEngine<T, kColumns, kRows>;
+  using TileSweeps = ParticleSweeps<kDensity, Engine>;
   extern __shared__ __align__(128) unsigned char sm[];
-  __shared__ float sm_probe_weight[kRows];
-  if (threadIdx.x < kRows) sm_probe_weight[threadIdx.x] = params.probe_weight;
-  __shared__ Progress sm_progress;
-  const ParticleState<kRows> state{params, sm_progress.tile};
-  if (threadIdx.x == 0) {
-    sm_progress = Progress{};
-    sm_progress.tile.index = blockIdx.x;
-    sm_progress.tile.has_weights = params.log_weights != nullptr;
-    sm_progress.slot_row = blockIdx.x * kRows;
-  }
-  __syncthreads();  // the progress is written
-  using TileSweeps = Sweeps<T, kDensity ? 3 : 1, kColumns, Operands::kDiscard, kRows>;
+  __shared__ IntegrationMemory<kRows> sm_integration;
+  sm_integration.begin(params);
+  sync_workers();  // the progress is written
   const auto sweeps_of = [&](uint32_t first_row) {
-    const uint32_t n_resident = TileSweeps::kOwnRows ? params.n_resident : 0;
+    const uint32_t n_resident = Engine::kResidentWeights ? params.n_resident : 0;
     unsigned char* sm_resident =
-        sm + TileSweeps::bytes_of_products(params.n_operand_chunks,
-                                           TileSweeps::kOwnRows && n_resident == params.network.n_layers);
+        sm + Engine::bytes_of_products(params.n_operand_chunks,
+                                       Engine::kResidentWeights && n_resident == params.network.n_layers);
     return TileSweeps{{params.network, params.rows, first_row, first_row},
                       static_cast<const T*>(params.weights),
                       params.biases,
                       {sm, params.n_operand_chunks},
                       {params.carried, params.rows.carried, sm_resident + 2 * n_resident * TileSweeps::kResidentBytes},
-                      sm_probe_weight,
+                      sm_integration.probe_weight,
                       sm_resident,
                       n_resident};
   };
-  if constexpr (TileSweeps::kOwnRows) sweeps_of(0).make_resident();
-#pragma unroll 1
-  while (advance<kRows>(params, sm_progress)) {
-    // Read again each time, so that addresses derived from it do not stay in registers across the
-    // network.
-    const uint32_t first_row = sm_progress.slot_row;
-    TileSweeps sweeps = sweeps_of(first_row);
-    velocity(sweeps, state, sm_progress.stage, sm_progress.t_stage);
-    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_progress.tile.n_rows;
-  }
+  if constexpr (Engine::kResidentWeights) sweeps_of(0).make_resident();
+  integrate_tiles(params, sm_integration, sweeps_of, [](bool) {});
 }

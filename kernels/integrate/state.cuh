@@ -3,7 +3,7 @@
 // A state and its stages hold positions [kRows][dim], then log w and log q [kRows] if they
 // are integrated. Value i of each belongs to thread i % kThreads; other readers need a barrier.
 #pragma once
-#include "../tile/product.cuh"
+#include "../tile/opaque.cuh"
 #include "abi.h"
 
 struct ParticleTile {

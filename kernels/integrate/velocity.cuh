@@ -47,7 +47,7 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
   for (uint32_t i = threadIdx.x; i < n_features; i += kThreads) {
     features[i] = time_feature(params.frequencies, n_features, i, t).phi;
   }
-  __syncthreads();  // the point and the features are written
+  sync_workers();  // the point and the features are written
   float* x = sweeps.of_rows(sweeps.rows.x, dim);
   T* a = sweeps.a(0);
   for_each_value<State::kRows>(dim, [&](uint32_t row, uint32_t i) {
@@ -63,7 +63,9 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
 #pragma unroll 1
     for (uint32_t row = 0; row < Lanes::kOfWarp; ++row) a[(Lanes::first_row() + row) * in_width + i] = value;
   }
-  potential_and_gradient(sweeps, [&] { return state.has_weights(); });
+  sweeps.primal(true);
+  needed_output(sweeps, state.has_weights());
+  potential_and_gradient(sweeps, state.has_weights());
 
   const float q = params.cost_exponent;
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);
@@ -88,5 +90,5 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
       if (Lanes::is_first()) state.stage(stage)[state.density() + i] = -curvature;
     });
   }
-  __syncthreads();  // the rates are written
+  sync_workers();  // the rates are written
 }

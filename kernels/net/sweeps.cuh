@@ -19,30 +19,58 @@
 // rows, 3 with probes. kColumns: those that a product forms at a time; kNarrowColumns is for layers
 // that have no more.
 //
-// A sweep's operand stays in shared memory from product to product: the elementwise part of one
-// stores its result where the next one finds its left operand. It goes to global memory only if a
-// weight gradient reads it (kOperands), or if it does not fit: if the layer has more than kColumns
-// columns, so that the operand is still needed when the first of them are done, or more than shared
-// memory has room for. What elementwise parts need of earlier sweeps their threads carry
-// (carried.cuh).
+// A sweep's operand stays on the chip from product to product, in shared memory or, for an engine
+// that has it there, in registers: the elementwise part of one stores its result where the next one
+// finds its left operand. It goes to global memory only if a weight gradient reads it (kOperands),
+// or if it does not fit: if the layer has more than kColumns columns, so that the operand is still
+// needed when the first of them are done, or more than its place has room for. What elementwise parts need of earlier
+// sweeps their threads carry (carried.cuh).
 //
 // Every product begins with a barrier of those who share its rows: the block, or a warp that has
 // all columns of its rows (kOwnRows). Any other reader of a result needs its own.
 #pragma once
 #include "../tile/carried.cuh"
+#include "../tile/product.cuh"
+#include "../tile/workers.cuh"
 #include "abi.h"
 #include "epilogue.cuh"
 #include "tile_rows.cuh"
 
-template <class T, int kOrdersKept, int kColumns, Operands kOperandsAfter, int kRowsOfTile = kTileRows>
-struct Sweeps : TileRows<T> {
+// The products of tiles of kRows rows, kColumns columns at a time, by `mma.sync`, whose operands
+// all warps of the block copy to shared memory.
+template <class T, int kColumnsAtOnce, int kRowsOfTile = kTileRows>
+struct MmaEngine {
   using Operand = T;
-  static constexpr int kOrders = kOrdersKept, kRows = kRowsOfTile;
-  static constexpr Operands kOperands = kOperandsAfter;
-  static constexpr bool kProbes = kOrders == 3;
+  using Memory = ProductMemory;
+  static constexpr int kColumns = kColumnsAtOnce, kRows = kRowsOfTile;
   static constexpr int kStages = kColumns == kNarrowColumns ? kNarrowStages : kWideStages;
   // True if each warp has all columns of its rows: then only the weights are shared by warps.
   static constexpr bool kOwnRows = kColumns == kNarrowColumns && kRows == kTileRows;
+  // True if weights can lie in shared memory from the first product to the last.
+  static constexpr bool kResidentWeights = kOwnRows;
+  // True if a thread has so many groups of columns that code for each of them would be too long.
+  static constexpr bool kManyGroups = false;
+
+  template <int kColumnsOfProduct>
+  using Product = ::Product<T, kColumnsOfProduct, kStages, kRows>;
+
+  static constexpr uint32_t kOperandChunk = Product<kColumns>::kOperandChunk;
+
+  // Bytes of shared memory that products take: left operands and stages of the right ones, which
+  // nothing needs if all weights are resident.
+  static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks, bool all_resident = false) {
+    return n_operand_chunks * kOperandChunk + (all_resident ? 0 : kStages * Product<kColumns>::kStageBytes);
+  }
+};
+
+template <class ProductEngine, int kOrdersKept, Operands kOperandsAfter>
+struct Sweeps : TileRows<typename ProductEngine::Operand> {
+  using Engine = ProductEngine;
+  using Operand = typename Engine::Operand;
+  using T = Operand;
+  static constexpr int kOrders = kOrdersKept, kRows = Engine::kRows, kColumns = Engine::kColumns;
+  static constexpr Operands kOperands = kOperandsAfter;
+  static constexpr bool kProbes = kOrders == 3, kOwnRows = Engine::kOwnRows;
   using S = State<T>;
   using TileRows<T>::network;
   using TileRows<T>::rows;
@@ -51,29 +79,20 @@ struct Sweeps : TileRows<T> {
 
   const T* weights;
   const float* biases;
-  ProductMemory memory;
+  typename Engine::Memory memory;
   Carried<S> carried;
   float* sm_probe_weight;  // [kRows]: k of each row; only with probes
   // Weights that lie in shared memory: both ways of the first n_resident layers. Only with
-  // kOwnRows.
+  // Engine::kResidentWeights.
   unsigned char* sm_resident = nullptr;
   uint32_t n_resident = 0;
-
-  static constexpr uint32_t kOperandChunk = Product<T, kColumns, kStages, kRows>::kOperandChunk;
-
-  // Bytes of shared memory that products take: left operands and stages of the right ones, which
-  // nothing needs if all weights are resident.
-  static __device__ __forceinline__ uint32_t bytes_of_products(uint32_t n_operand_chunks, bool all_resident = false) {
-    return n_operand_chunks * kOperandChunk +
-           (all_resident ? 0 : kStages * Product<T, kColumns, kStages, kRows>::kStageBytes);
-  }
 
   // Barrier of all that share rows.
   static __device__ __forceinline__ void sync() {
     if constexpr (kOwnRows) {
       __syncwarp();
     } else {
-      __syncthreads();  // results of other warps are written, and operands read
+      sync_workers();  // results of other warps are written, and operands read
     }
   }
 
@@ -91,9 +110,9 @@ struct Sweeps : TileRows<T> {
   enum class Way { kForward, kBackward };
   static constexpr uint32_t kAllColumns = ~0u;
 
-  // True if a product's result of `width` columns can take its operand's place in shared memory.
+  // True if a product's result of `width` columns can take its operand's place.
   __device__ __forceinline__ bool stays(uint32_t width) const {
-    return width <= kColumns && width * sizeof(T) <= memory.n_operand_chunks * kChunkBytes;
+    return width <= kColumns && memory.has_room(width * sizeof(T));
   }
 
   // Where the operand of `layer` lies in a chain of products: the first one's is in global memory.
@@ -101,7 +120,7 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ OperandIn operand_in(uint32_t layer) const {
     const bool is_first = kWay == Way::kForward ? layer == 1 : layer == network.n_layers;
     const uint32_t l = kWay == Way::kForward ? layer - 1 : layer;
-    return !is_first && stays(width(l)) ? OperandIn::kShared : OperandIn::kGlobal;
+    return !is_first && stays(width(l)) ? OperandIn::kPlace : OperandIn::kGlobal;
   }
 
   // Bytes of a layer's weights in shared memory, one way.
@@ -115,7 +134,7 @@ struct Sweeps : TileRows<T> {
   // Copies the weights of the first n_resident layers to shared memory. All threads of the block
   // must call it, and meet at a barrier before the first product.
   __device__ __forceinline__ void make_resident() const {
-    using P = Product<T, kColumns, kStages, kRows>;
+    using P = typename Engine::template Product<kColumns>;
 #pragma unroll 1
     for (uint32_t map = 1; map <= n_resident; ++map) {
       const LayerParams& layer = network.layers[map - 1];
@@ -134,7 +153,7 @@ struct Sweeps : TileRows<T> {
   template <Way kWay, int kColumnsAtOnce, bool kBiased, class Operand, class OriginOf, class Begin, class Finish>
   __device__ __forceinline__ void multiply(uint32_t layer, uint32_t wanted, Operand operand, OriginOf origin_of,
                                            Begin begin, Finish finish) {
-    using P = Product<T, kColumnsAtOnce, kStages, kRows>;
+    using P = typename Engine::template Product<kColumnsAtOnce>;
     constexpr bool kForward = kWay == Way::kForward;
 #pragma unroll 1
     for (uint32_t column0 = 0;; column0 += P::kColumns) {
@@ -151,10 +170,10 @@ struct Sweeps : TileRows<T> {
       };
       begin(lines());
       const float* bias = kBiased ? biases + of_map.bias + column0 : nullptr;
-      const OperandIn from = column0 == 0 ? operand_in<kWay>(layer) : OperandIn::kShared;
+      const OperandIn from = column0 == 0 ? operand_in<kWay>(layer) : OperandIn::kPlace;
       P product;
-      if (kOwnRows && map <= n_resident) {
-        if constexpr (kOwnRows)
+      if (Engine::kResidentWeights && map <= n_resident) {
+        if constexpr (Engine::kResidentWeights)
           product.run_resident(operand(map), resident<kWay>(map), bias, depth, n_columns, from, memory);
       } else {
         product.run(operand(map), weights + (kForward ? of_map.forward : of_map.reverse) + column0 * P::kChunk, bias,
@@ -183,7 +202,7 @@ struct Sweeps : TileRows<T> {
   __device__ __forceinline__ void chain(uint32_t layer, Operand operand, const Reads<kCount>& reads, Make epilogue) {
     constexpr int kWords = kCount * static_cast<int>(sizeof(Packed8<S>)) / 4;
     const auto fetch = [&](const Lines& lines) {
-      using P = Product<T, kColumns, kStages, kRows>;
+      using P = typename Engine::template Product<kColumns>;
 #pragma unroll
       for (int i = 0; i < kCount * P::kGroups; ++i) {
         const uint32_t kind = reads.kinds[i / P::kGroups];
@@ -237,12 +256,19 @@ struct Sweeps : TileRows<T> {
 #pragma unroll 1
     for (uint32_t layer = 1; layer < network.n_layers; ++layer) {
       const auto apply = [&](auto& product, const Lines& lines, bool stays) {
-        switch (network.activation) {
-          case Activation::kSilu: return activate<Activation::kSilu>(product, lines, stays, curved);
-          case Activation::kTanh: return activate<Activation::kTanh>(product, lines, stays, curved);
-          case Activation::kSoftplus: return activate<Activation::kSoftplus>(product, lines, stays, curved);
-          case Activation::kGelu: return activate<Activation::kGelu>(product, lines, stays, curved);
-          case Activation::kSin: return activate<Activation::kSin>(product, lines, stays, curved);
+        if constexpr (Engine::kManyGroups) {
+          // The usual activation has code for each group; the longer ones share theirs.
+          if (network.activation == Activation::kSilu)
+            return product.for_each_sum(lines, Primal<Sweeps, Activation::kSilu>{{{*this, stays}, curved}});
+          return product.for_each_sum_rolled(lines, PrimalOfAny<Sweeps>{{{*this, stays}, curved}}, memory.a);
+        } else {
+          switch (network.activation) {
+            case Activation::kSilu: return activate<Activation::kSilu>(product, lines, stays, curved);
+            case Activation::kTanh: return activate<Activation::kTanh>(product, lines, stays, curved);
+            case Activation::kSoftplus: return activate<Activation::kSoftplus>(product, lines, stays, curved);
+            case Activation::kGelu: return activate<Activation::kGelu>(product, lines, stays, curved);
+            case Activation::kSin: return activate<Activation::kSin>(product, lines, stays, curved);
+          }
         }
       };
       chain<Way::kForward, true>(layer, operand, [](const Lines&) {}, apply);
@@ -310,7 +336,7 @@ struct Sweeps : TileRows<T> {
  private:
   template <Activation kActivation, class P>
   __device__ __forceinline__ void activate(P& product, const Lines& lines, bool stays, bool curved) {
-    product.for_each_sum(lines, Primal<Sweeps, kActivation>{{*this, stays}, curved});
+    product.for_each_sum(lines, Primal<Sweeps, kActivation>{{{*this, stays}, curved}});
   }
 
   template <class OfLayer, class Operand, class Make>

@@ -27,6 +27,25 @@ __device__ __forceinline__ void store_as(T* to, float x, float y, float z, float
     __stwb(reinterpret_cast<uint2*>(to), make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16));
 }
 
+// Stores four consecutive elements k, ... of a line of packed weights.
+template <class T>
+__device__ __forceinline__ void store_packed(const UpdateParams& params, uint32_t origin, uint32_t n_lines,
+                                             uint32_t line, uint32_t k, const float (&four)[kElementsOfThread]) {
+  T* weights = static_cast<T*>(params.weights) + origin;
+  if constexpr (sizeof(T) == 2) {
+    if (params.products == Products::kWgmma) {
+#pragma unroll
+      for (uint32_t i = 0; i < kElementsOfThread; i += 2) {
+        const uint32_t low = bits_of(to_element<T>(four[i])), high = bits_of(to_element<T>(four[i + 1]));
+        const uint32_t index = packed_index_of_warpgroups(n_lines, line, k + i);
+        *reinterpret_cast<uint32_t*>(weights + index) = low | high << 16;
+      }
+      return;
+    }
+  }
+  store_as(weights + packed_index<T>(n_lines, line, k), four[0], four[1], four[2], four[3]);
+}
+
 struct Parameter {
   float p, ema, m, v;
 };
@@ -79,13 +98,12 @@ __device__ __forceinline__ void update(const UpdateParams& params) {
       *reinterpret_cast<float4*>(params.biases + layer.bias + quad.row) = make_float4(p[0], p[1], p[2], p[3]);
     return;
   }
-  T* weights = static_cast<T*>(params.weights);
   const uint32_t quick = threadIdx.x % kThreadsOfRow * kElementsOfThread, slow = threadIdx.x / kThreadsOfRow;
-  store_as(weights + layer.forward + packed_index<T>(layer.n_out, quad.row, quad.column), p[0], p[1], p[2], p[3]);
+  store_packed<T>(params, layer.forward, layer.n_out, quad.row, quad.column, p);
 #pragma unroll
   for (uint32_t k = 0; k < kElementsOfThread; ++k) sm_weights[slow][quick + k] = p[k];
   __syncthreads();  // the tile is written; it is read by columns
-  store_as(weights + layer.reverse + packed_index<T>(layer.n_in, tile.column + slow, tile.row + quick),
-           sm_weights[quick][slow], sm_weights[quick + 1][slow], sm_weights[quick + 2][slow],
-           sm_weights[quick + 3][slow]);
+  const float column[kElementsOfThread] = {sm_weights[quick][slow], sm_weights[quick + 1][slow],
+                                           sm_weights[quick + 2][slow], sm_weights[quick + 3][slow]};
+  store_packed<T>(params, layer.reverse, layer.n_in, tile.column + slow, tile.row + quick, column);
 }

@@ -8,35 +8,10 @@
 #include <type_traits>
 
 #include "abi.h"
-#include "element.cuh"
-#include "opaque.cuh"
+#include "sums.cuh"
 
 constexpr int kLinesAtOnce = kThreads / 4;  // each thread copies one 16-byte piece of a line
 static_assert(kWidthUnit % kLinesAtOnce == 0, "all threads copy at once");
-
-// Where a product finds A.
-enum class OperandIn { kGlobal, kShared };
-
-// Layout of the result of a product: lines of `width` elements that start at `origin`. The current
-// column tile starts at column0, has n_columns, and its first unit is unit0.
-struct Lines {
-  size_t origin;
-  uint32_t width, column0, n_columns, unit0;
-};
-
-// Position of eight consecutive elements of a result: in the lines, in an operand in shared memory
-// (see ProductMemory) their byte `shared`, and their number `eight` among those that the thread has
-// of the group of columns, whose first unit is unit0 (carried.cuh).
-struct ElementIndex {
-  size_t origin;
-  uint32_t width, row, column, shared, unit0, eight;
-
-  __device__ __forceinline__ size_t index() const { return origin + row * width + column; }
-
-  // Eight rows further. The swizzle of shared memory repeats after eight lines.
-  __device__ __forceinline__ void advance() { row += 8, shared += 8 * kChunkBytes, ++eight; }
-};
-constexpr int kWordsAhead = 16;  // registers for operands that elementwise code loads ahead of their use
 
 // Offset of byte `byte` of a line in a chunk. Two lines fill the 32 banks. Swizzle: the eight rows
 // of one ldmatrix permute their 16-byte pieces so that together they touch all 32 banks once. For A
@@ -55,13 +30,16 @@ struct ProductMemory {
   unsigned char* sm;
   uint32_t n_operand_chunks;
 
+  // True if it holds an A of so many bytes a row.
+  __device__ __forceinline__ bool has_room(uint32_t bytes) const { return bytes <= n_operand_chunks * kChunkBytes; }
+
   // Stores elements of A for a product that finds it in shared memory. All threads must have read
   // the A before.
   template <class T>
   __device__ __forceinline__ void store_operand(const ElementIndex& element, const Packed8<T>& eight) const {
 #pragma unroll
     for (uint32_t i = 0; i < sizeof(T) / 2; ++i)
-      *reinterpret_cast<uint4*>(sm + (element.shared ^ (16 * i))) = eight.pieces[i];
+      *reinterpret_cast<uint4*>(sm + (element.slot ^ (16 * i))) = eight.pieces[i];
   }
 };
 
@@ -134,11 +112,10 @@ __device__ __forceinline__ void multiply_f32(P& product, const unsigned char* sm
 // has two groups of 32, half of the product's columns apart: so all warps have work in a broad
 // column tile of up to half as many, too. Of fewer rows: warps of 32 columns and as few rows as
 // keep all of them busy, but at least 16.
-template <class T, int kColumnsAtOnce, int kStages, int kRowsOfTile = kTileRows>
-struct Product {
+template <class T, int kColumnsAtOnce, int kRowsOfTile>
+struct ProductShape {
   static constexpr int kColumns = kColumnsAtOnce, kRows = kRowsOfTile;
   static constexpr int kOperandChunk = kRows * kChunkBytes;  // bytes of a chunk of A
-  static constexpr int kStageBytes = kColumns * kChunkBytes;
   static constexpr int kN = 4;
   static constexpr int kGroups =
       kColumns == kBroadColumns && kRows >= kMiddleTileRows || kColumns == kNarrowColumns && kRows == kTileRows ? 2 : 1;
@@ -146,14 +123,7 @@ struct Product {
   static constexpr int kWarpColumns = kGroupColumns / (8 * kN);
   static constexpr int kWarpRows = kWarps / kWarpColumns < kRows / 16 ? kWarps / kWarpColumns : kRows / 16;
   static constexpr int kM = kRows / (16 * kWarpRows);
-  static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
-  static constexpr int kEights = 2 * kM;            // of a thread, in a group
-  static constexpr int kUnits = kGroups * kEights;  // of a column tile
-
-  // acc[group][m][n]: the warp's 16 x 8 tiles. Tile n has the columns 8 i + 2 n and 8 i + 2 n + 1,
-  // so each thread owns 8 consecutive elements of a row (one vector access) and 4 threads cover
-  // whole sectors.
-  Accumulator acc[kGroups][kM][kN];
+  static constexpr int kWordsAhead = 16;
 
   static __device__ __forceinline__ int first_row() {
     return static_cast<int>(16 * kM * (this_thread() / (32u * kWarpColumns)));
@@ -166,6 +136,33 @@ struct Product {
   static __device__ __forceinline__ bool has_group(int group, uint32_t n_columns) {
     if (kWarpRows * kWarpColumns < kWarps && first_row() >= kRows) return false;
     return first_column() + group * kGroupColumns < static_cast<int>(n_columns);
+  }
+
+  // The byte of an operand in shared memory where an element lies. The swizzle repeats after eight
+  // lines.
+  static constexpr uint32_t kSlotsOfEight = 8 * kChunkBytes;
+  static __device__ __forceinline__ uint32_t slot(uint32_t row, uint32_t column, int) {
+    const uint32_t byte = column * static_cast<uint32_t>(sizeof(T));
+    return byte / kChunkBytes * kOperandChunk + swizzled_a(row, byte % kChunkBytes);
+  }
+};
+
+template <class T, int kColumnsAtOnce, int kStages, int kRowsOfTile = kTileRows>
+struct Product : Sums<ProductShape<T, kColumnsAtOnce, kRowsOfTile>> {
+  using Shape = ProductShape<T, kColumnsAtOnce, kRowsOfTile>;
+  using Base = Sums<Shape>;
+  using Base::acc, Base::begin;
+  using Base::kGroups, Base::kM, Base::kN;
+  static constexpr int kColumns = Shape::kColumns, kRows = Shape::kRows;
+  static constexpr int kOperandChunk = Shape::kOperandChunk;
+  static constexpr int kStageBytes = kColumns * kChunkBytes;
+  static constexpr int kGroupColumns = Shape::kGroupColumns, kWarpColumns = Shape::kWarpColumns;
+  static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
+
+  static __device__ __forceinline__ int first_row() { return Shape::first_row(); }
+  static __device__ __forceinline__ int first_column() { return Shape::first_column(); }
+  static __device__ __forceinline__ bool has_group(int group, uint32_t n_columns) {
+    return Shape::has_group(group, n_columns);
   }
 
   // Forms the product. `a` points at the first line of the tile; lines have `depth` elements, a
@@ -269,108 +266,7 @@ struct Product {
     }
   }
 
-  // Calls `visit(element, values, ahead)` for each eight consecutive elements of a row.
-  // `load(element)` is called for several of them before the first visit, so that their loads, of
-  // `kWords` registers each, are in flight together.
-  template <int kWords, class Load, class Visit>
-  __device__ __forceinline__ void for_each(const Lines& lines, Load load, Visit visit) {
-    constexpr int kRoom = kWords > kWordsAhead ? 1 : kWordsAhead / kWords, kAtOnce = kRoom < 2                  ? 1
-                                                                                     : kRoom < 4 || kEights < 4 ? 2
-                                                                                                                : 4;
-    static_assert(kEights % kAtOnce == 0, "all turns are whole");
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      if (!has_group(group, lines.n_columns)) return;
-      ElementIndex next = first_element(lines, group);
-#pragma unroll
-      for (int first = 0; first < kEights; first += kAtOnce) {
-        ElementIndex elements[kAtOnce];
-        decltype(load(next)) ahead[kAtOnce];
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-          elements[i] = next;
-          ahead[i] = load(next);
-          next.advance();
-        }
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-          float values[8];
-          get(group, first + i, values);
-          visit(elements[i], values, ahead[i]);
-          __syncwarp();  // keeps the compiler from interleaving visits, which would spill
-        }
-      }
-    }
-  }
-
-  // Calls `visit(element, values)`, without loads. Looped so that a long `visit` is instantiated
-  // twice for a group, not eight times. Destroys `acc`: its rows shift up as they are consumed.
-  template <class Visit>
-  __device__ __forceinline__ void for_each_sum(const Lines& lines, Visit visit) {
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      if (!has_group(group, lines.n_columns)) return;
-      ElementIndex element = first_element(lines, group);
-#pragma unroll 1
-      for (int i = 0; i < kM; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float values[8];
-          get(group, half, values);
-          visit(element, values);
-          element.advance();
-          __syncwarp();  // as above
-        }
-#pragma unroll
-        for (int m = 1; m < kM; ++m)
-#pragma unroll
-          for (int n = 0; n < kN; ++n) acc[group][m - 1][n] = acc[group][m][n];
-      }
-    }
-  }
-
  private:
-  static __device__ __forceinline__ ElementIndex first_element(const Lines& lines, int group) {
-    const uint32_t lane = this_thread() % 32, row = first_row() + lane / 4,
-                   column = lines.column0 + first_column() + group * kGroupColumns + lane % 4 * 8;
-    const uint32_t byte = column * static_cast<uint32_t>(sizeof(T)),
-                   shared = byte / kChunkBytes * kOperandChunk + swizzled_a(row, byte % kChunkBytes);
-    return {lines.origin, lines.width, row, column, shared, lines.unit0 + static_cast<uint32_t>(group * kEights), 0};
-  }
-
-  __device__ __forceinline__ void get(int group, int eight, float (&values)[8]) const {
-    const int m = eight / 2, half = eight % 2;
-#pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      const Accumulator& sum = acc[group][m][n];
-      values[2 * n] = sum.value[2 * half], values[2 * n + 1] = sum.value[2 * half + 1];
-    }
-  }
-
-  __device__ __forceinline__ void begin(const float* bias, uint32_t n_columns) {
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      float values[8] = {};
-      const int column = first_column() + group * kGroupColumns + this_thread() % 4 * 8;
-      if (bias != nullptr && has_group(group, n_columns)) {
-#pragma unroll
-        for (int i = 0; i < 8; i += 4) {
-          const float4 four = *reinterpret_cast<const float4*>(bias + column + i);
-          values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
-        }
-      }
-      // Sums that begin with the same value would share a register, from which the compiler moves
-      // them apart in the loop over chunks, each time.
-      const float zero = bias != nullptr ? opaque_zero(n_columns) : 0.0f;
-#pragma unroll
-      for (int m = 0; m < kM; ++m)
-#pragma unroll
-        for (int n = 0; n < kN; ++n)
-#pragma unroll
-          for (int i = 0; i < 4; ++i) acc[group][m][n].value[i] = values[2 * n + i % 2] + zero;
-    }
-  }
-
   // Offset in a chunk of the line whose address this thread gives to ldmatrix. Matrices of A: upper
   // rows, lower rows, then the second 16 bytes of both. Matrices of B: both 16-byte halves of a
   // tile of columns, then those of its partner. Other tiles are a fixed number of lines further,

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "workers.cuh"
+
 // Σ over the lanes of a warp, in lane 0.
 __device__ __forceinline__ double warp_sum(double value) {
 #pragma unroll
@@ -15,7 +17,7 @@ template <uint32_t kWarps>
 __device__ __forceinline__ double block_sum(double value, double (&sm_sums)[kWarps]) {
   value = warp_sum(value);
   if (threadIdx.x % 32 == 0) sm_sums[threadIdx.x / 32] = value;
-  __syncthreads();  // the warps' sums are written
+  sync_workers();  // the warps' sums are written
   double sum = 0.0;
 #pragma unroll
   for (uint32_t warp = 0; warp < kWarps; ++warp) sum += sm_sums[warp];

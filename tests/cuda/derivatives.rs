@@ -116,7 +116,7 @@ fn tolerance(precision: Precision, diffusive: bool, tensor: &Tensor) -> f64 {
 }
 
 /// Compares one batch; returns the problems, and the largest fraction of a tolerance.
-fn check(
+pub(super) fn check(
     name: &str,
     engine: &dyn Differentiate,
     precision: Precision,
@@ -144,7 +144,7 @@ fn check(
 }
 
 /// Reports all problems of all cases together, so that a common cause shows.
-fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
+pub(super) fn report(precision: Precision, results: Vec<(Vec<String>, f64)>) {
     let n_cases = results.len();
     let largest = results.iter().fold(0.0, |largest: f64, result| largest.max(result.1));
     let problems: Vec<String> = results.into_iter().flat_map(|result| result.0).collect();

@@ -100,6 +100,24 @@ fn assert_same(
     assert_eq!(got.report.rejected_steps, 0);
 }
 
+/// Products of 16 bits: near the CPU's positions and weights, and twice the same.
+pub(super) fn assert_near(engine: &CudaEngine, precision: Precision, model: &Model, plan: &Plan, n: usize) {
+    // Error control allows as much for each step, and the CPU's tiles take other steps.
+    let of_steps = match plan.control {
+        StepControl::Fixed { .. } => 0.0,
+        StepControl::Adaptive { rtol, .. } => 2.0 * rtol,
+        _ => panic!("steps of another kind"),
+    };
+    let tolerance = of_steps + 5.0 * crate::common::rounded::Rounding::of(precision).unit;
+    let followed = Followed { weights: true, density: false };
+    let got = run(engine, model, plan, n, followed).expect("integrates");
+    let want = run(&CpuEngine::new(2), model, plan, n, followed).expect("integrates");
+    assert_close(&format!("{} positions", precision.name()), &wide(&got.positions), &wide(&want.positions), tolerance);
+    assert_close(&format!("{} log w", precision.name()), &wide(&got.log_weights), &wide(&want.log_weights), tolerance);
+    let again = run(engine, model, plan, n, followed).expect("integrates");
+    assert_eq!((got.positions, got.log_weights), (again.positions, again.log_weights));
+}
+
 fn fixed(method: Method, steps: u64) -> Plan {
     Plan::new(method, StepControl::Fixed { steps }, 0.0, vec![1.0])
 }

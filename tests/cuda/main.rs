@@ -21,3 +21,4 @@ mod examples;
 mod integrate;
 mod integrate_memory;
 mod training;
+mod warpgroups;

@@ -49,7 +49,7 @@ fn path(dim: usize, interpolant: Interpolant) -> DensityPath {
 }
 
 /// One tile of interior rows and one of each boundary.
-fn training(model: &Model, estimator: Estimator) -> Training {
+pub(super) fn training(model: &Model, estimator: Estimator) -> Training {
     let cosine = Some(Cosine { end: 200, floor: 0.1 });
     Training {
         objective: model.objective.clone(),
@@ -74,7 +74,12 @@ fn small_model(head: Head, objective: Objective) -> Model {
     model(DIM, &[19], Activation::Silu, head, embeddings()[1].clone(), objective)
 }
 
-fn run(engine: &dyn Engine, training: &Training, state: TrainState, chunks: &[u64]) -> (TrainState, Vec<StepRecord>) {
+pub(super) fn run(
+    engine: &dyn Engine,
+    training: &Training,
+    state: TrainState,
+    chunks: &[u64],
+) -> (TrainState, Vec<StepRecord>) {
     let mut trainer = engine.trainer(training.clone(), state).expect("a trainer");
     let mut records = Vec::new();
     for &n in chunks {
@@ -422,30 +427,32 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |largest: f64, (a, b)| largest.max((a - b).abs()))
 }
 
-/// A run in low precision departs from the run in f32 by about as much as rounding makes a run
-/// depart from the exact one. The allowed distance is three times the largest distance between the
-/// twin's run and the exact one.
+/// A run in low precision departs from the exact one by about as much as rounding makes a run depart
+/// from it. The allowed distance is three times the largest distance between the twin's run and the
+/// exact one.
+pub(super) fn assert_in_band(engine: &CudaEngine, rounding: Rounding, model: &Model, training: &Training, steps: u64) {
+    let precision = engine.precision();
+    let exact = twin_losses(Rounding::EXACT, model, training, steps);
+    let band = 3.0 * largest_difference(&twin_losses(rounding, model, training, steps), &exact);
+    let (_, records) = run(engine, training, TrainState::initial(model.parameters.clone()), &[steps]);
+    let got: Vec<f64> = records.iter().map(|record| record.loss).collect();
+    assert_eq!(got.len(), steps as usize, "{}", precision.name());
+    let gap = largest_difference(&got, &exact);
+    eprintln!("{}: {:.0} % of the band {band:.1e}", precision.name(), 100.0 * gap / band);
+    assert!(gap <= band, "{}: {gap:.1e} is outside of the band {band:.1e}", precision.name());
+}
+
 #[test]
 fn low_precision_stays_in_the_band_of_its_rounding() {
     const STEPS: u64 = 60;
     let model = small_model(Head::Scalar, Objective { growth: 0.2, ..Objective::default() });
     let training = Training { time_rule: TimeRule::Uniform, ..training(&model, ACTION) };
-    let losses = |precision| -> Vec<f64> {
-        let state = TrainState::initial(model.parameters.clone());
-        let (_, records) = run(&engine(precision), &training, state, &[STEPS]);
-        records.iter().map(|record| record.loss).collect()
-    };
     let exact = twin_losses(Rounding::EXACT, &model, &training, STEPS);
-    let in_f32 = losses(Precision::F32);
-    let gap = largest_difference(&in_f32, &exact);
+    let (_, records) = run(&engine(Precision::F32), &training, TrainState::initial(model.parameters.clone()), &[STEPS]);
+    let gap = largest_difference(&records.iter().map(|record| record.loss).collect::<Vec<f64>>(), &exact);
     assert!(gap < 1e-4, "f32 is off by {gap:.1e}");
     for precision in [Precision::Tf32, Precision::Bf16, Precision::F16] {
-        let band = 3.0 * largest_difference(&twin_losses(Rounding::of(precision), &model, &training, STEPS), &exact);
-        let got = losses(precision);
-        assert_eq!(got.len(), STEPS as usize, "{}", precision.name());
-        let gap = largest_difference(&got, &in_f32);
-        eprintln!("{}: {:.0} % of the band {band:.1e}", precision.name(), 100.0 * gap / band);
-        assert!(gap <= band, "{}: {gap:.1e} is outside of the band {band:.1e}", precision.name());
+        assert_in_band(&engine(precision), Rounding::of(precision), &model, &training, STEPS);
     }
 }
 

@@ -76,7 +76,7 @@ fn kernels_are_named_once_in_the_order_of_the_file() {
 #[test]
 fn kernels_are_those_that_the_host_declares() {
     let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let image = |list: &[&str]| Image { kernels: names(list), path: "none".into() };
+    let image = |list: &[&str]| Image { kernels: names(list), path: "none".into(), is_of_warpgroups: false };
     let made = [image(&["sweep_f32"]), image(&["draw_f32", "update_f32"])];
     assert_eq!(check_kernels(&made, &names(&["draw_f32", "update_f32", "sweep_f32"])), Ok(()));
     let renamed = check_kernels(&made, &names(&["draw_f32", "update_f32", "sweep_all_f32"])).expect_err("renamed");

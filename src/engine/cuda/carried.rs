@@ -1,6 +1,6 @@
 //! Values that each thread carries from one sweep to a later one: see `kernels/tile/carried.cuh`.
 
-use super::abi::{BROAD_COLUMNS, CarriedParams, NARROW_COLUMNS, THREADS};
+use super::abi::{BROAD_COLUMNS, CarriedParams, NARROW_COLUMNS, Products, THREADS};
 use super::needs::{RowNeeds, Tiles, Work};
 use super::network::Network;
 use crate::precision::Precision;
@@ -24,7 +24,12 @@ fn n_kinds(needs: RowNeeds) -> usize {
 }
 
 /// Groups of columns of a product of `columns` columns: `Product::kGroups`.
-fn n_groups(needs: RowNeeds, columns: usize) -> usize {
+fn n_groups(network: &Network, needs: RowNeeds, columns: usize) -> usize {
+    // Of a thread's eight consecutive columns in 32.
+    const OF_WARPGROUP: usize = 32;
+    if network.products == Products::Wgmma {
+        return columns / OF_WARPGROUP;
+    }
     let has_two = match columns {
         BROAD_COLUMNS => needs.tiles != Tiles::Low,
         NARROW_COLUMNS => needs.tiles == Tiles::High,
@@ -40,7 +45,7 @@ pub fn carried(network: &Network, precision: Precision, needs: RowNeeds, columns
     let of_layer = network.widest_hidden().div_ceil(columns) * of_columns;
     let of_kind = of_layer * (network.layers().len() - 1);
     let of_tile = of_kind * n_kinds(needs);
-    let of_group = of_columns / n_groups(needs, columns);
+    let of_group = of_columns / n_groups(network, needs, columns);
     let n_shared = (room / (of_group * unit_bytes(precision)) * of_group).min(of_tile);
     let [of_layer, of_kind, of_tile, n_shared] = [of_layer, of_kind, of_tile, n_shared].map(|units| units as u32);
     CarriedParams { of_layer, of_kind, of_tile, n_shared }

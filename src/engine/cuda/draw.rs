@@ -9,7 +9,6 @@ use super::network::Network;
 use super::path::DevicePath;
 use crate::engine::Training;
 use crate::error::Result;
-use crate::model::Architecture;
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
 
@@ -42,20 +41,21 @@ pub struct Drawn<'a> {
 }
 
 impl Drawer {
-    /// For `training`, which is valid, with operands of `precision`.
-    pub fn new(device: &Arc<Device>, training: &Training, precision: Precision) -> Result<Self> {
+    /// For `training`, which is valid, whose action has the layout `action`, with operands of
+    /// `precision`.
+    pub fn new(device: &Arc<Device>, training: &Training, action: &Network, precision: Precision) -> Result<Self> {
         let coefficients: &[f64] = match &training.objective.time_weight {
             TimeWeight::Constant => &[1.0],
             TimeWeight::OneMinusT => &[1.0, -1.0],
             TimeWeight::Polynomial { coefficients } => coefficients,
         };
-        let drawn = |architecture| DrawnNetwork::new(device, architecture);
+        let drawn = |network| DrawnNetwork::new(device, network);
         Ok(Drawer {
             precision,
             settings: DrawSettings::from(training),
             coefficients: device.upload(coefficients)?,
-            action: drawn(&training.architecture)?,
-            bend: training.bend.as_ref().map(|bend| drawn(&bend.architecture)).transpose()?,
+            action: drawn(action.clone())?,
+            bend: training.bend.as_ref().map(|bend| drawn(Network::new(&bend.architecture))).transpose()?,
             device: device.clone(),
         })
     }
@@ -92,9 +92,9 @@ impl Drawer {
 }
 
 impl DrawnNetwork {
-    fn new(device: &Device, architecture: &Architecture) -> Result<Self> {
-        let frequencies = device.upload(architecture.time_embedding.frequencies())?;
-        Ok(DrawnNetwork { network: Network::new(architecture), frequencies })
+    fn new(device: &Device, network: Network) -> Result<Self> {
+        let frequencies = device.upload(network.architecture.time_embedding.frequencies())?;
+        Ok(DrawnNetwork { network, frequencies })
     }
 }
 

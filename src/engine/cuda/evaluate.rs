@@ -167,7 +167,7 @@ fn read_derivatives(device: &Device, rows: &Rows, n: usize, dim: usize, to: &mut
 
 /// [`Differentiate::derivatives`](crate::engine::Differentiate).
 pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
-    let network = &Network::new(&model.architecture);
+    let network = &Network::on(device, &model.architecture, precision, 0);
     let (weights, biases) = network.pack(&model.parameters, precision);
     let (weights, biases) = (&device.upload(&weights)?, &device.upload(&biases)?);
     let state = step_state(device, 1.0)?;
@@ -343,8 +343,9 @@ fn sweep(
     if whole.n_tiles == 0 {
         return Ok(None);
     }
-    let network = &Network::new(&model.architecture);
-    let tiles = means.tiles.tiles(network, precision, given.probes.n_probes, whole.n_tiles as usize);
+    let choice = (means.tiles, whole.n_tiles as usize);
+    let (network, tiles) = &Network::for_batch(device, &model.architecture, precision, given.probes.n_probes, choice);
+    let (network, tiles) = (network, *tiles);
     let needs = RowNeeds { n_probes: given.probes.n_probes, tiles, ..RowNeeds::default() };
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.

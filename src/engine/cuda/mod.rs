@@ -24,6 +24,7 @@ mod needs;
 mod network;
 mod particles;
 mod path;
+mod products;
 mod step;
 #[cfg(test)]
 #[path = "swapped_fields/tests.rs"]
@@ -38,8 +39,9 @@ use std::sync::Arc;
 
 pub use driver::{DeviceInfo, devices, is_available};
 #[doc(hidden)] // by way of `cli_support`
-pub use driver::{driver, kernels, oldest_driver};
+pub use driver::{driver, images, kernels, oldest_driver};
 
+use self::abi::Products;
 use self::driver::Device;
 use self::needs::TileChoice;
 use self::trainer::CudaTrainer;
@@ -54,10 +56,11 @@ use crate::stage::Watch;
 
 /// The instruction that products of `precision` are made of, and with it the order in which a
 /// product's terms are added.
-fn product_engine(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => "fma",
-        Precision::Tf32 | Precision::Bf16 | Precision::F16 => "mma.sync",
+fn product_engine(device: &Device, precision: Precision) -> &'static str {
+    match (precision, device.products()) {
+        (Precision::F32, _) => "fma",
+        (Precision::Bf16 | Precision::F16, Products::Wgmma) => "wgmma",
+        (Precision::Tf32 | Precision::Bf16 | Precision::F16, _) => "mma.sync",
     }
 }
 
@@ -125,7 +128,7 @@ impl Engine for CudaEngine {
 
     fn arithmetic(&self) -> String {
         let CudaEngine { device, precision, .. } = self;
-        format!("cuda, {}, {} by {}", device.model(), precision.name(), product_engine(*precision))
+        format!("cuda, {}, {} by {}", device.model(), precision.name(), product_engine(device, *precision))
     }
 
     fn explain_training(&self, training: &Training) -> Result<Option<String>> {

@@ -3,7 +3,10 @@
 
 use half::{bf16, f16};
 
-use super::abi::{CHUNK_BYTES, GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Tag, WIDTH_UNIT};
+use super::abi::{
+    CHUNK_BYTES, GRAD_TILE, LayerParams, NARROW_COLUMNS, NetworkParams, Products, Tag, WGMMA_COLUMNS, WGMMA_DEPTH,
+    WIDTH_UNIT,
+};
 use crate::model::Architecture;
 use crate::precision::Precision;
 
@@ -12,6 +15,8 @@ use crate::precision::Precision;
 pub struct Network {
     /// The network that is laid out.
     pub architecture: Architecture,
+    /// What its products are made of.
+    pub products: Products,
     /// Kernel arguments of the network.
     pub params: NetworkParams,
     /// Elements of the packed weights.
@@ -23,8 +28,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// The layout of `architecture`, which is valid.
+    /// The layout of `architecture`, which is valid, for products that every card has.
     pub fn new(architecture: &Architecture) -> Self {
+        Network::of_products(architecture, Products::Mma)
+    }
+
+    /// The layout of `architecture`, which is valid, for `products`.
+    pub fn of_products(architecture: &Architecture, products: Products) -> Self {
         let mut params = NetworkParams {
             dim: architecture.dim as u32,
             n_features: architecture.time_embedding.width() as u32,
@@ -33,11 +43,16 @@ impl Network {
             head: Tag::of(architecture.head),
             ..NetworkParams::default()
         };
-        let padded = |width: usize| width.next_multiple_of(WIDTH_UNIT);
+        let n_layers = architecture.layers().len();
+        let unit = |activation: usize| match products {
+            Products::Wgmma if activation > 0 && activation < n_layers => WGMMA_COLUMNS,
+            _ => WIDTH_UNIT,
+        };
         let (mut n_packed, mut n_biases, mut n_parameters, mut n_grad_tiles) = (0, 0, 0, 0);
         let mut row_elements = 0;
-        for (layer, padded_layer) in architecture.layers().iter().zip(&mut params.layers) {
-            let (n_in, n_out) = (padded(layer.n_in), padded(layer.n_out));
+        for (index, (layer, padded_layer)) in architecture.layers().iter().zip(&mut params.layers).enumerate() {
+            let n_in = layer.n_in.next_multiple_of(unit(index));
+            let n_out = layer.n_out.next_multiple_of(unit(index + 1));
             *padded_layer = LayerParams {
                 n_in: n_in as u32,
                 n_out: n_out as u32,
@@ -59,7 +74,7 @@ impl Network {
         }
         params.n_parameters = n_parameters as u32;
         params.row_elements = row_elements as u32;
-        Network { architecture: architecture.clone(), params, n_packed, n_biases, n_grad_tiles }
+        Network { architecture: architecture.clone(), products, params, n_packed, n_biases, n_grad_tiles }
     }
 
     /// The layers in use.
@@ -125,21 +140,37 @@ impl Network {
             let (n_in, n_out) = (padded.n_in as usize, padded.n_out as usize);
             for (row, weights) in parameters[layer.weight..layer.bias].chunks_exact(layer.n_in).enumerate() {
                 for (column, &weight) in weights.iter().enumerate() {
-                    packed[padded.forward as usize + packed_index(precision, n_out, row, column)] = weight;
-                    packed[padded.reverse as usize + packed_index(precision, n_in, column, row)] = weight;
+                    packed[padded.forward as usize + self.packed_index(precision, n_out, row, column)] = weight;
+                    packed[padded.reverse as usize + self.packed_index(precision, n_in, column, row)] = weight;
                 }
             }
             biases[padded.bias as usize..][..layer.n_out].copy_from_slice(&parameters[layer.bias..][..layer.n_out]);
         }
         (precision.encode(&packed), biases)
     }
+
+    /// Index of element `k` of line `line` among those of `n_lines` lines, in the order in which a
+    /// product streams them: as in `kernels/tile/packed.cuh`.
+    fn packed_index(&self, precision: Precision, n_lines: usize, line: usize, k: usize) -> usize {
+        match self.products {
+            Products::Mma => {
+                let chunk = CHUNK_BYTES / precision.bytes();
+                (k / chunk * n_lines + line) * chunk + k % chunk
+            }
+            Products::Wgmma => {
+                let (line, k) = (in_order_of_sums(line), in_order_of_sums(k));
+                let (piece, byte) = ((k % WGMMA_DEPTH / 8) ^ (line % 8), k % 8);
+                (k / WGMMA_DEPTH * n_lines + line) * WGMMA_DEPTH + piece * 8 + byte
+            }
+        }
+    }
 }
 
-/// Index of element `k` of line `line` among those of `n_lines` lines, in the order in which a
-/// product streams them: as in `kernels/tile/packed.cuh`.
-fn packed_index(precision: Precision, n_lines: usize, line: usize, k: usize) -> usize {
-    let chunk = CHUNK_BYTES / precision.bytes();
-    (k / chunk * n_lines + line) * chunk + k % chunk
+/// Where the hardware has column `index` of a product, if a thread's sums of four of its tiles of
+/// eight columns are eight consecutive columns: tile, thread and element change places in 32 columns.
+fn in_order_of_sums(index: usize) -> usize {
+    let (thread, tile, element) = (index / 8 % 4, index / 2 % 4, index % 2);
+    index / 32 * 32 + tile * 8 + thread * 2 + element
 }
 
 impl Precision {

@@ -91,8 +91,8 @@ fn needs(plan: &Plan, dim: usize, has_density: bool) -> RowNeeds {
 
 /// How particles use the chip.
 pub fn explain(device: &Device, precision: Precision, model: &Model, plan: &Plan, has_density: bool) -> Result<String> {
-    let network = Network::new(&model.architecture);
     let needs = needs(plan, model.architecture.dim, has_density);
+    let network = Network::on(device, &model.architecture, precision, needs.n_probes);
     let IntegrationKernel { name, layout, needs, .. } = IntegrationKernel::of(device, &network, precision, needs)?;
     explain::describe(device, precision, &network, needs, (name, layout))
 }
@@ -121,11 +121,12 @@ impl Layout {
         out: &Trajectories<'_>,
         n: usize,
     ) -> Result<Layout> {
-        let network = Network::new(&model.architecture);
         let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
         let has_density = out.log_density.is_some();
         let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
-        let kernel = IntegrationKernel::of(device, &network, precision, needs(plan, dim, has_density))?;
+        let needs = needs(plan, dim, has_density);
+        let network = Network::on(device, &model.architecture, precision, needs.n_probes);
+        let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
         let (needs, tile_rows) = (kernel.needs, kernel.tile_rows());
 
         // A block's rows, its scratch memory and its report; and what is saved of a

@@ -96,11 +96,11 @@ impl Layout {
                 "use the `CpuEngine`, or leave it out",
             ));
         }
-        let network = Network::new(&training.architecture);
         let batch = whole_batch(training, precision)?;
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
         let n_probes = training.n_probes();
-        let tiles = tiles.tiles(&network, precision, n_probes, batch.n_tiles as usize);
+        let choice = (tiles, batch.n_tiles as usize);
+        let (network, tiles) = Network::for_batch(device, &training.architecture, precision, n_probes, choice);
         let needs = RowNeeds { n_probes, grad_x, work: Work::Training, tiles };
         let n_rows = batch.n_tiles as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
@@ -205,7 +205,7 @@ impl CudaTrainer {
         Ok(CudaTrainer {
             device: device.clone(),
             precision,
-            drawer: Drawer::new(device, &training, precision)?,
+            drawer: Drawer::new(device, &training, action.network(), precision)?,
             path,
             batch,
             gradient_sweep,

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::abi::{BROAD_COLUMNS, RowBuffers, TILE_ROWS, WARPS, WIDE_COLUMNS};
+use super::abi::{BROAD_COLUMNS, Products, RowBuffers, TILE_ROWS, WARPS, WIDE_COLUMNS};
 use super::carried::{carried, unit_bytes};
 use super::needs::{PointGradient, RowNeeds, Tiles, Work};
 use super::network::Network;
@@ -42,7 +42,8 @@ pub fn bytes_of_one(network: &Network, precision: Precision, needs: RowNeeds) ->
     let own_delta = reverse && !delta_overwrites_a(needs);
     // For the products with the most columns that may be chosen: they round a layer up to more
     // units than others.
-    let is_broad = network.widest_hidden() > WIDE_COLUMNS || tiles != Tiles::High;
+    let is_broad =
+        network.widest_hidden() > WIDE_COLUMNS || tiles != Tiles::High || network.products == Products::Wgmma;
     let columns = if is_broad { BROAD_COLUMNS } else { WIDE_COLUMNS };
     let of_tile = carried(network, precision, needs, columns, 0).of_tile as usize;
     let carried_bytes = of_tile * unit_bytes(precision) / tile_rows;

@@ -32,6 +32,26 @@ fn approximate(value: f64, bits: u32) -> f32 {
     f32::from_bits(rounded)
 }
 
+/// The f32 next to `value` towards zero, odd if it is not `value` itself: rounded on to fewer digits it
+/// gives what `value` does. (`from_f64` of f16 and bf16 omits the last digits, so that it takes values
+/// just above the middle of two for ties.)
+fn to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    if near.is_nan() || f64::from(near) == value {
+        return near;
+    }
+    let beyond = f64::from(near).abs() > value.abs();
+    f32::from_bits((near.to_bits() - u32::from(beyond)) | 1)
+}
+
+/// `value` rounded to the nearest f16 or bf16, its bits.
+pub fn nearest_f16(value: f64) -> u16 {
+    f16::from_f32(to_odd(value)).to_bits()
+}
+pub fn nearest_bf16(value: f64) -> u16 {
+    bf16::from_f32(to_odd(value)).to_bits()
+}
+
 /// Both halves of a packed register, through f32.
 #[inline(always)]
 fn by_halves(ty: Type, bits: u64, map: impl Fn(f32) -> f32) -> u64 {
@@ -58,13 +78,8 @@ fn halves(ty: Type, bits: u64) -> [f32; 2] {
 
 #[inline(always)]
 fn from_halves(ty: Type, values: [f64; 2]) -> u64 {
-    let [low, high] = values.map(|value| {
-        if matches!(ty, Type::Bf16x2 | Type::Bf16) {
-            bf16::from_f64(value).to_bits()
-        } else {
-            f16::from_f64(value).to_bits()
-        }
-    });
+    let [low, high] = values
+        .map(|value| if matches!(ty, Type::Bf16x2 | Type::Bf16) { nearest_bf16(value) } else { nearest_f16(value) });
     u64::from(low) | u64::from(high) << 16
 }
 
@@ -429,8 +444,8 @@ pub fn convert(how: Conversion, a: u64) -> Option<u64> {
                 let infinite = bits & 0x7f80_0000 == 0x7f80_0000;
                 u64::from(if infinite { bits } else { bits.wrapping_add(0x1000) & !0x1fff })
             }
-            (Type::F16, None | Some(Rounding::Nearest)) => u64::from(f16::from_f64(value).to_bits()),
-            (Type::Bf16, None | Some(Rounding::Nearest)) => u64::from(bf16::from_f64(value).to_bits()),
+            (Type::F16, None | Some(Rounding::Nearest)) => u64::from(nearest_f16(value)),
+            (Type::Bf16, None | Some(Rounding::Nearest)) => u64::from(nearest_bf16(value)),
             _ => return None,
         });
     }
@@ -448,8 +463,8 @@ pub fn convert(how: Conversion, a: u64) -> Option<u64> {
                 bits_of(if beyond { f32::from_bits(near.to_bits() - 1) } else { near })
             }
             (Type::F64, _) => wide.to_bits(),
-            (Type::F16, Some(Rounding::Nearest)) => u64::from(f16::from_f64(wide).to_bits()),
-            (Type::Bf16, Some(Rounding::Nearest)) => u64::from(bf16::from_f64(wide).to_bits()),
+            (Type::F16, Some(Rounding::Nearest)) => u64::from(nearest_f16(wide)),
+            (Type::Bf16, Some(Rounding::Nearest)) => u64::from(nearest_bf16(wide)),
             _ => return None,
         });
     }
@@ -480,6 +495,29 @@ pub fn convert_pair(to: Type, relu: bool, high: u64, low: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Values just above the middle of two numbers of 16 bits are no ties, in f32 and in f64.
+    #[test]
+    fn halves_are_rounded_by_all_digits() {
+        let above = |value: f32| f64::from(f32::from_bits(value.to_bits() + 1));
+        for sign in [1.0, -1.0] {
+            let (middle_bf16, middle_f16) = (1.0 + 2f32.powi(-8), 1.0 + 2f32.powi(-11));
+            for nearly in [above(middle_bf16), f64::from(middle_bf16) + 1e-15] {
+                assert_eq!(bf16::from_bits(nearest_bf16(sign * nearly)).to_f64(), sign * (1.0 + 2f64.powi(-7)));
+            }
+            for nearly in [above(middle_f16), f64::from(middle_f16) + 1e-15] {
+                assert_eq!(f16::from_bits(nearest_f16(sign * nearly)).to_f64(), sign * (1.0 + 2f64.powi(-10)));
+            }
+            assert_eq!(bf16::from_bits(nearest_bf16(sign * f64::from(middle_bf16))).to_f64(), sign);
+            assert_eq!(f16::from_bits(nearest_f16(sign * f64::from(middle_f16))).to_f64(), sign);
+        }
+        assert!(bf16::from_bits(nearest_bf16(1e300)).is_infinite() && f16::from_bits(nearest_f16(f64::NAN)).is_nan());
+        for bits in 0..=u16::MAX {
+            let (f, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert!(f.is_nan() || nearest_f16(f.to_f64()) == bits);
+            assert!(b.is_nan() || nearest_bf16(b.to_f64()) == bits);
+        }
+    }
 
     #[test]
     fn fused_products_round_once() {

@@ -45,6 +45,7 @@ impl Descriptor {
 
     /// The address of piece `piece` of line `line`. A line is a row of a matrix with contiguous
     /// rows: a row of A or a column of B. Of a transposed one, it is one of its 16 inner indices.
+    #[inline]
     pub fn piece(&self, transposed: bool, line: u32, piece: u32) -> u32 {
         let Descriptor { start, leading, stride, row, base } = *self;
         let in_row = row / 16;

@@ -25,23 +25,17 @@ impl Card {
     pub const A100: Card = Card { capability: 80, shared: 163 << 10 };
     pub const H100: Card = Card { capability: 90, shared: 227 << 10 };
 
-    /// The card of `VGPU_CAPABILITY` (8.0 or 9.0; 8.0 if it is not set), with `VGPU_SHARED` bytes
-    /// of shared memory if that is set.
-    pub fn from_environment() -> Card {
-        static CARD: LazyLock<Card> = LazyLock::new(|| {
-            let card = match std::env::var("VGPU_CAPABILITY").as_deref() {
-                Ok("9.0") => Card::H100,
-                _ => Card::A100,
-            };
-            let shared = std::env::var("VGPU_SHARED").ok().and_then(|bytes| bytes.parse().ok());
-            Card { shared: shared.unwrap_or(card.shared), ..card }
-        });
-        *CARD
-    }
-
-    /// True if it runs PTX of `module`.
-    pub fn runs(&self, module: &Module) -> bool {
-        if module.specific { module.architecture == self.capability } else { module.architecture <= self.capability }
+    /// The cards that `list` names by their compute capability, separated by commas.
+    ///
+    /// # Errors
+    /// A name that is not known.
+    pub fn named(list: &str) -> Result<Vec<Card>, String> {
+        let card = |name: &str| match name {
+            "8.0" => Ok(Card::A100),
+            "9.0" => Ok(Card::H100),
+            _ => Err(format!("there is no card {name:?}: use 8.0, 9.0, or several as in 8.0,9.0")),
+        };
+        list.split(',').map(card).collect()
     }
 }
 
@@ -61,20 +55,14 @@ pub const REGISTERS: usize = 65_536;
 pub const RESERVED_SHARED: usize = 1024;
 
 /// Registers of a thread: PTX does not state them, so as many as a compiler would give to a large
-/// kernel, if so many threads fit.
+/// kernel, if so many threads fit. A kernel whose warpgroups pass them on (`setmaxnreg`) is given
+/// all that its launch bounds leave.
 pub fn registers_of_thread(kernel: &Kernel) -> usize {
     const OF_LARGE_KERNEL: usize = 128;
+    const MOST: usize = 248;
     let threads = kernel.max_threads.unwrap_or(MAX_THREADS).clamp(1, MAX_THREADS).next_multiple_of(32) as usize;
     let fit = REGISTERS / (threads * kernel.min_blocks.clamp(1, BLOCKS as u32) as usize);
-    (fit / 8 * 8).clamp(8, OF_LARGE_KERNEL)
-}
-
-/// Registers of a thread of a kernel whose warpgroups pass them on (`setmaxnreg`): the compiler
-/// gives it as many as its launch bounds leave.
-pub fn registers_at_launch(kernel: &Kernel, threads: usize) -> u32 {
-    const MOST: usize = 248;
-    let fit = REGISTERS / (threads.max(1).next_multiple_of(32) * kernel.min_blocks.max(1) as usize);
-    (fit / 8 * 8).min(MOST) as u32
+    (fit / 8 * 8).clamp(8, if kernel.shares_registers { MOST } else { OF_LARGE_KERNEL })
 }
 
 /// Blocks of a kernel that a multiprocessor can hold at the same time.
@@ -149,9 +137,9 @@ impl Sizes {
 }
 
 impl Device {
-    /// A device whose random orders derive from `seed`.
+    /// A virtual A100 whose random orders derive from `seed`.
     pub fn new(seed: u64) -> Self {
-        Device::of(Card::from_environment(), seed)
+        Device::of(Card::A100, seed)
     }
 
     /// The same, imitating `card`.
@@ -184,10 +172,9 @@ impl Device {
                 module
             }
         };
-        if !self.card.runs(&module) {
-            let (for_card, suffix) = (module.architecture, if module.specific { "a" } else { "" });
+        if !module.target.runs_on(self.card.capability) {
             let capability = self.card.capability;
-            return Err(format!("PTX for sm_{for_card}{suffix}, which a card of sm_{capability} does not run"));
+            return Err(format!("PTX for {}, which a card of sm_{capability} does not run", module.target));
         }
         let globals = (module.globals.iter())
             .map(|global| {

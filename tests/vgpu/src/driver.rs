@@ -3,9 +3,9 @@
 //!
 //! The interface is strict: a failure is written to standard error in full, and every later call
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
-//! bytes of the device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
+//! bytes of each device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
 //! number of multiprocessors; `VGPU_COUNTERS` names a file for the counters, written at every
-//! synchronization; `VGPU_CAPABILITY` the card; `VGPU_OVERRIDE` names PTX that replaces modules
+//! synchronization; `VGPU_CAPABILITY` the card of each device; `VGPU_OVERRIDE` names PTX that replaces modules
 //! (see [`overrides`]); and `VGPU_DEVICES` is the number of devices.
 //!
 //! Devices share nothing: each has its memory, its streams, its modules and its lock. A thread that
@@ -26,6 +26,7 @@ use crate::fatbin::ptx_of;
 use crate::memory::GlobalMemory;
 use crate::outside;
 use crate::overrides;
+use crate::ptx::{Kernel, Module};
 use crate::queue::{CaptureError, CaptureMode, Graph, Outside, Progress, Queue, Work};
 
 type Status = c_int;
@@ -35,6 +36,7 @@ const INVALID_VALUE: Status = 1;
 const OUT_OF_MEMORY: Status = 2;
 const INVALID_DEVICE: Status = 101;
 const INVALID_IMAGE: Status = 200;
+const INVALID_CONTEXT: Status = 201;
 const INVALID_HANDLE: Status = 400;
 const NOT_FOUND: Status = 500;
 const NOT_READY: Status = 600;
@@ -78,28 +80,20 @@ struct Driver {
     broken: bool,
 }
 
+/// By ordinal; none if the settings name a card that is not known.
 static DRIVERS: LazyLock<Vec<Mutex<Driver>>> = LazyLock::new(|| {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seed = number("VGPU_SEED").unwrap_or(0);
-    let memory = number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize);
-    let driver = |ordinal: usize| {
-        let mut device = Device::new(seed);
-        device.memory = GlobalMemory::of_device(ordinal);
-        Driver {
-            ordinal,
-            device,
-            queue: Queue::new(seed),
-            functions: Vec::new(),
-            graphs: HashMap::new(),
-            // Streams and events of different devices have different handles.
-            next: 1 + ((ordinal as u64) << 48),
-            memory,
-            broken: false,
-        }
-    };
-    let devices = number("VGPU_DEVICES").unwrap_or(1).clamp(1, 64) as usize;
-    (0..devices).map(|ordinal| Mutex::new(driver(ordinal))).collect()
+    let cards = Card::named(&std::env::var("VGPU_CAPABILITY").unwrap_or("8.0".into())).unwrap_or_else(|problem| {
+        eprintln!("vgpu: VGPU_CAPABILITY: {problem}");
+        Vec::new()
+    });
+    let devices = number("VGPU_DEVICES").map_or(cards.len(), |number| number.clamp(1, 64) as usize);
+    let cards = cards.iter().copied().cycle().take(if cards.is_empty() { 0 } else { devices });
+    cards.enumerate().map(|(ordinal, card)| Mutex::new(Driver::new(ordinal, card))).collect()
 });
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
 
 thread_local! {
     /// The device whose context is current.
@@ -152,7 +146,31 @@ fn allocate(bytes: usize) -> Result<u64, Status> {
     }
 }
 
+/// The device with this ordinal.
+fn driver_of(ordinal: c_int) -> Option<MutexGuard<'static, Driver>> {
+    let driver = usize::try_from(ordinal).ok().and_then(|ordinal| DRIVERS.get(ordinal))?;
+    Some(driver.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
 impl Driver {
+    fn new(ordinal: usize, card: Card) -> Driver {
+        let seed = number("VGPU_SEED").unwrap_or(0);
+        let card = Card { shared: number("VGPU_SHARED").map_or(card.shared, |bytes| bytes as usize), ..card };
+        let mut device = Device::of(card, seed);
+        device.memory = GlobalMemory::of_device(ordinal);
+        Driver {
+            ordinal,
+            device,
+            queue: Queue::new(seed),
+            functions: Vec::new(),
+            graphs: HashMap::new(),
+            // Streams and events of different devices have different handles.
+            next: 1 + ((ordinal as u64) << 48),
+            memory: number("VGPU_MEMORY").map_or(MEMORY, |bytes| bytes as usize),
+            broken: false,
+        }
+    }
+
     fn handle(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -201,10 +219,16 @@ impl Driver {
         (self.device.memory.used + bytes <= self.memory).then(|| self.device.memory.allocate(bytes))
     }
 
+    /// The module and kernel of a function, and its allowed dynamic shared memory.
+    fn kernel(&self, function: u64) -> Option<(&Module, &Kernel, usize)> {
+        let &(module, kernel, allowed) = self.functions.get((function as usize).checked_sub(1)?)?;
+        let module = &self.device.modules.get(module)?.as_ref()?.module;
+        Some((module, &module.kernels[kernel], allowed))
+    }
+
     /// Blocks of a kernel that a multiprocessor can hold at the same time.
     fn occupancy(&self, function: u64, threads: usize, dynamic_shared: usize) -> Option<usize> {
-        let &(module, kernel, _) = self.functions.get((function as usize).checked_sub(1)?)?;
-        let kernel = &self.device.modules.get(module)?.as_ref()?.module.kernels[kernel];
+        let (_, kernel, _) = self.kernel(function)?;
         Some(occupancy(kernel, threads, dynamic_shared, self.device.card))
     }
 
@@ -297,15 +321,16 @@ macro_rules! entry {
 }
 
 entry! {
-    fn cuInit(_flags: c_uint) { SUCCESS }
+    fn cuInit(_flags: c_uint) { if DRIVERS.is_empty() { INVALID_DEVICE } else { SUCCESS } }
     fn cuDriverGetVersion(version: *mut c_int) { give(version, 12000) }
     fn cuDeviceGetCount(count: *mut c_int) { give(count, DRIVERS.len() as c_int) }
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) {
         if !exists(ordinal) { return INVALID_DEVICE }
         give(device, ordinal)
     }
-    fn cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
-        let text = b"Virtual GPU (sm_80)\0";
+    fn cuDeviceGetName(name: *mut c_char, length: c_int, device: c_int) {
+        let Some(driver) = driver_of(device) else { return INVALID_DEVICE };
+        let text = format!("Virtual GPU (sm_{})\0", driver.device.card.capability);
         if name.is_null() || (length as usize) < text.len() { return INVALID_VALUE }
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), name, text.len());
         SUCCESS
@@ -316,14 +341,18 @@ entry! {
         give(uuid, bytes)
     }
     fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) { cuDeviceGetUuid(uuid, device) }
-    fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { give(bytes, driver().memory) }
+    fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) {
+        let Some(driver) = driver_of(device) else { return INVALID_DEVICE };
+        give(bytes, driver.memory)
+    }
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) {
         let driver = driver();
         give(total, driver.memory);
         give(free, driver.memory.saturating_sub(driver.device.memory.used))
     }
-    fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) {
-        let card = Card::from_environment();
+    fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) {
+        let Some(driver) = driver_of(device) else { return INVALID_DEVICE };
+        let card = driver.device.card;
         give(value, match attribute {
             1 => 1024,                                  // threads of a block
             2 | 3 => 1024, 4 => 64,                     // block dimensions
@@ -358,7 +387,7 @@ entry! {
     }
     fn cuDevicePrimaryCtxRelease_v2(_device: c_int) { SUCCESS }
     fn cuCtxSetCurrent(context: usize) {
-        if context > DRIVERS.len() { return INVALID_VALUE }
+        if context > DRIVERS.len() { return INVALID_CONTEXT }
         CURRENT.set(context.saturating_sub(1));
         SUCCESS
     }
@@ -533,7 +562,7 @@ entry! {
         let image = std::slice::from_raw_parts(image.cast::<u8>(), length);
         let mut driver = driver();
         check!(of_capture(driver.queue.disturb(None)));
-        let chosen = ptx_of(image).and_then(|ptx| match std::env::var("VGPU_OVERRIDE") {
+        let chosen = ptx_of(image, driver.device.card.capability).and_then(|ptx| match std::env::var("VGPU_OVERRIDE") {
             Ok(paths) => overrides::chosen(ptx, &paths),
             Err(_) => Ok(ptx),
         });
@@ -574,26 +603,23 @@ entry! {
     fn cuFuncSetAttribute(function: u64, attribute: c_uint, value: c_int) {
         const MAX_DYNAMIC_SHARED: c_uint = 8;
         let mut driver = driver();
-        let Some(&(module, kernel, _)) = driver.functions.get(function as usize - 1) else { return INVALID_VALUE };
-        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
+        let Some((_, kernel, _)) = driver.kernel(function) else { return INVALID_VALUE };
         if attribute == MAX_DYNAMIC_SHARED {
-            let card = Card::from_environment();
-            if value as usize + loaded.module.kernels[kernel].shared_bytes > card.shared { return INVALID_VALUE }
+            if value as usize + kernel.shared_bytes > driver.device.card.shared { return INVALID_VALUE }
             driver.functions[function as usize - 1].2 = value as usize;
         }
         SUCCESS
     }
     fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, function: u64) {
         let driver = driver();
-        let function = driver.functions.get(function as usize - 1);
-        let Some(&(module, kernel, allowed)) = function else { return INVALID_VALUE };
-        let Some(Some(loaded)) = driver.device.modules.get(module) else { return INVALID_VALUE };
-        let kernel = &loaded.module.kernels[kernel];
+        let Some((module, kernel, allowed)) = driver.kernel(function) else { return INVALID_VALUE };
         give(value, match attribute {
             0 => kernel.max_threads.unwrap_or(1024) as c_int,
             1 => kernel.shared_bytes as c_int,
             3 => kernel.local_bytes as c_int,
             4 => registers_of_thread(kernel) as c_int,
+            5 => module.target.architecture as c_int,          // of the PTX
+            6 => driver.device.card.capability as c_int,       // of the code that it was assembled to
             8 => allowed as c_int,
             _ => 0,
         })
@@ -715,6 +741,7 @@ fn describe(status: Status) -> (&'static CStr, &'static CStr) {
         OUT_OF_MEMORY => (c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
         INVALID_DEVICE => (c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
         INVALID_IMAGE => (c"CUDA_ERROR_INVALID_IMAGE", c"device kernel image is invalid"),
+        INVALID_CONTEXT => (c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
         INVALID_HANDLE => (c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
         NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
         NOT_READY => (c"CUDA_ERROR_NOT_READY", c"device not ready"),

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use ruzstd::decoding::FrameDecoder;
 
+use crate::ptx::Target;
+
 /// First bytes of a fat binary.
 const MAGIC: u32 = 0xba55_ed50;
 
@@ -14,6 +16,8 @@ const PTX: u16 = 1;
 /// Flags of a part's header: how its content is compressed.
 const LZ4: u64 = 1 << 13;
 const ZSTD: u64 = 1 << 15;
+/// The same: it is for its architecture alone (`compute_90a`).
+const SPECIFIC: u64 = 1 << 20;
 
 /// Bytes that a compressed byte can stand for in LZ4. What claims more holds no PTX.
 const MOST_BYTES_OF_ONE: usize = 255;
@@ -45,29 +49,53 @@ impl Numbers<'_> {
     }
 }
 
-/// The text of the PTX in `image`: a fat binary, or PTX itself.
+/// The text of the PTX in `image` that a card of compute capability `capability` (80 for 8.0) runs:
+/// of a fat binary the newest, preferably one for that architecture alone; or `image` itself, if it is PTX.
 ///
 /// # Errors
-/// Describes what is wrong with the image.
-pub fn ptx_of(image: &[u8]) -> Result<String, String> {
+/// Describes what is wrong with the image, or what it holds instead.
+pub fn ptx_of(image: &[u8], capability: u32) -> Result<String, String> {
     let numbers = Numbers(image);
     if numbers.u32(0) != Ok(MAGIC) {
         return text(image).ok_or_else(|| "neither a fat binary nor PTX".into());
     }
+    let parts = parts(&numbers)?;
+    let Some(part) = parts.iter().filter(|part| part.target.runs_on(capability)).max_by_key(|part| part.target) else {
+        let held: Vec<String> = parts.iter().map(|part| format!("PTX for {}", part.target)).collect();
+        return Err(match &held[..] {
+            [] => "it holds no PTX".into(),
+            held => format!("it holds {}, none of which a card of sm_{capability} runs", held.join(", ")),
+        });
+    };
+    let content = image.get(part.content..part.content + part.size).ok_or("cut off")?;
+    text(&unpacked(&numbers, part.header, content)?).ok_or_else(|| "its PTX is no text".into())
+}
+
+/// A part of a fat binary that holds PTX: where its header and its content begin, and bytes of the latter.
+struct Part {
+    target: Target,
+    header: usize,
+    content: usize,
+    size: usize,
+}
+
+fn parts(numbers: &Numbers<'_>) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
     let mut at = usize::from(numbers.u16(6)?);
     let end = at.saturating_add(numbers.length(8)?);
-    while at < end {
+    while at < end.min(numbers.0.len()) {
         let (kind, header, size) = (numbers.u16(at)?, numbers.u32(at + 4)? as usize, numbers.length(at + 8)?);
         if header == 0 {
             return Err("a part without a header".into());
         }
         if kind == PTX {
-            let content = image.get(at + header..at + header + size).ok_or("cut off")?;
-            return text(&unpacked(&numbers, at, content)?).ok_or_else(|| "its PTX is no text".into());
+            let target =
+                Target { architecture: numbers.u32(at + 28)?, specific: numbers.u64(at + 40)? & SPECIFIC != 0 };
+            parts.push(Part { target, header: at, content: at + header, size });
         }
         at += header + size;
     }
-    Err("it holds no PTX".into())
+    Ok(parts)
 }
 
 /// The text before the first zero.
@@ -102,43 +130,71 @@ fn unpacked<'a>(numbers: &Numbers<'_>, at: usize, content: &'a [u8]) -> Result<C
 
 #[cfg(test)]
 mod tests {
-    use super::{LZ4, ZSTD, ptx_of};
+    use super::{LZ4, SPECIFIC, ZSTD, ptx_of};
 
-    /// A fat binary with one part of this kind, header length and size.
+    /// A fat binary with one part of this kind, header length and size, for sm_80.
     fn image(kind: u16, header: u32, size: u64) -> Vec<u8> {
-        image_of(kind, header, size, 0, 0, b"ret;\0")
+        [beginning(), part(kind, header, size, 80, 0, 0, b"ret;\0")].concat()
     }
 
-    fn image_of(kind: u16, header: u32, size: u64, flags: u64, unpacked: u64, content: &[u8]) -> Vec<u8> {
+    fn beginning() -> Vec<u8> {
         let mut image = super::MAGIC.to_le_bytes().to_vec();
         image.extend([1, 0, 16, 0]);
         image.extend(u64::MAX.to_le_bytes());
-        image.extend(kind.to_le_bytes());
-        image.extend([0, 0]);
-        image.extend(header.to_le_bytes());
-        image.extend(size.to_le_bytes());
-        image.extend((content.len() as u32).to_le_bytes());
-        image.extend([0; 20]);
-        image.extend(flags.to_le_bytes());
-        image.extend([0; 8]);
-        image.extend(unpacked.to_le_bytes());
-        image.extend(content);
         image
+    }
+
+    fn part(kind: u16, header: u32, size: u64, sm: u32, flags: u64, unpacked: u64, content: &[u8]) -> Vec<u8> {
+        let mut part = kind.to_le_bytes().to_vec();
+        part.extend([0, 0]);
+        part.extend(header.to_le_bytes());
+        part.extend(size.to_le_bytes());
+        part.extend((content.len() as u32).to_le_bytes());
+        part.extend([0; 8]);
+        part.extend(sm.to_le_bytes());
+        part.extend([0; 8]);
+        part.extend(flags.to_le_bytes());
+        part.extend([0; 8]);
+        part.extend(unpacked.to_le_bytes());
+        part.extend(content);
+        part
     }
 
     #[test]
     fn absurd_lengths_end_the_search() {
-        assert_eq!(ptx_of(&image(1, 64, 5)).expect("PTX"), "ret;");
+        assert_eq!(ptx_of(&image(1, 64, 5), 80).expect("PTX"), "ret;");
         for (kind, header, size) in [(1, 64, u64::MAX), (2, 64, u64::MAX), (2, u32::MAX, u64::MAX), (2, 0, 0)] {
-            assert!(ptx_of(&image(kind, header, size)).is_err(), "{kind} {header} {size}");
+            assert!(ptx_of(&image(kind, header, size), 80).is_err(), "{kind} {header} {size}");
         }
+    }
+
+    /// Whatever the order of its parts, a card takes the newest that it runs, and rather one for its
+    /// architecture alone.
+    #[test]
+    fn a_card_takes_the_newest_ptx_that_it_runs() {
+        let texts = [("80", 80, 0), ("90", 90, 0), ("90a", 90, SPECIFIC), ("100a", 100, SPECIFIC)];
+        let of = |names: &[&str], capability: u32| {
+            let parts = names.iter().map(|name| {
+                let &(text, sm, flags) = texts.iter().find(|(text, ..)| text == name).expect("a text");
+                part(1, 64, text.len() as u64, sm, flags, 0, text.as_bytes())
+            });
+            ptx_of(&[beginning()].into_iter().chain(parts).collect::<Vec<_>>().concat(), capability)
+        };
+        for names in [["80", "90", "90a", "100a"], ["100a", "90a", "90", "80"], ["90a", "100a", "80", "90"]] {
+            let taken = [80, 86, 90, 100, 120].map(|capability| of(&names, capability).expect("PTX"));
+            assert_eq!(taken, ["80", "80", "90a", "100a", "90"], "{names:?}");
+        }
+        assert_eq!(of(&["90a", "80"], 100).expect("PTX"), "80");
+        let refused = of(&["90a", "100a"], 80).expect_err("refused");
+        assert!(refused.contains("PTX for sm_90a, PTX for sm_100a, none of which a card of sm_80 runs"), "{refused}");
     }
 
     #[test]
     fn packed_ptx_has_the_length_that_its_header_states() {
         let text = "mov.u32 %r1, %tid.x;\n".repeat(50);
         let packed_by = |flags: u64, packed: &[u8], size: usize| {
-            ptx_of(&image_of(1, 64, packed.len() as u64, flags, size as u64, packed))
+            let part = part(1, 64, packed.len() as u64, 80, flags, size as u64, packed);
+            ptx_of(&[beginning(), part].concat(), 80)
         };
         let lz4 = lz4_flex::block::compress(text.as_bytes());
         let zstd = ruzstd::encoding::compress_to_vec(text.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);

@@ -125,43 +125,77 @@ pub fn warpgroup_rows(warps: &[[Lanes; 4]]) -> Vec<u16> {
     rows
 }
 
+/// Rows of the left operand that one warp holds.
+pub const WARP_ROWS: usize = 16;
+/// Columns of the right operand that four registers of D cover.
+pub const TILE_COLUMNS: usize = 8;
+
+/// Values of the left operand of a warp, by row; and of eight columns of the right one, by inner index.
+pub type LeftTile = [[f64; WARPGROUP_DEPTH]; WARP_ROWS];
+pub type RightTile = [[f64; TILE_COLUMNS]; WARPGROUP_DEPTH];
+
+/// The value of 16 bits: bf16, or f16 without a branch, so that a loop over it is vectorized.
+#[inline(always)]
+fn half_value(bf16: bool, bits: u16) -> f64 {
+    if bf16 {
+        return f64::from(f32::from_bits(u32::from(bits) << 16));
+    }
+    let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+    // As an f32 its exponent is too small by 112, also that of a subnormal number; that of infinity
+    // and NaN is the largest of either format.
+    let scaled = f32::from_bits(rest) * f32::from_bits((112 + 127) << 23);
+    let special = if rest >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
+    f64::from(f32::from_bits(scaled.to_bits() | special | sign))
+}
+
 vectorized! {
-    /// The sums of a warpgroup's product, row by row: `left` by rows, `right` by columns of 16
-    /// elements each.
-    pub fn multiply_warpgroup(bf16: bool, negated: bool, left: &[u16], right: &[u16], n: usize) -> Vec<f64> {
-        let value = |half: u16| match bf16 {
-            true => f64::from(f32::from_bits(u32::from(half) << 16)),
-            false => f64::from(f16::from_bits(half).to_f32()),
-        };
-        let mut inner = vec![0.0; WARPGROUP_DEPTH * n];
-        for (column, elements) in right.chunks_exact(WARPGROUP_DEPTH).enumerate() {
-            for (k, &element) in elements.iter().enumerate() {
-                inner[k * n + column] = value(element);
-            }
-        }
+    /// The left operand of each warp: `rows` of 16 elements, negated if so.
+    pub fn left_tiles(bf16: bool, negated: bool, rows: &[u16]) -> Vec<LeftTile> {
         let sign = if negated { -1.0 } else { 1.0 };
-        let mut sums = vec![0.0; WARPGROUP_ROWS * n];
-        for (elements, sums) in left.chunks_exact(WARPGROUP_DEPTH).zip(sums.chunks_exact_mut(n)) {
-            for (&element, right) in elements.iter().zip(inner.chunks_exact(n)) {
-                let element = sign * value(element);
-                for (sum, &right) in sums.iter_mut().zip(right) {
-                    // The product is exact in f64.
-                    *sum += element * right;
-                }
-            }
-        }
-        sums
+        let (rows, _) = rows.as_chunks::<WARPGROUP_DEPTH>();
+        let (warps, _) = rows.as_chunks::<WARP_ROWS>();
+        warps.iter().map(|rows| rows.map(|row| row.map(|element| sign * half_value(bf16, element)))).collect()
     }
 }
 
-/// Adds the sums of rows `first` to `first + 15` to register `register` of D, or replaces it.
-#[inline(always)]
-pub fn add_warpgroup_sums(sums: &[f64], n: usize, first: usize, register: usize, accumulate: bool, d: &mut Lanes) {
-    for (lane, value) in d.iter_mut().enumerate() {
-        let (row, column) = c_element(lane, register % 4);
-        let before = if accumulate { f64::from(f32_of(*value)) } else { 0.0 };
-        let sum = sums[(first + row) * n + 8 * (register / 4) + column];
-        *value = u64::from(((sum + before) as f32).to_bits());
+vectorized! {
+    /// The right operand in parts of eight columns of 16 elements.
+    pub fn right_tiles(bf16: bool, columns: &[u16]) -> Vec<RightTile> {
+        let (columns, _) = columns.as_chunks::<WARPGROUP_DEPTH>();
+        let (parts, _) = columns.as_chunks::<TILE_COLUMNS>();
+        let tile = |part: &[[u16; WARPGROUP_DEPTH]; TILE_COLUMNS]| {
+            std::array::from_fn(|k| std::array::from_fn(|column| half_value(bf16, part[column][k])))
+        };
+        parts.iter().map(tile).collect()
+    }
+}
+
+vectorized! {
+    /// Four registers of D of a warp, whose former content is added unless it is `None`. Products
+    /// are exact, their sum begins with the first, and its sum with D is rounded once.
+    pub fn multiply_tiles(left: &LeftTile, right: &RightTile, before: Option<[&Lanes; 4]>) -> [Lanes; 4] {
+        /// Rows whose sums fit the registers of a processor.
+        const AT_ONCE: usize = 4;
+        let mut d = [[0; LANES]; 4];
+        for first in (0..WARP_ROWS).step_by(AT_ONCE) {
+            let mut sums = [[0.0f64; TILE_COLUMNS]; AT_ONCE];
+            for k in 0..WARPGROUP_DEPTH {
+                for row in 0..AT_ONCE {
+                    for column in 0..TILE_COLUMNS {
+                        // The product is exact, so this is the same as a product and a sum.
+                        sums[row][column] = left[first + row][k].mul_add(right[k][column], sums[row][column]);
+                    }
+                }
+            }
+            for (row, sums) in (first..).zip(sums) {
+                for (column, sum) in sums.into_iter().enumerate() {
+                    let (register, lane) = (row / 8 * 2 + column % 2, row % 8 * 4 + column / 2);
+                    let before = before.map_or(0.0, |before| f64::from(f32_of(before[register][lane])));
+                    d[register][lane] = u64::from(((sum + before) as f32).to_bits());
+                }
+            }
+        }
+        d
     }
 }
 
@@ -270,6 +304,21 @@ mod tests {
                     let want: f32 = (0..k).map(|inner| value(row, inner) * value(inner, column)).sum();
                     assert_eq!(f32_of(bits), want + 0.5 * value(row, column), "{product:?} ({row}, {column})");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn halves_have_the_values_of_their_type() {
+        for bits in 0..=u16::MAX {
+            for (got, want) in [
+                (half_value(false, bits), f64::from(f16::from_bits(bits).to_f32())),
+                (half_value(true, bits), f64::from(bf16::from_bits(bits).to_f32())),
+            ] {
+                assert!(
+                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                    "{bits:x}: {got}, not {want}"
+                );
             }
         }
     }

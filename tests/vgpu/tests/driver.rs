@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::folder_with_driver;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr as _, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaStream, DevicePtr as _, DevicePtrMut, LaunchConfig, PushKernelArg, sys,
+};
 use cudarc::nvrtc::Ptx;
 
 const PTX: &str = r#".version 8.0
@@ -35,6 +37,55 @@ $end:
 ret;
 }
 "#;
+
+/// A kernel that writes `sm` of its target into the first word, which a block of three warpgroups takes
+/// by way of the last word of its shared memory. On sm_90 the warpgroups pass registers on.
+fn kind(target: &str, sm: u32) -> String {
+    let shared = if sm == 90 { 227 << 10 } else { 163 << 10 };
+    let shares = "@%p1 bra $few;
+setmaxnreg.inc.sync.aligned.u32 232;
+bra $told;
+$few:
+setmaxnreg.dec.sync.aligned.u32 40;
+$told:";
+    format!(
+        ".version 8.0
+.target {target}
+.address_size 64
+.extern .shared .align 16 .b8 memory[];
+.visible .entry kind(.param .u64 p_x) .maxntid 384, 1, 1 .minnctapersm 1
+{{
+.reg .pred %p<3>; .reg .b32 %r<4>; .reg .b64 %rd<2>;
+mov.u32 %r1, %tid.x;
+setp.lt.u32 %p1, %r1, 128;
+{}
+setp.ne.u32 %p2, %r1, 383;
+@%p2 ret;
+ld.param.u64 %rd1, [p_x];
+mov.u32 %r2, {sm};
+st.shared.u32 [memory+{last}], %r2;
+ld.shared.u32 %r3, [memory+{last}];
+st.global.u32 [%rd1], %r3;
+ret;
+}}
+",
+        if sm == 90 { shares } else { "" },
+        last = shared - 4,
+    )
+}
+
+/// A fat binary of these texts for these architectures; `specific` ones run on their own alone.
+fn fat_binary(parts: &[(u32, bool, String)]) -> Vec<u8> {
+    let word = |value: u32| value.to_le_bytes().to_vec();
+    let mut content = Vec::new();
+    for (sm, specific, text) in parts {
+        let size = text.len() as u32 + 1;
+        let words = [1, 64, size, 0, 0, 0, 0, *sm, 0, 0, 0x11 | u32::from(*specific) << 20, 0, 0, 0, 0, 0];
+        content.extend(words.into_iter().flat_map(word).chain(text.bytes()).chain([0]));
+    }
+    let head = [0xba55_ed50, 0x0010_0001, content.len() as u32, 0];
+    head.into_iter().flat_map(word).chain(content).collect()
+}
 
 /// Runs test `name` again in a child process for which `libcuda.so` is the virtual GPU. Returns its
 /// standard error, or `None` in the child.
@@ -221,6 +272,83 @@ fn modules_are_overridden_by_their_first_entry() {
     let mut x = stream.clone_htod(&[7u32; 64]).expect("a copy");
     launch(&stream, &function, &mut x, 64);
     eprintln!("made {} of 7", stream.clone_dtoh(&x).expect("a copy")[0]);
+}
+
+/// Of one image, each card runs the PTX that is for it, with all of its shared memory.
+#[test]
+fn cards_run_the_ptx_that_is_for_them() {
+    use sys::CUfunction_attribute::*;
+    let name = "cards_run_the_ptx_that_is_for_them";
+    if std::env::var_os("VGPU_CHILD").is_none() {
+        for (cards, output) in [("8.0", "[80]"), ("9.0", "[90]"), ("8.0,9.0", "[80, 90]"), ("9.0,8.0", "[90, 80]")] {
+            let said = on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_CAPABILITY", cards)]).expect("its output");
+            assert!(said.contains(&format!("ran {output}")), "{cards}: {said}");
+        }
+        return;
+    }
+    let image = fat_binary(&[(80, false, kind("sm_80", 80)), (90, true, kind("sm_90a", 90))]);
+    let n = CudaContext::device_count().expect("a number") as usize;
+    let contexts: Vec<_> = (0..n).map(|ordinal| CudaContext::new(ordinal).expect("a device")).collect();
+    assert!(CudaContext::new(n).is_err(), "one device more than there are");
+    let run = |context: &Arc<CudaContext>| {
+        let (major, minor) = context.compute_capability().expect("a capability");
+        let sm = major * 10 + minor;
+        assert!(context.name().expect("a name").contains(&format!("sm_{sm}")));
+        let opt_in = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared = context.attribute(opt_in).expect("an attribute");
+        assert_eq!(shared, if sm == 90 { 232_448 } else { 166_912 });
+        let module = context.load_module(Ptx::from_binary(image.clone())).expect("a module");
+        let function = module.load_function("kind").expect("the kernel");
+        let attribute = |attribute| function.get_attribute(attribute).expect("an attribute");
+        assert_eq!(attribute(CU_FUNC_ATTRIBUTE_PTX_VERSION), sm);
+        assert_eq!(attribute(CU_FUNC_ATTRIBUTE_BINARY_VERSION), sm);
+        assert_eq!(attribute(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK), 384);
+        // What launch bounds leave of 65,536 is shared among warpgroups.
+        assert_eq!(attribute(CU_FUNC_ATTRIBUTE_NUM_REGS), if sm == 90 { 168 } else { 128 });
+        let dynamic = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        assert!(function.set_attribute(dynamic, shared + 1).is_err(), "more than a block has");
+        function.set_attribute(dynamic, shared).expect("all of it");
+        assert_eq!(attribute(dynamic), shared);
+        assert_eq!(function.occupancy_max_active_blocks_per_multiprocessor(384, shared as usize, None), Ok(1));
+        let stream = context.default_stream();
+        let mut x = stream.alloc_zeros::<u32>(1).expect("zeros");
+        let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (384, 1, 1), shared_mem_bytes: shared as u32 };
+        // SAFETY: the kernel takes a pointer to a word.
+        unsafe { stream.launch_builder(&function).arg(&mut x).launch(config) }.expect("launches");
+        stream.clone_dtoh(&x).expect("a copy")[0]
+    };
+    eprintln!("ran {:?}", contexts.iter().map(run).collect::<Vec<_>>());
+}
+
+/// A pointer of one device means nothing to another.
+#[test]
+fn devices_have_no_memory_in_common() {
+    let name = "devices_have_no_memory_in_common";
+    if let Some(output) = on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_CAPABILITY", "8.0,9.0")]) {
+        assert!(output.contains("vgpu: twice: out of bounds"), "{output}");
+        return;
+    }
+    let [first, second] = [0, 1].map(|ordinal| CudaContext::new(ordinal).expect("a device"));
+    let mut x = first.default_stream().clone_htod(&[1u32; 64]).expect("a copy");
+    let function = second.load_module(Ptx::from_src(PTX)).expect("a module").load_function("twice").expect("it");
+    let stream = second.default_stream();
+    second.bind_to_thread().expect("binds");
+    let (address, _) = x.device_ptr_mut(&first.default_stream());
+    // SAFETY: the test is of the report.
+    let launched =
+        unsafe { stream.launch_builder(&function).arg(&address).arg(&64u32).launch(LaunchConfig::for_num_elems(64)) };
+    assert!(launched.and_then(|_| stream.synchronize()).is_err());
+    assert_eq!(first.default_stream().clone_dtoh(&x).expect("the other goes on"), vec![1; 64]);
+}
+
+#[test]
+fn cards_that_are_not_known_are_no_devices() {
+    let name = "cards_that_are_not_known_are_no_devices";
+    if let Some(output) = on_the_virtual_gpu_with(name, "libcuda.so", &[("VGPU_CAPABILITY", "9.0,7.0")]) {
+        assert!(output.contains("there is no card \"7.0\": use 8.0, 9.0"), "{output}");
+        return;
+    }
+    assert!(CudaContext::new(0).is_err());
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn kernels_are_loaded_from_what_the_build_makes() {
         let images = compile_all(folder, folder, &nvcc, architectures, 2).expect("compiles");
         assert_eq!(images[0].kernels.len(), 200);
         let image = std::fs::read(&images[0].path).expect("an image");
-        let unpacked = ptx_of(&image).expect("PTX");
+        let unpacked = ptx_of(&image, 80).expect("PTX");
         assert_eq!(words(&unpacked), words(&ptx), "the image holds what nvcc made");
         let mut device = Device::new(0);
         let module = device.load(&unpacked).expect("loads");
@@ -98,7 +98,7 @@ fn ptx_is_unpacked_whatever_compressed_it() {
     let image = |options: &[&str]| {
         let code = ["-fatbin", "-gencode=arch=compute_80,code=compute_80"];
         let image = made_by(&nvcc, folder, &[&code, options].concat(), "kernels.fatbin");
-        (ptx_of(&image).expect("PTX"), image.len())
+        (ptx_of(&image, 80).expect("PTX"), image.len())
     };
     let (plain, plain_bytes) = image(&["--no-compress"]);
     let mut ways: Vec<Vec<String>> = vec![vec![]];

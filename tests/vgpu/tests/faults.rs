@@ -58,6 +58,19 @@ enum Case {
     Noise,
     /// Particles with error control, weights and densities.
     Density,
+    /// Loss and gradient with products of warpgroups, on a card that has them: layers of both of
+    /// their numbers of columns, and of more than one column tile.
+    Warpgroups,
+    /// Steps on a learned path likewise.
+    WarpgroupSteps,
+    /// Particles with noise likewise.
+    WarpgroupNoise,
+}
+
+impl Case {
+    fn is_of_warpgroups(self) -> bool {
+        matches!(self, Case::Warpgroups | Case::WarpgroupSteps | Case::WarpgroupNoise)
+    }
 }
 
 const CASES: [Case; 11] = [
@@ -82,19 +95,34 @@ enum Notice {
     Uninitialized,
     OutOfBounds,
     Misaligned,
+    /// Blocks that wait for what nobody will do.
+    Deadlock,
+    /// A register that a product is about to use was written without a fence.
+    Unfenced,
+    /// A register of a product under way.
+    UnderWay,
+    /// Barriers that copies do not know of.
+    UnknownBarrier,
     /// The results differ from the CPU's.
     Comparison,
 }
-use Notice::{Comparison, Misaligned, NotWaitedFor, OutOfBounds, Race, Uninitialized};
+use Notice::{
+    Comparison, Deadlock, Misaligned, NotWaitedFor, OutOfBounds, Race, UnderWay, Unfenced, Uninitialized,
+    UnknownBarrier,
+};
 
 impl Notice {
     /// The virtual GPU's texts.
-    const OF_DEVICE: [(Notice, &str); 5] = [
+    const OF_DEVICE: [(Notice, &str); 9] = [
         (Race, "data race"),
         (NotWaitedFor, "asynchronous copy that was not waited for"),
         (Uninitialized, "uninitialized"),
         (OutOfBounds, "out of bounds"),
         (Misaligned, "misaligned"),
+        (Deadlock, "a wait that nobody ends"),
+        (Unfenced, "without a wgmma.fence"),
+        (UnderWay, "register of a wgmma.mma_async under way"),
+        (UnknownBarrier, "no fence.mbarrier_init"),
     ];
 
     fn name(self) -> &'static str {
@@ -155,6 +183,9 @@ const OPTIMIZER: At = at("optimizer", &["update"], "f32", Case::Steps);
 const OPTIMIZER_F16: At = At { operands: "f16", ..OPTIMIZER };
 const FLOW: At = at("integrate", &["integrate"], "f32", Case::Noise);
 const DENSITY: At = at("integrate", &["integrate_density"], "f32", Case::Density);
+const WGMMA: At = at("sweep_wgmma", &["sweep_wgmma"], "bf16", Case::Warpgroups);
+const WGMMA_FLOW: At = at("integrate_wgmma", &["integrate_wgmma"], "bf16", Case::WarpgroupNoise);
+const WGMMA_OPTIMIZER: At = at("optimizer", &["update"], "bf16", Case::WarpgroupSteps);
 
 const FAULTS: &[Fault] = &[
     // Products: kernels/tile/product.cuh, in the smallest module that has them.
@@ -192,9 +223,9 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "results are written one row too far",
-        "tile/product.cuh",
-        "row = first_row() + lane / 4, column = lines.column0",
-        "row = first_row() + lane / 4 + 1, column = lines.column0",
+        "tile/sums.cuh",
+        "row = Shape::first_row() + lane / 4, column = lines.column0",
+        "row = Shape::first_row() + lane / 4 + 1, column = lines.column0",
         BEND,
         // The first row is not written, and the last one lies beyond: the host's threads decide
         // which comes first.
@@ -202,9 +233,9 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "two quarters of the columns are swapped",
-        "tile/product.cuh",
-        "group * kGroupColumns + lane % 4 * 8;",
-        "group * kGroupColumns + (lane % 4 ^ 1) * 8;",
+        "tile/sums.cuh",
+        "group * Shape::kGroupColumns + lane % 4 * 8;",
+        "group * Shape::kGroupColumns + (lane % 4 ^ 1) * 8;",
         BEND_BF16,
         &[Comparison],
     ),
@@ -219,8 +250,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the halves of an operand that stays are swapped",
         "tile/product.cuh",
-        "element.shared ^ (16 * i)",
-        "element.shared ^ (16 * (i ^ 1))",
+        "element.slot ^ (16 * i)",
+        "element.slot ^ (16 * (i ^ 1))",
         SWEEP,
         &[Comparison],
     ),
@@ -284,8 +315,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "what threads carry takes the last stage of a product",
         "net/sweeps.cuh",
-        ": kStages * Product<T, kColumns, kStages, kRows>::kStageBytes",
-        ": (kStages - 1) * Product<T, kColumns, kStages, kRows>::kStageBytes",
+        ": kStages * Product<kColumns>::kStageBytes",
+        ": (kStages - 1) * Product<kColumns>::kStageBytes",
         LOW,
         &[Race, NotWaitedFor, Comparison],
     ),
@@ -663,12 +694,110 @@ const FAULTS: &[Fault] = &[
         DENSITY,
         &[Comparison],
     ),
+    // Products of warpgroups.
+    fault(
+        "a stage is read before its bytes have landed",
+        "tile/wgmma_product.cuh",
+        "pipe.wait_full();",
+        "",
+        WGMMA_FLOW,
+        &[Race, NotWaitedFor, Uninitialized],
+    ),
+    fault(
+        "a stage is released while products read it",
+        "tile/wgmma_product.cuh",
+        "wait_products<1>();",
+        "",
+        WGMMA_FLOW,
+        &[Race],
+    ),
+    fault(
+        "products follow what wrote their registers",
+        "tile/wgmma_product.cuh",
+        "fence_products();",
+        "",
+        WGMMA_FLOW,
+        &[Unfenced],
+    ),
+    fault(
+        "sums are read while products are under way",
+        "tile/wgmma_product.cuh",
+        "wait_products<0>();",
+        "",
+        WGMMA_FLOW,
+        &[UnderWay, Race],
+    ),
+    fault(
+        "a turn to multiply is not passed on",
+        "tile/wgmma_product.cuh",
+        "pass_turn(); wait_products",
+        "wait_products",
+        WGMMA_FLOW,
+        &[Deadlock],
+    ),
+    fault(
+        "the rows of a fragment are swapped",
+        "tile/wgmma_product.cuh",
+        "(row + 8 * half)",
+        "(row + 8 * (half ^ 1))",
+        WGMMA_FLOW,
+        &[Comparison],
+    ),
+    fault(
+        "a stage waits for more bytes than are copied",
+        "tile/weight_pipe.cuh",
+        "arrive_and_expect(full(count), n_bytes);",
+        "arrive_and_expect(full(count), n_bytes + 16);",
+        WGMMA_FLOW,
+        &[Deadlock],
+    ),
+    fault(
+        "a stage is filled before it has been read",
+        "tile/weight_pipe.cuh",
+        "wait_for(empty(count), parity() ^ 1);",
+        "",
+        WGMMA_FLOW,
+        &[Race],
+    ),
+    fault(
+        "copies do not know of the barriers",
+        "tile/weight_pipe.cuh",
+        "fence_barriers(); }",
+        "}",
+        WGMMA_FLOW,
+        &[UnknownBarrier],
+    ),
+    fault(
+        "the weights of the gradient at the input are not brought",
+        "net/weight_stream.cuh",
+        "backward(), to_input();",
+        "backward();",
+        WGMMA_FLOW,
+        &[Deadlock, Comparison, Uninitialized, Race],
+    ),
+    fault(
+        "results of several column tiles take the operand's place",
+        "net/sweeps.cuh",
+        "return width <= kColumns && memory",
+        "return memory",
+        WGMMA,
+        &[Comparison, Uninitialized],
+    ),
+    fault(
+        "packed weights are not swizzled",
+        "tile/packed.cuh",
+        "own_k % kWgmmaDepth / 8 ^ own_line % 8;",
+        "own_k % kWgmmaDepth / 8;",
+        WGMMA_OPTIMIZER,
+        &[Comparison],
+    ),
 ];
 
 /// Scopes in which the barriers of a file are removed, in this order, until that is noticed.
 const BARRIERS: &[(&str, &[At])] = &[
     ("tile/product.cuh", &[BEND]),
     ("net/sweeps.cuh", &[BEND, SWEEP]),
+    ("net/wgmma_engine.cuh", &[WGMMA_FLOW]),
     ("sweep.cuh", &[SWEEP, NARROW_BF16]),
     ("sweep_narrow.cuh", &[NARROW]),
     ("bend.cuh", &[BEND]),
@@ -750,7 +879,10 @@ fn planted() -> Vec<Planted> {
     for path in files {
         let file = path.strip_prefix(&root).expect("inside").display().to_string();
         let text = read(&path);
-        for (start, call) in text.match_indices("__syncthreads()") {
+        // Where `sync_workers` is defined, it is all barriers at once.
+        let is_definition = file == "tile/workers.cuh";
+        let calls = ["__syncthreads()", "sync_workers()"].into_iter().flat_map(|call| text.match_indices(call));
+        for (start, call) in calls.filter(|_| !is_definition) {
             let places = BARRIERS.iter().find(|(prefix, _)| file.starts_with(prefix));
             let places = places.unwrap_or_else(|| panic!("{file} has a barrier and no place for it")).1.to_vec();
             // The comment of each barrier says what it separates.
@@ -760,7 +892,10 @@ fn planted() -> Vec<Planted> {
             let not_missed = known.map(|(_, _, why)| *why);
             // A premature read finds memory uninitialized, or of another thread, or with a copy
             // pending.
-            let expected = if known.is_some() { vec![] } else { vec![Race, Uninitialized, NotWaitedFor] };
+            let expected = match known {
+                Some(_) => vec![],
+                None => vec![Race, Uninitialized, NotWaitedFor, UnknownBarrier],
+            };
             let mut without = text.clone();
             without.replace_range(start..start + call.len(), "(void)0");
             let what = format!("without the barrier: {separates}");
@@ -780,6 +915,13 @@ fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(&entry, &target).expect("copied");
         }
     }
+}
+
+/// `text` without the activations that no case has: compilation, which takes longer than the cases,
+/// takes a third less.
+fn with_silu_alone(text: &str) -> String {
+    let is_other = |line: &str| line.contains("case Activation::k") && !line.contains("case Activation::kSilu");
+    text.lines().filter(|line| !is_other(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// The PTX of `module` from the kernels in `folder`, with code only in the entries that `at` names;
@@ -809,7 +951,14 @@ fn compile(folder: &Path, at: At) -> PathBuf {
     let output = Command::new(&nvcc)
         .arg("-I")
         .arg(folder)
-        .args(["-ptx", "-std=c++17", "-arch=compute_80", "-lineinfo", "-o"])
+        .args([
+            "-ptx",
+            "-std=c++17",
+            "-lineinfo",
+            "-arch",
+            if at.module.ends_with("_wgmma") { "compute_90a" } else { "compute_80" },
+            "-o",
+        ])
         .args([&out, &source])
         .output()
         .unwrap_or_else(|error| panic!("{nvcc}: {error}: tests/run installs nvcc where there is none"));
@@ -828,6 +977,8 @@ fn compile(folder: &Path, at: At) -> PathBuf {
 fn outcome(case: Case, operands: &str, overrides: &[PathBuf]) -> Result<(), (Notice, String)> {
     let program = std::env::current_exe().expect("the test's own path");
     let folder = folder_with_driver("libcuda.so");
+    let of_warpgroups = [("VGPU_CAPABILITY", "9.0"), ("AMATCH_PRODUCT", "wgmma")];
+    let of_warpgroups = of_warpgroups.into_iter().filter(|_| case.is_of_warpgroups());
     let overrides: Vec<String> = overrides.iter().map(|path| path.display().to_string()).collect();
     let output = Command::new(program)
         .args(["--exact", "case", "--nocapture"])
@@ -835,6 +986,7 @@ fn outcome(case: Case, operands: &str, overrides: &[PathBuf]) -> Result<(), (Not
         .env("VGPU_SEED", "0")
         .env("VGPU_OVERRIDE", overrides.join(":"))
         .env("LD_LIBRARY_PATH", folder.path())
+        .envs(of_warpgroups)
         .output()
         .expect("runs");
     if output.status.success() {
@@ -885,6 +1037,11 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
         let kernels = folder.path().join(name);
         copy_folder(&project().join("kernels"), &kernels);
         common::build::write_header(&kernels).expect("written");
+        let sweeps = kernels.join("net/sweeps.cuh");
+        let text = std::fs::read_to_string(&sweeps).expect("sweeps");
+        let lean = with_silu_alone(&text);
+        assert!(lean.len() < text.len(), "net/sweeps.cuh has no choice of an activation that could be left out");
+        std::fs::write(&sweeps, lean).expect("written");
         kernels
     };
     let whole = |module, entries| At { module, entries, operands: "f32", case: Case::Gradient };
@@ -924,7 +1081,7 @@ fn every_fault_is_noticed_and_sound_kernels_pass() {
         let mut shown = Ok(());
         for (place, &at) in places.iter().enumerate() {
             let kernels = copy(&format!("fault{number}.{place}"));
-            std::fs::write(kernels.join(file), text).expect("written");
+            std::fs::write(kernels.join(file), with_silu_alone(text)).expect("written");
             let mut overrides = vec![compile(&kernels, at)];
             overrides.extend(others(at));
             shown = outcome(at.case, at.operands, &overrides);
@@ -1004,7 +1161,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
 fn case() {
     let Ok(name) = std::env::var("VGPU_CASE") else { return };
     let (case, operands) = name.split_once(' ').expect("a case and a type");
-    let case = CASES.into_iter().find(|known| format!("{known:?}") == case).expect("a case");
+    let of_warpgroups = [Case::Warpgroups, Case::WarpgroupSteps, Case::WarpgroupNoise];
+    let case = CASES.into_iter().chain(of_warpgroups).find(|known| format!("{known:?}") == case).expect("a case");
     let precision = Precision::ALL.into_iter().find(|precision| precision.name() == operands).expect("a type");
     let engine = CudaEngine::new(0, precision).expect("the virtual GPU");
     let engine = if case == Case::Low { engine } else { engine.with_large_tiles() };
@@ -1016,18 +1174,23 @@ fn case() {
         other => panic!("no tolerance for {}", other.name()),
     };
     match case {
-        Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance),
-        Case::Low => gradient(&engine, &[140, 9], 131, tolerance),
-        Case::Parts => gradient(&engine, &[70, 9], 2000, tolerance),
-        Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance),
-        Case::Broad => gradient(&engine, &[140, 300, 150], 131, tolerance),
-        Case::Noise | Case::Density => particles(&engine, case == Case::Noise, tolerance),
-        Case::Steps | Case::Learned | Case::Conditions | Case::Chunks => steps(&engine, case, tolerance),
+        Case::Gradient => gradient(&engine, &[70, 9], 131, tolerance, false),
+        Case::Low => gradient(&engine, &[140, 9], 131, tolerance, false),
+        Case::Parts => gradient(&engine, &[70, 9], 2000, tolerance, false),
+        Case::Narrow => gradient(&engine, &[40, 9], 131, tolerance, false),
+        Case::Broad => gradient(&engine, &[140, 300, 150], 131, tolerance, false),
+        Case::Warpgroups => gradient(&engine, &[140, 300, 70], 131, tolerance, true),
+        Case::Noise | Case::Density | Case::WarpgroupNoise => particles(&engine, case != Case::Density, tolerance),
+        Case::Steps | Case::Learned | Case::Conditions | Case::Chunks | Case::WarpgroupSteps => {
+            steps(&engine, case, tolerance)
+        }
     }
 }
 
-fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
-    let objective = Objective { sigma: 0.8, growth: 0.3, ..Objective::default() };
+fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64, is_of_warpgroups: bool) {
+    // Products of warpgroups have no probes.
+    let sigma = if is_of_warpgroups { 0.0 } else { 0.8 };
+    let objective = Objective { sigma, growth: 0.3, ..Objective::default() };
     let model = model(hidden, Head::Quadratic, objective);
     let (n, n0) = (165, 5);
     let points = |n: usize, seed: u64| wide(&draw_gaussian(n, DIM, &mut Stream::of_normals(seed, DIM)));
@@ -1041,7 +1204,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
         x1: points(n1, 3),
         omega0: 1.25,
         omega1: 0.75,
-        probe: Some(points(2 * n, 4)),
+        probe: (sigma > 0.0).then(|| points(2 * n, 4)),
         ..Batch::default()
     };
     let (got, want) = (engine.loss_gradient(&model, &batch), ReferenceEngine.loss_gradient(&model, &batch));
@@ -1058,7 +1221,7 @@ fn gradient(engine: &CudaEngine, hidden: &[usize], n1: usize, tolerance: f64) {
 }
 
 fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
-    let is = |other: Case| case == other;
+    let is = |other: Case| case == other || case == Case::WarpgroupSteps && other == Case::Learned;
     let objective = Objective { sigma: if is(Case::Steps) { 0.5 } else { 0.0 }, growth: 0.2, ..Objective::default() };
     let hidden: &[usize] = if is(Case::Steps) { &[19] } else { &[65] };
     let mut model = model(hidden, Head::Quadratic, objective);
@@ -1078,7 +1241,7 @@ fn steps(engine: &CudaEngine, case: Case, tolerance: f64) {
     let bend = is(Case::Learned).then(|| Bend::new(&model.architecture, vec![13], 0.3));
     let interpolant = match case {
         Case::Steps => Interpolant::Spline,
-        Case::Learned => Interpolant::Learned,
+        Case::Learned | Case::WarpgroupSteps => Interpolant::Learned,
         _ => Interpolant::Linear,
     };
     // A limit that binds.

@@ -246,7 +246,7 @@ fn fat_binaries() {
             }
             image
         },
-        |input, _| Answer::from(ptx_of(input)),
+        |input, _| Answer::from(ptx_of(input, 90)),
     );
 }
 

@@ -371,6 +371,25 @@ fn a_chain_of_layers_between_roles_agrees_with_f64() {
 }
 
 #[test]
+fn what_no_kernel_uses_is_refused_by_name() {
+    for instruction in [
+        "barrier.cluster.arrive.release.aligned;",
+        "mapa.shared::cluster.u32 %r1, %r2, 1;",
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r1], [%d1], 16, [%r2], %h1;",
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%d1, {%r1, %r2}], [%r2];",
+        "cp.async.bulk.prefetch.L2.global [%d1], 16;",
+    ] {
+        let ptx = format!(
+            ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k()\n{{\n\
+             .reg .b32 %r<3>; .reg .b64 %d<2>; .reg .b16 %h<2>;\n{instruction}\nret;\n}}"
+        );
+        let error = Device::of(Card::H100, 0).load(&ptx).expect_err("refused");
+        let name = instruction.split([' ', ';']).next().unwrap_or_default();
+        assert!(error.contains(name) && error.contains("no kernel uses them"), "{error}");
+    }
+}
+
+#[test]
 fn an_older_card_does_not_run_it() {
     let error = Device::of(Card::A100, 0).load(ptx()).expect_err("refused");
     assert!(error.contains("sm_90a"), "{error}");

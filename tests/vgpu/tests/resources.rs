@@ -1,21 +1,25 @@
-//! The assembler's report on the kernels: no registers spill, and local memory is not used.
+//! The assembler's report on the kernels: no registers spill, local memory is not used, and on Hopper
+//! products of warpgroups are not serialized and registers are passed on as the code says.
 //!
-//! The assembler takes minutes, so `tests/vgpu/assembled.csv` records what it found nothing wrong
-//! with, by digests of the PTX and the assembler's version; whatever is not on record is assembled.
-//! `AMATCH_RECORD=1` writes the record anew. Every architecture, whatever is on record, on request:
+//! What is assembled is the PTX that the build embeds. As that takes minutes, `tests/vgpu/assembled.csv`
+//! records what the assembler found nothing wrong with, by digests of the PTX and the assembler's
+//! version; whatever is not on record is assembled. `AMATCH_RECORD=1` writes the record anew. Every
+//! architecture, whatever is on record, on request:
 //! `cargo test -p vgpu --test resources -- --ignored`.
 
-#[allow(dead_code)] // its `main` belongs to cargo
-#[path = "../../../build.rs"]
-mod build;
+mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use build::{ARCHITECTURES, Nvcc, VIRTUAL};
+use action_matching::cli_support::images;
+use common::build::{ARCHITECTURES, kernels};
+use common::{compile_for_hopper, compile_hopper_text, source};
 use sha2::{Digest, Sha256};
+use vgpu::fatbin::ptx_of;
+use vgpu::ptx::Target;
 
 /// The output of a program, which must succeed.
 fn run(command: &mut Command) -> String {
@@ -55,6 +59,13 @@ fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
             wrong.push(format!("{kernel}: {}", sizes.trim()));
         }
     }
+    // "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored; …": what has a number
+    // is not as the code says, whatever the assembler calls it.
+    let has_number = |line: &str| {
+        let number = line.split_once(" : (C").and_then(|(_, rest)| rest.split_once(')')).map(|(number, _)| number);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    wrong.extend(report.lines().filter(|line| has_number(line) || line.contains("warning")).map(String::from));
     // A function that is called instead of inlined would not be among the kernels.
     let n = report.lines().filter(|line| line.contains("Function properties for ")).count();
     if n != kernels.len() {
@@ -82,7 +93,29 @@ fn spills_and_local_memory_are_reported() {
     }
 }
 
-/// What was assembled without a complaint, a line each: file of kernels, architecture, digest.
+/// Kernels of Hopper's whose products are serialized, or whose `setmaxnreg` is without effect.
+#[test]
+fn roles_that_the_assembler_does_not_keep_are_reported() {
+    let said = |ptx: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        complaints(&assembled(ptx, "90a", &folder.path().join("hopper")), &["layers".to_string()]).join("\n")
+    };
+    assert_eq!(said(&compile_for_hopper("hopper.cu")), "");
+    let product = "multiply(d, a + 4 * k, descriptor + 2 * k, k > 0);";
+    for (from, to, report) in [
+        (product, format!("{{ {product} d[0] += 1; }}"), "wgmma.mma_async instructions are serialized"),
+        (product, format!("{{ {product} d[0] += 1; }}"), "warpgroup.wait is injected"),
+        ("__launch_bounds__(384, 1)", String::new(), "'setmaxnreg' ignored; unable to determine"),
+        ("232; // more", "56; // more".into(), "'setmaxnreg' ignored to maintain minimum register requirements"),
+    ] {
+        let text = source("hopper.cu");
+        assert!(text.contains(from), "{from}");
+        let said = said(&compile_hopper_text("hopper.cu", &text.replace(from, &to)));
+        assert!(said.contains(report), "{from} -> {to}: {said}");
+    }
+}
+
+/// What was assembled without a complaint, a line each: the first kernel of a file, architecture, digest.
 struct Record {
     path: PathBuf,
     lines: BTreeSet<String>,
@@ -96,31 +129,34 @@ impl Record {
     }
 
     /// The line of a file of kernels: changes with every instruction of `ptx`, and with the
-    /// assembler, but not with line numbers and paths, on which names in the sections for debuggers
-    /// depend too.
-    fn line(file: &str, architecture: u32, ptx: &str, assembler: &str) -> String {
+    /// assembler, but not with comments, line numbers and paths, on which names in the sections for
+    /// debuggers depend too.
+    fn line(first_kernel: &str, architecture: &str, ptx: &str, assembler: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(assembler);
         let instructions = ptx.lines().take_while(|line| !line.trim_start().starts_with(".section"));
-        let is_place = |line: &str| ["//", ".loc", ".file"].iter().any(|start| line.trim_start().starts_with(start));
+        let is_place = |line: &str| [".loc", ".file"].iter().any(|start| line.trim_start().starts_with(start));
         for line in instructions.filter(|line| !is_place(line)) {
-            hash.update(line);
-            hash.update("\n");
+            for word in line.split("//").next().unwrap_or_default().split_whitespace() {
+                hash.update(word);
+                hash.update(" ");
+            }
         }
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{file},{architecture},{digest}")
+        format!("{first_kernel},{architecture},{digest}")
     }
 
     fn write(&self, lines: &BTreeSet<String>) {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        std::fs::write(&self.path, format!("kernels,architecture,digest\n{text}")).expect("written");
+        std::fs::write(&self.path, format!("first kernel,architecture,digest\n{text}")).expect("written");
     }
 }
 
 #[test]
 fn a_record_is_of_instructions_and_assembler() {
-    let line = |ptx: &str, assembler: &str| Record::line("a", 80, ptx, assembler);
+    let line = |ptx: &str, assembler: &str| Record::line("a", "80", ptx, assembler);
     let first = line("// 1\n\tadd.f32\n\t.loc 1 2\n\t.file 1 \"x\"", "13.0");
+    assert_eq!(first, line("add.f32 // 2\n", "13.0"));
     assert_eq!(first, line("// 2\n\tadd.f32\n\t.loc 1 3\n\t.file 1 \"y\"\n\t.section .debug_str\n{\n", "13.0"));
     assert_ne!(first, line("\tmul.f32\n", "13.0"));
     assert_ne!(first, line("\tadd.f32\n", "13.1"));
@@ -145,51 +181,51 @@ fn no_kernel_spills_on_any_architecture() {
     expect_no_spills(&ARCHITECTURES, &BTreeSet::new());
 }
 
-/// Assembles all kernels for `architectures`, but for those `on_record`: the record of them.
+/// The assembler, in the folder of nvcc.
+fn assembler() -> PathBuf {
+    let nvcc = PathBuf::from(std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC"));
+    nvcc.with_file_name(format!("ptxas{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Assembles `ptx` to the file `out`; the report.
+fn assembled(ptx: &str, architecture: &str, out: &Path) -> String {
+    let source = out.with_extension("ptx");
+    std::fs::write(&source, ptx).expect("written");
+    let mut command = Command::new(assembler());
+    run(command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o").args([out, &source]))
+}
+
+/// Assembles all kernels for `architectures`, and Hopper's own code, but for those `on_record`: the
+/// record of them.
 fn expect_no_spills(architectures: &[u32], on_record: &BTreeSet<String>) -> BTreeSet<String> {
-    let path = std::env::var_os("AMATCH_NVCC").expect("tests/run names the compiler in AMATCH_NVCC");
-    let nvcc = Nvcc::new(path.into()).expect("a compiler");
-    let assembler = nvcc.path.with_file_name(format!("ptxas{}", std::env::consts::EXE_SUFFIX));
-    let version = run(Command::new(&assembler).arg("--version"));
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels");
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut sources: Vec<PathBuf> =
-        std::fs::read_dir(kernels).expect("kernels").map(|entry| entry.expect("an entry").path()).collect();
-    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    build::write_header(folder.path()).expect("written");
-    let of_name = |source: &Path| folder.path().join(source.file_stem().expect("a name"));
-    on_two_threads(&sources, |source| {
-        let mut command = Command::new(&nvcc.path);
-        command.args(["-ptx", "-std=c++17", "-lineinfo"]).arg(format!("-arch=compute_{VIRTUAL}"));
-        command.arg("-I").arg(folder.path());
-        run(command.arg("-o").args([&of_name(source).with_extension("ptx"), source]));
-    });
-    let mut texts: Vec<(PathBuf, String)> = (sources.iter())
-        .map(|source| {
-            let ptx = of_name(source).with_extension("ptx");
-            let text = std::fs::read_to_string(&ptx).expect("PTX");
-            (ptx, text)
-        })
-        .collect();
+    assert!(images().next().is_some(), "built without kernels: tests/run builds with them");
+    let version = run(Command::new(assembler()).arg("--version"));
+    let mut work: Vec<(String, String, String)> = Vec::new();
+    for image in images() {
+        let mut add = |capability: u32, target: Option<Target>| {
+            let ptx = ptx_of(image, capability).expect("PTX");
+            if target.is_none_or(|target| Target::of(&ptx) == target) {
+                let architecture = target.map_or(capability.to_string(), |_| format!("{capability}a"));
+                let first = kernels(ptx.as_bytes()).into_iter().next().expect("a kernel");
+                work.push((Record::line(&first, &architecture, &ptx, &version), architecture, ptx));
+            }
+        };
+        architectures.iter().for_each(|&architecture| add(architecture, None));
+        add(90, Some(Target { architecture: 90, specific: true }));
+    }
+    let lines = work.iter().map(|(line, ..)| line.clone()).collect();
+    work.retain(|(line, ..)| !on_record.contains(line));
     // The largest first, so that none runs alone at the end.
-    texts.sort_by_key(|(_, text)| std::cmp::Reverse(text.len()));
-    let name = |ptx: &Path| ptx.file_stem().expect("a name").to_string_lossy().into_owned();
-    let work: Vec<(&(PathBuf, String), u32, String)> = (texts.iter())
-        .flat_map(|text| architectures.iter().map(move |&architecture| (text, architecture)))
-        .map(|(text, number)| (text, number, Record::line(&name(&text.0), number, &text.1, &version)))
-        .collect();
+    work.sort_by_key(|(_, _, ptx)| std::cmp::Reverse(ptx.len()));
+    let folder = tempfile::tempdir().expect("a folder");
     let wrong = Mutex::new(Vec::new());
-    let unknown: Vec<_> = work.iter().filter(|(_, _, line)| !on_record.contains(line)).collect();
-    on_two_threads(&unknown, |((ptx, text), architecture, _)| {
-        let names = build::kernels(text.as_bytes());
-        assert!(!names.is_empty(), "{}: no kernels", ptx.display());
-        let mut command = Command::new(&assembler);
-        command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o");
-        let report = run(command.args([&ptx.with_extension(architecture.to_string()), ptx]));
-        let of = |what: String| format!("{}, sm_{architecture}: {what}", name(ptx));
+    on_two_threads(&work, |(_, architecture, ptx)| {
+        let names = kernels(ptx.as_bytes());
+        let report = assembled(ptx, architecture, &folder.path().join(format!("{}.{architecture}", names[0])));
+        let of = |what: String| format!("the file of {}, sm_{architecture}: {what}", names[0]);
         wrong.lock().expect("unharmed").extend(complaints(&report, &names).into_iter().map(of));
     });
     let wrong = wrong.into_inner().expect("unharmed");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    work.into_iter().map(|(_, _, line)| line).collect()
+    lines
 }

@@ -1,6 +1,6 @@
 //! Argument blocks of the kernels between the partial gradients and the next weights.
 
-use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, StepState, TileSums};
+use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, Products, StepState, Tag, TileSums};
 
 device_types! {
     /// Arguments of `gather_gradient`, which sums the partial gradients. It and `update` run one
@@ -110,5 +110,8 @@ device_types! {
         /// T: packed, W and its transpose.
         weights: DevicePtr<Opaque>,
         biases: DevicePtr<f32>,
+        /// Order of the packed weights.
+        products: Tag<Products>,
+        unused: u32,
     }
 }

@@ -61,6 +61,32 @@ device_types! {
     /// f32, whole sectors in 16-bit copies of W and its transpose.
     const PARAM_TILE: usize = 32;
 
+    /// Threads of a warpgroup, the four warps that multiply together on 9.0.
+    const WARPGROUP: u32 = 128;
+    /// Threads per block of kernels whose products 9.0 multiplies: those of other kernels, and a
+    /// warpgroup beside them, one thread of which copies weights.
+    const WGMMA_THREADS: u32 = THREADS + WARPGROUP;
+    /// Elements of 16 bits of the inner dimension in a stage of their weights: a line of 128 bytes.
+    const WGMMA_DEPTH: usize = 64;
+    /// Stages of their weights.
+    const WGMMA_STAGES: usize = 4;
+    /// Columns of its smaller products; the larger ones have BROAD_COLUMNS. Hidden layers are padded
+    /// to multiples of this.
+    const WGMMA_COLUMNS: usize = 128;
+    /// Bytes of a stage.
+    const WGMMA_STAGE_BYTES: usize = 2 * WGMMA_DEPTH * BROAD_COLUMNS;
+    /// Bytes of eight lines, over which their swizzle goes: stages begin at multiples of it.
+    const SWIZZLE_ATOM: usize = 1024;
+    /// Bytes of shared memory of the stages, wherever they may begin.
+    const WGMMA_BYTES: usize = WGMMA_STAGES * WGMMA_STAGE_BYTES + SWIZZLE_ATOM;
+    /// Registers of a thread that copies weights, and of one that multiplies: those of a block fit
+    /// a multiprocessor's 65,536.
+    const STREAM_REGISTERS: u32 = 24;
+    const WORK_REGISTERS: u32 = 240;
+    /// Named barriers: of the threads that multiply, and of the turn of each of their warpgroups.
+    const WORKERS_BARRIER: u32 = 1;
+    const TURN_BARRIER: u32 = 2;
+
     /// Knots of the density of times.
     const TIME_KNOTS: usize = 33;
     /// Moments of the integrand per tile: the squares at the knots, then their weights.
@@ -73,6 +99,14 @@ device_types! {
     const STEPS_BEFORE_GROWTH: u32 = 2000;
     /// The largest loss scale, 2^24.
     const LARGEST_SCALE: f32 = 16_777_216.0;
+
+    /// The instruction that products are made of, which decides the order of packed weights.
+    enum Products {
+        /// `mma.sync`, by warps: on every card.
+        Mma,
+        /// `wgmma`, by warpgroups: on 9.0.
+        Wgmma,
+    }
 
     enum Activation { Silu, Tanh, Softplus, Gelu, Sin }
 

@@ -199,7 +199,7 @@ impl Bench {
         n_tiles: u32,
     ) -> Vec<(BatchParams, Values)> {
         let device = &self.device;
-        let drawer = Drawer::new(device, training, precision).expect("a drawer");
+        let drawer = Drawer::new(device, training, &Network::new(&training.architecture), precision).expect("a drawer");
         let (network, n_probes) = (Network::new(&training.architecture), training.n_probes());
         let drawn = Drawn { path, state: &self.state, density: &self.density };
         let batch = whole_batch(training, Precision::F32).expect("a batch");
@@ -533,7 +533,7 @@ fn check_pairs(bench: &Bench, training: &Training, bend: &Bend) {
     let (inputs, in_width) = (bend.architecture.n_inputs(), network.in_width());
     let path = DevicePath::new(device, training).expect("a path");
     for precision in Precision::ALL {
-        let drawer = Drawer::new(device, training, precision).expect("a drawer");
+        let drawer = Drawer::new(device, training, &Network::new(&training.architecture), precision).expect("a drawer");
         // The second chunk ends with boundary tiles, the third has nothing else.
         for chunk in whole_batch(training, Precision::F32).expect("a batch").chunks(2) {
             let rows = rows(device, &network, precision, 0, Work::Bend, 2 * TILE_ROWS);
@@ -632,7 +632,8 @@ fn halted_steps_and_wrong_sizes_draw_nothing() {
     let bench = Bench::new();
     let training = training(path(Interpolant::Linear, 3));
     let path = DevicePath::new(&bench.device, &training).expect("a path");
-    let drawer = Drawer::new(&bench.device, &training, Precision::F32).expect("a drawer");
+    let drawer =
+        Drawer::new(&bench.device, &training, &Network::new(&training.architecture), Precision::F32).expect("a drawer");
     let network = Network::new(&training.architecture);
     let mut rows = rows(&bench.device, &network, Precision::F32, 0, Work::Training, 2 * TILE_ROWS);
     let batch = whole_batch(&training, Precision::F32).expect("a batch");

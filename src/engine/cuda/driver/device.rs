@@ -11,6 +11,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::super::abi::Products;
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
@@ -98,6 +99,7 @@ pub struct Device {
     /// Its number, as the user names it.
     name: String,
     model: String,
+    products: Products,
     context: Arc<CudaContext>,
     /// Stream of the kernels.
     stream: Arc<CudaStream>,
@@ -147,11 +149,13 @@ impl Device {
         let stream = context.new_stream().map_err(driver("cannot make a stream"))?;
         let copies = context.new_stream().map_err(driver("cannot make a stream"))?;
         let mut functions = HashMap::new();
-        for (number, (kernels, _)) in MODULES.iter().enumerate() {
-            functions.extend(kernels.iter().map(|&kernel| (kernel, (number, OnceLock::new()))));
+        for (number, module) in MODULES.iter().enumerate() {
+            functions.extend(module.kernels.iter().map(|&kernel| (kernel, (number, OnceLock::new()))));
         }
         let model = context.name().map_err(driver("has no name"))?;
+        let capability = context.compute_capability().map_err(driver("has no compute capability"))?;
         let device = Arc::new(Device {
+            products: products(&name, capability)?,
             name,
             model,
             context,
@@ -163,7 +167,8 @@ impl Device {
             taken: Default::default(),
         });
         // A driver that refuses one module refuses all of them: better now than in a run.
-        if let Some((smallest, _)) = MODULES.iter().enumerate().min_by_key(|(_, (_, image))| image.len()) {
+        let common = MODULES.iter().enumerate().filter(|(_, module)| !module.is_of_warpgroups);
+        if let Some((smallest, _)) = common.min_by_key(|(_, module)| module.image.len()) {
             device.module(smallest)?;
         }
         Ok(device)
@@ -179,6 +184,7 @@ impl Device {
         Ok(Arc::new(Device {
             name: self.name.clone(),
             model: self.model.clone(),
+            products: self.products,
             context: self.context.clone(),
             stream: stream()?,
             copies: stream()?,
@@ -195,8 +201,8 @@ impl Device {
         if let Some(module) = &modules[number] {
             return Ok(module.clone());
         }
-        let (_, image) = MODULES[number];
-        let module = self.context.load_module(Ptx::from_binary(image.to_vec())).map_err(|error| match error.0 {
+        let image = MODULES[number].image.to_vec();
+        let module = self.context.load_module(Ptx::from_binary(image)).map_err(|error| match error.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => self.failure("memory for kernels", error),
             _ => {
                 let what = "its driver refuses the kernels (`amatch devices` says which it must be)";
@@ -215,6 +221,11 @@ impl Device {
     /// The name of its model.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The products that networks get which both kinds know.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// Properties that the driver reports.
@@ -245,10 +256,10 @@ impl Device {
 
     /// Blocks of `kernel`, with `shared` bytes of shared memory besides its static arrays, that fit
     /// a multiprocessor at a time.
-    pub fn blocks_at_once(&self, kernel: Kernel, threads: u32, shared: u32) -> Result<usize> {
+    pub fn blocks_at_once(&self, kernel: Kernel, shared: u32) -> Result<usize> {
         let function = &self.kernel(kernel)?.function;
         let n_blocks = function
-            .occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None)
+            .occupancy_max_active_blocks_per_multiprocessor(kernel.threads(), shared as usize, None)
             .map_err(|error| self.failure("blocks of a multiprocessor", error))?;
         Ok(n_blocks as usize)
     }
@@ -403,7 +414,6 @@ impl Device {
         &self,
         kernel: Kernel,
         grid: [u32; 3],
-        threads: u32,
         shared_bytes: u32,
         arguments: &P,
     ) -> Result<()> {
@@ -412,7 +422,8 @@ impl Device {
         let arguments = &tampered(arguments);
         builder.arg(arguments);
         let [x, y, z] = grid;
-        let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
+        let config =
+            LaunchConfig { grid_dim: (x, y, z), block_dim: (kernel.threads(), 1, 1), shared_mem_bytes: shared_bytes };
         self.launched().push(kernel.name());
         // SAFETY: the caller guarantees the arguments; the driver checks the sizes.
         unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel.name(), error))
@@ -512,6 +523,37 @@ impl Device {
     }
 }
 
+/// The products that GPU `name` of compute capability `capability` is to use. Those of warpgroups
+/// were run on the virtual GPU alone, so they must be asked for.
+fn products(name: &str, capability: (i32, i32)) -> Result<Products> {
+    const VARIABLE: &str = "AMATCH_PRODUCT";
+    let refused = |problem: String, fix: &str| Error::Device {
+        kind: DeviceKind::Unavailable,
+        device: name.into(),
+        problem,
+        fix: fix.into(),
+    };
+    match std::env::var_os(VARIABLE) {
+        None => Ok(Products::Mma),
+        Some(value) if value.is_empty() || value == "mma" => Ok(Products::Mma),
+        Some(value) if value == "wgmma" => {
+            let is_there = MODULES.iter().any(|module| module.is_of_warpgroups);
+            match (capability, is_there) {
+                ((9, 0), true) => Ok(Products::Wgmma),
+                ((9, 0), false) => {
+                    let problem = format!("{VARIABLE} is wgmma, and this program has no kernels of that kind");
+                    Err(refused(problem, "build it for architecture 90 (AMATCH_CUDA_ARCHS), or set mma"))
+                }
+                ((major, minor), _) => {
+                    let problem = format!("{VARIABLE} is wgmma, which a card of {major}.{minor} has not");
+                    Err(refused(problem, "set mma, or use a card of 9.0"))
+                }
+            }
+        }
+        Some(value) => Err(refused(format!("{VARIABLE} is {value:?}"), "set mma or wgmma, or remove it")),
+    }
+}
+
 /// The error message: the driver cannot use GPU `name`.
 fn unavailable(name: &str, what: &str, error: DriverError) -> Error {
     Error::Device {
@@ -543,7 +585,7 @@ mod tests {
         let loaded = || -> Vec<&str> {
             let modules = device.kernels.modules.lock().expect("unharmed");
             let loaded = modules.iter().zip(MODULES).filter(|(module, _)| module.is_some());
-            loaded.flat_map(|(_, (kernels, _))| *kernels).copied().collect()
+            loaded.flat_map(|(_, module)| module.kernels).copied().collect()
         };
         let at_first = loaded();
         assert!(at_first.len() < 10 && at_first.contains(&"finish_step"), "{at_first:?}");

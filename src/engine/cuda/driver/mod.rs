@@ -13,5 +13,6 @@ pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver
 pub(super) use device::TAMPER;
 pub(super) use device::{Buffer, Device, Pinned, Recording};
 pub(super) use modules::Kernel;
+pub use modules::images;
 pub(super) use peak::peak_flops;
 pub(super) use pointer::DevicePtr;

@@ -1,7 +1,24 @@
 //! Output of `build.rs`: for each file of `kernels/` the names of its kernels and its fat binary
 //! (none without a compiler); and the compiler with its architectures, or why there was none.
 
+use crate::engine::cuda::abi::{THREADS, WGMMA_THREADS};
+
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// A file of `kernels/`.
+pub struct Module {
+    /// The names of its kernels.
+    pub kernels: &'static [&'static str],
+    /// Its fat binary.
+    pub image: &'static [u8],
+    /// True if it is for cards of 9.0 alone.
+    pub is_of_warpgroups: bool,
+}
+
+/// The fat binary of each file of `kernels/`, for tests of what the assembler makes of it.
+pub fn images() -> impl Iterator<Item = &'static [u8]> {
+    MODULES.iter().map(|module| module.image)
+}
 
 /// Declares the kernels: see `modules/kernel.rs`.
 macro_rules! kernels {
@@ -34,6 +51,19 @@ macro_rules! kernels {
     };
 }
 
+impl Kernel {
+    /// True if it has products of warpgroups, which 9.0 alone has.
+    pub fn is_of_warpgroups(self) -> bool {
+        use Kernel::{IntegrateWgmmaBf16, IntegrateWgmmaF16, SweepWgmmaBf16, SweepWgmmaF16};
+        matches!(self, SweepWgmmaBf16 | SweepWgmmaF16 | IntegrateWgmmaBf16 | IntegrateWgmmaF16)
+    }
+
+    /// Threads of a block.
+    pub fn threads(self) -> u32 {
+        if self.is_of_warpgroups() { WGMMA_THREADS } else { THREADS }
+    }
+}
+
 mod kernel;
 
 pub use kernel::Kernel;
@@ -48,7 +78,7 @@ mod tests {
         const PTX: usize = 12 << 20;
         const OF_ARCHITECTURE: usize = 5 << 20;
         let n_architectures = NVCC.unwrap_or_default().matches("sm_").count();
-        let n_bytes: usize = MODULES.iter().map(|(_, image)| image.len()).sum();
+        let n_bytes: usize = images().map(<[u8]>::len).sum();
         let most = PTX + n_architectures * OF_ARCHITECTURE;
         assert!(n_bytes <= most, "{n_bytes} bytes with {n_architectures} architectures, at most {most}");
     }

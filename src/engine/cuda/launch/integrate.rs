@@ -1,12 +1,13 @@
 //! Launch of `kernels/integrate.cu`, `kernels/integrate_broad.cu` and
 //! `kernels/integrate_narrow.cu`: all steps of tiles of particles.
 
-use super::super::abi::{DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, THREADS, TableauParams, Tag};
+use super::super::abi::{DevicePtr, FixedStep, IntegrateParams, IntegrationBlock, Products, TableauParams, Tag};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::needs::{RowNeeds, Tiles, Work};
 use super::super::network::Network;
 use super::checks::check_least;
 use super::shared_layout::{ProductWidth, SharedLayout};
+use super::sweep::of_16_bits;
 use super::{Packed, Rows};
 use crate::error::{Result, check_len};
 use crate::integrate::Plan;
@@ -55,6 +56,12 @@ impl IntegrationKernel {
             [Kernel::IntegrateBroad, Kernel::Integrate, Kernel::IntegrateNarrow]
         }
         .map(|kernel| kernel(precision));
+        if network.products == Products::Wgmma {
+            check_len("probes of products of warpgroups", 0, needs.n_probes)?;
+            let name = of_16_bits(precision, [Kernel::IntegrateWgmmaBf16, Kernel::IntegrateWgmmaF16])?;
+            let layout = SharedLayout::of(device, precision, name, network, needs, ProductWidth::Warpgroup)?;
+            return Ok(IntegrationKernel { name, layout, needs });
+        }
         if network.is_narrow() {
             let layout = SharedLayout::of(device, precision, narrow, network, needs, ProductWidth::Narrow)?;
             return Ok(IntegrationKernel { name: narrow, layout, needs });
@@ -220,6 +227,6 @@ impl Integrate<'_> {
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no
         // step beyond the last (checked by `FixedSteps::new`).
-        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], THREADS, kernel.layout.bytes, &params) }
+        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], kernel.layout.bytes, &params) }
     }
 }

@@ -1,7 +1,7 @@
 //! Shared memory of the kernels that multiply matrices.
 
 use super::super::abi::{
-    BROAD_COLUMNS, CHUNK_BYTES, CarriedParams, NARROW_COLUMNS, NARROW_STAGES, THREADS, WIDE_COLUMNS, WIDE_STAGES,
+    BROAD_COLUMNS, CHUNK_BYTES, CarriedParams, NARROW_COLUMNS, NARROW_STAGES, WGMMA_BYTES, WIDE_COLUMNS, WIDE_STAGES,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Device, Kernel};
@@ -22,12 +22,14 @@ pub enum ProductWidth {
     Narrow,
     /// [`BROAD_COLUMNS`] of low tiles: right for every network.
     Low,
+    /// [`BROAD_COLUMNS`] of warpgroups, whose left operands lie in registers.
+    Warpgroup,
 }
 
 impl ProductWidth {
     fn columns(self) -> usize {
         match self {
-            ProductWidth::Broad | ProductWidth::Low => BROAD_COLUMNS,
+            ProductWidth::Broad | ProductWidth::Low | ProductWidth::Warpgroup => BROAD_COLUMNS,
             ProductWidth::Wide => WIDE_COLUMNS,
             ProductWidth::Narrow => NARROW_COLUMNS,
         }
@@ -35,8 +37,11 @@ impl ProductWidth {
 
     /// Bytes of the pipeline stages of the right operand.
     fn stage_bytes(self) -> usize {
-        let n_stages = if self == ProductWidth::Narrow { NARROW_STAGES } else { WIDE_STAGES };
-        CHUNK_BYTES * n_stages * self.columns()
+        match self {
+            ProductWidth::Narrow => CHUNK_BYTES * NARROW_STAGES * self.columns(),
+            ProductWidth::Broad | ProductWidth::Wide | ProductWidth::Low => CHUNK_BYTES * WIDE_STAGES * self.columns(),
+            ProductWidth::Warpgroup => WGMMA_BYTES,
+        }
     }
 
     /// Chunks of a left operand without which no product works.
@@ -94,18 +99,21 @@ impl SharedLayout {
         let room = device.most_shared_memory(kernel)?.saturating_sub(width.stage_bytes()) / of_chunk;
         let widths = network.layers().iter().flat_map(|layer| [layer.n_in, layer.n_out]);
         let fit = widths.map(|width| chunks(width, precision)).filter(|&chunks| chunks <= room);
-        let n_chunks = fit.max().unwrap_or(0).max(width.least_chunks());
-        let of_products = width.stage_bytes() + n_chunks * of_chunk;
+        let n_chunks = match width {
+            ProductWidth::Warpgroup => chunks(BROAD_COLUMNS as u32, precision),
+            _ => fit.max().unwrap_or(0).max(width.least_chunks()),
+        };
+        let of_operands = if width == ProductWidth::Warpgroup { 0 } else { n_chunks * of_chunk };
+        let of_products = width.stage_bytes() + of_operands;
         // A small batch has no more low tiles than a large GPU has multiprocessors.
         let blocks_at_once = match width {
             ProductWidth::Low => 1,
-            _ => device.blocks_at_once(kernel, THREADS, of_products as u32)?,
+            _ => device.blocks_at_once(kernel, of_products as u32)?,
         };
         let room = device.shared_memory_among(kernel, blocks_at_once.max(1))?;
         // Narrow networks have their weights in shared memory, and if all fit, need no stages.
         let (n_resident, of_weights, of_products) = match width {
             ProductWidth::Narrow => {
-                let of_operands = n_chunks * of_chunk;
                 let (n_all, of_all) = resident_layers(network, precision, room.saturating_sub(of_operands));
                 if n_all as usize == network.layers().len() {
                     (n_all, of_all, of_operands)
@@ -114,7 +122,7 @@ impl SharedLayout {
                     (n_some, of_some, of_products)
                 }
             }
-            ProductWidth::Broad | ProductWidth::Wide | ProductWidth::Low => (0, 0, of_products),
+            _ => (0, 0, of_products),
         };
         let room = match needs.work {
             Work::Bend => 0, // from one kernel to the next
@@ -205,7 +213,7 @@ mod tests {
                 let needs = RowNeeds::default();
                 let (kernel, layout) =
                     SharedLayout::choose(&device, precision, kernels(precision), &network, needs).expect("chosen");
-                let blocks = device.blocks_at_once(kernel, THREADS, layout.bytes).expect("known");
+                let blocks = device.blocks_at_once(kernel, layout.bytes).expect("known");
                 assert_eq!(blocks, layout.blocks_at_once, "{precision:?} {width}");
                 some += layout.carried.n_shared;
                 let room = device.shared_memory_among(kernel, blocks).expect("known") - layout.bytes as usize;

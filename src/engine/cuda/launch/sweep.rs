@@ -3,7 +3,7 @@
 
 use super::super::abi::{
     BatchParams, CHUNK_BYTES, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS,
-    NARROW_STAGE_BYTES, NARROW_STAGES, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS, TileSums,
+    NARROW_STAGE_BYTES, NARROW_STAGES, Products, StepState, SweepNarrowParams, SweepParams, TILE_ROWS, TileSums,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
@@ -97,8 +97,14 @@ impl Sweep<'_> {
         let n_blocks = layout.n_blocks(device, params.batch.n_tiles)?;
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
         // slots hold the chunk's tiles (checked above), of which there are no fewer than blocks.
-        unsafe { device.launch(kernel, [n_blocks, 1, 1], THREADS, bytes, &params) }
+        unsafe { device.launch(kernel, [n_blocks, 1, 1], bytes, &params) }
     }
+}
+
+/// Of the kernels for bf16 and f16, the one for `precision`.
+pub(super) fn of_16_bits(precision: Precision, [bf16, f16]: [Kernel; 2]) -> Result<Kernel> {
+    check_len("bytes of operands of 16 bits", 2, precision.bytes())?;
+    Ok(if precision == Precision::F16 { f16 } else { bf16 })
 }
 
 /// The kernel for rows with `needs` of a network that is not narrow, and its shared memory.
@@ -108,6 +114,12 @@ pub fn sweep_kernel(
     network: &Network,
     needs: RowNeeds,
 ) -> Result<(Kernel, SharedLayout)> {
+    if network.products == Products::Wgmma {
+        check_len("probes of products of warpgroups", 0, needs.n_probes)?;
+        check_len("rows of tiles of products of warpgroups", TILE_ROWS, needs.tiles.rows())?;
+        let kernel = of_16_bits(precision, [Kernel::SweepWgmmaBf16, Kernel::SweepWgmmaF16])?;
+        return Ok((kernel, SharedLayout::of(device, precision, kernel, network, needs, ProductWidth::Warpgroup)?));
+    }
     let [broad, wide, low] = if needs.n_probes > 0 {
         [Kernel::SweepBroadDiffusive, Kernel::SweepDiffusive, Kernel::SweepLowDiffusive]
     } else {
@@ -117,8 +129,7 @@ pub fn sweep_kernel(
     match needs.tiles {
         Tiles::High => SharedLayout::choose(device, precision, [broad, wide], network, needs),
         Tiles::Middle => {
-            let kernel = if precision == Precision::F16 { Kernel::SweepMiddleF16 } else { Kernel::SweepMiddleBf16 };
-            check_len("bytes of the operands of middle tiles", 2, precision.bytes())?;
+            let kernel = of_16_bits(precision, [Kernel::SweepMiddleBf16, Kernel::SweepMiddleF16])?;
             check_len("probes of middle tiles", 0, needs.n_probes)?;
             Ok((kernel, SharedLayout::of(device, precision, kernel, network, needs, ProductWidth::Broad)?))
         }
@@ -214,6 +225,6 @@ impl SweepNarrow<'_> {
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
         // above and by `Sweep::params`; each block has slots and spilled sums, each group a partial
         // gradient.
-        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], THREADS, bytes, &params) }
+        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], bytes, &params) }
     }
 }

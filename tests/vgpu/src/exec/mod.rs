@@ -151,7 +151,7 @@ impl<'a> Worker<'a> {
         block.mbarriers.clear();
         block.units.restart();
         block.named = [(0, 0); 16];
-        block.registers.fill(device::registers_at_launch(launch.kernel, block.n_threads as usize));
+        block.registers.fill(device::registers_of_thread(launch.kernel) as u32);
         block.free_registers = 0;
         if let Some(order) = block.order {
             order.begin_block(index, warps.len());

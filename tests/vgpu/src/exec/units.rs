@@ -65,8 +65,8 @@ impl Units {
         *self = Units::default();
     }
 
-    /// Notes that `unit` reads the piece at `offset`.
-    pub fn read(&mut self, unit: u32, n_bytes: usize, time: u32, offset: usize) {
+    /// Notes that `unit` reads the pieces at `offsets` of shared memory of `n_bytes` bytes.
+    pub fn read(&mut self, unit: u32, n_bytes: usize, time: u32, offsets: &[usize]) {
         let index = match self.reads.iter().position(|(reader, _)| *reader == unit) {
             Some(index) => index,
             None => {
@@ -74,7 +74,8 @@ impl Units {
                 self.reads.len() - 1
             }
         };
-        self.reads[index].1[offset / PIECE] = time;
+        let times = &mut self.reads[index].1;
+        offsets.iter().for_each(|offset| times[offset / PIECE] = time);
     }
 }
 
@@ -288,9 +289,8 @@ impl<'a> Block<'a> {
             if let Err(fault) = started {
                 return self.fault(thread, instruction, &fault);
             }
-            for piece in (offset..offset + 4 * n).step_by(PIECE) {
-                self.units.read(unit, self.shared.len(), time, piece);
-            }
+            let pieces: Vec<usize> = (offset..offset + 4 * n).step_by(PIECE).collect();
+            self.units.read(unit, self.shared.len(), time, &pieces);
             self.counters.bulk_access(n_bytes, true);
             self.units.groups.entry(thread).or_default().open.push(Store { address: to, words, time });
             self.changes += 1;

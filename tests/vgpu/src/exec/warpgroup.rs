@@ -219,12 +219,14 @@ impl Block<'_> {
                 matrix(self, bits, *transposed, WARPGROUP_ROWS)?
             }
         };
-        let sums = fragments::multiply_warpgroup(product.bf16, product.negated, &left, &right, product.n);
-        for warp in warps.iter_mut() {
-            let first = warp.index as usize % WARPS * 16;
-            for (register, &d) in product.d.iter().enumerate() {
-                let values = warp.register_mut(d);
-                fragments::add_warpgroup_sums(&sums, product.n, first, register, accumulate, values);
+        let left = fragments::left_tiles(product.bf16, product.negated, &left);
+        let right = fragments::right_tiles(product.bf16, &right);
+        let (parts, _) = product.d.as_chunks::<4>();
+        for (warp, left) in warps.iter_mut().zip(&left) {
+            for (d, right) in parts.iter().zip(&right) {
+                let before = accumulate.then(|| d.map(|register| warp.register(register)));
+                let sums = fragments::multiply_tiles(left, right, before);
+                d.iter().zip(sums).for_each(|(&register, sums)| *warp.register_mut(register) = sums);
             }
         }
         self.counters.warpgroup_product(product);
@@ -286,6 +288,7 @@ impl Block<'_> {
             return self.fail(instruction, Some(thread), problem);
         }
         let mut elements = vec![0; n_lines * WARPGROUP_DEPTH];
+        let mut pieces_read = Vec::with_capacity(2 * n_lines);
         let (lines, pieces) = if transposed { (WARPGROUP_DEPTH, n_lines / 8) } else { (n_lines, WARPGROUP_DEPTH / 8) };
         let mut seen = 0;
         for line in 0..lines {
@@ -303,9 +306,7 @@ impl Block<'_> {
                 if let Err(fault) = self.shared.load_unit(offset / 4, &mut words, launch, clocks, &mut seen, at) {
                     return self.fault(thread, instruction, &fault);
                 }
-                for &(unit, time) in readers {
-                    self.units.read(unit, self.shared.len(), time, offset);
-                }
+                pieces_read.push(offset);
                 for (i, word) in words.into_iter().enumerate() {
                     for half in 0..2 {
                         let along = 8 * piece + 2 * i + half;
@@ -315,6 +316,9 @@ impl Block<'_> {
                     }
                 }
             }
+        }
+        for &(unit, time) in readers {
+            self.units.read(unit, self.shared.len(), time, &pieces_read);
         }
         Ok(elements)
     }

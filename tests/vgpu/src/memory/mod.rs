@@ -58,14 +58,16 @@ pub struct GlobalMemory {
     pub used: usize,
 }
 
+/// Distance between the addresses of two devices.
+const OF_A_DEVICE: u64 = 1 << 44;
 /// Unallocated bytes between allocations, so that an access beyond the end is noticed.
 const GAP: u64 = 4096;
 const FIRST: u64 = 0x7_0000_0000;
 
 impl GlobalMemory {
-    /// Memory whose addresses no device with another number has.
-    pub fn of_device(ordinal: usize) -> Self {
-        GlobalMemory { next: FIRST + ((ordinal as u64) << 40), ..GlobalMemory::default() }
+    /// That of device `ordinal`: devices have no address in common.
+    pub fn of_device(ordinal: usize) -> GlobalMemory {
+        GlobalMemory { next: ordinal as u64 * OF_A_DEVICE + FIRST, ..GlobalMemory::default() }
     }
 
     /// The address of `bytes` new bytes, aligned to 512.

@@ -1,6 +1,6 @@
 //! Decoding of one instruction from its text.
 
-use half::{bf16, f16};
+use crate::arithmetic::{nearest_bf16, nearest_f16};
 
 use super::module::Names;
 use super::{
@@ -67,8 +67,8 @@ pub fn immediate(text: &str, ty: Type) -> Option<u64> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let float = |bits: f64| match ty {
         Type::F64 => bits.to_bits(),
-        Type::F16 => u64::from(f16::from_f64(bits).to_bits()),
-        Type::Bf16 => u64::from(bf16::from_f64(bits).to_bits()),
+        Type::F16 => u64::from(nearest_f16(bits)),
+        Type::Bf16 => u64::from(nearest_bf16(bits)),
         _ => u64::from((bits as f32).to_bits()),
     };
     if let Some(hexadecimal) = digits.strip_prefix("0f").or(digits.strip_prefix("0F")) {
@@ -247,6 +247,13 @@ impl Decoder<'_> {
 
     fn op(&self) -> Result<Op, String> {
         let asynchronous = matches!(self.parts[0], "mbarrier" | "cp" | "fence");
+        let is_refused =
+            |part: &&str| matches!(*part, "multicast::cluster" | "tensor" | "mapa" | "getctarank" | "tensormap");
+        let is_bulk_prefetch = self.parts[1..].contains(&"prefetch");
+        if self.parts.iter().any(is_refused) || self.parts.starts_with(&["barrier", "cluster"]) || is_bulk_prefetch {
+            let problem = "clusters, multicast, tensor maps and bulk prefetches are not executed: no kernel uses them";
+            return Err(problem.into());
+        }
         let of_cluster = |part: &str| matches!(part, "cluster" | "shared::cluster") && !asynchronous || part == "noftz";
         if self.parts[1..].iter().copied().any(of_cluster) {
             return Err("a qualifier that is not supported".into());

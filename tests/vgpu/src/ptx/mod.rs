@@ -8,7 +8,7 @@ mod module;
 mod types;
 mod warpgroup;
 
-pub use module::{Global, Kernel, Module, Parameter, parse_module};
+pub use module::{Global, Kernel, Module, Parameter, Target, parse_module};
 pub use types::{Space, Type};
 pub use warpgroup::{LeftOperand, WarpgroupProduct};
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 
 use super::decode::{Pending, decode};
 use super::liveness::share_registers;
@@ -15,10 +16,38 @@ pub struct Module {
     pub globals: Vec<Global>,
     /// Source files of `-lineinfo`, by the number `.loc` uses.
     pub files: HashMap<u32, String>,
-    /// From `.target`: 80 for sm_80.
+    pub target: Target,
+}
+
+/// The architecture that PTX is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// 80 for sm_80.
     pub architecture: u32,
     /// For its architecture alone (`sm_90a`).
     pub specific: bool,
+}
+
+impl Target {
+    /// That of `.target` in a text of PTX; without one, the oldest.
+    pub fn of(ptx: &str) -> Target {
+        let target = ptx.lines().find_map(|line| line.trim().strip_prefix(".target")?.trim().strip_prefix("sm_"));
+        let target = target.unwrap_or_default();
+        let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
+        let specific = target[digits.len()..].starts_with('a');
+        Target { architecture: digits.parse().unwrap_or(0), specific }
+    }
+
+    /// True if a card of this compute capability (80 for 8.0) runs it.
+    pub fn runs_on(self, capability: u32) -> bool {
+        if self.specific { self.architecture == capability } else { self.architecture <= capability }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sm_{}{}", self.architecture, if self.specific { "a" } else { "" })
+    }
 }
 
 /// A variable of the module.
@@ -60,6 +89,8 @@ pub struct Kernel {
     pub min_blocks: u32,
     /// True if blocks, or warps of a block between barriers, may exchange data.
     pub synchronizes: bool,
+    /// True if its warpgroups pass registers on (`setmaxnreg`).
+    pub shares_registers: bool,
     /// Bytes of static shared memory; dynamic shared memory begins after them.
     pub shared_bytes: usize,
     pub local_bytes: usize,
@@ -193,12 +224,7 @@ pub fn parse_module(text: &str) -> Result<Module, String> {
     let mut shared_bytes = 0usize;
     let (mut dynamic_shared, mut dynamic_align): (Vec<String>, usize) = (Vec::new(), 1);
     let pieces = pieces(text, &mut module.files)?;
-    let target = text.lines().find_map(|line| line.trim().strip_prefix(".target")?.trim().strip_prefix("sm_"));
-    if let Some(target) = target {
-        let digits: String = target.chars().take_while(char::is_ascii_digit).collect();
-        module.architecture = digits.parse().unwrap_or(0);
-        module.specific = target[digits.len()..].starts_with('a');
-    }
+    module.target = Target::of(text);
     let mut at = 0;
     // Variables first, because kernels may refer to later ones.
     let mut depth = 0;
@@ -527,6 +553,7 @@ fn parse_kernel(
     kernel.code.push(Instruction { guard: None, op: Op::Exit, source, text: kernel.texts.len() as u32 });
     kernel.texts.push("(end of the kernel)".into());
     kernel.synchronizes = synchronizes(&kernel.code);
+    kernel.shares_registers = kernel.code.iter().any(|instruction| matches!(instruction.op, Op::SetRegisters { .. }));
     kernel.presets = names.presets.into_inner().into_iter().map(|(preset, register)| (register, preset)).collect();
     share_registers(&mut kernel);
     Ok(kernel)

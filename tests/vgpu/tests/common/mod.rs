@@ -48,10 +48,19 @@ pub fn compile_for_hopper(name: &str) -> String {
 
 /// The PTX of `text` in place of `kernels/<name>`, which includes no file of this project.
 pub fn compile_text(name: &str, text: &str) -> String {
+    compile_text_for(name, text, "compute_80")
+}
+
+/// The same for a Hopper card.
+pub fn compile_hopper_text(name: &str, text: &str) -> String {
+    compile_text_for(name, text, "compute_90a")
+}
+
+fn compile_text_for(name: &str, text: &str, architecture: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join(name);
     std::fs::write(&source, text).expect("written");
-    run_nvcc(&source, "compute_80")
+    run_nvcc(&source, architecture)
 }
 
 fn run_nvcc(source: &Path, architecture: &str) -> String {

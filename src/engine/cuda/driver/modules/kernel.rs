@@ -8,6 +8,10 @@ kernels! {
         RenewDensity = "renew_density",
         SweepMiddleBf16 = "sweep_middle_bf16",
         SweepMiddleF16 = "sweep_middle_f16",
+        SweepWgmmaBf16 = "sweep_wgmma_bf16",
+        SweepWgmmaF16 = "sweep_wgmma_f16",
+        IntegrateWgmmaBf16 = "integrate_wgmma_bf16",
+        IntegrateWgmmaF16 = "integrate_wgmma_f16",
     }
     for_each_precision {
         Draw = "draw",

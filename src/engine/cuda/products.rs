@@ -1,0 +1,50 @@
+//! Which products a network gets: see [`Products`].
+
+use super::abi::{BROAD_COLUMNS, Products, WGMMA_COLUMNS, WIDTH_UNIT};
+use super::driver::Device;
+use super::needs::{TileChoice, Tiles};
+use super::network::Network;
+use crate::model::{Activation, Architecture};
+use crate::precision::Precision;
+
+impl Network {
+    /// The layout of `architecture`, which is valid, for the products that suit it on `device` in
+    /// high tiles: those of warpgroups where the device is to use them and they know the network.
+    pub fn on(device: &Device, architecture: &Architecture, precision: Precision, n_probes: usize) -> Network {
+        let network = Network::new(architecture);
+        if device.products() == Products::Mma || n_probes > 0 || !known_to_warpgroups(&network, precision) {
+            return network;
+        }
+        Network::of_products(architecture, Products::Wgmma)
+    }
+
+    /// The same for a batch of `n_tiles` high tiles, and the height of its tiles, chosen by `choice`.
+    pub fn for_batch(
+        device: &Device,
+        architecture: &Architecture,
+        precision: Precision,
+        n_probes: usize,
+        (choice, n_tiles): (TileChoice, usize),
+    ) -> (Network, Tiles) {
+        let network = Network::on(device, architecture, precision, n_probes);
+        match choice.tiles(&Network::new(architecture), precision, n_probes, n_tiles) {
+            Tiles::Low => (Network::new(architecture), Tiles::Low),
+            #[cfg(test)]
+            Tiles::Middle if choice == TileChoice::Given(Tiles::Middle) => (Network::new(architecture), Tiles::Middle),
+            Tiles::Middle if network.products == Products::Wgmma => (network, Tiles::High),
+            tiles => (network, tiles),
+        }
+    }
+}
+
+/// True if products of warpgroups are made for the network: operands of 16 bits, more columns than
+/// those of narrow kernels, whole pairs of stages, and, where results do not stay in registers, the
+/// activation that has code of its own for each group of columns.
+fn known_to_warpgroups(network: &Network, precision: Precision) -> bool {
+    let fits = network.in_width() == WIDTH_UNIT || network.in_width().is_multiple_of(WGMMA_COLUMNS);
+    let stays = network.widest_hidden() <= BROAD_COLUMNS;
+    precision.bytes() == 2
+        && !network.is_narrow()
+        && fits
+        && (stays || network.architecture.activation == Activation::Silu)
+}
