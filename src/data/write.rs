@@ -59,6 +59,7 @@ impl<'a> PointArray<'a> {
 
     /// Names of the rows, `ids`, the same ones `times` over: in a `.h5ad` they are the index of
     /// `obs`, with numbers at the end of those that repeat, and then also a column of it.
+    #[must_use]
     pub fn ids(of_one: &'a [String], times: usize) -> Self {
         PointArray { name: IDS, dim: None, values: PointValues::Texts { of_one, times }, columns: None, place: None }
     }

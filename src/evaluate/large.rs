@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::stage::{Section, Stage, Watch};
 
+/// Positions, and weights where they are not all alike.
+type Weighted = (Vec<f32>, Option<Vec<f64>>);
+
 /// Sliced distances of sets of points from one truth: of all points there are, up to
 /// [`EvaluateOptions::max_sliced`], where exact distances are of a random subset.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -159,7 +162,7 @@ impl Large<'_> {
         moving: &mut Option<Moving>,
         end: f64,
         watch: &dyn Watch,
-    ) -> Result<Option<(Vec<f32>, Option<Vec<f64>>)>> {
+    ) -> Result<Option<Weighted>> {
         let Some(moving) = moving else { return Ok(None) };
         moving.advance(self.engine, self.model, end, self.options, watch)?;
         Ok(Some((moving.positions(self.model), moving.weights())))
