@@ -24,11 +24,12 @@ use std::sync::{Condvar, Mutex};
 /// code of 8.0, and those of 10.3 and 12.1 that of 10.0 and 12.0: it is one instruction set.
 pub const ARCHITECTURES: [u32; 4] = [80, 90, 100, 120];
 
-/// The virtual architecture from which all real ones are assembled: the virtual GPU tests what every
-/// GPU runs.
+/// The virtual architecture from which all real ones are assembled: the virtual GPU tests what
+/// every GPU runs.
 pub const VIRTUAL: u32 = 80;
 
-/// Files that end so have instructions of this architecture alone, which has a virtual one of its own.
+/// Files that end so have instructions of this architecture alone, which has a virtual one of its
+/// own.
 pub const OF_WARPGROUPS: (&str, u32) = ("_wgmma", 90);
 
 /// Option of `fatbinary`: machine code is compressed too, not only PTX. The form is the toolkit's

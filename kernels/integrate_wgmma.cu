@@ -4,7 +4,7 @@
 #include "integrate/particles.cuh"
 #include "net/wgmma_engine.cuh"
 
-template <class T, bool kDensity>
+template <class T>
 __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ IntegrationMemory<kTileRows> sm_integration;
@@ -24,7 +24,6 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
       for (wait_for(go, parity); sm_goes_on; wait_for(go, parity)) {
         parity ^= 1;
         weights.potential_and_gradient(params.log_weights != nullptr);
-        if constexpr (kDensity) weights.template tangent<true>(params.rows.n_probes);
       }
     }
   } else {
@@ -32,12 +31,12 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
     uint32_t a[kOperandRegisters] = {};
     begin_turns();
     const auto sweeps_of = [&](uint32_t first_row) {
-      return ParticleSweeps<kDensity, WgmmaEngine<T>>{{params.network, params.rows, first_row, first_row},
-                                                      nullptr,
-                                                      params.biases,
-                                                      {a, pipe},
-                                                      {params.carried, params.rows.carried, behind_stages(sm)},
-                                                      sm_integration.probe_weight};
+      return ParticleSweeps<false, WgmmaEngine<T>>{{params.network, params.rows, first_row, first_row},
+                                                   nullptr,
+                                                   params.biases,
+                                                   {a, pipe},
+                                                   {params.carried, params.rows.carried, behind_stages(sm)},
+                                                   sm_integration.probe_weight};
     };
     integrate_tiles(params, sm_integration, sweeps_of, [&](bool goes_on) {
       if (threadIdx.x == 0) {
@@ -52,7 +51,7 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
 #define INTEGRATE_WGMMA(NAME, TYPE)                              \
   extern "C" __global__ void __launch_bounds__(kWgmmaThreads, 1) \
       integrate_wgmma_##NAME(const IntegrateParams params) {     \
-    integrate_wgmma<TYPE, false>(params);                        \
+    integrate_wgmma<TYPE>(params);                               \
   }
 INTEGRATE_WGMMA(bf16, __nv_bfloat16)
 INTEGRATE_WGMMA(f16, __half)

@@ -246,8 +246,8 @@ __device__ __forceinline__ void sweep_tiles(const SweepParams& params, TileMemor
 template <bool kDiffusive, class Engine>
 using TrainingSweeps = Sweeps<Engine, kDiffusive ? 3 : 2, Operands::kKeepForGradient>;
 
-// The same with products that kColumns columns and kRows rows are formed of at a time by all threads
-// of the block.
+// The same with products that kColumns columns and kRows rows are formed of at a time by all
+// threads of the block.
 template <class T, bool kDiffusive, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void sweep(const SweepParams& params) {
   using Engine = MmaEngine<T, kColumns, kRows>;

@@ -223,8 +223,8 @@ struct IntegrationMemory {
   }
 };
 
-// Integrates a block's tiles one after the other, all steps of each. `sweeps_of(first_row)` makes the
-// sweeps of an evaluation; `announce(goes_on)` is called before each, and behind the last.
+// Integrates a block's tiles one after the other, all steps of each. `sweeps_of(first_row)` makes
+// the sweeps of an evaluation; `announce(goes_on)` is called before each, and behind the last.
 template <int kRows, class SweepsOf, class Announce>
 __device__ __forceinline__ void integrate_tiles(const IntegrateParams& params, IntegrationMemory<kRows>& sm,
                                                 SweepsOf sweeps_of, Announce announce) {
@@ -245,8 +245,8 @@ __device__ __forceinline__ void integrate_tiles(const IntegrateParams& params, I
   }
 }
 
-// The same with products that kColumns columns and kRows rows are formed of at a time by all threads
-// of the block.
+// The same with products that kColumns columns and kRows rows are formed of at a time by all
+// threads of the block.
 template <class T, bool kDensity, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   using Engine = MmaEngine<T, kColumns, kRows>;

@@ -23,8 +23,8 @@
 // that has it there, in registers: the elementwise part of one stores its result where the next one
 // finds its left operand. It goes to global memory only if a weight gradient reads it (kOperands),
 // or if it does not fit: if the layer has more than kColumns columns, so that the operand is still
-// needed when the first of them are done, or more than its place has room for. What elementwise parts need of earlier
-// sweeps their threads carry (carried.cuh).
+// needed when the first of them are done, or more than its place has room for. What elementwise
+// parts need of earlier sweeps their threads carry (carried.cuh).
 //
 // Every product begins with a barrier of those who share its rows: the block, or a warp that has
 // all columns of its rows (kOwnRows). Any other reader of a result needs its own.

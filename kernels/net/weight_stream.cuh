@@ -1,6 +1,6 @@
 // The weights of the sweeps in the order in which their products use them: what the one thread that
-// copies them does while others run Sweeps (sweeps.cuh). Each function here is named as the one there
-// and goes through the same products.
+// copies them does while others run Sweeps (sweeps.cuh). Each function here is named as the one
+// there and goes through the same products, but for those of probes.
 #pragma once
 #include "../tile/weight_pipe.cuh"
 #include "abi.h"
@@ -50,23 +50,11 @@ struct WeightStream {
   __device__ __forceinline__ void primal() { forward(); }
   __device__ __forceinline__ void output() { to_output(); }
   __device__ __forceinline__ void reverse() { backward(), to_input(); }
-  template <bool kProbes>
-  __device__ __forceinline__ void tangent(uint32_t n_probes) {
-    const bool is_scalar = network.head == Head::kScalar;
-    if constexpr (kProbes) {
-#pragma unroll 1
-      for (uint32_t k = 0; k < n_probes; ++k) {
-        forward();
-        if (!is_scalar) to_output();
-      }
-    }
+  __device__ __forceinline__ void tangent() {
     forward();
-    if (kProbes || !is_scalar) to_output();
+    if (network.head != Head::kScalar) to_output();
   }
-  __device__ __forceinline__ void adjoint(uint32_t n_probes) {
-#pragma unroll 1
-    for (uint32_t k = 0; k <= n_probes; ++k) backward();
-  }
+  __device__ __forceinline__ void adjoint() { backward(); }
   __device__ __forceinline__ void adjoint_to_input() { to_input(); }
 
   // gradient.cuh.

@@ -1,5 +1,6 @@
-// Kernels of sm_90a: two warpgroups run the sweeps, with products of wgmma_product.cuh, and one thread
-// of a third brings them their weights. Files of such kernels define AMATCH_STREAMED_WEIGHTS.
+// Kernels of sm_90a: two warpgroups run the sweeps, with products of wgmma_product.cuh, and one
+// thread of a third brings them their weights. Files of such kernels define
+// AMATCH_STREAMED_WEIGHTS.
 #pragma once
 #include "../tile/wgmma_product.cuh"
 #include "sweeps.cuh"

@@ -13,16 +13,16 @@ __device__ __forceinline__ uint32_t packed_index(uint32_t n_lines, uint32_t line
   return (k / kChunk * n_lines + line) * kChunk + k % kChunk;
 }
 
-// Where the hardware has column `index` of a product of warpgroups, if a thread's sums of four of its
-// tiles of eight columns are eight consecutive columns: tile, thread and element change places in 32
-// columns. An even index and the next one stay neighbors.
+// Where the hardware has column `index` of a product of warpgroups, if a thread's sums of four of
+// its tiles of eight columns are eight consecutive columns: tile, thread and element change places
+// in 32 columns. An even index and the next one stay neighbors.
 __device__ __forceinline__ uint32_t in_order_of_sums(uint32_t index) {
   return index / 32 * 32 + index / 2 % 4 * 8 + index / 8 % 4 * 2 + index % 2;
 }
 
-// The same for products of warpgroups, of elements of 16 bits: blocks of kWgmmaDepth elements of all
-// lines, as their stages of shared memory have them. Swizzle: eight lines permute their 16-byte pieces
-// so that together they touch all banks.
+// The same for products of warpgroups, of elements of 16 bits: blocks of kWgmmaDepth elements of
+// all lines, as their stages of shared memory have them. Swizzle: eight lines permute their 16-byte
+// pieces so that together they touch all banks.
 __device__ __forceinline__ uint32_t packed_index_of_warpgroups(uint32_t n_lines, uint32_t line, uint32_t k) {
   const uint32_t own_line = in_order_of_sums(line), own_k = in_order_of_sums(k);
   const uint32_t piece = own_k % kWgmmaDepth / 8 ^ own_line % 8;

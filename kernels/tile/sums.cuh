@@ -1,6 +1,6 @@
 // The sums of one block's tile of a matrix product, and the visits that elementwise code pays them.
-// Which thread has which sums is the product's affair (`Shape`); all have eight consecutive elements
-// of a row in one thread.
+// Which thread has which sums is the product's affair (`Shape`); all have eight consecutive
+// elements of a row in one thread.
 #pragma once
 #include "abi.h"
 #include "element.cuh"
@@ -30,11 +30,11 @@ struct ElementIndex {
   __device__ __forceinline__ void advance(uint32_t step) { row += 8, slot += step, ++eight; }
 };
 
-// `Shape` says for a thread of a product: kGroups groups of columns, kGroupColumns apart, of kM times
-// 16 rows and kN times 8 columns for its warp; first_row(), first_column() and has_group() of its
-// warp; kWordsAhead, registers for what elementwise code loads ahead of its use; slot(row, column,
-// group), where the next product's operand has an element, and kSlotsOfEight from there to eight
-// rows further.
+// `Shape` says for a thread of a product: kGroups groups of columns, kGroupColumns apart, of kM
+// times 16 rows and kN times 8 columns for its warp; first_row(), first_column() and has_group() of
+// its warp; kWordsAhead, registers for what elementwise code loads ahead of its use; slot(row,
+// column, group), where the next product's operand has an element, and kSlotsOfEight from there to
+// eight rows further.
 template <class Shape>
 struct Sums {
   static constexpr int kGroups = Shape::kGroups, kM = Shape::kM, kN = Shape::kN;
@@ -105,10 +105,10 @@ struct Sums {
     }
   }
 
-  // The same for a product of many groups, whose results are the next operand in registers, eight of
-  // a group: `visit` leaves them in the first eight of `operand`. Looped so that a long `visit` is
-  // instantiated once for each half; sums shift down as they are consumed, and results wait in their
-  // place.
+  // The same for a product of many groups, whose results are the next operand in registers, eight
+  // of a group: `visit` leaves them in the first eight of `operand`. Looped so that a long `visit`
+  // is instantiated once for each half; sums shift down as they are consumed, and results wait in
+  // their place.
   template <class Visit, uint32_t kRegisters>
   __device__ __forceinline__ void for_each_sum_rolled(const Lines& lines, Visit visit,
                                                       uint32_t (&operand)[kRegisters]) {

@@ -28,8 +28,8 @@ __device__ __forceinline__ void end_turns() {
   if (this_warpgroup() == 0) take_turn();
 }
 
-// A in registers: of each 16 elements of the inner dimension, in order, the two rows' first eight and
-// then their second eight.
+// A in registers: of each 16 elements of the inner dimension, in order, the two rows' first eight
+// and then their second eight.
 constexpr uint32_t kFragment = 4;  // registers of 16 elements
 constexpr uint32_t kOperandRegisters = kBroadColumns / 16 * kFragment;
 
@@ -73,11 +73,11 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
   static constexpr int kColumns = kColumnsAtOnce;
   static constexpr int kChunk = kWgmmaDepth;  // elements of the inner dimension in a stage
 
-  // Forms the product. `a` points at the first line of the tile; lines have `depth` elements: kChunk,
-  // or a multiple of two. There are kWgmmaColumns columns, or kColumns; no more than kColumns, which
-  // are all formed, if those are fewer. `operand_in`: where A lies before this column tile; if in
-  // global memory, and it has room in registers, it lies there after it. Sums start at `bias`, if
-  // there is one. What the pipe brings are the weights.
+  // Forms the product. `a` points at the first line of the tile; lines have `depth` elements:
+  // kChunk, or a multiple of two. There are kWgmmaColumns columns, or kColumns; no more than
+  // kColumns, which are all formed, if those are fewer. `operand_in`: where A lies before this
+  // column tile; if in global memory, and it has room in registers, it lies there after it. Sums
+  // start at `bias`, if there is one. What the pipe brings are the weights.
   __device__ __forceinline__ void run(const T* a, const T*, const float* bias, uint32_t depth, uint32_t,
                                       uint32_t n_columns, OperandIn operand_in, const WgmmaMemory& memory) {
     begin(bias, n_columns);
@@ -88,8 +88,8 @@ struct WgmmaProduct : Sums<WgmmaShape<kColumnsAtOnce>> {
       const uint32_t n_chunks = min(depth - k, static_cast<uint32_t>(kBroadColumns)) / kChunk;
       if (!stays || operand_in == OperandIn::kGlobal) load(a + k, depth, n_chunks, memory.a);
       take_turn();
-      // Products in flight may not meet a branch, or the compiler waits for each of them: each shape
-      // has code of its own.
+      // Products in flight may not meet a branch, or the compiler waits for each of them: each
+      // shape has code of its own.
       if (kColumns < kBroadColumns || n_columns == kColumns) {
         add_chunks<kColumns>(n_chunks, memory);
       } else {

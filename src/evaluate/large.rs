@@ -157,12 +157,7 @@ impl Large<'_> {
     }
 
     /// Positions and weights of `moving`, if there are any, at the time `end`, network units.
-    fn moved(
-        &self,
-        moving: &mut Option<Moving>,
-        end: f64,
-        watch: &dyn Watch,
-    ) -> Result<Option<Weighted>> {
+    fn moved(&self, moving: &mut Option<Moving>, end: f64, watch: &dyn Watch) -> Result<Option<Weighted>> {
         let Some(moving) = moving else { return Ok(None) };
         moving.advance(self.engine, self.model, end, self.options, watch)?;
         Ok(Some((moving.positions(self.model), moving.weights())))

@@ -427,9 +427,9 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |largest: f64, (a, b)| largest.max((a - b).abs()))
 }
 
-/// A run in low precision departs from the exact one by about as much as rounding makes a run depart
-/// from it. The allowed distance is three times the largest distance between the twin's run and the
-/// exact one.
+/// A run in low precision departs from the exact one by about as much as rounding makes a run
+/// depart from it. The allowed distance is three times the largest distance between the twin's run
+/// and the exact one.
 pub(super) fn assert_in_band(engine: &CudaEngine, rounding: Rounding, model: &Model, training: &Training, steps: u64) {
     let precision = engine.precision();
     let exact = twin_losses(Rounding::EXACT, model, training, steps);

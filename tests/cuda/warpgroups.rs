@@ -1,5 +1,5 @@
-//! Products of warpgroups, which cards of 9.0 have: whatever depends on them. The virtual GPU is such
-//! a card in a process of its own.
+//! Products of warpgroups, which cards of 9.0 have: whatever depends on them. The virtual GPU is
+//! such a card in a process of its own.
 
 use crate::common::rounded::Rounding;
 use crate::common::{batch, embeddings, model};
@@ -18,8 +18,8 @@ fn engine(precision: Precision) -> CudaEngine {
     CudaEngine::new(0, precision).expect("a card of 9.0").with_large_tiles()
 }
 
-/// Runs the tests of this file that need a card of 9.0. Another real card has none of these products,
-/// and there is nothing to test on it.
+/// Runs the tests of this file that need a card of 9.0. Another real card has none of these
+/// products, and there is nothing to test on it.
 #[test]
 fn products_of_warpgroups_are_right() {
     let card = devices().expect("a GPU, or the virtual one").remove(0);

@@ -167,7 +167,8 @@ impl Network {
 }
 
 /// Where the hardware has column `index` of a product, if a thread's sums of four of its tiles of
-/// eight columns are eight consecutive columns: tile, thread and element change places in 32 columns.
+/// eight columns are eight consecutive columns: tile, thread and element change places in 32
+/// columns.
 fn in_order_of_sums(index: usize) -> usize {
     let (thread, tile, element) = (index / 8 % 4, index / 2 % 4, index % 2);
     index / 32 * 32 + tile * 8 + thread * 2 + element

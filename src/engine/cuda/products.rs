@@ -18,7 +18,8 @@ impl Network {
         Network::of_products(architecture, Products::Wgmma)
     }
 
-    /// The same for a batch of `n_tiles` high tiles, and the height of its tiles, chosen by `choice`.
+    /// The same for a batch of `n_tiles` high tiles, and the height of its tiles, chosen by
+    /// `choice`.
     pub fn for_batch(
         device: &Device,
         architecture: &Architecture,

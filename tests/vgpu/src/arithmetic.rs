@@ -32,9 +32,9 @@ fn approximate(value: f64, bits: u32) -> f32 {
     f32::from_bits(rounded)
 }
 
-/// The f32 next to `value` towards zero, odd if it is not `value` itself: rounded on to fewer digits it
-/// gives what `value` does. (`from_f64` of f16 and bf16 omits the last digits, so that it takes values
-/// just above the middle of two for ties.)
+/// The f32 next to `value` towards zero, odd if it is not `value` itself: rounded on to fewer
+/// digits it gives what `value` does. (`from_f64` of f16 and bf16 omits the last digits, so that it
+/// takes values just above the middle of two for ties.)
 fn to_odd(value: f64) -> f32 {
     let near = value as f32;
     if near.is_nan() || f64::from(near) == value {

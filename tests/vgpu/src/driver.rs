@@ -5,8 +5,8 @@
 //! returns the error. `VGPU_SEED` sets the order of warps, blocks and streams; `VGPU_MEMORY` the
 //! bytes of each device; `VGPU_SHARED` the shared memory of a block; `VGPU_MULTIPROCESSORS` the
 //! number of multiprocessors; `VGPU_COUNTERS` names a file for the counters, written at every
-//! synchronization; `VGPU_CAPABILITY` the card of each device; `VGPU_OVERRIDE` names PTX that replaces modules
-//! (see [`overrides`]); and `VGPU_DEVICES` is the number of devices.
+//! synchronization; `VGPU_CAPABILITY` the card of each device; `VGPU_OVERRIDE` names PTX that
+//! replaces modules (see [`overrides`]); and `VGPU_DEVICES` is the number of devices.
 //!
 //! Devices share nothing: each has its memory, its streams, its modules and its lock. A thread that
 //! has made no context current uses the first.

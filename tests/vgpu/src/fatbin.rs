@@ -50,7 +50,8 @@ impl Numbers<'_> {
 }
 
 /// The text of the PTX in `image` that a card of compute capability `capability` (80 for 8.0) runs:
-/// of a fat binary the newest, preferably one for that architecture alone; or `image` itself, if it is PTX.
+/// of a fat binary the newest, preferably one for that architecture alone; or `image` itself, if it
+/// is PTX.
 ///
 /// # Errors
 /// Describes what is wrong with the image, or what it holds instead.
@@ -71,7 +72,8 @@ pub fn ptx_of(image: &[u8], capability: u32) -> Result<String, String> {
     text(&unpacked(&numbers, part.header, content)?).ok_or_else(|| "its PTX is no text".into())
 }
 
-/// A part of a fat binary that holds PTX: where its header and its content begin, and bytes of the latter.
+/// A part of a fat binary that holds PTX: where its header and its content begin, and bytes of the
+/// latter.
 struct Part {
     target: Target,
     header: usize,
@@ -168,8 +170,8 @@ mod tests {
         }
     }
 
-    /// Whatever the order of its parts, a card takes the newest that it runs, and rather one for its
-    /// architecture alone.
+    /// Whatever the order of its parts, a card takes the newest that it runs, and rather one for
+    /// its architecture alone.
     #[test]
     fn a_card_takes_the_newest_ptx_that_it_runs() {
         let texts = [("80", 80, 0), ("90", 90, 0), ("90a", 90, SPECIFIC), ("100a", 100, SPECIFIC)];

@@ -130,7 +130,8 @@ pub const WARP_ROWS: usize = 16;
 /// Columns of the right operand that four registers of D cover.
 pub const TILE_COLUMNS: usize = 8;
 
-/// Values of the left operand of a warp, by row; and of eight columns of the right one, by inner index.
+/// Values of the left operand of a warp, by row; and of eight columns of the right one, by inner
+/// index.
 pub type LeftTile = [[f64; WARPGROUP_DEPTH]; WARP_ROWS];
 pub type RightTile = [[f64; TILE_COLUMNS]; WARPGROUP_DEPTH];
 

@@ -38,8 +38,8 @@ ret;
 }
 "#;
 
-/// A kernel that writes `sm` of its target into the first word, which a block of three warpgroups takes
-/// by way of the last word of its shared memory. On sm_90 the warpgroups pass registers on.
+/// A kernel that writes `sm` of its target into the first word, which a block of three warpgroups
+/// takes by way of the last word of its shared memory. On sm_90 the warpgroups pass registers on.
 fn kind(target: &str, sm: u32) -> String {
     let shared = if sm == 90 { 227 << 10 } else { 163 << 10 };
     let shares = "@%p1 bra $few;

@@ -1,11 +1,11 @@
-//! The assembler's report on the kernels: no registers spill, local memory is not used, and on Hopper
-//! products of warpgroups are not serialized and registers are passed on as the code says.
+//! The assembler's report on the kernels: no registers spill, local memory is not used, and on
+//! Hopper products of warpgroups are not serialized and registers are passed on as the code says.
 //!
-//! What is assembled is the PTX that the build embeds. As that takes minutes, `tests/vgpu/assembled.csv`
-//! records what the assembler found nothing wrong with, by digests of the PTX and the assembler's
-//! version; whatever is not on record is assembled. `AMATCH_RECORD=1` writes the record anew. Every
-//! architecture, whatever is on record, on request:
-//! `cargo test -p vgpu --test resources -- --ignored`.
+//! What is assembled is the PTX that the build embeds. As that takes minutes,
+//! `tests/vgpu/assembled.csv` records what the assembler found nothing wrong with, by digests of
+//! the PTX and the assembler's version; whatever is not on record is assembled. `AMATCH_RECORD=1`
+//! writes the record anew. Every architecture, whatever is on record, on request: `cargo test -p
+//! vgpu --test resources -- --ignored`.
 
 mod common;
 
@@ -59,8 +59,8 @@ fn complaints(report: &str, kernels: &[String]) -> Vec<String> {
             wrong.push(format!("{kernel}: {}", sizes.trim()));
         }
     }
-    // "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored; …": what has a number
-    // is not as the code says, whatever the assembler calls it.
+    // "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored; …": what has a
+    // number is not as the code says, whatever the assembler calls it.
     let has_number = |line: &str| {
         let number = line.split_once(" : (C").and_then(|(_, rest)| rest.split_once(')')).map(|(number, _)| number);
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -115,7 +115,8 @@ fn roles_that_the_assembler_does_not_keep_are_reported() {
     }
 }
 
-/// What was assembled without a complaint, a line each: the first kernel of a file, architecture, digest.
+/// What was assembled without a complaint, a line each: the first kernel of a file, architecture,
+/// digest.
 struct Record {
     path: PathBuf,
     lines: BTreeSet<String>,

@@ -70,8 +70,8 @@ device_types! {
     const WGMMA_DEPTH: usize = 64;
     /// Stages of their weights.
     const WGMMA_STAGES: usize = 4;
-    /// Columns of its smaller products; the larger ones have BROAD_COLUMNS. Hidden layers are padded
-    /// to multiples of this.
+    /// Columns of its smaller products; the larger ones have BROAD_COLUMNS. Hidden layers are
+    /// padded to multiples of this.
     const WGMMA_COLUMNS: usize = 128;
     /// Bytes of a stage.
     const WGMMA_STAGE_BYTES: usize = 2 * WGMMA_DEPTH * BROAD_COLUMNS;
