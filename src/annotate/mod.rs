@@ -64,8 +64,9 @@ pub enum Column {
     /// `obs/hjb_residual`, per unit of time: see [`Local::hjb_residual`](crate::Local). Without
     /// growth less its mean over the cells of a time.
     HjbResidual,
-    /// `obs/log_density`, in the units of the samples: see [`Model::log_density`], from kernels
-    /// at the cells of the first time.
+    /// `obs/log_density`, in the units of the samples: see
+    /// [`Model::log_density`](crate::model::Model::log_density), from kernels at the cells of the
+    /// first time.
     LogDensity,
     /// `obsm/fate` f32 `[n, labels]` and their names in `uns/amatch/fates`: the shares of each
     /// label that the descendants of a cell have at the last time.
