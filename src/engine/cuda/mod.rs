@@ -41,7 +41,6 @@ pub use driver::{DeviceInfo, devices, is_available};
 #[doc(hidden)] // by way of `cli_support`
 pub use driver::{driver, images, kernels, oldest_driver};
 
-use self::abi::Products;
 use self::driver::Device;
 use self::needs::TileChoice;
 use self::trainer::CudaTrainer;
@@ -57,9 +56,9 @@ use crate::stage::Watch;
 /// The instruction that products of `precision` are made of, and with it the order in which a
 /// product's terms are added.
 fn product_engine(device: &Device, precision: Precision) -> &'static str {
-    match (precision, device.products()) {
+    match (precision, device.uses_warpgroups()) {
         (Precision::F32, _) => "fma",
-        (Precision::Bf16 | Precision::F16, Products::Wgmma) => "wgmma",
+        (Precision::Bf16 | Precision::F16, true) => "wgmma",
         (Precision::Tf32 | Precision::Bf16 | Precision::F16, _) => "mma.sync",
     }
 }

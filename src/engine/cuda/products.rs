@@ -12,7 +12,7 @@ impl Network {
     /// high tiles: those of warpgroups where the device is to use them and they know the network.
     pub fn on(device: &Device, architecture: &Architecture, precision: Precision, n_probes: usize) -> Network {
         let network = Network::new(architecture);
-        if device.products() == Products::Mma || n_probes > 0 || !known_to_warpgroups(&network, precision) {
+        if !device.uses_warpgroups() || n_probes > 0 || !known_to_warpgroups(&network, precision) {
             return network;
         }
         Network::of_products(architecture, Products::Wgmma)

@@ -11,7 +11,6 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::super::abi::Products;
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
@@ -99,7 +98,7 @@ pub struct Device {
     /// Its number, as the user names it.
     name: String,
     model: String,
-    products: Products,
+    uses_warpgroups: bool,
     context: Arc<CudaContext>,
     /// Stream of the kernels.
     stream: Arc<CudaStream>,
@@ -155,7 +154,7 @@ impl Device {
         let model = context.name().map_err(driver("has no name"))?;
         let capability = context.compute_capability().map_err(driver("has no compute capability"))?;
         let device = Arc::new(Device {
-            products: products(&name, capability)?,
+            uses_warpgroups: uses_warpgroups(&name, capability)?,
             name,
             model,
             context,
@@ -184,7 +183,7 @@ impl Device {
         Ok(Arc::new(Device {
             name: self.name.clone(),
             model: self.model.clone(),
-            products: self.products,
+            uses_warpgroups: self.uses_warpgroups,
             context: self.context.clone(),
             stream: stream()?,
             copies: stream()?,
@@ -223,9 +222,9 @@ impl Device {
         &self.model
     }
 
-    /// The products that networks get which both kinds know.
-    pub fn products(&self) -> Products {
-        self.products
+    /// True if products are to be those of warpgroups, where there are kernels of both kinds.
+    pub fn uses_warpgroups(&self) -> bool {
+        self.uses_warpgroups
     }
 
     /// Properties that the driver reports.
@@ -256,10 +255,10 @@ impl Device {
 
     /// Blocks of `kernel`, with `shared` bytes of shared memory besides its static arrays, that fit
     /// a multiprocessor at a time.
-    pub fn blocks_at_once(&self, kernel: Kernel, shared: u32) -> Result<usize> {
+    pub fn blocks_at_once(&self, kernel: Kernel, threads: u32, shared: u32) -> Result<usize> {
         let function = &self.kernel(kernel)?.function;
         let n_blocks = function
-            .occupancy_max_active_blocks_per_multiprocessor(kernel.threads(), shared as usize, None)
+            .occupancy_max_active_blocks_per_multiprocessor(threads, shared as usize, None)
             .map_err(|error| self.failure("blocks of a multiprocessor", error))?;
         Ok(n_blocks as usize)
     }
@@ -414,6 +413,7 @@ impl Device {
         &self,
         kernel: Kernel,
         grid: [u32; 3],
+        threads: u32,
         shared_bytes: u32,
         arguments: &P,
     ) -> Result<()> {
@@ -422,8 +422,7 @@ impl Device {
         let arguments = &tampered(arguments);
         builder.arg(arguments);
         let [x, y, z] = grid;
-        let config =
-            LaunchConfig { grid_dim: (x, y, z), block_dim: (kernel.threads(), 1, 1), shared_mem_bytes: shared_bytes };
+        let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads, 1, 1), shared_mem_bytes: shared_bytes };
         self.launched().push(kernel.name());
         // SAFETY: the caller guarantees the arguments; the driver checks the sizes.
         unsafe { builder.launch(config) }.map(|_| ()).map_err(|error| self.failure(kernel.name(), error))
@@ -523,9 +522,9 @@ impl Device {
     }
 }
 
-/// The products that GPU `name` of compute capability `capability` is to use. Those of warpgroups
-/// were run on the virtual GPU alone, so they must be asked for.
-fn products(name: &str, capability: (i32, i32)) -> Result<Products> {
+/// True if GPU `name` of compute capability `capability` is to use products of warpgroups. They were
+/// run on the virtual GPU alone, so they must be asked for.
+fn uses_warpgroups(name: &str, capability: (i32, i32)) -> Result<bool> {
     const VARIABLE: &str = "AMATCH_PRODUCT";
     let refused = |problem: String, fix: &str| Error::Device {
         kind: DeviceKind::Unavailable,
@@ -534,12 +533,12 @@ fn products(name: &str, capability: (i32, i32)) -> Result<Products> {
         fix: fix.into(),
     };
     match std::env::var_os(VARIABLE) {
-        None => Ok(Products::Mma),
-        Some(value) if value.is_empty() || value == "mma" => Ok(Products::Mma),
+        None => Ok(false),
+        Some(value) if value.is_empty() || value == "mma" => Ok(false),
         Some(value) if value == "wgmma" => {
             let is_there = MODULES.iter().any(|module| module.is_of_warpgroups);
             match (capability, is_there) {
-                ((9, 0), true) => Ok(Products::Wgmma),
+                ((9, 0), true) => Ok(true),
                 ((9, 0), false) => {
                     let problem = format!("{VARIABLE} is wgmma, and this program has no kernels of that kind");
                     Err(refused(problem, "build it for architecture 90 (AMATCH_CUDA_ARCHS), or set mma"))

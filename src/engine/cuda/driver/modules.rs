@@ -1,8 +1,6 @@
 //! Output of `build.rs`: for each file of `kernels/` the names of its kernels and its fat binary
 //! (none without a compiler); and the compiler with its architectures, or why there was none.
 
-use crate::engine::cuda::abi::{THREADS, WGMMA_THREADS};
-
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// A file of `kernels/`.
@@ -49,19 +47,6 @@ macro_rules! kernels {
             }
         }
     };
-}
-
-impl Kernel {
-    /// True if it has products of warpgroups, which 9.0 alone has.
-    pub fn is_of_warpgroups(self) -> bool {
-        use Kernel::{IntegrateWgmmaBf16, IntegrateWgmmaF16, SweepWgmmaBf16, SweepWgmmaF16};
-        matches!(self, SweepWgmmaBf16 | SweepWgmmaF16 | IntegrateWgmmaBf16 | IntegrateWgmmaF16)
-    }
-
-    /// Threads of a block.
-    pub fn threads(self) -> u32 {
-        if self.is_of_warpgroups() { WGMMA_THREADS } else { THREADS }
-    }
 }
 
 mod kernel;

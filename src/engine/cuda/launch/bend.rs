@@ -1,6 +1,6 @@
 //! Launches of `kernels/bend.cu`: the network that displaces the points of a learned path.
 
-use super::super::abi::{BendParams, StepState};
+use super::super::abi::{BendParams, StepState, THREADS};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::needs::{PointGradient, Work};
 use super::super::network::Network;
@@ -73,6 +73,6 @@ impl BendPass<'_> {
         };
         // SAFETY: reads and writes the buffers of `self`; both sets of rows hold the tiles (checked
         // above).
-        unsafe { device.launch(kernel, [n_tiles, 1, 1], layout.bytes, &params) }
+        unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, layout.bytes, &params) }
     }
 }

@@ -1,6 +1,6 @@
 //! Launches of `kernels/draw.cu`: the rows of a batch.
 
-use super::super::abi::{BatchParams, DrawParams, StepState, Tag};
+use super::super::abi::{BatchParams, DrawParams, StepState, THREADS, Tag};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::needs::Work;
 use super::super::network::Network;
@@ -120,6 +120,6 @@ impl Draw<'_> {
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above and by
         // the caller; `path` owns the tables that its argument block points to.
-        unsafe { device.launch(kernel, [n_tiles, 1, 1], 0, &params) }
+        unsafe { device.launch(kernel, [n_tiles, 1, 1], THREADS, 0, &params) }
     }
 }

@@ -8,7 +8,7 @@ use super::super::network::Network;
 use super::checks::check_least;
 use super::shared_layout::{ProductWidth, SharedLayout};
 use super::sweep::of_16_bits;
-use super::{Packed, Rows};
+use super::{Packed, Rows, threads};
 use crate::error::{Result, check_len};
 use crate::integrate::Plan;
 use crate::objective::Objective;
@@ -227,6 +227,8 @@ impl Integrate<'_> {
         };
         // SAFETY: reads and writes the buffers of `self`, whose lengths are checked above, and no
         // step beyond the last (checked by `FixedSteps::new`).
-        unsafe { device.launch(kernel.name, [n_blocks as u32, 1, 1], kernel.layout.bytes, &params) }
+        unsafe {
+            device.launch(kernel.name, [n_blocks as u32, 1, 1], threads(kernel.name), kernel.layout.bytes, &params)
+        }
     }
 }

@@ -23,3 +23,15 @@ pub use rows::Rows;
 pub use shared_layout::SharedLayout;
 pub use sweep::{Sweep, SweepNarrow, narrow_layout, narrow_room, sweep_kernel};
 pub use weight_grad::WeightGrad;
+
+use super::abi::{THREADS, WGMMA_THREADS};
+use super::driver::Kernel;
+
+/// Threads of a block of `kernel`: products of warpgroups have some that bring weights.
+fn threads(kernel: Kernel) -> u32 {
+    use Kernel::{IntegrateWgmmaBf16, IntegrateWgmmaF16, SweepWgmmaBf16, SweepWgmmaF16};
+    match kernel {
+        SweepWgmmaBf16 | SweepWgmmaF16 | IntegrateWgmmaBf16 | IntegrateWgmmaF16 => WGMMA_THREADS,
+        _ => THREADS,
+    }
+}

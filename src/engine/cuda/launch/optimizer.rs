@@ -3,7 +3,7 @@
 
 use super::super::abi::{
     BatchParams, DevicePtr, DeviceRecord, FinishStepParams, GatherParams, MAX_PARTS, MOMENTS, OptimizerParams,
-    PARAM_TILE, StepNetworkParams, StepSizes, StepState, Tag, TileSums, TimesParams, UpdateParams,
+    PARAM_TILE, StepNetworkParams, StepSizes, StepState, THREADS, Tag, TileSums, TimesParams, UpdateParams,
 };
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
@@ -77,7 +77,7 @@ impl Gather<'_> {
         };
         // SAFETY: reads `state` and `partials`, writes `gradient` and `squares`, whose lengths are
         // checked above.
-        unsafe { device.launch(Kernel::GatherGradient, [n_blocks as u32, 1, 1], 0, &arguments) }
+        unsafe { device.launch(Kernel::GatherGradient, [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
     }
 }
 
@@ -134,7 +134,7 @@ impl Update<'_> {
         };
         let kernel = Kernel::Update(precision);
         // SAFETY: reads and writes the buffers above, whose lengths are checked.
-        unsafe { device.launch(kernel, [n_blocks(network) as u32, 1, 1], 0, &arguments) }
+        unsafe { device.launch(kernel, [n_blocks(network) as u32, 1, 1], THREADS, 0, &arguments) }
     }
 }
 
@@ -159,7 +159,7 @@ impl Times {
             density: device.zeros(2 * TIME_KNOTS)?,
         };
         // SAFETY: reads and writes the buffers of `times`, whose lengths are checked.
-        unsafe { device.launch(Kernel::RenewDensity, [1, 1, 1], 0, &times.params()?)? };
+        unsafe { device.launch(Kernel::RenewDensity, [1, 1, 1], THREADS, 0, &times.params()?)? };
         Ok(times)
     }
 
@@ -260,6 +260,6 @@ impl FinishStep<'_> {
         };
         // SAFETY: reads and writes the buffers above, whose lengths are checked; at most
         // `history.len()` records are written.
-        unsafe { device.launch(Kernel::FinishStep, [1, 1, 1], 0, &arguments) }
+        unsafe { device.launch(Kernel::FinishStep, [1, 1, 1], THREADS, 0, &arguments) }
     }
 }

@@ -7,6 +7,7 @@ use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Device, Kernel};
 use super::super::needs::{RowNeeds, Work};
 use super::super::network::Network;
+use super::threads;
 use crate::error::Result;
 use crate::precision::Precision;
 
@@ -108,7 +109,7 @@ impl SharedLayout {
         // A small batch has no more low tiles than a large GPU has multiprocessors.
         let blocks_at_once = match width {
             ProductWidth::Low => 1,
-            _ => device.blocks_at_once(kernel, of_products as u32)?,
+            _ => device.blocks_at_once(kernel, threads(kernel), of_products as u32)?,
         };
         let room = device.shared_memory_among(kernel, blocks_at_once.max(1))?;
         // Narrow networks have their weights in shared memory, and if all fit, need no stages.
@@ -213,7 +214,7 @@ mod tests {
                 let needs = RowNeeds::default();
                 let (kernel, layout) =
                     SharedLayout::choose(&device, precision, kernels(precision), &network, needs).expect("chosen");
-                let blocks = device.blocks_at_once(kernel, layout.bytes).expect("known");
+                let blocks = device.blocks_at_once(kernel, threads(kernel), layout.bytes).expect("known");
                 assert_eq!(blocks, layout.blocks_at_once, "{precision:?} {width}");
                 some += layout.carried.n_shared;
                 let room = device.shared_memory_among(kernel, blocks).expect("known") - layout.bytes as usize;

@@ -3,7 +3,8 @@
 
 use super::super::abi::{
     BatchParams, CHUNK_BYTES, CarriedParams, DevicePtr, LAYER_SUM_BYTES, MOMENTS, NARROW_COLUMNS, NARROW_GROUPS,
-    NARROW_STAGE_BYTES, NARROW_STAGES, Products, StepState, SweepNarrowParams, SweepParams, TILE_ROWS, TileSums,
+    NARROW_STAGE_BYTES, NARROW_STAGES, Products, StepState, SweepNarrowParams, SweepParams, THREADS, TILE_ROWS,
+    TileSums,
 };
 use super::super::carried::{carried, unit_bytes};
 use super::super::driver::{Buffer, Device, Kernel};
@@ -11,7 +12,7 @@ use super::super::needs::{PointGradient, RowNeeds, Tiles, Work};
 use super::super::network::Network;
 use super::checks::{check_chunk, check_least, check_tiles};
 use super::shared_layout::{ProductWidth, SharedLayout, resident_layers};
-use super::{Packed, Rows};
+use super::{Packed, Rows, threads};
 use crate::engine::batch::{LossForm, Potential};
 use crate::error::{Result, check_len};
 use crate::objective::Objective;
@@ -97,7 +98,7 @@ impl Sweep<'_> {
         let n_blocks = layout.n_blocks(device, params.batch.n_tiles)?;
         // SAFETY: reads and writes the buffers of `self`, whose lengths `params` checks; rows and
         // slots hold the chunk's tiles (checked above), of which there are no fewer than blocks.
-        unsafe { device.launch(kernel, [n_blocks, 1, 1], bytes, &params) }
+        unsafe { device.launch(kernel, [n_blocks, 1, 1], threads(kernel), bytes, &params) }
     }
 }
 
@@ -225,6 +226,6 @@ impl SweepNarrow<'_> {
         // SAFETY: reads and writes the buffers of `self` and `sweep`, whose lengths are checked
         // above and by `Sweep::params`; each block has slots and spilled sums, each group a partial
         // gradient.
-        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], bytes, &params) }
+        unsafe { device.launch(kernel, [n_blocks as u32, 1, 1], THREADS, bytes, &params) }
     }
 }

@@ -1,6 +1,6 @@
 //! Launch of `kernels/weight_grad.cu`: partial weight gradients of a chunk of swept tiles.
 
-use super::super::abi::{BatchParams, StepState, WEIGHT_GRAD_BYTES, WIDE_GROUPS, WeightGradParams};
+use super::super::abi::{BatchParams, StepState, THREADS, WEIGHT_GRAD_BYTES, WIDE_GROUPS, WeightGradParams};
 use super::super::driver::{Buffer, Device, Kernel};
 use super::super::network::Network;
 use super::Rows;
@@ -50,6 +50,6 @@ impl WeightGrad<'_> {
         let grid = [network.n_grad_tiles as u32, batch.n_tiles.min(WIDE_GROUPS as u32), 1];
         // SAFETY: reads the rows and writes the partial gradients, both large enough for the grid
         // (checked above).
-        unsafe { device.launch(Kernel::WeightGrad(precision), grid, WEIGHT_GRAD_BYTES as u32, &params) }
+        unsafe { device.launch(Kernel::WeightGrad(precision), grid, THREADS, WEIGHT_GRAD_BYTES as u32, &params) }
     }
 }
