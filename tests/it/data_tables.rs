@@ -206,7 +206,7 @@ fn a_model_keeps_the_names_and_every_command_wants_them() {
     // Both the table itself and a file of written particles can start particles.
     let sample = |from: &str, out: &str| said(folder, &["sample", "runs/run", "--from", from, "--out", out], true);
     sample("data.csv", "p.csv");
-    assert!(fs::read_to_string(folder.join("p.csv")).expect("readable").starts_with("PC1,PC2,times\n"));
+    assert!(fs::read_to_string(folder.join("p.csv")).expect("readable").starts_with("PC1,PC2,times,ids\n"));
     sample("p.csv", "p.npz");
     sample("p.npz", "q.tsv.gz");
     sample("q.tsv.gz", "r.npz");

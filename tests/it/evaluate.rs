@@ -321,8 +321,7 @@ fn particles_of_a_run_are_evaluated_under_the_names_that_they_have() {
     };
     let (t, x, y) = (column(0), column(1), column(2));
     let samples: Vec<f32> = x.into_iter().zip(y).flat_map(|(x, y)| [x, y]).collect();
-    let members =
-        [("X.npy", npy("<f4", false, &[150, 2], &f32s(&samples))), ("t.npy", npy("<f4", false, &[150], &f32s(&t)))];
+    let members = [("X", npy("<f4", false, &[150, 2], &f32s(&samples))), ("t", npy("<f4", false, &[150], &f32s(&t)))];
     fs::write(folder.join("data.npz"), npz(&members, CompressionMethod::Stored)).expect("written");
     let of_arrays =
         ["data.path=\"data.npz\"", "data.times=\"t\"", "data.samples=\"X\"", "output.folder=\"runs/arrays\""];

@@ -81,12 +81,11 @@ fn ids_are_read_as_they_were_written() {
     let big_endian: Vec<u8> = "ab\0cd\0".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
     for (descr, data) in [("|S3", b"ab\0cd\0".to_vec()), (">U3", big_endian)] {
         let members =
-            [("samples.npy", npy("<f4", false, &[2], &f32s(&[1.0, 2.0]))), ("ids.npy", npy(descr, false, &[2], &data))];
+            [("samples", npy("<f4", false, &[2], &f32s(&[1.0, 2.0]))), ("ids", npy(descr, false, &[2], &data))];
         fs::write(folder.path().join("theirs.npz"), npz(&members, CompressionMethod::Stored)).expect("written");
         assert_eq!(of_file(folder.path(), "theirs.npz"), texts(&["ab", "cd"]), "{descr}");
     }
-    let members =
-        [("samples.npy", npy("<f4", false, &[1], &f32s(&[1.0]))), ("ids.npy", npy("<U2", false, &[2], &[0; 16]))];
+    let members = [("samples", npy("<f4", false, &[1], &f32s(&[1.0]))), ("ids", npy("<U2", false, &[2], &[0; 16]))];
     fs::write(folder.path().join("two.npz"), npz(&members, CompressionMethod::Stored)).expect("written");
     let refused = read_ids(&DataSource::new(folder.path().join("two.npz")), 1, &()).expect_err("two").to_string();
     assert!(refused.contains("two.npz: ids: has shape [2]") && refused.contains("per row: 1 of them"), "{refused}");
