@@ -203,8 +203,10 @@ fn expect_no_spills(architectures: &[u32], on_record: &BTreeSet<String>) -> BTre
     let version = run(Command::new(assembler()).arg("--version"));
     let mut work: Vec<(String, String, String)> = Vec::new();
     for image in images() {
+        let before = work.len();
         let mut add = |capability: u32, target: Option<Target>| {
-            let ptx = ptx_of(image, capability).expect("PTX");
+            // An image for Hopper alone has nothing for others.
+            let Ok(ptx) = ptx_of(image, capability) else { return };
             if target.is_none_or(|target| Target::of(&ptx) == target) {
                 let architecture = target.map_or(capability.to_string(), |_| format!("{capability}a"));
                 let first = kernels(ptx.as_bytes()).into_iter().next().expect("a kernel");
@@ -213,6 +215,7 @@ fn expect_no_spills(architectures: &[u32], on_record: &BTreeSet<String>) -> BTre
         };
         architectures.iter().for_each(|&architecture| add(architecture, None));
         add(90, Some(Target { architecture: 90, specific: true }));
+        assert!(work.len() > before, "an image without PTX");
     }
     let lines = work.iter().map(|(line, ..)| line.clone()).collect();
     work.retain(|(line, ..)| !on_record.contains(line));
