@@ -738,8 +738,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the rows of a fragment are swapped",
         "tile/wgmma_product.cuh",
-        "(row + 8 * half)",
-        "(row + 8 * (half ^ 1))",
+        "own + 8 * half * depth",
+        "own + 8 * (half ^ 1) * depth",
         WGMMA_FLOW,
         &[Comparison],
     ),
