@@ -776,12 +776,12 @@ const FAULTS: &[Fault] = &[
         &[Deadlock, Comparison, Uninitialized, Race],
     ),
     fault(
-        "results of several column tiles take the operand's place",
-        "net/sweeps.cuh",
-        "return width <= kColumns && memory",
-        "return memory",
+        "the pieces of a long operand are all the first",
+        "tile/wgmma_product.cuh",
+        "load(a + k, depth, n_chunks, memory.a)",
+        "load(a, depth, n_chunks, memory.a)",
         WGMMA,
-        &[Comparison, Uninitialized],
+        &[Comparison],
     ),
     fault(
         "packed weights are not swizzled",
