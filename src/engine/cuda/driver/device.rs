@@ -522,8 +522,8 @@ impl Device {
     }
 }
 
-/// True if GPU `name` of compute capability `capability` is to use products of warpgroups. They were
-/// run on the virtual GPU alone, so they must be asked for.
+/// True if GPU `name` of compute capability `capability` is to use products of warpgroups. They
+/// were run on the virtual GPU alone, so they must be asked for.
 fn uses_warpgroups(name: &str, capability: (i32, i32)) -> Result<bool> {
     const VARIABLE: &str = "AMATCH_PRODUCT";
     let refused = |problem: String, fix: &str| Error::Device {
