@@ -38,12 +38,23 @@ __device__ __forceinline__ void integrate_wgmma(const IntegrateParams& params) {
                                                    {params.carried, params.rows.carried, behind_stages(sm)},
                                                    sm_integration.probe_weight};
     };
-    integrate_tiles(params, sm_integration, sweeps_of, [&](bool goes_on) {
+    // Announces whether an evaluation follows.
+    const auto goes_on = [&] {
+      const bool does = advance<kTileRows>(params, sm_integration.progress);
       if (threadIdx.x == 0) {
-        sm_goes_on = goes_on;
+        sm_goes_on = does;
         arrive(go);
       }
-    });
+      return does;
+    };
+    const ParticleState<kTileRows> state{params, sm_integration.progress.tile};
+#pragma unroll 1
+    while (goes_on()) {
+      const uint32_t first_row = sm_integration.progress.slot_row;
+      auto sweeps = sweeps_of(first_row);
+      velocity(sweeps, state, sm_integration.progress.stage, sm_integration.progress.t_stage);
+      if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_integration.progress.tile.n_rows;
+    }
     end_turns();
   }
 }

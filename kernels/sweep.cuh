@@ -176,33 +176,13 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
     sm_tile.operand_scale = params.state->loss_scale / sum_scale<typename TileSweeps::Operand>(params.batch, index);
   sync_workers();  // the scale is written, and the terms of the tile before are read
 
-  // All rows of a tile belong to one part.
-  const bool is_center = interior && part_of(params.batch, index).kind == PartKind::kCenter;
-  const auto row_of = [&](uint32_t i) {
-    return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]};
-  };
-
-  tile.primal(interior);
-  needed_output(tile, !interior || params.with_potential != 0);
-  if (interior) {
-    potential_and_gradient(tile, params.with_potential != 0);
-    clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));
-    for_each_row<TileSweeps::kRows>([&](uint32_t i) {
-      const auto row = row_of(i);
-      row.seed_tangent();
-      if (kDiffusive && Lanes::is_first())
-        sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
-    });
-    tile.tangent();
-    TileSweeps::sync();  // the tangents' outputs are written
-    if constexpr (kDiffusive) {
-      for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).add_curvature(sm_tile.probe_weight[i]); });
-#pragma unroll 1
-      for (uint32_t probe = 0; probe < rows.n_probes; ++probe)
-        write_seeds(tile, rows.e_bar, probe,
-                    [&](uint32_t i, uint32_t k) { return row_of(i).probe_seed_of(k, probe, sm_tile.probe_weight[i]); });
-    }
-  } else {
+  if (!interior) {
+    const auto seed = [&](const HeadRow<TileSweeps>& row, uint32_t k) {
+      return operand_scale * *row.of(rows.weight) * row.output_seed_of(k);
+    };
+    tile.primal(false);
+    tile.output();
+    TileSweeps::sync();  // the output is written
     for_each_row<TileSweeps::kRows>([&](uint32_t i) {
       const auto row = head_row(tile, i);
       const float weight = *row.of(rows.weight), s = row.potential();
@@ -212,22 +192,47 @@ __device__ __forceinline__ void sweep_tile(const SweepParams& params, uint32_t i
         sm_terms[i].kinetic = 0.0;
       }
     });
+    write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
+    tile.adjoint(false);
+    sum_seeds(tile, [&](uint32_t i, uint32_t k) { return seed(head_row(tile, i), k); });
+    sync_workers();  // the terms are written
+    sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, false);
+    return;
   }
-  const auto seed = [&](uint32_t i, uint32_t k) {
-    if (interior) return row_of(i).adjoint_seed(k);
-    const auto row = head_row(tile, i);
-    return operand_scale * *row.of(rows.weight) * row.output_seed_of(k);
+
+  // All rows of a tile belong to one part.
+  const bool is_center = part_of(params.batch, index).kind == PartKind::kCenter;
+  const auto row_of = [&](uint32_t i) {
+    return InteriorRow<TileSweeps>{params, {tile, i}, is_center, operand_scale, sm_terms[i]};
   };
-  write_seeds(tile, rows.z_bar, 0, seed);
-  tile.adjoint(interior);
-  if (interior && params.with_grad_x) {
+
+  potential_and_gradient(tile, [&] { return params.with_potential != 0; });
+  clear_lines<TileSweeps::kRows>(tile.c(0), tile.width(0));
+  for_each_row<TileSweeps::kRows>([&](uint32_t i) {
+    const auto row = row_of(i);
+    row.seed_tangent();
+    if (kDiffusive && Lanes::is_first())
+      sm_tile.probe_weight[i] = operand_scale * sm_terms[i].weight * *row.head.of(rows.kappa);
+  });
+  tile.tangent();
+  TileSweeps::sync();  // the tangents' outputs are written
+  if constexpr (kDiffusive) {
+    for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).add_curvature(sm_tile.probe_weight[i]); });
+#pragma unroll 1
+    for (uint32_t probe = 0; probe < rows.n_probes; ++probe)
+      write_seeds(tile, rows.e_bar, probe,
+                  [&](uint32_t i, uint32_t k) { return row_of(i).probe_seed_of(k, probe, sm_tile.probe_weight[i]); });
+  }
+  write_seeds(tile, rows.z_bar, 0, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
+  tile.adjoint(true);
+  if (params.with_grad_x) {
     tile.adjoint_to_input();
     TileSweeps::sync();  // the gradient at the input is written
     for_each_row<TileSweeps::kRows>([&](uint32_t i) { row_of(i).gradient_at_point(); });
   }
-  sum_seeds(tile, seed);
+  sum_seeds(tile, [&](uint32_t i, uint32_t k) { return row_of(i).adjoint_seed(k); });
   sync_workers();  // the terms are written
-  sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, interior);
+  sum_tile<TileSweeps::kRows>(params, index, tile.first_row, sm_terms, true);
 }
 
 // Runs the sweeps of the chunk's tiles, one after the other in each block. `sweeps_of(first_row)`

@@ -223,36 +223,14 @@ struct IntegrationMemory {
   }
 };
 
-// Integrates a block's tiles one after the other, all steps of each. `sweeps_of(first_row)` makes
-// the sweeps of an evaluation; `announce(goes_on)` is called before each, and behind the last.
-template <int kRows, class SweepsOf, class Announce>
-__device__ __forceinline__ void integrate_tiles(const IntegrateParams& params, IntegrationMemory<kRows>& sm,
-                                                SweepsOf sweeps_of, Announce announce) {
-  const ParticleState<kRows> state{params, sm.progress.tile};
-  const auto goes_on = [&] {
-    const bool does = advance<kRows>(params, sm.progress);
-    announce(does);
-    return does;
-  };
-#pragma unroll 1
-  while (goes_on()) {
-    // Read again each time, so that addresses derived from it do not stay in registers across the
-    // network.
-    const uint32_t first_row = sm.progress.slot_row;
-    auto sweeps = sweeps_of(first_row);
-    velocity(sweeps, state, sm.progress.stage, sm.progress.t_stage);
-    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm.progress.tile.n_rows;
-  }
-}
-
-// The same with products that kColumns columns and kRows rows are formed of at a time by all
-// threads of the block.
+// Integrates a block's tiles one after the other, all steps of each. kColumns: see Sweeps.
 template <class T, bool kDensity, int kColumns, int kRows = kTileRows>
 __device__ __forceinline__ void integrate(const IntegrateParams& params) {
   using Engine = MmaEngine<T, kColumns, kRows>;
   using TileSweeps = ParticleSweeps<kDensity, Engine>;
   extern __shared__ __align__(128) unsigned char sm[];
   __shared__ IntegrationMemory<kRows> sm_integration;
+  const ParticleState<kRows> state{params, sm_integration.progress.tile};
   sm_integration.begin(params);
   sync_workers();  // the progress is written
   const auto sweeps_of = [&](uint32_t first_row) {
@@ -270,5 +248,13 @@ __device__ __forceinline__ void integrate(const IntegrateParams& params) {
                       n_resident};
   };
   if constexpr (Engine::kResidentWeights) sweeps_of(0).make_resident();
-  integrate_tiles(params, sm_integration, sweeps_of, [](bool) {});
+#pragma unroll 1
+  while (advance<kRows>(params, sm_integration.progress)) {
+    // Read again each time, so that addresses derived from it do not stay in registers across the
+    // network.
+    const uint32_t first_row = sm_integration.progress.slot_row;
+    TileSweeps sweeps = sweeps_of(first_row);
+    velocity(sweeps, state, sm_integration.progress.stage, sm_integration.progress.t_stage);
+    if (threadIdx.x == 0) params.blocks[blockIdx.x].velocity_evaluations += sm_integration.progress.tile.n_rows;
+  }
 }

@@ -63,9 +63,7 @@ __device__ __forceinline__ void velocity(TileSweeps& sweeps, const State& state,
 #pragma unroll 1
     for (uint32_t row = 0; row < Lanes::kOfWarp; ++row) a[(Lanes::first_row() + row) * in_width + i] = value;
   }
-  sweeps.primal(true);
-  needed_output(sweeps, state.has_weights());
-  potential_and_gradient(sweeps, state.has_weights());
+  potential_and_gradient(sweeps, [&] { return state.has_weights(); });
 
   const float q = params.cost_exponent;
   const float* grad_s = sweeps.of_rows(sweeps.rows.grad_s, dim);

@@ -63,60 +63,58 @@ struct Epilogue {
   }
 };
 
-// f, which replaces z, and its derivatives at eight elements.
-struct Orders8 {
-  float first[8], second[8], third[8];
-
-  template <class T, Activation kActivation>
-  __device__ __forceinline__ void evaluate(float (&z)[8]) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const Orders orders = activation<T, kActivation>(z[i]);
-      z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
-    }
-  }
-};
-
 // a = f(z), f', and, if `curved`, the further derivatives that kOrders keeps.
-template <class Tile>
-struct Activated : Epilogue<Tile> {
+template <class Tile, Activation kActivation>
+struct Primal : Epilogue<Tile> {
   using typename Epilogue<Tile>::T;
   using typename Epilogue<Tile>::S;
   using Kinds = ::Kinds<Tile::kOrders>;
   bool curved;
 
-  __device__ __forceinline__ void store(const ElementIndex& element, const float (&f)[8], const Orders8& orders) const {
-    this->hand_on(this->tile.rows.a, element, pack8<T>(f));
-    this->carry(Kinds::kF1, element, pack8<S>(orders.first));
-    if (!curved) return;
-    if (Tile::kOrders >= 2) this->carry(Kinds::kF2, element, pack8<S>(orders.second));
-    if (Tile::kOrders >= 3) this->carry(Kinds::kUF3, element, pack8<S>(orders.third));
-  }
-};
-
-// The same with one activation.
-template <class Tile, Activation kActivation>
-struct Primal : Activated<Tile> {
   __device__ __forceinline__ void operator()(const ElementIndex& element, float (&z)[8]) const {
-    Orders8 orders;
-    orders.template evaluate<typename Tile::Operand, kActivation>(z);
-    this->store(element, z, orders);
-  }
-};
-
-// And with any but SiLU, in one piece of code.
-template <class Tile>
-struct PrimalOfAny : Activated<Tile> {
-  __device__ __forceinline__ void operator()(const ElementIndex& element, float (&z)[8]) const {
-    using T = typename Tile::Operand;
-    Orders8 orders;
-    switch (this->tile.network.activation) {
-      case Activation::kTanh: orders.template evaluate<T, Activation::kTanh>(z); break;
-      case Activation::kSoftplus: orders.template evaluate<T, Activation::kSoftplus>(z); break;
-      case Activation::kGelu: orders.template evaluate<T, Activation::kGelu>(z); break;
-      default: orders.template evaluate<T, Activation::kSin>(z); break;
+    float first[8], second[8], third[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const Orders orders = activation<T, kActivation>(z[i]);
+      z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2, third[i] = orders.f3;
     }
-    this->store(element, z, orders);
+    this->hand_on(this->tile.rows.a, element, pack8<T>(z));
+    this->carry(Kinds::kF1, element, pack8<S>(first));
+    if (!curved) return;
+    if (Tile::kOrders >= 2) this->carry(Kinds::kF2, element, pack8<S>(second));
+    if (Tile::kOrders >= 3) this->carry(Kinds::kUF3, element, pack8<S>(third));
+  }
+};
+
+// The same with any activation but SiLU, in one piece of code.
+template <class Tile>
+struct PrimalOfAny : Epilogue<Tile> {
+  using typename Epilogue<Tile>::T;
+  using typename Epilogue<Tile>::S;
+  using Kinds = ::Kinds<Tile::kOrders>;
+  static_assert(Tile::kOrders <= 2, "no third derivative is kept");
+  bool curved;
+
+  template <Activation kActivation>
+  static __device__ __forceinline__ void evaluate(float (&z)[8], float (&first)[8], float (&second)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const Orders orders = activation<T, kActivation>(z[i]);
+      z[i] = orders.f, first[i] = orders.f1, second[i] = orders.f2;
+    }
+  }
+
+  __device__ __forceinline__ void operator()(const ElementIndex& element, float (&z)[8]) const {
+    float first[8], second[8];
+    switch (this->tile.network.activation) {
+      case Activation::kTanh: evaluate<Activation::kTanh>(z, first, second); break;
+      case Activation::kSoftplus: evaluate<Activation::kSoftplus>(z, first, second); break;
+      case Activation::kGelu: evaluate<Activation::kGelu>(z, first, second); break;
+      default: evaluate<Activation::kSin>(z, first, second); break;
+    }
+    this->hand_on(this->tile.rows.a, element, pack8<T>(z));
+    this->carry(Kinds::kF1, element, pack8<S>(first));
+    if (Tile::kOrders >= 2 && curved) this->carry(Kinds::kF2, element, pack8<S>(second));
   }
 };
 

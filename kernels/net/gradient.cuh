@@ -1,21 +1,17 @@
-// s and its gradient at the rows of a tile, between the primal sweep and the tangent: head, reverse
-// sweep, head.
+// s and its gradient at the rows of a tile: primal sweep, head, reverse sweep, head.
 #pragma once
 #include "row.cuh"
 
-// The output of the network, if the head or, with `with_potential`, s needs it. Ends with a barrier
-// of those who share rows.
-template <class TileSweeps>
-__device__ __forceinline__ void needed_output(TileSweeps& tile, bool with_potential) {
-  if (with_potential || tile.network.head != Head::kScalar) tile.output();
-  TileSweeps::sync();  // the output is written
-}
-
-// Forms the gradient of s and, if asked for, s, from rows.x and the needed output. Leaves the
-// derivatives that kOrders keeps.
-template <class TileSweeps>
-__device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, bool with_potential) {
+// Forms the gradient of s and, if asked for, s, from rows.x and the input, which must be written.
+// Leaves the derivatives that kOrders keeps. The predicate `asks_for_potential` is evaluated late
+// to save a register.
+template <class TileSweeps, class Asks>
+__device__ __forceinline__ void potential_and_gradient(TileSweeps& tile, Asks asks_for_potential) {
   const NetworkParams& network = tile.network;
+  tile.primal(true);
+  const bool with_potential = asks_for_potential();
+  if (with_potential || network.head != Head::kScalar) tile.output();
+  TileSweeps::sync();  // the output is written
   if (with_potential) {
     for_each_row<TileSweeps::kRows>([&](uint32_t i) {
       const auto row = head_row(tile, i);

@@ -259,8 +259,8 @@ struct Sweeps : TileRows<typename ProductEngine::Operand> {
         if constexpr (Engine::kManyGroups) {
           // The usual activation has code for each group; the longer ones share theirs.
           if (network.activation == Activation::kSilu)
-            return product.for_each_sum(lines, Primal<Sweeps, Activation::kSilu>{{{*this, stays}, curved}});
-          return product.for_each_sum_rolled(lines, PrimalOfAny<Sweeps>{{{*this, stays}, curved}}, memory.a);
+            return product.for_each_sum(lines, Primal<Sweeps, Activation::kSilu>{{*this, stays}, curved});
+          return product.for_each_sum_rolled(lines, PrimalOfAny<Sweeps>{{*this, stays}, curved}, memory.a);
         } else {
           switch (network.activation) {
             case Activation::kSilu: return activate<Activation::kSilu>(product, lines, stays, curved);
@@ -336,7 +336,7 @@ struct Sweeps : TileRows<typename ProductEngine::Operand> {
  private:
   template <Activation kActivation, class P>
   __device__ __forceinline__ void activate(P& product, const Lines& lines, bool stays, bool curved) {
-    product.for_each_sum(lines, Primal<Sweeps, kActivation>{{{*this, stays}, curved}});
+    product.for_each_sum(lines, Primal<Sweeps, kActivation>{{*this, stays}, curved});
   }
 
   template <class OfLayer, class Operand, class Make>

@@ -31,7 +31,7 @@ struct ProductMemory {
   uint32_t n_operand_chunks;
 
   // True if it holds an A of so many bytes a row.
-  __device__ __forceinline__ bool has_room(uint32_t bytes) const { return bytes <= n_operand_chunks * kChunkBytes; }
+  __device__ __forceinline__ bool has_room(size_t bytes) const { return bytes <= n_operand_chunks * kChunkBytes; }
 
   // Stores elements of A for a product that finds it in shared memory. All threads must have read
   // the A before.

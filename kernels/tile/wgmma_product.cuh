@@ -39,7 +39,7 @@ struct WgmmaMemory {
   WeightPipe& pipe;
 
   // True if registers hold an A of so many bytes a row.
-  __device__ __forceinline__ bool has_room(uint32_t bytes) const { return bytes <= kBroadColumns * 2; }
+  __device__ __forceinline__ bool has_room(size_t bytes) const { return bytes <= kBroadColumns * 2; }
 
   // Makes eight sums elements of the next A.
   template <class T>
