@@ -249,9 +249,9 @@ fn digest(file: &[u8]) -> Option<(Value, Value, String)> {
         hash.update(best["in_vain"].as_u64()?.to_le_bytes());
     }
     let networks = ["parameters", "ema", "moment1", "moment2"];
-    let with_bend = networks.map(|name| format!("bend.{name}"));
-    for name in ["time_moments"].into_iter().chain(networks).chain(with_bend.iter().map(String::as_str)).chain(["best"])
-    {
+    let others = ["bend", "growth"].map(|network| networks.map(|name| format!("{network}.{name}")));
+    let others = others.iter().flatten().map(String::as_str);
+    for name in ["time_moments"].into_iter().chain(networks).chain(others).chain(["best"]) {
         let Some(offsets) = header[name]["data_offsets"].as_array() else { continue };
         let [start, end] = [offsets.first()?.as_u64()? as usize, offsets.get(1)?.as_u64()? as usize];
         hash.update(name);
