@@ -344,8 +344,8 @@ fn sweep(
         return Ok(None);
     }
     let choice = (means.tiles, whole.n_tiles as usize);
-    let (network, tiles) = &Network::for_batch(device, &model.architecture, precision, given.probes.n_probes, choice);
-    let (network, tiles) = (network, *tiles);
+    let (network, tiles) = Network::for_batch(device, &model.architecture, precision, given.probes.n_probes, choice);
+    let network = &network;
     let needs = RowNeeds { n_probes: given.probes.n_probes, tiles, ..RowNeeds::default() };
     let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.

@@ -27,14 +27,19 @@ impl Network {
         n_probes: usize,
         (choice, n_tiles): (TileChoice, usize),
     ) -> (Network, Tiles) {
-        let network = Network::on(device, architecture, precision, n_probes);
-        match choice.tiles(&Network::new(architecture), precision, n_probes, n_tiles) {
-            Tiles::Low => (Network::new(architecture), Tiles::Low),
+        let plain = Network::new(architecture);
+        let tiles = choice.tiles(&plain, precision, n_probes, n_tiles);
+        // Products of warpgroups have high tiles, in place of the middle ones that are chosen for
+        // others.
+        let is_high = match tiles {
+            Tiles::Low => false,
             #[cfg(test)]
-            Tiles::Middle if choice == TileChoice::Given(Tiles::Middle) => (Network::new(architecture), Tiles::Middle),
-            Tiles::Middle if network.products == Products::Wgmma => (network, Tiles::High),
-            tiles => (network, tiles),
-        }
+            Tiles::Middle if choice == TileChoice::Given(Tiles::Middle) => false,
+            Tiles::Middle | Tiles::High => true,
+        };
+        let network = if is_high { Network::on(device, architecture, precision, n_probes) } else { plain };
+        let tiles = if network.products == Products::Wgmma { Tiles::High } else { tiles };
+        (network, tiles)
     }
 }
 
