@@ -7,6 +7,9 @@
 // `gather_gradient` adds the groups of shard s, which are s, s + kShards, ..., and then the shards.
 // So the order depends on the batch alone: not on its chunks, the number of blocks or the GPU, and
 // the sums of some shards can be formed without the others.
+//
+// A rank has BatchParams::n_shards consecutive shards, and counts their tiles alone. Its k-th tile
+// is in the k mod n_shards-th of its shards, and in the k mod groups_of(batch)-th of its groups.
 #pragma once
 #include <type_traits>
 
@@ -27,6 +30,18 @@ __device__ __forceinline__ uint32_t all_tiles(const BatchParams& batch) {
 
 static_assert(kWideGroups % kShards == 0 && kNarrowGroups % kShards == 0, "a group lies in one shard");
 
+// Groups of the rank's shards, of kGroups of all.
+template <uint32_t kGroups>
+__device__ __forceinline__ uint32_t groups_of(const BatchParams& batch) {
+  return kGroups / kShards * batch.n_shards;
+}
+
+// The number that `tile` of the rank, in `part`, has among all tiles of the part.
+__device__ __forceinline__ uint32_t tile_of_part(const BatchParams& batch, const Part& part, uint32_t tile) {
+  const uint32_t of_batch = tile / batch.n_shards * kShards + batch.first_shard + tile % batch.n_shards;
+  return of_batch - part.first_of_batch;
+}
+
 // True if operands of type T are rounded from f32.
 template <class T>
 constexpr bool kRounds = !std::is_same<T, float>::value;
@@ -43,7 +58,8 @@ __device__ __forceinline__ float sum_scale(const BatchParams& batch, uint32_t ti
 template <class T, uint32_t kGroups>
 __device__ __forceinline__ float rescaling(const BatchParams& batch, uint32_t tile) {
   if constexpr (kRounds<T>) {
-    if (tile >= kGroups) return sum_scale<T>(batch, tile - kGroups) / sum_scale<T>(batch, tile);
+    const uint32_t n_groups = groups_of<kGroups>(batch);
+    if (tile >= n_groups) return sum_scale<T>(batch, tile - n_groups) / sum_scale<T>(batch, tile);
   }
   return 1.0f;
 }

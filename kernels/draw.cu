@@ -70,7 +70,7 @@ __device__ __forceinline__ void draw(const DrawParams& params) {
   const uint32_t tile = params.batch.first_tile + blockIdx.x;
   const Part part = part_of(params.batch, tile);
   if (threadIdx.x < kTileRows)
-    sm_rows[threadIdx.x] = draw.row(part, (tile - part.first_tile) * kTileRows + threadIdx.x);
+    sm_rows[threadIdx.x] = draw.row(part, tile_of_part(params.batch, part, tile) * kTileRows + threadIdx.x);
   __syncthreads();  // rows are chosen by some threads, written by all
 
   const RowWords start_noise{params.seed, draw.step, Purpose::kStartNoise, (params.network.dim + 3) / 4};
@@ -100,7 +100,7 @@ __device__ __forceinline__ void draw_bend(const DrawParams& params) {
   const Part part = part_of(params.batch, tile);
   if (part.kind != PartKind::kInterior) return;
   if (threadIdx.x < kTileRows)
-    sm_rows[threadIdx.x] = draw.bend_row((tile - part.first_tile) * kTileRows + threadIdx.x, part.n_rows);
+    sm_rows[threadIdx.x] = draw.bend_row(tile_of_part(params.batch, part, tile) * kTileRows + threadIdx.x, part.n_rows);
   __syncthreads();  // rows are chosen by some threads, written by all
 
   const RowWords no_noise{};

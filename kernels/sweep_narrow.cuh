@@ -37,6 +37,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   const SweepParams& sweep = params.sweep;
   const NetworkParams& network = sweep.network;
   const BatchParams& batch = sweep.batch;
+  const uint32_t n_groups = groups_of<kNarrowGroups>(batch);
   if (sweep.state->halted) return;
 
   using Engine = MmaEngine<T, kNarrowColumns>;
@@ -57,7 +58,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
   };
   // The partial gradient of the group that tile `index` of the chunk belongs to.
   const auto partial = [&](uint32_t index, uint32_t layer) {
-    const uint32_t group = (batch.first_tile + index) % kNarrowGroups;
+    const uint32_t group = (batch.first_tile + index) % n_groups;
     return params.partials + static_cast<size_t>(group) * network.n_parameters + network.layers[layer - 1].parameters;
   };
 
@@ -75,19 +76,19 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
 
   // Groups with tiles in the chunk: one after the other if they are more than the blocks.
 #pragma unroll 1
-  for (uint32_t first = blockIdx.x; first < min(batch.n_tiles, kNarrowGroups); first += gridDim.x) {
+  for (uint32_t first = blockIdx.x; first < min(batch.n_tiles, n_groups); first += gridDim.x) {
 #pragma unroll 1
     for (uint32_t layer = 1; layer <= network.n_layers; ++layer) {
       P product;
       product.clear();
-      if (batch.first_tile + first >= kNarrowGroups)
+      if (batch.first_tile + first >= n_groups)
         load_gradient(product, partial(first, layer), kNarrowColumns, kNarrowColumns, 0, 0);
       sums_of(layer).store(product);
     }
 
     uint32_t index = first;
 #pragma unroll 1
-    for (; index < batch.n_tiles; index += kNarrowGroups) {
+    for (; index < batch.n_tiles; index += n_groups) {
       TileSweeps tile = sweeps_of(index);
       const bool interior = batch.first_tile + index < batch.n_interior_tiles;
       sweep_tile(sweep, batch.first_tile + index, interior, tile, sm_tile);
@@ -109,7 +110,7 @@ __device__ __forceinline__ void sweep_narrow(const SweepNarrowParams& params) {
       P product;
       sums_of(layer).load(product);
       const uint32_t next = batch.first_tile + index;  // of the group, behind the chunk
-      if (kRounds<T> && next >= all_tiles(batch)) product.multiply_by(sum_scale<T>(batch, next - kNarrowGroups));
+      if (kRounds<T> && next >= all_tiles(batch)) product.multiply_by(sum_scale<T>(batch, next - n_groups));
       store_gradient(product, partial(first, layer), kNarrowColumns, kNarrowColumns, 0, 0);
     }
   }

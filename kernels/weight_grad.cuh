@@ -31,13 +31,14 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
   const auto with_partial = [&](auto visit) {
     const GradBlock block(network, opaque(blockIdx.x));
     const LayerParams& map = network.layers[block.layer - 1];
-    const uint32_t group = (batch.first_tile + opaque(blockIdx.y)) % kWideGroups;
+    const uint32_t group = (batch.first_tile + opaque(blockIdx.y)) % groups_of<kWideGroups>(batch);
     visit(params.partials + static_cast<size_t>(group) * network.n_parameters + map.parameters, map.n_out, map.n_in,
           block.out0, block.in0);
   };
   P product;
   product.clear();
-  if (batch.first_tile + blockIdx.y >= kWideGroups) {
+  const uint32_t n_groups = groups_of<kWideGroups>(batch);
+  if (batch.first_tile + blockIdx.y >= n_groups) {
     with_partial([&](const float* partial, uint32_t n_out, uint32_t n_in, uint32_t out0, uint32_t in0) {
       load_gradient(product, partial, n_out, n_in, out0, in0);
     });
@@ -51,15 +52,15 @@ __device__ __forceinline__ void weight_grad(const WeightGradParams& params) {
     if (factor != 1.0f) product.multiply_by(factor);
     const Part& part = part_of(batch, tile);
     const uint32_t end_of_part = min(batch.first_tile + batch.n_tiles, part.first_tile + part.n_tiles);
-    const uint32_t n_tiles = (end_of_part - tile + kWideGroups - 1) / kWideGroups;
+    const uint32_t n_tiles = (end_of_part - tile + n_groups - 1) / n_groups;
     const uint32_t n_channels = tile < batch.n_interior_tiles ? 2 + params.rows.n_probes : 1;
     const uint32_t first_row = (tile - batch.first_tile) * kTileRows;
     const TileRows<T> rows{network, params.rows, first_row, first_row};
-    add_channels(product, rows, block.layer, block.out0, block.in0, n_channels, n_tiles, kWideGroups, sm);
+    add_channels(product, rows, block.layer, block.out0, block.in0, n_channels, n_tiles, n_groups, sm);
     __syncthreads();  // the part before has been read from shared memory
-    tile += n_tiles * kWideGroups;
+    tile += n_tiles * n_groups;
   } while (tile < batch.first_tile + batch.n_tiles);
-  if (kRounds<T> && tile >= all_tiles(batch)) product.multiply_by(sum_scale<T>(batch, tile - kWideGroups));
+  if (kRounds<T> && tile >= all_tiles(batch)) product.multiply_by(sum_scale<T>(batch, tile - n_groups));
   with_partial([&](float* partial, uint32_t n_out, uint32_t n_in, uint32_t out0, uint32_t in0) {
     store_gradient(product, partial, n_out, n_in, out0, in0);
   });

@@ -168,6 +168,8 @@ pub enum RankKind {
     Differs,
     /// It is gone or hangs. A run can go on from its last checkpoint.
     Lost,
+    /// Rank 0 has ended the training in good order, and the other ranks with it.
+    Ended,
 }
 
 /// Holder of an unusable input.

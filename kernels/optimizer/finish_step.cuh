@@ -46,12 +46,12 @@ __device__ __forceinline__ StepSizes step_sizes(const OptimizerParams& optimizer
 struct Terms {
   double boundary0 = 0.0, boundary1 = 0.0, interior = 0.0, kinetic = 0.0;
 
-  __device__ __forceinline__ Terms(const BatchParams& batch, const TileSums* sums) {
+  __device__ __forceinline__ Terms(const BatchParams& batch, const TileSums* sums, const GatheredParams& gathered) {
     for (uint32_t k = 0; k < batch.n_parts; ++k) {
       const Part& part = batch.parts[k];
       double value = 0.0, energy = 0.0;
       for (uint32_t tile = threadIdx.x; tile < part.n_tiles; tile += kThreads) {
-        const TileSums sum = sums[part.first_tile + tile];
+        const TileSums sum = sums[place_of(gathered, part.first_tile + tile, gathered.n_tiles)];
         value += sum.value;
         energy += sum.kinetic;
       }
@@ -128,7 +128,7 @@ __device__ __forceinline__ void finish(const FinishStepParams& params) {
     if (threadIdx.x == 0) params.state->apply = 0;
     return;
   }
-  const Terms terms(params.batch, params.sums);
+  const Terms terms(params.batch, params.sums, params.gathered);
   DeviceRecord record;
   record.boundary0 = block_sum(terms.boundary0, sm_sums[0]);
   record.boundary1 = block_sum(terms.boundary1, sm_sums[1]);
@@ -146,6 +146,6 @@ __device__ __forceinline__ void finish(const FinishStepParams& params) {
   __syncthreads();  // the decision is written
   // The interior part comes first in a batch.
   if (!sm_apply || params.times.tile_moments == nullptr) return;
-  follow_integrand(params.times, params.batch.parts[0], sm_times);
+  follow_integrand(params.times, params.batch.parts[0], params.gathered, sm_times);
   form_density(params.times, sm_times);
 }

@@ -12,16 +12,26 @@ struct TimesMemory {
   double total;
 };
 
+// Where the values of `tile` of the batch are: each rank's are in the order of its tiles, `of_rank`
+// places apart (batch.cuh).
+__device__ __forceinline__ uint32_t place_of(const GatheredParams& gathered, uint32_t tile, uint32_t of_rank) {
+  const uint32_t high = tile >> gathered.log2_of_high, shard = high % kShards;
+  const uint32_t rank = shard >> gathered.log2_shards;
+  const uint32_t own = (high / kShards << gathered.log2_shards) + shard - (rank << gathered.log2_shards);
+  return rank * of_rank + (own << gathered.log2_of_high) + tile - (high << gathered.log2_of_high);
+}
+
 // Exponential moving average of the tiles' moments, over the tiles of `part`. Rounded to the f32
 // that a checkpoint stores, so that a resumed run draws the same times.
-__device__ __forceinline__ void follow_integrand(const TimesParams& params, const Part& part, TimesMemory& sm) {
+__device__ __forceinline__ void follow_integrand(const TimesParams& params, const Part& part,
+                                                 const GatheredParams& gathered, TimesMemory& sm) {
   const uint32_t group = threadIdx.x / kMoments, moment = threadIdx.x % kMoments;
   if (group < kMomentGroups) {
     double sum = 0.0;
-    const double* of_tile = params.tile_moments + static_cast<size_t>(part.first_tile) * kMoments + moment;
 #pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
     for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups)
-      sum += of_tile[static_cast<size_t>(tile) * kMoments];
+      sum += params.tile_moments[static_cast<size_t>(place_of(gathered, part.first_tile + tile,
+                                                               gathered.n_interior_tiles)) * kMoments + moment];
     sm.groups[group][moment] = sum;
   }
   __syncthreads();  // the groups' sums are written

@@ -123,8 +123,13 @@ impl Liveness {
         }
     }
 
-    /// Ends in good order.
-    pub fn leave(self) {
+    /// Whether rank 0, which decides when a training ends, has ended it in good order.
+    pub fn is_over(&self) -> bool {
+        self.shared.lock().others.iter().any(|(rank, _, progress)| *rank == 0 && progress.is_none())
+    }
+
+    /// Ends in good order: others are missed no more, and do not miss this rank.
+    pub fn leave(&self) {
         self.shared.lock().leaves = true;
         self.shared.changed.notify_all();
         // The rest is done as it is dropped.
@@ -291,9 +296,10 @@ mod tests {
     fn ranks_that_leave_are_not_missed() {
         let mut ranks = met(3, PATIENCE);
         let last = ranks.remove(1);
-        ranks.into_iter().for_each(Liveness::leave);
+        ranks.into_iter().for_each(|rank| rank.leave());
         thread::sleep(Duration::from_millis(200));
         last.check().expect("nobody is lost");
+        assert!(last.is_over(), "rank 0 has left");
     }
 
     /// A process that is stopped keeps its connections and says nothing.

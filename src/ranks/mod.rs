@@ -1,5 +1,6 @@
 //! The processes of one training, its ranks: who they are, how they meet, what each of them sums,
-//! and how a lost one is noticed. No engine uses them yet.
+//! and how a lost one is noticed. [`CudaEngine::among`](crate::engine::cuda::CudaEngine::among) makes an
+//! engine one of them.
 //!
 //! | module | what it says |
 //! |---|---|
@@ -7,6 +8,7 @@
 //! | [`hosts`] | the machines that a node list of SLURM names |
 //! | [`rendezvous`] | that all ranks are there and train the same; a message of rank 0 for all |
 //! | [`liveness`] | which rank is gone or hangs |
+//! | [`share`] | what each rank has, on all of them |
 //! | [`shards`] | which rank forms and adds which gradients, so that any number gives equal bits |
 
 pub mod environment;
@@ -15,3 +17,4 @@ pub mod liveness;
 mod message;
 pub mod rendezvous;
 pub mod shards;
+pub mod share;

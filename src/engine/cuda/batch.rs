@@ -1,6 +1,8 @@
 //! The batch of a step in tiles, part after part: see [`BatchPart`].
 
-use super::abi::{BatchParams, MAX_PARTS, Part, PartKind, TILE_ROWS, Tag};
+use std::ops::Range;
+
+use super::abi::{BatchParams, GatheredParams, MAX_PARTS, Part, PartKind, SHARDS, TILE_ROWS, Tag};
 use crate::density_path::End;
 use crate::engine::Training;
 use crate::engine::batch::BatchPart;
@@ -54,12 +56,13 @@ impl BatchParams {
     /// Parts with their numbers of rows, interior-like ones first, as one chunk; those without rows
     /// are left out.
     pub fn of(list: &[(PartKind, usize)]) -> BatchParams {
-        let mut batch = BatchParams::default();
+        let mut batch = BatchParams { n_shards: SHARDS as u32, ..BatchParams::default() };
         debug_assert!(list.len() <= MAX_PARTS);
         for (&(kind, n_rows), part) in list.iter().filter(|part| part.1 > 0).zip(&mut batch.parts) {
             let n_tiles = n_rows.div_ceil(TILE_ROWS) as u32;
+            let (first_tile, n_rows) = (batch.n_tiles, n_rows as u32);
             *part =
-                Part { kind: Tag::of(kind), first_tile: batch.n_tiles, n_tiles, n_rows: n_rows as u32, sum_scale: 1.0 };
+                Part { kind: Tag::of(kind), first_tile, n_tiles, first_of_batch: first_tile, n_rows, sum_scale: 1.0 };
             batch.n_parts += 1;
             batch.n_tiles += n_tiles;
             batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
@@ -80,13 +83,36 @@ impl BatchParams {
         self
     }
 
+    /// The tiles of this whole batch that are in `shards`, in their order, as one chunk: tile t is in
+    /// shard t mod [`SHARDS`].
+    #[must_use]
+    pub fn of_shards(mut self, shards: Range<usize>) -> BatchParams {
+        let (first, n) = (shards.start as u32, shards.len() as u32);
+        // Tiles of the shards among the first `n_tiles` tiles.
+        let count = |n_tiles: u32| n_tiles / SHARDS as u32 * n + (n_tiles % SHARDS as u32).saturating_sub(first).min(n);
+        for part in &mut self.parts[..self.n_parts as usize] {
+            let end = count(part.first_tile + part.n_tiles);
+            part.first_tile = count(part.first_tile);
+            part.n_tiles = end - part.first_tile;
+        }
+        let (n_tiles, n_interior_tiles) = (count(self.n_tiles), count(self.n_interior_tiles));
+        BatchParams { n_tiles, n_interior_tiles, first_shard: first, n_shards: n, ..self }
+    }
+
     /// The row of the batch that row `row` of the chunk stands for: the kind of its part and its
     /// number there; `None` for one that only fills a tile.
     pub fn part_and_number(&self, row: usize) -> Option<(PartKind, usize)> {
         let tile = self.first_tile + (row / TILE_ROWS) as u32;
         let part = self.parts().iter().rfind(|part| part.first_tile <= tile)?;
-        let number = (tile - part.first_tile) as usize * TILE_ROWS + row % TILE_ROWS;
+        let (n, first) = (self.n_shards, self.first_shard);
+        let of_batch = tile / n * SHARDS as u32 + first + tile % n;
+        let number = (of_batch - part.first_of_batch) as usize * TILE_ROWS + row % TILE_ROWS;
         Some((part.kind.get()?, number)).filter(|_| number < part.n_rows as usize)
+    }
+
+    /// Groups of the batch's shards, of `n_groups` of all: see `kernels/batch.cuh`.
+    pub fn groups_of(&self, n_groups: usize) -> usize {
+        n_groups / SHARDS * self.n_shards as usize
     }
 
     /// The parts in use.
@@ -118,6 +144,7 @@ impl BatchParams {
         for part in &mut self.parts {
             part.first_tile *= of_tile;
             part.n_tiles *= of_tile;
+            part.first_of_batch *= of_tile;
         }
         self
     }
@@ -125,5 +152,81 @@ impl BatchParams {
     /// Tiles of the chunk in the part [`PartKind::Interior`]: the first ones.
     pub fn n_drawn_tiles(&self) -> u32 {
         self.parts[0].n_tiles.saturating_sub(self.first_tile).min(self.n_tiles)
+    }
+
+    /// What a bend works on: the chunk of the part [`PartKind::Interior`], whose rows have one
+    /// channel there, so that none of them counts as interior-like.
+    #[must_use]
+    pub fn drawn(self) -> BatchParams {
+        BatchParams { n_parts: 1, n_tiles: self.n_drawn_tiles(), n_interior_tiles: 0, ..self }
+    }
+}
+
+impl GatheredParams {
+    /// Of the whole batch `batch`, divided among `n_ranks` ranks and swept in tiles of `rows` rows.
+    pub fn of(batch: &BatchParams, n_ranks: usize, rows: usize) -> GatheredParams {
+        let n_shards = SHARDS / n_ranks;
+        // No rank has more tiles than the first.
+        let first = batch.of_shards(0..n_shards).in_tiles_of(rows);
+        GatheredParams {
+            log2_shards: n_shards.ilog2(),
+            log2_of_high: (TILE_ROWS / rows).ilog2(),
+            n_tiles: first.n_tiles,
+            n_interior_tiles: first.n_interior_tiles,
+        }
+    }
+
+    /// Ranks that divide the batch.
+    pub fn n_ranks(&self) -> usize {
+        SHARDS >> self.log2_shards
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ranks have all tiles together, each once, in the order of the batch, and the same rows of
+    /// each part as the whole.
+    #[test]
+    fn ranks_divide_the_rows_of_a_batch() {
+        use PartKind::{Boundary0, Boundary1, Center, Interior};
+        let lists: [&[(PartKind, usize)]; 3] = [
+            &[(Interior, 700), (Boundary0, 130), (Boundary1, 1)],
+            &[(Interior, 5000), (Center, 5000), (Boundary0, 2049), (Boundary1, 2049)],
+            &[(Interior, 3)],
+        ];
+        for list in lists {
+            let whole = BatchParams::of(list);
+            for n_ranks in [1, 2, 4, 8] {
+                let gathered = GatheredParams::of(&whole, n_ranks, 32);
+                assert_eq!(gathered.n_ranks(), n_ranks);
+                let mut found = Vec::new();
+                for rank in 0..n_ranks {
+                    let own = SHARDS / n_ranks;
+                    let batch = whole.of_shards(rank * own..(rank + 1) * own);
+                    assert!(4 * batch.n_tiles <= gathered.n_tiles);
+                    assert!(4 * batch.n_interior_tiles <= gathered.n_interior_tiles);
+                    assert_eq!(batch.all_tiles(), batch.n_tiles);
+                    let rows = |batch: &BatchParams| batch.n_tiles as usize * TILE_ROWS;
+                    let numbers = |batch: &BatchParams| -> Vec<(PartKind, usize)> {
+                        (0..rows(batch)).filter_map(|row| batch.part_and_number(row)).collect()
+                    };
+                    let of_rank = numbers(&batch);
+                    let shards = rank * own..(rank + 1) * own;
+                    let expected: Vec<_> = (0..rows(&whole))
+                        .filter(|row| shards.contains(&(row / TILE_ROWS % SHARDS)))
+                        .filter_map(|row| whole.part_and_number(row))
+                        .collect();
+                    assert_eq!(of_rank, expected, "rank {rank} of {n_ranks}");
+                    found.extend(of_rank.into_iter().map(|(kind, number)| (kind as u32, number)));
+                }
+                found.sort_unstable();
+                let mut all: Vec<(u32, usize)> =
+                    list.iter().flat_map(|&(kind, n)| (0..n).map(move |number| (kind as u32, number))).collect();
+                all.sort_unstable();
+                assert_eq!(found, all);
+            }
+        }
     }
 }

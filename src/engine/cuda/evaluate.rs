@@ -347,10 +347,9 @@ fn sweep(
     let (network, tiles) = Network::for_batch(device, &model.architecture, precision, given.probes.n_probes, choice);
     let network = &network;
     let needs = RowNeeds { n_probes: given.probes.n_probes, tiles, ..RowNeeds::default() };
-    let n_rows = whole.n_tiles as usize * TILE_ROWS;
     // The host holds several copies of the rows of a chunk.
     const MOST_ROWS: usize = 1 << 14;
-    let mut division = Division::of(network, precision, needs, n_rows, MOST_ROWS);
+    let mut division = Division::of(network, precision, needs, &whole, MOST_ROWS);
     division.extent = means.extent.unwrap_or(division.extent);
     let initial = NetworkState::initial(model.parameters.clone());
     let learner = Learner::new(device, network.clone(), &initial, precision, division.n_partials, 1.0)?;

@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::abi::{StepSizes, StepState};
-use super::driver::{Buffer, Device, Pinned};
-use super::launch::{Gather, Packed, StepNetwork, Update, n_blocks};
+use super::abi::{SHARDS, StepSizes, StepState};
+use super::driver::{Buffer, Device, Pinned, Transfer};
+use super::launch::{AddSlices, Gather, Packed, StepNetwork, Update, n_blocks};
 use super::network::Network;
 use crate::engine::NetworkState;
 use crate::error::{Result, check_len};
 use crate::precision::Precision;
+use crate::ranks::shards::Plan;
 
 /// A network, its optimizer state, and the buffers that carry a step from kernel to kernel.
 pub struct Learner {
@@ -23,6 +24,8 @@ pub struct Learner {
     values: [Buffer<f32>; 4],
     partials: Buffer<f32>,
     gradient: Buffer<f32>,
+    /// If ranks divide the batch.
+    divided: Option<Divided>,
     squares: Buffer<f64>,
     sizes: Buffer<StepSizes>,
     weights: Buffer<u8>,
@@ -31,14 +34,35 @@ pub struct Learner {
     copies: Mutex<[Pinned; 4]>,
 }
 
-/// Bytes that a learner takes on the device.
-pub fn learner_bytes(network: &Network, precision: Precision, n_partials: usize) -> usize {
+/// The gradient of a network whose shards ranks have: see [`crate::ranks::shards`].
+struct Divided {
+    rank: usize,
+    n_ranks: usize,
+    plan: Plan,
+    /// The sum of the rank's shards, `[padded parameters]`.
+    own: Buffer<f32>,
+    /// This rank's slice in the sums of the others: `[ranks, longest slice]`.
+    received: Buffer<f32>,
+}
+
+/// Elements that kernels move at once.
+const UNIT: usize = 4;
+
+/// The plan of rank `rank` of `n_ranks` for the gradient of `network`.
+fn plan(network: &Network, rank: usize, n_ranks: usize) -> Result<Plan> {
+    Plan::new(SHARDS, n_ranks, rank, network.params.n_parameters as usize, UNIT)
+}
+
+/// Bytes that a learner takes on the device, whose batch `n_ranks` ranks divide.
+pub fn learner_bytes(network: &Network, precision: Precision, n_partials: usize, n_ranks: usize) -> Result<usize> {
     let n = network.params.n_parameters as usize;
-    let values = 4 + n_partials + 1; // parameters, their average and moments; partial gradients; the gradient
-    size_of::<f32>() * (values * n + network.n_biases)
+    let longest = plan(network, 0, n_ranks)?.slice_len();
+    let gradients = if n_ranks > 1 { n + 2 * n_ranks * longest } else { n };
+    let values = 4 + n_partials; // parameters, their average and moments; partial gradients
+    Ok(size_of::<f32>() * (values * n + gradients + network.n_biases)
         + size_of::<f64>() * n_blocks(network)
         + size_of::<StepSizes>()
-        + precision.bytes() * network.n_packed
+        + precision.bytes() * network.n_packed)
 }
 
 impl Learner {
@@ -67,6 +91,7 @@ impl Learner {
             values: [load(parameters)?, load(ema)?, load(moment1)?, load(moment2)?],
             partials: device.allocate(n_partials * n)?,
             gradient: device.allocate(n)?,
+            divided: None,
             squares: device.allocate(n_blocks(&network))?,
             sizes: device.allocate(1)?,
             weights: device.upload(&weights)?,
@@ -78,6 +103,28 @@ impl Learner {
             relative_rate,
             n_partials,
         })
+    }
+
+    /// The same network as rank `rank` of `n_ranks`, whose partial gradients are those of its shards.
+    ///
+    /// # Errors
+    /// `Device` for want of memory; `Input` for a number of ranks that does not divide the shards.
+    pub fn of_rank(self, rank: usize, n_ranks: usize) -> Result<Learner> {
+        if n_ranks == 1 {
+            return Ok(self);
+        }
+        let (device, plan) = (&self.device, plan(&self.network, rank, n_ranks)?);
+        let longest = plan.slice_len();
+        let divided = Divided {
+            own: device.allocate(self.network.params.n_parameters as usize)?,
+            received: device.allocate(n_ranks * longest)?,
+            rank,
+            n_ranks,
+            plan,
+        };
+        // All slices are handed on at equal lengths, also the end of the last one.
+        let gradient = device.zeros(n_ranks * longest)?;
+        Ok(Learner { gradient, divided: Some(divided), ..self })
     }
 
     /// The padded layout.
@@ -102,10 +149,51 @@ impl Learner {
         StepNetwork { network, relative_rate: *relative_rate, squares, sizes }
     }
 
-    /// Sums the partial gradients.
+    /// Sums the partial gradients, or what ranks have left of that to do.
     pub fn gather(&self, state: &Buffer<StepState>) -> Result<()> {
         let Learner { network, n_partials, partials, gradient, squares, .. } = self;
-        Gather { network, n_partials: *n_partials, state, partials, gradient, squares }.launch(&self.device)
+        let (n_shards, n_partials, partials) =
+            if self.divided.is_some() { (1, 1, gradient) } else { (SHARDS, *n_partials, partials) };
+        Gather { network, n_shards, n_partials, state, partials, gradient, squares }.launch(&self.device)
+    }
+
+    /// Sums the partial gradients of the rank's shards.
+    pub fn gather_own(&self, state: &Buffer<StepState>) -> Result<()> {
+        let Some(Divided { plan, own, .. }) = &self.divided else { return Ok(()) };
+        let Learner { network, n_partials, partials, squares, .. } = self;
+        let n_shards = plan.own_shards().len();
+        Gather { network, n_shards, n_partials: *n_partials, state, partials, gradient: own, squares }
+            .launch_of_rank(&self.device)
+    }
+
+    /// What hands the ranks' sums to those who add them, slice by slice.
+    pub fn transfers(&self) -> impl Iterator<Item = Transfer<'_>> {
+        self.divided.iter().flat_map(|Divided { plan, own, received, .. }| {
+            let sends =
+                plan.sends().map(|slice| Transfer::Send { bytes: own.bytes_of(slice.elements), to: slice.peer });
+            let receives = plan.receives().map(|slice| {
+                let start = slice.peer * plan.slice_len();
+                let bytes = received.bytes_of(start..start + slice.elements.len());
+                Transfer::Receive { bytes, from: slice.peer }
+            });
+            sends.chain(receives)
+        })
+    }
+
+    /// Adds the ranks' sums in the slice of this rank.
+    pub fn add_slices(&self, state: &Buffer<StepState>) -> Result<()> {
+        let Some(Divided { rank, n_ranks, plan, own, received }) = &self.divided else { return Ok(()) };
+        let (slice, gradient) = (plan.slice(*rank), &self.gradient);
+        AddSlices { n_ranks: *n_ranks, rank: *rank, slice, state, own, sums: received, gradient }.launch(&self.device)
+    }
+
+    /// What hands the slices to all.
+    pub fn gathering(&self) -> Option<Transfer<'_>> {
+        self.divided.as_ref().map(|Divided { rank, plan, .. }| {
+            let start = rank * plan.slice_len();
+            let own = self.gradient.bytes_of(start..start + plan.slice_len());
+            Transfer::Gather { own, all: self.gradient.bytes() }
+        })
     }
 
     /// The sum of the partial gradients, in the flat order: what a step would follow.

@@ -17,6 +17,7 @@ mod carried;
 mod draw;
 mod driver;
 mod evaluate;
+mod exchange;
 mod explain;
 mod launch;
 mod learner;
@@ -37,7 +38,7 @@ mod workspace;
 
 use std::sync::Arc;
 
-pub use driver::{DeviceInfo, devices, is_available};
+pub use driver::{DeviceInfo, Id, devices, is_available, nccl_id, nccl_version};
 #[doc(hidden)] // by way of `cli_support`
 pub use driver::{driver, images, kernels, oldest_driver};
 
@@ -51,6 +52,8 @@ use crate::error::{Result, check_len};
 use crate::integrate::{Plan, Trajectories};
 use crate::model::Model;
 use crate::precision::Precision;
+use crate::ranks::liveness::Liveness;
+use crate::ranks::share::Share;
 use crate::stage::Watch;
 
 /// The instruction that products of `precision` are made of, and with it the order in which a
@@ -80,6 +83,18 @@ impl CudaEngine {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision, tiles: TileChoice::OfBatch })
     }
 
+    /// The same engine as rank `place.0` of the `place.1` ranks of a training, which all call this with
+    /// the same `id` ([`nccl_id`]). Its trainers divide each batch with those of the others, take the
+    /// same steps and end with the same bits as one GPU alone.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if there is no NCCL or it fails;
+    /// [`Error::Rank`](crate::Error::Rank) if `liveness` misses a rank meanwhile.
+    pub fn among(&self, id: &Id, place: (usize, usize), liveness: Arc<Liveness>) -> Result<CudaEngine> {
+        let CudaEngine { ref device, precision, tiles } = *self;
+        Ok(CudaEngine { device: device.among(id, place, liveness)?, precision, tiles })
+    }
+
     /// The same engine with the kernels of large batches for batches of every size, so that tests
     /// reach them with few rows.
     #[doc(hidden)]
@@ -101,6 +116,12 @@ impl CudaEngine {
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+}
+
+impl Share for CudaEngine {
+    fn share(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        exchange::share(&self.device, own)
     }
 }
 

@@ -41,6 +41,14 @@ pub enum Residence {
 }
 
 impl Residence {
+    /// The number of shards.
+    pub fn n_shards(self) -> usize {
+        match self {
+            Residence::Whole => 1,
+            Residence::Shards(n) => n,
+        }
+    }
+
     /// For the path of `training` where `room` bytes are for its samples.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, DeviceRecord, MOMENTS, StepState, TileSums};
-use super::driver::{Buffer, Device};
+use super::abi::{BatchParams, DeviceRecord, GatheredParams, MOMENTS, StepState, TileSums};
+use super::driver::{Buffer, Device, Transfer};
 use super::launch::{FinishStep, Times};
 use super::learner::Learner;
 use crate::density_path::TIME_KNOTS;
@@ -15,8 +15,12 @@ use crate::precision::Precision;
 /// Settings of a [`StepFinisher`].
 #[derive(Clone, Debug)]
 pub struct StepSettings {
-    /// Parts of the batch in tiles of the sweeps; the interior one first.
+    /// The whole batch; its interior part is the first.
     pub batch: BatchParams,
+    /// Rows of a tile of the sweeps.
+    pub tile_rows: usize,
+    /// Ranks that divide the batch.
+    pub n_ranks: usize,
     /// Settings of the optimizer.
     pub optimizer: Optimizer,
     /// True if the times follow the integrand.
@@ -37,18 +41,28 @@ pub struct StepFinisher {
     state: Buffer<StepState>,
     history: Buffer<DeviceRecord>,
     sums: Buffer<TileSums>,
+    /// The sums of all ranks, if there are several.
+    all_sums: Option<Buffer<TileSums>>,
     times: Times,
+}
+
+impl StepSettings {
+    fn gathered(&self) -> GatheredParams {
+        GatheredParams::of(&self.batch, self.n_ranks, self.tile_rows)
+    }
 }
 
 /// Bytes that a step finisher of `settings` takes on the device.
 pub fn step_finisher_bytes(settings: &StepSettings) -> usize {
-    let BatchParams { n_interior_tiles, .. } = settings.batch;
+    let GatheredParams { n_tiles, n_interior_tiles, .. } = settings.gathered();
+    // A rank's own, and those of all.
+    let copies = if settings.n_ranks > 1 { 1 + settings.n_ranks } else { 1 };
     let followed = if settings.follows_integrand { n_interior_tiles as usize * MOMENTS } else { 0 };
     size_of::<StepState>()
         + settings.capacity * size_of::<DeviceRecord>()
-        + settings.batch.all_tiles() as usize * size_of::<TileSums>()
+        + copies * n_tiles as usize * size_of::<TileSums>()
         + size_of::<f32>() * MOMENTS
-        + size_of::<f64>() * (followed + 2 * TIME_KNOTS)
+        + size_of::<f64>() * (copies * followed + 2 * TIME_KNOTS)
 }
 
 impl StepFinisher {
@@ -62,13 +76,16 @@ impl StepFinisher {
             loss_scale: if scales_loss { scale } else { 1.0 },
             ..StepState::default()
         };
-        let n_tiles: u32 = settings.batch.parts.iter().map(|part| part.n_tiles).sum();
-        let n_interior = settings.batch.n_interior_tiles as usize;
+        let gathered = settings.gathered();
+        let (n_ranks, n_tiles) = (settings.n_ranks, gathered.n_tiles as usize);
+        let n_interior = settings.follows_integrand.then_some(gathered.n_interior_tiles as usize);
         Ok(StepFinisher {
             state: device.upload(&[start])?,
             history: device.allocate(settings.capacity)?,
-            sums: device.allocate(n_tiles as usize)?,
-            times: Times::new(device, &state.time_moments, settings.follows_integrand.then_some(n_interior))?,
+            // Ranks hand on places that no sweep writes, if they have fewer tiles than the first.
+            sums: if n_ranks > 1 { device.zeros(n_tiles)? } else { device.allocate(n_tiles)? },
+            all_sums: (n_ranks > 1).then(|| device.allocate(n_ranks * n_tiles)).transpose()?,
+            times: Times::new(device, &state.time_moments, n_interior, n_ranks)?,
             device: device.clone(),
             loss_scale: state.loss_scale,
             settings,
@@ -80,7 +97,7 @@ impl StepFinisher {
         &self.state
     }
 
-    /// Loss sums of each tile of the batch, written by the sweeps.
+    /// Loss sums of each tile of the batch, or of the rank's share of it, written by the sweeps.
     pub fn sums(&self) -> &Buffer<TileSums> {
         &self.sums
     }
@@ -90,17 +107,27 @@ impl StepFinisher {
         &self.times
     }
 
-    /// Finishes the step whose gradients are gathered.
+    /// What hands the values of tiles to all ranks.
+    pub fn transfers(&self) -> impl Iterator<Item = Transfer<'_>> {
+        let sums = self.all_sums.as_ref().map(|all| Transfer::Gather { own: self.sums.bytes(), all: all.bytes() });
+        let Times { tile_moments, all_tile_moments, .. } = &self.times;
+        let moments = tile_moments.as_ref().zip(all_tile_moments.as_ref());
+        let moments = moments.map(|(own, all)| Transfer::Gather { own: own.bytes(), all: all.bytes() });
+        sums.into_iter().chain(moments)
+    }
+
+    /// Finishes the step whose gradients, and whose values of tiles, are gathered.
     pub fn launch(&self, action: &Learner, bend: Option<&Learner>) -> Result<()> {
-        let StepFinisher { settings, state, history, sums, times, .. } = self;
+        let StepFinisher { settings, state, history, sums, all_sums, times, .. } = self;
         let finish = FinishStep {
-            batch: &settings.batch,
+            batch: &settings.batch.in_tiles_of(settings.tile_rows),
+            gathered: settings.gathered(),
             optimizer: &settings.optimizer,
             action: action.step_network(),
             bend: bend.map(Learner::step_network),
             times,
             scales_loss: settings.precision == Precision::F16,
-            sums,
+            sums: all_sums.as_ref().unwrap_or(sums),
             state,
             history,
         };

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::abi::{BatchParams, TILE_ROWS};
+use super::abi::{BatchParams, SHARDS, TILE_ROWS};
 use super::batch::whole_batch;
 use super::draw::{Drawer, Drawn};
 use super::driver::{Device, Recording};
+use super::exchange;
 use super::explain;
 use super::launch::{BendPass, Rows, Sweep, WeightGrad, narrow_layout, sweep_kernel};
 use super::learner::{Learner, learner_bytes};
@@ -22,6 +23,7 @@ use crate::engine::{Estimator, Records, StepRecord, TrainState, Trainer, Trainin
 use crate::error::{Error, Result};
 use crate::objective::TimeWeight;
 use crate::precision::Precision;
+use crate::ranks::shards::Plan;
 
 /// Steps per recording: enough to make the cost of launching negligible.
 const RECORDED_STEPS: u64 = 32;
@@ -46,6 +48,7 @@ pub struct CudaTrainer {
     training: Training,
     drawer: Drawer,
     path: DevicePath,
+    /// The batch, or the rank's share of it.
     batch: BatchParams,
     gradient_sweep: GradientSweep,
     rows: Rows,
@@ -56,6 +59,8 @@ pub struct CudaTrainer {
     step: u64,
     /// Steps launched since, by [`Trainer::begin`].
     begun: u64,
+    /// Steps launched in all.
+    launched: u64,
     /// Record of the step whose loss or gradient was not finite.
     failed: Option<StepRecord>,
     /// A step has been launched, so its kernels are loaded.
@@ -67,6 +72,7 @@ pub struct CudaTrainer {
 /// Device layout of a training, planned before anything is allocated.
 struct Layout {
     network: Network,
+    /// The batch, or the rank's share of it.
     batch: BatchParams,
     needs: RowNeeds,
     division: Division,
@@ -96,35 +102,41 @@ impl Layout {
                 "use the `CpuEngine`, or leave it out",
             ));
         }
-        let batch = whole_batch(training, precision)?;
+        let whole = whole_batch(training, precision)?;
+        let (rank, n_ranks) = place(device);
+        let batch = whole.of_shards(Plan::new(SHARDS, n_ranks, rank, 0, 1)?.own_shards());
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
         let n_probes = training.n_probes();
-        let choice = (tiles, batch.n_tiles as usize);
+        let choice = (tiles, whole.n_tiles as usize);
         let (network, tiles) = Network::for_batch(device, &training.architecture, precision, n_probes, choice);
         let needs = RowNeeds { n_probes, grad_x, work: Work::Training, tiles };
-        let n_rows = batch.n_tiles as usize * TILE_ROWS;
+        // A batch of few rows leaves ranks without any.
+        let n_rows = batch.n_tiles.max(1) as usize * TILE_ROWS;
         let bend = training.bend.as_ref().map(|bend| Network::new(&bend.architecture));
         // The bend has a slot for each of its rows.
         let most = bend.as_ref().map_or(n_rows, |bend| chunk_rows(bend, precision, BEND_NEEDS, n_rows)).min(most_rows);
-        let division = Division::of(&network, precision, needs, n_rows, most);
-        let n_drawn = batch.parts[0].n_tiles as usize * TILE_ROWS;
-        let bend = bend.map(|network| (network, Division::of_rows(n_drawn.min(division.extent.rows), n_drawn)));
+        let division = Division::of(&network, precision, needs, &batch, most);
+        let drawn = batch.drawn();
+        let n_drawn = drawn.n_tiles.max(1) as usize * TILE_ROWS;
+        let bend = bend.map(|network| (network, Division::of_rows(n_drawn.min(division.extent.rows), &drawn)));
         let settings = StepSettings {
-            batch: batch.in_tiles_of(tiles.rows()),
+            batch: whole,
+            tile_rows: tiles.rows(),
+            n_ranks,
             optimizer: training.optimizer.clone(),
             follows_integrand: training.time_rule == TimeRule::Importance,
             precision,
             capacity: HISTORY,
         };
         let of_network = |network: &Network, division: &Division, needs: RowNeeds| {
-            rows_bytes(network, precision, needs, division.extent)
-                + learner_bytes(network, precision, division.n_partials)
+            let learner = learner_bytes(network, precision, division.n_partials, n_ranks)?;
+            Ok::<usize, Error>(rows_bytes(network, precision, needs, division.extent) + learner)
         };
-        let mut n_bytes = of_network(&network, &division, needs)
+        let mut n_bytes = of_network(&network, &division, needs)?
             + gradient_sweep_bytes(device, &network, precision, needs, &division)?
             + step_finisher_bytes(&settings);
         if let Some((network, division)) = &bend {
-            n_bytes += of_network(network, division, BEND_NEEDS);
+            n_bytes += of_network(network, division, BEND_NEEDS)?;
         }
         // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
         // left to the driver.
@@ -183,17 +195,22 @@ impl CudaTrainer {
         let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
         let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
-        let action = Learner::new(device, network, &state.action, precision, division.n_partials, 1.0)?;
+        let (rank, n_ranks) = place(device);
+        let learner = |network, state, n_partials, rate| {
+            Learner::new(device, network, state, precision, n_partials, rate)?.of_rank(rank, n_ranks)
+        };
+        let action = learner(network, &state.action, division.n_partials, 1.0)?;
         let bend = match bend.zip(training.bend.as_ref().zip(state.bend.as_ref())) {
             None => None,
             Some(((network, division), (bend, state))) => {
                 let rows = Rows::new(device, &network, precision, BEND_NEEDS, division.extent)?;
                 let rate = bend.relative_rate;
-                let learner = Learner::new(device, network, state, precision, division.n_partials, rate)?;
+                let learner = learner(network, state, division.n_partials, rate)?;
                 Some(Bend { learner, rows })
             }
         };
         let step_finisher = StepFinisher::new(device, settings, state)?;
+        exchange::check_equal(device, residence.n_shards())?;
         let path = match residence {
             Residence::Whole => DevicePath::new(device, &training)?,
             Residence::Shards(n) => {
@@ -215,6 +232,7 @@ impl CudaTrainer {
             step_finisher,
             step: state.step,
             begun: 0,
+            launched: 0,
             failed: None,
             has_launched: false,
             recording: None,
@@ -275,22 +293,36 @@ impl CudaTrainer {
             self.gradient_sweep.launch(device, self.sweep(&chunk), self.action.partials())?;
             if let Some(bend) = bend {
                 self.bend_pass(bend, n_bent).backward(device)?;
-                // The batch of the bend is the first part. Its rows have one channel, so none of
-                // them counts as interior-like.
-                let bent = &BatchParams { n_parts: 1, n_tiles: n_bent, n_interior_tiles: 0, ..chunk };
+                let bent = &chunk.drawn();
                 let (network, rows, partials) = (bend.learner.network(), &bend.rows, bend.learner.partials());
                 WeightGrad { network, precision, rows, batch: bent, state, partials }.launch(device)?;
             }
         }
         let bend = self.bend.as_ref().map(|bend| &bend.learner);
         let learners = || std::iter::once(&self.action).chain(bend);
+        exchange::launch(device, learners, &self.step_finisher)?;
         learners().try_for_each(|learner| learner.gather(state))?;
         self.step_finisher.launch(&self.action, bend)?;
         learners().try_for_each(|learner| learner.update(state))
     }
 
+    /// Steps that may be launched at once: ranks launch blocks of them, so that all have launched the
+    /// same ones when one step turns out to be the last.
+    fn left_of_block(&self) -> u64 {
+        match self.device.communicator() {
+            Some(_) => RECORDED_STEPS - self.launched % RECORDED_STEPS,
+            None => u64::MAX,
+        }
+    }
+
     /// Launches `n` steps.
     fn launch(&mut self, mut n: u64) -> Result<()> {
+        self.launched += n;
+        if self.device.communicator().is_some() {
+            // NCCL wants recordings to be replayed by all ranks or by none, but ranks ask for their
+            // steps in numbers of their own.
+            return (0..n).try_for_each(|_| self.launch_step());
+        }
         if !self.has_launched && n > 0 {
             // Loads the kernels, which a recording cannot.
             self.launch_step()?;
@@ -310,11 +342,19 @@ impl CudaTrainer {
     }
 }
 
+/// The rank of `device` among those that divide a batch, and their number.
+fn place(device: &Device) -> (usize, usize) {
+    device.communicator().map_or((0, 1), |communicator| (communicator.rank(), communicator.n_ranks()))
+}
+
 impl Trainer for CudaTrainer {
     fn begin(&mut self, n: u64) -> Result<()> {
         self.path.advance(self.step)?;
         let in_shard = self.path.steps_in_shard(self.step).unwrap_or(u64::MAX);
-        self.begun = n.min(in_shard).min(HISTORY as u64);
+        self.begun = n.min(in_shard).min(HISTORY as u64).min(self.left_of_block());
+        if let Some(communicator) = self.device.communicator() {
+            communicator.liveness().begins(self.step);
+        }
         self.launch(self.begun)
     }
 
@@ -332,6 +372,10 @@ impl Trainer for CudaTrainer {
             self.step = state.step;
             if state.halted != 0 {
                 self.failed = self.failed.or(taken.last().copied());
+                // Other ranks may have launched more steps, which wait for this one.
+                if self.device.communicator().is_some() {
+                    self.launch(self.left_of_block() % RECORDED_STEPS)?;
+                }
                 break;
             }
         }

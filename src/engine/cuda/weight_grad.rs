@@ -1,7 +1,7 @@
 //! Sweeps of a batch and its partial weight gradients: one kernel for narrow networks, two for the
 //! others.
 
-use super::abi::{LAYER_SUM_BYTES, NARROW_GROUPS, TILE_ROWS, WIDE_GROUPS};
+use super::abi::{BatchParams, LAYER_SUM_BYTES, NARROW_GROUPS, TILE_ROWS, WIDE_GROUPS};
 use super::driver::{Buffer, Device};
 use super::launch::{Packed, Sweep, SweepNarrow, WeightGrad, narrow_room};
 use super::needs::RowNeeds;
@@ -21,25 +21,23 @@ pub struct Division {
 }
 
 impl Division {
-    /// For a batch of `n_rows` rows, of which `most` are worked on at a time.
-    pub fn of(network: &Network, precision: Precision, needs: RowNeeds, n_rows: usize, most: usize) -> Division {
-        let at_once = n_rows.min(most);
+    /// For `batch`, of which `most` rows are worked on at a time.
+    pub fn of(network: &Network, precision: Precision, needs: RowNeeds, batch: &BatchParams, most: usize) -> Division {
+        // A rank may have no tile.
+        let at_once = (batch.n_tiles.max(1) as usize * TILE_ROWS).min(most);
         if network.is_narrow() {
             let extent = narrow_extent(network, precision, needs, at_once, NARROW_GROUPS * TILE_ROWS);
-            Division::of_blocks(extent, n_rows)
+            // Slots belong to blocks, which form the partial gradients.
+            Division { extent, n_partials: batch.groups_of(NARROW_GROUPS).min(batch.n_tiles as usize) }
         } else {
-            Division::of_rows(chunk_rows(network, precision, needs, at_once), n_rows)
+            Division::of_rows(chunk_rows(network, precision, needs, at_once), batch)
         }
     }
 
-    /// Slots belong to blocks, which form the partial gradients of a narrow network.
-    pub fn of_blocks(extent: Extent, n_rows: usize) -> Division {
-        Division { extent, n_partials: n_rows.div_ceil(TILE_ROWS).min(NARROW_GROUPS) }
-    }
-
     /// Each of `at_once` rows, which are worked on at a time, has a slot.
-    pub fn of_rows(at_once: usize, n_rows: usize) -> Division {
-        Division { extent: Extent::of_rows(at_once), n_partials: n_rows.div_ceil(TILE_ROWS).min(WIDE_GROUPS) }
+    pub fn of_rows(at_once: usize, batch: &BatchParams) -> Division {
+        let n_partials = batch.groups_of(WIDE_GROUPS).min(batch.n_tiles as usize);
+        Division { extent: Extent::of_rows(at_once), n_partials }
     }
 
     /// Tiles that are worked on at a time.
@@ -131,6 +129,7 @@ impl GradientSweep {
 
 #[cfg(test)]
 mod tests {
+    use super::super::abi::PartKind;
     use super::super::workspace::rows_bytes;
     use super::*;
     use crate::model::{Activation, Architecture, Head, TimeEmbedding};
@@ -153,7 +152,8 @@ mod tests {
             for n_probes in [0, 1, 64, 1024] {
                 let needs = RowNeeds { n_probes, ..RowNeeds::default() };
                 for n_rows in [1, 3 * 4096, 1 << 22] {
-                    let division = Division::of(&network, Precision::F32, needs, n_rows, n_rows);
+                    let batch = BatchParams::of(&[(PartKind::Interior, n_rows)]);
+                    let division = Division::of(&network, Precision::F32, needs, &batch, n_rows);
                     let n_bytes = rows_bytes(&network, Precision::F32, needs, division.extent);
                     let tile = Extent { rows: 0, slots: TILE_ROWS };
                     let most = (1 << 30) + (1 << 30).max(rows_bytes(&network, Precision::F32, needs, tile));

@@ -452,7 +452,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "the sums keep the scale of their last part",
         "weight_grad.cuh",
-        "product.multiply_by(sum_scale<T>(batch, tile - kWideGroups));",
+        "product.multiply_by(sum_scale<T>(batch, tile - n_groups));",
         ";",
         GRAD_BF16,
         &[Comparison],
@@ -476,7 +476,7 @@ const FAULTS: &[Fault] = &[
     fault(
         "earlier chunks are dropped",
         "weight_grad.cuh",
-        "if (batch.first_tile + blockIdx.y >= kWideGroups)",
+        "if (batch.first_tile + blockIdx.y >= n_groups)",
         "if (false)",
         GRAD_CHUNKS,
         &[Comparison],
@@ -551,8 +551,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "rows are numbered over the whole batch instead of per part",
         "draw.cu",
-        "draw.row(part, (tile - part.first_tile)",
-        "draw.row(part, (tile - 0)",
+        "draw.row(part, tile_of_part(params.batch, part, tile)",
+        "draw.row(part, tile",
         DRAW_LEARNED,
         &[Comparison],
     ),
@@ -608,8 +608,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "the last partial gradient is omitted",
         "optimizer/gather.cuh",
-        "if (first + k < params.n_partials)",
-        "if (first + k + 1 < params.n_partials)",
+        "if (first + k < n_partials)",
+        "if (first + k + 1 < n_partials)",
         OPTIMIZER,
         &[Comparison],
     ),

@@ -3,19 +3,41 @@
 use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, Products, StepState, Tag, TileSums};
 
 device_types! {
-    /// Arguments of `gather_gradient`, which sums the partial gradients. It and `update` run one
-    /// block for each of the n_blocks tiles of the parameters (optimizer/param_tile.cuh).
+    /// Arguments of `gather_gradient`, which sums the partial gradients, and of `add_partials`, which
+    /// sums those of a rank. Like `update` they run one block for each of the n_blocks tiles of the
+    /// parameters (optimizer/param_tile.cuh).
     struct GatherParams {
         network: NetworkParams,
         n_partials: u32,
         n_blocks: u32,
+        /// Shards that the partials are of: 1, 2, 4 or SHARDS.
+        n_shards: u32,
+        unused: u32,
         state: DevicePtr<Const<StepState>>,
         /// `[n_partials][n_parameters]`.
         partials: DevicePtr<Const<f32>>,
-        /// `[n_parameters]`.
+        /// `[n_parameters]`; of a rank's own sum, not yet without the loss scale.
         gradient: DevicePtr<f32>,
-        /// `[n_blocks]`: Σ g² of each block.
+        /// `[n_blocks]`: Σ g² of each block; not of a rank's own sum.
         squares: DevicePtr<f64>,
+    }
+
+    /// Arguments of `add_slices`, which adds the sums of ranks.
+    struct SliceParams {
+        /// 2, 4 or SHARDS.
+        n_ranks: u32,
+        rank: u32,
+        /// Elements of the slice, a multiple of four.
+        n_elements: u32,
+        /// Between the sums of two ranks, likewise.
+        stride: u32,
+        state: DevicePtr<Const<StepState>>,
+        /// The rank's own sum of the slice, `[n_elements]`.
+        own: DevicePtr<Const<f32>>,
+        /// Those of the others, `[n_ranks][stride]`.
+        sums: DevicePtr<Const<f32>>,
+        /// `[n_elements]`.
+        gradient: DevicePtr<f32>,
     }
 
     /// AdamW factors of one step for one network.
@@ -55,8 +77,8 @@ device_types! {
 
     /// The library's TimeMoments and TimeDensity.
     struct TimesParams {
-        /// `[interior-like tiles][MOMENTS]`; only those of the first part are read. Null unless
-        /// times are importance-sampled.
+        /// `[ranks][n_interior_tiles of GatheredParams][MOMENTS]`; only those of the first part are
+        /// read. Null unless times are importance-sampled.
         tile_moments: DevicePtr<Const<f64>>,
         /// `[MOMENTS]`, as a checkpoint holds them.
         moments: DevicePtr<f32>,
@@ -64,6 +86,19 @@ device_types! {
         density: DevicePtr<f64>,
         /// `[TIME_KNOTS]`: its integral from 0.
         cumulative: DevicePtr<f64>,
+    }
+
+    /// How values of tiles, which sweeps leave in the order of a rank's tiles, lie once those of all
+    /// ranks are gathered.
+    struct GatheredParams {
+        /// Of a rank's shards.
+        log2_shards: u32,
+        /// Of the tiles of the sweeps in TILE_ROWS rows.
+        log2_of_high: u32,
+        /// Places for the sums of a rank's tiles.
+        n_tiles: u32,
+        /// Places for the moments of a rank's interior-like tiles.
+        n_interior_tiles: u32,
     }
 
     /// One network in `finish_step`.
@@ -85,13 +120,14 @@ device_types! {
         /// The action, and the bend if there is one.
         networks: [StepNetworkParams; 2],
         times: TimesParams,
+        gathered: GatheredParams,
         n_networks: u32,
         /// True if the loss scale adapts.
         scales_loss: u32,
         /// Of `history`; when full, steps are skipped until the host drains it.
         capacity: u32,
         unused: u32,
-        /// `[tiles of the batch]`.
+        /// `[ranks][n_tiles of gathered]`.
         sums: DevicePtr<Const<TileSums>>,
         state: DevicePtr<StepState>,
         history: DevicePtr<DeviceRecord>,

@@ -134,6 +134,9 @@ device_types! {
         kind: Tag<PartKind>,
         first_tile: u32,
         n_tiles: u32,
+        /// The number of the part's first tile among all tiles of the batch. It is first_tile, unless
+        /// a rank has some shards alone.
+        first_of_batch: u32,
         /// The first n_rows rows count; padding rows have weight 0.
         n_rows: u32,
         /// The factor common to all rows, 1 / n of a mean, is a power of two times sum_scale in
@@ -144,8 +147,9 @@ device_types! {
         sum_scale: f32,
     }
 
-    /// The batch of a step. A launch works on the chunk of tiles first_tile .. first_tile +
-    /// n_tiles, whose first row is row 0 of RowBuffers.
+    /// The batch of a step, or the tiles of it that are in the shards of a rank, in their order. A
+    /// launch works on the chunk of tiles first_tile .. first_tile + n_tiles, whose first row is row 0
+    /// of RowBuffers.
     struct BatchParams {
         n_parts: u32,
         /// Interior-like tiles.
@@ -158,6 +162,10 @@ device_types! {
         n_interior: u32,
         /// Boundary rows, likewise.
         n_boundary: u32,
+        /// The rank's shards: SHARDS, or a divisor of it.
+        n_shards: u32,
+        /// A multiple of n_shards.
+        first_shard: u32,
         parts: [Part; MAX_PARTS],
     }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr,
@@ -11,10 +12,12 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::communicator::{Communicator, Id, Transfer};
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
 use crate::error::{DeviceKind, Error, Result, check_len};
+use crate::ranks::liveness::Liveness;
 
 /// Plain data that kernels read or write: no padding, every bit pattern valid.
 pub trait Pod: DeviceRepr + bytemuck::Pod {}
@@ -54,6 +57,11 @@ impl<T> Buffer<T> {
     /// Elements.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Its address in the driver's type.
+    pub(super) fn driver_address(&self) -> u64 {
+        self.address
     }
 }
 
@@ -105,6 +113,8 @@ pub struct Device {
     /// Stream for copies that run alongside the kernels.
     copies: Arc<CudaStream>,
     kernels: Arc<Kernels>,
+    /// Its place among the GPUs of a training that has several.
+    communicator: Option<Arc<Communicator>>,
     /// Kernels launched since the last successful synchronization.
     launched: Mutex<Vec<&'static str>>,
     /// Bytes allocated so far, never reduced.
@@ -161,6 +171,7 @@ impl Device {
             stream,
             copies,
             kernels: Arc::new(Kernels { modules: Mutex::new(MODULES.iter().map(|_| None).collect()), functions }),
+            communicator: None,
             launched: Mutex::default(),
             #[cfg(test)]
             taken: Default::default(),
@@ -179,6 +190,24 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] if the driver refuses a stream.
     pub fn beside(&self) -> Result<Arc<Device>> {
+        self.with(self.communicator.clone())
+    }
+
+    /// The same GPU as rank `place.0` of the `place.1` of a training, which meet under `id`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no NCCL or it fails, [`Error::Rank`] if a rank is lost meanwhile.
+    pub fn among(&self, id: &Id, place: (usize, usize), liveness: Arc<Liveness>) -> Result<Arc<Device>> {
+        let communicator = Communicator::join(&self.context, id, place, liveness)?;
+        self.with(Some(Arc::new(communicator)))
+    }
+
+    /// Its place among the GPUs of a training that has several.
+    pub fn communicator(&self) -> Option<&Communicator> {
+        self.communicator.as_deref()
+    }
+
+    fn with(&self, communicator: Option<Arc<Communicator>>) -> Result<Arc<Device>> {
         let stream = || self.context.new_stream().map_err(|error| self.failure("a stream", error));
         Ok(Arc::new(Device {
             name: self.name.clone(),
@@ -188,6 +217,7 @@ impl Device {
             stream: stream()?,
             copies: stream()?,
             kernels: self.kernels.clone(),
+            communicator,
             launched: Mutex::default(),
             #[cfg(test)]
             taken: Default::default(),
@@ -375,6 +405,8 @@ impl Device {
         if bytes.is_empty() {
             return self.synchronize();
         }
+        // Copies to memory that is not page-locked wait for the kernels.
+        self.wait_for_ranks()?;
         let source = buffer.bytes.slice(..bytes.len());
         self.stream.memcpy_dtoh(&source, bytes).map_err(|error| self.failure("a copy from the device", error))?;
         self.synchronize()?;
@@ -479,6 +511,7 @@ impl Device {
 
     /// Waits for [`Device::snapshot`] and returns what it copied to `pinned`.
     pub fn copied<T: Pod>(&self, pinned: &Pinned, len: usize) -> Result<Vec<T>> {
+        self.wait_for_ranks()?;
         pinned.copied.synchronize().map_err(|error| self.failure("work", error))?;
         let bytes = pinned.memory.as_slice().map_err(|error| self.failure("work", error))?;
         check_len("page-locked memory", (len * size_of::<T>()).max(1), bytes.len())?;
@@ -493,8 +526,50 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] names the kernels launched since the last successful synchronization.
     pub fn synchronize(&self) -> Result<()> {
+        self.wait_for_ranks()?;
         self.stream.synchronize().map_err(|error| self.failure("work", error))?;
         self.launched().clear();
+        Ok(())
+    }
+
+    /// Does `transfers` with the other ranks, after all that was launched before and before what is
+    /// launched later. All ranks make the same transfers in the same order; a GPU without others
+    /// makes none.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] for a lost rank, [`Error::Device`] if NCCL fails.
+    pub fn transfer<'a>(&self, transfers: impl IntoIterator<Item = Transfer<'a>>) -> Result<()> {
+        let Some(communicator) = &self.communicator else { return Ok(()) };
+        self.launched().push("transfers between ranks");
+        communicator.transfer(&self.stream, transfers)
+    }
+
+    /// Waits until everything launched so far is done, as long as all ranks are there: a GPU that
+    /// waits for one that is gone would wait for ever.
+    fn wait_for_ranks(&self) -> Result<()> {
+        const SPINS: u32 = 1000;
+        const MOST: Duration = Duration::from_millis(1);
+        const LOOK: Duration = Duration::from_millis(50);
+        // Longer than what is left to do after the last transfer.
+        const STUCK: Duration = Duration::from_secs(5);
+        let Some(communicator) = &self.communicator else { return Ok(()) };
+        let fail = |error| self.failure("work", error);
+        let done = self.stream.record_event(None).map_err(fail)?;
+        let (mut n, began, mut looked) = (0u32, Instant::now(), Instant::now());
+        while !done.try_is_complete().map_err(|error| communicator.check().err().unwrap_or_else(|| fail(error)))? {
+            n += 1;
+            if n > SPINS {
+                std::thread::sleep(MOST.min(Duration::from_micros(u64::from(n - SPINS))));
+            }
+            if looked.elapsed() > LOOK {
+                if began.elapsed() > STUCK {
+                    communicator.check_waiting()?
+                } else {
+                    communicator.check()?
+                }
+                looked = Instant::now();
+            }
+        }
         Ok(())
     }
 

@@ -1,17 +1,21 @@
-//! The only floor that calls the driver: one GPU with its memory, streams and kernels; the list of
-//! GPUs; the compiled kernels.
+//! The only floor that calls the driver: one GPU with its memory, streams and kernels, alone
+//! or among others; the list of GPUs; the compiled kernels.
 
+mod communicator;
 mod device;
 mod list;
 mod modules;
+mod nccl;
 mod peak;
 mod pointer;
 
 pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
 
+pub(super) use communicator::Transfer;
+pub use communicator::{Id, nccl_id, nccl_version};
 #[cfg(test)]
 pub(super) use device::TAMPER;
-pub(super) use device::{Buffer, Device, Pinned, Recording};
+pub(super) use device::{Buffer, Device, Pinned, Pod, Recording};
 pub(super) use modules::Kernel;
 pub use modules::images;
 pub(super) use peak::peak_flops;

@@ -37,7 +37,7 @@ pub struct Sweep<'a> {
     pub potential: Potential,
     /// Of the step.
     pub state: &'a Buffer<StepState>,
-    /// Written: one for each tile of the whole batch.
+    /// Written: one for each tile of the batch, or of the rank's shards of it.
     pub sums: &'a Buffer<TileSums>,
     /// Written if times follow the integrand: `[interior tiles, MOMENTS]`.
     pub tile_moments: Option<&'a Buffer<f64>>,
@@ -209,8 +209,8 @@ impl SweepNarrow<'_> {
         check_len("layers of a narrow network", 1, usize::from(network.is_narrow()))?;
         check_least("layers with resident sums", n_resident, n_layers)?;
         check_len("high tiles of a narrow network", 1, usize::from(rows.needs().tiles == Tiles::High))?;
-        let n_blocks = (rows.n_slots() / TILE_ROWS).min(NARROW_GROUPS).min(batch.n_tiles as usize);
-        let n_groups = NARROW_GROUPS.min(batch.all_tiles() as usize);
+        let n_groups = batch.groups_of(NARROW_GROUPS).min(batch.all_tiles() as usize);
+        let n_blocks = (rows.n_slots() / TILE_ROWS).min(n_groups).min(batch.n_tiles as usize);
         check_least("partial gradients", n_groups * network.params.n_parameters as usize, partials.len())?;
         let spilled_bytes = n_blocks * (n_layers - n_resident) * LAYER_SUM_BYTES;
         check_least("spilled sums of the gradient", spilled_bytes, spilled.len())?;

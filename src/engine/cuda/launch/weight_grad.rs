@@ -38,7 +38,7 @@ impl WeightGrad<'_> {
         check_tiles("rows", batch.n_tiles, rows.n_rows())?;
         check_tiles("slots", batch.n_tiles, rows.n_slots())?;
         check_len("state of the step", 1, state.len())?;
-        let n_groups = WIDE_GROUPS.min(batch.all_tiles() as usize);
+        let n_groups = batch.groups_of(WIDE_GROUPS).min(batch.all_tiles() as usize);
         check_least("partial gradients", n_groups * network.params.n_parameters as usize, partials.len())?;
         let params = WeightGradParams {
             network: network.params,
@@ -47,7 +47,7 @@ impl WeightGrad<'_> {
             partials: partials.address(),
             batch: *batch,
         };
-        let grid = [network.n_grad_tiles as u32, batch.n_tiles.min(WIDE_GROUPS as u32), 1];
+        let grid = [network.n_grad_tiles as u32, batch.n_tiles.min(n_groups as u32), 1];
         // SAFETY: reads the rows and writes the partial gradients, both large enough for the grid
         // (checked above).
         unsafe { device.launch(Kernel::WeightGrad(precision), grid, THREADS, WEIGHT_GRAD_BYTES as u32, &params) }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::density_path::TIME_KNOTS;
-use crate::engine::cuda::abi::{BatchParams, Part, PartKind, SHARDS, Tag, TileSums};
+use crate::engine::cuda::abi::{BatchParams, Part, PartKind, SHARDS, TILE_ROWS, Tag, TileSums};
 use crate::engine::cuda::step::{StepFinisher, StepSettings};
 use crate::engine::cuda::testing;
 use crate::engine::testing::{AdamW, optimizer};
@@ -24,11 +24,13 @@ fn architecture(hidden: &[usize]) -> Architecture {
 
 /// A batch with (kind, tiles) as its parts, in that order.
 pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
-    let mut batch = BatchParams { n_parts: parts.len() as u32, ..BatchParams::default() };
+    let mut batch = BatchParams { n_parts: parts.len() as u32, n_shards: SHARDS as u32, ..BatchParams::default() };
     let mut first_tile = 0;
     for (part, &(kind, n_tiles)) in batch.parts.iter_mut().zip(parts) {
-        *part = Part { kind: Tag::of(kind), first_tile, n_tiles, n_rows: 64 * n_tiles, sum_scale: 1.0 };
+        let first_of_batch = first_tile;
+        *part = Part { kind: Tag::of(kind), first_tile, n_tiles, first_of_batch, n_rows: 64 * n_tiles, sum_scale: 1.0 };
         first_tile += n_tiles;
+        batch.n_tiles += n_tiles;
         batch.n_interior_tiles += if kind.is_interior() { n_tiles } else { 0 };
     }
     batch
@@ -37,6 +39,8 @@ pub fn batch(parts: &[(PartKind, u32)]) -> BatchParams {
 pub fn settings(precision: Precision) -> StepSettings {
     StepSettings {
         batch: batch(&[(PartKind::Interior, 2), (PartKind::Boundary0, 1)]),
+        tile_rows: TILE_ROWS,
+        n_ranks: 1,
         optimizer: optimizer(),
         follows_integrand: false,
         precision,

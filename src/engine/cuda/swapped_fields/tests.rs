@@ -33,18 +33,21 @@ use crate::precision::Precision;
 use crate::rng::Stream;
 
 /// Blocks whose fields the host neither fills nor reads one by one.
-const NOT_BY_FIELD: [(&str, &str); 3] = [
+const NOT_BY_FIELD: [(&str, &str); 4] = [
     ("RowBuffers", "addresses go by the offsets in `bytes_of_one`, each with its size: see `workspace.rs`"),
     ("StepSizes", "written by one kernel and read by another"),
     ("TileSums", "written by one kernel and read by another"),
+    ("SliceParams", "several ranks have it, and no case here: see `tests/cuda/ranks.rs`"),
 ];
 
 /// Pairs of fields whose swap these cases cannot show.
-const NOT_HERE: [(&str, [&str; 2], &str); 4] = [
+const NOT_HERE: [(&str, [&str; 2], &str); 6] = [
     ("CarriedParams", ["of_layer", "of_kind"], "no fault: units are numbered by layer first, then by kind"),
     ("LayerParams", ["bias", "offset"], "equal: both count the padded outputs of the maps before"),
     ("StepState", ["halted", "good_steps"], "good steps count in f16 alone: see `step/tests.rs`"),
     ("StepState", ["apply", "good_steps"], "likewise"),
+    ("Part", ["first_tile", "first_of_batch"], "equal, unless ranks divide the batch: see `tests/cuda/ranks.rs`"),
+    ("GatheredParams", ["n_tiles", "n_interior_tiles"], "not read, unless ranks do"),
 ];
 
 /// A pair of fields.

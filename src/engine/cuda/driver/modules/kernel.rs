@@ -4,6 +4,8 @@
 kernels! {
     once {
         GatherGradient = "gather_gradient",
+        AddPartials = "add_partials",
+        AddSlices = "add_slices",
         FinishStep = "finish_step",
         RenewDensity = "renew_density",
         SweepMiddleBf16 = "sweep_middle_bf16",
