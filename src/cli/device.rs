@@ -9,7 +9,7 @@ use action_matching::{DeviceKind, Error};
 
 use super::output::note;
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct DeviceArguments {
     /// cpu, cuda or cuda:N (`amatch devices` lists them); auto takes a GPU if there is one
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
@@ -44,6 +44,14 @@ impl DeviceArguments {
     pub fn again(&self) -> String {
         let device = if self.device == "auto" { String::new() } else { format!(" --device {}", self.device) };
         device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
+    }
+
+    /// The same for process number `local_rank` of those on this machine: its GPU, unless one is named
+    /// by its number.
+    pub fn of_rank(&self, local_rank: usize) -> DeviceArguments {
+        let is_open = matches!(self.device.as_str(), "auto" | "cuda");
+        let device = if is_open { format!("cuda:{local_rank}") } else { self.device.clone() };
+        DeviceArguments { device, ..*self }
     }
 
     /// The engine of the device. On a GPU the precision is that of the command line, otherwise

@@ -17,6 +17,7 @@ mod named;
 pub mod output;
 mod problem;
 mod query;
+mod rank;
 mod report;
 mod sample;
 mod signal;

@@ -6,12 +6,17 @@ use std::time::Instant;
 
 use action_matching::config::Config;
 use action_matching::engine::{Engine, StepRecord};
+use action_matching::ranks::environment::World;
 use action_matching::stage::Watch;
-use action_matching::train::{Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, Written, train};
+use action_matching::train::{
+    Existing, Kept, Observer, Outcome, RunFolder, SelfTest, Unexplained, Written, train_among,
+};
+use action_matching::{DeviceKind, Error};
 
 use super::device::{DeviceArguments, DeviceEngine};
 use super::exit;
 use super::output::{Progress, note};
+use super::rank::{self, Rank};
 use super::report;
 use super::signal::Signals;
 use super::watch::OnScreen;
@@ -78,12 +83,27 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }
-    let engine = arguments.device.open(config.training.precision.unwrap_or_default())?;
+    let world = rank::world()?;
+    let device =
+        world.as_ref().map_or_else(|| arguments.device.clone(), |world| arguments.device.of_rank(world.local_rank));
+    let engine = device.open(config.training.precision.unwrap_or_default())?;
     if let DeviceEngine::Cuda(engine) = &engine {
         // The run folder records the precision used, so that a run reproduces it even if the
         // default changes.
         config.training.precision = Some(engine.precision());
     }
+    let rank = match (world, &engine) {
+        (None, _) => None,
+        (Some(world), DeviceEngine::Cuda(engine)) => Some(Rank::meet(world, engine, &config)?),
+        (Some(world), DeviceEngine::Cpu(_)) => return Err(gpu_for_ranks(&world).into()),
+    };
+    let threads = device.threads();
+    if let Some(rank) = rank.as_ref().filter(|rank| !rank.is_first()) {
+        // Signals come to all ranks of a machine: rank 0 decides, and ends the training for all.
+        Signals::watch()?;
+        return rank.follow(&config, threads);
+    }
+    let ranks = rank.as_ref().map(Rank::ranks);
     let engine = engine.boxed();
     let existing = match (arguments.resume, arguments.force) {
         (true, _) => Existing::Resume,
@@ -104,7 +124,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         kept: Vec::new(),
         test: None,
     };
-    let outcome = train(&*engine, &config, existing, arguments.device.threads(), &mut screen);
+    let outcome = train_among(ranks.as_ref(), &*engine, &config, existing, threads, &mut screen);
     if let Some(progress) = &screen.progress {
         progress.finish();
     }
@@ -138,6 +158,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             note!("stopped after {step} steps; continue with: amatch train {} --resume", rerun(arguments));
             Ok(signals.exit_code())
         }
+    }
+}
+
+fn gpu_for_ranks(world: &World) -> Error {
+    Error::Device {
+        kind: DeviceKind::Unsupported,
+        device: "cpu".into(),
+        problem: format!("{} ranks of {} train together on GPUs alone", world.size, world.launcher),
+        fix: "start one process, or use --device cuda where there are GPUs".into(),
     }
 }
 

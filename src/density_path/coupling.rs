@@ -94,6 +94,52 @@ pub(crate) struct LinkTables<'a> {
 }
 
 impl Coupling {
+    /// Everything as bytes, for another process of the same program: [`Coupling::from_bytes`].
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        fn put<T: bytemuck::Pod>(list: &[T], bytes: &mut Vec<u8>) {
+            bytes.extend((list.len() as u64).to_ne_bytes());
+            bytes.extend_from_slice(bytemuck::cast_slice(list));
+        }
+        let Coupling { pairs, cumulative, masses, turns, distance, by_left, by_right } = self;
+        let mut bytes = distance.to_ne_bytes().to_vec();
+        put(pairs, &mut bytes);
+        put(cumulative, &mut bytes);
+        put(masses, &mut bytes);
+        put(turns, &mut bytes);
+        for Links { starts, partners, cumulative } in [by_left, by_right] {
+            [starts, partners, cumulative].into_iter().for_each(|list| put(list, &mut bytes));
+        }
+        bytes
+    }
+
+    /// The coupling at the beginning of `bytes`, which loses what is read; `None` if they are no
+    /// whole one.
+    pub(crate) fn from_bytes(bytes: &mut &[u8]) -> Option<Coupling> {
+        fn word(bytes: &mut &[u8]) -> Option<[u8; 8]> {
+            let (word, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Some(*word)
+        }
+        fn list<T: bytemuck::Pod>(bytes: &mut &[u8]) -> Option<Vec<T>> {
+            let n_bytes = usize::try_from(u64::from_ne_bytes(word(bytes)?)).ok()?.checked_mul(size_of::<T>())?;
+            let (own, rest) = bytes.split_at_checked(n_bytes)?;
+            *bytes = rest;
+            Some(bytemuck::pod_collect_to_vec(own))
+        }
+        fn links(bytes: &mut &[u8]) -> Option<Links> {
+            Some(Links { starts: list(bytes)?, partners: list(bytes)?, cumulative: list(bytes)? })
+        }
+        Some(Coupling {
+            distance: f64::from_ne_bytes(word(bytes)?),
+            pairs: list(bytes)?,
+            cumulative: list(bytes)?,
+            masses: list(bytes)?,
+            turns: list(bytes)?,
+            by_left: links(bytes)?,
+            by_right: links(bytes)?,
+        })
+    }
+
     pub(crate) fn tables(&self) -> Tables<'_> {
         fn links(links: &Links) -> LinkTables<'_> {
             LinkTables { starts: &links.starts, partners: &links.partners, cumulative: &links.cumulative }

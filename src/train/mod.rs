@@ -34,6 +34,7 @@ mod plot;
 #[cfg(not(feature = "plot"))]
 #[path = "no_plot.rs"]
 mod plot;
+mod ranks;
 mod resume;
 mod selftest;
 mod stopping;
@@ -49,6 +50,7 @@ pub use checkpoint::Checkpoint;
 pub use metrics::{Metrics, read_metrics};
 #[cfg(feature = "plot")]
 pub(crate) use plot::curves;
+pub use ranks::{Ranks, settings};
 pub use selftest::{Check, Loss, Motion, SelfTest, Subject, Verdict};
 pub use stopping::{Best, Kept};
 pub use unexplained::Unexplained;
@@ -67,7 +69,7 @@ use crate::config::{Config, Pairing};
 use crate::data::{Components, Loaded, Reduction, Snapshots, load_on, load_single_on};
 use crate::density_path::{Coupling, DensityPath, Group, Groups, Interpolant};
 use crate::engine::{Engine, StepRecord, Trainer};
-use crate::error::{DeviceKind, Error, InputKind, Result};
+use crate::error::{DeviceKind, Error, InputKind, RankKind, Result};
 use crate::files::write_atomically;
 use crate::model::{Coordinates, Model};
 pub use crate::run_folder::{MemberFiles, RunFolder};
@@ -209,7 +211,41 @@ pub fn train(
     threads: usize,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    train_among(None, engine, config, existing, threads, observer)
+}
+
+/// [`train`] as rank 0 of `ranks`, if there are any: the others call [`follow`]. `engine` is this
+/// rank's own, without the others, which tests the model and measures it.
+///
+/// # Errors
+/// As [`train`]; [`Error::Rank`] for ranks that are lost or differ, with the last good checkpoint
+/// kept.
+pub fn train_among(
+    ranks: Option<&Ranks<'_>>,
+    engine: &dyn Engine,
+    config: &Config,
+    existing: Existing,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let outcome = trained(ranks, engine, config, existing, threads, observer);
+    if let (Some(ranks), Err(Error::Interrupted)) = (ranks, &outcome) {
+        ranks.liveness.leave(); // nobody is lost
+    }
+    outcome
+}
+
+fn trained(
+    ranks: Option<&Ranks<'_>>,
+    engine: &dyn Engine,
+    config: &Config,
+    existing: Existing,
+    threads: usize,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     config.check()?;
+    ranks.map_or(Ok(()), |ranks| ranks.check(config))?;
+    let steps_engine = ranks.map_or(engine, |ranks| ranks.engine);
     let folder = RunFolder::new(&config.output.folder);
     recorded(config)?.to_toml()?; // a path that no configuration can hold is refused before the work
     let claim = claim(&folder, existing, observer)?;
@@ -220,11 +256,13 @@ pub fn train(
         let seen = parts.as_ref().map_or(&loaded.training, |parts| &parts.training);
         auto::decided(config, existing, &folder, (seen, &loaded.groups), &loaded.coordinates, threads, observer)?
     };
-    let masses = if parts.is_some() { config.masses(&loaded.training)? } else { None };
-    let fingerprint = {
-        let n_training = loaded.training.offsets.last().copied().unwrap_or(0);
-        conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups, n_training)
-    };
+    if let Some(ranks) = ranks {
+        ranks.decided(config)?;
+    }
+    let fingerprint = fingerprint(config, &loaded)?;
+    if let Some(ranks) = ranks {
+        ranks.share.check_equal(ranks::WHAT, &fingerprint)?;
+    }
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
         Existing::Resume => {
@@ -232,25 +270,14 @@ pub fn train(
         }
         _ => (0..config.training.seeds).map(|_| Earlier::default()).collect(),
     };
-    let Loaded { training: all, coordinates, groups, components, .. } = loaded;
-    let (snapshots, apart) = match parts {
-        None => (all, None),
-        Some(Parts { training, apart }) => (training, Some(apart)),
-    };
+    let components = loaded.components.clone();
+    let coordinates = loaded.coordinates.clone();
+    let (paths, names, apart) = paths(config, loaded, parts)?;
     config.short_run().iter().for_each(|message| observer.notice(message));
-    let mut names = Vec::new();
-    let paths = match conditions::split(&snapshots, &groups, &coordinates, config)? {
-        None => Paths::One(snapshots, masses),
-        Some(groups) => {
-            drop(snapshots); // the groups have the samples
-            names = groups.iter().map(|group| group.name.clone()).collect();
-            Paths::OfGroups(groups, coordinates.condition_inputs())
-        }
-    };
     if config.objective.path.interpolant() == Interpolant::Nearest {
         paths.warn_of_few_rows(observer);
     }
-    let training = training(engine, config, paths, &names, threads, observer)?;
+    let training = training(steps_engine, ranks, config, paths, &names, threads, observer)?;
     let trainings = (1..=config.training.seeds)
         .map(|number| Training { seed: config.training.seed_of(number), ..training.clone() });
     let mut starts = Vec::new();
@@ -259,9 +286,13 @@ pub fn train(
             Some(state) => state,
             None => training.initial_state()?,
         };
+        let state = match ranks {
+            Some(ranks) => ranks.state(state)?,
+            None => state,
+        };
         starts.push((training, state));
     }
-    let trainers = allocate(engine, &starts, observer)?;
+    let trainers = allocate(steps_engine, &starts, observer)?;
     if let Some(checkpoint) = earlier.iter().find_map(|earlier| earlier.renewed.as_ref()) {
         checkpoint.save(&folder.checkpoints())?;
     }
@@ -276,7 +307,7 @@ pub fn train(
         members.push(Member::new(files, training.clone(), fingerprint, metrics, (step, stopping)));
     }
     let arithmetic = engine.arithmetic();
-    observer.started(mean_step(&members), config.training.steps, &engine.describe(), folder.path());
+    observer.started(mean_step(&members), config.training.steps, &steps_engine.describe(), folder.path());
     let mut run = Run { folder, claim, arithmetic, coordinates, names, members };
     run.claim.keep_folder();
     let outcome = match trainers {
@@ -288,11 +319,71 @@ pub fn train(
     };
     run.announce_kept(&outcome, observer);
     let outcome = outcome?;
+    if let Some(ranks) = ranks {
+        ranks.liveness.leave(); // what is left is the work of this rank alone
+    }
     match outcome {
         Outcome::Finished => run.report(engine, config, threads, observer),
         stopped @ Outcome::Stopped { .. } => {
             run.plot(None, observer);
             Ok(stopped)
+        }
+    }
+}
+
+/// Takes the steps of a training whose rank 0 calls [`train_among`]; returns when rank 0 has ended it.
+/// Nothing is written.
+///
+/// # Errors
+/// As [`train_among`].
+pub fn follow(ranks: &Ranks<'_>, config: &Config, threads: usize) -> Result<()> {
+    let followed = || -> Result<()> {
+        config.check()?;
+        let loaded = read_snapshots(config, None, threads, &mut Unobserved)?;
+        let config = &ranks.decided(config)?;
+        let parts = Parts::of(config, &loaded)?;
+        ranks.share.check_equal(ranks::WHAT, &fingerprint(config, &loaded)?)?;
+        let (paths, names, _) = paths(config, loaded, parts)?;
+        let training = training(ranks.engine, Some(ranks), config, paths, &names, threads, &mut Unobserved)?;
+        let state = ranks.state(training.initial_state()?)?;
+        let mut step = state.step;
+        let mut trainer = ranks.engine.trainer(training, state)?;
+        while step < config.training.steps {
+            let n = MOST_AT_ONCE.min(config.training.steps - step);
+            trainer.steps(n, &mut ())?;
+            step += n;
+        }
+        Ok(())
+    };
+    match followed() {
+        Ok(()) | Err(Error::Rank { kind: RankKind::Ended, .. }) => {
+            ranks.liveness.leave();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The fingerprint of a run of `config` on what it has loaded.
+fn fingerprint(config: &Config, loaded: &Loaded) -> Result<String> {
+    let n_training = loaded.training.offsets.last().copied().unwrap_or(0);
+    Ok(conditions::fingerprint(config.fingerprint(&loaded.training)?, &loaded.groups, n_training))
+}
+
+/// What is trained on of `loaded`, the names of its groups, and what `parts` keep apart.
+fn paths(config: &Config, loaded: Loaded, parts: Option<Parts>) -> Result<(Paths, Vec<String>, Option<Snapshots>)> {
+    let masses = if parts.is_some() { config.masses(&loaded.training)? } else { None };
+    let Loaded { training: all, coordinates, groups, .. } = loaded;
+    let (snapshots, apart) = match parts {
+        None => (all, None),
+        Some(Parts { training, apart }) => (training, Some(apart)),
+    };
+    match conditions::split(&snapshots, &groups, &coordinates, config)? {
+        None => Ok((Paths::One(snapshots, masses), Vec::new(), apart)),
+        Some(groups) => {
+            drop(snapshots); // the groups have the samples
+            let names = groups.iter().map(|group| group.name.clone()).collect();
+            Ok((Paths::OfGroups(groups, coordinates.condition_inputs()), names, apart))
         }
     }
 }
@@ -433,9 +524,11 @@ impl Paths {
     }
 }
 
-/// The inputs of a trainer, with snapshots paired; `names` are those of the groups.
+/// The inputs of a trainer, with snapshots paired, if there are `ranks` by the first of them; `names`
+/// are those of the groups.
 fn training(
     engine: &dyn Engine,
+    ranks: Option<&Ranks<'_>>,
     config: &Config,
     paths: Paths,
     names: &[String],
@@ -466,7 +559,10 @@ fn training(
         observer.preparing("pairing snapshots by optimal transport");
         let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
             let stage = Stage::new(threads, watch);
-            let couplings = config.couplings(path, &stage)?;
+            let couplings = match ranks {
+                None => config.couplings(path, &stage)?,
+                Some(ranks) => ranks.couplings(config, path, &stage)?,
+            };
             Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
         };
         match &training.groups {
@@ -663,7 +759,7 @@ impl Run {
     /// continue.
     fn announce_kept(&self, outcome: &Result<Outcome>, observer: &mut dyn Observer) {
         let kept = self.members.iter().filter_map(|member| member.kept).min();
-        if let (Err(Error::Device { .. } | Error::Io { .. }), Some(step)) = (outcome, kept) {
+        if let (Err(Error::Device { .. } | Error::Io { .. } | Error::Rank { .. }), Some(step)) = (outcome, kept) {
             observer.warning(&format!("the checkpoint of step {step} is kept: `Existing::Resume` goes on from there"));
         }
     }
