@@ -20,5 +20,6 @@ mod ensemble;
 mod examples;
 mod integrate;
 mod integrate_memory;
+mod ranks;
 mod training;
 mod warpgroups;
