@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::ranks;
 use action_matching::data::{DataSource, PointArray, draw_gaussian, read_points, write_points};
 use action_matching::rng::Stream;
 use action_matching::train::{Metrics, read_metrics};
@@ -380,6 +381,10 @@ fn data_larger_than_the_memory_stream_and_resume_to_the_same_bits() {
     place.same_run("whole", "again");
     let losses = place.metrics("whole");
     assert!(losses.len() == 24 && losses.iter().all(|line| line.loss.is_finite()));
+    // Ranks have the shards of one GPU, though each of them takes less memory for its work.
+    let both = ranks::ended(ranks::started(2, |_| with_memory(place.command(&arguments("ranks")), memory)));
+    assert!(both.iter().all(|rank| rank.status.success()), "{}", both.iter().map(ranks::said).collect::<String>());
+    place.same_run("whole", "ranks");
     // With all samples resident there are other batches, of the same data.
     succeeds(place.command(&arguments("resident")));
     assert_ne!(losses, place.metrics("resident"));

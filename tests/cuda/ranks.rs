@@ -209,13 +209,20 @@ fn one_rank_trains_as_a_gpu_does() {
     assert!(ranked[0] == alone);
 }
 
-/// Runs `amatch` as each of `n` ranks, with the arguments that `of` has for it.
-fn started<'a>(n: usize, of: impl Fn(usize) -> Vec<&'a str>) -> Vec<Child> {
+/// `amatch` with `arguments`.
+fn amatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
+    command.args(arguments);
+    command
+}
+
+/// Starts the commands of `n` ranks.
+pub fn started(n: usize, of: impl Fn(usize) -> Command) -> Vec<Child> {
     let port = free_port().to_string();
     (0..n)
         .map(|rank| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_amatch"));
-            command.args(of(rank)).envs([EIGHT, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+            let mut command = of(rank);
+            command.envs([EIGHT, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
             let variables = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", n)];
             command.envs(variables.map(|(name, value)| (name, value.to_string())));
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
@@ -223,11 +230,11 @@ fn started<'a>(n: usize, of: impl Fn(usize) -> Vec<&'a str>) -> Vec<Child> {
         .collect()
 }
 
-fn ended(children: Vec<Child>) -> Vec<Output> {
+pub fn ended(children: Vec<Child>) -> Vec<Output> {
     children.into_iter().map(|child| child.wait_with_output().expect("ends")).collect()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -251,11 +258,10 @@ fn the_program_trains_with_ranks() {
     let [alone, two, other] = ["alone", "two", "other"].map(place);
     let train = ["train", config, "--device", "cuda", "--no-report", "--out"];
     let into = |out, more: &[&'static str]| [&train[..], &[out], more].concat();
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_amatch")).args(into(&alone, &[])).envs([EIGHT]).output().expect("runs");
+    let output = amatch(&into(&alone, &[])).envs([EIGHT]).output().expect("runs");
     assert!(output.status.success(), "{}", said(&output));
 
-    let outputs = ended(started(2, |_| into(&two, &[])));
+    let outputs = ended(started(2, |_| amatch(&into(&two, &[]))));
     let all: String = outputs.iter().map(said).collect();
     assert!(outputs.iter().all(|output| output.status.success()), "{all}");
     assert!(said(&outputs[0]).contains("rank 0 of 2"), "{all}");
@@ -266,7 +272,7 @@ fn the_program_trains_with_ranks() {
 
     // Another setting on one of them: each says so, and no folder is made.
     let seeds = ["training.seed=3", "training.seed=4"];
-    let outputs = ended(started(2, |rank| into(&other, &["--set", seeds[rank]])));
+    let outputs = ended(started(2, |rank| amatch(&into(&other, &["--set", seeds[rank]]))));
     for output in &outputs {
         let text = said(output);
         assert!(output.status.code() == Some(1) && text.contains("training.seed") && text.contains("rank 1"), "{text}");
@@ -295,7 +301,7 @@ fn lose(folder: &Path, config: &str, alone: &Path, number: u32) {
     let run = folder.join(format!("lost-{number}"));
     let name = run.to_str().expect("a name");
     let train = ["train", config, "--device", "cuda", "--no-report", "--out", name];
-    let mut children = started(n, |_| train.to_vec());
+    let mut children = started(n, |_| amatch(&train));
     let began = Instant::now();
     while !run.join("config.toml").exists() {
         assert!(began.elapsed() < Duration::from_secs(120), "{number}: the run does not begin");
@@ -314,7 +320,7 @@ fn lose(folder: &Path, config: &str, alone: &Path, number: u32) {
         assert!(is_over || output.status.code() == Some(75) && is_named, "{number}: rank {rank} of {n}: {text}");
     }
     let resumed = [&train[..], &["--resume"]].concat();
-    let outputs = ended(started([1, 2, 4][more as usize % 3], |_| resumed.clone()));
+    let outputs = ended(started([1, 2, 4][more as usize % 3], |_| amatch(&resumed)));
     let all: String = outputs.iter().map(said).collect();
     assert!(outputs.iter().all(|output| output.status.success()), "{number}: {all}");
     assert!(checkpoint(&run) == checkpoint(alone), "{number}: other bits after the loss of rank {dead} of {n}");
@@ -327,7 +333,7 @@ fn lose_some(numbers: std::ops::Range<u32>) {
     let folder = tempfile::tempdir().expect("a folder");
     let (config, alone) = (configuration(folder.path()), folder.path().join("alone"));
     let name = alone.to_str().expect("a name");
-    let outputs = ended(started(1, |_| vec!["train", &config, "--device", "cuda", "--no-report", "--out", name]));
+    let outputs = ended(started(1, |_| amatch(&["train", &config, "--device", "cuda", "--no-report", "--out", name])));
     assert!(outputs[0].status.success(), "{}", said(&outputs[0]));
     numbers.for_each(|number| lose(folder.path(), &config, &alone, number));
 }

@@ -93,6 +93,24 @@ impl Layout {
         training: &Training,
         most_rows: usize,
     ) -> Result<Layout> {
+        let of = |place| Layout::without_samples(device, precision, tiles, training, (most_rows, place));
+        let layout = of(place(device))?;
+        // What one GPU has room for, so that any number of ranks has the same shards; and of its total,
+        // not its free memory, so that a resumed run has them too. The rest is left to the driver.
+        let of_one = if device.communicator().is_some() { of(ALONE)?.n_bytes } else { layout.n_bytes };
+        let room = (device.total_memory()? / 10 * 9).saturating_sub(of_one);
+        let residence = Residence::of(training, room)?;
+        Ok(Layout { n_bytes: layout.n_bytes + residence.n_bytes(training), residence, ..layout })
+    }
+
+    /// The same as if all samples were resident and took no memory, for rank `place.0` of `place.1`.
+    fn without_samples(
+        device: &Device,
+        precision: Precision,
+        tiles: TileChoice,
+        training: &Training,
+        (most_rows, (rank, n_ranks)): (usize, (usize, usize)),
+    ) -> Result<Layout> {
         if training.growth_head {
             let problem = "is a network of its own for growth, which a GPU does not train";
             return Err(Error::input(
@@ -103,7 +121,6 @@ impl Layout {
             ));
         }
         let whole = whole_batch(training, precision)?;
-        let (rank, n_ranks) = place(device);
         let batch = whole.of_shards(Plan::new(SHARDS, n_ranks, rank, 0, 1)?.own_shards());
         let grad_x = if training.bend.is_some() { PointGradient::Needed } else { PointGradient::Unread };
         let n_probes = training.n_probes();
@@ -138,11 +155,7 @@ impl Layout {
         if let Some((network, division)) = &bend {
             n_bytes += of_network(network, division, BEND_NEEDS)?;
         }
-        // Sized from total, not free, memory so that a resumed run has the same shards; the rest is
-        // left to the driver.
-        let room = (device.total_memory()? / 10 * 9).saturating_sub(n_bytes);
-        let residence = Residence::of(training, room)?;
-        n_bytes += residence.n_bytes(training);
+        let residence = Residence::Whole;
         Ok(Layout { network, batch, needs, division, settings, bend, residence, n_bytes })
     }
 }
@@ -342,9 +355,12 @@ impl CudaTrainer {
     }
 }
 
+/// The place of a GPU without others.
+const ALONE: (usize, usize) = (0, 1);
+
 /// The rank of `device` among those that divide a batch, and their number.
 fn place(device: &Device) -> (usize, usize) {
-    device.communicator().map_or((0, 1), |communicator| (communicator.rank(), communicator.n_ranks()))
+    device.communicator().map_or(ALONE, |communicator| (communicator.rank(), communicator.n_ranks()))
 }
 
 impl Trainer for CudaTrainer {

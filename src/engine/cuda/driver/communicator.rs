@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaStream};
 
@@ -101,6 +101,27 @@ fn failed(what: &str, problem: &str) -> Error {
     }
 }
 
+fn explained(liveness: &Liveness, error: Error) -> Error {
+    // Those who watch the ranks may need a moment more to see what has happened to one.
+    const MOMENT: Duration = Duration::from_secs(2);
+    let began = Instant::now();
+    while began.elapsed() < MOMENT {
+        if let Err(lost) = liveness.check() {
+            return lost;
+        }
+        if liveness.is_over() {
+            return ended();
+        }
+        thread::sleep(PAUSE);
+    }
+    error
+}
+
+fn ended() -> Error {
+    let problem = "rank 0 has ended the training".into();
+    Error::Rank { kind: RankKind::Ended, problem, fix: "see what it says" }
+}
+
 /// The version of the library that ranks would use, such as 2.28.3.
 ///
 /// # Errors
@@ -155,8 +176,7 @@ impl Communicator {
             }
         };
         if let Some(problem) = nccl.problem(result) {
-            liveness.check()?;
-            return Err(failed("joining the ranks", &problem));
+            return Err(explained(&liveness, failed("joining the ranks", &problem)));
         }
         let (aborted, calls) = (AtomicBool::new(false), Mutex::new(()));
         Ok(Communicator { nccl, context: context.clone(), handle, rank, n_ranks, liveness, aborted, calls })
@@ -217,40 +237,47 @@ impl Communicator {
         let result = if result == SUCCESS { ended } else { result };
         match nccl.problem(result) {
             None => Ok(()),
-            Some(problem) => {
-                // A rank that is gone is the better explanation.
-                self.check()?;
-                Err(failed("a transfer", &problem))
-            }
+            Some(problem) => Err(self.explained(failed("a transfer", &problem))),
         }
     }
 
     /// Whether all ranks are there and NCCL is well. If not, what it has begun ends without a result.
     pub(super) fn check(&self) -> Result<()> {
-        let mut result = SUCCESS;
-        let of_ranks = self.liveness.check();
-        if of_ranks.is_ok() && !self.aborted.load(Relaxed) {
-            // SAFETY: writes the result.
-            let asked = unsafe { (self.nccl.get_async_error)(self.handle.0, &mut result) };
-            result = if asked == SUCCESS { result } else { asked };
-        }
-        let problem = self.nccl.problem(result).filter(|_| result != IN_PROGRESS);
-        if of_ranks.is_err() || problem.is_some() {
+        let failure = |problem: String| self.explained(failed("what ranks send each other", &problem));
+        let checked =
+            self.liveness.check().and_then(|()| self.problem().map_or(Ok(()), |problem| Err(failure(problem))));
+        if checked.is_err() {
             self.abort();
         }
-        of_ranks?;
-        problem.map_or(Ok(()), |problem| Err(failed("what ranks send each other", &problem)))
+        checked
     }
 
-    /// The same for a rank that waits for the others: rank 0 may have ended the training.
+    /// The same for a rank that waits for the others in vain: rank 0 may have ended the training.
     pub(super) fn check_waiting(&self) -> Result<()> {
         self.check()?;
         if !self.liveness.is_over() {
             return Ok(());
         }
         self.abort();
-        let (problem, fix) = ("rank 0 has ended the training".into(), "see what it says");
-        Err(Error::Rank { kind: RankKind::Ended, problem, fix })
+        Err(ended())
+    }
+
+    /// `error`, which NCCL or the GPU has, or a better explanation: a rank that is gone or has ended gives
+    /// no answer.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        explained(&self.liveness, error)
+    }
+
+    /// What NCCL says is wrong with calls that it has begun.
+    fn problem(&self) -> Option<String> {
+        if self.aborted.load(Relaxed) {
+            return None;
+        }
+        let mut result = SUCCESS;
+        // SAFETY: writes the result.
+        let asked = unsafe { (self.nccl.get_async_error)(self.handle.0, &mut result) };
+        let result = if asked == SUCCESS { result } else { asked };
+        self.nccl.problem(result).filter(|_| result != IN_PROGRESS)
     }
 
     fn abort(&self) {
@@ -263,7 +290,7 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        if self.liveness.check().is_err() || thread::panicking() {
+        if self.liveness.check().is_err() || self.liveness.is_over() || thread::panicking() {
             self.abort();
         } else if !self.aborted.load(Relaxed) && self.context.bind_to_thread().is_ok() {
             // SAFETY: the handle is used no more.

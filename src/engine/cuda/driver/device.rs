@@ -556,7 +556,7 @@ impl Device {
         let fail = |error| self.failure("work", error);
         let done = self.stream.record_event(None).map_err(fail)?;
         let (mut n, began, mut looked) = (0u32, Instant::now(), Instant::now());
-        while !done.try_is_complete().map_err(|error| communicator.check().err().unwrap_or_else(|| fail(error)))? {
+        while !done.try_is_complete().map_err(|error| communicator.explained(fail(error)))? {
             n += 1;
             if n > SPINS {
                 std::thread::sleep(MOST.min(Duration::from_micros(u64::from(n - SPINS))));
