@@ -21,7 +21,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, RankKind, Result};
+use crate::ranks::share::Share;
 
 /// Maximum number of threads of a stage: twice the cores of the largest machines; each takes its
 /// own memory.
@@ -57,6 +58,8 @@ pub struct Stage<'a> {
     pub threads: usize,
     /// Receives progress, and may cancel the stage.
     pub watch: &'a dyn Watch,
+    /// The ranks that divide the stage.
+    ranks: Option<&'a dyn Share>,
 }
 
 /// All cores, no watch.
@@ -69,12 +72,56 @@ impl Default for Stage<'_> {
 impl<'a> Stage<'a> {
     /// A stage of at most `threads` threads; [`thread_count`] interprets the number.
     pub fn new(threads: usize, watch: &'a dyn Watch) -> Self {
-        Stage { threads: thread_count(threads), watch }
+        Stage { threads: thread_count(threads), watch, ranks: None }
     }
 
     /// The same stage under another watch.
-    pub(crate) fn watched_by<'b>(&self, watch: &'b dyn Watch) -> Stage<'b> {
-        Stage { threads: self.threads, watch }
+    pub(crate) fn watched_by<'b>(&self, watch: &'b dyn Watch) -> Stage<'b>
+    where
+        'a: 'b,
+    {
+        Stage { watch, ..*self }
+    }
+
+    /// The same stage, divided among ranks, which all begin it with the same items.
+    pub(crate) fn among(self, ranks: &'a dyn Share) -> Stage<'a> {
+        Stage { ranks: Some(ranks), ..self }
+    }
+
+    /// [`Stage::map`] of items that ranks divide, if there are any: each does every n-th, and all have
+    /// all results, as `to_bytes` and `from_bytes` hand them on.
+    pub(crate) fn map_among<T: Sync, R: Send>(
+        &self,
+        at_once: usize,
+        items: &[T],
+        work: impl Fn(&T) -> Result<R> + Sync,
+        to_bytes: impl Fn(&R) -> Vec<u8>,
+        from_bytes: impl Fn(&[u8]) -> R,
+    ) -> Result<Vec<R>> {
+        let Some(ranks) = self.ranks else { return self.map(at_once, items, work) };
+        let (rank, n_ranks) = ranks.place();
+        let own: Vec<&T> = items.iter().skip(rank).step_by(n_ranks).collect();
+        let mut bytes = Vec::new();
+        for result in self.map(at_once, &own, |item| work(item))? {
+            let result = to_bytes(&result);
+            bytes.extend((result.len() as u64).to_ne_bytes());
+            bytes.extend(result);
+        }
+        let all = ranks.share(&bytes)?;
+        let mut rest: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+        let next = |k: usize| {
+            let rest = &mut rest[k % n_ranks];
+            let (length, behind) = rest.split_first_chunk()?;
+            let (result, behind) = behind.split_at_checked(u64::from_ne_bytes(*length) as usize)?;
+            *rest = behind;
+            Some(from_bytes(result))
+        };
+        let results: Option<Vec<R>> = (0..items.len()).map(next).collect();
+        results.ok_or_else(|| Error::Rank {
+            kind: RankKind::Differs,
+            problem: "ranks have divided other work".into(),
+            fix: "start all ranks with the same program, configuration and data",
+        })
     }
 
     /// Ends a cancelled stage early.
@@ -305,5 +352,56 @@ pub(crate) mod tests {
             section.advanced(done, total);
             assert_eq!(*last.0.lock().expect("whole"), (want, 10));
         }
+    }
+
+    /// A rank that is a thread, with what all of them pass.
+    struct Thread<'a>(usize, &'a Mutex<Vec<Vec<u8>>>, &'a std::sync::Barrier);
+
+    impl Share for Thread<'_> {
+        fn place(&self) -> (usize, usize) {
+            (self.0, self.1.lock().expect("unharmed").len())
+        }
+
+        fn share(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+            self.1.lock().expect("unharmed")[self.0] = own.to_vec();
+            self.2.wait();
+            Ok(self.1.lock().expect("unharmed").clone())
+        }
+    }
+
+    /// What `n_ranks` ranks have of as many numbers as `n` says for each.
+    fn squares(n_ranks: usize, n: impl Fn(usize) -> u64 + Sync) -> Vec<(Result<Vec<u64>>, usize)> {
+        let (passed, barrier) = (Mutex::new(vec![Vec::new(); n_ranks]), std::sync::Barrier::new(n_ranks));
+        let (passed, barrier, n) = (&passed, &barrier, &n);
+        let work = move |rank: usize| {
+            let (thread, done) = (Thread(rank, passed, barrier), AtomicU64::new(0));
+            let square = |item: &u64| {
+                done.fetch_add(1, Relaxed);
+                Ok(item * item)
+            };
+            let items: Vec<u64> = (0..n(rank)).collect();
+            let stage = Stage::new(1, &()).among(&thread);
+            // Bytes of different lengths.
+            let from_bytes = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+            let to_bytes = |value: &u64| value.to_le_bytes()[..(8 - value.leading_zeros() as usize / 8)].to_vec();
+            let results = stage.map_among(1, &items, square, to_bytes, from_bytes);
+            (results, done.into_inner() as usize)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_ranks).map(|rank| scope.spawn(move || work(rank))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("ends")).collect()
+        })
+    }
+
+    #[test]
+    fn ranks_divide_items_and_have_all_results() {
+        for n_ranks in [1, 2, 3, 8] {
+            for (rank, (results, done)) in squares(n_ranks, |_| 23).into_iter().enumerate() {
+                assert_eq!(results.expect("results"), (0..23).map(|k| k * k).collect::<Vec<u64>>());
+                assert_eq!(done, (23 - rank).div_ceil(n_ranks), "{n_ranks} ranks");
+            }
+        }
+        let text = squares(2, |rank| 10 + 4 * rank as u64).remove(1).0.expect_err("other work").to_string();
+        assert!(text.contains("ranks have divided other work"), "{text}");
     }
 }

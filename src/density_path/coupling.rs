@@ -94,52 +94,6 @@ pub(crate) struct LinkTables<'a> {
 }
 
 impl Coupling {
-    /// Everything as bytes, for another process of the same program: [`Coupling::from_bytes`].
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        fn put<T: bytemuck::Pod>(list: &[T], bytes: &mut Vec<u8>) {
-            bytes.extend((list.len() as u64).to_ne_bytes());
-            bytes.extend_from_slice(bytemuck::cast_slice(list));
-        }
-        let Coupling { pairs, cumulative, masses, turns, distance, by_left, by_right } = self;
-        let mut bytes = distance.to_ne_bytes().to_vec();
-        put(pairs, &mut bytes);
-        put(cumulative, &mut bytes);
-        put(masses, &mut bytes);
-        put(turns, &mut bytes);
-        for Links { starts, partners, cumulative } in [by_left, by_right] {
-            [starts, partners, cumulative].into_iter().for_each(|list| put(list, &mut bytes));
-        }
-        bytes
-    }
-
-    /// The coupling at the beginning of `bytes`, which loses what is read; `None` if they are no
-    /// whole one.
-    pub(crate) fn from_bytes(bytes: &mut &[u8]) -> Option<Coupling> {
-        fn word(bytes: &mut &[u8]) -> Option<[u8; 8]> {
-            let (word, rest) = bytes.split_first_chunk()?;
-            *bytes = rest;
-            Some(*word)
-        }
-        fn list<T: bytemuck::Pod>(bytes: &mut &[u8]) -> Option<Vec<T>> {
-            let n_bytes = usize::try_from(u64::from_ne_bytes(word(bytes)?)).ok()?.checked_mul(size_of::<T>())?;
-            let (own, rest) = bytes.split_at_checked(n_bytes)?;
-            *bytes = rest;
-            Some(bytemuck::pod_collect_to_vec(own))
-        }
-        fn links(bytes: &mut &[u8]) -> Option<Links> {
-            Some(Links { starts: list(bytes)?, partners: list(bytes)?, cumulative: list(bytes)? })
-        }
-        Some(Coupling {
-            distance: f64::from_ne_bytes(word(bytes)?),
-            pairs: list(bytes)?,
-            cumulative: list(bytes)?,
-            masses: list(bytes)?,
-            turns: list(bytes)?,
-            by_left: links(bytes)?,
-            by_right: links(bytes)?,
-        })
-    }
-
     pub(crate) fn tables(&self) -> Tables<'_> {
         fn links(links: &Links) -> LinkTables<'_> {
             LinkTables { starts: &links.starts, partners: &links.partners, cumulative: &links.cumulative }
@@ -455,9 +409,19 @@ fn divided(
     // Memory for the largest problem, including the additional row and column of an unbalanced one.
     let rows = |(_, problem): &(usize, Problem)| problem.ends.iter().map(|end| end.0.len()).max().unwrap_or(0) + 1;
     let largest = tasks.iter().map(rows).max().unwrap_or(1);
-    let solved = stage.map(problems_at_once(matrices * largest, largest), &tasks, |(k, problem)| {
-        solve(*k, &side(*k, &problem.ends[0]), &side(k + 1, &problem.ends[1]))
-    })?;
+    let solved = stage.map_among(
+        problems_at_once(matrices * largest, largest),
+        &tasks,
+        |(k, problem)| solve(*k, &side(*k, &problem.ends[0]), &side(k + 1, &problem.ends[1])),
+        |moves| {
+            let numbers = moves.iter().flat_map(|&(i, j, [start, end])| [i as f64, j as f64, start, end]);
+            numbers.flat_map(f64::to_ne_bytes).collect()
+        },
+        |bytes| {
+            let numbers = bytemuck::pod_collect_to_vec::<u8, [f64; 4]>(bytes);
+            numbers.into_iter().map(|[i, j, start, end]| (i as usize, j as usize, [start, end])).collect()
+        },
+    )?;
     let mut moves: Vec<Moves> = vec![Vec::new(); intervals];
     for ((k, Problem { ends: [from, to], weight }), solved) in tasks.iter().zip(solved) {
         moves[*k].extend(solved.into_iter().map(|(i, j, mass)| (from.0[i], to.0[j], mass.map(|end| end * weight))));

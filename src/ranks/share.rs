@@ -4,6 +4,9 @@ use crate::error::{Error, RankKind, Result};
 
 /// Hands bytes from rank to rank. All ranks make the same calls in the same order.
 pub trait Share: Send + Sync {
+    /// The number of this rank, and of ranks.
+    fn place(&self) -> (usize, usize);
+
     /// What each rank passes as `own`, by number of the rank.
     ///
     /// # Errors
@@ -42,6 +45,10 @@ mod tests {
     struct Ranks(Vec<Vec<u8>>);
 
     impl Share for Ranks {
+        fn place(&self) -> (usize, usize) {
+            (0, self.0.len())
+        }
+
         fn share(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
             assert!(self.0.contains(&own.to_vec()));
             Ok(self.0.clone())

@@ -524,8 +524,8 @@ impl Paths {
     }
 }
 
-/// The inputs of a trainer, with snapshots paired, if there are `ranks` by the first of them; `names`
-/// are those of the groups.
+/// The inputs of a trainer, with snapshots paired, which `ranks` divide if there are any; `names` are
+/// those of the groups.
 fn training(
     engine: &dyn Engine,
     ranks: Option<&Ranks<'_>>,
@@ -559,10 +559,8 @@ fn training(
         observer.preparing("pairing snapshots by optimal transport");
         let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
             let stage = Stage::new(threads, watch);
-            let couplings = match ranks {
-                None => config.couplings(path, &stage)?,
-                Some(ranks) => ranks.couplings(config, path, &stage)?,
-            };
+            let stage = ranks.map_or(stage, |ranks| stage.among(ranks.share));
+            let couplings = config.couplings(path, &stage)?;
             Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
         };
         match &training.groups {

@@ -5,13 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::density_path::{Coupling, DensityPath};
 use crate::engine::Engine;
 use crate::error::{Error, RankKind, Result};
 use crate::ranks::environment::World;
 use crate::ranks::liveness::Liveness;
 use crate::ranks::share::Share;
-use crate::stage::Stage;
 use crate::training::{LossScale, TrainState};
 
 /// The settings that must be equal on all ranks, by name: all but paths, which may differ from machine
@@ -109,29 +107,6 @@ impl Ranks<'_> {
         }
         if rest.is_empty() { Ok(state) } else { Err(whole()) }
     }
-
-    /// The couplings of `path`, which rank 0 computes.
-    pub(super) fn couplings(&self, config: &Config, path: &DensityPath, stage: &Stage) -> Result<Vec<Coupling>> {
-        let mut bytes = Vec::new();
-        let mut couplings = Vec::new();
-        if self.world.rank == 0 {
-            couplings = config.couplings(path, stage)?;
-            couplings.iter().for_each(|coupling| bytes.extend(coupling.to_bytes()));
-        }
-        let bytes = self.share.of_first(&bytes)?;
-        if self.world.rank == 0 {
-            return Ok(couplings);
-        }
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            couplings.push(Coupling::from_bytes(&mut rest).ok_or_else(|| Error::Rank {
-                kind: RankKind::Differs,
-                problem: "the pairs of rows that rank 0 has made cannot be read".into(),
-                fix: "start all ranks with the same program",
-            })?);
-        }
-        Ok(couplings)
-    }
 }
 
 /// All numbers of a state but its counts.
@@ -154,13 +129,17 @@ fn lists_mut(state: &mut TrainState) -> impl Iterator<Item = &mut Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::density_path::{Coupling, TIME_KNOTS};
+    use crate::density_path::TIME_KNOTS;
     use crate::training::NetworkState;
 
     /// What rank 0 passed, for a rank that comes later.
     struct Passed(std::sync::Mutex<Vec<Vec<u8>>>, bool);
 
     impl Share for Passed {
+        fn place(&self) -> (usize, usize) {
+            (usize::from(!self.1), 2)
+        }
+
         fn share(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
             let mut passed = self.0.lock().expect("unharmed");
             if self.1 {
@@ -182,7 +161,7 @@ mod tests {
         Arc::new(crate::ranks::rendezvous::meet(&alone, &[], patience, || Ok(Vec::new())).expect("alone").1)
     }
 
-    /// Settings, state and pairs of rank 0 come to another rank as they are, and of a state of other
+    /// Settings and state of rank 0 come to another rank as they are, and of a state of other
     /// shapes it is said that it does not fit.
     #[test]
     fn what_the_first_rank_has_comes_to_all() {
@@ -190,12 +169,6 @@ mod tests {
         let mut config = Config::default();
         config.data.path = "here.csv".into();
         config.objective.path = crate::config::PathConfig::Spline { limit: 2.0, knots: Default::default() };
-        let snapshots = crate::data::Snapshots::from_rows(
-            2,
-            (0..40).map(|i| (f64::from(i % 2), [f64::from(i).sin() as f32, f64::from(i % 7) as f32])),
-        )
-        .expect("snapshots");
-        let path = DensityPath::linear(snapshots);
         let numbers = |n: usize, from: f32| (0..n).map(|i| from + i as f32).collect::<Vec<f32>>();
         let network = |n: usize| NetworkState {
             parameters: numbers(n, 0.5),
@@ -224,8 +197,6 @@ mod tests {
         let ranks = Ranks { world: &first, engine: &engine, share: &share, liveness: liveness() };
         ranks.decided(&config).expect("passed");
         ranks.state(state.clone()).expect("passed");
-        let couplings = ranks.couplings(&config, &path, &Stage::new(1, &())).expect("paired");
-        assert!(!couplings.is_empty());
         ranks.state(state.clone()).expect("passed");
 
         let share = Passed(share.0, false);
@@ -236,8 +207,6 @@ mod tests {
         assert_eq!(decided.objective.path, config.objective.path);
         assert_eq!(decided.data.path, own.data.path);
         assert!(ranks.state(empty.clone()).expect("came") == state);
-        let came: Vec<Coupling> = ranks.couplings(&own, &path, &Stage::new(1, &())).expect("came");
-        assert!(came == couplings);
         let misfit = TrainState { bend: None, ..empty };
         let error = ranks.state(misfit).err().expect("is refused").to_string();
         assert!(error.contains("another network"), "{error}");

@@ -120,6 +120,10 @@ impl CudaEngine {
 }
 
 impl Share for CudaEngine {
+    fn place(&self) -> (usize, usize) {
+        self.device.place()
+    }
+
     fn share(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         exchange::share(&self.device, own)
     }

@@ -94,7 +94,7 @@ impl Layout {
         most_rows: usize,
     ) -> Result<Layout> {
         let of = |place| Layout::without_samples(device, precision, tiles, training, (most_rows, place));
-        let layout = of(place(device))?;
+        let layout = of(device.place())?;
         // What one GPU has room for, so that any number of ranks has the same shards; and of its total,
         // not its free memory, so that a resumed run has them too. The rest is left to the driver.
         let of_one = if device.communicator().is_some() { of(ALONE)?.n_bytes } else { layout.n_bytes };
@@ -208,7 +208,7 @@ impl CudaTrainer {
         let Layout { network, batch, needs, division, settings, bend, residence, n_bytes: _ } = layout;
         let rows = Rows::new(device, &network, precision, needs, division.extent)?;
         let gradient_sweep = GradientSweep::new(device, &network, precision, needs, division, None)?;
-        let (rank, n_ranks) = place(device);
+        let (rank, n_ranks) = device.place();
         let learner = |network, state, n_partials, rate| {
             Learner::new(device, network, state, precision, n_partials, rate)?.of_rank(rank, n_ranks)
         };
@@ -357,11 +357,6 @@ impl CudaTrainer {
 
 /// The place of a GPU without others.
 const ALONE: (usize, usize) = (0, 1);
-
-/// The rank of `device` among those that divide a batch, and their number.
-fn place(device: &Device) -> (usize, usize) {
-    device.communicator().map_or(ALONE, |communicator| (communicator.rank(), communicator.n_ranks()))
-}
 
 impl Trainer for CudaTrainer {
     fn begin(&mut self, n: u64) -> Result<()> {

@@ -202,6 +202,11 @@ impl Device {
         self.with(Some(Arc::new(communicator)))
     }
 
+    /// The number of its rank, and of ranks: 0 and 1 without others.
+    pub fn place(&self) -> (usize, usize) {
+        self.communicator().map_or((0, 1), |communicator| (communicator.rank(), communicator.n_ranks()))
+    }
+
     /// Its place among the GPUs of a training that has several.
     pub fn communicator(&self) -> Option<&Communicator> {
         self.communicator.as_deref()
