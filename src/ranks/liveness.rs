@@ -124,6 +124,7 @@ impl Liveness {
     }
 
     /// Whether rank 0, which decides when a training ends, has ended it in good order.
+    #[must_use]
     pub fn is_over(&self) -> bool {
         self.shared.lock().others.iter().any(|(rank, _, progress)| *rank == 0 && progress.is_none())
     }

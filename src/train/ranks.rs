@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(decided.data.path, own.data.path);
         assert!(ranks.state(empty.clone()).expect("came") == state);
         let misfit = TrainState { bend: None, ..empty };
-        let error = ranks.state(misfit).err().expect("is refused").to_string();
+        let error = ranks.state(misfit).expect_err("is refused").to_string();
         assert!(error.contains("another network"), "{error}");
     }
 
