@@ -1,5 +1,6 @@
 // From the partial weight gradients to the next weights: gather_gradient for each network (behind
-// add_partials and add_slices if there are several ranks), finish_step once, update for each network.
+// add_partials and add_slices if there are several ranks), finish_step once, update for each
+// network.
 #include "optimizer/finish_step.cuh"
 #include "optimizer/gather.cuh"
 #include "optimizer/update.cuh"

@@ -84,12 +84,13 @@ impl<'a> Stage<'a> {
     }
 
     /// The same stage, divided among ranks, which all begin it with the same items.
-    pub(crate) fn among(self, ranks: &'a dyn Share) -> Stage<'a> {
+    #[must_use]
+    pub fn among(self, ranks: &'a dyn Share) -> Stage<'a> {
         Stage { ranks: Some(ranks), ..self }
     }
 
-    /// [`Stage::map`] of items that ranks divide, if there are any: each does every n-th, and all have
-    /// all results, as `to_bytes` and `from_bytes` hand them on.
+    /// [`Stage::map`] of items that ranks divide, if there are any: each does every n-th, and all
+    /// have all results, as `to_bytes` and `from_bytes` hand them on.
     pub(crate) fn map_among<T: Sync, R: Send>(
         &self,
         at_once: usize,

@@ -1,9 +1,10 @@
-// From the partial gradients to the gradient: the groups of each shard are added in their order, the
-// shards in pairs (batch.cuh), and last the loss scale is removed.
+// From the partial gradients to the gradient: the groups of each shard are added in their order,
+// the shards in pairs (batch.cuh), and last the loss scale is removed.
 //
-// If several ranks have the shards, `add_partials` adds those of a rank, which is a node of the tree
-// that the pairs make; `add_slices` adds the sums of all ranks, each rank a slice of the gradient for
-// all; and what is left to do, `gather_gradient` does with the sum as its only partial. No sum is
+// If several ranks have the shards, `add_partials` adds those of a rank, which is a node of the
+// tree that the pairs make; `add_slices` adds the sums of all ranks, each rank a slice of the
+// gradient for all; and what is left to do, `gather_gradient` does with the sum as its only
+// partial. No sum is
 // -0, as each begins with +0, so what is added in one step or in several has equal bits.
 #pragma once
 #include "../tile/reduce.cuh"

@@ -46,8 +46,8 @@ impl DeviceArguments {
         device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
     }
 
-    /// The same for process number `local_rank` of those on this machine: its GPU, unless one is named
-    /// by its number.
+    /// The same for process number `local_rank` of those on this machine: its GPU, unless one is
+    /// named by its number.
     pub fn of_rank(&self, local_rank: usize) -> DeviceArguments {
         let is_open = matches!(self.device.as_str(), "auto" | "cuda");
         let device = if is_open { format!("cuda:{local_rank}") } else { self.device.clone() };

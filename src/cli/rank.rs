@@ -24,7 +24,8 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// Meets the others of `world`, which train `config` too, each with a GPU such as that of `engine`.
+    /// Meets the others of `world`, which train `config` too, each with a GPU such as that of
+    /// `engine`.
     ///
     /// # Errors
     /// Ranks that do not come or differ; no NCCL.

@@ -1,6 +1,6 @@
 //! The processes of one training, its ranks: who they are, how they meet, what each of them sums,
-//! and how a lost one is noticed. [`CudaEngine::among`](crate::engine::cuda::CudaEngine::among) makes an
-//! engine one of them.
+//! and how a lost one is noticed. [`CudaEngine::among`](crate::engine::cuda::CudaEngine::among)
+//! makes an engine one of them.
 //!
 //! | module | what it says |
 //! |---|---|

@@ -331,8 +331,8 @@ fn trained(
     }
 }
 
-/// Takes the steps of a training whose rank 0 calls [`train_among`]; returns when rank 0 has ended it.
-/// Nothing is written.
+/// Takes the steps of a training whose rank 0 calls [`train_among`]; returns when rank 0 has ended
+/// it. Nothing is written.
 ///
 /// # Errors
 /// As [`train_among`].
@@ -524,8 +524,8 @@ impl Paths {
     }
 }
 
-/// The inputs of a trainer, with snapshots paired, which `ranks` divide if there are any; `names` are
-/// those of the groups.
+/// The inputs of a trainer, with snapshots paired, which `ranks` divide if there are any; `names`
+/// are those of the groups.
 fn training(
     engine: &dyn Engine,
     ranks: Option<&Ranks<'_>>,

@@ -1,5 +1,5 @@
-//! A training that several processes divide among them, each with a GPU: rank 0 has the run folder and
-//! decides, the others take the same steps. See [`crate::ranks`].
+//! A training that several processes divide among them, each with a GPU: rank 0 has the run folder
+//! and decides, the others take the same steps. See [`crate::ranks`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::ranks::liveness::Liveness;
 use crate::ranks::share::Share;
 use crate::training::{LossScale, TrainState};
 
-/// The settings that must be equal on all ranks, by name: all but paths, which may differ from machine
-/// to machine.
+/// The settings that must be equal on all ranks, by name: all but paths, which may differ from
+/// machine to machine.
 ///
 /// # Errors
 /// As [`Config::to_toml`].

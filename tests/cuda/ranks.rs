@@ -1,5 +1,6 @@
-//! One model trained by several ranks, each with a GPU: any number of them leaves the same bits. With
-//! virtual GPUs and the virtual NCCL (tests/vnccl), in processes of their own that have eight GPUs.
+//! One model trained by several ranks, each with a GPU: any number of them leaves the same bits.
+//! With virtual GPUs and the virtual NCCL (tests/vnccl), in processes of their own that have eight
+//! GPUs.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -291,9 +292,9 @@ fn configuration(folder: &Path) -> String {
     config.to_str().expect("a name").to_owned()
 }
 
-/// A rank dies while it trains with others: all others notice, whatever it was doing, and name it; what
-/// is in the folder is whole, and other ranks go on from it, to the bits of a run that nothing has
-/// happened to.
+/// A rank dies while it trains with others: all others notice, whatever it was doing, and name it;
+/// what is in the folder is whole, and other ranks go on from it, to the bits of a run that nothing
+/// has happened to.
 fn lose(folder: &Path, config: &str, alone: &Path, number: u32) {
     let [which, when, more, _] = words(1, Purpose::Evaluation, 18, number);
     let n = [2, 4][which as usize % 2];

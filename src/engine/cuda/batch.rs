@@ -83,8 +83,8 @@ impl BatchParams {
         self
     }
 
-    /// The tiles of this whole batch that are in `shards`, in their order, as one chunk: tile t is in
-    /// shard t mod [`SHARDS`].
+    /// The tiles of this whole batch that are in `shards`, in their order, as one chunk: tile t is
+    /// in shard t mod [`SHARDS`].
     #[must_use]
     pub fn of_shards(mut self, shards: Range<usize>) -> BatchParams {
         let (first, n) = (shards.start as u32, shards.len() as u32);

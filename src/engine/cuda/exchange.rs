@@ -22,7 +22,8 @@ pub fn launch<'a, L: Iterator<Item = &'a Learner>>(
     device.transfer(learners().filter_map(Learner::gathering))
 }
 
-/// What each rank passes, on all ranks; `own` is that of this rank, and all there is without others.
+/// What each rank passes, on all ranks; `own` is that of this rank, and all there is without
+/// others.
 pub fn share(device: &Device, own: &[u8]) -> Result<Vec<Vec<u8>>> {
     let Some(communicator) = device.communicator() else { return Ok(vec![own.to_vec()]) };
     let n_ranks = communicator.n_ranks();
@@ -54,8 +55,8 @@ fn gathered<T: Pod>(device: &Device, own: &[T], n_ranks: usize) -> Result<Vec<T>
     device.read(&all, all.len())
 }
 
-/// Checks that all ranks hold samples in as many shards as this one, which has `n`: they follow from
-/// the memory of its GPU, and decide which rows are drawn.
+/// Checks that all ranks hold samples in as many shards as this one, which has `n`: they follow
+/// from the memory of its GPU, and decide which rows are drawn.
 pub fn check_equal(device: &Device, n: usize) -> Result<()> {
     let Some(communicator) = device.communicator() else { return Ok(()) };
     let found = gathered(device, &[n as u64], communicator.n_ranks())?;

@@ -105,7 +105,8 @@ impl Learner {
         })
     }
 
-    /// The same network as rank `rank` of `n_ranks`, whose partial gradients are those of its shards.
+    /// The same network as rank `rank` of `n_ranks`, whose partial gradients are those of its
+    /// shards.
     ///
     /// # Errors
     /// `Device` for want of memory; `Input` for a number of ranks that does not divide the shards.

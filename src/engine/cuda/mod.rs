@@ -83,9 +83,9 @@ impl CudaEngine {
         Ok(CudaEngine { device: Device::open(ordinal)?, precision, tiles: TileChoice::OfBatch })
     }
 
-    /// The same engine as rank `place.0` of the `place.1` ranks of a training, which all call this with
-    /// the same `id` ([`nccl_id`]). Its trainers divide each batch with those of the others, take the
-    /// same steps and end with the same bits as one GPU alone.
+    /// The same engine as rank `place.0` of the `place.1` ranks of a training, which all call this
+    /// with the same `id` ([`nccl_id`]). Its trainers divide each batch with those of the others,
+    /// take the same steps and end with the same bits as one GPU alone.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if there is no NCCL or it fails;

@@ -95,15 +95,17 @@ impl Layout {
     ) -> Result<Layout> {
         let of = |place| Layout::without_samples(device, precision, tiles, training, (most_rows, place));
         let layout = of(device.place())?;
-        // What one GPU has room for, so that any number of ranks has the same shards; and of its total,
-        // not its free memory, so that a resumed run has them too. The rest is left to the driver.
+        // What one GPU has room for, so that any number of ranks has the same shards; and of its
+        // total, not its free memory, so that a resumed run has them too. The rest is left to the
+        // driver.
         let of_one = if device.communicator().is_some() { of(ALONE)?.n_bytes } else { layout.n_bytes };
         let room = (device.total_memory()? / 10 * 9).saturating_sub(of_one);
         let residence = Residence::of(training, room)?;
         Ok(Layout { n_bytes: layout.n_bytes + residence.n_bytes(training), residence, ..layout })
     }
 
-    /// The same as if all samples were resident and took no memory, for rank `place.0` of `place.1`.
+    /// The same as if all samples were resident and took no memory, for rank `place.0` of
+    /// `place.1`.
     fn without_samples(
         device: &Device,
         precision: Precision,
@@ -319,8 +321,8 @@ impl CudaTrainer {
         learners().try_for_each(|learner| learner.update(state))
     }
 
-    /// Steps that may be launched at once: ranks launch blocks of them, so that all have launched the
-    /// same ones when one step turns out to be the last.
+    /// Steps that may be launched at once: ranks launch blocks of them, so that all have launched
+    /// the same ones when one step turns out to be the last.
     fn left_of_block(&self) -> u64 {
         match self.device.communicator() {
             Some(_) => RECORDED_STEPS - self.launched % RECORDED_STEPS,

@@ -3,9 +3,9 @@
 use super::{BatchParams, Const, DevicePtr, DeviceRecord, NetworkParams, Opaque, Products, StepState, Tag, TileSums};
 
 device_types! {
-    /// Arguments of `gather_gradient`, which sums the partial gradients, and of `add_partials`, which
-    /// sums those of a rank. Like `update` they run one block for each of the n_blocks tiles of the
-    /// parameters (optimizer/param_tile.cuh).
+    /// Arguments of `gather_gradient`, which sums the partial gradients, and of `add_partials`,
+    /// which sums those of a rank. Like `update` they run one block for each of the n_blocks tiles
+    /// of the parameters (optimizer/param_tile.cuh).
     struct GatherParams {
         network: NetworkParams,
         n_partials: u32,
@@ -88,8 +88,8 @@ device_types! {
         cumulative: DevicePtr<f64>,
     }
 
-    /// How values of tiles, which sweeps leave in the order of a rank's tiles, lie once those of all
-    /// ranks are gathered.
+    /// How values of tiles, which sweeps leave in the order of a rank's tiles, lie once those of
+    /// all ranks are gathered.
     struct GatheredParams {
         /// Of a rank's shards.
         log2_shards: u32,

@@ -134,8 +134,8 @@ device_types! {
         kind: Tag<PartKind>,
         first_tile: u32,
         n_tiles: u32,
-        /// The number of the part's first tile among all tiles of the batch. It is first_tile, unless
-        /// a rank has some shards alone.
+        /// The number of the part's first tile among all tiles of the batch. It is first_tile,
+        /// unless a rank has some shards alone.
         first_of_batch: u32,
         /// The first n_rows rows count; padding rows have weight 0.
         n_rows: u32,
@@ -148,8 +148,8 @@ device_types! {
     }
 
     /// The batch of a step, or the tiles of it that are in the shards of a rank, in their order. A
-    /// launch works on the chunk of tiles first_tile .. first_tile + n_tiles, whose first row is row 0
-    /// of RowBuffers.
+    /// launch works on the chunk of tiles first_tile .. first_tile + n_tiles, whose first row is
+    /// row 0 of RowBuffers.
     struct BatchParams {
         n_parts: u32,
         /// Interior-like tiles.

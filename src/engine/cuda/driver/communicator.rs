@@ -50,8 +50,8 @@ pub enum Transfer<'a> {
     Send { bytes: Bytes<'a>, to: usize },
     /// Receives bytes of rank `from`.
     Receive { bytes: Bytes<'a>, from: usize },
-    /// Hands its own bytes to all ranks: those of rank r come to the r-th place of `all`, where they
-    /// may be already.
+    /// Hands its own bytes to all ranks: those of rank r come to the r-th place of `all`, where
+    /// they may be already.
     Gather { own: Bytes<'a>, all: Bytes<'a> },
 }
 
@@ -71,8 +71,8 @@ pub struct Communicator {
 /// A handle that goes from thread to thread.
 #[derive(Clone, Copy)]
 struct Shared(Handle);
-// SAFETY: NCCL's communicators belong to no thread; `Communicator::calls` lets one thread at a time use
-// it, but for aborting, which NCCL allows beside others.
+// SAFETY: NCCL's communicators belong to no thread; `Communicator::calls` lets one thread at a time
+// use it, but for aborting, which NCCL allows beside others.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -214,8 +214,8 @@ impl Communicator {
             if result != SUCCESS {
                 break;
             }
-            // SAFETY: the bytes lie in buffers that outlive the call, as those of launches do, and the
-            // stream orders it behind what wrote them.
+            // SAFETY: the bytes lie in buffers that outlive the call, as those of launches do, and
+            // the stream orders it behind what wrote them.
             result = unsafe {
                 match transfer {
                     Transfer::Send { bytes, .. } | Transfer::Receive { bytes, .. } if bytes.len == 0 => continue,
@@ -241,7 +241,8 @@ impl Communicator {
         }
     }
 
-    /// Whether all ranks are there and NCCL is well. If not, what it has begun ends without a result.
+    /// Whether all ranks are there and NCCL is well. If not, what it has begun ends without a
+    /// result.
     pub(super) fn check(&self) -> Result<()> {
         let failure = |problem: String| self.explained(failed("what ranks send each other", &problem));
         let checked =
@@ -262,8 +263,8 @@ impl Communicator {
         Err(ended())
     }
 
-    /// `error`, which NCCL or the GPU has, or a better explanation: a rank that is gone or has ended gives
-    /// no answer.
+    /// `error`, which NCCL or the GPU has, or a better explanation: a rank that is gone or has
+    /// ended gives no answer.
     pub(super) fn explained(&self, error: Error) -> Error {
         explained(&self.liveness, error)
     }

@@ -196,7 +196,8 @@ impl Device {
     /// The same GPU as rank `place.0` of the `place.1` of a training, which meet under `id`.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no NCCL or it fails, [`Error::Rank`] if a rank is lost meanwhile.
+    /// [`Error::Device`] if there is no NCCL or it fails, [`Error::Rank`] if a rank is lost
+    /// meanwhile.
     pub fn among(&self, id: &Id, place: (usize, usize), liveness: Arc<Liveness>) -> Result<Arc<Device>> {
         let communicator = Communicator::join(&self.context, id, place, liveness)?;
         self.with(Some(Arc::new(communicator)))

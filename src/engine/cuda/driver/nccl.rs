@@ -1,8 +1,8 @@
 //! NCCL, loaded at run time: a library of the system or of a Python package.
 //!
 //! Its functions are declared here and not cudarc's, which look for `libnccl.so` alone (neither
-//! NVIDIA's Python packages nor a system's have it, but with headers), end the process if they do not
-//! find it, and return an `enum` that lacks the results of later versions.
+//! NVIDIA's Python packages nor a system's have it, but with headers), end the process if they do
+//! not find it, and return an `enum` that lacks the results of later versions.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};

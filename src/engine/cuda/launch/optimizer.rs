@@ -158,7 +158,8 @@ impl AddSlices<'_> {
             gradient: gradient.address().offset(slice.start),
         };
         let n_blocks = (slice.len() / AT_ONCE).div_ceil(THREADS as usize);
-        // SAFETY: reads `state`, `own` and `sums`, writes `gradient`, whose lengths are checked above.
+        // SAFETY: reads `state`, `own` and `sums`, writes `gradient`, whose lengths are checked
+        // above.
         unsafe { device.launch(Kernel::AddSlices, [n_blocks as u32, 1, 1], THREADS, 0, &arguments) }
     }
 }
@@ -234,8 +235,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// Continues from `moments`, for `n_tiles` interior tiles of each of `n_ranks` ranks if the times
-    /// follow the integrand; the density is there after it.
+    /// Continues from `moments`, for `n_tiles` interior tiles of each of `n_ranks` ranks if the
+    /// times follow the integrand; the density is there after it.
     pub fn new(device: &Device, moments: &[f32], n_tiles: Option<usize>, n_ranks: usize) -> Result<Times> {
         let of_all = n_tiles.filter(|_| n_ranks > 1).map(|n| n_ranks * n);
         let times = Times {
