@@ -10,9 +10,8 @@ use crate::data::{DataSource, HoldOut, RowFilter, Standardization};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.safetensors`, `.h5ad`, or the `.npy` of the
-    /// samples;
-    /// relative to the configuration file.
+    /// `.npz`, `.csv`, `.tsv` (either also `.gz`), `.parquet`, `.safetensors`, `.h5ad`, or the
+    /// `.npy` of the samples; relative to the configuration file.
     pub path: PathBuf,
     /// The `.npy` of the times, for a `.npy` of samples.
     #[serde(skip_serializing_if = "Option::is_none")]

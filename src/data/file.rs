@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use super::anndata::AnnData;
 use super::array::{Array, Meter, Rows, list};
 use super::conditions::ConditionColumn;
-use super::csv::Table;
 use super::grouping::RowTimes;
 use super::hold_out::{SplitColumn, SplitValue};
 use super::ids::IDS;
@@ -13,6 +12,7 @@ use super::npy;
 use super::npz::Archive;
 use super::row_filter::RowFilter;
 use super::safetensors::Tensors;
+use super::table::Table;
 use crate::destination::Destination;
 use crate::error::{Error, InputKind, Result};
 
@@ -35,6 +35,8 @@ pub(super) enum Format {
     },
     Safetensors,
     H5ad,
+    /// Only read.
+    Parquet,
 }
 
 impl Format {
@@ -42,20 +44,28 @@ impl Format {
     /// gets a table.
     ///
     /// # Errors
-    /// As [`Format::of`].
+    /// As [`Format::of`]; also for a format that is only read.
     pub fn of_destination(to: &Destination) -> Result<Self> {
-        if to.is_stream() && to.path().extension().is_none() {
-            Format::Table { delimiter: b',', encoding: Encoding::Plain }.check_is_built(to.path())
+        let format = if to.is_stream() && to.path().extension().is_none() {
+            Format::Table { delimiter: b',', encoding: Encoding::Plain }
         } else {
-            Format::of(to.path())
+            Format::by_suffix(to.path())?
+        };
+        if format == Format::Parquet {
+            return Err(only_read(to.path()));
         }
+        format.check_is_built(to.path())
     }
 
     /// The format of `path` by its suffix, in upper or lower case.
     ///
     /// # Errors
-    /// [`Error::Input`] listing the suffixes.
+    /// [`Error::Input`] listing the suffixes, or naming the feature that the build lacks.
     pub fn of(path: &Path) -> Result<Self> {
+        Format::by_suffix(path)?.check_is_built(path)
+    }
+
+    fn by_suffix(path: &Path) -> Result<Self> {
         let suffix_of = |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
         let suffix = suffix_of(path);
         let encoding = if suffix.as_deref() == Some("gz") { Encoding::Gzip } else { Encoding::Plain };
@@ -63,13 +73,14 @@ impl Format {
             Encoding::Gzip => suffix_of(&path.with_extension("")),
             Encoding::Plain => suffix.clone(),
         };
-        let format = match (inner.as_deref(), encoding) {
+        Ok(match (inner.as_deref(), encoding) {
             (Some("npy"), Encoding::Plain) => Format::Npy,
             (Some("npz"), Encoding::Plain) => Format::Npz,
             (Some("csv"), _) => Format::Table { delimiter: b',', encoding },
             (Some("tsv"), _) => Format::Table { delimiter: b'\t', encoding },
             (Some("safetensors"), Encoding::Plain) => Format::Safetensors,
             (Some("h5ad"), Encoding::Plain) => Format::H5ad,
+            (Some("parquet"), Encoding::Plain) => Format::Parquet,
             _ => {
                 let problem = match (suffix, inner) {
                     (None, _) => "has no suffix".into(),
@@ -78,11 +89,11 @@ impl Format {
                     }
                     (Some(suffix), _) => format!("has the unknown suffix .{suffix}"),
                 };
-                let fix = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz, .safetensors or .h5ad";
+                let fix =
+                    "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .safetensors or .h5ad";
                 return Err(Error::input(path, "path", problem, fix));
             }
-        };
-        format.check_is_built(path)
+        })
     }
 
     /// This format, if the build reads and writes it.
@@ -93,13 +104,14 @@ impl Format {
         match self {
             Format::Npz | Format::Table { .. } if cfg!(not(feature = "files")) => Err(no_files(path)),
             Format::H5ad if cfg!(not(feature = "h5ad")) => Err(no_h5ad(path)),
+            Format::Parquet if cfg!(not(feature = "parquet")) => Err(no_parquet(path)),
             _ => Ok(self),
         }
     }
 
     /// True for tables, whose times are a column.
     pub fn is_table(self) -> bool {
-        matches!(self, Format::Table { .. })
+        matches!(self, Format::Table { .. } | Format::Parquet)
     }
 }
 
@@ -113,6 +125,25 @@ pub(super) fn no_files(path: &Path) -> Error {
 pub(super) fn no_h5ad(path: &Path) -> Error {
     let problem = "is a .h5ad file, which this build of action-matching does not read";
     Error::input(path, "path", problem, "build it with the feature `h5ad`, or save obsm and times as .npz")
+}
+
+/// The error for a `.parquet` file in a build that does not read it.
+pub(super) fn no_parquet(path: &Path) -> Error {
+    let problem = "is a .parquet file, which this build of action-matching does not read";
+    let fix = "build it with the feature `parquet`, as by cargo build --release --features parquet, \
+               or save the table as .csv.gz";
+    Error::input(path, "path", problem, fix)
+}
+
+/// The error for a `.parquet` file that is to be written.
+pub(super) fn only_read(path: &Path) -> Error {
+    let problem = "would be a .parquet file, which is read but not written";
+    Error::input(
+        path,
+        "path",
+        problem,
+        "write .csv.gz, .npz or .h5ad; pandas.read_csv(\"….csv.gz\").to_parquet(…) turns it into one",
+    )
 }
 
 /// An open data file.
@@ -177,7 +208,8 @@ impl DataFile {
             Format::Npz => DataFile::Arrays(ArrayFile::Npz(Archive::open(path)?)),
             Format::Safetensors => DataFile::Arrays(ArrayFile::Safetensors(Tensors::open(path)?)),
             Format::H5ad => DataFile::Arrays(ArrayFile::H5ad(Box::new(AnnData::open(path)?))),
-            Format::Table { encoding, .. } => DataFile::Table(Table::open(path, encoding)?),
+            Format::Table { encoding, .. } => DataFile::Table(Table::open_text(path, encoding)?),
+            Format::Parquet => DataFile::Table(Table::open_parquet(path)?),
         })
     }
 
@@ -535,17 +567,26 @@ mod tests {
 
     #[test]
     fn formats_that_are_not_built_in_are_refused_with_the_feature_to_add() {
-        for (name, needs_files) in [
-            ("a.npy", false),
-            ("a.safetensors", false),
-            ("a.npz", true),
-            ("a.csv", true),
-            ("a.TSV", true),
-            ("a.csv.gz", true),
+        let (files, h5ad, parquet) = (cfg!(feature = "files"), cfg!(feature = "h5ad"), cfg!(feature = "parquet"));
+        for (name, feature, is_built) in [
+            ("a.npy", "", true),
+            ("a.safetensors", "", true),
+            ("a.npz", "`files`", files),
+            ("a.csv", "`files`", files),
+            ("a.TSV", "`files`", files),
+            ("a.csv.gz", "`files`", files),
+            ("a.h5ad", "`h5ad`", h5ad),
+            ("a.Parquet", "`parquet`, as by cargo build --release --features parquet", parquet),
         ] {
             let refused = Format::of(Path::new(name)).err().map(|error| error.to_string());
-            assert_eq!(refused.is_some(), needs_files && cfg!(not(feature = "files")), "{name}");
-            assert!(refused.is_none_or(|message| message.contains("the feature `files`")), "{name}");
+            assert_eq!(refused.is_none(), is_built, "{name}");
+            assert!(refused.is_none_or(|message| message.contains(&format!("the feature {feature}"))), "{name}");
         }
+    }
+
+    #[test]
+    fn parquet_is_only_read() {
+        let refused = Format::of_destination(&Path::new("a.parquet").into()).expect_err("refused").to_string();
+        assert!(refused.contains("is read but not written (write .csv.gz, .npz or .h5ad;"), "{refused}");
     }
 }

@@ -9,7 +9,18 @@ pub(super) const IDS: &str = "ids";
 
 /// Names of columns of ids in a table, in any case; the first that a table has is read.
 #[cfg(feature = "files")]
-const LIKELY: [&str; 9] = [IDS, "id", "cell", "cell_id", "cell_name", "barcode", "cell_barcode", "obs_names", "index"];
+const LIKELY: [&str; 10] = [
+    IDS,
+    "id",
+    "cell",
+    "cell_id",
+    "cell_name",
+    "barcode",
+    "cell_barcode",
+    "obs_names",
+    "index",
+    "__index_level_0__", // an index without a name, as pandas writes it to .parquet
+];
 
 /// How likely a column `name` of a table holds ids, 0 most of all; `None` if it does not.
 #[cfg(feature = "files")]

@@ -299,9 +299,9 @@ pub fn read_row_times(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> 
 
 /// The names of the `n_rows` rows of `source`, if they have any; `watch` receives the bytes read.
 /// In a table they are the first column called ids, id, cell, cell_id, cell_name, barcode,
-/// cell_barcode, obs_names or index, in any case, or else a first column without a name; in a
-/// `.h5ad` the index of `obs`, or its column `ids`; in a `.npz` the array `ids`. Other files have
-/// none. They take the memory of their texts.
+/// cell_barcode, obs_names, index or __index_level_0__, in any case, or else a first column without
+/// a name; in a `.h5ad` the index of `obs`, or its column `ids`; in a `.npz` the array `ids`. Other
+/// files have none. They take the memory of their texts.
 ///
 /// # Errors
 /// [`Error::Input`] for a damaged file, a name of more than 1024 bytes, or another number of names;

@@ -1,9 +1,9 @@
 //! Snapshots of a population: reading, checking, standardizing and storing them.
 //!
 //! Formats: `.npz` (stored or deflated), pairs of `.npy`, tables (`.csv`, `.tsv`, also `.gz`),
-//! `.safetensors` and `.h5ad` (the cells of AnnData); f16, bf16, f32, f64 and integers of either
-//! byte order, C and Fortran order. Samples that f32 cannot hold exactly are centered in f64 before
-//! they are rounded.
+//! `.safetensors` and `.h5ad` (the cells of AnnData), and with the feature `parquet` also
+//! `.parquet`; f16, bf16, f32, f64 and integers of either byte order, C and Fortran order. Samples
+//! that f32 cannot hold exactly are centered in f64 before they are rounded.
 //!
 //! Input files are untrusted: sizes are checked against the bytes present before anything is
 //! allocated. Peak memory is at most the samples present, in f32, 4 bytes per row (if the rows of a
@@ -11,7 +11,9 @@
 //! takes an eighth of the samples more, or one column. Components take, while they are fitted, 8
 //! bytes for each of them and 18 more, times twice the rows and four times the columns, which is
 //! checked before it is reserved. Names of rows, which only [`read_ids`] reads, take their text and
-//! 24 bytes a row. Time grows linearly with the bytes read; compressed ones count by the size of
+//! 24 bytes a row. A `.parquet` may hold 1024 values for each of its bytes, as equal values take
+//! none; its zstd is the one exception: a block of a few bytes may expand to gigabytes before its
+//! size is known. Time grows linearly with the bytes read; compressed ones count by the size of
 //! their content.
 //!
 //! Without the feature `files` only `.npy` and `.safetensors` are read and written.
@@ -64,6 +66,11 @@ mod npz;
 #[cfg(not(feature = "files"))]
 #[path = "disabled/npz.rs"]
 mod npz;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(all(feature = "files", not(feature = "parquet")))]
+#[path = "disabled/parquet.rs"]
+mod parquet;
 mod row_filter;
 mod row_mass;
 mod safetensors;
@@ -71,6 +78,11 @@ mod snapshots;
 mod source;
 mod standardize;
 mod survey;
+#[cfg(feature = "files")]
+mod table;
+#[cfg(not(feature = "files"))]
+#[path = "disabled/table.rs"]
+mod table;
 #[cfg(feature = "files")]
 mod time_text;
 mod write;

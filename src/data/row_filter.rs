@@ -1,5 +1,7 @@
 //! `data.where`: which rows of a file are read.
 
+#[cfg(feature = "files")]
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -48,18 +50,26 @@ enum Test {
 #[cfg(feature = "files")]
 pub(super) enum Field<'a> {
     /// NaN is missing.
-    #[cfg_attr(not(feature = "h5ad"), allow(dead_code, reason = "tables hold texts"))]
+    #[cfg_attr(not(any(feature = "h5ad", feature = "parquet")), allow(dead_code, reason = "other tables hold texts"))]
     Number(f64),
-    Text(&'a str),
+    Text(Cow<'a, str>),
 }
 
 #[cfg(feature = "files")]
 impl Field<'_> {
     /// The number that it is or that its text says.
-    fn number(&self) -> Option<f64> {
-        match *self {
-            Field::Number(x) => Some(x),
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Field::Number(x) => Some(*x),
             Field::Text(text) => text.parse().ok(),
+        }
+    }
+
+    /// The text that it is, or its number in the fewest digits.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Field::Number(x) => x.to_string().into(),
+            Field::Text(text) => Cow::Borrowed(text),
         }
     }
 
@@ -268,27 +278,28 @@ mod tests {
 
     #[test]
     fn terms_compare_numbers_and_texts() {
-        use Field::{Number, Text};
+        use Field::Number;
+        let text = |text: &'static str| Field::Text(text.into());
         for (filter, field, expected) in [
-            ("a == 'HSC'", Text("HSC"), true),
-            ("a == 'HSC'", Text("MPP"), false),
-            ("a != 'HSC'", Text("MPP"), true),
-            ("a in ['HSC', \"MPP\"]", Text("MPP"), true),
-            ("a not in ['HSC', 'MPP']", Text("MPP"), false),
+            ("a == 'HSC'", text("HSC"), true),
+            ("a == 'HSC'", text("MPP"), false),
+            ("a != 'HSC'", text("MPP"), true),
+            ("a in ['HSC', \"MPP\"]", text("MPP"), true),
+            ("a not in ['HSC', 'MPP']", text("MPP"), false),
             ("`a b` == 3", Number(3.0), true),
-            ("a == 3", Text("3.0"), true),
+            ("a == 3", text("3.0"), true),
             ("a=='3'", Number(3.0), true),
             ("a<=6", Number(6.0), true),
             ("a < 6", Number(6.0), false),
-            ("a > 6", Text("7"), true),
+            ("a > 6", text("7"), true),
             ("a >= 6", Number(f64::NAN), false),
-            ("a == True", Text("True"), true),
+            ("a == True", text("True"), true),
             ("a != 'x'", Number(f64::NAN), true),
         ] {
             assert_eq!(admits(filter, &[field]), expected, "{filter}");
         }
-        assert!(admits("a == 'x' and b < 2", &[Text("x"), Number(1.0)]));
-        assert!(!admits("a == 'x' and b < 2", &[Text("x"), Number(2.0)]));
+        assert!(admits("a == 'x' and b < 2", &[text("x"), Number(1.0)]));
+        assert!(!admits("a == 'x' and b < 2", &[text("x"), Number(2.0)]));
     }
 
     #[test]

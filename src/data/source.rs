@@ -37,7 +37,8 @@ pub(super) const DEFAULT_TIMES: &str = "times";
 /// A data set of snapshots: files, names of the arrays, and their treatment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataSource {
-    /// A `.npz`, `.npy`, `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz`, `.safetensors` or `.h5ad` file.
+    /// A `.npz`, `.npy`, `.csv`, `.tsv`, `.csv.gz`, `.tsv.gz`, `.parquet`, `.safetensors` or
+    /// `.h5ad` file.
     pub path: PathBuf,
     /// The file of the times, if it is not `path`: the second of a pair of `.npy` files.
     pub times_path: Option<PathBuf>,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use super::file::Format;
+use super::file::{Format, only_read};
 use super::ids::IDS;
 use super::{anndata, csv, npy, npz};
 use crate::destination::Destination;
@@ -196,5 +196,6 @@ pub fn write_points(to: impl Into<Destination>, arrays: &[PointArray<'_>]) -> Re
         Format::Table { delimiter, encoding } => {
             to.write(|writer| csv::write(writer, delimiter, encoding, arrays, first.n_rows()))
         }
+        Format::Parquet => Err(only_read(to.path())),
     }
 }

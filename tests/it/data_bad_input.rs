@@ -64,7 +64,7 @@ fn bad_paths_are_refused() {
     folder.refuses(&source("absent.npz"), "absent.npz", "path: does not exist", "check the name");
     fs::create_dir(folder.path("folder.npz")).unwrap();
     folder.refuses(&source("folder.npz"), "folder.npz", "path: is a folder", "name a file");
-    let suffixes = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz, .safetensors or .h5ad)";
+    let suffixes = "use a file that ends in .npz, .npy, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .safetensors or .h5ad)";
     folder.refuses(&source("a.h5"), "a.h5", "path: has the unknown suffix .h5", suffixes);
     folder.refuses(&source("noext"), "noext", "path: has no suffix", suffixes);
     let alone = folder.file("x.npy", good_samples());

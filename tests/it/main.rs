@@ -51,6 +51,8 @@ mod model_file;
 mod onnx;
 #[cfg(unix)]
 mod outputs;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod query;
 mod report;
 #[cfg(unix)]

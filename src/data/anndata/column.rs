@@ -94,8 +94,8 @@ impl Column {
         match self {
             Column::Numbers(values) => values.iter().map(|&value| test(&Field::Number(value))).collect(),
             Column::Labels(labels) => {
-                let passes: Vec<bool> = labels.categories.iter().map(|text| test(&Field::Text(text))).collect();
-                let missing = test(&Field::Text(""));
+                let passes: Vec<bool> = labels.categories.iter().map(|text| test(&Field::Text(text.into()))).collect();
+                let missing = test(&Field::Text("".into()));
                 labels.codes.iter().map(|&code| passes.get(code as usize).copied().unwrap_or(missing)).collect()
             }
         }

@@ -410,6 +410,61 @@ fn safetensors_data() {
     );
 }
 
+#[cfg(feature = "parquet")]
+const PARQUET_FILES: [&[u8]; 3] = [
+    include_bytes!("../../data_support/tables/cells.parquet"),
+    include_bytes!("../../data_support/tables/zstd.parquet"),
+    include_bytes!("../../data_support/tables/gzip.parquet"),
+];
+
+/// A damaged table of columns.
+#[cfg(feature = "parquet")]
+fn parquet(random: &mut Random) -> Vec<u8> {
+    let mut file = random.choose(&PARQUET_FILES).to_vec();
+    // The metadata at the end, or the pages before.
+    let length = u32::from_le_bytes(file[file.len() - 8..file.len() - 4].try_into().expect("four bytes")) as usize;
+    let metadata = file.len() - 8 - length;
+    let of_metadata = random.percent(50);
+    for _ in 0..1 + random.below(3) {
+        let at = if of_metadata { metadata + random.below(length) } else { random.below(metadata) };
+        match random.below(4) {
+            0 => file[at] ^= 1 << random.below(8),
+            1 => Bytes::extreme(random, &mut file, at),
+            // As Thrift writes numbers, of any length.
+            2 => file[at..].iter_mut().take(random.below(6)).for_each(|byte| *byte |= 0x80),
+            _ => file[at] = random.choose(&[0, 1, 2, 4, 8, 0x15, 0x1c, 0x7f, 0x80, 0xff]),
+        }
+    }
+    if random.percent(5) {
+        let other = file.clone();
+        Bytes::change(random, &mut file, &other);
+    }
+    file
+}
+
+/// Values that are equal take no bytes, so that a file may hold 1024 for each of its own.
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_tables() {
+    let target =
+        Target { name: "parquet", inputs: 3000, bytes_per_byte: 8 * DEFLATE_RATIO, microseconds_per_byte: 100 };
+    let folder = Folder::new(target.name);
+    let path = folder.path("a.parquet");
+    run(&target, parquet, |input, random| {
+        fs::write(&path, input).expect("written");
+        let mut source = DataSource::new(&path);
+        source.samples = random.pick::<str>(&["x,y", "half,bytes", "count", "?,gaps", "*", "large"]).into();
+        source.times = random.pick::<str>(&["day", "hours", "dose", "treated"]).into();
+        match random.below(4) {
+            0 => source.only = "celltype == 'HSC' and treated == True".parse().ok(),
+            1 => source.conditions = vec!["dose".into(), "celltype".into()],
+            2 => return Answer::from(read_ids(&source, 24, &())),
+            _ => {}
+        }
+        Answer::from(read_snapshots(&source, &()).map(|data| check(&data.snapshots)))
+    });
+}
+
 const H5AD_FILES: [&[u8]; 3] = [
     include_bytes!("../../data_support/cells/csr.h5ad"),
     include_bytes!("../../data_support/cells/csc.h5ad"),
