@@ -7,8 +7,8 @@ use std::sync::Arc;
 use action_matching::config::Config;
 use action_matching::data::{
     Components, DataSource, HoldOut, PointArray, PointValues, Points, RowGroups, Snapshots, check_fits,
-    check_points_format, draw_gaussian, draw_indices, draw_rows, read_ids, read_points, read_snapshots, write_points,
-    writes_texts,
+    check_points_format, draw_gaussian, draw_indices, read_ids, read_points, read_snapshot_ids, read_snapshots,
+    write_points, writes_texts,
 };
 use action_matching::engine::IntegrationReport;
 use action_matching::integrate::{Method, Noise, Plan, StepControl, Trajectories, systematic_resample};
@@ -43,8 +43,8 @@ The output holds, in the units of the data,
                            each time in the order of the start; in 64 bits if 32 would round them
                            by more than 1e-5 of the model's scale
   times [times · n]        in 64 bits
-  ids                      names of the particles, if the start is a file whose rows have names: in
-                           a table a column id, cell, barcode or the like, or a first one without a
+  ids                      names of the rows that the particles start from, if they have any: in a
+                           table a column id, cell, barcode or the like, or a first one without a
                            name; in a .h5ad its obs_names; in a .npz an array ids. Not in .npy and
                            .safetensors
   log_weights              with growth: the mean of exp(log_weights) is the mass, 1 at the start
@@ -628,10 +628,24 @@ impl Start {
                 let data = read_snapshots(&source, watch)?;
                 data.warnings.iter().for_each(|warning| note!("warning: {warning}"));
                 check_fits(&source.path, data.snapshots.dim, data.columns.as_deref(), &model.coordinates)?;
-                let snapshots = from.snapshots(&data.snapshots, &data.groups)?;
+                let group = from.group(&data.groups)?;
+                let snapshots = match group {
+                    None => Cow::Borrowed(&data.snapshots),
+                    Some(group) => Cow::Owned(data.groups.snapshots(&data.snapshots, 0, group)),
+                };
                 let k = snapshots.index_of(*time, &source.path, "--from")?;
                 let n = arguments.n.unwrap_or(snapshots.n_rows(k));
-                (draw_rows(&snapshots, k, n, &mut Stream::of_indices(arguments.seed)), data.origin)
+                let drawn = draw_indices(&snapshots, k, n, &mut Stream::of_indices(arguments.seed));
+                if with_ids {
+                    let n_rows = data.snapshots.samples.len() / dim;
+                    ids = read_snapshot_ids(&source, n_rows, watch)?.map(|all| {
+                        let of_group = group.map(|group| data.groups.rows(&data.snapshots, 0, group));
+                        let row_of_all = |row: usize| of_group.as_ref().map_or(row, |rows| rows[row]);
+                        drawn.iter().map(|row| all[row_of_all(snapshots.offsets[k] + row)].clone()).collect()
+                    });
+                }
+                let rows = snapshots.rows(k);
+                (drawn.iter().flat_map(|row| &rows[row * dim..][..dim]).copied().collect(), data.origin)
             }
             Start::File(path) => {
                 let source = start_source(path, arguments.samples.as_deref(), from.coordinates, config, components)?;
@@ -677,11 +691,11 @@ struct StartCondition<'a> {
 }
 
 impl StartCondition<'_> {
-    /// Those of `snapshots` under the condition; all of them without conditions.
-    fn snapshots<'d>(&self, snapshots: &'d Snapshots, groups: &RowGroups) -> anyhow::Result<Cow<'d, Snapshots>> {
+    /// The group of rows under the condition; `None` without conditions.
+    fn group(&self, groups: &RowGroups) -> anyhow::Result<Option<usize>> {
         let StartCondition { arguments, condition, coordinates } = *self;
         if coordinates.conditions.is_empty() {
-            return Ok(Cow::Borrowed(snapshots));
+            return Ok(None);
         }
         check_names(groups, coordinates)?;
         let values = match &arguments.from_condition[..] {
@@ -691,7 +705,7 @@ impl StartCondition<'_> {
         let wanted: Vec<(usize, ConditionValue)> = values.iter().cloned().enumerate().collect();
         let found = matching(groups, &wanted, coordinates);
         match found.first() {
-            Some(&k) => Ok(Cow::Owned(groups.snapshots(snapshots, 0, k))),
+            Some(&k) => Ok(Some(k)),
             None => bail!(
                 "--from: the data have no rows with {} (start from those of another condition with --from-condition, one of: {}; \
                  or from a file)",

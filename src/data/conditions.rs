@@ -47,19 +47,25 @@ impl RowGroups {
     #[must_use]
     pub fn snapshots(&self, snapshots: &Snapshots, first: usize, k: usize) -> Snapshots {
         let dim = snapshots.dim;
-        let (mut times, mut offsets, mut rows) = (Vec::new(), vec![0], Vec::new());
-        for (snapshot, &time) in snapshots.times.iter().enumerate() {
-            let is_chosen = |row: &usize| self.of_rows[first + row] as usize == k && snapshots.mass.counts(*row);
-            let before = rows.len();
-            rows.extend((snapshots.offsets[snapshot]..snapshots.offsets[snapshot + 1]).filter(is_chosen));
-            if rows.len() > before {
+        let rows = self.rows(snapshots, first, k);
+        let (mut times, mut offsets) = (Vec::new(), vec![0]);
+        for (&time, &end) in snapshots.times.iter().zip(&snapshots.offsets[1..]) {
+            let up_to = rows.partition_point(|&row| row < end);
+            if offsets.last() != Some(&up_to) {
                 times.push(time);
-                offsets.push(rows.len());
+                offsets.push(up_to);
             }
         }
         let samples = rows.iter().flat_map(|row| &snapshots.samples[row * dim..][..dim]).copied().collect();
         let mass = snapshots.mass.of_rows(&rows, &offsets);
         Snapshots { dim, times, offsets, samples, mass }
+    }
+
+    /// The numbers of the rows that [`RowGroups::snapshots`] takes of `snapshots`.
+    #[must_use]
+    pub fn rows(&self, snapshots: &Snapshots, first: usize, k: usize) -> Vec<usize> {
+        let is_chosen = |row: &usize| self.of_rows[first + row] as usize == k && snapshots.mass.counts(*row);
+        (0..snapshots.offsets.last().copied().unwrap_or(0)).filter(is_chosen).collect()
     }
 
     /// Number of rows of each group in each of `snapshots`, whose first row is row `first` of those

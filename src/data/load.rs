@@ -9,7 +9,7 @@ use super::components::{Kept, fit};
 use super::conditions::RowGroups;
 use super::describe::table_of;
 use super::file::{DataFile, Features, Format};
-use super::grouping::{Grouping, SAME_TIME};
+use super::grouping::{Grouping, RowTimes, SAME_TIME};
 use super::hold_out::{HoldOut, ShareOfRows, SplitColumn};
 use super::row_mass::{FileMass, RowMass, few_rows_warning};
 use super::standardize::{Statistics, coordinates_of, warn_of_outliers};
@@ -310,6 +310,22 @@ pub fn read_ids(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result
     open(source)?.ids(n_rows, &mut Meter::new(watch))
 }
 
+/// [`read_ids`] of all rows, in the order in which [`read_snapshots`] has them.
+///
+/// # Errors
+/// As [`read_ids`], and as [`read_snapshots`] for times.
+pub fn read_snapshot_ids(source: &DataSource, n_rows: usize, watch: &dyn Watch) -> Result<Option<Vec<String>>> {
+    let mut meter = Meter::new(watch);
+    let mut file = open(source)?;
+    let Some(ids) = file.ids(n_rows, &mut meter)? else { return Ok(None) };
+    let mut grouping = Grouping::of(row_times(source, &mut file, &mut meter)?);
+    let order: Vec<usize> = (0..grouping.times.len()).collect();
+    let Some(destination) = grouping.destinations(&order) else { return Ok(Some(ids)) };
+    let mut moved = vec![String::new(); ids.len()];
+    ids.into_iter().zip(destination).for_each(|(id, at)| moved[at as usize] = id);
+    Ok(Some(moved))
+}
+
 /// Refuses to fit components where the rows to train on are not known.
 fn only_given(source: &DataSource) -> Result<()> {
     match source.components {
@@ -348,6 +364,25 @@ fn check_width(source: &DataSource, file: &mut DataFile) -> Result<()> {
     }
 }
 
+/// The time of each row of `file`, that of `source`.
+fn row_times(source: &DataSource, file: &mut DataFile, meter: &mut Meter<'_>) -> Result<RowTimes> {
+    let DataSource { path, times_path, samples, times, .. } = source;
+    let format = Format::of(path)?;
+    match times_path {
+        Some(times_path) if format.is_table() => {
+            let fix = "leave times_path out, and name the column with times";
+            Err(Error::input(times_path, "times_path", "does not go with a table", fix))
+        }
+        Some(times_path) => DataFile::open(times_path)?.times(samples, times, meter),
+        None if format == Format::Npy => {
+            let fix = "name the .npy file of the times with times_path";
+            Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix)
+                .of_kind(InputKind::Missing))
+        }
+        None => file.times(samples, times, meter),
+    }
+}
+
 /// Whether a reading holds anything out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Division {
@@ -375,24 +410,11 @@ pub(super) struct Reading {
 impl Reading {
     /// The snapshots of `source`.
     fn new(source: &DataSource, division: Division, watch: &dyn Watch) -> Result<Reading> {
-        let DataSource { path, times_path, samples, times, .. } = source;
+        let DataSource { samples, times, .. } = source;
         let mut meter = Meter::new(watch);
         let mut file = open(source)?;
         check_width(source, &mut file)?;
-        let format = Format::of(path)?;
-        let row_times = match times_path {
-            Some(times_path) if format.is_table() => {
-                let fix = "leave times_path out, and name the column with times";
-                return Err(Error::input(times_path, "times_path", "does not go with a table", fix));
-            }
-            Some(times_path) => DataFile::open(times_path)?.times(samples, times, &mut meter)?,
-            None if format == Format::Npy => {
-                let fix = "name the .npy file of the times with times_path";
-                return Err(Error::input(path, "times_path", "is missing: a .npy file holds one array", fix)
-                    .of_kind(InputKind::Missing));
-            }
-            None => file.times(samples, times, &mut meter)?,
-        };
+        let row_times = row_times(source, &mut file, &mut meter)?;
         check_shape(times_file(source), times, row_times.len() as u64, 1)?;
         let (n_rows, dim) = file.shape(samples, times, &mut meter)?;
         if row_times.len() != n_rows {

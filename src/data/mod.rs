@@ -101,7 +101,7 @@ pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};
 pub use load::{
     DataSet, DividedSet, Loaded, Points, load, load_single, read_divided, read_ids, read_points, read_row_times,
-    read_snapshots,
+    read_snapshot_ids, read_snapshots,
 };
 #[cfg(feature = "files")]
 pub(crate) use load::{load_on, load_single_on};

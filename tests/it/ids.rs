@@ -141,6 +141,38 @@ fn particles_and_queries_keep_the_names_of_their_start() {
     assert!(evaluated.status.success(), "{}", text(&evaluated.stderr));
 }
 
+/// Rows of a snapshot, in whatever order the file has them, and those of one condition alone.
+#[test]
+fn particles_of_a_snapshot_keep_the_names_of_its_rows() {
+    let (_guard, folder) = crate::cli::workplace();
+    // Times and drugs alternate, so that rows are moved when they are grouped.
+    let line = |k: usize| format!("cell {k},{},{},{},{}\n", k % 3, k as f64 / 10.0, k * k % 7, ["A", "B"][k / 3 % 2]);
+    let rows: String = (0..60).map(line).collect();
+    fs::write(folder.join("cells.csv"), format!("id,times,x,y,drug\n{rows}")).expect("written");
+    for (run, conditions) in [("plain", ""), ("drugs", "conditions = [\"drug\"]\n")] {
+        let config = format!("[data]\npath = \"cells.csv\"\nsamples = \"x,y\"\n{conditions}");
+        fs::write(folder.join(format!("{run}.toml")), config).expect("written");
+        succeeds(&folder, &[&["train", &format!("{run}.toml")][..], &crate::cli::SMALL].concat());
+    }
+    let to = ["--save-at", "1", "--method", "euler", "--steps", "1", "--out"];
+    let of_all = ["sample", "runs/plain", "--from", "snapshot:1"];
+    let of_drug = ["sample", "runs/drugs", "--condition", "drug=B", "--from", "snapshot:1"];
+    for (out, from, n) in [("all.csv", &of_all[..], 20), ("some.h5ad", &of_all, 7), ("drug.csv", &of_drug, 10)] {
+        let more: &[&str] = if n == 7 { &["-n", "7"] } else { &[] };
+        succeeds(&folder, &[from, more, &to, &[out]].concat());
+        let source = DataSource::new(folder.join(out));
+        let points = read_points(&source, &()).expect("reads").positions();
+        let names = ids(&source, n).expect("names");
+        for (name, point) in names.iter().zip(points.chunks_exact(2)) {
+            let k: usize =
+                name.strip_prefix("cell ").and_then(|k| k.split('-').next()?.parse().ok()).expect("a number");
+            assert!((point[0] - k as f64 / 10.0).abs() < 1e-4 && k % 3 == 1, "{out}: {name} is at {point:?}");
+            assert!(out != "drug.csv" || k / 3 % 2 == 1, "{name}");
+        }
+        assert_eq!(names.len(), n, "{out}");
+    }
+}
+
 /// Resampled particles have the names of those that they are copies of.
 #[test]
 fn copies_of_particles_share_a_name() {
