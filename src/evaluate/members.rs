@@ -56,6 +56,9 @@ pub struct MemberScores {
     pub mmd2: Option<OverMembers>,
     /// Unbiased MMD² with twice the bandwidth.
     pub mmd2_double: Option<OverMembers>,
+    /// Sliced W₂ of all points, where snapshots have more than exact distances take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sliced_w2: Option<OverMembers>,
 }
 
 /// The scores of an ensemble.
@@ -102,6 +105,16 @@ pub fn evaluate_members(
 }
 
 impl Members {
+    /// Which tables of a report are of which members.
+    #[must_use]
+    pub fn note(&self) -> String {
+        format!(
+            "An ensemble of {} members: the tables are of the first one, but for those at the end, of mean and standard \
+             deviation over all.",
+            self.count
+        )
+    }
+
     /// Of the reports of all members, which make the same comparisons; `None` for fewer than two.
     fn of(reports: &[Report]) -> Option<Members> {
         let [first, _, ..] = reports else { return None };
@@ -110,7 +123,8 @@ impl Members {
                 let value = |report: &Report, measure: Measure| {
                     means::MODEL.1(&report.comparisons[k]).and_then(|distances| measure.of(&distances))
                 };
-                MemberScores::of(reports, *from, Some(*to), (*training, *kind), value)
+                let sliced = |report: &Report| report.comparisons[k].sliced.as_ref()?.of(means::MODEL.0);
+                MemberScores::of(reports, *from, Some(*to), (*training, *kind), value).with_sliced(reports, sliced)
             })
             .collect();
         let means = (first.means.iter().enumerate())
@@ -119,7 +133,11 @@ impl Members {
                     let model = report.means[k].sets.iter().find(|set| set.name == means::MODEL.0)?;
                     Some(model.mean(measure)?.mean)
                 };
-                MemberScores::of(reports, None, None, (means.training, means.kind), value)
+                let sliced = |report: &Report| {
+                    let model = report.means[k].sliced.iter().find(|set| set.name == means::MODEL.0)?;
+                    Some(model.sliced_w2.mean)
+                };
+                MemberScores::of(reports, None, None, (means.training, means.kind), value).with_sliced(reports, sliced)
             })
             .collect();
         Some(Members { count: reports.len(), means, comparisons })
@@ -136,6 +154,10 @@ impl MemberScores {
     ) -> MemberScores {
         let over = |measure: Measure| OverMembers::of(reports.iter().map(|report| value(report, measure)));
         let [w1, w2, energy, mmd2_half, mmd2, mmd2_double] = Measure::ALL.map(over);
-        MemberScores { from, to, training, kind, w1, w2, energy, mmd2_half, mmd2, mmd2_double }
+        MemberScores { from, to, training, kind, w1, w2, energy, mmd2_half, mmd2, mmd2_double, sliced_w2: None }
+    }
+
+    fn with_sliced(self, reports: &[Report], of: impl Fn(&Report) -> Option<f64>) -> MemberScores {
+        MemberScores { sliced_w2: OverMembers::of(reports.iter().map(of)), ..self }
     }
 }

@@ -341,6 +341,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.sources.iter().try_for_each(|sources| write!(f, "{sources}"))?;
         self.notes.iter().try_for_each(|note| write_wrapped(f, note))?;
+        if let Some(members) = &self.members {
+            write_wrapped(f, &members.note())?;
+        }
         if self.comparisons.len() < self.possible_comparisons {
             let (n, all) = (self.comparisons.len(), self.possible_comparisons);
             write_wrapped(f, &format!("{n} of {all} comparisons, spread evenly over the times"))?;
@@ -420,16 +423,11 @@ impl Report {
 
     /// The table of an ensemble.
     fn write_members(&self, f: &mut fmt::Formatter, members: &Members) -> fmt::Result {
-        write_wrapped(
-            f,
-            &format!(
-                "{} members: mean ± standard deviation over the members (the tables above are of the first one)",
-                members.count
-            ),
-        )?;
+        writeln!(f, "{} members: mean ± standard deviation over the members", members.count)?;
         let mut rows = vec![["from → to", "W1", "±", "W2", "±", "energy", "±"].map(String::from)];
         let names = (self.means.iter().map(Means::name)).chain(self.comparisons.iter().map(Comparison::way));
-        for (name, scores) in names.zip(members.means.iter().chain(&members.comparisons)) {
+        let all = || names.clone().zip(members.means.iter().chain(&members.comparisons));
+        for (name, scores) in all() {
             let MemberScores { w1, w2, energy, .. } = scores;
             let cell = |over: &Option<OverMembers>, value: fn(&OverMembers) -> f64| {
                 over.as_ref().map_or("–".into(), |over| significant(value(over), 3))
@@ -438,7 +436,17 @@ impl Report {
             let [[w1, w1_spread], [w2, w2_spread], [energy, energy_spread]] = [w1, w2, energy];
             rows.push([name.to_string(), w1, w1_spread, w2, w2_spread, energy, energy_spread]);
         }
-        write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)
+        write_table(f, [18, 10, 10, 10, 10, 10, 10], &rows)?;
+        let sliced = |(name, scores): (String, &MemberScores)| {
+            let OverMembers { mean, spread } = scores.sliced_w2?;
+            Some([name, significant(mean, 3), significant(spread, 3)])
+        };
+        let rows: Vec<[String; 3]> = all().filter_map(sliced).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(f)?;
+        write_table(f, [18, 10, 10], &[&[["from → to", "sliced W2", "±"].map(String::from)][..], &rows].concat())
     }
 
     /// What the words of the tables mean, as far as they occur, one sentence or more each.

@@ -54,12 +54,17 @@ pub(super) fn growth(engine: &dyn Engine, view: &View, plane: &Plane, most: usiz
         let panel = panel(&title_of(snapshot), population, model, plane);
         panels.push(scale.colored(panel, &plane.places(snapshot, population.dim), values));
     }
-    let caption = "<b>Mass:</b> that of particles moved from the first snapshot (orange), and the rows of the snapshots relative \
+    let mut caption = String::from(
+        "<b>Mass:</b> that of particles moved from the first snapshot (orange), and the rows of the snapshots relative \
                    to the first (blue), or the sums of their weights. They agree if the mass follows the counts (<code>objective.mass \
                    = \"counts\"</code>) and the model is good; else counts say only how much was measured. <b>The others:</b> \
                    growth rates at rows of a snapshot, per unit of time: blue shrinks, orange grows; the most extreme 2 % are beyond the scale and have the \
-                   color of its end.";
-    Ok(Some(Figure::new("growth", "Growth", panels, caption.into())))
+                   color of its end.",
+    );
+    if view.members.len() > 1 {
+        caption += " Mass and rates are those of the first member of the ensemble.";
+    }
+    Ok(Some(Figure::new("growth", "Growth", panels, caption)))
 }
 
 /// How far the members of an ensemble disagree about the velocity of rows at `most` times; `None`

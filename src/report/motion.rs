@@ -54,6 +54,9 @@ pub(super) fn figure(engine: &dyn Engine, view: &View, plane: &Plane, most: usiz
         Plane::Axes(_) => "",
         Plane::Basis(_) => " Particles have no place in the embedding: each is drawn at its nearest row of the data.",
     };
+    if view.members.len() > 1 {
+        caption += " The first member of the ensemble moves them.";
+    }
     if model.objective.growth > 0.0 {
         caption += " Particles are drawn as often as their weights say.";
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::display::significant;
-use crate::evaluate::{Comparison, Means, Measure, OverMembers, Report, Verdict};
+use crate::evaluate::{Comparison, Means, Measure, Members, OverMembers, Report, Verdict};
 use crate::picture::escape;
 use crate::train::{SelfTest, Verdict as Found};
 
@@ -31,6 +31,7 @@ pub(super) fn scores(name: &str, report: &Report) -> String {
         let _ = writeln!(out, "<h3>{}</h3>", escape(name));
     }
     let mut said: Vec<String> = report.notes.clone();
+    said.extend(report.members.as_ref().map(Members::note));
     if report.comparisons.len() < report.possible_comparisons {
         let (n, all) = (report.comparisons.len(), report.possible_comparisons);
         said.push(format!("{n} of {all} comparisons, spread evenly over the times."));
@@ -45,11 +46,7 @@ pub(super) fn scores(name: &str, report: &Report) -> String {
     report.means.iter().for_each(|of| out += &means(of));
     out += &comparisons(report);
     if let Some(members) = &report.members {
-        let _ = writeln!(
-            out,
-            "<p>{} members: mean ± standard deviation over the members. The tables above are of the first one.</p>",
-            members.count
-        );
+        let _ = writeln!(out, "<p>{} members: mean ± standard deviation over the members.</p>", members.count);
         let names = report.means.iter().map(Means::name).chain(report.comparisons.iter().map(Comparison::way));
         let cell = |over: &Option<OverMembers>| match over {
             Some(over) => format!("{} <small>± {}</small>", number(over.mean, 3), number(over.spread, 3)),

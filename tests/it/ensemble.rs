@@ -457,10 +457,23 @@ fn evaluation_has_mean_and_spread_over_the_members() {
         &members["means"][0]["w1"],
         one.iter().map(|one| number(&one["means"][0]["sets"][0]["w1"]["mean"])).collect(),
     );
+    // Snapshots of more points than exact distances take.
+    let (text_of_large, large) = evaluate(&["--points", "20"]);
+    let one: Vec<Value> =
+        ["1", "2", "3"].iter().map(|number| evaluate(&["--points", "20", "--member", number]).1).collect();
+    let of = |one: &Value| number(&one["comparisons"][1]["sliced"]["sets"][0]["sliced_w2"]);
+    agree(&large["members"]["comparisons"][1]["sliced_w2"], one.iter().map(of).collect());
+    let of = |one: &Value| number(&one["means"][0]["sliced"][0]["sliced_w2"]["mean"]);
+    agree(&large["members"]["means"][0]["sliced_w2"], one.iter().map(of).collect());
+    let table = text_of_large.rsplit("sliced W2").next().expect("a table");
+    let mean = number(&large["members"]["comparisons"][1]["sliced_w2"]["mean"]);
+    let shown = action_matching::display::significant(mean, 3);
+    assert!(table.lines().any(|line| line.starts_with("1 → 2") && line.contains(&shown)), "{text_of_large}");
+    assert!(text.contains("An ensemble of 3 members: the tables are of the first one"), "{text}");
     assert!(text.contains("3 members: mean ± standard deviation over the members"), "{text}");
     let w1 = number(&members["comparisons"][1]["w1"]["mean"]);
     let shown = action_matching::display::significant(w1, 3);
-    let table = text.split("3 members:").nth(1).expect("a table");
+    let table = text.split("3 members: mean").nth(1).expect("a table");
     assert!(table.lines().any(|line| line.starts_with("1 → 2") && line.contains(&shown)), "no {shown}: {text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80 || line.starts_with("model ")), "{text}");
 }

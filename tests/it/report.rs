@@ -170,6 +170,8 @@ fn ensembles_growth_and_held_out_times_have_their_pictures() {
     succeeds(&folder, &["report", "runs/run", "--threads", "2"]);
     let (_, words) = page(&folder.join("runs/run/report.html"));
     assert_says(&words, &["an ensemble of 2 members", "Mass of the population", "Disagreement of the members"]);
+    let of_first = ["The first member of the ensemble moves them", "Mass and rates are those of the first member"];
+    assert_says(&words, &[&of_first[..], &["An ensemble of 2 members: the tables are of the first one"]].concat());
     assert_says(&words, &["Time 1 (held out)", "held out: 1 comparison", "mean ± standard deviation over the members"]);
 }
 
