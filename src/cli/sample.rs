@@ -766,7 +766,7 @@ pub fn start_source(
 
 /// The data named on the command line, read as the run read its own, or the run's own data.
 pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::Result<DataSource> {
-    match (data, config) {
+    let source = match (data, config) {
         (Some(path), Some(config)) => {
             let of_run = DataSource { path: path.to_owned(), times_path: None, ..config.source() };
             // Particles of the run are under names of their own, without its other columns. Those
@@ -778,12 +778,15 @@ pub fn snapshot_source(data: Option<&Path>, config: Option<&Config>) -> anyhow::
             let (source, missing) = source.without_missing_columns()?;
             named.iter().for_each(|what| note!("{what}"));
             missing.iter().for_each(|what| note!("warning: {what}"));
-            Ok(source)
+            source
         }
-        (Some(path), None) => Ok(DataSource::new(path)),
-        (None, Some(config)) => Ok(config.source()),
+        (Some(path), None) => DataSource::new(path),
+        (None, Some(config)) => return Ok(config.source()),
         (None, None) => bail!(
             "the model has no configuration beside it that names its data (name the file: `sample --data FILE`, `evaluate MODEL FILE`)"
         ),
-    }
+    };
+    let (source, weighted) = source.with_written_weights()?;
+    weighted.iter().for_each(|what| note!("{what}"));
+    Ok(source)
 }

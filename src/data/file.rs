@@ -361,6 +361,11 @@ impl DataFile {
         }
     }
 
+    /// The same, but not of a `.npy`, whose array answers to any name.
+    pub fn has_column(&mut self, name: &str) -> bool {
+        !matches!(self, DataFile::Arrays(ArrayFile::Npy(_))) && self.has_values(name)
+    }
+
     /// Names of the `n_rows` rows that are read, if the file has any.
     ///
     /// # Errors

@@ -193,7 +193,10 @@ impl FileMass {
         let mut read = |name: &Option<String>, what: &str, fix: &str| -> Result<Option<Vec<f64>>> {
             let Some(name) = name else { return Ok(None) };
             let path = &source.path;
-            let values = file.values(path, (name, what), n_rows, meter)?;
+            let mut values = file.values(path, (name, what), n_rows, meter)?;
+            if what == WEIGHTS && name.rsplit('/').next() == Some(LOG_WEIGHTS) {
+                values.iter_mut().for_each(|value| *value = value.exp());
+            }
             let is_bad = |value: &f64| !value.is_finite() || what == WEIGHTS && !(0.0..=MOST).contains(value);
             match values.iter().position(is_bad) {
                 Some(row) => {
@@ -255,6 +258,9 @@ impl FileMass {
         Ok([side(weights, growth, sides[0])?, side(held_out_weights, held_out_growth, sides[1])?])
     }
 }
+
+/// The name of weights that are logarithms, as `sample` writes them.
+pub(super) const LOG_WEIGHTS: &str = "log_weights";
 
 /// What the values are, in messages and as keys of `[data]`.
 const WEIGHTS: &str = "weights";

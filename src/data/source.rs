@@ -57,7 +57,8 @@ pub struct DataSource {
     /// Arrays or columns of conditions, the c of s(x, t, c): `[N]` or `[N, m]` numbers, in a table
     /// also words. They are no samples.
     pub conditions: Vec<String>,
-    /// Array (or column) of weights, `[N]`: rows count in proportion to them. They are no samples.
+    /// Array (or column) of weights, `[N]`: rows count in proportion to them, or to exp of them if
+    /// the name is `log_weights`. They are no samples.
     pub weights: Option<String>,
     /// Array (or column) of known net growth rates, `[N]`, per unit of time. They are no samples.
     pub growth: Option<String>,

@@ -3,6 +3,7 @@
 
 use super::DataSource;
 use super::file::DataFile;
+use super::row_mass::LOG_WEIGHTS;
 use super::source::{DEFAULT_SAMPLES, DEFAULT_TIMES};
 use crate::error::Result;
 
@@ -27,6 +28,21 @@ impl DataSource {
             format!("{path}: has no {missing}, so it is read by the names under which particles are written")
         });
         Ok((source, said))
+    }
+
+    /// This source, with the weights that [`super::write_points`] wrote for particles of a growing
+    /// population, where the file has those and the source names none, and a sentence about it.
+    ///
+    /// # Errors
+    /// As [`super::load`] for a file that cannot be opened.
+    pub fn with_written_weights(mut self) -> Result<(DataSource, Option<String>)> {
+        let has_weights = || Ok(DataFile::open(&self.path)?.has_column(LOG_WEIGHTS));
+        if self.weights.is_some() || !has_weights()? {
+            return Ok((self, None));
+        }
+        let said = format!("{}: its rows count by exp({LOG_WEIGHTS}), as particles that grow do", self.path.display());
+        self.weights = Some(LOG_WEIGHTS.into());
+        Ok((self, Some(said)))
     }
 
     /// This source without the filter, weights and growth rates whose columns the file lacks, and

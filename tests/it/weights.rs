@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use action_matching::data::{DataSource, HoldOut, RowShare, Standardization, load, read_points, read_snapshots};
+use action_matching::data::{
+    DataSource, HoldOut, PointArray, RowShare, Standardization, load, read_points, read_snapshots, write_points,
+};
 use action_matching::prelude::*;
 use zip::CompressionMethod;
 
@@ -139,6 +141,43 @@ fn weighted_rows_are_standardized_as_repeated_ones() {
     assert!(
         (got.scale[0] / want.scale[0] - 1.0).abs() < 1e-12 && (scaled.total(1) / scaled.total(0) - 1e6).abs() < 1.0
     );
+}
+
+/// Rows that have nearly no weight are far away: they count in no score of particles that carry
+/// the logarithms of their weights, whatever format they are in.
+#[test]
+fn written_weights_count_when_particles_are_evaluated() {
+    let (_guard, folder) = super::cli::trained();
+    let mut csv = String::from("times,x,y,log_weights\n");
+    for time in 0..2 {
+        for i in 0..40 {
+            let (x, weight) = if i % 2 == 0 { (f64::from(time), 0.5) } else { (f64::from(time) * 1e3, -300.0) };
+            csv += &format!("{time},{x},{},{weight}\n", f64::from(i) / 40.0);
+        }
+    }
+    fs::write(folder.join("moved.csv"), &csv).expect("written");
+    let points = read_points(&DataSource { samples: "x,y".into(), ..DataSource::new(folder.join("moved.csv")) }, &());
+    let positions = points.expect("reads").positions();
+    let column =
+        |k: usize| csv.lines().skip(1).map(move |line| line.split(',').nth(k).unwrap().parse::<f64>().unwrap());
+    let [times, log_weights] = [0, 3].map(|k| column(k).collect::<Vec<f64>>());
+    let arrays = [
+        PointArray::new("samples", Some(2), &positions[..]),
+        PointArray::new("times", None, &times[..]),
+        PointArray::new("log_weights", None, &log_weights[..]),
+    ];
+    for name in ["moved.npz", "moved.h5ad", "moved.safetensors"] {
+        write_points(&*folder.join(name), &arrays).expect(name);
+    }
+    for name in ["moved.csv", "moved.npz", "moved.h5ad", "moved.safetensors"] {
+        let output = amatch(&folder, &["evaluate", "runs/run", name, "--json", "scores.json"]);
+        let said = text(&output.stderr);
+        assert!(output.status.success() && said.contains("its rows count by exp(log_weights)"), "{name}: {said}");
+        let scores = fs::read(folder.join("scores.json")).expect("scores");
+        let scores: serde_json::Value = serde_json::from_slice(&scores).expect("JSON");
+        let w1 = scores["comparisons"][0]["no_motion"]["w1"].as_f64().expect("a distance");
+        assert!((w1 - 1.0).abs() < 0.2, "{name}: {w1}");
+    }
 }
 
 /// Two clouds that part, of which one has nearly all the weight at first and half of it in the end:
