@@ -199,11 +199,13 @@ impl Panel {
         self.scene.text([end - WIDTH - 5.0, top - 7.0], low, TEXT, Ink::Muted, Anchor::End);
     }
 
-    /// A line of text in the lower left of the frame.
-    pub fn remark(&mut self, text: &str) {
+    /// A line of text at the lower edge of the frame, in its left corner or, with `Anchor::End`, in its
+    /// right one.
+    pub fn remark(&mut self, text: &str, corner: Anchor) {
         let [left, _, right, bottom] = self.frame;
         let text = fitted(text, TEXT, right - left - 8.0);
-        self.scene.text([left + 8.0, bottom - 8.0], text, TEXT, Ink::Text, Anchor::Start);
+        let x = if corner == Anchor::End { right - 4.0 } else { left + 8.0 };
+        self.scene.text([x, bottom - 8.0], text, TEXT, Ink::Text, corner);
     }
 }
 

@@ -19,6 +19,6 @@ pub(crate) use field::Field;
 pub(crate) use ink::{Ink, style_sheet};
 pub(crate) use level_sets::region_above;
 pub(crate) use raster::png;
-pub(crate) use scene::{Mark, Scene};
+pub(crate) use scene::{Anchor, Mark, Scene};
 pub(crate) use streamlines::streamlines;
 pub(crate) use svg::{Colors, escape, svg};

@@ -7,7 +7,7 @@ use super::unexplained::Unexplained;
 use crate::display::significant;
 use crate::error::Result;
 use crate::files::write_atomically;
-use crate::picture::{Colors, Ink, Panel, Range, Scene, svg};
+use crate::picture::{Anchor, Colors, Ink, Panel, Range, Scene, svg};
 
 /// Maximum number of points of a line. Each is the mean of an equal number of lines of
 /// `metrics.jsonl`.
@@ -72,7 +72,9 @@ fn curve(title: &str, unit: &str, raw: &[[f64; 2]], smooth: &[[f64; 2]], remark:
     let mut panel = Panel::new(title, [x, y], ["step", unit]);
     panel.lines(&[means(raw, POINTS)], Ink::Backdrop, 1.0, 1.0);
     panel.lines(&[means(smooth, POINTS)], Ink::Data, 2.0, 1.0);
-    panel.remark(remark);
+    // Below the higher end of the curve there is room.
+    let falls = smooth[0][1] > smooth[smooth.len() - 1][1];
+    panel.remark(remark, if falls { Anchor::Start } else { Anchor::End });
     panel.scene
 }
 
