@@ -113,6 +113,8 @@ fn extend(cells: &Path, copy: &Path, items: Vec<(String, Item)>) -> Result<Leave
         }
         for (path, item) in items {
             add(&root, &path, item, &mut leaves)?;
+            // What is not committed is held beside the file, twice while it is written.
+            file.commit()?;
         }
         for (frame, order) in orders {
             file.group(&frame)?.set_attr("column-order", AttrValue::VarLenStringArray(order))?;
