@@ -60,7 +60,7 @@ def _number(time_key: str, text: str) -> Tuple[float, Tuple[str, str]]:
 
 
 def _positions(adata: "AnnData", basis: str) -> np.ndarray:
-    key = basis if basis in adata.obsm or basis == "X" else f"X_{basis}"
+    key = basis if basis in adata.obsm or basis == "X" or basis.startswith("X_") else f"X_{basis}"
     if key == "X":
         array = adata.X
     elif key in adata.obsm:

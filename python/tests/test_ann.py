@@ -62,6 +62,8 @@ class Annotation(unittest.TestCase):
         adata = cells({1.0: 1, 5.0: 5})
         with self.assertRaisesRegex(am.InputError, "obsm/X_umap: does not exist .use one of: X_pca"):
             ann.train(adata, "day", "umap")
+        with self.assertRaisesRegex(am.InputError, "obsm/X_umap: does not exist"):
+            ann.train(adata, "day", "X_umap")
         with self.assertRaisesRegex(am.InputError, "give basis"):
             ann.velocity(adata, flow.model())
 

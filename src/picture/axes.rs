@@ -199,8 +199,8 @@ impl Panel {
         self.scene.text([end - WIDTH - 5.0, top - 7.0], low, TEXT, Ink::Muted, Anchor::End);
     }
 
-    /// A line of text at the lower edge of the frame, in its left corner or, with `Anchor::End`, in its
-    /// right one.
+    /// A line of text at the lower edge of the frame, in its left corner or, with `Anchor::End`, in
+    /// its right one.
     pub fn remark(&mut self, text: &str, corner: Anchor) {
         let [left, _, right, bottom] = self.frame;
         let text = fitted(text, TEXT, right - left - 8.0);
