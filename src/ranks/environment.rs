@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::hosts::expand;
-use crate::error::{Error, InputKind, Result};
+use crate::error::{DeviceKind, Error, InputKind, Result};
 
 /// What started the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Launcher {
     Pmi,
     /// `srun`.
     Slurm,
+    /// The program itself, which has started its other ranks.
+    Program,
 }
 
 impl fmt::Display for Launcher {
@@ -26,6 +28,7 @@ impl fmt::Display for Launcher {
             Launcher::OpenMpi => "mpirun of Open MPI",
             Launcher::Pmi => "mpiexec (PMI)",
             Launcher::Slurm => "srun",
+            Launcher::Program => "the program itself",
         })
     }
 }
@@ -94,6 +97,24 @@ const STEP: [&str; 2] = ["SLURM_STEP_ID", "SLURM_STEPID"];
 const PORTS: std::ops::Range<u64> = 20_000..32_000;
 
 impl World {
+    /// The GPU that this rank takes, of `n_devices` that its process sees: the one with its number on
+    /// its machine; or the only one, where a launcher shows each rank its own.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there are fewer.
+    pub fn device(&self, n_devices: usize) -> Result<usize> {
+        match self.local_rank {
+            _ if n_devices == 1 => Ok(0),
+            device if device < n_devices => Ok(device),
+            device => Err(Error::Device {
+                kind: DeviceKind::Unavailable,
+                device: format!("cuda:{device}"),
+                problem: format!("rank {} is the {device} of its machine, where it sees {n_devices} GPUs", self.rank),
+                fix: "start as many ranks on a machine as it has GPUs".into(),
+            }),
+        }
+    }
+
     /// The place that the variables of this process's environment state; `None` if no launcher has
     /// set its own.
     ///
@@ -116,7 +137,8 @@ impl World {
     ///
     /// Rank 0 is at `MASTER_ADDR`; else on the first machine of `SLURM_STEP_NODELIST` or
     /// `SLURM_JOB_NODELIST`; else on this one, if all ranks of `mpirun` are. It listens at
-    /// `MASTER_PORT`; else at a port that follows from the numbers of SLURM's job and step, or from
+    /// `MASTER_PORT`, or the next one, where `TORCHELASTIC_USE_AGENT_STORE` says that `torchrun` is
+    /// there itself; else at a port that follows from the numbers of SLURM's job and step, or from
     /// Open MPI's name of the job.
     ///
     /// # Errors
@@ -131,6 +153,8 @@ impl World {
             Launcher::OpenMpi => is_set(names.rank),
             // A batch script has the variables of its job, and rank 0; `srun` adds those of a step.
             Launcher::Slurm => is_set(names.rank) && is_set(&STEP),
+            // Its children have the variables of torchrun.
+            Launcher::Program => false,
         });
         let Some(Names { launcher, rank, size, local_rank }) = chosen else { return Ok(None) };
         let launcher = *launcher;
@@ -162,7 +186,7 @@ impl World {
 
 fn missing(launcher: Launcher, names: &str) -> Error {
     let fix = match launcher {
-        Launcher::Torchrun => "start the program with torchrun, which sets it".to_owned(),
+        Launcher::Torchrun | Launcher::Program => "start the program with torchrun, which sets it".to_owned(),
         Launcher::OpenMpi => format!("let mpirun pass it on: mpirun -x {names}=…"),
         Launcher::Pmi => format!("let mpiexec pass it on: mpiexec -genv {names} …"),
         Launcher::Slurm => "start the program with srun, which sets it".to_owned(),
@@ -178,7 +202,7 @@ fn host(launcher: Launcher, size: usize, found: &impl Fn(&str) -> Option<String>
     }
     let all_here = |name: &str| found(name).is_some_and(|value| value.trim().parse() == Ok(size));
     let is_local = match launcher {
-        Launcher::Torchrun => false,
+        Launcher::Torchrun | Launcher::Program => false,
         Launcher::OpenMpi => all_here("OMPI_COMM_WORLD_LOCAL_SIZE"),
         Launcher::Pmi => all_here("MPI_LOCALNRANKS") || all_here("PMI_LOCAL_SIZE"),
         Launcher::Slurm => {
@@ -193,12 +217,15 @@ fn host(launcher: Launcher, size: usize, found: &impl Fn(&str) -> Option<String>
 /// Where rank 0 listens.
 fn port(launcher: Launcher, found: &impl Fn(&str) -> Option<String>) -> Result<u16> {
     if let Some(port) = found("MASTER_PORT") {
-        return port.trim().parse().ok().filter(|&port| port > 0).ok_or_else(|| {
+        let port: u16 = port.trim().parse().ok().filter(|&port| port > 0).ok_or_else(|| {
             Error::input("environment", "MASTER_PORT", format!("{port:?} is no port"), "expected 1 to 65535")
-        });
+        })?;
+        // There torchrun itself listens, for ranks that take part in its store.
+        let is_taken = found("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value.trim() == "True");
+        return Ok(if is_taken { port.checked_add(1).unwrap_or(port - 1) } else { port });
     }
     let job = match launcher {
-        Launcher::Torchrun | Launcher::Pmi => None,
+        Launcher::Torchrun | Launcher::Program | Launcher::Pmi => None,
         Launcher::OpenMpi => found("PMIX_NAMESPACE"),
         Launcher::Slurm => found("SLURM_JOB_ID").map(|job| {
             let step = STEP.iter().find_map(|name| found(name)).unwrap_or_default();
@@ -231,6 +258,21 @@ mod tests {
             (
                 "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1 MASTER_ADDR=node1 MASTER_PORT=29500",
                 (3, 8, 1, "node1", Some(29500), Torchrun),
+            ),
+            // As real ones set it, without and with a rendezvous of their own.
+            (
+                "RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \
+                 TORCHELASTIC_USE_AGENT_STORE=True",
+                (1, 2, 1, "127.0.0.1", Some(29501), Torchrun),
+            ),
+            (
+                "RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=localhost MASTER_PORT=42229 \
+                 TORCHELASTIC_USE_AGENT_STORE=False",
+                (1, 2, 1, "localhost", Some(42229), Torchrun),
+            ),
+            (
+                "RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=a MASTER_PORT=65535 TORCHELASTIC_USE_AGENT_STORE=True",
+                (0, 1, 0, "a", Some(65534), Torchrun),
             ),
             (
                 "SLURM_PROCID=5 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_JOB_NODELIST=gpu[01-04,7] SLURM_JOB_ID=77 \
@@ -282,6 +324,19 @@ mod tests {
         let script = "SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_NODELIST=n[1-2] SLURM_JOB_ID=7";
         assert_eq!(world(script).expect("a batch script"), None);
         assert_eq!(world("MASTER_ADDR=n1 MASTER_PORT=29500 SLURM_JOB_ID=7").expect("no launcher"), None);
+    }
+
+    #[test]
+    fn a_rank_takes_the_gpu_of_its_number_or_its_only_one() {
+        let variables = "RANK=3 WORLD_SIZE=8 LOCAL_RANK=3 MASTER_ADDR=n1 MASTER_PORT=1";
+        let world = world(variables).expect("variables").expect("a launcher's");
+        assert_eq!((world.device(4).expect("is there"), world.device(1).expect("its own")), (3, 0));
+        for (n_devices, words) in
+            [(0, "sees 0 GPUs"), (3, "cuda:3: rank 3 is the 3 of its machine, where it sees 3 GPUs")]
+        {
+            let message = world.device(n_devices).expect_err("is not there").to_string();
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

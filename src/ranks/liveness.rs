@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::message::{Beat, Receiver, send};
+use super::places::Place;
 use super::rendezvous::Patience;
 use crate::error::{Error, RankKind, Result};
 
@@ -63,22 +64,23 @@ impl Shared {
 /// them that this one is gone; [`Liveness::leave`], that it has ended in good order.
 pub struct Liveness {
     shared: Arc<Shared>,
+    places: Vec<Place>,
     connections: Vec<TcpStream>,
     beats: Option<JoinHandle<()>>,
 }
 
 impl Liveness {
-    /// Of rank 0.
-    pub(super) fn of_first(peers: Vec<Peer>, patience: Patience) -> Liveness {
-        Liveness::new(0, peers, patience)
+    /// Of rank 0, which knows where all are.
+    pub(super) fn of_first(peers: Vec<Peer>, places: Vec<Place>, patience: Patience) -> Liveness {
+        Liveness::new(0, peers, places, patience)
     }
 
     /// Of rank `rank`, with its connection to rank 0.
     pub(super) fn of_other(rank: usize, first: Peer, patience: Patience) -> Liveness {
-        Liveness::new(rank, vec![first], patience)
+        Liveness::new(rank, vec![first], Vec::new(), patience)
     }
 
-    fn new(rank: usize, peers: Vec<Peer>, patience: Patience) -> Liveness {
+    fn new(rank: usize, peers: Vec<Peer>, places: Vec<Place>, patience: Patience) -> Liveness {
         let start = Progress { step: None, since: Instant::now() };
         let others = peers.iter().map(|peer| (peer.rank, peer.host.clone(), Some(start))).collect();
         let state = State { own: start, others, lost: None, leaves: false, ended: false };
@@ -95,7 +97,13 @@ impl Liveness {
         let to: Vec<TcpStream> = connections.iter().filter_map(|connection| connection.try_clone().ok()).collect();
         let beating = shared.clone();
         let beats = thread::spawn(move || beat(rank == 0, &to, &beating, patience));
-        Liveness { shared, connections, beats: Some(beats) }
+        Liveness { shared, places, connections, beats: Some(beats) }
+    }
+
+    /// Where the ranks are, by number, as rank 0 knows it; empty on the others.
+    #[must_use]
+    pub fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// This rank begins step `step`. All ranks take the same steps, so one that stays behind hangs.
@@ -252,7 +260,7 @@ mod tests {
 
     /// `size` ranks that have met.
     fn met(size: usize, patience: Patience) -> Vec<Liveness> {
-        let come = |world: World| thread::spawn(move || meet(&world, &[], patience, || Ok(Vec::new())));
+        let come = |world: World| thread::spawn(move || meet(&world, &[], patience, &(), || Ok(Vec::new())));
         let threads: Vec<_> = worlds(size).into_iter().map(come).collect();
         threads.into_iter().map(|thread| thread.join().expect("ends").expect("meets").1).collect()
     }
@@ -309,10 +317,10 @@ mod tests {
         let patience = Patience { silence: Duration::from_millis(600), ..PATIENCE };
         let worlds = worlds(2);
         let first = worlds[0].clone();
-        let first = thread::spawn(move || meet(&first, &[], patience, || Ok(Vec::new())));
+        let first = thread::spawn(move || meet(&first, &[], patience, &(), || Ok(Vec::new())));
         // A rank that never beats: its patience makes the time between two signs an hour.
         let stopped = Patience { silence: Duration::from_secs(4 * 3600), ..patience };
-        let _stopped = meet(&worlds[1], &[], stopped, || Ok(Vec::new())).expect("meets");
+        let _stopped = meet(&worlds[1], &[], stopped, &(), || Ok(Vec::new())).expect("meets");
         let (_, first) = first.join().expect("ends").expect("meets");
         let start = Instant::now();
         let text = lost(&first, Duration::from_secs(5));
@@ -344,7 +352,7 @@ mod tests {
         let patience = Patience { silence: Duration::from_secs(1), ..PATIENCE };
         if std::env::var_os("RANKS_CHILD").is_some() {
             let world = World::from_environment().expect("variables").expect("a launcher's");
-            let (_, liveness) = meet(&world, &[], patience, || Ok(Vec::new())).expect("meets");
+            let (_, liveness) = meet(&world, &[], patience, &(), || Ok(Vec::new())).expect("meets");
             return println!("seen: {}", lost(&liveness, Duration::from_secs(20)));
         }
         for (signal, words) in [("KILL", "is gone"), ("STOP", "has shown no sign of life for 1 s")] {
@@ -359,7 +367,7 @@ mod tests {
                     command.env("RANKS_CHILD", "1").stdout(Stdio::piped()).spawn().expect("runs")
                 })
                 .collect();
-            let (_, liveness) = meet(&first, &[], patience, || Ok(Vec::new())).expect("meets");
+            let (_, liveness) = meet(&first, &[], patience, &(), || Ok(Vec::new())).expect("meets");
             let send = |signal: &str, to: u32| {
                 let sent = Command::new("kill").args([format!("-{signal}"), to.to_string()]).status();
                 assert!(sent.expect("runs").success());

@@ -16,7 +16,8 @@ pub struct Hello {
     /// Its number and what it takes for the number of ranks.
     pub rank: usize,
     pub size: usize,
-    /// Its machine.
+    /// Its number on its machine, whose name follows.
+    pub local_rank: usize,
     pub host: String,
     /// What must be equal on all ranks: names and values.
     pub facts: Vec<(String, String)>,

@@ -7,6 +7,7 @@
 //! | [`environment`] | rank, number of ranks and where they meet, from what started the processes |
 //! | [`hosts`] | the machines that a node list of SLURM names |
 //! | [`rendezvous`] | that all ranks are there and train the same; a message of rank 0 for all |
+//! | [`places`] | on which machines and GPUs they are, in words |
 //! | [`liveness`] | which rank is gone or hangs |
 //! | [`share`] | what each rank has, on all of them |
 //! | [`shards`] | which rank forms and adds which gradients, so that any number gives equal bits |
@@ -15,6 +16,7 @@ pub mod environment;
 pub mod hosts;
 pub mod liveness;
 mod message;
+pub mod places;
 pub mod rendezvous;
 pub mod shards;
 pub mod share;

@@ -15,13 +15,18 @@ use std::time::{Duration, Instant};
 use super::environment::World;
 use super::liveness::{Liveness, Peer};
 use super::message::{Answer, Hello, Receiver, send};
+use super::places::Place;
 use crate::error::{Error, RankKind, Result};
+use crate::stage::{Watch, check};
 
 /// First words of a rank: a program of another version has others.
 const PROTOCOL: &str = concat!("amatch ranks ", env!("CARGO_PKG_VERSION"));
 
 /// Pause between two tries to reach rank 0, or two looks for a rank.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two looks at the watch, while nothing comes.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long ranks wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +52,8 @@ impl Default for Patience {
 
 /// Meets the other ranks of `world`. `facts` are names and values that must be equal on all of
 /// them, such as digests of configuration and data. All ranks receive what `message` of rank 0
-/// returns, which is called once all have come and fit.
+/// returns, which is called once all have come and fit. `watch` counts the ranks that have come to
+/// rank 0, and may end the wait of any.
 ///
 /// ```
 /// use action_matching::ranks::environment::{Launcher, World};
@@ -62,7 +68,7 @@ impl Default for Patience {
 ///     port: 0,
 ///     launcher: Launcher::Torchrun,
 /// };
-/// let (message, liveness) = meet(&alone, &facts, Patience::default(), || Ok(vec![1, 2, 3]))?;
+/// let (message, liveness) = meet(&alone, &facts, Patience::default(), &(), || Ok(vec![1, 2, 3]))?;
 /// assert_eq!(message, [1, 2, 3]);
 /// liveness.check()?;
 /// liveness.leave();
@@ -71,21 +77,27 @@ impl Default for Patience {
 ///
 /// # Errors
 /// [`Error::Rank`]: ranks that do not come in time, or that differ, with the difference; on every
-/// rank that has come. Those of `message` on rank 0; the others see that it is gone.
+/// rank that has come. Those of `message` on rank 0, and [`Error::Interrupted`]; the others see that
+/// it is gone.
 pub fn meet(
     world: &World,
     facts: &[(&str, String)],
     patience: Patience,
+    watch: &dyn Watch,
     message: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<(Vec<u8>, Liveness)> {
     let hello = Hello {
         protocol: PROTOCOL.into(),
         rank: world.rank,
         size: world.size,
+        local_rank: world.local_rank,
         host: host_name(),
         facts: facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
     };
-    if world.rank == 0 { receive(world, &hello, patience, message) } else { come(world, &hello, patience) }
+    match world.rank {
+        0 => receive(world, &hello, patience, watch, message),
+        _ => come(world, &hello, patience, watch),
+    }
 }
 
 /// Rank 0: waits for all others.
@@ -93,16 +105,22 @@ fn receive(
     world: &World,
     own: &Hello,
     patience: Patience,
+    watch: &dyn Watch,
     message: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<(Vec<u8>, Liveness)> {
     let mut deadline = Instant::now() + patience.meeting;
     let mut different = None;
     let mut peers: Vec<Peer> = Vec::new();
+    let mut places = vec![Place::of(own)];
     if world.size > 1 {
         let arrivals = listen(world, patience)?;
         while peers.len() + 1 < world.size {
+            check(watch)?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((hello, receiver)) = arrivals.come.recv_timeout(left) else {
+            let Ok((hello, receiver)) = arrivals.come.recv_timeout(left.min(LOOK)) else {
+                if left > LOOK {
+                    continue;
+                }
                 if different.is_some() {
                     break;
                 }
@@ -121,12 +139,14 @@ fn receive(
                 return Err(missing_error(text));
             };
             let found = difference(own, &hello, &peers);
+            places.push(Place::of(&hello));
             peers.push(Peer { rank: hello.rank, host: hello.host, receiver });
             if different.is_none() && found.is_some() {
                 // Those that are on their way shall hear of it too.
                 deadline = deadline.min(Instant::now() + patience.silence);
                 different = found;
             }
+            watch.advanced(places.len() as u64, world.size as u64);
         }
     }
     if let Some(text) = different {
@@ -135,7 +155,8 @@ fn receive(
     }
     let message = message()?;
     tell(&peers, &Answer::Welcome(message.clone()));
-    Ok((message, Liveness::of_first(peers, patience)))
+    places.sort_by_key(|place| place.rank);
+    Ok((message, Liveness::of_first(peers, places, patience)))
 }
 
 /// The ranks that come. No others do once it is dropped.
@@ -235,10 +256,11 @@ fn tell(peers: &[Peer], answer: &Answer) {
 }
 
 /// Every other rank: comes to rank 0.
-fn come(world: &World, own: &Hello, patience: Patience) -> Result<(Vec<u8>, Liveness)> {
+fn come(world: &World, own: &Hello, patience: Patience, watch: &dyn Watch) -> Result<(Vec<u8>, Liveness)> {
     let World { host, port, .. } = world;
     let deadline = Instant::now() + patience.meeting;
     let stream = loop {
+        check(watch)?;
         let error = match connect(host, *port, patience) {
             Ok(stream) => break stream,
             Err(error) => error,
@@ -254,10 +276,19 @@ fn come(world: &World, own: &Hello, patience: Patience) -> Result<(Vec<u8>, Live
     };
     let gone = |error| missing_error(format!("rank 0 at {host}:{port} has ended before all ranks had come: {error}"));
     // Rank 0 waits no longer than its patience, which began before.
-    stream.set_read_timeout(Some(patience.meeting + patience.silence)).map_err(gone)?;
+    let deadline = Instant::now() + patience.meeting + patience.silence;
+    stream.set_read_timeout(Some(LOOK)).map_err(gone)?;
     send(&stream, own).map_err(gone)?;
     let mut receiver = Receiver::new(stream);
-    match receiver.next::<Answer>().map_err(gone)? {
+    let answer = loop {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        check(watch)?;
+        match receiver.next::<Answer>() {
+            Err(error) if matches!(error.kind(), TimedOut | WouldBlock) && Instant::now() < deadline => {}
+            answer => break answer.map_err(gone)?,
+        }
+    };
+    match answer {
         Answer::Welcome(message) => {
             let first = Peer { rank: 0, host: host.clone(), receiver };
             Ok((message, Liveness::of_other(world.rank, first, patience)))
@@ -326,7 +357,7 @@ pub(super) mod tests {
         thread::scope(|scope| {
             let threads: Vec<_> = worlds
                 .iter()
-                .map(|world| scope.spawn(move || meet(world, &facts(world.rank), patience, || Ok(vec![42; 128]))))
+                .map(|world| scope.spawn(move || meet(world, &facts(world.rank), patience, &(), || Ok(vec![42; 128]))))
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("ends")).collect()
         })
@@ -421,12 +452,53 @@ pub(super) mod tests {
         let come = |world: World, after: Duration| {
             thread::spawn(move || {
                 thread::sleep(after);
-                meet(&world, &[], PATIENCE, || Ok(vec![1]))
+                meet(&world, &[], PATIENCE, &(), || Ok(vec![1]))
             })
         };
         let threads = [come(worlds[0].clone(), Duration::ZERO), come(worlds[1].clone(), Duration::from_millis(300))];
         for thread in threads {
             assert_eq!(thread.join().expect("ends").expect("meets").0, [1]);
         }
+    }
+
+    /// Whoever waits can be ended, and sees who has come.
+    #[test]
+    fn a_watch_sees_the_ranks_and_ends_the_wait() {
+        /// Ends the wait once two ranks are there; of a rank that comes, at once.
+        struct Seen(AtomicBool);
+        impl Watch for Seen {
+            fn advanced(&self, done: u64, total: u64) {
+                assert_eq!((done, total), (2, 3));
+                self.0.store(true, Relaxed);
+            }
+            fn is_cancelled(&self) -> bool {
+                self.0.load(Relaxed)
+            }
+        }
+        let worlds = worlds(3);
+        let start = Instant::now();
+        let interrupted = |world: &World, seen: bool| {
+            let outcome = meet(world, &[], PATIENCE, &Seen(AtomicBool::new(seen)), || Ok(Vec::new()));
+            assert!(matches!(outcome, Err(Error::Interrupted)), "rank {}", world.rank);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| interrupted(&worlds[0], false));
+            let error = meet(&worlds[1], &[], PATIENCE, &(), || Ok(Vec::new())).err().expect("rank 0 ends").to_string();
+            assert!(error.contains("has ended before all ranks had come"), "{error}");
+        });
+        interrupted(&worlds[2], true);
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn the_first_rank_knows_where_all_are() {
+        let worlds: Vec<World> =
+            worlds(3).into_iter().map(|world| World { local_rank: 5 - world.rank, ..world }).collect();
+        let liveness: Vec<Liveness> =
+            met(&worlds, PATIENCE, same).into_iter().map(|met| met.expect("meets").1).collect();
+        let place = |rank| Place { rank, host: host_name(), device: 5 - rank };
+        assert_eq!(liveness[0].places(), [place(0), place(1), place(2)]);
+        assert!(liveness[1].places().is_empty());
+        liveness.into_iter().for_each(Liveness::leave);
     }
 }
