@@ -206,25 +206,97 @@ impl<'a> Trajectories<'a> {
         Trajectories { positions, log_weights: None, log_density: None }
     }
 
+    /// All particles in one share, as `model` moves them along `plan`.
+    ///
+    /// # Errors
+    /// As [`Engine::integrate`](crate::engine::Engine::integrate) for a plan that does not suit the
+    /// model or the buffers.
+    pub fn whole(self, model: &Model, plan: &Plan) -> Result<Share<'a>> {
+        model.validate()?;
+        plan.validate(&model.objective)?;
+        let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
+        let n = self.positions.len() / n_saved / dim;
+        let slabs = |name, channel: Option<&'a mut [f32]>, columns| -> Result<Vec<&'a mut [f32]>> {
+            let Some(mut rest) = channel else { return Ok(Vec::new()) };
+            check_len(name, n_saved * n * columns, rest.len())?;
+            Ok((0..n_saved).map(|_| take(&mut rest, n * columns)).collect())
+        };
+        let share = Share {
+            first: 0,
+            n_all: n,
+            positions: slabs("positions", Some(self.positions), dim)?,
+            log_weights: slabs("log_weights", self.log_weights, 1)?,
+            log_density: slabs("log_density", self.log_density, 1)?,
+        };
+        share.validate(model, plan)?;
+        Ok(share)
+    }
+}
+
+/// The first `n` values of `rest`, which loses them.
+fn take<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [f32] {
+    let (taken, left) = std::mem::take(rest).split_at_mut(n);
+    *rest = left;
+    taken
+}
+
+/// Consecutive particles of an integration. A channel has a slab for each saved time, or none if it
+/// is not integrated; on entry the first slab of each holds the start.
+#[derive(Debug, Default)]
+pub struct Share<'a> {
+    /// Number of the first particle among all of the integration: noise and probes depend on it.
+    pub first: usize,
+    /// Particles of the integration, on which the size of tiles may depend.
+    pub n_all: usize,
+    /// Positions `[n, dim]`, network coordinates.
+    pub positions: Vec<&'a mut [f32]>,
+    /// log w `[n]`.
+    pub log_weights: Vec<&'a mut [f32]>,
+    /// log q `[n]`.
+    pub log_density: Vec<&'a mut [f32]>,
+}
+
+impl<'a> Share<'a> {
     /// Number of particles, after checks of model, plan and buffers that every engine makes.
     pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
         model.validate()?;
         model.require_one_condition()?;
         model.objective.validate("objective")?;
         plan.validate(&model.objective)?;
-        let (n_saved, dim) = (plan.save_at.len(), model.architecture.dim);
-        let n = self.positions.len() / n_saved / dim;
-        check_len("positions", n_saved * n * dim, self.positions.len())?;
-        for (name, channel) in [("log_weights", &self.log_weights), ("log_density", &self.log_density)] {
-            if let Some(channel) = channel {
-                check_len(name, n_saved * n, channel.len())?;
-            }
+        let dim = model.architecture.dim;
+        let n = self.n(dim);
+        check_len("slabs of positions", plan.save_at.len(), self.positions.len())?;
+        let others = [("log_weights", &self.log_weights, 1), ("log_density", &self.log_density, 1)];
+        for (name, slabs, columns) in [("positions", &self.positions, dim)].into_iter().chain(others) {
+            let n_slabs = if slabs.is_empty() { 0 } else { plan.save_at.len() };
+            check_len("slabs of a channel", n_slabs, slabs.len())?;
+            slabs.iter().try_for_each(|slab| check_len(name, n * columns, slab.len()))?;
         }
-        if self.log_density.is_some() && model.objective.sigma > 0.0 {
+        if !self.log_density.is_empty() && model.objective.sigma > 0.0 {
             let problem = "needs a flow without noise, and this model has diffusion";
             return Err(Error::setting(PLAN, "Trajectories::log_density", problem, "leave it out"));
         }
         Ok(n)
+    }
+
+    /// Number of particles, which are in `dim` dimensions.
+    pub(crate) fn n(&self, dim: usize) -> usize {
+        self.positions.first().map_or(0, |slab| slab.len() / dim)
+    }
+
+    /// The first `n` of the particles, which the share loses.
+    pub(crate) fn take(&mut self, n: usize, dim: usize) -> Share<'a> {
+        let of =
+            |slabs: &mut Vec<&'a mut [f32]>, columns| slabs.iter_mut().map(|slab| take(slab, n * columns)).collect();
+        let taken = Share {
+            first: self.first,
+            n_all: self.n_all,
+            positions: of(&mut self.positions, dim),
+            log_weights: of(&mut self.log_weights, 1),
+            log_density: of(&mut self.log_density, 1),
+        };
+        self.first += n;
+        taken
     }
 }
 

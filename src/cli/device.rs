@@ -35,6 +35,16 @@ impl DeviceArguments {
         Ok(self.open(Precision::default())?.boxed())
     }
 
+    /// The same, on GPU `ordinal`.
+    pub fn on(&self, ordinal: usize) -> DeviceArguments {
+        DeviceArguments { device: format!("cuda:{ordinal}"), ..self.clone() }
+    }
+
+    /// The precision that was asked for.
+    pub fn precision(&self) -> Option<Precision> {
+        self.precision
+    }
+
     /// CPU threads as requested, or one for each core, within what the system can run.
     pub fn threads(&self) -> usize {
         startable_threads(self.threads)

@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod condition;
 mod device;
+mod device_list;
 mod devices;
 mod ensemble;
 mod evaluate;

@@ -22,7 +22,7 @@ use action_matching::{Destination, Ensemble, Error, TrajectorySpread};
 use anyhow::bail;
 
 use super::condition::{self, check_names, chosen, list, matching, pairs};
-use super::device::DeviceArguments;
+use super::device_list::DevicesArguments;
 use super::ensemble::{Disagreement, MemberArgument};
 use super::named::{Named, one_of};
 use super::output::{given, is_cells, is_trained, note, places, replace_files, require_arrays};
@@ -37,6 +37,7 @@ Examples:
   amatch sample model.safetensors --from cells.csv --method rk4 --save-at 1 1.5 2 --out paths.npz
   amatch sample runs/doses --from snapshot:0 --from-condition dose=0.2 --condition dose=0.3 --out new_dose.npz
   amatch sample model.safetensors --from gaussian -n 1000000 --density --out points.safetensors
+  amatch sample runs/a --from snapshot:0 -n 100000000 --devices all --out many.npz
 
 The output holds, in the units of the data,
   samples [times · n, d]   the n particles at the first saved time, then at the second, and so on,
@@ -134,7 +135,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "member")]
     all_members: bool,
     #[command(flatten)]
-    device: DeviceArguments,
+    device: DevicesArguments,
 }
 
 /// The methods of integration.
@@ -244,7 +245,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         particles.set_log_density_of_normals();
     }
     particles.copy_start();
-    if let Some(bytes) = engine.integration_memory(&model, &plan, &particles.of_member(0))? {
+    let of_one = particles.of_member(0).whole(&model, &plan)?;
+    if let Some(bytes) = engine.integration_memory(&model, &plan, of_one)? {
         note!("taking {} MiB of {}", bytes.div_ceil(1 << 20), engine.describe());
     }
     let screen = OnScreen::new("particles", &signals);

@@ -26,6 +26,7 @@
 pub(crate) mod batch;
 pub mod cpu;
 pub mod cuda;
+pub mod divided;
 pub mod reference;
 pub(crate) mod step_sizes;
 #[cfg(test)]
@@ -35,7 +36,7 @@ mod trainer;
 pub use trainer::{Records, StepRecord, Trainer};
 
 use crate::error::{Result, check_len};
-use crate::integrate::{Plan, Trajectories};
+use crate::integrate::{Plan, Share, Trajectories};
 use crate::model::{Architecture, Model};
 use crate::objective::Objective;
 use crate::stage::Watch;
@@ -234,14 +235,19 @@ pub trait Engine: Differentiate + Send + Sync {
         Ok(None)
     }
 
-    /// Bytes that [`Engine::integrate`] takes of a device's own memory; `None` where it has none.
+    /// Bytes that [`Engine::integrate_share`] takes of a device's own memory; `None` where it has
+    /// none.
     ///
     /// # Errors
     /// As [`Engine::integrate`] for a plan that does not suit the model or the buffers.
-    fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
-        let _ = (model, plan, out);
+    fn integration_memory(&self, model: &Model, plan: &Plan, share: Share<'_>) -> Result<Option<usize>> {
+        let _ = (model, plan, share);
         Ok(None)
     }
+
+    /// Particles of `n_all` that take adaptive steps together, the number in a tile or a multiple
+    /// of it: shares that begin at multiples of it have the bits of the whole.
+    fn tile_of_particles(&self, n_all: usize) -> usize;
 
     /// Moves the particles of `out` along `plan`: on return slab `k` of each channel holds them at
     /// `plan.save_at[k]`. `watch` counts particles, those on their way by the share of it that they
@@ -258,6 +264,20 @@ pub trait Engine: Differentiate + Send + Sync {
         model: &Model,
         plan: &Plan,
         out: Trajectories<'_>,
+        watch: &dyn Watch,
+    ) -> Result<IntegrationReport> {
+        self.integrate_share(model, plan, out.whole(model, plan)?, watch)
+    }
+
+    /// [`Engine::integrate`] of consecutive particles of many: how engines divide them.
+    ///
+    /// # Errors
+    /// As [`Engine::integrate`].
+    fn integrate_share(
+        &self,
+        model: &Model,
+        plan: &Plan,
+        share: Share<'_>,
         watch: &dyn Watch,
     ) -> Result<IntegrationReport>;
 

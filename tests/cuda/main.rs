@@ -16,6 +16,7 @@ mod build;
 mod cli;
 mod derivatives;
 mod devices;
+mod divided;
 mod ensemble;
 mod examples;
 mod integrate;

@@ -10,7 +10,7 @@ use action_matching::data::{DataSource, Points, read_points};
 use action_matching::engine::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, Records, TrainState, Trainer, Training,
 };
-use action_matching::integrate::{Plan, Trajectories};
+use action_matching::integrate::{Plan, Share};
 use action_matching::prelude::{CpuEngine, Model, Solver, Watch};
 use action_matching::train::{Checkpoint, Existing, MemberFiles, Observer, Outcome, RunFolder, Unobserved, train};
 use action_matching::{DeviceKind, Ensemble, Error};
@@ -244,14 +244,18 @@ impl Engine for Cramped {
         Ok(Some(3 << 20))
     }
 
-    fn integrate(
+    fn tile_of_particles(&self, n_all: usize) -> usize {
+        self.cpu.tile_of_particles(n_all)
+    }
+
+    fn integrate_share(
         &self,
         model: &Model,
         plan: &Plan,
-        out: Trajectories<'_>,
+        share: Share<'_>,
         watch: &dyn Watch,
     ) -> action_matching::Result<IntegrationReport> {
-        self.cpu.integrate(model, plan, out, watch)
+        self.cpu.integrate_share(model, plan, share, watch)
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> action_matching::Result<Box<dyn Trainer>> {

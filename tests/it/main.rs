@@ -22,6 +22,7 @@ mod data_formats;
 mod data_precision;
 mod data_tables;
 mod derivatives;
+mod divided;
 mod early_stopping;
 mod engines;
 #[cfg(unix)]

@@ -59,7 +59,7 @@ pub(crate) use self::draw::{Draw, PlainRows};
 use self::gradient::PartialSums;
 use self::loss::{Interior, LossTerms, set_condition, set_time};
 use self::panel::{Aligned, panel_width};
-use self::particles::{Channels, Particles, TileProgress, TileSlabs};
+use self::particles::{Channels, Particles, TileProgress};
 use self::sweeps::{Keep, RowKind, Sweeps};
 use self::sync::SharedMut;
 use self::trainer::CpuTrainer;
@@ -71,7 +71,7 @@ use super::{
     check_directions,
 };
 use crate::error::{Result, check_len};
-use crate::integrate::{Plan, Trajectories};
+use crate::integrate::{Plan, Share};
 use crate::model::Model;
 use crate::stage::{Watch, next, on_threads, startable_threads};
 
@@ -154,15 +154,19 @@ impl Engine for CpuEngine {
         format!("cpu, {}, f32 × {}", std::env::consts::ARCH, self.lanes())
     }
 
-    fn integrate(
+    fn tile_of_particles(&self, n_all: usize) -> usize {
+        rows_per_tile(n_all)
+    }
+
+    fn integrate_share(
         &self,
         model: &Model,
         plan: &Plan,
-        out: Trajectories<'_>,
+        share: Share<'_>,
         watch: &dyn Watch,
     ) -> Result<IntegrationReport> {
-        out.validate(model, plan)?;
-        self.arch.dispatch(Integrate { threads: self.threads, model, plan, out, watch })
+        share.validate(model, plan)?;
+        self.arch.dispatch(Integrate { threads: self.threads, model, plan, share, watch })
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {
@@ -388,12 +392,12 @@ impl WithSimd for EvaluateLoss<'_> {
     }
 }
 
-/// [`Engine::integrate`].
+/// [`Engine::integrate_share`].
 struct Integrate<'a> {
     threads: usize,
     model: &'a Model,
     plan: &'a Plan,
-    out: Trajectories<'a>,
+    share: Share<'a>,
     watch: &'a dyn Watch,
 }
 
@@ -401,27 +405,27 @@ impl WithSimd for Integrate<'_> {
     type Output = Result<IntegrationReport>;
 
     fn with_simd<S: Simd>(self, simd: S) -> Result<IntegrationReport> {
-        let Integrate { threads, model, plan, out, watch } = self;
+        let Integrate { threads, model, plan, share, watch } = self;
         let dim = model.architecture.dim;
-        let n = out.positions.len() / plan.save_at.len() / dim;
+        let n = share.n(dim);
         if n == 0 {
             return Ok(IntegrationReport::default());
         }
         let network = Network::new(simd, model);
-        let of_growth = model.growth_network().filter(|_| out.log_weights.is_some());
+        let of_growth = model.growth_network().filter(|_| !share.log_weights.is_empty());
         let growth = of_growth.as_ref().map(|model| Network::new(simd, model));
-        let rows = rows_per_tile(n);
-        let channels = Channels { weights: out.log_weights.is_some(), density: out.log_density.is_some() };
-        let tiles = Mutex::new(tiles(out, n, rows, dim).enumerate());
+        let rows = rows_per_tile(share.n_all);
+        let channels = Channels { weights: !share.log_weights.is_empty(), density: !share.log_density.is_empty() };
+        let tiles = Mutex::new(tiles(share, rows, dim));
         let total = Mutex::new(Ok(IntegrationReport::default()));
         let done = AtomicU64::new(0);
         on_threads(threads.min(n.div_ceil(rows)), || {
             let growth = growth.as_ref().map(|network| network.sweeps(simd));
             let mut particles = Particles::new((network.sweeps(simd), growth), &model.objective, plan, channels, rows);
             let mut outcome = Ok(());
-            while let (Ok(()), Some((index, mut saved))) = (&outcome, next(&tiles)) {
-                let mut progress = TileProgress::new(watch, &done, n as u64, saved.positions[0].len() / dim);
-                outcome = particles.run(index * rows, &mut saved, &mut progress);
+            while let (Ok(()), Some(mut tile)) = (&outcome, next(&tiles)) {
+                let mut progress = TileProgress::new(watch, &done, n as u64, tile.n(dim));
+                outcome = particles.run(&mut tile, &mut progress);
             }
             if outcome.is_err() {
                 // Empties the queue: no other tile begins.
@@ -438,23 +442,11 @@ impl WithSimd for Integrate<'_> {
     }
 }
 
-/// The tiles of `n` particles, `rows` each. A tile owns its rows of every slab.
-fn tiles(out: Trajectories<'_>, n: usize, rows: usize, dim: usize) -> impl Iterator<Item = TileSlabs<'_>> {
-    fn split(values: &mut [f32], n: usize, rows: usize, columns: usize) -> Vec<std::slice::ChunksMut<'_, f32>> {
-        values.chunks_mut(n * columns).map(|slab| slab.chunks_mut(rows * columns)).collect()
-    }
-    fn next<'a>(slabs: &mut [std::slice::ChunksMut<'a, f32>]) -> Option<Vec<&'a mut [f32]>> {
-        slabs.iter_mut().map(Iterator::next).collect()
-    }
-    let mut positions = split(out.positions, n, rows, dim);
-    let mut log_weights = split(out.log_weights.unwrap_or_default(), n, rows, 1);
-    let mut log_density = split(out.log_density.unwrap_or_default(), n, rows, 1);
+/// The tiles of the particles, `rows` each.
+fn tiles(mut share: Share<'_>, rows: usize, dim: usize) -> impl Iterator<Item = Share<'_>> {
     std::iter::from_fn(move || {
-        Some(TileSlabs {
-            positions: next(&mut positions)?,
-            log_weights: next(&mut log_weights)?,
-            log_density: next(&mut log_density)?,
-        })
+        let left = share.n(dim);
+        (left > 0).then(|| share.take(left.min(rows), dim))
     })
 }
 

@@ -18,7 +18,7 @@ use super::{draw, growth, head, loss};
 use crate::engine::IntegrationReport;
 use crate::engine::batch::Potential;
 use crate::error::Result;
-use crate::integrate::{Noise, Plan, StepControl};
+use crate::integrate::{Noise, Plan, Share, StepControl};
 use crate::objective::Objective;
 use crate::rng::{self, Purpose, RowWords};
 use crate::stage::{Watch, check};
@@ -34,15 +34,6 @@ pub struct Channels {
     pub weights: bool,
     /// log q.
     pub density: bool,
-}
-
-/// A tile's range of [`Trajectories`](crate::integrate::Trajectories): one slab for each saved
-/// time; channels that are not integrated have none.
-#[derive(Default)]
-pub struct TileSlabs<'a> {
-    pub positions: Vec<&'a mut [f32]>,
-    pub log_weights: Vec<&'a mut [f32]>,
-    pub log_density: Vec<&'a mut [f32]>,
 }
 
 /// Reports the progress of a tile to a watch, and stops the tile if the watch cancels.
@@ -165,14 +156,13 @@ impl<'a, S: Simd> Particles<'a, S> {
         }
     }
 
-    /// Moves the particles of the first slab along the plan and writes slab k at the k-th saved
-    /// time. `first` is the index of its first particle among all.
+    /// Moves the particles of a tile along the plan.
     ///
     /// # Errors
     /// If a particle becomes non-finite or the tolerance cannot be met;
     /// [`Error::Interrupted`](crate::Error::Interrupted) after the step in which `progress` was
     /// cancelled.
-    pub fn run(&mut self, first: usize, saved: &mut TileSlabs<'_>, progress: &mut TileProgress) -> Result<()> {
+    pub fn run(&mut self, saved: &mut Share<'_>, progress: &mut TileProgress) -> Result<()> {
         let dim = self.sweeps.architecture.dim;
         let Some(start) = saved.positions.first() else { return Ok(()) };
         self.n_rows = start.len() / dim;
@@ -183,13 +173,13 @@ impl<'a, S: Simd> Particles<'a, S> {
                 self.y[range].copy_from_slice(start);
             }
         }
-        self.first = first;
+        self.first = saved.first;
         self.n_steps = 0;
         self.first_stage_ready = false;
         self.proposed = 0.0;
         if self.channels.density {
             let rule = self.plan.divergence.rule;
-            draw::probes(rule, dim, self.plan.noise.seed, 0, first, self.n_rows, &mut self.work);
+            draw::probes(rule, dim, self.plan.noise.seed, 0, self.first, self.n_rows, &mut self.work);
             for (directions, ends) in self.directions.iter_mut().zip(&self.work.probes) {
                 for (row, direction) in directions.chunks_exact_mut(dim).enumerate().take(self.n_rows) {
                     direction.iter_mut().enumerate().for_each(|(i, value)| *value = ends.input.at(row, i));

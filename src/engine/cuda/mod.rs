@@ -38,7 +38,7 @@ mod workspace;
 
 use std::sync::Arc;
 
-pub use driver::{DeviceInfo, Id, devices, is_available, nccl_id, nccl_version};
+pub use driver::{DeviceInfo, Id, devices, is_available, n_devices, nccl_id, nccl_version};
 #[doc(hidden)] // by way of `cli_support`
 pub use driver::{driver, images, kernels, oldest_driver};
 
@@ -49,7 +49,7 @@ use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
 use crate::error::{Result, check_len};
-use crate::integrate::{Plan, Trajectories};
+use crate::integrate::{self, Plan};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::ranks::liveness::Liveness;
@@ -167,18 +167,22 @@ impl Engine for CudaEngine {
         trainer::training_memory(&self.device, self.precision, self.tiles, training).map(Some)
     }
 
-    fn integration_memory(&self, model: &Model, plan: &Plan, out: &Trajectories<'_>) -> Result<Option<usize>> {
-        particles::integration_memory(&self.device, self.precision, model, plan, out).map(Some)
+    fn integration_memory(&self, model: &Model, plan: &Plan, share: integrate::Share<'_>) -> Result<Option<usize>> {
+        particles::integration_memory(&self.device, self.precision, model, plan, &share).map(Some)
     }
 
-    fn integrate(
+    fn tile_of_particles(&self, _n_all: usize) -> usize {
+        particles::TILE
+    }
+
+    fn integrate_share(
         &self,
         model: &Model,
         plan: &Plan,
-        out: Trajectories<'_>,
+        share: integrate::Share<'_>,
         watch: &dyn Watch,
     ) -> Result<IntegrationReport> {
-        particles::integrate(&self.device, self.precision, model, plan, out, watch)
+        particles::integrate(&self.device, self.precision, model, plan, share, watch)
     }
 
     fn trainer(&self, training: Training, state: TrainState) -> Result<Box<dyn Trainer>> {

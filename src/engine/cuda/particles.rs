@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure};
+use super::abi::{FixedStep, IntegrationBlock, IntegrationFailure, TILE_ROWS};
 use super::driver::{Buffer, Device};
 use super::explain;
 use super::launch::{FixedSteps, Integrate, IntegrationKernel, Packed, Rows, Steps, scratch_per_block};
@@ -13,7 +13,7 @@ use super::network::Network;
 use super::workspace::{Extent, rows_bytes};
 use crate::engine::IntegrationReport;
 use crate::error::{DeviceKind, Error, Result};
-use crate::integrate::{PLAN, Plan, StepControl, Trajectories};
+use crate::integrate::{PLAN, Plan, Share, StepControl};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::stage::{Watch, check};
@@ -26,23 +26,26 @@ const MAX_CHUNK: usize = 1 << 20;
 /// tile may take longer.
 const LAUNCH: Duration = Duration::from_millis(250);
 
-/// Moves the particles of `out` along `plan`: see
-/// [`Engine::integrate`](crate::engine::Engine::integrate).
+/// Rows of the highest tiles; the heights of all others divide it.
+pub const TILE: usize = TILE_ROWS;
+
+/// Moves the particles of `share` along `plan`: see
+/// [`Engine::integrate_share`](crate::engine::Engine::integrate_share).
 pub fn integrate(
     device: &Device,
     precision: Precision,
     model: &Model,
     plan: &Plan,
-    mut out: Trajectories<'_>,
+    mut share: Share<'_>,
     watch: &dyn Watch,
 ) -> Result<IntegrationReport> {
-    let n = out.validate(model, plan)?;
-    refuse_growth_head(model, &out)?;
+    let n = share.validate(model, plan)?;
+    refuse_growth_head(model, &share)?;
     let mut report = IntegrationReport::default();
     if n == 0 {
         return Ok(report);
     }
-    let layout = Layout::new(device, precision, model, plan, &out, n)?;
+    let layout = Layout::new(device, precision, model, plan, &share, n)?;
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
     // First one tile per block, to measure; then as many as take about the target duration.
@@ -52,7 +55,7 @@ pub fn integrate(
         check(watch)?;
         let began = Instant::now();
         let range = first..n.min(first + rows);
-        report.add(&integration.run(range.clone(), n, &mut out)?);
+        report.add(&integration.run(range.clone(), &mut share)?);
         watch.advanced(range.end as u64, n as u64);
         let fit = range.len() as f64 * LAUNCH.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
         (first, rows) = (range.end, (fit as usize / tile_rows).max(1) * tile_rows);
@@ -67,16 +70,16 @@ pub fn integration_memory(
     precision: Precision,
     model: &Model,
     plan: &Plan,
-    out: &Trajectories<'_>,
+    share: &Share<'_>,
 ) -> Result<usize> {
-    let n = out.validate(model, plan)?;
-    refuse_growth_head(model, out)?;
-    Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, out, n)?.n_bytes })
+    let n = share.validate(model, plan)?;
+    refuse_growth_head(model, share)?;
+    Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, share, n)?.n_bytes })
 }
 
 /// Weights by a growth head take a second network along, which kernels do not have.
-fn refuse_growth_head(model: &Model, out: &Trajectories<'_>) -> Result<()> {
-    if model.growth_head.is_none() || out.log_weights.is_none() {
+fn refuse_growth_head(model: &Model, share: &Share<'_>) -> Result<()> {
+    if model.growth_head.is_none() || share.log_weights.is_empty() {
         return Ok(());
     }
     let problem = "is a network of its own for growth, by which a GPU weighs no particles";
@@ -118,12 +121,12 @@ impl Layout {
         precision: Precision,
         model: &Model,
         plan: &Plan,
-        out: &Trajectories<'_>,
+        share: &Share<'_>,
         n: usize,
     ) -> Result<Layout> {
         let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
-        let has_density = out.log_density.is_some();
-        let columns = [dim, usize::from(out.log_weights.is_some()), usize::from(has_density)];
+        let has_density = !share.log_density.is_empty();
+        let columns = [dim, usize::from(!share.log_weights.is_empty()), usize::from(has_density)];
         let needs = needs(plan, dim, has_density);
         let network = Network::on(device, &model.architecture, precision, needs.n_probes);
         let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
@@ -227,28 +230,30 @@ impl<'a> Integration<'a> {
         })
     }
 
-    /// Moves the particles `range` of `n`.
-    fn run(&mut self, range: Range<usize>, n: usize, out: &mut Trajectories<'_>) -> Result<IntegrationReport> {
+    /// Moves the particles `range` of a share.
+    fn run(&mut self, range: Range<usize>, share: &mut Share<'_>) -> Result<IntegrationReport> {
         let (device, n_saved) = (self.device, self.plan.save_at.len());
-        let slabs = [Some(&mut *out.positions), out.log_weights.as_deref_mut(), out.log_density.as_deref_mut()];
-        let mut slabs = slabs.map(Option::unwrap_or_default);
-        for (Channel { columns, values }, slabs) in self.channels.iter_mut().zip(&slabs) {
-            device.write(values, &slabs[range.start * *columns..range.end * *columns])?;
+        let mut channels = [&mut share.positions, &mut share.log_weights, &mut share.log_density];
+        for (Channel { columns, values }, slabs) in self.channels.iter_mut().zip(&channels) {
+            if let Some(start) = slabs.first() {
+                device.write(values, &start[range.start * *columns..range.end * *columns])?;
+            }
         }
         let n_blocks = self.blocks.len();
         device.write(&mut self.blocks, &vec![IntegrationBlock::default(); n_blocks])?;
-        self.launch(&range)?;
+        self.launch(share.first + range.start, range.len())?;
         let report = summary(&device.read(&self.blocks, n_blocks)?)?;
-        for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut slabs) {
+        for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut channels) {
             let saved = device.read(values, n_saved * range.len() * columns)?;
-            for (k, saved) in saved.chunks_exact((range.len() * columns).max(1)).enumerate() {
-                slabs[(k * n + range.start) * columns..][..saved.len()].copy_from_slice(saved);
+            for (slab, saved) in slabs.iter_mut().zip(saved.chunks_exact((range.len() * columns).max(1))) {
+                slab[range.start * columns..range.end * columns].copy_from_slice(saved);
             }
         }
         Ok(report)
     }
 
-    fn launch(&self, range: &Range<usize>) -> Result<()> {
+    /// Launches the kernel on `n` particles, of which `first` is the number of the first among all.
+    fn launch(&self, first: usize, n: usize) -> Result<()> {
         let Integration { model, plan, network, weights, biases, .. } = self;
         let [positions, log_weights, log_density] = &self.channels;
         let steps = match plan.control {
@@ -268,8 +273,8 @@ impl<'a> Integration<'a> {
             positions: &positions.values,
             log_weights: log_weights.integrated(),
             log_density: log_density.integrated(),
-            n_particles: range.len(),
-            first_particle: range.start,
+            n_particles: n,
+            first_particle: first,
             blocks: &self.blocks,
         };
         integrate.launch(self.device)
@@ -370,7 +375,7 @@ mod tests {
 
     use super::super::testing;
     use super::*;
-    use crate::integrate::Method;
+    use crate::integrate::{Method, Trajectories};
     use crate::laplacian::Laplacian;
     use crate::model::{Activation, Architecture, Coordinates, Head, TimeEmbedding, initial_parameters};
     use crate::objective::Objective;
@@ -406,9 +411,10 @@ mod tests {
                     log_weights: follows.then_some(&mut weights),
                     log_density: follows.then_some(&mut density),
                 };
-                let stated = integration_memory(&device, Precision::Bf16, &model, &plan, &out).expect("fits");
+                let share = out.whole(&model, &plan).expect("fits");
+                let stated = integration_memory(&device, Precision::Bf16, &model, &plan, &share).expect("fits");
                 assert_eq!(device.taken.load(Relaxed), 0);
-                integrate(&device, Precision::Bf16, &model, &plan, out, &()).expect("integrates");
+                integrate(&device, Precision::Bf16, &model, &plan, share, &()).expect("integrates");
                 let taken = device.taken.load(Relaxed);
                 assert!((stated..stated + 1024).contains(&taken), "{method:?}: {taken}, said to be {stated}");
             }

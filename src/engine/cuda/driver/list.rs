@@ -71,12 +71,25 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
         let free = |ordinal| CudaContext::new(ordinal).and_then(|context| context.mem_get_info()).map(|(free, _)| free);
         (0..count).map(|ordinal| DeviceInfo::of(ordinal, free(ordinal).ok())).collect()
     };
-    list().map_err(|error| Error::Device {
+    list().map_err(failure)
+}
+
+/// Number of the GPUs of this machine; 0 if the driver sees none.
+///
+/// # Errors
+/// As [`devices`].
+pub fn n_devices() -> Result<usize> {
+    check_driver("cuda")?;
+    count().map_err(failure)
+}
+
+fn failure(error: DriverError) -> Error {
+    Error::Device {
         kind: DeviceKind::Unavailable,
         device: "cuda".into(),
         problem: format!("the NVIDIA driver fails: {}", super::device::describe(error)),
         fix: "`nvidia-smi` says more; reinstall the driver, or use the `CpuEngine`".into(),
-    })
+    }
 }
 
 /// True if this program has kernels and the machine a driver that sees a GPU. Decides which

@@ -9,7 +9,7 @@ mod nccl;
 mod peak;
 mod pointer;
 
-pub use list::{DeviceInfo, devices, driver, is_available, kernels, oldest_driver};
+pub use list::{DeviceInfo, devices, driver, is_available, kernels, n_devices, oldest_driver};
 
 pub(super) use communicator::Transfer;
 pub use communicator::{Id, nccl_id, nccl_version};
