@@ -21,6 +21,9 @@ const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 #[cfg(not(unix))]
 const ENDING: [i32; 2] = [SIGINT, SIGTERM];
 
+/// What the process watches.
+static WATCHED: OnceLock<Signals> = OnceLock::new();
+
 /// Requests of signals since [`Signals::watch`].
 #[derive(Clone, Default)]
 pub struct Signals {
@@ -40,7 +43,6 @@ impl Signals {
     /// # Errors
     /// If the system refuses a handler.
     pub fn watch() -> anyhow::Result<Signals> {
-        static WATCHED: OnceLock<Signals> = OnceLock::new();
         if let Some(signals) = WATCHED.get() {
             return Ok(signals.clone());
         }
@@ -63,6 +65,21 @@ impl Signals {
         #[cfg(unix)]
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.checkpoint)).context("cannot watch for SIGUSR1")?;
         Ok(WATCHED.get_or_init(|| signals).clone())
+    }
+
+    /// For a rank other than the first: signals that request the end do nothing, as rank 0 decides
+    /// about it for all. What a terminal, `torchrun` or SLURM sends reaches rank 0 too. Takes the
+    /// place of [`Signals::watch`], and comes before it.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    #[allow(dead_code)] // until training runs on several GPUs
+    pub fn of_follower() -> anyhow::Result<Signals> {
+        for number in ENDING {
+            signal_hook::flag::register(number, Arc::default())
+                .with_context(|| format!("cannot ignore signal {number}"))?;
+        }
+        Ok(WATCHED.get_or_init(Signals::default).clone())
     }
 
     /// From now on the first signal already ends the process at once. For stages that do not look
@@ -103,4 +120,24 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (signal - 1) & 1 == 1
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// In a process of its own, as handlers stay.
+    #[test]
+    fn a_follower_is_not_ended_by_signals() {
+        if std::env::var_os("FOLLOWER").is_none() {
+            let mut command = std::process::Command::new(std::env::current_exe().expect("the test's own path"));
+            command.args(["--exact", std::thread::current().name().expect("the test's name")]).env("FOLLOWER", "1");
+            return assert!(command.output().expect("runs").status.success());
+        }
+        let signals = Signals::of_follower().expect("follows");
+        for number in ENDING {
+            signal_hook::low_level::raise(number).expect("sent");
+        }
+        assert_eq!((signals.ending(), Signals::watch().expect("is watched").ending()), (None, None));
+    }
 }
