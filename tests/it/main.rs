@@ -45,6 +45,8 @@ mod interrupt;
 #[cfg(unix)]
 mod kill;
 mod known_fields;
+#[cfg(unix)]
+mod launchers;
 mod learned_path;
 #[cfg(unix)]
 mod messages;
