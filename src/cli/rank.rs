@@ -38,7 +38,7 @@ impl Rank {
         if world.rank == 0 {
             note!("{world}; NCCL {version}");
         }
-        let (id, liveness) = meet(&world, &facts, Patience::default(), || Ok(nccl_id()?.to_vec()))?;
+        let (id, liveness) = meet(&world, &facts, Patience::default(), &(), || Ok(nccl_id()?.to_vec()))?;
         let id = id.try_into().map_err(|_| Error::Device {
             kind: DeviceKind::Failed,
             device: "NCCL".into(),

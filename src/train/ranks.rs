@@ -158,7 +158,7 @@ mod tests {
     fn liveness() -> Arc<Liveness> {
         let alone = World { size: 1, rank: 0, ..world(0) };
         let patience = crate::ranks::rendezvous::Patience::default();
-        Arc::new(crate::ranks::rendezvous::meet(&alone, &[], patience, || Ok(Vec::new())).expect("alone").1)
+        Arc::new(crate::ranks::rendezvous::meet(&alone, &[], patience, &(), || Ok(Vec::new())).expect("alone").1)
     }
 
     /// Settings and state of rank 0 come to another rank as they are, and of a state of other

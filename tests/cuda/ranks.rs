@@ -63,7 +63,7 @@ fn on_ranks<T: Send>(n: usize, precision: Precision, work: impl Fn(usize, &CudaE
     let as_rank = |rank| {
         let engine = CudaEngine::new(rank, precision).expect("a GPU for each rank");
         let id = || Ok(nccl_id().expect("NCCL").to_vec());
-        let (id, liveness) = meet(&world(rank), &[], Patience::default(), id).expect("meets");
+        let (id, liveness) = meet(&world(rank), &[], Patience::default(), &(), id).expect("meets");
         let liveness = Arc::new(liveness);
         let id = id.try_into().expect("an id");
         let engine = engine.among(&id, (rank, n), liveness.clone()).expect("joins");

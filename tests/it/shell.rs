@@ -53,7 +53,7 @@ fn batch_scripts_train_and_are_queued_again() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
     };
     fs::create_dir(folder.join("bin")).expect("made");
-    tool("srun", "exec \"$@\"");
+    tool("srun", "while [[ $1 == --* ]]; do shift; done; exec \"$@\"");
     tool("scontrol", "echo \"$@\" >> queued");
     tool("amatch", &format!("exec '{}' \"$@\"", env!("CARGO_BIN_EXE_amatch")));
     let submit = |script: &str, out: &str| -> Output {
@@ -64,7 +64,9 @@ fn batch_scripts_train_and_are_queued_again() {
         bash.envs([("SLURM_JOB_ID", "7"), ("SLURM_ARRAY_JOB_ID", "6"), ("SLURM_ARRAY_TASK_ID", "3")]);
         bash.output().expect("bash runs")
     };
-    for (script, out, made) in [("train.sbatch", "a", "a"), ("array.sbatch", "b", "b/seed-3")] {
+    for (script, out, made) in
+        [("train.sbatch", "a", "a"), ("array.sbatch", "b", "b/seed-3"), ("ranks.sbatch", "c", "c")]
+    {
         let output = submit(script, out);
         assert!(output.status.success(), "{script}: {}", text(&output.stderr));
         assert!(folder.join(made).join("model.safetensors").exists(), "{script}");
@@ -74,10 +76,17 @@ fn batch_scripts_train_and_are_queued_again() {
     assert!(seeded.contains("seed = 3"), "{seeded}");
     assert!(!folder.join("queued").exists());
     tool("amatch", "exit 75");
-    for script in ["train.sbatch", "array.sbatch"] {
+    for script in ["train.sbatch", "array.sbatch", "ranks.sbatch"] {
         assert!(submit(script, "a").status.success(), "{script}");
     }
-    assert_eq!(fs::read_to_string(folder.join("queued")).expect("queued"), "requeue 7\nrequeue 6_3\n");
+    let queued = || fs::read_to_string(folder.join("queued")).expect("queued");
+    assert_eq!(queued(), "requeue 7\nrequeue 6_3\nrequeue 7\n");
+    // A rank that is killed has the highest code of a step.
+    tool("amatch", "exit 137");
+    assert!(submit("ranks.sbatch", "c").status.success());
+    assert!(queued().ends_with("requeue 7\nrequeue 7\n"));
     tool("amatch", "exit 1");
-    assert_eq!(submit("train.sbatch", "a").status.code(), Some(1));
+    for script in ["train.sbatch", "ranks.sbatch"] {
+        assert_eq!(submit(script, "a").status.code(), Some(1));
+    }
 }
