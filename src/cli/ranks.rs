@@ -355,8 +355,8 @@ mod tests {
         assert!(ids.into_iter().all(has_ended));
     }
 
-    /// The system watches the thread that has started them: as with a process that is killed, nobody
-    /// is left who could end them.
+    /// The system watches the thread that has started them: as with a process that is killed,
+    /// nobody is left who could end them.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_system_ends_the_ranks_of_one_that_is_killed() {

@@ -97,8 +97,8 @@ const STEP: [&str; 2] = ["SLURM_STEP_ID", "SLURM_STEPID"];
 const PORTS: std::ops::Range<u64> = 20_000..32_000;
 
 impl World {
-    /// The GPU that this rank takes, of `n_devices` that its process sees: the one with its number on
-    /// its machine; or the only one, where a launcher shows each rank its own.
+    /// The GPU that this rank takes, of `n_devices` that its process sees: the one with its number
+    /// on its machine; or the only one, where a launcher shows each rank its own.
     ///
     /// # Errors
     /// [`Error::Device`] if there are fewer.

@@ -77,8 +77,8 @@ impl Default for Patience {
 ///
 /// # Errors
 /// [`Error::Rank`]: ranks that do not come in time, or that differ, with the difference; on every
-/// rank that has come. Those of `message` on rank 0, and [`Error::Interrupted`]; the others see that
-/// it is gone.
+/// rank that has come. Those of `message` on rank 0, and [`Error::Interrupted`]; the others see
+/// that it is gone.
 pub fn meet(
     world: &World,
     facts: &[(&str, String)],

@@ -87,7 +87,7 @@ fn each_engine_has_its_part() {
     let model = field(Objective::default());
     divided.integrate(&model, &plan, Trajectories::of(&mut positions), &()).expect("integrates");
     let share = Trajectories::of(&mut positions).whole(&model, &plan).expect("fits");
-    // Eleven tiles of 96: two for the first, three for each of the others, of which the last lacks rows.
+    // Eleven tiles of 96: two for the first, three for each of the others; the last lacks rows.
     assert_eq!(divided.integration_memory(&model, &plan, share).expect("fits"), Some(1000));
     let moved: Vec<usize> = told.iter().map(|engine| engine.moved.load(Relaxed)).collect();
     assert_eq!(moved, [192, 288, 288, 232]);
