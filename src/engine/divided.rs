@@ -1,7 +1,8 @@
 //! Particles divided among several engines, such as those of the GPUs of a machine.
 //!
 //! Each engine moves consecutive tiles, in a thread of its own. What a particle meets depends on
-//! its number among all and on the tile that it is in, so any number of engines gives the same bits.
+//! its number among all and on the tile that it is in, so any number of engines gives the same
+//! bits.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
