@@ -90,6 +90,7 @@ mod ensemble;
 mod error;
 pub mod evaluate;
 mod evenly;
+pub mod exchange;
 mod files;
 mod flow;
 pub mod integrate;

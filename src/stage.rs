@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::error::{Error, RankKind, Result};
-use crate::ranks::share::Share;
+use crate::exchange::Exchange;
 
 /// Maximum number of threads of a stage: twice the cores of the largest machines; each takes its
 /// own memory.
@@ -59,7 +59,7 @@ pub struct Stage<'a> {
     /// Receives progress, and may cancel the stage.
     pub watch: &'a dyn Watch,
     /// The ranks that divide the stage.
-    ranks: Option<&'a dyn Share>,
+    ranks: Option<&'a dyn Exchange>,
 }
 
 /// All cores, no watch.
@@ -85,7 +85,7 @@ impl<'a> Stage<'a> {
 
     /// The same stage, divided among ranks, which all begin it with the same items.
     #[must_use]
-    pub fn among(self, ranks: &'a dyn Share) -> Stage<'a> {
+    pub fn among(self, ranks: &'a dyn Exchange) -> Stage<'a> {
         Stage { ranks: Some(ranks), ..self }
     }
 
@@ -358,7 +358,7 @@ pub(crate) mod tests {
     /// A rank that is a thread, with what all of them pass.
     struct Thread<'a>(usize, &'a Mutex<Vec<Vec<u8>>>, &'a std::sync::Barrier);
 
-    impl Share for Thread<'_> {
+    impl Exchange for Thread<'_> {
         fn place(&self) -> (usize, usize) {
             (self.0, self.1.lock().expect("unharmed").len())
         }

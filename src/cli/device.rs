@@ -56,12 +56,9 @@ impl DeviceArguments {
         device + &self.precision.map_or_else(String::new, |precision| format!(" --precision {}", precision.name()))
     }
 
-    /// The same for process number `local_rank` of those on this machine: its GPU, unless one is
-    /// named by its number.
-    pub fn of_rank(&self, local_rank: usize) -> DeviceArguments {
-        let is_open = matches!(self.device.as_str(), "auto" | "cuda");
-        let device = if is_open { format!("cuda:{local_rank}") } else { self.device.clone() };
-        DeviceArguments { device, ..*self }
+    /// True if a GPU is asked for, or would be taken, and none by its number.
+    pub fn is_any_gpu(&self) -> bool {
+        matches!(self.device.as_str(), "auto" | "cuda")
     }
 
     /// The engine of the device. On a GPU the precision is that of the command line, otherwise

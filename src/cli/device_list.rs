@@ -6,6 +6,7 @@ use action_matching::engine::Engine;
 use action_matching::engine::cuda::{CudaEngine, n_devices};
 use action_matching::engine::divided::Divided;
 use action_matching::precision::Precision;
+use action_matching::ranks::environment::World;
 use action_matching::{DeviceKind, Error};
 
 use super::device::{DeviceArguments, DeviceEngine};
@@ -35,17 +36,17 @@ impl DevicesArguments {
         Ok(if engines.len() == 1 { Box::new(engines.remove(0)) } else { Box::new(Divided::new(engines)?) })
     }
 
-    /// The engine of one process of a training: on the first of `--devices`, else of `--device`.
-    #[allow(dead_code)] // until training runs on several GPUs
-    pub fn open_first(&self, precision: Precision) -> action_matching::Result<DeviceEngine> {
-        match self.ordinals()?.as_deref() {
-            Some([first, ..]) => self.one.on(*first).open(precision),
+    /// The engine of this process of a training: on the first of `--devices`, of a rank of `world` on
+    /// its own GPU, else of `--device`.
+    pub fn open(&self, world: Option<&World>, precision: Precision) -> action_matching::Result<DeviceEngine> {
+        match (self.ordinals()?.as_deref(), world) {
+            (Some([first, ..]), _) => self.one.on(*first).open(precision),
+            (_, Some(world)) if self.one.is_any_gpu() => self.one.on(world.device(n_devices()?)?).open(precision),
             _ => self.one.open(precision),
         }
     }
 
     /// [`DeviceArguments::again`] of all devices.
-    #[allow(dead_code)] // until training runs on several GPUs
     pub fn again(&self) -> String {
         let devices = self.devices.as_ref().map_or_else(String::new, |list| format!(" --devices {list}"));
         devices + &self.one.again()

@@ -19,7 +19,6 @@ pub mod output;
 mod problem;
 mod query;
 mod rank;
-#[allow(dead_code)] // until training runs on several GPUs
 mod ranks;
 mod report;
 mod sample;

@@ -1,19 +1,24 @@
-//! This process as one of several that train one model.
+//! This process as one of several that train one model: of those that a launcher has started, or of
+//! those that this one starts itself ([`super::ranks`]).
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use action_matching::config::Config;
 use action_matching::engine::Engine;
 use action_matching::engine::cuda::{CudaEngine, nccl_id, nccl_version};
 use action_matching::ranks::environment::World;
 use action_matching::ranks::liveness::Liveness;
+use action_matching::ranks::places::describe;
 use action_matching::ranks::rendezvous::{Patience, meet};
+use action_matching::stage::Watch;
 use action_matching::train::{Ranks, follow, settings};
 use action_matching::{DeviceKind, Error};
 
 use super::exit;
 use super::output::note;
+use super::ranks::{Attended, Children, start};
 
 /// This process among those of a training, which have met.
 pub struct Rank {
@@ -21,24 +26,36 @@ pub struct Rank {
     /// Takes steps together with those of the other ranks.
     engine: CudaEngine,
     liveness: Arc<Liveness>,
+    /// Those that this process has started.
+    children: Children,
 }
+
+/// A place among the ranks of a training, and the ranks that this process has started.
+pub type Place = (World, Children);
 
 impl Rank {
     /// Meets the others of `world`, which train `config` too, each with a GPU such as that of
-    /// `engine`.
+    /// `engine`; `watch` may end the wait for them.
     ///
     /// # Errors
     /// Ranks that do not come or differ; no NCCL.
-    pub fn meet(world: World, engine: &CudaEngine, config: &Config) -> action_matching::Result<Rank> {
+    pub fn meet(
+        (world, children): Place,
+        engine: &CudaEngine,
+        config: &Config,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<Rank> {
         // Without NCCL nobody waits for the others.
         let version = nccl_version()?;
         let mut facts = settings(config)?;
         facts.push(("arithmetic".into(), engine.arithmetic()));
         let facts: Vec<(&str, String)> = facts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let attended = Attended { children: &children, watch };
+        let met = meet(&world, &facts, Patience::default(), &attended, || Ok(nccl_id()?.to_vec()));
+        let (id, liveness) = met.map_err(|error| explained(error, &children))?;
         if world.rank == 0 {
-            note!("{world}; NCCL {version}");
+            note!("{}", describe(world.launcher, &liveness.places(), &version));
         }
-        let (id, liveness) = meet(&world, &facts, Patience::default(), &(), || Ok(nccl_id()?.to_vec()))?;
         let id = id.try_into().map_err(|_| Error::Device {
             kind: DeviceKind::Failed,
             device: "NCCL".into(),
@@ -47,18 +64,31 @@ impl Rank {
         })?;
         let liveness = Arc::new(liveness);
         let engine = engine.among(&id, (world.rank, world.size), liveness.clone())?;
-        Ok(Rank { world, engine, liveness })
-    }
-
-    /// True for the one that has the run folder.
-    pub fn is_first(&self) -> bool {
-        self.world.rank == 0
+        Ok(Rank { world, engine, liveness, children })
     }
 
     /// What the library trains with.
     pub fn ranks(&self) -> Ranks<'_> {
-        let Rank { world, engine, liveness } = self;
-        Ranks { world, engine, share: engine, liveness: liveness.clone() }
+        let Rank { world, engine, liveness, .. } = self;
+        Ranks { world, engine, exchange: engine, liveness: liveness.clone() }
+    }
+
+    /// `error` of the training, or the failure of a rank that is behind it.
+    pub fn explained(&self, error: Error) -> anyhow::Error {
+        explained(error, &self.children)
+    }
+
+    /// Waits for the ranks that this process has started, once the training is over.
+    ///
+    /// # Errors
+    /// Names a rank that has failed or does not end.
+    pub fn end(self) -> anyhow::Result<()> {
+        /// They notice that rank 0 has ended within seconds.
+        const MOST: Duration = Duration::from_secs(30);
+        let Rank { engine, liveness, children, .. } = self;
+        liveness.leave();
+        drop(engine);
+        children.wait(MOST)
     }
 
     /// Takes the steps of rank 0, until that has ended the training.
@@ -68,7 +98,23 @@ impl Rank {
     }
 }
 
-/// The place that a launcher gives this process; `None` for a process that is alone.
-pub fn world() -> action_matching::Result<Option<World>> {
-    Ok(World::from_environment()?.filter(|world| world.size > 1))
+/// The place that a launcher gives this process, or that it has among those that it starts for the
+/// GPUs `devices`; `None` for a process that is alone.
+pub fn place(devices: Option<&[usize]>) -> anyhow::Result<Option<Place>> {
+    match devices {
+        Some([_, _, ..]) => Ok(Some(start(devices.unwrap_or_default(), std::env::args_os().skip(1))?)),
+        _ => {
+            let world = World::from_environment()?.filter(|world| world.size > 1);
+            Ok(world.map(|world| (world, Children::default())))
+        }
+    }
+}
+
+/// `error`, or the failure of one of `children` that is behind it.
+pub fn explained(error: Error, children: &Children) -> anyhow::Error {
+    let is_of_ranks = matches!(error, Error::Interrupted | Error::Rank { .. });
+    match children.failure().filter(|_| is_of_ranks) {
+        Some(failure) => anyhow::Error::new(error).context(failure),
+        None => error.into(),
+    }
 }

@@ -73,7 +73,6 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses a handler.
-    #[allow(dead_code)] // until training runs on several GPUs
     pub fn of_follower() -> anyhow::Result<Signals> {
         for number in ENDING {
             signal_hook::flag::register(number, Arc::default())

@@ -13,7 +13,8 @@ use action_matching::train::{
 };
 use action_matching::{DeviceKind, Error};
 
-use super::device::{DeviceArguments, DeviceEngine};
+use super::device::DeviceEngine;
+use super::device_list::DevicesArguments;
 use super::exit;
 use super::output::{Progress, note};
 use super::rank::{self, Rank};
@@ -27,6 +28,8 @@ Examples:
   amatch train examples/hematopoiesis.toml
   amatch train run.toml --set training.steps=2000 --set model.hidden='[64, 64]' --out runs/small
   amatch train run.toml --device cuda --precision tf32
+  amatch train run.toml --devices 0-3     on four GPUs, to the bits of one; or all, or 0,2
+  torchrun --no-python --nproc-per-node 4 amatch train run.toml     the same; srun and mpirun too
   amatch train run.toml --strict     exit code 3 if the model fails its own test
   amatch train run.toml --resume     continue after an interruption, bit for bit as without it
   amatch train runs/small/config.toml --out runs/again     reproduce a run from its own folder
@@ -75,7 +78,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArguments,
+    device: DevicesArguments,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -83,24 +86,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(out) = &arguments.out {
         config.output.folder = out.clone();
     }
-    let world = rank::world()?;
-    let device =
-        world.as_ref().map_or_else(|| arguments.device.clone(), |world| arguments.device.of_rank(world.local_rank));
-    let engine = device.open(config.training.precision.unwrap_or_default())?;
+    let place = rank::place(arguments.device.ordinals()?.as_deref())?;
+    let engine =
+        arguments.device.open(place.as_ref().map(|(world, _)| world), config.training.precision.unwrap_or_default())?;
     if let DeviceEngine::Cuda(engine) = &engine {
         // The run folder records the precision used, so that a run reproduces it even if the
         // default changes.
         config.training.precision = Some(engine.precision());
     }
-    let rank = match (world, &engine) {
+    let is_follower = place.as_ref().is_some_and(|(world, _)| world.rank > 0);
+    // Signals come to all ranks of a machine: rank 0 decides, and ends the training for all.
+    let signals = if is_follower { Signals::of_follower()? } else { Signals::watch()? };
+    let preparation = OnScreen::new("bytes of data", &signals);
+    let rank = match (place, &engine) {
         (None, _) => None,
-        (Some(world), DeviceEngine::Cuda(engine)) => Some(Rank::meet(world, engine, &config)?),
-        (Some(world), DeviceEngine::Cpu(_)) => return Err(gpu_for_ranks(&world).into()),
+        (Some(place), DeviceEngine::Cuda(engine)) => Some(Rank::meet(place, engine, &config, &preparation)?),
+        (Some((world, _)), DeviceEngine::Cpu(_)) => return Err(gpu_for_ranks(&world).into()),
     };
-    let threads = device.threads();
-    if let Some(rank) = rank.as_ref().filter(|rank| !rank.is_first()) {
-        // Signals come to all ranks of a machine: rank 0 decides, and ends the training for all.
-        Signals::watch()?;
+    let threads = arguments.device.threads();
+    if let Some(rank) = rank.as_ref().filter(|_| is_follower) {
         return rank.follow(&config, threads);
     }
     let ranks = rank.as_ref().map(Rank::ranks);
@@ -110,8 +114,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (_, true) => Existing::Replace,
         _ => Existing::Refuse,
     };
-    let signals = Signals::watch()?;
-    let preparation = OnScreen::new("bytes of data", &signals);
     let mut screen = Screen {
         is_quiet: arguments.quiet || arguments.resume,
         engine: (!arguments.no_report).then_some(&*engine),
@@ -130,7 +132,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let (folder, n_members) = (RunFolder::new(&config.output.folder), config.training.seeds);
     screen.preparation.clear();
-    match outcome? {
+    let outcome = match (outcome, rank) {
+        (Ok(outcome), Some(rank)) => {
+            rank.end()?;
+            outcome
+        }
+        (Err(error), Some(rank)) => return Err(rank.explained(error)),
+        (outcome, None) => outcome?,
+    };
+    match outcome {
         Outcome::Finished => {
             if let Some(last) = screen.last {
                 let seconds = screen.began.elapsed().as_secs_f64();

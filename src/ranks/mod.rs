@@ -9,7 +9,6 @@
 //! | [`rendezvous`] | that all ranks are there and train the same; a message of rank 0 for all |
 //! | [`places`] | on which machines and GPUs they are, in words |
 //! | [`liveness`] | which rank is gone or hangs |
-//! | [`share`] | what each rank has, on all of them |
 //! | [`shards`] | which rank forms and adds which gradients, so that any number gives equal bits |
 
 pub mod environment;
@@ -19,4 +18,3 @@ mod message;
 pub mod places;
 pub mod rendezvous;
 pub mod shards;
-pub mod share;

@@ -261,7 +261,7 @@ fn trained(
     }
     let fingerprint = fingerprint(config, &loaded)?;
     if let Some(ranks) = ranks {
-        ranks.share.check_equal(ranks::WHAT, &fingerprint)?;
+        ranks.exchange.check_equal(ranks::WHAT, &fingerprint)?;
     }
     // A run that cannot be resumed is refused before the long work.
     let mut earlier = match existing {
@@ -342,7 +342,7 @@ pub fn follow(ranks: &Ranks<'_>, config: &Config, threads: usize) -> Result<()> 
         let loaded = read_snapshots(config, None, threads, &mut Unobserved)?;
         let config = &ranks.decided(config)?;
         let parts = Parts::of(config, &loaded)?;
-        ranks.share.check_equal(ranks::WHAT, &fingerprint(config, &loaded)?)?;
+        ranks.exchange.check_equal(ranks::WHAT, &fingerprint(config, &loaded)?)?;
         let (paths, names, _) = paths(config, loaded, parts)?;
         let training = training(ranks.engine, Some(ranks), config, paths, &names, threads, &mut Unobserved)?;
         let state = ranks.state(training.initial_state()?)?;
@@ -559,7 +559,7 @@ fn training(
         observer.preparing("pairing snapshots by optimal transport");
         let paired = |path: &DensityPath, watch: &dyn Watch| -> Result<DensityPath> {
             let stage = Stage::new(threads, watch);
-            let stage = ranks.map_or(stage, |ranks| stage.among(ranks.share));
+            let stage = ranks.map_or(stage, |ranks| stage.among(ranks.exchange));
             let couplings = config.couplings(path, &stage)?;
             Ok(DensityPath { couplings: Some(Arc::new(couplings)), ..path.clone() })
         };

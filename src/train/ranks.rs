@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, RankKind, Result};
+use crate::exchange::Exchange;
 use crate::ranks::environment::World;
 use crate::ranks::liveness::Liveness;
-use crate::ranks::share::Share;
 use crate::training::{LossScale, TrainState};
 
 /// The settings that must be equal on all ranks, by name: all but paths, which may differ from
@@ -42,7 +42,7 @@ pub struct Ranks<'a> {
     /// Takes the steps, together with the engines of the other ranks.
     pub engine: &'a dyn Engine,
     /// Hands on what rank 0 decides.
-    pub share: &'a dyn Share,
+    pub exchange: &'a dyn Exchange,
     /// Watches the other ranks.
     pub liveness: Arc<Liveness>,
 }
@@ -61,7 +61,7 @@ impl Ranks<'_> {
 
     /// The configuration of rank 0, which has decided what it left open.
     pub(super) fn decided(&self, config: &Config) -> Result<Config> {
-        let text = self.share.of_first(config.to_toml()?.as_bytes())?;
+        let text = self.exchange.of_first(config.to_toml()?.as_bytes())?;
         if self.world.rank == 0 {
             return Ok(config.clone());
         }
@@ -82,7 +82,7 @@ impl Ranks<'_> {
             bytes.extend(state.loss_scale.scale.to_ne_bytes());
             lists(&state).for_each(|list| bytes.extend_from_slice(bytemuck::cast_slice(list)));
         }
-        let bytes = self.share.of_first(&bytes)?;
+        let bytes = self.exchange.of_first(&bytes)?;
         if self.world.rank == 0 {
             return Ok(state);
         }
@@ -135,7 +135,7 @@ mod tests {
     /// What rank 0 passed, for a rank that comes later.
     struct Passed(std::sync::Mutex<Vec<Vec<u8>>>, bool);
 
-    impl Share for Passed {
+    impl Exchange for Passed {
         fn place(&self) -> (usize, usize) {
             (usize::from(!self.1), 2)
         }
@@ -194,13 +194,13 @@ mod tests {
         };
         let (first, other) = (world(0), world(1));
         let share = Passed(Default::default(), true);
-        let ranks = Ranks { world: &first, engine: &engine, share: &share, liveness: liveness() };
+        let ranks = Ranks { world: &first, engine: &engine, exchange: &share, liveness: liveness() };
         ranks.decided(&config).expect("passed");
         ranks.state(state.clone()).expect("passed");
         ranks.state(state.clone()).expect("passed");
 
         let share = Passed(share.0, false);
-        let ranks = Ranks { world: &other, engine: &engine, share: &share, liveness: liveness() };
+        let ranks = Ranks { world: &other, engine: &engine, exchange: &share, liveness: liveness() };
         let mut own = Config::default();
         own.data.path = "there.csv".into();
         let decided = ranks.decided(&own).expect("came");

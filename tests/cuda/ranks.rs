@@ -13,13 +13,13 @@ use crate::training::{run, training};
 use action_matching::density_path::{Interpolant, TimeRule};
 use action_matching::engine::cuda::{CudaEngine, devices, nccl_id, nccl_version};
 use action_matching::engine::{Bend, Estimator, LossScale, NetworkState, StepRecord, TrainState, Training};
+use action_matching::exchange::Exchange;
 use action_matching::laplacian::{Laplacian, LaplacianRule};
 use action_matching::model::{Activation, Head, initial_parameters};
 use action_matching::objective::Objective;
 use action_matching::precision::Precision;
 use action_matching::ranks::environment::{Launcher, World};
 use action_matching::ranks::rendezvous::{Patience, meet};
-use action_matching::ranks::share::Share;
 use action_matching::rng::{Purpose, words};
 
 /// Environment of a process with eight virtual GPUs.
@@ -256,7 +256,7 @@ fn the_program_trains_with_ranks() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = &configuration(folder.path());
     let place = |name: &str| folder.path().join(name).to_str().expect("a name").to_owned();
-    let [alone, two, other] = ["alone", "two", "other"].map(place);
+    let [alone, two, started_here, other] = ["alone", "two", "started-here", "other"].map(place);
     let train = ["train", config, "--device", "cuda", "--no-report", "--out"];
     let into = |out, more: &[&'static str]| [&train[..], &[out], more].concat();
     let output = amatch(&into(&alone, &[])).envs([EIGHT]).output().expect("runs");
@@ -265,11 +265,19 @@ fn the_program_trains_with_ranks() {
     let outputs = ended(started(2, |_| amatch(&into(&two, &[]))));
     let all: String = outputs.iter().map(said).collect();
     assert!(outputs.iter().all(|output| output.status.success()), "{all}");
-    assert!(said(&outputs[0]).contains("rank 0 of 2"), "{all}");
+    assert!(said(&outputs[0]).contains("2 ranks on 1 machine by torchrun"), "{all}");
     assert_eq!(said(&outputs[1]), "", "others say nothing");
     assert!(checkpoint(Path::new(&two)) == checkpoint(Path::new(&alone)), "other bits");
     let model = |run: &str| std::fs::read(Path::new(run).join("model.safetensors")).expect("a model");
     assert!(model(&two) == model(&alone), "another model");
+
+    // The same from one command, which starts the other ranks itself.
+    let four = ["train", config, "--devices", "0-3", "--no-report", "--out", &started_here];
+    let output = amatch(&four).envs([EIGHT]).output().expect("runs");
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("4 ranks on 1 machine by") && text.contains("(GPU 0, 1, 2, 3); NCCL 2."), "{text}");
+    assert!(checkpoint(Path::new(&started_here)) == checkpoint(Path::new(&alone)), "other bits");
 
     // Another setting on one of them: each says so, and no folder is made.
     let seeds = ["training.seed=3", "training.seed=4"];

@@ -49,11 +49,11 @@ use super::{
     Batch, Derivatives, Differentiate, Engine, IntegrationReport, LossGradient, TrainState, Trainer, Training,
 };
 use crate::error::{Result, check_len};
-use crate::integrate::{self, Plan};
+use crate::exchange::Exchange;
+use crate::integrate::{Plan, Share};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::ranks::liveness::Liveness;
-use crate::ranks::share::Share;
 use crate::stage::Watch;
 
 /// The instruction that products of `precision` are made of, and with it the order in which a
@@ -119,7 +119,7 @@ impl CudaEngine {
     }
 }
 
-impl Share for CudaEngine {
+impl Exchange for CudaEngine {
     fn place(&self) -> (usize, usize) {
         self.device.place()
     }
@@ -167,7 +167,7 @@ impl Engine for CudaEngine {
         trainer::training_memory(&self.device, self.precision, self.tiles, training).map(Some)
     }
 
-    fn integration_memory(&self, model: &Model, plan: &Plan, share: integrate::Share<'_>) -> Result<Option<usize>> {
+    fn integration_memory(&self, model: &Model, plan: &Plan, share: Share<'_>) -> Result<Option<usize>> {
         particles::integration_memory(&self.device, self.precision, model, plan, &share).map(Some)
     }
 
@@ -179,7 +179,7 @@ impl Engine for CudaEngine {
         &self,
         model: &Model,
         plan: &Plan,
-        share: integrate::Share<'_>,
+        share: Share<'_>,
         watch: &dyn Watch,
     ) -> Result<IntegrationReport> {
         particles::integrate(&self.device, self.precision, model, plan, share, watch)

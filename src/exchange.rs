@@ -3,7 +3,7 @@
 use crate::error::{Error, RankKind, Result};
 
 /// Hands bytes from rank to rank. All ranks make the same calls in the same order.
-pub trait Share: Send + Sync {
+pub trait Exchange: Send + Sync {
     /// The number of this rank, and of ranks.
     fn place(&self) -> (usize, usize);
 
@@ -16,7 +16,7 @@ pub trait Share: Send + Sync {
     /// What rank 0 passes as `own`; what others pass is ignored.
     ///
     /// # Errors
-    /// As [`Share::share`].
+    /// As [`Exchange::share`].
     fn of_first(&self, own: &[u8]) -> Result<Vec<u8>> {
         Ok(self.share(own)?.swap_remove(0))
     }
@@ -24,7 +24,7 @@ pub trait Share: Send + Sync {
     /// Checks that all ranks pass the same `own`, which is `what` in words.
     ///
     /// # Errors
-    /// [`Error::Rank`] on all ranks names the first that has another; else as [`Share::share`].
+    /// [`Error::Rank`] on all ranks names the first that has another; else as [`Exchange::share`].
     fn check_equal(&self, what: &str, own: &str) -> Result<()> {
         let all = self.share(own.as_bytes())?;
         match all.iter().position(|other| *other != all[0]) {
@@ -44,7 +44,7 @@ mod tests {
 
     struct Ranks(Vec<Vec<u8>>);
 
-    impl Share for Ranks {
+    impl Exchange for Ranks {
         fn place(&self) -> (usize, usize) {
             (0, self.0.len())
         }
