@@ -30,7 +30,7 @@ impl DevicesArguments {
     /// An engine that divides particles among the GPUs; without `--devices` that of `--device`.
     pub fn engine(&self) -> action_matching::Result<Box<dyn Engine>> {
         let Some(ordinals) = self.ordinals()? else { return self.one.engine() };
-        let precision = self.one.precision().unwrap_or(Precision::default());
+        let precision = self.one.precision().unwrap_or_default();
         let engines = ordinals.into_iter().map(|ordinal| CudaEngine::new(ordinal, precision));
         let mut engines = engines.collect::<action_matching::Result<Vec<_>>>()?;
         Ok(if engines.len() == 1 { Box::new(engines.remove(0)) } else { Box::new(Divided::new(engines)?) })

@@ -54,7 +54,7 @@ impl Rank {
         let met = meet(&world, &facts, Patience::default(), &attended, || Ok(nccl_id()?.to_vec()));
         let (id, liveness) = met.map_err(|error| explained(error, &children))?;
         if world.rank == 0 {
-            note!("{}", describe(world.launcher, &liveness.places(), &version));
+            note!("{}", describe(world.launcher, liveness.places(), &version));
         }
         let id = id.try_into().map_err(|_| Error::Device {
             kind: DeviceKind::Failed,

@@ -499,6 +499,6 @@ pub(super) mod tests {
         let place = |rank| Place { rank, host: host_name(), device: 5 - rank };
         assert_eq!(liveness[0].places(), [place(0), place(1), place(2)]);
         assert!(liveness[1].places().is_empty());
-        liveness.into_iter().for_each(Liveness::leave);
+        liveness.into_iter().for_each(|rank| rank.leave());
     }
 }
