@@ -29,9 +29,10 @@ __device__ __forceinline__ void follow_integrand(const TimesParams& params, cons
   if (group < kMomentGroups) {
     double sum = 0.0;
 #pragma unroll 8  // keeps loads in flight; the order of the sum is unchanged
-    for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups)
-      sum += params.tile_moments[static_cast<size_t>(place_of(gathered, part.first_tile + tile,
-                                                               gathered.n_interior_tiles)) * kMoments + moment];
+    for (uint32_t tile = group; tile < part.n_tiles; tile += kMomentGroups) {
+      const uint32_t place = place_of(gathered, part.first_tile + tile, gathered.n_interior_tiles);
+      sum += params.tile_moments[static_cast<size_t>(place) * kMoments + moment];
+    }
     sm.groups[group][moment] = sum;
   }
   __syncthreads();  // the groups' sums are written

@@ -36,8 +36,8 @@ impl DevicesArguments {
         Ok(if engines.len() == 1 { Box::new(engines.remove(0)) } else { Box::new(Divided::new(engines)?) })
     }
 
-    /// The engine of this process of a training: on the first of `--devices`, of a rank of `world` on
-    /// its own GPU, else of `--device`.
+    /// The engine of this process of a training: on the first of `--devices`, of a rank of `world`
+    /// on its own GPU, else of `--device`.
     pub fn open(&self, world: Option<&World>, precision: Precision) -> action_matching::Result<DeviceEngine> {
         match (self.ordinals()?.as_deref(), world) {
             (Some([first, ..]), _) => self.one.on(*first).open(precision),
