@@ -112,9 +112,10 @@ pub fn place(devices: Option<&[usize]>) -> anyhow::Result<Option<Place>> {
 
 /// `error`, or the failure of one of `children` that is behind it.
 pub fn explained(error: Error, children: &Children) -> anyhow::Error {
-    let is_of_ranks = matches!(error, Error::Interrupted | Error::Rank { .. });
-    match children.failure().filter(|_| is_of_ranks) {
-        Some(failure) => anyhow::Error::new(error).context(failure),
-        None => error.into(),
+    match (children.failure(), error) {
+        // The wait for it was given up.
+        (Some(failure), Error::Interrupted) => anyhow::Error::msg(failure),
+        (Some(failure), error @ Error::Rank { .. }) => anyhow::Error::new(error).context(failure),
+        (_, error) => error.into(),
     }
 }

@@ -294,7 +294,7 @@ fn configuration(folder: &Path) -> String {
     let rows: String = (0..120).map(|i| format!("{},{},{}\n", i % 3, (i * 7) % 13, i % 5 + 2 * (i % 3))).collect();
     std::fs::write(folder.join("cells.csv"), format!("times,x,y\n{rows}")).expect("written");
     let text = "[data]\npath = \"cells.csv\"\n[model]\nhidden = [16]\n[objective]\npath = \"linear\"\npairing = \"ot\"\n\
-                [training]\nsteps = 60\ninterior_rows = 300\nboundary_rows = 140\n[output]\ncheckpoint_every = 10\n";
+                [training]\nsteps = 60\ninterior_rows = 150\nboundary_rows = 70\n[output]\ncheckpoint_every = 10\n";
     let config = folder.join("run.toml");
     std::fs::write(&config, text).expect("written");
     config.to_str().expect("a name").to_owned()
@@ -316,7 +316,7 @@ fn lose(folder: &Path, config: &str, alone: &Path, number: u32) {
         assert!(began.elapsed() < Duration::from_secs(120), "{number}: the run does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
-    std::thread::sleep(Duration::from_millis(u64::from(when % 1500)));
+    std::thread::sleep(Duration::from_millis(u64::from(when % 1000)));
     children[dead].kill().expect("killed");
     let killed_at = Instant::now();
     let outputs = ended(children);
