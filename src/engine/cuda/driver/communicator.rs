@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaStream};
@@ -63,16 +63,26 @@ pub struct Communicator {
     rank: usize,
     n_ranks: usize,
     liveness: Arc<Liveness>,
-    aborted: AtomicBool,
+    calls: Arc<Calls>,
+    /// Ends calls that wait for a lost rank.
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// What threads know of a communicator's calls.
+#[derive(Default)]
+struct Calls {
     /// NCCL takes the calls of one thread at a time.
-    calls: Mutex<()>,
+    one: Mutex<()>,
+    aborted: AtomicBool,
+    /// The communicator is about to go.
+    over: AtomicBool,
 }
 
 /// A handle that goes from thread to thread.
 #[derive(Clone, Copy)]
 struct Shared(Handle);
-// SAFETY: NCCL's communicators belong to no thread; `Communicator::calls` lets one thread at a time
-// use it, but for aborting, which NCCL allows beside others.
+// SAFETY: NCCL's communicators belong to no thread; `Calls::one` lets one thread at a time use it,
+// but for aborting, which NCCL allows beside others.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -178,8 +188,10 @@ impl Communicator {
         if let Some(problem) = nccl.problem(result) {
             return Err(explained(&liveness, failed("joining the ranks", &problem)));
         }
-        let (aborted, calls) = (AtomicBool::new(false), Mutex::new(()));
-        Ok(Communicator { nccl, context: context.clone(), handle, rank, n_ranks, liveness, aborted, calls })
+        let calls = Arc::new(Calls::default());
+        let (of_watcher, watched) = (calls.clone(), liveness.clone());
+        let watcher = Some(thread::spawn(move || watch(nccl, handle, &of_watcher, &watched)));
+        Ok(Communicator { nccl, context: context.clone(), handle, rank, n_ranks, liveness, calls, watcher })
     }
 
     /// The number of this rank.
@@ -204,7 +216,7 @@ impl Communicator {
         transfers: impl IntoIterator<Item = Transfer<'a>>,
     ) -> Result<()> {
         self.check()?;
-        let _one = self.calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one = self.calls.one.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.context.bind_to_thread().map_err(|error| failed("its GPU", &super::device::describe(error)))?;
         let (nccl, handle, stream) = (self.nccl, self.handle.0, stream.cu_stream());
         let pointer = |bytes: Bytes<'_>| bytes.address as *mut c_void;
@@ -245,8 +257,12 @@ impl Communicator {
     /// result.
     pub(super) fn check(&self) -> Result<()> {
         let failure = |problem: String| self.explained(failed("what ranks send each other", &problem));
-        let checked =
-            self.liveness.check().and_then(|()| self.problem().map_or(Ok(()), |problem| Err(failure(problem))));
+        let checked = self.liveness.check().and_then(|()| match self.problem() {
+            // The handle is gone.
+            None if self.calls.aborted.load(Relaxed) => Err(ended()),
+            None => Ok(()),
+            Some(problem) => Err(failure(problem)),
+        });
         if checked.is_err() {
             self.abort();
         }
@@ -271,7 +287,7 @@ impl Communicator {
 
     /// What NCCL says is wrong with calls that it has begun.
     fn problem(&self) -> Option<String> {
-        if self.aborted.load(Relaxed) {
+        if self.calls.aborted.load(Relaxed) {
             return None;
         }
         let mut result = SUCCESS;
@@ -282,18 +298,44 @@ impl Communicator {
     }
 
     fn abort(&self) {
-        if !self.aborted.swap(true, Relaxed) {
-            // SAFETY: the handle is used no more, but to ask for errors.
-            unsafe { (self.nccl.abort)(self.handle.0) };
+        abort(self.nccl, self.handle, &self.calls);
+    }
+}
+
+fn abort(nccl: &Nccl, handle: Shared, calls: &Calls) {
+    if !calls.aborted.swap(true, Relaxed) {
+        // SAFETY: the handle is used no more, but by a call that this ends.
+        unsafe { (nccl.abort)(handle.0) };
+    }
+}
+
+/// Aborts a call that does not return, as connecting to a lost rank does not, until the
+/// communicator goes.
+fn watch(nccl: &Nccl, handle: Shared, calls: &Calls, liveness: &Liveness) {
+    /// Longer than a call takes that waits for nobody.
+    const LONG: Duration = Duration::from_secs(1);
+    while !calls.over.load(Relaxed) {
+        thread::sleep(PAUSE);
+        let began = Instant::now();
+        // Who is not in a call notices the loss without help.
+        while liveness.check().is_err() && calls.one.try_lock().is_err() && !calls.over.load(Relaxed) {
+            if began.elapsed() > LONG {
+                return abort(nccl, handle, calls);
+            }
+            thread::sleep(PAUSE);
         }
     }
 }
 
 impl Drop for Communicator {
     fn drop(&mut self) {
+        self.calls.over.store(true, Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
         if self.liveness.check().is_err() || self.liveness.is_over() || thread::panicking() {
             self.abort();
-        } else if !self.aborted.load(Relaxed) && self.context.bind_to_thread().is_ok() {
+        } else if !self.calls.aborted.load(Relaxed) && self.context.bind_to_thread().is_ok() {
             // SAFETY: the handle is used no more.
             unsafe { (self.nccl.destroy)(self.handle.0) };
         }
