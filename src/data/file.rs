@@ -130,9 +130,7 @@ pub(super) fn no_h5ad(path: &Path) -> Error {
 /// The error for a `.parquet` file in a build that does not read it.
 pub(super) fn no_parquet(path: &Path) -> Error {
     let problem = "is a .parquet file, which this build of action-matching does not read";
-    let fix = "build it with the feature `parquet`, as by cargo build --release --features parquet, \
-               or save the table as .csv.gz";
-    Error::input(path, "path", problem, fix)
+    Error::input(path, "path", problem, "build it with the feature `parquet`, or save the table as .csv.gz")
 }
 
 /// The error for a `.parquet` file that is to be written.
@@ -581,7 +579,7 @@ mod tests {
             ("a.TSV", "`files`", files),
             ("a.csv.gz", "`files`", files),
             ("a.h5ad", "`h5ad`", h5ad),
-            ("a.Parquet", "`parquet`, as by cargo build --release --features parquet", parquet),
+            ("a.Parquet", "build it with the feature `parquet`", parquet),
         ] {
             let refused = Format::of(Path::new(name)).err().map(|error| error.to_string());
             assert_eq!(refused.is_none(), is_built, "{name}");
