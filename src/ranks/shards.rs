@@ -26,6 +26,9 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
+/// Shards of a batch: more ranks cannot divide it.
+pub const SHARDS: usize = 8;
+
 /// Who forms, sends, adds and gathers what, as rank `rank` sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

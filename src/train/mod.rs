@@ -339,6 +339,7 @@ fn trained(
 pub fn follow(ranks: &Ranks<'_>, config: &Config, threads: usize) -> Result<()> {
     let followed = || -> Result<()> {
         config.check()?;
+        ranks.check(config)?;
         let loaded = read_snapshots(config, None, threads, &mut Unobserved)?;
         let config = &ranks.decided(config)?;
         let parts = Parts::of(config, &loaded)?;

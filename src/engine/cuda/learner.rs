@@ -45,6 +45,8 @@ struct Divided {
     received: Buffer<f32>,
 }
 
+const _: () = assert!(SHARDS == crate::ranks::shards::SHARDS, "kernels and ranks divide a batch alike");
+
 /// Elements that kernels move at once.
 const UNIT: usize = 4;
 
