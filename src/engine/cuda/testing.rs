@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::abi::SHARDS;
 use super::driver::Device;
+/// The sum of shards, a power of two of them, in pairs.
+pub use crate::ranks::shards::sum as sum_in_pairs;
 
 /// The first GPU, or the virtual one.
 pub fn device() -> Arc<Device> {
@@ -13,15 +15,4 @@ pub fn device() -> Arc<Device> {
 /// The sum of the groups `partial(k)`, k < `n`, of shard `shard`.
 pub fn sum_of_shard(shard: usize, n: usize, partial: impl Fn(usize) -> f32) -> f32 {
     (shard..n).step_by(SHARDS).map(partial).fold(0.0, |sum, value| sum + value)
-}
-
-/// The sum of `shards`, a power of two of them, in pairs.
-pub fn sum_in_pairs(shards: &[f32]) -> f32 {
-    match shards {
-        [one] => *one,
-        _ => {
-            let (left, right) = shards.split_at(shards.len() / 2);
-            sum_in_pairs(left) + sum_in_pairs(right)
-        }
-    }
 }
