@@ -5,12 +5,18 @@ use std::path::Path;
 
 use super::legacy::{self, Found};
 use super::{Config, keys};
+use crate::data::names_data;
 use crate::error::{Error, InputKind, Result};
 use crate::files::open_file;
 
 /// The text of the configuration `path`.
 pub(super) fn text(path: &Path) -> Result<String> {
     let (file, size) = open_file(path)?;
+    if names_data(path) {
+        let problem = "is a data file, where a configuration is wanted";
+        let fix = "name a .toml with `[data]` and, below it, `path = \"…\"`: the file of your data";
+        return Err(Error::input(path, "path", problem, fix));
+    }
     let too_large = |size: u64| {
         let problem = format!("has {size} bytes, more than the {MAX_BYTES} of any configuration");
         Err(Error::input(path, "path", problem, "name a configuration: a text file of a few lines"))

@@ -115,6 +115,11 @@ impl Format {
     }
 }
 
+/// Whether the suffix of `path` is that of data.
+pub(crate) fn names_data(path: &Path) -> bool {
+    Format::by_suffix(path).is_ok()
+}
+
 /// The error for a file whose format needs the feature `files`, in a build without it.
 pub(super) fn no_files(path: &Path) -> Error {
     let problem = "is a .npz file or a table, and this build of action-matching reads and writes neither";

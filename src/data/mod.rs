@@ -96,6 +96,8 @@ pub use conditions::RowGroups;
 #[doc(hidden)] // by way of `cli_support`
 pub use describe::describe;
 pub use draw::{draw_gaussian, draw_indices, draw_rows};
+#[cfg(feature = "files")]
+pub(crate) use file::names_data;
 pub use fits::check_fits;
 pub use hold_out::{HoldOut, RowShare, SplitColumn, SplitValue, TimeRange};
 pub use hydrogen::{HYDROGEN_HORIZON, hydrogen_snapshots};

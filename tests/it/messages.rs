@@ -84,6 +84,16 @@ fn configurations_are_regular_files_of_bounded_size() {
 }
 
 #[test]
+fn data_in_the_place_of_a_configuration_is_said_to_be_data() {
+    let (_guard, folder) = workplace();
+    for file in ["cells.csv", "cells.npz", "cells.H5AD", "cells.tsv.gz"] {
+        std::fs::write(folder.join(file), "t,x\n0,1\n").expect("written");
+        fails_soon(&folder, &["train", file], &[file, "is a data file", "path = "]);
+        fails_soon(&folder, &["validate", file], &[file, "is a data file", "path = "]);
+    }
+}
+
+#[test]
 fn metrics_that_are_no_file_do_not_block() {
     let (_guard, folder) = trained();
     std::fs::remove_file(folder.join("runs/run/metrics.jsonl")).expect("removed");
