@@ -125,7 +125,22 @@ def _arrays(
             problem = f"cannot be {name!r} of shape {list(values.shape)}"
             raise refuse("train", "conditions", problem, f"give values [{n}] under a name of their own")
         arrays[name] = values.astype(str) if values.dtype.kind == "O" else values
+    for name, values in arrays.items():
+        _check_finite(ARGUMENTS.get(name, name), values)
     return arrays
+
+
+ARGUMENTS = {"samples": "x", "growth": "growth_rates"}
+"""Arguments of `train` whose arrays have another name in the data file."""
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    """Refuses what is no number before it is in a file, which the caller has not seen."""
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    row, *column = np.argwhere(~np.isfinite(values))[0].tolist()
+    at = f"column {column[0]}, counted from 0, is" if column else "is"
+    raise refuse(name, f"row {row}", f"{at} {values[(row, *column)]}", "leave such rows out")
 
 
 def _settings(

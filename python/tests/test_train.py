@@ -46,8 +46,10 @@ class Settings(unittest.TestCase):
         x, times = flow.data(100)
         broken = x.copy()
         broken[5, 0] = np.inf
+        late = np.where(np.arange(200) == 7, np.nan, times)
         for arguments, text in [
-            ((broken, times), "samples"),
+            ((broken, times), "x: row 5: column 0, counted from 0, is inf (leave such rows out)"),
+            ((x, late), "times: row 7: is nan (leave such rows out)"),
             ((x, np.zeros(200)), "times: holds one time"),
             ((x, times[:-1]), "times: shape: is [199], for 200 rows"),
         ]:
