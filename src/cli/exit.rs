@@ -32,7 +32,7 @@ pub fn table() -> String {
         (ERROR.to_string(), "error: the message says what is wrong and what helps"),
         (USAGE.to_string(), "the command line cannot be understood"),
         (FAILED_TEST.to_string(), "the model failed its own test, with `train --strict`"),
-        (INTERRUPTED.to_string(), "interrupted from outside (SIGHUP): continue with --resume"),
+        (INTERRUPTED.to_string(), "interrupted from outside (SIGHUP, a lost rank): continue with --resume"),
         (format!("{SIGNAL} + n"), "ended by signal n: 130 for Ctrl-C, 143 for SIGTERM"),
     ];
     let rows = rows.map(|(code, meaning)| format!("  {code:<9}{meaning}"));
