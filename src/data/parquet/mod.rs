@@ -5,11 +5,12 @@
 mod compact;
 mod pages;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use half::f16;
 use parquet::basic::{ConvertedType, LogicalType, Type};
@@ -160,10 +161,32 @@ fn refused(path: &Path, problem: &str, fix: &str) -> Error {
     Error::input(path, "file", problem, fix).of_kind(InputKind::Malformed)
 }
 
+thread_local! {
+    /// Whether this thread does work whose panics are errors.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// `work` of the crate `parquet`, whose panics are errors: some of its checks are assertions.
 fn guarded<T>(work: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, ParquetError> {
+    silence_guarded_panics();
+    IS_GUARDED.set(true);
     // What it leaves half-done is not used again.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged("breaks the rules of the format")))
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(false);
+    outcome.unwrap_or_else(|_| Err(damaged("breaks the rules of the format")))
+}
+
+/// Lets the process say nothing of panics that become errors; of all others, what it said before.
+fn silence_guarded_panics() {
+    static SILENCED: Once = Once::new();
+    SILENCED.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                usual(panic);
+            }
+        }));
+    });
 }
 
 /// The error of a column, or of the whole file, that cannot be read.
@@ -400,5 +423,35 @@ impl Next<'_> {
             })),
         }
         if n == self.n && self.values.len() == n { Ok(()) } else { Err(damaged("ends before its last row")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// In a process of its own, whose messages can be read: run with this name by the test below.
+    #[test]
+    #[ignore = "the child of a_panic_of_the_crate_is_an_error_and_no_message"]
+    fn child_that_panics_where_it_is_guarded() {
+        let outcome: std::result::Result<(), ParquetError> = guarded(|| panic!("assertion of the crate"));
+        assert!(outcome.is_err_and(|error| error.to_string().contains("breaks the rules")));
+        let other = catch_unwind(|| panic!("of another part"));
+        assert!(other.is_err());
+    }
+
+    #[test]
+    fn a_panic_of_the_crate_is_an_error_and_no_message() {
+        let name = "data::parquet::tests::child_that_panics_where_it_is_guarded";
+        let child = Command::new(std::env::current_exe().expect("a path"))
+            .args([name, "--exact", "--ignored", "--nocapture"])
+            .output()
+            .expect("starts");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{said}");
+        assert!(!said.contains("assertion of the crate"), "{said}");
+        assert!(said.contains("of another part"), "{said}");
     }
 }
