@@ -266,18 +266,27 @@ impl Model {
     pub(crate) fn rows_to_network(&self, x: &[f64], t: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
         let (y, _) = self.to_network(x, 0.0)?;
         check_len("times", x.len() / self.coordinates.mean.len(), t.len())?;
+        Ok((y, self.times_to_network(t)?))
+    }
+
+    /// The time of each row as network time.
+    pub(crate) fn times_to_network(&self, t: &[f64]) -> Result<Vec<f64>> {
         if let Some(row) = t.iter().position(|t| !t.is_finite()) {
             let problem = format!("is {}", t[row]);
             return Err(Error::input("points", format!("time of row {row}"), problem, "use finite times"));
         }
-        let tau: Vec<f64> = t.iter().map(|&t| self.coordinates.network_time(t)).collect();
-        Ok((y, tau))
+        Ok(t.iter().map(|&t| self.coordinates.network_time(t)).collect())
+    }
+
+    /// Checks that the model can be used in data units.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.validate()?;
+        self.coordinates.check_storable(self.architecture.dim, &"coordinates".into())
     }
 
     /// Points `[n, dim]` in network coordinates, and the time of each.
     fn to_network<T: Coordinate>(&self, x: &[T], t: f64) -> Result<(Vec<f64>, Vec<f64>)> {
-        self.validate()?;
-        self.coordinates.check_storable(self.architecture.dim, &"coordinates".into())?;
+        self.check_usable()?;
         let Coordinates { mean, scale, .. } = &self.coordinates;
         let dim = mean.len();
         check_len("points", x.len() / dim * dim, x.len())?;
@@ -285,14 +294,18 @@ impl Model {
             return Err(Error::input("points", "time", format!("is {t}"), "use a finite time"));
         }
         if let Some(at) = x.iter().position(|&x| !x.into().is_finite()) {
-            let value: f64 = x[at].into();
-            let problem = format!("column {}, counted from 0, is {value}", at % dim);
-            return Err(Error::input("points", format!("row {}", at / dim), problem, "leave such points out"));
+            return Err(not_finite(at, dim, x[at].into()));
         }
         let affine = mean.iter().zip(scale).cycle();
         let y = x.iter().zip(affine).map(|(&x, (mean, scale))| (x.into() - mean) / scale).collect();
         Ok((y, vec![self.coordinates.network_time(t); x.len() / dim]))
     }
+}
+
+/// The error message: element `at` of rows `[n, dim]` is no number.
+pub(crate) fn not_finite(at: usize, dim: usize, value: f64) -> Error {
+    let problem = format!("column {}, counted from 0, is {value}", at % dim);
+    Error::input("points", format!("row {}", at / dim), problem, "leave such points out")
 }
 
 /// The unit vectors `[dim, dim]`.

@@ -259,10 +259,7 @@ pub struct Share<'a> {
 impl<'a> Share<'a> {
     /// Number of particles, after checks of model, plan and buffers that every engine makes.
     pub(crate) fn validate(&self, model: &Model, plan: &Plan) -> Result<usize> {
-        model.validate()?;
-        model.require_one_condition()?;
-        model.objective.validate("objective")?;
-        plan.validate(&model.objective)?;
+        plan.validate_for(model)?;
         let dim = model.architecture.dim;
         let n = self.n(dim);
         check_len("slabs of positions", plan.save_at.len(), self.positions.len())?;
@@ -376,6 +373,14 @@ impl Plan {
             format!("cannot be met near t = {t} (network time)"),
             "loosen the tolerances, or use `Method::Rk4` with `StepControl::Fixed`",
         )
+    }
+
+    /// Checks the model too, which is to move particles.
+    pub(crate) fn validate_for(&self, model: &Model) -> Result<()> {
+        model.validate()?;
+        model.require_one_condition()?;
+        model.objective.validate("objective")?;
+        self.validate(&model.objective)
     }
 
     /// Checks the plan for the dynamics of `objective`.

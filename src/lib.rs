@@ -93,6 +93,7 @@ mod evenly;
 pub mod exchange;
 mod files;
 mod flow;
+mod flow_on_device;
 pub mod integrate;
 pub mod laplacian;
 mod log_density;
@@ -130,6 +131,7 @@ pub use destination::{Destination, Replace};
 pub use ensemble::{Ensemble, Estimate, TrajectorySpread};
 pub use error::{DeviceKind, Error, InputKind, Origin, RankKind, Result};
 pub use flow::{Coordinate, Local};
+pub use flow_on_device::DeviceQuantity;
 pub use log_density::StartDensity;
 #[cfg(feature = "files")]
 pub use trained::Trained;

@@ -1,12 +1,12 @@
 //! Derivatives, loss and gradient at points given by the caller: the sweeps of training, on rows
-//! from the host.
+//! from the host, or on points that lie on the device.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::abi::{BatchParams, DevicePtr, PartKind, RowBuffers, SHARDS, StepState, TILE_ROWS, TileSums};
 use super::driver::{Buffer, Device};
-use super::launch::{Packed, Rows, Sweep};
+use super::launch::{Packed, PlaceRows, Rows, Sweep};
 use super::learner::Learner;
 use super::needs::{RowNeeds, TileChoice};
 use super::network::Network;
@@ -14,9 +14,10 @@ use super::weight_grad::{Division, GradientSweep};
 use super::workspace::{Extent, chunk_rows};
 use crate::engine::batch::{BatchProbes, LossForm, Potential};
 use crate::engine::{Batch, Derivatives, LossGradient, LossScale, NetworkState};
-use crate::error::Result;
+use crate::error::{Result, check_len};
 use crate::model::Model;
 use crate::precision::Precision;
+use crate::stage::{Watch, check};
 
 /// A model on the device, with the buffers of its sweeps.
 struct Evaluation<'a> {
@@ -35,6 +36,19 @@ struct GivenRow<'a> {
     weight: f64,
     on_potential: f64,
     kappa: f64,
+}
+
+/// A buffer of rows.
+type Field = fn(&RowBuffers) -> DevicePtr<f32>;
+
+/// Fills those of `fields` that the rows have.
+fn write_fields(device: &Device, rows: &mut Rows, fields: &[(Field, &[f32])]) -> Result<()> {
+    for &(field, values) in fields {
+        if rows.has(field) {
+            rows.write(device, field, 0, bytemuck::cast_slice(values))?;
+        }
+    }
+    Ok(())
 }
 
 /// The step state for sweeps outside of training.
@@ -109,7 +123,6 @@ impl Evaluation<'_> {
             }
         }
         let Evaluation { device, action: Packed { precision, .. }, .. } = *self;
-        type Field = fn(&RowBuffers) -> DevicePtr<f32>;
         let fields: [(Field, &[f32]); 7] = [
             (|rows| rows.x, &x),
             (|rows| rows.t, &t),
@@ -119,11 +132,7 @@ impl Evaluation<'_> {
             (|rows| rows.sampling_weight, &vec![1.0; n]),
             (|rows| rows.kappa, &kappa),
         ];
-        for (field, values) in fields {
-            if rows.has(field) {
-                rows.write(device, field, 0, bytemuck::cast_slice(values))?;
-            }
-        }
+        write_fields(device, rows, &fields)?;
         rows.write(device, |rows| rows.a_in, 0, &precision.encode(&a))?;
         for (k, values) in probes.iter().enumerate() {
             let start = k * width * capacity * precision.bytes();
@@ -132,14 +141,51 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    /// Sweeps over `n` interior rows; `read(rows, n_here)` takes what it wants of each chunk.
-    fn sweep_interior<'r>(
+    /// The same for interior rows of weight 0 at `points [n, dim]`, which lie on the device, and
+    /// times `t [n]`.
+    fn place_from_device(&self, rows: &mut Rows, chunk: &BatchParams, points: &Buffer<f32>, t: &[f64]) -> Result<()> {
+        let Evaluation { device, model, action: Packed { network, precision, .. }, .. } = *self;
+        let embedding = &model.architecture.time_embedding;
+        let (features, first) = (embedding.width(), chunk.first_tile as usize * TILE_ROWS);
+        let n = chunk.n_tiles as usize * TILE_ROWS;
+        let given = &t[first..t.len().min(first + n)];
+        let [mut phi, mut d_phi] = [(); 2].map(|()| vec![0.0f32; n * features]);
+        let mut times = vec![0.0f32; n];
+        for (row, &t) in given.iter().enumerate() {
+            let t = t as f32;
+            times[row] = t;
+            let at = row * features;
+            if row > 0 && times[row - 1] == t {
+                for values in [&mut phi, &mut d_phi] {
+                    values.copy_within(at - features..at, at);
+                }
+                continue;
+            }
+            embedding.for_each(f64::from(t), |i, value, slope| {
+                (phi[at + i], d_phi[at + i]) = (value as f32, slope as f32);
+            });
+        }
+        let zeros = vec![0.0; n];
+        let fields: [(Field, &[f32]); 5] = [
+            (|rows| rows.t, &times),
+            (|rows| rows.d_phi, &d_phi),
+            (|rows| rows.weight, &zeros),
+            (|rows| rows.on_potential, &zeros),
+            (|rows| rows.sampling_weight, &vec![1.0; n]),
+        ];
+        write_fields(device, rows, &fields)?;
+        let phi = &device.upload(&phi)?;
+        PlaceRows { network, precision, points, first, n_given: given.len(), phi, rows }.launch(device)
+    }
+
+    /// Sweeps over `n` interior rows: `place(rows, chunk)` has placed those of each chunk, and
+    /// `read(rows, n_here)` takes what it wants of them.
+    fn sweep_interior(
         &self,
         needs: RowNeeds,
         n: usize,
-        given: impl Fn(PartKind, usize) -> GivenRow<'r>,
-        probe: impl Fn(usize, usize, &mut [f32]),
         terms: (LossForm, f32),
+        place: impl Fn(&mut Rows, &BatchParams) -> Result<()>,
         mut read: impl FnMut(&Rows, usize) -> Result<()>,
     ) -> Result<()> {
         let Evaluation { device, action: Packed { network, precision, .. }, .. } = *self;
@@ -148,7 +194,7 @@ impl Evaluation<'_> {
         let mut rows = Rows::new(device, network, precision, needs, Extent::of_rows(n_rows))?;
         let sums = device.allocate::<TileSums>(whole.n_tiles as usize)?;
         for chunk in whole.chunks((n_rows / TILE_ROWS) as u32) {
-            self.place(&mut rows, &chunk, &given, &probe)?;
+            place(&mut rows, &chunk)?;
             self.sweep(&rows, &chunk, terms, &sums).launch(device)?;
             read(&rows, (n - chunk.first_tile as usize * TILE_ROWS).min(chunk.n_tiles as usize * TILE_ROWS))?;
         }
@@ -165,28 +211,77 @@ fn read_derivatives(device: &Device, rows: &Rows, n: usize, dim: usize, to: &mut
     Ok(())
 }
 
-/// [`Differentiate::derivatives`](crate::engine::Differentiate).
-pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
+/// Does `work` with `model` on the device.
+fn with_model<T>(
+    device: &Device,
+    precision: Precision,
+    model: &Model,
+    work: impl FnOnce(&Evaluation) -> Result<T>,
+) -> Result<T> {
     let network = &Network::on(device, &model.architecture, precision, 0);
     let (weights, biases) = network.pack(&model.parameters, precision);
     let (weights, biases) = (&device.upload(&weights)?, &device.upload(&biases)?);
     let state = step_state(device, 1.0)?;
-    let evaluation = Evaluation { device, model, action: Packed { network, precision, weights, biases }, state };
+    work(&Evaluation { device, model, action: Packed { network, precision, weights, biases }, state })
+}
+
+/// [`Differentiate::derivatives`](crate::engine::Differentiate).
+pub fn derivatives(device: &Device, precision: Precision, model: &Model, x: &[f64], t: &[f64]) -> Result<Derivatives> {
     let dim = model.architecture.dim;
     let given = |_, row: usize| {
         let x = &x[row * dim..][..dim];
         GivenRow { x, c: &[], t: t[row], weight: 0.0, on_potential: 0.0, kappa: 0.0 }
     };
     let mut all = Derivatives::default();
-    evaluation.sweep_interior(
-        RowNeeds::default(),
-        t.len(),
-        given,
-        |_, _, _| {},
-        (LossForm::Action, 1.0),
-        |rows, n| read_derivatives(device, rows, n, dim, &mut all),
-    )?;
+    with_model(device, precision, model, |evaluation| {
+        evaluation.sweep_interior(
+            RowNeeds::default(),
+            t.len(),
+            (LossForm::Action, 1.0),
+            |rows, chunk| evaluation.place(rows, chunk, given, |_, _, _| {}),
+            |rows, n| read_derivatives(device, rows, n, dim, &mut all),
+        )
+    })?;
     Ok(all)
+}
+
+/// s `[n]`, ∇s `[n, dim]` and ∂ₜs `[n]` on the device, network coordinates.
+pub type OnDevice = [Buffer<f32>; 3];
+
+/// The same at `points [n, dim]` that lie on the device, and times `t [n]`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) for another number of points than times;
+/// [`Error::Interrupted`](crate::Error::Interrupted) when `watch` asks for it.
+pub fn derivatives_on_device(
+    device: &Device,
+    precision: Precision,
+    model: &Model,
+    (points, t): (&Buffer<f32>, &[f64]),
+    watch: &dyn Watch,
+) -> Result<OnDevice> {
+    let (dim, n) = (model.architecture.dim, t.len());
+    check_len("points on the device", n * dim, points.len())?;
+    let [mut s, mut grad_s, mut ds_dt] = [device.allocate(n)?, device.allocate(n * dim)?, device.allocate(n)?];
+    let mut first = 0;
+    with_model(device, precision, model, |evaluation| {
+        evaluation.sweep_interior(
+            RowNeeds::default(),
+            n,
+            (LossForm::Action, 1.0),
+            |rows, chunk| evaluation.place_from_device(rows, chunk, points, t),
+            |rows, n| {
+                check(watch)?;
+                rows.copy(device, |rows| rows.s, n, &mut s, first)?;
+                rows.copy(device, |rows| rows.grad_s, n * dim, &mut grad_s, first * dim)?;
+                rows.copy(device, |rows| rows.ds_dt, n, &mut ds_dt, first)?;
+                first += n;
+                // So that `watch` can end what is left.
+                device.synchronize()
+            },
+        )
+    })?;
+    Ok([s, grad_s, ds_dt])
 }
 
 /// [`Differentiate::loss_gradient`](crate::engine::Differentiate). In f16 with the largest loss
@@ -267,7 +362,8 @@ fn laplacians(evaluation: &Evaluation, given: GivenBatch, loss_scale: f32) -> Re
     // The rows' scale cancels the loss scale of the operands, as a Laplacian needs none.
     let terms = (LossForm::Laplacian, 1.0 / loss_scale);
     let mut laplacians = Vec::new();
-    evaluation.sweep_interior(needs, given.batch.t.len(), row, probe, terms, |rows, n| {
+    let place = |rows: &mut Rows, chunk: &BatchParams| evaluation.place(rows, chunk, row, probe);
+    evaluation.sweep_interior(needs, given.batch.t.len(), terms, place, |rows, n| {
         let generators: Vec<f32> = rows.read(evaluation.device, |rows| rows.generator, n)?;
         laplacians.extend(generators.into_iter().map(|value| f64::from(value * loss_scale)));
         Ok(())

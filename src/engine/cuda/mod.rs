@@ -25,6 +25,7 @@ mod needs;
 mod network;
 mod particles;
 mod path;
+mod points;
 mod products;
 mod step;
 #[cfg(test)]
@@ -38,9 +39,10 @@ mod workspace;
 
 use std::sync::Arc;
 
-pub use driver::{DeviceInfo, Id, devices, is_available, n_devices, nccl_id, nccl_version};
+pub use driver::{DeviceInfo, ForeignArray, Id, devices, is_available, n_devices, nccl_id, nccl_version};
 #[doc(hidden)] // by way of `cli_support`
 pub use driver::{driver, images, kernels, oldest_driver};
+pub use points::{DerivativesOnDevice, DeviceArray, MovedOnDevice, UnitChange};
 
 use self::driver::Device;
 use self::needs::TileChoice;

@@ -12,7 +12,7 @@ use super::needs::{RowNeeds, Work};
 use super::network::Network;
 use super::workspace::{Extent, rows_bytes};
 use crate::engine::IntegrationReport;
-use crate::error::{DeviceKind, Error, Result};
+use crate::error::{DeviceKind, Error, Result, check_len};
 use crate::integrate::{PLAN, Plan, Share, StepControl};
 use crate::model::Model;
 use crate::precision::Precision;
@@ -40,12 +40,135 @@ pub fn integrate(
     watch: &dyn Watch,
 ) -> Result<IntegrationReport> {
     let n = share.validate(model, plan)?;
-    refuse_growth_head(model, &share)?;
+    let crowd = Crowd { first: share.first, n, columns: columns(model, &share) };
+    move_all(device, precision, (model, plan), crowd, &mut share, watch)
+}
+
+/// Particles that have been moved on the device.
+pub struct Moved {
+    /// `[saved, n, dim]`, network coordinates.
+    pub positions: Buffer<f32>,
+    /// log w `[saved, n]`, of a model with growth.
+    pub log_weights: Option<Buffer<f32>>,
+    /// Counts.
+    pub report: IntegrationReport,
+}
+
+/// Moves the particles at `points [n, dim]`, which lie on the device, along `plan`; of a model with
+/// growth they begin with weight 1.
+pub fn integrate_on_device(
+    device: &Device,
+    precision: Precision,
+    (model, plan): (&Model, &Plan),
+    points: &Buffer<f32>,
+    watch: &dyn Watch,
+) -> Result<Moved> {
+    let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
+    plan.validate_for(model)?;
+    let n = points.len() / dim;
+    check_len("points on the device", n * dim, points.len())?;
+    let crowd = Crowd { first: 0, n, columns: [dim, usize::from(model.objective.growth > 0.0), 0] };
+    let moved = [device.allocate(n_saved * n * dim)?, device.allocate(n_saved * n * crowd.columns[1])?];
+    let mut slabs = SlabsOnDevice { points, moved, n };
+    let report = move_all(device, precision, (model, plan), crowd, &mut slabs, watch)?;
+    let [positions, log_weights] = slabs.moved;
+    Ok(Moved { positions, log_weights: Some(log_weights).filter(|_| crowd.columns[1] > 0), report })
+}
+
+/// Consecutive particles of many.
+#[derive(Clone, Copy)]
+struct Crowd {
+    /// Number of the first among all.
+    first: usize,
+    n: usize,
+    /// Values of each in each channel; 0 if the channel is not integrated.
+    columns: [usize; 3],
+}
+
+/// Values per particle in each channel of `share`.
+fn columns(model: &Model, share: &Share<'_>) -> [usize; 3] {
+    let follows = |slabs: &[&mut [f32]]| usize::from(!slabs.is_empty());
+    [model.architecture.dim, follows(&share.log_weights), follows(&share.log_density)]
+}
+
+/// Where particles start, and where they are taken to: memory of the host or of the device.
+trait Slabs {
+    /// Puts the starts of the particles `range` into the channels.
+    fn start(&self, device: &Device, range: &Range<usize>, channels: &mut [Channel; 3]) -> Result<()>;
+
+    /// Takes the particles `range` at the `n_saved` times.
+    fn save(&mut self, device: &Device, range: &Range<usize>, channels: &[Channel; 3], n_saved: usize) -> Result<()>;
+}
+
+impl Slabs for Share<'_> {
+    fn start(&self, device: &Device, range: &Range<usize>, channels: &mut [Channel; 3]) -> Result<()> {
+        for (Channel { columns, values }, slabs) in
+            channels.iter_mut().zip([&self.positions, &self.log_weights, &self.log_density])
+        {
+            if let Some(start) = slabs.first() {
+                device.write(values, &start[range.start * *columns..range.end * *columns])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, device: &Device, range: &Range<usize>, channels: &[Channel; 3], n_saved: usize) -> Result<()> {
+        let slabs = [&mut self.positions, &mut self.log_weights, &mut self.log_density];
+        for (Channel { columns, values }, slabs) in channels.iter().zip(slabs) {
+            let saved = device.read(values, n_saved * range.len() * columns)?;
+            for (slab, saved) in slabs.iter_mut().zip(saved.chunks_exact((range.len() * columns).max(1))) {
+                slab[range.start * columns..range.end * columns].copy_from_slice(saved);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Particles that stay on the device.
+struct SlabsOnDevice<'a> {
+    /// Where they start `[n, dim]`.
+    points: &'a Buffer<f32>,
+    /// Positions and log w, `[saved, n, columns]`.
+    moved: [Buffer<f32>; 2],
+    n: usize,
+}
+
+impl Slabs for SlabsOnDevice<'_> {
+    fn start(&self, device: &Device, range: &Range<usize>, channels: &mut [Channel; 3]) -> Result<()> {
+        let [positions, log_weights, _] = channels;
+        let dim = positions.columns;
+        device.copy((self.points, range.start * dim), (&mut positions.values, 0), range.len() * dim)?;
+        device.write(&mut log_weights.values, &vec![0.0; range.len() * log_weights.columns])
+    }
+
+    fn save(&mut self, device: &Device, range: &Range<usize>, channels: &[Channel; 3], n_saved: usize) -> Result<()> {
+        for (Channel { columns, values }, moved) in channels.iter().zip(&mut self.moved) {
+            let n_values = range.len() * columns;
+            for k in 0..n_saved {
+                let start = (k * self.n + range.start) * columns;
+                device.copy((values, k * n_values), (moved, start), n_values)?;
+            }
+        }
+        device.synchronize()
+    }
+}
+
+/// Moves the particles of `crowd`, which `slabs` holds.
+fn move_all(
+    device: &Device,
+    precision: Precision,
+    (model, plan): (&Model, &Plan),
+    crowd: Crowd,
+    slabs: &mut dyn Slabs,
+    watch: &dyn Watch,
+) -> Result<IntegrationReport> {
+    refuse_growth_head(model, crowd.columns)?;
+    let n = crowd.n;
     let mut report = IntegrationReport::default();
     if n == 0 {
         return Ok(report);
     }
-    let layout = Layout::new(device, precision, model, plan, &share, n)?;
+    let layout = Layout::new(device, precision, model, plan, crowd)?;
     device.expect_memory(layout.n_bytes, "moving particles takes")?;
     let mut integration = Integration::new(device, precision, model, plan, layout)?;
     // First one tile per block, to measure; then as many as take about the target duration.
@@ -55,7 +178,7 @@ pub fn integrate(
         check(watch)?;
         let began = Instant::now();
         let range = first..n.min(first + rows);
-        report.add(&integration.run(range.clone(), &mut share)?);
+        report.add(&integration.run(range.clone(), crowd.first, slabs)?);
         watch.advanced(range.end as u64, n as u64);
         let fit = range.len() as f64 * LAUNCH.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
         (first, rows) = (range.end, (fit as usize / tile_rows).max(1) * tile_rows);
@@ -73,13 +196,14 @@ pub fn integration_memory(
     share: &Share<'_>,
 ) -> Result<usize> {
     let n = share.validate(model, plan)?;
-    refuse_growth_head(model, share)?;
-    Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, share, n)?.n_bytes })
+    let crowd = Crowd { first: share.first, n, columns: columns(model, share) };
+    refuse_growth_head(model, crowd.columns)?;
+    Ok(if n == 0 { 0 } else { Layout::new(device, precision, model, plan, crowd)?.n_bytes })
 }
 
 /// Weights by a growth head take a second network along, which kernels do not have.
-fn refuse_growth_head(model: &Model, share: &Share<'_>) -> Result<()> {
-    if model.growth_head.is_none() || share.log_weights.is_empty() {
+fn refuse_growth_head(model: &Model, [_, log_weights, _]: [usize; 3]) -> Result<()> {
+    if model.growth_head.is_none() || log_weights == 0 {
         return Ok(());
     }
     let problem = "is a network of its own for growth, by which a GPU weighs no particles";
@@ -116,18 +240,10 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(
-        device: &Device,
-        precision: Precision,
-        model: &Model,
-        plan: &Plan,
-        share: &Share<'_>,
-        n: usize,
-    ) -> Result<Layout> {
+    fn new(device: &Device, precision: Precision, model: &Model, plan: &Plan, crowd: Crowd) -> Result<Layout> {
         let (dim, n_saved) = (model.architecture.dim, plan.save_at.len());
-        let has_density = !share.log_density.is_empty();
-        let columns = [dim, usize::from(!share.log_weights.is_empty()), usize::from(has_density)];
-        let needs = needs(plan, dim, has_density);
+        let Crowd { n, columns, first: _ } = crowd;
+        let needs = needs(plan, dim, columns[2] > 0);
         let network = Network::on(device, &model.architecture, precision, needs.n_probes);
         let kernel = IntegrationKernel::of(device, &network, precision, needs)?;
         let (needs, tile_rows) = (kernel.needs, kernel.tile_rows());
@@ -230,25 +346,16 @@ impl<'a> Integration<'a> {
         })
     }
 
-    /// Moves the particles `range` of a share.
-    fn run(&mut self, range: Range<usize>, share: &mut Share<'_>) -> Result<IntegrationReport> {
-        let (device, n_saved) = (self.device, self.plan.save_at.len());
-        let mut channels = [&mut share.positions, &mut share.log_weights, &mut share.log_density];
-        for (Channel { columns, values }, slabs) in self.channels.iter_mut().zip(&channels) {
-            if let Some(start) = slabs.first() {
-                device.write(values, &start[range.start * *columns..range.end * *columns])?;
-            }
-        }
+    /// Moves the particles `range` of `slabs`, of which `first` is the number of the first among
+    /// all.
+    fn run(&mut self, range: Range<usize>, first: usize, slabs: &mut dyn Slabs) -> Result<IntegrationReport> {
+        let device = self.device;
+        slabs.start(device, &range, &mut self.channels)?;
         let n_blocks = self.blocks.len();
         device.write(&mut self.blocks, &vec![IntegrationBlock::default(); n_blocks])?;
-        self.launch(share.first + range.start, range.len())?;
+        self.launch(first + range.start, range.len())?;
         let report = summary(&device.read(&self.blocks, n_blocks)?)?;
-        for (Channel { columns, values }, slabs) in self.channels.iter().zip(&mut channels) {
-            let saved = device.read(values, n_saved * range.len() * columns)?;
-            for (slab, saved) in slabs.iter_mut().zip(saved.chunks_exact((range.len() * columns).max(1))) {
-                slab[range.start * columns..range.end * columns].copy_from_slice(saved);
-            }
-        }
+        slabs.save(device, &range, &self.channels, self.plan.save_at.len())?;
         Ok(report)
     }
 

@@ -69,9 +69,10 @@ mod optimizer;
 mod params;
 mod shape;
 mod sweep;
+mod units;
 
 #[allow(unused_imports)] // the files name each other's types
-use {draw::*, integrate::*, optimizer::*, params::*, shape::*, sweep::*};
+use {draw::*, integrate::*, optimizer::*, params::*, shape::*, sweep::*, units::*};
 
 // Stand-ins of the same size for what the crate declares in `abi/mod.rs` and `driver/pointer.rs`.
 
@@ -105,9 +106,15 @@ const PREAMBLE: &str = "\
 /// The text of the header.
 pub fn header() -> String {
     let mut header = Header { text: PREAMBLE.into() };
-    for write in
-        [shape::declare, params::declare, sweep::declare, optimizer::declare, draw::declare, integrate::declare]
-    {
+    for write in [
+        shape::declare,
+        params::declare,
+        sweep::declare,
+        optimizer::declare,
+        draw::declare,
+        integrate::declare,
+        units::declare,
+    ] {
         write(&mut header);
     }
     header.text

@@ -104,6 +104,7 @@ mod shape;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use std::marker::PhantomData;
 
@@ -116,6 +117,7 @@ pub use optimizer::*;
 pub use params::*;
 pub use shape::*;
 pub use sweep::*;
+pub use units::*;
 
 /// Marks a pointee that kernels only read: `const T` in C++, the same as `T` on the host.
 pub type Const<T> = T;
@@ -197,7 +199,14 @@ pub struct FieldLayout {
 /// Layouts of all structs, in the order of the header.
 #[cfg(test)]
 pub fn layouts() -> Vec<Layout> {
-    let files =
-        [shape::layouts, params::layouts, sweep::layouts, optimizer::layouts, draw::layouts, integrate::layouts];
+    let files = [
+        shape::layouts,
+        params::layouts,
+        sweep::layouts,
+        optimizer::layouts,
+        draw::layouts,
+        integrate::layouts,
+        units::layouts,
+    ];
     files.into_iter().flat_map(|layouts| layouts()).collect()
 }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr,
-    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, sys,
+    DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg, result, sys,
 };
 use cudarc::nvrtc::Ptx;
 
 use super::communicator::{Communicator, Id, Transfer};
+use super::foreign::ForeignArray;
 use super::list::{DeviceInfo, check_driver, check_kernels};
 use super::modules::{Kernel, MODULES};
 use super::pointer::DevicePtr;
@@ -60,7 +61,7 @@ impl<T> Buffer<T> {
     }
 
     /// Its address in the driver's type.
-    pub(super) fn driver_address(&self) -> u64 {
+    pub fn driver_address(&self) -> u64 {
         self.address
     }
 }
@@ -152,6 +153,7 @@ impl Device {
             let name = &name;
             move |error: DriverError| unavailable(name, what, error)
         };
+        // The primary context: that of other libraries too, so that each can use the memory of all.
         let context = CudaContext::new(ordinal).map_err(driver("cannot be opened"))?;
         // SAFETY: this file orders the streams itself, with its own events.
         unsafe { context.disable_event_tracking() };
@@ -253,6 +255,11 @@ impl Device {
         format!("{} ({})", self.name, self.model)
     }
 
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.context.ordinal()
+    }
+
     /// The name of its model.
     pub fn model(&self) -> &str {
         &self.model
@@ -346,6 +353,47 @@ impl Device {
         Ok(Buffer { bytes, address, len, element: PhantomData })
     }
 
+    /// A copy of `from`, made behind all that the default stream has been given. The host waits for
+    /// it: the memory may be released then.
+    pub fn copy_of(&self, from: &ForeignArray) -> Result<Buffer<f32>> {
+        let buffer = self.allocate(from.len)?;
+        if from.len > 0 {
+            let copied = self.stream.join(&self.context.default_stream()).and_then(|()| {
+                let n_bytes = from.len * size_of::<f32>();
+                // SAFETY: who made `from` guarantees the source; the target was allocated for as
+                // many.
+                unsafe { result::memcpy_dtod_async(buffer.address, from.address, n_bytes, self.stream.cu_stream()) }
+            });
+            copied.map_err(|error| self.failure("a copy on the device", error))?;
+        }
+        self.synchronize()?;
+        Ok(buffer)
+    }
+
+    /// Copies `n` elements of `from`, which may be plain bytes, from `first` on to those of `to`
+    /// from `start` on, in the order of the kernels' stream.
+    pub fn copy<S, T: Pod>(
+        &self,
+        (from, first): (&Buffer<S>, usize),
+        (to, start): (&mut Buffer<T>, usize),
+        n: usize,
+    ) -> Result<()> {
+        let [source, target] = [first, start].map(|first| first * size_of::<T>()..(first + n) * size_of::<T>());
+        check_len("source of a copy", source.end.min(from.bytes.len()), source.end)?;
+        check_len("target of a copy", (start + n).min(to.len), start + n)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let copied = self.stream.memcpy_dtod(&from.bytes.slice(source), &mut to.bytes.slice_mut(target));
+        copied.map_err(|error| self.failure("a copy on the device", error))
+    }
+
+    /// Prepares the release of memory that other libraries have used, maybe from a thread that has
+    /// only used those: it happens behind all that the default stream has been given.
+    pub fn release_behind_others(&self) -> Result<()> {
+        self.stream.join(&self.context.default_stream()).map_err(|error| self.failure("a release", error))
+    }
+
     /// `len` zeros.
     pub fn zeros<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let mut buffer = self.allocate(len)?;
@@ -406,14 +454,21 @@ impl Device {
 
     /// Fills `values` with the first elements of `buffer`, after all that was launched before.
     pub fn read_into<T: Pod>(&self, buffer: &Buffer<T>, values: &mut [T]) -> Result<()> {
-        check_len("buffer on the device", values.len().min(buffer.len), values.len())?;
+        self.read_at(buffer, 0, values)
+    }
+
+    /// Fills `values` with the elements of `buffer` from `start` on, after all that was launched
+    /// before.
+    pub fn read_at<T: Pod>(&self, buffer: &Buffer<T>, start: usize, values: &mut [T]) -> Result<()> {
+        check_len("buffer on the device", (start + values.len()).min(buffer.len), start + values.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         if bytes.is_empty() {
             return self.synchronize();
         }
         // Copies to memory that is not page-locked wait for the kernels.
         self.wait_for_ranks()?;
-        let source = buffer.bytes.slice(..bytes.len());
+        let first = start * size_of::<T>();
+        let source = buffer.bytes.slice(first..first + bytes.len());
         self.stream.memcpy_dtoh(&source, bytes).map_err(|error| self.failure("a copy from the device", error))?;
         self.synchronize()?;
         #[cfg(test)]

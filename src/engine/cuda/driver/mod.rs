@@ -3,12 +3,14 @@
 
 mod communicator;
 mod device;
+mod foreign;
 mod list;
 mod modules;
 mod nccl;
 mod peak;
 mod pointer;
 
+pub use foreign::ForeignArray;
 pub use list::{DeviceInfo, devices, driver, is_available, kernels, n_devices, oldest_driver};
 
 pub(super) use communicator::Transfer;

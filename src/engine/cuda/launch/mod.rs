@@ -11,6 +11,7 @@ mod path;
 mod rows;
 mod shared_layout;
 mod sweep;
+mod units;
 mod weight_grad;
 
 pub use bend::BendPass;
@@ -22,6 +23,7 @@ pub use path::{PathTables, Samples};
 pub use rows::Rows;
 pub use shared_layout::SharedLayout;
 pub use sweep::{Sweep, SweepNarrow, narrow_layout, narrow_room, sweep_kernel};
+pub use units::{ChangeUnits, PlaceRows, Units, n_warps};
 pub use weight_grad::WeightGrad;
 
 use super::abi::{THREADS, WGMMA_THREADS};

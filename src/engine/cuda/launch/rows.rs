@@ -119,6 +119,18 @@ impl Rows {
         device.read_into(buffer, bytemuck::cast_slice_mut::<T, u8>(&mut values))?;
         Ok(values)
     }
+
+    /// Copies the first `n` elements of the buffer `field` to those of `to` from `start` on, behind
+    /// all launches so far.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if these rows have no such buffer, or one of both is too short.
+    pub fn copy(&self, device: &Device, field: Field<f32>, n: usize, to: &mut Buffer<f32>, start: usize) -> Result<()> {
+        let address = field(&self.params).cast();
+        let missing = Error::Shape { buffer: "rows", expected: n, got: 0 };
+        let buffer = self.buffers.iter().find(|buffer| buffer.address() == address).ok_or(missing)?;
+        device.copy((buffer, 0), (to, start), n)
+    }
 }
 
 /// Selects a buffer of rows by its field in the argument block: `|rows| rows.x`.

@@ -33,11 +33,13 @@ use crate::precision::Precision;
 use crate::rng::Stream;
 
 /// Blocks whose fields the host neither fills nor reads one by one.
-const NOT_BY_FIELD: [(&str, &str); 4] = [
+const NOT_BY_FIELD: [(&str, &str); 6] = [
     ("RowBuffers", "addresses go by the offsets in `bytes_of_one`, each with its size: see `workspace.rs`"),
     ("StepSizes", "written by one kernel and read by another"),
     ("TileSums", "written by one kernel and read by another"),
     ("SliceParams", "several ranks have it, and no case here: see `tests/cuda/ranks.rs`"),
+    ("UnitsParams", "of points that are on the device, as no case here has: see `python/tests/gpu_dlpack.py`"),
+    ("PlaceParams", "likewise"),
 ];
 
 /// Pairs of fields whose swap these cases cannot show.

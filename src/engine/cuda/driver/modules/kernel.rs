@@ -14,6 +14,7 @@ kernels! {
         SweepWgmmaF16 = "sweep_wgmma_f16",
         IntegrateWgmmaBf16 = "integrate_wgmma_bf16",
         IntegrateWgmmaF16 = "integrate_wgmma_f16",
+        ChangeUnits = "change_units",
     }
     for_each_precision {
         Draw = "draw",
@@ -36,5 +37,6 @@ kernels! {
         IntegrateBroadDensity = "integrate_broad_density",
         IntegrateNarrow = "integrate_narrow",
         IntegrateNarrowDensity = "integrate_narrow_density",
+        PlaceRows = "place_rows",
     }
 }
