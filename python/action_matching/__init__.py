@@ -12,6 +12,7 @@
 from . import errors
 from ._evaluate import Report, evaluate
 from ._model import Model, Particles, load
+from ._native import DeviceArray
 from ._progress import Progress
 from ._train import train
 from .errors import ActionMatchingError, ActionMatchingWarning, DeviceError, FileError, InputError, NotFiniteError
@@ -19,6 +20,7 @@ from .errors import ActionMatchingError, ActionMatchingWarning, DeviceError, Fil
 __all__ = [
     "ActionMatchingError",
     "ActionMatchingWarning",
+    "DeviceArray",
     "DeviceError",
     "FileError",
     "InputError",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Un
 import numpy as np
 
 from . import _native
-from ._arrays import rows, vector
+from ._arrays import Array, points, vector
 from ._progress import Listener, ProgressOption
 from .errors import refuse
 
@@ -29,28 +29,30 @@ def device_of(device: str, precision: Optional[str], threads: int) -> "_native.D
 class Particles:
     """Particles that a model has moved. ``np.asarray(particles)`` is their positions.
 
-    With ``save_at`` every array has the saved times as its first axis, without it has none.
+    With ``save_at`` every array has the saved times as its first axis, without it has none. Arrays are on the GPU if
+    the start was a tensor there.
     """
 
     times: Union[float, np.ndarray]
     """Time of the particles, or the saved times ``[k]``, in units of the data."""
-    positions: np.ndarray
+    positions: Array
     """``[n, d]`` or ``[k, n, d]``, in units of the data; of an ensemble the mean over its members."""
-    log_weights: Optional[np.ndarray] = None
+    log_weights: Optional[Array] = None
     """``[n]`` or ``[k, n]``, for a model with growth or for particles that had weights."""
-    spread: Optional[np.ndarray] = None
+    spread: Optional[Array] = None
     """Standard deviation of the positions over the members of an ensemble, shaped like them."""
-    log_weights_spread: Optional[np.ndarray] = None
+    log_weights_spread: Optional[Array] = None
     """That of the log-weights."""
 
     @property
     def weights(self) -> Optional[np.ndarray]:
         """exp(log_weights); without growth and weights of their own, ``None``. Their mean is the mass of the
         population relative to that at the start."""
-        return None if self.log_weights is None else np.exp(self.log_weights)
+        return None if self.log_weights is None else np.exp(np.asarray(self.log_weights))
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
-        array = self.positions if dtype is None else self.positions.astype(dtype, copy=False)
+        on_host = np.asarray(self.positions)
+        array = on_host if dtype is None else on_host.astype(dtype, copy=False)
         return array.copy() if copy else array
 
 
@@ -61,6 +63,9 @@ class Model:
     arrays or tensors on the CPU (DLPack), which are read where they lie if they are contiguous, in float32 or
     float64; results are NumPy arrays of the same type, which ``torch.from_dlpack`` and others take without a copy.
     The network computes in float32 around the mean of the data.
+
+    Points may also be a tensor on the GPU of the model (float32, contiguous). Results are then `DeviceArray` on that
+    GPU, with the bits that the same numbers have as NumPy arrays.
 
     Of an ensemble every result is the mean over its members; `spread` is the standard deviation.
 
@@ -129,7 +134,7 @@ class Model:
         """What ``amatch inspect`` says of the (first) model, over several lines."""
         return self._native.describe()
 
-    def potential(self, x: Any, t: Any) -> np.ndarray:
+    def potential(self, x: Any, t: Any) -> Array:
         """The potential s ``[n]``, a number without unit.
 
         Without growth it is known up to a function of time; of an ensemble then less its mean over the points of
@@ -137,29 +142,29 @@ class Model:
         """
         return self._at("potential", x, t)[0]
 
-    def velocity(self, x: Any, t: Any) -> np.ndarray:
+    def velocity(self, x: Any, t: Any) -> Array:
         """Velocities of particles ``[n, d]``, in units of the data per unit of time. With diffusion it is the drift,
         without the noise."""
         return self._at("velocity", x, t)[0]
 
-    def time_derivative(self, x: Any, t: Any) -> np.ndarray:
+    def time_derivative(self, x: Any, t: Any) -> Array:
         """∂s/∂t ``[n]``, per unit of time. Without growth it is known up to a function of time."""
         return self._at("time_derivative", x, t)[0]
 
-    def laplacian(self, x: Any, t: Any) -> np.ndarray:
+    def laplacian(self, x: Any, t: Any) -> Array:
         """Δs = Σᵢ ∂²s/∂xᵢ² ``[n]``, per squared unit of the data; exact, so its cost grows with d."""
         return self._at("laplacian", x, t)[0]
 
-    def growth(self, x: Any, t: Any) -> np.ndarray:
+    def growth(self, x: Any, t: Any) -> Array:
         """Growth rates r ``[n]``, per unit of time: the mass m of a particle obeys m' = r m. 0 without growth."""
         return self._at("growth", x, t)[0]
 
-    def hjb_residual(self, x: Any, t: Any) -> np.ndarray:
+    def hjb_residual(self, x: Any, t: Any) -> Array:
         """What the Hamilton–Jacobi–Bellman equation lacks, ``[n]``, per unit of time: 0 where the flow is optimal.
         Without growth it is known up to a function of time."""
         return self._at("hjb_residual", x, t)[0]
 
-    def spread(self, quantity: str, x: Any, t: Any) -> np.ndarray:
+    def spread(self, quantity: str, x: Any, t: Any) -> Array:
         """Standard deviation of a quantity over the members of an ensemble, in the shape and unit of the quantity.
 
         `quantity` is the name of a method above, as ``"velocity"``. Members disagree where the data do not decide; the
@@ -170,12 +175,12 @@ class Model:
             raise refuse("model", "spread", "is that of an ensemble, and this is one model", "train several seeds")
         return deviation
 
-    def _at(self, quantity: str, x: Any, t: Any) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    def _at(self, quantity: str, x: Any, t: Any) -> Tuple[Array, Optional[Array]]:
         self._refuse_conditions()
-        points = rows("x", x)
-        return self._native.at(points, vector("t", t, len(points)), quantity)
+        at = points("x", x, self._native)
+        return self._native.at(at, vector("t", t, len(at)), quantity)
 
-    def log_density(self, x: Any, t: Any, base: Any, *, progress: ProgressOption = False) -> np.ndarray:
+    def log_density(self, x: Any, t: Any, base: Any, *, progress: ProgressOption = False) -> Array:
         """log q(x, t) ``[n]`` in units of the data, of the density that the flow carries from the first time to `t`.
 
         The points are moved back to the first time, with the divergence of the velocity along the way (exact, so
@@ -196,10 +201,10 @@ class Model:
         if isinstance(base, str) and base != "gaussian":
             raise refuse("log_density", "base", f"is {base!r}", 'give samples of the first time, or "gaussian"')
         self._refuse_conditions()
-        points = rows("x", x)
-        kernels = None if isinstance(base, str) else rows("base", base)
+        at = points("x", x, self._native)
+        kernels = None if isinstance(base, str) else points("base", base, self._native)
         with Listener(progress) as listener:
-            return self._native.log_density(points, vector("t", t, len(points)), kernels, listener)
+            return self._native.log_density(at, vector("t", t, len(at)), kernels, listener)
 
     def sample(
         self,
@@ -227,7 +232,7 @@ class Model:
         save_at
             Times at which particles are kept, in the order they are reached; the end is added.
         weights
-            Weights ``[n]`` that the particles have at the start, positive [1].
+            Weights ``[n]`` that the particles have at the start, positive [1]; log-weights are then NumPy arrays.
         method
             ``euler``, ``heun``, ``rk4``, ``dopri5``, ``euler_maruyama`` or ``stochastic_heun`` [``dopri5``;
             ``stochastic_heun`` for a model with diffusion].
@@ -247,7 +252,7 @@ class Model:
         NotFiniteError
             If a particle is lost.
         """
-        points = rows("x0", x0)
+        start_at = points("x0", x0, self._native)
         first, last = self.time_range
         saved = [] if save_at is None else [float(t) for t in save_at]
         if t1 is not None and (not saved or saved[-1] != t1):
@@ -256,13 +261,14 @@ class Model:
         start = float(first if t0 is None else t0)
         self._refuse_conditions()
         with Listener(progress) as listener:
-            moved = _native.integrate(self._native, points, start, saved or [last], way, listener)
+            moved = _native.integrate(self._native, start_at, start, saved or [last], way, listener)
         if weights is not None:
-            own = vector("weights", weights, len(points))
+            own = vector("weights", weights, len(start_at))
             if not (own > 0).all():
                 raise refuse("x0", "weights", "are not all positive", "leave out particles without weight")
             # One product a row: with growth it grows, without it stays.
-            grown = np.zeros(moved["positions"].shape[:2]) if moved["log_weights"] is None else moved["log_weights"]
+            shape = moved["positions"].shape[:2]
+            grown = np.zeros(shape) if moved["log_weights"] is None else np.asarray(moved["log_weights"])
             moved["log_weights"] = grown + np.log(own)
         if save_at is None:
             last_slab: Dict[str, Any] = {name: array if array is None else array[0] for name, array in moved.items()}

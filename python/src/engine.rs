@@ -22,22 +22,39 @@ pub struct Device {
     threads: usize,
 }
 
+/// The engine of a device.
+#[derive(Clone)]
+pub enum Opened {
+    Cpu(Arc<CpuEngine>),
+    Gpu(Arc<CudaEngine>),
+}
+
+impl Opened {
+    /// What engines of all devices do.
+    pub fn engine(&self) -> &dyn Engine {
+        match self {
+            Opened::Cpu(engine) => &**engine,
+            Opened::Gpu(engine) => &**engine,
+        }
+    }
+}
+
 impl Device {
     /// Its engine.
-    pub fn engine(&self) -> Result<Arc<dyn Engine>> {
-        self.engine_for(&mut Config::default())
+    pub fn open(&self) -> Result<Opened> {
+        self.open_for(&mut Config::default())
     }
 
     /// Its engine. On a GPU the precision is that of the device, else that of `config`, which then
     /// records it.
-    pub fn engine_for(&self, config: &mut Config) -> Result<Arc<dyn Engine>> {
+    pub fn open_for(&self, config: &mut Config) -> Result<Opened> {
         self.threads()?;
         let asked = self.precision.as_deref().map(precision_of).transpose()?;
         match self.ordinal()? {
             Some(ordinal) => {
                 let engine = CudaEngine::new(ordinal, asked.or(config.training.precision).unwrap_or_default())?;
                 config.training.precision = Some(engine.precision());
-                Ok(Arc::new(engine))
+                Ok(Opened::Gpu(Arc::new(engine)))
             }
             None => match asked.filter(|asked| *asked != Precision::F32) {
                 Some(asked) => {
@@ -45,7 +62,7 @@ impl Device {
                     let fix = "use device=\"cuda\", or leave precision out: a CPU computes in f32";
                     Err(self.error(DeviceKind::Unsupported, problem, fix))
                 }
-                None => Ok(Arc::new(CpuEngine::new(self.threads))),
+                None => Ok(Opened::Cpu(Arc::new(CpuEngine::new(self.threads)))),
             },
         }
     }

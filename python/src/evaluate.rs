@@ -73,7 +73,7 @@ pub fn evaluate(
     x.check_dim(model.dim()).map_err(|error| exception(py, error))?;
     let models = model.members.models();
     let t = rows::values(&t)?;
-    with_rows!(x, rows => on_worker(py, listener, |relay| {
+    with_rows!(py, x, rows => on_worker(py, listener, |relay| {
         relay.counts("flows and comparisons");
         let coordinates = &models[0].coordinates;
         // Data far from 0 are compared as differences from their mean, which f32 holds.
@@ -98,7 +98,7 @@ pub fn evaluate(
             control: solver.control,
             seed: comparison.seed,
         };
-        let report = evaluate_members(&*model.engine, &members, &[labeled], &options, &Stage::new(0, relay))?;
+        let report = evaluate_members(model.engine(), &members, &[labeled], &options, &Stage::new(0, relay))?;
         let json = serde_json::to_string(&report).map_err(|error| {
             Error::input("report", "values", error.to_string(), "give other snapshots")
         })?;

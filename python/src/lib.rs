@@ -2,8 +2,11 @@
 //!
 //! What users see is written in Python (`python/action_matching`), which checks and converts
 //! arguments. Functions here take NumPy arrays that are C-contiguous, f32 or f64, and hand back new
-//! ones; they release the interpreter while they work.
+//! ones; or `DeviceArray`s on the GPU of the model, and hand back such. They release the
+//! interpreter while they work.
 
+mod device_array;
+mod dlpack;
 mod engine;
 mod errors;
 mod evaluate;
@@ -17,6 +20,8 @@ mod work;
 /// The functions and classes of the module.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::device_array::DeviceArray;
     #[pymodule_export]
     use super::evaluate::evaluate;
     #[pymodule_export]

@@ -1,17 +1,18 @@
 //! `Model`: one model or the members of an ensemble, and the engine that evaluates them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use action_matching::engine::Engine;
+use action_matching::engine::cuda::CudaEngine;
 use action_matching::model::{self, Condition};
 use action_matching::stage::Stage;
 use action_matching::train::RunFolder;
-use action_matching::{Ensemble, Error, InputKind, Local, Result, StartDensity, Trained};
+use action_matching::{Coordinate, DeviceQuantity, Ensemble, Error, InputKind, Local, Result, StartDensity, Trained};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
-use crate::engine::Device;
+use crate::device_array::DeviceArray;
+use crate::engine::{Device, Opened};
 use crate::errors::exception;
 use crate::rows::{self, Number, Points, with_rows};
 use crate::work::{Relay, on_worker};
@@ -23,7 +24,7 @@ const ROWS: usize = 1 << 14;
 #[pyclass(frozen, module = "action_matching._native")]
 pub struct Model {
     pub members: Members,
-    pub engine: Arc<dyn Engine>,
+    opened: Opened,
 }
 
 /// What there is of a run.
@@ -178,6 +179,17 @@ impl Quantity {
         if self == Quantity::Velocity { dim } else { 1 }
     }
 
+    /// What a GPU forms of points on it.
+    fn on_device(self) -> Option<DeviceQuantity> {
+        match self {
+            Quantity::Potential => Some(DeviceQuantity::Potential),
+            Quantity::Velocity => Some(DeviceQuantity::Velocity),
+            Quantity::TimeDerivative => Some(DeviceQuantity::TimeDerivative),
+            Quantity::Growth => Some(DeviceQuantity::GrowthRate),
+            Quantity::Laplacian | Quantity::HjbResidual => None,
+        }
+    }
+
     fn of(self, local: Local) -> Vec<f64> {
         match self {
             Quantity::Potential => local.potential,
@@ -193,12 +205,76 @@ impl Quantity {
 /// Values and their spread, as arrays.
 type Estimates<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
+impl Model {
+    /// The engine.
+    pub fn engine(&self) -> &dyn Engine {
+        self.opened.engine()
+    }
+
+    /// The engine of a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a model on the CPU, with points on a GPU.
+    pub fn gpu(&self) -> Result<&CudaEngine> {
+        match &self.opened {
+            Opened::Gpu(engine) => Ok(engine),
+            Opened::Cpu(_) => {
+                let fix = "load the model there: load(path, device=\"cuda\"), or move the points: .cpu()";
+                Err(Error::input("points", "device", "are on a GPU, and the model is on the CPU", fix))
+            }
+        }
+    }
+
+    /// `values` in this shape on the GPU of the model.
+    pub fn on_gpu<'py, T: Number>(
+        &self,
+        py: Python<'py>,
+        values: &[T],
+        shape: impl Into<Vec<usize>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let copy = || {
+            let values: Vec<f32> = values.iter().map(|&value| f32::rounded(value.into())).collect();
+            self.gpu()?.copy_from_host(&values)
+        };
+        let copied = py.detach(copy).map_err(|error| exception(py, error))?;
+        Ok(Bound::new(py, DeviceArray::new(copied, shape))?.into_any())
+    }
+
+    /// [`Model::at`] of points on the GPU of the model: there, where the model is one and its GPU
+    /// forms the quantity, else by way of the host.
+    fn at_on_device<'py>(
+        &self,
+        py: Python<'py>,
+        x: &DeviceArray,
+        t: &[f64],
+        quantity: Quantity,
+    ) -> PyResult<Estimates<'py>> {
+        let engine = self.gpu().map_err(|error| exception(py, error))?;
+        let (mean, spread) = on_worker(py, None, |relay| match (&self.members, quantity.on_device()) {
+            (Members::One(model), Some(quantity)) if model.is_on_device(quantity) => {
+                Ok((model.at_on_device(engine, x.memory(), t, quantity, relay)?, None))
+            }
+            (members, _) => {
+                let (mean, spread) = members.at(engine, (&x.read()?[..], t), quantity, relay)?;
+                let back = |values: Vec<f32>| engine.copy_from_host(&values);
+                Ok((back(mean)?, spread.map(back).transpose()?))
+            }
+        })?;
+        let width = quantity.width(self.dim());
+        let array = |values| {
+            let shape = if width == 1 { vec![t.len()] } else { vec![t.len(), width] };
+            PyResult::Ok(Bound::new(py, DeviceArray::new(values, shape))?.into_any())
+        };
+        Ok((array(mean)?, spread.map(array).transpose()?))
+    }
+}
+
 #[pymethods]
 impl Model {
     /// The model in a file, or those of a run folder.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, device: Device) -> PyResult<Model> {
-        let load = || Ok(Model { members: Members::load(path)?, engine: device.engine()? });
+        let load = || Ok(Model { members: Members::load(path)?, opened: device.open()? });
         py.detach(load).map_err(|error| exception(py, error))
     }
 
@@ -210,13 +286,13 @@ impl Model {
     /// Member `index` of an ensemble, counted from 0.
     fn member(&self, index: usize) -> Option<Model> {
         let model = self.members.models().get(index)?.clone();
-        Some(Model { members: Members::One(Box::new(model)), engine: Arc::clone(&self.engine) })
+        Some(Model { members: Members::One(Box::new(model)), opened: self.opened.clone() })
     }
 
     /// The model under a condition: pairs of a name and a value in words.
     fn under(&self, py: Python<'_>, condition: Vec<(String, String)>) -> PyResult<Model> {
         let members = self.members.under(&condition).map_err(|error| exception(py, error))?;
-        Ok(Model { members, engine: Arc::clone(&self.engine) })
+        Ok(Model { members, opened: self.opened.clone() })
     }
 
     /// The quantity of this name at points and times.
@@ -231,8 +307,11 @@ impl Model {
         x.check_dim(dim).map_err(|error| exception(py, error))?;
         let quantity = Quantity::parse(quantity).map_err(|error| exception(py, error))?;
         let t = rows::values(&t)?;
-        let (members, engine) = (&self.members, &*self.engine);
-        with_rows!(x, rows => {
+        if let Points::Device(x) = &x {
+            return self.at_on_device(py, x, t, quantity);
+        }
+        let (members, engine) = (&self.members, self.engine());
+        with_rows!(py, x, rows => {
             let (mean, spread) = on_worker(py, None, |relay| members.at(engine, (rows, t), quantity, relay))?;
             let shaped = |values| match quantity.width(dim) {
                 1 => Ok(rows::array(py, values, t.len())?.into_any()),
@@ -266,17 +345,33 @@ impl Model {
         };
         let start = || match &base {
             None => PyResult::Ok(Ok(StartDensity::Normal)),
-            Some(base) => with_rows!(*base, rows => {
+            Some(base) => with_rows!(py, *base, rows => {
                 Ok(rows::to_network(rows, &model.coordinates).and_then(|rows| StartDensity::of_rows(dim, &rows)))
             }),
         };
         let start = start()?.map_err(|error| exception(py, error))?;
         let t = rows::values(&t)?;
-        let engine = &*self.engine;
-        with_rows!(x, rows => {
+        let engine = self.engine();
+        with_rows!(py, x, rows => {
             let work = |relay: &Relay| log_density(model, engine, (rows, t), &start, &Stage::new(0, relay));
-            Ok(rows::array(py, on_worker(py, listener, work)?, t.len())?.into_any())
+            let found = on_worker(py, listener, work)?;
+            match &x {
+                Points::Device(_) => self.on_gpu(py, &found, [t.len()]),
+                _ => Ok(rows::array(py, found, t.len())?.into_any()),
+            }
         })
+    }
+
+    /// A copy of a tensor on the GPU of the model, as points `[n, d]`; `name` is that of the
+    /// argument.
+    fn take<'py>(&self, py: Python<'py>, name: &str, tensor: &Bound<'py, PyAny>) -> PyResult<DeviceArray> {
+        DeviceArray::take(name, tensor, self.gpu().map_err(|error| exception(py, error))?)
+    }
+
+    /// The number of the GPU; `None` for a model on the CPU.
+    #[getter]
+    fn ordinal(&self) -> Option<usize> {
+        self.gpu().ok().map(CudaEngine::ordinal)
     }
 
     /// Number of members, 1 for a single model.
@@ -328,7 +423,7 @@ impl Model {
     /// The device in words.
     #[getter]
     fn device(&self) -> String {
-        self.engine.describe()
+        self.engine().describe()
     }
 
     /// What `amatch inspect` prints of the first member.

@@ -1,11 +1,14 @@
 //! `Model.integrate`: particles on their way.
 
-use action_matching::integrate::{Method, Solver, StepControl, Trajectories};
+use action_matching::engine::cuda::CudaEngine;
+use action_matching::integrate::{Method, Plan, Solver, StepControl, Trajectories};
 use action_matching::objective::Objective;
-use action_matching::{Error, Result, TrajectorySpread, memory};
+use action_matching::stage::Watch;
+use action_matching::{Error, Result, TrajectorySpread, memory, model};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::device_array::DeviceArray;
 use crate::errors::exception;
 use crate::model::{Members, Model};
 use crate::rows::{self, Number, Points, with_rows};
@@ -78,14 +81,21 @@ struct Motion<'a> {
 }
 
 impl Motion<'_> {
-    fn run<T: Number>(&self, x: &[T], watch: &dyn action_matching::stage::Watch) -> Result<Moved<T>> {
+    /// The plan, in network time.
+    fn plan(&self) -> Result<Plan> {
+        let model::Model { coordinates, objective, .. } = &self.model.members.models()[0];
+        let save_at = self.save_at.iter().map(|&t| coordinates.network_time(t)).collect();
+        let plan = self.solver.plan(coordinates.network_time(self.t0), save_at);
+        plan.validate(objective)?;
+        Ok(plan)
+    }
+
+    fn run<T: Number>(&self, x: &[T], watch: &dyn Watch) -> Result<Moved<T>> {
         let first = &self.model.members.models()[0];
         let coordinates = &first.coordinates;
         let (dim, n_saved) = (first.architecture.dim, self.save_at.len());
         let n = x.len() / dim;
-        let save_at = self.save_at.iter().map(|&t| coordinates.network_time(t)).collect();
-        let plan = self.solver.plan(coordinates.network_time(self.t0), save_at);
-        plan.validate(&first.objective)?;
+        let plan = self.plan()?;
         // Positions in both types, weights, and as much again for the spread.
         let floats = 2 * (3 * dim + 1);
         memory::require("sample", "save_at", memory::bytes(&[n, n_saved, floats * size_of::<f32>()]))?;
@@ -95,12 +105,12 @@ impl Motion<'_> {
         let out = Trajectories { log_weights: log_weights.as_deref_mut(), ..Trajectories::of(&mut at) };
         let spread = match &self.model.members {
             Members::One(model) => {
-                self.model.engine.integrate(model, &plan, out, watch)?;
+                self.model.engine().integrate(model, &plan, out, watch)?;
                 None
             }
             Members::Several(ensemble) => {
                 let (_, TrajectorySpread { positions, log_weights }) =
-                    ensemble.integrate(&*self.model.engine, &plan, out, watch)?;
+                    ensemble.integrate(self.model.engine(), &plan, out, watch)?;
                 let scale = coordinates.scale.iter().cycle();
                 let positions = positions.iter().zip(scale).map(|(&x, scale)| T::rounded(f64::from(x) * scale));
                 Some((positions.collect(), log_weights))
@@ -113,22 +123,57 @@ impl Motion<'_> {
 }
 
 impl<T: Number> Moved<T> {
-    /// The arrays by their names.
-    fn arrays<'py>(self, py: Python<'py>, n_saved: usize, dim: usize) -> PyResult<Bound<'py, PyDict>> {
+    /// The arrays by their names, on the GPU of `gpu` if there is one.
+    fn arrays<'py>(
+        self,
+        py: Python<'py>,
+        n_saved: usize,
+        dim: usize,
+        gpu: Option<&Model>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let n = self.positions.len() / (n_saved * dim).max(1);
-        let found = PyDict::new(py);
-        found.set_item("positions", rows::array(py, self.positions, [n_saved, n, dim])?)?;
-        let set = |name: &str, values: Option<Vec<f32>>| match values {
-            Some(values) => found.set_item(name, rows::array(py, values, [n_saved, n])?),
-            None => found.set_item(name, py.None()),
-        };
-        set("log_weights", self.log_weights)?;
         let (spread, log_weights_spread) = self.spread.map_or((None, None), |(x, log_w)| (Some(x), log_w));
-        set("log_weights_spread", log_weights_spread)?;
-        let spread = spread.map(|values| rows::array(py, values, [n_saved, n, dim])).transpose()?;
-        found.set_item("spread", spread)?;
+        let found = PyDict::new(py);
+        for (name, values) in [("positions", Some(self.positions)), ("spread", spread)] {
+            let shape = [n_saved, n, dim];
+            let array = values.map(|values| match gpu {
+                Some(model) => model.on_gpu(py, &values, shape),
+                None => Ok(rows::array(py, values, shape)?.into_any()),
+            });
+            found.set_item(name, array.transpose()?)?;
+        }
+        for (name, values) in [("log_weights", self.log_weights), ("log_weights_spread", log_weights_spread)] {
+            let shape = [n_saved, n];
+            let array = values.map(|values| match gpu {
+                Some(model) => model.on_gpu(py, &values, shape),
+                None => Ok(rows::array(py, values, shape)?.into_any()),
+            });
+            found.set_item(name, array.transpose()?)?;
+        }
         Ok(found)
     }
+}
+
+/// Particles on the GPU of a single model, which moves them there.
+fn move_on_device<'py>(
+    py: Python<'py>,
+    motion: &Motion<'_>,
+    (engine, model): (&CudaEngine, &model::Model),
+    x: &DeviceArray,
+    listener: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let moved = on_worker(py, listener, |relay| {
+        relay.counts("particles");
+        model.moved_on_device(engine, x.memory(), &motion.plan()?, relay)
+    })?;
+    let (n_saved, dim) = (motion.save_at.len(), model.architecture.dim);
+    let n = x.memory().len() / dim;
+    let found = PyDict::new(py);
+    found.set_item("positions", DeviceArray::new(moved.positions, [n_saved, n, dim]))?;
+    found.set_item("log_weights", moved.log_weights.map(|values| DeviceArray::new(values, [n_saved, n])))?;
+    found.set_item("spread", py.None())?;
+    found.set_item("log_weights_spread", py.None())?;
+    Ok(found)
 }
 
 /// Moves the particles at `x` from `t0` to the last of `save_at`, and returns the arrays by name:
@@ -147,11 +192,19 @@ pub fn integrate<'py>(
     x.check_dim(dim).map_err(|error| exception(py, error))?;
     let solver = way.solver(&model.members.models()[0].objective).map_err(|error| exception(py, error))?;
     let motion = &Motion { model, solver, t0, save_at: &save_at };
-    with_rows!(x, rows => {
+    let mut gpu = None;
+    if let Points::Device(x) = &x {
+        let engine = model.gpu().map_err(|error| exception(py, error))?;
+        if let Members::One(one) = &model.members {
+            return move_on_device(py, motion, (engine, one), x, listener);
+        }
+        gpu = Some(model);
+    }
+    with_rows!(py, x, rows => {
         let moved = on_worker(py, listener, |relay| {
             relay.counts("particles");
             motion.run(rows, relay)
         })?;
-        moved.arrays(py, save_at.len(), dim)
+        moved.arrays(py, save_at.len(), dim, gpu)
     })
 }

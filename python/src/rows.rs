@@ -5,6 +5,8 @@ use action_matching::{Coordinate, Error, Result};
 use numpy::{PyArray, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
+use crate::device_array::DeviceArray;
+
 /// A type of numbers that arrays of points have.
 pub trait Number: Coordinate + numpy::Element + Sync + Send {}
 
@@ -14,14 +16,23 @@ impl Number for f64 {}
 /// Points `[n, dim]`, C-contiguous.
 #[derive(FromPyObject)]
 pub enum Points<'py> {
+    Device(PyRef<'py, DeviceArray>),
     F32(PyReadonlyArray2<'py, f32>),
     F64(PyReadonlyArray2<'py, f64>),
 }
 
-/// Calls a function that is generic over the type of `$points` with their rows.
+/// Calls a function that is generic over the type of `$points` with their rows, those on a GPU with
+/// a copy of them.
 macro_rules! with_rows {
-    ($points:expr, $rows:ident => $work:expr) => {
+    ($py:expr, $points:expr, $rows:ident => $work:expr) => {
         match &$points {
+            $crate::rows::Points::Device(array) => {
+                let array: &$crate::device_array::DeviceArray = array;
+                let read = $py.detach(|| array.read());
+                let copied = read.map_err(|error| $crate::errors::exception($py, error))?;
+                let $rows = &copied[..];
+                $work
+            }
             $crate::rows::Points::F32(array) => {
                 let $rows = array.as_slice()?;
                 $work
@@ -39,6 +50,7 @@ impl Points<'_> {
     /// Refuses points of another dimension than `dim`.
     pub fn check_dim(&self, dim: usize) -> Result<()> {
         let found = match self {
+            Points::Device(array) => array.n_columns(),
             Points::F32(array) => array.shape()[1],
             Points::F64(array) => array.shape()[1],
         };

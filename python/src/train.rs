@@ -28,13 +28,13 @@ pub fn train(
         (_, true) => Existing::Replace,
         _ => Existing::Refuse,
     };
-    let engine = device.engine_for(&mut config).map_err(|error| exception(py, error))?;
+    let engine = device.open_for(&mut config).map_err(|error| exception(py, error))?;
     let threads = startable_threads(device.threads().map_err(|error| exception(py, error))?);
     on_worker(py, listener, |relay| {
         relay.counts("bytes of data");
         let mut events = Events { relay, steps: 0 };
         // A run that is stopped has its checkpoint; the exception that stopped it is raised.
-        action_matching::train::train(&*engine, &config, existing, threads, &mut events).map(drop)
+        action_matching::train::train(engine.engine(), &config, existing, threads, &mut events).map(drop)
     })
 }
 

@@ -75,6 +75,28 @@ class Torch(unittest.TestCase):
         with self.assertRaisesRegex(am.InputError, "detach"):
             flow.model().velocity(x.requires_grad_(), 2)
 
+    @unittest.skipUnless(torch.cuda.is_available(), "torch sees no GPU")
+    def test_tensors_on_a_gpu_stay_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            flow.model().save(f"{folder}/model.safetensors")
+            model = am.load(f"{folder}/model.safetensors", device="cuda:0")
+        on_host = X.astype(np.float32)
+        x = torch.tensor(on_host, device="cuda:0")
+        for quantity in ("potential", "velocity", "time_derivative", "laplacian", "growth"):
+            got = torch.from_dlpack(getattr(model, quantity)(x, T))
+            self.assertEqual((got.device, got.dtype), (x.device, torch.float32))
+            np.testing.assert_array_equal(got.cpu().numpy(), getattr(model, quantity)(on_host, T))
+        # What another stream of torch has not finished yet is waited for, and the memory outlives the array.
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda._sleep(100_000_000)
+            later = x * 1.5
+            moved = torch.from_dlpack(model.sample(later).positions)
+            np.testing.assert_array_equal(moved.cpu().numpy(), model.sample(on_host * np.float32(1.5)).positions)
+        with self.assertRaisesRegex(am.InputError, r"\.float\(\)"):
+            model.velocity(x.double(), 2)
+        with self.assertRaisesRegex(am.InputError, "contiguous"):
+            model.velocity(x.T.contiguous().T, 2)
+
     def test_a_file_is_read(self):
         with tempfile.TemporaryDirectory() as folder:
             flow.model().save(f"{folder}/model.safetensors")

@@ -94,7 +94,8 @@ class Arrays(unittest.TestCase):
             (POINTS[:, :1], "has 1 columns, but the model 2 dimensions"),
             (POINTS[None], "give an array [n, d]"),
             (np.array([["a", "b"]]), "give numbers"),
-            (Tensor(POINTS, device=2), "is a tensor on a GPU"),
+            (Tensor(POINTS, device=2), "is a tensor on a GPU, cuda:0, and the model is on the CPU"),
+            (Tensor(POINTS, device=8), "is a tensor on a GPU, and this is read on the CPU"),
         ]:
             for call in (lambda: model.velocity(points, 2), lambda: model.sample(points)):
                 with self.assertRaises(am.InputError) as raised:
