@@ -85,7 +85,7 @@ impl Pipe {
             | Op::SetRegisters { .. }
             | Op::BulkCommit
             | Op::BulkWait { .. }
-            | Op::ProxyFence
+            | Op::ProxyFence { .. }
             | Op::MbarrierInitFence => Pipe::Control,
             _ => Pipe::Integer,
         }

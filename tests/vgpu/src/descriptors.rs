@@ -15,7 +15,12 @@ pub struct Descriptor {
     pub row: u32,
     /// By how many rows of 128 bytes the pattern of the swizzle is displaced.
     pub base: u32,
+    /// Bits that no field has.
+    pub stray: u64,
 }
+
+/// The bits of all fields.
+const FIELDS: u64 = 0x3fff | 0x3fff << 16 | 0x3fff << 32 | 7 << 49 | 3 << 62;
 
 impl Descriptor {
     pub fn new(bits: u64) -> Descriptor {
@@ -26,12 +31,16 @@ impl Descriptor {
             stride: field(32),
             row: [16, 128, 64, 32][(bits >> 62) as usize],
             base: (bits >> 49 & 7) as u32,
+            stray: bits & !FIELDS,
         }
     }
 
-    /// What is wrong with the start of a matrix, if something is: it must begin in the first row of
+    /// What is wrong with a descriptor, if something is: a matrix must begin in the first row of
     /// the swizzle's pattern.
     pub fn problem(&self) -> Option<String> {
+        if self.stray != 0 {
+            return Some(format!("a descriptor with the bits {:#x}, which belong to no field", self.stray));
+        }
         let (start, row, pattern) = (self.start, self.row, 8 * self.row);
         let displaced = start & (pattern - 1) & !(row - 1);
         let expected = (self.base << 7) & (pattern - 1);
@@ -47,7 +56,7 @@ impl Descriptor {
     /// rows: a row of A or a column of B. Of a transposed one, it is one of its 16 inner indices.
     #[inline]
     pub fn piece(&self, transposed: bool, line: u32, piece: u32) -> u32 {
-        let Descriptor { start, leading, stride, row, base } = *self;
+        let Descriptor { start, leading, stride, row, base, .. } = *self;
         let in_row = row / 16;
         let (block, along) = match (row, transposed) {
             (16, false) => (stride, leading),

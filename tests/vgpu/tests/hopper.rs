@@ -52,8 +52,10 @@ impl Layout {
         place + row * swizzle + inner % 8 * 2
     }
 
-    /// The descriptor of the matrix from byte `start` on (PTX ISA, "Matrix Descriptor Format").
-    fn descriptor(&self, start: usize) -> u64 {
+    /// The descriptor of the matrix from byte `start` on, whose pattern begins at byte `pattern`
+    /// (PTX ISA, "Matrix Descriptor Format"): the base offset is 0 where the pattern begins at a
+    /// multiple of its period, else bits 7 to 9 of that address.
+    fn descriptor(&self, start: usize, pattern: usize) -> u64 {
         let mode = match self.swizzle {
             128 => 1u64,
             64 => 2,
@@ -61,7 +63,8 @@ impl Layout {
             _ => 0,
         };
         let field = |bytes: usize| (bytes as u64 & 0x3_ffff) >> 4;
-        field(start) | field(self.leading) << 16 | field(self.stride) << 32 | mode << 62
+        let base = if pattern.is_multiple_of(8 * self.swizzle) { 0 } else { pattern as u64 >> 7 & 7 };
+        field(start) | field(self.leading) << 16 | field(self.stride) << 32 | base << 49 | mode << 62
     }
 }
 
@@ -99,6 +102,8 @@ struct Case {
     b: Layout,
     adds: bool,
     signs: [i32; 2],
+    /// Bytes from a multiple of all periods to each matrix.
+    displaced: [usize; 2],
 }
 
 impl Case {
@@ -192,8 +197,8 @@ ret;
 
     /// The sums of all threads after `ptx`, with matrices from so many bytes further on.
     fn run(&self, ptx: &str, further: [usize; 2]) -> Result<Vec<f32>, String> {
-        // B lies behind A, at a multiple of every period.
-        let (start_a, start_b) = (0, IMAGE / 2);
+        // B lies behind A.
+        let [start_a, start_b] = [self.displaced[0], IMAGE / 2 + self.displaced[1]];
         let mut image = vec![0u8; IMAGE];
         let mut lay = |layout: &Layout, start: usize, stream: usize, n_lines: usize| {
             let mut taken = std::collections::HashSet::new();
@@ -221,9 +226,9 @@ ret;
         let mut bench = Bench::on(Device::of(Card::H100, 1), ptx);
         let fragments = (0..128).flat_map(halves).collect::<Vec<u8>>();
         let [image, fragments, sums] = [&image, &fragments, &sums].map(|bytes| bench.buffer(bytes));
-        let descriptor_a = self.a.map_or(0, |layout| layout.descriptor(start_a + further[0]));
-        let words =
-            [image, fragments, sums, descriptor_a, self.b.descriptor(start_b + further[1])].map(u64::to_le_bytes);
+        let descriptor_a = self.a.map_or(0, |layout| layout.descriptor(start_a + further[0], start_a));
+        let descriptor_b = self.b.descriptor(start_b + further[1], start_b);
+        let words = [image, fragments, sums, descriptor_a, descriptor_b].map(u64::to_le_bytes);
         let adds = u32::from(self.adds).to_le_bytes();
         let arguments: Vec<&[u8]> = words.iter().map(|word| &word[..]).chain([&adds[..]]).collect();
         bench.try_launch("product", [1; 3], 128, 0, &arguments)?;
@@ -232,12 +237,13 @@ ret;
 }
 
 const PLAIN: Layout = Layout { swizzle: 128, transposed: false, leading: 16, stride: 1024 };
+const CASE: Case = Case { bf16: true, n: 32, a: None, b: PLAIN, adds: true, signs: [1, 1], displaced: [0, 0] };
 
 #[test]
 fn products_of_every_width_agree_with_f64() {
     for n in (8..=256).step_by(8) {
         let signs = [[1, 1], [-1, 1], [1, -1], [-1, -1]][n / 8 % 4];
-        Case { bf16: n % 16 == 0, n, a: None, b: PLAIN, adds: n % 24 != 0, signs }.check();
+        Case { bf16: n % 16 == 0, n, a: None, b: PLAIN, adds: n % 24 != 0, signs, ..CASE }.check();
     }
 }
 
@@ -247,14 +253,31 @@ fn operands_in_every_layout_agree_with_f64() {
         for (index, b) in layouts(n).into_iter().enumerate() {
             let of_a = layouts(64);
             let a = of_a[(index * 5 + 3) % of_a.len()];
-            Case { bf16: index % 2 == 0, n, a: Some(a), b, adds: true, signs: [1, 1] }.check();
+            Case { bf16: index % 2 == 0, n, a: Some(a), b, ..CASE }.check();
         }
     }
 }
 
+/// Of both operands, with base offsets.
+#[test]
+fn patterns_that_begin_between_their_periods_agree_with_f64() {
+    let swizzled = |n: usize| layouts(n).into_iter().filter(|layout| layout.swizzle > 16).collect::<Vec<_>>();
+    let of_a = swizzled(64);
+    for (index, b) in swizzled(72).into_iter().enumerate() {
+        for rows in [1, 2, 5, 7] {
+            let a = Some(of_a[(index * 5 + 3) % of_a.len()]);
+            Case { n: 72, a, b, displaced: [128 * (8 - rows), 128 * rows], ..CASE }.check();
+        }
+    }
+}
+
+/// A product of another shape whose sums are those of the one before.
+const NARROWER: &str = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%d0, %d1, %d2, %d3}, \
+                        {%a0, %a1, %a2, %a3}, %db, %adds, 1, 1, 0;\nwgmma.commit_group";
+
 /// Faults in a product: what is inserted before, or in place of, which text, how much further the
 /// matrices begin, and the report.
-const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 15] = [
+const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 19] = [
     ("wgmma.wait_group.sync.aligned 0;", "", [0, 0], "register of a wgmma.mma_async under way"),
     ("wgmma.wait_group", "mov.b32 %a1, 0;\nwgmma.wait_group", [0, 0], "register of a wgmma.mma_async under way"),
     ("wgmma.fence.sync.aligned;", "", [0, 0], "without a wgmma.fence"),
@@ -279,6 +302,16 @@ const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 15] = [
         "without fence.proxy.async",
     ),
     ("wgmma.fence", "wgmma.fence", [0, 128], "misaligned descriptor"),
+    ("wgmma.fence", "or.b64 %db, %db, 562949953421312;\nwgmma.fence", [0, 0], "its base offset says 128"),
+    ("wgmma.fence", "or.b64 %db, %db, 16384;\nwgmma.fence", [0, 0], "the bits 0x4000, which belong to no field"),
+    ("wgmma.commit_group", NARROWER, [0, 0], "a sum of a product of another shape under way"),
+    (
+        "wgmma.commit_group",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%a0, %a1, %a2, %a3}, %db, %db, %adds, 1, 1, 0, 0;\n\
+         wgmma.commit_group",
+        [0, 0],
+        "a sum that is the left operand of a product under way",
+    ),
     ("wgmma.fence", "wgmma.fence", [0, 31 << 10], "out of bounds"),
     ("[image], [%i]", "[image+8], [%i]", [0, 0], "misaligned"),
     ("[image], [%i]", "[image+16], [%i]", [0, 0], "out of bounds"),
@@ -294,7 +327,7 @@ const PRODUCT_FAULTS: [(&str, &str, [usize; 2], &str); 15] = [
 
 #[test]
 fn faults_in_a_product_are_reported() {
-    let case = Case { bf16: true, n: 32, a: None, b: PLAIN, adds: true, signs: [1, 1] };
+    let case = CASE;
     for (from, to, further, report) in PRODUCT_FAULTS {
         assert!(case.ptx().contains(from), "{from}");
         let error = case.run(&case.ptx().replace(from, to), further).expect_err(report);
@@ -304,6 +337,9 @@ fn faults_in_a_product_are_reported() {
     // With the fence, the store is seen.
     let store = "@!%p st.shared.u32 [image+65504], %t;\nfence.proxy.async;\nbar.sync 0;\nwgmma.fence";
     case.run(&case.ptx().replace("wgmma.fence", store), [0, 0]).expect("runs");
+    // As are the sums, whatever the shape.
+    let fenced = format!("wgmma.fence.sync.aligned;\n{NARROWER}");
+    case.run(&case.ptx().replace("wgmma.commit_group", &fenced), [0, 0]).expect("runs");
 }
 
 // ------------------------------------------------------------------------ roles
@@ -378,15 +414,40 @@ fn what_no_kernel_uses_is_refused_by_name() {
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r1], [%d1], 16, [%r2], %h1;",
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%d1, {%r1, %r2}], [%r2];",
         "cp.async.bulk.prefetch.L2.global [%d1], 16;",
+        "mbarrier.arrive.noComplete.shared::cta.b64 %d1, [%r1], 2;",
+        "mbarrier.arrive_drop.shared::cta.b64 %d1, [%r1];",
+        "mbarrier.pending_count.b64 %r1, %d1;",
     ] {
-        let ptx = format!(
-            ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k()\n{{\n\
-             .reg .b32 %r<3>; .reg .b64 %d<2>; .reg .b16 %h<2>;\n{instruction}\nret;\n}}"
-        );
-        let error = Device::of(Card::H100, 0).load(&ptx).expect_err("refused");
-        let name = instruction.split([' ', ';']).next().unwrap_or_default();
-        assert!(error.contains(name) && error.contains("no kernel uses them"), "{error}");
+        let error = refusal(instruction);
+        assert!(error.contains("no kernel uses them"), "{error}");
     }
+    for instruction in [
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%d1], [%r1], 16;",
+        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r1], [%r2], 16, [%r2];",
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r1], %r2, [%r2];",
+        "red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%r1], %r2, [%r2];",
+        "fence.proxy.tensormap::generic.release.gpu;",
+        "wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 {%r1, %r1, %r1, %r1}, %d1, %d1, true, 1, 1;",
+        "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {%r1, %r1, %r1, %r1}, %d1, %d1, true, 1, 1;",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f16.f16.f16 {%r1, %r1}, %d1, %d1, true, 1, 1, 0, 0;",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%r1, %r1, %r1, %r1}, %d1, %d1, true, 1, 1, 0, 2;",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%r1, %r1, %r1, %r1}, %d1, %d1, true, 1, 2, 0, 0;",
+        "wgmma.mma_async.sp.sync.aligned.m64n8k32.f32.bf16.bf16 {%r1, %r1, %r1, %r1}, %d1, %d1, %r1, 0, true, 1, 1, 0, 0;",
+    ] {
+        refusal(instruction);
+    }
+}
+
+/// The error of loading a kernel with an instruction, which it must name.
+fn refusal(instruction: &str) -> String {
+    let ptx = format!(
+        ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k()\n{{\n\
+         .reg .b32 %r<3>; .reg .b64 %d<2>; .reg .b16 %h<2>;\n{instruction}\nret;\n}}"
+    );
+    let error = Device::of(Card::H100, 0).load(&ptx).expect_err(instruction);
+    let name = instruction.split([' ', ';']).next().unwrap_or_default();
+    assert!(error.contains(name), "{error}");
+    error
 }
 
 #[test]
@@ -411,7 +472,7 @@ fn with_operand(line: &str, operand: &str) -> String {
     line.rsplit_once(',').map_or(String::new(), |(kept, _)| format!("{kept}, {operand};"))
 }
 
-const FAULTS: [Fault; 19] = [
+const FAULTS: [Fault; 20] = [
     Fault { mark: "// init-fence", change: gone, report: "no fence.mbarrier_init" },
     Fault { mark: "8; // consumers", change: |line| line.replace("8;", "9;"), report: "lacks 1 of 9 arrivals" },
     Fault { mark: "8; // consumers", change: |line| line.replace("8;", "7;"), report: "data race" },
@@ -442,6 +503,11 @@ const FAULTS: [Fault; 19] = [
         mark: "// expect",
         change: |line| with_operand(line, "12288"),
         report: "lacks 0 of 1 arrivals and 4096 bytes",
+    },
+    Fault {
+        mark: "40; // fewer",
+        change: |line| format!("{}\n{line}", line.replace("40", "56")),
+        report: "did not meet since their last setmaxnreg",
     },
 ];
 

@@ -242,10 +242,12 @@ impl Block<'_> {
                 self.bulk_wait(warp, mask, *pending as usize, *read);
                 Ok(())
             }
-            Op::ProxyFence => {
-                self.show_mbarriers(warp, mask);
+            Op::ProxyFence { shared, global } => {
+                if *shared {
+                    self.show_mbarriers(warp, mask);
+                }
                 if let Some(order) = self.order {
-                    order.proxy_fence(self.stamp(warp, None), mask);
+                    order.proxy_fence(self.stamp(warp, None), mask, [*global, *shared]);
                 }
                 Ok(())
             }

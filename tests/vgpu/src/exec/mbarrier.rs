@@ -2,6 +2,7 @@
 //! Communication Instructions: mbarrier").
 
 use super::access::address_of;
+use super::units::Flight;
 use super::warp::Warp;
 use super::{Block, Step};
 use crate::lanes::{LANES, lanes};
@@ -19,6 +20,8 @@ pub struct Mbarrier {
     /// The thread that began it, and whether it has shown it to the asynchronous proxy.
     owner: u32,
     fenced: bool,
+    /// By this, states of its arrivals differ from those of any other.
+    life: u64,
     /// The last instruction that changed it, for reports.
     instruction: u32,
 }
@@ -29,14 +32,39 @@ const MARK: u64 = 0x5c3a_b0de_6d62_6172;
 const MOST: u32 = (1 << 20) - 1;
 
 impl Mbarrier {
-    fn is_done(&self, phase: u64, parity: bool) -> bool {
-        if parity { u64::from(self.phase & 1) != phase & 1 } else { u64::from(self.phase) > phase }
+    fn is_done(&self, phase: u32, parity: bool) -> bool {
+        if parity { self.phase & 1 != phase & 1 } else { self.phase > phase }
+    }
+
+    /// What an arrival returns. Programs must not look inside.
+    fn state(&self) -> u64 {
+        self.life << 32 | u64::from(self.phase)
+    }
+
+    /// The phase that a test means by `operand`, a state or a parity, or what is wrong with it.
+    fn named_phase(&self, operand: u64, parity: bool) -> Result<u32, String> {
+        let (life, phase) = (operand >> 32, operand as u32);
+        match parity {
+            true if operand > 1 => Err(format!("a parity of {operand}: 0 and 1 are possible")),
+            false if life != self.life || phase > self.phase => {
+                Err("a state that no arrival at this mbarrier gave since its initialization".into())
+            }
+            false if phase + 1 < self.phase => Err(format!(
+                "the state of phase {phase}, but the mbarrier is in phase {}: a state counts in its own phase and in \
+                 the next",
+                self.phase
+            )),
+            _ => Ok(phase),
+        }
     }
 }
 
 impl Block<'_> {
     /// An address in shared memory of an `mbarrier`.
     pub fn mbarrier_address(&self, thread: u32, instruction: &Instruction, address: u64) -> Step<u32> {
+        if address >> 32 != 0 && Self::shared_offset(Space::Generic, address).is_none() {
+            return self.fail(instruction, Some(thread), format!("an mbarrier at {address:#x}, outside shared memory"));
+        }
         let offset = Self::shared_offset(Space::Shared, address).unwrap_or_default();
         if offset % 8 != 0 || offset + 8 > self.shared.len() {
             let what = if offset % 8 != 0 { "misaligned" } else { "out of bounds" };
@@ -54,7 +82,7 @@ impl Block<'_> {
     pub fn touch_mbarrier(&mut self, warp: &Warp, lane: usize, instruction: &Instruction, address: u32) -> Step<()> {
         let thread = warp.thread(lane);
         if !self.mbarriers.contains_key(&address) {
-            let message = format!("no mbarrier at shared {address:#x}: it was not initialized");
+            let message = format!("no mbarrier at shared {address:#x}: it was not initialized, or invalidated since");
             return self.fail(instruction, Some(thread), message);
         }
         let by = self.stamp(warp, Some(Scope::Block)).of_lane(lane);
@@ -112,22 +140,33 @@ impl Block<'_> {
                     if let Err(fault) = stored {
                         return self.fault(thread, instruction, &fault);
                     }
-                    self.mbarriers.insert(
-                        address,
-                        Mbarrier {
-                            expected: count,
-                            pending: count,
-                            bytes: 0,
-                            phase: 0,
-                            owner: thread,
-                            fenced: false,
-                            instruction: instruction.text,
-                        },
-                    );
+                    self.lives += 1;
+                    let barrier = Mbarrier {
+                        expected: count,
+                        pending: count,
+                        bytes: 0,
+                        phase: 0,
+                        owner: thread,
+                        fenced: false,
+                        life: self.lives,
+                        instruction: instruction.text,
+                    };
+                    self.mbarriers.insert(address, barrier);
+                    // What an earlier barrier in this place released is no business of this one.
+                    if let Some(order) = self.order {
+                        (0..2).for_each(|phase| order.forget(self.phase_location(address, phase)));
+                    }
                 }
                 Op::MbarrierInvalidate { address } => {
                     let address = self.mbarrier_address(thread, instruction, address_of(warp, *address, lane))?;
                     self.touch_mbarrier(warp, lane, instruction, address)?;
+                    if let Some(flight) = self.flight_to(address) {
+                        let message = format!(
+                            "the mbarrier at shared {address:#x} is invalidated before the copy of line {} has come",
+                            flight.line
+                        );
+                        return self.fail(instruction, Some(thread), message);
+                    }
                     self.mbarriers.remove(&address);
                 }
                 Op::MbarrierArrive { dst, address, count, expected, releases } => {
@@ -138,7 +177,7 @@ impl Block<'_> {
                     }
                     let count = value(warp, *count);
                     let barrier = &self.mbarriers[&address];
-                    let (phase, pending) = (barrier.phase, barrier.pending);
+                    let (phase, pending, state) = (barrier.phase, barrier.pending, barrier.state());
                     if count == 0 || count > pending {
                         let message = format!(
                             "{count} arrivals at the mbarrier at shared {address:#x}, of which phase {phase} waits for {pending}"
@@ -150,7 +189,7 @@ impl Block<'_> {
                         let by = self.stamp(warp, None).of_lane(lane);
                         order.change(by, self.phase_location(address, phase), strong);
                     }
-                    warp.write(*dst, 1 << lane, &[u64::from(phase); LANES]);
+                    warp.write(*dst, 1 << lane, &[state; LANES]);
                     if let Some(barrier) = self.mbarriers.get_mut(&address) {
                         barrier.pending -= count;
                         barrier.instruction = instruction.text;
@@ -187,32 +226,35 @@ impl Block<'_> {
 
     /// `bytes` bytes have come, by the access of a unit.
     pub fn complete_bytes(&mut self, address: u32, bytes: u32, by: Option<(u32, u32)>) -> Step<()> {
-        let Some(barrier) = self.mbarriers.get_mut(&address) else {
-            let code = &self.launch.kernel.code;
-            return self.fail(
-                &code[code.len() - 1],
-                None,
-                format!("a bulk copy ends at shared {address:#x}, where no mbarrier is any more"),
-            );
-        };
+        let Some(barrier) = self.mbarriers.get_mut(&address) else { return Ok(()) };
         barrier.bytes -= i64::from(bytes);
-        let phase = barrier.phase;
+        let (phase, instruction) = (barrier.phase, barrier.instruction);
+        if barrier.bytes < -i64::from(MOST) {
+            let message = format!("a transaction count of {} bytes: -{MOST} are possible", barrier.bytes);
+            return self.fail(&self.launch.kernel.code[instruction as usize], None, message);
+        }
         if let (Some((unit, time)), Some(order)) = (by, self.order) {
             order.leave_unit(self.block, self.phase_location(address, phase), unit, time + 1);
         }
         self.complete_phase(address)
     }
 
+    /// A copy under way that counts at the barrier.
+    fn flight_to(&self, address: u32) -> Option<&Flight> {
+        self.units.flights.iter().find(|flight| flight.barrier == address)
+    }
+
     /// Ends the phase of a barrier if nothing is missing.
     fn complete_phase(&mut self, address: u32) -> Step<()> {
-        let Some(barrier) = self.mbarriers.get_mut(&address) else { return Ok(()) };
-        if barrier.pending > 0 || barrier.bytes > 0 {
+        let Some(&Mbarrier { phase, pending, bytes, instruction, .. }) = self.mbarriers.get(&address) else {
+            return Ok(());
+        };
+        if pending > 0 || bytes > 0 {
             return Ok(());
         }
-        let (phase, bytes) = (barrier.phase, barrier.bytes);
-        let flies = |address: u32| self.units.flights.iter().find(|flight| flight.barrier == address);
-        if bytes < 0 || flies(address).is_some() {
-            let message = match flies(address) {
+        let flight = self.flight_to(address);
+        if bytes < 0 || flight.is_some() {
+            let message = match flight {
                 Some(flight) if bytes == 0 => format!(
                     "wrong transaction count: phase {phase} of the mbarrier at shared {address:#x} ends before the \
                      copy of line {} has come",
@@ -224,11 +266,11 @@ impl Block<'_> {
                     -bytes
                 ),
             };
-            let at = &self.launch.kernel.code[barrier.instruction as usize];
-            return self.fail(at, None, message);
+            return self.fail(&self.launch.kernel.code[instruction as usize], None, message);
         }
-        barrier.phase += 1;
-        barrier.pending = barrier.expected;
+        if let Some(barrier) = self.mbarriers.get_mut(&address) {
+            (barrier.phase, barrier.pending) = (phase + 1, barrier.expected);
+        }
         if let Some(order) = self.order {
             order.forget(self.phase_location(address, phase + 1));
         }
@@ -244,15 +286,22 @@ impl Block<'_> {
         let mut done = [0; LANES];
         let mut first = None;
         for lane in lanes(mask) {
-            let at = address_of(warp, *address, lane);
-            let at = self.mbarrier_address(warp.thread(lane), instruction, at)?;
-            let phase = warp.register(*phase)[lane];
+            let (thread, at) = (warp.thread(lane), address_of(warp, *address, lane));
+            let at = self.mbarrier_address(thread, instruction, at)?;
+            let Some(barrier) = self.mbarriers.get(&at) else {
+                self.touch_mbarrier(warp, lane, instruction, at)?;
+                continue;
+            };
+            let phase = match barrier.named_phase(warp.register(*phase)[lane], *parity) {
+                Ok(phase) => phase,
+                Err(problem) => return self.fail(instruction, Some(thread), problem),
+            };
             first.get_or_insert((at, phase));
-            done[lane] = u64::from(self.mbarriers.get(&at).is_none_or(|barrier| barrier.is_done(phase, *parity)));
+            done[lane] = u64::from(barrier.is_done(phase, *parity));
         }
         let Some((at, phase)) = first else { return Ok(true) };
         let alone = warp.groups.iter().filter(|group| !group.waits).count() == 1;
-        warp.waits_for = Some((at, phase as u32, *parity));
+        warp.waits_for = Some((at, phase, *parity));
         if *waits && alone && self.sleeps && !warp.awakened && done.iter().all(|&done| done == 0) {
             warp.asleep = true;
             return Ok(false);
@@ -282,7 +331,7 @@ impl Block<'_> {
     /// True if what a sleeping warp waits for has come.
     pub fn is_awake(&self, warp: &Warp) -> bool {
         let Some((address, phase, parity)) = warp.waits_for.filter(|_| warp.asleep) else { return true };
-        self.mbarriers.get(&address).is_none_or(|barrier| barrier.is_done(u64::from(phase), parity))
+        self.mbarriers.get(&address).is_none_or(|barrier| barrier.is_done(phase, parity))
     }
 
     /// What each of `warps` waits for, by `mbarrier`.
@@ -290,7 +339,8 @@ impl Block<'_> {
         let mut text = String::new();
         for (&address, barrier) in &self.mbarriers {
             let waiting: Vec<String> = (warps.iter())
-                .filter(|warp| !warp.groups.is_empty() && warp.waits_for.is_some_and(|(at, ..)| at == address))
+                .filter(|warp| !warp.groups.is_empty() && !warp.meets_others())
+                .filter(|warp| warp.waits_for.is_some_and(|(at, ..)| at == address))
                 .map(|warp| warp.index.to_string())
                 .collect();
             if waiting.is_empty() {

@@ -105,12 +105,16 @@ struct Block<'a> {
     changes: u64,
     /// By address in shared memory.
     mbarriers: BTreeMap<u32, Mbarrier>,
+    /// Number of `mbarrier`s begun.
+    lives: u64,
     units: Units,
     /// Threads that have come to each barrier of some warps, and that must come.
     named: [(u32, u32); 16],
     /// Registers of a thread of each warpgroup, and those that no warpgroup has.
     registers: Vec<u32>,
     free_registers: u32,
+    /// Times of the warps of each warpgroup at its last `setmaxnreg`.
+    resized: Vec<Option<[u32; WARPS]>>,
     /// False while the executor looks for circles: then no warp sleeps.
     sleeps: bool,
 }
@@ -118,6 +122,7 @@ struct Block<'a> {
 impl<'a> Worker<'a> {
     fn new(launch: &'a Launch<'a>, order: Option<&'a Order>) -> Self {
         let n_threads: u32 = launch.block.iter().product();
+        let n_warpgroups = n_threads.div_ceil((WARPS * LANES) as u32) as usize;
         let block = Block {
             launch,
             block: 0,
@@ -129,10 +134,12 @@ impl<'a> Worker<'a> {
             order,
             changes: 0,
             mbarriers: BTreeMap::new(),
+            lives: 0,
             units: Units::default(),
             named: [(0, 0); 16],
-            registers: vec![0; n_threads.div_ceil((WARPS * LANES) as u32) as usize],
+            registers: vec![0; n_warpgroups],
             free_registers: 0,
+            resized: vec![None; n_warpgroups],
             sleeps: true,
         };
         let n_warps = n_threads.div_ceil(LANES as u32);
@@ -153,6 +160,7 @@ impl<'a> Worker<'a> {
         block.named = [(0, 0); 16];
         block.registers.fill(device::registers_of_thread(launch.kernel) as u32);
         block.free_registers = 0;
+        block.resized.fill(None);
         if let Some(order) = block.order {
             order.begin_block(index, warps.len());
         }

@@ -17,8 +17,10 @@ pub enum Unit {
     Mbarrier(u32),
     /// Products of a warpgroup, as far as this warp is concerned.
     Warp(u32),
-    /// Copies of the bulk groups of a thread.
-    Thread(u32),
+    /// Copies of the bulk groups of a thread, as they read their sources.
+    Reads(u32),
+    /// The same, as they write what they copy.
+    Writes(u32),
 }
 
 /// A bulk copy to shared memory under way.
@@ -31,11 +33,12 @@ pub struct Flight {
     pub line: u32,
 }
 
-/// A bulk copy to global memory under way.
+/// A bulk copy to global memory under way. Times are those of the two units of its thread.
 struct Store {
     address: u64,
     words: Vec<u32>,
-    time: u32,
+    read: u32,
+    written: u32,
 }
 
 /// Bulk groups of a thread.
@@ -271,10 +274,11 @@ impl<'a> Block<'a> {
             let n_bytes = warp.register(bytes)[lane] & 0xffff_ffff;
             let offset = self.bulk_range(thread, instruction, [from, to], n_bytes)?;
             let clock = [self.clock(warp, 1 << lane)];
-            let (unit, time) = self.unit(Unit::Thread(thread), instruction)?;
+            let (reader, read) = self.unit(Unit::Reads(thread), instruction)?;
+            let (writer, written) = self.unit(Unit::Writes(thread), instruction)?;
             let n = n_bytes as usize / 4;
             let mut words = vec![0; n];
-            let read = self.shared.load_unit(
+            let loaded = self.shared.load_unit(
                 offset / 4,
                 &mut words,
                 self.launch.number,
@@ -282,17 +286,17 @@ impl<'a> Block<'a> {
                 &mut 0,
                 SHARED_BASE + offset as u64,
             );
-            let started = read.and_then(|()| {
+            let started = loaded.and_then(|()| {
                 let (region, at) = self.launch.memory.find(to, 4 * n)?;
-                region.promise_unit(at / 4, n, self.unit_stamp(unit, time), &clock, to)
+                region.promise_unit(at / 4, n, self.unit_stamp(writer, written), &clock, to)
             });
             if let Err(fault) = started {
                 return self.fault(thread, instruction, &fault);
             }
             let pieces: Vec<usize> = (offset..offset + 4 * n).step_by(PIECE).collect();
-            self.units.read(unit, self.shared.len(), time, &pieces);
+            self.units.read(reader, self.shared.len(), read, &pieces);
             self.counters.bulk_access(n_bytes, true);
-            self.units.groups.entry(thread).or_default().open.push(Store { address: to, words, time });
+            self.units.groups.entry(thread).or_default().open.push(Store { address: to, words, read, written });
             self.changes += 1;
         }
         Ok(())
@@ -300,7 +304,8 @@ impl<'a> Block<'a> {
 
     pub fn bulk_commit(&mut self, warp: &Warp, mask: u32) {
         for lane in lanes(mask) {
-            let groups = self.units.groups.entry(warp.thread(lane)).or_default();
+            // Empty groups before the first copy make no difference.
+            let Some(groups) = self.units.groups.get_mut(&warp.thread(lane)) else { continue };
             let group = std::mem::take(&mut groups.open);
             groups.groups.push_back(group);
         }
@@ -310,26 +315,29 @@ impl<'a> Block<'a> {
         let Some(order) = self.order else { return };
         for lane in lanes(mask) {
             let thread = warp.thread(lane);
-            let Some(&unit) = self.units.numbers.get(&Unit::Thread(thread)) else { continue };
             let Some(groups) = self.units.groups.get_mut(&thread) else { continue };
+            let [reader, writer] = [Unit::Reads(thread), Unit::Writes(thread)].map(|unit| self.units.numbers[&unit]);
+            let learn = |unit: u32, last: u32| order.learn(self.block, warp.index, 1 << lane, unit, last + 1);
             let n = groups.groups.len().saturating_sub(pending);
-            let last = groups.groups.iter().take(n).flatten().map(|store| store.time).max();
-            if let Some(last) = last {
-                order.learn(self.block, warp.index, 1 << lane, unit, last + 1);
+            if let Some(last) = groups.groups.iter().take(n).flatten().last() {
+                learn(reader, last.read);
+                if !read {
+                    learn(writer, last.written);
+                }
             }
             groups.n_read = groups.n_read.max(n);
             if !read {
                 groups.n_read -= n;
                 let ended: Vec<Store> = groups.groups.drain(..n).flatten().collect();
-                self.deliver_stores(unit, ended);
+                self.deliver_stores(writer, ended);
             }
         }
     }
 
-    fn deliver_stores(&mut self, unit: u32, stores: Vec<Store>) {
-        for Store { address, words, time } in stores {
+    fn deliver_stores(&mut self, writer: u32, stores: Vec<Store>) {
+        for Store { address, words, written, .. } in stores {
             if let Ok((region, offset)) = self.launch.memory.find(address, 4 * words.len()) {
-                region.deliver(offset / 4, &words, self.unit_stamp(unit, time));
+                region.deliver(offset / 4, &words, self.unit_stamp(writer, written));
             }
             self.changes += 1;
         }
@@ -345,8 +353,8 @@ impl<'a> Block<'a> {
                 let message = "the thread ends with bulk copies from shared memory that it did not wait for";
                 return self.fail(instruction, Some(thread), message);
             }
-            let unit = self.units.numbers[&Unit::Thread(thread)];
-            self.deliver_stores(unit, groups.groups.into_iter().flatten().collect());
+            let writer = self.units.numbers[&Unit::Writes(thread)];
+            self.deliver_stores(writer, groups.groups.into_iter().flatten().collect());
         }
         Ok(())
     }

@@ -119,10 +119,14 @@ impl Warp {
         });
     }
 
+    /// True at a barrier, or at an instruction of its warpgroup.
+    pub fn meets_others(&self) -> bool {
+        self.at_barrier | self.named.is_some() | self.rendezvous.is_some()
+    }
+
     /// True if its threads have neither ended nor wait for other warps.
     pub fn is_ready(&self) -> bool {
-        let waits = self.at_barrier | self.asleep | self.named.is_some() | self.rendezvous.is_some();
-        !waits && !self.groups.is_empty()
+        !self.meets_others() && !self.asleep && !self.groups.is_empty()
     }
 
     /// Everything that decides what its threads do next, but for memory.

@@ -18,8 +18,16 @@ pub const WARPS: usize = 4;
 const LEAST_REGISTERS: u32 = 24;
 const MOST_REGISTERS: u32 = 256;
 
-/// In [`Products::held`], below the group: the register holds sums.
-const SUM: u32 = 1;
+/// How a product holds a register.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    /// Its group; 0 if none has held the register.
+    group: u32,
+    /// Number of fences when it began.
+    fences: u32,
+    /// Columns of the product of which this is a sum; 0 in a left operand.
+    columns: usize,
+}
 
 /// Products of a warp that are under way, and what they hold.
 pub struct Products {
@@ -27,8 +35,8 @@ pub struct Products {
     fences: u32,
     /// By register: the number of fences when another instruction last read or wrote it.
     touched: Vec<u32>,
-    /// By register: the last group that holds it, and [`SUM`].
-    held: Vec<u32>,
+    /// By register: the last product that holds it.
+    held: Vec<Held>,
     /// The open group, from 1, and the last that was waited for.
     group: u32,
     done: u32,
@@ -39,12 +47,19 @@ pub struct Products {
 impl Products {
     pub fn new(kernel: &Kernel) -> Products {
         let n = if kernel.held.is_empty() { 0 } else { kernel.n_registers };
-        Products { fences: 1, touched: vec![0; n], held: vec![0; n], group: 1, done: 0, last: VecDeque::new() }
+        Products {
+            fences: 1,
+            touched: vec![0; n],
+            held: vec![Held::default(); n],
+            group: 1,
+            done: 0,
+            last: VecDeque::new(),
+        }
     }
 
     pub fn restart(&mut self) {
         self.touched.fill(0);
-        self.held.fill(0);
+        self.held.fill(Held::default());
         (self.fences, self.group, self.done) = (1, 1, 0);
         self.last.clear();
     }
@@ -71,7 +86,7 @@ impl Block<'_> {
     fn touch_held(&self, warp: &mut Warp, instruction: &Instruction, registers: &[Register]) -> Step<()> {
         for &register in registers {
             let register = register as usize;
-            if warp.products.held[register] >> 1 > warp.products.done {
+            if warp.products.held[register].group > warp.products.done {
                 let message = format!(
                     "warp {} accesses a register of a wgmma.mma_async under way, before a wgmma.wait_group for it",
                     warp.index
@@ -126,7 +141,12 @@ impl Block<'_> {
                     true
                 }
                 Op::SetRegisters { increase, count } => {
-                    self.set_registers(group, thread, instruction, *increase, *count)?
+                    self.check_met(group, warps, instruction)?;
+                    let enough = self.set_registers(group, thread, instruction, *increase, *count)?;
+                    if enough {
+                        self.note_registers(group, warps, instruction)?;
+                    }
+                    enough
                 }
                 _ => true,
             };
@@ -141,6 +161,32 @@ impl Block<'_> {
             }
         }
         Ok(any)
+    }
+
+    /// The warps of a warpgroup must meet between one `setmaxnreg` and the next.
+    fn check_met(&self, group: usize, warps: &[Warp], instruction: &Instruction) -> Step<()> {
+        let Some(before) = self.resized[group] else { return Ok(()) };
+        for warp in warps {
+            let clock = self.clock(warp, u32::MAX);
+            let is_unknown =
+                |other: &Warp, time: u32| other.index != warp.index && !clock.knows_warp(self.block, other.index, time);
+            if let Some((other, _)) = warps.iter().zip(before).find(|&(other, time)| is_unknown(other, time)) {
+                let message =
+                    format!("warps {} and {} did not meet since their last setmaxnreg", other.index, warp.index);
+                return self.fail(instruction, Some(warp.thread(0)), message);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_registers(&mut self, group: usize, warps: &mut [Warp], instruction: &Instruction) -> Step<()> {
+        let mut times = [0; WARPS];
+        for (time, warp) in times.iter_mut().zip(warps) {
+            *time = warp.time.now;
+            warp.time.now = self.after(warp.time.now, instruction)?;
+        }
+        self.resized[group] = Some(times);
+        Ok(())
     }
 
     /// `setmaxnreg`; `false` if it waits for registers that others release.
@@ -259,15 +305,27 @@ impl Block<'_> {
             if touched[register] == *fences {
                 problem.get_or_insert("a register of a wgmma.mma_async that was accessed after the last wgmma.fence");
             }
-            if index >= n_sums && held[register] & SUM != 0 && held[register] >> 1 > *done {
-                problem.get_or_insert("a left operand that is the sum of a product under way");
+            let before = held[register];
+            if before.group <= *done {
+                continue;
+            }
+            let conflict = match (index < n_sums, before.columns) {
+                (false, 0) => None,
+                (false, _) => Some("a left operand that is the sum of a product under way"),
+                (true, 0) => Some("a sum that is the left operand of a product under way"),
+                (true, columns) => (columns != product.n && before.fences == *fences)
+                    .then_some("a sum of a product of another shape under way, without a wgmma.fence in between"),
+            };
+            if let Some(conflict) = conflict {
+                problem.get_or_insert(conflict);
             }
         }
         if let Some(problem) = problem {
             return self.fail(instruction, Some(warp.thread(0)), format!("warp {}: {problem}", warp.index));
         }
         for (index, register) in product.held().enumerate() {
-            held[register as usize] = *group << 1 | if index < n_sums { SUM } else { 0 };
+            let columns = if index < n_sums { product.n } else { 0 };
+            held[register as usize] = Held { group: *group, fences: *fences, columns };
         }
         Ok(())
     }

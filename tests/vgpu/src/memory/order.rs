@@ -10,7 +10,7 @@
 //! What the asynchronous proxy accesses (copies and products of warpgroups) has clocks of its own,
 //! one by unit. A wait for the end of its work takes them. It sees what threads wrote only after a
 //! proxy fence: the accesses before one are kept a second time, as those of the block `block |
-//! FENCED`, and spread with the rest.
+//! FENCED[…]`, and spread with the rest.
 //!
 //! Readers of a word are kept exactly, as those that are unordered with one another.
 
@@ -18,12 +18,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::shadow::{Access, SEVERAL, Stamp, UNITS, are_strong, is_strong, of_warp, unpack};
+use super::SHARED_BASE;
+use super::shadow::{Access, MAX_BLOCKS, SEVERAL, Stamp, UNITS, are_strong, is_strong, of_warp, unpack};
 use crate::lanes::{LANES, lanes};
 use crate::ptx::{Scope, Strong};
 
-/// Marks a block number: its accesses before a proxy fence.
-const FENCED: u32 = 1 << 31;
+/// Mark a block number: its accesses before a proxy fence of global memory, or of shared memory.
+const FENCED: [u32; 2] = [1 << 30, 1 << 31];
+const _: () = assert!(MAX_BLOCKS < FENCED[0]);
 
 /// The threads of a part of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,17 +96,22 @@ impl Clock {
         self.0.entry(block).or_default().add(&known);
     }
 
-    /// True if the asynchronous proxy, started with this clock, sees what the access `bits` wrote:
-    /// by the same proxy, or by a thread before a proxy fence.
-    pub(super) fn sees(&self, bits: u64) -> bool {
+    /// True if the asynchronous proxy, started with this clock, sees what the access `bits` wrote
+    /// to `address`: by the same proxy, or by a thread before a proxy fence.
+    pub(super) fn sees(&self, bits: u64, address: u64) -> bool {
         let Access { block, thread, time, .. } = unpack(bits);
-        let fenced = if thread < UNITS { FENCED } else { 0 };
+        let fenced = if thread < UNITS { FENCED[usize::from(address >= SHARED_BASE)] } else { 0 };
         self.lanes(block | fenced, thread / LANES as u32, time) >> (thread % LANES as u32) & 1 != 0
     }
 
     /// True if the access of `unit` of `block` at `time` was waited for.
     pub fn knows_unit(&self, block: u32, unit: u32, time: u32) -> bool {
         self.lanes(block, unit / LANES as u32, time) >> (unit % LANES as u32) & 1 != 0
+    }
+
+    /// True if all lanes of a warp of `block` were past `time`.
+    pub fn knows_warp(&self, block: u32, warp: u32, time: u32) -> bool {
+        self.lanes(block, warp, time) == u32::MAX
     }
 
     /// True if the access happened before, of whichever proxy.
@@ -421,13 +428,18 @@ impl Order {
         self.0.borrow().clock_of(by, mask)
     }
 
-    /// A fence between the threads' accesses and those of the asynchronous proxy.
-    pub fn proxy_fence(&self, by: Stamp, mask: u32) {
+    /// A fence between the threads' accesses and those of the asynchronous proxy, of global memory
+    /// and of shared memory.
+    pub fn proxy_fence(&self, by: Stamp, mask: u32, [global, shared]: [bool; 2]) {
         let mut state = self.0.borrow_mut();
         let mut clock = state.clock_of(by, mask);
+        let marks = [(FENCED[0], global), (FENCED[1], shared)];
         clock.0 = (clock.0.into_iter())
-            .filter(|(block, _)| block & FENCED == 0)
-            .map(|(block, known)| (block | FENCED, known))
+            .filter(|(block, _)| block & (FENCED[0] | FENCED[1]) == 0)
+            .flat_map(|(block, known)| {
+                let marked = marks.into_iter().filter(|&(_, holds)| holds);
+                marked.map(move |(mark, _)| (block | mark, known.clone()))
+            })
             .collect();
         let Access { block, thread, .. } = unpack(by.bits());
         let warp = state.blocks.get_mut(&block).and_then(|block| block.warps.get_mut(thread as usize / LANES));

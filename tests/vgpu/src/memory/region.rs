@@ -464,7 +464,7 @@ impl Region {
 #[inline(always)]
 fn check_seen(write: u64, clocks: &[Clock], seen: &mut u64, address: u64) -> Result<(), Fault> {
     if write != *seen && write != 0 {
-        if let Some(clock) = clocks.iter().find(|clock| !clock.sees(write)) {
+        if let Some(clock) = clocks.iter().find(|clock| !clock.sees(write, address)) {
             let other = unpack(write);
             return Err(match clock.is_after(write) {
                 true => Fault::Unfenced { address, other },

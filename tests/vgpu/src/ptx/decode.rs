@@ -496,10 +496,11 @@ impl Decoder<'_> {
     /// consistent.
     fn fence(&self) -> Result<Op, String> {
         match self.parts[1..] {
-            ["proxy", "async" | "async.shared::cta" | "async::generic"]
-            | ["proxy", "async", "shared::cta" | "global"] => {
-                return Ok(Op::ProxyFence);
+            ["proxy", "async"] => return Ok(Op::ProxyFence { shared: true, global: true }),
+            ["proxy", "async", "shared::cta" | "shared::cluster"] => {
+                return Ok(Op::ProxyFence { shared: true, global: false });
             }
+            ["proxy", "async", "global"] => return Ok(Op::ProxyFence { shared: false, global: true }),
             ["mbarrier_init", "release", "cluster"] => return Ok(Op::MbarrierInitFence),
             _ => {}
         }
@@ -526,8 +527,9 @@ impl Decoder<'_> {
     fn mbarrier(&self) -> Result<Op, String> {
         let action = self.parts.get(1).copied().unwrap_or_default();
         let relaxed = self.has("relaxed");
-        if self.has("noComplete") {
-            return Err("an arrival that must not complete a phase is not supported".into());
+        if self.has("noComplete") || matches!(action, "arrive_drop" | "pending_count") {
+            let problem = "arrivals that drop out or must not complete a phase are not executed: no kernel uses them";
+            return Err(problem.into());
         }
         match action {
             "init" => Ok(Op::MbarrierInit { address: self.address(0)?, count: self.source(1, Type::U32)? }),
@@ -601,6 +603,11 @@ impl Decoder<'_> {
                     -1 => Ok(true),
                     _ => Err("a scale other than 1 and -1".to_string()),
                 };
+                let flag = |index: usize| match number(index)? {
+                    0 => Ok(false),
+                    1 => Ok(true),
+                    _ => Err("a transposition other than 0 and 1".to_string()),
+                };
                 let in_registers = self.operand(1)?.starts_with('{');
                 let a = if in_registers {
                     let registers = self.registers(1)?;
@@ -608,9 +615,9 @@ impl Decoder<'_> {
                         registers.try_into().map_err(|_| "a left operand of other than 4 registers")?,
                     )
                 } else {
-                    LeftOperand::Shared { descriptor: self.source(1, Type::U64)?, transposed: number(6)? == 1 }
+                    LeftOperand::Shared { descriptor: self.source(1, Type::U64)?, transposed: flag(6)? }
                 };
-                let b_transposed = number(if in_registers { 6 } else { 7 })? == 1;
+                let b_transposed = flag(if in_registers { 6 } else { 7 })?;
                 let accumulate = match self.operand(3)? {
                     "true" => self.names.preset(Preset::Bits(1)),
                     "false" => self.names.preset(Preset::Bits(0)),

@@ -479,8 +479,11 @@ pub enum Op {
         pending: u64,
         read: bool,
     },
-    /// `fence.proxy.async`.
-    ProxyFence,
+    /// `fence.proxy.async`, of shared memory, of global memory, or of both.
+    ProxyFence {
+        shared: bool,
+        global: bool,
+    },
     /// `fence.mbarrier_init`.
     MbarrierInitFence,
     /// Lets others run.
@@ -549,7 +552,7 @@ impl Op {
             }
             // A barrier of some warps orders them alone.
             Op::Barrier { threads, arrives, .. } => *arrives || threads.is_some(),
-            Op::MbarrierInit { .. } | Op::WarpgroupProduct(_) | Op::BulkStore { .. } => true,
+            Op::MbarrierInit { .. } | Op::WarpgroupProduct(_) | Op::BulkStore { .. } | Op::SetRegisters { .. } => true,
             _ => false,
         }
     }
@@ -626,7 +629,7 @@ impl Op {
             | Op::SetRegisters { .. }
             | Op::BulkCommit
             | Op::BulkWait { .. }
-            | Op::ProxyFence
+            | Op::ProxyFence { .. }
             | Op::MbarrierInitFence
             | Op::Sleep
             | Op::Nop => {}
@@ -678,7 +681,7 @@ impl Op {
             | Op::SetRegisters { .. }
             | Op::BulkCommit
             | Op::BulkWait { .. }
-            | Op::ProxyFence
+            | Op::ProxyFence { .. }
             | Op::MbarrierInitFence
             | Op::Sleep
             | Op::Nop => {}
