@@ -98,12 +98,14 @@ pub enum Operands {
     F16,
     Bf16,
     Tf32,
+    /// f16 or bf16, in products of warpgroups.
+    Warpgroup,
 }
 
-const N_OPERANDS: usize = 3;
+const N_OPERANDS: usize = 4;
 
 impl Operands {
-    pub const ALL: [Operands; N_OPERANDS] = [Operands::F16, Operands::Bf16, Operands::Tf32];
+    pub const ALL: [Operands; N_OPERANDS] = [Operands::F16, Operands::Bf16, Operands::Tf32, Operands::Warpgroup];
 
     pub fn of(product: MatrixProduct) -> Operands {
         match product {
@@ -131,6 +133,8 @@ pub struct Counters {
     pub read_bytes: u64,
     pub written_sectors: u64,
     pub written_bytes: u64,
+    /// Of the sectors that were read, those that bulk copies brought to shared memory.
+    pub bulk_sectors: u64,
     pub barriers: u64,
 }
 
@@ -173,8 +177,7 @@ impl Counters {
 
     /// A matrix product of one warpgroup.
     pub fn warpgroup_product(&mut self, product: &WarpgroupProduct) {
-        let operands = if product.bf16 { Operands::Bf16 } else { Operands::F16 };
-        self.multiply_adds[operands as usize] += (64 * 16 * product.n) as u64;
+        self.multiply_adds[Operands::Warpgroup as usize] += (64 * 16 * product.n) as u64;
     }
 
     /// A bulk copy between global and shared memory.
@@ -186,6 +189,9 @@ impl Counters {
         };
         *sectors += bytes / 32;
         *n_bytes += bytes;
+        if !written {
+            self.bulk_sectors += bytes / 32;
+        }
     }
 
     /// Each count with its name.
@@ -204,6 +210,7 @@ impl Counters {
             ("read_bytes", &mut self.read_bytes),
             ("written_sectors", &mut self.written_sectors),
             ("written_bytes", &mut self.written_bytes),
+            ("bulk_sectors", &mut self.bulk_sectors),
             ("barriers", &mut self.barriers),
         ];
         let others = others.into_iter().map(|(name, count)| (name.to_string(), count));
@@ -237,6 +244,7 @@ impl Counters {
         self.read_bytes += other.read_bytes;
         self.written_sectors += other.written_sectors;
         self.written_bytes += other.written_bytes;
+        self.bulk_sectors += other.bulk_sectors;
         self.barriers += other.barriers;
     }
 

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use common::{Bench, compile_for_hopper};
 use half::{bf16, f16};
+use vgpu::counters::Counters;
 use vgpu::device::{Card, Device};
 
 /// Bytes of the image of a kernel's shared memory that a test lays out.
@@ -363,8 +364,8 @@ fn input(row: usize, k: usize) -> f32 {
     bf16::from_f32(value(9, row, k)).to_f32()
 }
 
-/// Runs the chain of layers of `ptx`; its output.
-fn run_layers(ptx: &str, seed: u64) -> Result<Vec<f32>, String> {
+/// Runs the chain of layers of `ptx`; its output and its work.
+fn run_layers(ptx: &str, seed: u64) -> Result<(Vec<f32>, Counters), String> {
     let mut bench = Bench::on(Device::of(Card::H100, seed), ptx);
     let mut weights = vec![0u8; LAYERS * STAGE];
     for layer in 0..LAYERS {
@@ -381,14 +382,16 @@ fn run_layers(ptx: &str, seed: u64) -> Result<Vec<f32>, String> {
     let words = [weights, rows, output].map(u64::to_le_bytes);
     let n_layers = (LAYERS as u32).to_le_bytes();
     let arguments = [&words[0][..], &words[1], &words[2], &n_layers];
-    bench.try_launch("layers", [(ROWS / 128) as u32, 1, 1], 384, SHARED, &arguments)?;
-    Ok(bench.floats(output, ROWS * WIDTH))
+    let counters = bench.try_launch("layers", [(ROWS / 128) as u32, 1, 1], 384, SHARED, &arguments)?;
+    Ok((bench.floats(output, ROWS * WIDTH), counters))
 }
 
 #[test]
 fn a_chain_of_layers_between_roles_agrees_with_f64() {
     for seed in 0..3 {
-        let got = run_layers(ptx(), seed).expect("runs");
+        let (got, counters) = run_layers(ptx(), seed).expect("runs");
+        assert_eq!(counters.multiply_adds, [0, 0, 0, (LAYERS * ROWS * WIDTH * WIDTH) as u64]);
+        assert_eq!(counters.bulk_sectors, (ROWS / 128 * LAYERS * STAGE / 32) as u64);
         for row in (0..ROWS).step_by(7) {
             let mut a: Vec<f64> = (0..WIDTH).map(|k| f64::from(input(row, k))).collect();
             let mut sums = Vec::new();

@@ -13,7 +13,7 @@
 
 use std::str::FromStr;
 
-use super::time::{Card, Launch, Traffic};
+use super::time::{Card, Launch, Traffic, Turns};
 use crate::counters::{Counters, Launches};
 
 /// Workloads that [`super::time::H100_MEASURED`] is fitted to, with their precision and rows. The
@@ -161,7 +161,8 @@ impl Timed {
         for Count { kernel, launches: Launches { launches: n, blocks, resident }, counters, .. } in counts {
             let mut push = |n: u64, counters: Counters, blocks: u64, largest: f64, traffic: Traffic| {
                 if n > 0 {
-                    let launch = Launch { counters, blocks, resident: *resident, largest, traffic };
+                    let turns = Turns::of(&counters);
+                    let launch = Launch { counters, blocks, resident: *resident, largest, traffic, turns };
                     launches.push((n, kernel.clone(), launch));
                 }
             };

@@ -9,6 +9,7 @@
 //! as if none were found in a multiprocessor's own cache, so [`Unit::L2`] is too high for kernels
 //! that read the same operands again.
 
+pub mod laboratory;
 pub mod measured;
 pub mod time;
 
@@ -48,8 +49,9 @@ pub struct Gpu {
     pub integer: f64,
     pub convert: f64,
     pub special: f64,
-    /// Multiply–adds of `mma.sync` with sums in f32, for f16, bf16 and tf32.
-    pub tensor: [f64; 3],
+    /// Multiply–adds with sums in f32: of `mma.sync` for f16, bf16 and tf32, and of `wgmma` for the
+    /// first two.
+    pub tensor: [f64; 4],
     /// Wavefronts of 128 bytes.
     pub shared: f64,
     /// Bytes of the whole chip.
@@ -57,6 +59,9 @@ pub struct Gpu {
     /// Bytes per second of the whole chip.
     pub dram: f64,
 }
+
+/// The rate of products that a card does not have, and that no kernel asks of it.
+const NO_WARPGROUPS: f64 = f64::INFINITY;
 
 // Rates of thread instructions: CUDA C++ Programming Guide, "Throughput of Native Arithmetic
 // Instructions", for 8.0, 8.9 and 9.0.
@@ -74,7 +79,7 @@ pub const A100: Gpu = Gpu {
     integer: 64.0,
     convert: 64.0,
     special: 16.0,
-    tensor: [1024.0, 1024.0, 512.0],
+    tensor: [1024.0, 1024.0, 512.0, NO_WARPGROUPS],
     shared: 1.0,
     l2: 5120.0,
     dram: 2.039e12,
@@ -82,8 +87,8 @@ pub const A100: Gpu = Gpu {
 
 /// H100 SXM (NVIDIA H100 Tensor Core GPU Architecture). Its tensor cores do 2048 multiply–adds in
 /// bf16 only with `wgmma`; `mma.sync` reaches 62 to 63 % of that (arXiv 2402.13499 and 2501.12084,
-/// on an H800), which is the figure here. NVIDIA states no figure for L2, so that of the A100 is
-/// assumed.
+/// on an H800), which is the figure here for it. NVIDIA states no figure for L2, so that of the
+/// A100 is assumed.
 pub const H100: Gpu = Gpu {
     name: "H100",
     n_multiprocessors: 132.0,
@@ -95,7 +100,7 @@ pub const H100: Gpu = Gpu {
     integer: 64.0,
     convert: 64.0,
     special: 16.0,
-    tensor: [0.63 * 2048.0, 0.63 * 2048.0, 0.63 * 1024.0],
+    tensor: [0.63 * 2048.0, 0.63 * 2048.0, 0.63 * 1024.0, 2048.0],
     shared: 1.0,
     l2: 5120.0,
     dram: 3.35e12,
@@ -114,7 +119,7 @@ pub const RTX_4090: Gpu = Gpu {
     integer: 64.0,
     convert: 64.0,
     special: 16.0,
-    tensor: [256.0, 256.0, 128.0],
+    tensor: [256.0, 256.0, 128.0, NO_WARPGROUPS],
     shared: 1.0,
     l2: 4096.0,
     dram: 1.008e12,
@@ -169,13 +174,15 @@ mod tests {
             (H100, 0.63 * 1070e12, 0.63 * 535e12, 66.9e12),
             (RTX_4090, 165.2e12, 82.6e12, 82.6e12),
         ] {
-            let mut counters = Counters { multiply_adds: [0, (bf16 / 2.0) as u64, 0], ..Counters::default() };
+            let mut counters = Counters { multiply_adds: [0, (bf16 / 2.0) as u64, 0, 0], ..Counters::default() };
             close(of(Unit::Tensor, &counters, &gpu), 1.0);
-            counters.multiply_adds = [0, 0, (tf32 / 2.0) as u64];
+            counters.multiply_adds = [0, 0, (tf32 / 2.0) as u64, 0];
             close(of(Unit::Tensor, &counters, &gpu), 1.0);
             counters.thread_instructions[Pipe::Float32 as usize] = (f32 / 2.0) as u64;
             close(of(Unit::Float32, &counters, &gpu), 1.0);
         }
+        let counters = Counters { multiply_adds: [0, 0, 0, (1070e12 / 2.0) as u64], ..Counters::default() };
+        close(of(Unit::Tensor, &counters, &H100), 1.0);
         // 128 bytes per clock and multiprocessor: 19.5 TB/s of shared memory on an A100; 7.2 TB/s
         // of L2.
         let counters = Counters { shared_wavefronts: (19.49e12 / 128.0) as u64, ..Counters::default() };

@@ -17,14 +17,23 @@
 //! DRAM sees what L2 does not keep: of the bytes that the blocks at work have in flight, the
 //! fraction by which they exceed L2 ([`Traffic`]).
 //!
+//! Kernels with `wgmma` have roles ([`Turns`]): one warp brings weights by bulk copies, and two
+//! warpgroups keep their rows in registers. Their instructions belong to many independent sums, so
+//! that a warp waits less ([`Card::role_clocks`]). If both warpgroups multiply at the same time,
+//! nothing hides what they do between products; if they multiply in turn, it overlaps as above. L2
+//! serves their bulk copies and writes, the multiprocessor's own cache their other reads. When a
+//! bulk copy lands, how long an `mbarrier` is waited for and a turn is handed over is not modelled,
+//! but in the clocks of an instruction; stages are taken to be filled ahead.
+//!
 //! Not modelled: that interior and boundary tiles differ, but for the longest tile of a launch;
 //! latencies that differ between kernels; clocks that fall with the power; copies from and to the
 //! host; a kernel that runs beside another.
 
 use super::{Gpu, H100, Unit, bounds};
-use crate::counters::{Counters, Pipe};
+use crate::counters::{Counters, Operands, Pipe};
 
-/// Warps of a block: every kernel of this project has blocks of 256 threads.
+/// Warps of a block: every kernel of this project has blocks of 256 threads, beside those that
+/// bring weights, whose few instructions count as if they were the others'.
 const WARPS: f64 = 8.0;
 
 /// Integer instructions that the compiler leaves, of those of PTX: addresses of neighbours fold
@@ -40,6 +49,8 @@ pub struct Card {
     pub l2_bytes: f64,
     /// Clocks between two instructions for which a warp waits.
     pub wait_clocks: f64,
+    /// The same in kernels with roles.
+    pub role_clocks: f64,
     /// The exponent that joins throughput and latency: 1 if nothing overlaps.
     pub overlap: f64,
     /// Seconds of a launch that does next to nothing: until its first block runs, and until what
@@ -50,18 +61,20 @@ pub struct Card {
 /// H100 SXM. Measured with the program of commit d7d78ad and a laboratory kernel on one card:
 /// 480 TFLOP/s of `mma.sync` alone, and 6.3 TB/s of weights from L2. Stated by NVIDIA: 50 MB of L2
 /// and 3.35 TB/s of DRAM. The clock is the boost clock of the PCIe card, between the highest
-/// of this one, 1.98 GHz, and the 1.59 GHz at which it ran products without a pause. The last three
-/// are fitted (`measured::FITTED`).
+/// of this one, 1.98 GHz, and the 1.59 GHz at which it ran products without a pause. `wgmma` alone
+/// reached 858 TFLOP/s at that. `wait_clocks`, `overlap` and `launch` are fitted
+/// (`measured::FITTED`), and `role_clocks` is, to one laboratory kernel (`laboratory::FITTED`).
 pub const H100_MEASURED: Card = Card {
     gpu: Gpu {
         name: "H100, as measured",
         clock: MEASURED_CLOCK,
-        tensor: [MMA_SYNC, MMA_SYNC, 0.5 * MMA_SYNC],
+        tensor: [MMA_SYNC, MMA_SYNC, 0.5 * MMA_SYNC, 858.0 / 480.0 * MMA_SYNC],
         l2: 6.3e12 / MEASURED_CLOCK,
         ..H100
     },
     l2_bytes: 50e6,
     wait_clocks: 13.75,
+    role_clocks: 6.3,
     overlap: 1.19,
     launch: 11.2e-6,
 };
@@ -83,6 +96,24 @@ pub enum Traffic {
     Cached,
 }
 
+/// How the products of a block overlap with the rest of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// All warps do the same, each for itself.
+    Alike,
+    /// Two warpgroups multiply at the same time.
+    Together,
+    /// One of two warpgroups multiplies while the other does the rest.
+    InTurn,
+}
+
+impl Turns {
+    /// Those of this project's kernels.
+    pub fn of(counters: &Counters) -> Turns {
+        if counters.multiply_adds[Operands::Warpgroup as usize] > 0 { Turns::InTurn } else { Turns::Alike }
+    }
+}
+
 /// One launch of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
@@ -94,6 +125,7 @@ pub struct Launch {
     /// Work of the largest block, in units of the mean.
     pub largest: f64,
     pub traffic: Traffic,
+    pub turns: Turns,
 }
 
 /// The modelled time of a launch, in seconds.
@@ -126,6 +158,16 @@ impl Launch {
         }
     }
 
+    /// The part of the sectors that L2 serves. Of the reads of kernels with roles, those are bulk
+    /// copies: the others read small tables again and again.
+    fn past_own_cache(&self) -> f64 {
+        let Counters { read_sectors, written_sectors, bulk_sectors, .. } = self.counters;
+        match self.turns {
+            Turns::Alike => 1.0,
+            _ => (bulk_sectors + written_sectors) as f64 / (read_sectors + written_sectors).max(1) as f64,
+        }
+    }
+
     /// The time on `card`.
     pub fn time(&self, card: &Card) -> Time {
         let Gpu { n_multiprocessors, clock, dram, .. } = card.gpu;
@@ -140,15 +182,19 @@ impl Launch {
         let issued = 1.0 - (1.0 - INTEGERS) * warp_instructions(Pipe::Integer) / all.max(1.0);
         let units = bounds(&self.counters, &card.gpu).map(|(unit, seconds)| match unit {
             Unit::Dram => (unit, dram_bytes / dram),
-            Unit::L2 => (unit, seconds),
+            Unit::L2 => (unit, seconds * self.past_own_cache()),
             Unit::Integer => (unit, uneven * INTEGERS * seconds),
             Unit::Issue => (unit, uneven * issued * seconds),
             _ => (unit, uneven * seconds),
         });
         let (unit, throughput) = units.into_iter().fold((Unit::Issue, 0.0), |a, b| if b.1 > a.1 { b } else { a });
         let waited = (all - warp_instructions(Pipe::Integer) - warp_instructions(Pipe::Float32)) / (WARPS * blocks);
-        let latency = waves * waited * card.wait_clocks / clock;
-        let p = card.overlap;
+        let (wait_clocks, p) = match self.turns {
+            Turns::Alike => (card.wait_clocks, card.overlap),
+            Turns::Together => (card.role_clocks, 1.0),
+            Turns::InTurn => (card.role_clocks, card.overlap),
+        };
+        let latency = waves * waited * wait_clocks / clock;
         let seconds = card.launch + (throughput.powf(p) + latency.powf(p)).powf(1.0 / p);
         Time { unit, throughput, latency, dram_bytes, seconds }
     }
